@@ -1,0 +1,1 @@
+"""All tests: unit (no servers), integration (real servers and sockets), e2e (real processes)."""

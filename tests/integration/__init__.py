@@ -1,0 +1,1 @@
+"""Tests against a real Redis, a real MariaDB and real sockets."""

@@ -1,0 +1,1 @@
+"""Private servers, child processes and receivers that tests use."""
