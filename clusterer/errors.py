@@ -1,0 +1,47 @@
+"""Every error this project raises, under one root, named for who is at fault."""
+
+from __future__ import annotations
+
+
+class ClustererError(Exception):
+    """Root of all errors raised on purpose by this project."""
+
+
+class InvalidArgument(ClustererError, ValueError):
+    """The caller passed something that cannot be right; nothing was done."""
+
+
+class UnknownCluster(InvalidArgument):
+    """No node of this cluster and protocol is provisioned."""
+
+
+class UnknownNode(InvalidArgument):
+    """The cluster exists, the machine_id in it does not (or is the caller's own row)."""
+
+
+class WireError(ClustererError):
+    """A peer sent bytes that are not BIN, or fields that are not what its message says.
+
+    Raised by the frame decoder it condemns the connection; raised while reading fields it
+    condemns that one packet.
+    """
+
+
+class FrameTooLarge(InvalidArgument):
+    """A packet that would not fit into one BIN frame (65,535 bytes)."""
+
+
+class PeerUnreachable(ClustererError):
+    """A node's BIN address did not accept a connection, or made no progress, in time."""
+
+
+class StateUnavailable(ClustererError):
+    """Redis cannot be reached, or did not answer in time."""
+
+
+class ProvisioningError(ClustererError):
+    """The provisioning database or its table is missing, unreachable or not what it must be."""
+
+
+class SettingsError(ClustererError):
+    """A setting is unknown or has a value that cannot be used; names the setting and its origin."""

@@ -1,0 +1,71 @@
+"""A node of a cluster as every part of the system sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class State(IntEnum):
+    """The ``state`` column of the provisioning table, with the guide's numbers."""
+
+    DOWN = 0
+    UP = 1
+    PROBING = 2
+
+
+class Condition(Enum):
+    """What a node is to the state machine: its state, with 'probing' told from 'disabled'."""
+
+    DOWN = "down"
+    UP = "up"
+    PROBING = "probing"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One row of the provisioning table, resolved, with its place in Redis."""
+
+    id: int
+    """Primary key of the row."""
+    cluster_id: int
+    machine_id: int
+    url: str
+    """As provisioned, for example ``bin:192.168.0.5:5566``."""
+    protocol: str
+    host: str
+    """IP address that the URL's host resolved to."""
+    port: int
+    state: State = State.UP
+    last_attempt: int = 0
+    """UNIX time, in seconds, of the last failed attempt; 0 if there was none."""
+    failed_attempts: int = 3
+    """Failed attempts in a row that disable the node temporarily."""
+    no_tries: int = 0
+    """Failed attempts so far."""
+    duration: int = 30
+    """Seconds that the node stays temporarily disabled."""
+    description: str = ""
+    generation: int = 0
+    """Redis time, in ms, when the node was added or got another address."""
+    version: int = 0
+    """Grows with every change; taken from a counter of the cluster, so never repeated."""
+
+    @property
+    def condition(self) -> Condition:
+        """Down, up, probing or (temporarily) disabled."""
+        if self.state is State.PROBING:
+            exhausted = self.no_tries >= self.failed_attempts
+            return Condition.DISABLED if exhausted else Condition.PROBING
+        return Condition.UP if self.state is State.UP else Condition.DOWN
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """IP and port of the node's BIN listener."""
+        return self.host, self.port
+
+    @property
+    def enabled_at(self) -> int:
+        """UNIX time, in seconds, when the node is settled or enabled again."""
+        return self.last_attempt + self.duration

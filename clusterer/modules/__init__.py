@@ -1,0 +1,1 @@
+"""Modules on top of the public API, like any user's own."""

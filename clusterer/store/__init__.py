@@ -1,0 +1,18 @@
+"""State in Redis: nodes, logs of packets, leases, receipts. Python decides, Lua commits."""
+
+from clusterer.store.client import connect, public_url, redis_url, translated
+from clusterer.store.directory import Directory
+from clusterer.store.nodes import Cause, NodeStore
+from clusterer.store.views import ClusterKey, ClusterView
+
+__all__ = [
+    "Cause",
+    "ClusterKey",
+    "ClusterView",
+    "Directory",
+    "NodeStore",
+    "connect",
+    "public_url",
+    "redis_url",
+    "translated",
+]

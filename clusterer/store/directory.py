@@ -1,0 +1,90 @@
+"""The local copy of all clusters: at most a second old, and the last known one when Redis is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from time import monotonic
+
+from clusterer.errors import StateUnavailable
+from clusterer.store.nodes import NodeStore
+from clusterer.store.views import ClusterKey, ClusterView
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 0.5
+"""Pause between two looks at the clusters' versions; half of the promised second."""
+
+
+class Directory:
+    """Answers from memory; a daemon thread keeps the memory fresh. Safe to share between threads.
+
+    The thread starts with the first look-up, in every process anew after a fork.
+    """
+
+    def __init__(self, store: NodeStore) -> None:
+        self._store = store
+        self._views: dict[ClusterKey, ClusterView] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._started_in = 0
+        self._refreshed_at = 0.0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the snapshot was last known to be current."""
+        return monotonic() - self._refreshed_at
+
+    def views(self) -> Mapping[ClusterKey, ClusterView]:
+        """Return all clusters. Raises `StateUnavailable` if they could never be read."""
+        if self._started_in != os.getpid():
+            self._start()
+        return self._views
+
+    def view(self, key: ClusterKey) -> ClusterView | None:
+        """Return one cluster, None if it does not exist."""
+        if self._started_in != os.getpid():
+            self._start()
+        return self._views.get(key)
+
+    def refresh(self) -> None:
+        """Bring the snapshot up to date now; raises `StateUnavailable`."""
+        with self._lock:
+            found = self._store.clusters()
+            versions = self._store.versions(found)
+            known = self._views
+            self._views = {key: self._current(known.get(key), key, versions[key]) for key in found}
+            self._refreshed_at = monotonic()
+
+    def close(self) -> None:
+        """Stop keeping the snapshot fresh."""
+        self._stop.set()
+
+    def _current(self, known: ClusterView | None, key: ClusterKey, version: int) -> ClusterView:
+        if known is not None and known.version == version:
+            return known
+        return self._store.view(key)
+
+    def _start(self) -> None:
+        self.refresh()
+        with self._lock:
+            if self._started_in == os.getpid():
+                return
+            self._started_in = os.getpid()
+        threading.Thread(target=self._keep_fresh, name="clusterer-directory", daemon=True).start()
+
+    def _keep_fresh(self) -> None:
+        away = False
+        while not self._stop.wait(REFRESH_S):
+            try:
+                self.refresh()
+            except StateUnavailable as error:
+                if not away:
+                    log.warning("answering from the last snapshot: %s", error)
+                away = True
+            else:
+                if away:
+                    log.warning("snapshot is current again")
+                away = False

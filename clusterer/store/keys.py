@@ -1,0 +1,117 @@
+"""Names of all Redis keys. docs/redis-keys.md shows each with a redis-cli line."""
+
+from __future__ import annotations
+
+CLUSTERS = "clusterer:clusters"
+QUEUES = "clusterer:queues"
+INSTANCES = "clusterer:instances"
+
+
+def nodes(cluster_id: int, protocol: str) -> str:
+    """Set of the machine_ids of a cluster."""
+    return f"clusterer:{cluster_id}:{protocol}:nodes"
+
+
+def node(cluster_id: int, protocol: str, machine_id: int) -> str:
+    """Hash of one node."""
+    return f"clusterer:{cluster_id}:{protocol}:node:{machine_id}"
+
+
+def version(cluster_id: int, protocol: str) -> str:
+    """Counter that grows with every change in a cluster."""
+    return f"clusterer:{cluster_id}:{protocol}:version"
+
+
+def due(cluster_id: int, protocol: str) -> str:
+    """Sorted set: machine_id → Redis ms at which the node must be looked at next."""
+    return f"clusterer:{cluster_id}:{protocol}:due"
+
+
+def dirty(cluster_id: int, protocol: str) -> str:
+    """Sorted set: machine_id → version not yet written to the table."""
+    return f"clusterer:{cluster_id}:{protocol}:dirty"
+
+
+def synced(cluster_id: int, protocol: str) -> str:
+    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to the table."""
+    return f"clusterer:{cluster_id}:{protocol}:synced"
+
+
+def events(cluster_id: int) -> str:
+    """Capped stream: audit of everything that changed in a cluster."""
+    return f"clusterer:{cluster_id}:events"
+
+
+def log(sender: int) -> str:
+    """Stream of the packets a sender wants delivered; ids are ``<sequence>-<ms>``."""
+    return f"clusterer:log:{sender}"
+
+
+def counters(sender: int) -> str:
+    """Hash: ``sequence`` and, per ``cluster:protocol``, how many packets were ever appended."""
+    return f"clusterer:counters:{sender}"
+
+
+def cursor(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → sequence of the last whole frame written there."""
+    return f"clusterer:cursor:{sender}"
+
+
+def position(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → the cluster's packet count at the cursor."""
+    return f"clusterer:position:{sender}"
+
+
+def lease(sender: int) -> str:
+    """String with a TTL: token of the worker that drains this sender's log."""
+    return f"clusterer:lease:{sender}"
+
+
+def fence(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token>`` of a connection still closing."""
+    return f"clusterer:fence:{sender}"
+
+
+def stats(sender: int) -> str:
+    """Hash: ``cluster/machine/counter`` → packets sent, failed, skipped, lost; last_delivered."""
+    return f"clusterer:stats:{sender}"
+
+
+def pending(queue: str) -> str:
+    """Set of the senders with an undrained log."""
+    return f"clusterer:pending:{queue}"
+
+
+def waiting(queue: str) -> str:
+    """Set of the senders whose log only waits for nodes to come up (replay)."""
+    return f"clusterer:waiting:{queue}"
+
+
+def wake(queue: str) -> str:
+    """String with a TTL: a delivery job is queued and has not started."""
+    return f"clusterer:wake:{queue}"
+
+
+def doorbell(queue: str) -> str:
+    """Stream of length 1, rung when a sender becomes pending."""
+    return f"clusterer:doorbell:{queue}"
+
+
+def heard(receiver: int, registration: str, cluster_id: int) -> str:
+    """Sorted set: machine_id → Redis ms at which it was last heard."""
+    return f"clusterer:heard:{receiver}:{registration}:{cluster_id}"
+
+
+def silenced(receiver: int, registration: str, cluster_id: int) -> str:
+    """Sorted set: machine_id → Redis ms until which it is silenced."""
+    return f"clusterer:silenced:{receiver}:{registration}:{cluster_id}"
+
+
+def modules(receiver: int) -> str:
+    """Hash: what an instance registered, and ``flushed_at``."""
+    return f"clusterer:modules:{receiver}"
+
+
+def notices(receiver: int) -> str:
+    """Capped stream of the module timeouts for an instance."""
+    return f"clusterer:notify:{receiver}"

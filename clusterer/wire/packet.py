@@ -1,0 +1,172 @@
+"""A BIN packet, the reader of its fields, and the builder that makes one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from clusterer.errors import FrameTooLarge, InvalidArgument, WireError
+from clusterer.wire.layout import (
+    HEADER,
+    INT,
+    INT_MAX,
+    INT_MIN,
+    MARKER,
+    MAX_FRAME,
+    NAME_AT,
+    SHORT_MAX,
+    SHORT_MIN,
+)
+
+
+class FieldReader:
+    """Reads a packet's fields in the order in which they were pushed.
+
+    BIN has no type tags: the caller must know what comes next.
+    """
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self._data = data
+        self._at = at
+
+    @property
+    def remaining(self) -> int:
+        """Bytes not read yet."""
+        return len(self._data) - self._at
+
+    def pop_int(self) -> int | None:
+        """Return the next signed 32-bit integer, None when nothing is left.
+
+        Raises `WireError` when fewer than 4 bytes are left.
+        """
+        at = self._at
+        left = len(self._data) - at
+        if left < INT.size:
+            if left == 0:
+                return None
+            raise WireError(f"integer cut off: {left} of 4 bytes at field offset {at}")
+        self._at = at + INT.size
+        value: int = INT.unpack_from(self._data, at)[0]
+        return value
+
+    def pop_str(self) -> bytes | None:
+        """Return the next string's bytes, None when nothing is left.
+
+        Raises `WireError` when its length is negative or runs past the frame.
+        """
+        at = self._at
+        length = self.pop_int()
+        if length is None:
+            return None
+        start = self._at
+        end = start + length
+        if length < 0 or end > len(self._data):
+            self._at = at
+            raise WireError(
+                f"string cut off: length {length}, {len(self._data) - start} bytes left "
+                f"at field offset {at}"
+            )
+        self._at = end
+        return self._data[start:end]
+
+
+class Packet(NamedTuple):
+    """One BIN packet, frozen. A named tuple, because it is made once per received frame and a
+    frozen dataclass takes four times as long to make."""
+
+    module: str
+    """Module name; bytes that are not UTF-8 are carried by surrogateescape."""
+    type: int
+    """Packet type, signed 32 bit; its meaning is private to the module."""
+    machine_id: int | None
+    """The sender's machine_id; None where the frame ends before it."""
+    payload: bytes = b""
+    """The module's own fields, everything behind the machine_id."""
+    version: int = 1
+    """Packet version, signed 16 bit; the modules of 2.2 use 1."""
+
+    def fields(self) -> FieldReader:
+        """Return a reader of the fields behind the machine_id."""
+        return FieldReader(self.payload)
+
+    def encode(self) -> bytes:
+        """Return the frame; bytes that BIN leaves undefined are zero.
+
+        Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
+        """
+        name = self.module.encode("utf-8", "surrogateescape")
+        kind = _int(self.type, "packet type")
+        sender = b"" if self.machine_id is None else _int(self.machine_id, "machine_id")
+        length = NAME_AT + len(name) + len(kind) + len(sender) + len(self.payload)
+        if length > MAX_FRAME:
+            raise _too_large(self.module, self.type, length)
+        require_range("packet version", self.version, SHORT_MIN, SHORT_MAX)
+        head = HEADER.pack(MARKER, length, self.version, len(name))
+        return b"".join((head, name, kind, sender, self.payload))
+
+
+class PacketBuilder:
+    """Builds a packet field by field; every push returns the builder."""
+
+    __slots__ = ("_machine_id", "_module", "_parts", "_size", "_type", "_version")
+
+    def __init__(self, module: str, type: int, machine_id: int, version: int = 1) -> None:
+        """Start a packet of ``module``; ``machine_id`` becomes its first field."""
+        if not isinstance(module, str):
+            raise InvalidArgument(f"module must be str, not {module!r}")
+        self._module = module
+        self._type = require_range("packet type", type, INT_MIN, INT_MAX)
+        self._machine_id = require_range("machine_id", machine_id, INT_MIN, INT_MAX)
+        self._version = require_range("packet version", version, SHORT_MIN, SHORT_MAX)
+        self._parts: list[bytes] = []
+        self._size = NAME_AT + len(module.encode("utf-8", "surrogateescape")) + 2 * INT.size
+        if self._size > MAX_FRAME:
+            raise _too_large(module, type, self._size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame as it stands."""
+        return self._size
+
+    def push_int(self, value: int) -> PacketBuilder:
+        """Append a signed 32-bit integer; raises `InvalidArgument` out of that range."""
+        return self._push(_int(value, "integer field"))
+
+    def push_str(self, value: bytes | str) -> PacketBuilder:
+        """Append a string: bytes as they are, text as UTF-8 (with surrogateescape)."""
+        if isinstance(value, str):
+            value = value.encode("utf-8", "surrogateescape")
+        elif not isinstance(value, bytes | bytearray | memoryview):
+            raise InvalidArgument(f"string field must be bytes or str, not {value!r}")
+        return self._push(INT.pack(len(value)) + bytes(value))
+
+    def build(self) -> Packet:
+        """Return the packet; the builder may go on and build longer ones."""
+        payload = b"".join(self._parts)
+        return Packet(self._module, self._type, self._machine_id, payload, self._version)
+
+    def _push(self, data: bytes) -> PacketBuilder:
+        size = self._size + len(data)
+        if size > MAX_FRAME:
+            raise _too_large(self._module, self._type, size)
+        self._size = size
+        self._parts.append(data)
+        return self
+
+
+def require_range(name: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is an integer from ``low`` to ``high``, else `InvalidArgument`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidArgument(f"{name} must be an integer from {low} to {high}, not {value!r}")
+    return value
+
+
+def _int(value: object, name: str) -> bytes:
+    return INT.pack(require_range(name, value, INT_MIN, INT_MAX))
+
+
+def _too_large(module: str, kind: int, size: int) -> FrameTooLarge:
+    return FrameTooLarge(
+        f"{module[:40]} packet of type {kind} takes {size} bytes, a BIN frame holds {MAX_FRAME}"
+    )
