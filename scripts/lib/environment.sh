@@ -1,0 +1,78 @@
+# Set-up that scripts/test and scripts/demo share. To be sourced; enters the project's directory.
+
+CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+
+say() { printf '%s\n' "$*" >&2; }
+
+# The first Python >= 3.11 on PATH; $PYTHON, if set, is tried first.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "error: Python 3.11 or newer is needed and none was found (tried PYTHON, python3, python3.11 to 3.14)"
+    return 1
+}
+
+# Debian's python3 comes without ensurepip: then pip is put in from outside.
+create_venv() {
+    local python
+    python=$(find_python) || return 1
+    say "Creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv >/dev/null 2>&1 && return
+    "$python" -m venv --clear --without-pip .venv &&
+        "$python" -m pip --python .venv/bin/python install --quiet pip >&2 && return
+    say "error: cannot create .venv: $python needs the venv module and pip"
+    return 1
+}
+
+# prepare_venv EXTRA: a working .venv with the project and that extra; quick if nothing changed.
+prepare_venv() {
+    local extra=$1 stamp=.venv/installed wanted
+    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || create_venv || return 1
+    # A moved or copied checkout must not run the code of the one it came from.
+    wanted="$PWD $(cksum <pyproject.toml)"
+    # What `dev` installs includes every other extra.
+    grep -qxF -e "$wanted $extra" -e "$wanted dev" "$stamp" 2>/dev/null && return
+    say "Installing the project's packages into .venv (extra: $extra)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]" >&2 || {
+        say "error: pip could not install the project's packages (its own message is above)"
+        return 1
+    }
+    printf '%s\n' "$wanted $extra" >"$stamp"
+}
+
+# Debian packages with the servers that tests start privately. No system service is needed or
+# started: MariaDB's -core packages have none, and policy-rc.d keeps Redis's from starting.
+install_servers() {
+    local packages=() as_root=()
+    command -v redis-server >/dev/null || packages+=(redis-server)
+    PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || packages+=(mariadb-server-core mariadb-client-core)
+    PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || packages+=(iproute2)
+    [ ${#packages[@]} -eq 0 ] && return
+    if ! command -v apt-get >/dev/null; then
+        say "note: not installed, and no apt-get to install them with: ${packages[*]}"
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! sudo -n true 2>/dev/null; then
+            say "note: not installed, and only root can: apt-get install ${packages[*]}"
+            return
+        fi
+        as_root=(sudo -n)
+    fi
+    say "Installing ${packages[*]}"
+    "${as_root[@]}" bash -s -- "${packages[@]}" >&2 <<'ROOT' || say "note: apt-get could not install: ${packages[*]}"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq </dev/null
+apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+ROOT
+}

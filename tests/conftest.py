@@ -1,0 +1,77 @@
+"""Fixtures for all tests: private servers, fresh for each test that asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from tests.support.mariadb_server import MariaDBServer
+from tests.support.redis_server import RedisServer
+
+_SERVER_FIXTURES = {
+    "redis": {"redis_server", "own_redis_server"},
+    "mariadb": {"mariadb_server"},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the servers that its fixtures start."""
+    for item in items:
+        for marker, fixtures in _SERVER_FIXTURES.items():
+            if fixtures.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(marker)
+
+
+@pytest.fixture(autouse=True)
+def _no_outer_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep CLUSTERER_* variables of the developer's shell out of every test."""
+    for name in [name for name in os.environ if name.startswith("CLUSTERER_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis for all tests. Do not stop or pause it: that is what `own_redis_server` is for."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """Client (bytes) of an empty Redis."""
+    with redis_server.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer, redis_client: redis.Redis) -> str:
+    """URL of the empty Redis that `redis_client` talks to."""
+    return redis_server.url
+
+
+@pytest.fixture
+def own_redis_server() -> Iterator[Callable[[], RedisServer]]:
+    """Factory of Redis servers of this test alone, to be stopped, killed, paused at will."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(RedisServer())
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """One MariaDB for all tests; a test that pauses it finds it running again afterwards."""
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """URL (mysql://user:pw@host:port/database) of a fresh, empty database."""
+    name = mariadb_server.create_database()
+    yield mariadb_server.url(name)
+    mariadb_server.resume()
+    mariadb_server.drop_database(name)

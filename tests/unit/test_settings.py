@@ -1,0 +1,157 @@
+"""Where settings come from, who wins, and how a wrong one is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterer.errors import SettingsError
+from clusterer.settings import Settings, as_environment, load_settings
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_those_of_the_guide() -> None:
+    settings = load_settings(environ={})
+    assert settings == Settings()
+    assert settings.db_table == "clusterer"
+    assert settings.persistent_mode is False
+    assert settings.clusterer_id_col == "id"
+
+
+def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.toml", "server_id = 1\nlinger = 1\nsend_timeout = 1\n")
+    environ = {"CLUSTERER_LINGER": "2", "CLUSTERER_SEND_TIMEOUT": "2"}
+    settings = load_settings({"send_timeout": 3.0}, config=config, environ=environ)
+    assert (settings.server_id, settings.linger, settings.send_timeout) == (1, 2.0, 3.0)
+
+
+def test_file_can_be_named_by_the_environment_and_have_a_section(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.toml", "[clusterer]\nserver_id = 7\npersistent_mode = true\n")
+    settings = load_settings(environ={"CLUSTERER_CONFIG": str(config)})
+    assert (settings.server_id, settings.persistent_mode) == (7, True)
+
+
+def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTERER_SERVER_ID", "5")
+    assert load_settings().server_id == 5
+
+
+def test_none_counts_as_not_given() -> None:
+    environ = {"CLUSTERER_SERVER_ID": "4"}
+    assert load_settings({"server_id": None}, environ=environ).server_id == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("1", True), ("Yes", True), (" on ", True), ("TRUE", True)),
+        *(("0", False), ("no", False), ("Off", False), ("false", False), ("", False)),
+    ],
+)
+def test_words_for_yes_and_no(text: str, value: bool) -> None:
+    settings = load_settings(environ={"CLUSTERER_PERSISTENT_MODE": text})
+    assert settings.persistent_mode is value
+
+
+def test_whole_numbers_stand_for_seconds() -> None:
+    settings = load_settings({"linger": 3}, environ={})
+    assert settings.linger == 3.0
+    assert isinstance(settings.linger, float)
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("server_id", "one", "server_id must be a whole number, not 'one'"),
+    ("server_id", "1.5", "server_id must be a whole number, not '1.5'"),
+    ("server_id", "-1", "server_id must be from 0 to 2147483647, not -1"),
+    ("persistent_mode", "maybe", "persistent_mode must be yes or no, not 'maybe'"),
+    ("linger", "nan", "linger must be from 0 to 3600, not nan"),
+    ("probe_interval", "soon", "probe_interval must be a number, not 'soon'"),
+    ("backlog", "keep", "backlog must be 'drop' or 'replay', not 'keep'"),
+    ("db_table", "", "db_table must not be empty"),
+    ("delivery_queue", "", "delivery_queue must not be empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), WRONG)
+def test_wrong_value_names_setting_and_origin(name: str, text: str, message: str) -> None:
+    variable = f"CLUSTERER_{name.upper()}"
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={variable: text})
+    assert str(caught.value) == f"{message} ({variable})"
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: text}, environ={})
+    assert str(caught.value) == f"{message} (argument)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("server_id", True), ("server_id", 1.5), ("persistent_mode", 2), ("db_table", 5)),
+        *(("linger", [1]), ("backlog", {})),
+    ],
+)
+def test_types_are_not_guessed(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} must be .*, not .* \(argument\)$"):
+        load_settings({name: value}, environ={})
+    with pytest.raises(SettingsError, match=f"^{name} must be "):
+        Settings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_unknown_setting_is_refused(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.toml", "sever_id = 1\n")
+    with pytest.raises(SettingsError, match=r"unknown setting 'sever_id' \(.*c\.toml\)"):
+        load_settings(config=config, environ={})
+
+
+@pytest.mark.parametrize("text", ["server_id = ", "clusterer = 5", "\udcff"])
+def test_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError, match=r"c\.toml"):
+        load_settings(config=config, environ={})
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read settings from .*nothing"):
+        load_settings(config=tmp_path / "nothing", environ={})
+
+
+CHANGED = replace(
+    Settings(),
+    db_url="mysql://u:p%40@h/d",
+    server_id=3,
+    persistent_mode=True,
+    data_dir="here and there",
+    probe_interval=0.1,
+    send_timeout=1 / 3,
+    backlog="replay",
+    allow_foreign_source=True,
+)
+
+
+@pytest.mark.parametrize("settings", [Settings(), CHANGED], ids=["defaults", "changed"])
+def test_environment_gives_the_same_settings_to_a_child(settings: Settings) -> None:
+    assert load_settings(environ=as_environment(settings)) == settings
+
+
+def test_environment_for_a_child_wins_over_a_file(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.toml", 'server_id = 1\nredis_url = "redis://other"\n')
+    environ = as_environment(CHANGED) | {"CLUSTERER_CONFIG": str(config)}
+    assert load_settings(environ=environ) == CHANGED
+
+
+def test_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(data_dir=str(tmp_path)).redis_socket == tmp_path / "redis.sock"
+    monkeypatch.chdir(tmp_path)
+    assert Settings(data_dir="state").data_path == tmp_path / "state"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert Settings().data_path == tmp_path / "clusterer"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert Settings().data_path == Path("~/.local/share/clusterer").expanduser()
