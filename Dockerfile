@@ -1,0 +1,22 @@
+# One image for all processes: the command is `clusterer ...`, settings are CLUSTERER_* variables.
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
+
+WORKDIR /src
+COPY . .
+RUN pip install . && rm -rf /src/* \
+    && useradd --system --create-home --uid 1000 clusterer
+
+WORKDIR /home/clusterer
+USER clusterer
+
+# BIN listens on the port of the machine's own row in the provisioning table; 5566 by custom.
+EXPOSE 5566
+
+# Healthy means able to reach Redis: no process of ours can work without it.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["sh", "-c", "clusterer list --json >/dev/null"]
+
+ENTRYPOINT ["clusterer"]
+CMD ["--help"]
