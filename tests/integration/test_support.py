@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pymysql
@@ -107,13 +108,15 @@ def test_failed_block_shows_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the reason" in capsys.readouterr().err
 
 
-def test_child_dies_with_a_killed_parent() -> None:
+def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     parent_code = (
         "import time; from tests.support.processes import spawn\n"
         "with spawn(['-c', 'import time; time.sleep(60)']) as child:\n"
         "    print(child.pid, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE) as parent:
+    command = [sys.executable, "-c", parent_code]
+    env = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to clean up
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as parent:
         assert parent.stdout is not None
         child_pid = int(parent.stdout.readline())
         parent.kill()
