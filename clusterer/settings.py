@@ -83,6 +83,16 @@ class Settings:
         False, "deliver for senders whose BIN address is not local to this host"
     )
 
+    replicate_pipes_to: int = _number(
+        0, "cluster_id to replicate ratelimit pipes to; 0 for none", 0, 2**31 - 1
+    )
+    accept_pipes_from: int = _number(
+        0, "cluster_id to accept ratelimit pipes from; 0 for none", 0, 2**31 - 1
+    )
+    accept_pipes_timeout: int = _number(
+        10, "seconds of silence that invalidate a node's ratelimit pipes", 0, 86400
+    )
+
     def __post_init__(self) -> None:
         for name in _KINDS:
             _check(name, getattr(self, name), "argument")
