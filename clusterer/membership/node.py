@@ -55,10 +55,11 @@ class Node:
     @property
     def condition(self) -> Condition:
         """Down, up, probing or (temporarily) disabled."""
-        if self.state is State.PROBING:
+        # Compared by value: a plain 2 (read from somewhere, never made a State) must not be 'down'.
+        if self.state == State.PROBING:
             exhausted = self.no_tries >= self.failed_attempts
             return Condition.DISABLED if exhausted else Condition.PROBING
-        return Condition.UP if self.state is State.UP else Condition.DOWN
+        return Condition.UP if self.state == State.UP else Condition.DOWN
 
     @property
     def address(self) -> tuple[str, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clusterer.errors import WireError
-from clusterer.wire.layout import HEADER, INT, INTS, MARKER, MIN_FRAME, NAME_AT
+from clusterer.wire.layout import HEADER, INT, INTS, LENGTH, MARKER, MIN_FRAME, NAME_AT
 from clusterer.wire.packet import Packet
 
-_SKIP = b"\0\0\0\0"
+_WORD = b"\0\0\0\0"
+_LENGTH_AT = len(MARKER)
+_LENGTH_END = _LENGTH_AT + LENGTH.size
 
 
 class FrameDecoder:
@@ -19,10 +21,11 @@ class FrameDecoder:
     are therefore skipped and counted in ``skipped_words``.
     """
 
-    __slots__ = ("_error", "_rest", "skipped_words")
+    __slots__ = ("_error", "_missing", "_rest", "skipped_words")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._missing = 0  # bytes without which the frame in _rest cannot be complete
         self._error: WireError | None = None
         self.skipped_words = 0
 
@@ -38,50 +41,74 @@ class FrameDecoder:
         fault, and every further call raises the same error.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
+        if len(chunk) < self._missing:
+            self._missing -= len(chunk)
+            self._rest += chunk
+            return iter(())
         packets: list[Packet] = []
         try:
-            self._split(self._rest + chunk if self._rest else bytes(chunk), packets)
+            self._split(self._with_rest(chunk), packets)
         except WireError as error:
-            self._error, self._rest = error, b""
-        return self._result(packets, self._error)
+            self._error, self._rest = error, bytearray()
+            return _then_raise(packets, error)
+        return iter(packets)
 
-    @staticmethod
-    def _result(packets: list[Packet], error: WireError | None) -> Iterator[Packet]:
-        yield from packets
-        if error is not None:
-            raise error
+    def _with_rest(self, chunk: bytes) -> bytes:
+        if not self._rest:
+            return bytes(chunk)
+        self._rest += chunk
+        return bytes(self._rest)
 
     def _split(self, data: bytes, packets: list[Packet]) -> None:
+        """Append the packets that are whole in ``data`` and keep what is left of it."""
         at, end = 0, len(data)
         while end - at >= MIN_FRAME:
             marker, length, version, name_length = HEADER.unpack_from(data, at)
             if marker != MARKER:
-                if marker != _SKIP:
-                    raise _wrong_marker(marker)
-                self.skipped_words += 1
-                at += len(_SKIP)
+                at = self._skip_words(data, at)
                 continue
-            type_at = NAME_AT + name_length
             _check_lengths(length, name_length)
             if end - at < length:
                 break
-            packets.append(_packet(data, at, length, version, type_at))
+            packets.append(_packet(data, at, length, version, name_length))
             at += length
-        self._rest = self._check_start(data[at:])
+        self._hold(data, at)
 
-    def _check_start(self, rest: bytes) -> bytes:
-        """Skip zero words, and refuse a bad header as soon as its first bad byte is there."""
-        while rest.startswith(_SKIP):
-            self.skipped_words += 1
-            rest = rest[len(_SKIP) :]
+    def _skip_words(self, data: bytes, at: int) -> int:
+        """Return where the zero words at ``at`` end; raise if there is none."""
+        start = at
+        while data.startswith(_WORD, at):
+            at += len(_WORD)
+        if at == start:
+            raise _wrong_marker(data[at : at + len(MARKER)])
+        self.skipped_words += (at - start) // len(_WORD)
+        return at
+
+    def _hold(self, data: bytes, at: int) -> None:
+        """Keep the unfinished frame at ``at``, unless its first bytes show already that it is
+        none: a peer may never send the others.
+        """
+        if data.startswith(_WORD, at):
+            at = self._skip_words(data, at)
+        rest = data[at:]
         start = rest[: len(MARKER)]
-        if not (MARKER.startswith(start) or _SKIP.startswith(start)):
+        if not (MARKER.startswith(start) or _WORD.startswith(start)):
             raise _wrong_marker(start)
-        if len(rest) >= HEADER.size:
-            _, length, _, name_length = HEADER.unpack_from(rest)
-            _check_lengths(length, name_length)
-        return rest
+        self._rest = bytearray(rest)
+        self._missing = _missing(rest)
+
+
+def _missing(rest: bytes) -> int:
+    """Return how many bytes the frame that ``rest`` begins lacks, 0 if that is not known yet."""
+    if len(rest) < _LENGTH_END:
+        return 0
+    length = LENGTH.unpack_from(rest, _LENGTH_AT)[0]
+    if len(rest) < HEADER.size:
+        _check_lengths(length, 0)
+        return 0
+    _check_lengths(length, HEADER.unpack_from(rest)[3])
+    return int(length) - len(rest)
 
 
 def _check_lengths(length: int, name_length: int) -> None:
@@ -91,13 +118,21 @@ def _check_lengths(length: int, name_length: int) -> None:
         raise WireError(f"module name of {name_length} bytes in a frame of {length}")
 
 
-def _packet(data: bytes, at: int, length: int, version: int, type_at: int) -> Packet:
-    name = data[at + NAME_AT : at + type_at].decode("utf-8", "surrogateescape")
-    if length - type_at < INTS.size:
-        kind = INT.unpack_from(data, at + type_at)[0]
-        return Packet(name, kind, None, data[at + type_at + INT.size : at + length], version)
-    kind, sender = INTS.unpack_from(data, at + type_at)
-    return Packet(name, kind, sender, data[at + type_at + INTS.size : at + length], version)
+def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -> Packet:
+    name_at, end = at + NAME_AT, at + length
+    type_at = name_at + name_length
+    name = data[name_at:type_at].decode("utf-8", "surrogateescape")
+    fields_at = type_at + INTS.size
+    if fields_at > end:
+        kind = INT.unpack_from(data, type_at)[0]
+        return Packet(name, kind, None, data[type_at + INT.size : end], version)
+    kind, sender = INTS.unpack_from(data, type_at)
+    return Packet(name, kind, sender, data[fields_at:end], version)
+
+
+def _then_raise(packets: list[Packet], error: WireError) -> Iterator[Packet]:
+    yield from packets
+    raise error
 
 
 def _wrong_marker(found: bytes) -> WireError:

@@ -9,6 +9,9 @@ MARKER = b"P4CK"
 HEADER = Struct("<4sHxxhxxi")
 """Marker, frame length, 2 undefined bytes, version, 2 undefined bytes, length of the name."""
 
+LENGTH = Struct("<H")
+"""Frame length alone, directly behind the marker."""
+
 NAME_AT = 16
 """Offset of the module name."""
 

@@ -10,6 +10,7 @@ from clusterer.wire.layout import (
     INT,
     INT_MAX,
     INT_MIN,
+    INTS,
     MARKER,
     MAX_FRAME,
     NAME_AT,
@@ -73,7 +74,8 @@ class FieldReader:
 
 class Packet(NamedTuple):
     """One BIN packet, frozen. A named tuple, because it is made once per received frame and a
-    frozen dataclass takes four times as long to make."""
+    frozen dataclass takes four times as long to make.
+    """
 
     module: str
     """Module name; bytes that are not UTF-8 are carried by surrogateescape."""
@@ -95,9 +97,14 @@ class Packet(NamedTuple):
 
         Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
         """
-        name = self.module.encode("utf-8", "surrogateescape")
+        name = _encoded("module", self.module)
         kind = _int(self.type, "packet type")
         sender = b"" if self.machine_id is None else _int(self.machine_id, "machine_id")
+        if not sender and len(self.payload) >= INT.size:
+            raise InvalidArgument(
+                f"{self.module[:40]} packet of type {self.type} has fields but no machine_id: "
+                "its receiver would take the first field for it"
+            )
         length = NAME_AT + len(name) + len(kind) + len(sender) + len(self.payload)
         if length > MAX_FRAME:
             raise _too_large(self.module, self.type, length)
@@ -112,15 +119,18 @@ class PacketBuilder:
     __slots__ = ("_machine_id", "_module", "_parts", "_size", "_type", "_version")
 
     def __init__(self, module: str, type: int, machine_id: int, version: int = 1) -> None:
-        """Start a packet of ``module``; ``machine_id`` becomes its first field."""
-        if not isinstance(module, str):
-            raise InvalidArgument(f"module must be str, not {module!r}")
+        """Start a packet of ``module``; ``machine_id`` becomes its first field.
+
+        Raises `InvalidArgument` for a number out of range or a name that is no text,
+        `FrameTooLarge` for a name that no frame can hold.
+        """
+        name = _encoded("module", module)
         self._module = module
         self._type = require_range("packet type", type, INT_MIN, INT_MAX)
         self._machine_id = require_range("machine_id", machine_id, INT_MIN, INT_MAX)
         self._version = require_range("packet version", version, SHORT_MIN, SHORT_MAX)
         self._parts: list[bytes] = []
-        self._size = NAME_AT + len(module.encode("utf-8", "surrogateescape")) + 2 * INT.size
+        self._size = NAME_AT + len(name) + INTS.size
         if self._size > MAX_FRAME:
             raise _too_large(module, type, self._size)
 
@@ -130,16 +140,24 @@ class PacketBuilder:
         return self._size
 
     def push_int(self, value: int) -> PacketBuilder:
-        """Append a signed 32-bit integer; raises `InvalidArgument` out of that range."""
+        """Append a signed 32-bit integer.
+
+        Raises `InvalidArgument` out of that range; `FrameTooLarge`, and changes nothing, if the
+        frame would pass 65,535 bytes.
+        """
         return self._push(_int(value, "integer field"))
 
     def push_str(self, value: bytes | str) -> PacketBuilder:
-        """Append a string: bytes as they are, text as UTF-8 (with surrogateescape)."""
+        """Append a string: bytes as they are, text as UTF-8 (with surrogateescape).
+
+        Raises `FrameTooLarge`, and changes nothing, if the frame would pass 65,535 bytes.
+        """
         if isinstance(value, str):
-            value = value.encode("utf-8", "surrogateescape")
+            value = _encoded("string field", value)
         elif not isinstance(value, bytes | bytearray | memoryview):
             raise InvalidArgument(f"string field must be bytes or str, not {value!r}")
-        return self._push(INT.pack(len(value)) + bytes(value))
+        data = bytes(value)
+        return self._push(INT.pack(len(data)) + data)
 
     def build(self) -> Packet:
         """Return the packet; the builder may go on and build longer ones."""
@@ -160,6 +178,15 @@ def require_range(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidArgument(f"{name} must be an integer from {low} to {high}, not {value!r}")
     return value
+
+
+def _encoded(name: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name} must be str, not {value!r}")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{name} {value[:40]!r} cannot be UTF-8: {error.reason}") from error
 
 
 def _int(value: object, name: str) -> bytes:
