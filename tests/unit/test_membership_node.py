@@ -1,0 +1,113 @@
+"""What a node says about itself, and when it must be looked at next."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.membership import Condition, Event, Node, State, apply, next_look
+
+NODE = Node(
+    id=2,
+    cluster_id=1,
+    machine_id=2,
+    url="bin:localhost:5566",
+    protocol="bin",
+    host="127.0.0.1",
+    port=5566,
+    last_attempt=100,
+    failed_attempts=3,
+    duration=30,
+)
+PROBE_INTERVAL = 1.5
+
+
+@pytest.mark.parametrize(
+    ("state", "no_tries", "failed_attempts", "condition"),
+    [
+        (State.DOWN, 0, 3, Condition.DOWN),
+        (State.DOWN, 3, 3, Condition.DOWN),
+        (State.UP, 0, 3, Condition.UP),
+        (State.UP, 9, 3, Condition.UP),
+        (State.PROBING, 0, 3, Condition.PROBING),
+        (State.PROBING, 2, 3, Condition.PROBING),
+        (State.PROBING, 3, 3, Condition.DISABLED),
+        (State.PROBING, 4, 3, Condition.DISABLED),
+        (State.PROBING, 0, 0, Condition.DISABLED),
+    ],
+)
+def test_condition(state: State, no_tries: int, failed_attempts: int, condition: Condition) -> None:
+    node = replace(NODE, state=state, no_tries=no_tries, failed_attempts=failed_attempts)
+    assert node.condition is condition
+
+
+@pytest.mark.parametrize("state", [0, 1, 2])
+def test_plain_number_as_state_means_the_same(state: Any) -> None:
+    assert replace(NODE, state=state).condition is replace(NODE, state=State(state)).condition
+
+
+def test_address_is_what_the_host_resolved_to() -> None:
+    assert NODE.address == ("127.0.0.1", 5566)
+
+
+def test_enabled_at_is_duration_after_the_last_attempt() -> None:
+    assert NODE.enabled_at == 130
+
+
+def test_states_have_the_numbers_of_the_table() -> None:
+    assert {state.name: state.value for state in State} == {"DOWN": 0, "UP": 1, "PROBING": 2}
+
+
+def test_node_is_frozen() -> None:
+    node: Any = NODE
+    with pytest.raises(FrozenInstanceError):
+        node.state = State.DOWN
+
+
+@pytest.mark.parametrize(
+    ("state", "no_tries", "now", "due"),
+    [
+        (State.DOWN, 0, 110.0, None),
+        (State.DOWN, 3, 110.0, None),
+        (State.UP, 0, 110.0, None),
+        (State.UP, 1, 110.0, 130),  # to be settled
+        (State.UP, 1, 500.0, 130),  # overdue stays due
+        (State.PROBING, 0, 110.0, 111.5),  # next ping
+        (State.PROBING, 2, 110.0, 111.5),
+        (State.PROBING, 3, 110.0, 130),  # to be enabled
+        (State.PROBING, 3, 100.75, 130.75),  # failed in this very second
+        (State.UP, 1, 100.75, 130.75),
+        (State.PROBING, 3, 101.0, 130),
+    ],
+)
+def test_next_look(state: State, no_tries: int, now: float, due: float | None) -> None:
+    assert next_look(replace(NODE, state=state, no_tries=no_tries), now, PROBE_INTERVAL) == due
+
+
+@given(
+    st.sampled_from(State),
+    st.integers(0, 5),
+    st.integers(0, 60),
+    st.floats(0, 1e9, allow_nan=False),
+)
+def test_node_looked_at_when_due_does_not_stay_stuck(
+    state: State, no_tries: int, duration: int, failed: float
+) -> None:
+    """What waits for its duration gets it in full, and moves on at the first look."""
+    node = replace(
+        NODE, state=state, no_tries=no_tries, duration=duration, last_attempt=int(failed)
+    )
+    due = next_look(node, failed, PROBE_INTERVAL)
+    if due is None:
+        assert node.condition is Condition.DOWN or (node.condition is Condition.UP and not no_tries)
+    elif node.condition is Condition.PROBING:
+        assert due == failed + PROBE_INTERVAL
+    else:
+        assert due - failed == pytest.approx(duration, abs=1e-6)
+        after = apply(node, Event.DURATION_ELAPSED, due)
+        assert (after.condition, after.no_tries) == (Condition.UP, 0)
+        assert next_look(after, due, PROBE_INTERVAL) is None
