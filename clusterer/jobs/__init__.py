@@ -1,0 +1,21 @@
+"""Everything the library needs of RQ: safe job and queue classes, and the delivery wake-up.
+
+Jobs are enqueued by dotted name; nothing here imports the code that runs them.
+"""
+
+from clusterer.jobs.classes import JOB_FUNCTIONS, Job, JobRefused, Queue
+from clusterer.jobs.connection import connect
+from clusterer.jobs.stop import StopFlag
+from clusterer.jobs.wakeup import enqueue_delivery, queue, queued
+
+__all__ = [
+    "JOB_FUNCTIONS",
+    "Job",
+    "JobRefused",
+    "Queue",
+    "StopFlag",
+    "connect",
+    "enqueue_delivery",
+    "queue",
+    "queued",
+]

@@ -1,0 +1,117 @@
+"""RQ's `Job` and `Queue` without pickle and without code named by whoever can write to Redis.
+
+RQ builds these classes in many places, often without the serializer it was given; so the
+constructors themselves insist on JSON. JSON alone would still run ``os.system`` by name:
+a job's function must be on our list before it is imported. Callbacks and webhooks, which
+could also be planted in a job's hash, are ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import redis
+from rq.exceptions import DequeueTimeout
+from rq.job import Job as RqJob
+from rq.queue import Queue as RqQueue
+from rq.serializers import JSONSerializer
+from rq.utils import import_attribute
+
+from clusterer.errors import InvalidArgument
+
+DELIVER = "workers.deliver"
+PROBE = "workers.probe"
+CHECK_TIMEOUTS = "workers.check_timeouts"
+SWEEP = "workers.sweep"
+SYNC = "workers.sync"
+JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC})
+"""The only functions a worker imports and runs because a job names them."""
+
+logger = logging.getLogger(__name__)
+
+
+class JobRefused(InvalidArgument):
+    """A job names a function that is not one of `JOB_FUNCTIONS`."""
+
+
+class Job(RqJob):
+    """RQ's job: always JSON, one of `JOB_FUNCTIONS`, no callbacks and no webhooks."""
+
+    def __init__(
+        self,
+        id: str | None = None,  # noqa: A002 - RQ passes it by this name
+        connection: redis.Redis | None = None,
+        serializer: Any = None,
+    ) -> None:
+        super().__init__(id, connection=connection, serializer=JSONSerializer)
+
+    @classmethod
+    def create(cls, *args: Any, **kwargs: Any) -> Job:
+        """Make a job as RQ does; raises `JobRefused` for a function that no worker would run."""
+        job = cast(Job, super().create(*args, **kwargs))
+        job.require_allowed()
+        return job
+
+    def require_allowed(self) -> str:
+        """Return the function's dotted name, or raise `JobRefused`; imports nothing."""
+        name = self.func_name
+        if not isinstance(name, str) or name not in JOB_FUNCTIONS or self.instance is not None:
+            raise JobRefused(
+                f"job function {name!r} refused: not one of {', '.join(sorted(JOB_FUNCTIONS))}"
+            )
+        return name
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        return import_attribute(self.require_allowed())
+
+    @property
+    def success_callback(self) -> None:
+        return None
+
+    @property
+    def failure_callback(self) -> None:
+        return None
+
+    @property
+    def stopped_callback(self) -> None:
+        return None
+
+    def send_webhooks(self, *args: Any, **kwargs: Any) -> None:
+        """Send nothing: a job's hash must not make a worker call URLs."""
+
+
+class Queue(RqQueue):
+    """RQ's queue: its jobs are our `Job`, its serializer is JSON, whatever it is told."""
+
+    job_class: type[RqJob] = Job
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["serializer"] = JSONSerializer
+        kwargs["job_class"] = Job
+        super().__init__(*args, **kwargs)
+
+    def pop(self, timeout_s: int | None) -> str | None:
+        """Move the next job id to the intermediate list and return it.
+
+        Waits at most ``timeout_s`` seconds, or not at all for None; None if there was no job.
+        A worker that dies now leaves the id where RQ's maintenance finds it.
+        """
+        try:
+            found = self.lmove(self.connection, self.key, timeout_s)
+        except DequeueTimeout:
+            return None
+        return found[1].decode() if found else None
+
+    def load(self, job_id: str) -> Job | None:
+        """Read a popped job; None if its hash is gone or cannot be read (which is logged)."""
+        try:
+            return cast(Job, Job.fetch(job_id, connection=self.connection))
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a hostile hash makes RQ raise
+            logger.warning("queue %s: job %r dropped: %s", self.name, job_id, error)
+            self.intermediate_queue.remove(job_id)
+            return None
