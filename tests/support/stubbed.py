@@ -1,0 +1,79 @@
+"""``python -m tests.support.stubbed MODULE ARGS...``: MODULE with stubs for all services.
+
+For tests of the processes around the services. Each stub prints its name when it runs. How the
+delivery engine behaves is the environment variable STUB_ENGINE: "return" (at once), "wait" (until
+asked to stop), "ignore" (asked to stop, it goes on), "away" (Redis is not there).
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from clusterer.errors import StateUnavailable
+
+SERVICES = ("probe", "timeouts", "sweep", "sync")
+
+
+class Context:
+    """Stands in for `clusterer.services.Context`."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        print("context made", flush=True)
+
+    def close(self) -> None:
+        print("context closed", flush=True)
+
+
+class Engine:
+    """Stands in for `clusterer.delivery.Engine`."""
+
+    def __init__(self, settings: Any, queue_name: str) -> None:
+        print(f"engine for {queue_name}", flush=True)
+
+    def run(self, stop: Any, heartbeat: Callable[[], None]) -> None:
+        behaviour = os.environ.get("STUB_ENGINE", "return")
+        print(f"engine runs: {behaviour}", flush=True)
+        heartbeat()
+        if behaviour == "away":
+            raise StateUnavailable("stubbed away")
+        if behaviour == "wait":
+            stop.wait(60)
+        if behaviour == "ignore":
+            threading.Event().wait(60)
+        print(f"engine ran, stop {stop.is_set()}", flush=True)
+
+    def close(self) -> None:
+        print("engine closed", flush=True)
+
+
+def install() -> None:
+    """Put the stubs where the job functions import the real ones from."""
+    services: Any = types.ModuleType("clusterer.services")
+    services.__path__ = []
+    services.Context = Context
+    sys.modules["clusterer.services"] = services
+    for name in SERVICES:
+        service: Any = types.ModuleType(f"clusterer.services.{name}")
+        service.run = _announcer(name)
+        setattr(services, name, service)
+        sys.modules[service.__name__] = service
+    delivery: Any = types.ModuleType("clusterer.delivery")
+    delivery.Engine = Engine
+    sys.modules["clusterer.delivery"] = delivery
+
+
+def _announcer(name: str) -> Callable[[Context], None]:
+    return lambda context: print(f"{name} ran", flush=True)
+
+
+if __name__ == "__main__":
+    install()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

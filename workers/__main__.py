@@ -1,0 +1,29 @@
+"""``python -m workers KIND``: one worker process; settings come from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from clusterer.errors import ClustererError
+from clusterer.settings import load_settings
+from workers.process import KINDS, run
+
+
+def main() -> int:
+    """Parse the command line and run the worker; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
+    options = parser.parse_args()
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return run(options.kind, load_settings(), burst=options.burst)
+    except ClustererError as error:
+        sys.stderr.write(f"workers: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The five job functions: each calls one service, and is safe to run twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from clusterer.errors import StateUnavailable
+from workers.runtime import current
+
+logger = logging.getLogger(__name__)
+
+
+def deliver(queue_name: str) -> None:
+    """Drain the logs of the senders that wait in ``queue_name``, for one bounded slice."""
+    with _redis_may_be_away("deliver"):
+        current().deliver(queue_name)
+
+
+def probe() -> None:
+    """Ping the nodes that are due."""
+    from clusterer.services import probe as service  # noqa: PLC0415 - keeps workers light
+
+    with _redis_may_be_away("probe"):
+        service.run(current().context)
+
+
+def check_timeouts() -> None:
+    """Find the nodes that have been silent for too long."""
+    from clusterer.services import timeouts as service  # noqa: PLC0415 - keeps workers light
+
+    with _redis_may_be_away("check_timeouts"):
+        service.run(current().context)
+
+
+def sweep() -> None:
+    """Wake deliveries that nobody attends to."""
+    from clusterer.services import sweep as service  # noqa: PLC0415 - keeps workers light
+
+    with _redis_may_be_away("sweep"):
+        service.run(current().context)
+
+
+def sync() -> None:
+    """Write changed states back to the provisioning table."""
+    from clusterer.services import sync as service  # noqa: PLC0415 - keeps workers light
+
+    with _redis_may_be_away("sync"):
+        service.run(current().context)
+
+
+@contextmanager
+def _redis_may_be_away(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (StateUnavailable, redis.ConnectionError, redis.TimeoutError) as error:
+        logger.warning("%s put off, Redis is away: %s", name, error)

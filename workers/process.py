@@ -1,0 +1,63 @@
+"""A worker process, from its settings to its end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import redis
+
+from clusterer.errors import SettingsError
+from clusterer.jobs import connect
+from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
+from workers import runtime
+from workers.worker import RETRY_S, Worker
+
+KINDS = ("delivery", "maintenance", "database")
+
+logger = logging.getLogger(__name__)
+
+
+def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
+    """Work until SIGTERM or SIGINT (with ``burst``: until the queue is empty); return 0.
+
+    ``kind`` is one of `KINDS`. Redis may be away, also at the start. Logs nothing per job:
+    there are several a second. Raises `SettingsError` for another kind.
+    """
+    queue_name = queue_of(kind, settings)
+    for name in ("rq.worker", "rq.job", "rq.queue"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    state = runtime.start(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: state.stop.set())
+    worker = _make_worker(queue_name, settings, state)
+    if worker is not None:
+        logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
+        worker.work(burst=burst, logging_level=None)
+    return 0
+
+
+def queue_of(kind: str, settings: Settings) -> str:
+    """Name of the queue that workers of this kind serve."""
+    queues = {
+        "delivery": settings.delivery_queue,
+        "maintenance": MAINTENANCE_QUEUE,
+        "database": DATABASE_QUEUE,
+    }
+    if kind not in queues:
+        raise SettingsError(f"kind of worker must be {', '.join(KINDS)}, not {kind!r}")
+    return queues[kind]
+
+
+def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) -> Worker | None:
+    """Make the worker as soon as Redis can be reached; None if asked to stop before."""
+    told = False
+    while not state.stop.is_set():
+        try:
+            return Worker(queue_name, connection=connect(settings))
+        except redis.RedisError as error:
+            if not told:
+                logger.warning("waiting for Redis: %s", error)
+            told = True
+            state.stop.wait(RETRY_S)
+    return None

@@ -1,0 +1,84 @@
+"""What a worker process keeps from job to job: settings, stop flag, engine, service context."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from clusterer.errors import InvalidArgument
+from clusterer.jobs import StopFlag
+from clusterer.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from clusterer.delivery import Engine
+    from clusterer.services import Context
+
+logger = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Lives as long as the process; engine and context are made when a job first needs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = StopFlag()
+        self.heartbeat: Callable[[], None] = _nobody_to_tell
+        self._context: Context | None = None
+        self._engine: Engine | None = None
+        self._engine_queue = ""
+
+    @property
+    def context(self) -> Context:
+        """What the services work with; keeps their Redis client."""
+        if self._context is None:
+            from clusterer.services import Context  # noqa: PLC0415 - keeps workers light
+
+            self._context = Context(self.settings)
+        return self._context
+
+    def deliver(self, queue_name: str) -> None:
+        """Run a slice of the one engine, whose sockets live on between jobs."""
+        engine = self._engine or self._start_engine(queue_name)
+        if queue_name != self._engine_queue:
+            raise InvalidArgument(
+                f"this process delivers for queue {self._engine_queue!r}, not {queue_name!r}"
+            )
+        engine.run(stop=self.stop, heartbeat=self.heartbeat)
+
+    def _start_engine(self, queue_name: str) -> Engine:
+        from clusterer.delivery import Engine  # noqa: PLC0415 - keeps workers light
+
+        self._engine = Engine(self.settings, queue_name)
+        self._engine_queue = queue_name
+        return self._engine
+
+    def close(self) -> None:
+        """Close the engine's sockets and the context's connections."""
+        held: tuple[Engine | Context | None, ...] = (self._engine, self._context)
+        self._engine = self._context = None
+        for thing in held:
+            try:
+                if thing is not None:
+                    thing.close()
+            except Exception:
+                logger.exception("closing %s failed", type(thing).__name__)
+
+
+class _Slot:
+    runtime: Runtime | None = None
+
+
+def start(settings: Settings) -> Runtime:
+    """Make the process's runtime from ``settings``."""
+    _Slot.runtime = Runtime(settings)
+    return _Slot.runtime
+
+
+def current() -> Runtime:
+    """The process's runtime; made from the environment's settings where none was started."""
+    return _Slot.runtime or start(load_settings())
+
+
+def _nobody_to_tell() -> None:
+    """Heartbeat of a job that no worker runs."""

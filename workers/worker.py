@@ -1,0 +1,279 @@
+"""The RQ worker: one queue, jobs in its own process, survives Redis, ends when asked to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import redis
+from redis.client import PubSub, PubSubWorkerThread
+from rq import SimpleWorker
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job as RqJob
+from rq.queue import Queue as RqQueue
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker import WorkerStatus
+
+from clusterer.jobs import Job, Queue, StopFlag
+from workers import runtime
+
+WORKER_TTL_S = 15
+"""RQ forgets a killed worker a minute after this."""
+MAINTENANCE_INTERVAL_S = 60
+DEQUEUE_TIMEOUT_S = 2
+"""How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
+CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
+RETRY_S = 0.5
+"""Pause between attempts while Redis is away."""
+HEARTBEAT_TTL_S = 60
+"""A job without a time limit counts as lost that long after its last heartbeat."""
+GRACE_S = 4.0
+"""What a stop request leaves a job to end; after it the process is gone in any case."""
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(SimpleWorker):
+    """Runs the jobs of exactly one queue, one after the other, in this process.
+
+    In this process, because delivery keeps sockets from job to job; of one queue, because
+    only then does RQ not lose a job whose worker dies right after taking it. Whatever classes,
+    serializer and TTLs it is given, it uses our own.
+    """
+
+    def __init__(
+        self,
+        queues: str | RqQueue | Sequence[str] | Sequence[RqQueue],
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        names = _names(queues)
+        if len(names) > 1:
+            raise ValueError(f"one queue per worker, not {len(names)}: {', '.join(names)}")
+        options |= {"job_class": Job, "queue_class": Queue, "serializer": JSONSerializer}
+        super().__init__(names, name, **options)
+        self.worker_ttl = WORKER_TTL_S
+        self.maintenance_interval = MAINTENANCE_INTERVAL_S
+        self.log_job_description = False
+        self._left = threading.Event()
+        self._waiting = False
+        self._away = False
+        self._bootstrapped = self._registered = False
+        self._running: tuple[RqJob, Execution] | None = None
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Ours; RQ would compute it from the worker's TTL."""
+        return DEQUEUE_TIMEOUT_S
+
+    @property
+    def connection_timeout(self) -> int:
+        """Ours; RQ would compute it from the worker's TTL."""
+        return CONNECTION_TIMEOUT_S
+
+    @property
+    def stop(self) -> StopFlag:
+        """The process's stop flag, which running jobs watch."""
+        return runtime.current().stop
+
+    # ---------------------------------------------------------------------- the loop
+
+    def work(  # noqa: PLR0917 - RQ's signature
+        self,
+        burst: bool = False,
+        logging_level: str | None = None,
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+        max_jobs: int | None = None,
+        max_idle_time: int | None = None,
+        with_scheduler: bool = False,
+        dequeue_strategy: Any = None,
+    ) -> bool:
+        """Run jobs until stopped; with ``burst`` until the queue is empty.
+
+        ``max_jobs`` and ``max_idle_time`` (seconds) end it as in RQ; a strategy for several
+        queues means nothing here. Redis being away is waited out, however long. Returns
+        whether any job ran.
+        """
+        if with_scheduler:
+            raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
+        runtime.current().heartbeat = self.beat
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
+        done, idle_since = 0, time.monotonic()
+        try:
+            while not self.stop.is_set() and (max_jobs is None or done < max_jobs):
+                ran = self._turn(burst, (logging_level, date_format, log_format))
+                if ran:
+                    done, idle_since = done + 1, time.monotonic()
+                elif ran is False and (burst or _over(max_idle_time, idle_since)):
+                    break
+        finally:
+            self._leave()
+        return done > 0
+
+    def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:
+        """Wait for one job and run it: True, or False if there was none, or None for trouble."""
+        try:
+            self._register(log_options)
+            self.check_for_suspension(burst)
+            self._clean_up()
+            return self._run_next(burst)
+        except StopRequested:
+            return False
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self._redis_is_away(error)
+        except Exception:
+            if not self._bootstrapped:
+                raise
+            logger.exception("worker %s: a job could not be handled", self.name)
+        self.executions.clear()
+        self.stop.wait(RETRY_S)
+        return None
+
+    def _clean_up(self) -> None:
+        """RQ's own maintenance; whatever it stumbles over must not keep us from work."""
+        if not self.should_run_maintenance_tasks:
+            return
+        try:
+            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what a hostile registry makes RQ raise
+            logger.warning("worker %s: RQ could not clean its registries: %s", self.name, error)
+            self.last_cleaned_at = now()  # type: ignore[assignment]
+
+    def _register(self, log_options: tuple[str | None, str, str]) -> None:
+        """Appear in ``rq info``; again after an outage, which Redis may have survived empty."""
+        if self._registered:
+            return
+        # RQ lists a queue, and the workers of it, only once something was enqueued.
+        self.connection.sadd(Queue.redis_queues_keys, *self.queue_keys())
+        if self.birth_date is not None:
+            self.connection.delete(self.key)
+        if not self._bootstrapped:
+            self.bootstrap(*log_options)
+            self._bootstrapped = True
+        else:
+            self.register_birth()  # type: ignore[no-untyped-call]
+        self.set_state(WorkerStatus.IDLE)
+        self._registered = True
+        if self._away:
+            logger.warning("worker %s: Redis is back", self.name)
+            self._away = False
+
+    def _redis_is_away(self, error: Exception) -> None:
+        if not self._away:
+            logger.warning("worker %s: waiting for Redis: %s", self.name, error)
+        self._away = True
+        self._registered = False
+
+    def _run_next(self, burst: bool) -> bool:
+        queue = self.queues[0]
+        assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
+        job_id = self._wait_for_job(queue, None if burst else DEQUEUE_TIMEOUT_S)
+        if job_id is None:
+            return False
+        job = queue.load(job_id)
+        if job is not None:
+            job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+            self.execute_job(job, queue)
+        return True
+
+    def _wait_for_job(self, queue: Queue, timeout_s: int | None) -> str | None:
+        self._waiting = True
+        try:
+            return None if self.stop.is_set() else queue.pop(timeout_s)
+        finally:
+            self._waiting = False
+
+    def execute_job(self, job: RqJob, queue: RqQueue) -> None:
+        """Run ``job`` here and now, as RQ's SimpleWorker does."""
+        execution = self.prepare_execution(job)
+        self._running = job, execution
+        try:
+            self.perform_job(job, queue, execution)
+        finally:
+            self._running = None
+        self.set_state(WorkerStatus.IDLE)
+
+    # ----------------------------------------------------------------- signs of life
+
+    def get_heartbeat_ttl(self, job: RqJob, working_time: float = 0.0) -> int:
+        """Seconds after which RQ may count ``job`` as lost."""
+        if job.timeout is None or job.timeout <= 0:
+            return HEARTBEAT_TTL_S
+        return int(job.timeout) + HEARTBEAT_TTL_S
+
+    def beat(self) -> None:
+        """Tell RQ that the running job is alive; for jobs that run long. Never raises."""
+        if self._running is not None:
+            with suppress(redis.RedisError):
+                self.maintain_heartbeats(*self._running)
+
+    # ------------------------------------------------------------------------ ending
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler: let the running job end; touches neither Redis nor locks."""
+        self.stop.set()
+        self._stop_requested = True
+        self._shutdown_requested_date = now()
+        signal.signal(signal.SIGINT, self.request_force_stop)
+        signal.signal(signal.SIGTERM, self.request_force_stop)
+        if self._waiting:
+            raise StopRequested
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler of a second request: interrupt the running job."""
+        self.stop.set()
+        super().request_force_stop(signum, frame)
+
+    def _end_in_time(self) -> None:
+        self.stop.wait()
+        if not self._left.wait(GRACE_S):
+            logger.error("worker %s: job did not end in %g s, leaving it", self.name, GRACE_S)
+            os._exit(1)
+
+    def _leave(self) -> None:
+        runtime.current().close()
+        with suppress(redis.RedisError):
+            self.register_death()  # type: ignore[no-untyped-call]
+        self._left.set()
+        with suppress(redis.RedisError):
+            self.unsubscribe()
+
+    def unsubscribe(self) -> None:
+        """End the thread that listens for RQ's commands; RQ's order costs a second at times."""
+        listener: PubSubWorkerThread | None = self.pubsub_thread
+        if self.pubsub is not None and listener is not None:
+            listener.stop()
+            self.pubsub.unsubscribe()  # type: ignore[no-untyped-call]
+            listener.join(timeout=RETRY_S)
+
+    def _pubsub_exception_handler(
+        self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread
+    ) -> None:
+        """Keep listening for RQ's commands across outages and undecodable commands."""
+        if not isinstance(exc, redis.RedisError | OSError):
+            logger.warning("worker %s: bad command ignored: %s", self.name, exc)
+        if self._left.wait(RETRY_S):
+            pubsub_thread.stop()
+
+
+def _names(queues: str | RqQueue | Sequence[str] | Sequence[RqQueue]) -> list[str]:
+    listed: Sequence[str | RqQueue] = [queues] if isinstance(queues, str | RqQueue) else queues
+    return [item if isinstance(item, str) else item.name for item in listed]
+
+
+def _over(limit_s: float | None, since: float) -> bool:
+    return limit_s is not None and time.monotonic() - since >= limit_s
