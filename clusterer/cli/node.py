@@ -1,0 +1,64 @@
+"""``clusterer node``: one instance."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+
+import click
+
+from clusterer.api import Clusterer
+from clusterer.cli.options import with_settings
+from clusterer.errors import SettingsError
+from clusterer.jobs import StopFlag
+from clusterer.modules.ratelimit import RateLimit
+from clusterer.services.processes import stop_on_signals
+from clusterer.settings import Settings
+
+
+@click.command()
+@with_settings(log_level=logging.INFO)
+def node(settings: Settings) -> None:
+    """Run one instance until SIGTERM or Ctrl-C.
+
+    It listens on the BIN address of its own row (server_id names it). With replicate_pipes_to
+    or accept_pipes_from set, it runs the ratelimit module:
+
+    \b
+        clusterer node --server-id 1 --set replicate_pipes_to=1 --set accept_pipes_from=1
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    if not settings.server_id:
+        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        instance = Clusterer(settings=settings)
+        stack.callback(instance.close)
+        ratelimit = ratelimit_of(instance, settings)
+        if ratelimit is not None:
+            ratelimit.start()
+            stack.callback(ratelimit.stop)
+        serve_until(stop, instance)
+
+
+def ratelimit_of(instance: Clusterer, settings: Settings) -> RateLimit | None:
+    """Return the ratelimit module as configured, None if it is not."""
+    if not settings.replicate_pipes_to and not settings.accept_pipes_from:
+        return None
+    return RateLimit(
+        instance,
+        replicate_pipes_to=settings.replicate_pipes_to or None,
+        accept_pipes_from=settings.accept_pipes_from or None,
+        accept_pipes_timeout=settings.accept_pipes_timeout,
+    )
+
+
+def serve_until(stop: StopFlag, instance: Clusterer) -> None:
+    """Serve in this thread until the flag is set (by a signal, which may interrupt anything)."""
+
+    def end() -> None:
+        stop.wait()
+        instance.stop()
+
+    threading.Thread(target=end, name="clusterer-stop", daemon=True).start()
+    instance.serve()

@@ -1,0 +1,73 @@
+"""``clusterer list`` and ``clusterer set-status``."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from contextlib import closing
+
+import click
+
+from clusterer.cli.options import with_settings
+from clusterer.ids import MAX_ID
+from clusterer.services import Context, listing
+from clusterer.services import set_status as service
+from clusterer.settings import Settings
+
+ID = click.IntRange(1, MAX_ID)
+
+
+@click.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything known.")
+@with_settings()
+def list_nodes(settings: Settings, as_json: bool) -> None:
+    """Show all nodes of all clusters.
+
+    The instance's own row carries a star. Tries are failed attempts so far and how many
+    disable a node. A second table shows, per sender, the packets still in its log (backlog),
+    sent, failed, skipped because the node was not up, and lost.
+    """
+    with closing(Context(settings)) as context:
+        found = listing.run(context)
+    if as_json:
+        click.echo(json.dumps(listing.as_json(found)))
+        return
+    if not found.clusters:
+        click.echo("No clusters. Fill the table, then run `clusterer reload`.")
+        return
+    from clusterer.cli import output  # noqa: PLC0415 - rich takes a while, --json needs none
+
+    console = output.console()
+    for table in output.tables(found):
+        console.print(table)
+
+
+@click.command(name="set-status")
+@click.argument("cluster", type=ID)
+@click.argument("machine", type=ID)
+@click.argument("status", type=click.Choice(["0", "1"]))
+@click.argument("proto")
+@with_settings()
+def set_status(settings: Settings, cluster: int, machine: int, status: str, proto: str) -> None:
+    """Take a node down (STATUS 0) or up (STATUS 1).
+
+    A node taken down stays down, and gets no packets, until somebody sets it up again.
+    Reaches every row of the cluster, the own one included. PROTO is the node's protocol:
+
+    \b
+        clusterer set-status 1 2 0 bin
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    with closing(Context(settings)) as context:
+        node = service.run(context, cluster, machine, int(status), proto, by=operator())
+    click.echo(f"Cluster {cluster}, machine {machine} ({node.url}) is {node.condition.value}.")
+
+
+def operator() -> str:
+    """Return who sits here, for the audit stream: ``operator user@host``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"operator {user}@{socket.gethostname()}"

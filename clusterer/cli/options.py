@@ -1,0 +1,75 @@
+"""Options that all commands share."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clusterer.settings import load_settings
+
+Command = Callable[..., Any]
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_OPTIONS = (
+    click.option("--redis-url", metavar="URL", help="Redis; without one, an embedded server."),
+    click.option("--db-url", metavar="URL", help="Database; without one, an SQLite file."),
+    click.option("--server-id", metavar="N", type=int, help="machine_id of this instance."),
+    click.option("--data-dir", metavar="DIR", help="Where embedded Redis and SQLite live."),
+    click.option("--config", metavar="FILE", type=Path, help="TOML file with settings."),
+    click.option(
+        "--set",
+        "assignments",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Any other setting; `clusterer --help` names them.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Log more (to stderr)."),
+    click.option("-q", "--quiet", is_flag=True, help="Log only warnings and errors."),
+)
+
+
+def with_settings(*, log_level: int = logging.WARNING) -> Callable[[Command], Command]:
+    """Give a command the shared options; it gets ``settings``, what they all add up to.
+
+    ``log_level`` is what it logs without -v or -q.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **options: Any) -> Any:
+            verbose, quiet = options.pop("verbose"), options.pop("quiet")
+            configure_logging(logging.DEBUG if verbose else logging.WARNING if quiet else log_level)
+            config = options.pop("config")
+            settings = load_settings(_overrides(options), config=config)
+            return command(*args, settings=settings, **options)
+
+        for option in reversed(_OPTIONS):
+            option(wrapper)
+        return wrapper
+
+    return decorate
+
+
+def _overrides(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings out of ``options``; an option of its own wins over --set."""
+    named = {name: options.pop(name) for name in ("redis_url", "db_url", "server_id", "data_dir")}
+    assigned = dict(_split(text) for text in options.pop("assignments"))
+    return assigned | {name: value for name, value in named.items() if value is not None}
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="'--set'")
+    return name.strip(), value.strip()
+
+
+def configure_logging(level: int) -> None:
+    """Log to stderr, for people."""
+    logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr, force=True)

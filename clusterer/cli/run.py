@@ -1,0 +1,59 @@
+"""From arguments to an exit code: whatever goes wrong becomes one line on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from clusterer.cli.root import cli
+from clusterer.errors import ClustererError
+
+log = logging.getLogger(__name__)
+
+FAILED = 1
+INTERRUPTED = 130
+"""128 + SIGINT, as shells know it."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return _run(arguments)
+    except ClustererError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return FAILED
+    except Exception as error:  # a bug: its traceback is for those who ask for it
+        log.debug("internal error", exc_info=True)
+        return _complain(f"internal error (-v shows more): {type(error).__name__}: {error}")
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = cli.main(arguments, prog_name="clusterer", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str) -> int:
+    words = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    click.echo(f"clusterer: {words}", err=True)
+    return FAILED
+
+
+def _forget_stdout() -> None:
+    # Nobody reads it any more; Python must not find that out once again when it leaves.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

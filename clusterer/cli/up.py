@@ -1,0 +1,32 @@
+"""``clusterer up``: one machine's processes under one supervisor."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from clusterer.cli.options import with_settings
+from clusterer.services import up as service
+from clusterer.services.processes import Line
+from clusterer.settings import Settings
+
+_WIDTH = len("maintenance")
+
+
+@click.command()
+@with_settings(log_level=logging.INFO)
+def up(settings: Settings) -> None:
+    """Run everything one machine needs, until Ctrl-C.
+
+    Starts an instance, a delivery and a maintenance worker, a database worker in persistent
+    mode, and a scheduler; restarts what crashes. With no Redis configured it starts a private
+    one, with no database it makes an SQLite file with two example rows, both in the data
+    directory. Logs go to stderr.
+    """
+    service.run(settings, say)
+
+
+def say(line: Line) -> None:
+    """Pass on what a child printed, with its name before it."""
+    click.echo(f"{line.name:<{_WIDTH}} | {line.text}", err=True)

@@ -1,0 +1,83 @@
+"""Everything that one machine runs, under one supervisor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from clusterer.errors import ProvisioningError, SettingsError
+from clusterer.services import init_db, processes, reload
+from clusterer.services.context import Context
+from clusterer.services.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
+from clusterer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXAMPLE_SERVER_ID = 1
+
+
+def run(settings: Settings, say: Callable[[Line], None]) -> None:
+    """Run until SIGTERM or SIGINT; all children are gone when this returns.
+
+    Starts an embedded Redis if none is configured, makes and fills the SQLite file if no
+    database is, loads the table, then starts instance, workers and scheduler. ``say`` gets what
+    they print. Raises `ClustererError` if the start fails.
+    """
+    settings = with_server_id(settings)
+    with ExitStack() as stack:
+        redis = EmbeddedRedis(settings)
+        stack.callback(redis.close)
+        group = stack.enter_context(ProcessGroup())
+        found = [] if settings.redis_url else [redis.start(group)]
+        with closing(Context(settings)) as context:
+            load(context)
+        stop = stack.enter_context(processes.stop_on_signals())
+        supervisor = Supervisor(group, stop, say)
+        for spec in found:
+            supervisor.watch(spec)
+        supervisor.run(children(settings))
+
+
+def with_server_id(settings: Settings) -> Settings:
+    """Return the settings with a server_id: the example's first machine, if all is embedded.
+
+    Raises `SettingsError` if the database is configured, so that only its owner knows.
+    """
+    if settings.server_id:
+        return settings
+    if settings.db_url:
+        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    return replace(settings, server_id=EXAMPLE_SERVER_ID)
+
+
+def load(context: Context) -> None:
+    """Bring the table into Redis, making an embedded one with example rows first.
+
+    Without the database, an instance goes on with what Redis knows, if it knows anything.
+    """
+    settings = context.settings
+    try:
+        if not settings.db_url:
+            init_db.run(context, example=not context.nodes.clusters())
+        report = reload.run(context)
+    except ProvisioningError as error:
+        if not context.nodes.clusters():
+            raise
+        log.warning("going on with the nodes that Redis knows: %s", error)
+    else:
+        for rejected in report.rejected:
+            log.warning("row rejected: %s", rejected)
+
+
+def children(settings: Settings) -> Iterator[ChildSpec]:
+    """Yield what is to run: the instance, its workers and the scheduler."""
+    environment = processes.child_environment(settings)
+    kinds = [
+        kind for kind in processes.WORKER_KINDS if settings.persistent_mode or kind != "database"
+    ]
+    yield ChildSpec("node", processes.node_command(), environment)
+    for kind in kinds:
+        yield ChildSpec(kind, processes.worker_command(kind), environment)
+    yield ChildSpec("scheduler", processes.scheduler_command(), environment)

