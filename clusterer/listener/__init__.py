@@ -1,0 +1,7 @@
+"""Receiving: BIN connections, packets to callbacks, nodes that fell silent."""
+
+from clusterer.listener.counters import Counters
+from clusterer.listener.registrations import Callback, ReceiveInfo
+from clusterer.listener.server import Listener
+
+__all__ = ["Callback", "Counters", "Listener", "ReceiveInfo"]

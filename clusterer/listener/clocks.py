@@ -1,0 +1,185 @@
+"""Keeps the clocks in Redis going, from a thread: a slow Redis must not stop the event loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from clusterer.errors import StateUnavailable
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.store.receipts import Receipts
+from clusterer.store.watches import Flushed, FlushState, Watch
+
+log = logging.getLogger(__name__)
+
+_REPLACED_LOG_S = 60.0
+_STOP_S = 3.0
+"""Longest wait for the thread's end: Redis has two seconds to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What the event loop saw, once per tick."""
+
+    at: float
+    """Monotonic time up to which all packets have been looked at."""
+    heard: Mapping[Watch, Mapping[int, float]]
+    """For every registration: machine_id → monotonic time of its last packet."""
+    members: Mapping[Watch, frozenset[int]]
+    """For every registration: the nodes that have a clock."""
+
+    def on_top_of(self, older: Handover) -> Handover:
+        """Merge with an earlier hand-over that Redis did not get."""
+        heard = {
+            watch: {**older.heard.get(watch, {}), **newer} for watch, newer in self.heard.items()
+        }
+        return Handover(self.at, heard, self.members)
+
+
+class Clocks:
+    """Registers an instance's modules, and notes in Redis who was heard.
+
+    The thread only writes what the event loop handed over: while the loop stands still, nothing
+    says that the instance was listening.
+    """
+
+    def __init__(self, server_id: int, receipts: Receipts) -> None:
+        self._server_id = server_id
+        self._receipts = receipts
+        self._run = uuid.uuid4().hex
+        self._cursor = "0-0"
+        self._begun = False
+        self._begin_lock = threading.Lock()
+        self._enrolled: dict[Watch, frozenset[int]] = {}
+        self._pending: Handover | None = None
+        self._pending_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._away = False
+        self._limited = LimitedLog(log, _REPLACED_LOG_S)
+        self._thread: threading.Thread | None = None
+
+    def register(self, watch: Watch, members: frozenset[int]) -> None:
+        """Start the clocks of a registration; raises `StateUnavailable`. From any thread."""
+        with self._begin_lock:
+            if not self._begun or not self._receipts.register(watch, self._run, members):
+                self._begin({**self._enrolled, watch: members})
+            self._enrolled[watch] = members
+
+    def start(self, deliver: Callable[[Flushed], object]) -> None:
+        """Start the thread; it calls ``deliver`` with the reply to each flush that was noted or
+        found nothing registered.
+        """
+        self._thread = threading.Thread(
+            target=self._work, args=(deliver,), name="clusterer-receipts", daemon=True
+        )
+        self._thread.start()
+
+    def hand_over(self, handover: Handover) -> None:
+        """Take what the event loop saw. Never blocks."""
+        with self._pending_lock:
+            older = self._pending
+            self._pending = handover.on_top_of(older) if older else handover
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+
+    # -- the thread -----------------------------------------------------------------------------
+
+    def _work(self, deliver: Callable[[Flushed], object]) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._stopping:
+                return
+            with self._pending_lock:
+                handover, self._pending = self._pending, None
+            if handover is not None and handover.members:
+                self._attempt(handover, deliver)
+
+    def _attempt(self, handover: Handover, deliver: Callable[[Flushed], object]) -> None:
+        try:
+            reply = self._flush(handover)
+        except StateUnavailable as error:
+            self._put_back(handover)
+            if not self._away:
+                log.warning("module timeouts stand still: %s", error)
+            self._away = True
+            return
+        if self._away:
+            log.warning("module timeouts go on")
+        self._away = False
+        if reply.state is FlushState.REPLACED:
+            self._limited.warning(
+                "replaced",
+                monotonic(),
+                "another process runs as machine %d: no module timeouts here",
+                self._server_id,
+            )
+        else:
+            deliver(reply)
+
+    def _put_back(self, handover: Handover) -> None:
+        with self._pending_lock:
+            newer = self._pending
+            self._pending = newer.on_top_of(handover) if newer else handover
+
+    def _flush(self, handover: Handover) -> Flushed:
+        if not self._begun:
+            self._begin_again(handover)
+        for watch, members in handover.members.items():
+            self._enroll(watch, members)
+        now = monotonic()
+        reply = self._receipts.flush(
+            self._server_id,
+            self._run,
+            {
+                watch: _ages(heard, handover.members[watch], now)
+                for watch, heard in handover.heard.items()
+                if watch.cluster_id
+            },
+            age_ms=int((now - handover.at) * 1000),
+            cursor=self._cursor,
+        )
+        if reply.state is FlushState.UNKNOWN:
+            self._begin_again(handover)
+        elif reply.notices:
+            self._cursor = reply.notices[-1].id
+        return reply
+
+    def _enroll(self, watch: Watch, members: frozenset[int]) -> None:
+        known = self._enrolled.get(watch, frozenset())
+        if members is not known and members != known and watch.cluster_id:
+            self._receipts.enroll(watch, members - known, known - members)
+            self._enrolled[watch] = members
+
+    def _begin_again(self, handover: Handover) -> None:
+        with self._begin_lock:
+            self._begin({**self._enrolled, **handover.members})
+        log.warning("Redis had forgotten our registrations: registered again")
+
+    def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:
+        """Register everything anew. Needs the lock. Begins again later if it fails half-way."""
+        self._begun = False
+        self._cursor = self._receipts.begin(self._server_id, self._run)
+        for watch, machine_ids in members.items():
+            self._receipts.register(watch, self._run, machine_ids)
+            self._enrolled[watch] = machine_ids
+        self._begun = True
+
+
+def _ages(heard: Mapping[int, float], members: frozenset[int], now: float) -> dict[int, int]:
+    return {
+        machine_id: max(0, int((now - at) * 1000))
+        for machine_id, at in heard.items()
+        if machine_id in members
+    }

@@ -1,0 +1,31 @@
+"""What a listener has seen, as plain numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the listener was made; written by its thread, read by anybody."""
+
+    packets: int = 0
+    """Complete packets received, dropped ones included."""
+    bytes: int = 0
+    connections_accepted: int = 0
+    connections_open: int = 0
+    connections_refused: int = 0
+    """Over ``max_connections``."""
+    connections_expired: int = 0
+    """Closed by us: idle, or a frame that did not end."""
+    wire_errors: int = 0
+    """Connections closed because of bytes that are not BIN."""
+    skipped_words: int = 0
+    """Zero words between frames: OpenSIPS 2.2's trailing empty strings."""
+    callback_errors: int = 0
+    timeouts: int = 0
+    """Timeout notices passed on to callbacks."""
+    drops: Counter[str] = field(default_factory=Counter)
+    """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``,
+    and per registration ``unknown source`` and ``silenced``."""

@@ -1,0 +1,183 @@
+"""Who gets a packet: decided once per sender and module, then looked up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.counters import Counters
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
+from clusterer.store import ClusterKey, ClusterView
+
+log = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+"""Between two log lines about the same kind of trouble with the same address."""
+
+Views = Mapping[ClusterKey, ClusterView]
+Call = Callable[[int, ReceiveInfo, Any], object]
+
+
+class Route:
+    """What happens to the packets of one module and machine_id from one address."""
+
+    __slots__ = ("calls", "noted")
+
+    def __init__(self, calls: tuple[Call, ...], noted: tuple[Registration, ...] = ()) -> None:
+        self.calls = calls
+        """What to call with each packet: callbacks, or what counts a drop."""
+        self.noted = noted
+        """Registrations for which the packet is a sign of life."""
+
+
+class Dispatcher:
+    """Routes packets, and keeps what routing depends on. Belongs to the listener's thread.
+
+    ``epoch`` grows whenever routes found before may be wrong.
+    """
+
+    def __init__(self, server_id: int, registry: Registry, counters: Counters) -> None:
+        self._server_id = server_id
+        self._registry = registry
+        self._views: Views = {}
+        self.counters = counters
+        self.limited = LimitedLog(log, LOG_INTERVAL_S)
+        self._followed: tuple[Registration, ...] = ()
+        self._epochs = count(1)
+        self.epoch = 0
+
+    def invalidate(self) -> None:
+        """Have all routes looked up anew. From any thread."""
+        self.epoch = next(self._epochs)
+
+    # -- packets --------------------------------------------------------------------------------
+
+    def route(self, ip: str, module: str, machine_id: int | None) -> Route:
+        """Return what happens to such packets, as things stand."""
+        if machine_id is None:
+            return Route((self._drop("no machine_id", ip, module),))
+        registrations = self._registry.by_module.get(module)
+        if registrations is None:
+            return Route((self._drop("unknown module", ip, module),))
+        calls: list[Call] = []
+        noted: list[Registration] = []
+        for registration in registrations:
+            if registration.auth_check and not self._is_known(registration, ip, machine_id):
+                calls.append(self._drop("unknown source", ip, module))
+            elif machine_id in registration.silenced:
+                calls.append(self._turn_away(registration.callback))
+            else:
+                calls.append(registration.callback)
+                if machine_id in registration.members:
+                    noted.append(registration)
+        return Route(tuple(calls), tuple(noted))
+
+    def drop_negative(self, ip: str, kind: int, machine_id: int | None) -> None:
+        """Count a packet whose type would imitate our own notices."""
+        self.counters.drops["negative type"] += 1
+        self.limited.warning(
+            ("negative type", ip),
+            monotonic(),
+            "dropped a packet of type %d from %s (machine_id %s): types below 0 are ours",
+            kind,
+            ip,
+            machine_id,
+        )
+
+    def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
+        """Count and, at a limited rate, log what a callback raised."""
+        self.counters.callback_errors += 1
+        self.limited.warning(
+            ("callback", module, type(error)),
+            monotonic(),
+            "callback %r of module %s failed with a packet from %s",
+            call,
+            module,
+            peer,
+            error=error,
+        )
+
+    def _is_known(self, registration: Registration, ip: str, machine_id: int) -> bool:
+        view = self._views.get(ClusterKey(registration.cluster_id, PROTO_BIN))
+        node = view.nodes.get(machine_id) if view is not None else None
+        return node is not None and machine_id != self._server_id and normalised_ip(node.host) == ip
+
+    def _turn_away(self, callback: Callback) -> Call:
+        def turn_away(_kind: int, info: ReceiveInfo, machine_id: int) -> None:
+            self.counters.drops["silenced"] += 1
+            callback(SERVER_TEMP_DISABLED, info, machine_id)
+
+        return turn_away
+
+    def _drop(self, reason: str, ip: str, module: str) -> Call:
+        def drop(kind: int, info: ReceiveInfo, machine_id: int | None) -> None:
+            self.counters.drops[reason] += 1
+            self.limited.warning(
+                (reason, ip),
+                monotonic(),
+                "dropped a packet from %s: %s (module %.40r, type %d, machine_id %s)",
+                ip,
+                reason,
+                module,
+                kind,
+                machine_id,
+            )
+
+        return drop
+
+    # -- what routing depends on ----------------------------------------------------------------
+
+    def use(self, views: Views) -> None:
+        """Take over the latest snapshot, and registrations that were made since the last one."""
+        if views == self._views and self._registry.all is self._followed:
+            return
+        self._views, self._followed = views, self._registry.all
+        for registration in self._followed:
+            self._follow(registration)
+        self.invalidate()
+
+    def _follow(self, registration: Registration) -> None:
+        members = members_of(self._views, registration.cluster_id, self._server_id)
+        for gone in registration.members - members:
+            registration.heard.pop(gone, None)
+            registration.silenced.pop(gone, None)
+        registration.members = members
+
+    def time_out(self, registration: Registration, machine_id: int, until: float) -> None:
+        """Silence a node for a registration until ``until`` (monotonic) and tell its callback."""
+        if machine_id not in registration.members:
+            return
+        registration.silenced[machine_id] = until
+        registration.heard.pop(machine_id, None)
+        self.invalidate()
+        self.counters.timeouts += 1
+        try:
+            registration.callback(SERVER_TIMEOUT, None, machine_id)
+        except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
+            self.callback_failed(error, registration.module, registration.callback, "ourselves")
+
+    def end_silences(self, now: float) -> None:
+        """Let nodes speak again whose silence is over at ``now`` (monotonic)."""
+        for registration in self._registry.all:
+            over = [machine for machine, until in registration.silenced.items() if until <= now]
+            for machine_id in over:
+                del registration.silenced[machine_id]
+                self.invalidate()
+
+    def clear_silences(self) -> None:
+        """Let everybody speak: Redis has forgotten all silences."""
+        for registration in self._registry.all:
+            registration.silenced.clear()
+        self.invalidate()
+
+
+def members_of(views: Views, cluster_id: int, server_id: int) -> frozenset[int]:
+    """Return the machine_ids of a cluster in ``views`` without ``server_id``."""
+    view = views.get(ClusterKey(cluster_id, PROTO_BIN))
+    return frozenset(view.nodes if view is not None else ()) - {server_id}

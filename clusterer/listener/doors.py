@@ -1,0 +1,69 @@
+"""The sockets an instance listens on: one per address of its own rows, as these come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from clusterer.listener.limited_log import LimitedLog
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+_BACKLOG = 1024
+_LOG_INTERVAL_S = 30.0
+
+
+class Doors:
+    """Listening sockets by address. ``factory`` makes the protocol of a connection to one."""
+
+    def __init__(self, factory: Callable[[Address], asyncio.BaseProtocol]) -> None:
+        self._factory = factory
+        self._servers: dict[Address, asyncio.Server] = {}
+        self._limited = LimitedLog(log, _LOG_INTERVAL_S)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where we listen now."""
+        return tuple(self._servers)
+
+    async def follow(self, wanted: Collection[Address]) -> list[Address]:
+        """Listen on exactly ``wanted``; returns the addresses given up.
+
+        One that cannot be bound is logged now and then: call again to retry.
+        """
+        gone = [address for address in self._servers if address not in wanted]
+        for address in gone:
+            self._servers.pop(address).close()
+            log.info("no longer listening on %s port %d", *address)
+        for address in wanted:
+            if address not in self._servers:
+                await self._open(address)
+        return gone
+
+    def close(self) -> None:
+        """Stop listening."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+    async def _open(self, address: Address) -> None:
+        host, port = address
+        try:
+            self._servers[address] = await asyncio.get_running_loop().create_server(
+                lambda: self._factory(address), host, port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            self._limited.warning(
+                address,
+                monotonic(),
+                "cannot listen on %s port %d (this machine's row in the table), trying on: %s",
+                host,
+                port,
+                error.strerror or error,
+            )
+        else:
+            log.info("listening on %s port %d", host, port)

@@ -1,0 +1,133 @@
+"""Which callback wants packets of which module, and what it knows about the nodes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from clusterer.errors import InvalidArgument
+from clusterer.ids import require_id
+from clusterer.store.watches import Watch
+from clusterer.wire import Packet
+
+
+class ReceiveInfo(NamedTuple):
+    """Where a packet came from. A named tuple, because it is made once per packet."""
+
+    source: tuple[str, int]
+    """IP address and port of the sender's connection."""
+    packet: Packet
+
+
+Callback = Callable[[int, ReceiveInfo | None, int], object]
+"""Gets the packet type, the `ReceiveInfo` (None with SERVER_TIMEOUT) and the machine_id."""
+
+
+@dataclass(eq=False, slots=True)
+class Registration:
+    """One callback of one module. Its state belongs to the listener's thread."""
+
+    watch: Watch
+    callback: Callback
+    auth_check: bool
+    members: frozenset[int]
+    """machine_ids of the cluster without our own, as of the last tick."""
+    heard: dict[int, float] = field(default_factory=dict)
+    """machine_id → monotonic time of its last packet since the last tick."""
+    silenced: dict[int, float] = field(default_factory=dict)
+    """machine_id → monotonic time until which it is silenced."""
+
+    @property
+    def module(self) -> str:
+        return self.watch.module
+
+    @property
+    def cluster_id(self) -> int:
+        """0 for a registration without a cluster."""
+        return self.watch.cluster_id
+
+
+class Registry:
+    """All registrations of an instance, in order. Safe to share between threads."""
+
+    def __init__(self, receiver: int) -> None:
+        self._receiver = receiver
+        self._lock = threading.Lock()
+        self._tokens: set[tuple[str, int]] = set()
+        self.all: tuple[Registration, ...] = ()
+        self.by_module: Mapping[str, tuple[Registration, ...]] = MappingProxyType({})
+
+    def reserve(self, module: str, cluster_id: int, timeout_s: float) -> Watch:
+        """Return the watch for one more registration; its token is nobody else's."""
+        with self._lock:
+            number, token = 1, module
+            while (token, cluster_id) in self._tokens:
+                number += 1
+                token = f"{module}#{number}"
+            self._tokens.add((token, cluster_id))
+        return Watch(self._receiver, token, module, cluster_id, _milliseconds(timeout_s))
+
+    def release(self, watch: Watch) -> None:
+        """Give back the token of a registration that failed."""
+        with self._lock:
+            self._tokens.discard((watch.token, watch.cluster_id))
+
+    def add(self, registration: Registration) -> None:
+        """From now on the registration gets packets."""
+        with self._lock:
+            known = self.by_module.get(registration.module, ())
+            merged = {**self.by_module, registration.module: (*known, registration)}
+            self.all = (*self.all, registration)
+            self.by_module = MappingProxyType(merged)
+
+
+def check_arguments(
+    module: object, callback: Any, timeout_s: float, auth_check: bool, cluster_id: int | None
+) -> None:
+    """Raise `InvalidArgument` for a registration that cannot work."""
+    if not isinstance(module, str) or not module or not _encodable(module):
+        raise InvalidArgument(f"module must be a name such as 'ratelimit', not {module!r}")
+    _check_callback(module, callback)
+    _check_timeout(module, timeout_s)
+    if cluster_id:
+        require_id("cluster_id", cluster_id)
+    elif auth_check:
+        raise InvalidArgument(f"module {module!r}: auth_check needs a cluster_id to check against")
+    elif timeout_s:
+        raise InvalidArgument(f"module {module!r}: a timeout needs the cluster_id of whose nodes")
+
+
+def _check_callback(module: str, callback: Any) -> None:
+    if not callable(callback):
+        raise InvalidArgument(f"module {module!r}: callback {callback!r} cannot be called")
+    if _is_async(callback):
+        raise InvalidArgument(f"module {module!r}: callback must be a plain function, not async")
+
+
+def _check_timeout(module: str, timeout_s: object) -> None:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
+        raise InvalidArgument(f"module {module!r}: timeout must be a number, not {timeout_s!r}")
+    if not 0 <= timeout_s < math.inf:
+        raise InvalidArgument(f"module {module!r}: timeout must be seconds from 0, not {timeout_s}")
+
+
+def _is_async(callback: Any) -> bool:
+    call = getattr(callback, "__call__", None)  # noqa: B004 - its kind is asked, not whether
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1000)

@@ -1,0 +1,213 @@
+"""The listener of an instance: an event loop in the caller's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from time import monotonic
+
+from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.ids import PROTO_BIN, require_id
+from clusterer.listener.clocks import Clocks, Handover
+from clusterer.listener.connection import Connection, Shared
+from clusterer.listener.counters import Counters
+from clusterer.listener.dispatch import Dispatcher, members_of
+from clusterer.listener.doors import Address, Doors
+from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
+from clusterer.settings import Settings
+from clusterer.store import Directory
+from clusterer.store.receipts import Receipts
+from clusterer.store.watches import Flushed, FlushState
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.23
+"""Between two looks at the clock; every tick flushes, and must do so at least every 250 ms."""
+
+
+class Listener:
+    """Accepts BIN connections on the addresses of the machine's own rows, hands packets to the
+    registered callbacks, and tells them of nodes that fell silent.
+
+    Made once, served once. ``addresses`` is where it listens now, ``ready`` is set once it does,
+    ``counters`` has what it saw.
+    """
+
+    def __init__(
+        self, settings: Settings, server_id: int, directory: Directory, receipts: Receipts
+    ) -> None:
+        self._settings = settings
+        self._server_id = require_id("server_id", server_id)
+        self._directory = directory
+        self._registry = Registry(server_id)
+        self.counters = Counters()
+        self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
+        self._clocks = Clocks(server_id, receipts)
+        self._shared = Shared(self._dispatcher, settings.max_connections)
+        self._doors = Doors(lambda address: Connection(self._shared, address))
+        self._rows: bool | None = None  # whether we have any, None before the first look
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._served = False
+        self.addresses: tuple[Address, ...] = ()
+        self.ready = threading.Event()
+
+    # -- from any thread ------------------------------------------------------------------------
+
+    def register(
+        self,
+        module: str,
+        callback: Callback,
+        *,
+        timeout_s: float,
+        auth_check: bool,
+        cluster_id: int | None,
+    ) -> None:
+        """Call ``callback(packet_type, receive_info, machine_id)`` with packets of ``module``.
+
+        A node of the cluster that is silent for more than ``timeout_s`` seconds (0: never) is
+        announced with SERVER_TIMEOUT and silenced for twice as long. ``auth_check`` lets only
+        packets through whose source IP and machine_id are a node of the cluster. Callbacks run
+        in the listener's thread. Works before and during `serve`.
+
+        Raises `InvalidArgument`, and `StateUnavailable` when Redis is away.
+        """
+        check_arguments(module, callback, timeout_s, auth_check, cluster_id)
+        watch = self._registry.reserve(module, cluster_id or 0, timeout_s)
+        try:
+            members = members_of(self._directory.views(), watch.cluster_id, self._server_id)
+            self._clocks.register(watch, members)
+        except ClustererError:
+            self._registry.release(watch)
+            raise
+        self._registry.add(Registration(watch, callback, auth_check, members))
+        self._dispatcher.invalidate()
+
+    def stop(self) -> None:
+        """Make `serve` return; before it, make it return at once. Safe to call again."""
+        self._stopping = True
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed in between
+                loop.call_soon_threadsafe(self._wake.set)
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Listen until `stop`. Blocks.
+
+        Waits for Redis, and for a row of this machine in the table, as long as it takes.
+        """
+        if self._served:
+            raise ClustererError("a listener can serve once: make another")
+        self._served = True
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._loop = None
+            self._clocks.stop()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        await self._wait_for_directory()
+        self._clocks.start(lambda reply: self._deliver_in(loop, reply))
+        try:
+            while not self._stopping:
+                await self._tick(monotonic())
+                await self._pause()
+        finally:
+            self._close()
+
+    async def _wait_for_directory(self) -> None:
+        """Wait until the clusters can be read for the first time, off the loop: it may block."""
+        said = False
+        while not self._stopping:
+            try:
+                await asyncio.to_thread(self._directory.views)
+            except StateUnavailable as error:
+                if not said:
+                    log.warning("not listening yet: %s", error)
+                said = True
+                await self._pause()
+            else:
+                return
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), TICK_S)
+
+    async def _tick(self, now: float) -> None:
+        self._dispatcher.use(self._directory.views())
+        self._dispatcher.end_silences(now)
+        self._clocks.hand_over(self._harvest(now))
+        await self._follow_rows()
+        settings = self._settings
+        for connection in tuple(self._shared.connections):
+            connection.expire(now, settings.connection_lifetime, settings.max_message_time)
+
+    def _harvest(self, now: float) -> Handover:
+        """Take what was heard since the last tick."""
+        heard, members = {}, {}
+        for registration in self._registry.all:
+            heard[registration.watch] = registration.heard
+            registration.heard = {}
+            members[registration.watch] = registration.members
+        return Handover(now, heard, members)
+
+    async def _follow_rows(self) -> None:
+        """Listen where our rows say. The table may change at any time."""
+        wanted = self._own_addresses()
+        if bool(wanted) != self._rows:
+            self._rows = bool(wanted)
+            if not wanted:
+                log.warning(
+                    "machine %d has no row in any bin cluster: not listening until a reload "
+                    "brings one",
+                    self._server_id,
+                )
+        gone = await self._doors.follow(wanted)
+        for connection in tuple(self._shared.connections):
+            if connection.address in gone:
+                connection.close()
+        self.addresses = self._doors.addresses
+        if self.addresses:
+            self.ready.set()
+
+    def _own_addresses(self) -> list[Address]:
+        own = (
+            view.nodes.get(self._server_id)
+            for key, view in self._directory.views().items()
+            if key.protocol == PROTO_BIN
+        )
+        return list(dict.fromkeys(node.address for node in own if node is not None))
+
+    def _close(self) -> None:
+        self._doors.close()
+        self.addresses = ()
+        self.ready.clear()
+        for connection in tuple(self._shared.connections):
+            connection.close()
+
+    # -- notices --------------------------------------------------------------------------------
+
+    def _deliver_in(self, loop: asyncio.AbstractEventLoop, reply: Flushed) -> None:
+        with contextlib.suppress(RuntimeError):  # closed in between
+            loop.call_soon_threadsafe(self._take, reply)
+
+    def _take(self, reply: Flushed) -> None:
+        if reply.state is FlushState.UNKNOWN:
+            self._dispatcher.clear_silences()
+            return
+        if not reply.notices:
+            return
+        now = monotonic()
+        found = {(each.watch.token, each.cluster_id): each for each in self._registry.all}
+        for notice in reply.notices:
+            registration = found.get((notice.token, notice.cluster_id))
+            if registration is not None:
+                until = now + (notice.silenced_until_ms - reply.now_ms) / 1000
+                self._dispatcher.time_out(registration, notice.machine_id, until)

@@ -1,0 +1,12 @@
+-- Start a run of an instance: forget what earlier runs registered, heard and silenced.
+-- KEYS  modules, instances, notices, then the heard and silenced sets of earlier registrations
+-- ARGV  machine_id of the instance, token of this run
+-- reply id of the last notice, from which this run reads on
+redis.call('DEL', KEYS[1])
+for i = 4, #KEYS do
+  redis.call('DEL', KEYS[i])
+end
+redis.call('HSET', KEYS[1], 'run', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[1])
+local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+return last[1] and last[1][1] or '0-0'

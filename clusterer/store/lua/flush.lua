@@ -1,0 +1,39 @@
+-- Note when nodes were last heard, and that the instance was listening until now.
+-- A node without a clock (silenced, removed) gets none here. After a gap nobody knows who was
+-- silent and who was not listened to: all clocks restart.
+-- KEYS  modules, notices, then one heard set per registration
+-- ARGV  token of the run, ms since the instance stopped looking, longest gap ms,
+--       id of the last notice read, most notices to return,
+--       then per heard set a JSON list: ms since heard, machine_id, ...
+-- reply {state, Redis ms, notices}; state: 1 noted, 0 nothing is registered here (Redis lost its
+--       data), -1 another run of this instance began later
+local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified')
+if known[1] ~= ARGV[1] then
+  return {known[1] and -1 or 0, 0, {}}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local flushed_at = now - tonumber(ARGV[2])
+local gap = known[2] and math.abs(flushed_at - tonumber(known[2]))
+local restart = not gap or gap > tonumber(ARGV[3])
+for i = 3, #KEYS do
+  if restart then
+    for _, id in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do
+      redis.call('ZADD', KEYS[i], now, id)
+    end
+  else
+    local heard = cjson.decode(ARGV[3 + i])
+    for first = 1, #heard, 4000 do
+      local last = math.min(first + 3999, #heard)
+      for at = first, last, 2 do
+        heard[at] = now - heard[at]
+      end
+      redis.call('ZADD', KEYS[i], 'XX', 'GT', unpack(heard, first, last))
+    end
+  end
+end
+redis.call('HSET', KEYS[1], 'flushed_at', string.format('%.0f', flushed_at))
+if not known[3] or known[3] == ARGV[4] then
+  return {1, now, {}}
+end
+return {1, now, redis.call('XRANGE', KEYS[2], '(' .. ARGV[4], '+', 'COUNT', ARGV[5])}

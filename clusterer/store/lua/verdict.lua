@@ -1,0 +1,33 @@
+-- Silence the nodes of one registration that were not heard in time; end silences that are over.
+-- Reads and acts in one step, so a flush comes before or after it, never in between.
+-- KEYS  modules, heard, silenced, notices
+-- ARGV  registration, module, cluster_id, most nodes to judge at once, cap of the notices,
+--       ms after which an instance that has not flushed is gone
+-- reply {machine_ids silenced, machine_ids whose silence ended}
+local known = redis.call('HMGET', KEYS[1], 'flushed_at', ARGV[1])
+local flushed_at, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if not flushed_at or not timeout or timeout == 0 or now - flushed_at > tonumber(ARGV[6]) then
+  return {{}, {}}
+end
+local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
+for _, id in ipairs(over) do
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('ZADD', KEYS[2], now, id)
+end
+local silent = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
+  '(' .. string.format('%.0f', flushed_at - timeout), 'LIMIT', 0, ARGV[4])
+local notice
+local till = string.format('%.0f', now + 2 * timeout)
+for _, id in ipairs(silent) do
+  redis.call('ZREM', KEYS[2], id)
+  redis.call('ZADD', KEYS[3], till, id)
+  notice = redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'event', 'timeout',
+    'registration', ARGV[1], 'module', ARGV[2], 'cluster', ARGV[3], 'machine_id', id,
+    'silenced_until', till)
+end
+if notice then
+  redis.call('HSET', KEYS[1], 'notified', notice)
+end
+return {silent, over}

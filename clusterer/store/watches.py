@@ -1,0 +1,87 @@
+"""What instances and the timeout job tell each other about who was heard: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from clusterer.store import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One registration of a module in an instance, as Redis knows it."""
+
+    receiver: int
+    """machine_id of the instance."""
+    token: str
+    """Name of the module; ``name#2`` for the second registration of it for the same cluster."""
+    module: str
+    cluster_id: int
+    """0 for a registration without a cluster, which has no clocks."""
+    timeout_ms: int
+    """Silence after which a node times out; 0 means never."""
+
+    @property
+    def field(self) -> str:
+        """Its field in the instance's hash."""
+        return f"{self.token}:{self.cluster_id}"
+
+    @property
+    def heard(self) -> str:
+        """Key of its clocks."""
+        return keys.heard(self.receiver, self.token, self.cluster_id)
+
+    @property
+    def silenced(self) -> str:
+        """Key of its silenced nodes."""
+        return keys.silenced(self.receiver, self.token, self.cluster_id)
+
+    @classmethod
+    def parse(cls, receiver: int, field: str, timeout_ms: int) -> Watch:
+        """Return the watch of a field of the instance's hash."""
+        token, _, cluster_id = field.rpartition(":")
+        return cls(receiver, token, token.partition("#")[0], int(cluster_id), timeout_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A node timed out for a registration."""
+
+    id: str
+    token: str
+    cluster_id: int
+    machine_id: int
+    silenced_until_ms: int
+    """Redis ms."""
+
+
+class FlushState(IntEnum):
+    """What became of a flush; the numbers are the script's."""
+
+    NOTED = 1
+    UNKNOWN = 0
+    """Redis knows of no registration: it lost its data."""
+    REPLACED = -1
+    """Another process began a run of the same instance later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Reply to a flush."""
+
+    state: FlushState
+    now_ms: int
+    """Redis TIME."""
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the timeout job decided about one registration's nodes."""
+
+    watch: Watch
+    silenced: tuple[int, ...]
+    """machine_ids that were silent for too long."""
+    released: tuple[int, ...]
+    """machine_ids whose silence is over."""
