@@ -6,8 +6,10 @@ from functools import cached_property
 
 import redis
 
+from clusterer import jobs
 from clusterer.settings import Settings
 from clusterer.store import NodeStore, connect
+from clusterer.store.backlog import BacklogStore
 
 
 class Context:
@@ -26,7 +28,18 @@ class Context:
         """The nodes of all clusters."""
         return NodeStore(self.settings, self.redis)
 
+    @cached_property
+    def backlog(self) -> BacklogStore:
+        """The delivery queues."""
+        return BacklogStore(self.settings, self.redis)
+
+    @cached_property
+    def jobs_client(self) -> redis.Redis:
+        """A client for RQ alone, which changes the timeouts of the one it gets."""
+        return jobs.connect(self.settings)
+
     def close(self) -> None:
-        """Close the connection, if there is one."""
-        if "redis" in self.__dict__:
-            self.redis.close()
+        """Close the connections that there are."""
+        for name in ("redis", "jobs_client"):
+            if name in self.__dict__:
+                getattr(self, name).close()

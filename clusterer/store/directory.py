@@ -1,4 +1,4 @@
-"""The local copy of all clusters: at most a second old, and the last known one when Redis is away."""
+"""The local copy of all clusters: at most a second old, or the last one when Redis is away."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ class Directory:
     def age_s(self) -> float:
         """Seconds since the snapshot was last known to be current."""
         return monotonic() - self._refreshed_at
+
+    @property
+    def snapshot(self) -> Mapping[ClusterKey, ClusterView]:
+        """All clusters as of the last `refresh`, for those who refresh by themselves."""
+        return self._views
 
     def views(self) -> Mapping[ClusterKey, ClusterView]:
         """Return all clusters. Raises `StateUnavailable` if they could never be read."""

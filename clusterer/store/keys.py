@@ -33,7 +33,7 @@ def dirty(cluster_id: int, protocol: str) -> str:
 
 
 def synced(cluster_id: int, protocol: str) -> str:
-    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to the table."""
+    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to a row."""
     return f"clusterer:{cluster_id}:{protocol}:synced"
 
 
@@ -68,7 +68,7 @@ def lease(sender: int) -> str:
 
 
 def fence(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token>`` of a connection still closing."""
+    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token>`` while a connection closes."""
     return f"clusterer:fence:{sender}"
 
 

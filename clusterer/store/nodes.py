@@ -198,7 +198,8 @@ def audit_fields(
 ) -> dict[str, str]:
     """Return the audit record of a change; None stands for a node that does not exist."""
     node = after or before
-    assert node is not None
+    if node is None:
+        raise ValueError("a change needs a node before or after it")
     return {
         "protocol": node.protocol,
         "machine_id": str(node.machine_id),

@@ -1,4 +1,4 @@
-"""The Lua scripts: one file each in ``lua/``, run by their hash and loaded when Redis lacks them."""
+"""The Lua scripts: one file each in ``lua/``, run by hash, loaded when Redis lacks them."""
 
 from __future__ import annotations
 

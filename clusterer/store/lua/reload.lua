@@ -1,9 +1,12 @@
--- Replace the nodes of one cluster in one step, if nobody changed it since it was read.
+-- Bring nodes of one cluster in line with the table, if nobody changed the cluster since it was read.
 -- KEYS  clusters, nodes, version, due, dirty, synced, events, then the node hashes touched
 -- ARGV  1 JSON document: {name, expected, cap,
---         put = [{key, machine_id, added, due, synced, fields = [..], event = [..]}],
---         remove = [{key, machine_id, event = [..]}]}
---       'key' is an index into KEYS; 'added' asks for a new generation; lists are flat pairs
+--         put = [{key, machine_id, added, keep, due, synced, fields = [..], event = [..]}],
+--         remove = [{key, machine_id, event = [..]}],
+--         mark = [{machine_id, synced}]}
+--       'key' is an index into KEYS; 'added' asks for a new generation; 'keep' leaves what is not
+--       yet written to the table marked as such; 'mark' only notes what the table says; lists are
+--       flat pairs
 -- reply the cluster's version, -1 if it was changed in between
 local plan = cjson.decode(ARGV[1])
 if (redis.call('GET', KEYS[3]) or '0') ~= plan.expected then
@@ -13,9 +16,11 @@ local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local version = tonumber(plan.expected)
 local function record(event)
-  if #event > 0 then
-    redis.call('XADD', KEYS[7], 'MAXLEN', '~', plan.cap, '*', 'version', version, unpack(event))
-  end
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', plan.cap, '*', 'version', version, unpack(event))
+end
+local function says(machine_id, synced)
+  redis.call('ZREM', KEYS[5], machine_id)
+  redis.call('HSET', KEYS[6], machine_id, synced)
 end
 for _, item in ipairs(plan.remove) do
   version = redis.call('INCR', KEYS[3])
@@ -38,9 +43,13 @@ for _, item in ipairs(plan.put) do
   else
     redis.call('ZADD', KEYS[4], item.due, item.machine_id)
   end
-  redis.call('ZREM', KEYS[5], item.machine_id)
-  redis.call('HSET', KEYS[6], item.machine_id, item.synced)
+  if not item.keep then
+    says(item.machine_id, item.synced)
+  end
   record(item.event)
+end
+for _, item in ipairs(plan.mark) do
+  says(item.machine_id, item.synced)
 end
 if redis.call('SCARD', KEYS[2]) > 0 then
   redis.call('SADD', KEYS[1], plan.name)

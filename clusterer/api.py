@@ -1,0 +1,274 @@
+"""The public class: the guide's seven functions, and what an instance needs around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from ipaddress import IPv6Address, ip_address
+from types import TracebackType
+from typing import Any
+
+import redis
+
+from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
+from clusterer.ids import PROTO_BIN, require_id, require_protocol
+from clusterer.listener import Callback, Listener
+from clusterer.membership import Event, Node
+from clusterer.settings import Settings, load_settings
+from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
+from clusterer.store.packets import PacketLog
+from clusterer.store.receipts import Receipts
+from clusterer.wire import Packet, PacketBuilder
+
+log = logging.getLogger(__name__)
+
+_STATE_EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP, 2: Event.SUSPECTED}
+
+
+class Clusterer:
+    """One instance of the cluster: asks about nodes, sends to them, and receives from them.
+
+    Connects to nothing until it is used. All methods may be called from any thread.
+
+    >>> with Clusterer(server_id=1, redis_url="redis://localhost") as cluster:  # doctest: +SKIP
+    ...     packet = cluster.packet("mymodule", 1).push_str("hello").build()
+    ...     cluster.send_to(1, "bin", packet)
+    """
+
+    def __init__(
+        self, server_id: int | None = None, *, settings: Settings | None = None, **overrides: Any
+    ) -> None:
+        """Make the instance whose machine_id is ``server_id`` (1 to 2**31 - 1).
+
+        ``settings`` default to those of the configuration file and environment; ``overrides``
+        are single settings by name and win. Raises `SettingsError` for a setting that cannot be
+        used, `InvalidArgument` for a server_id below 1.
+        """
+        if server_id is not None:
+            overrides["server_id"] = require_id("server_id", server_id)
+        if settings is None:
+            settings = load_settings(overrides)
+        elif overrides:
+            settings = replace(settings, **overrides)
+        self._id = require_id("server_id", settings.server_id)
+        self.settings = settings
+        self._up: dict[ClusterKey, tuple[ClusterView, tuple[Node, ...]]] = {}
+
+    # -- the guide's functions --------------------------------------------------------------------
+
+    def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        """Return the other nodes of a cluster that are up, in order of their machine_id.
+
+        Empty for an unknown cluster. The answer comes from a local snapshot, at most a second
+        old; while Redis is away, from the last one. Raises `StateUnavailable` only if there
+        never was one.
+        """
+        return list(self._up_nodes(ClusterKey(cluster_id, require_protocol(proto))))
+
+    def free_nodes(self, nodes: list[Node]) -> None:
+        """Empty a list that `get_nodes` returned. Python frees by itself: never necessary."""
+        nodes.clear()
+
+    def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
+        """Set another node's state: 0 down, 1 up, 2 a failed attempt was seen (probing).
+
+        Visible at once in this instance. Raises `UnknownNode` for a node that does not exist or
+        is this instance itself, `InvalidArgument` for another state, `StateUnavailable`.
+        """
+        event = _STATE_EVENTS.get(state) if not isinstance(state, bool) else None
+        if event is None:
+            raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
+        key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
+        if require_id("machine_id", machine_id) == self._id:
+            raise UnknownNode(f"machine {machine_id} of cluster {key} is this instance itself")
+        self._nodes.command(key, machine_id, event, Cause(f"set_state of machine {self._id}"))
+        self._directory.refresh()
+
+    def check(self, cluster_id: int, sockaddr: tuple[Any, ...], server_id: int, proto: str) -> int:
+        """Return 1 if a packet from ``sockaddr`` (host, port) by ``server_id`` is a node's, else 0.
+
+        Compares the IP address and the machine_id, never the port; the node's state does not
+        matter, and this instance itself is no node.
+        """
+        view = self._directory.view(ClusterKey(cluster_id, require_protocol(proto)))
+        node = view.nodes.get(server_id) if view is not None else None
+        if node is None or server_id == self._id:
+            return 0
+        host = sockaddr[0]
+        return int(host == node.host or _plain_ip(host) == _plain_ip(node.host))
+
+    def get_my_id(self) -> int:
+        """Return this instance's machine_id."""
+        return self._id
+
+    def send_to(self, cluster_id: int, proto: str, packet: Packet) -> int:
+        """Have ``packet`` delivered to all nodes of a cluster that are up; return how many are.
+
+        One round trip to Redis, whatever the number of nodes; a delivery worker does the rest.
+        Raises `UnknownCluster`, `FrameTooLarge`, `InvalidArgument` for a protocol other than
+        "bin" or a packet of negative type, `StateUnavailable`.
+        """
+        return self.send_many(cluster_id, proto, (packet,))
+
+    def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
+        """Like `send_to` for several packets, in order and in one round trip, all or none."""
+        if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
+            raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
+        key = ClusterKey(cluster_id, PROTO_BIN)
+        frames = []
+        for packet in packets:
+            if packet.type < 0:
+                raise InvalidArgument(
+                    f"{packet.module} packet of type {packet.type}: negative types are notices "
+                    "of the cluster itself and never travel"
+                )
+            frames.append(packet.encode())
+        nodes = self._up_nodes(key, must_exist=True)
+        if frames and self._log.append(key, frames):
+            self._wake_worker()
+        return len(nodes)
+
+    def register_module(
+        self,
+        module_name: str,
+        proto: str,
+        callback: Callback,
+        timeout: float,
+        auth_check: bool | int,
+        cluster_id: int | None,
+    ) -> None:
+        """Have ``callback(packet_type, receive_info, machine_id)`` called for a module's packets.
+
+        ``packet_type`` is the packet's, or SERVER_TEMP_DISABLED (-1) for a packet that was dropped
+        because its node is silenced, or SERVER_TIMEOUT (-2; ``receive_info`` is then None) when
+        nothing came from a node for more than ``timeout`` seconds (0: never). The node is then
+        silenced for twice that time. ``auth_check`` drops packets whose source IP and machine_id
+        are no node of the cluster. All callbacks under one name are called.
+
+        Raises `InvalidArgument`, `StateUnavailable`.
+        """
+        if require_protocol(proto) != PROTO_BIN:
+            raise InvalidArgument(f"modules can listen to 'bin' only, not {proto!r}")
+        if auth_check and not cluster_id:
+            raise InvalidArgument(f"{module_name}: auth_check needs a cluster_id to check against")
+        if cluster_id:
+            require_id("cluster_id", cluster_id)
+        self._listener.register(
+            module_name,
+            callback,
+            timeout_s=timeout,
+            auth_check=bool(auth_check),
+            cluster_id=cluster_id or None,
+        )
+
+    # -- around them --------------------------------------------------------------------------------
+
+    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
+        """Return a builder of a packet with this instance's machine_id."""
+        return PacketBuilder(module, type, self._id, version)
+
+    def serve(self) -> None:
+        """Receive packets and call callbacks until `stop`. Blocks.
+
+        Listens on the address of the instance's own row in each cluster, and waits for one that
+        is not provisioned yet.
+        """
+        self._listener.serve()
+
+    def stop(self) -> None:
+        """End `serve`; from any thread, also before it was called."""
+        self._listener.stop()
+
+    @property
+    def listener(self) -> Listener:
+        """The receiving side, for its addresses and counters."""
+        return self._listener
+
+    def close(self) -> None:
+        """Stop and let go of all connections."""
+        for name in ("_listener", "_directory", "_client", "_jobs_client"):
+            part = self.__dict__.get(name)
+            if part is not None:
+                part.stop() if name == "_listener" else part.close()
+
+    def __enter__(self) -> Clusterer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- parts, made on first use -------------------------------------------------------------------
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        return connect(self.settings)
+
+    @cached_property
+    def _jobs_client(self) -> redis.Redis:
+        from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; many never need it
+
+        return jobs.connect(self.settings)
+
+    @cached_property
+    def _nodes(self) -> NodeStore:
+        return NodeStore(self.settings, self._client)
+
+    @cached_property
+    def _directory(self) -> Directory:
+        return Directory(self._nodes)
+
+    @cached_property
+    def _log(self) -> PacketLog:
+        return PacketLog(self.settings, self._id, self._client)
+
+    @cached_property
+    def _listener(self) -> Listener:
+        return Listener(self.settings, self._id, self._directory, Receipts(self.settings))
+
+    def _up_nodes(self, key: ClusterKey, *, must_exist: bool = False) -> tuple[Node, ...]:
+        view = self._directory.view(key)
+        if view is None:
+            if must_exist:
+                view = self._newly_known(key)
+            else:
+                return ()
+        known = self._up.get(key)
+        if known is not None and known[0] is view:
+            return known[1]
+        nodes = tuple(view.up(without=self._id))
+        self._up[key] = (view, nodes)
+        return nodes
+
+    def _newly_known(self, key: ClusterKey) -> ClusterView:
+        self._directory.refresh()
+        view = self._directory.view(key)
+        if view is None:
+            raise UnknownCluster(f"no node of cluster {key} is provisioned")
+        return view
+
+    def _wake_worker(self) -> None:
+        from clusterer import jobs  # noqa: PLC0415  see _jobs_client
+
+        try:
+            jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
+        except StateUnavailable as error:
+            log.warning("packet is in the log; the sweep will wake a worker: %s", error)
+
+
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str:
+    """Return an IP address in its one canonical form, IPv4 mapped into IPv6 as IPv4."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address)

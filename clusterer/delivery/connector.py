@@ -1,0 +1,167 @@
+"""Makes, watches and ends the connections of all drains, and reports nodes that failed."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+from collections.abc import Callable
+from time import monotonic
+
+from clusterer.delivery.destination import Destination
+from clusterer.delivery.drain import Drain
+from clusterer.delivery.link import Link, LinkBroken
+from clusterer.errors import PeerUnreachable
+from clusterer.membership import Event
+from clusterer.settings import Settings
+from clusterer.store import Cause, NodeStore
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+"""Pause before a node that is still held to be up is tried again."""
+
+STRIKES = 2
+"""Connections in a row that a peer may end young, or with packets unsent, until it has failed."""
+
+MayWrite = Callable[[Drain], bool]
+
+
+class Connector:
+    """Owner of every `Link` while its drain is held."""
+
+    def __init__(
+        self, settings: Settings, nodes: NodeStore, selector: selectors.BaseSelector
+    ) -> None:
+        self._timeout_s = settings.send_timeout
+        self._nodes = nodes
+        self._selector = selector
+        self._watched: dict[Destination, Drain] = {}
+        self.may_write: MayWrite = lambda drain: False
+        self.failures = 0
+        """Reported send failures; the node's state has changed whenever this has grown."""
+
+    def open(self, drain: Drain, destination: Destination, source: str | None) -> None:
+        """Start connecting to a node."""
+        destination.attempted = destination.node
+        try:
+            link = Link(destination.node.address, source, self._timeout_s)
+        except PeerUnreachable as error:
+            self._fail(drain, destination, str(error))
+            return
+        destination.link = link
+        self._watched[destination] = drain
+        self._selector.register(
+            link, selectors.EVENT_WRITE, lambda: self._on_ready(drain, destination)
+        )
+
+    def watch(self, destination: Destination) -> None:
+        """Wait for room in the socket as long as there is an outbox."""
+        if destination.link is not None and destination.link.connected:
+            events = selectors.EVENT_READ
+            if destination.outbox is not None:
+                events |= selectors.EVENT_WRITE
+            current = self._selector.get_key(destination.link)
+            if current.events != events:
+                self._selector.modify(destination.link, events, current.data)
+
+    def let_go(self, destination: Destination) -> None:
+        """Stop watching a connection without closing it."""
+        if self._watched.pop(destination, None) is not None and destination.link is not None:
+            self._selector.unregister(destination.link)
+
+    def close(self, destination: Destination) -> None:
+        """Close a connection at once."""
+        self.let_go(destination)
+        if destination.link is not None:
+            destination.link.close()
+            destination.link = None
+
+    def broken(self, drain: Drain, destination: Destination, error: LinkBroken) -> None:
+        """An established connection has ended: connect again, or report the node."""
+        early = destination.young() or destination.outbox is not None
+        self.close(destination)
+        destination.rewind()
+        destination.strikes = destination.strikes + 1 if early else 0
+        if error.unreachable or destination.strikes >= STRIKES:
+            self._fail(drain, destination, str(error))
+        else:
+            log.info(
+                "cluster %s machine %s (%s): connection of machine %s ended: %s",
+                destination.key,
+                destination.node.machine_id,
+                destination.node.url,
+                drain.sender,
+                error,
+            )
+
+    def next_deadline(self) -> float:
+        """Return when the next connection runs out of time (monotonic seconds)."""
+        return (
+            min(
+                (d.link.progress_at for d in self._watched if d.link and self._pressed(d)),
+                default=float("inf"),
+            )
+            + self._timeout_s
+        )
+
+    def expire(self, now: float) -> None:
+        """Give up connections that made no progress for ``send_timeout``."""
+        late = [
+            d
+            for d in self._watched
+            if d.link and self._pressed(d) and now >= d.link.progress_at + self._timeout_s
+        ]
+        for destination in late:
+            drain = self._watched[destination]
+            what = "took nothing" if destination.outbox else "did not answer"
+            self.close(destination)
+            destination.rewind()
+            self._fail(drain, destination, f"{what} for {self._timeout_s:g} s")
+            drain.regroup()
+
+    @staticmethod
+    def _pressed(destination: Destination) -> bool:
+        """Whether the peer has something to do: accept, or read."""
+        link = destination.link
+        return destination.outbox is not None or (link is not None and not link.connected)
+
+    def _on_ready(self, drain: Drain, destination: Destination) -> None:
+        link = destination.link
+        if link is None:
+            return
+        try:
+            if not link.connected:
+                self._established(drain, destination, link)
+                return
+            link.check()
+            if destination.outbox is None or not self.may_write(drain):
+                return
+            if destination.flush():
+                self.watch(destination)
+                drain.regroup()
+            drain.count(1)
+        except LinkBroken as error:
+            self.broken(drain, destination, error)
+            drain.regroup()
+
+    def _established(self, drain: Drain, destination: Destination, link: Link) -> None:
+        try:
+            link.finish_connecting()
+        except PeerUnreachable as error:
+            self.close(destination)
+            destination.rewind()
+            self._fail(drain, destination, str(error))
+        else:
+            self.watch(destination)
+        drain.regroup()
+
+    def _fail(self, drain: Drain, destination: Destination, reason: str) -> None:
+        destination.counters["failed"] += 1
+        destination.strikes = 0
+        destination.retry_at = monotonic() + RETRY_S
+        drain.count(0)
+        self.failures += 1
+        seen = destination.attempted or destination.node
+        self._nodes.observe(
+            seen, Event.SEND_FAILED, Cause(f"delivery of machine {drain.sender}", reason)
+        )

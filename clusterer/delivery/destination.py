@@ -1,0 +1,212 @@
+"""One node as the receiver of one sender's packets: how far it is, and its connection."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from time import monotonic
+
+from clusterer.delivery.batch import Batch, Slice
+from clusterer.delivery.link import Link
+from clusterer.membership import Node, State
+from clusterer.store.drains import Move
+from clusterer.store.views import ClusterKey
+
+
+class Outbox:
+    """A slice of which the socket has not taken everything yet."""
+
+    __slots__ = ("end", "last", "last_n", "offset", "piece", "view")
+
+    def __init__(self, piece: Slice, offset: int, last: int) -> None:
+        self.piece = piece
+        self.view = memoryview(piece.blob)
+        self.offset = offset
+        """Bytes written."""
+        self.end = len(self.view)
+        """Bytes that shall be written."""
+        self.last = last
+        """Sequence reached when all of it is written, and the cluster's packet count there."""
+        self.last_n = piece.last_n
+
+    def cut(self) -> int:
+        """Give up the frames of which nothing is written yet; return how many are left."""
+        ends = self.piece.ends
+        whole = bisect_right(ends, self.offset)
+        begun = whole < len(ends) and self.offset > (ends[whole - 1] if whole else 0)
+        kept = whole + int(begun)
+        self.end = ends[kept - 1] if kept else 0
+        return kept
+
+
+class Destination:
+    """Where one node stands in one sender's log.
+
+    ``position`` is the last entry offered to it, ``cursor`` the last whose frame is written
+    whole (or was skipped); they differ while an outbox is being written.
+    """
+
+    def __init__(self, node: Node, cursor: int, n: int | None, *, fenced: bool) -> None:
+        self.node = node
+        self.key = ClusterKey(node.cluster_id, node.protocol)
+        self.field = f"{node.cluster_id}/{node.machine_id}/{node.generation}"
+        self.stats_prefix = f"{node.cluster_id}/{node.machine_id}/"
+        self.position = self.cursor = self.committed = cursor
+        self.n = self.cursor_n = n
+        """The cluster's packet count at position and cursor; None while unknown."""
+        self.counters: Counter[str] = Counter()
+        """Counted since the last commit."""
+        self.link: Link | None = None
+        self.outbox: Outbox | None = None
+        self.fenced = fenced
+        """Another worker's connection to the node may still be open."""
+        self.attempted: Node | None = None
+        """The node as it was when the running attempt to reach it began."""
+        self.wanting = False
+        """Packets wait for a connection that has to be made first."""
+        self.strikes = 0
+        """Young connections in a row that the peer has ended."""
+        self.retry_at = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether the node gets packets now."""
+        return self.node.state is State.UP
+
+    @property
+    def lacks_link(self) -> bool:
+        """Whether packets wait and a connection may be made."""
+        return self.wanting and self.link is None and self.up and not self.fenced
+
+    def ready(self, replay: bool) -> bool:
+        """Whether a batch can be offered now.
+
+        Without a connection too, as long as nothing is known to wait for the node.
+        """
+        if self.outbox is not None or self.fenced:
+            return False
+        if self.node.state is not State.UP:
+            return not replay
+        return not self.wanting if self.link is None else self.link.connected
+
+    def offer(self, batch: Batch) -> bool:
+        """Write the node's slice of ``batch``, or skip it if the node is not up.
+
+        The batch must follow ``position``. Returns False if the node could not take all of it:
+        the rest is in the outbox, or ``wanting`` says that a connection has to be made first.
+        Raises `LinkBroken`.
+        """
+        piece = batch.slices.get(self.key)
+        if piece is None:
+            self.position = self.cursor = batch.last
+            return True
+        link = self.link
+        up = self.node.state is State.UP
+        if up and link is None:
+            self.wanting = True
+            return False
+        if self.n is not None and piece.first_n > self.n + 1:
+            self.counters["lost"] += piece.first_n - self.n - 1
+            # Counted now, even if the write fails.
+            self.n = self.cursor_n = piece.first_n - 1
+        if link is None or not up:
+            self.counters["skipped"] += len(piece.frames)
+            self._reach(batch.last, piece.last_n)
+            return True
+        written = link.send(piece.blob)
+        self.wanting = False
+        if written == len(piece.blob):
+            self.counters["sent"] += len(piece.frames)
+            self._reach(batch.last, piece.last_n)
+            return True
+        self.outbox = Outbox(piece, written, batch.last)
+        self.position, self.n = batch.last, piece.last_n
+        self._advance_cursor(0)
+        return False
+
+    def flush(self) -> bool:
+        """Write more of the outbox; True once it is empty. Raises `LinkBroken`."""
+        box = self.outbox
+        if box is None:
+            return True
+        assert self.link is not None  # noqa: S101  an outbox never outlives its link
+        before = bisect_right(box.piece.ends, box.offset)
+        if box.offset < box.end:
+            box.offset += self.link.send(box.view[box.offset : box.end])
+        self._advance_cursor(before)
+        if box.offset < box.end:
+            return False
+        self.outbox = None
+        self.cursor, self.cursor_n = box.last, box.last_n
+        return True
+
+    def stop_writing(self) -> None:
+        """Skip the outbox's frames that are not begun: the node is not up any more."""
+        box = self.outbox
+        if box is not None:
+            self.counters["skipped"] += len(box.piece.frames) - box.cut()
+
+    def leave_rest(self) -> None:
+        """Leave the outbox's frames that are not begun to whoever delivers next."""
+        box = self.outbox
+        if box is not None:
+            kept = box.cut()
+            box.last, box.last_n = self.cursor, self.cursor_n or box.last_n
+            if kept:
+                box.last, box.last_n = box.piece.sequence(kept - 1), box.piece.first_n + kept - 1
+
+    def skip_to(self, position: int, n: int) -> None:
+        """Go to ``position``, counting what lies between as skipped."""
+        if self.n is not None:
+            self.counters["skipped"] += n - self.n
+        self._reach(position, n)
+
+    def lose_to(self, position: int, n: int | None) -> None:
+        """Go to ``position``, counting what lies between as lost: it is not in the log any more."""
+        if self.n is not None and n is not None and n > self.n:
+            self.counters["lost"] += n - self.n
+        self.position = self.cursor = position
+        self.n = self.cursor_n = n
+
+    def go_on_from(self, position: int, n: int | None) -> None:
+        """Go to where another worker's connection has got."""
+        self.position = self.cursor = self.committed = position
+        self.n = self.cursor_n = n
+
+    def rewind(self) -> None:
+        """Forget the connection; what is not written whole is to be offered again."""
+        self.link = None
+        self.wanting = self.wanting or self.outbox is not None
+        self.outbox = None
+        self.position, self.n = self.cursor, self.cursor_n
+
+    def young(self) -> bool:
+        """Whether the connection lived for less than a second."""
+        return self.link is not None and monotonic() - self.link.since < 1.0
+
+    def move(self) -> Move:
+        """Return the cursor, for a commit."""
+        return Move(self.field, self.cursor, self.cursor_n)
+
+    def take_counters(self) -> dict[str, int | str]:
+        """Return and clear what was counted since the last commit, under the stats' names."""
+        found: dict[str, int | str] = {
+            self.stats_prefix + name: count for name, count in self.counters.items()
+        }
+        if "sent" in self.counters:
+            found[self.stats_prefix + "last_delivered"] = "now"
+        self.counters.clear()
+        return found
+
+    def _reach(self, position: int, n: int) -> None:
+        self.position = self.cursor = position
+        self.n = self.cursor_n = n
+
+    def _advance_cursor(self, before: int) -> None:
+        box = self.outbox
+        assert box is not None  # noqa: S101  only called while there is one
+        whole = bisect_right(box.piece.ends, box.offset)
+        if whole > before:
+            self.counters["sent"] += whole - before
+            self.cursor = box.piece.sequence(whole - 1)
+            self.cursor_n = box.piece.first_n + whole - 1

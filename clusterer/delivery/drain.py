@@ -1,0 +1,237 @@
+"""One claimed sender: its destinations, grouped by how far they are in its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+
+from clusterer.delivery.batch import Batch
+from clusterer.delivery.destination import Destination
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node, State
+from clusterer.store.drains import Claim, DrainStore
+from clusterer.store.views import ClusterKey, ClusterView
+
+Views = Mapping[ClusterKey, ClusterView]
+
+
+class Drain:
+    """The deliveries of one sender while its lease is held.
+
+    ``head`` is the position of the front, the group of ready destinations that is furthest; the
+    engine's blocking read follows it. All others are behind and read for themselves.
+    """
+
+    def __init__(self, claim: Claim, store: DrainStore, views: Views, *, replay: bool) -> None:
+        self.sender = claim.sender
+        self.head = claim.tail
+        self.clamped = 0
+        """Cursors that were ahead of the log: Redis has lost packets."""
+        self._claim = claim
+        self._store = store
+        self._replay = replay
+        self.clusters = set(claim.counts)
+        self.destinations: dict[str, Destination] = {}
+        self.front: list[Destination] = []
+        self.behind: list[Destination] = []
+        self.read_at = monotonic()
+        """When a packet was last read (monotonic seconds)."""
+        self.uncommitted = 0
+        self.uncommitted_since = 0.0
+        self.trimmed_to = 0
+        self._idle_again_at = 0.0
+        self._counts: dict[ClusterKey, int] = {}
+        """Packets of each cluster up to the head, as far as they were seen."""
+        self.update(views)
+
+    # -- who is there ---------------------------------------------------------------------------
+
+    def update(self, views: Views) -> list[Destination]:
+        """Take over the nodes of ``views``; return the destinations that are gone."""
+        wanted = {
+            f"{node.cluster_id}/{node.machine_id}/{node.generation}": node
+            for key in self.clusters
+            if key.protocol == PROTO_BIN and key in views
+            for node in views[key].nodes.values()
+            if node.machine_id != self.sender
+        }
+        gone = [d for field, d in self.destinations.items() if field not in wanted]
+        for destination in gone:
+            del self.destinations[destination.field]
+        for field, node in wanted.items():
+            known = self.destinations.get(field)
+            if known is None:
+                self.destinations[field] = self._destination(field, node)
+            else:
+                self._renew(known, node)
+        self.regroup()
+        return gone
+
+    def stale_fields(self) -> list[str]:
+        """Return cursors read with the claim whose node has gone or moved since."""
+        return [field for field in self._claim.cursors if field not in self.destinations]
+
+    def _destination(self, field: str, node: Node) -> Destination:
+        claim = self._claim
+        cursor = claim.cursors.get(field)
+        n = claim.positions.get(field)
+        if cursor is None:
+            cursor = self._store.seek(self.sender, node.generation, claim.tail)
+        elif cursor > claim.tail:
+            self.clamped += 1
+            cursor, n = claim.tail, None
+        destination = Destination(node, cursor, n, fenced=field in claim.fenced)
+        destination.wanting = cursor < claim.tail
+        if cursor != claim.cursors.get(field):
+            destination.committed = -1
+        return destination
+
+    @staticmethod
+    def _renew(destination: Destination, node: Node) -> None:
+        was_up = destination.up
+        destination.node = node
+        if was_up and not destination.up:
+            destination.stop_writing()
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    def regroup(self) -> None:
+        """Sort the destinations into front and behind."""
+        ready = [d for d in self.destinations.values() if self.is_ready(d)]
+        head = max((d.position for d in ready), default=self.head)
+        if head != self.head:
+            self.head = head
+            self._counts.clear()
+        self.front = [d for d in ready if d.position == self.head]
+        chosen = set(map(id, self.front))
+        self.behind = [d for d in self.destinations.values() if id(d) not in chosen]
+
+    def is_ready(self, destination: Destination) -> bool:
+        """Whether a batch may be offered to the destination now."""
+        return destination.ready(self._replay)
+
+    @property
+    def readable(self) -> bool:
+        """Whether the front is to be read: somebody is in it, or nobody is there at all."""
+        return bool(self.front) or not self.destinations
+
+    def next_behind(self) -> list[Destination]:
+        """Return the ready destinations behind that may share one read: the furthest back."""
+        ready = [d for d in self.behind if self.is_ready(d)]
+        if not ready:
+            return []
+        position = min(d.position for d in ready)
+        return [d for d in ready if d.position == position]
+
+    def advance(self, batch: Batch) -> None:
+        """Go on to the end of a batch that was read from ``head``."""
+        self.head = batch.last
+        for key, piece in batch.slices.items():
+            self._counts[key] = piece.last_n
+
+    def jump(self) -> None:
+        """Let nodes that are not up skip to the head, where it is known how much that is."""
+        for d in self.behind:
+            idle = not d.up and self.is_ready(d) and d.position < self.head
+            if idle and d.n is not None and d.key in self._counts:
+                d.skip_to(self.head, self._counts[d.key])
+
+    # -- times ----------------------------------------------------------------------------------
+
+    def note(self, batch: Batch) -> bool:
+        """Note that packets were read; True if they name a cluster not seen before."""
+        self.read_at = monotonic()
+        new = set(batch.slices) - self.clusters
+        self.clusters |= new
+        return bool(new)
+
+    def idle_at(self, linger_s: float) -> float:
+        """Return when the log may be given back (monotonic seconds)."""
+        return max(self.read_at + linger_s, self._idle_again_at)
+
+    def idle_again(self) -> None:
+        """Do not try to give the log back for a while."""
+        self._idle_again_at = monotonic() + _IDLE_AGAIN_S
+
+    def retry_at(self) -> float:
+        """Return when the next connection is to be tried (monotonic seconds)."""
+        return min(
+            (d.retry_at for d in self.behind if d.lacks_link),
+            default=float("inf"),
+        )
+
+    # -- fences ---------------------------------------------------------------------------------
+
+    def fenced(self) -> bool:
+        """Whether another worker's connections may still be open."""
+        return any(d.fenced for d in self.destinations.values())
+
+    def unfence(self, fences: Mapping[str, tuple[bool, int | None, int | None]]) -> None:
+        """Take over which fences are down, and how far their workers got."""
+        for d in self.destinations.values():
+            still, cursor, n = fences.get(d.field, (False, None, None))
+            if d.fenced and not still:
+                d.fenced = False
+                if cursor is not None and cursor > d.cursor:
+                    d.go_on_from(cursor, n)
+        self.regroup()
+
+    # -- what to record -------------------------------------------------------------------------
+
+    def count(self, packets: int) -> None:
+        """Note that ``packets`` were handled and are not committed yet."""
+        if not self.uncommitted:
+            self.uncommitted_since = monotonic()
+        self.uncommitted += packets
+
+    def needed_from(self) -> int:
+        """Return the first sequence that some destination still needs."""
+        reached = (d.cursor for d in self.destinations.values())
+        return min(reached, default=self.head) + 1
+
+    def reached(self) -> int:
+        """Return the sequence up to which all nodes that can take packets have them."""
+        able = (d.cursor for d in self.destinations.values() if not self.waits(d))
+        return min(able, default=max(self.head, self._claim.tail))
+
+    def waits(self, destination: Destination) -> bool:
+        """Whether the log waits for this node to come up again (replay)."""
+        return self._replay and destination.node.state is not State.UP
+
+    def waiting(self) -> bool:
+        """Whether a node that is not up has packets to come."""
+        return any(self.waits(d) for d in self.destinations.values())
+
+    def settle(self) -> None:
+        """Account for packets at the log's end that were trimmed before they could be read."""
+        if not any(d.position < self.head for d in self.destinations.values()):
+            return
+        tail, counts = self._store.totals(self.sender)
+        for d in self.destinations.values():
+            short = self.is_ready(d) and d.position < tail
+            if short and not self._store.read(self.sender, d.position, 1):
+                d.lose_to(tail, counts.get(d.key))
+        self.regroup()
+
+    def commit(self, *, trim: bool = False) -> bool:
+        """Record cursors and counters in Redis; False if the lease is lost."""
+        moves, counters = [], {}
+        for destination in self.destinations.values():
+            if destination.cursor != destination.committed:
+                moves.append(destination.move())
+                destination.committed = destination.cursor
+            if destination.counters:
+                counters.update(destination.take_counters())
+        needed = self.needed_from()
+        trim = trim or needed - self.trimmed_to > _TRIM_EVERY
+        if trim:
+            self.trimmed_to = needed
+        self.uncommitted = 0
+        if not moves and not counters and not trim:
+            return True
+        return self._store.commit(self.sender, moves, counters, needed if trim else None)
+
+
+_IDLE_AGAIN_S = 0.25
+_TRIM_EVERY = 2000
+"""Delivered packets after which the log is trimmed; Redis frees whole blocks of 100."""

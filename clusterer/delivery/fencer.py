@@ -1,0 +1,126 @@
+"""Closes the connections of released logs: to the last byte, and fenced until the peer is done.
+
+Without the fence the next worker's connection would overtake bytes that the peer has not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+from dataclasses import dataclass
+from time import monotonic
+
+from clusterer.delivery.destination import Destination
+from clusterer.delivery.link import Link, LinkBroken
+from clusterer.errors import StateUnavailable
+from clusterer.settings import Settings
+from clusterer.store.drains import FENCE_MS, DrainStore, Move
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.05
+
+
+@dataclass(slots=True)
+class _Closing:
+    sender: int
+    destination: Destination
+    link: Link
+    give_up_at: float
+    renew_at: float
+    finished: bool = False
+    """Nothing is left to write and the peer has been told."""
+
+
+class Fencer:
+    """A thread that finishes begun frames, closes, and waits for the peers' FIN."""
+
+    def __init__(self, settings: Settings, queue: str, token: str) -> None:
+        self._timeout_s = settings.send_timeout
+        self._store = DrainStore(settings, queue, token)
+        self._lock = threading.Lock()
+        self._incoming: list[_Closing] = []
+        self._thread: threading.Thread | None = None
+
+    def take(self, sender: int, destinations: list[Destination]) -> None:
+        """Take over connections whose fences the release has just put up."""
+        now = monotonic()
+        taken = [
+            _Closing(sender, d, d.link, now + self._timeout_s, now + FENCE_MS / 3000)
+            for d in destinations
+            if d.link is not None
+        ]
+        if not taken:
+            return
+        with self._lock:
+            self._incoming += taken
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="clusterer-fencer", daemon=True
+                )
+                self._thread.start()
+
+    def join(self) -> None:
+        """Wait until all connections are closed; at most ``send_timeout`` and a bit."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(self._timeout_s + 1)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            closing: list[_Closing] = []
+            while True:
+                with self._lock:
+                    fresh, self._incoming = self._incoming, []
+                    if not fresh and not closing:
+                        self._thread = None
+                        return
+                for item in fresh:
+                    item.destination.leave_rest()
+                    selector.register(item.link, selectors.EVENT_READ, item)
+                    self._turn(item)
+                closing += fresh
+                selector.select(_TICK_S)
+                closing = [item for item in closing if not self._done(selector, item)]
+
+    def _done(self, selector: selectors.BaseSelector, item: _Closing) -> bool:
+        over = self._turn(item) or monotonic() >= item.give_up_at
+        if over:
+            selector.unregister(item.link)
+            item.link.close()
+            self._unfence(item)
+        return over
+
+    def _turn(self, item: _Closing) -> bool:
+        """Go on with one connection; True once the peer has closed it."""
+        self._renew(item)
+        try:
+            if not item.finished and item.destination.flush():
+                item.finished = True
+                item.link.finish_writing()
+            item.link.check()
+        except LinkBroken:
+            return True
+        return False
+
+    def _renew(self, item: _Closing) -> None:
+        now = monotonic()
+        if now < item.renew_at:
+            return
+        item.renew_at = now + FENCE_MS / 3000
+        try:
+            if not self._store.fence(item.sender, item.destination.field):
+                item.give_up_at = 0.0  # somebody else may be connected by now: write nothing
+        except StateUnavailable as error:
+            log.warning("fence of machine %s not renewed: %s", item.sender, error)
+
+    def _unfence(self, item: _Closing) -> None:
+        destination = item.destination
+        moved: Move | None = None
+        if destination.cursor != destination.committed:
+            moved = destination.move()
+        try:
+            self._store.unfence(item.sender, destination.field, moved, destination.take_counters())
+        except StateUnavailable as error:
+            log.warning("fence of machine %s runs out by itself: %s", item.sender, error)

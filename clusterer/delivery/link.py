@@ -1,0 +1,124 @@
+"""One non-blocking BIN connection from a sender to a node."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from time import monotonic
+
+from clusterer.errors import PeerUnreachable
+
+MAX_WRITE = 256 * 1024
+"""Bytes of the largest single write: what a stopped worker may still put out when it wakes up
+in the middle of one, its lease long gone."""
+
+SEND_BUFFER = 256 * 1024
+"""SO_SNDBUF: bounds what the kernel holds back for a peer that does not read."""
+
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; choose the ephemeral port at connect, per destination
+_GONE = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+)
+_AGAIN = (errno.EAGAIN, errno.EINPROGRESS, errno.EINTR)
+
+
+class LinkBroken(Exception):
+    """An established connection ended.
+
+    ``unreachable`` is True where the peer made no progress for ``send_timeout``, False where it
+    closed or reset the connection (a restarted peer takes the next one).
+    """
+
+    def __init__(self, message: str, *, unreachable: bool) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+
+
+class Link:
+    """A connection being made or established. Nothing is ever read from it but its end."""
+
+    __slots__ = ("connected", "progress_at", "since", "sock")
+
+    def __init__(self, address: tuple[str, int], source: str | None, send_timeout_s: float) -> None:
+        """Start connecting from ``source`` (an IP; None: any); raises `PeerUnreachable`."""
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.connected = False
+        self.since = self.progress_at = monotonic()
+        try:
+            self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise PeerUnreachable(f"no socket for {address}: {error}") from error
+        try:
+            self._prepare(source, send_timeout_s)
+            code = self.sock.connect_ex(address)
+        except OSError as error:
+            self.sock.close()
+            raise PeerUnreachable(f"cannot connect from {source} to {address}: {error}") from error
+        if code not in (0, *_AGAIN):
+            self.sock.close()
+            raise PeerUnreachable(f"cannot connect to {address}: {os.strerror(code)}")
+
+    def _prepare(self, source: str | None, send_timeout_s: float) -> None:
+        sock = self.sock
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if user_timeout is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, user_timeout, int(send_timeout_s * 1000))
+        if source is not None:
+            if sock.family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self.sock.fileno()
+
+    def finish_connecting(self) -> None:
+        """Call when the socket became writable; raises `PeerUnreachable` if it failed."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise PeerUnreachable(f"cannot connect: {os.strerror(code)}")
+        self.connected = True
+        self.since = self.progress_at = monotonic()
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Write as much as the kernel takes, at most MAX_WRITE bytes; return how much.
+
+        Raises `LinkBroken`.
+        """
+        try:
+            written = self.sock.send(data if len(data) <= MAX_WRITE else data[:MAX_WRITE])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise _broken(error) from error
+        self.progress_at = monotonic()
+        return written
+
+    def check(self) -> None:
+        """Call when the socket became readable; raises `LinkBroken` if the peer has closed."""
+        try:
+            while chunk := self.sock.recv(65536):
+                del chunk  # BIN never answers; whatever this is, it is not for us
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise _broken(error) from error
+        raise LinkBroken("closed by the peer", unreachable=False)
+
+    def finish_writing(self) -> None:
+        """Tell the peer that nothing more comes."""
+        with contextlib.suppress(OSError):  # already gone: the next check says so
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close at once; what the kernel holds it still sends."""
+        self.sock.close()
+
+
+def _broken(error: OSError) -> LinkBroken:
+    return LinkBroken(error.strerror or str(error), unreachable=error.errno in _GONE)

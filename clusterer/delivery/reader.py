@@ -1,0 +1,94 @@
+"""The blocking read of all claimed logs at once, as a descriptor that a selector can wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import connect, translated
+from clusterer.store.drains import LogEntry
+from clusterer.store.views import ClusterKey
+
+BLOCK_MS = 250
+"""How long Redis holds a read that finds nothing. Leases are renewed in between."""
+
+
+class LogReader:
+    """Sends one XREAD over many logs and the doorbell, and takes its reply when it is there.
+
+    The same round trip brings the clusters' versions as they were after the read.
+    """
+
+    def __init__(self, settings: Settings, queue: str) -> None:
+        self._settings = settings
+        self._client = connect(settings)
+        self._connection: Any = None
+        self._client_id = 0
+        self._doorbell = keys.doorbell(queue)
+        self._rung = ""
+        self._versions: Sequence[ClusterKey] = ()
+        self.asked: dict[str, int] = {}
+        """Logs in the read that is under way, and after which sequence."""
+        self.busy = False
+
+    def open(self) -> int:
+        """Connect; return the descriptor to wait for. Raises `StateUnavailable`."""
+        with translated(self._settings, "open the log reader"):
+            if self._connection is None:
+                self._connection = self._client.connection_pool.make_connection()
+            self._connection.connect()
+            self._connection.send_command("CLIENT", "ID")
+            self._client_id = int(self._connection.read_response())
+            if not self._rung:
+                found = self._client.xrevrange(self._doorbell, count=1)
+                self._rung = bytes(found[0][0]).decode() if found else "0"
+        # redis-py has no public way to a connection's descriptor.
+        descriptor: int = self._connection._sock.fileno()  # noqa: SLF001
+        return descriptor
+
+    def close(self) -> None:
+        """Close the connections; an answer under way is dropped."""
+        self.busy = False
+        if self._connection is not None:
+            self._connection.disconnect()
+        self._client.close()
+
+    def ask(self, logs: Mapping[str, int], versions: Sequence[ClusterKey], count: int) -> None:
+        """Start reading ``logs`` (key → after which sequence)."""
+        self.asked = dict(logs)
+        self._versions = versions
+        names = [*self.asked, self._doorbell]
+        ids: list[str | int] = [f"{after}-9999999999999" for after in self.asked.values()]
+        ids.append(self._rung)
+        read = ("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *names, *ids)
+        # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
+        check = ("MGET", self._doorbell, *(keys.version(*key) for key in versions))
+        connection = self._connection
+        with translated(self._settings, "read packet logs"):
+            connection.send_packed_command(connection.pack_commands((read, check)), False)
+        self.busy = True
+
+    def interrupt(self) -> None:
+        """Make the read that is under way answer at once."""
+        with translated(self._settings, "interrupt the log reader"):
+            self._client.client_unblock(self._client_id)
+
+    def take(self) -> tuple[dict[str, list[LogEntry]], dict[ClusterKey, int], bool]:
+        """Return the reply: entries by log, versions by cluster, and whether the bell rang."""
+        with translated(self._settings, "read packet logs"):
+            reply = self._connection.read_response()
+            versions = self._connection.read_response()
+        self.busy = False
+        found: dict[str, list[LogEntry]] = {}
+        rung = False
+        for name, entries in reply or ():
+            key = name.decode()
+            if key == self._doorbell:
+                self._rung = entries[-1][0].decode()
+                rung = True
+            else:
+                found[key] = entries
+        known = zip(self._versions, versions[1:], strict=True)
+        return found, {key: int(value or 0) for key, value in known}, rung

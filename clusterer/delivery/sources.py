@@ -1,0 +1,42 @@
+"""Which senders this host may deliver for, and from which address."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from clusterer.delivery.drain import Views
+from clusterer.ids import PROTO_BIN
+from clusterer.store.views import ClusterKey
+
+
+def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
+    """Return the IP of the sender's own row in a cluster, None if it has no row there."""
+    view = views.get(key)
+    node = view.nodes.get(sender) if view else None
+    return node.host if node else None
+
+
+def own_hosts(sender: int, views: Views) -> set[str]:
+    """Return the IPs of all the sender's BIN rows."""
+    return {
+        view.nodes[sender].host
+        for key, view in views.items()
+        if key.protocol == PROTO_BIN and sender in view.nodes
+    }
+
+
+def all_local(hosts: Iterable[str]) -> bool:
+    """Whether every one of ``hosts`` is an address of this machine (or network namespace)."""
+    return all(map(is_local, hosts))
+
+
+def is_local(host: str) -> bool:
+    """Whether ``host`` (an IP) is an address of this machine: whether it can be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""The probe job: pings probing nodes, re-enables disabled ones, settles recovered ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+from collections.abc import Iterable, Mapping
+from time import monotonic
+
+from clusterer.errors import StateUnavailable
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Condition, Event, Node
+from clusterer.services.context import Context
+from clusterer.store import Cause, ClusterKey
+
+log = logging.getLogger(__name__)
+
+PING_TIMEOUT_S = 0.5
+"""A ping still open after this long has failed."""
+
+HIDE_S = 2.0
+"""How long a claimed node is hidden from overlapping jobs; longer than any ping, short enough
+that the nodes of a killed job are soon looked at again."""
+
+BY = Cause("probe")
+_CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
+
+
+def run(context: Context) -> int:
+    """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
+    store = context.nodes
+    due = [
+        node
+        for key in store.clusters()
+        for machine_id in store.claim_due(key, HIDE_S)
+        if (node := store.read(key, machine_id)[0]) is not None
+    ]
+    if not due:
+        return 0
+    probed = [n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN]
+    errors = ping_all(probed)
+    for node in due:
+        if node.condition is Condition.PROBING:
+            error = errors.get(_key(node), "")
+            event = Event.PROBE_FAILED if error else Event.PROBE_SUCCEEDED
+        else:
+            error, event = "", Event.DURATION_ELAPSED
+        _conclude(context, node, event, error)
+    return len(due)
+
+
+def _conclude(context: Context, node: Node, event: Event, error: str) -> None:
+    try:
+        if context.nodes.observe(node, event, Cause(BY.by, error)) == node:
+            context.nodes.reschedule(node, context.nodes.now())
+    except StateUnavailable as problem:
+        log.warning("probe of machine %s not recorded: %s", node.machine_id, problem)
+        raise
+
+
+def ping_all(
+    nodes: Iterable[Node], timeout_s: float = PING_TIMEOUT_S
+) -> Mapping[tuple[ClusterKey, int], str]:
+    """Connect to the BIN addresses of all ``nodes`` at once.
+
+    Returns why it failed for each that did not accept within ``timeout_s`` seconds, by cluster
+    and machine_id. 1,000 dead nodes cost one timeout.
+    """
+    errors: dict[tuple[ClusterKey, int], str] = {}
+    with selectors.DefaultSelector() as selector:
+        for node in nodes:
+            _start(selector, node, errors)
+        deadline = monotonic() + timeout_s
+        while selector.get_map() and (left := deadline - monotonic()) > 0:
+            for key, _ in selector.select(left):
+                _finish(selector, key, errors)
+        for key in list(selector.get_map().values()):
+            errors[_key(key.data)] = f"no answer within {timeout_s:g} s"
+            _close(selector, key)
+    return errors
+
+
+def _start(
+    selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
+) -> None:
+    family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        code = sock.connect_ex(node.address)
+    except OSError as error:
+        errors[_key(node)] = str(error)
+        return
+    if code in _CONNECTING:
+        selector.register(sock, selectors.EVENT_WRITE, node)
+    else:
+        sock.close()
+        errors[_key(node)] = os.strerror(code)
+
+
+def _finish(
+    selector: selectors.BaseSelector,
+    key: selectors.SelectorKey,
+    errors: dict[tuple[ClusterKey, int], str],
+) -> None:
+    sock = key.fileobj
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
+    if code:
+        errors[_key(key.data)] = os.strerror(code)
+    _close(selector, key)
+
+
+def _close(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    selector.unregister(key.fileobj)
+    key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered here
+
+
+def _key(node: Node) -> tuple[ClusterKey, int]:
+    return ClusterKey(node.cluster_id, node.protocol), node.machine_id

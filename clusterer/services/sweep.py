@@ -1,0 +1,57 @@
+"""The sweep job: wakes workers for logs that nobody drains, ends waiting, drops what is too old."""
+
+from __future__ import annotations
+
+import logging
+
+from clusterer import jobs
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import State
+from clusterer.services.context import Context
+from clusterer.store import ClusterKey
+from clusterer.store.backlog import QueueState
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> int:
+    """Look after all delivery queues; return how many wake-ups were needed.
+
+    Raises `StateUnavailable`.
+    """
+    woken = 0
+    for state in context.backlog.queues():
+        for sender in {*state.pending, *state.waiting}:
+            context.backlog.trim(sender, context.settings.backlog_max_age)
+        orphaned = len(state.orphaned) + _end_waiting(context, state)
+        if orphaned:
+            woken += _wake(context, state)
+    return woken
+
+
+def _end_waiting(context: Context, state: QueueState) -> int:
+    """Make those senders pending for whom a node has come up; return how many."""
+    resumed = 0
+    for sender in state.waiting:
+        if _has_node_up(context, sender):
+            context.backlog.resume(state.queue, sender)
+            resumed += 1
+    return resumed
+
+
+def _has_node_up(context: Context, sender: int) -> bool:
+    for cluster_id, machine_id, generation in context.backlog.destinations(sender):
+        node, _ = context.nodes.read(ClusterKey(cluster_id, PROTO_BIN), machine_id)
+        if node and node.generation == generation and node.state is State.UP:
+            return True
+    return False
+
+
+def _wake(context: Context, state: QueueState) -> int:
+    lost = state.waking and not jobs.queued(state.queue, context.jobs_client)
+    if lost:
+        log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)
+    if not context.backlog.call_worker(state.queue, lost=lost):
+        return 0
+    jobs.enqueue_delivery(state.queue, context.jobs_client)
+    return 1

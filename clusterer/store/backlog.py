@@ -1,0 +1,94 @@
+"""What the sweep needs to know of all delivery queues, and the trimming of old packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import connect, translated
+from clusterer.store.scripts import script
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One delivery queue at one moment."""
+
+    queue: str
+    pending: tuple[int, ...]
+    """Senders with an undrained log."""
+    orphaned: tuple[int, ...]
+    """Those of them that nobody drains."""
+    waiting: tuple[int, ...]
+    """Senders whose log only waits for nodes to come up."""
+    waking: bool
+    """A wake-up is said to be on its way."""
+
+
+class BacklogStore:
+    """Delivery queues as the sweep sees them."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+
+    def queues(self) -> list[QueueState]:
+        """Return the state of every delivery queue; two round trips."""
+        with translated(self._settings, "look at the delivery queues"):
+            names = sorted(name.decode() for name in self._client.smembers(keys.QUEUES))
+            if not names:
+                return []
+            pipe = self._client.pipeline(transaction=False)
+            for name in names:
+                pipe.smembers(keys.pending(name))
+                pipe.smembers(keys.waiting(name))
+                pipe.exists(keys.wake(name))
+            replies = pipe.execute()
+        return [
+            self._state(name, *replies[at : at + 3])
+            for name, at in zip(names, range(0, len(replies), 3), strict=True)
+        ]
+
+    def _state(
+        self, name: str, pending: set[bytes], waiting: set[bytes], waking: int
+    ) -> QueueState:
+        senders = tuple(sorted(map(int, pending)))
+        orphaned: tuple[int, ...] = ()
+        if senders:
+            with translated(self._settings, "read leases"):
+                leases = self._client.mget([keys.lease(sender) for sender in senders])
+            orphaned = tuple(
+                sender for sender, token in zip(senders, leases, strict=True) if token is None
+            )
+        return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), bool(waking))
+
+    def destinations(self, sender: int) -> list[tuple[int, int, int]]:
+        """Return (cluster_id, machine_id, generation) of every cursor of a sender."""
+        with translated(self._settings, f"read the cursors of machine {sender}"):
+            fields = self._client.hkeys(keys.cursor(sender))
+        found = []
+        for field in fields:
+            cluster_id, machine_id, generation = field.decode().split("/")
+            found.append((int(cluster_id), int(machine_id), int(generation)))
+        return found
+
+    def resume(self, queue: str, sender: int) -> None:
+        """Make a waiting sender pending: a node it waits for is up."""
+        with translated(self._settings, f"resume deliveries of machine {sender}"):
+            self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
+
+    def trim(self, sender: int, max_age_s: float) -> None:
+        """Drop packets of a sender's log that are older than ``max_age_s`` seconds."""
+        with translated(self._settings, f"trim the log of machine {sender}"):
+            script("trim_old")(self._client, [keys.log(sender)], int(max_age_s * 1000))
+
+    def call_worker(self, queue: str, *, lost: bool) -> bool:
+        """Ring for a worker; True if the caller must enqueue a delivery job.
+
+        ``lost`` says that the wake-up said to be on its way is known to be lost.
+        """
+        with translated(self._settings, f"call a worker of queue {queue}"):
+            names = [keys.wake(queue), keys.doorbell(queue)]
+            return bool(script("call_worker")(self._client, names, "sweep", int(lost)))

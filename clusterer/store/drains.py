@@ -1,0 +1,290 @@
+"""The worker's end of the packet logs: leases, cursors, fences, wake-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import connect, translated
+from clusterer.store.scripts import script
+from clusterer.store.views import ClusterKey
+
+LEASE_MS = 1000
+"""Life of an unrenewed lease: how long a killed worker's log waits at the least."""
+
+FENCE_MS = 1000
+"""Life of an unrenewed fence."""
+
+LogEntry = tuple[bytes, list[bytes]]
+"""Id and flat fields of one entry, as Redis sends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Where the deliveries of a sender stand at the moment its lease was taken."""
+
+    sender: int
+    tail: int
+    """Sequence of the last packet appended."""
+    counts: Mapping[ClusterKey, int]
+    """Packets ever appended, by cluster."""
+    cursors: Mapping[str, int]
+    """``cluster/machine/generation`` → sequence of the last whole frame written."""
+    positions: Mapping[str, int]
+    """The same → the cluster's packet count there."""
+    fenced: frozenset[str]
+    """Destinations to which another worker's connection may still be open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A cursor that moved."""
+
+    field: str
+    sequence: int
+    n: int | None
+
+
+class DrainStore:
+    """What a delivery worker does in Redis. Not for more than one thread at a time."""
+
+    def __init__(
+        self, settings: Settings, queue: str, token: str, client: redis.Redis | None = None
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._token = token
+        self._client = client or connect(settings)
+
+    def pending(self) -> list[int]:
+        """Return the senders of the queue with an undrained log, in order."""
+        with translated(self._settings, "list pending senders"):
+            return sorted(int(s) for s in self._client.smembers(keys.pending(self._queue)))
+
+    def leased(self, senders: Sequence[int]) -> set[int]:
+        """Return those of ``senders`` whose log somebody drains."""
+        if not senders:
+            return set()
+        with translated(self._settings, "read leases"):
+            found = self._client.mget([keys.lease(sender) for sender in senders])
+        return {s for s, token in zip(senders, found, strict=True) if token is not None}
+
+    def claim(self, sender: int) -> Claim | None:
+        """Take the lease of a pending sender, None if it is not to be had."""
+        with translated(self._settings, f"claim the log of machine {sender}"):
+            reply = script("claim")(
+                self._client,
+                [
+                    keys.lease(sender),
+                    keys.pending(self._queue),
+                    keys.cursor(sender),
+                    keys.position(sender),
+                    keys.counters(sender),
+                    keys.fence(sender),
+                ],
+                self._token,
+                LEASE_MS,
+                sender,
+            )
+        return None if reply is None else _claim(sender, reply)
+
+    def renew(self, senders: Sequence[int]) -> set[int]:
+        """Renew leases; return the senders whose lease is lost."""
+        with translated(self._settings, "renew leases"):
+            held = script("renew")(
+                self._client, [keys.lease(s) for s in senders], self._token, LEASE_MS
+            )
+        return {s for s, one in zip(senders, held, strict=True) if not one}
+
+    def commit(
+        self,
+        sender: int,
+        moves: Iterable[Move],
+        counters: Mapping[str, int | str],
+        needed_from: int | None,
+    ) -> bool:
+        """Record cursors and counters, and renew; False if the lease is lost.
+
+        ``needed_from`` is the first sequence that is still to be delivered: the log may be
+        trimmed below it. None trims nothing.
+        """
+        arguments: list[Any] = []
+        for move in moves:
+            arguments += (move.field, move.sequence, "" if move.n is None else move.n)
+        number = len(arguments) // 3
+        for pair in counters.items():
+            arguments += pair
+        with translated(self._settings, f"record deliveries of machine {sender}"):
+            return bool(
+                script("commit_delivery")(
+                    self._client,
+                    [
+                        keys.lease(sender),
+                        keys.cursor(sender),
+                        keys.position(sender),
+                        keys.stats(sender),
+                        keys.log(sender),
+                    ],
+                    self._token,
+                    LEASE_MS,
+                    "" if needed_from is None else needed_from,
+                    number,
+                    *arguments,
+                )
+            )
+
+    def release(
+        self,
+        sender: int,
+        reached: int,
+        needed_from: int,
+        fenced: Sequence[str],
+        *,
+        waiting: bool,
+        undrained: bool,
+    ) -> int:
+        """Give the lease back. ``undrained`` does so although more is to be delivered.
+
+        Returns 1 (drained), 2 (left pending), 0 (kept: there is more) or -1 (was lost).
+        """
+        with translated(self._settings, f"release the log of machine {sender}"):
+            return int(
+                script("release")(
+                    self._client,
+                    [
+                        keys.lease(sender),
+                        keys.pending(self._queue),
+                        keys.waiting(self._queue),
+                        keys.counters(sender),
+                        keys.fence(sender),
+                        keys.log(sender),
+                    ],
+                    self._token,
+                    sender,
+                    reached,
+                    int(waiting),
+                    int(undrained),
+                    FENCE_MS,
+                    needed_from,
+                    *fenced,
+                )
+            )
+
+    def read(self, sender: int, after: int, count: int) -> list[LogEntry]:
+        """Return up to ``count`` log entries that follow sequence ``after``."""
+        with translated(self._settings, f"read the log of machine {sender}"):
+            reply: list[LogEntry] = self._client.execute_command(
+                "XRANGE", keys.log(sender), after + 1, "+", "COUNT", count, NEVER_DECODE=True
+            )
+        return reply
+
+    def seek(self, sender: int, generation: int, tail: int) -> int:
+        """Return the sequence after which a node of this generation starts."""
+        with translated(self._settings, f"search the log of machine {sender}"):
+            return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
+
+    def fences(self, sender: int) -> Mapping[str, tuple[bool, int | None, int | None]]:
+        """Return for each fence ever set: still up?, and the cursor and position there."""
+        with translated(self._settings, f"read the fences of machine {sender}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.time().hgetall(keys.fence(sender))
+            pipe.hgetall(keys.cursor(sender)).hgetall(keys.position(sender))
+            (seconds, micros), fences, cursors, positions = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        return {
+            field.decode(): (
+                int(value.split()[0]) >= now_ms,
+                _int_or_none(cursors.get(field)),
+                _int_or_none(positions.get(field)),
+            )
+            for field, value in fences.items()
+        }
+
+    def fence(self, sender: int, field: str) -> bool:
+        """Keep one of our fences up; False if it is gone."""
+        with translated(self._settings, f"renew a fence of machine {sender}"):
+            reply = script("fence")(
+                self._client, [keys.fence(sender)], field, self._token, FENCE_MS
+            )
+        return bool(reply)
+
+    def unfence(
+        self, sender: int, field: str, move: Move | None, counters: Mapping[str, int | str]
+    ) -> bool:
+        """Take one of our fences down, moving the cursor; False if it was not ours any more."""
+        with translated(self._settings, f"take down a fence of machine {sender}"):
+            reply = script("unfence")(
+                self._client,
+                [
+                    keys.fence(sender),
+                    keys.cursor(sender),
+                    keys.position(sender),
+                    keys.stats(sender),
+                ],
+                field,
+                self._token,
+                "" if move is None else move.sequence,
+                "" if move is None or move.n is None else move.n,
+                *(part for pair in counters.items() for part in pair),
+            )
+        return bool(reply)
+
+    def forget(self, sender: int, fields: Sequence[str]) -> None:
+        """Delete the cursors of nodes that are gone."""
+        if not fields:
+            return
+        with translated(self._settings, f"forget cursors of machine {sender}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hdel(keys.cursor(sender), *fields)
+            pipe.hdel(keys.position(sender), *fields)
+            pipe.execute()
+
+    def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:
+        """Return the sequence of a sender's last packet, and its packets ever by cluster."""
+        with translated(self._settings, f"read the counters of machine {sender}"):
+            found = self._client.hgetall(keys.counters(sender))
+        tail = int(found.pop(b"sequence", 0))
+        return tail, {ClusterKey.parse(k.decode()): int(v) for k, v in found.items()}
+
+    def call_worker(self, *, lost: bool = False) -> bool:
+        """Ring for a worker; True if the caller must enqueue a delivery job.
+
+        ``lost`` says that the wake-up which seems to be on its way is known to be lost.
+        """
+        with translated(self._settings, "call a delivery worker"):
+            names = [keys.wake(self._queue), keys.doorbell(self._queue)]
+            return bool(script("call_worker")(self._client, names, self._token, int(lost)))
+
+    def started(self) -> None:
+        """Say that the queued wake-up has arrived."""
+        with translated(self._settings, "clear the wake-up"):
+            self._client.delete(keys.wake(self._queue))
+
+
+def _claim(sender: int, reply: list[Any]) -> Claim:
+    cursors, positions, counters, fences, now_ms = reply
+    counts = _pairs(counters)
+    tail = int(counts.pop("sequence", 0))
+    return Claim(
+        sender=sender,
+        tail=tail,
+        counts={ClusterKey.parse(name): int(value) for name, value in counts.items()},
+        cursors={field: int(value) for field, value in _pairs(cursors).items()},
+        positions={field: int(value) for field, value in _pairs(positions).items()},
+        fenced=frozenset(
+            field for field, value in _pairs(fences).items() if int(value.split()[0]) >= int(now_ms)
+        ),
+    )
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _int_or_none(value: bytes | None) -> int | None:
+    return None if value is None else int(value)

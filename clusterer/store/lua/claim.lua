@@ -1,0 +1,15 @@
+-- Take the lease of a pending sender's log, and read where its deliveries stand.
+-- KEYS  lease, pending, cursor, position, counters, fence
+-- ARGV  token, lease ms, sender
+-- reply nil if it is not pending or leased; else {cursor, position, counters, fence (flat
+--       hashes), Redis ms}
+if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
+  or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  return false
+end
+local time = redis.call('TIME')
+return {
+  redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
+  redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6]),
+  time[1] .. string.format('%03d', math.floor(time[2] / 1000)),
+}

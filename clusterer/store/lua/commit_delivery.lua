@@ -1,0 +1,34 @@
+-- Record what was delivered, if this worker still holds the lease; renews it.
+-- KEYS  lease, cursor, position, stats, log
+-- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
+--       field, sequence, n ... (n '' = unknown), then counter, increment ...
+--       (increment 'now' = set the counter to Redis ms)
+-- reply 1, 0 if the lease is somebody else's or gone
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local at = 5
+for _ = 1, tonumber(ARGV[4]) do
+  redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+  if ARGV[at + 2] ~= '' then
+    redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 2])
+  end
+  at = at + 3
+end
+local now
+for i = at, #ARGV, 2 do
+  if ARGV[i + 1] == 'now' then
+    if not now then
+      local time = redis.call('TIME')
+      now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+    end
+    redis.call('HSET', KEYS[4], ARGV[i], now)
+  else
+    redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1])
+  end
+end
+if ARGV[3] ~= '' then
+  redis.call('XTRIM', KEYS[5], 'MINID', '~', ARGV[3])
+end
+return 1

@@ -1,0 +1,25 @@
+-- Find where a node that was added at a certain time starts in a sender's log.
+-- KEYS  log
+-- ARGV  generation (Redis ms), tail sequence
+-- reply sequence of the last entry before the first one whose ms >= generation
+local function split(id)
+  local sequence, ms = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(sequence), tonumber(ms)
+end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+if #first == 0 then
+  return tonumber(ARGV[2])
+end
+local low = split(first[1][1])
+local high = split(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]) + 1
+while low < high do
+  local middle = math.floor((low + high) / 2)
+  local entry = redis.call('XRANGE', KEYS[1], string.format('%.0f', middle), '+', 'COUNT', 1)
+  local sequence, ms = split(entry[1][1])
+  if ms >= tonumber(ARGV[1]) then
+    high = middle
+  else
+    low = sequence + 1
+  end
+end
+return low - 1

@@ -1,0 +1,33 @@
+-- Take up one node that is not yet written to the table, and note what is about to be written:
+-- a writer that dies in between must not have its own write taken for somebody's edit.
+-- KEYS  node, dirty, synced
+-- ARGV  machine_id
+-- reply {} if there is nothing to write, else {mark, what the table may hold, node as flat pairs}
+--       mark: version at which the node was marked; the second is a comma separated list of
+--       'state no_tries last_attempt', the oldest first
+local mark = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not mark then
+  return {}
+end
+local state = redis.call('HMGET', KEYS[1], 'state', 'no_tries', 'last_attempt')
+if not state[1] then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[3], ARGV[1])
+  return {}
+end
+local wanted = table.concat(state, ' ')
+local before = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+local known = {}
+for item in string.gmatch(before, '[^,]+') do
+  if item ~= wanted then
+    known[#known + 1] = item
+  end
+end
+-- While the database only half answers, the list must not grow for ever. The oldest stays: it is
+-- what the table holds if nothing was ever written.
+if #known >= 8 then
+  table.remove(known, 2)
+end
+known[#known + 1] = wanted
+redis.call('HSET', KEYS[3], ARGV[1], table.concat(known, ','))
+return {mark, before, redis.call('HGETALL', KEYS[1])}

@@ -1,0 +1,26 @@
+-- Note what came of writing one node to the table.
+-- KEYS  node, dirty, synced
+-- ARGV  machine_id, mark that sync_begin gave, 'state no_tries last_attempt' that the table holds
+--       now ('' = unknown: only drop the mark)
+-- reply 1, 0 if the node was changed in between (it is or stays marked)
+local mark = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if mark == ARGV[2] then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  if ARGV[3] ~= '' then
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
+  end
+  return 1
+end
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version or ARGV[3] == '' then
+  return 0
+end
+-- Another writer was faster and ours came after it: the table may hold ours. Write once more.
+if not mark then
+  redis.call('ZADD', KEYS[2], version, ARGV[1])
+end
+local known = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+if not string.find(',' .. known .. ',', ',' .. ARGV[3] .. ',', 1, true) then
+  redis.call('HSET', KEYS[3], ARGV[1], known .. ',' .. ARGV[3])
+end
+return 0

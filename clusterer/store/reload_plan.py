@@ -1,0 +1,111 @@
+"""What a reload does to a cluster, planned without touching anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from clusterer.membership import Node
+from clusterer.membership.columns import StateColumns
+from clusterer.store.views import ClusterKey, ClusterView
+
+_OURS = ("generation", "version")
+"""Fields of a node that the table knows nothing of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One cluster in Redis with what it knows of the table."""
+
+    view: ClusterView
+    dirty: frozenset[int]
+    """Machines whose state is not yet written to the table."""
+    synced: Mapping[int, str]
+    """What the table said when it was last read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """A node whose row differs from what Redis had."""
+
+    before: Node
+    after: Node
+    kept: bool = False
+    """The state is Redis's own and still has to be written to the table."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What differs, by our names of the columns."""
+        return tuple(
+            item.name
+            for item in fields(Node)
+            if item.name not in _OURS
+            and getattr(self.before, item.name) != getattr(self.after, item.name)
+        )
+
+    @property
+    def readdressed(self) -> bool:
+        """Whether packets go somewhere else from now on."""
+        return self.before.address != self.after.address
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadPlan:
+    """What a reload does to one cluster."""
+
+    key: ClusterKey
+    version: int
+    """Version of the cluster for which the plan was made."""
+    added: tuple[Node, ...] = ()
+    changed: tuple[NodeChange, ...] = ()
+    removed: tuple[Node, ...] = ()
+    unchanged: int = 0
+    noted: tuple[Node, ...] = field(default=(), repr=False)
+    """Unchanged nodes of which Redis must be told that the table agrees."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be written."""
+        return not (self.added or self.changed or self.removed or self.noted)
+
+
+def plan_reload(snapshot: Snapshot, rows: Iterable[Node], *, persistent: bool) -> ReloadPlan:
+    """Return how the cluster becomes what the table says (``rows``: its nodes there).
+
+    If ``persistent``, a node whose state is not written to the table yet keeps it: whether that
+    or an edit in the table wins is for the sync to say, which knows both.
+    """
+    view = snapshot.view
+    added, changed, noted, unchanged = [], [], [], 0
+    wanted = {node.machine_id: node for node in rows}
+    for machine_id, row in wanted.items():
+        current = view.nodes.get(machine_id)
+        if current is None:
+            added.append(row)
+            continue
+        dirty = machine_id in snapshot.dirty
+        kept = persistent and dirty
+        target = _target(current, row, kept)
+        if target != current:
+            changed.append(NodeChange(current, target, kept))
+            continue
+        unchanged += 1
+        stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))
+        if not kept and (dirty or stale):
+            noted.append(row)
+    return ReloadPlan(
+        key=view.key,
+        version=view.version,
+        added=tuple(added),
+        changed=tuple(changed),
+        removed=tuple(node for node in view.nodes.values() if node.machine_id not in wanted),
+        unchanged=unchanged,
+        noted=tuple(noted),
+    )
+
+
+def _target(current: Node, row: Node, kept: bool) -> Node:
+    own = {name: getattr(current, name) for name in _OURS}
+    if kept:
+        own |= StateColumns.of(current).changes()
+    return replace(row, **own)

@@ -1,0 +1,185 @@
+"""Bringing Redis in line with the table: clusters as the planner reads them, plans committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import redis
+
+from clusterer.membership import Node, next_look
+from clusterer.membership.columns import StateColumns
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import translated
+from clusterer.store.encoding import decode_node, encode_node
+from clusterer.store.nodes import EVENTS_CAP, Cause, audit_fields
+from clusterer.store.reload_plan import ReloadPlan, Snapshot
+from clusterer.store.scripts import script
+from clusterer.store.views import ClusterKey, ClusterView
+
+_SCRIPT_NODES = 500
+"""Nodes changed by one script call, some 10 ms of Redis's time. A larger cluster takes several
+calls and is then not replaced in one step."""
+
+_PIPELINE = 1000
+"""Commands sent at once."""
+
+_PIPELINED_STEPS = 50
+"""Script calls sent at once."""
+
+
+class ReloadStore:
+    """Reads clusters for the planner and commits its plans."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+
+    def read(self, wanted: Sequence[ClusterKey]) -> dict[ClusterKey, Snapshot]:
+        """Return snapshots of the clusters ``wanted``; of an unknown one an empty one."""
+        with translated(self._settings, "read the clusters"):
+            # The version comes first: what changes later makes the commit fail.
+            commands = [("get", keys.version(*key)) for key in wanted]
+            commands += [("zrange", keys.dirty(*key), 0, -1) for key in wanted]
+            commands += [("hgetall", keys.synced(*key)) for key in wanted]
+            commands += [("smembers", keys.nodes(*key)) for key in wanted]
+            replies = self._run(commands)
+            count = len(wanted)
+            versions, dirty, synced, members = (
+                replies[i * count : (i + 1) * count] for i in range(4)
+            )
+            pairs = [
+                (key, int(member))
+                for key, found in zip(wanted, members, strict=True)
+                for member in found
+            ]
+            hashes = self._run([("hgetall", keys.node(*key, member)) for key, member in pairs])
+        nodes: dict[ClusterKey, list[Node]] = {key: [] for key in wanted}
+        for (key, _), data in zip(pairs, hashes, strict=True):
+            if data:
+                nodes[key].append(decode_node(data))
+        return {
+            key: Snapshot(
+                ClusterView.of(key, int(versions[i] or 0), nodes[key]),
+                frozenset(map(int, dirty[i])),
+                {int(machine_id): noted.decode() for machine_id, noted in synced[i].items()},
+            )
+            for i, key in enumerate(wanted)
+        }
+
+    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replies: list[Any] = []
+        for start in range(0, len(commands), _PIPELINE):
+            pipe = self._client.pipeline(transaction=False)
+            for command, *arguments in commands[start : start + _PIPELINE]:
+                getattr(pipe, command)(*arguments)
+            replies += pipe.execute()
+        return replies
+
+    def commit(self, plans: Iterable[ReloadPlan], now: float, cause: Cause) -> set[ClusterKey]:
+        """Carry out the plans; return the clusters that were changed since they were read.
+
+        ``now``: UNIX time in seconds, from Redis. A cluster with up to `_SCRIPT_NODES` changes
+        is changed in one step or, on conflict, not at all.
+        """
+        versions = {plan.key: plan.version for plan in plans}
+        steps = {plan.key: self._steps(plan, now, cause) for plan in plans}
+        conflicts: set[ClusterKey] = set()
+        with translated(self._settings, "reload the clusters"):
+            self._client.script_load(script("reload").text)
+            # Each round sends the next step of every cluster: a step needs the version that the
+            # step before it led to.
+            while due := {key: step for key in steps if (step := next(steps[key], None))}:
+                for key, version in self._send(due, versions).items():
+                    versions[key] = version
+                    if version < 0:
+                        conflicts.add(key)
+                        del steps[key]
+        return conflicts
+
+    def _send(
+        self, steps: Mapping[ClusterKey, _Step], versions: Mapping[ClusterKey, int]
+    ) -> dict[ClusterKey, int]:
+        lua = script("reload")
+        replies: dict[ClusterKey, int] = {}
+        waiting = iter(steps.items())
+        while batch := list(islice(waiting, _PIPELINED_STEPS)):
+            pipe = self._client.pipeline(transaction=False)
+            for key, step in batch:
+                names = [*_cluster_keys(key), *step.hashes]
+                pipe.evalsha(lua.sha, len(names), *names, step.document(key, versions[key]))
+            replies |= zip((key for key, _ in batch), pipe.execute(), strict=True)
+        return replies
+
+    def _steps(self, plan: ReloadPlan, now: float, cause: Cause) -> Iterator[_Step]:
+        """Split what a plan does into script calls of bounded size."""
+        actions = self._actions(plan, now, cause)
+        while batch := list(islice(actions, _SCRIPT_NODES)):
+            step = _Step()
+            for kind, node, item in batch:
+                step.add(kind, node, item)
+            yield step
+
+    def _actions(
+        self, plan: ReloadPlan, now: float, cause: Cause
+    ) -> Iterator[tuple[str, Node, dict[str, Any]]]:
+        for node in plan.removed:
+            yield "remove", node, {"event": _flat(audit_fields(node, None, "removed", cause))}
+        for node in plan.added:
+            event = _flat(audit_fields(None, node, "added", cause))
+            yield "put", node, self._put(node, now, event, new_address=True)
+        for change in plan.changed:
+            why = replace(cause, reason=cause.reason or ", ".join(change.columns))
+            event = _flat(audit_fields(change.before, change.after, "changed", why))
+            item = self._put(change.after, now, event, new_address=change.readdressed)
+            yield "put", change.after, item | {"keep": change.kept}
+        for node in plan.noted:
+            yield "mark", node, {"synced": str(StateColumns.of(node))}
+
+    def _put(
+        self, node: Node, now: float, event: list[str], *, new_address: bool
+    ) -> dict[str, Any]:
+        due = next_look(node, now, self._settings.probe_interval)
+        return {
+            "added": new_address,
+            "due": "" if due is None else str(int(due * 1000)),
+            "synced": str(StateColumns.of(node)),
+            "fields": _flat(encode_node(node)),
+            "event": event,
+        }
+
+
+class _Step:
+    """What one call of the script does."""
+
+    def __init__(self) -> None:
+        self.hashes: list[str] = []
+        self._items: dict[str, list[dict[str, Any]]] = {"put": [], "remove": [], "mark": []}
+
+    def add(self, kind: str, node: Node, item: dict[str, Any]) -> None:
+        item["machine_id"] = str(node.machine_id)
+        if kind != "mark":
+            self.hashes.append(keys.node(node.cluster_id, node.protocol, node.machine_id))
+            item["key"] = _CLUSTER_KEYS + len(self.hashes)
+        self._items[kind].append(item)
+
+    def document(self, key: ClusterKey, expected: int) -> str:
+        head = {"name": str(key), "expected": str(expected), "cap": EVENTS_CAP}
+        return json.dumps(head | self._items)
+
+
+_CLUSTER_KEYS = 7
+"""Keys of the cluster that the script is given before those of the nodes."""
+
+
+def _cluster_keys(key: ClusterKey) -> list[str]:
+    own = [of(*key) for of in (keys.nodes, keys.version, keys.due, keys.dirty, keys.synced)]
+    return [keys.CLUSTERS, *own, keys.events(key.cluster_id)]
+
+
+def _flat(pairs: Mapping[str, str]) -> list[str]:
+    return [part for pair in pairs.items() for part in pair]
