@@ -75,10 +75,10 @@ class DirtyNodes:
     def synced(self, node: Node) -> tuple[StateColumns, ...]:
         """Return what the table may hold of ``node`` by our own hand, as noted now."""
         with translated(self._settings, "read what was written to the table"):
-            noted = self._client.hget(
-                keys.synced(node.cluster_id, node.protocol), str(node.machine_id)
+            (noted,) = self._client.hmget(
+                keys.synced(node.cluster_id, node.protocol), [str(node.machine_id)]
             )
-        return _columns(noted or b"")
+        return _columns(noted)
 
     def _run(
         self, name: str, calls: Sequence[tuple[ClusterKey, int, tuple[str, ...]]]
@@ -102,5 +102,6 @@ def _decoded(reply: Sequence[Any]) -> DirtyNode:
     return DirtyNode(node, mark.decode(), _columns(synced))
 
 
-def _columns(noted: bytes) -> tuple[StateColumns, ...]:
-    return tuple(StateColumns.parse(item) for item in noted.decode().split(",") if item)
+def _columns(noted: object) -> tuple[StateColumns, ...]:
+    text = noted.decode() if isinstance(noted, bytes) else ""
+    return tuple(StateColumns.parse(item) for item in text.split(",") if item)

@@ -105,7 +105,5 @@ def plan_reload(snapshot: Snapshot, rows: Iterable[Node], *, persistent: bool) -
 
 
 def _target(current: Node, row: Node, kept: bool) -> Node:
-    own = {name: getattr(current, name) for name in _OURS}
-    if kept:
-        own |= StateColumns.of(current).changes()
-    return replace(row, **own)
+    target = replace(row, generation=current.generation, version=current.version)
+    return StateColumns.of(current).applied_to(target) if kept else target

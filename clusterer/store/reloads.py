@@ -43,7 +43,7 @@ class ReloadStore:
         """Return snapshots of the clusters ``wanted``; of an unknown one an empty one."""
         with translated(self._settings, "read the clusters"):
             # The version comes first: what changes later makes the commit fail.
-            commands = [("get", keys.version(*key)) for key in wanted]
+            commands: list[tuple[Any, ...]] = [("get", keys.version(*key)) for key in wanted]
             commands += [("zrange", keys.dirty(*key), 0, -1) for key in wanted]
             commands += [("hgetall", keys.synced(*key)) for key in wanted]
             commands += [("smembers", keys.nodes(*key)) for key in wanted]

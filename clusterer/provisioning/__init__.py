@@ -1,0 +1,31 @@
+"""The provisioning database: its URL, its table, and rows read from and written to it."""
+
+from clusterer.provisioning.database import Database
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import RejectedRow, validate
+from clusterer.provisioning.schema import Schema, SchemaReport, create, require
+from clusterer.provisioning.table import (
+    NewRow,
+    StateUpdate,
+    add_rows,
+    read_rows,
+    read_states,
+    write_states,
+)
+
+__all__ = [
+    "Database",
+    "Names",
+    "NewRow",
+    "RejectedRow",
+    "Schema",
+    "SchemaReport",
+    "StateUpdate",
+    "add_rows",
+    "create",
+    "read_rows",
+    "read_states",
+    "require",
+    "validate",
+    "write_states",
+]

@@ -1,0 +1,112 @@
+"""The connection to the provisioning database, and the translation of its errors into ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from clusterer.errors import ProvisioningError
+from clusterer.provisioning import schema
+from clusterer.provisioning.url import database_url, public_name
+from clusterer.settings import Settings
+
+TIMEOUT_S = 2
+"""Longest wait for the server to accept a connection and, again, for each answer. PyMySQL by
+itself waits for ever on a server that hangs."""
+
+_LOCK_WAIT = "SET SESSION innodb_lock_wait_timeout = 1"
+"""Shorter than `TIMEOUT_S`, so that a locked row is told as one and not as a dead server."""
+
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+
+
+class Database:
+    """One provisioning database. Connects when something is done with it, anew each time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raise `SettingsError` if the URL or the names of table and columns cannot be used."""
+        self._settings = settings
+        self._url = database_url(settings)
+        self.schema = schema.build(settings)
+        self.away = False
+        """For whoever asks every second: whether the outage is in the log already."""
+
+    @property
+    def name(self) -> str:
+        """URL for messages, without password and options."""
+        return public_name(self._url)
+
+    @contextmanager
+    def connection(self, what: str) -> Iterator[Connection]:
+        """Open a connection for the time of the block, which commits by itself.
+
+        Raises `ProvisioningError` that says ``what`` could not be done, where and why, after at
+        most some seconds.
+        """
+        try:
+            connection = self._engine.connect()
+        except (SQLAlchemyError, OSError, RuntimeError, ValueError, TypeError) as error:
+            raise self._failed(what, error) from error
+        try:
+            with connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._failed(what, error) from error
+
+    @cached_property
+    def _engine(self) -> Engine:
+        try:
+            if not self._settings.db_url.strip():
+                self._settings.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # No pool: a connection kept over a fork or an outage does more harm than it saves.
+            return create_engine(
+                self._url, poolclass=NullPool, connect_args=_connect_arguments(self._url)
+            )
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise self._failed("use the provisioning database", error) from error
+
+    def _failed(self, what: str, error: Exception) -> ProvisioningError:
+        return ProvisioningError(
+            f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}"
+        )
+
+    def _hint(self, error: Exception) -> str:
+        literal = self._settings.db_url.strip().startswith(("mysql://", "mariadb://"))
+        if literal and _PERCENT.search(self._url.password or "") and _code(error) == 1045:
+            return (
+                " (in mysql:// URLs a % stands for itself, as in OpenSIPS; "
+                "mysql+pymysql:// takes percent-encoding)"
+            )
+        return ""
+
+
+def _connect_arguments(url: URL) -> dict[str, Any]:
+    """Return our time-outs, except those that the URL sets itself."""
+    backend = url.get_backend_name()
+    arguments: dict[str, Any] = {}
+    if backend in ("mysql", "mariadb"):
+        arguments = {f"{phase}_timeout": TIMEOUT_S for phase in ("connect", "read", "write")}
+        arguments["init_command"] = _LOCK_WAIT
+    elif backend == "sqlite":
+        arguments = {"timeout": TIMEOUT_S}
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def _code(error: Exception) -> object:
+    arguments = getattr(getattr(error, "orig", None), "args", ())
+    return arguments[0] if arguments else None
+
+
+def _reason(error: Exception) -> str:
+    """Return the server's own words: SQLAlchemy's would bring the statement and its values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    words = [str(argument) for argument in cause.args if isinstance(argument, str)]
+    text = words[-1] if words else str(cause)
+    return " ".join(text.split()) or type(cause).__name__

@@ -1,0 +1,93 @@
+"""DNS names of nodes, resolved many at once and within a bounded time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+TIMEOUT_S = 4.0
+"""Longest wait for all names of one reload together."""
+
+_THREADS = 32
+
+Lookup = Callable[[str], list[str]]
+"""Takes a name and returns its IP addresses, raises OSError or UnicodeError if it has none."""
+
+
+def system_lookup(name: str) -> list[str]:
+    """Return the addresses that the system's resolver knows."""
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+class Names:
+    """What names resolved to during one reload; each name is asked for once."""
+
+    def __init__(self, lookup: Lookup = system_lookup, timeout_s: float = TIMEOUT_S) -> None:
+        self._lookup = lookup
+        self._timeout_s = timeout_s
+        self.addresses: dict[str, str] = {}
+        """Name → IP address."""
+        self.failures: dict[str, str] = {}
+        """Name → why it has no address."""
+
+    def resolve(self, names: Iterable[str]) -> None:
+        """Resolve the ``names`` that are not known yet; those without an answer in time fail."""
+        todo = set(names) - self.addresses.keys() - self.failures.keys()
+        if not todo:
+            return
+        answers = self._ask(todo)
+        deadline = monotonic() + self._timeout_s
+        while todo:
+            try:
+                name, found = answers.get(timeout=max(0.0, deadline - monotonic()))
+            except Empty:
+                break
+            todo.discard(name)
+            self._note(name, found)
+        for name in todo:
+            self.failures[name] = f"no answer within {self._timeout_s:g} s"
+
+    def _note(self, name: str, found: list[str] | Exception) -> None:
+        if isinstance(found, Exception):
+            self.failures[name] = getattr(found, "strerror", None) or str(found)
+        elif not found:
+            self.failures[name] = "it has no address"
+        else:
+            self.addresses[name] = _choose(found)
+
+    def _ask(self, names: set[str]) -> SimpleQueue[tuple[str, list[str] | Exception]]:
+        waiting: SimpleQueue[str] = SimpleQueue()
+        answers: SimpleQueue[tuple[str, list[str] | Exception]] = SimpleQueue()
+        deadline = monotonic() + self._timeout_s
+        for name in names:
+            waiting.put(name)
+
+        def work() -> None:
+            while monotonic() < deadline:
+                try:
+                    name = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    answers.put((name, self._lookup(name)))
+                except (OSError, UnicodeError) as error:
+                    answers.put((name, error))
+
+        # Daemons, no executor: a resolver that hangs must not hold up the end of the process.
+        for _ in range(min(_THREADS, len(names))):
+            threading.Thread(target=work, name="clusterer-names", daemon=True).start()
+        return answers
+
+
+def _choose(found: Iterable[str]) -> str:
+    """Return the lowest IPv4 address, else the lowest IPv6 one.
+
+    Name servers rotate their answers; the first would readdress a node at every reload.
+    """
+    addresses = [ip_address(text) for text in found]
+    return str(min(addresses, key=lambda address: (address.version, address.packed)))

@@ -1,0 +1,156 @@
+"""Rows of the table as nodes, or as rejected rows that say what is wrong. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clusterer.errors import InvalidArgument
+from clusterer.ids import MAX_ID
+from clusterer.membership import Node, State
+from clusterer.membership.columns import StateColumns
+from clusterer.provisioning.address import parse_address
+from clusterer.provisioning.names import Names
+
+MAX_TIME = 2**53
+"""Largest last_attempt, in UNIX seconds: beyond it, Redis's scripts and sorted sets round."""
+
+RawRow = Mapping[str, object]
+"""A row as the database gave it; keys are our names of the columns."""
+
+_RANGES = {
+    "id": (1, MAX_ID),
+    "cluster_id": (1, MAX_ID),
+    "machine_id": (1, MAX_ID),
+    "state": (0, 2),
+    "last_attempt": (0, MAX_TIME),
+    "failed_attempts": (0, MAX_ID),
+    "no_tries": (0, MAX_ID),
+    "duration": (0, MAX_ID),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that was skipped."""
+
+    id: int | str | None
+    """The row's primary key, as text if it is no number."""
+    column: str
+    """Real name of the column that is wrong."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.id}, column {self.column!r}: {self.reason}"
+
+
+def validate(
+    rows: Iterable[RawRow], columns: Mapping[str, str], names: Names
+) -> tuple[list[Node], list[RejectedRow]]:
+    """Return the nodes of the good rows and a rejection for each bad one, in the table's order.
+
+    ``columns`` maps our names of the columns to the real ones. Only ``names`` is asked for
+    something outside: DNS names, all at once. Of several good rows for one machine of a cluster
+    the first counts.
+    """
+    parsed = [_attempt(row) for row in rows]
+    names.resolve(found.host for found in parsed if isinstance(found, _Parsed) and found.is_name)
+    nodes: dict[tuple[int, int], Node] = {}
+    rejected: list[RejectedRow] = []
+    for found in parsed:
+        result = found if isinstance(found, _Bad) else _place(found, names, nodes)
+        if isinstance(result, _Bad):
+            rejected.append(RejectedRow(result.id, columns[result.column], result.reason))
+        else:
+            nodes[result.cluster_id, result.machine_id] = result
+    return list(nodes.values()), rejected
+
+
+def state_columns(row: RawRow, columns: Mapping[str, str]) -> StateColumns:
+    """Return the state columns of a row; `InvalidArgument` names the column that is wrong."""
+    numbers = []
+    for name in StateColumns._fields:
+        try:
+            numbers.append(_number(row[name], *_RANGES[name]))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"column {columns[name]!r}: {error}") from None
+    return StateColumns(*numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    id: int | str | None
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    node: Node
+    is_name: bool
+
+    @property
+    def host(self) -> str:
+        return self.node.host
+
+
+def _attempt(row: RawRow) -> _Parsed | _Bad:
+    column = "id"
+    try:
+        values: dict[str, Any] = {}
+        for column, (low, high) in _RANGES.items():
+            values[column] = _number(row[column], low, high)
+        column = "url"
+        values["url"] = _text(row["url"])
+        address = parse_address(values["url"])
+        column = "description"
+        values["description"] = "" if row["description"] is None else _text(row["description"])
+    except InvalidArgument as error:
+        return _Bad(_shown(row["id"]), column, str(error))
+    values["state"] = State(values["state"])
+    node = Node(protocol=address.protocol, host=address.host, port=address.port, **values)
+    return _Parsed(node, address.is_name)
+
+
+def _place(found: _Parsed, names: Names, taken: Mapping[tuple[int, int], Node]) -> Node | _Bad:
+    node = found.node
+    if found.is_name:
+        if node.host not in names.addresses:
+            reason = f"{node.host!r} does not resolve: {names.failures[node.host]}"
+            return _Bad(node.id, "url", reason)
+        node = replace(node, host=names.addresses[node.host])
+    first = taken.get((node.cluster_id, node.machine_id))
+    if first is not None:
+        reason = f"machine {node.machine_id} of cluster {node.cluster_id} is in row {first.id}"
+        return _Bad(node.id, "machine_id", f"doubled: {reason} already")
+    return node
+
+
+def _number(value: object, low: int, high: int) -> int:
+    if value is None:
+        raise InvalidArgument("null")
+    try:
+        number = int(_text(value)) if isinstance(value, str | bytes) else int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (number != value and not isinstance(value, str | bytes)):
+        raise InvalidArgument(f"{value!r} is not a whole number")
+    if number < 0 <= low:
+        raise InvalidArgument(f"negative: {number}")
+    if not low <= number <= high:
+        raise InvalidArgument(f"{number} is not from {low} to {high}")
+    return number
+
+
+def _text(value: object) -> str:
+    """Return ``value`` without the blanks that CHAR columns are padded with."""
+    if value is None:
+        raise InvalidArgument("null")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value).strip()
+
+
+def _shown(value: object) -> int | str | None:
+    return value if value is None or isinstance(value, int) else str(value)

@@ -1,0 +1,129 @@
+"""Rows of the table: reading, adding, and writing the columns that persistent mode keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+
+from clusterer.membership import Node, State
+from clusterer.membership.columns import StateColumns
+from clusterer.provisioning.rows import RawRow
+from clusterer.provisioning.schema import Schema
+
+_BATCH = 500
+"""Rows per transaction or IN list: bounds how long rows stay locked."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A node to be provisioned."""
+
+    cluster_id: int
+    machine_id: int
+    url: str
+    state: State = State.UP
+    failed_attempts: int = 3
+    duration: int = 30
+    """Seconds."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateUpdate:
+    """A node whose state columns are to be written, if the table still has what we expect."""
+
+    node: Node
+    expected: frozenset[StateColumns]
+    """What the table may hold by our own hand."""
+
+
+def read_rows(connection: Connection, schema: Schema) -> list[RawRow]:
+    """Return all rows in the order of their ids, unchecked."""
+    names = list(schema.columns)
+    columns = [schema.nodes.c[name] for name in names]
+    with connection.begin():
+        found = connection.execute(select(*columns).order_by(schema.nodes.c.id)).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def add_rows(connection: Connection, schema: Schema, rows: Iterable[NewRow]) -> list[NewRow]:
+    """Insert those ``rows`` whose machine is not in its cluster yet; return them."""
+    nodes = schema.nodes.c
+    with connection.begin():
+        found = connection.execute(select(nodes.cluster_id, nodes.machine_id))
+        present = {(row[0], row[1]) for row in found}
+        new = [row for row in rows if (row.cluster_id, row.machine_id) not in present]
+        if new:
+            connection.execute(schema.nodes.insert(), [_values(row) for row in new])
+    return new
+
+
+def _values(row: NewRow) -> dict[str, Any]:
+    return asdict(row) | {"state": int(row.state), "last_attempt": 0, "no_tries": 0}
+
+
+def write_states(
+    connection: Connection, schema: Schema, updates: Sequence[StateUpdate]
+) -> list[StateUpdate]:
+    """Write the state columns of each node whose row still is what we expect.
+
+    Returns the updates whose row was edited by somebody else or is gone; their rows are as
+    they were.
+    """
+    missed: list[StateUpdate] = []
+    # One order for everybody: two jobs at work at once cannot lock each other out.
+    pending = iter(sorted(updates, key=lambda item: item.node.id))
+    while batch := list(islice(pending, _BATCH)):
+        with connection.begin():
+            missed += [item for item in batch if not _write(connection, schema, item)]
+    return missed
+
+
+def _write(connection: Connection, schema: Schema, item: StateUpdate) -> bool:
+    nodes, wanted = schema.nodes.c, StateColumns.of(item.node)
+    accepted = or_(*(_holds(schema, columns) for columns in sorted(item.expected | {wanted})))
+    statement = (
+        update(schema.nodes)
+        .where(
+            nodes.id == item.node.id,
+            nodes.cluster_id == item.node.cluster_id,
+            nodes.machine_id == item.node.machine_id,
+            accepted,
+        )
+        .values(wanted._asdict())
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def _holds(schema: Schema, columns: StateColumns) -> ColumnElement[bool]:
+    nodes = schema.nodes.c
+    return and_(
+        nodes.state == columns.state,
+        nodes.no_tries == columns.no_tries,
+        nodes.last_attempt == columns.last_attempt,
+    )
+
+
+def read_states(
+    connection: Connection, schema: Schema, nodes: Iterable[Node]
+) -> Mapping[int, RawRow]:
+    """Return id → state columns, unchecked, of those ``nodes`` whose row still is theirs."""
+    wanted = {node.id: node for node in nodes}
+    names = ("id", "cluster_id", "machine_id", "state", "no_tries", "last_attempt")
+    columns = [schema.nodes.c[name] for name in names]
+    found: dict[int, RawRow] = {}
+    ids = iter(sorted(wanted))
+    while batch := list(islice(ids, _BATCH)):
+        with connection.begin():
+            query = select(*columns).where(schema.nodes.c.id.in_(batch))
+            rows = connection.execute(query).fetchall()
+        for row in rows:
+            raw = dict(zip(names, row, strict=True))
+            node = wanted[row[0]]
+            if (raw["cluster_id"], raw["machine_id"]) == (node.cluster_id, node.machine_id):
+                found[node.id] = raw
+    return found

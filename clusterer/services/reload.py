@@ -1,0 +1,149 @@
+"""Loading the provisioning table into Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clusterer.errors import StateUnavailable
+from clusterer.membership import Node
+from clusterer.provisioning import Names, RejectedRow, read_rows, require, validate
+from clusterer.services import sync
+from clusterer.services.context import Context
+from clusterer.store import Cause, ClusterKey
+from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
+from clusterer.store.reloads import ReloadStore
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+"""Rounds for clusters that change while they are reloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload found and did."""
+
+    database: str
+    """URL without password."""
+    table: str
+    rows: int = 0
+    """Rows in the table."""
+    added: tuple[Node, ...] = ()
+    changed: tuple[NodeChange, ...] = ()
+    removed: tuple[Node, ...] = ()
+    unchanged: int = 0
+    """Nodes whose row is what Redis had."""
+    rejected: tuple[RejectedRow, ...] = ()
+    flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
+    """What was written to the table first; only in persistent mode there is something."""
+
+    @property
+    def loaded(self) -> int:
+        """Nodes that Redis has now."""
+        return len(self.added) + len(self.changed) + self.unchanged
+
+    @property
+    def note(self) -> str:
+        """What is strange about the table as a whole; empty if nothing is."""
+        if not self.rows:
+            return f"table {self.table!r} is empty: no node is left"
+        if len(self.rejected) == self.rows:
+            return f"no row of table {self.table!r} can be used: all nodes stay as they were"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    rows: int
+    rejected: tuple[RejectedRow, ...]
+    clusters: dict[ClusterKey, list[Node]]
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there are rows and none is good: a mistake, not a wish to remove all nodes."""
+        return bool(self.rows) and not self.clusters
+
+
+def run(context: Context, *, by: str = "reload", names: Names | None = None) -> ReloadReport:
+    """Make Redis hold what the table holds, and report it.
+
+    In persistent mode changes that are not in the table yet are written there first; otherwise
+    they are lost. Bad rows are skipped, each named in the report; if every row is bad, nothing
+    changes. ``by``: who asked, for the audit; ``names``: how DNS names are resolved.
+
+    Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    names = names or Names()
+    done: dict[ClusterKey, ReloadPlan] = {}
+    open_clusters: set[ClusterKey] | None = None
+    flushed = sync.SyncReport()
+    for _ in range(_ATTEMPTS):
+        flushed = flushed.merged(sync.flush(context))
+        # Redis before the table: what is written to the table meanwhile is then seen there.
+        snapshots = store.read(context.nodes.clusters())
+        table = _read(context, names)
+        plans = [] if table.unusable else _plan(context, store, snapshots, table)
+        if open_clusters is not None:
+            plans = [plan for plan in plans if plan.key in open_clusters]
+        open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
+        done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
+        if not open_clusters:
+            return _report(context, table, done.values(), flushed)
+    raise StateUnavailable(
+        f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "
+        "while they were reloaded; the others are loaded; try again"
+    )
+
+
+def _read(context: Context, names: Names) -> _Table:
+    database = context.database
+    with database.connection("read the table") as connection:
+        require(connection, database.schema)
+        rows = read_rows(connection, database.schema)
+    nodes, rejected = validate(rows, database.schema.columns, names)
+    clusters: dict[ClusterKey, list[Node]] = {}
+    for node in nodes:
+        clusters.setdefault(ClusterKey(node.cluster_id, node.protocol), []).append(node)
+    return _Table(len(rows), tuple(rejected), clusters)
+
+
+def _plan(
+    context: Context, store: ReloadStore, known: dict[ClusterKey, Snapshot], table: _Table
+) -> list[ReloadPlan]:
+    snapshots = known | store.read([key for key in table.clusters if key not in known])
+    persistent = context.settings.persistent_mode
+    return [
+        plan_reload(snapshots[key], table.clusters.get(key, ()), persistent=persistent)
+        for key in sorted(snapshots)
+    ]
+
+
+def _report(
+    context: Context, table: _Table, plans: Iterable[ReloadPlan], flushed: sync.SyncReport
+) -> ReloadReport:
+    ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
+    report = ReloadReport(
+        database=context.database.name,
+        table=context.settings.db_table,
+        rows=table.rows,
+        added=tuple(node for plan in ordered for node in plan.added),
+        changed=tuple(change for plan in ordered for change in plan.changed),
+        removed=tuple(node for plan in ordered for node in plan.removed),
+        unchanged=sum(plan.unchanged for plan in ordered),
+        rejected=table.rejected,
+        flushed=flushed,
+    )
+    log.info(
+        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
+        report.database,
+        report.rows,
+        len(report.added),
+        len(report.changed),
+        len(report.removed),
+        report.unchanged,
+        len(report.rejected),
+    )
+    return report

@@ -1,0 +1,164 @@
+"""Writing changed states back to the table (persistent mode)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from clusterer.errors import InvalidArgument, ProvisioningError
+from clusterer.membership import Node
+from clusterer.membership.columns import StateColumns
+from clusterer.provisioning import StateUpdate, read_states, write_states
+from clusterer.provisioning.rows import RawRow, state_columns
+from clusterer.services.context import Context
+from clusterer.store import Cause
+from clusterer.store.dirty import DirtyNode, DirtyNodes
+
+log = logging.getLogger(__name__)
+
+EDITED = "edited in table"
+"""The audit event of a node whose state somebody changed in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one synchronization did."""
+
+    written: int = 0
+    """Nodes whose state the table has now."""
+    edited: tuple[Node, ...] = ()
+    """Nodes that took over an edit made in the table, as they are now."""
+    dropped: tuple[str, ...] = ()
+    """Nodes that cannot be written, and why."""
+    waiting: int = 0
+    """Nodes that the next synchronization has to look at."""
+    error: str = ""
+    """Why the database could not be used; empty if it could."""
+
+    def merged(self, later: SyncReport) -> SyncReport:
+        """Return the report of this synchronization and a ``later`` one."""
+        return SyncReport(
+            self.written + later.written,
+            self.edited + later.edited,
+            self.dropped + later.dropped,
+            later.waiting,
+            later.error,
+        )
+
+
+def run(context: Context) -> SyncReport:
+    """Write what changed to the table; in any but persistent mode do nothing.
+
+    Safe to run twice or twice at once. With the database away everything stays marked for a
+    later run, and the report says so. Raises `StateUnavailable`.
+    """
+    if not context.settings.persistent_mode:
+        return SyncReport()
+    try:
+        return flush(context)
+    except ProvisioningError as error:
+        if not context.database.away:
+            log.warning("changes wait to be written to the table: %s", error)
+        context.database.away = True
+        return SyncReport(error=str(error))
+
+
+def flush(context: Context) -> SyncReport:
+    """Do the same, but raise `ProvisioningError` if the database cannot be used."""
+    if not context.settings.persistent_mode:
+        return SyncReport()
+    marks = DirtyNodes(context.settings, context.redis)
+    found = marks.find(context.nodes.clusters())
+    if not found:
+        return SyncReport()
+    database = context.database
+    with database.connection("write states to the table") as connection:
+        taken = marks.begin(found)
+        updates = [StateUpdate(item.node, frozenset(item.synced)) for item in taken]
+        missed = {item.node for item in write_states(connection, database.schema, updates)}
+        rows = read_states(connection, database.schema, missed)
+    if database.away:
+        log.warning("the table can be written again: %s", database.name)
+    database.away = False
+    outcome = _Outcome(context, marks)
+    for item in taken:
+        if item.node in missed:
+            outcome.settle(item, rows.get(item.node.id))
+        else:
+            outcome.written(item)
+    return outcome.report()
+
+
+class _Outcome:
+    """Collects what came of each node, and tells Redis."""
+
+    def __init__(self, context: Context, marks: DirtyNodes) -> None:
+        self._context = context
+        self._marks = marks
+        self._ended: list[tuple[DirtyNode, StateColumns | None]] = []
+        self._written = 0
+        self._waiting = 0
+        self._edited: list[Node] = []
+        self._dropped: list[str] = []
+
+    def report(self) -> SyncReport:
+        again = self._marks.end(self._ended)
+        return SyncReport(
+            written=self._written,
+            edited=tuple(self._edited),
+            dropped=tuple(self._dropped),
+            waiting=self._waiting + again,
+        )
+
+    def written(self, item: DirtyNode) -> None:
+        self._written += 1
+        self._ended.append((item, StateColumns.of(item.node)))
+
+    def settle(self, item: DirtyNode, row: RawRow | None) -> None:
+        """Decide about a node whose row did not hold what we expected."""
+        if row is None:
+            self._drop(item, "its row is gone or another machine's; `clusterer reload` removes it")
+            return
+        try:
+            says = state_columns(row, self._context.database.schema.columns)
+        except InvalidArgument as error:
+            self._drop(item, f"somebody wrote to its row what cannot be: {error}")
+            return
+        if says == StateColumns.of(item.node):
+            self.written(item)
+        elif says in self._marks.synced(item.node):
+            # Not an edit: another job of ours wrote it a moment ago. Next time.
+            self._waiting += 1
+        else:
+            self._adopt(item, says)
+
+    def _drop(self, item: DirtyNode, why: str) -> None:
+        node = item.node
+        text = (
+            f"row {node.id}, machine {node.machine_id} of cluster "
+            f"{node.cluster_id}:{node.protocol}: {why}"
+        )
+        log.warning("not written to the table: %s", text)
+        self._dropped.append(text)
+        self._ended.append((item, None))
+
+    def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
+        """Take over an edit made in the table: it wins over what we wanted to write."""
+        reason = f"table has {_named(says)}, not {_named(StateColumns.of(item.node))}"
+        after = says.applied_to(item.node)
+        node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
+        if node is None:
+            self._waiting += 1
+            return
+        self._edited.append(node)
+        # The take-over marked the node. If it has changed once more since, that mark stays.
+        mark = str(node.version) if StateColumns.of(node) == says else _NO_MARK
+        self._ended.append((replace(item, node=node, mark=mark), says))
+
+
+_NO_MARK = "none"
+"""Equal to no mark: what the table holds is noted, the node stays marked."""
+
+
+def _named(columns: StateColumns) -> str:
+    return ", ".join(f"{name} {value}" for name, value in columns._asdict().items())
