@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 from click.testing import CliRunner
-from rq.cli import main as rq_cli
+from rq.cli.cli import main as rq_cli
 from rq.executions import Execution
 from rq.group import Group
 from rq.job import Job as PlainJob

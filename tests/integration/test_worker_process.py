@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import signal
 import time
@@ -43,6 +44,10 @@ def registered(client: redis.Redis, name: str = QUEUE) -> int:
     return PlainWorker.count(queue=queue(name, client))
 
 
+def _ran(process: ChildProcess, times: int) -> bool:
+    return process.output().count("engine ran") == times
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "function"),
     [
@@ -66,7 +71,7 @@ def test_engine_and_its_sockets_live_from_job_to_job(
     with worker(redis_url) as process:
         for count in (1, 2, 3):
             enqueue_delivery(QUEUE, redis_client)
-            wait_until(lambda n=count: process.output().count("engine ran") == n)
+            wait_until(functools.partial(_ran, process, count))
         assert process.output().count(f"engine for {QUEUE}") == 1
         assert end(process)[0] == 0
         assert process.output().count("engine closed") == 1
@@ -265,7 +270,7 @@ def test_heartbeat_keeps_a_long_job_alive(redis_url: str, redis_client: redis.Re
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine runs")
         (name,) = (w.name for w in PlainWorker.all(connection=redis_client))
-        key = wait_until(lambda: next(redis_client.scan_iter("rq:execution:*"), None))
+        (key,) = redis_client.scan_iter("rq:execution:*")
 
         def beaten() -> bool:
             created, beat = redis_client.hmget(key, "created_at", "last_heartbeat")

@@ -41,7 +41,9 @@ def fake() -> redis.Redis:
 def plant(client: redis.Redis, job_id: str, data: object, **fields: str) -> None:
     """Write a job's hash as somebody would who can write to Redis but has not our classes."""
     raw = data if isinstance(data, bytes) else zlib.compress(json.dumps(data).encode())
-    client.hset(f"rq:job:{job_id}", mapping={"data": raw, "status": "queued", **fields})
+    client.hset(f"rq:job:{job_id}", "data", raw)
+    for name, value in {"status": "queued", **fields}.items():
+        client.hset(f"rq:job:{job_id}", name, value)
 
 
 def test_queue_and_job_use_json_whatever_they_are_told(fake: redis.Redis) -> None:

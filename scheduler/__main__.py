@@ -1,0 +1,28 @@
+"""``python -m scheduler``: one scheduler process; settings come from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from clusterer.errors import ClustererError
+from clusterer.settings import load_settings
+from scheduler.process import run
+
+
+def main() -> int:
+    """Parse the command line and run the scheduler; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
+    parser.add_argument("--burst", action="store_true", help="enqueue what is due, then end")
+    options = parser.parse_args()
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return run(load_settings(), burst=options.burst)
+    except ClustererError as error:
+        sys.stderr.write(f"scheduler: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

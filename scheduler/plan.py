@@ -1,0 +1,65 @@
+"""Which jobs are periodic, and which of them are due: pure, times in seconds since the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clusterer.jobs.classes import CHECK_TIMEOUTS, PROBE, SWEEP, SYNC
+from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodicJob:
+    """A job that is enqueued every ``interval_s`` seconds, and ended after ``timeout_s``."""
+
+    job_id: str
+    function: str
+    queue: str
+    timeout_s: int
+    interval_s: int = 1
+
+
+_ALWAYS = (
+    PeriodicJob("clusterer-probe", PROBE, MAINTENANCE_QUEUE, timeout_s=10),
+    PeriodicJob("clusterer-timeouts", CHECK_TIMEOUTS, MAINTENANCE_QUEUE, timeout_s=10),
+    PeriodicJob("clusterer-sweep", SWEEP, MAINTENANCE_QUEUE, timeout_s=10),
+)
+_PERSISTENT = PeriodicJob("clusterer-sync", SYNC, DATABASE_QUEUE, timeout_s=30)
+OUR_IDS = frozenset(job.job_id for job in (*_ALWAYS, _PERSISTENT))
+
+
+def periodic_jobs(*, persistent_mode: bool) -> tuple[PeriodicJob, ...]:
+    """Return all jobs that are to run; writing back to the table only in persistent mode."""
+    return (*_ALWAYS, _PERSISTENT) if persistent_mode else _ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one look at the schedule calls for."""
+
+    due: tuple[tuple[PeriodicJob, float], ...]
+    """Jobs to enqueue now, each with when it is due again."""
+    next_at: float
+    """When the schedule has to be looked at next."""
+
+
+def make_plan(jobs: Iterable[PeriodicJob], times: Mapping[str, float | None], now: float) -> Plan:
+    """Return what is due at ``now``, given when each job id is scheduled (None: not at all).
+
+    A job keeps its rhythm; one that is late by more than its interval starts a new one, and so
+    does one scheduled further ahead than its interval (the clock was set back).
+    """
+    due, waiting = [], []
+    for job in jobs:
+        at = times[job.job_id]
+        if at is not None and now < at <= now + job.interval_s:
+            waiting.append(at)
+        else:
+            due.append((job, _following(job, at, now)))
+    return Plan(tuple(due), min([*waiting, *(again for _, again in due)]))
+
+
+def _following(job: PeriodicJob, at: float | None, now: float) -> float:
+    on_time = at is not None and now - job.interval_s < at <= now
+    return (at if at is not None and on_time else now) + job.interval_s

@@ -1,0 +1,217 @@
+"""rq-scheduler, mended: one active of many, survives Redis and poison, never piles jobs up.
+
+Its own tick can lose a job for good, enqueue it twice or die. Here one transaction, which only
+goes through while the lock is ours, enqueues what is due and schedules it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis
+import rq_scheduler
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from clusterer.jobs import Job, Queue, StopFlag
+from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
+
+LOCK_TTL_S = 3.0
+"""A killed scheduler is replaced this long, plus `STANDBY_S`, after its last renewal."""
+RENEW_S = 1.0
+STANDBY_S = 0.5
+"""How often one that is not active tries to become it."""
+POLL_S = 0.5
+"""How often the active one looks at the schedule, beside when a job is due."""
+RETRY_S = 0.5
+"""Pause between attempts while Redis is away."""
+HEARTBEAT_S = 3.0
+FAILURE_TTL_S = 3600
+FOREVER = -1
+STRANGERS_AT_ONCE = 100
+
+logger = logging.getLogger(__name__)
+
+
+class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
+    """Enqueues ``jobs`` periodically, in rq-scheduler's own keys, while it holds the lock.
+
+    The keys are for our jobs only: whatever else is due there is moved to `refused_key`, unread.
+    """
+
+    job_class = Job
+    queue_class = Queue
+    refused_key = "rq:scheduler:refused_jobs"
+
+    def __init__(
+        self, connection: redis.Redis, jobs: Sequence[PeriodicJob], stop: StopFlag | None = None
+    ) -> None:
+        super().__init__(connection=connection, interval=POLL_S)
+        self.jobs = tuple(jobs)
+        self.stop = stop or StopFlag()
+        self.active = False
+        self._lock = Lock(
+            connection, self.scheduler_lock_key, timeout=LOCK_TTL_S, thread_local=False
+        )
+        self._renewed_at = self._announced_at = -LOCK_TTL_S
+        self._away = False
+
+    def run(self, burst: bool = False) -> None:
+        """Work until `stop` is set, by SIGTERM or SIGINT as well; with ``burst`` look once."""
+        self._install_signal_handlers()
+        try:
+            while not self.stop.is_set():
+                wait_s = self._turn()
+                if burst:
+                    break
+                self.stop.wait(wait_s)
+        finally:
+            self._leave()
+
+    def _turn(self) -> float:
+        """Look once, whatever happens; return how many seconds there are until the next look."""
+        try:
+            self.heartbeat()
+            wait_s = self.enqueue_jobs()
+        except redis.RedisError as error:
+            if not self._away:
+                logger.warning("waiting for Redis: %s", error)
+            self._away = True
+            self._renewed_at = -LOCK_TTL_S
+            return RETRY_S
+        except Exception:
+            logger.exception("periodic jobs could not be enqueued")
+            return RETRY_S
+        if self._away:
+            logger.warning("Redis is back")
+            self._away = False
+        return wait_s
+
+    def enqueue_jobs(self) -> float:
+        """Enqueue what is due, if this scheduler is the active one.
+
+        Returns the seconds until it should be called again. A job that still waits in its
+        queue, because no worker takes it, is not enqueued a second time.
+        """
+        self.active = self.acquire_lock()
+        if not self.active:
+            return STANDBY_S
+        now, plan, waiting, strangers = self._look()
+        if (plan.due or strangers) and not self._commit(plan, waiting, strangers):
+            return STANDBY_S
+        return min(max(plan.next_at - now, 0.0), POLL_S)
+
+    def _look(self) -> tuple[float, Plan, set[str], dict[bytes, float]]:
+        """One round trip: the time, what is due, which jobs wait in queues, who else is there."""
+        ids = [job.job_id for job in self.jobs]
+        with self.connection.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zmscore(self.scheduled_jobs_key, ids)
+            pipe.zrange(self.scheduled_jobs_key, 0, STRANGERS_AT_ONCE - 1, withscores=True)
+            for job in self.jobs:
+                pipe.lpos(self._queue_of(job).key, job.job_id)
+            (seconds, micros), times, first, *positions = pipe.execute()
+        now = seconds + micros / 1e6
+        waiting = {i for i, position in zip(ids, positions, strict=True) if position is not None}
+        strangers = {i: at for i, at in first if at <= now and i.decode("latin-1") not in ids}
+        return (
+            now,
+            make_plan(self.jobs, dict(zip(ids, times, strict=True)), now),
+            waiting,
+            strangers,
+        )
+
+    def _commit(self, plan: Plan, waiting: set[str], strangers: dict[bytes, float]) -> bool:
+        """All or nothing, and nothing unless the lock is still ours; returns whether it was."""
+        with self.connection.pipeline() as pipe:
+            pipe.watch(self.scheduler_lock_key)
+            if pipe.get(self.scheduler_lock_key) != self._lock.local.token:
+                return False
+            pipe.multi()
+            for job, again_at in plan.due:
+                pipe.zadd(self.scheduled_jobs_key, {job.job_id: again_at})
+                if job.job_id not in waiting:
+                    self._enqueue(job, pipe)
+            for stranger, at in strangers.items():
+                self._remove(stranger, at, pipe)
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                return False
+        return True
+
+    def _enqueue(self, job: PeriodicJob, pipe: Any) -> None:
+        """Write the job anew: its hash may have expired, or hold what somebody else put there."""
+        made = self._create_job(
+            job.function,
+            id=job.job_id,
+            queue_name=job.queue,
+            timeout=job.timeout_s,
+            result_ttl=FOREVER,
+            meta={"interval": job.interval_s},
+            commit=False,
+        )
+        made.failure_ttl = FAILURE_TTL_S
+        pipe.delete(made.key)
+        self._queue_of(job).enqueue_job(made, pipeline=pipe)
+
+    def _remove(self, job_id: bytes, at: float, pipe: Any) -> None:
+        pipe.zrem(self.scheduled_jobs_key, job_id)
+        if job_id.decode("latin-1") not in OUR_IDS:
+            logger.error("scheduled job %r is none of ours, moved to %s", job_id, self.refused_key)
+            pipe.zadd(self.refused_key, {job_id: at})
+
+    def _queue_of(self, job: PeriodicJob) -> Queue:
+        return Queue(job.queue, connection=self.connection)
+
+    # ------------------------------------------------------------------- lock and life
+
+    def acquire_lock(self) -> bool:
+        """Take the lock, or renew it if it is ours; return whether it is."""
+        if self._lock.local.token is not None:
+            if time.monotonic() - self._renewed_at < RENEW_S:
+                return True
+            with suppress(LockError):
+                asked_at = time.monotonic()
+                self._lock.reacquire()
+                self._renewed_at = asked_at
+                return True
+            logger.warning("no longer the active scheduler")
+            self._lock.local.token = None
+        asked_at = time.monotonic()
+        if not self._lock.acquire(blocking=False):
+            return False
+        self._renewed_at = asked_at
+        logger.info("now the active scheduler")
+        return True
+
+    def remove_lock(self) -> None:
+        """Give the lock up, if it is ours, so that another takes over at once."""
+        if self._lock.local.token is not None:
+            with suppress(LockError):
+                self._lock.release()
+
+    def heartbeat(self) -> None:
+        """Show this scheduler among the living, active or not."""
+        if time.monotonic() - self._announced_at < HEARTBEAT_S:
+            return
+        with self.connection.pipeline() as pipe:
+            pipe.hsetnx(self.key, "birth", time.time())
+            pipe.expire(self.key, int(HEARTBEAT_S) + 10)
+            pipe.execute()
+        self._announced_at = time.monotonic()
+
+    def _install_signal_handlers(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def _leave(self) -> None:
+        if not self._away:
+            with suppress(redis.RedisError):
+                self.remove_lock()
+                self.register_death()
