@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import redis
+from redis import Redis
 
-from clusterer import jobs
 from clusterer.settings import Settings
 from clusterer.store import NodeStore, connect
 from clusterer.store.backlog import BacklogStore
+
+if TYPE_CHECKING:
+    from clusterer.provisioning import Database
 
 
 class Context:
@@ -19,7 +22,7 @@ class Context:
         self.settings = settings
 
     @cached_property
-    def redis(self) -> redis.Redis:
+    def redis(self) -> Redis:
         """A client whose calls fail within 2 s; errors are redis-py's."""
         return connect(self.settings)
 
@@ -34,9 +37,18 @@ class Context:
         return BacklogStore(self.settings, self.redis)
 
     @cached_property
-    def jobs_client(self) -> redis.Redis:
+    def jobs_client(self) -> Redis:
         """A client for RQ alone, which changes the timeouts of the one it gets."""
+        from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; few commands need it
+
         return jobs.connect(self.settings)
+
+    @cached_property
+    def database(self) -> Database:
+        """The provisioning database; `SettingsError` if its settings cannot be used."""
+        from clusterer.provisioning import Database  # noqa: PLC0415 - 0.2 s that few commands need
+
+        return Database(self.settings)
 
     def close(self) -> None:
         """Close the connections that there are."""
