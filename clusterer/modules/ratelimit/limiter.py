@@ -1,0 +1,140 @@
+"""The ratelimit module: limits that all machines of a cluster count together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from clusterer.errors import InvalidArgument
+from clusterer.ids import PROTO_BIN, require_id
+from clusterer.modules.ratelimit.algorithms import Algorithm
+from clusterer.modules.ratelimit.cluster import Cluster, Stats
+from clusterer.modules.ratelimit.codec import MODULE
+from clusterer.modules.ratelimit.pipe import PipeView
+from clusterer.modules.ratelimit.receiver import Receiver
+from clusterer.modules.ratelimit.sender import Sender
+from clusterer.modules.ratelimit.table import Limits, PipeTable
+from clusterer.modules.ratelimit.timer import Timer
+
+
+class RateLimit:
+    """Limits how often things may happen, counted over all machines of a cluster.
+
+    Works alone as well, with neither cluster_id given. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        clusterer: Cluster,
+        *,
+        replicate_pipes_to: int | None = None,
+        accept_pipes_from: int | None = None,
+        accept_pipes_timeout: float = 10,
+        auth_check: bool = False,
+        timer_interval: float = 10,
+        replication_interval: float = 0.1,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the module on top of ``clusterer``; nothing is sent or received before `start`.
+
+        ``replicate_pipes_to``, ``accept_pipes_from``: cluster_ids; None sends or accepts nothing.
+        ``accept_pipes_timeout``: seconds of silence after which a machine's counters are
+        invalidated, 0 for never. ``auth_check``: take packets only from pairs of IP address and
+        machine_id that the cluster knows. ``timer_interval``: seconds over which uses are
+        counted, the same on all machines. ``replication_interval``: seconds between sendings.
+        ``limits``: lifetimes and bounds; ``clock``: seconds that never go back.
+
+        Raises `InvalidArgument`.
+        """
+        self._clusterer = clusterer
+        self._from = _cluster_id("accept_pipes_from", accept_pipes_from)
+        self._timeout = _seconds("accept_pipes_timeout", accept_pipes_timeout, zero=True)
+        self._auth_check = auth_check
+        interval = _seconds("timer_interval", timer_interval)
+        self._pause = _seconds("replication_interval", replication_interval)
+        self._clock = clock
+        self._table = PipeTable(limits or Limits(), interval, clock())
+        self._stats = Stats()
+        self._receiver = Receiver(self._table, self._stats, clock)
+        self._sender: Sender | None = None
+        cluster_id = _cluster_id("replicate_pipes_to", replicate_pipes_to)
+        if cluster_id is not None:
+            self._sender = Sender(clusterer, cluster_id, self._table, self._stats, clock)
+        self._registered = False
+        self._timer: Timer | None = None
+
+    def check(self, name: str, limit: int, algorithm: int = Algorithm.TAILDROP) -> bool:
+        """Count one use of the pipe ``name`` and return whether it passes.
+
+        ``limit``: uses per second, of all machines together, 0 to 2**31 - 1. The pipe is made at
+        its first use (name: 1 to 1,024 bytes of UTF-8); a call with another limit or algorithm
+        changes it. Never waits for the network. Raises `InvalidArgument` for a name, limit or
+        algorithm that cannot be used.
+        """
+        return self._table.check(name, limit, algorithm, self._clock())
+
+    def pipes(self) -> dict[str, PipeView]:
+        """Return all pipes by name, also those that only other machines use."""
+        return self._table.views(self._clock())
+
+    @property
+    def stats(self) -> Stats:
+        """A copy of what was counted so far."""
+        return replace(self._stats)
+
+    def start(self) -> None:
+        """Accept the others' pipes and send ours about ten times a second, until `stop`.
+
+        Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, with
+        nothing started, if Redis is away and the module cannot be registered.
+        """
+        if self._from is not None and not self._registered:
+            self._clusterer.register_module(
+                MODULE, PROTO_BIN, self._receiver, self._timeout, self._auth_check, self._from
+            )
+            self._registered = True
+        if self._sender and self._timer is None:
+            self._timer = Timer("ratelimit", self._sender.send, self._pause)
+
+    def stop(self) -> None:
+        """End the sending. Packets that still come are taken as before."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+
+    def replicate(self) -> bool:
+        """Send our counters now, as the timer does; return whether they were handed over.
+
+        Nothing that goes wrong is raised: it is logged when it begins and when it ends.
+        """
+        return self._sender.send() if self._sender else False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _cluster_id(name: str, value: int | None) -> int | None:
+    return None if value is None else require_id(name, value)
+
+
+def _seconds(name: str, value: object, *, zero: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgument(f"{name} must be seconds, not {value!r}")
+    if math.isfinite(value) and (value > 0 or (zero and value == 0)):
+        return float(value)
+    least = "0 or more" if zero else "more than 0"
+    raise InvalidArgument(f"{name} must be {least} seconds, not {value!r}")

@@ -1,0 +1,67 @@
+"""Takes the counters that other machines send, and drops what is not right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from clusterer.errors import WireError
+from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.modules.ratelimit.cluster import Received, Stats
+from clusterer.modules.ratelimit.codec import PIPE_COUNTERS, VERSION, read_records
+from clusterer.modules.ratelimit.table import PipeTable
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 10.0
+"""Seconds between two log lines about bad packets: a bad peer sends ten a second."""
+
+
+class Receiver:
+    """The receiving half of the module; an instance is its callback."""
+
+    def __init__(self, table: PipeTable, stats: Stats, clock: Callable[[], float]) -> None:
+        self._table = table
+        self._stats = stats
+        self._clock = clock
+        self._quiet_until = clock()
+
+    def __call__(self, packet_type: int, received: Received | None, machine_id: int) -> None:
+        """Take a packet, or the notice that ``machine_id`` fell silent.
+
+        What a silenced machine sends is no news: its counters have been invalidated already.
+        """
+        if packet_type == SERVER_TIMEOUT:
+            self._table.forget_machine(machine_id)
+            self._stats.timeouts += 1
+            log.warning("machine %d fell silent: its pipe counters count no more", machine_id)
+        elif packet_type != SERVER_TEMP_DISABLED and received is not None:
+            self._take(received, machine_id)
+
+    def _take(self, received: Received, machine_id: int) -> None:
+        packet = received.packet
+        if packet.type != PIPE_COUNTERS or packet.version != VERSION:
+            self._stats.packets_dropped += 1
+            self._complain(
+                received, machine_id, f"type {packet.type} in version {packet.version} is unknown"
+            )
+            return
+        try:
+            records = read_records(packet)
+        except WireError as error:
+            self._stats.payload_errors += 1
+            self._complain(received, machine_id, str(error))
+            return
+        refused = self._table.receive(machine_id, records, self._clock())
+        self._stats.packets_received += 1
+        if refused:
+            self._stats.pipes_refused += refused
+            self._complain(received, machine_id, f"no place for {refused} of its pipes")
+
+    def _complain(self, received: Received, machine_id: int, fault: str) -> None:
+        now = self._clock()
+        if now < self._quiet_until:
+            return
+        self._quiet_until = now + QUIET_S
+        host, port = received.source
+        log.warning("ratelimit packet of machine %d at %s:%d: %s", machine_id, host, port, fault)
