@@ -204,8 +204,6 @@ class Drain:
 
     def settle(self) -> None:
         """Account for packets at the log's end that were trimmed before they could be read."""
-        if not any(d.position < self.head for d in self.destinations.values()):
-            return
         tail, counts = self._store.totals(self.sender)
         for d in self.destinations.values():
             short = self.is_ready(d) and d.position < tail

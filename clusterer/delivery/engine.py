@@ -292,24 +292,25 @@ class Engine:
             group = [
                 d for d in drain.destinations.values() if d.position == batch.first - 1
             ] or group
-        clean = True
-        for destination in group:
-            if not self._may_write(drain):
-                break
-            try:
-                clean &= destination.offer(batch)
-            except LinkBroken as error:
-                clean = False
-                self._connector.broken(drain, destination, error)
-            else:
-                if destination.outbox is not None:
-                    self._connector.watch(destination)
+        clean = all([self._offer_one(drain, destination, batch) for destination in group])
         drain.count(batch.size)
         if group is drain.front:
             drain.advance(batch)
         if not clean or group is not drain.front:
             drain.regroup()
         self._fit_count(batch)
+
+    def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
+        if not self._may_write(drain):
+            return False
+        try:
+            done = destination.offer(batch)
+        except LinkBroken as error:
+            self._connector.broken(drain, destination, error)
+            return False
+        if destination.outbox is not None:
+            self._connector.watch(destination)
+        return done
 
     def _fit_count(self, batch: Batch) -> None:
         """Keep a batch's size in bytes bounded, whatever the frames' size."""

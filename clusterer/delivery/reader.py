@@ -43,7 +43,7 @@ class LogReader:
             self._client_id = int(self._connection.read_response())
             if not self._rung:
                 found = self._client.xrevrange(self._doorbell, count=1)
-                self._rung = bytes(found[0][0]).decode() if found else "0"
+                self._rung = str(found[0][0], "ascii") if found else "0"  # type: ignore[arg-type]
         # redis-py has no public way to a connection's descriptor.
         descriptor: int = self._connection._sock.fileno()  # noqa: SLF001
         return descriptor

@@ -60,6 +60,8 @@ class DrainStore:
         self._queue = queue
         self._token = token
         self._client = client or connect(settings)
+        # Entries as Redis sends them: redis-py would make a dict of each.
+        self._client.set_response_callback("XRANGE", lambda reply, **_: reply)
 
     def pending(self) -> list[int]:
         """Return the senders of the queue with an undrained log, in order."""
@@ -179,7 +181,7 @@ class DrainStore:
         """Return up to ``count`` log entries that follow sequence ``after``."""
         with translated(self._settings, f"read the log of machine {sender}"):
             reply: list[LogEntry] = self._client.execute_command(
-                "XRANGE", keys.log(sender), after + 1, "+", "COUNT", count, NEVER_DECODE=True
+                "XRANGE", keys.log(sender), after + 1, "+", "COUNT", count
             )
         return reply
 

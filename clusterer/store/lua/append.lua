@@ -7,6 +7,15 @@ local count = #ARGV - 5
 local time = redis.call('TIME')
 local ms = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local last = redis.call('HINCRBY', KEYS[2], 'sequence', count)
+if last == count and redis.call('EXISTS', KEYS[1]) == 1 then
+  -- The counters were deleted, the log was not: go on where it ends.
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      last = redis.call('HINCRBY', KEYS[2], 'sequence', string.match(info[i + 1], '^%d+'))
+    end
+  end
+end
 local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count)
 for i = 1, count do
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', limit,

@@ -1,0 +1,367 @@
+"""Delivery over real sockets from a real Redis: order, failures, membership, accounting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import redis
+
+from clusterer.membership import Condition, Event
+from clusterer.settings import Settings
+from clusterer.store import Cause, NodeStore, keys
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=0.5, send_timeout=1.0)
+
+
+@pytest.fixture
+def receivers() -> Iterator[list[BinReceiver]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(BinReceiver()) for _ in range(3)]
+
+
+def load_receivers(settings: Settings, receivers: list[BinReceiver], **more: object) -> None:
+    others = [node_for(i, r, **more) for i, r in enumerate(receivers, start=2)]
+    load(settings, [node(1), *others])
+
+
+def stat(settings: Settings, client: redis.Redis, machine_id: int, name: str) -> int:
+    return int(client.hget(keys.stats(1), f"1/{machine_id}/{name}") or 0)
+
+
+def condition(settings: Settings, machine_id: int) -> Condition:
+    found, _ = NodeStore(settings).read(CLUSTER, machine_id)
+    assert found is not None
+    return found.condition
+
+
+def drained(client: redis.Redis, settings: Settings) -> bool:
+    return not client.scard(keys.pending(settings.delivery_queue)) and not client.exists(
+        keys.lease(1)
+    )
+
+
+def test_every_node_gets_every_packet_once_and_in_order(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        for number in range(300):
+            log.append(CLUSTER, [frame(number)])
+        log.append(CLUSTER, [frame(number) for number in range(300, 3000)])
+        for receiver in receivers:
+            receiver.wait_for_frames(3000)
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+    for machine_id, receiver in enumerate(receivers, start=2):
+        assert numbers(receiver) == list(range(3000))
+        assert stat(settings, redis_client, machine_id, "sent") == 3000
+    assert redis_client.xlen(keys.log(1)) == 0
+    assert not redis_client.hgetall(keys.fence(1))
+
+
+def test_the_sender_and_other_clusters_nodes_get_nothing(
+    settings: Settings, receivers: list[BinReceiver]
+) -> None:
+    own, other, peer = receivers
+    load(settings, [node_for(1, own), node_for(2, peer)])
+    foreign = node_for(3, other)
+    object.__setattr__(foreign, "cluster_id", 2)
+    load(settings, [foreign], CLUSTER._replace(cluster_id=2))
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(1)])
+        log.append(CLUSTER._replace(cluster_id=2), [frame(2)])
+        log.append(CLUSTER, [frame(3)])
+        peer.wait_for_frames(2)
+        other.wait_for_frames(1)
+    assert numbers(peer) == [1, 3]
+    assert numbers(other) == [2]
+    assert own.frame_count == 0
+
+
+def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    NodeStore(settings).command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(n) for n in range(50)])
+        receivers[0].wait_for_frames(50)
+        wait_until(lambda: stat(settings, redis_client, 3, "skipped") == 50, 5, "skips counted")
+        NodeStore(settings).command(CLUSTER, 3, Event.SET_UP, Cause("test"))
+        log.append(CLUSTER, [frame(50)])
+        receivers[1].wait_for_frames(1)
+    assert numbers(receivers[1]) == [50]
+    assert numbers(receivers[0]) == list(range(51))
+
+
+def test_replay_gives_a_node_that_was_away_what_it_missed(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    from dataclasses import replace
+
+    from clusterer.services import Context, sweep
+
+    settings = replace(settings, backlog="replay")
+    load_receivers(settings, receivers)
+    store, log = NodeStore(settings), PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receivers[1].wait_for_frames(1)
+        store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+        log.append(CLUSTER, [frame(n) for n in range(1, 1200)])
+        receivers[0].wait_for_frames(1200)
+        waiting = keys.waiting(settings.delivery_queue)
+        wait_until(lambda: redis_client.sismember(waiting, "1"), 5, "sender waits")
+        store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
+        sweep.run(Context(settings))
+        receivers[1].wait_for_frames(1200)
+    assert numbers(receivers[1]) == list(range(1200))
+    assert stat(settings, redis_client, 3, "skipped") == 0
+
+
+def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    receivers[1].stop()
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(n) for n in range(20)])
+        receivers[0].wait_for_frames(20)
+        receivers[2].wait_for_frames(20)
+        wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
+        wait_until(lambda: stat(settings, redis_client, 3, "skipped") == 20, 5, "skipped")
+    found, _ = NodeStore(settings).read(CLUSTER, 3)
+    assert found is not None
+    assert found.no_tries == 1
+    assert stat(settings, redis_client, 3, "failed") == 1
+
+
+def test_a_peer_that_never_reads_fails_in_time_and_delays_nobody(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    receivers[1].pause()
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        for start in range(0, 40_000, 500):
+            log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 500)])
+        receivers[0].wait_for_frames(40_000)
+        receivers[2].wait_for_frames(40_000)
+        wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
+    assert numbers(receivers[2]) == list(range(40_000))
+
+
+def test_a_restarted_peer_gets_what_follows_without_a_failure(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receivers[1].wait_for_frames(1)
+        time.sleep(1.1)  # older than a connection whose end counts against the node
+        receivers[1].close_connections()
+        wait_until(lambda: not receivers[1].open_connections, 5, "closed")
+        log.append(CLUSTER, [frame(1)])
+        receivers[1].wait_for_frames(2)
+    assert numbers(receivers[1]) == [0, 1]
+    assert condition(settings, 3) is Condition.UP
+    assert stat(settings, redis_client, 3, "failed") == 0
+
+
+def test_a_peer_that_resets_every_connection_goes_to_probing(
+    settings: Settings, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        for number in range(200):
+            log.append(CLUSTER, [frame(number)])
+            receivers[1].reset_connections()
+            if condition(settings, 3) is Condition.PROBING:
+                break
+            time.sleep(0.02)
+        receivers[0].wait_for_frames(number + 1)
+    assert condition(settings, 3) is Condition.PROBING
+
+
+def test_hand_overs_between_workers_keep_order_to_a_slow_reader(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    from dataclasses import replace
+
+    total = 6000
+    settings = replace(settings, send_timeout=5.0)
+    with BinReceiver(receive_buffer=16384) as slow:
+        load(settings, [node(1), node_for(2, slow)])
+        log = PacketLog(settings, 1)
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(delivering(settings, slice_s=0.2))
+            for start in range(0, total, 100):
+                log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 100)])
+                slow.pause()
+                time.sleep(0.01)
+                slow.resume()
+            slow.wait_for_frames(total, 30)
+    assert numbers(slow) == list(range(total))
+    assert len(slow.connections) > 2, "there were hand-overs"
+    assert all(connection.error is None for connection in slow.connections)
+
+
+def test_a_new_node_gets_nothing_that_was_sent_before_it_was_added(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    log = PacketLog(settings, 1)
+    load(settings, [node(1), node_for(2, receivers[0])])
+    log.append(CLUSTER, [frame(n) for n in range(10)])
+    time.sleep(0.005)  # generations are told apart by the millisecond
+    load(settings, [node(1), node_for(2, receivers[0]), node_for(3, receivers[1])])
+    log.append(CLUSTER, [frame(n) for n in range(10, 20)])
+    with delivering(settings):
+        receivers[0].wait_for_frames(20)
+        receivers[1].wait_for_frames(10)
+    assert numbers(receivers[1]) == list(range(10, 20))
+
+
+def test_a_node_with_a_new_address_gets_its_packets_there_only(
+    settings: Settings, receivers: list[BinReceiver]
+) -> None:
+    log = PacketLog(settings, 1)
+    load(settings, [node(1), node_for(2, receivers[0])])
+    with delivering(settings):
+        log.append(CLUSTER, [frame(n) for n in range(10)])
+        receivers[0].wait_for_frames(10)
+        load(settings, [node(1), node_for(2, receivers[1])])
+        log.append(CLUSTER, [frame(n) for n in range(10, 20)])
+        receivers[1].wait_for_frames(10)
+        wait_until(lambda: not receivers[0].open_connections, 5, "old connection closed")
+    assert numbers(receivers[0]) == list(range(10))
+    assert numbers(receivers[1]) == list(range(10, 20))
+
+
+def test_packets_trimmed_before_delivery_are_counted_as_lost(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receivers[0].wait_for_frames(1)
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+    log.append(CLUSTER, [frame(n) for n in range(1, 11)])
+    redis_client.xtrim(keys.log(1), minid="8", approximate=False)
+    with delivering(settings):
+        receivers[0].wait_for_frames(5)
+        wait_until(lambda: stat(settings, redis_client, 2, "lost") == 6, 5, "loss counted")
+    assert numbers(receivers[0]) == [0, 7, 8, 9, 10]
+
+
+def test_packets_trimmed_at_the_end_of_the_log_are_counted_as_lost(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receivers[0].wait_for_frames(1)
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+    log.append(CLUSTER, [frame(n) for n in range(1, 11)])
+    redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
+    with delivering(settings):
+        wait_until(lambda: stat(settings, redis_client, 2, "lost") == 10, 5, "loss counted")
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+
+
+def test_a_cursor_ahead_of_the_log_is_clamped_and_delivery_goes_on(
+    settings: Settings,
+    redis_client: redis.Redis,
+    receivers: list[BinReceiver],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(n) for n in range(10)])
+        receivers[0].wait_for_frames(10)
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+    redis_client.delete(keys.log(1))
+    redis_client.hset(keys.counters(1), mapping={"sequence": 5, "1:bin": 5})
+    with delivering(settings):
+        log.append(CLUSTER, [frame(100)])
+        receivers[0].wait_for_frames(11)
+    assert numbers(receivers[0]) == [*range(10), 100]
+    assert "ahead" in caplog.text
+
+
+def test_a_log_whose_counters_were_deleted_goes_on(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(n) for n in range(10)])
+        receivers[0].wait_for_frames(10)
+        redis_client.delete(keys.counters(1))
+        log.append(CLUSTER, [frame(10), frame(11)])
+        receivers[0].wait_for_frames(12)
+    assert numbers(receivers[0]) == list(range(12))
+    assert int(redis_client.hget(keys.counters(1), "sequence") or 0) == 12
+
+
+def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
+    settings: Settings,
+    redis_client: redis.Redis,
+    receivers: list[BinReceiver],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from dataclasses import replace
+
+    load(settings, [node(1, host="192.0.2.1"), node_for(2, receivers[0])])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    with delivering(settings):
+        wait_until(lambda: "not delivering for machine 1" in caplog.text, 5, "said so")
+    assert receivers[0].frame_count == 0
+    with delivering(replace(settings, allow_foreign_source=True)):
+        receivers[0].wait_for_frames(1)
+
+
+def test_frames_come_from_the_senders_own_address(
+    settings: Settings, receivers: list[BinReceiver]
+) -> None:
+    load(settings, [node(1, host="127.0.0.7"), node_for(2, receivers[0])])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    with delivering(settings):
+        receivers[0].wait_for_frames(1)
+    assert receivers[0].connections[0].peer[0] == "127.0.0.7"
+
+
+def test_delivery_goes_on_after_redis_was_away(
+    own_redis_server: object, receivers: list[BinReceiver]
+) -> None:
+    server = own_redis_server()  # type: ignore[operator]
+    settings = Settings(redis_url=server.url, linger=1.0)
+    load_receivers(settings, receivers)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receivers[0].wait_for_frames(1)
+        time.sleep(1.2)  # appendfsync everysec
+        server.kill()
+        server.start()
+        wait_until(lambda: log.append(CLUSTER, [frame(1)]) in (True, False), 5, "append")
+        receivers[0].wait_for_frames(2, 6)
+    assert numbers(receivers[0])[-1] == 1

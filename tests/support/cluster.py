@@ -1,0 +1,79 @@
+"""A cluster in a test's Redis: nodes put there as a reload would, an engine in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from clusterer.delivery import Engine
+from clusterer.errors import StateUnavailable
+from clusterer.membership import Node
+from clusterer.settings import Settings
+from clusterer.store import Cause, ClusterKey, NodeStore, connect
+from clusterer.store.reload_plan import plan_reload
+from clusterer.store.reloads import ReloadStore
+from clusterer.wire import PacketBuilder
+from tests.support.receiver import BinReceiver
+
+CLUSTER = ClusterKey(1, "bin")
+
+
+def node(machine_id: int, port: int = 1, host: str = "127.0.0.1", **more: object) -> Node:
+    """Return a node of cluster 1."""
+    base = Node(machine_id, 1, machine_id, f"bin:{host}:{port}", "bin", host, port)
+    for name, value in more.items():
+        object.__setattr__(base, name, value)
+    return base
+
+
+def node_for(machine_id: int, receiver: BinReceiver, **more: object) -> Node:
+    """Return the node that ``receiver`` plays."""
+    return node(machine_id, receiver.port, receiver.host, **more)
+
+
+def load(settings: Settings, nodes: Iterable[Node], key: ClusterKey = CLUSTER) -> None:
+    """Make Redis hold exactly ``nodes`` in the cluster, as a reload does."""
+    client = connect(settings)
+    store = ReloadStore(settings, client)
+    plan = plan_reload(store.read([key])[key], list(nodes), persistent=False)
+    conflicts = store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
+    client.close()
+    assert not conflicts
+
+
+def frame(number: int = 0, size: int = 200, sender: int = 1) -> bytes:
+    """Return a frame of ``size`` bytes that carries ``number``."""
+    head = PacketBuilder("test", 1, sender).push_int(number)
+    return head.push_str(b"x" * (size - head.size - 4)).build().encode()
+
+
+def numbers(receiver: BinReceiver) -> list[int]:
+    """Return the numbers in all frames received, in order of arrival."""
+    found = [packet.fields().pop_int() for packet in receiver.packets]
+    return [number for number in found if number is not None]
+
+
+@contextmanager
+def delivering(
+    settings: Settings, *, slice_s: float = 60.0, queue: str | None = None
+) -> Iterator[Engine]:
+    """Run delivery jobs back to back in a thread, as one worker does; stop at the end."""
+    engine = Engine(settings, queue or settings.delivery_queue)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            with suppress(StateUnavailable):
+                engine.run(stop, slice_s=slice_s)
+            stop.wait(0.02)
+
+    thread = threading.Thread(target=work, name="test-delivery")
+    thread.start()
+    try:
+        yield engine
+    finally:
+        stop.set()
+        thread.join(10)
+        engine.close()
+        assert not thread.is_alive()
