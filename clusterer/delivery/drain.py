@@ -75,11 +75,12 @@ class Drain:
         claim = self._claim
         cursor = claim.cursors.get(field)
         n = claim.positions.get(field)
+        if cursor is not None and cursor > claim.tail:
+            # Rather a packet twice than one not at all: start like a node without a cursor.
+            self.clamped += 1
+            cursor = n = None
         if cursor is None:
             cursor = self._store.seek(self.sender, node.generation, claim.tail)
-        elif cursor > claim.tail:
-            self.clamped += 1
-            cursor, n = claim.tail, None
         destination = Destination(node, cursor, n, fenced=field in claim.fenced)
         destination.wanting = cursor < claim.tail
         if cursor != claim.cursors.get(field):
