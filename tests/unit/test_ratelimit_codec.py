@@ -1,0 +1,112 @@
+"""The payload of ratelimit packets, against captured frames and hostile ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.errors import WireError
+from clusterer.modules.ratelimit.codec import PipeRecord, build_packets, read_records
+from clusterer.wire import FrameDecoder, Packet, PacketBuilder
+from tests.support.vectors import Captured, captured_frames, captured_stream
+
+CAPTURED = [captured for captured in captured_frames() if captured.module == "ratelimit"]
+CALLS = PipeRecord(b"calls", 1, 100, 0)
+
+
+def builder_of(machine_id: int) -> PacketBuilder:
+    return PacketBuilder("ratelimit", 0, machine_id)
+
+
+def new_packet() -> PacketBuilder:
+    return builder_of(1)
+
+
+def packet_of(*fields: int | bytes) -> Packet:
+    builder = new_packet()
+    for field in fields:
+        _ = builder.push_int(field) if isinstance(field, int) else builder.push_str(field)
+    return builder.build()
+
+
+@pytest.mark.parametrize("captured", CAPTURED, ids=lambda c: f"{c.source}-{len(c.frame)}")
+def test_captured_packet_reads_and_builds_back(captured: Captured) -> None:
+    (packet,) = FrameDecoder().feed(captured.frame)
+    assert packet.machine_id is not None
+    records = read_records(packet)
+    assert records in ([], [CALLS])
+    (again,) = build_packets(lambda: builder_of(packet.machine_id or 0), records)
+    assert again.encode() == captured.frame
+
+
+def test_every_ratelimit_packet_of_the_captured_stream_reads() -> None:
+    packets = [p for p in FrameDecoder().feed(captured_stream()[0]) if p.module == "ratelimit"]
+    assert len(packets) > 100
+    assert {record.name for packet in packets for record in read_records(packet)} == {b"calls"}
+
+
+def test_no_pipe_makes_one_packet_without_fields() -> None:
+    (heartbeat,) = build_packets(new_packet, [])
+    assert heartbeat == Packet("ratelimit", 0, 1)
+    assert read_records(heartbeat) == []
+
+
+names = st.binary(max_size=200)
+ints = st.integers(-(2**31), 2**31 - 1)
+counters = st.integers(0, 2**31 - 1)
+records = st.builds(PipeRecord, names, st.integers(0, 5), ints, counters)
+
+
+@given(st.lists(records, max_size=200))
+def test_any_pipes_come_back_in_order_from_packets_of_bounded_size(sent: list[PipeRecord]) -> None:
+    packets = list(build_packets(new_packet, sent))
+    assert [record for packet in packets for record in read_records(packet)] == sent
+    sizes = [len(packet.encode()) for packet in packets]
+    assert all(size <= 1_400 + 200 + 16 for size in sizes)
+    assert all(size > 1_400 for size in sizes[:-1])
+    assert len(packets) == 1 or packets[-1].payload
+
+
+def test_packet_is_full_once_it_has_grown_past_1400_bytes() -> None:
+    room = 1_400 - 33 - 16
+    exactly = PipeRecord(b"x" * room, 1, 1, 1)
+    assert len(list(build_packets(new_packet, [exactly, CALLS]))) == 1
+    longer = PipeRecord(b"x" * (room + 1), 1, 1, 1)
+    assert len(list(build_packets(new_packet, [longer, CALLS]))) == 2
+
+
+def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
+    (packet,) = build_packets(new_packet, [PipeRecord(b"x", 1, 1, 2**40)])
+    assert read_records(packet)[0].counter == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("packet", "fault"),
+    [
+        (packet_of(b"a"), "ends inside pipe b'a'"),
+        (packet_of(b"a", 1), "ends inside pipe b'a'"),
+        (packet_of(b"a", 1, 100), "ends inside pipe b'a'"),
+        (packet_of(b"a", 1, 100, 5, b"b"), "ends inside pipe b'b'"),
+        (packet_of(b"a", 6, 100, 5), "unknown algorithm 6"),
+        (packet_of(b"a", -1, 100, 5), "unknown algorithm -1"),
+        (packet_of(b"a", 1, 100, -5), "counter -5"),
+        (packet_of(-1), "length -1"),
+        (packet_of(100), "length 100"),
+        (Packet("ratelimit", 0, 1, packet_of(b"a", 1, 100, 5).payload[:-1]), "cut off"),
+        (Packet("ratelimit", 0, 1, b"\1"), "cut off"),
+    ],
+)
+def test_payload_that_is_not_whole_pipes_is_a_wire_error(packet: Packet, fault: str) -> None:
+    with pytest.raises(WireError, match=fault):
+        read_records(packet)
+
+
+@given(st.binary(max_size=80))
+def test_hostile_payload_gives_pipes_or_a_wire_error(payload: bytes) -> None:
+    try:
+        found = read_records(Packet("ratelimit", 0, 1, payload))
+    except WireError:
+        return
+    (again,) = build_packets(new_packet, found)
+    assert again.payload == payload

@@ -1,0 +1,403 @@
+"""How pipes count and judge: intervals, remote counters, lifetimes, bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.errors import InvalidArgument
+from clusterer.modules.ratelimit import Algorithm, Limits, PipeView, RateLimit
+from clusterer.modules.ratelimit.codec import PipeRecord, build_packets
+from tests.support.fake_cluster import FakeClock, FakeCluster
+
+NONE, TAILDROP, RED = Algorithm.NONE, Algorithm.TAILDROP, Algorithm.RED
+
+
+class Rig:
+    """A started RateLimit of machine 1 on a fake cluster, with a clock in the test's hand."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = FakeClock()
+        self.cluster = FakeCluster()
+        self.limiter = RateLimit(self.cluster, accept_pipes_from=1, clock=self.clock, **options)
+        self.limiter.start()
+
+    def passed(self, times: int, limit: int = 1, algorithm: int = TAILDROP) -> int:
+        return sum(self.limiter.check("calls", limit, algorithm) for _ in range(times))
+
+    def receive(self, machine_id: int, *records: PipeRecord) -> None:
+        for packet in build_packets(
+            lambda: FakeCluster(machine_id).packet("ratelimit", 0), records
+        ):
+            self.cluster.deliver(packet)
+
+    def hear(self, machine_id: int, counter: int, name: bytes = b"calls") -> None:
+        self.receive(machine_id, PipeRecord(name, 1, 1, counter))
+
+    @property
+    def calls(self) -> PipeView:
+        return self.limiter.pipes()["calls"]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+# -- own counters ------------------------------------------------------------------------------
+
+
+def test_taildrop_passes_limit_times_interval_then_refuses(rig: Rig) -> None:
+    assert [rig.passed(10), rig.passed(1)] == [10, 0]
+
+
+def test_next_interval_passes_anew(rig: Rig) -> None:
+    rig.passed(15)
+    rig.clock.advance(9.999)
+    assert rig.passed(1) == 0
+    rig.clock.advance(0.001)
+    assert rig.passed(11) == 10
+
+
+def test_refused_checks_count(rig: Rig) -> None:
+    rig.passed(25)
+    assert rig.calls.counter == 25
+
+
+def test_counter_becomes_last_counter_at_the_intervals_end(rig: Rig) -> None:
+    rig.passed(7)
+    assert (rig.calls.counter, rig.calls.last_counter) == (7, 0)
+    rig.clock.advance(10)
+    assert (rig.calls.counter, rig.calls.last_counter) == (0, 7)
+    rig.passed(2)
+    assert (rig.calls.counter, rig.calls.last_counter) == (2, 7)
+
+
+def test_interval_without_checks_makes_the_last_counter_0(rig: Rig) -> None:
+    rig.passed(7)
+    rig.clock.advance(20)
+    assert rig.calls.last_counter == 0
+
+
+def test_intervals_keep_their_beat_however_late_they_are_noticed(rig: Rig) -> None:
+    rig.passed(1)
+    rig.clock.advance(34)
+    rig.passed(4)
+    rig.clock.advance(5.9)
+    assert rig.calls.counter == 4
+    rig.clock.advance(0.1)
+    assert (rig.calls.counter, rig.calls.last_counter) == (0, 4)
+
+
+@given(st.sampled_from([0.1, 0.3, 0.7, 10.0]), st.lists(st.integers(0, 30), max_size=30))
+def test_ended_interval_lies_ahead_again_in_spite_of_rounding(
+    interval: float, steps: list[int]
+) -> None:
+    clock = FakeClock()
+    limiter = RateLimit(FakeCluster(), timer_interval=interval, clock=clock)
+    for step in steps:
+        clock.advance(step * interval)
+        limiter.check("calls", 1)
+        assert limiter.pipes()["calls"].counter >= 1
+
+
+def test_interval_is_a_setting() -> None:
+    rig = Rig(timer_interval=2)
+    assert rig.passed(10, limit=3) == 6
+    rig.clock.advance(2)
+    assert rig.calls.last_counter == 10
+
+
+def test_pipes_count_apart(rig: Rig) -> None:
+    rig.passed(20)
+    assert rig.limiter.check("others", 1)
+
+
+def test_latest_limit_and_algorithm_hold(rig: Rig) -> None:
+    assert rig.passed(11, limit=1) == 10
+    assert rig.passed(1, limit=2) == 1
+    assert (rig.calls.limit, rig.calls.algorithm) == (2, TAILDROP)
+    assert rig.passed(1, limit=1, algorithm=NONE) == 1
+    assert (rig.calls.limit, rig.calls.algorithm, rig.calls.counter) == (1, NONE, 13)
+
+
+def test_limit_0_lets_nothing_pass(rig: Rig) -> None:
+    assert rig.passed(5, limit=0) == 0
+    assert rig.passed(5, limit=0, algorithm=RED) == 0
+
+
+# -- algorithms --------------------------------------------------------------------------------
+
+
+def test_none_passes_whatever_was_counted(rig: Rig) -> None:
+    assert rig.passed(100, algorithm=NONE) == 100
+
+
+def test_red_passes_all_in_an_interval_that_follows_no_overload(rig: Rig) -> None:
+    assert rig.passed(100, algorithm=RED) == 100
+    rig.clock.advance(20)
+    assert rig.passed(19, algorithm=RED) == 19
+    rig.clock.advance(10)
+    # 19 checks at 10 allowed are a load of 1.
+    assert rig.passed(50, algorithm=RED) == 50
+
+
+def test_red_passes_one_check_in_load_after_an_overload(rig: Rig) -> None:
+    rig.passed(39, algorithm=RED)
+    rig.clock.advance(10)
+    assert [rig.limiter.check("calls", 1, RED) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
+
+
+def test_red_counts_the_others_in_its_total_but_not_in_its_load(rig: Rig) -> None:
+    rig.passed(20, algorithm=RED)
+    rig.clock.advance(10)
+    rig.hear(2, 1_001)
+    assert [rig.limiter.check("calls", 1, RED) for _ in range(4)] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.FEEDBACK, Algorithm.NETWORK, Algorithm.HISTORY])
+def test_algorithm_that_is_not_there_yet_is_refused_by_name(rig: Rig, algorithm: int) -> None:
+    with pytest.raises(InvalidArgument, match=r"'calls': [A-Z]+ is not supported yet, only NONE,"):
+        rig.limiter.check("calls", 1, algorithm)
+    assert rig.limiter.pipes() == {}
+
+
+@pytest.mark.parametrize("algorithm", [-1, 6, "TAILDROP", None])
+def test_unknown_algorithm_is_refused(rig: Rig, algorithm: Any) -> None:
+    with pytest.raises(InvalidArgument, match="there is no algorithm"):
+        rig.limiter.check("calls", 1, algorithm)
+
+
+@pytest.mark.parametrize("limit", [-1, 2**31, 1.5, "100", None, True])
+def test_limit_that_cannot_travel_is_refused(rig: Rig, limit: Any) -> None:
+    with pytest.raises(InvalidArgument, match="limit of pipe 'calls' must be an integer from 0"):
+        rig.limiter.check("calls", limit)
+
+
+@pytest.mark.parametrize("name", ["", b"calls", 5, None, "\ud800", "x" * 1_025, "é" * 513])
+def test_name_that_cannot_travel_is_refused(rig: Rig, name: Any) -> None:
+    with pytest.raises(InvalidArgument, match="name"):
+        rig.limiter.check(name, 1)
+    assert rig.limiter.pipes() == {}
+
+
+def test_longest_name_is_taken(rig: Rig) -> None:
+    assert rig.limiter.check("é" * 512, 1)
+
+
+# -- remote counters ---------------------------------------------------------------------------
+
+
+def test_remote_counters_of_all_machines_are_added(rig: Rig) -> None:
+    rig.hear(2, 3)
+    rig.hear(3, 4)
+    assert rig.passed(10) == 3
+    assert dict(rig.calls.remote) == {2: 3, 3: 4}
+
+
+def test_newer_counter_of_a_machine_replaces_its_older_one(rig: Rig) -> None:
+    rig.passed(1)
+    rig.hear(2, 9)
+    assert rig.passed(1) == 0
+    rig.hear(2, 5)
+    assert rig.passed(10) == 3
+    assert dict(rig.calls.remote) == {2: 5}
+
+
+def test_remote_counter_not_refreshed_for_10_s_counts_as_0(rig: Rig) -> None:
+    rig.clock.advance(5)
+    rig.hear(2, 10)
+    rig.clock.advance(9.9)
+    assert rig.passed(1) == 0
+    rig.clock.advance(0.1)
+    assert rig.calls.remote == {}
+    assert rig.passed(20) == 9  # one check of this interval was refused above
+
+
+def test_each_machine_expires_at_its_own_time(rig: Rig) -> None:
+    rig.hear(2, 4)
+    rig.clock.advance(6)
+    rig.hear(3, 3)
+    rig.clock.advance(4.5)
+    assert rig.passed(20) == 7
+    assert dict(rig.calls.remote) == {3: 3}
+    rig.clock.advance(5.4)
+    rig.passed(1)
+    assert dict(rig.calls.remote) == {3: 3}
+    rig.clock.advance(0.2)
+    assert rig.calls.remote == {}
+
+
+def test_refreshed_counter_stays(rig: Rig) -> None:
+    for _ in range(30):
+        rig.hear(2, 10)
+        rig.clock.advance(1)
+    assert rig.passed(1) == 0
+
+
+def test_remote_lifetime_is_a_setting() -> None:
+    rig = Rig(limits=Limits(remote_lifetime=2))
+    rig.hear(2, 10)
+    rig.clock.advance(2)
+    assert rig.passed(1) == 1
+
+
+def test_remote_counters_do_not_end_with_the_interval(rig: Rig) -> None:
+    rig.clock.advance(9)
+    rig.hear(2, 10)
+    rig.clock.advance(1)
+    assert rig.passed(1) == 0
+
+
+# -- pipes known from others -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_unknown_pipe_of_any_algorithm_is_kept(rig: Rig, algorithm: Algorithm) -> None:
+    rig.receive(2, PipeRecord(b"calls", algorithm, 77, 5))
+    assert rig.calls == PipeView("calls", algorithm, 77, 0, 0, {2: 5}, local=False)
+
+
+def test_received_pipe_that_is_used_here_becomes_ours_and_keeps_its_counters(rig: Rig) -> None:
+    rig.receive(2, PipeRecord(b"calls", Algorithm.HISTORY, 77, 5))
+    assert rig.passed(10) == 5
+    assert (rig.calls.local, rig.calls.algorithm, rig.calls.limit) == (True, TAILDROP, 1)
+
+
+def test_own_pipe_takes_counters_but_no_limit_from_others(rig: Rig) -> None:
+    rig.passed(1)
+    rig.receive(2, PipeRecord(b"calls", RED, 77, 5))
+    assert (rig.calls.algorithm, rig.calls.limit, dict(rig.calls.remote)) == (TAILDROP, 1, {2: 5})
+
+
+def test_name_that_is_no_utf8_is_kept_and_can_be_used(rig: Rig) -> None:
+    rig.hear(2, 10, name=b"caf\xe9")
+    assert not rig.limiter.check("caf\udce9", 1)
+
+
+def test_number_of_received_pipes_is_bounded() -> None:
+    rig = Rig(limits=Limits(max_received_pipes=3))
+    rig.receive(2, *(PipeRecord(b"%d" % n, 1, 1, n) for n in range(5)))
+    assert list(rig.limiter.pipes()) == ["0", "1", "2"]
+    assert rig.limiter.stats.pipes_refused == 2
+    # Those that are there, and own ones, are still taken.
+    rig.hear(3, 8, name=b"1")
+    rig.passed(1)
+    rig.hear(3, 9)
+    assert dict(rig.limiter.pipes()["1"].remote) == {2: 1, 3: 8}
+    assert dict(rig.calls.remote) == {3: 9}
+
+
+def test_number_of_remote_counters_is_bounded_and_comes_back() -> None:
+    rig = Rig(limits=Limits(max_remote_counters=2))
+    for machine in (2, 3, 4):
+        rig.hear(machine, machine)
+    rig.hear(3, 30)
+    assert dict(rig.calls.remote) == {2: 2, 3: 30}
+    rig.receive(5, PipeRecord(b"other", 1, 1, 1))
+    assert list(rig.limiter.pipes()) == ["calls"]
+    rig.cluster.notify(-2, 2)
+    rig.hear(4, 40)
+    assert dict(rig.calls.remote) == {3: 30, 4: 40}
+    rig.clock.advance(10)
+    for machine in (5, 6, 7):
+        rig.hear(machine, machine)
+    assert dict(rig.calls.remote) == {5: 5, 6: 6}
+
+
+def test_received_name_longer_than_a_name_may_be_is_refused(rig: Rig) -> None:
+    rig.receive(2, PipeRecord(b"x" * 1_025, 1, 1, 1), PipeRecord(b"y" * 1_024, 1, 1, 1))
+    assert list(rig.limiter.pipes()) == ["y" * 1_024]
+    assert rig.limiter.stats.pipes_refused == 1
+
+
+# -- pipes that go -----------------------------------------------------------------------------
+
+
+def test_pipe_unused_for_3600_s_goes(rig: Rig) -> None:
+    rig.passed(1)
+    rig.clock.advance(3_590)
+    assert "calls" in rig.limiter.pipes()
+    rig.clock.advance(10)
+    assert rig.limiter.pipes() == {}
+
+
+def test_pipe_in_use_stays(rig: Rig) -> None:
+    for _ in range(5):
+        rig.passed(1)
+        rig.clock.advance(3_000)
+        assert "calls" in rig.limiter.pipes()
+
+
+def test_received_pipe_goes_3600_s_after_the_last_packet_about_it(rig: Rig) -> None:
+    rig.hear(2, 1)
+    rig.clock.advance(3_000)
+    rig.hear(2, 1)
+    rig.clock.advance(3_590)
+    assert "calls" in rig.limiter.pipes()
+    rig.clock.advance(10)
+    assert rig.limiter.pipes() == {}
+
+
+def test_pipe_that_goes_gives_its_remote_counters_back() -> None:
+    rig = Rig(limits=Limits(max_remote_counters=1, idle_lifetime=20, remote_lifetime=1_000))
+    rig.passed(1)
+    rig.hear(2, 5)
+    rig.clock.advance(30)
+    rig.hear(2, 5, name=b"other")
+    assert list(rig.limiter.pipes()) == ["other"]
+
+
+# -- the view ----------------------------------------------------------------------------------
+
+
+def test_view_is_frozen_and_sorted(rig: Rig) -> None:
+    for name in ("b", "c", "a"):
+        rig.limiter.check(name, 1)
+    view: Any = rig.limiter.pipes()
+    assert list(view) == ["a", "b", "c"]
+    with pytest.raises(AttributeError):
+        view["a"].limit = 5
+    with pytest.raises(TypeError):
+        view["a"].remote[2] = 5
+    rig.limiter.check("a", 1)
+    assert view["a"].counter == 1
+
+
+# -- everything at once ------------------------------------------------------------------------
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("check"), st.integers(1, 30)),
+        st.tuples(st.just("hear"), st.integers(2, 4), st.integers(0, 30)),
+        st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 4.9, 10.0, 25.0])),
+        st.tuples(st.just("silent"), st.integers(2, 4)),
+    ),
+    max_size=60,
+)
+
+
+@given(events)
+def test_any_history_counts_like_a_plain_model(history: list[tuple[Any, ...]]) -> None:
+    rig = Rig()
+    start, own, heard = rig.clock.now, dict[int, int](), dict[int, tuple[int, float]]()
+    for kind, *values in history:
+        now = rig.clock.now
+        if kind == "wait":
+            rig.clock.now += values[0]
+        elif kind == "hear":
+            rig.hear(values[0], values[1])
+            heard[values[0]] = values[1], now
+        elif kind == "silent":
+            rig.cluster.notify(-2, values[0])
+            heard.pop(values[0], None)
+        else:
+            interval = int((now - start) // 10)
+            remote = sum(value for value, came in heard.values() if now - came < 10)
+            for _ in range(values[0]):
+                own[interval] = own.get(interval, 0) + 1
+                assert rig.limiter.check("calls", 2) == (own[interval] + remote <= 20)
+            assert rig.calls.last_counter == own.get(interval - 1, 0)

@@ -1,0 +1,374 @@
+"""The ratelimit module on a cluster: what it registers, sends, takes and drops."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster
+from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.modules.ratelimit import Algorithm, RateLimit, Stats
+from clusterer.modules.ratelimit.codec import PipeRecord, build_packets, read_records
+from clusterer.wire import Packet, PacketBuilder
+from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
+
+AWAY = StateUnavailable("Redis at redis.example:6379 is away")
+
+
+def packet_from(machine_id: int, *records: PipeRecord, version: int = 1, type: int = 0) -> Packet:
+    (packet,) = build_packets(
+        lambda: PacketBuilder("ratelimit", type, machine_id, version), records
+    )
+    return packet
+
+
+def calls(counter: int) -> PipeRecord:
+    return PipeRecord(b"calls", 1, 100, counter)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def limiter(cluster: FakeCluster, clock: FakeClock) -> RateLimit:
+    """A module that accepts, and sends when it is told to: its timer does not run."""
+    made = RateLimit(cluster, replicate_pipes_to=7, accept_pipes_from=8, clock=clock)
+    cluster.register_module("ratelimit", "bin", made._receiver, 10, False, 8)
+    return made
+
+
+# -- registering -------------------------------------------------------------------------------
+
+
+def test_nothing_is_registered_or_sent_before_start(cluster: FakeCluster) -> None:
+    RateLimit(cluster, replicate_pipes_to=1, accept_pipes_from=1).check("calls", 1)
+    assert (cluster.registered, cluster.sent) == ([], [])
+
+
+def test_start_registers_with_the_guides_arguments_and_only_once(cluster: FakeCluster) -> None:
+    limiter = RateLimit(cluster, accept_pipes_from=3, accept_pipes_timeout=5, auth_check=True)
+    limiter.start()
+    limiter.stop()
+    limiter.start()
+    (registered,) = cluster.registered
+    del registered["callback"]
+    assert registered == {
+        "module_name": "ratelimit",
+        "proto": "bin",
+        "timeout": 5,
+        "auth_check": True,
+        "cluster_id": 3,
+    }
+
+
+def test_timeout_is_10_s_and_authenticity_is_not_checked_unless_said(cluster: FakeCluster) -> None:
+    RateLimit(cluster, accept_pipes_from=3).start()
+    assert cluster.registered[0]["timeout"] == 10
+    assert cluster.registered[0]["auth_check"] is False
+
+
+def test_module_that_accepts_nothing_is_not_registered(cluster: FakeCluster) -> None:
+    with RateLimit(cluster, replicate_pipes_to=1):
+        assert cluster.registered == []
+
+
+def test_start_while_redis_is_away_raises_and_can_be_tried_again(cluster: FakeCluster) -> None:
+    limiter = RateLimit(cluster, replicate_pipes_to=1, accept_pipes_from=1)
+    cluster.fault = AWAY
+    with pytest.raises(StateUnavailable):
+        limiter.start()
+    assert limiter._timer is None
+    cluster.fault = None
+    limiter.start()
+    limiter.stop()
+    assert len(cluster.registered) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("replicate_pipes_to", 0),
+        ("replicate_pipes_to", "1"),
+        ("accept_pipes_from", -1),
+        ("accept_pipes_timeout", -1),
+        ("accept_pipes_timeout", float("nan")),
+        ("timer_interval", 0),
+        ("timer_interval", "10"),
+        ("timer_interval", True),
+        ("replication_interval", 0),
+        ("replication_interval", float("inf")),
+    ],
+)
+def test_option_that_cannot_be_is_refused_by_name(
+    cluster: FakeCluster, option: str, value: Any
+) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{option} must be "):
+        RateLimit(cluster, **{option: value})
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+def test_heartbeat_is_sent_without_any_pipe(limiter: RateLimit, cluster: FakeCluster) -> None:
+    assert limiter.replicate()
+    assert cluster.sent == [(7, Packet("ratelimit", 0, 1))]
+
+
+def test_last_counter_is_sent_not_the_running_one(
+    limiter: RateLimit, cluster: FakeCluster, clock: FakeClock
+) -> None:
+    for _ in range(5):
+        limiter.check("calls", 100)
+    limiter.replicate()
+    clock.advance(10)
+    limiter.check("calls", 100)
+    limiter.replicate()
+    sent = [read_records(packet) for _, packet in cluster.sent]
+    assert sent == [[calls(0)], [calls(5)]]
+
+
+def test_pipes_that_only_others_use_are_not_sent_on(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
+    cluster.deliver(packet_from(2, calls(5)))
+    limiter.replicate()
+    assert read_records(cluster.sent[0][1]) == []
+
+
+def test_many_pipes_go_in_several_packets_at_once(limiter: RateLimit, cluster: FakeCluster) -> None:
+    for number in range(500):
+        limiter.check(f"pipe {number}", 100)
+    limiter.replicate()
+    packets = [packet for _, packet in cluster.sent]
+    assert cluster.batches == 1
+    assert len(packets) > 5
+    assert max(len(packet.encode()) for packet in packets) <= 1_430
+    assert len({r.name for packet in packets for r in read_records(packet)}) == 500
+    assert limiter.stats.packets_sent == len(packets)
+
+
+def test_module_that_replicates_nowhere_sends_nothing(cluster: FakeCluster) -> None:
+    limiter = RateLimit(cluster, accept_pipes_from=1)
+    assert not limiter.replicate()
+    with limiter:
+        assert limiter._timer is None
+
+
+def test_failure_is_logged_once_until_it_ends(
+    limiter: RateLimit, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cluster.fault = AWAY
+    assert [limiter.replicate() for _ in range(5)] == [False] * 5
+    assert [record.message for record in caplog.records] == [
+        f"pipe counters cannot be sent to cluster 7, trying again at every tick: {AWAY}"
+    ]
+    assert caplog.records[0].exc_info is None
+    cluster.fault = UnknownCluster("no such cluster")
+    limiter.replicate()
+    cluster.fault = None
+    assert limiter.replicate()
+    limiter.replicate()
+    cluster.fault = AWAY
+    limiter.replicate()
+    assert [record.levelname for record in caplog.records] == [
+        "WARNING",
+        "WARNING",
+        "INFO",
+        "WARNING",
+    ]
+    assert limiter.stats == Stats(packets_sent=2, send_failures=7)
+
+
+def test_fault_of_the_program_is_logged_with_its_traceback(
+    limiter: RateLimit, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.fault = RuntimeError("a bug")
+    assert not limiter.replicate()
+    assert caplog.records[0].exc_info is not None
+
+
+# -- the timer ---------------------------------------------------------------------------------
+
+
+class Sends:
+    """Lets a test wait until the timer has sent so many times."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._changed = threading.Condition()
+        self.count = 0
+        cluster.on_send = self._on_send
+
+    def _on_send(self) -> None:
+        with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count >= count, timeout=10)
+
+
+def test_timer_sends_again_and_again_from_start_to_stop(cluster: FakeCluster) -> None:
+    sends = Sends(cluster)
+    with RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001) as limiter:
+        limiter.start()
+        sends.wait_for(5)
+        assert [t.name for t in threading.enumerate()].count("ratelimit") == 1
+        assert all(t.daemon for t in threading.enumerate() if t.name == "ratelimit")
+    count = sends.count
+    assert "ratelimit" not in [thread.name for thread in threading.enumerate()]
+    limiter.start()
+    sends.wait_for(count + 1)
+    limiter.stop()
+    limiter.stop()
+
+
+@pytest.mark.parametrize("fault", [AWAY, RuntimeError("a bug")])
+def test_failures_do_not_end_the_timer(cluster: FakeCluster, fault: Exception) -> None:
+    sends = Sends(cluster)
+    cluster.fault = fault
+    with RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001):
+        sends.wait_for(3)
+        cluster.fault = None
+        sends.wait_for(sends.count + 2)
+    assert cluster.sent
+
+
+def test_timer_may_be_stopped_from_its_own_call(cluster: FakeCluster) -> None:
+    done = threading.Event()
+    limiter = RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001)
+
+    def stop() -> None:
+        if limiter._timer is not None:
+            limiter.stop()
+            done.set()
+
+    cluster.on_send = stop
+    limiter.start()
+    assert done.wait(10)
+
+
+# -- receiving ---------------------------------------------------------------------------------
+
+
+def test_counters_of_another_machine_show_up(limiter: RateLimit, cluster: FakeCluster) -> None:
+    cluster.deliver(packet_from(2, calls(5)))
+    view = limiter.pipes()["calls"]
+    assert (dict(view.remote), view.limit, view.algorithm) == ({2: 5}, 100, Algorithm.TAILDROP)
+    assert limiter.stats.packets_received == 1
+
+
+def test_heartbeat_is_received_and_changes_nothing(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
+    cluster.deliver(packet_from(2))
+    assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_received=1))
+
+
+@pytest.mark.parametrize("version", [0, 2, -1])
+def test_packet_of_another_version_is_dropped(
+    limiter: RateLimit, cluster: FakeCluster, version: int
+) -> None:
+    cluster.deliver(packet_from(2, calls(5), version=version))
+    assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_dropped=1))
+
+
+def test_packet_of_another_type_is_dropped(limiter: RateLimit, cluster: FakeCluster) -> None:
+    cluster.deliver(packet_from(2, calls(5), type=1))
+    assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_dropped=1))
+
+
+def test_packet_with_a_bad_field_is_dropped_whole(limiter: RateLimit, cluster: FakeCluster) -> None:
+    whole = packet_from(2, calls(5), PipeRecord(b"other", 1, 100, 6))
+    cluster.deliver(whole._replace(payload=whole.payload[:-1]))
+    assert (limiter.pipes(), limiter.stats) == ({}, Stats(payload_errors=1))
+
+
+def test_bad_packets_are_logged_at_a_limited_rate(
+    limiter: RateLimit, cluster: FakeCluster, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = packet_from(2, calls(-5))
+    for _ in range(30):
+        cluster.deliver(bad)
+        clock.advance(1)
+    assert [record.message for record in caplog.records] == [
+        "ratelimit packet of machine 2 at 127.0.0.2:40000: pipe b'calls' has the counter -5"
+    ] * 3
+    assert limiter.stats.payload_errors == 30
+
+
+def test_timeout_of_a_machine_invalidates_its_counters_only(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
+    for machine in (2, 3):
+        cluster.deliver(packet_from(machine, calls(100), PipeRecord(b"other", 1, 1, 10)))
+    assert not limiter.check("other", 1)
+    cluster.notify(SERVER_TIMEOUT, 2)
+    assert {name: dict(view.remote) for name, view in limiter.pipes().items()} == {
+        "calls": {3: 100},
+        "other": {3: 10},
+    }
+    cluster.notify(SERVER_TIMEOUT, 3)
+    assert limiter.check("other", 1)
+    assert limiter.stats.timeouts == 2
+
+
+def test_packet_of_a_silenced_machine_is_no_news(limiter: RateLimit, cluster: FakeCluster) -> None:
+    packet = packet_from(2, calls(5))
+    cluster.notify(SERVER_TEMP_DISABLED, 2, FakeReceived(packet))
+    assert (limiter.pipes(), limiter.stats) == ({}, Stats())
+
+
+def test_machine_counts_again_after_its_timeout(limiter: RateLimit, cluster: FakeCluster) -> None:
+    cluster.deliver(packet_from(2, calls(5)))
+    cluster.notify(SERVER_TIMEOUT, 2)
+    cluster.deliver(packet_from(2, calls(6)))
+    assert dict(limiter.pipes()["calls"].remote) == {2: 6}
+
+
+# -- together ----------------------------------------------------------------------------------
+
+
+def test_two_instances_share_one_limit(clock: FakeClock) -> None:
+    """The guide's example: what A used in its last interval is not left for B."""
+    nodes = [FakeCluster(1), FakeCluster(2)]
+    limiters = [
+        RateLimit(node, replicate_pipes_to=1, accept_pipes_from=1, clock=clock) for node in nodes
+    ]
+    for node, limiter in zip(nodes, limiters, strict=True):
+        node.register_module("ratelimit", "bin", limiter._receiver, 10, False, 1)
+    first, second = limiters
+    assert sum(first.check("calls", 5) for _ in range(30)) == 30
+    clock.advance(10)
+    first.replicate()
+    nodes[1].deliver(nodes[0].sent[-1][1])
+    assert sum(second.check("calls", 5) for _ in range(30)) == 20
+
+
+def test_threads_lose_no_check(cluster: FakeCluster) -> None:
+    limiter = RateLimit(cluster, timer_interval=3_600)
+    barrier = threading.Barrier(4)
+    passed: list[int] = []
+
+    def use() -> None:
+        barrier.wait(10)
+        passed.append(sum(limiter.check("calls", 1) for _ in range(5_000)))
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sum(passed) == 3_600
+    assert limiter.pipes()["calls"].counter == 20_000
