@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from clusterer.errors import WireError
 from clusterer.wire.layout import HEADER, INT, INTS, LENGTH, MARKER, MIN_FRAME, NAME_AT
 from clusterer.wire.packet import Packet
+from clusterer.wire.runs import Shape, has_shape
 
 _WORD = b"\0\0\0\0"
 _LENGTH_AT = len(MARKER)
@@ -62,7 +63,7 @@ class FrameDecoder:
 
     def _split(self, data: bytes, packets: list[Packet]) -> None:
         """Append the packets that are whole in ``data`` and keep what is left of it."""
-        at, end = 0, len(data)
+        at, end, alike = 0, len(data), 0
         while end - at >= MIN_FRAME:
             marker, length, version, name_length = HEADER.unpack_from(data, at)
             if marker != MARKER:
@@ -72,7 +73,12 @@ class FrameDecoder:
             if end - at < length:
                 break
             packets.append(_packet(data, at, length, version, name_length))
-            at += length
+            if length == alike and has_shape(length, name_length):
+                shape = Shape(data, at, packets[-1], length, name_length)
+                at = shape.read(data, at + length, packets)
+                alike = 0
+            else:
+                at, alike = at + length, length
         self._hold(data, at)
 
     def _skip_words(self, data: bytes, at: int) -> int:
