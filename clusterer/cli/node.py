@@ -41,7 +41,9 @@ def node(settings: Settings) -> None:
         serve_until(stop, instance)
 
 
-def ratelimit_of(instance: Clusterer, settings: Settings) -> RateLimit | None:
+def ratelimit_of(
+    instance: Clusterer, settings: Settings, *, timer_interval: float = 10
+) -> RateLimit | None:
     """Return the ratelimit module as configured, None if it is not."""
     if not settings.replicate_pipes_to and not settings.accept_pipes_from:
         return None
@@ -50,6 +52,7 @@ def ratelimit_of(instance: Clusterer, settings: Settings) -> RateLimit | None:
         replicate_pipes_to=settings.replicate_pipes_to or None,
         accept_pipes_from=settings.accept_pipes_from or None,
         accept_pipes_timeout=settings.accept_pipes_timeout,
+        timer_interval=timer_interval,
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 from contextlib import closing
 
 import click
 
+from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.ids import MAX_ID
 from clusterer.services import Context, listing
@@ -62,12 +60,3 @@ def set_status(settings: Settings, cluster: int, machine: int, status: str, prot
     with closing(Context(settings)) as context:
         node = service.run(context, cluster, machine, int(status), proto, by=operator())
     click.echo(f"Cluster {cluster}, machine {machine} ({node.url}) is {node.condition.value}.")
-
-
-def operator() -> str:
-    """Return who sits here, for the audit stream: ``operator user@host``."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return f"operator {user}@{socket.gethostname()}"

@@ -70,6 +70,6 @@ def _split(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def configure_logging(level: int) -> None:
+def configure_logging(level: int | str) -> None:
     """Log to stderr, for people."""
     logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr, force=True)

@@ -16,6 +16,7 @@ from clusterer.settings import Settings
 log = logging.getLogger(__name__)
 
 EXAMPLE_SERVER_ID = 1
+_BY = "clusterer up"
 
 
 def run(settings: Settings, say: Callable[[Line], None]) -> None:
@@ -57,18 +58,29 @@ def load(context: Context) -> None:
 
     Without the database, an instance goes on with what Redis knows, if it knows anything.
     """
-    settings = context.settings
     try:
-        if not settings.db_url:
-            init_db.run(context, example=not context.nodes.clusters())
-        report = reload.run(context)
+        report = _load(context)
     except ProvisioningError as error:
         if not context.nodes.clusters():
             raise
         log.warning("going on with the nodes that Redis knows: %s", error)
-    else:
-        for rejected in report.rejected:
-            log.warning("row rejected: %s", rejected)
+        return
+    for rejected in report.rejected:
+        log.warning("rejected: %s", rejected)
+    if report.note:
+        log.warning("%s", report.note)
+
+
+def _load(context: Context) -> reload.ReloadReport:
+    if context.settings.db_url:
+        return reload.run(context, by=_BY)
+    init_db.run(context)
+    report = reload.run(context, by=_BY)
+    if report.rows:
+        return report
+    for row in init_db.run(context, example=True).rows_added:
+        log.info("example: cluster %d, machine %d: %s", row.cluster_id, row.machine_id, row.url)
+    return reload.run(context, by=_BY)
 
 
 def children(settings: Settings) -> Iterator[ChildSpec]:

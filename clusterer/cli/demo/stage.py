@@ -1,0 +1,109 @@
+"""What the demo's processes are and where they live: settings, addresses, command lines."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clusterer.errors import ClustererError
+from clusterer.provisioning import NewRow
+from clusterer.services.processes import (
+    ChildSpec,
+    child_environment,
+    scheduler_command,
+    worker_command,
+)
+from clusterer.settings import Settings
+
+CLUSTER = 1
+FAILED_ATTEMPTS = 3
+DURATION_S = 5
+# Below what the kernel gives to outgoing connections: B's port stays free while B is dead.
+_PORTS = range(15_000, 32_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One of the two instances."""
+
+    name: str
+    machine_id: int
+    host: str
+    port: int
+    checks_per_s: int
+
+    @property
+    def url(self) -> str:
+        return f"bin:{self.host}:{self.port}"
+
+    @property
+    def row(self) -> NewRow:
+        """Its row in the provisioning table."""
+        return NewRow(
+            CLUSTER,
+            self.machine_id,
+            self.url,
+            failed_attempts=FAILED_ATTEMPTS,
+            duration=DURATION_S,
+            description=f"Node {self.name}",
+        )
+
+
+def make_actors() -> tuple[Actor, Actor]:
+    """Return A and B on free ports, on different IP addresses if the system allows it."""
+    second = "127.0.0.2" if _is_free("127.0.0.2", 0) else "127.0.0.1"
+    a = Actor("A", 1, "127.0.0.1", _free_port("127.0.0.1", not_port=0), checks_per_s=30)
+    return a, Actor("B", 2, second, _free_port(second, not_port=a.port), checks_per_s=10)
+
+
+def make_settings(directory: Path) -> Settings:
+    """Return settings that touch nothing outside ``directory``, whatever is configured."""
+    return Settings(
+        data_dir=str(directory),
+        replicate_pipes_to=CLUSTER,
+        accept_pipes_from=CLUSTER,
+    )
+
+
+def instance_spec(actor: Actor, settings: Settings) -> ChildSpec:
+    """Return the process that runs ``actor``."""
+    module = "clusterer.cli.demo.instance"
+    return _spec(
+        actor.name,
+        (sys.executable, "-P", "-m", module, str(actor.checks_per_s)),
+        replace(settings, server_id=actor.machine_id),
+    )
+
+
+def helper_specs(settings: Settings) -> list[ChildSpec]:
+    """Return the processes around the instances."""
+    return [
+        _spec("delivery worker", worker_command("delivery"), settings),
+        _spec("maintenance worker", worker_command("maintenance"), settings),
+        _spec("scheduler", scheduler_command(), settings),
+    ]
+
+
+def _spec(name: str, command: tuple[str, ...], settings: Settings) -> ChildSpec:
+    environment = child_environment(settings)
+    return ChildSpec(name, command, environment, death_signal=signal.SIGKILL)
+
+
+def _free_port(host: str, *, not_port: int) -> int:
+    for port in random.sample(_PORTS, 1000):
+        if port != not_port and _is_free(host, port):
+            return port
+    raise ClustererError(f"no free port on {host}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
