@@ -1,0 +1,356 @@
+"""Loading the table into Redis: what the reports, the hashes and the audit say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterer.errors import ProvisioningError, StateUnavailable
+from clusterer.membership import Event, State
+from clusterer.provisioning import Names, NewRow, RejectedRow
+from clusterer.services import Context, reload
+from clusterer.store import Cause, ClusterKey
+from clusterer.store.reloads import ReloadStore
+from tests.support.provisioning import (
+    KEY,
+    NODE_A,
+    NODE_B,
+    MakeContext,
+    contexts,
+    events,
+    provision,
+    sql,
+)
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def make(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
+    if request.param == "mariadb":
+        url = request.getfixturevalue("mariadb_url")
+    else:
+        url = f"sqlite:///{tmp_path / 'test.db'}"
+    with contexts(db_url=url, redis_url=redis_url) as factory:
+        yield factory
+
+
+@pytest.fixture
+def lite(redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
+    with contexts(db_url=f"sqlite:///{tmp_path / 'test.db'}", redis_url=redis_url) as factory:
+        yield factory
+
+
+def test_table_becomes_nodes(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B, NewRow(2, 1, "udp:[::1]:5060", State.DOWN))
+    began = context.nodes.now()
+    report = reload.run(context, by="operator root@sip1")
+    assert (report.rows, report.loaded, report.unchanged) == (3, 3, 0)
+    assert [(node.cluster_id, node.machine_id) for node in report.added] == [(1, 1), (1, 2), (2, 1)]
+    assert (report.changed, report.removed, report.rejected, report.note) == ((), (), (), "")
+    assert context.nodes.clusters() == [KEY, ClusterKey(2, "udp")]
+    view = context.nodes.view(KEY)
+    assert [(node.host, node.port, node.state) for node in view.nodes.values()] == [
+        ("127.0.0.1", 5566, State.UP),
+        ("127.0.0.2", 5566, State.UP),
+    ]
+    assert [node.version for node in view.nodes.values()] == [1, 2]
+    assert view.version == 2
+    generation = view.nodes[1].generation / 1000
+    assert began - 0.01 <= generation <= context.nodes.now() + 0.01
+    assert [(e["event"], e["machine_id"], e["by"], e["after"]) for e in events(context)] == [
+        ("added", "1", "operator root@sip1", "up"),
+        ("added", "2", "operator root@sip1", "up"),
+    ]
+
+
+def test_equal_rows_are_not_touched(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    before = context.nodes.views()
+    report = reload.run(context)
+    assert (report.unchanged, report.loaded) == (2, 2)
+    assert context.nodes.views() == before
+    assert len(events(context)) == 2
+
+
+def test_changed_row_keeps_its_generation_unless_readdressed(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    before = context.nodes.view(KEY)
+    sql(context, "UPDATE clusterer SET duration = 7, description = NULL WHERE machine_id = 1")
+    sql(context, "UPDATE clusterer SET url = 'bin:127.0.0.3:5566' WHERE machine_id = 2")
+    time.sleep(0.002)  # generations are milliseconds
+    report = reload.run(context)
+    after = context.nodes.view(KEY)
+    assert [change.columns for change in report.changed] == [
+        ("duration", "description"),
+        ("url", "host"),
+    ]
+    assert after.nodes[1] == replace(before.nodes[1], duration=7, description="", version=3)
+    assert after.nodes[2].generation > before.nodes[2].generation
+    assert (after.nodes[2].host, after.nodes[2].version, after.version) == ("127.0.0.3", 4, 4)
+    assert [(e["event"], e["reason"]) for e in events(context)[2:]] == [
+        ("changed", "duration, description"),
+        ("changed", "url, host"),
+    ]
+
+
+def test_removed_rows_leave_nothing_but_the_counter(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B, NewRow(2, 1, "bin:127.0.0.1:5566"))
+    reload.run(context)
+    context.nodes.command(KEY, 2, Event.SUSPECTED, Cause("test"))
+    sql(context, "DELETE FROM clusterer WHERE machine_id = 2 OR cluster_id = 2")
+    report = reload.run(context)
+    assert [(node.cluster_id, node.machine_id) for node in report.removed] == [(1, 2), (2, 1)]
+    assert context.nodes.clusters() == [KEY]
+    found: Any = context.redis.keys()
+    keys = {key.decode() for key in found}
+    assert keys == {
+        "clusterer:clusters",
+        "clusterer:1:bin:nodes",
+        "clusterer:1:bin:node:1",
+        "clusterer:1:bin:version",
+        "clusterer:1:bin:synced",
+        "clusterer:1:events",
+        "clusterer:2:bin:version",
+        "clusterer:2:events",
+    }
+    assert events(context)[-1]["after"] == "absent"
+    assert context.redis.hkeys("clusterer:1:bin:synced") == [b"1"]
+
+
+def test_versions_are_never_repeated(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A)
+    versions = []
+    for _ in range(3):
+        reload.run(context)
+        versions.append(context.nodes.view(KEY).nodes[1].version)
+        sql(context, "DELETE FROM clusterer")
+        report = reload.run(context)
+        assert report.note == "table 'clusterer' is empty: no node is left"
+        provision(context, NODE_A)
+    assert versions == [1, 3, 5]
+
+
+def test_protocol_moves_a_node_to_another_cluster(lite: MakeContext) -> None:
+    context = lite()
+    provision(context, NODE_A)
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET url = 'udp:127.0.0.1:5060'")
+    report = reload.run(context)
+    assert (len(report.added), len(report.removed)) == (1, 1)
+    assert context.nodes.clusters() == [ClusterKey(1, "udp")]
+
+
+def test_local_changes_are_lost_without_persistent_mode(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    context.nodes.command(KEY, 1, Event.SET_DOWN, Cause("test"))
+    report = reload.run(context)
+    assert [change.columns for change in report.changed] == [("state",)]
+    assert context.nodes.view(KEY).nodes[1].state is State.UP
+    assert context.redis.zcard("clusterer:1:bin:dirty") == 0
+
+
+def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None:
+    context = make(persistent_mode=True)
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    context.nodes.command(KEY, 1, Event.SET_DOWN, Cause("test"))
+    context.nodes.command(KEY, 2, Event.SUSPECTED, Cause("test"))
+    sql(context, "UPDATE clusterer SET duration = 7 WHERE machine_id = 1")
+    report = reload.run(context)
+    assert report.flushed.written == 2
+    assert [change.columns for change in report.changed] == [("duration",)]
+    view = context.nodes.view(KEY)
+    assert (view.nodes[1].state, view.nodes[1].duration) == (State.DOWN, 7)
+    assert view.nodes[2].state is State.PROBING
+    rows = sql(context, "SELECT state, no_tries, last_attempt FROM clusterer ORDER BY id")
+    assert rows == [(0, 0, 0), (2, 1, view.nodes[2].last_attempt)]
+
+
+def test_nodes_are_due_when_their_state_asks_for_it(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, replace(NODE_B, state=State.PROBING), NewRow(1, 3, "bin:[::1]"))
+    sql(context, "UPDATE clusterer SET no_tries = 3, state = 2 WHERE machine_id = 3")
+    reload.run(context)
+    now = context.nodes.now()
+    scores: Any = context.redis.zrange("clusterer:1:bin:due", 0, -1, withscores=True)
+    due = dict(scores)
+    assert sorted(due) == [b"2", b"3"]
+    assert due[b"2"] / 1000 == pytest.approx(now + 1, abs=0.5)
+    assert due[b"3"] == 30_000
+
+
+def test_bad_rows_are_skipped_and_named(make: MakeContext) -> None:
+    context = make(url_col="address")
+    provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:10.0.0.1:0"), NewRow(-1, 4, "bin:[::1]"))
+    report = reload.run(context)
+    assert report.rejected == (
+        RejectedRow(3, "address", "port '0' is not a number from 1 to 65535"),
+        RejectedRow(4, "cluster_id", "negative: -1"),
+    )
+    assert (report.rows, report.loaded, report.note) == (4, 2, "")
+    sql(context, "UPDATE clusterer SET state = 5 WHERE machine_id = 2")
+    report = reload.run(context)
+    assert [row.column for row in report.rejected] == ["state", "address", "cluster_id"]
+    assert [node.machine_id for node in report.removed] == [2]
+
+
+def test_doubled_and_null_rows_of_a_table_made_by_hand(lite: MakeContext) -> None:
+    context = lite()
+    columns = "cluster_id, machine_id, url, state, last_attempt, failed_attempts, no_tries"
+    sql(context, f"CREATE TABLE clusterer (id INTEGER, {columns}, duration, description)")
+    for values in (
+        "1, 1, 1, 'bin:127.0.0.1', 1, 0, 3, 0, 30, NULL",
+        "2, 1, 1, 'bin:127.0.0.2', 1, 0, 3, 0, 30, NULL",
+        "3, 1, NULL, 'bin:127.0.0.2', 1, 0, 3, 0, 30, NULL",
+        "NULL, 1, 4, 'bin:127.0.0.2', 1, 0, 3, 0, 30, NULL",
+        "5, 1, 5, 'bin:127.0.0.2', 1, 0, 'x', 0, 30, NULL",
+    ):
+        sql(context, "INSERT INTO clusterer VALUES (" + values + ")")  # noqa: S608 - constants
+    report = reload.run(context)
+    assert {str(row) for row in report.rejected} == {
+        "row None, column 'id': null",
+        "row 2, column 'machine_id': doubled: machine 1 of cluster 1 is in row 1 already",
+        "row 3, column 'machine_id': null",
+        "row 5, column 'failed_attempts': 'x' is not a whole number",
+    }
+    assert [node.port for node in report.added] == [5555]
+
+
+def test_names_are_resolved(lite: MakeContext) -> None:
+    context = lite()
+    provision(context, NewRow(1, 1, "bin:sip1.example.org:5566"), NODE_B)
+    reload.run(context, names=Names(lambda name: ["10.0.0.2", "10.0.0.1"]))
+    node = context.nodes.view(KEY).nodes[1]
+    assert (node.host, node.url) == ("10.0.0.1", "bin:sip1.example.org:5566")
+    report = reload.run(context, names=Names(lambda name: ["10.0.0.9"]))
+    assert report.changed[0].readdressed
+
+
+def test_table_without_one_good_row_changes_nothing(lite: MakeContext) -> None:
+    context = lite()
+    provision(context, NewRow(1, 1, "bin:sip1.example.org:5566"))
+    reload.run(context, names=Names(lambda name: ["10.0.0.1"]))
+    before = context.nodes.views()
+
+    def no_dns(name: str) -> list[str]:
+        raise OSError("resolver away")
+
+    report = reload.run(context, names=Names(no_dns))
+    assert (report.loaded, len(report.rejected)) == (0, 1)
+    assert report.note == ("no row of table 'clusterer' can be used: all nodes stay as they were")
+    assert context.nodes.views() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("DROP TABLE clusterer", "there is no table 'clusterer': create it with `clusterer init-"),
+        ("UPDATE version SET table_version = 2", "'clusterer' has version 2"),
+        ("ALTER TABLE clusterer RENAME COLUMN url TO uri", r"no column 'url' \(url_col\)"),
+    ],
+)
+def test_unusable_table_changes_nothing(make: MakeContext, damage: str, message: str) -> None:
+    context = make()
+    provision(context, NODE_A)
+    reload.run(context)
+    before = context.nodes.views()
+    sql(context, damage)
+    with pytest.raises(ProvisioningError, match=message):
+        reload.run(context)
+    assert context.nodes.views() == before
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_database_away_changes_nothing(lite: MakeContext, persistent: bool) -> None:
+    context = lite(persistent_mode=persistent)
+    provision(context, NODE_A)
+    reload.run(context)
+    context.nodes.command(KEY, 1, Event.SET_DOWN, Cause("test"))
+    before = context.nodes.views()
+    away = lite(db_url="sqlite:////none/x.db", persistent_mode=persistent)
+    with pytest.raises(ProvisioningError, match="unable to open database file"):
+        reload.run(away)
+    assert context.nodes.views() == before
+    assert context.redis.zcard("clusterer:1:bin:dirty") == 1
+
+
+def test_redis_away_is_said(lite: MakeContext) -> None:
+    provision(lite(), NODE_A)
+    with pytest.raises(StateUnavailable, match="cannot list the clusters"):
+        reload.run(lite(redis_url="redis://127.0.0.1:1/0"))
+
+
+def _interfere(
+    monkeypatch: pytest.MonkeyPatch, context: Context, times: int, event: Event
+) -> list[int]:
+    """Change a node after Redis was read and before the reload commits."""
+    calls: list[int] = []
+    original = ReloadStore.commit
+
+    def commit(self: ReloadStore, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            context.nodes.command(KEY, 1, event, Cause("test"))
+        return original(self, *args)
+
+    monkeypatch.setattr(ReloadStore, "commit", commit)
+    return calls
+
+
+def test_conflict_is_tried_again_and_reported_once(
+    make: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make(persistent_mode=True)
+    provision(context, NODE_A, NewRow(2, 1, "bin:127.0.0.1"))
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET duration = 7")
+    calls = _interfere(monkeypatch, context, 1, Event.SET_DOWN)
+    report = reload.run(context)
+    assert len(calls) == 2
+    assert [(c.after.cluster_id, c.columns) for c in report.changed] == [
+        (1, ("duration",)),
+        (2, ("duration",)),
+    ]
+    node = context.nodes.view(KEY).nodes[1]
+    assert (node.state, node.duration) == (State.DOWN, 7)
+    assert sql(context, "SELECT state FROM clusterer WHERE cluster_id = 1") == [(0,)]
+
+
+def test_endless_conflict_is_given_up_with_a_name(
+    lite: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = lite()
+    provision(context, replace(NODE_A, failed_attempts=1000))
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET duration = 7")
+    _interfere(monkeypatch, context, 1000, Event.SUSPECTED)
+    with pytest.raises(StateUnavailable, match="clusters 1:bin changed 20 times"):
+        reload.run(context)
+
+
+def test_ten_thousand_rows_load_in_seconds(make: MakeContext) -> None:
+    context = make()
+    small = [NewRow(i // 2 + 2, i % 2 + 1, f"bin:127.1.{i // 250}.1") for i in range(8000)]
+    large = [NewRow(1, i + 1, f"bin:127.2.{i // 250}.{i % 250 + 1}") for i in range(2000)]
+    provision(context, *small, *large)
+    began = time.monotonic()
+    report = reload.run(context)
+    took = time.monotonic() - began
+    print(f"10,000 rows in {took:.2f} s")
+    assert (len(report.added), len(context.nodes.clusters())) == (10_000, 4001)
+    assert len(context.nodes.view(KEY).nodes) == 2000
+    assert took < 8
+    assert reload.run(context).unchanged == 10_000

@@ -1,0 +1,356 @@
+"""Persistent mode: states reach the table, edits in the table win, nothing is lost between."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterer.membership import Event, State
+from clusterer.provisioning import NewRow, write_states
+from clusterer.services import Context, reload, sync
+from clusterer.store import Cause
+from clusterer.store.dirty import DirtyNodes
+from tests.support.mariadb_server import MariaDBServer
+from tests.support.processes import wait_until
+from tests.support.provisioning import (
+    KEY,
+    NODE_A,
+    NODE_B,
+    MakeContext,
+    contexts,
+    events,
+    provision,
+    sql,
+)
+
+CAUSE = Cause("test")
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def make(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
+    if request.param == "mariadb":
+        url = request.getfixturevalue("mariadb_url")
+    else:
+        url = f"sqlite:///{tmp_path / 'test.db'}"
+    with contexts(db_url=url, redis_url=redis_url, persistent_mode=True) as factory:
+        yield factory
+
+
+@pytest.fixture
+def context(make: MakeContext) -> Context:
+    """Two nodes, loaded."""
+    context = make()
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    return context
+
+
+def rows(context: Context) -> list[tuple[Any, ...]]:
+    return sql(context, "SELECT state, no_tries, last_attempt FROM clusterer ORDER BY id")
+
+
+def dirty(context: Context) -> int:
+    return int(context.redis.zcard("clusterer:1:bin:dirty"))
+
+
+def synced(context: Context, machine_id: int) -> str:
+    noted = context.redis.hmget("clusterer:1:bin:synced", [str(machine_id)])[0]
+    assert isinstance(noted, bytes)
+    return noted.decode()
+
+
+def test_changes_reach_the_table_once(context: Context) -> None:
+    node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context) == [(1, 0, 0), (2, 1, node.last_attempt)]
+    assert synced(context, 2) == f"2 1 {node.last_attempt}"
+    assert dirty(context) == 0
+    assert sync.run(context) == sync.SyncReport()
+
+
+def test_other_columns_are_left_to_the_operator(context: Context) -> None:
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    sql(context, "UPDATE clusterer SET duration = 7, url = 'bin:10.0.0.9:1'")
+    assert sync.run(context).written == 1
+    assert sql(context, "SELECT state, duration, url FROM clusterer WHERE id = 2") == [
+        (0, 7, "bin:10.0.0.9:1")
+    ]
+
+
+def test_only_persistent_mode_writes(make: MakeContext, context: Context) -> None:
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    assert sync.run(make(persistent_mode=False)) == sync.SyncReport()
+    assert rows(context) == [(1, 0, 0)] * 2
+    assert dirty(context) == 1
+
+
+def test_edit_in_the_table_wins_and_is_an_event(context: Context) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sql(context, "UPDATE clusterer SET state = 0 WHERE id = 2")
+    report = sync.run(context)
+    assert (report.written, report.waiting) == (0, 0)
+    assert [(node.machine_id, node.state) for node in report.edited] == [(2, State.DOWN)]
+    node = context.nodes.view(KEY).nodes[2]
+    assert (node.state, node.no_tries, node.last_attempt) == (State.DOWN, 0, 0)
+    assert rows(context)[1] == (0, 0, 0)
+    event = events(context)[-1]
+    assert (event["event"], event["by"], event["after"]) == ("edited in table", "sync", "down")
+    assert event["reason"].startswith("table has state 0, no_tries 0, last_attempt 0, not state 2")
+    assert dirty(context) == 0
+    assert synced(context, 2) == "0 0 0"
+    context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+    assert sync.run(context).written == 1
+    assert rows(context)[1] == (1, 0, 0)
+
+
+def test_edit_that_loses_the_race_to_a_local_change_is_taken_next_time(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sql(context, "UPDATE clusterer SET state = 0 WHERE id = 2")
+    original = DirtyNodes.synced
+
+    def change_meanwhile(self: DirtyNodes, node: Any) -> Any:
+        context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+        return original(self, node)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirtyNodes, "synced", change_meanwhile)
+        assert sync.run(context).waiting == 1
+    assert rows(context)[1] == (0, 0, 0)
+    assert len(sync.run(context).edited) == 1
+    assert context.nodes.view(KEY).nodes[2].state is State.DOWN
+
+
+def test_change_right_after_an_edit_was_taken_stays_marked(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sql(context, "UPDATE clusterer SET state = 0 WHERE id = 2")
+    original = DirtyNodes.end
+
+    def change_first(self: DirtyNodes, written: Any) -> int:
+        context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+        return original(self, written)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirtyNodes, "end", change_first)
+        report = sync.run(context)
+    assert (len(report.edited), report.waiting, dirty(context)) == (1, 1, 1)
+    assert sync.run(context).written == 1
+    assert rows(context)[1] == (1, 0, 0)
+
+
+def test_edit_that_cannot_be_is_named_and_left_alone(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sql(context, "UPDATE clusterer SET state = 9 WHERE id = 2")
+    report = sync.run(context)
+    (dropped,) = report.dropped
+    assert dropped == (
+        "row 2, machine 2 of cluster 1:bin: somebody wrote to its row what cannot be: "
+        "column 'state': 9 is not from 0 to 2"
+    )
+    assert dropped in caplog.text
+    assert rows(context)[1] == (9, 0, 0)
+    assert context.nodes.view(KEY).nodes[2].state is State.PROBING
+    assert sync.run(context) == sync.SyncReport()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM clusterer WHERE id = 2",
+        "UPDATE clusterer SET machine_id = 9 WHERE id = 2",
+        "UPDATE clusterer SET cluster_id = 9 WHERE id = 2",
+    ],
+)
+def test_row_that_is_gone_is_named_once(context: Context, statement: str) -> None:
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    sql(context, statement)
+    (dropped,) = sync.run(context).dropped
+    assert dropped.startswith("row 2, machine 2 of cluster 1:bin: its row is gone")
+    assert (2, 0, 0) not in rows(context)
+    assert sync.run(context) == sync.SyncReport()
+
+
+def test_change_while_writing_stays_marked(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    original = DirtyNodes.end
+
+    def change_first(self: DirtyNodes, written: Any) -> int:
+        context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+        return original(self, written)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirtyNodes, "end", change_first)
+        assert sync.run(context) == sync.SyncReport(written=1, waiting=1)
+    assert rows(context)[1][0] == 2
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context)[1][:2] == (1, 0)
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_own_write_is_not_taken_for_an_edit_after_a_crash(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+
+    def die(self: DirtyNodes, written: Any) -> int:
+        raise _KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirtyNodes, "end", die)
+        with pytest.raises(_KilledError):
+            sync.run(context)
+    assert rows(context)[1][0] == 2
+    context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context)[1][:2] == (1, 0)
+    assert context.nodes.view(KEY).nodes[2].state is State.UP
+    assert synced(context, 2).startswith("1 0 ")
+    assert "," not in synced(context, 2)
+
+
+def test_late_writer_does_not_leave_an_old_state_behind(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job stalls before its UPDATE, meanwhile the node returns to what the table holds."""
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    original = write_states
+
+    def stall(*args: Any) -> Any:
+        monkeypatch.setattr(sync, "write_states", original)
+        context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+        assert sync.run(context).written == 1
+        return original(*args)
+
+    monkeypatch.setattr(sync, "write_states", stall)
+    assert sync.run(context) == sync.SyncReport(written=1, waiting=1)
+    assert rows(context)[1][0] == 0
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context)[1] == (1, 0, 0)
+    assert context.nodes.view(KEY).nodes[2].state is State.UP
+
+
+def test_write_of_another_job_is_no_edit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job stalls before its UPDATE, meanwhile another writes a newer state."""
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    original = write_states
+
+    def stall(*args: Any) -> Any:
+        monkeypatch.setattr(sync, "write_states", original)
+        context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+        context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+        assert sync.run(context).written == 1
+        return original(*args)
+
+    monkeypatch.setattr(sync, "write_states", stall)
+    assert sync.run(context) == sync.SyncReport(waiting=1)
+    sync.run(context)
+    node = context.nodes.view(KEY).nodes[2]
+    assert node.state is State.PROBING
+    assert rows(context)[1] == (2, 1, node.last_attempt)
+    assert dirty(context) == 0
+
+
+@contextmanager
+def _jobs(make: MakeContext, count: int) -> Iterator[None]:
+    """Keep ``count`` sync jobs running at once."""
+    stop = threading.Event()
+
+    def work() -> None:
+        own = make()
+        while not stop.is_set():
+            sync.run(own)
+
+    with ThreadPoolExecutor(count) as pool:
+        jobs = [pool.submit(work) for _ in range(count)]
+        try:
+            yield
+        finally:
+            stop.set()
+    for job in jobs:
+        job.result()
+
+
+def test_jobs_at_once_agree(make: MakeContext) -> None:
+    context = make()
+    machines = range(1, 61)
+    provision(context, *(NewRow(1, i, f"bin:127.0.1.{i}") for i in machines))
+    reload.run(context)
+    with _jobs(make, 3):
+        for event in (Event.SUSPECTED, Event.SET_UP, Event.SUSPECTED, Event.SET_DOWN):
+            for machine_id in machines:
+                context.nodes.command(KEY, machine_id, event, CAUSE)
+    wait_until(lambda: sync.run(context).waiting == 0 and not dirty(context), 10, "all is written")
+    found = {event["event"] for event in events(context)}
+    assert found == {"added", "suspected", "set up", "set down"}
+    nodes = context.nodes.view(KEY).nodes.values()
+    assert rows(context) == [(0, node.no_tries, node.last_attempt) for node in nodes]
+
+
+def test_node_removed_meanwhile_leaves_no_mark(context: Context) -> None:
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    context.redis.delete("clusterer:1:bin:node:2")
+    assert sync.run(context) == sync.SyncReport()
+    assert dirty(context) == 0
+
+
+def test_list_of_possible_states_does_not_grow_for_ever(context: Context) -> None:
+    marks = DirtyNodes(context.settings, context.redis)
+    for state in (Event.SUSPECTED, Event.SET_UP) * 20:
+        context.nodes.command(KEY, 2, state, CAUSE)
+        context.redis.hset("clusterer:1:bin:node:2", "last_attempt", context.redis.incr("n"))
+        marks.begin([(KEY, 2)])
+    noted = synced(context, 2).split(",")
+    assert len(noted) == 8
+    assert noted[0] == "1 0 0"
+    assert noted[-1].endswith(" 40")
+    assert sync.run(context).written == 1
+
+
+def test_database_away_keeps_the_marks_and_says_so_once(
+    make: MakeContext, context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+    away = make(db_url="sqlite:////none/x.db")
+    for _ in range(3):
+        report = sync.run(away)
+        assert "unable to open database file" in report.error
+    assert caplog.text.count("changes wait to be written to the table") == 1
+    assert dirty(context) == 1
+    assert synced(context, 2) == "1 0 0"
+    context.database.away = True
+    assert sync.run(context).written == 1
+    assert "the table can be written again" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_frozen_database_costs_no_change(
+    mariadb_server: MariaDBServer, mariadb_url: str, redis_url: str
+) -> None:
+    with contexts(db_url=mariadb_url, redis_url=redis_url, persistent_mode=True) as make:
+        context = make()
+        provision(context, NODE_A, NODE_B)
+        reload.run(context)
+        context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
+        mariadb_server.pause()
+        assert sync.run(context).error
+        mariadb_server.resume()
+        assert sync.run(context).written == 1
+        assert rows(context)[1] == (0, 0, 0)

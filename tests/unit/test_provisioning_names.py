@@ -1,0 +1,77 @@
+"""Names are resolved together, in bounded time, and always to the same address."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from time import monotonic
+
+import pytest
+
+from clusterer.provisioning.names import Names, system_lookup
+
+
+def test_lowest_ipv4_address_is_taken_whatever_the_order() -> None:
+    answers = {"a": ["::1", "10.0.0.10", "10.0.0.9"], "b": ["10.0.0.9", "10.0.0.10"], "c": ["::2"]}
+    names = Names(lambda name: answers[name])
+    names.resolve(answers)
+    assert names.addresses == {"a": "10.0.0.9", "b": "10.0.0.9", "c": "::2"}
+    assert names.failures == {}
+
+
+def test_failure_has_the_resolvers_words() -> None:
+    def lookup(name: str) -> list[str]:
+        if name == "odd":
+            raise UnicodeError("label too long")
+        if name == "none":
+            return []
+        raise socket.gaierror(-2, "Name or service not known")
+
+    names = Names(lookup)
+    names.resolve(["gone", "odd", "none"])
+    assert names.addresses == {}
+    assert names.failures == {
+        "gone": "Name or service not known",
+        "odd": "label too long",
+        "none": "it has no address",
+    }
+
+
+def test_name_is_asked_for_once() -> None:
+    asked: list[str] = []
+
+    def lookup(name: str) -> list[str]:
+        asked.append(name)
+        return ["10.0.0.1"]
+
+    names = Names(lookup)
+    names.resolve(["a", "a"])
+    names.resolve(["a", "b"])
+    names.resolve([])
+    assert sorted(asked) == ["a", "b"]
+
+
+def test_slow_names_hold_up_neither_the_others_nor_the_reload() -> None:
+    release = threading.Event()
+
+    def lookup(name: str) -> list[str]:
+        if name.startswith("slow"):
+            release.wait(10)
+        return ["10.0.0.1"]
+
+    names = Names(lookup, timeout_s=0.3)
+    began = monotonic()
+    names.resolve([f"slow{i}" for i in range(20)] + [f"quick{i}" for i in range(100)])
+    assert monotonic() - began < 2
+    release.set()
+    assert len(names.addresses) == 100
+    assert names.failures["slow0"] == "no answer within 0.3 s"
+    assert len(names.failures) == 20
+
+
+def test_system_knows_localhost() -> None:
+    names = Names()
+    names.resolve(["localhost"])
+    assert names.addresses == {"localhost": "127.0.0.1"}
+    with pytest.raises(OSError, match=r"not known|failure|No address"):
+        system_lookup("no-such-host.invalid")
