@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import click
 
 from clusterer.api import Clusterer
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.errors import SettingsError
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
@@ -18,15 +18,15 @@ from clusterer.settings import Settings
 
 
 @click.command()
-@with_settings(log_level=logging.INFO)
+@with_settings(log_level=logging.INFO, also=RATELIMIT)
 def node(settings: Settings) -> None:
     """Run one instance until SIGTERM or Ctrl-C.
 
-    It listens on the BIN address of its own row (server_id names it). With replicate_pipes_to
-    or accept_pipes_from set, it runs the ratelimit module:
+    It listens on the BIN address of its own row; --server-id says which row that is. With
+    --replicate-pipes-to or --accept-pipes-from it runs the ratelimit module:
 
     \b
-        clusterer node --server-id 1 --set replicate_pipes_to=1 --set accept_pipes_from=1
+        clusterer node --server-id 1 --replicate-pipes-to 1 --accept-pipes-from 1
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     if not settings.server_id:
         raise SettingsError("server_id is not set: which machine_id of the table is this instance?")

@@ -6,16 +6,16 @@ import logging
 
 import click
 
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.services import up as service
 from clusterer.services.processes import Line
 from clusterer.settings import Settings
 
-_WIDTH = len("maintenance")
+_PREFIX = "{:<11} | "
 
 
 @click.command()
-@with_settings(log_level=logging.INFO)
+@with_settings(log_level=logging.INFO, also=RATELIMIT, log_prefix=_PREFIX.format("up"))
 def up(settings: Settings) -> None:
     """Run everything one machine needs, until Ctrl-C.
 
@@ -29,4 +29,4 @@ def up(settings: Settings) -> None:
 
 def say(line: Line) -> None:
     """Pass on what a child printed, with its name before it."""
-    click.echo(f"{line.name:<{_WIDTH}} | {line.text}", err=True)
+    click.echo(_PREFIX.format(line.name) + line.text, err=True)

@@ -37,10 +37,15 @@ def test_every_command_has_helpful_help(name: str, capsys: Capture) -> None:
             assert parameter.help, f"{name} {parameter.opts}"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_every_command_takes_the_shared_options(name: str) -> None:
     names = {option for parameter in loaded(name).params for option in parameter.opts}
     assert {"--redis-url", "--db-url", "--config", "--set", "-v", "-q"} <= names
+
+
+def test_the_demo_listens_to_no_configuration() -> None:
+    names = {option for parameter in loaded("demo").params for option in parameter.opts}
+    assert names == {"--json", "--keep", "-v", "--verbose"}
 
 
 def test_help_names_all_commands_and_settings(capsys: Capture) -> None:

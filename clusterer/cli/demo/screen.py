@@ -46,11 +46,14 @@ class Screen:
 
     def step(self, text: str) -> None:
         """Say what has happened."""
-        self._console.print(Text(f"[{self.seconds:5.1f} s] {text}"))
+        self._console.print(Text(f"[{self.seconds:5.1f} s] {text}"), soft_wrap=True)
 
-    def write(self, text: str | Text | Table = "") -> None:
+    def write(self, text: str | Table = "") -> None:
         """Print something without a time."""
-        self._console.print(text if not isinstance(text, str) else Text(text))
+        if isinstance(text, str):
+            self._console.print(Text(text), soft_wrap=True)
+        else:
+            self._console.print(text)
 
     def wait_for(self, what: str) -> None:
         """Say, in the live part only, what is being waited for."""

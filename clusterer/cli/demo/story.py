@@ -11,12 +11,19 @@ from functools import partial
 from clusterer.cli.demo.instance import PIPE
 from clusterer.cli.demo.observed import Observed
 from clusterer.cli.demo.screen import Screen
-from clusterer.cli.demo.stage import DURATION_S, FAILED_ATTEMPTS, Actor, helper_specs, instance_spec
-from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.cli.demo.stage import (
+    CLUSTER,
+    DURATION_S,
+    FAILED_ATTEMPTS,
+    Actor,
+    helper_specs,
+    instance_spec,
+)
+from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
 from clusterer.services import Context, init_db, listing, reload
-from clusterer.services.processes import EmbeddedRedis, ProcessGroup
+from clusterer.services.processes import Child, EmbeddedRedis, ProcessGroup
 from clusterer.services.processes.supervisor import describe_exit
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
@@ -45,6 +52,7 @@ class Story:
         self._verbose = verbose
         self._group = ProcessGroup()
         self._context = Context(settings)
+        self._killed: Child | None = None
         self._end = time.monotonic() + LIMIT_S
 
     def play(self) -> None:
@@ -61,7 +69,7 @@ class Story:
                 self._replicate()
                 self._kill()
                 self._return()
-            except NotObserved as error:
+            except ClustererError as error:
                 self.observed.failure = str(error)
             self._count()
 
@@ -69,21 +77,18 @@ class Story:
 
     def _set_up(self, redis: EmbeddedRedis) -> None:
         spec = redis.start(self._group)
-        self._screen.step(
-            f"Redis: {spec.command[0]}, on a unix socket in {spec.log and spec.log.parent}"
-        )
+        self._screen.step(f"Redis: {spec.command[0]} in {self._settings.data_path}")
         init_db.run(self._context)
         init_db.add(self._context, (self._a.row, self._b.row))
         reload.run(self._context, by="demo")
-        for actor in (self._a, self._b):
-            self._screen.step(f"Node {actor.name}: machine {actor.machine_id} at {actor.url}")
+        self._screen.step(f"Table: node A is {self._a.url}, node B is {self._b.url}")
 
     def _start(self) -> None:
         specs = [instance_spec(actor, self._settings) for actor in (self._a, self._b)]
         for spec in [*specs, *helper_specs(self._settings)]:
             self._group.start(spec)
-        names = ", ".join(f"{name} {child.pid}" for name, child in self._group.children.items())
-        self._screen.step(f"Started (pids): {names}")
+        for name, child in self._group.children.items():
+            self._screen.step(f"Started {name}, pid {child.pid}")
         self._until(lambda: len(self.observed.instances) == 2, 15, "both instances report")
 
     def _replicate(self) -> None:
@@ -93,7 +98,7 @@ class Story:
             count = self.observed.instances[receiver.machine_id].remote[sender.machine_id]
             self._screen.step(
                 f"{sender.name} -> {receiver.name}: {receiver.name}'s pipe '{PIPE}' "
-                f"counts {count} checks made on {sender.name}"
+                f"counts {count} checks of {sender.name}"
             )
         self._until(lambda: len(self.observed.latencies_ms) >= _SAMPLES, 10, "packets arrive")
         self._screen.step(
@@ -101,7 +106,7 @@ class Story:
         )
 
     def _kill(self) -> None:
-        child = self._group.children[self._b.name]
+        child = self._killed = self._group.children[self._b.name]
         child.send_signal(signal.SIGKILL)
         if not child.wait(5):
             raise NotObserved("B does not die")
@@ -175,16 +180,13 @@ class Story:
         self._screen.refresh(self.observed, self._pid_of)
 
     def _look_at_nodes(self) -> None:
-        try:
-            view = self._context.nodes.view(ClusterKey(1, PROTO_BIN))
-        except StateUnavailable as error:
-            raise NotObserved(f"Redis is gone: {error}") from error
+        view = self._context.nodes.view(ClusterKey(CLUSTER, PROTO_BIN))
         self.observed.see(dict(view.nodes), self._b.machine_id)
 
     def _check_children(self) -> None:
         for name, child in self._group.children.items():
             code = child.exit_code
-            if code is not None and code != -signal.SIGKILL:
+            if code is not None and child is not self._killed:
                 raise NotObserved(f"{name} ended unexpectedly ({describe_exit(code)})")
 
     def _pid_of(self, name: str) -> int | None:
