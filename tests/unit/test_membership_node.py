@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterer.membership import Condition, Event, Node, State, apply, next_look
+from clusterer.membership.columns import StateColumns
 
 NODE = Node(
     id=2,
@@ -111,3 +112,31 @@ def test_node_looked_at_when_due_does_not_stay_stuck(
         after = apply(node, Event.DURATION_ELAPSED, due)
         assert (after.condition, after.no_tries) == (Condition.UP, 0)
         assert next_look(after, due, PROBE_INTERVAL) is None
+
+
+# -- the columns that persistent mode writes ---------------------------------------------------
+
+COLUMNS = StateColumns(state=2, no_tries=3, last_attempt=1_700_000_000)
+
+
+def test_columns_are_those_of_the_node_and_can_be_applied_to_another() -> None:
+    changed = COLUMNS.applied_to(NODE)
+    assert (changed.state, changed.no_tries, changed.last_attempt) == COLUMNS
+    assert StateColumns.of(changed) == COLUMNS
+    assert COLUMNS.applied_to(replace(changed, description="other")).description == "other"
+
+
+def test_columns_survive_being_text() -> None:
+    assert str(COLUMNS) == "2 3 1700000000"
+    assert StateColumns.parse(str(COLUMNS)) == COLUMNS
+
+
+@pytest.mark.parametrize("text", ["", "2 3", "2 3 4 5", "2 3 x", "2  3 4"])
+def test_text_that_is_no_columns_raises(text: str) -> None:
+    with pytest.raises(ValueError):
+        StateColumns.parse(text)
+
+
+def test_state_that_does_not_exist_cannot_be_applied() -> None:
+    with pytest.raises(ValueError, match="3 is not a valid State"):
+        COLUMNS._replace(state=3).applied_to(NODE)

@@ -20,6 +20,19 @@ PACKET = Packet("mod", 7, 5, b"payload")
 WORD = b"\0\0\0\0"
 
 
+HOSTILE = {
+    "length 0": raw_frame(ME, length=0),
+    "length of the header only": raw_frame(ME, length=12),
+    "length one below the smallest": raw_frame(ME, length=19),
+    "name length -1": raw_frame(ME, name_length=-1),
+    "name length lowest": raw_frame(ME, name_length=-(2**31)),
+    "name length highest": raw_frame(ME, name_length=2**31 - 1),
+    "name one byte into the type": raw_frame(ME, name_length=8),
+    "name past the frame": raw_frame(ME, name_length=100),
+    "name of one byte in the smallest frame": raw_frame(name=b"", name_length=1),
+}
+
+
 def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
@@ -102,6 +115,42 @@ def test_any_packets_survive_any_split(sent: list[Packet], data: st.DataObject) 
     assert not decoder.in_message
 
 
+alike = st.tuples(
+    st.sampled_from([b"", b"mod", b"MOD", b"\xff\xfe\xfd"]),
+    st.sampled_from([1, 7]),
+    st.sampled_from([1, -1]),
+    st.sampled_from([b"", b"\1\2", ME, ME + b"abc", b"\0\0\0\0xyz"]),
+    st.sampled_from([WORD, b"\xde\xad\xbe\xef"]),
+)
+
+
+@given(st.lists(st.tuples(alike, st.integers(1, 5), st.integers(0, 2)), max_size=8), st.data())
+def test_runs_of_alike_frames_decode_like_single_ones(
+    runs: list[tuple[tuple[bytes, int, int, bytes, bytes], int, int]], data: st.DataObject
+) -> None:
+    frames = []
+    for (name, kind, version, rest, junk), times, zeros in runs:
+        frame = raw_frame(rest, name=name, kind=kind, version=version, junk=junk)
+        frames += [frame] * times + [WORD] * zeros
+    stream = b"".join(frames)
+    expected = [packet for frame in frames for packet in FrameDecoder().feed(frame)]
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5))
+    edges = [0, *sorted(cuts), len(stream)]
+    decoder = FrameDecoder()
+    assert fed(decoder, [stream[a:b] for a, b in itertools.pairwise(edges)]) == expected
+    assert decoder.skipped_words == frames.count(WORD)
+    assert not decoder.in_message
+
+
+@pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("before", [1, 2, 3, 50])
+def test_hostile_frame_within_a_run_is_an_error_after_the_packets_before(
+    frame: bytes, before: int
+) -> None:
+    got, _ = until_error(FrameDecoder(), [FRAME * before + frame + FRAME * 3])
+    assert got == [PACKET] * before
+
+
 def test_undefined_header_bytes_are_ignored_and_written_as_zero() -> None:
     (packet,) = FrameDecoder().feed(raw_frame(ME, junk=b"\xde\xad\xbe\xef"))
     assert packet.encode() == raw_frame(ME)
@@ -140,18 +189,6 @@ def test_name_that_is_no_utf8_comes_back_as_it_was() -> None:
 
 
 # -- valid marker, hostile rest ----------------------------------------------------------------
-
-HOSTILE = {
-    "length 0": raw_frame(ME, length=0),
-    "length of the header only": raw_frame(ME, length=12),
-    "length one below the smallest": raw_frame(ME, length=19),
-    "name length -1": raw_frame(ME, name_length=-1),
-    "name length lowest": raw_frame(ME, name_length=-(2**31)),
-    "name length highest": raw_frame(ME, name_length=2**31 - 1),
-    "name one byte into the type": raw_frame(ME, name_length=8),
-    "name past the frame": raw_frame(ME, name_length=100),
-    "name of one byte in the smallest frame": raw_frame(name=b"", name_length=1),
-}
 
 
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
