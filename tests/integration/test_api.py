@@ -1,0 +1,208 @@
+"""The seven functions against a real Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from clusterer import (
+    PROTO_BIN,
+    Clusterer,
+    InvalidArgument,
+    Node,
+    Settings,
+    StateUnavailable,
+    UnknownCluster,
+    UnknownNode,
+)
+from clusterer.membership import Condition
+from clusterer.store import ClusterKey, NodeStore, keys
+from clusterer.wire import PacketBuilder
+from tests.support.cluster import CLUSTER, load, node
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    settings = Settings(redis_url=redis_url, server_id=1)
+    load(settings, [node(1), node(2, host="127.0.0.2"), node(3, host="127.0.0.3")])
+    return settings
+
+
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[Clusterer]:
+    with Clusterer(settings=settings) as made:
+        yield made
+
+
+def ids(nodes: list[Node]) -> list[int]:
+    return [found.machine_id for found in nodes]
+
+
+def test_get_nodes_gives_the_other_nodes_that_are_up(instance: Clusterer) -> None:
+    assert ids(instance.get_nodes(1, "bin")) == [2, 3]
+    instance.set_state(1, 3, 0, PROTO_BIN)
+    assert ids(instance.get_nodes(1, "bin")) == [2]
+
+
+def test_get_nodes_of_an_unknown_cluster_is_empty(instance: Clusterer) -> None:
+    assert instance.get_nodes(99, "bin") == []
+    assert instance.get_nodes(1, "udp") == []
+
+
+def test_get_nodes_gives_a_list_of_the_callers_own(instance: Clusterer) -> None:
+    nodes = instance.get_nodes(1, "bin")
+    instance.free_nodes(nodes)
+    assert nodes == []
+    assert ids(instance.get_nodes(1, "bin")) == [2, 3]
+
+
+def test_set_state_is_visible_at_once_and_audited(
+    instance: Clusterer, settings: Settings, redis_client: redis.Redis
+) -> None:
+    instance.set_state(1, 2, 2, "bin")
+    assert ids(instance.get_nodes(1, "bin")) == [3]
+    found, _ = NodeStore(settings).read(CLUSTER, 2)
+    assert found is not None
+    assert (found.condition, found.no_tries) == (Condition.PROBING, 1)
+    _, event = redis_client.xrevrange(keys.events(1), count=1)[0]
+    assert (event[b"event"], event[b"by"]) == (b"suspected", b"set_state of machine 1")
+    assert (event[b"before"], event[b"after"]) == (b"up", b"probing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((1, 9, 0, "bin"), UnknownNode),
+        ((9, 2, 0, "bin"), UnknownNode),
+        ((1, 1, 0, "bin"), UnknownNode),
+        ((1, 2, 0, "udp"), UnknownNode),
+        ((1, 2, 3, "bin"), InvalidArgument),
+        ((1, 2, True, "bin"), InvalidArgument),
+        ((1, 2, 0, ""), InvalidArgument),
+        ((0, 2, 0, "bin"), InvalidArgument),
+    ],
+)
+def test_set_state_refuses_what_does_not_exist(
+    instance: Clusterer, arguments: tuple[int, int, int, str], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        instance.set_state(*arguments)
+
+
+def test_check_compares_ip_and_machine_id_and_nothing_else(instance: Clusterer) -> None:
+    instance.set_state(1, 2, 0, "bin")
+    assert instance.check(1, ("127.0.0.2", 40000), 2, "bin") == 1
+    assert instance.check(1, ("::ffff:127.0.0.2", 40000, 0, 0), 2, "bin") == 1
+    assert instance.check(1, ("127.0.0.3", 1), 2, "bin") == 0
+    assert instance.check(1, ("127.0.0.2", 1), 3, "bin") == 0
+    assert instance.check(2, ("127.0.0.2", 1), 2, "bin") == 0
+    assert instance.check(1, ("127.0.0.1", 1), 1, "bin") == 0, "the own row is no node"
+
+
+def test_send_to_returns_the_number_of_nodes_that_are_up(
+    instance: Clusterer, redis_client: redis.Redis
+) -> None:
+    packet = instance.packet("test", 1).push_int(5).build()
+    assert instance.send_to(1, "bin", packet) == 2
+    instance.set_state(1, 2, 0, "bin")
+    assert instance.send_many(1, "bin", [packet, packet]) == 1
+    entries = redis_client.xrange(keys.log(1))
+    assert [entry[b"frame"] for _, entry in entries] == [packet.encode()] * 3
+    assert [entry[b"n"] for _, entry in entries] == [b"1", b"2", b"3"]
+    assert [int(entry_id.split(b"-")[0]) for entry_id, _ in entries] == [1, 2, 3]
+
+
+def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.Redis) -> None:
+    packet = instance.packet("test", 1).build()
+    for _ in range(50):
+        instance.send_to(1, "bin", packet)
+    assert redis_client.llen("rq:queue:clusterer-delivery") == 1
+
+
+def test_send_to_refuses_unknown_clusters_other_protocols_and_negative_types(
+    instance: Clusterer, redis_client: redis.Redis
+) -> None:
+    packet = instance.packet("test", 1).build()
+    with pytest.raises(UnknownCluster):
+        instance.send_to(7, "bin", packet)
+    with pytest.raises(InvalidArgument, match="'udp'"):
+        instance.send_to(1, "udp", packet)
+    with pytest.raises(InvalidArgument, match="negative"):
+        instance.send_to(1, "bin", PacketBuilder("test", -1, 1).build())
+    assert not redis_client.exists(keys.log(1))
+
+
+def test_a_cluster_that_was_just_loaded_can_be_sent_to(
+    instance: Clusterer, settings: Settings
+) -> None:
+    packet = instance.packet("test", 1).build()
+    instance.send_to(1, "bin", packet)
+    load(settings, [node(1, cluster_id=5), node(2, cluster_id=5)], ClusterKey(5, "bin"))
+    assert instance.send_to(5, "bin", packet) == 1
+
+
+@pytest.mark.parametrize("server_id", [0, -1, 2**31, True])
+def test_a_server_id_that_no_row_can_have_is_refused(server_id: int) -> None:
+    with pytest.raises(InvalidArgument, match="server_id"):
+        Clusterer(server_id=server_id)
+
+
+def test_register_module_refuses_what_cannot_work(instance: Clusterer) -> None:
+    def callback(*_: object) -> None:
+        """Never called."""
+
+    with pytest.raises(InvalidArgument, match="cluster_id"):
+        instance.register_module("m", "bin", callback, 0, 1, None)
+    with pytest.raises(InvalidArgument, match="'tls'"):
+        instance.register_module("m", "tls", callback, 0, 0, 1)
+    with pytest.raises(InvalidArgument):
+        instance.register_module("m", "bin", callback, -1, 0, 1)
+
+
+def test_stop_before_serve_makes_serve_return(instance: Clusterer) -> None:
+    instance.stop()
+    thread = threading.Thread(target=instance.serve)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    with pytest.raises(StateUnavailable):
+        call()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_without_redis_changes_fail_within_two_seconds_and_questions_are_answered(
+    own_redis_server: Callable[[], RedisServer], fault: str
+) -> None:
+    server = own_redis_server()
+    settings = Settings(redis_url=server.url, server_id=1)
+    load(settings, [node(1), node(2, host="127.0.0.2")])
+    with Clusterer(settings=settings) as instance:
+        packet = instance.packet("test", 1).build()
+        instance.send_to(1, "bin", packet)
+        getattr(server, fault)()
+        assert timed(lambda: instance.send_to(1, "bin", packet)) < 2.2
+        assert timed(lambda: instance.set_state(1, 2, 0, "bin")) < 2.2
+        assert timed(lambda: instance.register_module("m", "bin", print, 1, 0, 1)) < 2.2
+        assert ids(instance.get_nodes(1, "bin")) == [2]
+        assert instance.check(1, ("127.0.0.2", 1), 2, "bin") == 1
+        server.resume() if fault == "pause" else server.start()
+        wait_until(lambda: try_to(lambda: instance.send_to(1, "bin", packet)), 5, "sends again")
+
+
+def try_to(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except StateUnavailable:
+        return False
+    return True

@@ -1,0 +1,142 @@
+"""The probe job against real listeners and a real Redis."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import redis
+
+from clusterer.membership import Condition, Event, Node
+from clusterer.services import Context, probe
+from clusterer.settings import Settings
+from clusterer.store import Cause, keys
+from tests.support.cluster import CLUSTER, load, node, node_for
+from tests.support.receiver import BinReceiver
+
+
+@pytest.fixture
+def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
+    made = Context(Settings(redis_url=redis_url, probe_interval=0.1))
+    yield made
+    made.close()
+
+
+def read(context: Context, machine_id: int) -> Node:
+    found, _ = context.nodes.read(CLUSTER, machine_id)
+    assert found is not None
+    return found
+
+
+def fail(context: Context, machine_id: int) -> None:
+    context.nodes.observe(read(context, machine_id), Event.SEND_FAILED, Cause("test"))
+
+
+def make_due(context: Context, client: redis.Redis) -> None:
+    for machine_id in client.zrange(keys.due(*CLUSTER), 0, -1):
+        client.zadd(keys.due(*CLUSTER), {machine_id: 0})
+
+
+def test_a_node_that_answers_is_up_with_its_tries_kept(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    with BinReceiver() as receiver:
+        load(context.settings, [node_for(2, receiver)])
+        fail(context, 2)
+        make_due(context, redis_client)
+        assert probe.run(context) == 1
+    assert read(context, 2).condition is Condition.UP
+    assert read(context, 2).no_tries == 1
+
+
+def test_a_node_that_refuses_is_disabled_after_its_failed_attempts(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    load(context.settings, [node(2, port=1)])
+    fail(context, 2)
+    for tries in (2, 3):
+        make_due(context, redis_client)
+        probe.run(context)
+        assert read(context, 2).no_tries == tries
+    assert read(context, 2).condition is Condition.DISABLED
+
+
+def test_a_disabled_node_is_left_alone_until_duration_is_over_and_then_up(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    load(context.settings, [node(2, port=1, failed_attempts=1, duration=1)])
+    fail(context, 2)
+    assert read(context, 2).condition is Condition.DISABLED
+    failed_at = time.time()
+    assert probe.run(context) == 0
+    while read(context, 2).condition is Condition.DISABLED and time.time() < failed_at + 5:
+        probe.run(context)
+    assert read(context, 2).condition is Condition.UP
+    assert read(context, 2).no_tries == 0
+    assert time.time() - failed_at >= 1.0
+
+
+def test_a_node_that_had_failed_is_settled_after_duration(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    now = int(time.time())
+    load(context.settings, [node(2, no_tries=2, last_attempt=now - 100)])
+    probe.run(context)
+    assert read(context, 2).no_tries == 0
+    assert not redis_client.zcard(keys.due(*CLUSTER))
+
+
+def test_overlapping_jobs_count_one_failure_once(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    load(context.settings, [node(i, port=1, failed_attempts=9) for i in range(2, 30)])
+    for machine_id in range(2, 30):
+        fail(context, machine_id)
+    make_due(context, redis_client)
+    contexts = [Context(context.settings) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        done = sum(pool.map(probe.run, contexts))
+    assert done == 28
+    assert {read(context, i).no_tries for i in range(2, 30)} == {2}
+    for one in contexts:
+        one.close()
+
+
+def test_an_observation_of_an_older_version_is_dropped(context: Context) -> None:
+    load(context.settings, [node(2)])
+    seen = read(context, 2)
+    with ThreadPoolExecutor(3) as pool:
+        results = list(
+            pool.map(
+                lambda _: Context(context.settings).nodes.observe(
+                    seen, Event.SEND_FAILED, Cause("test")
+                ),
+                range(3),
+            )
+        )
+    assert sum(found is not None for found in results) == 1
+    assert read(context, 2).no_tries == 1
+
+
+def test_pings_run_at_once_and_end_within_their_timeout() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        silent = [replace(node(i), port=port) for i in range(2, 202)]
+        started = time.monotonic()
+        errors = probe.ping_all(silent)
+        took = time.monotonic() - started
+        for filler in fillers:
+            filler.close()
+    assert len(errors) == 200
+    assert took < 2.0
+    assert "0.5 s" in next(iter(errors.values()))
