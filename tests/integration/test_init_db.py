@@ -6,7 +6,9 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -151,6 +153,20 @@ def test_only_machines_that_are_not_there_are_added(make: Callable[..., Context]
     assert sql(context, "SELECT url FROM clusterer ORDER BY id") == [(NODE_A.url,), (NODE_B.url,)]
 
 
+def test_many_may_do_it_at_once(make: Callable[..., Context]) -> None:
+    together = Barrier(6)
+
+    def one() -> init_db.InitReport:
+        context = make()
+        together.wait(10)
+        return init_db.run(context)
+
+    with ThreadPoolExecutor(6) as pool:
+        for job in [pool.submit(one) for _ in range(6)]:
+            job.result()
+    assert sql(make(), "SELECT table_name, table_version FROM version") == [("clusterer", 1)]
+
+
 def test_nothing_configured_makes_a_private_file(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     report = init_db.run(Context(Settings(data_dir=str(directory))), example=True)
@@ -184,7 +200,6 @@ def test_names_that_cannot_be_are_refused(names: dict[str, str], message: str) -
         ("nonsense://u:secret@h/d", "nonsense"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_unusable_database_is_one_clear_error(url: str, message: str) -> None:
     context = Context(Settings(db_url=url.format(port=free_port())))
     began = time.monotonic()
@@ -203,7 +218,6 @@ def test_wrong_password_is_not_shown(mariadb_url: str) -> None:
     assert "a % stands for itself" in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_frozen_server_is_given_up(mariadb_server: MariaDBServer, mariadb_url: str) -> None:
     context = Context(Settings(db_url=mariadb_url))
     init_db.run(context)

@@ -13,7 +13,7 @@ import pytest
 from clusterer.errors import ProvisioningError, StateUnavailable
 from clusterer.membership import Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
-from clusterer.services import Context, reload
+from clusterer.services import Context, reload, sync
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.reloads import ReloadStore
 from tests.support.provisioning import (
@@ -177,6 +177,30 @@ def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None
     assert view.nodes[2].state is State.PROBING
     rows = sql(context, "SELECT state, no_tries, last_attempt FROM clusterer ORDER BY id")
     assert rows == [(0, 0, 0), (2, 1, view.nodes[2].last_attempt)]
+
+
+def test_change_after_the_flush_is_kept_and_written_later(
+    make: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make(persistent_mode=True)
+    provision(context, NODE_A)
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET duration = 7")
+    flush = sync.flush
+
+    def change_after(own: Context) -> sync.SyncReport:
+        report = flush(own)
+        context.nodes.command(KEY, 1, Event.SET_DOWN, Cause("test"))
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync, "flush", change_after)
+        reload.run(context)
+    node = context.nodes.view(KEY).nodes[1]
+    assert (node.state, node.duration) == (State.DOWN, 7)
+    assert sql(context, "SELECT state FROM clusterer") == [(1,)]
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sql(context, "SELECT state FROM clusterer") == [(0,)]
 
 
 def test_nodes_are_due_when_their_state_asks_for_it(make: MakeContext) -> None:

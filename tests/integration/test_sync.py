@@ -15,7 +15,7 @@ import pytest
 from clusterer.membership import Event, State
 from clusterer.provisioning import NewRow, write_states
 from clusterer.services import Context, reload, sync
-from clusterer.store import Cause
+from clusterer.store import Cause, NodeStore
 from clusterer.store.dirty import DirtyNodes
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.processes import wait_until
@@ -146,6 +146,26 @@ def test_change_right_after_an_edit_was_taken_stays_marked(
     assert (len(report.edited), report.waiting, dirty(context)) == (1, 1, 1)
     assert sync.run(context).written == 1
     assert rows(context)[1] == (1, 0, 0)
+
+
+def test_change_between_taking_an_edit_and_reading_it_back_stays_marked(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sql(context, "UPDATE clusterer SET state = 0 WHERE id = 2")
+    original = NodeStore.replace
+
+    def change_after(self: NodeStore, *args: Any) -> Any:
+        assert original(self, *args) is not None
+        return context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeStore, "replace", change_after)
+        sync.run(context)
+    assert dirty(context) == 1
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context)[1] == (1, 0, 0)
+    assert synced(context, 2) == "1 0 0"
 
 
 def test_edit_that_cannot_be_is_named_and_left_alone(
@@ -340,7 +360,6 @@ def test_database_away_keeps_the_marks_and_says_so_once(
     assert "the table can be written again" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_frozen_database_costs_no_change(
     mariadb_server: MariaDBServer, mariadb_url: str, redis_url: str
 ) -> None:
