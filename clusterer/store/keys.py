@@ -33,7 +33,10 @@ def dirty(cluster_id: int, protocol: str) -> str:
 
 
 def synced(cluster_id: int, protocol: str) -> str:
-    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to a row."""
+    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to a row.
+
+    While a write is under way, all that the row may hold by our own hand: comma separated.
+    """
     return f"clusterer:{cluster_id}:{protocol}:synced"
 
 
