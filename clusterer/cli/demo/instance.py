@@ -36,6 +36,9 @@ That clock is the same for all processes of a machine."""
 _REPORT_EVERY_S = 0.1
 _STAMP_EVERY_S = 0.2
 
+Job = tuple[float, Callable[[], object]]
+"""Interval in seconds, and what to do then."""
+
 
 def main() -> int:
     """Run until SIGTERM; return the exit code."""
@@ -54,27 +57,36 @@ def _run(checks_per_s: float) -> int:
         instance.register_module(MODULE, PROTO_BIN, _received(instance), 0, True, CLUSTER)
         ratelimit = ratelimit_of(instance, instance.settings, timer_interval=INTERVAL_S)
         assert ratelimit is not None  # noqa: S101 - the demo's settings ask for it
-        ratelimit.start()
         stack.callback(ratelimit.stop)
-        _every(1 / checks_per_s, lambda: ratelimit.check(PIPE, LIMIT, Algorithm.TAILDROP))
-        _every(_STAMP_EVERY_S, lambda: _send_stamp(instance))
-        _every(_REPORT_EVERY_S, lambda: _report(instance, ratelimit))
+        jobs: list[Job] = [
+            (1 / checks_per_s, lambda: ratelimit.check(PIPE, LIMIT, Algorithm.TAILDROP)),
+            (_STAMP_EVERY_S, lambda: _send_stamp(instance)),
+            (_REPORT_EVERY_S, lambda: _report(instance, ratelimit)),
+        ]
+        _in_thread(lambda: _begin(instance, ratelimit, jobs))
         serve_until(stop, instance)
     return 0
 
 
-def _every(seconds: float, do: Callable[[], object]) -> None:
-    """Do something again and again in a thread of its own; what fails is tried again."""
+def _begin(instance: Clusterer, ratelimit: RateLimit, jobs: list[Job]) -> None:
+    """Do nothing before we can be reached, then each job again and again, at its interval."""
+    instance.listener.ready.wait()
+    ratelimit.start()
+    for seconds, job in jobs:
+        _in_thread(lambda seconds=seconds, job=job: _repeat(seconds, job))  # type: ignore[misc]
 
-    def repeat() -> None:
-        while True:
-            try:
-                do()
-            except ClustererError as error:
-                sys.stderr.write(f"{error}\n")
-            time.sleep(seconds)
 
-    threading.Thread(target=repeat, daemon=True).start()
+def _repeat(seconds: float, job: Callable[[], object]) -> None:
+    while True:
+        try:
+            job()
+        except ClustererError as error:  # Redis is away, say: the next time it may be back
+            sys.stderr.write(f"{error}\n")
+        time.sleep(seconds)
+
+
+def _in_thread(do: Callable[[], None]) -> None:
+    threading.Thread(target=do, daemon=True).start()
 
 
 def _send_stamp(instance: Clusterer) -> None:

@@ -73,6 +73,10 @@ class Observed:
         if not self.states or self.states[-1] is not condition:
             self.states.append(condition)
 
+    def forget(self, machine_id: int) -> None:
+        """Forget what an instance said: it is another process from now on."""
+        self.instances[machine_id] = Instance()
+
     @property
     def latency_ms(self) -> float | None:
         """Median from send_to to the peer's callback; None without any packet."""

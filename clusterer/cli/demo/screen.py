@@ -7,18 +7,30 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from clusterer.cli.demo.instance import PIPE
+from clusterer.cli.demo.instance import INTERVAL_S, PIPE
 from clusterer.cli.demo.observed import Observed
 from clusterer.cli.demo.stage import Actor
 from clusterer.cli.output import COLUMNS, state_word
 from clusterer.membership import Condition, Node
 
 _REFRESH_S = 0.1
+_COLUMNS = {
+    "Node": 4,
+    "Pid": 6,
+    "Address": 15,
+    "State": 8,
+    "Tries": 5,
+    "Back in": 7,
+    "Own": 3,
+    "Remote": 6,
+}
+"""Headings and widths; together with their margins less than 80."""
 
 
 class Screen:
@@ -59,46 +71,65 @@ class Screen:
         """Say, in the live part only, what is being waited for."""
         self._waiting_for = what
 
-    def refresh(self, observed: Observed, pid_of: Callable[[str], int | None]) -> None:
-        """Bring the live table up to date, not too often."""
-        if self._live is None or time.monotonic() - self._refreshed < _REFRESH_S:
+    def refresh(
+        self,
+        observed: Observed,
+        pid_of: Callable[[str], int | None],
+        *,
+        now: float,
+        last: bool = False,
+    ) -> None:
+        """Bring the live table up to date, not too often except for the ``last`` time.
+
+        ``now`` is UNIX time, in seconds.
+        """
+        if self._live is None:
+            return
+        if not last and time.monotonic() - self._refreshed < _REFRESH_S:
             return
         self._refreshed = time.monotonic()
-        status = Text(f"{self.seconds:5.1f} s  {self._waiting_for}", "dim")
-        self._live.update(Group(self._table(observed, pid_of), status), refresh=True)
+        waiting = "" if last else f"  waiting until {self._waiting_for}"
+        status = Text(f"[{self.seconds:5.1f} s]{waiting}", "dim")
+        table = self._table(observed, pid_of, now)
+        self._live.update(Group(table, status), refresh=True)
 
-    def _table(self, observed: Observed, pid_of: Callable[[str], int | None]) -> Table:
-        table = Table(header_style="bold")
-        for name in ("Node", "Pid", "Address", "State", "Tries", "Own", "Remote"):
-            table.add_column(name, no_wrap=True, min_width=6)
-        table.caption = f"Own, Remote: checks of ratelimit pipe '{PIPE}' in the last interval"
+    def _table(self, observed: Observed, pid_of: Callable[[str], int | None], now: float) -> Table:
+        table = Table(header_style="bold", box=box.SIMPLE_HEAD)
+        for name, width in _COLUMNS.items():
+            table.add_column(name, no_wrap=True, min_width=width)
         for actor in self._actors:
-            table.add_row(*_cells(actor, observed, pid_of(actor.name)))
+            table.add_row(*_cells(actor, observed, pid_of(actor.name), now))
+        table.caption = f"Own and remote: checks of ratelimit pipe '{PIPE}' in {INTERVAL_S:g} s"
+        table.caption_justify = "left"
         return table
 
 
-def _cells(actor: Actor, observed: Observed, pid: int | None) -> list[str | Text]:
-    node, instance = observed.nodes.get(actor.machine_id), observed.instances.get(actor.machine_id)
-    alive = pid is not None and instance is not None
+def _cells(actor: Actor, observed: Observed, pid: int | None, now: float) -> list[str | Text]:
+    instance = observed.instances.get(actor.machine_id) if pid is not None else None
     return [
         actor.name,
         Text("killed", "red") if pid is None else str(pid),
         f"{actor.host}:{actor.port}",
-        "" if node is None else _state(node),
-        "" if node is None else f"{node.no_tries}/{node.failed_attempts}",
-        str(instance.own) if instance and alive else "-",
-        str(sum(instance.remote.values())) if instance and alive else "-",
+        *_node_cells(observed.nodes.get(actor.machine_id), now),
+        str(instance.own) if instance else "-",
+        str(sum(instance.remote.values())) if instance else "-",
     ]
 
 
-def _state(node: Node) -> Text:
-    word = state_word(node.condition)
-    return word if node.condition is not Condition.DISABLED else word + f" ({node.duration} s)"
+def _node_cells(node: Node | None, now: float) -> list[str | Text]:
+    if node is None:
+        return ["", "", ""]
+    disabled = node.condition is Condition.DISABLED
+    return [
+        state_word(node.condition),
+        f"{node.no_tries}/{node.failed_attempts}",
+        f"{max(0, node.enabled_at - now):.0f} s" if disabled else "",
+    ]
 
 
 def summary(observed: Observed, seconds: float) -> Table:
     """Return what was seen, as a table."""
-    table = Table(title="What was seen", title_justify="left", show_header=False)
+    table = Table(title="What was seen", title_justify="left", show_header=False, box=box.SIMPLE)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     latency = observed.latency_ms

@@ -23,7 +23,7 @@ from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
 from clusterer.services import Context, init_db, listing, reload
-from clusterer.services.processes import Child, EmbeddedRedis, ProcessGroup
+from clusterer.services.processes import Child, ChildSpec, EmbeddedRedis, ProcessGroup
 from clusterer.services.processes.supervisor import describe_exit
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
@@ -31,7 +31,7 @@ from clusterer.store import ClusterKey
 LIMIT_S = 45.0
 """For everything after the set-up."""
 _POLL_S = 0.03
-_SAMPLES = 10
+_SAMPLES = 30
 """Packets whose latency is measured at least."""
 
 
@@ -72,24 +72,29 @@ class Story:
             except ClustererError as error:
                 self.observed.failure = str(error)
             self._count()
+            self._screen.refresh(self.observed, self._pid_of, now=time.time(), last=True)
 
     # -- the steps ------------------------------------------------------------------------------
 
     def _set_up(self, redis: EmbeddedRedis) -> None:
         spec = redis.start(self._group)
-        self._screen.step(f"Redis: {spec.command[0]} in {self._settings.data_path}")
+        self._screen.step(f"Started Redis ({spec.command[0]})")
+        self._screen.step(f"Everything is in {self._settings.data_path}")
         init_db.run(self._context)
         init_db.add(self._context, (self._a.row, self._b.row))
         reload.run(self._context, by="demo")
         self._screen.step(f"Table: node A is {self._a.url}, node B is {self._b.url}")
 
     def _start(self) -> None:
-        specs = [instance_spec(actor, self._settings) for actor in (self._a, self._b)]
-        for spec in [*specs, *helper_specs(self._settings)]:
-            self._group.start(spec)
-        for name, child in self._group.children.items():
-            self._screen.step(f"Started {name}, pid {child.pid}")
-        self._until(lambda: len(self.observed.instances) == 2, 15, "both instances report")
+        self._launch([instance_spec(actor, self._settings) for actor in (self._a, self._b)])
+        # Not before, or the workers would find instances that cannot be reached yet.
+        self._until(lambda: len(self.observed.instances) == 2, 15, "A and B listen")
+        self._launch(helper_specs(self._settings))
+
+    def _launch(self, specs: list[ChildSpec]) -> None:
+        for spec in specs:
+            child = self._group.start(spec)
+            self._screen.step(f"Started {spec.name}, pid {child.pid}")
 
     def _replicate(self) -> None:
         for sender, receiver in ((self._a, self._b), (self._b, self._a)):
@@ -100,6 +105,8 @@ class Story:
                 f"{sender.name} -> {receiver.name}: {receiver.name}'s pipe '{PIPE}' "
                 f"counts {count} checks of {sender.name}"
             )
+        # The first packets had to wait for the worker to start.
+        self.observed.latencies_ms.clear()
         self._until(lambda: len(self.observed.latencies_ms) >= _SAMPLES, 10, "packets arrive")
         self._screen.step(
             f"Delivery takes {self.observed.latency_ms:.1f} ms from send_to to the peer's callback"
@@ -120,6 +127,7 @@ class Story:
 
     def _return(self) -> None:
         since = time.monotonic_ns()
+        self.observed.forget(self._b.machine_id)
         child = self._group.start(instance_spec(self._b, self._settings))
         self._screen.step(f"Started B again while it is disabled, pid {child.pid}")
         self._until_state(Condition.UP, DURATION_S + 5)
@@ -128,7 +136,8 @@ class Story:
         for sender, receiver in ((self._a, self._b), (self._b, self._a)):
             seen = partial(self._has_arrived, sender, receiver, since)
             self._until(seen, 10, f"{receiver.name} hears {sender.name} again")
-        self._screen.step("Packets arrive again in both directions")
+        self._until(self._b_counts_a, 5, "B counts A's calls again")
+        self._screen.step("Packets and counters arrive again in both directions")
 
     def _count(self) -> None:
         """Read how many packets the delivery worker says it delivered."""
@@ -150,6 +159,9 @@ class Story:
     def _is_replicated(self, sender: Actor, receiver: Actor) -> bool:
         return (sender.machine_id, receiver.machine_id) in self.observed.replicated
 
+    def _b_counts_a(self) -> bool:
+        return self.observed.instances[self._b.machine_id].remote.get(self._a.machine_id, 0) > 0
+
     def _has_arrived(self, sender: Actor, receiver: Actor, since_ns: int) -> bool:
         stamps = self.observed.instances[receiver.machine_id].last_stamp
         return stamps.get(sender.machine_id, 0) > since_ns
@@ -161,7 +173,7 @@ class Story:
 
     def _until(self, seen: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Watch everything until ``seen``; raise `NotObserved` after ``timeout_s`` seconds."""
-        self._screen.wait_for(f"until {what}")
+        self._screen.wait_for(what)
         deadline = min(time.monotonic() + timeout_s, self._end)
         while True:
             self._watch()
@@ -177,7 +189,7 @@ class Story:
                 self._screen.write(f"{line.name}: {line.text}")
         self._look_at_nodes()
         self._check_children()
-        self._screen.refresh(self.observed, self._pid_of)
+        self._screen.refresh(self.observed, self._pid_of, now=time.time())
 
     def _look_at_nodes(self) -> None:
         view = self._context.nodes.view(ClusterKey(CLUSTER, PROTO_BIN))
