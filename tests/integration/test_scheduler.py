@@ -137,6 +137,7 @@ def test_woken_scheduler_stands_back(redis_url: str, redis_client: redis.Redis) 
         active.resume()
         active.wait_for_output("no longer the active scheduler")
         ticks_on(redis_client)
+        assert active.output().count("no longer the active scheduler") == 1
         assert active.output().count(NOW_ACTIVE) == 1
         assert waiting(redis_client) == sorted(ALWAYS)
 
@@ -325,9 +326,10 @@ def test_lock_lost_while_committing_changes_nothing(
 
 
 def test_lock_of_another_is_neither_taken_nor_freed(
-    redis_client: redis.Redis, here: Scheduler
+    redis_client: redis.Redis, here: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_client.set(LOCK, "somebody else", px=60_000)
+    monkeypatch.setattr(here, "_look", lambda: pytest.fail("only the active one looks"))
     assert here.enqueue_jobs() == 0.5
     assert not here.active
     here.remove_lock()
@@ -351,6 +353,14 @@ def test_error_that_is_none_of_redis_does_not_end_the_process(
     monkeypatch.setattr(here, "enqueue_jobs", fail)
     assert here._turn() == 0.5
     assert "periodic jobs could not be enqueued" in caplog.text
+
+
+def test_leaving_does_not_wait_for_a_redis_that_is_away(
+    here: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here, "remove_lock", lambda: pytest.fail("asked Redis"))
+    here._away = True
+    here._leave()
 
 
 def test_strangers_that_are_not_due_yet_are_left(

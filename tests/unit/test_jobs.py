@@ -16,6 +16,7 @@ import pytest
 import redis
 from fakeredis import FakeRedis
 from rq.serializers import JSONSerializer, PickleSerializer
+from rq.webhook import Webhook
 
 from clusterer.errors import StateUnavailable
 from clusterer.jobs import (
@@ -102,7 +103,11 @@ def test_allow_list_is_exactly_the_job_functions() -> None:
     assert {f"workers.{name}" for name in names} == JOB_FUNCTIONS
 
 
-def test_planted_callbacks_and_webhooks_are_ignored(fake: redis.Redis) -> None:
+def test_planted_callbacks_and_webhooks_are_ignored(
+    fake: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(Webhook, "send", lambda self, job, **_: sent.append(self.url))
     hook = {"url": "http://127.0.0.1:9/", "job_status": "failed"}
     plant(
         fake,
@@ -117,6 +122,7 @@ def test_planted_callbacks_and_webhooks_are_ignored(fake: redis.Redis) -> None:
     assert (job.success_callback, job.failure_callback, job.stopped_callback) == (None, None, None)
     assert job.webhooks
     job.send_webhooks("failed")
+    assert not sent
 
 
 def test_popped_job_is_in_the_intermediate_list(fake: redis.Redis) -> None:
