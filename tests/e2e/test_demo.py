@@ -1,0 +1,97 @@
+"""`clusterer demo` with its real processes: what it sees, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.pids import descendants, wait_until_gone
+from tests.support.processes import ChildProcess, spawn, wait_until
+
+PROCESSES = 6
+"""Redis, A, B, two workers, scheduler."""
+
+
+@contextmanager
+def demo(temporary: Path, *options: str) -> Iterator[ChildProcess]:
+    environment = {
+        "TMPDIR": str(temporary),
+        # Must not matter:
+        "CLUSTERER_REDIS_URL": "redis://127.0.0.1:1",
+        "CLUSTERER_DB_URL": "mysql://nobody@127.0.0.1:1/nothing",
+        "CLUSTERER_SERVER_ID": "77",
+    }
+    with spawn(["-m", "clusterer", "demo", *options], environment) as child:
+        yield child
+
+
+def all_started(child: ChildProcess) -> list[int]:
+    """Wait until all of the demo's processes run and have work, and return their pids."""
+    child.wait_for_output("A -> B", timeout_s=30)
+    pids = descendants(child.pid)
+    assert len(pids) == PROCESSES
+    return pids
+
+
+@pytest.mark.slow
+def test_everything_is_really_observed(tmp_path: Path) -> None:
+    with demo(tmp_path, "--json") as child:
+        pids = all_started(child)
+        code = child.wait(60)
+        output = child.output()
+        wait_until_gone(pids)
+    assert code == 0, output
+    seen = json.loads(output.splitlines()[-1])
+    assert seen["replicated_a_to_b"]
+    assert seen["replicated_b_to_a"]
+    assert seen["states_seen"] == ["up", "probing", "disabled", "up"]
+    assert 0 < seen["delivery_latency_ms"] < 1000
+    assert seen["packets_delivered"] > 50
+    assert seen["seconds"] < 45
+    assert "\x1b" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nothing_survives_an_interrupt(tmp_path: Path) -> None:
+    with demo(tmp_path) as child:
+        pids = all_started(child)
+        child.signal(signal.SIGINT)
+        child.signal(signal.SIGINT)
+        assert child.wait(5) == 130
+        wait_until_gone(pids)
+        assert "Traceback" not in child.output()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nothing_survives_a_sigkill(tmp_path: Path) -> None:
+    with demo(tmp_path) as child:
+        pids = all_started(child)
+        child.kill()
+        wait_until_gone(pids)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_unasked_fails_the_demo(tmp_path: Path) -> None:
+    with demo(tmp_path, "--json", "--keep") as child:
+        pids = all_started(child)
+        text = wait_until(lambda: [x for x in child.output().splitlines() if "scheduler" in x])[0]
+        pid = int(text.rpartition(" ")[2])
+        assert pid in pids
+        os.kill(pid, signal.SIGKILL)
+        assert child.wait(20) == 1
+        output = child.output()
+        wait_until_gone(pids)
+    assert "FAILED: scheduler ended unexpectedly (SIGKILL)" in output
+    seen = json.loads(output.splitlines()[-1])
+    assert not seen["ok"]
+    assert "scheduler" in seen["failure"]
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "clusterer.db").exists()

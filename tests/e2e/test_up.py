@@ -1,0 +1,223 @@
+"""`clusterer up` with its real processes: start, restart, stop, and SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, init_db
+from clusterer.settings import Settings
+from tests.support.pids import alive, descendants, wait_until_gone
+from tests.support.ports import free_port
+from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+
+COMMON = ("redis", "node", "delivery", "maintenance", "scheduler")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return a data directory whose table has two nodes on free ports."""
+    directory = tmp_path / "data"
+    rows = (
+        NewRow(1, 1, f"bin:127.0.0.1:{free_port('127.0.0.1')}"),
+        NewRow(1, 2, f"bin:127.0.0.2:{free_port('127.0.0.2')}"),
+    )
+    with closing(Context(Settings(data_dir=str(directory)))) as context:
+        init_db.run(context)
+        init_db.add(context, rows)
+    return directory
+
+
+@contextmanager
+def up(data: Path, *options: str) -> Iterator[ChildProcess]:
+    with spawn(["-m", "clusterer", "up", "--data-dir", str(data), *options]) as child:
+        yield child
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clusterer", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=child_environment(),
+        check=False,
+    )
+
+
+def all_started(child: ChildProcess, count: int = len(COMMON)) -> list[int]:
+    child.wait_for_output("scheduler started, pid", timeout_s=20)
+    child.wait_for_output("now the active scheduler", timeout_s=20)
+    pids = descendants(child.pid)
+    assert len(pids) == count
+    return pids
+
+
+def pid_of(child: ChildProcess, name: str, nth: int = -1) -> int:
+    found = re.findall(rf"{name} started(?: again)?, pid (\d+)", child.output())
+    return int(found[nth])
+
+
+def test_nothing_configured_gives_the_example_rows(tmp_path: Path) -> None:
+    with up(tmp_path) as child:
+        all_started(child)
+        listed = run("list", "--json", "--data-dir", str(tmp_path))
+        (cluster,) = json.loads(listed.stdout)["clusters"]
+        assert [node["machine_id"] for node in cluster["nodes"]] == [1, 2]
+
+
+def test_what_was_provisioned_is_run_and_survives_a_restart(data: Path) -> None:
+    for _ in range(2):
+        with up(data) as child:
+            all_started(child)
+            done = run("set-status", "1", "2", "0", "bin", "--data-dir", str(data))
+            assert done.returncode == 0, done.stderr
+            listed = run("list", "--data-dir", str(data))
+            assert "down" in listed.stdout
+            assert child.terminate() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything_within_5_seconds(data: Path, number: signal.Signals) -> None:
+    with up(data) as child:
+        pids = all_started(child)
+        started = time.monotonic()
+        child.signal(number)
+        child.signal(number)
+        assert child.wait(10) == 0
+        assert time.monotonic() - started < 5
+        assert not any(map(alive, pids))
+        assert "Traceback" not in child.output()
+
+
+def test_a_frozen_child_is_killed_in_time(data: Path) -> None:
+    with up(data) as child:
+        pids = all_started(child)
+        os.kill(pid_of(child, "node"), signal.SIGSTOP)
+        os.kill(pid_of(child, "maintenance"), signal.SIGSTOP)
+        started = time.monotonic()
+        assert child.terminate() == 0
+        assert time.monotonic() - started < 5
+        assert not any(map(alive, pids))
+
+
+def test_nobody_survives_the_supervisors_sigkill(data: Path) -> None:
+    with up(data) as child:
+        pids = all_started(child)
+        child.kill()
+        wait_until_gone(pids, timeout_s=6)
+
+
+def test_a_killed_child_is_started_again(data: Path) -> None:
+    with up(data) as child:
+        all_started(child)
+        old = pid_of(child, "node")
+        os.kill(old, signal.SIGKILL)
+        child.wait_for_output("node ended (SIGKILL)")
+        child.wait_for_output("node started again")
+        new = pid_of(child, "node")
+        assert new != old
+        wait_until(lambda: new in descendants(child.pid))
+
+
+def test_a_killed_redis_comes_back_with_its_data(data: Path) -> None:
+    with up(data) as child:
+        pids = all_started(child)
+        (redis,) = [pid for pid in pids if "redis" in _name(pid) or "valkey" in _name(pid)]
+        assert run("set-status", "1", "2", "0", "bin", "--data-dir", str(data)).returncode == 0
+        os.kill(redis, signal.SIGKILL)
+        child.wait_for_output("redis started again")
+        wait_until(lambda: "down" in run("list", "--data-dir", str(data)).stdout)
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+
+
+def test_a_second_supervisor_on_the_same_directory_is_refused(data: Path) -> None:
+    with up(data) as child:
+        all_started(child)
+        refused = run("up", "--data-dir", str(data))
+        assert refused.returncode == 1
+        assert f"(pid {child.pid})" in refused.stderr
+        assert "clusterer node --server-id" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert child.returncode is None
+
+
+def test_persistent_mode_has_a_database_worker(data: Path) -> None:
+    with up(data, "--set", "persistent_mode=yes") as child:
+        all_started(child, len(COMMON) + 1)
+        assert "database started, pid" in child.output()
+
+
+def test_an_external_redis_is_used_as_it_is(data: Path, redis_url: str) -> None:
+    with up(data, "--redis-url", redis_url) as child:
+        all_started(child, len(COMMON) - 1)
+        listed = run("list", "--json", "--redis-url", redis_url)
+        assert len(json.loads(listed.stdout)["clusters"][0]["nodes"]) == 2
+    assert not (data / "redis.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--redis-url", "redis://127.0.0.1:1", "--server-id", "1"],
+            "Redis at redis://127.0.0.1:1",
+        ),
+        (["--db-url", "sqlite:////nothing/here.db"], "server_id is not set"),
+        (["--db-url", "sqlite:////nothing/here.db", "--server-id", "1"], "/nothing/here.db"),
+    ],
+)
+def test_a_start_that_cannot_succeed_is_explained(
+    data: Path, options: list[str], message: str
+) -> None:
+    done = run("up", "--data-dir", str(data), *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["delivery", "maintenance", "database"])
+def test_a_worker_replaces_the_command(redis_url: str, kind: str) -> None:
+    with spawn(["-m", "clusterer", "worker", kind, "--redis-url", redis_url]) as child:
+        child.wait_for_output(f"{kind} worker")
+        command = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
+        assert command[-3:-1] == [b"workers", kind.encode()]
+        assert child.terminate() == 0
+
+
+def test_the_scheduler_replaces_the_command(redis_url: str) -> None:
+    with spawn(["-m", "clusterer", "scheduler", "--redis-url", redis_url]) as child:
+        child.wait_for_output("active scheduler")
+        assert child.terminate() == 0
+
+
+def test_a_node_without_identity_is_explained() -> None:
+    done = run("node")
+    assert done.returncode == 1
+    assert "server_id is not set" in done.stderr
+
+
+def test_a_node_replicates_ratelimit_when_told_to(data: Path) -> None:
+    options = ["--replicate-pipes-to", "1", "--accept-pipes-from", "1"]
+    with up(data, *options) as child:
+        all_started(child)
+
+        def heartbeats() -> bool:
+            traffic = json.loads(run("list", "--json", "--data-dir", str(data)).stdout)["traffic"]
+            return any(item["sender"] == 1 and item["machine_id"] == 2 for item in traffic)
+
+        wait_until(heartbeats)
