@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -372,3 +373,27 @@ def test_threads_lose_no_check(cluster: FakeCluster) -> None:
         thread.join(30)
     assert sum(passed) == 3_600
     assert limiter.pipes()["calls"].counter == 20_000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda limiter: limiter.check("calls", 1),
+        lambda limiter: limiter.pipes(),
+        lambda limiter: limiter.replicate(),
+        lambda limiter: limiter._receiver(0, FakeReceived(packet_from(2, calls(1))), 2),
+        lambda limiter: limiter._receiver(SERVER_TIMEOUT, None, 2),
+    ],
+    ids=["check", "pipes", "replicate", "packet", "timeout"],
+)
+def test_nobody_touches_the_pipes_while_another_thread_does(
+    limiter: RateLimit, call: Callable[[RateLimit], object]
+) -> None:
+    """CPython's own lock hides most races from a test with threads: look for ours."""
+    thread = threading.Thread(target=call, args=(limiter,), daemon=True)
+    with limiter._table._lock:
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
