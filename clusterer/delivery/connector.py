@@ -74,13 +74,20 @@ class Connector:
         self.let_go(destination)
         if destination.link is not None:
             destination.link.close()
-            destination.link = None
+            destination.forget_link()
+
+    def _end(self, destination: Destination) -> None:
+        """Close a broken connection; what did not arrive is to be offered again."""
+        link = destination.link
+        self.let_go(destination)
+        destination.rewind()
+        if link is not None:
+            link.close()
 
     def broken(self, drain: Drain, destination: Destination, error: LinkBroken) -> None:
         """An established connection has ended: connect again, or report the node."""
         early = destination.young() or destination.outbox is not None
-        self.close(destination)
-        destination.rewind()
+        self._end(destination)
         destination.strikes = destination.strikes + 1 if early else 0
         if error.unreachable or destination.strikes >= STRIKES:
             self._fail(drain, destination, str(error))
@@ -114,8 +121,7 @@ class Connector:
         for destination in late:
             drain = self._watched[destination]
             what = "took nothing" if destination.outbox else "did not answer"
-            self.close(destination)
-            destination.rewind()
+            self._end(destination)
             self._fail(drain, destination, f"{what} for {self._timeout_s:g} s")
             drain.regroup()
 
@@ -148,8 +154,7 @@ class Connector:
         try:
             link.finish_connecting()
         except PeerUnreachable as error:
-            self.close(destination)
-            destination.rewind()
+            self._end(destination)
             self._fail(drain, destination, str(error))
         else:
             self.watch(destination)

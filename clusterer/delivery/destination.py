@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from time import monotonic
+from typing import NamedTuple
 
 from clusterer.delivery.batch import Batch, Slice
 from clusterer.delivery.link import Link
@@ -39,6 +40,18 @@ class Outbox:
         return kept
 
 
+class Mark(NamedTuple):
+    """One write: where it ended in the connection's bytes, and the cursor before it."""
+
+    end: int
+    cursor: int
+    n: int | None
+
+
+_MAX_MARKS = 64
+"""Writes after which it is worth a system call to see what was acknowledged."""
+
+
 class Destination:
     """Where one node stands in one sender's log.
 
@@ -67,6 +80,10 @@ class Destination:
         self.strikes = 0
         """Young connections in a row that the peer has ended."""
         self.retry_at = 0.0
+        self._written = 0
+        """Bytes given to the connection."""
+        self._marks: deque[Mark] = deque()
+        """What was written and is not known to be acknowledged."""
 
     @property
     def up(self) -> bool:
@@ -113,7 +130,7 @@ class Destination:
             self.counters["skipped"] += len(piece.frames)
             self._reach(batch.last, piece.last_n)
             return True
-        written = link.send(piece.blob)
+        written = self._send(link, piece.blob)
         self.wanting = False
         if written == len(piece.blob):
             self.counters["sent"] += len(piece.frames)
@@ -132,7 +149,7 @@ class Destination:
         assert self.link is not None  # noqa: S101  an outbox never outlives its link
         before = bisect_right(box.piece.ends, box.offset)
         if box.offset < box.end:
-            box.offset += self.link.send(box.view[box.offset : box.end])
+            box.offset += self._send(self.link, box.view[box.offset : box.end])
         self._advance_cursor(before)
         if box.offset < box.end:
             return False
@@ -172,9 +189,31 @@ class Destination:
         """Go to where another worker's connection has got."""
         self.position = self.cursor = self.committed = position
         self.n = self.cursor_n = n
+        self.wanting = True
+
+    def unacknowledged_from(self) -> int:
+        """Return the sequence after which the peer's kernel may not have everything."""
+        if self.link is not None and self._marks:
+            acknowledged = self._written - self.link.unacknowledged()
+            while self._marks and self._marks[0].end <= acknowledged:
+                self._marks.popleft()
+        return self._marks[0].cursor if self._marks else self.cursor
 
     def rewind(self) -> None:
+        """Forget a broken connection; what has not arrived whole is to be offered again."""
+        self.unacknowledged_from()
+        if self._marks:
+            mark = self._marks[0]
+            if mark.n is not None and self.cursor_n is not None:
+                self.counters["sent"] -= self.cursor_n - mark.n
+            self.cursor, self.cursor_n = mark.cursor, mark.n
+            self.wanting = True
+        self.forget_link()
+
+    def forget_link(self) -> None:
         """Forget the connection; what is not written whole is to be offered again."""
+        self._written = 0
+        self._marks.clear()
         self.link = None
         self.wanting = self.wanting or self.outbox is not None
         self.outbox = None
@@ -201,6 +240,15 @@ class Destination:
     def _reach(self, position: int, n: int) -> None:
         self.position = self.cursor = position
         self.n = self.cursor_n = n
+
+    def _send(self, link: Link, data: bytes | memoryview) -> int:
+        written = link.send(data)
+        if written:
+            self._written += written
+            self._marks.append(Mark(self._written, self.cursor, self.cursor_n))
+            if len(self._marks) > _MAX_MARKS:
+                self.unacknowledged_from()
+        return written
 
     def _advance_cursor(self, before: int) -> None:
         box = self.outbox

@@ -9,7 +9,7 @@ from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
-from clusterer.store.drains import Claim, DrainStore
+from clusterer.store.drains import Claim, DrainStore, Fences
 from clusterer.store.views import ClusterKey, ClusterView
 
 Views = Mapping[ClusterKey, ClusterView]
@@ -167,14 +167,14 @@ class Drain:
         """Whether another worker's connections may still be open."""
         return any(d.fenced for d in self.destinations.values())
 
-    def unfence(self, fences: Mapping[str, tuple[bool, int | None, int | None]]) -> None:
+    def unfence(self, fences: Fences) -> None:
         """Take over which fences are down, and how far their workers got."""
         for d in self.destinations.values():
-            still, cursor, n = fences.get(d.field, (False, None, None))
-            if d.fenced and not still:
+            if d.fenced and d.field not in fences.up:
                 d.fenced = False
-                if cursor is not None and cursor > d.cursor:
-                    d.go_on_from(cursor, n)
+                cursor = fences.cursors.get(d.field, d.cursor)
+                if cursor != d.cursor:
+                    d.go_on_from(cursor, fences.positions.get(d.field))
         self.regroup()
 
     # -- what to record -------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Drain:
 
     def needed_from(self) -> int:
         """Return the first sequence that some destination still needs."""
-        reached = (d.cursor for d in self.destinations.values())
+        reached = (d.unacknowledged_from() for d in self.destinations.values())
         return min(reached, default=self.head) + 1
 
     def reached(self) -> int:
@@ -221,10 +221,10 @@ class Drain:
                 destination.committed = destination.cursor
             if destination.counters:
                 counters.update(destination.take_counters())
-        needed = self.needed_from()
-        trim = trim or needed - self.trimmed_to > _TRIM_EVERY
+        trim = trim or self.head - self.trimmed_to > _TRIM_EVERY
+        needed = self.needed_from() if trim else 0
         if trim:
-            self.trimmed_to = needed
+            self.trimmed_to = self.head
         self.uncommitted = 0
         if not moves and not counters and not trim:
             return True

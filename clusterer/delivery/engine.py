@@ -292,11 +292,11 @@ class Engine:
             group = [
                 d for d in drain.destinations.values() if d.position == batch.first - 1
             ] or group
-        clean = all([self._offer_one(drain, destination, batch) for destination in group])
+        served = [self._offer_one(drain, destination, batch) for destination in group]
         drain.count(batch.size)
         if group is drain.front:
             drain.advance(batch)
-        if not clean or group is not drain.front:
+        if not all(served) or group is not drain.front:
             drain.regroup()
         self._fit_count(batch)
 
@@ -394,9 +394,8 @@ class Engine:
         if result > 0:
             for destination in open_ones:
                 self._connector.let_go(destination)
+                del drain.destinations[destination.field]
             self._fencer.take(drain.sender, open_ones)
-            for destination in open_ones:
-                destination.link = None
         self._abandon(drain)
         return result
 

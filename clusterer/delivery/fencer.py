@@ -88,6 +88,7 @@ class Fencer:
         over = self._turn(item) or monotonic() >= item.give_up_at
         if over:
             selector.unregister(item.link)
+            item.destination.rewind()
             item.link.close()
             self._unfence(item)
         return over

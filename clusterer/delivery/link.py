@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import sys
+import termios
 from time import monotonic
 
 from clusterer.errors import PeerUnreachable
@@ -98,6 +101,14 @@ class Link:
             raise _broken(error) from error
         self.progress_at = monotonic()
         return written
+
+    def unacknowledged(self) -> int:
+        """Return how many written bytes the peer's kernel has not acknowledged; 0 if unknown."""
+        try:
+            answer = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
 
     def check(self) -> None:
         """Call when the socket became readable; raises `LinkBroken` if the peer has closed."""

@@ -50,6 +50,15 @@ class Move:
     n: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Fences:
+    """The fences of a sender at one moment; fields are ``cluster/machine/generation``."""
+
+    up: frozenset[str]
+    cursors: Mapping[str, int]
+    positions: Mapping[str, int]
+
+
 class DrainStore:
     """What a delivery worker does in Redis. Not for more than one thread at a time."""
 
@@ -190,22 +199,16 @@ class DrainStore:
         with translated(self._settings, f"search the log of machine {sender}"):
             return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
 
-    def fences(self, sender: int) -> Mapping[str, tuple[bool, int | None, int | None]]:
-        """Return for each fence ever set: still up?, and the cursor and position there."""
+    def fences(self, sender: int) -> Fences:
+        """Return which fences are up, and how far the deliveries to all nodes have got."""
         with translated(self._settings, f"read the fences of machine {sender}"):
             pipe = self._client.pipeline(transaction=True)
             pipe.time().hgetall(keys.fence(sender))
             pipe.hgetall(keys.cursor(sender)).hgetall(keys.position(sender))
             (seconds, micros), fences, cursors, positions = pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
-        return {
-            field.decode(): (
-                int(value.split()[0]) >= now_ms,
-                _int_or_none(cursors.get(field)),
-                _int_or_none(positions.get(field)),
-            )
-            for field, value in fences.items()
-        }
+        up = (field.decode() for field, value in fences.items() if int(value.split()[0]) >= now_ms)
+        return Fences(frozenset(up), _numbers(cursors), _numbers(positions))
 
     def fence(self, sender: int, field: str) -> bool:
         """Keep one of our fences up; False if it is gone."""
@@ -288,5 +291,5 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _int_or_none(value: bytes | None) -> int | None:
-    return None if value is None else int(value)
+def _numbers(data: Mapping[bytes, bytes]) -> dict[str, int]:
+    return {field.decode(): int(value) for field, value in data.items()}
