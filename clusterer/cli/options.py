@@ -20,6 +20,7 @@ RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 """Settings of the ratelimit module."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SHORT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _FREQUENT = ("redis_url", "db_url", "server_id", "data_dir")
 _OPTIONS = (
     click.option("--redis-url", metavar="URL", help="Redis; without one, an embedded server."),
@@ -94,5 +95,6 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def configure_logging(level: int | str, *, prefix: str = "") -> None:
-    """Log to stderr, for people."""
-    logging.basicConfig(level=level, format=prefix + _FORMAT, stream=sys.stderr, force=True)
+    """Log to stderr, for people. ``prefix`` names the process instead of each line's logger."""
+    line = f"{prefix}{_SHORT_FORMAT}" if prefix else _FORMAT
+    logging.basicConfig(level=level, format=line, stream=sys.stderr, force=True)

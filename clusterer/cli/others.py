@@ -31,9 +31,10 @@ def worker(settings: Settings, kind: str) -> None:
 @click.command()
 @with_settings()
 def scheduler(settings: Settings) -> None:
-    """Run the scheduler of the periodic jobs until SIGTERM or Ctrl-C.
+    """Run the scheduler of the periodic jobs.
 
-    Several may run, on one host or many: one works, the others stand by.
+    Runs until SIGTERM or Ctrl-C. Several may run, on one host or many: one works, the others
+    stand by.
     """
     become(processes.scheduler_command(), settings)
 

@@ -38,6 +38,7 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
         supervisor = Supervisor(group, stop, say)
         for spec in found:
             supervisor.watch(spec)
+        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id)
         supervisor.run(children(settings))
 
 

@@ -133,16 +133,11 @@ def test_a_killed_child_is_started_again(data: Path) -> None:
 
 def test_a_killed_redis_comes_back_with_its_data(data: Path) -> None:
     with up(data) as child:
-        pids = all_started(child)
-        (redis,) = [pid for pid in pids if "redis" in _name(pid) or "valkey" in _name(pid)]
+        all_started(child)
         assert run("set-status", "1", "2", "0", "bin", "--data-dir", str(data)).returncode == 0
-        os.kill(redis, signal.SIGKILL)
+        os.kill(pid_of(child, "redis"), signal.SIGKILL)
         child.wait_for_output("redis started again")
         wait_until(lambda: "down" in run("list", "--data-dir", str(data)).stdout)
-
-
-def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
 
 
 def test_a_second_supervisor_on_the_same_directory_is_refused(data: Path) -> None:

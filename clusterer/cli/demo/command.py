@@ -26,7 +26,7 @@ from clusterer.services.processes import interrupt_on_signals
 @click.option("-v", "--verbose", is_flag=True, help="Show what the processes log.")
 @click.pass_context
 def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
-    """Watch two instances replicate, and one of them die and come back.
+    """Watch two instances replicate, one die and come back.
 
     Needs nothing and touches nothing that is configured: starts a private Redis, an SQLite
     table, two instances A and B, two workers and a scheduler in a temporary directory. Then

@@ -51,6 +51,7 @@ class Supervisor:
 
     def watch(self, spec: ChildSpec) -> None:
         """Look after a child that the group has started already."""
+        log.info("%s started, pid %d", spec.name, self._group.children[spec.name].pid)
         self._watched.append(_Watched(spec, started=time.monotonic()))
 
     def run(self, specs: Iterable[ChildSpec]) -> None:
@@ -60,9 +61,8 @@ class Supervisor:
         """
         self._group.watch(self._stop.fileno())
         for spec in specs:
-            self.watch(spec)
             self._group.start(spec)
-            log.info("%s started, pid %d", spec.name, self._group.children[spec.name].pid)
+            self.watch(spec)
         while not self._stop.is_set():
             self._tell(self._group.read(_LOOK_EVERY_S))
             self._look(time.monotonic())

@@ -1,0 +1,149 @@
+"""What the demo counts as seen, and how it shows itself. No process runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from clusterer.cli.demo.command import conclude
+from clusterer.cli.demo.observed import Observed
+from clusterer.cli.demo.screen import Screen
+from clusterer.cli.demo.stage import make_actors
+from clusterer.membership import Condition, State
+from clusterer.services.processes import Line
+from tests.support.seeding import make_node
+
+UP, PROBING, DISABLED = Condition.UP, Condition.PROBING, Condition.DISABLED
+
+
+def said(**what: object) -> Line:
+    return Line("A", json.dumps(what), False)
+
+
+def seen_everything() -> Observed:
+    observed = Observed(packets_delivered=5)
+    observed.hear(said(machine=1, own=3, remote={"2": 4}, nodes=[2]))
+    observed.hear(said(machine=2, own=3, remote={"1": 4}, nodes=[1]))
+    observed.hear(said(machine=2, **{"from": 1}, sent_ns=1, took_ms=2.5))
+    observed.states = [UP, PROBING, DISABLED, UP]
+    return observed
+
+
+def test_all_that_is_promised_was_seen() -> None:
+    observed = seen_everything()
+    assert observed.complete
+    assert observed.as_json(12.34) == {
+        "ok": True,
+        "replicated_a_to_b": True,
+        "replicated_b_to_a": True,
+        "states_seen": ["up", "probing", "disabled", "up"],
+        "delivery_latency_ms": 2.5,
+        "packets_delivered": 5,
+        "seconds": 12.3,
+        "failure": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"replicated": {(1, 2)}},
+        {"replicated": {(2, 1)}},
+        {"states": [UP, PROBING, DISABLED]},
+        {"states": [PROBING, DISABLED, UP]},
+        {"states": [UP, DISABLED, PROBING, UP]},
+        {"states": [UP, PROBING, UP]},
+        {"latencies_ms": []},
+        {"packets_delivered": 0},
+        {"failure": "not seen"},
+    ],
+    ids=str,
+)
+def test_one_thing_missing_is_a_failure(lacking: dict[str, object]) -> None:
+    observed = replace(seen_everything(), **lacking)  # type: ignore[arg-type]  # its own fields
+    assert not observed.complete
+    assert not observed.as_json(1.0)["ok"]
+
+
+def test_states_between_the_expected_ones_do_no_harm() -> None:
+    states = [UP, PROBING, UP, PROBING, DISABLED, UP]
+    assert replace(seen_everything(), states=states).complete
+
+
+def test_a_counter_of_zero_is_no_replication() -> None:
+    observed = Observed()
+    observed.hear(said(machine=1, own=3, remote={"2": 0}, nodes=[]))
+    assert not observed.replicated
+
+
+def test_only_changes_of_state_are_noted() -> None:
+    observed = Observed()
+    for state, tries in [(1, 0), (1, 0), (2, 1), (2, 2), (2, 3), (1, 0)]:
+        observed.see({2: make_node(2, state=State(state), no_tries=tries)}, 2)
+    assert observed.states == [UP, PROBING, DISABLED, UP]
+
+
+def test_logs_are_kept_apart_from_what_instances_say() -> None:
+    observed = Observed()
+    observed.hear(Line("A", '{"machine": 1}', True))
+    observed.hear(Line("A", "no JSON", False))
+    assert observed.logs == {"A": deque(['{"machine": 1}', "no JSON"])}
+    assert not observed.instances
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def show(stream: io.StringIO, observed: Observed) -> str:
+    screen = Screen(stream, make_actors(), live=True)
+    with screen.showing():
+        screen.wait_for("something happens")
+        screen.step("something happened")
+        screen.refresh(observed, lambda name: 4711 if name == "A" else None, now=0, last=True)
+    conclude(screen, observed)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.mark.usefixtures("_plain_environment")
+def test_a_pipe_gets_plain_lines_only() -> None:
+    text = show(io.StringIO(), seen_everything())
+    assert "something happened" in text
+    assert "All of it was really observed" in text
+    assert "\x1b" not in text
+    assert "4711" not in text, "the table is for terminals"
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("_plain_environment")
+def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    observed = seen_everything()
+    observed.nodes = {
+        1: make_node(1),
+        2: make_node(2, state=State.PROBING, no_tries=3, last_attempt=1, duration=5),
+    }
+    text = show(Terminal(), observed)
+    assert "\x1b" in text
+    for word in ("4711", "killed", "disabled", "3/3", "6 s"):
+        assert word in text
+
+
+def test_a_failure_shows_what_was_logged_last() -> None:
+    observed = Observed(failure="not seen within 3 s: anything")
+    observed.hear(Line("delivery worker", "cannot", True))
+    text = show(io.StringIO(), observed)
+    assert "FAILED: not seen within 3 s: anything" in text
+    assert "delivery worker: cannot" in text
