@@ -229,6 +229,7 @@ def test_a_stopped_worker_writes_nothing_after_another_has_taken_over(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """The lease is taken away as if the worker had been stopped; it must not write any more."""
+    settings = replace(settings, linger=30.0)
     with BinReceiver() as peer:
         load(settings, [node(1), node_for(2, peer)])
         log = PacketLog(settings, 1)

@@ -1,0 +1,159 @@
+"""Delivery workers as real processes, killed and stopped at random moments."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+import redis
+
+from clusterer import Clusterer, Settings, StateUnavailable
+from clusterer.services import Context, sweep
+from clusterer.settings import as_environment
+from clusterer.store import keys
+from tests.support.cluster import load, node, node_for, numbers
+from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.receiver import BinReceiver
+
+KILLS = 12
+BATCH = 500
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, server_id=1, linger=1.0, send_timeout=1.0)
+
+
+@contextmanager
+def sweeping(settings: Settings) -> Iterator[None]:
+    """Run the sweep every second, as the scheduler has it done."""
+    stop = threading.Event()
+    context = Context(settings)
+
+    def work() -> None:
+        while not stop.wait(1.0):
+            with suppress(StateUnavailable):
+                sweep.run(context)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        context.close()
+
+
+def holder(client: redis.Redis, workers: list[ChildProcess]) -> ChildProcess | None:
+    token = bytes(client.get(keys.lease(1)) or b"")
+    return next((w for w in workers if f":{w.pid}:".encode() in token), None)
+
+
+def send(instance: Clusterer, numbers_: range, pause_s: float = 0.0) -> None:
+    for number in numbers_:
+        packet = instance.packet("test", 1).push_int(number).push_str(b"x" * 150).build()
+        instance.send_to(1, "bin", packet)
+        if pause_s:
+            time.sleep(pause_s)
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    rng = random.Random(1)
+    with ExitStack() as stack:
+        receivers = [stack.enter_context(BinReceiver()) for _ in range(2)]
+        load(settings, [node(1), *(node_for(i, r) for i, r in enumerate(receivers, 2))])
+        stack.enter_context(sweeping(settings))
+
+        def worker() -> ChildProcess:
+            return stack.enter_context(spawn(["-m", "workers", "delivery"], env))
+
+        env = as_environment(settings)
+        workers = [worker() for _ in range(3)]
+        instance = stack.enter_context(Clusterer(settings=settings))
+        enough = threading.Event()
+        sent: list[int] = []
+
+        def keep_sending() -> None:
+            while not enough.is_set():
+                send(instance, range(len(sent), len(sent) + 10), 0.001)
+                sent.extend(range(10))
+
+        sender = threading.Thread(target=keep_sending)
+        sender.start()
+        gaps = []
+        for _ in range(KILLS):
+            victim = wait_until(lambda: holder(redis_client, workers), 5, "a worker delivers")
+            time.sleep(rng.uniform(0.0, 0.3))
+            victim.kill()
+            killed_at, seen = time.monotonic(), receivers[0].frame_count
+            workers = [w for w in workers if w is not victim] + [worker()]
+            wait_until(lambda seen=seen: receivers[0].frame_count > seen + 50, 6, "resumed")
+            gaps.append(time.monotonic() - killed_at)
+        enough.set()
+        sender.join(10)
+        total = len(sent)
+        everything = set(range(total))
+        for receiver in receivers:
+            wait_until(lambda r=receiver: everything <= set(numbers(r)), 20, "all delivered")
+            assert receiver.frame_count - total <= KILLS * BATCH
+            got = numbers(receiver)
+            first_seen = list(dict.fromkeys(got))
+            assert first_seen == sorted(first_seen), "no packet overtook another"
+    assert max(gaps) <= 3.5, f"resumed within 3 s, and the 50 packets waited for: {gaps}"
+
+
+def test_a_worker_stopped_while_another_takes_over_stays_silent_when_it_goes_on(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with ExitStack() as stack:
+        receiver = stack.enter_context(BinReceiver())
+        load(settings, [node(1), node_for(2, receiver)])
+        stack.enter_context(sweeping(settings))
+        env = as_environment(settings)
+        workers = [stack.enter_context(spawn(["-m", "workers", "delivery"], env)) for _ in "ab"]
+        instance = stack.enter_context(Clusterer(settings=settings))
+        send(instance, range(10))
+        receiver.wait_for_frames(10)
+        stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
+        stopped.pause()
+        sender = threading.Thread(target=send, args=(instance, range(10, 3000), 0.001))
+        sender.start()
+        time.sleep(5.0)
+        stopped.resume()
+        sender.join(30)
+        wait_until(lambda: set(range(3000)) <= set(numbers(receiver)), 10, "all delivered")
+        time.sleep(0.5)
+    got = numbers(receiver)
+    assert list(dict.fromkeys(got)) == list(range(3000)), "in order"
+    assert len(got) - 3000 <= BATCH, "at most the one write in which it was stopped"
+
+
+def test_a_worker_told_to_end_hands_over_within_five_seconds(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with ExitStack() as stack:
+        receiver = stack.enter_context(BinReceiver())
+        load(settings, [node(1), node_for(2, receiver)])
+        stack.enter_context(sweeping(settings))
+        env = as_environment(settings)
+        workers = [stack.enter_context(spawn(["-m", "workers", "delivery"], env)) for _ in "ab"]
+        instance = stack.enter_context(Clusterer(settings=settings))
+        sender = threading.Thread(target=send, args=(instance, range(2000), 0.001))
+        sender.start()
+        receiver.wait_for_frames(50)
+        ending = wait_until(lambda: holder(redis_client, workers), 5, "leased")
+        started = time.monotonic()
+        assert ending.terminate() == 0
+        assert time.monotonic() - started <= 5.0
+        sender.join(30)
+        receiver.wait_for_frames(2000)
+        time.sleep(0.3)
+    assert numbers(receiver) == list(range(2000)), "nothing lost, nothing twice, in order"
