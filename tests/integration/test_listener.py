@@ -1,0 +1,524 @@
+"""The listener over real sockets and a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
+from clusterer.listener import Listener
+from clusterer.store import keys
+from tests.support.listening import Heard, ended, frame, listener_of, peer, send_until, serving
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.seeding import make_node, put_node
+
+
+@pytest.fixture
+def port(redis_client: redis.Redis) -> int:
+    """Port of machine 1; cluster 1 also has machines 2 and 3, at 127.0.0.2 and 127.0.0.3."""
+    found = free_port()
+    for machine_id in (1, 2, 3):
+        put_node(redis_client, make_node(machine_id, port=found))
+    return found
+
+
+@pytest.fixture
+def listener(redis_url: str, port: int) -> Iterator[Listener]:
+    with listener_of(redis_url) as made:
+        yield made
+
+
+def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
+    options = {"timeout_s": 0, "auth_check": True, "cluster_id": 1} | changes
+    module = options.pop("module", "ratelimit")
+    listener.register(module, callback, **options)  # type: ignore[arg-type]
+    return callback
+
+
+# -- who gets what ---------------------------------------------------------------------------
+
+
+def test_a_packet_reaches_the_callback_with_its_source(listener: Listener, port: int) -> None:
+    heard = register(listener, Heard())
+    with serving(listener), peer(port, 2, "127.0.0.1") as connection:
+        connection.sendall(frame(7))
+        heard.wait_for(7, 2)
+        _, info, _ = heard.calls[0]
+        assert info is not None
+        assert info.source == connection.getsockname()
+        assert (info.packet.module, info.packet.type, info.packet.machine_id) == ("ratelimit", 7, 2)
+        assert info.packet.fields().pop_str() == b"pipe"
+
+
+def test_frames_cut_anywhere_arrive_whole_and_in_order(listener: Listener, port: int) -> None:
+    heard = register(listener, Heard())
+    with serving(listener), peer(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"".join(frame(kind) for kind in range(3)):
+            connection.sendall(bytes([byte]))
+        connection.sendall(b"".join(frame(kind) for kind in range(3, 5_000)))
+        wait_until(lambda: len(heard.calls) == 5_000)
+    assert [kind for kind, _ in heard.seen] == list(range(5_000))
+    assert listener.counters.packets == 5_000
+    assert listener.counters.bytes == 5_000 * len(frame())
+
+
+def test_every_callback_of_a_module_gets_the_packet(listener: Listener, port: int) -> None:
+    first, second = register(listener, Heard()), register(listener, Heard(), auth_check=False)
+    with serving(listener), peer(port) as connection:
+        connection.sendall(frame(1))
+        first.wait_for(1, 2)
+        second.wait_for(1, 2)
+
+
+def test_a_module_registered_while_serving_gets_packets_of_open_connections(
+    listener: Listener, port: int
+) -> None:
+    first, second = register(listener, Heard()), Heard()
+    with serving(listener), peer(port) as connection:
+        connection.sendall(frame(1))
+        first.wait_for(1, 2)
+        register(listener, second)
+        connection.sendall(frame(2))
+        second.wait_for(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "machine_id"),
+    [(9, 9), (3, 2), (2, 3), (1, 1), (2, 4)],
+    ids=["stranger", "wrong address", "other's id", "own id", "unknown id"],
+)
+def test_auth_check_drops_who_is_not_a_known_pair(
+    listener: Listener,
+    port: int,
+    source: int,
+    machine_id: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checked, open_to_all = register(listener, Heard()), Heard()
+    register(listener, open_to_all, auth_check=False)
+    with serving(listener), peer(port, source) as connection:
+        connection.sendall(frame(1, machine_id) * 100)
+        open_to_all.wait_for(1, machine_id, 100)
+    assert checked.calls == []
+    assert listener.counters.drops == {"unknown source": 100}
+    lines = [line for line in caplog.messages if "unknown source" in line]
+    assert len(lines) == 1
+    assert f"127.0.0.{source}" in lines[0]
+
+
+def test_a_reload_decides_anew_who_is_known(
+    listener: Listener, port: int, redis_client: redis.Redis
+) -> None:
+    heard = register(listener, Heard())
+    with serving(listener), peer(port, 4) as connection:
+        connection.sendall(frame(1, 4))
+        wait_until(lambda: listener.counters.drops["unknown source"] == 1)
+        put_node(redis_client, make_node(4, port=port))
+        send_until(connection, heard, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (frame(-1), "negative type"),
+        (frame(-2), "negative type"),
+        (frame(module="dialog"), "unknown module"),
+        (struct.pack("<4sHHhHi4si", b"P4CK", 24, 0, 1, 0, 4, b"name", 3), "no machine_id"),
+    ],
+    ids=["-1", "-2", "module", "machine_id"],
+)
+def test_what_nobody_can_use_is_dropped_and_counted(
+    listener: Listener, port: int, data: bytes, reason: str
+) -> None:
+    heard = register(listener, Heard(), auth_check=False)
+    with serving(listener), peer(port) as connection:
+        connection.sendall(data * 2 + frame(5))
+        heard.wait_for(5, 2)
+    assert heard.seen == [(5, 2)]
+    assert listener.counters.drops == {reason: 2}
+
+
+def test_a_callback_that_raises_is_logged_and_the_connection_lives(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(kind: int) -> None:
+        if kind == 1:
+            raise RuntimeError("out of pipes")
+
+    bad, good = register(listener, Heard(act=fail)), register(listener, Heard())
+    with serving(listener), peer(port) as connection:
+        connection.sendall(frame(1) * 50 + frame(2))
+        bad.wait_for(2, 2)
+        good.wait_for(2, 2)
+    assert good.seen.count((1, 2)) == 50
+    assert listener.counters.callback_errors == 50
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert "ratelimit" in record.getMessage()
+    assert "127.0.0.2" in record.getMessage()
+
+
+# -- bad peers -------------------------------------------------------------------------------
+
+
+def test_bytes_that_are_not_bin_end_that_connection_only(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = register(listener, Heard())
+    with serving(listener), peer(port) as good, peer(port, 3) as bad:
+        bad.sendall(frame(1, 3) + b"GET / HTTP/1.1\r\n\r\n")
+        assert ended(bad)
+        heard.wait_for(1, 3)
+        good.sendall(frame(2))
+        heard.wait_for(2, 2)
+    assert listener.counters.wire_errors == 1
+    assert any("127.0.0.3" in line and "marker" in line for line in caplog.messages)
+
+
+def test_a_frame_that_does_not_end_closes_the_connection(redis_url: str, port: int) -> None:
+    with listener_of(redis_url, max_message_time=0.6) as listener:
+        heard = register(listener, Heard())
+        with serving(listener), peer(port) as dripping, peer(port) as silent:
+            started = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                for byte in frame(1):
+                    dripping.sendall(bytes([byte]))
+                    time.sleep(0.1)
+            assert ended(dripping)
+            assert 0.5 < time.monotonic() - started < 3
+            silent.sendall(frame(2))
+            heard.wait_for(2, 2)
+        assert heard.seen == [(2, 2)]
+        assert listener.counters.connections_expired == 1
+
+
+def test_steady_traffic_that_never_stops_at_a_frames_end_is_no_drip(
+    redis_url: str, port: int
+) -> None:
+    with listener_of(redis_url, max_message_time=0.6) as listener:
+        heard = register(listener, Heard())
+        data, half = frame(1), len(frame(1)) // 2
+        with serving(listener), peer(port) as connection:
+            connection.sendall(data[:half])
+            for _ in range(30):
+                connection.sendall(data[half:] + data[:half])
+                time.sleep(0.05)
+            heard.wait_for(1, 2, 30)
+        assert listener.counters.connections_expired == 0
+
+
+def test_a_connection_without_packets_is_closed_after_its_lifetime(
+    redis_url: str, port: int
+) -> None:
+    with listener_of(redis_url, connection_lifetime=1) as listener:
+        with serving(listener), peer(port) as idle:
+            started = time.monotonic()
+            assert ended(idle)
+            assert 0.9 < time.monotonic() - started < 3
+        assert listener.counters.connections_expired == 1
+
+
+def test_more_than_max_connections_are_refused(
+    redis_url: str, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listener_of(redis_url, max_connections=2) as listener:
+        heard = register(listener, Heard())
+        with serving(listener), peer(port) as first:
+            with peer(port) as second:
+                first.sendall(frame(1))
+                second.sendall(frame(2))
+                heard.wait_for(1, 2)
+                heard.wait_for(2, 2)
+                with peer(port) as third:
+                    assert ended(third)
+            wait_until(lambda: listener.counters.connections_open == 1)
+            with peer(port) as again:
+                again.sendall(frame(3))
+                heard.wait_for(3, 2)
+        assert listener.counters.connections_refused == 1
+        assert any("max_connections (2)" in line for line in caplog.messages)
+
+
+def test_a_flood_leaves_others_their_turn(listener: Listener, port: int) -> None:
+    heard = register(listener, Heard(), module="quiet")
+    register(listener, lambda *args: None)  # type: ignore[arg-type]
+    stop = threading.Event()
+
+    def flood() -> None:
+        data = frame(1) * 5_000
+        with peer(port, 3) as connection, contextlib.suppress(OSError):
+            while not stop.is_set():
+                connection.sendall(data)
+
+    with serving(listener), peer(port) as connection:
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        try:
+            wait_until(lambda: listener.counters.packets > 5_000)
+            for number in range(10):
+                started = time.monotonic()
+                connection.sendall(frame(number, module="quiet"))
+                heard.wait_for(number, 2)
+                assert time.monotonic() - started < 1
+        finally:
+            stop.set()
+            listener.stop()
+            flooding.join()
+
+
+def test_a_peers_end_is_answered_at_once(listener: Listener, port: int) -> None:
+    heard = register(listener, Heard())
+    with serving(listener), peer(port) as connection:
+        connection.sendall(frame(1))
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1)
+        assert ended(connection)
+        heard.wait_for(1, 2)
+
+
+# -- addresses -------------------------------------------------------------------------------
+
+
+def test_it_listens_on_the_own_rows_of_all_clusters(
+    listener: Listener, port: int, redis_client: redis.Redis
+) -> None:
+    other = free_port("127.0.0.1")
+    put_node(redis_client, make_node(1, cluster_id=2, port=other))
+    put_node(redis_client, make_node(1, cluster_id=3, port=port))
+    put_node(redis_client, make_node(1, cluster_id=4, port=free_port(), protocol="sip"))
+    with serving(listener):
+        assert set(listener.addresses) == {("127.0.0.1", port), ("127.0.0.1", other)}
+    assert listener.addresses == ()
+
+
+def test_without_a_row_it_waits_for_one(
+    redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listener_of(redis_url) as listener:
+        heard = register(listener, Heard())
+        with serving(listener, ready=False):
+            wait_until(lambda: any("no row" in line for line in caplog.messages))
+            assert not listener.ready.wait(0.6)
+            port = free_port()
+            put_node(redis_client, make_node(1, port=port))
+            put_node(redis_client, make_node(2, port=port))
+            assert listener.ready.wait(5)
+            with peer(port) as connection:
+                connection.sendall(frame(1))
+                heard.wait_for(1, 2)
+    assert sum("no row" in line for line in caplog.messages) == 1
+
+
+def test_a_new_address_is_taken_and_unchanged_ones_keep_their_connections(
+    listener: Listener, port: int, redis_client: redis.Redis
+) -> None:
+    first, moved = free_port(), free_port()
+    row = put_node(redis_client, make_node(1, cluster_id=2, port=first))
+    heard = register(listener, Heard())
+    with serving(listener), peer(port) as kept, peer(first) as given_up:
+        kept.sendall(frame(1))
+        heard.wait_for(1, 2)
+        put_node(redis_client, replace(row, port=moved, version=2))
+        assert ended(given_up)
+        wait_until(lambda: ("127.0.0.1", moved) in listener.addresses)
+        with pytest.raises(ConnectionRefusedError), peer(first):
+            pass
+        kept.sendall(frame(2))
+        heard.wait_for(2, 2)
+        with peer(moved) as connection:
+            connection.sendall(frame(3))
+            heard.wait_for(3, 2)
+
+
+def test_an_address_in_use_is_logged_and_tried_again(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", port)), serving(listener, ready=False) as thread:
+        wait_until(lambda: any("cannot listen" in line for line in caplog.messages))
+        assert not listener.ready.wait(0.8)
+        assert thread.is_alive()
+        blocked = [line for line in caplog.messages if "cannot listen" in line]
+        assert len(blocked) == 1
+        assert f"127.0.0.1 port {port}" in blocked[0]
+
+
+def test_a_freed_address_is_taken(listener: Listener, port: int) -> None:
+    blocker = socket.create_server(("127.0.0.1", port))
+    with blocker, serving(listener, ready=False):
+        assert not listener.ready.wait(0.5)
+        blocker.close()
+        assert listener.ready.wait(5)
+
+
+def test_an_ipv6_row_is_listened_on_and_authenticated(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = free_port()
+    put_node(redis_client, make_node(1, host="::1", port=port))
+    put_node(redis_client, make_node(2, host="0:0:0:0:0:0:0:1", port=port))
+    with listener_of(redis_url) as listener:
+        heard = register(listener, Heard())
+        with serving(listener), socket.create_connection(("::1", port)) as connection:
+            connection.sendall(frame(1))
+            heard.wait_for(1, 2)
+
+
+# -- start and stop --------------------------------------------------------------------------
+
+
+def test_stop_before_serve_makes_it_return_at_once(listener: Listener) -> None:
+    listener.stop()
+    listener.stop()
+    started = time.monotonic()
+    listener.serve()
+    assert time.monotonic() - started < 1
+
+
+def test_stop_closes_everything(listener: Listener, port: int) -> None:
+    with peer_after_serving(listener, port) as connection:
+        assert ended(connection)
+    with pytest.raises(ConnectionRefusedError), peer(port):
+        pass
+
+
+@contextlib.contextmanager
+def peer_after_serving(listener: Listener, port: int) -> Iterator[socket.socket]:
+    with contextlib.ExitStack() as stack:
+        with serving(listener):
+            connection = stack.enter_context(peer(port))
+            wait_until(lambda: listener.counters.connections_open == 1)
+        yield connection
+
+
+def test_a_callback_may_stop_the_listener(listener: Listener, port: int) -> None:
+    register(listener, Heard(act=lambda kind: listener.stop()))
+    with serving(listener) as thread, peer(port) as connection:
+        connection.sendall(frame(1))
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_listener_serves_once(listener: Listener) -> None:
+    listener.stop()
+    listener.serve()
+    with pytest.raises(ClustererError, match="once"):
+        listener.serve()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cluster_id": None},
+        {"cluster_id": 0},
+        {"cluster_id": None, "auth_check": False, "timeout_s": 1},
+        {"cluster_id": -1},
+        {"timeout_s": -1},
+        {"timeout_s": float("nan")},
+        {"timeout_s": "5"},
+        {"module": ""},
+        {"module": "\udcff"},
+    ],
+    ids=repr,
+)
+def test_a_registration_that_cannot_work_is_refused(
+    listener: Listener, redis_client: redis.Redis, changes: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        register(listener, Heard(), **changes)
+    assert not redis_client.exists(keys.modules(1))
+
+
+async def _async_callback(kind: int, info: object, machine_id: int) -> None: ...
+
+
+@pytest.mark.parametrize("callback", [None, "print", _async_callback])
+def test_a_callback_that_cannot_be_called_is_refused(listener: Listener, callback: Heard) -> None:
+    with pytest.raises(InvalidArgument, match="ratelimit"):
+        register(listener, callback)
+
+
+# -- Redis away ------------------------------------------------------------------------------
+
+
+def test_registration_fails_while_redis_is_away_and_works_later(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    with listener_of(server.url) as listener:
+        register(listener, Heard(), module="first")
+        server.stop()
+        with pytest.raises(StateUnavailable, match="ratelimit"):
+            register(listener, Heard())
+        server.start()
+        register(listener, Heard())
+        with server.client() as client:
+            assert set(client.hkeys(keys.modules(1))) >= {b"first:1", b"ratelimit:1"}
+
+
+def test_serve_waits_for_redis_and_says_so_once(
+    own_redis_server: Callable[[], RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_redis_server()
+    port = free_port()
+    with server.client() as client:
+        put_node(client, make_node(1, port=port))
+    server.stop()
+    with listener_of(server.url) as listener, serving(listener, ready=False) as thread:
+        wait_until(lambda: any("not listening yet" in line for line in caplog.messages))
+        time.sleep(0.6)
+        assert thread.is_alive()
+        server.start()
+        assert listener.ready.wait(5)
+    assert sum("not listening yet" in line for line in caplog.messages) == 1
+
+
+def test_stop_ends_waiting_for_redis(redis_server: RedisServer) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    with listener_of(nowhere) as listener, serving(listener, ready=False):
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("how", ["frozen", "stopped"])
+def test_packets_are_dispatched_while_redis_is_away(
+    own_redis_server: Callable[[], RedisServer], how: str
+) -> None:
+    server = own_redis_server()
+    port = free_port()
+    with server.client() as client:
+        put_node(client, make_node(1, port=port))
+        put_node(client, make_node(2, port=port))
+    with listener_of(server.url) as listener:
+        heard = register(listener, Heard(), timeout_s=5)
+        with serving(listener):
+            server.pause() if how == "frozen" else server.stop()
+            try:
+                for number in range(20):
+                    started = time.monotonic()
+                    with peer(port) as connection:
+                        connection.sendall(frame(number))
+                        heard.wait_for(number, 2)
+                    assert time.monotonic() - started < 0.5
+                    time.sleep(0.1)
+            finally:
+                if how == "frozen":
+                    server.resume()
+
+
+def test_log_lines_name_the_bound_address(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clusterer.listener")
+    with serving(listener):
+        pass
+    assert f"listening on 127.0.0.1 port {port}" in caplog.messages

@@ -1,0 +1,345 @@
+"""Clocks, silences and notices in a real Redis; clocks are turned back instead of waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import redis
+
+from clusterer.errors import StateUnavailable
+from clusterer.services import Context, timeouts
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.receipts import GONE_MS, Receipts
+from clusterer.store.watches import Flushed, FlushState, Verdict, Watch
+from tests.support.ports import free_port
+
+RUN = "this run"
+WATCH = Watch(1, "ratelimit", "ratelimit", 1, 5_000)
+FLUSHED_AT = "flushed_at"
+
+
+@pytest.fixture
+def receipts(redis_url: str) -> Receipts:
+    return Receipts(Settings(redis_url=redis_url))
+
+
+@pytest.fixture
+def context(redis_url: str) -> Context:
+    return Context(Settings(redis_url=redis_url))
+
+
+@pytest.fixture
+def cursor(receipts: Receipts) -> str:
+    """Machine 1 has begun, registered `WATCH` for machines 2 and 3, and flushed."""
+    found = receipts.begin(1, RUN)
+    assert receipts.register(WATCH, RUN, [2, 3])
+    assert flush(receipts, found).state is FlushState.NOTED
+    return found
+
+
+def flush(
+    receipts: Receipts, cursor: str = "0-0", heard: dict[int, int] | None = None, age_ms: int = 0
+) -> Flushed:
+    return receipts.flush(1, RUN, {WATCH: heard or {}}, age_ms=age_ms, cursor=cursor)
+
+
+def turn_back(client: redis.Redis, ms: int, *machine_ids: int) -> None:
+    """Make it longer ago that these machines were heard."""
+    for machine_id in machine_ids:
+        client.zincrby(WATCH.heard, -ms, str(machine_id))
+
+
+def run(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(verdict.silenced, verdict.released) for verdict in timeouts.run(context)]
+
+
+def test_silence_is_judged_by_the_last_flush(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    flushed_at = int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0)
+    redis_client.zadd(WATCH.heard, {"2": flushed_at - 5_000, "3": flushed_at - 5_001})
+    assert run(context) == [((3,), ())]
+    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2"]
+    assert redis_client.zrange(WATCH.silenced, 0, -1) == [b"3"]
+
+
+def test_a_timeout_is_announced_and_lasts_twice_as_long(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    assert run(context) == [((2,), ())]
+    reply = flush(receipts, cursor)
+    (notice,) = reply.notices
+    assert (notice.token, notice.cluster_id, notice.machine_id) == ("ratelimit", 1, 2)
+    assert 9_000 < notice.silenced_until_ms - reply.now_ms <= 10_000
+    assert redis_client.zscore(WATCH.silenced, "2") == notice.silenced_until_ms
+    assert flush(receipts, notice.id).notices == ()
+
+
+def test_a_silence_that_is_over_gives_a_fresh_clock(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    run(context)
+    redis_client.zincrby(WATCH.silenced, -10_001, "2")
+    assert run(context) == [((), (2,))]
+    assert redis_client.zcard(WATCH.silenced) == 0
+    fresh = redis_client.zscore(WATCH.heard, "2")
+    assert fresh is not None
+    assert abs(fresh - redis_client.time()[0] * 1000) < 2_000
+    assert run(context) == []
+
+
+def test_a_flush_before_the_verdict_wins(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    flush(receipts, cursor, {2: 100})
+    assert run(context) == []
+
+
+def test_a_flush_after_the_verdict_ends_no_silence(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    run(context)
+    flush(receipts, cursor, {2: 0})
+    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"3"]
+
+
+def test_each_verdict_is_done_once_by_jobs_that_overlap(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
+) -> None:
+    many = list(range(10, 3_010))
+    receipts.enroll(WATCH, many, [2, 3])
+    turn_back(redis_client, 6_000, *many)
+    done: list[Verdict] = []
+
+    def job() -> None:
+        done.extend(timeouts.run(Context(Settings(redis_url=redis_url))))
+
+    jobs = [threading.Thread(target=job) for _ in range(4)]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join()
+    assert sorted(each for verdict in done for each in verdict.silenced) == many
+    assert redis_client.xlen(keys.notices(1)) == 3_000
+    noticed: list[int] = []
+    while found := flush(receipts, cursor).notices:
+        noticed += [notice.machine_id for notice in found]
+        cursor = found[-1].id
+    assert sorted(noticed) == many
+
+
+def test_heard_is_counted_from_when_it_was_not_from_when_it_was_noted(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    turn_back(redis_client, 60_000, 2)
+    reply = flush(receipts, cursor, {2: 1_234}, age_ms=200)
+    assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms - 1_234
+    assert int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0) == reply.now_ms - 200
+
+
+def test_an_older_sign_of_life_does_not_turn_the_clock_back(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    flush(receipts, cursor, {2: 0})
+    before = redis_client.zscore(WATCH.heard, "2")
+    flush(receipts, cursor, {2: 4_000})
+    assert redis_client.zscore(WATCH.heard, "2") == before
+
+
+@pytest.mark.parametrize("gap_ms", [2_500, -2_500, None])
+def test_after_a_gap_all_clocks_restart(
+    receipts: Receipts,
+    cursor: str,
+    redis_client: redis.Redis,
+    context: Context,
+    gap_ms: int | None,
+) -> None:
+    turn_back(redis_client, 6_000, 2, 3)
+    if gap_ms is None:
+        redis_client.hdel(keys.modules(1), FLUSHED_AT)
+    else:
+        redis_client.hincrby(keys.modules(1), FLUSHED_AT, -gap_ms)
+    reply = flush(receipts, cursor, {2: 3_000})
+    assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms
+    assert redis_client.zscore(WATCH.heard, "3") == reply.now_ms
+    assert run(context) == []
+
+
+def test_a_short_gap_is_silence_like_any_other(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    redis_client.hincrby(keys.modules(1), FLUSHED_AT, -1_500)
+    flush(receipts, cursor)
+    assert run(context) == [((2,), ())]
+
+
+def test_an_instance_that_is_gone_judges_nobody(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 200_000, 2)
+    redis_client.hincrby(keys.modules(1), FLUSHED_AT, -GONE_MS - 1)
+    assert run(context) == []
+    redis_client.hincrby(keys.modules(1), FLUSHED_AT, GONE_MS // 2)
+    assert run(context) == [((2,), ())]
+
+
+def test_an_instance_that_never_served_judges_nobody(
+    receipts: Receipts, redis_client: redis.Redis, context: Context
+) -> None:
+    receipts.begin(1, RUN)
+    receipts.register(WATCH, RUN, [2])
+    turn_back(redis_client, 200_000, 2)
+    assert run(context) == []
+
+
+def test_timeout_zero_means_never(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    never = Watch(1, "ul", "ul", 1, 0)
+    receipts.register(never, RUN, [2])
+    redis_client.zadd(never.heard, {"2": 1})
+    assert receipts.watches() == [WATCH]
+    assert run(context) == []
+
+
+def test_two_registrations_of_a_module_have_clocks_of_their_own(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    second = Watch(1, "ratelimit#2", "ratelimit", 1, 500)
+    receipts.register(second, RUN, [2, 3])
+    redis_client.zincrby(second.heard, -1_000, "2")
+    verdicts = timeouts.run(context)
+    assert [(each.watch, each.silenced) for each in verdicts] == [(second, (2,))]
+    assert redis_client.zcard(WATCH.silenced) == 0
+
+
+def test_registration_forgets_silences_and_starts_all_clocks(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    run(context)
+    old = redis_client.xinfo_stream(keys.notices(1))["last-generated-id"].decode()
+    assert receipts.begin(1, "next run") == old
+    assert redis_client.exists(WATCH.heard, WATCH.silenced) == 0
+    assert receipts.register(WATCH, "next run", [2, 3])
+    assert redis_client.zcard(WATCH.heard) == 2
+    assert redis_client.smembers(keys.INSTANCES) == {b"1"}
+
+
+def test_an_earlier_runs_modules_are_forgotten(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    receipts.begin(1, "next run")
+    assert receipts.watches() == []
+    assert redis_client.hkeys(keys.modules(1)) == [b"run"]
+
+
+def test_a_run_that_was_replaced_changes_nothing(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    receipts.begin(1, "next run")
+    receipts.register(WATCH, "next run", [2])
+    turn_back(redis_client, 3_000, 2)
+    before = redis_client.zscore(WATCH.heard, "2")
+    assert flush(receipts, cursor, {2: 0}).state is FlushState.REPLACED
+    assert not receipts.register(WATCH, RUN, [2])
+    assert redis_client.zscore(WATCH.heard, "2") == before
+    assert not redis_client.hexists(keys.modules(1), FLUSHED_AT)
+
+
+def test_a_redis_that_lost_its_data_says_so(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    redis_client.flushall()
+    assert flush(receipts, cursor, {2: 0}).state is FlushState.UNKNOWN
+    assert redis_client.keys("*") == []
+
+
+def test_nodes_come_and_go_with_their_clocks(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    run(context)
+    receipts.enroll(WATCH, [2, 4], [3])
+    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"4"]  # 2 is silenced
+    receipts.enroll(WATCH, [], [2, 4])
+    assert redis_client.exists(WATCH.heard, WATCH.silenced) == 0
+
+
+def test_nobody_is_noted_who_has_no_clock(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    flush(receipts, cursor, {9: 0})
+    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2", b"3"]
+
+
+def test_a_large_cluster_is_noted_in_one_flush(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    many = list(range(10, 10_010))
+    receipts.enroll(WATCH, many, [2, 3])
+    turn_back(redis_client, 60_000, many[0], many[-1])
+    reply = flush(receipts, cursor, dict.fromkeys(many, 7))
+    assert redis_client.zscore(WATCH.heard, str(many[0])) == reply.now_ms - 7
+    assert redis_client.zscore(WATCH.heard, str(many[-1])) == reply.now_ms - 7
+
+
+def test_a_tick_with_nothing_due_costs_the_same_for_any_number_of_nodes(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    for token in ("ratelimit", "dialog", "mine"):
+        receipts.register(Watch(1, token, token, 1, 60_000), RUN, list(range(2, 10_002)))
+    flush(receipts, cursor)
+    run(context)
+    before = redis_client.info("stats")["total_commands_processed"]
+    started = time.monotonic()
+    assert run(context) == []
+    elapsed = time.monotonic() - started
+    commands = redis_client.info("stats")["total_commands_processed"] - before
+    assert elapsed < 0.1
+    assert commands <= 20
+
+
+def test_verdicts_go_on_after_redis_forgot_its_scripts(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    redis_client.script_flush()
+    assert run(context) == [((2,), ())]
+
+
+def test_without_instances_there_is_nothing_to_do(
+    redis_client: redis.Redis, context: Context
+) -> None:
+    assert run(context) == []
+
+
+def test_redis_away_is_state_unavailable() -> None:
+    nowhere = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    receipts = Receipts(nowhere)
+    for call in (
+        lambda: timeouts.run(Context(nowhere)),
+        lambda: receipts.begin(1, RUN),
+        lambda: receipts.register(WATCH, RUN, [2]),
+        lambda: receipts.enroll(WATCH, [2], []),
+        lambda: receipts.judge([WATCH]),
+        lambda: flush(receipts),
+    ):
+        with pytest.raises(StateUnavailable):
+            call()
+
+
+def test_a_script_that_fails_is_an_error_not_a_verdict(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis
+) -> None:
+    redis_client.set(WATCH.silenced, "no sorted set")
+    with pytest.raises(StateUnavailable, match="WRONGTYPE"):
+        receipts.judge([WATCH])

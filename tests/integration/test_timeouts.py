@@ -1,0 +1,324 @@
+"""Module timeouts from packet to notice: a listener, a timeout job, a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from clusterer.errors import StateUnavailable
+from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.listener import Listener
+from clusterer.services import Context, timeouts
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey, NodeStore, keys
+from tests.support.listening import Heard, frame, listener_of, peer, send_until, serving
+from tests.support.ports import free_port
+from tests.support.processes import spawn, wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.seeding import make_node, put_node
+
+JOB_INTERVAL_S = 0.1
+
+
+@contextlib.contextmanager
+def timeout_job(url: str) -> Iterator[None]:
+    """Run the timeout job again and again in a thread, Redis away or not."""
+    stop = threading.Event()
+    context = Context(Settings(redis_url=url))
+
+    def work() -> None:
+        while not stop.wait(JOB_INTERVAL_S):
+            with contextlib.suppress(StateUnavailable):
+                timeouts.run(context)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        context.close()
+
+
+@contextlib.contextmanager
+def heartbeat(port: int, machine_id: int, interval_s: float = 0.1) -> Iterator[None]:
+    """Send packets of type 0 from a machine until the end of the block."""
+    stop = threading.Event()
+
+    def work() -> None:
+        with peer(port, machine_id) as connection, contextlib.suppress(OSError):
+            while not stop.wait(interval_s):
+                connection.sendall(frame(0, machine_id))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def seed(client: redis.Redis) -> int:
+    """Put machines 1 to 3 into cluster 1; returns their port."""
+    port = free_port()
+    for machine_id in (1, 2, 3):
+        put_node(client, make_node(machine_id, port=port))
+    return port
+
+
+def register(listener: Listener, timeout_s: float, **changes: object) -> Heard:
+    heard = Heard()
+    options = {"auth_check": True, "cluster_id": 1} | changes
+    listener.register("ratelimit", heard, timeout_s=timeout_s, **options)  # type: ignore[arg-type]
+    return heard
+
+
+def timed_out(heard: Heard) -> list[int]:
+    return [machine_id for kind, machine_id in heard.seen if kind == SERVER_TIMEOUT]
+
+
+def test_a_silent_node_is_announced_silenced_and_up_again(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 1.0)
+        with serving(listener), timeout_job(redis_url), heartbeat(port, 3), peer(port) as silent:
+            started = time.monotonic()
+            heard.wait_for(SERVER_TIMEOUT, 2)
+            after = time.monotonic() - started
+            assert 0.9 < after < 3, "at most 2 s late"
+            assert (SERVER_TIMEOUT, None, 2) in heard.calls
+
+            silent.sendall(frame(7))
+            heard.wait_for(SERVER_TEMP_DISABLED, 2)
+            info = heard.calls[heard.seen.index((SERVER_TEMP_DISABLED, 2))][1]
+            assert info is not None
+            assert info.packet.type == 7
+
+            send_until(silent, heard, 8, 2)
+            silence = time.monotonic() - started - after
+            assert 1.5 < silence < 3
+            assert heard.seen.count((7, 2)) == 0
+            assert timed_out(heard) == [2], "once, and never the node that talks"
+
+            heard.wait_for(SERVER_TIMEOUT, 2, 2)
+        assert listener.counters.drops["silenced"] > 0
+        node = NodeStore(Settings(redis_url=redis_url)).view(ClusterKey(1, "bin")).nodes[2]
+        assert node == make_node(2, port=port, version=1, generation=1), "its state is untouched"
+
+
+def test_a_callback_that_fails_on_a_timeout_does_not_stop_the_listener(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+
+    def fail(kind: int) -> None:
+        raise RuntimeError(kind)
+
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 0.5)
+        heard.act = fail
+        with serving(listener), timeout_job(redis_url):
+            heard.wait_for(SERVER_TIMEOUT, 2)
+            heard.wait_for(SERVER_TIMEOUT, 3)
+            with peer(port) as connection:
+                connection.sendall(frame(5))
+                heard.wait_for(SERVER_TEMP_DISABLED, 2)
+
+
+def test_each_registration_has_a_clock_of_its_own(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        short, long = register(listener, 0.5), register(listener, 60)
+        with serving(listener), timeout_job(redis_url):
+            short.wait_for(SERVER_TIMEOUT, 2)
+            with peer(port) as connection:
+                connection.sendall(frame(4))
+                long.wait_for(4, 2)
+                short.wait_for(SERVER_TEMP_DISABLED, 2)
+        assert timed_out(long) == []
+
+
+def test_nodes_of_a_reload_get_clocks_and_lose_them(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 1.0)
+        with serving(listener), timeout_job(redis_url), heartbeat(port, 2), heartbeat(port, 3):
+            put_node(redis_client, make_node(4, port=port))
+            heard.wait_for(SERVER_TIMEOUT, 4)
+            redis_client.srem(keys.nodes(1, "bin"), 4)
+            redis_client.incr(keys.version(1, "bin"))
+            silenced = keys.silenced(1, "ratelimit", 1)
+            wait_until(lambda: redis_client.zcard(silenced) == 0)
+            assert redis_client.zscore(keys.heard(1, "ratelimit", 1), "4") is None
+            assert redis_client.zscore(keys.heard(1, "ratelimit", 1), "1") is None, "ourselves"
+        assert set(timed_out(heard)) == {4}
+
+
+def test_flushes_come_at_least_every_250_ms(redis_url: str, redis_client: redis.Redis) -> None:
+    seed(redis_client)
+    with listener_of(redis_url) as listener:
+        register(listener, 5)
+        with serving(listener):
+            seen: set[bytes | str | None] = set()
+            wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                seen.add(redis_client.hget(keys.modules(1), "flushed_at"))
+                time.sleep(0.01)
+    assert len(seen) >= 8
+
+
+def test_redis_frozen_for_long_silences_nobody(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    with server.client() as client:
+        port = seed(client)
+    with listener_of(server.url) as listener:
+        heard = register(listener, 3.0)
+        with (
+            serving(listener),
+            timeout_job(server.url),
+            heartbeat(port, 2),
+            heartbeat(port, 3, 2.5),
+        ):
+            heard.wait_for(0, 2, 5)
+            server.pause()
+            time.sleep(6.5)
+            server.resume()
+            heard.wait_for(0, 2, len(heard.calls) + 20)
+        assert timed_out(heard) == []
+
+
+def test_a_restarted_redis_silences_nobody_and_timeouts_go_on(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    with server.client() as client:
+        port = seed(client)
+    with listener_of(server.url) as listener:
+        heard = register(listener, 2.0)
+        with serving(listener), timeout_job(server.url), heartbeat(port, 2):
+            with heartbeat(port, 3):
+                heard.wait_for(0, 3)
+                server.stop()
+                time.sleep(3)
+                server.start()
+                heard.wait_for(0, 2, len(heard.calls) + 5)
+                assert timed_out(heard) == []
+            heard.wait_for(SERVER_TIMEOUT, 3)
+            assert set(timed_out(heard)) == {3}
+
+
+def test_a_redis_that_lost_everything_is_registered_with_again(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    with server.client() as client:
+        port = seed(client)
+        with listener_of(server.url) as listener:
+            heard = register(listener, 1.5)
+            with serving(listener), timeout_job(server.url), heartbeat(port, 2):
+                heard.wait_for(SERVER_TIMEOUT, 3)
+                client.flushall()
+                for machine_id in (1, 2, 3):
+                    put_node(client, make_node(machine_id, port=port))
+                with peer(port, 3) as connection:
+                    send_until(connection, heard, 9, 3, timeout_s=2)
+                heard.wait_for(SERVER_TIMEOUT, 3, 2)
+            assert set(timed_out(heard)) == {3}
+
+
+def test_a_blocked_event_loop_silences_nobody(redis_url: str, redis_client: redis.Redis) -> None:
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 2.0)
+        heard.act = lambda kind: time.sleep(4) if kind == 9 else None
+        with (
+            serving(listener),
+            timeout_job(redis_url),
+            heartbeat(port, 2),
+            heartbeat(port, 3),
+            peer(port) as connection,
+        ):
+            heard.wait_for(0, 3)
+            connection.sendall(frame(9))
+            heard.wait_for(9, 2)
+            heard.wait_for(0, 3, len(heard.calls) + 20)
+        assert timed_out(heard) == []
+
+
+_INSTANCE = """
+import sys
+from tests.support.listening import listener_of
+def callback(kind, info, machine_id):
+    if kind < 0:
+        print("notice", kind, machine_id, flush=True)
+    elif kind == 9:
+        print("packet", machine_id, flush=True)
+with listener_of(sys.argv[1]) as listener:
+    listener.register("ratelimit", callback, timeout_s=3, auth_check=True, cluster_id=1)
+    listener.serve()
+"""
+
+
+def test_a_stopped_instance_silences_nobody(redis_url: str, redis_client: redis.Redis) -> None:
+    port = seed(redis_client)
+    with spawn(["-c", _INSTANCE, redis_url]) as process, timeout_job(redis_url):
+        wait_until(lambda: _accepts(port))
+        with heartbeat(port, 2), heartbeat(port, 3, 1.0):
+            wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+            process.pause()
+            time.sleep(6.5)
+            process.resume()
+            time.sleep(2)
+            with peer(port) as connection:
+                connection.sendall(frame(9))
+                process.wait_for_output("packet 2")
+        assert "notice" not in process.output()
+
+
+def test_an_instance_that_is_killed_causes_no_verdicts(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+    with spawn(["-c", _INSTANCE, redis_url]) as process, timeout_job(redis_url):
+        wait_until(lambda: _accepts(port))
+        wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+        process.kill()
+        time.sleep(4)
+        assert redis_client.xlen(keys.notices(1)) == 0
+
+
+def test_the_second_process_of_a_machine_is_the_one_that_counts(
+    redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed(redis_client)
+    with listener_of(redis_url) as first, listener_of(redis_url) as second:
+        register(first, 60)
+        with serving(first):
+            register(second, 60)
+            wait_until(
+                lambda: any("another process runs as machine 1" in m for m in caplog.messages)
+            )
+            assert redis_client.hget(keys.modules(1), "flushed_at") is None
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

@@ -1,0 +1,102 @@
+"""A listener in a thread of the test, and BIN peers that talk to it from addresses of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from clusterer.listener import Listener, ReceiveInfo
+from clusterer.settings import Settings
+from clusterer.store import Directory, NodeStore
+from clusterer.store.receipts import Receipts
+from clusterer.wire import PacketBuilder
+from tests.support.processes import wait_until
+
+
+@dataclass
+class Heard:
+    """A callback that remembers what it was called with."""
+
+    calls: list[tuple[int, ReceiveInfo | None, int]] = field(default_factory=list)
+    act: Callable[[int], object] = lambda kind: None
+
+    def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        self.calls.append((kind, info, machine_id))
+        self.act(kind)
+
+    @property
+    def seen(self) -> list[tuple[int, int]]:
+        """(packet type, machine_id) of each call."""
+        return [(kind, machine_id) for kind, _, machine_id in self.calls]
+
+    def wait_for(self, kind: int, machine_id: int, count: int = 1, timeout_s: float = 10) -> None:
+        """Wait until it was called ``count`` times with this type and machine_id."""
+        wait_until(
+            lambda: self.seen.count((kind, machine_id)) >= count,
+            timeout_s,
+            f"{count} times type {kind} of machine {machine_id}",
+        )
+
+
+@contextlib.contextmanager
+def listener_of(redis_url: str, server_id: int = 1, **settings: float) -> Iterator[Listener]:
+    """Make a listener that serves nothing yet; at the end it is stopped."""
+    chosen = Settings(server_id=server_id, redis_url=redis_url, **settings)  # type: ignore[arg-type]
+    directory = Directory(NodeStore(chosen))
+    listener = Listener(chosen, server_id, directory, Receipts(chosen))
+    try:
+        yield listener
+    finally:
+        listener.stop()
+        directory.close()
+
+
+@contextlib.contextmanager
+def serving(listener: Listener, *, ready: bool = True) -> Iterator[threading.Thread]:
+    """Serve in a thread for the length of a ``with`` block, from the moment it is bound."""
+    thread = threading.Thread(target=listener.serve, name="listener")
+    thread.start()
+    try:
+        if ready:
+            assert listener.ready.wait(10), "the listener is not bound"
+        yield thread
+    finally:
+        listener.stop()
+        thread.join(10)
+        assert not thread.is_alive(), "the listener does not stop"
+
+
+@contextlib.contextmanager
+def peer(port: int, machine_id: int = 2, host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """Connect to ``host``:``port`` from 127.0.0.<machine_id>."""
+    source = (f"127.0.0.{machine_id}", 0)
+    with socket.create_connection((host, port), timeout=10, source_address=source) as connection:
+        yield connection
+
+
+def frame(kind: int = 0, machine_id: int = 2, module: str = "ratelimit") -> bytes:
+    """Return a packet of ``module`` with one string field."""
+    return PacketBuilder(module, kind, machine_id).push_str(b"pipe").build().encode()
+
+
+def send_until(
+    connection: socket.socket, heard: Heard, kind: int, machine_id: int, timeout_s: float = 10
+) -> None:
+    """Send packets of this type and machine_id until one of them gets through to ``heard``."""
+
+    def arrived() -> bool:
+        connection.sendall(frame(kind, machine_id))
+        return (kind, machine_id) in heard.seen
+
+    wait_until(arrived, timeout_s, f"type {kind} of machine {machine_id} passed on")
+
+
+def ended(connection: socket.socket) -> bool:
+    """Tell whether the other side has closed, waiting up to the socket's timeout."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True

@@ -1,0 +1,302 @@
+"""Parts of the listener that need neither sockets nor Redis."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from time import monotonic
+
+import pytest
+
+from clusterer.errors import StateUnavailable
+from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.clocks import Clocks, Handover
+from clusterer.listener.counters import Counters
+from clusterer.listener.dispatch import Dispatcher, Views
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.listener.registrations import Registration, Registry
+from clusterer.membership import Node
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.watches import Watch
+from clusterer.wire import Packet
+from tests.support.listening import Heard
+from tests.support.seeding import make_node
+
+KEY = ClusterKey(1, "bin")
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("::FFFF:0a00:0001", "10.0.0.1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("2001:DB8::0:1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("not an address", "not an address"),
+        ("", ""),
+    ],
+)
+def test_one_address_has_one_form(text: str, normal: str) -> None:
+    assert normalised_ip(text) == normal
+
+
+# -- log lines -------------------------------------------------------------------------------
+
+
+def test_the_same_line_is_said_once_per_interval_and_counts_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limited = LimitedLog(logging.getLogger("test"), 10.0)
+    for now in (0.0, 1.0, 9.9, 10.0, 10.1):
+        limited.warning("key", now, "from %s", "here")
+    assert caplog.messages == ["from here", "from here (and 2 more like this)"]
+
+
+def test_another_subject_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    limited = LimitedLog(logging.getLogger("test"), 10.0)
+    limited.warning("one", 0.0, "one")
+    limited.warning("two", 0.0, "two")
+    assert caplog.messages == ["one", "two"]
+
+
+def test_what_was_said_is_not_remembered_without_bounds() -> None:
+    limited = LimitedLog(logging.getLogger("test"), 10.0)
+    for number in range(5_000):
+        limited.warning(number, 0.0, "flood")
+    assert len(limited._said) <= 1_000
+
+
+# -- registrations ---------------------------------------------------------------------------
+
+
+def test_each_registration_of_a_module_and_cluster_has_its_own_token() -> None:
+    registry = Registry(1)
+    watches = [registry.reserve("ratelimit", cluster, 1.0) for cluster in (1, 1, 2, 1)]
+    assert [watch.token for watch in watches] == [
+        "ratelimit",
+        "ratelimit#2",
+        "ratelimit",
+        "ratelimit#3",
+    ]
+    assert {watch.module for watch in watches} == {"ratelimit"}
+
+
+def test_a_module_whose_name_is_a_token_collides_with_nobody() -> None:
+    registry = Registry(1)
+    registry.reserve("ul#2", 1, 0)
+    registry.reserve("ul", 1, 0)
+    assert registry.reserve("ul", 1, 0).token == "ul#3"
+
+
+def test_the_token_of_a_failed_registration_is_free_again() -> None:
+    registry = Registry(1)
+    registry.release(registry.reserve("ul", 1, 0))
+    assert registry.reserve("ul", 1, 0).token == "ul"
+
+
+@pytest.mark.parametrize(("seconds", "ms"), [(0, 0), (5, 5_000), (0.0001, 1), (1.5, 1_500)])
+def test_a_timeout_is_kept_in_ms_and_never_rounds_down_to_never(seconds: float, ms: int) -> None:
+    assert Registry(1).reserve("ul", 1, seconds).timeout_ms == ms
+
+
+@pytest.mark.parametrize("watch", [Watch(1, "a:b#2", "a:b", 7, 5), Watch(3, "ul", "ul", 0, 0)])
+def test_a_watch_is_read_back_from_its_field(watch: Watch) -> None:
+    assert Watch.parse(watch.receiver, watch.field, watch.timeout_ms) == watch
+
+
+# -- dispatch --------------------------------------------------------------------------------
+
+
+class Bench:
+    """A dispatcher of machine 1 with machines 2 and 3 in cluster 1."""
+
+    def __init__(self) -> None:
+        self.registry = Registry(1)
+        self.dispatcher = Dispatcher(1, self.registry, Counters())
+        self.nodes = {number: make_node(number) for number in (1, 2, 3)}
+        self.version = 1
+        self.dispatcher.use(self.views())
+
+    def views(self) -> Views:
+        return {KEY: ClusterView.of(KEY, self.version, self.nodes.values())}
+
+    def change(self, *nodes: Node, gone: int = 0) -> None:
+        self.nodes |= {node.machine_id: node for node in nodes}
+        self.nodes.pop(gone, None)
+        self.version += 1
+        self.dispatcher.use(self.views())
+
+    def register(
+        self, *, auth_check: bool = True, cluster_id: int = 1
+    ) -> tuple[Registration, Heard]:
+        heard = Heard()
+        watch = self.registry.reserve("ul", cluster_id, 5)
+        made = Registration(watch, heard, auth_check, frozenset())
+        self.registry.add(made)
+        self.dispatcher.use(self.views())
+        return made, heard
+
+    def send(self, ip: str, machine_id: int) -> tuple[Registration, ...]:
+        """Route one packet; returns for whom it was a sign of life."""
+        route = self.dispatcher.route(ip, "ul", machine_id)
+        for call in route.calls:
+            call(5, (("ip", 1), Packet("ul", 5, machine_id)), machine_id)  # type: ignore[arg-type]
+        return route.noted
+
+
+def test_members_are_the_cluster_without_ourselves() -> None:
+    bench = Bench()
+    registration, _ = bench.register()
+    assert registration.members == {2, 3}
+
+
+def test_a_registration_made_after_the_snapshot_changed_still_follows_it() -> None:
+    bench = Bench()
+    bench.change(make_node(4))
+    registration, _ = bench.register()
+    assert registration.members == {2, 3, 4}
+
+
+def test_every_route_is_looked_up_anew_after_a_change() -> None:
+    bench = Bench()
+    bench.register()
+    before = bench.dispatcher.epoch
+    bench.dispatcher.use(bench.views())
+    assert bench.dispatcher.epoch == before, "nothing changed"
+    bench.change(replace(bench.nodes[2], host="127.0.0.9"))
+    assert bench.dispatcher.epoch != before
+
+
+def test_a_nodes_new_address_is_the_one_that_counts() -> None:
+    bench = Bench()
+    _, heard = bench.register()
+    bench.change(replace(bench.nodes[2], host="::ffff:127.0.0.9"))
+    assert bench.send("127.0.0.2", 2) == ()
+    assert bench.send("127.0.0.9", 2) != ()
+    assert heard.seen == [(5, 2)]
+
+
+def test_without_auth_check_only_machines_of_the_cluster_are_noted() -> None:
+    bench = Bench()
+    registration, heard = bench.register(auth_check=False)
+    assert bench.send("10.9.9.9", 2) == (registration,)
+    assert bench.send("10.9.9.9", 77) == ()
+    assert bench.send("127.0.0.1", 1) == ()
+    assert heard.seen == [(5, 2), (5, 77), (5, 1)]
+
+
+def test_without_a_cluster_nobody_is_noted() -> None:
+    bench = Bench()
+    _, heard = bench.register(auth_check=False, cluster_id=0)
+    assert bench.send("127.0.0.2", 2) == ()
+    assert heard.seen == [(5, 2)]
+
+
+def test_a_cluster_that_does_not_exist_lets_nobody_through() -> None:
+    bench = Bench()
+    _, heard = bench.register(cluster_id=9)
+    assert bench.send("127.0.0.2", 2) == ()
+    assert heard.seen == []
+    assert bench.dispatcher.counters.drops == {"unknown source": 1}
+
+
+def test_a_silence_concerns_one_registration_and_ends() -> None:
+    bench = Bench()
+    first, heard = bench.register()
+    _, other = bench.register()
+    bench.dispatcher.time_out(first, 2, until=10.0)
+    assert first not in bench.send("127.0.0.2", 2)
+    assert heard.seen == [(SERVER_TIMEOUT, 2), (SERVER_TEMP_DISABLED, 2)]
+    assert other.seen == [(5, 2)]
+    bench.dispatcher.end_silences(9.9)
+    assert first not in bench.send("127.0.0.2", 2)
+    before = bench.dispatcher.epoch
+    bench.dispatcher.end_silences(10.0)
+    assert bench.dispatcher.epoch != before
+    assert first in bench.send("127.0.0.2", 2)
+    assert heard.seen[-1] == (5, 2)
+
+
+def test_a_silenced_node_from_a_wrong_address_is_a_stranger() -> None:
+    bench = Bench()
+    registration, heard = bench.register()
+    bench.dispatcher.time_out(registration, 2, until=10.0)
+    bench.send("127.0.0.3", 2)
+    assert heard.seen == [(SERVER_TIMEOUT, 2)]
+
+
+def test_a_node_that_is_gone_is_neither_silenced_nor_announced() -> None:
+    bench = Bench()
+    registration, heard = bench.register()
+    bench.dispatcher.time_out(registration, 3, until=10.0)
+    registration.heard[2] = 1.0
+    bench.change(gone=3)
+    bench.change(gone=2)
+    assert registration.silenced == {}
+    assert registration.heard == {}
+    bench.dispatcher.time_out(registration, 2, until=10.0)
+    assert heard.seen == [(SERVER_TIMEOUT, 3)]
+
+
+def test_a_redis_that_forgot_all_silences_ends_them_here() -> None:
+    bench = Bench()
+    registration, _ = bench.register()
+    bench.dispatcher.time_out(registration, 2, until=1e9)
+    bench.dispatcher.clear_silences()
+    assert registration in bench.send("127.0.0.2", 2)
+
+
+# -- hand-overs ------------------------------------------------------------------------------
+
+WATCH = Watch(1, "ul", "ul", 1, 5_000)
+OTHER = Watch(1, "dialog", "dialog", 1, 5_000)
+
+
+def test_a_handover_redis_did_not_get_is_merged_into_the_next() -> None:
+    older = Handover(1.0, {WATCH: {2: 0.5, 3: 0.6}}, {WATCH: frozenset({2, 3})})
+    newer = Handover(2.0, {WATCH: {2: 1.5}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})})
+    merged = newer.on_top_of(older)
+    assert merged == Handover(
+        2.0, {WATCH: {2: 1.5, 3: 0.6}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})}
+    )
+
+
+class FrozenReceipts:
+    """Answers nothing until it is released, and then that Redis is away."""
+
+    def __init__(self) -> None:
+        self.asked, self.release = threading.Event(), threading.Event()
+
+    def begin(self, *args: object) -> str:
+        self.asked.set()
+        self.release.wait(10)
+        raise StateUnavailable("frozen")
+
+
+def test_handing_over_never_waits_for_redis() -> None:
+    frozen = FrozenReceipts()
+    clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # the one method that is called
+    clocks.start(lambda reply: None)
+    members = {WATCH: frozenset({2})}
+    try:
+        clocks.hand_over(Handover(1.0, {WATCH: {2: 0.5}}, members))
+        assert frozen.asked.wait(5)
+        started = monotonic()
+        clocks.hand_over(Handover(2.0, {WATCH: {2: 1.5}}, members))
+        assert monotonic() - started < 0.1
+    finally:
+        frozen.release.set()
+        clocks.stop()
+
+
+def test_without_registrations_redis_is_not_asked() -> None:
+    frozen = FrozenReceipts()
+    clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # nothing is called
+    clocks.start(lambda reply: None)
+    clocks.hand_over(Handover(0.0, {}, {}))
+    clocks.stop()
+    assert not frozen.asked.is_set()
