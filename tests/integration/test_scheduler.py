@@ -106,6 +106,7 @@ def test_every_job_comes_every_second(redis_url: str, redis_client: redis.Redis)
 
 def test_two_schedulers_do_not_double_jobs(redis_url: str, redis_client: redis.Redis) -> None:
     with active_and_standby(redis_url):
+        redis_client.delete(f"rq:queue:{MAINTENANCE_QUEUE}")
         taken = [(take(redis_client), time.monotonic()) for _ in range(4 * len(ALWAYS))]
     seen = [at for job_id, at in taken if job_id == b"clusterer-probe"]
     gaps = [later - earlier for earlier, later in itertools.pairwise(seen)]
@@ -213,6 +214,20 @@ def test_poison_does_not_kill(redis_url: str, redis_client: redis.Redis) -> None
     refused = set(redis_client.zrange("rq:scheduler:refused_jobs", 0, -1))
     assert refused == {b"pickled", b"\xff\xfe", b"gone"}
     assert scheduled(redis_client) == ALWAYS
+
+
+def test_burst_enqueues_what_is_due_and_ends(redis_url: str, redis_client: redis.Redis) -> None:
+    with spawn(["-m", "scheduler", "--burst"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
+        assert process.wait() == 0
+    assert waiting(redis_client) == sorted(ALWAYS)
+
+
+def test_bad_setting_is_one_line(redis_url: str) -> None:
+    env = {"CLUSTERER_REDIS_URL": redis_url, "CLUSTERER_PERSISTENT_MODE": "perhaps"}
+    with spawn(["-m", "scheduler"], env) as process:
+        assert process.wait() == 1
+        (line,) = process.output().splitlines()
+    assert line.startswith("scheduler: persistent_mode must be yes or no, not 'perhaps'")
 
 
 # --------------------------------------------------------------------------- one look
