@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 
 import click
 
@@ -26,9 +24,6 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        _forget_stdout()
-        return FAILED
     except Exception as error:  # a bug: its traceback is for those who ask for it
         log.debug("internal error", exc_info=True)
         return _complain(f"internal error (-v shows more): {type(error).__name__}: {error}")
@@ -37,7 +32,6 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="clusterer", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Abort:
         return INTERRUPTED
     except click.exceptions.Exit as leaving:
@@ -52,8 +46,3 @@ def _complain(message: str) -> int:
     words = " ".join(line.strip() for line in message.splitlines() if line.strip())
     click.echo(f"clusterer: {words}", err=True)
     return FAILED
-
-
-def _forget_stdout() -> None:
-    # Nobody reads it any more; Python must not find that out once again when it leaves.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -75,6 +75,12 @@ def test_a_second_one_on_the_same_directory_is_refused(
         assert connect(settings).ping()
 
 
+def test_the_server_itself_holds_the_lock(settings: Settings) -> None:
+    with running(settings) as group:
+        held = Path(f"/proc/{group.children['redis'].pid}/fd").iterdir()
+        assert settings.data_path / "lock" in [descriptor.readlink() for descriptor in held]
+
+
 def test_a_path_too_long_for_a_socket_is_explained(tmp_path: Path) -> None:
     settings = Settings(data_dir=str(tmp_path / ("x" * 100)))
     with pytest.raises(SettingsError, match=r"data_dir is too long.* 107 bytes"):

@@ -120,6 +120,26 @@ def test_the_last_ends_after_all_others(group: ProcessGroup) -> None:
     assert ended["user"] < ended["base"]
 
 
+IMPATIENT = """
+import os, signal
+from clusterer.services.processes import interrupt_on_signals
+interrupt_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+except KeyboardInterrupt:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+    print("cleaned up", flush=True)
+"""
+
+
+def test_cleaning_up_is_not_interrupted_a_second_time() -> None:
+    with spawn(["-c", IMPATIENT]) as child:
+        assert child.wait() == 0
+        assert child.output() == "cleaned up\n"
+
+
 PARENT = """
 import signal, sys, time
 from clusterer.services.processes import ChildSpec, ProcessGroup

@@ -157,11 +157,12 @@ def test_no_redis_says_how_to_get_one(tmp_path: Path, capsys: Capture) -> None:
     assert "start `clusterer up`" in captured
 
 
-def test_a_reader_who_leaves_makes_no_noise() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_a_reader_who_leaves_makes_no_noise(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "clusterer", "--help"],
+        [sys.executable, "-m", "clusterer", *arguments],
         stdout=writing,
         stderr=subprocess.PIPE,
         env=child_environment(),
