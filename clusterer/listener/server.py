@@ -137,8 +137,10 @@ class Listener:
                 return
 
     async def _pause(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), TICK_S)
+        timer = asyncio.get_running_loop().call_later(TICK_S, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
 
     async def _tick(self, now: float) -> None:
         self._dispatcher.use(self._directory.views())

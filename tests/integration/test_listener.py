@@ -522,3 +522,15 @@ def test_log_lines_name_the_bound_address(
     with serving(listener):
         pass
     assert f"listening on 127.0.0.1 port {port}" in caplog.messages
+
+
+def test_a_peer_that_invents_machine_ids_does_not_fill_our_memory(
+    listener: Listener, port: int
+) -> None:
+    heard = register(listener, Heard(), auth_check=False)
+    with serving(listener), peer(port) as connection:
+        connection.sendall(b"".join(frame(1, number) for number in range(1, 2_001)))
+        wait_until(lambda: len(heard.calls) == 2_000)
+        (receiving,) = listener._shared.connections
+        assert len(receiving._routes) <= 64
+    assert [machine_id for _, machine_id in heard.seen] == list(range(1, 2_001))
