@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from ipaddress import IPv6Address, ip_address
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -130,7 +130,7 @@ class Clusterer:
             self._wake_worker()
         return len(nodes)
 
-    def register_module(
+    def register_module(  # noqa: PLR0917 - the guide's six parameters
         self,
         module_name: str,
         proto: str,
@@ -163,7 +163,7 @@ class Clusterer:
             cluster_id=cluster_id or None,
         )
 
-    # -- around them --------------------------------------------------------------------------------
+    # -- around them ------------------------------------------------------------------------------
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
         """Return a builder of a packet with this instance's machine_id."""
@@ -193,7 +193,7 @@ class Clusterer:
             if part is not None:
                 part.stop() if name == "_listener" else part.close()
 
-    def __enter__(self) -> Clusterer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -204,7 +204,7 @@ class Clusterer:
     ) -> None:
         self.close()
 
-    # -- parts, made on first use -------------------------------------------------------------------
+    # -- parts, made on first use -----------------------------------------------------------------
 
     @cached_property
     def _client(self) -> redis.Redis:

@@ -64,6 +64,7 @@ class Engine:
         self._settings = settings
         self._token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         client = connect(settings)
+        self._jobs_client = jobs.connect(settings)
         self._store = DrainStore(settings, queue, self._token, client)
         self._nodes = NodeStore(settings, client)
         self._directory = Directory(self._nodes)
@@ -89,9 +90,9 @@ class Engine:
     ) -> bool:
         """Deliver until nothing is left for ``linger`` seconds, ``slice_s`` is over or ``stop``.
 
-        ``heartbeat`` is called about every 10 s. Returns True if packets are left that need
-        another job, for which the caller has to enqueue one. Raises `StateUnavailable` when Redis
-        goes away; all connections are then closed.
+        ``heartbeat`` is called about every 10 s. Returns True if packets are left: another job
+        is then on its way. Raises `StateUnavailable` when Redis goes away; all connections are
+        then closed.
         """
         stop = stop or threading.Event()
         end = monotonic() + slice_s
@@ -407,4 +408,4 @@ class Engine:
 
     def _call_another(self) -> None:
         if self._store.call_worker():
-            jobs.enqueue_delivery(self._queue, connect(self._settings))
+            jobs.enqueue_delivery(self._queue, self._jobs_client)

@@ -9,6 +9,7 @@ import redis
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
+from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 
 
@@ -37,7 +38,7 @@ class BacklogStore:
     def queues(self) -> list[QueueState]:
         """Return the state of every delivery queue; two round trips."""
         with translated(self._settings, "look at the delivery queues"):
-            names = sorted(name.decode() for name in self._client.smembers(keys.QUEUES))
+            names = sorted(map(as_text, self._client.smembers(keys.QUEUES)))
             if not names:
                 return []
             pipe = self._client.pipeline(transaction=False)
@@ -70,7 +71,7 @@ class BacklogStore:
             fields = self._client.hkeys(keys.cursor(sender))
         found = []
         for field in fields:
-            cluster_id, machine_id, generation = field.decode().split("/")
+            cluster_id, machine_id, generation = as_text(field).split("/")
             found.append((int(cluster_id), int(machine_id), int(generation)))
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -189,10 +189,8 @@ class DrainStore:
     def read(self, sender: int, after: int, count: int) -> list[LogEntry]:
         """Return up to ``count`` log entries that follow sequence ``after``."""
         with translated(self._settings, f"read the log of machine {sender}"):
-            reply: list[LogEntry] = self._client.execute_command(
-                "XRANGE", keys.log(sender), after + 1, "+", "COUNT", count
-            )
-        return reply
+            reply = self._client.xrange(keys.log(sender), str(after + 1), "+", count)
+        return cast("list[LogEntry]", reply)
 
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""
@@ -203,8 +201,9 @@ class DrainStore:
         """Return which fences are up, and how far the deliveries to all nodes have got."""
         with translated(self._settings, f"read the fences of machine {sender}"):
             pipe = self._client.pipeline(transaction=True)
-            pipe.time().hgetall(keys.fence(sender))
-            pipe.hgetall(keys.cursor(sender)).hgetall(keys.position(sender))
+            pipe.time()
+            for name in (keys.fence, keys.cursor, keys.position):
+                pipe.hgetall(name(sender))
             (seconds, micros), fences, cursors, positions = pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
         up = (field.decode() for field, value in fences.items() if int(value.split()[0]) >= now_ms)
@@ -252,9 +251,9 @@ class DrainStore:
     def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:
         """Return the sequence of a sender's last packet, and its packets ever by cluster."""
         with translated(self._settings, f"read the counters of machine {sender}"):
-            found = self._client.hgetall(keys.counters(sender))
-        tail = int(found.pop(b"sequence", 0))
-        return tail, {ClusterKey.parse(k.decode()): int(v) for k, v in found.items()}
+            found = _numbers(self._client.hgetall(keys.counters(sender)))
+        tail = found.pop("sequence", 0)
+        return tail, {ClusterKey.parse(name): n for name, n in found.items()}
 
     def call_worker(self, *, lost: bool = False) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.
@@ -291,5 +290,5 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _numbers(data: Mapping[bytes, bytes]) -> dict[str, int]:
+def _numbers(data: Mapping[Any, Any]) -> dict[str, int]:
     return {field.decode(): int(value) for field, value in data.items()}

@@ -30,3 +30,8 @@ def decode_node(data: Mapping[bytes, bytes]) -> Node:
             values[name] = raw.decode("utf-8", "replace") if name in _TEXT else int(raw)
     values["state"] = State(int(values["state"]))
     return Node(**values)  # type: ignore[arg-type]  # names and kinds are those of encode_node
+
+
+def as_text(value: bytes | str) -> str:
+    """Return a name that Redis sent; redis-py's types allow for clients that decode."""
+    return value if isinstance(value, str) else value.decode()

@@ -13,7 +13,7 @@ from clusterer.membership import Event, Node, apply, next_look
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
-from clusterer.store.encoding import decode_node, encode_node
+from clusterer.store.encoding import as_text, decode_node, encode_node
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
 
@@ -55,7 +55,7 @@ class NodeStore:
         """Return the clusters that exist, in order."""
         with translated(self._settings, "list the clusters"):
             names = self._client.smembers(keys.CLUSTERS)
-        return sorted(ClusterKey.parse(name.decode()) for name in names)
+        return sorted(ClusterKey.parse(as_text(name)) for name in names)
 
     def versions(self, wanted: Iterable[ClusterKey]) -> dict[ClusterKey, int]:
         """Return the current version of each cluster, 0 for one that never existed."""
@@ -70,7 +70,8 @@ class NodeStore:
         """Return a snapshot of one cluster; an empty one if it does not exist."""
         with translated(self._settings, f"read cluster {key}"):
             pipe = self._client.pipeline(transaction=True)
-            pipe.get(keys.version(*key)).smembers(keys.nodes(*key))
+            pipe.get(keys.version(*key))
+            pipe.smembers(keys.nodes(*key))
             version, members = pipe.execute()
             pipe = self._client.pipeline(transaction=False)
             for member in members:
@@ -87,7 +88,8 @@ class NodeStore:
         """Return one node (None if it does not exist) and Redis TIME in UNIX seconds."""
         with translated(self._settings, f"read node {machine_id} of cluster {key}"):
             pipe = self._client.pipeline(transaction=True)
-            pipe.hgetall(keys.node(*key, machine_id)).time()
+            pipe.hgetall(keys.node(*key, machine_id))
+            pipe.time()
             data, (seconds, micros) = pipe.execute()
         return (decode_node(data) if data else None), seconds + micros / 1e6
 

@@ -48,7 +48,7 @@ class System:
     def start_workers(self, *kinds: str) -> list[ChildProcess]:
         return [self.process("workers", kind) for kind in kinds]
 
-    def sql(self, statement: str) -> list[tuple[object, ...]]:
+    def sql(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         url = make_url(self.settings.db_url)
         connection = pymysql.connect(
             host=url.host,
@@ -59,7 +59,7 @@ class System:
             autocommit=True,
         )
         with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
+            cursor.execute(statement, values or None)
             return list(cursor.fetchall())
 
     def provision(self, *rows: tuple[int, int, str, int, int]) -> None:
@@ -67,7 +67,8 @@ class System:
         for row in rows:
             self.sql(
                 "INSERT INTO clusterer (cluster_id, machine_id, url, failed_attempts, duration) "
-                "VALUES ({}, {}, '{}', {}, {})".format(*row)
+                "VALUES (%s, %s, %s, %s, %s)",
+                row,
             )
         reload.run(self.context)
 
@@ -76,9 +77,9 @@ class System:
         assert node is not None
         return node.condition
 
-    def instance(self, **changes: object) -> Clusterer:
-        """Return an instance in this process that serves in a thread."""
-        return Clusterer(settings=self.settings, **changes)
+    def instance(self) -> Clusterer:
+        """Return machine 1 as an instance in this process."""
+        return Clusterer(settings=self.settings)
 
     @contextmanager
     def serving(self, instance: Clusterer) -> Iterator[Clusterer]:
@@ -192,8 +193,8 @@ def test_a_killed_delivery_worker_loses_nothing(system: System) -> None:
 
             send(range(2000))
             receiver.wait_for_frames(100)
-            token = wait_until(lambda: system.context.redis.get(keys.lease(1)), 5, "leased")
-            holder = next(p for p in (first, second) if f":{p.pid}:".encode() in token)
+            token = str(wait_until(lambda: system.context.redis.get(keys.lease(1)), 5, "leased"))
+            holder = next(p for p in (first, second) if f":{p.pid}:" in token)
             holder.kill()
             killed_at = time.monotonic()
             before = receiver.frame_count
@@ -248,7 +249,7 @@ def test_persistent_mode_writes_states_to_the_table_within_two_seconds(system: S
         changed_at = time.monotonic()
         query = "SELECT state, no_tries, last_attempt FROM clusterer WHERE machine_id = 2"
         row = wait_until(
-            lambda: (r := system.sql(query)[0]) and r[:2] == (2, 2) and r, 2, "row written"
+            lambda: r if (r := system.sql(query)[0])[:2] == (2, 2) else None, 2, "row written"
         )
         assert time.monotonic() - changed_at <= 2.5
         assert abs(int(str(row[2])) - time.time()) < 10

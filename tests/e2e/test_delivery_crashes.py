@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import pytest
 import redis
@@ -50,8 +51,8 @@ def sweeping(settings: Settings) -> Iterator[None]:
 
 
 def holder(client: redis.Redis, workers: list[ChildProcess]) -> ChildProcess | None:
-    token = bytes(client.get(keys.lease(1)) or b"")
-    return next((w for w in workers if f":{w.pid}:".encode() in token), None)
+    token = str(client.get(keys.lease(1)))
+    return next((w for w in workers if f":{w.pid}:" in token), None)
 
 
 def send(instance: Clusterer, numbers_: range, pause_s: float = 0.0) -> None:
@@ -60,6 +61,10 @@ def send(instance: Clusterer, numbers_: range, pause_s: float = 0.0) -> None:
         instance.send_to(1, "bin", packet)
         if pause_s:
             time.sleep(pause_s)
+
+
+def has_all(receiver: BinReceiver, wanted: set[int]) -> bool:
+    return wanted <= set(numbers(receiver))
 
 
 @pytest.mark.slow
@@ -90,19 +95,19 @@ def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
         sender.start()
         gaps = []
         for _ in range(KILLS):
-            victim = wait_until(lambda: holder(redis_client, workers), 5, "a worker delivers")
+            victim = wait_until(partial(holder, redis_client, workers), 5, "a worker delivers")
             time.sleep(rng.uniform(0.0, 0.3))
             victim.kill()
             killed_at, seen = time.monotonic(), receivers[0].frame_count
             workers = [w for w in workers if w is not victim] + [worker()]
-            wait_until(lambda seen=seen: receivers[0].frame_count > seen + 50, 6, "resumed")
+            receivers[0].wait_for_frames(seen + 50, 6)
             gaps.append(time.monotonic() - killed_at)
         enough.set()
         sender.join(10)
         total = len(sent)
         everything = set(range(total))
         for receiver in receivers:
-            wait_until(lambda r=receiver: everything <= set(numbers(r)), 20, "all delivered")
+            wait_until(partial(has_all, receiver, everything), 20, "all delivered")
             assert receiver.frame_count - total <= KILLS * BATCH
             got = numbers(receiver)
             first_seen = list(dict.fromkeys(got))

@@ -25,6 +25,7 @@ from clusterer.wire import PacketBuilder
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
+from tests.support.streams import entries
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_set_state_is_visible_at_once_and_audited(
     found, _ = NodeStore(settings).read(CLUSTER, 2)
     assert found is not None
     assert (found.condition, found.no_tries) == (Condition.PROBING, 1)
-    _, event = redis_client.xrevrange(keys.events(1), count=1)[0]
+    _, event = entries(redis_client, keys.events(1))[-1]
     assert (event[b"event"], event[b"by"]) == (b"suspected", b"set_state of machine 1")
     assert (event[b"before"], event[b"after"]) == (b"up", b"probing")
 
@@ -112,10 +113,10 @@ def test_send_to_returns_the_number_of_nodes_that_are_up(
     assert instance.send_to(1, "bin", packet) == 2
     instance.set_state(1, 2, 0, "bin")
     assert instance.send_many(1, "bin", [packet, packet]) == 1
-    entries = redis_client.xrange(keys.log(1))
-    assert [entry[b"frame"] for _, entry in entries] == [packet.encode()] * 3
-    assert [entry[b"n"] for _, entry in entries] == [b"1", b"2", b"3"]
-    assert [int(entry_id.split(b"-")[0]) for entry_id, _ in entries] == [1, 2, 3]
+    log = entries(redis_client, keys.log(1))
+    assert [entry[b"frame"] for _, entry in log] == [packet.encode()] * 3
+    assert [entry[b"n"] for _, entry in log] == [b"1", b"2", b"3"]
+    assert [int(entry_id.split(b"-")[0]) for entry_id, _ in log] == [1, 2, 3]
 
 
 def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.Redis) -> None:

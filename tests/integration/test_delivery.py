@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import redis
 
 from clusterer.membership import Condition, Event
+from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog
@@ -109,10 +111,6 @@ def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
 def test_replay_gives_a_node_that_was_away_what_it_missed(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
-    from dataclasses import replace
-
-    from clusterer.services import Context, sweep
-
     settings = replace(settings, backlog="replay")
     load_receivers(settings, receivers)
     store, log = NodeStore(settings), PacketLog(settings, 1)
@@ -201,8 +199,6 @@ def test_a_peer_that_resets_every_connection_goes_to_probing(
 def test_hand_overs_between_workers_keep_order_to_a_slow_reader(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    from dataclasses import replace
-
     total = 6000
     settings = replace(settings, send_timeout=5.0)
     with BinReceiver(receive_buffer=16384) as slow:
@@ -328,8 +324,6 @@ def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
     receivers: list[BinReceiver],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from dataclasses import replace
-
     load(settings, [node(1, host="192.0.2.1"), node_for(2, receivers[0])])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
     with delivering(settings):

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from clusterer import StateUnavailable, jobs
 from clusterer.membership import Condition, Event, Node
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
@@ -27,6 +29,10 @@ from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
 from tests.support.throttle import ThrottledReceiver
+from workers import runtime
+from workers.worker import Worker
+
+IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or ""
 
 
 @pytest.fixture
@@ -116,13 +122,13 @@ def test_a_vanished_host_has_failed_within_send_timeout_and_a_second(
 @contextlib.contextmanager
 def other_host(here: str, there: str) -> Iterator[tuple[Callable[[], int], Callable[[], None]]]:
     """Give another host in a network namespace: start a listener there, take its address away."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
+    if os.geteuid() != 0 or not IP:
         pytest.skip("network namespaces need root and iproute2")
     name = f"clusterer-{os.getpid()}"
     link = f"cl{os.getpid() % 100000}"
 
     def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
+        subprocess.run([IP, *words], check=True, capture_output=True)
 
     try:
         ip("netns", "add", name)
@@ -145,7 +151,7 @@ def other_host(here: str, there: str) -> Iterator[tuple[Callable[[], int], Calla
                 "while c.recv(65536): pass\n"
             )
             one = subprocess.Popen(
-                ["ip", "netns", "exec", name, "python3", "-c", code],
+                [IP, "netns", "exec", name, sys.executable, "-c", code],
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -303,10 +309,6 @@ def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(
 def test_delivery_goes_on_whatever_happens_to_the_rq_job(
     settings: Settings, redis_client: redis.Redis, fault: str
 ) -> None:
-    from clusterer import jobs
-    from workers import runtime
-    from workers.worker import Worker
-
     with BinReceiver() as peer:
         load(settings, [node(1), node_for(2, peer)])
         queue = settings.delivery_queue
@@ -416,8 +418,6 @@ def test_redis_from_an_older_append_only_file_is_survived(
 
 
 def _appended(log: PacketLog, number: int) -> bool:
-    from clusterer import StateUnavailable
-
     try:
         log.append(CLUSTER, [frame(number)])
     except StateUnavailable:

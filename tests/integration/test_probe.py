@@ -37,8 +37,8 @@ def fail(context: Context, machine_id: int) -> None:
 
 
 def make_due(context: Context, client: redis.Redis) -> None:
-    for machine_id in client.zrange(keys.due(*CLUSTER), 0, -1):
-        client.zadd(keys.due(*CLUSTER), {machine_id: 0})
+    name = keys.due(*CLUSTER)
+    client.zunionstore(name, {name: 0.0})
 
 
 def test_a_node_that_answers_is_up_with_its_tries_kept(
@@ -69,9 +69,9 @@ def test_a_disabled_node_is_left_alone_until_duration_is_over_and_then_up(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(2, port=1, failed_attempts=1, duration=1)])
+    failed_at = time.time()
     fail(context, 2)
     assert read(context, 2).condition is Condition.DISABLED
-    failed_at = time.time()
     assert probe.run(context) == 0
     while read(context, 2).condition is Condition.DISABLED and time.time() < failed_at + 5:
         probe.run(context)

@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, message: str = "") -> T:
+def wait_until(predicate: Callable[[], T | None], timeout_s: float = 10.0, message: str = "") -> T:
     """Poll ``predicate`` until it returns something true, and return that.
 
     Raises `TimeoutError` with ``message`` once ``timeout_s`` have passed; the predicate is asked

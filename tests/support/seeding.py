@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 
 from clusterer.membership import Node
@@ -17,7 +19,7 @@ def put_node(client: redis.Redis, node: Node) -> Node:
         "generation": str(max(1, node.generation)),
     }
     pipe = client.pipeline(transaction=True)
-    pipe.hset(keys.node(*key, node.machine_id), mapping={**fields})
+    pipe.hset(keys.node(*key, node.machine_id), mapping=dict[Any, Any](fields))
     pipe.sadd(keys.nodes(*key), node.machine_id)
     pipe.sadd(keys.CLUSTERS, str(key))
     pipe.incr(keys.version(*key))

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Self
 
-from clusterer.wire import FrameDecoder, Packet
+from clusterer.wire import FrameDecoder, Packet, WireError
 from tests.support.ports import free_port
 
 
@@ -18,7 +18,7 @@ class ThrottledReceiver:
         self.host, self.port = "127.0.0.1", free_port("127.0.0.1")
         self.packets: list[Packet] = []
         self.connections = 0
-        self.errors: list[Exception] = []
+        self.errors: list[WireError] = []
         self._rate = bytes_per_s
         self._stop = threading.Event()
         self._turn = threading.Lock()
@@ -58,7 +58,7 @@ class ThrottledReceiver:
                         return
                     try:
                         self.packets.extend(decoder.feed(chunk))
-                    except Exception as error:
+                    except WireError as error:
                         self.errors.append(error)
                         return
                     time.sleep(len(chunk) / self._rate)
