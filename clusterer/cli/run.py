@@ -23,6 +23,7 @@ def run(arguments: list[str]) -> int:
     except ClustererError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
+        click.echo("clusterer: interrupted", err=True)
         return INTERRUPTED
     except Exception as error:  # a bug: its traceback is for those who ask for it
         log.debug("internal error", exc_info=True)
@@ -32,8 +33,8 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="clusterer", standalone_mode=False)
-    except click.exceptions.Abort:
-        return INTERRUPTED
+    except click.exceptions.Abort as error:  # what click makes of it
+        raise KeyboardInterrupt from error
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:

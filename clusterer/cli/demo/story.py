@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 
 from clusterer.cli.demo.instance import PIPE
 from clusterer.cli.demo.observed import Observed
@@ -78,7 +79,9 @@ class Story:
 
     def _set_up(self, redis: EmbeddedRedis) -> None:
         spec = redis.start(self._group)
-        self._screen.step(f"Started Redis ({spec.command[0]})")
+        self._screen.step(
+            f"Started {Path(spec.command[0]).name}, pid {self._group.children[spec.name].pid}"
+        )
         self._screen.step(f"Everything is in {self._settings.data_path}")
         init_db.run(self._context)
         init_db.add(self._context, (self._a.row, self._b.row))
