@@ -1,0 +1,1 @@
+"""Scripts for developers; the benchmarks among them are Python modules."""

@@ -1,0 +1,60 @@
+"""How much is measured, and how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does; `QUICK` and `FULL` are the two usual ones."""
+
+    rounds: int
+    """Rounds of each path."""
+    packets: int
+    """Packets of a round of single calls."""
+    batch_packets: int
+    """Packets of a round of calls with 100 packets each."""
+    naive_packets: int
+    """Packets of a round of one RQ job per packet and node."""
+    paced_s: float
+    """Length of steady traffic."""
+    wakes: int
+    """Senders woken after silence."""
+    settle_s: float
+    """Pause before idle processes are looked at."""
+    idle_s: float
+    """How long idle processes are looked at."""
+    end: float = float("inf")
+    """When no further round may begin (monotonic seconds)."""
+
+    def turns(self) -> Iterator[int]:
+        """Number the rounds; after the first one only as long as there is time."""
+        for turn in range(self.rounds):
+            if turn and monotonic() > self.end:
+                return
+            yield turn
+
+
+QUICK = Plan(
+    rounds=3,
+    packets=10_000,
+    batch_packets=100_000,
+    naive_packets=50,
+    paced_s=3.0,
+    wakes=15,
+    settle_s=2.0,
+    idle_s=5.0,
+)
+FULL = Plan(
+    rounds=7,
+    packets=10_000,
+    batch_packets=200_000,
+    naive_packets=100,
+    paced_s=10.0,
+    wakes=40,
+    settle_s=5.0,
+    idle_s=20.0,
+)
