@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing import Any
+
 import redis
 
 from clusterer.membership import Node
@@ -14,12 +16,13 @@ from clusterer.store.encoding import encode_node
 def put_node(client: redis.Redis, node: Node) -> Node:
     """Write ``node`` as a reload would; version and generation are the node's own, at least 1."""
     key = ClusterKey(node.cluster_id, node.protocol)
-    fields = encode_node(node) | {
-        "version": str(max(1, node.version)),
-        "generation": str(max(1, node.generation)),
+    fields: dict[Any, Any] = {
+        **encode_node(node),
+        "version": max(1, node.version),
+        "generation": max(1, node.generation),
     }
     pipe = client.pipeline(transaction=True)
-    pipe.hset(keys.node(*key, node.machine_id), mapping=dict[Any, Any](fields))
+    pipe.hset(keys.node(*key, node.machine_id), mapping=fields)
     pipe.sadd(keys.nodes(*key), node.machine_id)
     pipe.sadd(keys.CLUSTERS, str(key))
     pipe.incr(keys.version(*key))
