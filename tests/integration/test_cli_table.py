@@ -46,8 +46,8 @@ def test_reload_names_what_changed_and_what_was_rejected(
     assert "Loaded 2 of 2 rows" in out
     assert "  added    cluster 1, machine 2: bin:127.0.0.2:5566" in out
     sql(tmp_path, "UPDATE clusterer SET duration = 7 WHERE machine_id = 1")
-    sql(tmp_path, "DELETE FROM clusterer WHERE machine_id = 2")
     sql(tmp_path, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'nonsense')")
+    sql(tmp_path, "DELETE FROM clusterer WHERE machine_id = 2")
     assert main(["reload"]) == 0
     out = capsys.readouterr().out
     assert "0 added, 1 changed, 1 removed, 0 unchanged, 1 rejected" in out
