@@ -188,7 +188,7 @@ class Clusterer:
 
     def close(self) -> None:
         """Stop and let go of all connections."""
-        for name in ("_listener", "_directory", "_client", "_jobs_client"):
+        for name in ("_listener", "_directory", "_log", "_client", "_jobs_client"):
             part = self.__dict__.get(name)
             if part is not None:
                 part.stop() if name == "_listener" else part.close()
@@ -226,7 +226,7 @@ class Clusterer:
 
     @cached_property
     def _log(self) -> PacketLog:
-        return PacketLog(self.settings, self._id, self._client)
+        return PacketLog(self.settings, self._id)
 
     @cached_property
     def _listener(self) -> Listener:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 
-import redis
-
+from clusterer.errors import ClustererError
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.client import connect, translated
+from clusterer.store.channel import Channel
+from clusterer.store.client import translated
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
 
+MAX_GROUP = 1000
+"""Frames of concurrent callers that share a round trip."""
+
+
+class _Entry:
+    """One caller's frames, on their way into the log."""
+
+    __slots__ = ("done", "enqueue", "error", "frames", "key")
+
+    def __init__(self, key: ClusterKey, frames: Sequence[bytes]) -> None:
+        self.key = key
+        self.frames = frames
+        self.done = False
+        self.enqueue = False
+        self.error: ClustererError | None = None
+
 
 class PacketLog:
-    """Appends one machine's packets to its log. Safe to share between threads."""
+    """Appends one machine's packets to its log. Safe to share between threads.
 
-    def __init__(self, settings: Settings, sender: int, client: redis.Redis | None = None) -> None:
+    Threads that append at the same moment share a round trip: whoever gets the lock sends what
+    all of them have queued.
+    """
+
+    def __init__(self, settings: Settings, sender: int) -> None:
         self._settings = settings
-        self._sender = sender
-        self._client = client or connect(settings)
-        self._append = script("append")
         queue = settings.delivery_queue
-        self._keys = [
+        self._channel = Channel(settings)
+        self._script = script("append")
+        self._head = (
             keys.log(sender),
             keys.counters(sender),
             keys.pending(queue),
@@ -30,7 +52,10 @@ class PacketLog:
             keys.wake(queue),
             keys.doorbell(queue),
             keys.QUEUES,
-        ]
+        )
+        self._fixed = (str(sender), str(settings.log_max_packets), queue)
+        self._queued: deque[_Entry] = deque()
+        self._lock = threading.Lock()
 
     def append(self, key: ClusterKey, frames: Sequence[bytes]) -> bool:
         """Append ``frames`` for the nodes of a cluster, in order and all or none.
@@ -39,15 +64,48 @@ class PacketLog:
         and no job is on its way. Raises `StateUnavailable`; the frames may then have been stored
         nevertheless, if it was only the answer that was lost.
         """
-        with translated(self._settings, "append to the packet log"):
-            reply = self._append(
-                self._client,
-                self._keys,
-                self._sender,
-                key.cluster_id,
-                key.protocol,
-                self._settings.log_max_packets,
-                self._settings.delivery_queue,
-                *frames,
-            )
-        return bool(reply[1])
+        entry = _Entry(key, frames)
+        self._queued.append(entry)
+        with self._lock:
+            if not entry.done:
+                self._send(self._take())
+        if entry.error is not None:
+            raise entry.error
+        return entry.enqueue
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._channel.close()
+
+    def _take(self) -> list[_Entry]:
+        """Take the queued entries, oldest first; all of them unless they are too many."""
+        taken: list[_Entry] = []
+        size = 0
+        while self._queued and (not taken or size < MAX_GROUP):
+            entry = self._queued.popleft()
+            size += len(entry.frames)
+            taken.append(entry)
+        return taken
+
+    def _send(self, entries: list[_Entry]) -> None:
+        groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
+        try:
+            with translated(self._settings, "append to the packet log"):
+                replies = self._channel.run(self._script, [self._call(g) for g in groups])
+        except ClustererError as error:
+            for entry in entries:
+                entry.error, entry.done = error, True
+            return
+        for group, reply in zip(groups, replies, strict=True):
+            for entry in group:
+                entry.done = True
+            # One of the callers enqueues the job.
+            group[0].enqueue = bool(reply[1])
+
+    def _call(self, group: list[_Entry]) -> tuple[bytes | str, ...]:
+        sender, limit, queue = self._fixed
+        key = group[0].key
+        arguments = (sender, str(key.cluster_id), key.protocol, limit, queue)
+        frames = group[0].frames if len(group) == 1 else [f for e in group for f in e.frames]
+        return ("7", *self._head, *arguments, *frames)

@@ -1,0 +1,96 @@
+"""The sender's end of the log: threads that share round trips, and a connection that breaks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from clusterer import Settings, StateUnavailable
+from clusterer.store import ClusterKey, keys
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, frame
+from tests.support.redis_server import RedisServer
+from tests.support.streams import entries
+
+
+@pytest.fixture
+def log(redis_client: redis.Redis, redis_url: str) -> PacketLog:
+    return PacketLog(Settings(redis_url=redis_url), 1)
+
+
+def test_threads_that_append_at_once_keep_their_own_order_and_lose_nothing(
+    log: PacketLog, redis_client: redis.Redis
+) -> None:
+    wakes: list[bool] = []
+
+    def work(thread: int) -> None:
+        key = ClusterKey(1 + thread % 2, "bin")
+        wakes.extend(log.append(key, [b"%d/%d" % (thread, n)]) for n in range(300))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    got = [
+        (fields[b"cluster"], fields[b"frame"]) for _, fields in entries(redis_client, keys.log(1))
+    ]
+    assert len(got) == 2400
+    for number in range(8):
+        own = [f for _, f in got if f.startswith(b"%d/" % number)]
+        assert own == [b"%d/%d" % (number, n) for n in range(300)]
+        assert {c for c, f in got if f in own} == {b"%d" % (1 + number % 2)}
+    assert sum(wakes) == 1, "one of all callers enqueues the one job"
+
+
+def test_scripts_that_redis_forgot_are_loaded_again(
+    log: PacketLog, redis_client: redis.Redis
+) -> None:
+    log.append(CLUSTER, [b"1"])
+    redis_client.script_flush()
+    log.append(CLUSTER, [b"2"])
+    assert redis_client.xlen(keys.log(1)) == 2
+
+
+def test_a_connection_that_redis_closed_while_idle_is_replaced_without_an_error(
+    log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterer.store.channel._IDLE_S", 0.0)
+    log.append(CLUSTER, [b"1"])
+    redis_client.client_kill_filter(_type="normal", skipme=True)
+    log.append(CLUSTER, [b"2"])
+    assert redis_client.xlen(keys.log(1)) == 2
+
+
+def test_an_append_whose_answer_is_lost_is_not_repeated(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    log = PacketLog(Settings(redis_url=server.url), 1)
+    log.append(CLUSTER, [frame(1)])
+    server.pause()
+    with pytest.raises(StateUnavailable, match="append"):
+        log.append(CLUSTER, [frame(2)])
+    server.resume()
+    log.append(CLUSTER, [frame(3)])
+    client = server.client()
+    assert client.xlen(keys.log(1)) in (2, 3)
+    client.close()
+
+
+def test_a_forked_child_has_a_connection_of_its_own(
+    log: PacketLog, redis_client: redis.Redis
+) -> None:
+    log.append(CLUSTER, [b"parent"])
+    pid = os.fork()
+    if pid == 0:
+        log.append(CLUSTER, [b"child"])
+        os._exit(0)
+    for _ in range(50):
+        log.append(CLUSTER, [b"parent"])
+    assert os.waitpid(pid, 0)[1] == 0
+    assert redis_client.xlen(keys.log(1)) == 52
