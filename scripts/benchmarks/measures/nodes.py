@@ -58,7 +58,7 @@ def _costs(child: Child, plan: Plan) -> Samples:
     found: Samples = {number: [] for number in NUMBERS}
     for _ in range(plan.rounds):
         for number, costs in found.items():
-            costs += child.call("paced", senders=[number], packets=CALLS, rate=1e6)
+            costs.extend(child.call("paced", senders=[number], packets=CALLS, rate=1e6))
     return found
 
 
