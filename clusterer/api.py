@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from ipaddress import IPv6Address, ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ import redis
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
+from clusterer.listener.addresses import normalised_ip
 from clusterer.membership import Event, Node
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
@@ -24,6 +24,7 @@ from clusterer.wire import Packet, PacketBuilder
 
 log = logging.getLogger(__name__)
 
+_ip = lru_cache(maxsize=4096)(normalised_ip)
 _STATE_EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP, 2: Event.SUSPECTED}
 
 
@@ -97,7 +98,7 @@ class Clusterer:
         if node is None or server_id == self._id:
             return 0
         host = sockaddr[0]
-        return int(host == node.host or _plain_ip(host) == _plain_ip(node.host))
+        return int(host == node.host or _ip(host) == _ip(node.host))
 
     def get_my_id(self) -> int:
         """Return this instance's machine_id."""
@@ -260,15 +261,3 @@ class Clusterer:
             jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
         except StateUnavailable as error:
             log.warning("packet is in the log; the sweep will wake a worker: %s", error)
-
-
-@lru_cache(maxsize=4096)
-def _plain_ip(host: str) -> str:
-    """Return an IP address in its one canonical form, IPv4 mapped into IPv6 as IPv4."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return str(address)
