@@ -21,7 +21,7 @@ from scripts.benchmarks.plan import FULL, QUICK, Plan
 from scripts.benchmarks.report import show
 from scripts.benchmarks.system import System
 
-QUICK_ENDS_AFTER_S = 48
+QUICK_ENDS_AFTER_S = 46
 FULL_ENDS_AFTER_S = 1200
 
 
@@ -32,14 +32,15 @@ class OutOfTime(BaseException):
 def measure(measures: list[Measure], plan: Plan, progress: Console) -> dict[str, Any]:
     """Run measurements one after the other; null for what failed or found no time."""
     results: dict[str, Any] = {}
+    begun = monotonic()
     with ExitStack() as stack:
         system = System(stack)
         results["machine"] = machine(system.client)
         for number, one in enumerate(measures):
             results |= dict.fromkeys(one.keys)
-            progress.print(f"measuring {', '.join(one.keys)}")
+            progress.print(f"{monotonic() - begun:5.1f} s  {', '.join(one.keys)}")
             try:
-                results |= one.run(system, _share(plan, len(measures) - number))
+                results |= one.run(system, _share(plan, measures[number:]))
             except (BenchmarkFailed, TimeoutError) as error:
                 progress.print(f"failed: {', '.join(one.keys)}: {error}", style="red")
             except OutOfTime:
@@ -49,9 +50,10 @@ def measure(measures: list[Measure], plan: Plan, progress: Console) -> dict[str,
     return results
 
 
-def _share(plan: Plan, left: int) -> Plan:
-    """Give the next of ``left`` measurements its part of the time for rounds."""
-    return replace(plan, end=monotonic() + max(plan.end - monotonic(), 0) / left)
+def _share(plan: Plan, left: list[Measure]) -> Plan:
+    """Give the next of the measurements that are left its part of the time for rounds."""
+    part = left[0].weight / sum(one.weight for one in left)
+    return replace(plan, end=monotonic() + max(plan.end - monotonic(), 0) * part)
 
 
 def main() -> int:
@@ -61,7 +63,7 @@ def main() -> int:
     if unknown:
         _parser().error(f"unknown: {', '.join(sorted(unknown))}; there are {_names()}")
     seconds = QUICK_ENDS_AFTER_S if options.quick else FULL_ENDS_AFTER_S
-    plan = replace(QUICK if options.quick else FULL, end=monotonic() + seconds * 0.8)
+    plan = replace(QUICK if options.quick else FULL, end=monotonic() + seconds * 0.9)
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.alarm(seconds)
     begun = monotonic()

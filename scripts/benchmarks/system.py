@@ -58,6 +58,7 @@ class Scene:
         self.shared = system.shared
         self.client = system.client
         self._stack = stack
+        self._processes: list[Process] = []
         self.settings = Settings(
             redis_url=system.redis.url,
             data_dir=str(system.directory),
@@ -85,7 +86,7 @@ class Scene:
             f"CLUSTERER_{name.upper()}": str(value) for name, value in changes.items()
         }
         started = Process(self.system.directory, module, *arguments, env=env)
-        self._stack.callback(started.end)
+        self._keep(started)
         return started
 
     def worker(self) -> Process:
@@ -95,7 +96,7 @@ class Scene:
     def child(self, role: str, **given: object) -> Child:
         """Start one of our own processes; `Child.answer` waits until it is ready."""
         started = Child(self.system.directory, role, given, as_environment(self.settings))
-        self._stack.callback(started.end)
+        self._keep(started)
         return started
 
     def senders(self, *machine_ids: int) -> Child:
@@ -103,6 +104,12 @@ class Scene:
         started = self.child("ours", machine_ids=list(machine_ids))
         started.answer()
         return started
+
+    def require_alive(self) -> None:
+        """Raise `BenchmarkFailed` for a process that has ended."""
+        for process in self._processes:
+            if process.popen.poll() is not None:
+                raise process.failed("ended too early")
 
     def redis_cpu_s(self) -> float:
         """Return the CPU time of Redis."""
@@ -114,8 +121,13 @@ class Scene:
 
     def wait_for(self, packets: int, what: str, timeout_s: float = ARRIVE_WITHIN_S) -> None:
         """Wait until `received` has come to ``packets``."""
+
+        def arrived() -> bool:
+            self.require_alive()
+            return self.received() >= packets
+
         try:
-            wait_until(lambda: self.received() >= packets, timeout_s)
+            wait_until(arrived, timeout_s)
         except TimeoutError as error:
             raise BenchmarkFailed(
                 f"{what}: {packets - self.received()} packets are missing after {timeout_s:g} s"
@@ -128,3 +140,7 @@ class Scene:
         wait_until(
             lambda: not self.client.exists(*leases, running), timeout_s, "delivery falls silent"
         )
+
+    def _keep(self, process: Process) -> None:
+        self._processes.append(process)
+        self._stack.callback(process.end)

@@ -26,18 +26,20 @@ class Measure:
     keys: tuple[str, ...]
     """Keys of the result, by which it can be asked for."""
     run: Callable[[System, Plan], dict[str, Any]]
+    weight: float = 1
+    """Its part of the time of a run, next to the others'."""
     quick: bool = True
     """Whether `--quick` includes it."""
 
 
 SENDING = (
-    Measure(("single",), single),
-    Measure(("batch",), batch),
+    Measure(("single",), single, weight=4),
+    Measure(("batch",), batch, weight=3),
     Measure(("latency_warm_ms",), warm),
     Measure(("latency_cold_ms",), cold),
-    Measure(("send_to_us", "deliveries_per_s"), nodes),
-    Measure(("get_nodes_us", "check_us"), lookups),
-    Measure(("idle_cpu_percent",), idle),
+    Measure(("send_to_us", "deliveries_per_s"), nodes, weight=3),
+    Measure(("get_nodes_us", "check_us"), lookups, weight=0.2),
+    Measure(("idle_cpu_percent",), idle, weight=3),
     Measure(("threads",), threads, quick=False),
     Measure(("many_senders",), many_senders, quick=False),
     Measure(("stuck_peer",), stuck_peer, quick=False),

@@ -31,9 +31,7 @@ def idle(system: System, plan: Plan) -> dict[str, Any]:
         before, begun = used(), time.monotonic()
         time.sleep(plan.idle_s)
         after, took = used(), time.monotonic() - begun
-        for process in processes.values():
-            if process.popen.poll() is not None:
-                raise process.failed("ended while it should have been idle")
+        scene.require_alive()
     percent = {name: (after[name] - before[name]) / took * 100 for name in after}
     return {
         "idle_cpu_percent": round(sum(percent.values()), 2),
