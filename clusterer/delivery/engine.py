@@ -17,22 +17,20 @@ from clusterer.delivery.connector import Connector
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
+from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.reader import LogReader
-from clusterer.delivery.sources import all_local, is_local, own_hosts, source_of
+from clusterer.delivery.sources import is_local, source_of
 from clusterer.ids import PROTO_BIN
-from clusterer.settings import BACKLOG_REPLAY, Settings
+from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store import keys as key_names
-from clusterer.store.drains import LEASE_MS, DrainStore, LogEntry
+from clusterer.store.drains import DrainStore, LogEntry
 
 log = logging.getLogger(__name__)
 
 SLICE_S = 60.0
 """Longest run of one job, so that work moves between workers and RQ sees jobs end."""
-
-MAX_SENDERS = 32
-"""Senders that one job drains at a time; others are left to other workers, or to its next turn."""
 
 BATCH = 500
 """Entries per log and read."""
@@ -44,10 +42,6 @@ FENCE_POLL_S = 0.02
 
 COMMIT_AFTER_S = 0.02
 """Longest time a written frame waits to be recorded."""
-
-RENEW_EVERY_S = LEASE_MS / 4000
-WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
-"""Time after the sending of a renewal in which may be written: shorter than the lease itself."""
 
 CLAIM_EVERY_S = 1.0
 HEARTBEAT_EVERY_S = 10.0
@@ -62,25 +56,22 @@ class Engine:
 
     def __init__(self, settings: Settings, queue: str) -> None:
         self._settings = settings
-        self._token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         client = connect(settings)
+        nodes = NodeStore(settings, client)
         self._jobs_client = jobs.connect(settings)
-        self._store = DrainStore(settings, queue, self._token, client)
-        self._nodes = NodeStore(settings, client)
-        self._directory = Directory(self._nodes)
-        self._fencer = Fencer(settings, queue, self._token)
+        self._store = DrainStore(settings, queue, token, client)
+        self._directory = Directory(nodes)
+        self._fencer = Fencer(settings, queue, token)
         self._reader = LogReader(settings, queue)
-        self._drains: dict[int, Drain] = {}
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self._connector = Connector(settings, self._nodes, self._selector)
-        self._connector.may_write = self._may_write
-        self._replay = settings.backlog == BACKLOG_REPLAY
+        self._connector = Connector(settings, nodes, self._selector)
+        self._leases = Leases(settings, self._store, self._abandon)
+        self._connector.may_write = self._leases.may_write
         self._queue = queue
-        self._write_until = 0.0
         self._failures_seen = 0
-        self._refused: set[int] = set()
         self._count = BATCH
-        self._renew_at = self._claim_at = self._fences_at = self._heartbeat_at = 0.0
+        self._claim_at = self._fences_at = self._heartbeat_at = 0.0
 
     def run(
         self,
@@ -107,7 +98,7 @@ class Engine:
                     heartbeat()
             return self._hand_over()
         finally:
-            self._abandon_all()
+            self._leases.abandon_all()
             self._close()
 
     def close(self) -> None:
@@ -118,7 +109,7 @@ class Engine:
     # -- the loop ---------------------------------------------------------------------------------
 
     def _clear_timers(self) -> None:
-        self._renew_at = self._claim_at = self._fences_at = 0.0
+        self._claim_at = self._fences_at = 0.0
         self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
 
     def _open(self) -> None:
@@ -131,24 +122,28 @@ class Engine:
         self._reader.close()
 
     def _turn(self) -> None:
-        self._renew()
+        self._leases.renew()
         self._ask()
         for key, _ in self._selector.select(self._timeout()):
             key.data()
         self._connector.expire(monotonic())
         self._take_over_changes()
-        for drain in list(self._drains.values()):
-            self._catch_up(drain)
-            self._connect(drain)
-            self._commit_when_due(drain)
-            self._release_when_idle(drain)
+        for drain in self._leases:
+            for step in (
+                self._catch_up,
+                self._connect,
+                self._commit_when_due,
+                self._release_when_idle,
+            ):
+                if drain in self._leases:
+                    step(drain)
         self._poll_fences()
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
         now = monotonic()
-        until = min(self._renew_at, self._claim_at, self._connector.next_deadline())
-        for drain in self._drains.values():
+        until = min(self._leases.renew_at, self._claim_at, self._connector.next_deadline())
+        for drain in self._leases:
             if drain.next_behind():
                 return 0.0
             if drain.uncommitted:
@@ -158,96 +153,26 @@ class Engine:
                 until = min(until, self._fences_at)
         return max(until - now, 0.0)
 
-    # -- leases -----------------------------------------------------------------------------------
-
     def _claim(self) -> bool:
         """Take pending senders, at the times when that is due; True if any drain is held."""
         now = monotonic()
-        if now < self._claim_at:
-            return bool(self._drains)
-        self._claim_at = now + CLAIM_EVERY_S
-        wanted = [s for s in self._store.pending() if s not in self._drains]
-        if not wanted:
-            return bool(self._drains)
-        leased = self._store.leased(wanted)
-        self._directory.refresh()
-        free = [s for s in wanted if s not in leased and self._may_deliver(s)]
-        for sender in free[: max(MAX_SENDERS - len(self._drains), 0)]:
-            self._take(sender)
-        if len(free) > MAX_SENDERS - len(self._drains) and len(self._drains) >= MAX_SENDERS:
-            self._call_another()
-        return bool(self._drains)
-
-    def _take(self, sender: int) -> None:
-        asked_at = monotonic()
-        claim = self._store.claim(sender)
-        if claim is None:
-            return
-        if not self._drains:
-            self._write_until = asked_at + WRITE_WITHIN_S
-            self._renew_at = asked_at + RENEW_EVERY_S
-        drain = Drain(claim, self._store, self._directory.snapshot, replay=self._replay)
-        self._drains[sender] = drain
-        self._store.forget(sender, drain.stale_fields())
-        if drain.clamped:
-            log.warning(
-                "machine %s: %s cursors were ahead of its log's end, %s: Redis has lost packets",
-                sender,
-                drain.clamped,
-                claim.tail,
-            )
-
-    def _may_deliver(self, sender: int) -> bool:
-        if self._settings.allow_foreign_source:
-            return True
-        hosts = own_hosts(sender, self._directory.snapshot)
-        if all_local(hosts):
-            self._refused.discard(sender)
-            return True
-        if sender not in self._refused:
-            self._refused.add(sender)
-            log.warning(
-                "not delivering for machine %s: its address %s is not one of this host",
-                sender,
-                ", ".join(sorted(hosts)),
-            )
-        return False
-
-    def _renew(self, *, force: bool = False) -> None:
-        sent_at = monotonic()
-        if not self._drains or (sent_at < self._renew_at and not force):
-            self._renew_at = max(self._renew_at, sent_at + (0 if self._drains else CLAIM_EVERY_S))
-            return
-        for sender in self._store.renew(list(self._drains)):
-            log.warning("machine %s: lease lost, another worker delivers", sender)
-            self._abandon(self._drains.pop(sender))
-        self._write_until = sent_at + WRITE_WITHIN_S
-        self._renew_at = sent_at + RENEW_EVERY_S
-
-    def _may_write(self, drain: Drain) -> bool:
-        """Whether the lease certainly still holds; it is renewed if time has run out."""
-        if monotonic() < self._write_until:
-            return True
-        self._renew(force=True)
-        return drain.sender in self._drains and monotonic() < self._write_until
+        if now >= self._claim_at:
+            self._claim_at = now + CLAIM_EVERY_S
+            senders = self._leases.unclaimed()
+            if senders:
+                self._refresh()
+                if self._leases.claim(senders, self._directory.snapshot):
+                    self._call_another()
+        return len(self._leases) > 0
 
     def _abandon(self, drain: Drain) -> None:
         for destination in drain.destinations.values():
             self._connector.close(destination)
 
-    def _abandon_all(self) -> None:
-        for drain in self._drains.values():
-            self._abandon(drain)
-        self._drains.clear()
-
     # -- reading and writing ----------------------------------------------------------------------
 
     def _ask(self) -> None:
-        logs = {
-            key_names.log(sender): drain.head
-            for sender, drain in self._drains.items()
-            if drain.readable
-        }
+        logs = {key_names.log(drain.sender): drain.head for drain in self._leases if drain.readable}
         if not self._reader.busy:
             versions = [key for key in self._directory.snapshot if key.protocol == PROTO_BIN]
             self._reader.ask(logs, versions, self._count)
@@ -262,7 +187,7 @@ class Engine:
             self._refresh()
         if rung:
             self._claim_at = 0.0
-        for drain in list(self._drains.values()):
+        for drain in self._leases:
             name = key_names.log(drain.sender)
             if name in found and asked[name] == drain.head and drain.readable:
                 self._offer(drain, drain.front, found[name])
@@ -302,7 +227,7 @@ class Engine:
         self._fit_count(batch)
 
     def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
-        if not self._may_write(drain):
+        if not self._leases.may_write(drain):
             return False
         try:
             done = destination.offer(batch)
@@ -336,10 +261,8 @@ class Engine:
             self._commit(drain)
 
     def _commit(self, drain: Drain, *, trim: bool = False) -> None:
-        if not drain.commit(trim=trim) and drain.sender in self._drains:
-            del self._drains[drain.sender]
-            log.warning("machine %s: lease lost, another worker delivers", drain.sender)
-            self._abandon(drain)
+        if not drain.commit(trim=trim):
+            self._leases.lose(drain)
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -350,7 +273,7 @@ class Engine:
 
     def _refresh(self) -> None:
         self._directory.refresh()
-        for drain in self._drains.values():
+        for drain in self._leases:
             gone = drain.update(self._directory.snapshot)
             for destination in gone:
                 self._connector.close(destination)
@@ -361,14 +284,14 @@ class Engine:
         if now < self._fences_at:
             return
         self._fences_at = now + FENCE_POLL_S
-        for drain in self._drains.values():
+        for drain in self._leases:
             if drain.fenced():
                 drain.unfence(self._store.fences(drain.sender))
 
     # -- giving back ------------------------------------------------------------------------------
 
     def _release_when_idle(self, drain: Drain) -> None:
-        if monotonic() < drain.idle_at(self._settings.linger) or drain.sender not in self._drains:
+        if monotonic() < drain.idle_at(self._settings.linger):
             return
         drain.idle_again()
         drain.settle()
@@ -378,7 +301,7 @@ class Engine:
 
     def _release(self, drain: Drain, *, undrained: bool) -> int:
         self._commit(drain, trim=True)
-        if drain.sender not in self._drains:
+        if drain not in self._leases:
             return -1
         open_ones = [d for d in drain.destinations.values() if d.link and d.link.connected]
         result = self._store.release(
@@ -391,7 +314,7 @@ class Engine:
         )
         if result == 0:
             return result
-        del self._drains[drain.sender]
+        self._leases.drop(drain)
         if result > 0:
             for destination in open_ones:
                 self._connector.let_go(destination)
@@ -401,7 +324,7 @@ class Engine:
         return result
 
     def _hand_over(self) -> bool:
-        results = [self._release(d, undrained=True) for d in list(self._drains.values())]
+        results = [self._release(d, undrained=True) for d in self._leases]
         if 2 in results:
             self._call_another()
         return 2 in results

@@ -1,0 +1,135 @@
+"""The senders whose logs this worker drains: taken, kept, and given up when the lease is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from time import monotonic
+
+from clusterer.delivery.drain import Drain, Views
+from clusterer.delivery.sources import all_local, own_hosts
+from clusterer.settings import BACKLOG_REPLAY, Settings
+from clusterer.store.drains import LEASE_MS, DrainStore
+
+log = logging.getLogger(__name__)
+
+MAX_SENDERS = 32
+"""Senders that one job drains at a time; others are left to other workers, or to its next turn."""
+
+RENEW_EVERY_S = LEASE_MS / 4000
+WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
+"""Time after the sending of a renewal in which may be written: shorter than the lease itself."""
+
+
+class Leases:
+    """All drains of a running job.
+
+    ``abandon`` is called with a drain whose lease is lost: it must close all its connections.
+    """
+
+    def __init__(
+        self, settings: Settings, store: DrainStore, abandon: Callable[[Drain], None]
+    ) -> None:
+        self._anywhere = settings.allow_foreign_source
+        self._replay = settings.backlog == BACKLOG_REPLAY
+        self._store = store
+        self._abandon = abandon
+        self._drains: dict[int, Drain] = {}
+        self._write_until = 0.0
+        self._refused: set[int] = set()
+        self.renew_at = 0.0
+        """When the leases are to be renewed (monotonic seconds)."""
+
+    def __iter__(self) -> Iterator[Drain]:
+        return iter(tuple(self._drains.values()))
+
+    def __len__(self) -> int:
+        return len(self._drains)
+
+    def __contains__(self, drain: Drain) -> bool:
+        return self._drains.get(drain.sender) is drain
+
+    def unclaimed(self) -> list[int]:
+        """Return pending senders that nobody drains."""
+        wanted = [sender for sender in self._store.pending() if sender not in self._drains]
+        leased = self._store.leased(wanted)
+        return [sender for sender in wanted if sender not in leased]
+
+    def claim(self, senders: list[int], views: Views) -> bool:
+        """Take what may be taken of ``senders``; True if some are left for another worker."""
+        allowed = [sender for sender in senders if self._may_deliver(sender, views)]
+        room = max(MAX_SENDERS - len(self._drains), 0)
+        for sender in allowed[:room]:
+            self._take(sender, views)
+        return len(allowed) > room
+
+    def renew(self, *, force: bool = False) -> None:
+        """Renew all leases if that is due; abandon the drains whose lease is lost."""
+        sent_at = monotonic()
+        if sent_at < self.renew_at and not force:
+            return
+        self.renew_at = sent_at + RENEW_EVERY_S
+        if not self._drains:
+            return
+        for sender in self._store.renew(list(self._drains)):
+            self.lose(self._drains[sender])
+        self._write_until = sent_at + WRITE_WITHIN_S
+
+    def may_write(self, drain: Drain) -> bool:
+        """Whether the lease certainly still holds; it is renewed if time has run out."""
+        if monotonic() < self._write_until:
+            return True
+        self.renew(force=True)
+        return drain in self and monotonic() < self._write_until
+
+    def lose(self, drain: Drain) -> None:
+        """Give up a drain whose lease is somebody else's by now."""
+        if drain in self:
+            log.warning("machine %s: lease lost, another worker delivers", drain.sender)
+            self.drop(drain)
+            self._abandon(drain)
+
+    def drop(self, drain: Drain) -> None:
+        """Forget a drain that was given back."""
+        del self._drains[drain.sender]
+
+    def abandon_all(self) -> None:
+        """Give up everything at once; leases run out by themselves."""
+        for drain in self:
+            self._abandon(drain)
+        self._drains.clear()
+
+    def _take(self, sender: int, views: Views) -> None:
+        asked_at = monotonic()
+        claim = self._store.claim(sender)
+        if claim is None:
+            return
+        if not self._drains:
+            self._write_until = asked_at + WRITE_WITHIN_S
+            self.renew_at = asked_at + RENEW_EVERY_S
+        drain = Drain(claim, self._store, views, replay=self._replay)
+        self._drains[sender] = drain
+        self._store.forget(sender, drain.stale_fields())
+        if drain.clamped:
+            log.warning(
+                "machine %s: %s cursors were ahead of its log's end, %s: Redis has lost packets",
+                sender,
+                drain.clamped,
+                claim.tail,
+            )
+
+    def _may_deliver(self, sender: int, views: Views) -> bool:
+        if self._anywhere:
+            return True
+        hosts = own_hosts(sender, views)
+        if all_local(hosts):
+            self._refused.discard(sender)
+            return True
+        if sender not in self._refused:
+            self._refused.add(sender)
+            log.warning(
+                "not delivering for machine %s: its address %s is not one of this host",
+                sender,
+                ", ".join(sorted(hosts)),
+            )
+        return False
