@@ -361,7 +361,7 @@ def test_every_send_wakes_somebody_whatever_the_moment(
 def test_a_log_trimmed_under_a_stuck_node_counts_its_loss_and_hurts_nobody_else(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    settings = replace(settings, log_max_packets=2000, send_timeout=3.0)
+    settings = replace(settings, log_max_packets=2000, send_timeout=30.0)
     with BinReceiver(receive_buffer=4096) as stuck, BinReceiver() as healthy:
         load(settings, [node(1), node_for(2, stuck), node_for(3, healthy)])
         log = PacketLog(settings, 1)
