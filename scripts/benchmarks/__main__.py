@@ -16,7 +16,7 @@ from rich.console import Console
 
 from scripts.benchmarks.children import BenchmarkFailed
 from scripts.benchmarks.machine import machine
-from scripts.benchmarks.measures import Measure, chosen, known_keys
+from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.plan import FULL, QUICK, Plan
 from scripts.benchmarks.report import show
 from scripts.benchmarks.system import System
@@ -59,7 +59,7 @@ def _share(plan: Plan, left: list[Measure]) -> Plan:
 def main() -> int:
     """Measure and print; 0 if every measurement could be carried out."""
     options = _parser().parse_args()
-    unknown = set(options.which) - set(known_keys())
+    unknown = set(options.which) - {*GROUPS, *known_keys()}
     if unknown:
         _parser().error(f"unknown: {', '.join(sorted(unknown))}; there are {_names()}")
     seconds = QUICK_ENDS_AFTER_S if options.quick else FULL_ENDS_AFTER_S
@@ -81,7 +81,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure sending: our path, one RQ job per packet and node, the bare limit.",
+        description="Measure our path next to the naive one and to the bare limit.",
         epilog=f"WHICH: {_names()}. See docs/benchmarks.md.",
     )
     parser.add_argument("--json", action="store_true", help="print one object, nothing else")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names() -> str:
-    return ", ".join(known_keys())
+    return ", ".join([*GROUPS, *known_keys()])
 
 
 def _out_of_time(number: int, frame: FrameType | None) -> None:

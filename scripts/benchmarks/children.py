@@ -63,6 +63,10 @@ class Process:
     def cpu_s(self) -> float:
         return cpu_s(self.pid)
 
+    @property
+    def memory_mb(self) -> float:
+        return memory_mb(self.pid)
+
     def failed(self, why: str) -> BenchmarkFailed:
         """Return the error that says what happened to this process, with the end of its log."""
         errors = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]

@@ -31,9 +31,11 @@ class Plan:
     """When no further round may begin (monotonic seconds)."""
 
     def turns(self) -> Iterator[int]:
-        """Number the rounds; after the first one only as long as there is time."""
+        """Number the rounds; after the first one only as long as there is time for another."""
+        begun = monotonic()
         for turn in range(self.rounds):
-            if turn and monotonic() > self.end:
+            now = monotonic()
+            if turn and now + (now - begun) / turn > self.end:
                 return
             yield turn
 
@@ -45,7 +47,7 @@ QUICK = Plan(
     naive_packets=50,
     paced_s=3.0,
     wakes=15,
-    settle_s=2.0,
+    settle_s=3.0,
     idle_s=5.0,
 )
 FULL = Plan(
@@ -55,6 +57,6 @@ FULL = Plan(
     naive_packets=100,
     paced_s=10.0,
     wakes=40,
-    settle_s=5.0,
+    settle_s=8.0,
     idle_s=20.0,
 )

@@ -168,6 +168,41 @@ TARGETS = (
         lambda x: x <= 20,
         "{:.1f} MB",
     ),
+    _Target(
+        "listener", "listener vs bare", ">= 0.5 x", _at("vs_bare"), lambda x: x >= 0.5, "{:.2f} x"
+    ),
+    _Target(
+        "listener_ratelimit",
+        "listener with ratelimit vs bare",
+        ">= 0.25 x",
+        _at("vs_bare"),
+        lambda x: x >= 0.25,
+        "{:.2f} x",
+    ),
+    _Target(
+        "redis_commands_per_s",
+        "Redis commands at 100,000 packets/s",
+        "<= 20 /s",
+        float,
+        lambda x: x <= 20,
+        "{:.1f} /s",
+    ),
+    _Target(
+        "idle_connections",
+        "1,000 connections, CPU",
+        "<= 5 %",
+        _at("cpu_percent"),
+        lambda x: x <= 5,
+        "{:.2f} %",
+    ),
+    _Target(
+        "idle_connections",
+        "1,000 connections, memory",
+        "<= 100 MB",
+        _at("memory_mb"),
+        lambda x: x <= 100,
+        "{:.1f} MB",
+    ),
 )
 
 

@@ -12,6 +12,7 @@ from scripts.benchmarks.measures.lookups import lookups
 from scripts.benchmarks.measures.many_senders import many_senders
 from scripts.benchmarks.measures.memory import memory
 from scripts.benchmarks.measures.nodes import nodes
+from scripts.benchmarks.measures.receiving import idle_connections, redis_commands, speed
 from scripts.benchmarks.measures.stuck_peer import stuck_peer
 from scripts.benchmarks.measures.threads import threads
 from scripts.benchmarks.measures.throughput import batch, single
@@ -46,14 +47,28 @@ SENDING = (
     Measure(("memory",), memory, quick=False),
 )
 
+RECEIVING = (
+    Measure(("listener", "listener_ratelimit"), speed, weight=3),
+    Measure(("redis_commands_per_s",), redis_commands),
+    Measure(("idle_connections",), idle_connections),
+)
+GROUPS = {"send": SENDING, "receive": RECEIVING}
+"""Names for many measurements at once; without any, sending is what is measured."""
+
 
 def known_keys() -> list[str]:
-    """Return all names that can be asked for."""
-    return [key for measure in SENDING for key in measure.keys]
+    """Return the names of all figures."""
+    return [key for group in GROUPS.values() for measure in group for key in measure.keys]
 
 
 def chosen(which: list[str], *, quick: bool) -> list[Measure]:
-    """Return the measurements of a run: those asked for, or all that belong to it."""
-    if which:
-        return [measure for measure in SENDING if set(which) & set(measure.keys)]
-    return [measure for measure in SENDING if measure.quick or not quick]
+    """Return the measurements of a run: those asked for, and of groups all that belong to it."""
+    found = []
+    for name, group in GROUPS.items():
+        whole = name in which or (name == "send" and not which)
+        found += [
+            measure
+            for measure in group
+            if set(which) & set(measure.keys) or (whole and (measure.quick or not quick))
+        ]
+    return found

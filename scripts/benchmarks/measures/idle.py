@@ -21,7 +21,7 @@ def idle(system: System, plan: Plan) -> dict[str, Any]:
         }
         processes["scheduler"] = scene.process("scheduler")
         processes["node"] = scene.process("clusterer", "node", server_id=1)
-        time.sleep(3.0 + plan.settle_s)
+        time.sleep(plan.settle_s)
 
         def used() -> dict[str, float]:
             return {name: process.cpu_s for name, process in processes.items()} | {

@@ -1,0 +1,89 @@
+"""Child process: the sending nodes, with small ratelimit packets as fast or as slow as wanted."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from time import monotonic, sleep
+
+from clusterer.wire import PacketBuilder
+from scripts.benchmarks.serving import answer, serve
+
+CHUNK_PACKETS = 1000
+CONNECT_WITHIN_S = 10.0
+
+
+def frame(machine_id: int) -> bytes:
+    """Return 54 bytes: the counter of one pipe."""
+    head = PacketBuilder("ratelimit", 0, machine_id).push_str("pipe1")
+    return head.push_int(1).push_int(100).push_int(7).build().encode()
+
+
+class Peers:
+    """Connections to one listening port, that of machine N carrying N's packets."""
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def flood(self, port: int, machine_ids: list[int], packets: int) -> float:
+        """Send ``packets`` over each connection as fast as they are taken; return the seconds.
+
+        The end is when the listener, having read everything, closes in its turn.
+        """
+        connections = {_connect(port): frame(number) * CHUNK_PACKETS for number in machine_ids}
+        begun = monotonic()
+        for _ in range(packets // CHUNK_PACKETS):
+            for connection, data in connections.items():
+                connection.sendall(data)
+        for connection in connections:
+            connection.shutdown(socket.SHUT_WR)
+        for connection in connections:
+            while connection.recv(4096):
+                pass
+            connection.close()
+        return monotonic() - begun
+
+    def hold(self, port: int, connections: int) -> None:
+        """Open connections and keep them."""
+        self._held = [_connect(port) for _ in range(connections)]
+
+    def trickle(self, machine_ids: list[int], rate: float, at_once: int, seconds: float) -> int:
+        """Send ``at_once`` packets a time over the held connections in turn, ``rate`` in all.
+
+        Returns how many packets were sent.
+        """
+        sent = 0
+        begun = due = monotonic()
+        while due < begun + seconds:
+            sleep(max(due - monotonic(), 0.0))
+            turn = sent // at_once
+            data = frame(machine_ids[turn % len(machine_ids)]) * at_once
+            self._held[turn % len(self._held)].sendall(data)
+            sent += at_once
+            due += at_once / rate
+        return sent
+
+
+def _connect(port: int) -> socket.socket:
+    """Connect as soon as the listener is there."""
+    end = monotonic() + CONNECT_WITHIN_S
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            if monotonic() > end:
+                raise
+            sleep(0.05)
+
+
+def main() -> None:
+    """Answer calls until the parent ends."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    peers = Peers()
+    answer("ready")
+    serve({"flood": peers.flood, "hold": peers.hold, "trickle": peers.trickle})
+
+
+if __name__ == "__main__":
+    main()
