@@ -135,6 +135,15 @@ def test_each_verdict_is_done_once_by_jobs_that_overlap(
     assert sorted(noticed) == many
 
 
+def test_one_job_judges_everybody_who_is_due(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    many = list(range(10, 2_510))
+    receipts.enroll(WATCH, many, [2, 3])
+    turn_back(redis_client, 6_000, *many)
+    assert sorted(each for silenced, _ in run(context) for each in silenced) == many
+
+
 def test_heard_is_counted_from_when_it_was_not_from_when_it_was_noted(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
@@ -232,6 +241,16 @@ def test_registration_forgets_silences_and_starts_all_clocks(
     assert receipts.register(WATCH, "next run", [2, 3])
     assert redis_client.zcard(WATCH.heard) == 2
     assert redis_client.smembers(keys.INSTANCES) == {b"1"}
+
+
+def test_registering_the_same_again_forgets_its_silences(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+) -> None:
+    turn_back(redis_client, 6_000, 2)
+    run(context)
+    assert receipts.register(WATCH, RUN, [2, 3])
+    assert redis_client.zcard(WATCH.silenced) == 0
+    assert redis_client.zcard(WATCH.heard) == 2
 
 
 def test_an_earlier_runs_modules_are_forgotten(
