@@ -1,0 +1,135 @@
+"""Reading the documentation: sections, tables, code blocks, the Redis keys it shows."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from clusterer.store import keys
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+
+SAMPLE_ARGUMENTS = {
+    "cluster_id": 1,
+    "protocol": "bin",
+    "machine_id": 2,
+    "sender": 1,
+    "receiver": 1,
+    "registration": "ratelimit",
+    "queue": "clusterer-delivery",
+}
+"""What docs/redis-keys.md has for each parameter of a function in `keys`."""
+
+PATTERNS = {
+    "protocol": "[a-z0-9]+",
+    "registration": r"[^:]+(#\d+)?",
+    "queue": "[^:]+",
+}
+"""What else a parameter may be; the others are numbers."""
+
+
+def read(name: str) -> str:
+    """Return a page of docs/."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str, *, level: int = 2) -> str:
+    """Return what stands under a heading of a page, subsections included."""
+    marks = "#" * level
+    parts = re.split(rf"(?m)^(?=#{{1,{level}}} )", _hide_blocks(read(name)))
+    (found,) = [part for part in parts if part.startswith(f"{marks} {heading}\n")]
+    return _show_blocks(found.partition("\n")[2].strip())
+
+
+def _hide_blocks(text: str) -> str:
+    """Make comments in code blocks no headings."""
+    return re.sub(r"(?ms)^```.*?^```", lambda m: m[0].replace("\n#", "\n\0#"), text)
+
+
+def _show_blocks(text: str) -> str:
+    return text.replace("\0", "")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks in one language."""
+    return re.findall(rf"(?ms)^ *```{language}\n(.*?)^ *```", text)
+
+
+def table_rows(text: str, *, columns: int) -> list[list[str]]:
+    """Return the cells of all table rows with so many columns, headings included."""
+    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line[:1] == "|"]
+    cells = [[cell.strip() for cell in row] for row in rows if len(row) == columns]
+    return [row for row in cells if not set(row[0]) <= set("- ")]
+
+
+def examples(page: Path, mark: str = "a test runs this") -> list[str]:
+    """Return the Python blocks that stand under a comment ``<!-- example: … -->`` with ``mark``."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(
+        rf"<!-- example: [^>]*{re.escape(mark)} -->\n```python\n(.*?)```", text, re.DOTALL
+    )
+
+
+def clusterer_lines(text: str) -> Iterator[list[str]]:
+    """Yield the words after ``clusterer`` of every command line: in blocks, indented, in code."""
+    code = re.findall(r"(?ms)^ *```(?:console|sh)\n(.*?)^ *```", text)
+    lines = [line for block in code for line in block.splitlines()]
+    lines = [line.strip().removeprefix("$ ") for line in lines if not line.startswith("clusterer:")]
+    lines += [line.strip() for line in re.findall(r"(?m)^ {4}\S.*$", text)]
+    lines += re.findall(r"`((?:\.venv/bin/)?clusterer [^`]+)`", text.replace("\n", " "))
+    for line in lines:
+        match = re.match(r"(?:\.venv/bin/)?clusterer ([a-z-].*)", line)
+        if match and not match[1].startswith(("COMMAND", "…")):
+            words = shlex.split(re.sub(r"[\[\]]", " ", match[1].split(" #")[0].split(" | ")[0]))
+            yield words
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def sample_keys() -> list[str]:
+    """Return every key of `clusterer.store.keys` with the arguments that the page uses."""
+    return [*_constants(), *(_made(function, SAMPLE_ARGUMENTS) for function in _functions())]
+
+
+def key_patterns() -> dict[str, re.Pattern[str]]:
+    """Return for each sample key what all keys of its kind match."""
+    made = {}
+    for function in _functions():
+        parameters = inspect.signature(function).parameters
+        wild = {name: f"\0{name}\0" for name in parameters}
+        pattern = re.escape(_made(function, wild))
+        for name in parameters:
+            pattern = pattern.replace(f"\0{name}\0", PATTERNS.get(name, r"\d+"))
+        made[_made(function, SAMPLE_ARGUMENTS)] = re.compile(pattern)
+    return {key: re.compile(re.escape(key)) for key in _constants()} | made
+
+
+def documented_keys() -> list[str]:
+    """Return the keys that have a section."""
+    return re.findall(r"(?m)^### `(clusterer:.+)`$", read("redis-keys.md"))
+
+
+def redis_cli_lines() -> list[list[str]]:
+    """Return the commands of the page's redis-cli lines, as words."""
+    return [
+        shlex.split(line) for line in re.findall(r"(?m)^\$ redis-cli (.+)$", read("redis-keys.md"))
+    ]
+
+
+def _constants() -> list[str]:
+    return [value for name, value in vars(keys).items() if name.isupper()]
+
+
+def _functions() -> list[Callable[..., str]]:
+    found = inspect.getmembers(keys, inspect.isfunction)
+    return [function for _, function in found if function.__module__ == keys.__name__]
+
+
+def _made(function: Callable[..., str], arguments: Mapping[str, object]) -> str:
+    return function(**{name: arguments[name] for name in inspect.signature(function).parameters})

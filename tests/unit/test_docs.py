@@ -1,0 +1,193 @@
+"""The docs against the code: Redis keys, API, messages, links, the README's state diagram."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from clusterer import Clusterer, errors
+from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply
+from tests.support import docs
+from tests.support.docs import DOCS, PAGES, ROOT
+
+# -- redis-keys.md ---------------------------------------------------------------------------------
+
+COMMANDS_OF_TYPE = {
+    "Set": {"SMEMBERS"},
+    "Hash": {"HGETALL"},
+    "String": {"GET"},
+    "Sorted set": {"ZRANGE"},
+    "Stream": {"XRANGE", "XREVRANGE"},
+}
+
+
+def test_every_key_has_its_section_and_no_other_has() -> None:
+    assert sorted(docs.documented_keys()) == sorted(docs.sample_keys())
+
+
+@pytest.mark.parametrize("key", docs.sample_keys())
+def test_every_key_has_a_type_and_a_redis_cli_line_with_output(key: str) -> None:
+    section = docs.section("redis-keys.md", f"`{key}`", level=3)
+    kind = re.match(r"[A-Z][a-z ]*", section)
+    assert kind, f"{key}: begins with its type"
+    word = next(k for k in sorted(COMMANDS_OF_TYPE, key=len, reverse=True) if section.startswith(k))
+    (block,) = docs.blocks(section, "console")
+    line, *output = block.splitlines()
+    assert line.split()[:2] == ["$", "redis-cli"]
+    assert line.split()[2] in COMMANDS_OF_TYPE[word]
+    assert line.split()[3] == key
+    assert output
+
+
+def test_keys_named_in_other_pages_exist() -> None:
+    """With S, R, N, QUEUE, MODULE for what differs."""
+    letters = {"S": "1", "R": "1", "QUEUE": "clusterer-delivery", "MODULE": "ratelimit"}
+    known = set(docs.sample_keys())
+    for page in PAGES:
+        for found in re.findall(r"clusterer:[a-z0-9A-Z:-]+", page.read_text(encoding="utf-8")):
+            parts = [letters.get(part, part) for part in found.rstrip(":").split(":")]
+            name = ":".join(parts)
+            assert name in known or name == "clusterer:latest", (page.name, found)
+
+
+# -- api.md and opensips.md ------------------------------------------------------------------------
+
+
+def test_every_public_method_and_error_is_documented() -> None:
+    page = docs.read("api.md")
+    names = [name for name in vars(Clusterer) if not name.startswith("_")] + ["settings"]
+    assert [name for name in names if not re.search(rf"`{name}\b", page)] == []
+    raised = [
+        n for n, o in inspect.getmembers(errors, inspect.isclass) if o.__module__ == errors.__name__
+    ]
+    assert [name for name in raised if f"`{name}`" not in page] == []
+
+
+def test_signatures_in_the_docs_are_the_real_ones() -> None:
+    found = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", docs.read("api.md")))
+    assert len(found) >= 12
+    for name, arguments in found.items():
+        real = list(inspect.signature(getattr(Clusterer, name)).parameters)[1:]
+        assert [word.partition("=")[0].strip() for word in arguments.split(",") if word] == real
+
+
+# -- troubleshooting.md ----------------------------------------------------------------------------
+
+
+def source_pieces() -> str:
+    """Return the constant parts of all strings in the code, one a line."""
+    return "\n".join(
+        piece
+        for folder in ("clusterer", "workers", "scheduler")
+        for path in (ROOT / folder).rglob("*.py")
+        for piece in string_pieces(path)
+    )
+
+
+def string_pieces(path: Path) -> Iterator[str]:
+    for found in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(found, ast.Constant) and isinstance(found.value, str):
+            yield from re.split(r"%[-.\d]*[sdrg]", found.value)
+
+
+def test_quoted_messages_are_the_codes_own() -> None:
+    """A line of a ```text block is a message; … stands for what differs."""
+    pieces = source_pieces()
+    lines = [
+        line
+        for block in docs.blocks(docs.read("troubleshooting.md"), "text")
+        for line in block.splitlines()
+    ]
+    assert len(lines) >= 20
+    for line in lines:
+        for piece in line.split("…"):
+            assert piece.strip(" :") in pieces, (line, piece)
+
+
+# -- all pages -------------------------------------------------------------------------------------
+
+
+def anchor(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, part = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if part:
+            headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
+            assert part in map(anchor, headings), link
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_is_too_long_to_read(page: Path) -> None:
+    in_block = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        in_block ^= line.startswith("```")
+        free = in_block or line.startswith("|") or " " not in line.strip()
+        assert free or len(line) <= 140, line
+
+
+def test_nothing_names_a_directory_of_the_machine_it_was_made_on() -> None:
+    places = re.compile("|".join(rf"(?<![\w.]){re.escape(f'/{top}/')}" for top in ("work", "root")))
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"],  # noqa: S607 - wherever git is cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and places.search(path.read_text(encoding="utf-8", errors="replace")):
+            found.append(name)
+    assert found == []
+
+
+# -- the state diagram in README.md ----------------------------------------------------------------
+
+NOW = 1_000_000
+
+
+def samples() -> Iterator[Node]:
+    """Yield nodes of every state, just before and at their last try, before and after duration."""
+    base = Node(1, 1, 1, "bin:192.0.2.1:5566", "bin", "192.0.2.1", 5566, failed_attempts=3)
+    for state, tries, age in product(State, (0, 1, 2, 3, 4), (0, 29, 30, 31)):
+        yield replace(base, state=state, no_tries=tries, last_attempt=NOW - age)
+
+
+def real_transitions() -> set[tuple[str, str, str]]:
+    """Return (from, to, event) of everything that the table can do, without self loops."""
+    assert {event for _, event in TRANSITIONS} == set(Event)
+    steps = ((n.condition, apply(n, e, NOW).condition, e) for n, e in product(samples(), Event))
+    return {(a.value, b.value, e.value) for a, b, e in steps if a is not b}
+
+
+def drawn_transitions() -> set[tuple[str, str, str]]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (diagram,) = [b for b in docs.blocks(readme, "mermaid") if b.startswith("stateDiagram-v2")]
+    words = "|".join(condition.value for condition in Condition)
+    lines = re.findall(rf"(?m)^\s*({words})\s*-->\s*({words})\s*:\s*(.+)$", diagram)
+    return {(a, b, e.strip()) for a, b, events in lines for e in events.split(",") if a != b}
+
+
+def test_the_readmes_state_diagram_is_the_state_machine() -> None:
+    assert drawn_transitions() == real_transitions()

@@ -1,0 +1,165 @@
+"""The docs against the code: settings and commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import Field, fields
+from pathlib import Path
+
+import click
+import pytest
+
+from clusterer.cli.options import with_settings
+from clusterer.cli.root import COMMANDS, cli
+from clusterer.cli.run import FAILED, INTERRUPTED
+from clusterer.membership import Node
+from clusterer.provisioning.url import database_url
+from clusterer.services.listing import Traffic
+from clusterer.settings import Settings, load_settings
+from tests.support import docs
+from tests.support.docs import PAGES
+
+GUIDE = """
+    db_url db_table server_id persistent_mode cluster_id_col machine_id_col clusterer_id_col
+    state_col url_col description_col failed_attempts_col last_attempt_col duration_col no_tries_col
+"""
+"""The parameters of the module's guide, in its order."""
+
+
+# -- parameters.md ---------------------------------------------------------------------------------
+
+
+def parameter_rows() -> dict[str, tuple[str, str]]:
+    """Return the default and the values that the page gives for each setting, as written."""
+    rows = docs.table_rows(docs.read("parameters.md"), columns=4)
+    return {name.strip("`"): (default, values) for name, default, values, _ in rows if "`" in name}
+
+
+def written(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.15g}" if isinstance(value, int | float) else str(value)
+
+
+def values_of(item: Field[object]) -> str:
+    if "low" in item.metadata:
+        return f"{written(item.metadata['low'])} to {written(item.metadata['high'])}"
+    if isinstance(item.default, bool):
+        return "yes, no"
+    return ", ".join(item.metadata.get("choices", ())) or "text"
+
+
+@pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
+def test_every_setting_is_documented_with_its_default_and_values(item: Field[object]) -> None:
+    default = written(item.default)
+    assert parameter_rows()[item.name] == (f"`{default}`" if default else "empty", values_of(item))
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    assert list(parameter_rows()) == [item.name for item in fields(Settings)]
+
+
+def test_the_guides_parameters_come_first_and_are_complete() -> None:
+    section = docs.section("parameters.md", "The guide's parameters")
+    assert [row[0].strip("`") for row in docs.table_rows(section, columns=4)[1:]] == GUIDE.split()
+
+
+def test_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
+    page = docs.read("parameters.md")
+    (toml,) = docs.blocks(page, "toml")
+    config = tmp_path / "clusterer.toml"
+    config.write_text(toml, encoding="utf-8")
+    (shell,) = docs.blocks(page, "sh")
+    words = [shlex.split(line)[1] for line in shell.splitlines()]
+    variables = dict(word.partition("=")[::2] for word in words)
+    assert load_settings(config=config, environ={}) == load_settings(environ=variables)
+    assert load_settings(environ=variables).persistent_mode
+
+
+def test_every_form_of_db_url_is_one() -> None:
+    rows = docs.table_rows(docs.section("parameters.md", "db_url"), columns=2)[1:]
+    assert len(rows) >= 8
+    for text, _ in rows:
+        url = database_url(Settings(db_url=text.strip("`")))
+        assert url.get_driver_name() in ("pymysql", "pysqlite"), text
+    hard = database_url(Settings(db_url=rows[1][0].strip("`")))
+    assert (hard.password, hard.port) == ("p@ss%20w/rd", 3307)
+
+
+def test_variables_in_all_pages_are_settings() -> None:
+    known = {f"CLUSTERER_{item.name.upper()}" for item in fields(Settings)}
+    known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME"}
+    for page in PAGES:
+        found = set(re.findall(r"CLUSTERER_[A-Z_]+", page.read_text(encoding="utf-8")))
+        assert found <= known, page.name
+
+
+# -- commands.md -----------------------------------------------------------------------------------
+
+
+def command_named(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+def shared_options() -> set[str]:
+    command = click.command()(with_settings()(lambda settings: None))
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_section(name: str) -> None:
+    section = docs.section("commands.md", name)
+    command = command_named(name)
+    first = (command.help or "").splitlines()[0]
+    assert section.startswith(first), f"the section begins with the help's first line: {first}"
+    usage = next(line.strip() for line in section.splitlines() if line.startswith("    clusterer"))
+    assert usage.split()[:2] == ["clusterer", name]
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            assert parameter.make_metavar(click.Context(command)) in usage
+        elif not shared_options().intersection(parameter.opts):
+            assert parameter.opts[0] in usage
+    if name != "demo":
+        assert f"$ clusterer {name}" in section, "real output is shown"
+
+
+def test_no_section_is_about_a_command_that_does_not_exist() -> None:
+    headings = re.findall(r"(?m)^## (.+)$", docs.read("commands.md"))
+    assert headings == ["Options of all commands", *COMMANDS]
+
+
+def test_options_of_all_commands_are_documented() -> None:
+    section = docs.section("commands.md", "Options of all commands")
+    for option in shared_options() | {"-h", "--help", "--version"}:
+        assert f"`{option}" in section or f"clusterer {option}" in section, option
+
+
+def test_exit_codes_are_documented() -> None:
+    codes = [row[0] for row in docs.table_rows(docs.read("commands.md"), columns=2)[1:5]]
+    assert codes == ["0", str(FAILED), str(click.UsageError("").exit_code), str(INTERRUPTED)]
+
+
+def test_every_name_in_lists_json_is_documented() -> None:
+    section = docs.section("commands.md", "list")
+    names = {"now", "server_id", "clusters", "traffic", "nodes", "condition", "enabled_in_s", "own"}
+    names |= {item.name for kind in (Node, Traffic) for item in fields(kind)}
+    assert {name for name in names if f"`{name}`" not in section} == set()
+
+
+def test_every_command_line_in_the_docs_can_be_parsed() -> None:
+    """No page may show an option or command that does not exist."""
+    seen = set()
+    for page in PAGES:
+        for words in docs.clusterer_lines(page.read_text(encoding="utf-8")):
+            if words[0].startswith("-"):
+                assert words[0] in ("--version", "--help", "--config"), (page.name, words)
+                continue
+            command = command_named(words[0])
+            seen.add(words[0])
+            known = {o for p in command.params for o in p.opts} | {"--help"}
+            used = {w.partition("=")[0] for w in words[1:] if w.startswith("-")}
+            assert used <= known, (page.name, words)
+    assert seen == set(COMMANDS)
