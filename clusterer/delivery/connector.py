@@ -101,6 +101,11 @@ class Connector:
                 error,
             )
 
+    def just_opened(self, within_s: float) -> bool:
+        """Whether a connection that began less than ``within_s`` ago is still being made."""
+        since = monotonic() - within_s
+        return any(d.link and not d.link.connected and d.link.since > since for d in self._watched)
+
     def next_deadline(self) -> float:
         """Return when the next connection runs out of time (monotonic seconds)."""
         return (

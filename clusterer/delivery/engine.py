@@ -21,6 +21,7 @@ from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.sources import is_local, source_of
+from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
@@ -42,6 +43,9 @@ FENCE_POLL_S = 0.02
 
 COMMIT_AFTER_S = 0.02
 """Longest time a written frame waits to be recorded."""
+
+CONNECTING_S = 0.005
+"""Time that new connections get before a read begins that leaves their logs out."""
 
 CLAIM_EVERY_S = 1.0
 HEARTBEAT_EVERY_S = 10.0
@@ -89,37 +93,39 @@ class Engine:
         end = monotonic() + slice_s
         self._clear_timers()
         try:
-            self._store.started()
-            self._open()
+            self._reader.rung, senders = self._store.begin()
+            self._take(senders)
+            self._selector.register(self._reader.open(), selectors.EVENT_READ, self._take_read)
             while not stop.is_set() and monotonic() < end and self._claim():
                 self._turn()
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
-            return self._hand_over()
+            left = self._hand_over()
+            self._reader.settle()
+        except StateUnavailable:
+            self._reader.close()
+            raise
+        else:
+            return left
         finally:
             self._leases.abandon_all()
-            self._close()
+            for key in list(self._selector.get_map().values()):
+                self._selector.unregister(key.fileobj)
 
     def close(self) -> None:
         """Wait until the last job's connections are closed; at most ``send_timeout`` and a bit."""
         self._fencer.join()
+        self._reader.close()
         self._selector.close()
 
     # -- the loop ---------------------------------------------------------------------------------
 
     def _clear_timers(self) -> None:
-        self._claim_at = self._fences_at = 0.0
-        self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
-
-    def _open(self) -> None:
-        self._selector.register(self._reader.open(), selectors.EVENT_READ, self._take_read)
-        self._directory.refresh()
-
-    def _close(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            self._selector.unregister(key.fileobj)
-        self._reader.close()
+        now = monotonic()
+        self._fences_at = 0.0
+        self._claim_at = now + CLAIM_EVERY_S
+        self._heartbeat_at = now + HEARTBEAT_EVERY_S
 
     def _turn(self) -> None:
         self._leases.renew()
@@ -151,6 +157,8 @@ class Engine:
             until = min(until, drain.idle_at(self._settings.linger), drain.retry_at())
             if drain.fenced():
                 until = min(until, self._fences_at)
+        if not self._reader.busy:
+            until = min(until, now + CONNECTING_S)
         return max(until - now, 0.0)
 
     def _claim(self) -> bool:
@@ -158,12 +166,14 @@ class Engine:
         now = monotonic()
         if now >= self._claim_at:
             self._claim_at = now + CLAIM_EVERY_S
-            senders = self._leases.unclaimed()
-            if senders:
-                self._refresh()
-                if self._leases.claim(senders, self._directory.snapshot):
-                    self._call_another()
+            self._take(self._leases.unclaimed())
         return len(self._leases) > 0
+
+    def _take(self, senders: list[int]) -> None:
+        if senders:
+            self._refresh()
+            if self._leases.claim(senders, self._directory.snapshot):
+                self._call_another()
 
     def _abandon(self, drain: Drain) -> None:
         for destination in drain.destinations.values():
@@ -173,11 +183,19 @@ class Engine:
 
     def _ask(self) -> None:
         logs = {key_names.log(drain.sender): drain.head for drain in self._leases if drain.readable}
-        if not self._reader.busy:
+        if self._reader.busy:
+            if any(self._reader.asked.get(name) != head for name, head in logs.items()):
+                self._reader.interrupt()
+        elif logs or not self._connecting():
             versions = [key for key in self._directory.snapshot if key.protocol == PROTO_BIN]
             self._reader.ask(logs, versions, self._count)
-        elif any(self._reader.asked.get(name) != head for name, head in logs.items()):
-            self._reader.interrupt()
+
+    def _connecting(self) -> bool:
+        """Whether logs will be readable in a moment, when connections are made."""
+        now = monotonic()
+        return self._connector.just_opened(CONNECTING_S) or any(
+            drain.retry_at() <= now for drain in self._leases
+        )
 
     def _take_read(self) -> None:
         asked = self._reader.asked

@@ -27,32 +27,38 @@ class LogReader:
         self._connection: Any = None
         self._client_id = 0
         self._doorbell = keys.doorbell(queue)
-        self._rung = ""
+        self.rung = "0"
+        """Id of the doorbell's last ring that was heard."""
         self._versions: Sequence[ClusterKey] = ()
         self.asked: dict[str, int] = {}
         """Logs in the read that is under way, and after which sequence."""
         self.busy = False
 
     def open(self) -> int:
-        """Connect; return the descriptor to wait for. Raises `StateUnavailable`."""
+        """Connect, unless it is; return the descriptor to wait for. Raises `StateUnavailable`."""
         with translated(self._settings, "open the log reader"):
             if self._connection is None:
-                self._connection = self._client.connection_pool.make_connection()
-            self._connection.connect()
-            self._connection.send_command("CLIENT", "ID")
-            self._client_id = int(self._connection.read_response())
-            if not self._rung:
-                found = self._client.xrevrange(self._doorbell, count=1)
-                self._rung = str(found[0][0], "ascii") if found else "0"  # type: ignore[arg-type]
+                connection: Any = self._client.connection_pool.make_connection()
+                connection.connect()
+                connection.send_command("CLIENT", "ID")
+                self._client_id = int(connection.read_response())
+                self._connection = connection
         # redis-py has no public way to a connection's descriptor.
         descriptor: int = self._connection._sock.fileno()  # noqa: SLF001
         return descriptor
+
+    def settle(self) -> None:
+        """Drop the answer under way, so that the connection can be used by the next job."""
+        if self.busy:
+            self.interrupt()
+            self.take()
 
     def close(self) -> None:
         """Close the connections; an answer under way is dropped."""
         self.busy = False
         if self._connection is not None:
             self._connection.disconnect()
+            self._connection = None
         self._client.close()
 
     def ask(self, logs: Mapping[str, int], versions: Sequence[ClusterKey], count: int) -> None:
@@ -61,7 +67,7 @@ class LogReader:
         self._versions = versions
         names = [*self.asked, self._doorbell]
         ids: list[str | int] = [f"{after}-9999999999999" for after in self.asked.values()]
-        ids.append(self._rung)
+        ids.append(self.rung)
         read = ("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *names, *ids)
         # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
         check = ("MGET", self._doorbell, *(keys.version(*key) for key in versions))
@@ -86,7 +92,7 @@ class LogReader:
         for name, entries in reply or ():
             key = name.decode()
             if key == self._doorbell:
-                self._rung = entries[-1][0].decode()
+                self.rung = entries[-1][0].decode()
                 rung = True
             else:
                 found[key] = entries

@@ -264,10 +264,19 @@ class DrainStore:
             names = [keys.wake(self._queue), keys.doorbell(self._queue)]
             return bool(script("call_worker")(self._client, names, self._token, int(lost)))
 
-    def started(self) -> None:
-        """Say that the queued wake-up has arrived."""
-        with translated(self._settings, "clear the wake-up"):
-            self._client.delete(keys.wake(self._queue))
+    def begin(self) -> tuple[str, list[int]]:
+        """Say that the queued wake-up has arrived.
+
+        Returns the doorbell's last id and the senders that were pending after it: who reads the
+        doorbell from there misses nobody.
+        """
+        with translated(self._settings, "begin a delivery job"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.delete(keys.wake(self._queue))
+            pipe.xrevrange(keys.doorbell(self._queue), count=1)
+            pipe.smembers(keys.pending(self._queue))
+            _, rings, senders = pipe.execute()
+        return (rings[0][0].decode() if rings else "0"), sorted(map(int, senders))
 
 
 def _claim(sender: int, reply: list[Any]) -> Claim:
