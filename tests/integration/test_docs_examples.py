@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.support import docs
 from tests.support.cluster import delivering, load, node
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, spawn, wait_until
-from tests.support.provisioning import provision
+from tests.support.provisioning import provision, sql
 
 README = docs.ROOT / "README.md"
 API = docs.DOCS / "api.md"
@@ -110,6 +111,23 @@ def _probed(context: Context, text: str, process: ChildProcess) -> bool:
     """Whether the process has printed ``text``; peers that started late are found again."""
     probe.run(context)
     return text in process.output()
+
+
+# -- opensips.md -----------------------------------------------------------------------------------
+
+
+def test_the_table_and_the_row_in_the_docs_are_those_that_work(
+    settings: Settings, mariadb_url: str
+) -> None:
+    page = docs.read("opensips.md")
+    insert, create = docs.blocks(page, "sql")
+    context = Context(replace(settings, db_url=mariadb_url))
+    provision(context)
+    ((_, made),) = sql(context, "SHOW CREATE TABLE clusterer")
+    assert str(made).rpartition(" ENGINE=")[0].split() == create.split()
+    sql(context, insert)
+    assert [found.url for found in reload_service.run(context).added] == ["bin:192.0.2.11:5566"]
+    context.close()
 
 
 # -- redis-keys.md ---------------------------------------------------------------------------------

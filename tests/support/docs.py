@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 
-SAMPLE_ARGUMENTS = {
+SAMPLE_ARGUMENTS: dict[str, object] = {
     "cluster_id": 1,
     "protocol": "bin",
     "machine_id": 2,
@@ -132,4 +132,7 @@ def _functions() -> list[Callable[..., str]]:
 
 
 def _made(function: Callable[..., str], arguments: Mapping[str, object]) -> str:
-    return function(**{name: arguments[name] for name in inspect.signature(function).parameters})
+    names = inspect.signature(function).parameters
+    missing = [name for name in names if name not in arguments]
+    assert not missing, f"keys.{function.__name__}: SAMPLE_ARGUMENTS lacks {missing}"
+    return function(**{name: arguments[name] for name in names})

@@ -58,7 +58,7 @@ def test_keys_named_in_other_pages_exist() -> None:
             assert name in known or name == "clusterer:latest", (page.name, found)
 
 
-# -- api.md and opensips.md ------------------------------------------------------------------------
+# -- api.md ----------------------------------------------------------------------------------------
 
 
 def test_every_public_method_and_error_is_documented() -> None:

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import click
 import pytest
+from rq.utils import import_attribute
 
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
 from clusterer.cli.run import FAILED, INTERRUPTED
+from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
 from clusterer.services.listing import Traffic
 from clusterer.settings import Settings, load_settings
 from tests.support import docs
 from tests.support.docs import PAGES
+from workers import Worker
 
 GUIDE = """
     db_url db_table server_id persistent_mode cluster_id_col machine_id_col clusterer_id_col
@@ -163,3 +166,13 @@ def test_every_command_line_in_the_docs_can_be_parsed() -> None:
             used = {w.partition("=")[0] for w in words[1:] if w.startswith("-")}
             assert used <= known, (page.name, words)
     assert seen == set(COMMANDS)
+
+
+def test_the_plain_rq_worker_line_names_what_exists() -> None:
+    (line,) = docs.blocks(docs.section("commands.md", "worker"), "sh")
+    words = shlex.split(line.replace("\\\n", " "))
+    classes = {"-w": Worker, "--job-class": Job, "--queue-class": Queue}
+    for option, real in classes.items():
+        assert import_attribute(words[words.index(option) + 1]) is real
+    assert words[:2] == ["rq", "worker"]
+    assert words[-1] == Settings().delivery_queue
