@@ -19,8 +19,10 @@ from clusterer.store import keys
 from tests.support.cluster import load, node, node_for, numbers
 from tests.support.processes import ChildProcess, spawn, wait_until
 from tests.support.receiver import BinReceiver
+from tests.support.scale import scaled
 
-KILLS = 12
+KILLS = scaled(12, 100)
+AT_LEAST = scaled(0, 20_000)
 BATCH = 500
 
 
@@ -68,6 +70,7 @@ def has_all(receiver: BinReceiver, wanted: set[int]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
@@ -102,6 +105,7 @@ def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
             workers = [w for w in workers if w is not victim] + [worker()]
             receivers[0].wait_for_frames(seen + 50, 6)
             gaps.append(time.monotonic() - killed_at)
+        wait_until(lambda: len(sent) >= AT_LEAST, 60, "enough sent")
         enough.set()
         sender.join(10)
         total = len(sent)

@@ -28,6 +28,7 @@ from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_f
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
+from tests.support.scale import scaled
 from tests.support.throttle import ThrottledReceiver
 from workers import runtime
 from workers.worker import Worker
@@ -50,10 +51,11 @@ def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> in
     return int(client.hget(keys.stats(sender), f"1/{machine_id}/{name}") or 0)
 
 
+@pytest.mark.timeout(300)
 def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
     settings: Settings,
 ) -> None:
-    total = 20_000
+    total = scaled(20_000, 60_000)
     settings = replace(settings, send_timeout=5.0)
     with ThrottledReceiver(1_000_000) as slow, ExitStack() as stack:
         load(settings, [node(1), node(2, slow.port)])
@@ -62,7 +64,7 @@ def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
             stack.enter_context(delivering(settings, slice_s=0.15))
         for start in range(0, total, 100):
             log.append(CLUSTER, [frame(n) for n in range(start, start + 100)])
-        wait_until(lambda: len(slow.packets) >= total, 40, "everything read")
+        wait_until(lambda: len(slow.packets) >= total, 100, "everything read")
         got = [packet.fields().pop_int() for packet in slow.packets]
         assert slow.connections > 5, "there were hand-overs"
         assert not slow.errors
@@ -327,12 +329,13 @@ def test_delivery_goes_on_whatever_happens_to_the_rq_job(
     assert numbers(peer) == [0]
 
 
+@pytest.mark.timeout(300)
 def test_every_send_wakes_somebody_whatever_the_moment(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Logs are given back all the time while senders go on: the wake-up race."""
     settings = replace(settings, linger=0.005)
-    senders, each = (1, 11, 12, 13), 400
+    senders, each = (1, 11, 12, 13), scaled(400, 5_000)
     with BinReceiver() as peer:
         load(settings, [*(node(s) for s in senders), node_for(2, peer)])
 
@@ -353,9 +356,7 @@ def test_every_send_wakes_somebody_whatever_the_moment(
             peer.wait_for_frames(len(senders) * each, max(deadline - time.monotonic(), 0.1))
     for sender in senders:
         got = [p.fields().pop_int() for p in peer.packets if p.machine_id == sender]
-        assert [n for n in got if n is not None] == list(range(each)) or sorted(
-            set(filter(None, got))
-        ) == list(range(1, each))
+        assert got == list(range(each))
 
 
 def test_a_log_trimmed_under_a_stuck_node_counts_its_loss_and_hurts_nobody_else(
