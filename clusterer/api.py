@@ -152,8 +152,6 @@ class Clusterer:
         """
         if require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"modules can listen to 'bin' only, not {proto!r}")
-        if auth_check and not cluster_id:
-            raise InvalidArgument(f"{module_name}: auth_check needs a cluster_id to check against")
         if cluster_id:
             require_id("cluster_id", cluster_id)
         self._listener.register(

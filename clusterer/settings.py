@@ -72,7 +72,7 @@ class Settings:
         "what a node that is not up misses: drop or replay",
         choices=(BACKLOG_DROP, BACKLOG_REPLAY),
     )
-    backlog_max_age: float = _number(60.0, "seconds a packet is kept for replay", 1, 86400)
+    backlog_max_age: float = _number(60.0, "seconds an undelivered packet is kept", 1, 86400)
     log_max_packets: int = _number(1_000_000, "packets kept in a sender's log", 1, 10**9)
     max_connections: int = _number(10_000, "inbound BIN connections", 1, 10**6)
     connection_lifetime: float = _number(

@@ -128,7 +128,8 @@ class Leases:
         if sender not in self._refused:
             self._refused.add(sender)
             log.warning(
-                "not delivering for machine %s: its address %s is not one of this host",
+                "not delivering for machine %s: its address %s is not one of this host; "
+                "its packets wait for a delivery worker there",
                 sender,
                 ", ".join(sorted(hosts)),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clusterer.membership import Condition, Node
@@ -91,11 +91,17 @@ def _traffic(context: Context, views: Iterable[ClusterView]) -> tuple[Traffic, .
     nodes = [node for view in views for node in view.nodes.values()]
     senders = sorted({node.machine_id for node in nodes})
     found = _read_senders(context, senders)
-    return tuple(
-        _flow(sender, node, *hashes)
+    flows = (
+        (_flow(sender, node, *hashes), node)
         for sender, hashes in zip(senders, found, strict=True)
         for node in nodes
         if node.machine_id != sender and _sends_to(node, hashes[1])
+    )
+    return tuple(
+        flow
+        if flow.backlog is not None
+        else replace(flow, backlog=context.backlog.unread(flow.sender, node))
+        for flow, node in flows
     )
 
 

@@ -13,6 +13,10 @@ from clusterer.store.backlog import QueueState
 
 log = logging.getLogger(__name__)
 
+STARTING_MS = 1000
+"""Time that a job may take from RQ's queue to its first act; a wake-up older than that, with no
+job in the queue, is lost."""
+
 
 def run(context: Context) -> int:
     """Look after all delivery queues; return how many wake-ups were needed.
@@ -48,7 +52,8 @@ def _has_node_up(context: Context, sender: int) -> bool:
 
 
 def _wake(context: Context, state: QueueState) -> int:
-    lost = state.waking and not jobs.queued(state.queue, context.jobs_client)
+    waking = state.waking_ms is not None and state.waking_ms > STARTING_MS
+    lost = waking and not jobs.queued(state.queue, context.jobs_client)
     if lost:
         log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)
     if not context.backlog.call_worker(state.queue, lost=lost):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import redis
 
+from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
+from clusterer.store.views import ClusterKey
+
+_LOOK_AT = 100
+"""Entries searched for the first one of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +30,8 @@ class QueueState:
     """Those of them that nobody drains."""
     waiting: tuple[int, ...]
     """Senders whose log only waits for nodes to come up."""
-    waking: bool
-    """A wake-up is said to be on its way."""
+    waking_ms: int | None
+    """For how long a wake-up is said to be on its way, None if none is."""
 
 
 class BacklogStore:
@@ -42,18 +48,20 @@ class BacklogStore:
             if not names:
                 return []
             pipe = self._client.pipeline(transaction=False)
+            pipe.time()
             for name in names:
                 pipe.smembers(keys.pending(name))
                 pipe.smembers(keys.waiting(name))
-                pipe.exists(keys.wake(name))
-            replies = pipe.execute()
+                pipe.get(keys.wake(name))
+            (seconds, micros), *replies = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
         return [
-            self._state(name, *replies[at : at + 3])
+            self._state(name, now_ms, *replies[at : at + 3])
             for name, at in zip(names, range(0, len(replies), 3), strict=True)
         ]
 
     def _state(
-        self, name: str, pending: set[bytes], waiting: set[bytes], waking: int
+        self, name: str, now_ms: int, pending: set[bytes], waiting: set[bytes], wake: bytes | None
     ) -> QueueState:
         senders = tuple(sorted(map(int, pending)))
         orphaned: tuple[int, ...] = ()
@@ -63,7 +71,8 @@ class BacklogStore:
             orphaned = tuple(
                 sender for sender, token in zip(senders, leases, strict=True) if token is None
             )
-        return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), bool(waking))
+        waking_ms = None if wake is None else now_ms - int(wake)
+        return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), waking_ms)
 
     def destinations(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of every cursor of a sender."""
@@ -74,6 +83,26 @@ class BacklogStore:
             cluster_id, machine_id, generation = as_text(field).split("/")
             found.append((int(cluster_id), int(machine_id), int(generation)))
         return found
+
+    def unread(self, sender: int, node: Node) -> int | None:
+        """Return how many packets wait for a node to which nothing was delivered yet.
+
+        None if the log's beginning does not tell.
+        """
+        key = ClusterKey(node.cluster_id, node.protocol)
+        with translated(self._settings, f"look into the log of machine {sender}"):
+            counters = {
+                as_text(k): int(v) for k, v in self._client.hgetall(keys.counters(sender)).items()
+            }
+            tail = counters.get("sequence", 0)
+            start = script("seek")(self._client, [keys.log(sender)], node.generation, tail)
+            found = self._client.xrange(keys.log(sender), str(start + 1), "+", _LOOK_AT)
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
+        if not entries:
+            return 0
+        own = (f[b"n"] for _, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
+        first = next(own, None)
+        return None if first is None else counters.get(str(key), 0) - int(first) + 1
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node it waits for is up."""
@@ -92,4 +121,4 @@ class BacklogStore:
         """
         with translated(self._settings, f"call a worker of queue {queue}"):
             names = [keys.wake(queue), keys.doorbell(queue)]
-            return bool(script("call_worker")(self._client, names, "sweep", int(lost)))
+            return bool(script("call_worker")(self._client, names, int(lost)))

@@ -60,9 +60,11 @@ def translated(settings: Settings, what: str) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        hint = ""
         if not settings.redis_url and not settings.redis_socket.exists():
-            hint = " (no redis_url is set and no embedded server runs: start `clusterer up`)"
+            raise StateUnavailable(
+                f"cannot {what}: redis_url is not set, and no embedded Redis runs in "
+                f"{settings.data_path}: start `clusterer up`, or set redis_url"
+            ) from error
         raise StateUnavailable(
-            f"cannot {what}: Redis at {public_url(settings)}: {error}{hint}"
+            f"cannot {what}: Redis at {public_url(settings)}: {error}"
         ) from error

@@ -262,7 +262,7 @@ class DrainStore:
         """
         with translated(self._settings, "call a delivery worker"):
             names = [keys.wake(self._queue), keys.doorbell(self._queue)]
-            return bool(script("call_worker")(self._client, names, self._token, int(lost)))
+            return bool(script("call_worker")(self._client, names, int(lost)))
 
     def begin(self) -> tuple[str, list[int]]:
         """Say that the queued wake-up has arrived.

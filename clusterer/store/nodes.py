@@ -159,7 +159,7 @@ class NodeStore:
         if not version:
             return None
         log.info(
-            "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s by %s",
+            "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
             key,
             after.machine_id,
             after.url,
@@ -168,6 +168,7 @@ class NodeStore:
             after.no_tries,
             after.failed_attempts,
             event.value if isinstance(event, Event) else event,
+            f" ({cause.reason})" if cause.reason else "",
             cause.by,
         )
         node, _ = self.read(key, after.machine_id)

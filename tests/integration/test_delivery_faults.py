@@ -320,7 +320,7 @@ def test_delivery_goes_on_whatever_happens_to_the_rq_job(
         if fault == "flushed queue":
             redis_client.delete(f"rq:queue:{queue}")
         if fault != "doubled job":
-            sweep.run(Context(settings))
+            wait_until(lambda: sweep.run(Context(settings)), 2.5, "the sweep wakes a worker")
         state = runtime.start(settings)
         worker = Worker(queue, connection=jobs.connect(settings))
         worker.work(burst=True, logging_level=None)

@@ -1,10 +1,12 @@
 -- Ring for a worker of a queue, and claim the right to enqueue the one job that wakes it.
 -- KEYS  wake, doorbell
--- ARGV  Redis ms or any text for the wake key, 1 to replace a wake-up known to be lost
+-- ARGV  1 to replace a wake-up known to be lost
 -- reply 1 if the caller must enqueue a delivery job
+local time = redis.call('TIME')
+local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'sender', '0')
-if ARGV[2] == '1' then
-  redis.call('SET', KEYS[1], ARGV[1], 'EX', 600)
+if ARGV[1] == '1' then
+  redis.call('SET', KEYS[1], now, 'EX', 600)
   return 1
 end
-return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', 600) and 1 or 0
+return redis.call('SET', KEYS[1], now, 'NX', 'EX', 600) and 1 or 0
