@@ -47,16 +47,22 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
 @click.argument("machine", type=ID)
 @click.argument("status", type=click.Choice(["0", "1"]))
 @click.argument("proto")
+@click.option("--reason", metavar="TEXT", default="", help="Why; shown by `clusterer events`.")
 @with_settings()
-def set_status(settings: Settings, cluster: int, machine: int, status: str, proto: str) -> None:
+def set_status(
+    settings: Settings, *, cluster: int, machine: int, status: str, proto: str, reason: str
+) -> None:
     """Take a node down (STATUS 0) or up (STATUS 1).
 
     A node taken down stays down, and gets no packets, until somebody sets it up again.
-    Reaches every row of the cluster, the own one included. PROTO is the node's protocol:
+    Reaches every row of the cluster, the own one included. PROTO is the node's protocol.
+    `clusterer events` shows who did it, where from, and why:
 
     \b
-        clusterer set-status 1 2 0 bin
+        clusterer set-status 1 2 0 bin --reason "kernel update"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     with closing(Context(settings)) as context:
-        node = service.run(context, cluster, machine, int(status), proto, by=operator())
+        node = service.run(
+            context, cluster, machine, int(status), proto, by=operator(), reason=reason
+        )
     click.echo(f"Cluster {cluster}, machine {machine} ({node.url}) is {node.condition.value}.")

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "reload": "clusterer.cli.table:reload",
     "list": "clusterer.cli.nodes:list_nodes",
     "set-status": "clusterer.cli.nodes:set_status",
+    "events": "clusterer.cli.events:events",
     "node": "clusterer.cli.node:node",
     "worker": "clusterer.cli.others:worker",
     "scheduler": "clusterer.cli.others:scheduler",

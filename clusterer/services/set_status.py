@@ -12,16 +12,23 @@ _EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP}
 
 
 def run(
-    context: Context, cluster_id: int, machine_id: int, status: int, protocol: str, *, by: str
+    context: Context,
+    cluster_id: int,
+    machine_id: int,
+    status: int,
+    protocol: str,
+    *,
+    by: str,
+    reason: str = "",
 ) -> Node:
     """Set a node down (``status`` 0, until somebody sets it up) or up (1); return it as it is then.
 
     Reaches every row, the own one included. ``by`` is who the audit stream names, for example
-    ``operator root@sip1``. Raises `InvalidArgument` for values that cannot be right,
-    `UnknownNode` if there is no such node, `StateUnavailable` without Redis.
+    ``operator root@sip1``, ``reason`` why it was done. Raises `InvalidArgument` for values that
+    cannot be right, `UnknownNode` if there is no such node, `StateUnavailable` without Redis.
     """
     if status not in _EVENTS:
         raise InvalidArgument(f"status must be 0 (down) or 1 (up), not {status!r}")
     key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(protocol))
     machine_id = require_id("machine_id", machine_id)
-    return context.nodes.command(key, machine_id, _EVENTS[status], Cause(by=by))
+    return context.nodes.command(key, machine_id, _EVENTS[status], Cause(by, reason.strip()))

@@ -1,0 +1,111 @@
+"""``clusterer events``: who or what changed which node, when, and why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import datetime
+
+import click
+
+from clusterer.cli.nodes import ID
+from clusterer.cli.options import with_settings
+from clusterer.services import Context
+from clusterer.services.events import Filter, History, as_json, parse_since
+from clusterer.services.processes import stop_on_signals
+from clusterer.settings import Settings
+from clusterer.store.audit import AuditEvent
+
+SHOWN = 50
+"""Events shown if neither --since nor --last says how many."""
+SHOWN_BEFORE_FOLLOWING = 10
+
+COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--since", metavar="TIME", help="An age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.")
+@click.option("--last", metavar="N", type=click.IntRange(0), help="Only the last N.")
+@click.option("--cluster", metavar="N", type=ID, help="Only of this cluster_id.")
+@click.option("--node", metavar="N", type=ID, help="Only of this machine_id.")
+@click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
+@with_settings()
+def events(
+    settings: Settings,
+    *,
+    follow: bool,
+    since: str | None,
+    last: int | None,
+    cluster: int | None,
+    node: int | None,
+    as_lines: bool,
+) -> None:
+    """Show who or what changed which node, when, and why.
+
+    Oldest first; the last 50 unless --since or --last says otherwise. About 10,000 events are
+    kept per cluster. Times are local, by Redis's clock.
+    """
+    say = _say_json if as_lines else _say
+    with closing(Context(settings)) as context:
+        start = parse_since(since, context.nodes.now()) if since else 0.0
+        history = History(context, Filter(start, cluster or 0, node or 0))
+        if last is None and not since:
+            last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
+        found = history.past(last)
+        _tell(found, say)
+        if follow:
+            with stop_on_signals() as stop:
+                _tell(history.follow(stop), say)
+        elif not found and not as_lines:
+            click.echo("No events" + (f" since {_time(start)}." if since else "."), err=True)
+
+
+def described(event: AuditEvent) -> str:
+    """Return the event as one line, without its time."""
+    why = f": {event.reason}" if event.reason else ""
+    line = (
+        f"cluster {event.cluster_id}:{event.protocol} machine {event.machine_id} ({event.url}): "
+        f"{event.before} -> {event.after}, tries {event.no_tries}/{event.failed_attempts}: "
+        f"{event.event} by {event.by}{why}"
+    )
+    # Reasons come from operators and from the table: they must not steer the terminal.
+    return "".join(letter if letter.isprintable() else " " for letter in line)
+
+
+def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> None:
+    for event in found:
+        say(event)
+
+
+def _say_json(event: AuditEvent) -> None:
+    click.echo(json.dumps(as_json(event)))
+
+
+def _say(event: AuditEvent) -> None:
+    line = f"{_time(event.at)} {described(event)}"
+    if sys.stdout.isatty():
+        line = _coloured(_folded(line), event)
+    click.echo(line)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _folded(line: str) -> str:
+    width = max(shutil.get_terminal_size().columns, 40)
+    wrapper = textwrap.TextWrapper(
+        width, subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.fill(line)
+
+
+def _coloured(text: str, event: AuditEvent) -> str:
+    plain = f"-> {event.after},"
+    word = click.style(event.after, fg=COLOURS.get(event.after))
+    return text.replace(plain, f"-> {word},", 1)

@@ -1,0 +1,119 @@
+"""What changed in the clusters, from the audit streams: the past, and what is happening."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.jobs import StopFlag
+from clusterer.services.context import Context
+from clusterer.store.audit import BEGINNING, AuditEvent, AuditStore
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+"""One wait for something new; bounds how late a new cluster, and a stop request, is seen."""
+RETRY_S = 0.5
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events are of interest."""
+
+    since: float = 0.0
+    """Redis TIME, UNIX seconds."""
+    cluster_id: int = 0
+    """0: all."""
+    machine_id: int = 0
+    """0: all."""
+
+    def __contains__(self, event: AuditEvent) -> bool:
+        return (not self.machine_id or event.machine_id == self.machine_id) and (
+            event.at >= self.since
+        )
+
+
+def parse_since(text: str, now: float) -> float:
+    """Return the UNIX time that ``text`` means: ``90s``, ``30m``, ``2h``, ``1d``, ``1w`` before
+    ``now``, or a date as in ``2026-11-22`` or ``2026-11-22 23:15`` (local time, or with an offset).
+
+    Raises `InvalidArgument`.
+    """
+    text = text.strip()
+    age = _AGE.fullmatch(text.lower())
+    if age:
+        return max(0.0, now - float(age[1]) * _UNITS[age[2]])
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError, OSError):
+        raise InvalidArgument(
+            f"--since takes an age such as 90s, 30m, 2h or 1d, or a time such as "
+            f"'2026-11-22 23:15', not {text!r}"
+        ) from None
+
+
+class History:
+    """Events of the clusters: first `past`, then, if wanted, `follow` from there on."""
+
+    def __init__(self, context: Context, wanted: Filter) -> None:
+        self._store = AuditStore(context.settings, context.redis)
+        self._wanted = wanted
+        self._seen: dict[int, str] = {}
+
+    def past(self, last: int | None = None) -> list[AuditEvent]:
+        """Return what there is, oldest first; only the ``last`` ones if given.
+
+        Raises `StateUnavailable`.
+        """
+        self._seen = self._store.ends(self._clusters())
+        since_ms = int(self._wanted.since * 1000)
+        events = self._store.newest_first(self._seen, since_ms=since_ms)
+        found = list(islice((event for event in events if event in self._wanted), last))
+        return found[::-1]
+
+    def follow(self, stop: StopFlag) -> Iterator[AuditEvent]:
+        """Yield what happens after `past`, until ``stop`` is set; waits while Redis is away."""
+        away = False
+        while not stop.is_set():
+            try:
+                events = self._next(stop)
+            except StateUnavailable as error:
+                if not away:
+                    log.warning("waiting: %s", error)
+                away = True
+                stop.wait(RETRY_S)
+                continue
+            if away:
+                log.warning("Redis is back")
+            away = False
+            yield from (event for event in events if event in self._wanted)
+
+    def _next(self, stop: StopFlag) -> list[AuditEvent]:
+        for cluster_id in self._clusters():
+            self._seen.setdefault(cluster_id, BEGINNING)
+        if not self._seen:
+            stop.wait(WAIT_S)
+            return []
+        events = self._store.newer(self._seen, WAIT_S)
+        self._seen |= {event.cluster_id: event.id for event in events}
+        return events
+
+    def _clusters(self) -> list[int]:
+        wanted = self._wanted.cluster_id
+        return [wanted] if wanted else self._store.clusters()
+
+
+def as_json(event: AuditEvent) -> dict[str, Any]:
+    """Return the event as JSON knows it; ``time`` is UTC in ISO 8601, ``at`` UNIX seconds."""
+    at = datetime.fromtimestamp(event.at, UTC)
+    time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"time": time, "at": event.at, **asdict(event)}

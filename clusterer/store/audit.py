@@ -1,0 +1,138 @@
+"""Reading the audit streams: what changed in the clusters, as values."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import connect, translated
+from clusterer.store.encoding import as_text
+
+PAGE = 500
+"""Events per round trip."""
+
+BEGINNING = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One change of a node."""
+
+    id: str
+    """Of the stream's entry: ``<Redis ms>-<number>``."""
+    cluster_id: int
+    protocol: str
+    machine_id: int
+    url: str
+    event: str
+    """What happened, for example ``send failed`` or ``set down``."""
+    by: str
+    """Who or what caused it, for example ``probe`` or ``operator root@sip1``."""
+    reason: str
+    """Why; empty if nobody said."""
+    before: str
+    """up, probing, disabled, down; absent for a node that was added."""
+    after: str
+    """The same; absent for a node that was removed."""
+    no_tries: int
+    failed_attempts: int
+
+    @property
+    def at(self) -> float:
+        """Redis TIME when it happened, UNIX seconds."""
+        return int(self.id.partition("-")[0]) / 1000
+
+
+class AuditStore:
+    """The audit streams of one Redis. Every method raises `StateUnavailable`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+
+    def clusters(self) -> list[int]:
+        """Return every cluster_id with a stream, also of clusters that do not exist any more."""
+        with translated(self._settings, "find the audit streams"):
+            names = self._client.scan_iter(match=_pattern(), count=1000)
+            found = [as_text(name).split(":")[1] for name in names]
+        return sorted({int(cluster_id) for cluster_id in found if cluster_id.isdecimal()})
+
+    def ends(self, cluster_ids: Iterable[int]) -> dict[int, str]:
+        """Return the id of the last event of each cluster, `BEGINNING` if there is none."""
+        wanted = list(cluster_ids)
+        if not wanted:
+            return {}
+        with translated(self._settings, "read the audit streams"):
+            pipe = self._client.pipeline(transaction=False)
+            for cluster_id in wanted:
+                pipe.xrevrange(keys.events(cluster_id), count=1)
+            replies = pipe.execute()
+        return {
+            cluster_id: as_text(found[0][0]) if found else BEGINNING
+            for cluster_id, found in zip(wanted, replies, strict=True)
+        }
+
+    def newest_first(self, ends: Mapping[int, str], *, since_ms: int = 0) -> Iterator[AuditEvent]:
+        """Yield the events of clusters up to the ids in ``ends``, in pages, newest first.
+
+        ``since_ms``: Redis ms before which nothing is of interest.
+        """
+        streams = [self._backwards(*item, since_ms) for item in ends.items()]
+        return heapq.merge(*streams, key=_order, reverse=True)
+
+    def newer(self, seen: Mapping[int, str], wait_s: float) -> list[AuditEvent]:
+        """Return what came after the ids in ``seen``, waiting at most ``wait_s`` for something.
+
+        ``wait_s`` must stay below the client's time-out of one second.
+        """
+        streams: dict[Any, Any] = {keys.events(number): last for number, last in seen.items()}
+        with translated(self._settings, "follow the audit streams"):
+            replies: Any = self._client.xread(streams, count=PAGE, block=int(wait_s * 1000))
+        found = [
+            _decoded(int(as_text(name).split(":")[1]), entry_id, fields)
+            for name, entries in replies
+            for entry_id, fields in entries
+        ]
+        return sorted(found, key=_order)
+
+    def _backwards(self, cluster_id: int, last: str, since_ms: int) -> Iterator[AuditEvent]:
+        while True:
+            with translated(self._settings, f"read the audit stream of cluster {cluster_id}"):
+                entries: Any = self._client.xrevrange(
+                    keys.events(cluster_id), max=last, min=str(since_ms), count=PAGE
+                )
+            for entry_id, fields in entries:
+                yield _decoded(cluster_id, entry_id, fields)
+            if len(entries) < PAGE:
+                return
+            last = "(" + as_text(entries[-1][0])
+
+
+def _pattern() -> str:
+    return keys.events(0).replace("0", "*")
+
+
+def _order(event: AuditEvent) -> tuple[int, int]:
+    ms, _, number = event.id.partition("-")
+    return int(ms), int(number)
+
+
+def _decoded(cluster_id: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
+    text = {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+    return AuditEvent(
+        id=as_text(entry_id),
+        cluster_id=cluster_id,
+        machine_id=int(text.get("machine_id", 0)),
+        no_tries=int(text.get("no_tries", 0)),
+        failed_attempts=int(text.get("failed_attempts", 0)),
+        **{name: text.get(name, "") for name in _TEXTS},
+    )
+
+
+_TEXTS = ("protocol", "url", "event", "by", "reason", "before", "after")
