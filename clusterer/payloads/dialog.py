@@ -1,0 +1,195 @@
+"""Messages of OpenSIPS 2.2's dialog module: calls, and counts of calls per profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar, NamedTuple, Self
+
+from clusterer.errors import WireError
+from clusterer.payloads.kinds import INT, STR
+from clusterer.payloads.message import (
+    FlatMessage,
+    Message,
+    builder_of,
+    printable,
+)
+from clusterer.payloads.notation import (
+    Profile,
+    SocketAddress,
+    parse_pairs,
+    parse_profiles,
+    parse_socket,
+)
+from clusterer.wire import FieldReader, Packet
+
+MODULE = "dialog"
+
+
+class CallState(IntEnum):
+    """Values of `DialogState.state`."""
+
+    UNCONFIRMED = 1
+    EARLY = 2
+    CONFIRMED_NO_ACK = 3
+    CONFIRMED = 4
+    DELETED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DialogState(FlatMessage):
+    """All that is known of a call; sent as `DialogCreated` or `DialogUpdated`."""
+
+    MODULE: ClassVar[str] = MODULE
+
+    call_id: bytes = field(metadata=STR)
+    from_tag: bytes = field(metadata=STR)
+    to_tag: bytes = field(metadata=STR)
+    from_uri: bytes = field(metadata=STR)
+    to_uri: bytes = field(metadata=STR)
+    dialog_id: int = field(metadata=INT)
+    start: int = field(metadata=INT)
+    """UNIX seconds."""
+    state: int = field(metadata=INT)
+    """A `CallState`; others are kept as they came."""
+    caller_socket: bytes = field(metadata=STR)
+    callee_socket: bytes = field(metadata=STR)
+    """Empty if there is none."""
+    caller_cseq: bytes = field(metadata=STR)
+    callee_cseq: bytes = field(metadata=STR)
+    caller_route_set: bytes = field(metadata=STR)
+    callee_route_set: bytes = field(metadata=STR)
+    caller_contact: bytes = field(metadata=STR)
+    callee_contact: bytes = field(metadata=STR)
+    callee_leg_from_uri: bytes = field(metadata=STR)
+    callee_leg_to_uri: bytes = field(metadata=STR)
+    variables: bytes = field(metadata=STR)
+    """``name#value|``; see `parsed_variables`."""
+    profiles: bytes = field(metadata=STR)
+    """``name/b#value|``; see `parsed_profiles`."""
+    user_flags: int = field(metadata=INT)
+    module_flags: int = field(metadata=INT)
+    flags: int = field(metadata=INT)
+    expires: int = field(metadata=INT)
+    """UNIX seconds."""
+    caller_generated_cseq: int = field(metadata=INT)
+    callee_generated_cseq: int = field(metadata=INT)
+
+    def parsed_sockets(self) -> tuple[SocketAddress | None, SocketAddress | None]:
+        """Return the caller's and the callee's socket, None for an empty one.
+
+        Raises `WireError` for what is no socket.
+        """
+        return (
+            self._parsed(parse_socket, "caller_socket"),
+            self._parsed(parse_socket, "callee_socket"),
+        )
+
+    def parsed_profiles(self) -> tuple[Profile, ...]:
+        """Return the profiles the call is in. Raises `WireError` if they are not written so."""
+        return self._parsed(parse_profiles, "profiles")
+
+    def parsed_variables(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return names and values of the call's variables. Raises `WireError` likewise."""
+        return self._parsed(parse_pairs, "variables")
+
+
+@dataclass(frozen=True, slots=True)
+class DialogCreated(DialogState):
+    """A call came into being."""
+
+    TYPE: ClassVar[int] = 1
+    NAME: ClassVar[str] = "dialog created"
+
+
+@dataclass(frozen=True, slots=True)
+class DialogUpdated(DialogState):
+    """A call changed; also the first that is heard of it, if the beginning was missed."""
+
+    TYPE: ClassVar[int] = 2
+    NAME: ClassVar[str] = "dialog updated"
+
+
+@dataclass(frozen=True, slots=True)
+class DialogDeleted(FlatMessage):
+    """A call ended."""
+
+    MODULE: ClassVar[str] = MODULE
+    TYPE: ClassVar[int] = 3
+    NAME: ClassVar[str] = "dialog deleted"
+
+    call_id: bytes = field(metadata=STR)
+    from_tag: bytes = field(metadata=STR)
+    to_tag: bytes = field(metadata=STR)
+    """Empty if the call ended before it had one."""
+
+
+class ProfileCount(NamedTuple):
+    """How many of the sender's calls are in a profile with a value."""
+
+    profile: bytes
+    value: bytes | None
+    """None for a profile without values."""
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileCounts(Message):
+    """How many of the sender's calls are in each profile. Its regular coming is a heartbeat."""
+
+    MODULE: ClassVar[str] = MODULE
+    TYPE: ClassVar[int] = 4
+    NAME: ClassVar[str] = "dialog profile counts"
+
+    counts: tuple[ProfileCount, ...] = ()
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Self:
+        reader = packet.fields()
+        counts = []
+        name = b""
+        try:
+            while (profile := reader.pop_str()) is not None:
+                name = profile
+                counts.append(_count(profile, reader))
+        except WireError as error:
+            raise WireError(f"{cls.NAME}: in or behind profile {name[:40]!r}: {error}") from error
+        return cls(tuple(counts))
+
+    def encode(self, machine_id: int) -> Packet:
+        builder = builder_of(self, machine_id)
+        for profile, value, calls in self.counts:
+            builder.push_str(profile).push_int(int(value is not None))
+            if value is not None:
+                builder.push_str(value)
+            builder.push_int(calls)
+        return builder.build()
+
+    def shown(self) -> dict[str, object]:
+        return {
+            "counts": [
+                {
+                    "profile": printable(profile),
+                    "value": None if value is None else printable(value),
+                    "calls": calls,
+                }
+                for profile, value, calls in self.counts
+            ]
+        }
+
+
+def _count(profile: bytes, reader: FieldReader) -> ProfileCount:
+    has_value = reader.pop_int()
+    if has_value not in {0, 1}:
+        raise WireError(f"field 'has value' must be 0 or 1, not {has_value}")
+    value = None
+    if has_value:
+        value = reader.pop_str()
+        if value is None:
+            raise WireError("ends before its field 'value'")
+    calls = reader.pop_int()
+    if calls is None:
+        raise WireError("ends before its field 'count'")
+    if calls < 0:
+        raise WireError(f"field 'count' is {calls}")
+    return ProfileCount(profile, value, calls)

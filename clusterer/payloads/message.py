@@ -1,0 +1,171 @@
+"""What all payload records have in common: strict decoding, encoding, text.
+
+A record's fields stand in the order of the wire, each with its kind on the wire as metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import ClassVar, NamedTuple, Self, TypeVar
+
+from clusterer.errors import InvalidArgument, WireError
+from clusterer.payloads.kinds import KIND, STR, Kind
+from clusterer.wire import FieldReader, Packet, PacketBuilder
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Packet version of all messages of OpenSIPS 2.2's modules."""
+
+
+class Message:
+    """One message of a module, without its sender. Strings are bytes, as on the wire."""
+
+    __slots__ = ()
+
+    MODULE: ClassVar[str]
+    TYPE: ClassVar[int]
+    NAME: ClassVar[str]
+    """Module and message in words, for logs and errors: ``dialog created``."""
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Self:
+        """Return the message that ``packet`` carries; its module and type are not looked at.
+
+        Raises `WireError`, naming message and field, if a field is missing or cut off, has a
+        value that it cannot have, or if something is left behind the last one.
+        """
+        raise NotImplementedError
+
+    def encode(self, machine_id: int) -> Packet:
+        """Return the packet with which ``machine_id`` sends this message.
+
+        Raises `InvalidArgument` for a number out of range, `FrameTooLarge`.
+        """
+        raise NotImplementedError
+
+    def shown(self) -> dict[str, object]:
+        """Return all fields for people and JSON: text is always printable, never fails."""
+        raise NotImplementedError
+
+
+class FlatMessage(Message):
+    """A message of a fixed number of fields: a frozen dataclass, its fields those of the wire."""
+
+    __slots__ = ()
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Self:
+        """Return the message that ``packet`` carries; see `Message.decode`.
+
+        A last str that is missing altogether reads as empty: 2.2 leaves it out of the frame.
+        """
+        reader = packet.fields()
+        values = read_fields(cls.NAME, _layout(cls), reader)
+        require_end(cls.NAME, reader)
+        return cls(*values)
+
+    def encode(self, machine_id: int) -> Packet:
+        builder = builder_of(self, machine_id)
+        push_fields(self.NAME, _layout(type(self)), builder, self._values())
+        return builder.build()
+
+    def shown(self) -> dict[str, object]:
+        return {
+            column.name: printable(value) if isinstance(value, bytes) else value
+            for column, value in zip(_layout(type(self)), self._values(), strict=True)
+        }
+
+    def text(self, field: str) -> str:
+        """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
+        value = getattr(self, field)
+        if not isinstance(value, bytes):
+            raise InvalidArgument(f"{self.NAME}: field {field} is a number, not text")
+        return as_text(value)
+
+    def _parsed(self, parse: Callable[[bytes], T], field: str) -> T:
+        try:
+            return parse(getattr(self, field))
+        except WireError as error:
+            label = field.replace("_", " ")
+            raise WireError(f"{self.NAME}: field '{label}': {error}") from error
+
+    def _values(self) -> list[int | bytes]:
+        return [getattr(self, column.name) for column in _layout(type(self))]
+
+
+class Column(NamedTuple):
+    """One field: its name in Python and in words, and how it goes over the wire."""
+
+    name: str
+    label: str
+    kind: Kind
+    may_be_missing: bool = False
+
+
+_layouts: dict[type[FlatMessage], tuple[Column, ...]] = {}
+
+
+def _layout(cls: type[FlatMessage]) -> tuple[Column, ...]:
+    layout = _layouts.get(cls)
+    if layout is None:
+        layout = _layouts[cls] = _read_layout(cls)
+    return layout
+
+
+def _read_layout(cls: type[FlatMessage]) -> tuple[Column, ...]:
+    columns = [
+        Column(field.name, field.name.replace("_", " "), field.metadata[KIND])
+        for field in fields(cls)  # type: ignore[arg-type]  # every FlatMessage is a dataclass
+    ]
+    last = columns[-1]
+    return (*columns[:-1], last._replace(may_be_missing=last.kind is STR[KIND]))
+
+
+def read_fields(where: str, columns: Iterable[Column], reader: FieldReader) -> list[int | bytes]:
+    """Return the values of ``columns``; raise `WireError` naming ``where`` and the field."""
+    values: list[int | bytes] = []
+    for _, label, kind, may_be_missing in columns:
+        try:
+            value = kind.pop(reader)
+        except WireError as error:
+            raise WireError(f"{where}: field '{label}': {error}") from error
+        if value is None:
+            if not may_be_missing:
+                raise WireError(f"{where}: ends before its field '{label}'")
+            value = b""
+        values.append(value)
+    return values
+
+
+def push_fields(
+    where: str, columns: Iterable[Column], builder: PacketBuilder, values: Iterable[int | bytes]
+) -> None:
+    """Append ``values``; raise `InvalidArgument` naming ``where`` and the field."""
+    for column, value in zip(columns, values, strict=True):
+        try:
+            column.kind.push(builder, value)
+        except InvalidArgument as error:
+            raise type(error)(f"{where}: field '{column.label}': {error}") from error
+
+
+def require_end(where: str, reader: FieldReader) -> None:
+    """Raise `WireError` if anything is left."""
+    if reader.remaining:
+        raise WireError(f"{where}: {reader.remaining} bytes behind its last field")
+
+
+def builder_of(message: Message, machine_id: int) -> PacketBuilder:
+    """Return the builder of a packet for ``message``."""
+    return PacketBuilder(message.MODULE, message.TYPE, machine_id, VERSION)
+
+
+def as_text(data: bytes) -> str:
+    """Return ``data`` as text from which the same bytes can be made again (surrogateescape)."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def printable(data: bytes) -> str:
+    """Return ``data`` as text that every terminal and JSON reader takes (backslashreplace)."""
+    return data.decode("utf-8", "backslashreplace")

@@ -1,0 +1,149 @@
+"""The message of OpenSIPS 2.2's ratelimit module: counters of pipes. Source: docs/wire.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+from typing import ClassVar, NamedTuple, NoReturn, Self
+
+from clusterer.errors import WireError
+from clusterer.payloads.message import VERSION, Message, builder_of, printable
+from clusterer.wire import FieldReader, Packet, PacketBuilder
+
+__all__ = [
+    "FULL_AT",
+    "INT_MAX",
+    "MODULE",
+    "PIPE_COUNTERS",
+    "VERSION",
+    "PipeCounters",
+    "PipeRecord",
+    "build_packets",
+    "read_records",
+]
+
+MODULE = "ratelimit"
+PIPE_COUNTERS = 0
+"""The module's only packet type."""
+
+FULL_AT = 1_400
+"""Frame bytes past which a sender starts another packet; keeps frames near one Ethernet MTU."""
+
+INT_MAX = 2**31 - 1
+
+_LENGTH = Struct("<i")
+_NUMBERS = Struct("<iii")
+_ALGORITHMS = frozenset(range(6))
+_NAME = "ratelimit pipe counters"
+
+
+class PipeRecord(NamedTuple):
+    """One pipe as it goes over the wire."""
+
+    name: bytes
+    algorithm: int
+    """0 none, 1 TAILDROP, 2 RED, 3 FEEDBACK, 4 NETWORK, 5 HISTORY."""
+    limit: int
+    counter: int
+    """Checks in the sender's last whole interval."""
+
+
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
+
+@dataclass(frozen=True, slots=True)
+class PipeCounters(Message):
+    """Counters of the sender's pipes. Without any it is a heartbeat."""
+
+    MODULE: ClassVar[str] = MODULE
+    TYPE: ClassVar[int] = PIPE_COUNTERS
+    NAME: ClassVar[str] = _NAME
+
+    pipes: tuple[PipeRecord, ...] = ()
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Self:
+        return cls(tuple(read_records(packet)))
+
+    def encode(self, machine_id: int) -> Packet:
+        """Return one packet with all pipes; `build_packets` makes several of moderate size."""
+        builder = builder_of(self, machine_id)
+        for record in self.pipes:
+            _push(builder, record)
+        return builder.build()
+
+    def shown(self) -> dict[str, object]:
+        return {"pipes": [{**p._asdict(), "name": printable(p.name)} for p in self.pipes]}
+
+
+def read_records(packet: Packet) -> list[PipeRecord]:
+    """Return all pipes of ``packet``, none for a heartbeat.
+
+    Raises `WireError`, and gives no pipe at all, if a field is missing or cut off, an algorithm
+    is unknown or a counter negative. One unpack takes all numbers of a pipe: a fleet sends many.
+    """
+    data = packet.payload
+    at, end = 0, len(data)
+    last_start = end - _LENGTH.size - _NUMBERS.size
+    records: list[PipeRecord] = []
+    while at < end:
+        if at > last_start:
+            _explain(packet)
+        name_at = at + _LENGTH.size
+        numbers_at = name_at + _LENGTH.unpack_from(data, at)[0]
+        if not name_at <= numbers_at <= end - _NUMBERS.size:
+            _explain(packet)
+        algorithm, limit, counter = _NUMBERS.unpack_from(data, numbers_at)
+        if algorithm not in _ALGORITHMS or counter < 0:
+            _explain(packet)
+        name = data[name_at:numbers_at]
+        records.append(_new(PipeRecord, (name, algorithm, limit, counter)))
+        at = numbers_at + _NUMBERS.size
+    return records
+
+
+def build_packets(
+    new_packet: Callable[[], PacketBuilder], records: Iterable[PipeRecord]
+) -> Iterator[Packet]:
+    """Yield the packets that carry ``records``: at least one, which is then the heartbeat.
+
+    ``new_packet`` starts a packet of `MODULE`, `PIPE_COUNTERS` and `VERSION`. Counters beyond
+    31 bits are sent as the largest one that fits.
+    """
+    builder = new_packet()
+    for record in records:
+        if builder.size > FULL_AT:
+            yield builder.build()
+            builder = new_packet()
+        _push(builder, record)
+    yield builder.build()
+
+
+def _push(builder: PacketBuilder, record: PipeRecord) -> None:
+    name, algorithm, limit, counter = record
+    builder.push_str(name).push_int(algorithm).push_int(limit).push_int(min(counter, INT_MAX))
+
+
+def _explain(packet: Packet) -> NoReturn:
+    """Raise the error that says what is wrong with ``packet``: read field by field."""
+    fields = packet.fields()
+    try:
+        while (name := fields.pop_str()) is not None:
+            _check(name, fields)
+    except WireError as error:
+        raise WireError(f"{_NAME}: {error}") from error
+    raise AssertionError(f"nothing wrong in {packet.payload!r}")
+
+
+def _check(name: bytes, fields: FieldReader) -> None:
+    numbers = []
+    for label in ("algorithm", "limit", "counter"):
+        number = fields.pop_int()
+        if number is None:
+            raise WireError(f"ends inside pipe {name[:40]!r}, before its field '{label}'")
+        numbers.append(number)
+    if numbers[0] not in _ALGORITHMS:
+        raise WireError(f"pipe {name[:40]!r} has the unknown algorithm {numbers[0]}")
+    if numbers[2] < 0:
+        raise WireError(f"pipe {name[:40]!r} has the counter {numbers[2]}")

@@ -1,0 +1,112 @@
+"""Messages of OpenSIPS 2.2's usrloc module: addresses of record and their contacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from clusterer.payloads.kinds import INT, PACKED_32, PACKED_64, STR
+from clusterer.payloads.message import FlatMessage
+from clusterer.payloads.notation import SocketAddress, parse_socket
+
+MODULE = "ul"
+
+NEVER = 0
+"""A contact's `expires` that never comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record(FlatMessage):
+    """An address of record, without contacts; sent as `RecordInserted` or `RecordDeleted`."""
+
+    MODULE: ClassVar[str] = MODULE
+
+    domain: bytes = field(metadata=STR)
+    """Name of the table, such as ``location``."""
+    aor: bytes = field(metadata=STR)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordInserted(Record):
+    """An address has come into being; its first contact follows."""
+
+    TYPE: ClassVar[int] = 1
+    NAME: ClassVar[str] = "ul record inserted"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDeleted(Record):
+    """An address is gone, with all its contacts."""
+
+    TYPE: ClassVar[int] = 2
+    NAME: ClassVar[str] = "ul record deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class ContactState(FlatMessage):
+    """Where an address is registered; sent as `ContactInserted` or `ContactUpdated`."""
+
+    MODULE: ClassVar[str] = MODULE
+
+    domain: bytes = field(metadata=STR)
+    aor: bytes = field(metadata=STR)
+    contact: bytes = field(metadata=STR)
+    """The contact's URI."""
+    call_id: bytes = field(metadata=STR)
+    user_agent: bytes = field(metadata=STR)
+    path: bytes = field(metadata=STR)
+    attributes: bytes = field(metadata=STR)
+    received: bytes = field(metadata=STR)
+    instance: bytes = field(metadata=STR)
+    expires: int = field(metadata=PACKED_64)
+    """UNIX seconds; 0: never."""
+    q: int = field(metadata=PACKED_32)
+    """-1: unset, else 1,000 times the value; see `q_value`."""
+    socket: bytes = field(metadata=STR)
+    cseq: int = field(metadata=INT)
+    flags: int = field(metadata=INT)
+    contact_flags: int = field(metadata=INT)
+    methods: int = field(metadata=INT)
+    """Bit mask; -1: all."""
+    last_modified: int = field(metadata=PACKED_64)
+    """UNIX seconds."""
+
+    @property
+    def q_value(self) -> float | None:
+        """The contact's preference, None if it is unset."""
+        return None if self.q == -1 else self.q / 1_000
+
+    def parsed_socket(self) -> SocketAddress | None:
+        """Return the socket the registration came in on. Raises `WireError` if it is none."""
+        return self._parsed(parse_socket, "socket")
+
+
+@dataclass(frozen=True, slots=True)
+class ContactInserted(ContactState):
+    """A phone has registered."""
+
+    TYPE: ClassVar[int] = 3
+    NAME: ClassVar[str] = "ul contact inserted"
+
+
+@dataclass(frozen=True, slots=True)
+class ContactUpdated(ContactState):
+    """A phone has registered again."""
+
+    TYPE: ClassVar[int] = 4
+    NAME: ClassVar[str] = "ul contact updated"
+
+
+@dataclass(frozen=True, slots=True)
+class ContactDeleted(FlatMessage):
+    """A phone is registered there no more."""
+
+    MODULE: ClassVar[str] = MODULE
+    TYPE: ClassVar[int] = 5
+    NAME: ClassVar[str] = "ul contact deleted"
+
+    domain: bytes = field(metadata=STR)
+    aor: bytes = field(metadata=STR)
+    contact: bytes = field(metadata=STR)
+    call_id: bytes = field(metadata=STR)
+    cseq: int = field(metadata=INT)
