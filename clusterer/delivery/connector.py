@@ -76,6 +76,11 @@ class Connector:
             destination.link.close()
             destination.forget_link()
 
+    def close_all(self, drain: Drain) -> None:
+        """Close all connections of a drain at once."""
+        for destination in drain.destinations.values():
+            self.close(destination)
+
     def _end(self, destination: Destination) -> None:
         """Close a broken connection; what did not arrive is to be offered again."""
         link = destination.link

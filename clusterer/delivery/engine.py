@@ -17,6 +17,7 @@ from clusterer.delivery.connector import Connector
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
+from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.reader import LogReader
@@ -38,8 +39,6 @@ BATCH = 500
 
 BATCH_BYTES = 1024 * 1024
 """Bytes that a batch should not exceed; the number of entries per read follows."""
-
-FENCE_POLL_S = 0.02
 
 COMMIT_AFTER_S = 0.02
 """Longest time a written frame waits to be recorded."""
@@ -77,13 +76,16 @@ class Engine:
         self._reader = LogReader(settings, queue)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._connector = Connector(settings, nodes, self._selector)
-        self._leases = Leases(settings, self._store, self._abandon)
+        self._leases = Leases(settings, self._store, self._connector.close_all)
+        self._handover = Handover(
+            settings, self._store, self._leases, self._connector, self._fencer
+        )
         self._connector.may_write = self._leases.may_write
         self._queue = queue
         self._failures_seen = 0
         self._count = BATCH
         self._read_at = self._ask_at = 0.0
-        self._claim_at = self._fences_at = self._heartbeat_at = 0.0
+        self._claim_at = self._heartbeat_at = 0.0
 
     def run(
         self,
@@ -109,7 +111,9 @@ class Engine:
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
-            left = self._hand_over()
+            left = self._handover.all()
+            if left:
+                self._call_another()
             self._reader.settle()
         except StateUnavailable:
             self._reader.close()
@@ -131,7 +135,6 @@ class Engine:
 
     def _clear_timers(self) -> None:
         now = monotonic()
-        self._fences_at = 0.0
         self._claim_at = now + CLAIM_EVERY_S
         self._heartbeat_at = now + HEARTBEAT_EVERY_S
 
@@ -147,11 +150,11 @@ class Engine:
                 self._catch_up,
                 self._connect,
                 self._commit_when_due,
-                self._release_when_idle,
+                self._handover.when_idle,
             ):
                 if drain in self._leases:
                     step(drain)
-        self._poll_fences()
+        self._handover.poll_fences()
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
@@ -162,9 +165,7 @@ class Engine:
                 return 0.0
             if drain.uncommitted:
                 until = min(until, drain.uncommitted_since + COMMIT_AFTER_S)
-            until = min(until, drain.idle_at(self._settings.linger), drain.retry_at())
-            if drain.fenced():
-                until = min(until, self._fences_at)
+            until = min(until, self._handover.due_at(drain), drain.retry_at())
         if not self._reader.busy:
             until = min(until, self._ask_at if self._ask_at > now else now + CONNECTING_S)
         return max(until - now, 0.0)
@@ -182,10 +183,6 @@ class Engine:
             self._refresh()
             if self._leases.claim(senders, self._directory.snapshot):
                 self._call_another()
-
-    def _abandon(self, drain: Drain) -> None:
-        for destination in drain.destinations.values():
-            self._connector.close(destination)
 
     # -- reading and writing ----------------------------------------------------------------------
 
@@ -312,56 +309,6 @@ class Engine:
             for destination in gone:
                 self._connector.close(destination)
             self._store.forget(drain.sender, [d.field for d in gone])
-
-    def _poll_fences(self) -> None:
-        now = monotonic()
-        if now < self._fences_at:
-            return
-        self._fences_at = now + FENCE_POLL_S
-        for drain in self._leases:
-            if drain.fenced():
-                drain.unfence(self._store.fences(drain.sender))
-
-    # -- giving back ------------------------------------------------------------------------------
-
-    def _release_when_idle(self, drain: Drain) -> None:
-        if monotonic() < drain.idle_at(self._settings.linger):
-            return
-        drain.idle_again()
-        drain.settle()
-        if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
-            return
-        self._release(drain, undrained=False)
-
-    def _release(self, drain: Drain, *, undrained: bool) -> int:
-        self._commit(drain, trim=True)
-        if drain not in self._leases:
-            return -1
-        open_ones = [d for d in drain.destinations.values() if d.link and d.link.connected]
-        result = self._store.release(
-            drain.sender,
-            drain.reached(),
-            drain.needed_from(),
-            [d.field for d in open_ones],
-            waiting=drain.waiting(),
-            undrained=undrained,
-        )
-        if result == 0:
-            return result
-        self._leases.drop(drain)
-        if result > 0:
-            for destination in open_ones:
-                self._connector.let_go(destination)
-                del drain.destinations[destination.field]
-            self._fencer.take(drain.sender, open_ones)
-        self._abandon(drain)
-        return result
-
-    def _hand_over(self) -> bool:
-        results = [self._release(d, undrained=True) for d in self._leases]
-        if 2 in results:
-            self._call_another()
-        return 2 in results
 
     def _call_another(self) -> None:
         if self._store.call_worker():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, cast
 
 import redis
@@ -57,6 +58,16 @@ class Fences:
     up: frozenset[str]
     cursors: Mapping[str, int]
     positions: Mapping[str, int]
+
+
+class Released(Enum):
+    """What became of a lease that was to be given back; the values are release.lua's."""
+
+    LOST = -1
+    KEPT = 0
+    """More has come in the meantime."""
+    DRAINED = 1
+    UNDRAINED = 2
 
 
 class DrainStore:
@@ -158,13 +169,10 @@ class DrainStore:
         *,
         waiting: bool,
         undrained: bool,
-    ) -> int:
-        """Give the lease back. ``undrained`` does so although more is to be delivered.
-
-        Returns 1 (drained), 2 (left pending), 0 (kept: there is more) or -1 (was lost).
-        """
+    ) -> Released:
+        """Give the lease back; with ``undrained`` also if more is to be delivered."""
         with translated(self._settings, f"release the log of machine {sender}"):
-            return int(
+            return Released(
                 script("release")(
                     self._client,
                     [

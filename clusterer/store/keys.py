@@ -118,3 +118,8 @@ def modules(receiver: int) -> str:
 def notices(receiver: int) -> str:
     """Capped stream of the module timeouts for an instance."""
     return f"clusterer:notify:{receiver}"
+
+
+def tail(receiver: int) -> str:
+    """Capped stream that lives for seconds: what an instance receives while somebody tails."""
+    return f"clusterer:tail:{receiver}"

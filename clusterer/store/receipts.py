@@ -106,7 +106,7 @@ class Receipts:
         last notice read.
         """
         with translated(self._settings, "note who was heard"):
-            state, now_ms, notices = script("flush")(
+            state, now_ms, notices, tailed_ms = script("flush")(
                 self._client,
                 [keys.modules(receiver), keys.notices(receiver), *(w.heard for w in heard_ms)],
                 run,
@@ -116,7 +116,8 @@ class Receipts:
                 _NOTICES_AT_ONCE,
                 *(_pairs(heard) for heard in heard_ms.values()),
             )
-        return Flushed(FlushState(state), int(now_ms), tuple(_notice(*item) for item in notices))
+        found = tuple(_notice(*item) for item in notices)
+        return Flushed(FlushState(state), int(now_ms), found, int(tailed_ms))
 
     # -- the timeout job's side -----------------------------------------------------------------
 

@@ -74,6 +74,8 @@ class Flushed:
     now_ms: int
     """Redis TIME."""
     notices: tuple[Notice, ...]
+    tailed_ms: int = 0
+    """For how long from now the instance is asked to mirror what it receives."""
 
 
 @dataclass(frozen=True, slots=True)

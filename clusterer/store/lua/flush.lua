@@ -1,15 +1,16 @@
 -- Note when nodes were last heard, and that the instance was listening until now.
 -- A node without a clock (silenced, removed) gets none here. After a gap nobody knows who was
 -- silent and who was not listened to: all clocks restart.
+-- Runs four times a second per instance: what it does in the usual case is all that counts.
 -- KEYS  modules, notices, then one heard set per registration
 -- ARGV  token of the run, ms since the instance stopped looking, longest gap ms,
 --       id of the last notice read, most notices to return,
 --       then per heard set a JSON list: ms since heard, machine_id, ...
--- reply {state, Redis ms, notices}; state: 1 noted, 0 nothing is registered here (Redis lost its
---       data), -1 another run of this instance began later
-local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified')
+-- reply {state, Redis ms, notices, ms for which somebody will tail}; state: 1 noted, 0 nothing is
+--       registered here (Redis lost its data), -1 another run of this instance began later
+local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified', 'tail')
 if known[1] ~= ARGV[1] then
-  return {known[1] and -1 or 0, 0, {}}
+  return {known[1] and -1 or 0, 0, {}, 0}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,8 +19,14 @@ local gap = known[2] and math.abs(flushed_at - tonumber(known[2]))
 local restart = not gap or gap > tonumber(ARGV[3])
 for i = 3, #KEYS do
   if restart then
-    for _, id in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do
-      redis.call('ZADD', KEYS[i], now, id)
+    local ids = redis.call('ZRANGE', KEYS[i], 0, -1)
+    for first = 1, #ids, 2000 do
+      local clocks = {}
+      for at = first, math.min(first + 1999, #ids) do
+        clocks[#clocks + 1] = now
+        clocks[#clocks + 1] = ids[at]
+      end
+      redis.call('ZADD', KEYS[i], unpack(clocks))
     end
   else
     local heard = cjson.decode(ARGV[3 + i])
@@ -33,7 +40,8 @@ for i = 3, #KEYS do
   end
 end
 redis.call('HSET', KEYS[1], 'flushed_at', string.format('%.0f', flushed_at))
+local tailed = math.max(0, tonumber(known[4] or 0) - now)
 if not known[3] or known[3] == ARGV[4] then
-  return {1, now, {}}
+  return {1, now, {}, tailed}
 end
-return {1, now, redis.call('XRANGE', KEYS[2], '(' .. ARGV[4], '+', 'COUNT', ARGV[5])}
+return {1, now, redis.call('XRANGE', KEYS[2], '(' .. ARGV[4], '+', 'COUNT', ARGV[5]), tailed}

@@ -9,7 +9,13 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-for _, id in ipairs(cjson.decode(ARGV[4])) do
-  redis.call('ZADD', KEYS[2], now, id)
+local ids = cjson.decode(ARGV[4])
+for first = 1, #ids, 2000 do
+  local clocks = {}
+  for at = first, math.min(first + 1999, #ids) do
+    clocks[#clocks + 1] = now
+    clocks[#clocks + 1] = ids[at]
+  end
+  redis.call('ZADD', KEYS[2], unpack(clocks))
 end
 return 1
