@@ -1,0 +1,90 @@
+"""Giving logs back: when they are drained and idle, or because the job ends."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from clusterer.delivery.connector import Connector
+from clusterer.delivery.drain import Drain
+from clusterer.delivery.fencer import Fencer
+from clusterer.delivery.leases import Leases
+from clusterer.settings import Settings
+from clusterer.store.drains import DrainStore, Released
+
+FENCE_POLL_S = 0.02
+"""How often it is looked whether another worker's fences are down."""
+
+
+class Handover:
+    """Releases leases, fences what is still closing, and waits for the fences of others."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DrainStore,
+        leases: Leases,
+        connector: Connector,
+        fencer: Fencer,
+    ) -> None:
+        self._linger_s = settings.linger
+        self._store = store
+        self._leases = leases
+        self._connector = connector
+        self._fencer = fencer
+        self._poll_at = 0.0
+
+    def due_at(self, drain: Drain) -> float:
+        """Return when a drain is to be looked at here (monotonic seconds)."""
+        idle_at = drain.idle_at(self._linger_s)
+        return min(idle_at, self._poll_at) if drain.fenced() else idle_at
+
+    def when_idle(self, drain: Drain) -> None:
+        """Give the log back if nothing came for ``linger`` seconds and everybody has everything."""
+        if monotonic() < drain.idle_at(self._linger_s):
+            return
+        drain.idle_again()
+        drain.settle()
+        if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
+            return
+        self._release(drain, undrained=False)
+
+    def all(self) -> bool:
+        """Give all logs back; True if any has packets left."""
+        results = [self._release(drain, undrained=True) for drain in self._leases]
+        return Released.UNDRAINED in results
+
+    def poll_fences(self) -> None:
+        """See, at the times when that is due, whether other workers' connections are closed."""
+        now = monotonic()
+        if now < self._poll_at:
+            return
+        self._poll_at = now + FENCE_POLL_S
+        for drain in self._leases:
+            if drain.fenced():
+                drain.unfence(self._store.fences(drain.sender))
+
+    def _release(self, drain: Drain, *, undrained: bool) -> Released:
+        if not drain.commit(trim=True):
+            self._leases.lose(drain)
+            return Released.LOST
+        still_open = [d for d in drain.destinations.values() if d.link and d.link.connected]
+        result = self._store.release(
+            drain.sender,
+            drain.reached(),
+            drain.needed_from(),
+            [d.field for d in still_open],
+            waiting=drain.waiting(),
+            undrained=undrained,
+        )
+        if result is Released.KEPT:
+            return result
+        if result is Released.LOST:
+            self._leases.lose(drain)
+            return result
+        self._leases.drop(drain)
+        for destination in still_open:
+            self._connector.let_go(destination)
+            del drain.destinations[destination.field]
+        self._fencer.take(drain.sender, still_open)
+        self._connector.close_all(drain)
+        return result
