@@ -1,0 +1,98 @@
+"""``clusterer mi``: OpenSIPS's management interface."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import pwd
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from clusterer.cli.operator import operator
+from clusterer.cli.options import with_settings
+from clusterer.errors import InvalidArgument, SettingsError
+from clusterer.services import Context
+from clusterer.services.mi import Options, serve
+from clusterer.services.mi.address import Address, parse_address
+from clusterer.services.mi.request_fifo import Access
+from clusterer.services.processes import stop_on_signals
+from clusterer.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--fifo",
+    metavar="PATH",
+    default="/tmp/opensips_fifo",  # noqa: S108 - where opensipsctl looks
+    show_default=True,
+    help="Request FIFO; empty: none.",
+)
+@click.option(
+    "--reply-dir",
+    metavar="DIR",
+    type=Path,
+    default="/tmp",  # noqa: S108 - where opensipsctl makes its reply FIFOs
+    show_default=True,
+    help="Where clients make their reply FIFOs.",
+)
+@click.option("--http", metavar="ADDRESS", help="Serve JSON-RPC: POST /mi.")
+@click.option("--datagram", metavar="ADDRESS", help="Serve JSON-RPC in datagrams.")
+@click.option(
+    "--mode", metavar="OCTAL", default="0660", show_default=True, help="Of FIFO and sockets."
+)
+@click.option("--owner", metavar="USER[:GROUP]", help="Of FIFO and sockets.")
+@with_settings(log_level=logging.INFO)
+def mi(
+    settings: Settings,
+    *,
+    fifo: str,
+    reply_dir: Path,
+    http: str | None,
+    datagram: str | None,
+    mode: str,
+    owner: str | None,
+) -> None:
+    """Serve OpenSIPS's management interface until SIGTERM or Ctrl-C.
+
+    The commands clusterer_reload, clusterer_list and clusterer_set_status, over a FIFO as
+    `opensipsctl fifo` speaks it, and as JSON-RPC 2.0 as OpenSIPS 3's tools do. ADDRESS is
+    [IP:]PORT (without an IP only this machine can reach it) or the path of a unix socket.
+    --server-id says which instance is asked.
+
+    \b
+        clusterer mi --server-id 1 --http 8888
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    if not settings.server_id:
+        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    options = Options(
+        fifo=Path(fifo) if fifo else None,
+        reply_dir=reply_dir,
+        http=_address(http),
+        datagram=_address(datagram),
+        access=Access(_mode(mode), *_owner(owner or "")),
+    )
+    with closing(Context(settings)) as context, stop_on_signals() as stop:
+        serve(context, options, stop, by=operator())
+
+
+def _address(text: str | None) -> Address | None:
+    return parse_address(text) if text else None
+
+
+def _mode(text: str) -> int:
+    if not text or len(text) > 4 or set(text) - set("01234567"):
+        raise InvalidArgument(f"--mode {text!r}: must be octal, such as 0660")
+    return int(text, 8)
+
+
+def _owner(text: str) -> tuple[int, int]:
+    """Return uid and gid; -1 where none is named."""
+    user, _, group = text.partition(":")
+    try:
+        uid = -1 if not user else int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidArgument(f"--owner {text!r}: no such user or group") from None
+    return uid, gid

@@ -1,0 +1,85 @@
+"""JSON-RPC in datagrams as OpenSIPS 3's mi_datagram has it: one call or batch in each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from time import monotonic
+from typing import Any
+
+from clusterer.errors import ClustererError
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.services.mi.address import Address, Place, free_socket_path, grant
+from clusterer.services.mi.handler import Handler
+from clusterer.services.mi.request_fifo import Access
+from clusterer.services.mi.rpc import answer
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 64
+"""Datagrams being answered; more are dropped, as datagrams may be."""
+
+
+class DatagramServer(asyncio.DatagramProtocol):
+    """Serves one address until closed."""
+
+    def __init__(self, handler: Handler, address: Address, access: Access) -> None:
+        self._handler = handler
+        self._address = address
+        self._access = access
+        self._log = LimitedLog(log, 1.0)
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen; raises `ClustererError`."""
+        loop = asyncio.get_running_loop()
+        try:
+            if isinstance(self._address, Place):
+                where = (self._address.host, self._address.port)
+                await loop.create_datagram_endpoint(lambda: self, where)
+            else:
+                free_socket_path(self._address, socket.SOCK_DGRAM)
+                path = os.fspath(self._address)
+                await loop.create_datagram_endpoint(lambda: self, path, family=socket.AF_UNIX)
+                grant(self._address, self._access)
+        except OSError as error:
+            raise ClustererError(
+                f"cannot serve datagrams on {self._address}: {error.strerror}"
+            ) from error
+
+    @property
+    def port(self) -> int:
+        """The UDP port, of use where 0 was asked for."""
+        assert self._transport is not None  # noqa: S101 - started
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._transport:
+            self._transport.close()
+        if not isinstance(self._address, Place):
+            self._address.unlink(missing_ok=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what was asked for
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if len(self._tasks) >= _AT_ONCE:
+            self._log.warning("full", monotonic(), "too many datagrams at once; one is dropped")
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(data, addr))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def error_received(self, exc: Exception) -> None:
+        self._log.warning("lost", monotonic(), "an answer did not arrive: %s", exc)
+
+    async def _answer(self, data: bytes, addr: Any) -> None:
+        peer = addr[0] if isinstance(addr, tuple) else "unix socket"
+        reply = await answer(self._handler, data, f"mi datagram {peer}")
+        if reply and addr and self._transport:
+            self._transport.sendto(reply, addr)

@@ -1,0 +1,144 @@
+"""mi_fifo: requests from one FIFO, carried out in their order, replies to many."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from time import monotonic
+
+from clusterer.errors import ClustererError
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.mi.commands import MiError, Result, command_from_words
+from clusterer.mi.fifo import BadRequest, Request, RequestDecoder, encode
+from clusterer.services.mi.handler import Handler
+from clusterer.services.mi.reply_fifo import ReplyFailed, reply_path, write_reply
+from clusterer.services.mi.request_fifo import Access, RequestFifo
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+"""Between two looks at whether the FIFO is still there."""
+
+_UNFINISHED_S = 2.0
+"""Silence after which a request that has begun is forgotten."""
+
+_REPLIES = 256
+"""Replies under way at once; while clients hold up so many, no more requests are read."""
+
+_VIA = "mi fifo"
+
+
+class FifoServer:
+    """Serves one FIFO until its `run` is cancelled."""
+
+    def __init__(self, handler: Handler, path: Path, replies: Path, access: Access) -> None:
+        """Make the FIFO; raises `ClustererError` if that cannot be done."""
+        if not replies.is_dir():
+            raise ClustererError(f"the directory of reply FIFOs, {replies}, does not exist")
+        self._handler = handler
+        self._path = path
+        self._replies = replies
+        self._access = access
+        self._log = LimitedLog(log, 1.0)
+        self._decoder = RequestDecoder()
+        self._fifo: RequestFifo | None = RequestFifo(path, access)
+        self._room = asyncio.Semaphore(_REPLIES)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve; only cancelling ends it."""
+        last_look = last_byte = monotonic()
+        while True:
+            await self._readable()
+            chunk = self._fifo.read() if self._fifo else b""
+            now = monotonic()
+            if chunk:
+                last_byte = now
+            elif self._decoder.pending and now - last_byte > _UNFINISHED_S:
+                for bad in self._decoder.give_up():
+                    await self._refuse(bad)
+            for item in self._decoder.feed(chunk):
+                await (self._serve(item) if isinstance(item, Request) else self._refuse(item))
+            if now - last_look >= _LOOK_S:
+                last_look = now
+                self._look(now)
+
+    def close(self) -> None:
+        """Remove the FIFO."""
+        if self._fifo:
+            self._fifo.close()
+            self._fifo = None
+
+    async def _readable(self) -> None:
+        """Wait until there is something to read, but not longer than until the next look."""
+        if self._fifo is None:
+            await asyncio.sleep(_LOOK_S)
+            return
+        loop, ready, descriptor = asyncio.get_running_loop(), asyncio.Event(), self._fifo.descriptor
+        loop.add_reader(descriptor, ready.set)
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await ready.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(descriptor)
+
+    def _look(self, now: float) -> None:
+        """Make the FIFO again if it is gone."""
+        if self._fifo and self._fifo.is_in_place:
+            return
+        if self._fifo:
+            log.warning("the FIFO %s has vanished; making it again", self._path)
+            self.close()
+        try:
+            self._fifo = RequestFifo(self._path, self._access)
+        except ClustererError as error:
+            self._log.warning("lost", now, "clients cannot reach us: %s", error)
+        else:
+            log.warning("the FIFO %s is there again", self._path)
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            path = reply_path(self._replies, request.reply) if request.reply else None
+        except ReplyFailed as error:
+            self._log.warning(request.reply, monotonic(), "refused %s: %s", request.command, error)
+            return
+        log.info("%s %s", request.command, " ".join(request.words))
+        await self._reply(path, await self._outcome(request))
+
+    async def _outcome(self, request: Request) -> Result | MiError:
+        try:
+            command = command_from_words(request.command, request.words)
+        except MiError as error:
+            self._log.warning(
+                str(error), monotonic(), "%s: %s %s", request.command, error, error.detail
+            )
+            return error
+        return await self._handler.handle(command, _VIA)
+
+    async def _refuse(self, bad: BadRequest) -> None:
+        self._log.warning("bad", monotonic(), "bad request: %s", bad.why)
+        try:
+            path = reply_path(self._replies, bad.reply) if bad.reply else None
+        except ReplyFailed:
+            return
+        await self._reply(path, MiError(bad.code, bad.reason))
+
+    async def _reply(self, path: Path | None, outcome: Result | MiError) -> None:
+        """Start the reply; how long its client takes for it is no matter to the others."""
+        if path is None:
+            return
+        await self._room.acquire()
+        task = asyncio.create_task(self._write(path, encode(outcome)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write(self, path: Path, data: bytes) -> None:
+        try:
+            await write_reply(path, data)
+        except ReplyFailed as error:
+            self._log.warning(path, monotonic(), "%s", error)
+        finally:
+            self._room.release()

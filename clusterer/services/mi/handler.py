@@ -1,0 +1,132 @@
+"""Carrying out MI commands; whoever transports them gets a result or an error to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from clusterer.errors import ClustererError, InvalidArgument, UnknownNode
+from clusterer.ids import require_id
+from clusterer.membership import Node
+from clusterer.mi import (
+    Command,
+    Listed,
+    ListedCluster,
+    ListedNode,
+    ListNodes,
+    MiError,
+    Ok,
+    Reload,
+    Result,
+    SetStatus,
+)
+from clusterer.services import reload, set_status
+from clusterer.services.context import Context
+
+log = logging.getLogger(__name__)
+
+_THREADS = 4
+"""Commands carried out at once; a reload that waits for its database leaves room for others."""
+
+
+class Handler:
+    """Carries out commands for one instance, in threads: Redis and SQL block."""
+
+    def __init__(self, context: Context, by: str) -> None:
+        """``by``: who serves, for the audit; ``context``: its server_id must be set."""
+        self._context = context
+        self._server_id = require_id("server_id", context.settings.server_id)
+        self._by = by
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="clusterer-mi")
+
+    async def handle(self, command: Command, via: str) -> Result | MiError:
+        """Return what came of ``command``; ``via`` is how it came, for the audit."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.run, command, via)
+
+    def close(self) -> None:
+        """Take no more commands; those that run end by themselves, within seconds."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def run(self, command: Command, via: str) -> Result | MiError:
+        """Do the same in this thread. Never raises."""
+        try:
+            return self._run(command, f"{self._by} ({via})")
+        except MiError as error:
+            return error
+        except UnknownNode as error:
+            return MiError(404, "No such node", str(error))
+        except InvalidArgument as error:
+            return MiError(400, "Bad parameter", str(error))
+        except ClustererError as error:
+            log.error("%s: %s", via, error)
+            return MiError(500, str(error))
+        except Exception:
+            log.exception("%s: %s failed", via, command)
+            return MiError(500, "Internal error", "the server's log says more")
+
+    def _run(self, command: Command, by: str) -> Result:
+        if isinstance(command, SetStatus):
+            return self._set_status(command, by)
+        if isinstance(command, Reload):
+            return self._reload(by)
+        return self._list(command)
+
+    def _set_status(self, command: SetStatus, by: str) -> Ok:
+        if command.machine_id == self._server_id:
+            raise MiError(404, "No such node", "the instance's own row cannot be set here")
+        set_status.run(
+            self._context,
+            command.cluster_id,
+            command.machine_id,
+            command.status,
+            command.protocol,
+            by=by,
+        )
+        return Ok()
+
+    def _reload(self, by: str) -> Ok:
+        try:
+            report = reload.run(self._context, by=by)
+        except ClustererError as error:
+            log.error("reload failed: %s", error)
+            raise MiError(500, "Failed to reload", str(error)) from error
+        for rejected in report.rejected:
+            log.warning("rejected: %s", rejected)
+        if report.note:
+            log.warning("%s", report.note)
+        return Ok()
+
+    def _list(self, command: ListNodes) -> Listed:
+        clusters: dict[int, list[Node]] = {}
+        for key, view in self._context.nodes.views().items():
+            clusters.setdefault(key.cluster_id, []).extend(view.nodes.values())
+        return Listed(
+            tuple(
+                ListedCluster(cluster_id, tuple(self._others(nodes)))
+                for cluster_id, nodes in sorted(clusters.items())
+                if any(node.machine_id == self._server_id for node in nodes)
+            )
+        )
+
+    def _others(self, nodes: Iterable[Node]) -> Iterable[ListedNode]:
+        """Return the peers in 2.2's order: the last row first."""
+        for node in sorted(nodes, key=lambda node: node.id, reverse=True):
+            if node.machine_id != self._server_id:
+                yield _listed(node)
+
+
+def _listed(node: Node) -> ListedNode:
+    return ListedNode(
+        node_id=node.machine_id,
+        db_id=node.id,
+        url=node.url,
+        state=int(node.state),
+        last_failed_attempt=node.last_attempt,
+        max_failed_attempts=node.failed_attempts,
+        no_tries=node.no_tries,
+        seconds_until_enabling=node.duration,
+        description=node.description or "none",
+    )
