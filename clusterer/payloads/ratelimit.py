@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
-from typing import ClassVar, NamedTuple, NoReturn, Self
+from typing import ClassVar, NamedTuple, Self
 
 from clusterer.errors import WireError
 from clusterer.payloads.message import VERSION, Message, builder_of, printable
@@ -89,14 +89,14 @@ def read_records(packet: Packet) -> list[PipeRecord]:
     records: list[PipeRecord] = []
     while at < end:
         if at > last_start:
-            _explain(packet)
+            return _read_slowly(packet)
         name_at = at + _LENGTH.size
         numbers_at = name_at + _LENGTH.unpack_from(data, at)[0]
         if not name_at <= numbers_at <= end - _NUMBERS.size:
-            _explain(packet)
+            return _read_slowly(packet)
         algorithm, limit, counter = _NUMBERS.unpack_from(data, numbers_at)
         if algorithm not in _ALGORITHMS or counter < 0:
-            _explain(packet)
+            return _read_slowly(packet)
         name = data[name_at:numbers_at]
         records.append(_new(PipeRecord, (name, algorithm, limit, counter)))
         at = numbers_at + _NUMBERS.size
@@ -125,25 +125,28 @@ def _push(builder: PacketBuilder, record: PipeRecord) -> None:
     builder.push_str(name).push_int(algorithm).push_int(limit).push_int(min(counter, INT_MAX))
 
 
-def _explain(packet: Packet) -> NoReturn:
-    """Raise the error that says what is wrong with ``packet``: read field by field."""
+def _read_slowly(packet: Packet) -> list[PipeRecord]:
+    """Return the same as `read_records`, field by field, so that an error can say where it is."""
     fields = packet.fields()
+    records = []
     try:
         while (name := fields.pop_str()) is not None:
-            _check(name, fields)
+            records.append(_record(name, fields))
     except WireError as error:
         raise WireError(f"{_NAME}: {error}") from error
-    raise AssertionError(f"nothing wrong in {packet.payload!r}")
+    return records
 
 
-def _check(name: bytes, fields: FieldReader) -> None:
+def _record(name: bytes, fields: FieldReader) -> PipeRecord:
     numbers = []
     for label in ("algorithm", "limit", "counter"):
         number = fields.pop_int()
         if number is None:
             raise WireError(f"ends inside pipe {name[:40]!r}, before its field '{label}'")
         numbers.append(number)
-    if numbers[0] not in _ALGORITHMS:
-        raise WireError(f"pipe {name[:40]!r} has the unknown algorithm {numbers[0]}")
-    if numbers[2] < 0:
-        raise WireError(f"pipe {name[:40]!r} has the counter {numbers[2]}")
+    algorithm, limit, counter = numbers
+    if algorithm not in _ALGORITHMS:
+        raise WireError(f"pipe {name[:40]!r} has the unknown algorithm {algorithm}")
+    if counter < 0:
+        raise WireError(f"pipe {name[:40]!r} has the counter {counter}")
+    return PipeRecord(name, algorithm, limit, counter)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterer.errors import WireError
-from clusterer.modules.ratelimit.codec import PipeRecord, build_packets, read_records
+from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 from tests.support.vectors import Captured, captured_frames, captured_stream
 

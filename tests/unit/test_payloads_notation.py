@@ -1,0 +1,124 @@
+"""The texts inside fields: sockets, profiles, variables."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.errors import InvalidArgument, WireError
+from clusterer.payloads.notation import (
+    Profile,
+    SocketAddress,
+    format_pairs,
+    format_profiles,
+    parse_pairs,
+    parse_profiles,
+    parse_socket,
+)
+
+SPECIAL = st.lists(st.sampled_from([b"\\", b"|", b"#", b"/", b"a", b"\n", b"\xff"])).map(b"".join)
+
+
+@pytest.mark.parametrize(
+    ("data", "parsed"),
+    [
+        (b"udp:127.0.0.1:5060", SocketAddress("udp", "127.0.0.1", 5060)),
+        (b"tls:[2001:db8::1]:5061", SocketAddress("tls", "2001:db8::1", 5061)),
+        (b"bin:host.example:65535", SocketAddress("bin", "host.example", 65_535)),
+    ],
+)
+def test_socket_is_taken_apart_and_prints_as_it_was(data: bytes, parsed: SocketAddress) -> None:
+    assert parse_socket(data) == parsed
+    assert str(parsed).encode() == data
+
+
+def test_no_socket_is_none() -> None:
+    assert parse_socket(b"") is None
+
+
+def test_host_that_is_not_utf8_is_kept() -> None:
+    socket = parse_socket(b"udp:\xff:1")
+    assert socket is not None
+    assert socket.host == "\udcff"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"udp", b"udp:h", b"udp:h:", b"udp:h:65536", b"udp:h:x", b"udp:a b:1", b"udp:[::1:5", b":h:1"],
+)
+def test_what_is_no_socket_is_a_wire_error(data: bytes) -> None:
+    with pytest.raises(WireError, match="is no socket"):
+        parse_socket(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "parsed"),
+    [
+        (b"", ()),
+        (b"a#1|", ((b"a", b"1"),)),
+        (b"a#|b#2|", ((b"a", b""), (b"b", b"2"))),
+        (rb"a\|b\#c\\#x\|\#\\|", ((rb"a|b#c" + b"\\", rb"x|#" + b"\\"),)),
+        (b"a#b#c|", ((b"a", b"b#c"),)),
+        (b"#|", ((b"", b""),)),
+        (b"a\n#\n|", ((b"a\n", b"\n"),)),
+    ],
+)
+def test_pairs_are_freed_of_their_backslashes(
+    data: bytes, parsed: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    assert parse_pairs(data) == parsed
+
+
+@pytest.mark.parametrize(
+    ("data", "where"), [(b"a", 0), (b"a#b", 0), (b"a|", 0), (b"a#b|c", 4), (b"a#b\\|", 0)]
+)
+def test_what_is_no_pair_is_a_wire_error_that_says_where(data: bytes, where: int) -> None:
+    with pytest.raises(WireError, match=f"at {where} does not begin with"):
+        parse_pairs(data)
+
+
+@given(st.lists(st.tuples(SPECIAL, SPECIAL)).map(tuple))
+def test_any_pairs_come_back(pairs: tuple[tuple[bytes, bytes], ...]) -> None:
+    assert parse_pairs(format_pairs(pairs)) == pairs
+
+
+@given(st.binary(max_size=50) | SPECIAL)
+def test_hostile_pairs_are_parsed_or_a_wire_error(data: bytes) -> None:
+    try:
+        pairs = parse_pairs(data)
+    except WireError:
+        return
+    assert parse_pairs(format_pairs(pairs)) == pairs
+
+
+@pytest.mark.parametrize("piece", [b"a", b"\\", b"\\\\", b"#", b"a#", b"\\a", b"|", b"#|"])
+def test_time_is_bounded_on_the_longest_field(piece: bytes) -> None:
+    """Quadratic time would be minutes; exponential, for ever."""
+    data = piece * (65_000 // len(piece))
+    begun = time.process_time()
+    for text in (data, data + b"\\"):
+        try:
+            parse_profiles(text)
+        except WireError as error:
+            assert len(str(error)) < 200  # noqa: PT017  not every piece is refused
+    assert time.process_time() - begun < 2
+
+
+def test_profiles_say_how_they_are_shared() -> None:
+    profiles = (
+        Profile(b"inbound", b"", b"b"),
+        Profile(b"caller", b"si#pp", b"s"),
+        Profile(b"local", b"x"),
+    )
+    data = rb"inbound/b#|caller/s#si\#pp|local#x|"
+    assert parse_profiles(data) == profiles
+    assert format_profiles(profiles) == data
+
+
+@pytest.mark.parametrize("profile", [Profile(b"a/b", b""), Profile(b"a", b"", b"x")])
+def test_profile_that_would_be_read_as_another_is_not_written(profile: Profile) -> None:
+    with pytest.raises(InvalidArgument, match="a profile cannot be named"):
+        format_profiles([profile])
