@@ -14,7 +14,7 @@ from clusterer.errors import (
     WireError,
 )
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.listener import ReceiveInfo
+from clusterer.listener import ReceiveInfo, in_thread
 from clusterer.membership import Node
 from clusterer.settings import Settings, load_settings
 from clusterer.wire import Packet
@@ -38,5 +38,6 @@ __all__ = [
     "UnknownCluster",
     "UnknownNode",
     "WireError",
+    "in_thread",
     "load_settings",
 ]

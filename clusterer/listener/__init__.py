@@ -1,7 +1,8 @@
 """Receiving: BIN connections, packets to callbacks, nodes that fell silent."""
 
 from clusterer.listener.counters import Counters
+from clusterer.listener.lanes import in_thread
 from clusterer.listener.registrations import Callback, ReceiveInfo
 from clusterer.listener.server import Listener
 
-__all__ = ["Callback", "Counters", "Listener", "ReceiveInfo"]
+__all__ = ["Callback", "Counters", "Listener", "ReceiveInfo", "in_thread"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from clusterer.errors import StateUnavailable
+from clusterer.listener.ledger import Heard, Ledger
 from clusterer.listener.limited_log import LimitedLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState, Watch
@@ -55,6 +56,7 @@ class Clocks:
         self._begun = False
         self._begin_lock = threading.Lock()
         self._enrolled: dict[Watch, frozenset[int]] = {}
+        self._ledger = Ledger()
         self._pending: Handover | None = None
         self._pending_lock = threading.Lock()
         self._wake = threading.Event()
@@ -73,6 +75,8 @@ class Clocks:
     def start(self, deliver: Callable[[Flushed], object]) -> None:
         """Start the thread; it calls ``deliver`` with the reply to each flush that was noted or
         found nothing registered.
+
+        An instance without registrations flushes as well: it can be tailed.
         """
         self._thread = threading.Thread(
             target=self._work, args=(deliver,), name="clusterer-receipts", daemon=True
@@ -103,14 +107,16 @@ class Clocks:
                 return
             with self._pending_lock:
                 handover, self._pending = self._pending, None
-            if handover is not None and handover.members:
+            if handover is not None:
                 self._attempt(handover, deliver)
 
     def _attempt(self, handover: Handover, deliver: Callable[[Flushed], object]) -> None:
+        due = self._ledger.take(handover.heard, handover.at)
         try:
-            reply = self._flush(handover)
+            reply = self._flush(handover, due)
         except StateUnavailable as error:
-            self._put_back(handover)
+            held = Handover(handover.at, self._ledger.forget(), handover.members)
+            self._put_back(Handover(handover.at, due, handover.members).on_top_of(held))
             if not self._away:
                 log.warning("module timeouts stand still: %s", error)
             self._away = True
@@ -133,9 +139,10 @@ class Clocks:
             newer = self._pending
             self._pending = newer.on_top_of(handover) if newer else handover
 
-    def _flush(self, handover: Handover) -> Flushed:
-        if not self._begun:
-            self._begin_again(handover)
+    def _flush(self, handover: Handover, due: Heard) -> Flushed:
+        with self._begin_lock:
+            if not self._begun:
+                self._begin({**self._enrolled, **handover.members})
         for watch, members in handover.members.items():
             self._enroll(watch, members)
         now = monotonic()
@@ -144,15 +151,19 @@ class Clocks:
             self._run,
             {
                 watch: _ages(heard, handover.members[watch], now)
-                for watch, heard in handover.heard.items()
+                for watch, heard in due.items()
                 if watch.cluster_id
             },
             age_ms=int((now - handover.at) * 1000),
             cursor=self._cursor,
         )
         if reply.state is FlushState.UNKNOWN:
-            self._begin_again(handover)
-        elif reply.notices:
+            with self._begin_lock:
+                self._begin({**self._enrolled, **handover.members})
+            log.warning("Redis had forgotten our registrations: registered again")
+        elif reply.state is FlushState.NOTED:
+            self._ledger.written(due)
+        if reply.notices:
             self._cursor = reply.notices[-1].id
         return reply
 
@@ -160,12 +171,8 @@ class Clocks:
         known = self._enrolled.get(watch, frozenset())
         if members is not known and members != known and watch.cluster_id:
             self._receipts.enroll(watch, members - known, known - members)
+            self._ledger.leave(watch, known - members)
             self._enrolled[watch] = members
-
-    def _begin_again(self, handover: Handover) -> None:
-        with self._begin_lock:
-            self._begin({**self._enrolled, **handover.members})
-        log.warning("Redis had forgotten our registrations: registered again")
 
     def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:
         """Register everything anew. Needs the lock. Begins again later if it fails half-way."""

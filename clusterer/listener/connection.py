@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.dispatch import Call, Dispatcher, Route
+from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import ReceiveInfo
-from clusterer.wire import FrameDecoder
+from clusterer.wire import FrameDecoder, Packet
 
 BUFFER_SIZE = 65_536
 """Bytes taken from a connection before others have their turn: the share of a peer that floods."""
+
+SLICE_S = 0.01
+"""Time for which callbacks get the packets of one connection before others have their turn. A
+callback that takes longer delays the others by its own time, once."""
 
 _MOST_ROUTES = 64
 """Routes remembered per connection. A peer has one per module; one that invents machine_ids must
@@ -27,8 +34,9 @@ class Shared:
     before the event loop turns to the next connection.
     """
 
-    def __init__(self, dispatcher: Dispatcher, max_connections: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, mirror: Mirror, max_connections: int) -> None:
         self.dispatcher = dispatcher
+        self.mirror = mirror
         self.max_connections = max_connections
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)
@@ -49,6 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._message_since: float | None = None
         self._last_packet_at = 0.0
+        self._parked: Iterator[Packet] | None = None
         self.address = address
         """The listening address it came in on."""
         self.source = ("", 0)
@@ -68,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._count_parked()
         self._routes.clear()
         self._shared.connections.discard(self)
         self._counters.connections_open = len(self._shared.connections)
@@ -78,26 +88,42 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         now = monotonic()
         self._counters.bytes += nbytes
+        packets = self._packets(bytes(self._shared.view[:nbytes]))
+        if self._shared.mirror.active:
+            packets = self._shared.mirror.seen(packets, self.source)
+        self._proceed(packets, now)
+
+    def _packets(self, chunk: bytes) -> Iterator[Packet]:
+        try:
+            return self._decoder.feed(chunk)
+        except WireError as error:
+            return _then_raise([], error)
+
+    def _proceed(self, packets: Iterator[Packet], now: float) -> None:
+        """Hand over packets, for a slice of time; what is left waits until others had theirs."""
         if self._epoch != self._dispatcher.epoch:
             self._epoch = self._dispatcher.epoch
             self._routes.clear()
         try:
-            count = self._dispatch(bytes(self._shared.view[:nbytes]), now)
+            finished = self._dispatch(packets, now)
+            if not finished:
+                self._park(packets)
+            elif self._parked is not None:
+                self._unpark()
         except WireError as error:
             self._condemn(error)
-            return
-        self._note_progress(now, count)
 
-    def _dispatch(self, chunk: bytes, now: float) -> int:
-        """Hand over the packets that ``chunk`` completes; returns their number.
+    def _dispatch(self, packets: Iterator[Packet], now: float) -> bool:
+        """Hand over ``packets``; False if there may be more when the slice of time is over.
 
         Consecutive packets mostly are of the same module and sender: their route is looked up,
         and their sign of life noted, once.
         """
         source, count, module, sender = self.source, 0, None, None
         calls: tuple[Call, ...] = ()
+        until = now + SLICE_S
         try:
-            for packet in self._decoder.feed(chunk):
+            for packet in packets:
                 count += 1
                 kind, machine_id = packet.type, packet.machine_id
                 if kind < 0:
@@ -112,9 +138,48 @@ class Connection(asyncio.BufferedProtocol):
                         call(kind, info, machine_id)
                     except Exception as error:  # noqa: BLE001 - a module's fault, not the peer's
                         self._dispatcher.callback_failed(error, module, call, source)
+                if monotonic() > until:
+                    return False
         finally:
             self._counters.packets += count
-        return count
+            self._note_progress(now, count)
+        return True
+
+    # -- callbacks that take long -----------------------------------------------------------------
+
+    def _park(self, packets: Iterator[Packet]) -> None:
+        """Keep the packets that are left, read no more, and go on after the others' turn."""
+        if self._transport is None:
+            return
+        if self._parked is None:
+            packets = self._looked_at(packets)
+            self._transport.pause_reading()
+        self._parked = packets
+        asyncio.get_running_loop().call_soon(self._resume)
+
+    def _looked_at(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Note the signs of life of packets that have to wait."""
+        rest: list[Packet] = []
+        now, known = monotonic(), None
+        try:
+            for packet in packets:
+                rest.append(packet)
+                key = packet.module, packet.machine_id
+                if packet.type >= 0 and key != known:
+                    self._enter(*key, now)
+                    known = key
+        except WireError as error:
+            return _then_raise(rest, error)
+        return iter(rest)
+
+    def _resume(self) -> None:
+        if self._parked is not None:
+            self._proceed(self._parked, monotonic())
+
+    def _unpark(self) -> None:
+        self._parked = None
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def _enter(self, module: str, machine_id: int | None, now: float) -> tuple[Call, ...]:
         """Return what to call with packets of ``module`` from ``machine_id``, which lives."""
@@ -140,13 +205,24 @@ class Connection(asyncio.BufferedProtocol):
         self._counters.skipped_words += self._decoder.skipped_words - self._skipped
         self._skipped = self._decoder.skipped_words
 
+    def _count_parked(self) -> None:
+        """Count the packets that still waited when we closed the connection."""
+        parked, self._parked = self._parked, None
+        with contextlib.suppress(WireError):
+            for _ in parked or ():
+                self._counters.packets += 1
+                self._counters.drops["stopped"] += 1
+
     # -- ends ---------------------------------------------------------------------------------
 
     def expire(self, now: float, lifetime_s: float, max_message_s: float) -> None:
         """Close the connection if it was idle, or a frame has been coming in, for too long.
 
-        ``now`` is monotonic; idle is a connection on which no frame was completed.
+        ``now`` is monotonic; idle is a connection on which no frame was completed. While packets
+        wait for a slow callback, it is not the peer who keeps us waiting.
         """
+        if self._parked is not None:
+            return
         if self._message_since is not None and now - self._message_since > max_message_s:
             why = f"a frame did not end within {max_message_s:g} s"
             self._dispatcher.limited.warning(
@@ -179,3 +255,8 @@ class Connection(asyncio.BufferedProtocol):
             ("wire", self.source[0]), monotonic(), "closing %s:%d: %s", *self.source, error
         )
         self.close()
+
+
+def _then_raise(packets: Sequence[Packet], error: WireError) -> Iterator[Packet]:
+    yield from packets
+    raise error

@@ -28,4 +28,9 @@ class Counters:
     """Timeout notices passed on to callbacks."""
     drops: Counter[str] = field(default_factory=Counter)
     """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``,
-    and per registration ``unknown source`` and ``silenced``."""
+    and per registration ``unknown source``, ``silenced``, and for callbacks that wait
+    ``callback queue full`` and ``stopped``."""
+    mirrored: int = 0
+    """Packets kept for those who tail."""
+    mirror_losses: int = 0
+    """Packets that those who tail did not get, because there were too many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from itertools import count
 from time import monotonic
@@ -49,6 +50,8 @@ class Dispatcher:
         self.counters = counters
         self.limited = LimitedLog(log, LOG_INTERVAL_S)
         self._followed: tuple[Registration, ...] = ()
+        self._troubles = threading.Lock()
+        self._troubles_log = LimitedLog(log, LOG_INTERVAL_S)
         self._epochs = count(1)
         self.epoch = 0
 
@@ -91,17 +94,34 @@ class Dispatcher:
         )
 
     def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
-        """Count and, at a limited rate, log what a callback raised."""
-        self.counters.callback_errors += 1
-        self.limited.warning(
-            ("callback", module, type(error)),
-            monotonic(),
-            "callback %r of module %s failed with a packet from %s",
-            call,
-            module,
-            peer,
-            error=error,
-        )
+        """Count and, at a limited rate, log what a callback raised. From any thread."""
+        with self._troubles:
+            self.counters.callback_errors += 1
+            self._troubles_log.warning(
+                ("callback", module, type(error)),
+                monotonic(),
+                "callback %r of module %s failed with a packet from %s",
+                call,
+                module,
+                peer,
+                error=error,
+            )
+
+    def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
+        """Count and, at a limited rate, log packets a callback did not get. From any thread."""
+        if not count:
+            return
+        with self._troubles:
+            self.counters.drops[reason] += count
+            self._troubles_log.warning(
+                ("left", reason, module),
+                monotonic(),
+                "%d packets of module %s did not reach callback %r: %s",
+                count,
+                module,
+                call,
+                reason,
+            )
 
     def _is_known(self, registration: Registration, ip: str, machine_id: int) -> bool:
         view = self._views.get(ClusterKey(registration.cluster_id, PROTO_BIN))

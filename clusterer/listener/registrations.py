@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ class Registration:
 
     watch: Watch
     callback: Callback
+    """What is called in the listener's thread: the module's function, or the lane to it."""
     auth_check: bool
     members: frozenset[int]
     """machine_ids of the cluster without our own, as of the last tick."""
@@ -105,8 +105,6 @@ def check_arguments(
 def _check_callback(module: str, callback: Any) -> None:
     if not callable(callback):
         raise InvalidArgument(f"module {module!r}: callback {callback!r} cannot be called")
-    if _is_async(callback):
-        raise InvalidArgument(f"module {module!r}: callback must be a plain function, not async")
 
 
 def _check_timeout(module: str, timeout_s: object) -> None:
@@ -114,11 +112,6 @@ def _check_timeout(module: str, timeout_s: object) -> None:
         raise InvalidArgument(f"module {module!r}: timeout must be a number, not {timeout_s!r}")
     if not 0 <= timeout_s < math.inf:
         raise InvalidArgument(f"module {module!r}: timeout must be seconds from 0, not {timeout_s}")
-
-
-def _is_async(callback: Any) -> bool:
-    call = getattr(callback, "__call__", None)  # noqa: B004 - its kind is asked, not whether
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
 
 
 def _encodable(text: str) -> bool:

@@ -15,16 +15,22 @@ from clusterer.listener.connection import Connection, Shared
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
 from clusterer.listener.doors import Address, Doors
+from clusterer.listener.lanes import Lane, lane_of
+from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.settings import Settings
 from clusterer.store import Directory
+from clusterer.store.mirror import MirrorStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.23
+TICK_S = 0.24
 """Between two looks at the clock; every tick flushes, and must do so at least every 250 ms."""
+
+DRAIN_S = 2.0
+"""How long `Listener.serve` waits at its end for coroutines and threads to do what they have."""
 
 
 class Listener:
@@ -45,7 +51,9 @@ class Listener:
         self.counters = Counters()
         self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
         self._clocks = Clocks(server_id, receipts)
-        self._shared = Shared(self._dispatcher, settings.max_connections)
+        self._mirror = Mirror(server_id, MirrorStore(settings), self.counters)
+        self._shared = Shared(self._dispatcher, self._mirror, settings.max_connections)
+        self._lanes: list[Lane] = []
         self._doors = Doors(lambda address: Connection(self._shared, address))
         self._rows: bool | None = None  # whether we have any, None before the first look
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,8 +78,9 @@ class Listener:
 
         A node of the cluster that is silent for more than ``timeout_s`` seconds (0: never) is
         announced with SERVER_TIMEOUT and silenced for twice as long. ``auth_check`` lets only
-        packets through whose source IP and machine_id are a node of the cluster. Callbacks run
-        in the listener's thread. Works before and during `serve`.
+        packets through whose source IP and machine_id are a node of the cluster. Plain functions
+        run in the listener's thread, coroutine functions in its loop, those of `in_thread` in a
+        thread of their own. Works before and during `serve`.
 
         Raises `InvalidArgument`, and `StateUnavailable` when Redis is away.
         """
@@ -83,7 +92,10 @@ class Listener:
         except ClustererError:
             self._registry.release(watch)
             raise
-        self._registry.add(Registration(watch, callback, auth_check, members))
+        lane = lane_of(module, callback, self._dispatcher)
+        if lane is not None:
+            self._lanes.append(lane)
+        self._registry.add(Registration(watch, lane or callback, auth_check, members))
         self._dispatcher.invalidate()
 
     def stop(self) -> None:
@@ -109,6 +121,7 @@ class Listener:
         finally:
             self._loop = None
             self._clocks.stop()
+            self._mirror.stop()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -121,6 +134,12 @@ class Listener:
                 await self._pause()
         finally:
             self._close()
+            await self._finish_lanes()
+
+    async def _finish_lanes(self) -> None:
+        """Let callbacks that wait do what they have, for a bounded time."""
+        deadline = monotonic() + DRAIN_S
+        await asyncio.gather(*(lane.finish(deadline) for lane in self._lanes))
 
     async def _wait_for_directory(self) -> None:
         """Wait until the clusters can be read for the first time, off the loop: it may block."""
@@ -145,6 +164,7 @@ class Listener:
     async def _tick(self, now: float) -> None:
         self._dispatcher.use(self._directory.views())
         self._dispatcher.end_silences(now)
+        self._mirror.end(now)
         self._clocks.hand_over(self._harvest(now))
         await self._follow_rows()
         settings = self._settings
@@ -204,6 +224,8 @@ class Listener:
         if reply.state is FlushState.UNKNOWN:
             self._dispatcher.clear_silences()
             return
+        if reply.tailed_ms:
+            self._mirror.begin(monotonic() + reply.tailed_ms / 1000)
         if not reply.notices:
             return
         now = monotonic()

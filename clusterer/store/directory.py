@@ -14,8 +14,8 @@ from clusterer.store.views import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
 
-REFRESH_S = 0.5
-"""Pause between two looks at the clusters' versions; half of the promised second."""
+REFRESH_S = 0.7
+"""Pause between two looks at the clusters' versions: well within the promised second."""
 
 
 class Directory:
@@ -57,10 +57,12 @@ class Directory:
     def refresh(self) -> None:
         """Bring the snapshot up to date now; raises `StateUnavailable`."""
         with self._lock:
-            found = self._store.clusters()
-            versions = self._store.versions(found)
+            versions = self._store.versions()
             known = self._views
-            self._views = {key: self._current(known.get(key), key, versions[key]) for key in found}
+            self._views = {
+                key: self._current(known.get(key), key, version)
+                for key, version in versions.items()
+            }
             self._refreshed_at = monotonic()
 
     def close(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 EVENTS_CAP = 10_000
 """Audit events kept per cluster (approximately, Redis trims whole blocks)."""
+
+_VERSIONS = keys.version(0, "").replace("0:", "*")
+"""Pattern of the version's key for a member of `keys.CLUSTERS`."""
 
 _ATTEMPTS = 50
 """Compare-and-set rounds of a command before it gives up; each lost round means that somebody
@@ -57,14 +61,22 @@ class NodeStore:
             names = self._client.smembers(keys.CLUSTERS)
         return sorted(ClusterKey.parse(as_text(name)) for name in names)
 
-    def versions(self, wanted: Iterable[ClusterKey]) -> dict[ClusterKey, int]:
-        """Return the current version of each cluster, 0 for one that never existed."""
-        names = list(wanted)
-        if not names:
-            return {}
+    def versions(self) -> dict[ClusterKey, int]:
+        """Return the clusters that exist with their current versions, in one command."""
         with translated(self._settings, "read cluster versions"):
-            found = self._client.mget([keys.version(*key) for key in names])
-        return {key: int(value or 0) for key, value in zip(names, found, strict=True)}
+            found = self._names_and_versions()
+        pairs = [(ClusterKey.parse(as_text(name)), int(value or 0)) for name, value in found]
+        return dict(sorted(pairs))
+
+    def _names_and_versions(self) -> list[tuple[Any, Any]]:
+        try:
+            flat: Any = self._client.sort(keys.CLUSTERS, by="nosort", get=["#", _VERSIONS])
+        except redis.ResponseError:  # an account that may not read all keys may not do this
+            names: Any = list(self._client.smembers(keys.CLUSTERS))
+            wanted = [keys.version(*ClusterKey.parse(as_text(name))) for name in names]
+            found: Any = self._client.mget(wanted) if wanted else []
+            return list(zip(names, found, strict=True))
+        return list(zip(flat[::2], flat[1::2], strict=True))
 
     def view(self, key: ClusterKey) -> ClusterView:
         """Return a snapshot of one cluster; an empty one if it does not exist."""

@@ -1,0 +1,217 @@
+"""Callbacks that wait: coroutines, and functions with a thread of their own, behind queues."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, Protocol, overload
+
+from clusterer.errors import InvalidArgument
+from clusterer.listener.registrations import Callback, ReceiveInfo
+
+log = logging.getLogger(__name__)
+
+QUEUE_SIZE = 10_000
+"""Packets that wait for a callback before more are dropped."""
+
+SLICE_S = 0.001
+"""How long a coroutine that never waits may go from packet to packet without letting others run."""
+
+
+@dataclass(frozen=True, slots=True)
+class InThread:
+    """A callback that wants a thread of its own; made by `in_thread`."""
+
+    callback: Callback
+    queue_size: int
+
+    def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> object:
+        """Call the callback here and now."""
+        return self.callback(kind, info, machine_id)
+
+
+@overload
+def in_thread(callback: Callback, *, queue_size: int = QUEUE_SIZE) -> InThread: ...
+
+
+@overload
+def in_thread(*, queue_size: int = QUEUE_SIZE) -> Callable[[Callback], InThread]: ...
+
+
+def in_thread(callback: Callback | None = None, *, queue_size: int = QUEUE_SIZE) -> Any:
+    """Have a callback that blocks called in a thread of its own, one packet after the other.
+
+    For `register_module`, as a decorator or around its argument. At most ``queue_size`` packets
+    wait; more are dropped, counted and logged. Notices of timeouts are never dropped. Raises
+    `InvalidArgument` for a coroutine function, which needs no thread.
+    """
+    if callback is None:
+        return functools.partial(in_thread, queue_size=queue_size)
+    if is_async(callback) or not callable(callback):
+        raise InvalidArgument(f"in_thread needs a plain function, not {callback!r}")
+    if type(queue_size) is not int or queue_size < 1:
+        raise InvalidArgument(f"queue_size must be a whole number from 1, not {queue_size!r}")
+    return InThread(callback, queue_size)
+
+
+def is_async(callback: Any) -> bool:
+    """Tell whether a call of ``callback`` gives something to be awaited."""
+    call = getattr(callback, "__call__", None)  # noqa: B004 - its kind is asked, not whether
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
+
+
+class Troubles(Protocol):
+    """Where lanes tell what went wrong; may be called from any thread."""
+
+    def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
+        """Count and log what a callback raised."""
+
+    def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
+        """Count and log packets that a callback did not get."""
+
+
+class Lane(Protocol):
+    """Stands for a callback in the listener's loop, and never makes it wait."""
+
+    def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        """Queue a call."""
+
+    async def finish(self, deadline: float) -> None:
+        """Take no more; end when all is done, at ``deadline`` (monotonic) at the latest."""
+
+
+def lane_of(module: str, callback: Any, troubles: Troubles) -> Lane | None:
+    """Return the lane that a callback needs, None for a plain function."""
+    if isinstance(callback, InThread):
+        return ThreadLane(module, callback, troubles)
+    if is_async(callback):
+        return AsyncLane(module, callback, troubles)
+    return None
+
+
+class AsyncLane:
+    """Awaits a coroutine function: the packets of one machine_id in order, machines at once."""
+
+    def __init__(
+        self,
+        module: str,
+        callback: Callable[..., Any],
+        troubles: Troubles,
+        queue_size: int = QUEUE_SIZE,
+    ) -> None:
+        self._module = module
+        self._callback = callback
+        self._troubles = troubles
+        self._size = queue_size
+        self._queues: dict[int, deque[tuple[int, ReceiveInfo | None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        self._ending = False
+
+    def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        if self._ending or (self._waiting >= self._size and info is not None):
+            reason = "stopped" if self._ending else "callback queue full"
+            self._troubles.packets_left(reason, self._module, self._callback, 1)
+            return
+        self._waiting += 1
+        queue = self._queues.get(machine_id)
+        if queue is not None:
+            queue.append((kind, info))
+            return
+        queue = self._queues[machine_id] = deque([(kind, info)])
+        task = asyncio.get_running_loop().create_task(self._work(machine_id, queue))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, deadline: float) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, deadline - monotonic()))
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            # A callback that will not be cancelled is left to the loop's own end.
+            await asyncio.wait(self._tasks, timeout=_CANCEL_S)
+        if self._waiting:
+            self._troubles.packets_left("stopped", self._module, self._callback, self._waiting)
+
+    async def _work(self, machine_id: int, queue: deque[tuple[int, ReceiveInfo | None]]) -> None:
+        until = monotonic() + SLICE_S
+        try:
+            while queue:
+                kind, info = queue.popleft()
+                await self._call(kind, info, machine_id)
+                self._waiting -= 1
+                if monotonic() > until:
+                    await asyncio.sleep(0)
+                    until = monotonic() + SLICE_S
+        finally:
+            del self._queues[machine_id]
+
+    async def _call(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        source = info.source if info is not None else "ourselves"
+        try:
+            await self._callback(kind, info, machine_id)
+        except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
+            self._troubles.callback_failed(error, self._module, self._callback, source)
+        except asyncio.CancelledError:
+            if self._ending:
+                raise
+            # Something inside the callback was cancelled, not the callback.
+            inner = RuntimeError("cancelled from within")
+            self._troubles.callback_failed(inner, self._module, self._callback, source)
+
+
+class ThreadLane:
+    """Calls a function in a thread, in order. The thread starts with the first packet."""
+
+    def __init__(self, module: str, wanted: InThread, troubles: Troubles) -> None:
+        self._module = module
+        self._callback = wanted.callback
+        self._size = wanted.queue_size
+        self._troubles = troubles
+        self._queue: SimpleQueue[tuple[int, ReceiveInfo | None, int] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._given_up = False
+
+    def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        if info is not None and self._queue.qsize() >= self._size:
+            self._troubles.packets_left("callback queue full", self._module, self._callback, 1)
+            return
+        self._queue.put((kind, info, machine_id))
+        if self._thread is None:
+            name = f"clusterer-{self._module}"
+            self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._thread.start()
+
+    async def finish(self, deadline: float) -> None:
+        if self._thread is None:
+            return
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, max(0.0, deadline - monotonic()))
+        self._given_up = True
+        if self._thread.is_alive():
+            left = max(0, self._queue.qsize() - 1)  # one is the end
+            self._troubles.packets_left("stopped", self._module, self._callback, left)
+
+    def _work(self) -> None:
+        while not self._given_up:
+            item = self._queue.get()
+            if item is None:
+                return
+            try:
+                self._callback(*item)
+            except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
+                source = item[1].source if item[1] is not None else "ourselves"
+                self._troubles.callback_failed(error, self._module, self._callback, source)
+
+
+_CANCEL_S = 0.2

@@ -1,0 +1,100 @@
+"""What an instance receives, mirrored into a short-lived stream while somebody tails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import connect, translated
+from clusterer.store.scripts import script
+
+ASK_MS = 3_000
+"""For how long an instance mirrors after it was asked; who tails asks again every second."""
+
+ENTRIES_CAP = 64
+"""Entries kept in the stream; with `MAX_ENTRY` bytes each, what it can take up at the most."""
+
+MAX_ENTRY = 262_144
+"""Bytes of packets in one entry (one packet always fits)."""
+
+_EXPIRE_MS = 10_000
+
+
+class Mirrored(NamedTuple):
+    """One packet that an instance received."""
+
+    number: int
+    """Counts all packets since the instance began to mirror; those left out make gaps."""
+    at_ms: int
+    """When it was received: UNIX ms of the instance's clock."""
+    source: tuple[str, int]
+    """IP address and port of the sender's connection."""
+    frame: bytes
+
+
+class MirrorStore:
+    """Both ends of the mirror. Raises `StateUnavailable` when Redis does not answer in time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = connect(settings)
+
+    def write(self, receiver: int, packets: Sequence[Mirrored]) -> None:
+        """Add one entry; the oldest ones go."""
+        key = keys.tail(receiver)
+        with translated(self._settings, "mirror packets for those who tail"):
+            pipe = self._client.pipeline(transaction=False)
+            fields: Any = {packet.number: _encoded(packet) for packet in packets}
+            pipe.xadd(key, fields, maxlen=ENTRIES_CAP, approximate=False)
+            pipe.pexpire(key, _EXPIRE_MS)
+            pipe.execute()
+
+    def ask(self, receiver: int) -> str | None:
+        """Ask an instance to mirror for `ASK_MS`.
+
+        Returns the id of the last entry, from which to read on; None if the instance is not
+        there: it has not served since Redis has its data.
+        """
+        with translated(self._settings, f"ask machine {receiver} for what it receives"):
+            there, last = script("tail")(
+                self._client, [keys.modules(receiver), keys.tail(receiver)], ASK_MS
+            )
+        return last.decode() if there else None
+
+    def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Mirrored]]:
+        """Wait up to ``block_ms`` (below 1,000) for entries after the id ``after``.
+
+        Returns the id of the last one, ``after`` itself if none came, and their packets.
+        """
+        with translated(self._settings, f"read what machine {receiver} receives"):
+            found: Any = self._client.xread({keys.tail(receiver): after}, block=block_ms)
+        if not found:
+            return after, []
+        ((_, entries),) = found
+        packets = [
+            _decoded(int(number), value)
+            for _, fields in entries
+            for number, value in fields.items()
+        ]
+        return entries[-1][0].decode(), packets
+
+    def instances(self) -> list[int]:
+        """Return the machine_ids that ever served."""
+        with translated(self._settings, "list the instances"):
+            return sorted(int(found) for found in self._client.smembers(keys.INSTANCES))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _encoded(packet: Mirrored) -> bytes:
+    head = f"{packet.at_ms} {packet.source[0]} {packet.source[1]} "
+    return head.encode() + packet.frame
+
+
+def _decoded(number: int, value: bytes) -> Mirrored:
+    at_ms, ip, port, frame = value.split(b" ", 3)
+    return Mirrored(number, int(at_ms), (ip.decode(), int(port)), frame)

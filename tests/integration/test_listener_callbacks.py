@@ -1,0 +1,208 @@
+"""Callbacks that take long, wait, or want a thread, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from clusterer import in_thread
+from clusterer.ids import SERVER_TIMEOUT
+from clusterer.listener import Listener, ReceiveInfo
+from clusterer.services import Context, timeouts
+from clusterer.settings import Settings
+from tests.support.listening import Heard, frame, listener_of, peer, serving
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.seeding import make_node, put_node
+
+
+@pytest.fixture
+def port(redis_client: redis.Redis) -> int:
+    found = free_port()
+    for machine_id in (1, 2, 3):
+        put_node(redis_client, make_node(machine_id, port=found))
+    return found
+
+
+@pytest.fixture
+def listener(redis_url: str, port: int) -> Iterator[Listener]:
+    with listener_of(redis_url) as made:
+        yield made
+
+
+def register(
+    listener: Listener, callback: object, module: str = "ratelimit", timeout_s: float = 0
+) -> None:
+    listener.register(
+        module,
+        callback,  # type: ignore[arg-type]
+        timeout_s=timeout_s,
+        auth_check=True,
+        cluster_id=1,
+    )
+
+
+def slowest_answer_s(connection: object, heard: Heard, rounds: int = 10) -> float:
+    """Send packets of module "quick" one by one; return the longest time one took."""
+    worst = 0.0
+    for number in range(rounds):
+        began = time.monotonic()
+        connection.sendall(frame(number, 3, "quick"))  # type: ignore[attr-defined]
+        heard.wait_for(number, 3)
+        worst = max(worst, time.monotonic() - began)
+    return worst
+
+
+def test_a_slow_callback_delays_other_connections_by_its_own_time_only(
+    listener: Listener, port: int
+) -> None:
+    slow, quick = Heard(act=lambda kind: time.sleep(0.02)), Heard()
+    register(listener, slow)
+    register(listener, quick, "quick")
+    with serving(listener), peer(port) as busy, peer(port, 3) as other:
+        busy.sendall(frame(1) * 400)  # eight seconds of work
+        wait_until(lambda: len(slow.calls) >= 1)
+        assert slowest_answer_s(other, quick) < 0.3
+        assert len(slow.calls) < 300
+
+
+def test_packets_behind_a_slow_callback_arrive_whole_and_in_order(
+    listener: Listener, port: int
+) -> None:
+    heard = Heard(act=lambda kind: time.sleep(0.012) if kind % 10 == 0 else None)
+    register(listener, heard)
+    with serving(listener), peer(port) as connection:
+        connection.sendall(b"".join(frame(kind) for kind in range(500)) + b"no marker")
+        wait_until(lambda: listener.counters.wire_errors == 1)
+    assert [kind for kind, _ in heard.seen] == list(range(500))
+    assert listener.counters.packets == 500
+
+
+def test_a_coroutine_is_awaited_in_order_while_others_are_read(
+    listener: Listener, port: int
+) -> None:
+    done: list[int] = []
+    quick = Heard()
+
+    async def slow(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        await asyncio.sleep(0.01)
+        done.append(kind)
+
+    register(listener, slow)
+    register(listener, quick, "quick")
+    with serving(listener), peer(port) as busy, peer(port, 3) as other:
+        busy.sendall(b"".join(frame(kind) for kind in range(50)))
+        assert slowest_answer_s(other, quick) < 0.3
+        wait_until(lambda: len(done) == 50)
+    assert done == list(range(50))
+
+
+def test_a_blocking_callback_in_a_thread_holds_up_nobody(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, quick = threading.Event(), Heard()
+    done: list[int] = []
+
+    @in_thread(queue_size=100)
+    def blocking(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        release.wait(20)
+        done.append(kind)
+
+    register(listener, blocking)
+    register(listener, quick, "quick")
+    with serving(listener), peer(port) as busy, peer(port, 3) as other:
+        busy.sendall(b"".join(frame(kind) for kind in range(300)))
+        assert slowest_answer_s(other, quick) < 0.3
+        wait_until(lambda: listener.counters.packets >= 300)
+        dropped = listener.counters.drops["callback queue full"]
+        assert 198 <= dropped <= 200
+        release.set()
+        wait_until(lambda: len(done) == 300 - dropped)
+    assert done == list(range(300 - dropped))
+    lines = [line for line in caplog.messages if "callback queue full" in line]
+    assert len(lines) == 1
+    assert "ratelimit" in lines[0]
+
+
+def test_notices_of_timeouts_come_to_coroutines_and_threads(
+    listener: Listener, port: int, redis_url: str
+) -> None:
+    heard, awaited = Heard(), Heard()
+
+    async def waiting(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        awaited(kind, info, machine_id)
+
+    register(listener, in_thread(heard), timeout_s=0.5)
+    register(listener, waiting, timeout_s=0.5)
+    context = Context(Settings(redis_url=redis_url))
+
+    def noticed() -> bool:
+        timeouts.run(context)
+        return (SERVER_TIMEOUT, 2) in heard.seen and (SERVER_TIMEOUT, 2) in awaited.seen
+
+    with serving(listener), contextlib.closing(context):
+        wait_until(noticed)
+
+
+def test_stopping_does_what_was_received_first(listener: Listener, port: int) -> None:
+    done: list[int] = []
+    threaded = Heard(act=lambda kind: time.sleep(0.005))
+
+    async def waiting(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        await asyncio.sleep(0.005)
+        done.append(kind)
+
+    register(listener, waiting)
+    register(listener, in_thread(threaded))
+    with serving(listener), peer(port) as connection:
+        connection.sendall(b"".join(frame(kind) for kind in range(100)))
+        wait_until(lambda: listener.counters.packets == 100)
+    assert done == list(range(100))
+    assert [kind for kind, _ in threaded.seen] == list(range(100))
+
+
+def test_stopping_waits_for_nobody_for_ever(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    @in_thread
+    def stuck(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        entered.set()
+        release.wait(30)
+
+    register(listener, stuck)
+    began = 0.0
+    try:
+        with serving(listener), peer(port) as connection:
+            connection.sendall(frame(1) * 10)
+            assert entered.wait(5)
+            wait_until(lambda: listener.counters.packets == 10)
+            began = time.monotonic()
+        assert time.monotonic() - began < 4
+    finally:
+        release.set()
+    assert listener.counters.drops["stopped"] == 9
+    assert any("stopped" in line and "ratelimit" in line for line in caplog.messages)
+
+
+def test_a_flood_of_slow_packets_times_out_nobody_who_talks(
+    redis_url: str, listener: Listener, port: int
+) -> None:
+    heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
+    register(listener, heard, timeout_s=1.0)
+    context = Context(Settings(redis_url=redis_url))
+    end = time.monotonic() + 4
+    with serving(listener), peer(port) as busy, peer(port, 3) as other, contextlib.closing(context):
+        busy.sendall(frame(1) * 300 + frame(2, 2))
+        while time.monotonic() < end:
+            other.sendall(frame(0, 3))
+            timeouts.run(context)
+            time.sleep(0.1)
+    assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}

@@ -1,0 +1,86 @@
+"""What can wait before Redis is told, and what cannot."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from clusterer.listener.ledger import MAX_HOLD_S, Ledger, hold_s
+from clusterer.store.watches import Watch
+
+WATCH = Watch(1, "ratelimit", "ratelimit", 1, 10_000)
+
+
+def take(ledger: Ledger, now: float, **heard: float) -> dict[int, float]:
+    """Take and write what is due for `WATCH`; ``heard`` is m2=..., m3=..."""
+    due = ledger.take({WATCH: {int(name[1:]): at for name, at in heard.items()}}, now)
+    ledger.written(due)
+    return due[WATCH]
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "hold"), [(0, MAX_HOLD_S), (10_000, 2.0), (1_000, 0.25), (500, 0.0), (1, 0.0)]
+)
+def test_no_clock_is_held_back_for_half_of_its_timeout(timeout_ms: int, hold: float) -> None:
+    assert hold_s(Watch(1, "ul", "ul", 1, timeout_ms)) == hold
+
+
+def test_who_is_heard_for_the_first_time_is_written_at_once() -> None:
+    assert take(Ledger(), 10.0, m2=9.9) == {2: 9.9}
+
+
+def test_who_keeps_talking_is_written_now_and_then_with_the_latest() -> None:
+    ledger = Ledger()
+    take(ledger, 10.0, m2=10.0)
+    assert take(ledger, 10.5, m2=10.4) == {}
+    assert take(ledger, 11.9, m2=11.8) == {}
+    assert take(ledger, 12.0) == {2: 11.8}, "held back, and not heard since"
+    assert take(ledger, 12.2) == {}
+
+
+def test_when_one_is_due_all_go_along() -> None:
+    ledger = Ledger()
+    take(ledger, 10.0, m2=10.0)
+    assert take(ledger, 10.2, m2=10.1) == {}
+    assert take(ledger, 10.4, m3=10.3) == {2: 10.1, 3: 10.3}
+
+
+def test_what_redis_did_not_get_is_given_back_and_written_next() -> None:
+    ledger = Ledger()
+    take(ledger, 10.0, m2=10.0)
+    take(ledger, 10.2, m2=10.2)
+    assert ledger.forget() == {WATCH: {2: 10.2}}
+    assert take(ledger, 10.3, m2=10.2) == {2: 10.2}
+
+
+def test_a_node_that_is_gone_is_not_written_any_more() -> None:
+    ledger = Ledger()
+    take(ledger, 10.0, m2=10.0, m3=10.0)
+    take(ledger, 10.2, m2=10.1, m3=10.1)
+    ledger.leave(WATCH, frozenset({2}))
+    assert take(ledger, 12.2) == {3: 10.1}
+
+
+@pytest.mark.parametrize("timeout_ms", [1, 300, 700, 1_500, 4_000, 10_000])
+def test_nobody_is_judged_by_a_clock_that_was_held_back(timeout_ms: int) -> None:
+    """A flush says until when we listened; by then no clock that lags may be past the timeout."""
+    watch = Watch(1, "ul", "ul", 1, timeout_ms)
+    ledger, random_ = Ledger(), random.Random(timeout_ms)
+    in_redis: dict[int, float] = {}
+    true: dict[int, float] = {}
+    now = 100.0
+    for _ in range(4_000):
+        began, now = now, now + random_.choice((0.24, 0.24, 0.3, 1.9))
+        heard = {
+            machine: random_.uniform(began, now)
+            for machine in range(4)
+            if random_.random() < (1, 0.5, 0.1, 0.02)[machine]
+        }
+        true |= heard
+        due = ledger.take({watch: heard}, now)
+        ledger.written(due)
+        in_redis |= due[watch]
+        for machine, at in true.items():
+            if now - at <= timeout_ms / 1000:
+                assert now - in_redis[machine] <= timeout_ms / 1000
