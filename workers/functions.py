@@ -1,10 +1,11 @@
-"""The five job functions: each calls one service, and is safe to run twice."""
+"""The job functions: each calls one service, and is safe to run twice."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 
@@ -50,6 +51,13 @@ def sync() -> None:
 
     with _redis_may_be_away("sync"):
         service.run(current().context)
+
+
+def reach() -> dict[str, Any]:
+    """Tell `clusterer doctor` which nodes can be reached from here."""
+    from clusterer.services import reach as service  # noqa: PLC0415 - keeps workers light
+
+    return service.run(current().context)
 
 
 @contextmanager

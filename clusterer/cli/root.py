@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "clusterer.cli.nodes:list_nodes",
     "set-status": "clusterer.cli.nodes:set_status",
     "events": "clusterer.cli.events:events",
+    "doctor": "clusterer.cli.doctor:doctor",
     "mi": "clusterer.cli.mi:mi",
     "node": "clusterer.cli.node:node",
     "worker": "clusterer.cli.others:worker",

@@ -26,7 +26,8 @@ PROBE = "workers.probe"
 CHECK_TIMEOUTS = "workers.check_timeouts"
 SWEEP = "workers.sweep"
 SYNC = "workers.sync"
-JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC})
+REACH = "workers.reach"
+JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC, REACH})
 """The only functions a worker imports and runs because a job names them."""
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,69 @@
+"""``clusterer doctor``: whether everything is there, and will hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from contextlib import closing
+
+import click
+
+from clusterer.cli.options import with_settings
+from clusterer.services import Context
+from clusterer.services import doctor as service
+from clusterer.services.doctor import Finding, Level
+from clusterer.settings import Settings
+
+_COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "red", Level.SKIPPED: None}
+_INDENT = " " * 8
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object at the end.")
+@with_settings()
+def doctor(settings: Settings, as_json: bool) -> int:
+    """Check Redis, table, processes, clocks, addresses, backlog.
+
+    One line per check: ok, warn, error or skipped, and what to do about it. Changes nothing.
+    The exit code is 1 if there is an error, else 0. Run it with the settings of an instance
+    (--server-id, --set delivery_queue=...) to have its own row and queue checked as well.
+    """
+    found: list[Finding] = []
+    with closing(Context(settings)) as context:
+        for finding in service.run(context):
+            found.append(finding)
+            if not as_json:
+                click.echo(_line(finding))
+    levels = Counter(finding.level for finding in found)
+    healthy = not levels[Level.ERROR]
+    if as_json:
+        checks = [_as_json(finding) for finding in found]
+        click.echo(json.dumps({"healthy": healthy, "checks": checks}))
+    else:
+        counts = [f"{levels[level]} {level.value}" for level in Level if levels[level]]
+        click.echo(f"{len(found)} checks: {', '.join(counts)}.")
+    return 0 if healthy else 1
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {
+        "check": finding.check,
+        "level": finding.level.value,
+        "text": finding.text,
+        "advice": finding.advice,
+    }
+
+
+def _line(finding: Finding) -> str:
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    text = "".join(c if c.isprintable() else " " for c in finding.text + advice)
+    word = finding.level.value
+    line = f"{word:<7} {finding.check}: {text}"
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, 40)
+    folded = textwrap.fill(line, width, subsequent_indent=_INDENT, break_on_hyphens=False)
+    return click.style(word, fg=_COLOURS[finding.level]) + folded.removeprefix(word)

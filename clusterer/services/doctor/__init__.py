@@ -1,0 +1,57 @@
+"""A check-up of everything that the system stands on, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from clusterer.errors import StateUnavailable
+from clusterer.membership import Node
+from clusterer.services import fleet as fleets
+from clusterer.services.context import Context
+from clusterer.services.doctor import backlog, clocks, fleet, network, redis_server, table, workers
+from clusterer.services.doctor.finding import Finding, Level, error, skipped
+
+__all__ = ["Finding", "Level", "run"]
+
+_START_REDIS = "start Redis, or correct redis_url"
+
+
+def run(context: Context) -> Iterator[Finding]:
+    """Yield what is found, as it is found. Changes nothing, and works with Redis or table away."""
+    away = ""
+    try:
+        yield from redis_server.check(context)
+    except StateUnavailable as problem:
+        away = str(problem)
+        yield error(redis_server.CHECKS[0], away, _START_REDIS)
+        yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
+    yield from table.check(context, None if away else _nodes(context))
+    yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
+    if away:
+        yield from (*fleet.unknown(), *network.unknown(), workers.unknown())
+        yield skipped(backlog.CHECK, "needs Redis")
+        return
+    yield from _surviving("processes", lambda: _processes(context))
+
+
+def _processes(context: Context) -> Iterator[Finding]:
+    found = fleets.read(context)
+    yield from fleet.check(context, found)
+    yield from network.check(context)
+    yield from workers.check(context, found)
+    yield from backlog.check(context)
+
+
+def _nodes(context: Context) -> list[Node] | None:
+    try:
+        return [node for view in context.nodes.views().values() for node in view.nodes.values()]
+    except StateUnavailable:
+        return None
+
+
+def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield what a part finds; Redis that goes away meanwhile is a finding as well."""
+    try:
+        yield from check()
+    except StateUnavailable as problem:
+        yield error(name, str(problem), _START_REDIS)

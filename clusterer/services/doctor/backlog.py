@@ -1,0 +1,47 @@
+"""Packets that wait to be delivered, for how long, and whether anybody attends to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clusterer.services import listing, oldest
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, warn
+from clusterer.settings import BACKLOG_REPLAY
+
+CHECK = "backlog"
+
+WARN_S = 5.0
+ERROR_S = 30.0
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Check every sender; one line if all is well."""
+    states = context.backlog.queues()
+    queue_of = {sender: s.queue for s in states for sender in (*s.pending, *s.waiting)}
+    orphaned = {sender for state in states for sender in state.orphaned}
+    found = oldest.run(context, listing.run(context))
+    late = [item for item in found if item.packets and item.oldest_s >= WARN_S]
+    for item in late:
+        queue = queue_of.get(item.sender, context.settings.delivery_queue)
+        text = (
+            f"machine {item.sender}: {item.packets} packets wait, the oldest for "
+            f"{item.oldest_s:.0f} s"
+        )
+        if item.sender in orphaned:
+            advice = (
+                f"no worker of {queue} delivers for it: run `clusterer worker delivery` on the "
+                f"host of machine {item.sender}, or correct its url"
+            )
+        else:
+            advice = "see `clusterer list` for the node that is behind; it reads too slowly"
+        yield (error if item.oldest_s >= ERROR_S else warn)(CHECK, text, advice)
+    if not late:
+        total, oldest_s = sum(i.packets for i in found), max((i.oldest_s for i in found), default=0)
+        text = (
+            f"{total} packets wait, the oldest for {oldest_s:.1f} s" if total else "nothing waits"
+        )
+        kept = sum(item.waiting for item in found)
+        if kept and context.settings.backlog == BACKLOG_REPLAY:
+            text += f"; {kept} are kept for nodes that are not up"
+        yield ok(CHECK, text)

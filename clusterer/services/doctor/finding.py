@@ -1,0 +1,50 @@
+"""What one check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Works, but somebody should look at it."""
+    ERROR = "error"
+    """Something does not work, or can lose data."""
+    SKIPPED = "skipped"
+    """Could not be checked; what keeps it from being is an error of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    check: str
+    level: Level
+    text: str
+    """What is."""
+    advice: str = ""
+    """What to do about it; empty if nothing has to be done."""
+
+
+def ok(check: str, text: str) -> Finding:
+    """All is well."""
+    return Finding(check, Level.OK, text)
+
+
+def warn(check: str, text: str, advice: str) -> Finding:
+    """Somebody should look at it."""
+    return Finding(check, Level.WARN, text, advice)
+
+
+def error(check: str, text: str, advice: str) -> Finding:
+    """Something does not work."""
+    return Finding(check, Level.ERROR, text, advice)
+
+
+def skipped(check: str, text: str) -> Finding:
+    """Could not be checked."""
+    return Finding(check, Level.SKIPPED, text)

@@ -1,0 +1,108 @@
+"""Workers per queue, the scheduler, and jobs that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clusterer import jobs
+from clusterer.jobs import Job
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.fleet import Fleet, QueueInfo
+
+CHECKS = ("workers", "scheduler", "failed jobs")
+
+SYNC_ID = "clusterer-sync"
+"""The periodic job that only persistent mode has."""
+
+LATE_S = 5.0
+SILENT_S = 30
+PILED_UP = 10
+
+
+def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
+    """Check the processes that Redis knows."""
+    backlog = {state.queue: state for state in context.backlog.queues()}
+    for queue in fleet.delivery:
+        state = backlog.get(queue.name)
+        work = bool(state and (state.pending or state.waiting))
+        own = queue.name == context.settings.delivery_queue
+        yield _workers(queue, "delivery", needed=work or own or len(fleet.delivery) == 1)
+    yield _workers(fleet.maintenance, "maintenance", needed=True)
+    if context.settings.persistent_mode:
+        yield _workers(fleet.database, "database", needed=True)
+    yield _scheduler(context, fleet)
+    yield _failed(context, fleet)
+
+
+def unknown() -> Iterator[Finding]:
+    """Say that nothing can be said without Redis."""
+    return (skipped(name, "needs Redis") for name in CHECKS)
+
+
+def _workers(queue: QueueInfo, kind: str, *, needed: bool) -> Finding:
+    name = f"{kind} workers"
+    start = f"start `clusterer worker {kind}`"
+    alive = [worker for worker in queue.workers if worker.silent_s < SILENT_S]
+    if not alive and queue.workers:
+        silent = queue.workers[0]
+        text = f"{queue.name}: {silent.place} has been silent for {silent.silent_s} s or more"
+        return error(name, text, f"look at that process; if it is gone, {start}")
+    if not alive:
+        text = f"nobody takes jobs of {queue.name}"
+        if kind == "delivery":
+            start += " with this delivery_queue"
+        return (error if needed else warn)(name, text, start)
+    text = f"{len(alive)} for {queue.name} ({', '.join(worker.place for worker in alive[:3])}"
+    text += ", …)" if len(alive) > 3 else ")"
+    if queue.jobs > PILED_UP:
+        return warn(name, f"{text}, but {queue.jobs} jobs wait", f"{start} once more")
+    return ok(name, text)
+
+
+def _scheduler(context: Context, fleet: Fleet) -> Finding:
+    name, late = CHECKS[1], fleet.last_tick_s
+    start = "start `clusterer scheduler`"
+    if not fleet.schedulers:
+        return error(name, "none runs: nodes are not probed, silence is not noticed", start)
+    if late is None or late > LATE_S:
+        said = "never" if late is None else f"{late:.0f} s ago"
+        text = f"{fleet.schedulers} run, but the last tick was {said}"
+        return error(name, text, "look at its log; start it again")
+    text = f"{fleet.schedulers} alive, last tick {late:.1f} s ago"
+    if context.settings.persistent_mode != (SYNC_ID in fleet.schedule):
+        mode = "not in" if context.settings.persistent_mode else "in"
+        return error(
+            name,
+            f"{text}, but it runs {mode} persistent mode, unlike this shell",
+            "give all processes the same persistent_mode",
+        )
+    return ok(name, text)
+
+
+def _failed(context: Context, fleet: Fleet) -> Finding:
+    name = CHECKS[2]
+    found = {queue.name: queue.failed for queue in fleet.queues if queue.failed}
+    if not found:
+        return ok(name, "none")
+    text = ", ".join(f"{count} of {queue}" for queue, count in found.items())
+    queue = next(iter(found))
+    why = _why(context, queue)
+    return warn(
+        name,
+        f"{text}; the latest: {why}" if why else text,
+        "the worker's log says more; RQ forgets them after an hour",
+    )
+
+
+def _why(context: Context, queue: str) -> str:
+    """Return what the queue's latest failed job was and died of."""
+    registry = jobs.queue(queue, context.jobs_client).failed_job_registry
+    try:
+        job_id = registry.get_job_ids(-1, -1)[0]
+        job = Job.fetch(job_id, connection=context.jobs_client)
+        result = job.latest_result()
+    except Exception:  # noqa: BLE001 - whatever is in there must not end the check-up
+        return ""
+    lines = (result.exc_string or "").strip().splitlines() if result else []
+    return f"{job.func_name}: {lines[-1]}" if lines else f"{job.func_name} ({job_id})"

@@ -1,0 +1,92 @@
+"""Addresses: the own row's, and every node's as seen from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clusterer.delivery.sources import is_local
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Condition, Node
+from clusterer.services import reach
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+
+CHECKS = ("own row", "nodes from here")
+
+_NAMED = 10
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Check the own row and try to connect to all nodes."""
+    nodes = [node for view in context.nodes.views().values() for node in view.nodes.values()]
+    yield from _own(context, nodes)
+    yield from judged(CHECKS[1], "", reach.run(context), nodes)
+
+
+def unknown() -> Iterator[Finding]:
+    """Say that nothing can be said without Redis."""
+    return (skipped(name, "needs Redis") for name in CHECKS)
+
+
+def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
+    name, server_id = CHECKS[0], context.settings.server_id
+    if not server_id:
+        yield skipped(name, "server_id is not set here: which machine is this?")
+        return
+    own = [node for node in nodes if node.machine_id == server_id and node.protocol == PROTO_BIN]
+    if not own:
+        yield error(
+            name,
+            f"machine {server_id} has no row in any bin cluster: it neither listens nor sends",
+            "add its row to the table and run `clusterer reload`, or correct server_id",
+        )
+    for node in own:
+        yield _own_row(node, anywhere=context.settings.allow_foreign_source)
+
+
+def _own_row(node: Node, *, anywhere: bool) -> Finding:
+    name = CHECKS[0]
+    text = f"cluster {node.cluster_id} machine {node.machine_id} ({node.url})"
+    if not is_local(node.host):
+        text += f": {node.host} is not an address of this host"
+        if anywhere:
+            return warn(name, text, "allow_foreign_source is set: peers must not check sources")
+        return error(
+            name, text, "run this where that address is, or correct the row's url and reload"
+        )
+    if node.condition is not Condition.UP:
+        return warn(
+            name,
+            f"{text} is {node.condition.value}: nobody sends to it",
+            f"see `clusterer events --node {node.machine_id}`",
+        )
+    return ok(name, f"{text} is local and up")
+
+
+def judged(
+    check_name: str, whence: str, answer: Mapping[str, Any], nodes: list[Node]
+) -> Iterator[Finding]:
+    """Yield what an answer of `reach` says: one line for all is well, one per node that is not."""
+    errors, tried = answer["errors"], answer["tried"]
+    known = {reach.name_of(node): node for node in nodes}
+    reached = f"{tried - len(errors)} of {tried} BIN ports reached{whence}"
+    if not errors:
+        yield ok(check_name, reached)
+        return
+    for place, why in sorted(errors.items())[:_NAMED]:
+        yield _unreached(check_name, whence, place, known.get(place), why)
+    if len(errors) > _NAMED:
+        advice = "look at the network first: so many do not fail by themselves"
+        yield error(check_name, f"and {len(errors) - _NAMED} more; {reached}", advice)
+
+
+def _unreached(check_name: str, whence: str, place: str, node: Node | None, why: str) -> Finding:
+    url = f" ({node.url})" if node else ""
+    cluster_id, _, machine_id = place.partition("/")
+    return error(
+        check_name,
+        f"cluster {cluster_id} machine {machine_id}{url} not reached{whence}: {why}",
+        "start `clusterer node` (or OpenSIPS) there; look for a firewall between; "
+        "if it is gone for long: `clusterer set-status`",
+    )

@@ -1,0 +1,106 @@
+"""Redis: reachable, of a version that will do, and not going to lose keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from time import perf_counter
+from typing import Any
+
+import redis
+
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, warn
+from clusterer.store.client import public_url, translated
+
+CHECKS = ("redis", "redis persistence", "redis eviction", "redis memory")
+
+OLDEST = (6, 2)
+"""LMOVE, ZMSCORE and exclusive stream ranges came with it."""
+
+_MOSTLY_FULL = 0.9
+
+Info = Mapping[str, Any]
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Check the server. Raises `StateUnavailable` if it cannot be reached."""
+    with translated(context.settings, "ask Redis how it is"):
+        before = perf_counter()
+        context.redis.ping()
+        took_ms = (perf_counter() - before) * 1000
+        info: Info = context.redis.info()
+    yield _server(info, public_url(context.settings), took_ms)
+    yield _persistence(info, _configured(context, "appendfsync"))
+    yield _eviction(info)
+    yield _memory(info)
+
+
+def _configured(context: Context, name: str) -> str:
+    """Return a parameter of the server, empty where CONFIG is forbidden."""
+    try:
+        found: Any = context.redis.config_get(name)
+    except redis.ResponseError:
+        return ""
+    return str(found.get(name, ""))
+
+
+def _server(info: Info, url: str, took_ms: float) -> Finding:
+    version = str(info.get("redis_version", "?"))
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    text = f"{name} {info.get('valkey_version', version)} at {url} answers in {took_ms:.1f} ms"
+    if info.get("role") not in (None, "master"):
+        return error(CHECKS[0], f"{text}, as a replica", "point redis_url at the primary server")
+    if info.get("cluster_enabled"):
+        return error(CHECKS[0], f"{text}, in cluster mode", "use a server without cluster mode")
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST:
+        return error(CHECKS[0], f"{text}, too old", "install Redis 6.2 or newer")
+    return ok(CHECKS[0], text)
+
+
+def _persistence(info: Info, fsync: str) -> Finding:
+    name = CHECKS[1]
+    if not info.get("aof_enabled"):
+        return error(
+            name,
+            "no append-only file: a crash loses packets and states",
+            "set 'appendonly yes' in redis.conf (now: redis-cli CONFIG SET appendonly yes)",
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return error(
+            name, "the append-only file cannot be written", "look at Redis's log and its disk"
+        )
+    if fsync == "no":
+        return error(
+            name,
+            "append-only file with 'appendfsync no': a power cut loses half a minute",
+            "set 'appendfsync everysec' in redis.conf",
+        )
+    if info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        return warn(name, "the last AOF rewrite failed", "look at Redis's log and its disk")
+    return ok(name, "append-only file" + (f", appendfsync {fsync}" if fsync else ""))
+
+
+def _eviction(info: Info) -> Finding:
+    name = CHECKS[2]
+    policy, limit = str(info.get("maxmemory_policy", "?")), int(info.get("maxmemory", 0))
+    evicted = int(info.get("evicted_keys", 0))
+    advice = "set 'maxmemory-policy noeviction' in redis.conf"
+    if policy != "noeviction":
+        gone = f", {evicted} thrown away since its start" if evicted else ""
+        when = "as soon as memory is full" if limit else "as soon as maxmemory is set"
+        return error(name, f"{policy}: keys are thrown away {when}{gone}", advice)
+    return ok(name, "noeviction")
+
+
+def _memory(info: Info) -> Finding:
+    name = CHECKS[3]
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    text = f"{used / 2**20:.1f} MB used"
+    if not limit:
+        return ok(name, f"{text}, no limit")
+    text = f"{text} of {limit / 2**20:.0f} MB"
+    if used > limit:
+        return error(name, f"{text}: writes are refused", "raise maxmemory")
+    if used > limit * _MOSTLY_FULL:
+        return warn(name, f"{text}: writes will be refused", "raise maxmemory")
+    return ok(name, text)

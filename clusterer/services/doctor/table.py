@@ -1,0 +1,107 @@
+"""The provisioning table: reachable, as it must be, and what Redis was loaded from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, select
+
+from clusterer.errors import ClustererError, ProvisioningError
+from clusterer.membership import Node
+from clusterer.provisioning import Names, read_rows, require, validate
+from clusterer.provisioning.rows import RejectedRow
+from clusterer.provisioning.schema import TABLE_VERSION
+from clusterer.provisioning.url import database_url
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+
+CHECKS = ("table", "table rows", "table and redis")
+_NAMED = 3
+
+Place = tuple[int, str, int, str]
+"""cluster_id, protocol, machine_id, url."""
+
+
+def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
+    """Check the table; ``known`` are the nodes that Redis has, None if Redis is away."""
+    try:
+        _require_file(context)
+        with context.database.connection("read the table") as connection:
+            require(connection, context.database.schema)
+            registered = _is_registered(connection, context)
+            rows = read_rows(connection, context.database.schema)
+    except ClustererError as problem:
+        yield error(CHECKS[0], str(problem), _advice(problem))
+        yield from (skipped(name, "needs the table") for name in CHECKS[1:])
+        return
+    yield _table(context, registered=registered)
+    good, rejected = validate(rows, context.database.schema.columns, Names())
+    yield _rows(len(rows), rejected)
+    if known is None:
+        yield skipped(CHECKS[2], "needs Redis")
+    else:
+        yield _compared({_place(node) for node in good}, {_place(node) for node in known})
+
+
+def _require_file(context: Context) -> None:
+    """Raise `ProvisioningError` if an SQLite file is not there: to connect would make it."""
+    url = database_url(context.settings)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        raise ProvisioningError(
+            f"there is no file {url.database}: `clusterer init-db` or `clusterer up` makes it"
+        )
+
+
+def _advice(problem: ClustererError) -> str:
+    if not isinstance(problem, ProvisioningError):
+        return "correct the setting"
+    if "clusterer init-db" in str(problem):
+        return "do that, or set db_url and db_table to where the nodes are"
+    return "check db_url, the database server and what its user may do"
+
+
+def _is_registered(connection: Connection, context: Context) -> bool:
+    schema = context.database.schema
+    with connection.begin():
+        if not inspect(connection).has_table(schema.versions.name):
+            return False
+        query = select(schema.versions).where(schema.versions.c.table_name == schema.nodes.name)
+        return connection.execute(query).first() is not None
+
+
+def _table(context: Context, *, registered: bool) -> Finding:
+    name = context.settings.db_table
+    if not registered:
+        return warn(
+            CHECKS[0],
+            f"{name} in {context.database.name} is not in the table 'version': "
+            "an OpenSIPS 2.2 would refuse it",
+            "run `clusterer init-db`, which adds the row and changes nothing else",
+        )
+    return ok(CHECKS[0], f"{name} in {context.database.name}, version {TABLE_VERSION}")
+
+
+def _rows(count: int, rejected: list[RejectedRow]) -> Finding:
+    if rejected:
+        shown = "; ".join(map(str, rejected[:_NAMED]))
+        more = f" and {len(rejected) - _NAMED} more" if len(rejected) > _NAMED else ""
+        text = f"{len(rejected)} of {count} cannot be used: {shown}{more}"
+        return error(CHECKS[1], text, "correct the rows, then run `clusterer reload`")
+    if not count:
+        return error(CHECKS[1], "the table is empty", "add nodes, then run `clusterer reload`")
+    return ok(CHECKS[1], f"{count} rows, all can be used")
+
+
+def _place(node: Node) -> Place:
+    return node.cluster_id, node.protocol, node.machine_id, node.url
+
+
+def _compared(table: set[Place], known: set[Place]) -> Finding:
+    differing = sorted(table ^ known)
+    if not differing:
+        return ok(CHECKS[2], f"Redis has the table's {len(known)} nodes")
+    places = dict.fromkeys(f"cluster {c}:{p} machine {m}" for c, p, m, _ in differing)
+    shown = ", ".join(list(places)[:_NAMED])
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return warn(CHECKS[2], f"they differ in {shown}{more}", "run `clusterer reload`")

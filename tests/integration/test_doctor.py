@@ -1,0 +1,216 @@
+"""`clusterer doctor` against real servers, sockets and workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from clusterer.cli import main
+from clusterer.provisioning import NewRow
+from clusterer.services import Context
+from clusterer.services import reload as reload_service
+from clusterer.settings import Settings, as_environment
+from clusterer.store import ClusterKey
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import frame
+from tests.support.ports import free_port
+from tests.support.processes import spawn, wait_until
+from tests.support.provisioning import provision, sql
+from tests.support.receiver import BinReceiver
+from tests.support.redis_server import RedisServer
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> Settings:
+    return Settings(redis_url=redis_url, data_dir=str(tmp_path), server_id=1, linger=0.2)
+
+
+def check_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    code = main(["doctor", "--json"])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    answer = json.loads(captured.out)
+    assert answer["healthy"] == (code == 0)
+    found: dict[str, list[dict[str, str]]] = {}
+    for item in answer["checks"]:
+        found.setdefault(item["check"], []).append(item)
+    return code, found
+
+
+def words(found: dict[str, list[dict[str, str]]]) -> dict[str, set[str]]:
+    return {name: {item["level"] for item in items} for name, items in found.items()}
+
+
+def test_all_is_well_where_all_is_well(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    mariadb_url: str,
+) -> None:
+    chosen = Settings(**{**_fields(settings), "db_url": mariadb_url, "persistent_mode": True})
+    context = Context(chosen)
+    environment = as_environment(chosen)
+    with BinReceiver() as first, BinReceiver() as second:
+        rows = (NewRow(1, m, f"bin:127.0.0.1:{r.port}") for m, r in ((1, first), (2, second)))
+        provision(context, *rows)
+        reload_service.run(context)
+        context.close()
+        kinds = ("delivery", "maintenance", "database")
+        with (
+            spawn(["-m", "workers", kinds[0]], environment) as a,
+            spawn(["-m", "workers", kinds[1]], environment) as b,
+            spawn(["-m", "workers", kinds[2]], environment) as c,
+            spawn(["-m", "scheduler"], environment) as scheduler,
+        ):
+            for worker in (a, b, c):
+                worker.wait_for_output("takes jobs of")
+            scheduler.wait_for_output("now the active scheduler")
+            _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)), 20)
+    assert set().union(*words(found).values()) == {"ok"}, found
+    assert len(found["nodes from workers"]) == 2
+    assert "2 of 2" in found["nodes from here"][0]["text"]
+
+
+def _healthy(result: tuple[int, Any]) -> tuple[int, Any] | None:
+    """Workers need a moment until RQ knows them."""
+    return result if result[0] == 0 else None
+
+
+def _fields(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+
+
+def test_nothing_there_is_told_check_by_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    away = Settings(
+        redis_url=f"redis://127.0.0.1:{free_port()}", data_dir=str(tmp_path / "none"), server_id=1
+    )
+    started = time.monotonic()
+    code, found = check_up(away, monkeypatch, capsys)
+    assert time.monotonic() - started < 10
+    assert code == 1
+    assert words(found)["redis"] == words(found)["table"] == {"error"}
+    assert set().union(*words(found).values()) <= {"error", "skipped", "ok"}
+    assert not (tmp_path / "none").exists(), "a check-up makes no file"
+
+
+def test_redis_away_leaves_the_table_to_be_checked_and_the_other_way(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    context = Context(settings)
+    provision(context, NewRow(1, 1, f"bin:127.0.0.1:{free_port()}"))
+    context.close()
+    away = Settings(**{**_fields(settings), "redis_url": f"redis://127.0.0.1:{free_port()}"})
+    code, found = check_up(away, monkeypatch, capsys)
+    assert (code, words(found)["table rows"]) == (1, {"ok"})
+    gone = Settings(**{**_fields(settings), "db_url": "mysql://u:p@127.0.0.1:1/x"})
+    code, found = check_up(gone, monkeypatch, capsys)
+    assert (code, words(found)["redis"], words(found)["table"]) == (1, {"ok"}, {"error"})
+    assert words(found)["scheduler"] == {"error"}, "the rest is checked all the same"
+
+
+def test_a_redis_that_can_lose_keys_is_an_error(
+    own_redis_server: Callable[[], RedisServer],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    server = own_redis_server()
+    with server.client() as client:
+        client.config_set("appendonly", "no")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    chosen = Settings(**{**_fields(settings), "redis_url": server.url})
+    code, found = check_up(chosen, monkeypatch, capsys)
+    assert code == 1
+    assert words(found)["redis persistence"] == words(found)["redis eviction"] == {"error"}
+
+
+def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    context = Context(settings)
+    provision(context, NewRow(1, 1, "bin:192.0.2.1:5566"), NewRow(1, 2, "bin:127.0.0.1:1"))
+    reload_service.run(context)
+    sql(context, "UPDATE clusterer SET url = 'nonsense' WHERE machine_id = 2")
+    sql(context, "DELETE FROM version")
+    context.close()
+    _, found = check_up(settings, monkeypatch, capsys)
+    assert words(found)["table"] == {"warn"}
+    assert words(found)["table rows"] == {"error"}
+    assert "row 2" in found["table rows"][0]["text"]
+    assert words(found)["table and redis"] == {"warn"}
+    assert words(found)["own row"] == {"error"}
+    assert "not an address of this host" in found["own row"][0]["text"]
+    assert words(found)["nodes from here"] == {"error"}
+    assert len(found["nodes from here"]) == 2
+
+
+def test_a_machine_without_a_row_is_an_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    _, found = check_up(settings, monkeypatch, capsys)
+    assert words(found)["own row"] == {"error"}
+    nobody = Settings(**{**_fields(settings), "server_id": 0})
+    _, found = check_up(nobody, monkeypatch, capsys)
+    assert words(found)["own row"] == {"skipped"}
+
+
+def test_old_backlog_is_told_with_its_age(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    redis_client: redis.Redis,
+) -> None:
+    context = Context(settings)
+    provision(context, *(NewRow(1, m, f"bin:127.0.0.1:{free_port()}") for m in (1, 2)))
+    reload_service.run(context)
+    context.close()
+    PacketLog(settings, 1).append(ClusterKey(1, "bin"), [frame(1), frame(2)])
+    _, found = check_up(settings, monkeypatch, capsys)
+    assert words(found)["backlog"] == {"ok"}
+    assert "2 packets wait, the oldest for 0" in found["backlog"][0]["text"]
+    _age_log(redis_client, 60)
+    _, found = check_up(settings, monkeypatch, capsys)
+    (line,) = found["backlog"]
+    assert line["level"] == "error"
+    assert "machine 1: 2 packets wait, the oldest for 6" in line["text"]
+    assert "clusterer worker delivery" in line["advice"]
+
+
+def _age_log(client: redis.Redis, seconds: int) -> None:
+    """Write machine 1's log anew, as it would be had it been sent earlier."""
+    entries: Any = client.xrange("clusterer:log:1")
+    client.delete("clusterer:log:1")
+    for entry_id, fields in entries:
+        sequence, ms = entry_id.decode().split("-")
+        client.xadd("clusterer:log:1", fields, id=f"{sequence}-{int(ms) - seconds * 1000}")
+    node: Any = client.hget("clusterer:1:bin:node:2", "generation")
+    client.hset("clusterer:1:bin:node:2", "generation", int(node) - 2 * seconds * 1000)
+
+
+def test_a_pipe_gets_one_line_per_check_without_colours(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    *lines, last = out.splitlines()
+    assert all(line.split()[0] in ("ok", "warn", "error", "skipped") for line in lines)
+    assert all("->" in line for line in lines if line.split()[0] in ("warn", "error"))
+    assert last.startswith(f"{len(lines)} checks: ")
