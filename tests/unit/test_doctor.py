@@ -90,7 +90,8 @@ def test_clocks_may_differ_by_a_second(
     monkeypatch: pytest.MonkeyPatch, ahead: float, level: Level
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    context = SimpleNamespace(nodes=SimpleNamespace(now=lambda: 1000.0 + ahead), database=_sqlite())
+    nodes = SimpleNamespace(now=lambda: 1000.0 + ahead)
+    context = SimpleNamespace(nodes=nodes, settings=Settings())
     first, second = clocks.check(cast(Context, context), redis=True)
     assert first.level is level
     assert second.level is Level.OK
