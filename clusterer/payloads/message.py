@@ -166,6 +166,11 @@ def as_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of which `as_text` made ``text``; bytes as they are."""
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
 def printable(data: bytes) -> str:
     """Return ``data`` as text that every terminal and JSON reader takes (backslashreplace)."""
     return data.decode("utf-8", "backslashreplace")

@@ -1,0 +1,181 @@
+"""A bounded table whose entries expire. Every call gets the time; no thread, no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from threading import Lock
+from typing import Generic, NamedTuple, TypeVar
+
+from clusterer.errors import InvalidArgument
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+ENTRY_BYTES = 2_000
+"""What an entry takes beside its payload, measured; see `Bounds.max_bytes`."""
+
+_SPARE_TICKETS = 1_000
+
+
+class Reason(StrEnum):
+    """Why an entry changed."""
+
+    MESSAGE = "message"
+    """A machine said so."""
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    """There was no place for it any more; it was the one not heard of for longest."""
+    SILENT = "silent"
+    """The machine it came from fell silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[V]):
+    """One change: added (no ``old``), removed (no ``new``), or updated (both)."""
+
+    old: V | None
+    new: V | None
+    reason: Reason = Reason.MESSAGE
+
+    @property
+    def kind(self) -> str:
+        """``added``, ``updated`` or ``removed``."""
+        if self.old is None:
+            return "added"
+        return "removed" if self.new is None else "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much an `ExpiringTable` keeps at most."""
+
+    max_entries: int = 100_000
+    max_bytes: int = 512 * 1024 * 1024
+    """Payloads plus `ENTRY_BYTES` each. A hostile payload has up to 65,535 bytes."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for bounds below one entry of the largest size."""
+        if self.max_entries < 1 or self.max_bytes < 100_000:
+            raise InvalidArgument(f"{self}: no place for a single entry (1 entry, 100,000 bytes)")
+
+
+class _Entry(NamedTuple):
+    value: object
+    until: float
+    size: int
+    ticket: int
+
+
+class ExpiringTable(Generic[K, V]):
+    """Values by key, in groups of keys. Safe to share between threads.
+
+    At the bounds the entries that were not put for longest go. Costs follow what is due.
+    """
+
+    def __init__(self, group: Callable[[K], Hashable], bounds: Bounds) -> None:
+        """Start empty; ``group`` tells which keys are found together."""
+        self._group = group
+        self._bounds = bounds
+        self._lock = Lock()
+        self._entries: dict[K, _Entry] = {}
+        self._groups: dict[Hashable, dict[K, None]] = {}
+        self._bytes = 0
+        self._due: list[tuple[float, int, K]] = []
+        self._tickets = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: K, value: V, until: float, size: int, now: float) -> list[Change[V]]:
+        """Set ``key`` until ``until`` (infinity: for ever); return what changed.
+
+        ``size``: bytes of the payload it came in. An equal value changes nothing but the time.
+        """
+        with self._lock:
+            changes = self._expire(now)
+            old = self._pop(key)
+            self._add(key, value, until, size + ENTRY_BYTES)
+            if old != value:
+                changes.append(Change(old, value))
+            while len(self._entries) > self._bounds.max_entries or (
+                self._bytes > self._bounds.max_bytes
+            ):
+                oldest = self._pop(next(iter(self._entries)))
+                changes.append(Change(oldest, None, Reason.EVICTED))
+            return changes
+
+    def discard(self, keys: Iterable[K], reason: Reason = Reason.MESSAGE) -> list[Change[V]]:
+        """Remove what is there of ``keys``; return what changed."""
+        with self._lock:
+            removed = [self._pop(key) for key in keys]
+        return [Change(old, None, reason) for old in removed if old is not None]
+
+    def expire(self, now: float) -> list[Change[V]]:
+        """Remove what is over at ``now``; return what changed."""
+        with self._lock:
+            return self._expire(now)
+
+    def get(self, key: K, now: float) -> V | None:
+        """Return the value of ``key`` unless it is over."""
+        entry = self._entries.get(key)
+        return None if entry is None or entry.until <= now else entry.value  # type: ignore[return-value]
+
+    def known_keys(self, group: Hashable | None = None) -> list[K]:
+        """Return the keys of one group, or all; those that are over included."""
+        with self._lock:
+            return list(self._entries if group is None else self._groups.get(group, ()))
+
+    def values(self, now: float, group: Hashable | None = None) -> list[V]:
+        """Return the values of one group, or all, that are not over; latest put last."""
+        with self._lock:
+            if group is None:
+                entries = list(self._entries.values())
+            else:
+                entries = [self._entries[key] for key in self._groups.get(group, ())]
+        return [entry.value for entry in entries if entry.until > now]  # type: ignore[misc]
+
+    # -- with the lock held -----------------------------------------------------------------------
+
+    def _add(self, key: K, value: V, until: float, size: int) -> None:
+        self._tickets += 1
+        self._entries[key] = _Entry(value, until, size, self._tickets)
+        self._groups.setdefault(self._group(key), {})[key] = None
+        self._bytes += size
+        if until < math.inf:
+            heappush(self._due, (until, self._tickets, key))
+            if len(self._due) > 2 * len(self._entries) + _SPARE_TICKETS:
+                self._drop_old_tickets()
+
+    def _pop(self, key: K) -> V | None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return None
+        self._bytes -= entry.size
+        name = self._group(key)
+        group = self._groups[name]
+        del group[key]
+        if not group:
+            del self._groups[name]
+        return entry.value  # type: ignore[return-value]
+
+    def _expire(self, now: float) -> list[Change[V]]:
+        changes = []
+        due = self._due
+        while due and due[0][0] <= now:
+            _, ticket, key = heappop(due)
+            if self._holds(key, ticket):
+                changes.append(Change(self._pop(key), None, Reason.EXPIRED))
+        return changes
+
+    def _drop_old_tickets(self) -> None:
+        """Keep the heap as small as the table: every put leaves its forerunner's ticket there."""
+        self._due = [due for due in self._due if self._holds(due[2], due[1])]
+        heapify(self._due)
+
+    def _holds(self, key: K, ticket: int) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and entry.ticket == ticket

@@ -1,0 +1,225 @@
+"""What observers of other modules' packets share: registering, decoding, counting, telling."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
+
+from clusterer.errors import WireError
+from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
+from clusterer.listener.limited_log import LimitedLog
+from clusterer.modules.expiring import Change, Reason
+from clusterer.modules.ratelimit.timer import Timer
+from clusterer.payloads import Message, decode
+from clusterer.wire import Packet
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 10.0
+"""Seconds between two log lines about the same trouble."""
+
+SWEEP_S = 1.0
+"""Seconds between two looks at what has expired: how late its callbacks may be."""
+
+V = TypeVar("V")
+Clock = Callable[[], float]
+
+
+class Received(Protocol):
+    """What a callback gets with a packet."""
+
+    @property
+    def packet(self) -> Packet:
+        """The packet itself."""
+        ...
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """IP address and port of the sender's connection."""
+        ...
+
+
+ModuleCallback = Callable[[int, Received | None, int], object]
+
+
+class Registers(Protocol):
+    """The part of `clusterer.Clusterer` that observers stand on."""
+
+    def register_module(  # noqa: PLR0917  these are the guide's arguments
+        self,
+        module_name: str,
+        proto: str,
+        callback: ModuleCallback,
+        timeout: float,
+        auth_check: bool,
+        cluster_id: int | None,
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class ObserverStats:
+    """What has happened since the observer was made."""
+
+    messages: int = 0
+    """Messages taken."""
+    payload_errors: int = 0
+    """Packets dropped because their fields were not what they must be."""
+    ignored: int = 0
+    """Packets of a type or version that is unknown here."""
+    unknown_deletes: int = 0
+    """Deletions of what was not there: it was missed, had expired, or was evicted."""
+    stale: int = 0
+    """Messages older than what is known already."""
+    expired: int = 0
+    evicted: int = 0
+    """Entries that went because the table was full."""
+    timeouts: int = 0
+    """Times that a machine fell silent."""
+    callback_errors: int = 0
+    """Callbacks that raised."""
+
+
+class Observer:
+    """Base of the observers: registers with auth_check, as 2.2's receivers do, and tells changes.
+
+    Whatever a packet holds, or a callback does, nothing is raised out of here: it is counted and
+    logged at a limited rate.
+    """
+
+    def __init__(self, clusterer: Registers, cluster_id: int, clock: Clock) -> None:
+        """Observe ``cluster_id``; ``clock``: seconds that never go back."""
+        self._clusterer = clusterer
+        self._cluster_id = require_id("cluster_id", cluster_id)
+        self._clock = clock
+        self._stats = ObserverStats()
+        self._limited = LimitedLog(log, QUIET_S)
+        self._telling = threading.RLock()
+        self._registered: list[str] = []
+        self._timer: Timer | None = None
+
+    @property
+    def stats(self) -> ObserverStats:
+        """A copy of what was counted so far."""
+        return replace(self._stats)
+
+    def start(self) -> None:
+        """Receive from now on, and look for what expires, until `stop`.
+
+        Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, and may
+        be tried again, if Redis is away and the module cannot be registered.
+        """
+        for name, module, callback, timeout in self._registrations():
+            if name not in self._registered:
+                self._clusterer.register_module(
+                    module, PROTO_BIN, callback, timeout, True, self._cluster_id
+                )
+                self._registered.append(name)
+        if self._timer is None:
+            self._timer = Timer(type(self).__name__.lower(), self.expire, SWEEP_S)
+
+    def stop(self) -> None:
+        """End the looking for what expires. Packets that still come are taken as before."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+
+    def expire(self) -> None:
+        """Remove what is over and tell the callbacks; `start` has this done every second."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _registrations(self) -> Iterable[tuple[str, str, ModuleCallback, float]]:
+        """Return (our name for it, module, callback, timeout) of what to register."""
+        raise NotImplementedError
+
+    def _message(self, kind: int, received: Received | None, machine_id: int) -> Message | None:
+        """Return the message of a packet; None, counted, if there is none to take."""
+        if received is None or kind in {SERVER_TIMEOUT, SERVER_TEMP_DISABLED}:
+            return None
+        packet = received.packet
+        try:
+            message = decode(packet)
+        except WireError as error:
+            self._stats.payload_errors += 1
+            self._complain("payload", machine_id, received, str(error))
+            return None
+        if message is None:
+            self._stats.ignored += 1
+            fault = f"{packet.module} type {packet.type} in version {packet.version} is unknown"
+            self._complain("unknown", machine_id, received, fault)
+            return None
+        self._stats.messages += 1
+        return message
+
+    def _complain(self, about: str, machine_id: int, received: Received, fault: str) -> None:
+        self._limited.warning(
+            (about, machine_id),
+            self._clock(),
+            "dropped a packet of machine %d at %s: %s",
+            machine_id,
+            received.source[0],
+            fault,
+        )
+
+    def _tell(self, changes: Iterable[Change[V]], watchers: Watchers[V]) -> None:
+        for change in changes:
+            self._stats.expired += change.reason is Reason.EXPIRED
+            if change.reason is Reason.EVICTED:
+                self._stats.evicted += 1
+                self._limited.warning(
+                    ("evicted", watchers.name),
+                    self._clock(),
+                    "no more place for %s: the longest unheard of go",
+                    watchers.name,
+                )
+            self._stats.callback_errors += watchers.tell(change, self._limited, self._clock())
+
+
+class Watchers(Generic[V]):
+    """Callbacks that want to hear of changes of ``name``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._callbacks: tuple[Callable[[Change[V]], object], ...] = ()
+
+    def add(self, callback: Callable[[Change[V]], object]) -> None:
+        """Call ``callback`` with every change from now on."""
+        self._callbacks = (*self._callbacks, callback)
+
+    def tell(self, change: Change[V], limited: LimitedLog, now: float) -> int:
+        """Call all callbacks; return how many raised. That is logged at a limited rate."""
+        failed = 0
+        for callback in self._callbacks:
+            try:
+                callback(change)
+            except Exception as error:  # noqa: BLE001  a callback's fault is no reason to stop
+                failed += 1
+                limited.warning(
+                    ("callback", callback, type(error)),
+                    now,
+                    "callback %r failed with a change of %s",
+                    callback,
+                    self.name,
+                    error=error,
+                )
+        return failed
+
+
+monotonic: Clock = time.monotonic
+wall: Clock = time.time
