@@ -4,67 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate
 
 from clusterer.store.drains import LogEntry
 from clusterer.store.views import ClusterKey
+from clusterer.wire.layout import HEADER
 
 
 class Slice:
     """The frames of one cluster in a batch, in order."""
 
-    def __init__(self, first_n: int) -> None:
-        self.frames: list[bytes] = []
-        self.ids: list[bytes] = []
-        self.first_n = first_n
-        """The cluster's packet count at the first frame."""
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._runs: list[tuple[int, int]] = []
+        """Of each part, the sequence of its first packet and how many packets it has."""
+        self.packets = 0
+        self.last_n = 0
+        """The cluster's packet count at the last frame."""
 
     @property
-    def last_n(self) -> int:
-        """The cluster's packet count at the last frame; they are counted without gaps."""
-        return self.first_n + len(self.frames) - 1
+    def first_n(self) -> int:
+        """The cluster's packet count at the first frame, if none was trimmed in between."""
+        return self.last_n - self.packets + 1
+
+    def add(self, frames: bytes, first: int, packets: int, last_n: int) -> None:
+        """Append ``packets`` frames in one piece, of which the first has sequence ``first``."""
+        self._parts.append(frames)
+        self._runs.append((first, packets))
+        self.packets += packets
+        self.last_n = last_n
 
     @cached_property
     def blob(self) -> bytes:
         """All frames in one piece, made once for all destinations."""
-        return b"".join(self.frames)
+        return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
 
     @cached_property
     def ends(self) -> list[int]:
         """Offset in ``blob`` at which each frame ends."""
-        return list(accumulate(map(len, self.frames)))
+        return frame_ends(self.blob)
 
     def sequence(self, index: int) -> int:
         """Return the log sequence of one frame."""
-        return sequence_of(self.ids[index])
+        for first, packets in self._runs:
+            if index < packets:
+                return first + index
+            index -= packets
+        raise IndexError(index)
 
 
 class Batch:
-    """Consecutive entries of one sender's log."""
+    """Consecutive entries of one sender's log, read from position ``after``."""
 
-    __slots__ = ("first", "last", "size", "slices")
+    __slots__ = ("after", "last", "packets", "slices")
 
-    def __init__(self, entries: Sequence[LogEntry]) -> None:
-        self.first = sequence_of(entries[0][0])
+    def __init__(self, entries: Sequence[LogEntry], after: int) -> None:
+        self.after = after
         self.last = sequence_of(entries[-1][0])
-        self.size = len(entries)
+        self.packets = 0
         self.slices: dict[ClusterKey, Slice] = {}
         cluster = protocol = b""
-        current = Slice(0)
+        current = Slice()
         for entry_id, fields in entries:
             # Flat fields in the order in which append.lua writes them.
-            _, found_cluster, _, found_protocol, _, n, _, frame = fields
+            _, found_cluster, _, found_protocol, _, n, _, count, _, frames = fields
             if found_cluster != cluster or found_protocol != protocol:
                 cluster, protocol = found_cluster, found_protocol
-                current = self._slice(ClusterKey(int(cluster), protocol.decode()), int(n))
-            current.ids.append(entry_id)
-            current.frames.append(frame)
+                current = self._slice(ClusterKey(int(cluster), protocol.decode()))
+            packets = int(count)
+            first = sequence_of(entry_id) - packets + 1
+            if first <= after:  # only the first entry: part of it was delivered before
+                frames = frames[frame_ends(frames)[after - first] :]
+                packets -= after - first + 1
+                first = after + 1
+            self.packets += packets
+            current.add(frames, first, packets, int(n))
 
-    def _slice(self, key: ClusterKey, n: int) -> Slice:
-        found = self.slices.get(key)
-        if found is None:
-            found = self.slices[key] = Slice(n)
-        return found
+    def _slice(self, key: ClusterKey) -> Slice:
+        return self.slices.setdefault(key, Slice())
+
+
+def frame_ends(frames: bytes) -> list[int]:
+    """Return the offset at which each of several frames in one piece ends."""
+    ends, at = [], 0
+    while at < len(frames):
+        at += HEADER.unpack_from(frames, at)[1]
+        ends.append(at)
+    return ends
 
 
 def sequence_of(entry_id: bytes) -> int:

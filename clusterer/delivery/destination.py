@@ -127,13 +127,13 @@ class Destination:
             # Counted now, even if the write fails.
             self.n = self.cursor_n = piece.first_n - 1
         if link is None or not up:
-            self.counters["skipped"] += len(piece.frames)
+            self.counters["skipped"] += piece.packets
             self._reach(batch.last, piece.last_n)
             return True
         written = self._send(link, piece.blob)
         self.wanting = False
         if written == len(piece.blob):
-            self.counters["sent"] += len(piece.frames)
+            self.counters["sent"] += piece.packets
             self._reach(batch.last, piece.last_n)
             return True
         self.outbox = Outbox(piece, written, batch.last)
@@ -161,7 +161,7 @@ class Destination:
         """Skip the outbox's frames that are not begun: the node is not up any more."""
         box = self.outbox
         if box is not None:
-            self.counters["skipped"] += len(box.piece.frames) - box.cut()
+            self.counters["skipped"] += box.piece.packets - box.cut()
 
     def leave_rest(self) -> None:
         """Leave the outbox's frames that are not begun to whoever delivers next."""

@@ -27,7 +27,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store import keys as key_names
-from clusterer.store.drains import DrainStore, LogEntry
+from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Engine:
         for drain in self._leases:
             name = key_names.log(drain.sender)
             if name in found and asked[name] == drain.head and drain.readable:
-                self._offer(drain, drain.front, found[name])
+                self._offer(drain, drain.front, Batch(found[name], drain.head))
 
     def _pace(self, entries: int) -> None:
         """Choose when to read next, after ``entries`` came."""
@@ -234,7 +234,7 @@ class Engine:
             after = group[0].position
             entries = self._store.read(drain.sender, after, self._count)
             if entries:
-                self._offer(drain, group, entries)
+                self._offer(drain, group, Batch(entries, after))
                 return
             for destination in group:
                 # Nothing follows although more was there: trimmed. The gap in the cluster's
@@ -242,15 +242,12 @@ class Engine:
                 destination.position = destination.cursor = drain.head
         drain.regroup()
 
-    def _offer(self, drain: Drain, group: list[Destination], entries: list[LogEntry]) -> None:
-        batch = Batch(entries)
+    def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
         if drain.note(batch):
             self._refresh()
-            group = [
-                d for d in drain.destinations.values() if d.position == batch.first - 1
-            ] or group
+            group = [d for d in drain.destinations.values() if d.position == batch.after] or group
         served = [self._offer_one(drain, destination, batch) for destination in group]
-        drain.count(batch.size)
+        drain.count(batch.packets)
         if group is drain.front:
             drain.advance(batch)
         if not all(served) or group is not drain.front:

@@ -100,9 +100,9 @@ class BacklogStore:
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:
             return 0
-        own = (f[b"n"] for _, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
-        first = next(own, None)
-        return None if first is None else counters.get(str(key), 0) - int(first) + 1
+        own = (f for _, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
+        first = next((int(f[b"n"]) - int(f[b"packets"]) for f in own), None)
+        return None if first is None else counters.get(str(key), 0) - first
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node it waits for is up."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
@@ -17,6 +17,11 @@ from clusterer.store.views import ClusterKey
 
 MAX_GROUP = 1000
 """Frames of concurrent callers that share a round trip."""
+
+
+MAX_PIECE = 32 * 1024
+"""Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis
+and the worker more than packets do."""
 
 
 class _Entry:
@@ -106,6 +111,22 @@ class PacketLog:
     def _call(self, group: list[_Entry]) -> tuple[bytes | str, ...]:
         sender, limit, queue = self._fixed
         key = group[0].key
-        arguments = (sender, str(key.cluster_id), key.protocol, limit, queue)
         frames = group[0].frames if len(group) == 1 else [f for e in group for f in e.frames]
-        return ("7", *self._head, *arguments, *frames)
+        head = ("7", *self._head, sender, str(key.cluster_id), key.protocol, limit, queue)
+        if len(frames) == 1:
+            return (*head, "1", frames[0])
+        return (*head, *chain.from_iterable(_pieces(frames)))
+
+
+def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Join frames into pieces of bounded size; give the number in each and the piece."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if size + len(frame) > MAX_PIECE and piece:
+            yield str(len(piece)), b"".join(piece)
+            piece, size = [], 0
+        piece.append(frame)
+        size += len(frame)
+    if piece:
+        yield str(len(piece)), b"".join(piece)

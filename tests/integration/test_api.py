@@ -114,9 +114,10 @@ def test_send_to_returns_the_number_of_nodes_that_are_up(
     instance.set_state(1, 2, 0, "bin")
     assert instance.send_many(1, "bin", [packet, packet]) == 1
     log = entries(redis_client, keys.log(1))
-    assert [entry[b"frame"] for _, entry in log] == [packet.encode()] * 3
-    assert [entry[b"n"] for _, entry in log] == [b"1", b"2", b"3"]
-    assert [int(entry_id.split(b"-")[0]) for entry_id, _ in log] == [1, 2, 3]
+    assert [entry[b"frames"] for _, entry in log] == [packet.encode(), packet.encode() * 2]
+    assert [entry[b"packets"] for _, entry in log] == [b"1", b"2"]
+    assert [entry[b"n"] for _, entry in log] == [b"1", b"3"]
+    assert [int(entry_id.split(b"-")[0]) for entry_id, _ in log] == [1, 3]
 
 
 def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.Redis) -> None:

@@ -258,7 +258,8 @@ def test_packets_trimmed_before_delivery_are_counted_as_lost(
         log.append(CLUSTER, [frame(0)])
         receivers[0].wait_for_frames(1)
         wait_until(lambda: drained(redis_client, settings), 5, "log given back")
-    log.append(CLUSTER, [frame(n) for n in range(1, 11)])
+    for number in range(1, 11):
+        log.append(CLUSTER, [frame(number)])
     redis_client.xtrim(keys.log(1), minid="8", approximate=False)
     with delivering(settings):
         receivers[0].wait_for_frames(5)

@@ -29,20 +29,23 @@ def test_threads_that_append_at_once_keep_their_own_order_and_lose_nothing(
 
     def work(thread: int) -> None:
         key = ClusterKey(1 + thread % 2, "bin")
-        wakes.extend(log.append(key, [b"%d/%d" % (thread, n)]) for n in range(300))
+        wakes.extend(log.append(key, [b"%d/%08d" % (thread, n)]) for n in range(300))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    got = [
-        (fields[b"cluster"], fields[b"frame"]) for _, fields in entries(redis_client, keys.log(1))
-    ]
+    got = []
+    for _, fields in entries(redis_client, keys.log(1)):
+        data = fields[b"frames"]
+        found = [data[i : i + 10] for i in range(0, len(data), 10)]
+        assert len(found) == int(fields[b"packets"])
+        got += [(fields[b"cluster"], frame) for frame in found]
     assert len(got) == 2400
     for number in range(8):
         own = [f for _, f in got if f.startswith(b"%d/" % number)]
-        assert own == [b"%d/%d" % (number, n) for n in range(300)]
+        assert own == [b"%d/%08d" % (number, n) for n in range(300)]
         assert {c for c, f in got if f in own} == {b"%d" % (1 + number % 2)}
     assert sum(wakes) == 1, "one of all callers enqueues the one job"
 

@@ -1,9 +1,14 @@
 -- Append packets to a sender's log and see to it that somebody will deliver them.
 -- KEYS  log, counters, pending, lease, wake, doorbell, queues
--- ARGV  sender, cluster_id, protocol, log_max_packets, queue, frame [, frame ...]
+-- ARGV  sender, cluster_id, protocol, log_max_packets, queue,
+--       then for each entry: number of packets, their frames in one piece
 -- reply {sequence of the last packet, 1 if the caller must enqueue a delivery job}
-local sender, cluster, protocol, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local count = #ARGV - 5
+-- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
+local cluster, protocol = ARGV[2], ARGV[3]
+local count = 0
+for i = 6, #ARGV, 2 do
+  count = count + ARGV[i]
+end
 local time = redis.call('TIME')
 local ms = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local last = redis.call('HINCRBY', KEYS[2], 'sequence', count)
@@ -16,16 +21,18 @@ if last == count and redis.call('EXISTS', KEYS[1]) == 1 then
     end
   end
 end
-local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count)
-for i = 1, count do
-  redis.call('XADD', KEYS[1], 'MAXLEN', '~', limit,
-    string.format('%.0f-%s', last - count + i, ms),
-    'cluster', cluster, 'protocol', protocol,
-    'n', string.format('%.0f', n - count + i), 'frame', ARGV[5 + i])
+local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count) - count
+local sequence = last - count
+local oldest = string.format('%.0f', math.max(last - ARGV[4] + 1, 0))
+for i = 6, #ARGV, 2 do
+  sequence = sequence + ARGV[i]
+  n = n + ARGV[i]
+  redis.call('XADD', KEYS[1], 'MINID', '~', oldest, string.format('%.0f-%s', sequence, ms),
+    'cluster', cluster, 'protocol', protocol, 'n', n, 'packets', ARGV[i], 'frames', ARGV[i + 1])
 end
-if redis.call('SADD', KEYS[3], sender) == 1 then
+if redis.call('SADD', KEYS[3], ARGV[1]) == 1 then
   redis.call('SADD', KEYS[7], ARGV[5])
-  redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', sender)
+  redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[1])
 end
 local enqueue = 0
 if redis.call('EXISTS', KEYS[4]) == 0

@@ -11,6 +11,11 @@ if #first == 0 then
   return tonumber(ARGV[2])
 end
 local low = split(first[1][1])
+for i = 1, #first[1][2], 2 do
+  if first[1][2][i] == 'packets' then
+    low = low - first[1][2][i + 1] + 1  -- an entry's id is the sequence of its last packet
+  end
+end
 local high = split(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]) + 1
 while low < high do
   local middle = math.floor((low + high) / 2)
