@@ -92,6 +92,9 @@ class Settings:
     accept_pipes_timeout: int = _number(
         10, "seconds of silence that invalidate a node's ratelimit pipes", 0, 86400
     )
+    repl_pipes_auth_check: bool = _switch(
+        False, "take ratelimit pipes only from IP addresses and machine_ids of the table"
+    )
 
     def __post_init__(self) -> None:
         for name in _KINDS:

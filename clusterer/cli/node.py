@@ -52,6 +52,7 @@ def ratelimit_of(
         replicate_pipes_to=settings.replicate_pipes_to or None,
         accept_pipes_from=settings.accept_pipes_from or None,
         accept_pipes_timeout=settings.accept_pipes_timeout,
+        auth_check=settings.repl_pipes_auth_check,
         timer_interval=timer_interval,
     )
 

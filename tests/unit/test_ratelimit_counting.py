@@ -158,13 +158,6 @@ def test_red_counts_the_others_in_its_total_but_not_in_its_load(rig: Rig) -> Non
     assert [rig.limiter.check("calls", 1, RED) for _ in range(4)] == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.FEEDBACK, Algorithm.NETWORK, Algorithm.HISTORY])
-def test_algorithm_that_is_not_there_yet_is_refused_by_name(rig: Rig, algorithm: int) -> None:
-    with pytest.raises(InvalidArgument, match=r"'calls': [A-Z]+ is not supported yet, only NONE,"):
-        rig.limiter.check("calls", 1, algorithm)
-    assert rig.limiter.pipes() == {}
-
-
 @pytest.mark.parametrize("algorithm", [-1, 6, "TAILDROP", None])
 def test_unknown_algorithm_is_refused(rig: Rig, algorithm: Any) -> None:
     with pytest.raises(InvalidArgument, match="there is no algorithm"):

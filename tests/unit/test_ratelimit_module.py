@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from clusterer.cli.node import ratelimit_of
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.ratelimit import Algorithm, RateLimit, Stats
 from clusterer.modules.ratelimit.codec import PipeRecord, build_packets, read_records
+from clusterer.settings import Settings
 from clusterer.wire import Packet, PacketBuilder
 from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
 
@@ -398,3 +400,13 @@ def test_nobody_touches_the_pipes_while_another_thread_does(
         assert thread.is_alive()
     thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_setting_of_the_auth_check_reaches_the_registration(checked: bool) -> None:
+    settings = Settings(accept_pipes_from=1, repl_pipes_auth_check=checked)
+    cluster: Any = FakeCluster()
+    limiter = ratelimit_of(cluster, settings)
+    assert limiter is not None
+    limiter.start()
+    assert [registered["auth_check"] for registered in cluster.registered] == [checked]

@@ -14,9 +14,12 @@ from clusterer.ids import PROTO_BIN, require_id
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
 from clusterer.modules.ratelimit.codec import MODULE
+from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.pipe import PipeView
 from clusterer.modules.ratelimit.receiver import Receiver
+from clusterer.modules.ratelimit.sampler import Sampler
 from clusterer.modules.ratelimit.sender import Sender
+from clusterer.modules.ratelimit.sources import CpuLoad, QueuedBytes
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.modules.ratelimit.timer import Timer
 
@@ -39,6 +42,8 @@ class RateLimit:
         replication_interval: float = 0.1,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cpu_load: Callable[[], float] | None = None,
+        queued_bytes: Callable[[], float] | None = None,
     ) -> None:
         """Make the module on top of ``clusterer``; nothing is sent or received before `start`.
 
@@ -48,6 +53,9 @@ class RateLimit:
         machine_id that the cluster knows. ``timer_interval``: seconds over which uses are
         counted, the same on all machines. ``replication_interval``: seconds between sendings.
         ``limits``: lifetimes and bounds; ``clock``: seconds that never go back.
+        ``cpu_load``: for FEEDBACK, gives the share of the CPU, 0 to 1, in use since its last call
+        (default: `CpuLoad`); ``queued_bytes``: for NETWORK, gives the bytes now waiting in the
+        sockets (default: `QueuedBytes` of all sockets).
 
         Raises `InvalidArgument`.
         """
@@ -58,7 +66,11 @@ class RateLimit:
         interval = _seconds("timer_interval", timer_interval)
         self._pause = _seconds("replication_interval", replication_interval)
         self._clock = clock
-        self._table = PipeTable(limits or Limits(), interval, clock())
+        gauges = Gauges()
+        self._table = PipeTable(limits or Limits(), interval, clock(), gauges, self._want)
+        self._sampler = Sampler(
+            self._table, gauges, cpu_load or CpuLoad(), queued_bytes or QueuedBytes(), clock
+        )
         self._stats = Stats()
         self._receiver = Receiver(self._table, self._stats, clock)
         self._sender: Sender | None = None
@@ -71,10 +83,11 @@ class RateLimit:
     def check(self, name: str, limit: int, algorithm: int = Algorithm.TAILDROP) -> bool:
         """Count one use of the pipe ``name`` and return whether it passes.
 
-        ``limit``: uses per second, of all machines together, 0 to 2**31 - 1. The pipe is made at
-        its first use (name: 1 to 1,024 bytes of UTF-8); a call with another limit or algorithm
-        changes it. Never waits for the network. Raises `InvalidArgument` for a name, limit or
-        algorithm that cannot be used.
+        ``limit``: uses per second, of all machines together, 0 to 2**31 - 1; for HISTORY uses in
+        10 s, for NETWORK bytes, for FEEDBACK the CPU load to hold in percent, 1 to 99, one limit
+        for all its pipes. The pipe is made at its first use (name: 1 to 1,024 bytes of UTF-8); a
+        call with another limit or algorithm changes it. Never waits for the network. Raises
+        `InvalidArgument` for a name, limit or algorithm that cannot be used.
         """
         return self._table.check(name, limit, algorithm, self._clock())
 
@@ -88,7 +101,7 @@ class RateLimit:
         return replace(self._stats)
 
     def start(self) -> None:
-        """Accept the others' pipes and send ours about ten times a second, until `stop`.
+        """Accept the others' pipes, send ours about ten times a second and measure, until `stop`.
 
         Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, with
         nothing started, if Redis is away and the module cannot be registered.
@@ -100,12 +113,24 @@ class RateLimit:
             self._registered = True
         if self._sender and self._timer is None:
             self._timer = Timer("ratelimit", self._sender.send, self._pause)
+        self._sampler.start()
 
     def stop(self) -> None:
-        """End the sending. Packets that still come are taken as before."""
+        """End sending and measuring. Packets that still come are taken as before.
+
+        FEEDBACK and NETWORK refuse nothing from then on.
+        """
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.stop()
+        self._sampler.stop()
+
+    def sample(self) -> None:
+        """Measure what is due now, as the timer does: CPU load once an interval, sockets always.
+
+        Nothing that goes wrong is raised: it is logged when it begins and when it ends.
+        """
+        self._sampler.sample()
 
     def replicate(self) -> bool:
         """Send our counters now, as the timer does; return whether they were handed over.
@@ -113,6 +138,9 @@ class RateLimit:
         Nothing that goes wrong is raised: it is logged when it begins and when it ends.
         """
         return self._sender.send() if self._sender else False
+
+    def _want(self, name: str, algorithm: Algorithm) -> None:
+        self._sampler.want(name, algorithm)
 
     def __enter__(self) -> Self:
         self.start()

@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from clusterer.modules.ratelimit.algorithms import RULES, Algorithm, Rule
 from clusterer.modules.ratelimit.codec import PipeRecord
+from clusterer.modules.ratelimit.gauges import Gauges
+from clusterer.modules.ratelimit.window import Window
 
 _NEVER = float("inf")
 
@@ -22,11 +24,13 @@ class PipeView:
     counter: int
     """Own checks in the running interval, refused ones included."""
     last_counter: int
-    """Own checks in the last whole interval; this is what other machines are sent."""
+    """Own checks in the last whole interval; other machines are sent this, except by HISTORY."""
     remote: Mapping[int, int]
     """Last counters of other machines by machine_id, those that are fresh."""
     local: bool
     """False for a pipe that only other machines use."""
+    window: int = 0
+    """Own checks that HISTORY counted in the last 10 s; this is what it sends."""
 
 
 class Pipe:
@@ -35,7 +39,9 @@ class Pipe:
     __slots__ = (
         "algorithm",
         "allowed",
+        "asked",
         "counter",
+        "gauges",
         "last",
         "limit",
         "name",
@@ -44,16 +50,20 @@ class Pipe:
         "rule",
         "total_until",
         "used",
+        "window",
         "wire_name",
     )
 
-    def __init__(self, name: str, wire_name: bytes) -> None:
+    def __init__(self, name: str, wire_name: bytes, gauges: Gauges) -> None:
         self.name = name
         self.wire_name = wire_name
         self.algorithm = Algorithm.NONE
         self.limit = 0
+        self.asked = 0  # the limit that the last caller gave; FEEDBACK's is everybody's
         self.rule: Rule = RULES[Algorithm.NONE]
         self.allowed = 0.0
+        self.gauges = gauges
+        self.window = Window()
         self.counter = 0
         self.last = 0
         self.used = 0.0
@@ -64,11 +74,14 @@ class Pipe:
     @property
     def record(self) -> PipeRecord:
         """What other machines are told about this pipe."""
-        return PipeRecord(self.wire_name, self.algorithm, self.limit, self.last)
+        # Only the own window, without what others sent: else it would echo between machines.
+        counter = self.window.total if self.algorithm is Algorithm.HISTORY else self.last
+        return PipeRecord(self.wire_name, self.algorithm, self.limit, counter)
 
     def configure(self, limit: int, algorithm: Algorithm, interval: float) -> None:
-        """Judge from now on by ``algorithm``, letting ``limit`` checks a second pass."""
-        self.limit, self.algorithm = limit, algorithm
+        """Judge from now on by ``algorithm`` and ``limit``, in intervals of so many seconds."""
+        self.limit = self.asked = limit
+        self.algorithm = algorithm
         self.rule, self.allowed = RULES[algorithm], limit * interval
 
     def end_interval(self, *, missed: bool) -> None:
@@ -91,6 +104,7 @@ class Pipe:
 
     def view(self, now: float, lifetime: float, *, local: bool) -> PipeView:
         """Return the pipe as it is."""
+        self.window.advance(now)
         remote = {m: value for m, (value, came) in self.remote.items() if now - came < lifetime}
         return PipeView(
             name=self.name,
@@ -100,4 +114,5 @@ class Pipe:
             last_counter=self.last,
             remote=MappingProxyType(remote),
             local=local,
+            window=self.window.total,
         )

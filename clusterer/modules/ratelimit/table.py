@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
+from typing import NamedTuple
 
-from clusterer.errors import InvalidArgument
-from clusterer.modules.ratelimit.algorithms import RULES, Algorithm
-from clusterer.modules.ratelimit.codec import INT_MAX, PipeRecord
+from clusterer.modules.ratelimit.algorithms import MEASURED, Algorithm
+from clusterer.modules.ratelimit.arguments import (
+    MAX_NAME,
+    require_algorithm,
+    require_limit,
+    wire_name,
+)
+from clusterer.modules.ratelimit.codec import PipeRecord
+from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.pipe import Pipe, PipeView
 
 _AT_ONCE = float("-inf")
-
-MAX_NAME = 1_024
-"""Longest name of a pipe, in UTF-8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,48 @@ class Limits:
     """Counters of other machines, over all pipes."""
 
 
+class Demand(NamedTuple):
+    """What has to be measured for the pipes in use."""
+
+    interval: int
+    """Number of the running interval."""
+    feedback: int | None
+    """The CPU load to hold, in percent; None without FEEDBACK pipes."""
+    network: bool
+    """Whether there are NETWORK pipes."""
+
+
 class PipeTable:
     """Pipes by name: those that are used here, and those that only other machines use.
 
     Times are seconds of a clock that never goes back. Safe to share between threads.
     """
 
-    def __init__(self, limits: Limits, interval: float, now: float) -> None:
-        """Start empty at ``now``, counting over ``interval`` seconds."""
+    def __init__(
+        self,
+        limits: Limits,
+        interval: float,
+        now: float,
+        gauges: Gauges,
+        on_measured: Callable[[str, Algorithm], object],
+    ) -> None:
+        """Start empty at ``now``, counting over ``interval`` seconds.
+
+        ``on_measured`` is called, and must not call back, when a pipe begins to judge by
+        ``gauges``.
+        """
         self._limits = limits
-        self._interval = interval
+        self._gauges = gauges
+        self._on_measured = on_measured
+        self.interval = interval
         self._lock = Lock()
         self._own: dict[str, Pipe] = {}
         self._received: dict[str, Pipe] = {}
         self._remote_counters = 0
         self._interval_end = now + interval
+        self._interval_number = 0
+        self._in_use: set[Algorithm] = set()
+        self._feedback_limit: int | None = None
 
     def check(self, name: str, limit: int, algorithm: int, now: float) -> bool:
         """Count one use of the pipe ``name`` and return whether it passes."""
@@ -54,18 +85,28 @@ class PipeTable:
             if now >= self._interval_end:
                 self._end_interval(now)
             pipe = self._own.get(name)
-            if pipe is None or pipe.limit != limit or pipe.algorithm != algorithm:
+            if pipe is None or pipe.asked != limit or pipe.algorithm != algorithm:
                 pipe = self._configured(name, limit, algorithm)
             pipe.used = now
             pipe.counter += 1
             if now >= pipe.total_until:
                 pipe.sum_remote(now, self._limits.remote_lifetime)
-            return pipe.rule(pipe.counter + pipe.remote_total, pipe.last, pipe.allowed)
+            return pipe.rule(pipe, now)
+
+    def demand(self, now: float) -> Demand:
+        """Return what has to be measured; what is no longer used is noticed within an interval."""
+        with self._lock:
+            self._catch_up(now)
+            feedback = self._feedback_limit if Algorithm.FEEDBACK in self._in_use else None
+            return Demand(self._interval_number, feedback, Algorithm.NETWORK in self._in_use)
 
     def own_pipes(self, now: float) -> list[Pipe]:
         """Return the pipes used here, which other machines must hear of."""
         with self._lock:
             self._catch_up(now)
+            if Algorithm.HISTORY in self._in_use:
+                for pipe in self._own.values():
+                    pipe.window.advance(now)
             return list(self._own.values())
 
     def receive(self, machine_id: int, records: Iterable[PipeRecord], now: float) -> int:
@@ -95,15 +136,27 @@ class PipeTable:
 
     def _configured(self, name: str, limit: int, algorithm: int) -> Pipe:
         """Return the pipe as a caller here wants it; one that was only received becomes ours."""
-        wire_name = _wire_name(name)
-        wanted = _supported(name, algorithm)
-        _require_limit(name, limit)
+        encoded = wire_name(name)
+        wanted = require_algorithm(name, algorithm)
+        require_limit(name, limit, wanted)
         pipe = self._own.get(name)
         if pipe is None:
-            pipe = self._received.pop(name, None) or Pipe(name, wire_name)
+            pipe = self._received.pop(name, None) or Pipe(name, encoded, self._gauges)
             self._own[name] = pipe
-        pipe.configure(limit, wanted, self._interval)
+        pipe.configure(limit, wanted, self.interval)
+        self._in_use.add(wanted)
+        if wanted in MEASURED:
+            self._prepare(pipe)
         return pipe
+
+    def _prepare(self, pipe: Pipe) -> None:
+        if pipe.algorithm is Algorithm.FEEDBACK and pipe.limit != self._feedback_limit:
+            # There is one CPU: the newest limit is that of all FEEDBACK pipes.
+            self._feedback_limit = pipe.limit
+            for other in self._own.values():
+                if other.algorithm is Algorithm.FEEDBACK:
+                    other.limit = pipe.limit
+        self._on_measured(pipe.name, pipe.algorithm)
 
     def _take(self, machine_id: int, record: PipeRecord, now: float) -> bool:
         name = record.name.decode("utf-8", "surrogateescape")
@@ -122,11 +175,11 @@ class PipeTable:
             pipe.algorithm, pipe.limit = Algorithm(record.algorithm), record.limit
         return True
 
-    def _new_received(self, name: str, wire_name: bytes) -> Pipe | None:
+    def _new_received(self, name: str, encoded: bytes) -> Pipe | None:
         full = len(self._received) >= self._limits.max_received_pipes
-        if full or len(wire_name) > MAX_NAME:
+        if full or len(encoded) > MAX_NAME:
             return None
-        pipe = self._received[name] = Pipe(name, wire_name)
+        pipe = self._received[name] = Pipe(name, encoded, self._gauges)
         return pipe
 
     def _catch_up(self, now: float) -> None:
@@ -134,14 +187,16 @@ class PipeTable:
             self._end_interval(now)
 
     def _end_interval(self, now: float) -> None:
-        missed = (now - self._interval_end) // self._interval
-        end = self._interval_end + (missed + 1) * self._interval
+        missed = (now - self._interval_end) // self.interval
+        end = self._interval_end + (missed + 1) * self.interval
         # Rounding may leave the new end at now: that would be an interval without any time.
-        self._interval_end = end if end > now else now + self._interval
+        self._interval_end = end if end > now else now + self.interval
+        self._interval_number += 1
         for pipe in self._own.values():
             pipe.end_interval(missed=missed > 0)
         for pipes in (self._own, self._received):
             self._drop_unused(pipes, now)
+        self._in_use = {pipe.algorithm for pipe in self._own.values()}
 
     def _drop_unused(self, pipes: dict[str, Pipe], now: float) -> None:
         for pipe in list(pipes.values()):
@@ -149,37 +204,3 @@ class PipeTable:
             if now - pipe.used >= self._limits.idle_lifetime:
                 self._remote_counters -= len(pipe.remote)
                 del pipes[pipe.name]
-
-
-def _wire_name(name: object) -> bytes:
-    if not isinstance(name, str) or not name:
-        raise InvalidArgument(f"a pipe's name must be text, not {name!r}")
-    try:
-        data = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            f"name of pipe {name!r:.60} cannot be UTF-8: {error.reason}"
-        ) from error
-    if len(data) > MAX_NAME:
-        raise InvalidArgument(
-            f"name of pipe {name!r:.60} takes {len(data)} bytes, {MAX_NAME} at most"
-        )
-    return data
-
-
-def _require_limit(name: str, limit: object) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= INT_MAX:
-        raise InvalidArgument(
-            f"limit of pipe {name!r:.60} must be an integer from 0 to {INT_MAX}, not {limit!r}"
-        )
-
-
-def _supported(name: str, algorithm: int) -> Algorithm:
-    try:
-        wanted = Algorithm(algorithm)
-    except ValueError:
-        raise InvalidArgument(f"pipe {name!r:.60}: there is no algorithm {algorithm!r}") from None
-    if wanted not in RULES:
-        able = ", ".join(known.name for known in RULES)
-        raise InvalidArgument(f"pipe {name!r:.60}: {wanted.name} is not supported yet, only {able}")
-    return wanted

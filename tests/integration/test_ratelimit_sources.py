@@ -1,0 +1,86 @@
+"""What ratelimit measures by default, on the real machine: sockets with unread bytes, the CPU."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from clusterer.modules.ratelimit import Algorithm, CpuLoad, QueuedBytes, RateLimit
+from tests.support.fake_cluster import FakeCluster
+from tests.support.processes import wait_until
+
+ADDRESSES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+
+
+def listener(family: int, host: str, kind: int) -> socket.socket:
+    try:
+        sock = socket.socket(family, kind)
+        sock.bind((host, 0))
+    except OSError as error:
+        pytest.skip(f"no {host} on this machine: {error}")
+    return sock
+
+
+@pytest.fixture(params=ADDRESSES, ids=["IPv4", "IPv6"])
+def receiver(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """A bound UDP socket that nobody reads."""
+    family, host = request.param
+    with listener(family, host, socket.SOCK_DGRAM) as sock:
+        yield sock
+
+
+def send(receiver: socket.socket) -> None:
+    with socket.socket(receiver.family, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x" * 1_000, receiver.getsockname())
+
+
+def test_unread_datagrams_are_counted_until_they_are_read(receiver: socket.socket) -> None:
+    port = receiver.getsockname()[1]
+    queued = QueuedBytes([port])
+    assert queued() == 0
+    send(receiver)
+    wait_until(lambda: queued() >= 1_000, 10, "an unread datagram")
+    assert QueuedBytes()() >= 1_000
+    assert QueuedBytes([port - 1 or 1])() == 0
+    receiver.recv(2_000)
+    assert queued() == 0
+
+
+@pytest.mark.parametrize(("family", "host"), ADDRESSES, ids=["IPv4", "IPv6"])
+def test_unread_bytes_of_a_connection_are_counted_and_waiting_connections_are_not(
+    family: int, host: str
+) -> None:
+    with listener(family, host, socket.SOCK_STREAM) as server:
+        server.listen()
+        queued = QueuedBytes([server.getsockname()[1]])
+        with socket.create_connection(server.getsockname()[:2]) as client:
+            assert queued() == 0
+            peer, _ = server.accept()
+            with peer:
+                client.sendall(b"x" * 1_000)
+                wait_until(lambda: queued() == 1_000, 10, "unread bytes")
+                peer.recv(2_000)
+                assert queued() == 0
+
+
+def test_network_pipe_refuses_while_a_real_socket_is_not_read(receiver: socket.socket) -> None:
+    queued = QueuedBytes([receiver.getsockname()[1]])
+    with RateLimit(FakeCluster(), timer_interval=0.02, queued_bytes=queued) as limiter:
+        assert limiter.check("calls", 500, Algorithm.NETWORK)
+        send(receiver)
+        wait_until(lambda: not limiter.check("calls", 500, Algorithm.NETWORK), 10, "a refusal")
+        receiver.recv(2_000)
+        wait_until(lambda: limiter.check("calls", 500, Algorithm.NETWORK), 10, "a pass")
+
+
+def test_work_shows_in_the_cpu_load() -> None:
+    load = CpuLoad()
+    assert load() == 0.0
+
+    def worked() -> bool:
+        sum(range(100_000))
+        return 0.0 < load() <= 1.0
+
+    wait_until(worked, 10, "a CPU load above 0")

@@ -1,0 +1,374 @@
+"""What FEEDBACK and NETWORK measure: the controller, the sources in /proc, the sampler."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.modules.ratelimit import Algorithm, CpuLoad, QueuedBytes, RateLimit
+from clusterer.modules.ratelimit.feedback import Controller
+from tests.support.fake_cluster import FakeClock, FakeCluster
+from tests.support.processes import wait_until
+
+FEEDBACK, NETWORK, TAILDROP = Algorithm.FEEDBACK, Algorithm.NETWORK, Algorithm.TAILDROP
+
+# -- the controller ----------------------------------------------------------------------------
+
+gains = st.integers(-50, 50)
+
+
+@given(gains, gains, gains, st.lists(st.integers(0, 100), max_size=40), st.integers(1, 99))
+def test_controller_is_a_pid_whose_integral_moves_only_below_0(
+    kp: int, ki: int, kd: int, loads: list[int], limit: int
+) -> None:
+    controller = Controller(kp, ki, kd)
+    integral = before = Fraction(0)
+    for load in loads:
+        error = Fraction(limit - load, 100)
+        # Where the sum hits 0 exactly, floats may fall on either side.
+        if integral < 0 or error < 0:
+            integral += error
+        output = kp * error + ki * integral + kd * (error - before)
+        before = error
+        assert controller.step(load / 100, limit) == pytest.approx(max(0, float(output)), abs=1e-6)
+        if abs(integral) < Fraction(1, 1_000):
+            break
+
+
+def test_controller_that_is_reset_is_as_new() -> None:
+    controller = Controller(kp=-10, kd=-10)
+    first = [controller.step(load, 50) for load in (0.9, 0.6)]
+    controller.reset()
+    assert [controller.step(load, 50) for load in (0.9, 0.6)] == first
+
+
+@pytest.mark.parametrize(("load", "limit"), [(0.7, 50), (0.9, 70), (0.3, 10), (0.55, 35)])
+def test_rounding_of_floats_refuses_nobody(load: float, limit: int) -> None:
+    assert Controller().step(load, limit) == 5.0
+
+
+# -- CPU load ----------------------------------------------------------------------------------
+
+
+def stat(proc: Path, *ticks: int, name: str = "cpu ") -> None:
+    (proc / "stat").write_text(f"{name} {' '.join(map(str, ticks))}\ncpu0 1 2 3 4\n")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "load"),
+    [
+        ((100, 0, 0, 100, 0, 0, 0, 0, 0, 0), 0.0),  # nothing passed
+        ((150, 0, 0, 150, 0, 0, 0, 0, 0, 0), 0.5),
+        ((100, 0, 0, 200, 0, 0, 0, 0, 0, 0), 0.0),
+        ((200, 0, 0, 100, 0, 0, 0, 0, 0, 0), 1.0),
+        ((110, 10, 10, 130, 10, 10, 10, 10, 99, 99), 0.6),  # guests are in user already
+        ((100, 0, 0, 150, 50, 0, 0, 0, 0, 0), 0.0),  # waiting for disks
+        ((101, 0, 0, 99, 0, 0, 0, 0, 0, 0), 0.0),  # backwards
+        ((110, 0, 0, 99, 0, 0, 0, 0, 0, 0), 1.0),
+        ((99, 0, 0, 110, 0, 0, 0, 0, 0, 0), 0.0),
+        ((110, 0, 0, 110, 0), 0.5),  # an old kernel
+    ],
+)
+def test_cpu_load_is_the_busy_share_since_the_last_call(
+    tmp_path: Path, ticks: tuple[int, ...], load: float
+) -> None:
+    source = CpuLoad(tmp_path)
+    stat(tmp_path, 100, 0, 0, 100, 0, 0, 0, 0, 0, 0)
+    assert source() == 0.0
+    stat(tmp_path, *ticks)
+    assert source() == pytest.approx(load)
+
+
+def test_cpu_load_compares_with_the_last_call_not_the_first(tmp_path: Path) -> None:
+    source = CpuLoad(tmp_path)
+    loads = []
+    for busy, idle in ((0, 0), (100, 0), (100, 100), (125, 175)):
+        stat(tmp_path, busy, 0, 0, idle, 0)
+        loads.append(source())
+    assert loads == [0.0, 1.0, 0.0, 0.25]
+
+
+@pytest.mark.parametrize("text", ["", "cpu 1 2 3 4\n", "cpu0 1 2 3 4 5\n", "cpu 1 2 x 4 5\n"])
+def test_stat_that_cannot_be_read_raises(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stat").write_text(text)
+    with pytest.raises(ValueError):
+        CpuLoad(tmp_path)()
+
+
+# -- waiting bytes -----------------------------------------------------------------------------
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+V6 = "0" * 31 + "1"
+
+
+def sockets(proc: Path, name: str, *lines: tuple[str, str, int, int]) -> None:
+    (proc / "net").mkdir(exist_ok=True)
+    text = "".join(
+        f"   {n}: {local} 00000000:0000 {state} {tx:08X}:{rx:08X} 00:00000000 00000000  0  0 1\n"
+        for n, (local, state, tx, rx) in enumerate(lines)
+    )
+    (proc / "net" / name).write_text(HEAD + text)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    sockets(tmp_path, "udp", ("0100007F:13C4", "07", 5, 0x1000), ("00000000:0035", "07", 0, 3))
+    sockets(tmp_path, "tcp", ("0100007F:15B3", "0A", 0, 7), ("0100007F:15B3", "01", 9, 0x200))
+    sockets(tmp_path, "udp6", (f"{V6}:13C4", "07", 0, 0x40))
+    sockets(tmp_path, "tcp6", (f"{V6}:15B3", "08", 0, 0x10), (f"{V6}:15B3", "0A", 0, 1))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("ports", "waiting"),
+    [
+        ((), 0x1000 + 3 + 0x200 + 0x40 + 0x10),
+        ((5060,), 0x1000 + 0x40),
+        ((5555,), 0x200 + 0x10),
+        ({53, 5060}, 0x1000 + 0x40 + 3),
+        ((80,), 0),
+    ],
+)
+def test_unread_bytes_of_the_ports_are_summed(proc: Path, ports: Any, waiting: int) -> None:
+    """Neither what is on its way out nor connections that wait to be accepted."""
+    assert QueuedBytes(ports, proc)() == waiting
+
+
+def test_machine_without_ipv6_has_its_sockets_counted(proc: Path) -> None:
+    for name in ("udp6", "tcp6"):
+        (proc / "net" / name).unlink()
+    assert QueuedBytes((), proc)() == 0x1000 + 3 + 0x200
+
+
+@pytest.mark.parametrize("name", ["udp", "tcp"])
+def test_missing_table_raises(proc: Path, name: str) -> None:
+    (proc / "net" / name).unlink()
+    with pytest.raises(FileNotFoundError):
+        QueuedBytes((), proc)()
+
+
+@pytest.mark.parametrize("line", ["", "what is this", "0: 0:0035 0 07 00000000:xyz 0"])
+def test_line_that_cannot_be_read_is_named(proc: Path, line: str) -> None:
+    with (proc / "net" / "tcp").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=r"net/tcp: cannot read the line b'"):
+        QueuedBytes((), proc)()
+
+
+# -- the sampler -------------------------------------------------------------------------------
+
+
+class Sources:
+    """Sources that count their calls and say or raise what a test wants."""
+
+    def __init__(self) -> None:
+        self.load: float | Exception = 0.0
+        self.queued: float | Exception = 0
+        self.calls = {"cpu_load": 0, "queued_bytes": 0}
+
+    def cpu_load(self) -> float:
+        self.calls["cpu_load"] += 1
+        return self._give(self.load)
+
+    def queued_bytes(self) -> float:
+        self.calls["queued_bytes"] += 1
+        return self._give(self.queued)
+
+    def _give(self, value: float | Exception) -> float:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return Sources()
+
+
+@pytest.fixture
+def limiter(clock: FakeClock, sources: Sources) -> RateLimit:
+    return RateLimit(
+        FakeCluster(),
+        clock=clock,
+        cpu_load=sources.cpu_load,
+        queued_bytes=sources.queued_bytes,
+    )
+
+
+def sampler_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ratelimit-load"]
+
+
+def test_sockets_are_looked_at_only_for_network_pipes(
+    limiter: RateLimit, sources: Sources, clock: FakeClock
+) -> None:
+    limiter.check("calls", 1, TAILDROP)
+    limiter.check("calls", 1, FEEDBACK)
+    limiter.sample()
+    assert sources.calls == {"cpu_load": 1, "queued_bytes": 0}
+    limiter.check("calls", 1, NETWORK)
+    for _ in range(3):
+        limiter.sample()
+    assert sources.calls == {"cpu_load": 1, "queued_bytes": 3}
+    limiter.check("calls", 1, TAILDROP)
+    clock.advance(10)
+    limiter.sample()
+    assert sources.calls == {"cpu_load": 2, "queued_bytes": 3}
+
+
+def test_checks_ask_no_source(limiter: RateLimit, sources: Sources) -> None:
+    limiter.check("calls", 1, FEEDBACK)
+    limiter.check("others", 1, NETWORK)
+    assert sources.calls == {"cpu_load": 0, "queued_bytes": 0}
+
+
+def fail(sources: Sources, fault: Exception | float) -> None:
+    sources.load = sources.queued = fault
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (OSError("no /proc here"), "no /proc here"),
+        (KeyError(), "KeyError"),
+        (-1, "-1 is not from 0 to"),
+        (float("nan"), "nan is not from 0 to"),
+    ],
+)
+def test_source_that_fails_refuses_nothing_and_says_so_once(
+    limiter: RateLimit,
+    sources: Sources,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    failure: tuple[Exception | float, str],
+) -> None:
+    fault, words = failure
+
+    def passes() -> list[int]:
+        return [
+            sum(limiter.check(name, 50, algorithm) for _ in range(100))
+            for name, algorithm in (("calls", FEEDBACK), ("others", NETWORK))
+        ]
+
+    def measure() -> None:
+        clock.advance(10)
+        limiter.sample()
+
+    passes()
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    sources.load, sources.queued = 1.0, 51
+    measure()
+    assert passes() == [87, 0]
+    fail(sources, fault)
+    measure()
+    measure()
+    assert passes() == [100, 100]
+    assert sorted(record.levelname for record in caplog.records) == ["WARNING", "WARNING"]
+    cpu, queued = sorted(caplog.messages)
+    assert cpu.startswith("ratelimit: CPU load cannot be measured, FEEDBACK refuses nothing until")
+    assert queued.startswith("ratelimit: waiting bytes cannot be measured, NETWORK refuses nothing")
+    assert words in cpu
+    assert words in queued
+    caplog.clear()
+    sources.load, sources.queued = 0.7, 51
+    measure()
+    measure()
+    assert passes() == [90, 0]
+    assert sorted(caplog.messages) == [
+        "ratelimit: CPU load can be measured again",
+        "ratelimit: waiting bytes can be measured again",
+    ]
+
+
+def test_load_above_1_is_no_load(limiter: RateLimit, sources: Sources) -> None:
+    limiter.check("calls", 50, FEEDBACK)
+    sources.load = 70.0
+    limiter.sample()
+    assert sum(limiter.check("calls", 50, FEEDBACK) for _ in range(100)) == 100
+
+
+def test_thread_runs_only_while_pipes_need_it(limiter: RateLimit) -> None:
+    with limiter:
+        limiter.check("calls", 1, TAILDROP)
+        assert sampler_threads() == []
+        limiter.check("calls", 1, NETWORK)
+        limiter.check("others", 1, FEEDBACK)
+        assert len(sampler_threads()) == 1
+    assert sampler_threads() == []
+
+
+@pytest.mark.parametrize("algorithm", [FEEDBACK, NETWORK])
+def test_pipes_made_before_the_start_are_measured_from_it_on(
+    limiter: RateLimit, sources: Sources, algorithm: int
+) -> None:
+    sources.load, sources.queued = 1.0, 100
+    assert sum(limiter.check("calls", 50, algorithm) for _ in range(100)) == 100
+    with limiter:
+        limiter.start()
+        assert len(sampler_threads()) == 1
+        wait_until(lambda: not limiter.check("calls", 50, algorithm), 10, "a refusal")
+
+
+def test_thread_looks_again_and_again(sources: Sources) -> None:
+    limiter = RateLimit(
+        FakeCluster(), timer_interval=0.01, cpu_load=sources.cpu_load, queued_bytes=lambda: 0
+    )
+    with limiter:
+        limiter.check("calls", 50, FEEDBACK)
+        wait_until(lambda: sources.calls["cpu_load"] >= 5, 10, "five looks at the CPU")
+
+
+def test_nothing_is_refused_for_old_measurements_after_the_stop(
+    limiter: RateLimit, sources: Sources
+) -> None:
+    sources.load, sources.queued = 1.0, 100
+    for name, algorithm in (("calls", FEEDBACK), ("others", NETWORK)):
+        limiter.check(name, 50, algorithm)
+        limiter.sample()
+        limiter.sample()
+    limiter.stop()
+    assert limiter.check("others", 50, NETWORK)
+    assert sum(limiter.check("calls", 50, FEEDBACK) for _ in range(100)) == 100
+    sources.load = 0.7
+    limiter.sample()
+    assert sum(limiter.check("calls", 50, FEEDBACK) for _ in range(100)) == 95
+    assert sampler_threads() == []
+
+
+def test_use_without_a_start_is_warned_of_once(
+    limiter: RateLimit, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter.check("fine", 50, TAILDROP)
+    assert caplog.messages == []
+    limiter.check("calls", 50, NETWORK)
+    limiter.check("others", 50, FEEDBACK)
+    assert caplog.messages == [
+        "pipe 'calls' refuses nothing yet: NETWORK needs measurements, which begin with start()"
+    ]
+    assert sampler_threads() == []
+
+
+def test_two_samples_at_once_are_one_after_the_other(limiter: RateLimit, sources: Sources) -> None:
+    """The timer's and a caller's: the controller must not step twice in an interval."""
+    limiter.check("calls", 50, FEEDBACK)
+    with limiter._sampler._sampling:
+        thread = threading.Thread(target=limiter.sample, daemon=True)
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+        assert sources.calls["cpu_load"] == 0
+    thread.join(10)
+    assert sources.calls["cpu_load"] == 1
