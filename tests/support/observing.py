@@ -1,0 +1,37 @@
+"""Messages for observers of other modules: captured ones, and changed copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from clusterer.payloads import ContactInserted, DialogCreated, Message, decode
+from clusterer.wire import FrameDecoder, Packet
+from tests.support.vectors import captured_stream
+
+CAPTURED_AT = 1_795_380_352.0
+"""UNIX time at which the captured calls were up and the captured contacts registered."""
+
+
+def captured_packets() -> Iterator[Packet]:
+    """Yield all packets of the captured stream."""
+    return FrameDecoder().feed(captured_stream()[0])
+
+
+def captured_message(kind: type[Message]) -> Any:
+    """Return the first message of a kind in the captured stream."""
+    messages = (decode(packet) for packet in captured_packets())
+    return next(message for message in messages if type(message) is kind)
+
+
+def call(call_id: bytes = b"call-1", **changes: Any) -> DialogCreated:
+    """Return a confirmed call that is up at `CAPTURED_AT`."""
+    made: DialogCreated = replace(captured_message(DialogCreated), call_id=call_id, **changes)
+    return made
+
+
+def contact(uri: bytes = b"sip:a@192.0.2.1", **changes: Any) -> ContactInserted:
+    """Return a contact of ``user1`` that is registered at `CAPTURED_AT`."""
+    made: ContactInserted = replace(captured_message(ContactInserted), contact=uri, **changes)
+    return made

@@ -1,0 +1,384 @@
+"""Calls and profile counts that other machines replicate, seen from Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.modules.dialog import Bounds, Call, Change, Dialogs, ProfileUse, Reason
+from clusterer.payloads import (
+    CallState,
+    DialogDeleted,
+    DialogUpdated,
+    Message,
+    ProfileCount,
+    ProfileCounts,
+)
+from clusterer.wire import Packet
+from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
+from tests.support.observing import CAPTURED_AT, call, captured_packets
+from tests.support.processes import wait_until
+
+
+class Watched:
+    """An observer on a cluster that is not there, with what its callbacks heard."""
+
+    def __init__(self, **options: Any) -> None:
+        self.cluster = FakeCluster()
+        self.clock = FakeClock()
+        self.unix = FakeClock(CAPTURED_AT)
+        self.dialogs = Dialogs(self.cluster, 7, clock=self.clock, unix_clock=self.unix, **options)
+        self.changes: list[Change[Call]] = []
+        self.uses: list[Change[ProfileUse]] = []
+        self.dialogs.on_call(self.changes.append)
+        self.dialogs.on_profile(self.uses.append)
+        self.dialogs.start()
+        self.dialogs.stop()
+
+    def take(self, message: Message, machine_id: int = 2) -> None:
+        self.cluster.deliver(message.encode(machine_id))
+
+    def count(self, calls: int, machine_id: int = 2, value: bytes | None = b"sipp") -> None:
+        self.take(ProfileCounts((ProfileCount(b"caller", value, calls),)), machine_id)
+
+    @property
+    def ids(self) -> list[str]:
+        return [found.call_id for found in self.dialogs.calls()]
+
+    @property
+    def story(self) -> list[tuple[str, str]]:
+        return [(change.kind, change.reason.value) for change in self.changes]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def deleted(of: Any, **changes: Any) -> DialogDeleted:
+    message = DialogDeleted(of.call_id, of.from_tag, of.to_tag)
+    return replace(message, **changes)
+
+
+# -- registering -----------------------------------------------------------------------------------
+
+
+def test_calls_have_no_timeout_and_profile_counts_have_one(watched: Watched) -> None:
+    assert [(r["module_name"], r["proto"], r["timeout"]) for r in watched.cluster.registered] == [
+        ("dialog", PROTO_BIN, 0),
+        ("dialog", PROTO_BIN, 10),
+    ]
+    assert all(r["auth_check"] is True for r in watched.cluster.registered)
+    assert {r["cluster_id"] for r in watched.cluster.registered} == {7}
+
+
+def test_start_can_be_tried_again_and_registers_once() -> None:
+    cluster = FakeCluster()
+    dialogs = Dialogs(cluster, 1, profiles_timeout=0)
+    cluster.fault = StateUnavailable("Redis is away")
+    with pytest.raises(StateUnavailable):
+        dialogs.start()
+    assert dialogs._timer is None
+    cluster.fault = None
+    with dialogs, dialogs:
+        pass
+    assert [r["timeout"] for r in cluster.registered] == [0, 0]
+
+
+def test_cluster_must_be_one() -> None:
+    with pytest.raises(InvalidArgument, match="cluster_id"):
+        Dialogs(FakeCluster(), 0)
+
+
+# -- calls -----------------------------------------------------------------------------------------
+
+
+def test_call_is_there_from_its_creation_to_its_deletion(watched: Watched) -> None:
+    made = call()
+    watched.take(made)
+    (found,) = watched.dialogs.calls()
+    assert (found.call_id, found.machine_id, found.is_confirmed) == ("call-1", 2, True)
+    assert (found.from_uri, found.to_uri) == (
+        "sip:sipp@127.0.0.3:6061",
+        "sip:service@127.0.0.1:5060",
+    )
+    assert (found.from_tag, found.to_tag) == ("19489SIPpTag002", "19452SIPpTag012")
+    assert found.started == 1_795_380_351
+    watched.take(deleted(made))
+    assert watched.dialogs.calls() == []
+    assert watched.changes == [Change(None, found), Change(found, None)]
+    assert watched.dialogs.stats.messages == 2
+
+
+def test_update_replaces_the_call_and_tells_old_and_new(watched: Watched) -> None:
+    watched.take(call())
+    watched.take(call(state=CallState.CONFIRMED), machine_id=3)
+    (_, change) = watched.changes
+    assert change.kind == "updated"
+    assert change.old is not None
+    assert change.new is not None
+    assert (change.old.sent.state, change.new.sent.state) == (3, 4)
+    assert (change.old.machine_id, change.new.machine_id) == (2, 3)
+    assert watched.ids == ["call-1"]
+
+
+def test_the_same_again_is_no_change(watched: Watched) -> None:
+    watched.take(call())
+    watched.take(call())
+    assert len(watched.changes) == 1
+
+
+def test_update_of_a_call_whose_beginning_was_missed_adds_it(watched: Watched) -> None:
+    made = call()
+    values = [getattr(made, name) for name in made.shown()]
+    watched.take(DialogUpdated(*values))
+    assert watched.story == [("added", "message")]
+
+
+def test_update_to_the_state_deleted_removes(watched: Watched) -> None:
+    watched.take(call())
+    watched.take(call(state=CallState.DELETED))
+    assert watched.ids == []
+    assert watched.story[-1] == ("removed", "message")
+
+
+def test_calls_are_told_apart_by_call_id_and_both_tags(watched: Watched) -> None:
+    for made in (call(), call(from_tag=b"x"), call(to_tag=b"y"), call(b"call-2")):
+        watched.take(made)
+    assert len(watched.dialogs.calls()) == 4
+    assert len(watched.dialogs.calls("call-1")) == 3
+    assert [c.to_tag for c in watched.dialogs.calls(b"call-1")][-1] == "y"
+    watched.take(deleted(call(), to_tag=b"y"))
+    assert [c.to_tag for c in watched.dialogs.calls("call-1")] == ["19452SIPpTag012"] * 2
+
+
+def test_call_that_gets_its_to_tag_stays_one_call(watched: Watched) -> None:
+    watched.take(call(to_tag=b"", state=CallState.EARLY))
+    watched.take(call())
+    assert len(watched.dialogs.calls()) == 1
+    assert watched.story == [("added", "message"), ("updated", "message")]
+    assert watched.changes[1].old == watched.changes[0].new
+
+
+def test_second_branch_of_an_early_call_leaves_the_known_one_alone(watched: Watched) -> None:
+    watched.take(call())
+    watched.take(call(to_tag=b"", state=CallState.EARLY))
+    watched.take(call(state=CallState.CONFIRMED))
+    assert [kind for kind, _ in watched.story] == ["added", "added", "removed", "updated"]
+    assert len(watched.dialogs.calls()) == 1
+
+
+@pytest.mark.parametrize("to_tag", [b"", b"late"])
+def test_call_deleted_before_it_had_a_to_tag_goes(watched: Watched, to_tag: bytes) -> None:
+    early = call(to_tag=b"", state=CallState.EARLY)
+    watched.take(early)
+    watched.take(deleted(early, to_tag=to_tag))
+    assert watched.ids == []
+
+
+def test_deletion_that_came_without_its_empty_to_tag_is_taken(watched: Watched) -> None:
+    early = call(to_tag=b"", state=CallState.EARLY)
+    watched.take(early)
+    packet = deleted(early).encode(2)
+    watched.cluster.deliver(packet._replace(payload=packet.payload[:-4]))
+    assert watched.ids == []
+    assert watched.dialogs.stats.payload_errors == 0
+
+
+def test_deletion_of_an_unknown_call_is_counted(watched: Watched) -> None:
+    watched.take(deleted(call()))
+    assert watched.dialogs.stats.unknown_deletes == 1
+    assert watched.changes == []
+
+
+def test_call_goes_when_it_expires(watched: Watched) -> None:
+    watched.take(call(expires=int(CAPTURED_AT) + 60))
+    watched.unix.advance(59)
+    watched.dialogs.expire()
+    assert watched.ids == ["call-1"]
+    watched.unix.advance(1)
+    assert watched.ids == []
+    watched.dialogs.expire()
+    watched.dialogs.expire()
+    assert watched.story == [("added", "message"), ("removed", "expired")]
+    assert watched.dialogs.stats.expired == 1
+
+
+def test_confirmed_call_that_is_over_already_is_stale_and_ends_a_known_one(
+    watched: Watched,
+) -> None:
+    watched.take(call())
+    watched.take(call(expires=int(CAPTURED_AT) - 1))
+    assert watched.ids == []
+    assert watched.story[-1] == ("removed", "expired")
+    watched.take(call(expires=int(CAPTURED_AT) - 1))
+    assert watched.dialogs.stats.stale == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "expires", "lifetime"),
+    [(CallState.EARLY, 1_000, 300), (CallState.CONFIRMED, 0, 43_200), (CallState.EARLY, 0, 43_200)],
+)
+def test_call_without_an_expiry_of_its_own_goes_all_the_same(
+    watched: Watched, state: int, expires: int, lifetime: float
+) -> None:
+    watched.take(call(state=state, expires=expires))
+    watched.unix.advance(lifetime - 1)
+    assert watched.ids == ["call-1"]
+    watched.unix.advance(1)
+    assert watched.ids == []
+
+
+def test_full_table_drops_the_call_not_heard_of_for_longest_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watched = Watched(bounds=Bounds(max_entries=2))
+    for number in range(5):
+        watched.take(call(b"%d" % number))
+    assert watched.ids == ["3", "4"]
+    assert watched.dialogs.stats.evicted == 3
+    assert watched.story.count(("removed", "evicted")) == 3
+    assert [r.message for r in caplog.records] == [
+        "no more place for calls: the longest unheard of go"
+    ]
+
+
+# -- profile counts --------------------------------------------------------------------------------
+
+
+def test_profile_counts_are_summed_over_machines(watched: Watched) -> None:
+    watched.count(3, machine_id=2)
+    watched.count(4, machine_id=3)
+    watched.count(1, machine_id=3, value=b"other")
+    watched.take(ProfileCounts((ProfileCount(b"inbound", None, 9),)))
+    assert watched.dialogs.profiles() == {
+        ("caller", "sipp"): 7,
+        ("caller", "other"): 1,
+        ("inbound", None): 9,
+    }
+    assert watched.dialogs.profile_size("caller", "sipp") == 7
+    assert watched.dialogs.profile_size("caller") == 8
+    assert watched.dialogs.profile_size("nobody's") == 0
+
+
+def test_profile_count_that_is_not_refreshed_for_ten_seconds_goes(watched: Watched) -> None:
+    watched.count(3)
+    watched.clock.advance(9)
+    watched.count(3)
+    watched.clock.advance(9.9)
+    assert watched.dialogs.profile_size("caller") == 3
+    watched.clock.advance(0.1)
+    assert watched.dialogs.profile_size("caller") == 0
+    watched.dialogs.expire()
+    use = ProfileUse("caller", "sipp", 2, 3)
+    assert watched.uses == [Change(None, use), Change(use, None, Reason.EXPIRED)]
+
+
+def test_profile_count_of_zero_removes_and_leaves_nothing(watched: Watched) -> None:
+    watched.count(0)
+    watched.count(1)
+    watched.count(2)
+    watched.count(0)
+    assert [change.kind for change in watched.uses] == ["added", "updated", "removed"]
+    assert watched.dialogs.profiles() == {}
+
+
+def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.take(call(), machine_id=2)
+    watched.count(3, machine_id=2)
+    watched.count(4, machine_id=3)
+    calls, profiles = (registered["callback"] for registered in watched.cluster.registered)
+    profiles(SERVER_TIMEOUT, None, 2)
+    assert watched.dialogs.profiles() == {("caller", "sipp"): 4}
+    assert watched.uses[-1].reason is Reason.SILENT
+    assert watched.ids == ["call-1"]
+    assert watched.dialogs.stats.timeouts == 1
+    assert "machine 2 fell silent" in caplog.text
+    calls(SERVER_TIMEOUT, None, 2)
+    assert watched.ids == ["call-1"]
+
+
+def test_packet_of_a_silenced_machine_is_no_news(watched: Watched) -> None:
+    packet = ProfileCounts((ProfileCount(b"caller", None, 1),)).encode(2)
+    watched.cluster.notify(SERVER_TEMP_DISABLED, 2, FakeReceived(packet))
+    assert watched.dialogs.profiles() == {}
+    assert watched.dialogs.stats.messages == 0
+
+
+# -- what is not right -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_bad_payload_is_counted_and_logged_once_and_never_raised(
+    watched: Watched, caplog: pytest.LogCaptureFixture, kind: int
+) -> None:
+    for _ in range(3):
+        watched.cluster.deliver(Packet("dialog", kind, 2, b"\1\2\3"))
+    assert watched.dialogs.stats.payload_errors == 3
+    (record,) = caplog.records
+    assert record.message.startswith("dropped a packet of machine 2 at 127.0.0.2: dialog ")
+
+
+@pytest.mark.parametrize("packet", [Packet("dialog", 9, 2), Packet("dialog", 3, 2, b"", 2)])
+def test_unknown_type_or_version_is_ignored_and_counted(watched: Watched, packet: Packet) -> None:
+    watched.cluster.deliver(packet)
+    assert watched.dialogs.stats.ignored == 1
+
+
+def test_callback_that_raises_is_counted_and_the_others_are_called(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(change: Change[Call]) -> None:
+        raise RuntimeError("no")
+
+    heard: list[Change[Call]] = []
+    watched.dialogs.on_call(fail)
+    watched.dialogs.on_call(heard.append)
+    watched.take(call())
+    watched.take(call(b"call-2"))
+    assert watched.dialogs.stats.callback_errors == 2
+    assert len(heard) == 2
+    assert len(caplog.records) == 1
+
+
+def test_callback_may_ask_the_observer(watched: Watched) -> None:
+    seen: list[int] = []
+    watched.dialogs.on_call(lambda _: seen.append(len(watched.dialogs.calls())))
+    watched.take(call())
+    assert seen == [1]
+
+
+def test_timer_expires_by_itself() -> None:
+    watched = Watched()
+    watched.take(call(expires=int(CAPTURED_AT) + 60))
+    watched.unix.advance(60)
+    with watched.dialogs:
+        wait_until(lambda: len(watched.changes) == 2, 5, "the call's removal")
+
+
+# -- captured --------------------------------------------------------------------------------------
+
+
+def test_captured_stream_is_followed_to_its_end(watched: Watched) -> None:
+    most = 0
+    for packet in captured_packets():
+        if packet.module == "dialog":
+            watched.cluster.deliver(packet)
+            most = max(most, len(watched.ids))
+            assert len({found.sent.call_id for found in watched.dialogs.calls()}) == len(
+                watched.ids
+            )
+    assert most == 3
+    assert watched.ids == []
+    assert watched.dialogs.profiles() == {}
+    assert watched.story.count(("added", "message")) == 3
+    assert watched.story.count(("removed", "message")) == 3
+    assert max(change.new.calls for change in watched.uses if change.new) == 3
+    stats = watched.dialogs.stats
+    assert (stats.messages, stats.payload_errors, stats.ignored) == (198, 0, 0)

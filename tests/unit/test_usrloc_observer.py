@@ -1,0 +1,211 @@
+"""Registered contacts that other machines replicate, seen from Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clusterer.ids import PROTO_BIN, SERVER_TIMEOUT
+from clusterer.modules.usrloc import Bounds, Change, Contact, Usrloc
+from clusterer.payloads import (
+    ContactDeleted,
+    ContactState,
+    ContactUpdated,
+    Message,
+    RecordDeleted,
+    RecordInserted,
+)
+from clusterer.wire import Packet
+from tests.support.fake_cluster import FakeClock, FakeCluster
+from tests.support.observing import CAPTURED_AT, captured_packets, contact
+from tests.support.processes import wait_until
+
+
+class Watched:
+    """An observer on a cluster that is not there, with what its callback heard."""
+
+    def __init__(self, **options: Any) -> None:
+        self.cluster = FakeCluster()
+        self.unix = FakeClock(CAPTURED_AT)
+        self.usrloc = Usrloc(self.cluster, 7, clock=FakeClock(), unix_clock=self.unix, **options)
+        self.changes: list[Change[Contact]] = []
+        self.usrloc.on_contact(self.changes.append)
+        self.usrloc.start()
+        self.usrloc.stop()
+
+    def take(self, message: Message, machine_id: int = 2) -> None:
+        self.cluster.deliver(message.encode(machine_id))
+
+    @property
+    def uris(self) -> list[str]:
+        return [found.uri for found in self.usrloc.contacts()]
+
+    @property
+    def story(self) -> list[tuple[str, str]]:
+        return [(change.kind, change.reason.value) for change in self.changes]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def deletion(of: ContactState, **changes: Any) -> ContactDeleted:
+    message = ContactDeleted(of.domain, of.aor, of.contact, of.call_id, of.cseq)
+    return replace(message, **changes)
+
+
+def test_contacts_have_no_timeout_and_are_checked(watched: Watched) -> None:
+    (registered,) = watched.cluster.registered
+    del registered["callback"]
+    assert registered == {
+        "module_name": "ul",
+        "proto": PROTO_BIN,
+        "timeout": 0,
+        "auth_check": True,
+        "cluster_id": 7,
+    }
+
+
+def test_contact_is_there_from_its_insertion_to_its_deletion(watched: Watched) -> None:
+    watched.take(RecordInserted(b"location", b"user1"))
+    watched.take(contact())
+    (found,) = watched.usrloc.contacts()
+    assert (found.domain, found.aor, found.uri) == ("location", "user1", "sip:a@192.0.2.1")
+    assert (found.user_agent, found.expires, found.machine_id) == ("sipp", 1_795_380_936, 2)
+    assert len(watched.usrloc) == 1
+    watched.take(deletion(contact()))
+    assert watched.usrloc.contacts() == []
+    assert watched.changes == [Change(None, found), Change(found, None)]
+
+
+def test_update_replaces_and_tells_old_and_new(watched: Watched) -> None:
+    watched.take(contact())
+    values = contact(cseq=2, expires=int(CAPTURED_AT) + 900)
+    watched.take(ContactUpdated(*(getattr(values, name) for name in values.shown())), 3)
+    (_, change) = watched.changes
+    assert change.old is not None
+    assert change.new is not None
+    assert (change.old.sent.cseq, change.new.sent.cseq) == (1, 2)
+    assert (change.kind, change.new.machine_id) == ("updated", 3)
+    assert len(watched.uris) == 1
+
+
+def test_contacts_are_told_apart_by_domain_address_and_uri(watched: Watched) -> None:
+    for made in (
+        contact(),
+        contact(b"sip:b@192.0.2.1"),
+        contact(aor=b"user2"),
+        contact(domain=b"other"),
+    ):
+        watched.take(made)
+    assert len(watched.uris) == 4
+    user = watched.usrloc.contacts("user1")
+    assert [found.uri for found in user] == ["sip:a@192.0.2.1", "sip:b@192.0.2.1"]
+    assert len(watched.usrloc.contacts(b"user1", "other")) == 1
+    assert watched.usrloc.contacts("user3") == []
+
+
+def test_deleted_record_takes_all_its_contacts_along(watched: Watched) -> None:
+    for made in (contact(), contact(b"sip:b@192.0.2.1"), contact(aor=b"user2")):
+        watched.take(made)
+    watched.take(RecordDeleted(b"location", b"user1"))
+    assert [found.aor for found in watched.usrloc.contacts()] == ["user2"]
+    assert watched.story[-2:] == [("removed", "message")] * 2
+
+
+def test_deletion_of_an_unknown_contact_is_counted(watched: Watched) -> None:
+    watched.take(deletion(contact()))
+    assert watched.usrloc.stats.unknown_deletes == 1
+    assert watched.changes == []
+
+
+def test_contact_goes_when_it_expires(watched: Watched) -> None:
+    watched.take(contact(expires=int(CAPTURED_AT) + 60))
+    watched.unix.advance(60)
+    assert watched.usrloc.contacts("user1") == watched.usrloc.contacts() == []
+    watched.usrloc.expire()
+    assert watched.story == [("added", "message"), ("removed", "expired")]
+
+
+def test_contact_that_never_expires_stays(watched: Watched) -> None:
+    watched.take(contact(expires=0))
+    watched.unix.advance(10**9)
+    watched.usrloc.expire()
+    assert len(watched.uris) == 1
+
+
+def test_contact_that_is_over_already_is_not_kept(watched: Watched) -> None:
+    watched.take(contact())
+    watched.take(contact(expires=int(CAPTURED_AT), cseq=2))
+    assert watched.uris == []
+    assert watched.usrloc.stats.stale == 1
+    assert watched.story[-1] == ("removed", "expired")
+
+
+def test_older_registration_of_the_same_phone_changes_nothing(watched: Watched) -> None:
+    watched.take(contact(cseq=5))
+    watched.take(contact(cseq=4, user_agent=b"old"))
+    watched.take(deletion(contact(), cseq=4))
+    assert watched.usrloc.contacts()[0].sent.cseq == 5
+    assert watched.usrloc.stats.stale == 2
+    assert watched.usrloc.stats.unknown_deletes == 0
+
+
+def test_phone_that_started_anew_counts_from_the_beginning(watched: Watched) -> None:
+    watched.take(contact(cseq=5))
+    watched.take(contact(cseq=1, call_id=b"another"))
+    assert watched.usrloc.contacts()[0].sent.cseq == 1
+    watched.take(deletion(contact(), cseq=1, call_id=b"another"))
+    assert watched.uris == []
+
+
+def test_full_table_drops_the_contact_not_heard_of_for_longest() -> None:
+    watched = Watched(bounds=Bounds(max_entries=2))
+    for number in range(4):
+        watched.take(contact(b"sip:%d" % number))
+    assert watched.uris == ["sip:2", "sip:3"]
+    assert watched.usrloc.stats.evicted == 2
+
+
+def test_bad_payload_is_counted_and_never_raised(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in (1, 2, 3, 4, 5):
+        watched.cluster.deliver(Packet("ul", kind, 2, b"\xff\xff\xff\xff"))
+    watched.cluster.deliver(Packet("ul", 6, 2))
+    assert watched.usrloc.stats.payload_errors == 5
+    assert watched.usrloc.stats.ignored == 1
+    assert "ul record inserted: field 'domain'" in caplog.text
+
+
+def test_names_that_are_not_utf8_are_found_by_their_text(watched: Watched) -> None:
+    watched.take(contact(aor=b"us\xe9r"))
+    (found,) = watched.usrloc.contacts()
+    assert watched.usrloc.contacts(found.aor) == [found]
+    assert watched.usrloc.contacts(b"us\xe9r") == [found]
+
+
+def test_silence_takes_no_contact_away(watched: Watched) -> None:
+    watched.take(contact())
+    watched.cluster.notify(SERVER_TIMEOUT, 2)
+    assert len(watched.uris) == 1
+
+
+def test_timer_expires_by_itself() -> None:
+    watched = Watched()
+    watched.take(contact())
+    watched.unix.advance(1_000)
+    with watched.usrloc:
+        wait_until(lambda: len(watched.changes) == 2, 5, "the contact's removal")
+
+
+def test_captured_stream_is_followed_to_its_end(watched: Watched) -> None:
+    for packet in captured_packets():
+        if packet.module == "ul":
+            watched.cluster.deliver(packet)
+    assert [kind for kind, _ in watched.story] == ["added", "updated", "removed"]
+    assert watched.usrloc.stats.messages == 5
+    assert watched.usrloc.stats.unknown_deletes == 0
