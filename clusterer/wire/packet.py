@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import error as StructError  # noqa: N812 - a class, whatever its name
 from typing import NamedTuple
 
 from clusterer.errors import FrameTooLarge, InvalidArgument, WireError
@@ -97,7 +99,17 @@ class Packet(NamedTuple):
 
         Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
         """
-        name = _encoded("module", self.module)
+        try:
+            name = _module_name(self.module)
+            length = NAME_AT + len(name) + INTS.size + len(self.payload)
+            head = HEADER.pack(MARKER, length, self.version, len(name))
+            return b"".join((head, name, INTS.pack(self.type, self.machine_id), self.payload))
+        except StructError:
+            # No machine_id, or a number out of range, the length included.
+            return self._encode_with_care()
+
+    def _encode_with_care(self) -> bytes:
+        name = _module_name(self.module)
         kind = _int(self.type, "packet type")
         sender = b"" if self.machine_id is None else _int(self.machine_id, "machine_id")
         if not sender and len(self.payload) >= INT.size:
@@ -124,7 +136,7 @@ class PacketBuilder:
         Raises `InvalidArgument` for a number out of range or a name that is no text,
         `FrameTooLarge` for a name that no frame can hold.
         """
-        name = _encoded("module", module)
+        name = _module_name(module)
         self._module = module
         self._type = require_range("packet type", type, INT_MIN, INT_MAX)
         self._machine_id = require_range("machine_id", machine_id, INT_MIN, INT_MAX)
@@ -178,6 +190,16 @@ def require_range(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidArgument(f"{name} must be an integer from {low} to {high}, not {value!r}")
     return value
+
+
+def _module_name(module: object) -> bytes:
+    # Only text is looked up: what is no text may be equal to it, or cannot be hashed.
+    return _known_name(module) if type(module) is str else _encoded("module", module)
+
+
+@lru_cache(maxsize=256)
+def _known_name(module: str) -> bytes:
+    return _encoded("module", module)
 
 
 def _encoded(name: str, value: object) -> bytes:
