@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clusterer.errors import InvalidArgument
 from clusterer.modules.ratelimit import Algorithm, Limits, PipeView, RateLimit
-from clusterer.modules.ratelimit.codec import PipeRecord, build_packets
+from clusterer.payloads.ratelimit import PipeRecord, build_packets
 from tests.support.fake_cluster import FakeClock, FakeCluster
 
 NONE, TAILDROP, RED = Algorithm.NONE, Algorithm.TAILDROP, Algorithm.RED

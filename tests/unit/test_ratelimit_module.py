@@ -13,7 +13,7 @@ from clusterer.cli.node import ratelimit_of
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.ratelimit import Algorithm, RateLimit, Stats
-from clusterer.modules.ratelimit.codec import PipeRecord, build_packets, read_records
+from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
 from clusterer.settings import Settings
 from clusterer.wire import Packet, PacketBuilder
 from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clusterer.errors import InvalidArgument
 from clusterer.modules.ratelimit.algorithms import Algorithm
-from clusterer.modules.ratelimit.codec import INT_MAX
+from clusterer.payloads.ratelimit import INT_MAX
 
 MAX_NAME = 1_024
 """Longest name of a pipe, in UTF-8 bytes."""

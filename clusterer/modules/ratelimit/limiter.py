@@ -13,7 +13,6 @@ from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
-from clusterer.modules.ratelimit.codec import MODULE
 from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.pipe import PipeView
 from clusterer.modules.ratelimit.receiver import Receiver
@@ -22,6 +21,7 @@ from clusterer.modules.ratelimit.sender import Sender
 from clusterer.modules.ratelimit.sources import CpuLoad, QueuedBytes
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.modules.ratelimit.timer import Timer
+from clusterer.payloads.ratelimit import MODULE
 
 
 class RateLimit:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from clusterer.modules.ratelimit.algorithms import RULES, Algorithm, Rule
-from clusterer.modules.ratelimit.codec import PipeRecord
 from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.window import Window
+from clusterer.payloads.ratelimit import PipeRecord
 
 _NEVER = float("inf")
 

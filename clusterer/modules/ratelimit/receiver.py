@@ -8,8 +8,8 @@ from collections.abc import Callable
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.ratelimit.cluster import Received, Stats
-from clusterer.modules.ratelimit.codec import PIPE_COUNTERS, VERSION, read_records
 from clusterer.modules.ratelimit.table import PipeTable
+from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
 
 log = logging.getLogger(__name__)
 

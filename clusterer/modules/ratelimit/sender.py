@@ -8,8 +8,8 @@ from collections.abc import Callable
 from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
-from clusterer.modules.ratelimit.codec import MODULE, PIPE_COUNTERS, VERSION, build_packets
 from clusterer.modules.ratelimit.table import PipeTable
+from clusterer.payloads.ratelimit import MODULE, PIPE_COUNTERS, VERSION, build_packets
 from clusterer.wire import PacketBuilder
 
 log = logging.getLogger(__name__)

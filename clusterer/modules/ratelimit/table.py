@@ -15,9 +15,9 @@ from clusterer.modules.ratelimit.arguments import (
     require_limit,
     wire_name,
 )
-from clusterer.modules.ratelimit.codec import PipeRecord
 from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.pipe import Pipe, PipeView
+from clusterer.payloads.ratelimit import PipeRecord
 
 _AT_ONCE = float("-inf")
 
