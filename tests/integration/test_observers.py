@@ -1,0 +1,165 @@
+"""The captured stream through real sockets and a real listener; the examples of observers.md."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import redis
+
+from clusterer import Clusterer, Settings
+from clusterer.modules.dialog import Dialogs
+from clusterer.modules.usrloc import Usrloc
+from clusterer.payloads import ProfileCount, ProfileCounts
+from clusterer.settings import as_environment
+from tests.support import docs
+from tests.support.cluster import load, node
+from tests.support.listening import peer
+from tests.support.observing import CAPTURED_AT, call, captured_packets, contact
+from tests.support.ports import free_port
+from tests.support.processes import spawn, wait_until
+from tests.support.vectors import captured_stream
+
+DOC = docs.DOCS / "observers.md"
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url)
+
+
+class Observed(NamedTuple):
+    instance: Clusterer
+    dialogs: Dialogs
+    usrloc: Usrloc
+    port: int
+
+
+@contextmanager
+def observing(settings: Settings) -> Iterator[Observed]:
+    """Serve as machine 2 at the time of the capture; machine 1, at 127.0.0.1, is a node."""
+    port = free_port()
+    load(settings, [node(1, free_port()), node(2, port)])
+    instance = Clusterer(2, settings=settings)
+    dialogs = Dialogs(instance, 1, unix_clock=lambda: CAPTURED_AT)
+    usrloc = Usrloc(instance, 1, unix_clock=lambda: CAPTURED_AT)
+    thread = threading.Thread(target=instance.serve, name="serve 2")
+    with instance, dialogs, usrloc:
+        thread.start()
+        try:
+            assert instance.listener.ready.wait(10)
+            yield Observed(instance, dialogs, usrloc, port)
+        finally:
+            instance.stop()
+            thread.join(10)
+    assert not thread.is_alive()
+
+
+def parts_of_the_stream() -> tuple[bytes, bytes, bytes]:
+    """Return the stream up to the first contact's update, up to the first call's end, the rest."""
+    stream, _ = captured_stream()
+    ends: list[int] = []
+    at = 0
+    for packet in captured_packets():
+        size = len(packet.encode())
+        if (packet.module, packet.type) == ("ul", 4):
+            ends.append(at + size)
+        if (packet.module, packet.type) == ("dialog", 3) and len(ends) == 1:
+            ends.append(at)
+        at += size
+    assert at == len(stream)
+    return stream[: ends[0]], stream[ends[0] : ends[1]], stream[ends[1] :]
+
+
+def test_calls_and_contacts_of_the_captured_stream_come_and_go(settings: Settings) -> None:
+    until_contact, until_calls, rest = parts_of_the_stream()
+    with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
+        connection.sendall(until_contact)
+        wait_until(lambda: seen.usrloc.contacts("user1"), 10, "a contact of user1")
+        (registered,) = seen.usrloc.contacts("user1")
+        assert registered.uri == "sip:user1@127.0.0.3:6060"
+
+        connection.sendall(until_calls)
+        wait_until(lambda: len(seen.dialogs.calls()) == 3, 10, "three calls")
+        wait_until(lambda: seen.dialogs.profile_size("caller", "sipp") == 3, 10, "their profile")
+        assert {found.machine_id for found in seen.dialogs.calls()} == {1}
+        assert {found.to_uri for found in seen.dialogs.calls()} == {"sip:service@127.0.0.1:5060"}
+        assert seen.usrloc.contacts() == []
+
+        connection.sendall(rest)
+        wait_until(lambda: not seen.dialogs.calls(), 10, "the calls' end")
+        wait_until(lambda: not seen.dialogs.profiles(), 10, "the profiles' end")
+        assert (seen.dialogs.stats.payload_errors, seen.usrloc.stats.payload_errors) == (0, 0)
+        assert seen.instance.listener.counters.callback_errors == 0
+        assert (seen.dialogs.stats.messages, seen.usrloc.stats.messages) == (198, 5)
+
+
+def test_machine_from_another_address_is_not_believed(settings: Settings) -> None:
+    with observing(settings) as seen:
+        with peer(seen.port, machine_id=3) as connection:
+            connection.sendall(call(b"forged").encode(1).encode())
+            drops = seen.instance.listener.counters.drops
+            wait_until(lambda: drops["unknown source"] == 2, 10, "the drop, by both registrations")
+        with peer(seen.port, machine_id=1) as connection:
+            connection.sendall(call(b"real").encode(1).encode())
+            wait_until(seen.dialogs.calls, 10, "the real call")
+        assert [found.call_id for found in seen.dialogs.calls()] == ["real"]
+
+
+def test_call_after_a_bad_payload_is_taken_from_the_same_connection(settings: Settings) -> None:
+    with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
+        bad = call(b"bad").encode(1)
+        connection.sendall(bad._replace(payload=bad.payload[:50]).encode())
+        connection.sendall(call(b"good").encode(1).encode())
+        wait_until(lambda: seen.dialogs.calls("good"), 10, "the call behind the bad one")
+        assert seen.dialogs.stats.payload_errors == 1
+
+
+def test_example_of_the_docs_shows_contacts_calls_and_profiles(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (example,) = docs.examples(DOC)
+    path = tmp_path / "program.py"
+    path.write_text(example, encoding="utf-8")
+    port = free_port()
+    load(settings, [node(1, port), node(2, free_port(), host="127.0.0.2", failed_attempts=1000)])
+    soon = int(time.time()) + 600
+    with spawn([path], as_environment(settings)) as process:
+        wait_until(lambda: _listens(port), 20, "the program's listener")
+        with peer(port) as connection:
+            for message in (
+                contact(expires=soon),
+                call(expires=soon),
+                ProfileCounts((ProfileCount(b"caller", b"sipp", 1),)),
+            ):
+                connection.sendall(message.encode(2).encode())
+            for line in (
+                "user1 at sip:a@192.0.2.1: added (message)",
+                "user1 can be reached at sip:a@192.0.2.1",
+                "sip:sipp@127.0.0.3:6061 talks to sip:service@127.0.0.1:5060",
+                "1 calls in caller=sipp",
+            ):
+                wait_until(lambda line=line: line in process.output(), 10, line)  # type: ignore[misc]
+
+
+def _listens(port: int) -> bool:
+    try:
+        with peer(port):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_example_of_messages_prints_what_the_page_says(tmp_path: Path) -> None:
+    page = DOC.read_text(encoding="utf-8")
+    (example,) = (block for block in docs.blocks(page, "python") if "ContactDeleted" in block)
+    path = tmp_path / "program.py"
+    path.write_text(example, encoding="utf-8")
+    with spawn([path]) as process:
+        assert process.wait() == 0, process.output()
+        assert f"prints `{process.output().strip()}`" in page
