@@ -11,6 +11,7 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.link import Link, LinkBroken
 from clusterer.errors import PeerUnreachable
+from clusterer.logs import about
 from clusterer.membership import Event
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore
@@ -104,6 +105,7 @@ class Connector:
                 destination.node.url,
                 drain.sender,
                 error,
+                extra=about(destination.node, sender=drain.sender),
             )
 
     def just_opened(self, within_s: float) -> bool:

@@ -9,7 +9,7 @@ from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
-from clusterer.store.drains import Claim, DrainStore, Fences
+from clusterer.store.drains import Claim, Commit, DrainStore, Fences, Move
 from clusterer.store.views import ClusterKey, ClusterView
 
 Views = Mapping[ClusterKey, ClusterView]
@@ -212,9 +212,10 @@ class Drain:
                 d.lose_to(tail, counts.get(d.key))
         self.regroup()
 
-    def commit(self, *, trim: bool = False) -> bool:
-        """Record cursors and counters in Redis; False if the lease is lost."""
-        moves, counters = [], {}
+    def take_commit(self, *, trim: bool = False) -> Commit | None:
+        """Return what is to be recorded in Redis since the last time, None if nothing is."""
+        moves: list[Move] = []
+        counters: dict[str, int | str] = {}
         for destination in self.destinations.values():
             if destination.cursor != destination.committed:
                 moves.append(destination.move())
@@ -222,13 +223,13 @@ class Drain:
             if destination.counters:
                 counters.update(destination.take_counters())
         trim = trim or self.head - self.trimmed_to > _TRIM_EVERY
-        needed = self.needed_from() if trim else 0
+        needed = self.needed_from() if trim else None
         if trim:
             self.trimmed_to = self.head
         self.uncommitted = 0
         if not moves and not counters and not trim:
-            return True
-        return self._store.commit(self.sender, moves, counters, needed if trim else None)
+            return None
+        return Commit(self.sender, moves, counters, needed)
 
 
 _IDLE_AGAIN_S = 0.25

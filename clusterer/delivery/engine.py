@@ -146,14 +146,10 @@ class Engine:
         self._connector.expire(monotonic())
         self._take_over_changes()
         for drain in self._leases:
-            for step in (
-                self._catch_up,
-                self._connect,
-                self._commit_when_due,
-                self._handover.when_idle,
-            ):
+            for step in (self._catch_up, self._connect, self._handover.when_idle):
                 if drain in self._leases:
                     step(drain)
+        self._commit_when_due()
         self._handover.poll_fences()
 
     def _timeout(self) -> float:
@@ -282,15 +278,14 @@ class Engine:
                     source = None  # may be: allow_foreign_source
                 self._connector.open(drain, d, source)
 
-    def _commit_when_due(self, drain: Drain) -> None:
-        if drain.uncommitted >= BATCH or (
-            drain.uncommitted and monotonic() >= drain.uncommitted_since + COMMIT_AFTER_S
-        ):
-            self._commit(drain)
-
-    def _commit(self, drain: Drain, *, trim: bool = False) -> None:
-        if not drain.commit(trim=trim):
-            self._leases.lose(drain)
+    def _commit_when_due(self) -> None:
+        now = monotonic()
+        self._leases.commit(
+            drain
+            for drain in self._leases
+            if drain.uncommitted >= BATCH
+            or (drain.uncommitted and now >= drain.uncommitted_since + COMMIT_AFTER_S)
+        )
 
     # -- changes ----------------------------------------------------------------------------------
 

@@ -64,8 +64,8 @@ class Handover:
                 drain.unfence(self._store.fences(drain.sender))
 
     def _release(self, drain: Drain, *, undrained: bool) -> Released:
-        if not drain.commit(trim=True):
-            self._leases.lose(drain)
+        self._leases.commit([drain], trim=True)
+        if drain not in self._leases:
             return Released.LOST
         still_open = [d for d in drain.destinations.values() if d.link and d.link.connected]
         result = self._store.release(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.drain import Drain, Views
@@ -81,6 +81,13 @@ class Leases:
             return True
         self.renew(force=True)
         return drain in self and monotonic() < self._write_until
+
+    def commit(self, drains: Iterable[Drain], *, trim: bool = False) -> None:
+        """Record what was delivered; abandon the drains whose lease is lost."""
+        commits = [found for drain in drains if (found := drain.take_commit(trim=trim))]
+        if commits:
+            for sender in self._store.commit(commits):
+                self.lose(self._drains[sender])
 
     def lose(self, drain: Drain) -> None:
         """Give up a drain whose lease is somebody else's by now."""

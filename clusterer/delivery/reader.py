@@ -7,6 +7,7 @@ from typing import Any
 
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
 from clusterer.store.drains import LogEntry
 from clusterer.store.views import ClusterKey
@@ -66,14 +67,13 @@ class LogReader:
         self.asked = dict(logs)
         self._versions = versions
         names = [*self.asked, self._doorbell]
-        ids: list[str | int] = [f"{after}-9999999999999" for after in self.asked.values()]
+        ids = [f"{after}-9999999999999" for after in self.asked.values()]
         ids.append(self.rung)
-        read = ("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *names, *ids)
+        read = ("XREAD", "COUNT", str(count), "BLOCK", str(BLOCK_MS), "STREAMS", *names, *ids)
         # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
         check = ("MGET", self._doorbell, *(keys.version(*key) for key in versions))
-        connection = self._connection
         with translated(self._settings, "read packet logs"):
-            connection.send_packed_command(connection.pack_commands((read, check)), False)
+            self._connection.send_packed_command((pack(*read), pack(*check)), False)
         self.busy = True
 
     def interrupt(self) -> None:

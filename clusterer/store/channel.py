@@ -34,7 +34,7 @@ class Channel:
     def run(self, script: Script, calls: Sequence[tuple[bytes | str, ...]]) -> list[Any]:
         """Run ``script`` once per call (number of keys, keys, arguments); return the replies."""
         connection = self._ready()
-        packed = [_pack("EVALSHA", script.sha, *call) for call in calls]
+        packed = [pack("EVALSHA", script.sha, *call) for call in calls]
         try:
             connection.send_packed_command(packed, check_health=False)
             replies = [self._reply(connection) for _ in calls]
@@ -55,7 +55,7 @@ class Channel:
             self._connection.disconnect()
 
     def _load_and_run(self, script: Script, call: tuple[bytes | str, ...]) -> Any:
-        command = _pack("EVAL", script.text, *call)
+        command = pack("EVAL", script.text, *call)
         self._connection.send_packed_command([command], check_health=False)
         return self._connection.read_response()
 
@@ -81,7 +81,8 @@ class Channel:
         return connection
 
 
-def _pack(*parts: bytes | str) -> bytes:
+def pack(*parts: bytes | str) -> bytes:
+    """Return one command as Redis reads it."""
     # hiredis's types know tuples of one part only.
     packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]
     return packed

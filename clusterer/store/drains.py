@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
@@ -11,6 +11,7 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
@@ -60,6 +61,19 @@ class Fences:
     positions: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is to be recorded of one sender's deliveries."""
+
+    sender: int
+    moves: Sequence[Move]
+    counters: Mapping[str, int | str]
+    """Counter → increment, or 'now' for the time."""
+    needed_from: int | None
+    """First sequence that is still to be delivered: the log may be trimmed below it. None trims
+    nothing."""
+
+
 class Released(Enum):
     """What became of a lease that was to be given back; the values are release.lua's."""
 
@@ -82,6 +96,7 @@ class DrainStore:
         self._client = client or connect(settings)
         # Entries as Redis sends them: redis-py would make a dict of each.
         self._client.set_response_callback("XRANGE", lambda reply, **_: reply)
+        self._channel = Channel(settings)
 
     def pending(self) -> list[int]:
         """Return the senders of the queue with an undrained log, in order."""
@@ -123,42 +138,28 @@ class DrainStore:
             )
         return {s for s, one in zip(senders, held, strict=True) if not one}
 
-    def commit(
-        self,
-        sender: int,
-        moves: Iterable[Move],
-        counters: Mapping[str, int | str],
-        needed_from: int | None,
-    ) -> bool:
-        """Record cursors and counters, and renew; False if the lease is lost.
+    def commit(self, commits: Sequence[Commit]) -> set[int]:
+        """Record what was delivered, and renew; return the senders whose lease is lost.
 
-        ``needed_from`` is the first sequence that is still to be delivered: the log may be
-        trimmed below it. None trims nothing.
+        One round trip, however many senders they are.
         """
-        arguments: list[Any] = []
-        for move in moves:
-            arguments += (move.field, move.sequence, "" if move.n is None else move.n)
-        number = len(arguments) // 3
-        for pair in counters.items():
-            arguments += pair
-        with translated(self._settings, f"record deliveries of machine {sender}"):
-            return bool(
-                script("commit_delivery")(
-                    self._client,
-                    [
-                        keys.lease(sender),
-                        keys.cursor(sender),
-                        keys.position(sender),
-                        keys.stats(sender),
-                        keys.log(sender),
-                    ],
-                    self._token,
-                    LEASE_MS,
-                    "" if needed_from is None else needed_from,
-                    number,
-                    *arguments,
-                )
+        with translated(self._settings, "record deliveries"):
+            replies = self._channel.run(
+                script("commit_delivery"), [self._commit_call(commit) for commit in commits]
             )
+        return {c.sender for c, held in zip(commits, replies, strict=True) if not held}
+
+    def _commit_call(self, commit: Commit) -> tuple[str, ...]:
+        sender = commit.sender
+        arguments = [self._token, str(LEASE_MS)]
+        arguments.append("" if commit.needed_from is None else str(commit.needed_from))
+        arguments.append(str(len(commit.moves)))
+        for move in commit.moves:
+            arguments += (move.field, str(move.sequence), "" if move.n is None else str(move.n))
+        for name, increment in commit.counters.items():
+            arguments += (name, str(increment))
+        names = (keys.lease, keys.cursor, keys.position, keys.stats, keys.log)
+        return (str(len(names)), *(name(sender) for name in names), *arguments)
 
     def release(
         self,

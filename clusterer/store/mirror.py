@@ -34,6 +34,15 @@ class Mirrored(NamedTuple):
     frame: bytes
 
 
+class Asked(NamedTuple):
+    """What is known of an instance that was asked to mirror."""
+
+    silent_s: float | None
+    """Seconds since it last said that it receives; None if Redis knows nothing of it."""
+    last: str
+    """Id of the mirror's last entry, from which to read on."""
+
+
 class MirrorStore:
     """Both ends of the mirror. Raises `StateUnavailable` when Redis does not answer in time."""
 
@@ -51,17 +60,13 @@ class MirrorStore:
             pipe.pexpire(key, _EXPIRE_MS)
             pipe.execute()
 
-    def ask(self, receiver: int) -> str | None:
-        """Ask an instance to mirror for `ASK_MS`.
-
-        Returns the id of the last entry, from which to read on; None if the instance is not
-        there: it has not served since Redis has its data.
-        """
+    def ask(self, receiver: int) -> Asked:
+        """Ask an instance to mirror for `ASK_MS`."""
         with translated(self._settings, f"ask machine {receiver} for what it receives"):
-            there, last = script("tail")(
+            silent_ms, last = script("tail")(
                 self._client, [keys.modules(receiver), keys.tail(receiver)], ASK_MS
             )
-        return last.decode() if there else None
+        return Asked(None if silent_ms < 0 else silent_ms / 1000, last.decode())
 
     def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Mirrored]]:
         """Wait up to ``block_ms`` (below 1,000) for entries after the id ``after``.

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
+from clusterer.logs import about
 from clusterer.membership import Event, Node, apply, next_look
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -182,6 +183,7 @@ class NodeStore:
             event.value if isinstance(event, Event) else event,
             f" ({cause.reason})" if cause.reason else "",
             cause.by,
+            extra=about(after, before=before.condition.value, after=after.condition.value),
         )
         node, _ = self.read(key, after.machine_id)
         return node

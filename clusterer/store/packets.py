@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
@@ -115,7 +115,10 @@ class PacketLog:
         head = ("7", *self._head, sender, str(key.cluster_id), key.protocol, limit, queue)
         if len(frames) == 1:
             return (*head, "1", frames[0])
-        return (*head, *chain.from_iterable(_pieces(frames)))
+        pieces: list[bytes | str] = []
+        for piece in _pieces(frames):
+            pieces += piece
+        return (*head, *pieces)
 
 
 def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
