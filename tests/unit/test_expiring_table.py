@@ -100,6 +100,18 @@ def test_refreshing_for_ever_takes_no_more_memory() -> None:
     assert table.expire(70_000) == [Change(1, None, Reason.EXPIRED)] * 2
 
 
+def test_order_of_expiry_survives_the_clearing_of_old_tickets() -> None:
+    table = table_of()
+    untils = [10 + 37 * number % 50 for number in range(50)]
+    for number, until in enumerate(untils):
+        table.put(f"k{number}", until, until, 0, now=0)
+    for _ in range(3_000):
+        table.put("refreshed", 0, 1_000, 0, now=0)
+    assert len(table._due) < 1_200
+    gone = [change.old for now in range(100) for change in table.expire(now)]
+    assert gone == sorted(untils)
+
+
 @pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 65_535}])
 def test_bounds_that_hold_not_one_entry_are_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument, match="no place for a single entry"):
