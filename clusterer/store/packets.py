@@ -94,7 +94,10 @@ class PacketLog:
         return taken
 
     def _send(self, entries: list[_Entry]) -> None:
-        groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
+        if len(entries) == 1:
+            groups = [entries]
+        else:
+            groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
         try:
             with translated(self._settings, "append to the packet log"):
                 replies = self._channel.run(self._script, [self._call(g) for g in groups])

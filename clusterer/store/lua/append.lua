@@ -30,13 +30,14 @@ for i = 6, #ARGV, 2 do
   redis.call('XADD', KEYS[1], 'MINID', '~', oldest, string.format('%.0f-%s', sequence, ms),
     'cluster', cluster, 'protocol', protocol, 'n', n, 'packets', ARGV[i], 'frames', ARGV[i + 1])
 end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  return {last, 0}  -- somebody drains the log; who holds the lease is pending until it is released
+end
 if redis.call('SADD', KEYS[3], ARGV[1]) == 1 then
   redis.call('SADD', KEYS[7], ARGV[5])
   redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[1])
 end
-local enqueue = 0
-if redis.call('EXISTS', KEYS[4]) == 0
-  and redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) then
-  enqueue = 1
+if redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) then
+  return {last, 1}
 end
-return {last, enqueue}
+return {last, 0}
