@@ -194,8 +194,13 @@ def test_every_key_that_the_system_makes_is_documented_with_its_type(traffic: re
         assert len(matches) == 1, f"{key}: {matches}"
         seen.add(matches[0])
         assert _documented_type(matches[0]) == _text(traffic.type(raw)), key
-    # Leases and fences live for a second at most; tests of delivery see them.
-    assert set(patterns) - seen <= {"clusterer:lease:1", "clusterer:fence:1"}
+    # Leases and fences live for a second at most; tests of delivery see them, and those of
+    # `clusterer tail` its mirror.
+    assert set(patterns) - seen <= {
+        "clusterer:lease:1",
+        "clusterer:fence:1",
+        "clusterer:tail:1",
+    }
 
 
 def _text(value: bytes | str) -> str:

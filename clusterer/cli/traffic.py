@@ -1,0 +1,201 @@
+"""``clusterer tail`` and ``clusterer replay``: watch, record and repeat what nodes send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import click
+
+from clusterer.api import Clusterer
+from clusterer.cli.nodes import ID
+from clusterer.cli.options import with_settings
+from clusterer.cli.packets import as_json, as_line
+from clusterer.errors import SettingsError
+from clusterer.ids import PROTO_BIN
+from clusterer.provisioning.address import Address, parse_address
+from clusterer.services import replay as service
+from clusterer.services.processes import stop_on_signals
+from clusterer.services.recording import Record, Recorder, Recording
+from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
+from clusterer.settings import Settings
+from clusterer.store.mirror import MirrorStore
+
+
+@click.command()
+@click.option("--module", "modules", metavar="NAME", multiple=True, help="Only of this module.")
+@click.option("--node", "nodes", metavar="N", type=ID, multiple=True, help="Only of this sender.")
+@click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
+@click.option("--write", metavar="FILE", type=Path, help="Record to a new file, for `replay`.")
+@click.option("--count", metavar="N", type=click.IntRange(1), help="End after so many packets.")
+@with_settings()
+def tail(
+    settings: Settings,
+    *,
+    modules: tuple[str, ...],
+    nodes: tuple[int, ...],
+    as_lines: bool,
+    write: Path | None,
+    count: int | None,
+) -> None:
+    """Show the packets that an instance receives, as they arrive, until Ctrl-C.
+
+    One line each: time, source node, module, message, fields. Runs beside the instance, on any
+    host with the same Redis; --server-id says which instance if there are several. --module and
+    --node may be given more than once.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        store = stack.enter_context(closing(MirrorStore(settings)))
+        following = Tail(store, receiver_of(store, settings.server_id))
+        recorder = stack.enter_context(Recorder(write)) if write else None
+        left = count
+        for arrivals in following.arrivals(stop):
+            wanted = _wanted(arrivals, modules, nodes)[:left]
+            _show(wanted, recorder, as_lines=as_lines)
+            if left is not None:
+                left -= sum(isinstance(arrival, Record) for arrival in wanted)
+                if left <= 0:
+                    return
+
+
+def _wanted(
+    arrivals: Iterable[Arrival], modules: Collection[str], nodes: Collection[int]
+) -> list[Arrival]:
+    return [
+        arrival
+        for arrival in arrivals
+        if isinstance(arrival, Lost)
+        or (
+            (not modules or arrival.packet.module in modules)
+            and (not nodes or arrival.packet.machine_id in nodes)
+        )
+    ]
+
+
+def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: bool) -> None:
+    for arrival in arrivals:
+        if isinstance(arrival, Lost):
+            lost = {"lost": arrival.count}
+            text = f"... {arrival.count} packets are missing here: too many at once"
+            click.echo(json.dumps(lost) if as_lines else text)
+            continue
+        if recorder is not None:
+            recorder.add(arrival)
+        click.echo(json.dumps(as_json(arrival)) if as_lines else as_line(arrival))
+    if recorder is not None:
+        recorder.flush()
+
+
+class _Speed(click.ParamType[float]):
+    name = "speed"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return how many times as fast; infinite for "max"."""
+        if value == "max":
+            return float("inf")
+        try:
+            speed = float(str(value))
+        except ValueError:
+            speed = 0.0
+        if not 0 < speed < float("inf"):
+            self.fail(f"{value!r} is neither a number above 0 nor 'max'.", param, ctx)
+        return speed
+
+
+class _Target(click.ParamType[Address]):
+    name = "address"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        """Return the address that ``host:port``, or a node's URL, names."""
+        if isinstance(value, Address):
+            return value
+        text = str(value).removeprefix(f"{PROTO_BIN}:")
+        try:
+            return parse_address(f"{PROTO_BIN}:{text}")
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+@click.command()
+@click.argument("file", type=Path)
+@click.option("--to", metavar="HOST:PORT", type=_Target(), help="Send to this BIN address.")
+@click.option("--cluster", metavar="N", type=ID, help="Send to all nodes of this cluster.")
+@click.option("--speed", default="1", type=_Speed(), help="Times as fast, or max.")
+@click.option("--as", "machine_id", metavar="N", type=ID, help="With --to: sender's machine_id.")
+@click.option("--bind", metavar="IP", default="", help="With --to: local address to send from.")
+@with_settings()
+def replay(
+    settings: Settings,
+    *,
+    file: Path,
+    to: Address | None,
+    cluster: int | None,
+    speed: float,
+    machine_id: int | None,
+    bind: str,
+) -> None:
+    """Send a recording again, to one node or to a cluster.
+
+    With the pauses that were between the packets, or --speed times as fast. To a node
+    (--to) the packets go as they were recorded. To a cluster (--cluster) they go through the
+    delivery workers as this machine's own: they get its machine_id, --server-id.
+    """
+    if (to is None) == (cluster is None):
+        raise click.UsageError("Say where to: either --to or --cluster.")
+    if cluster is not None and (machine_id or bind):
+        raise click.UsageError("--as and --bind go with --to only.")
+    recording = Recording(file)
+    if to is not None:
+        with service.NodeConnection(to.host, to.port, settings.send_timeout, bind) as node:
+            done = _to_node(node, recording, _times(speed), machine_id)
+        where = f"{to.host} port {to.port}"
+    else:
+        done, where = _to_cluster(settings, recording, cluster or 0, _times(speed))
+    click.echo(f"Sent {done.packets} packets in {done.seconds:.1f} s to {where}.")
+    if done.left_out:
+        click.echo(f"Left out {done.left_out}: no machine_id, or a type below 0.")
+    if recording.cut:
+        click.echo(f"The end of {file} is cut off: its last packet was left out.")
+
+
+def _times(speed: float) -> float | None:
+    return None if speed == float("inf") else speed
+
+
+def _to_node(
+    node: service.NodeConnection,
+    recording: Recording,
+    speed: float | None,
+    machine_id: int | None,
+) -> service.Replayed:
+    with stop_on_signals() as stop:
+        done = service.run(recording, node.send, stop, speed=speed, machine_id=machine_id)
+        node.finish()
+    return done
+
+
+def _to_cluster(
+    settings: Settings, recording: Recording, cluster_id: int, speed: float | None
+) -> tuple[service.Replayed, str]:
+    if not settings.server_id:
+        raise SettingsError("server_id is not set: as which machine of the cluster to send?")
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        instance = stack.enter_context(Clusterer(settings=settings))
+        done = service.run(
+            recording,
+            lambda packets: instance.send_many(cluster_id, PROTO_BIN, packets),
+            stop,
+            speed=speed,
+            machine_id=settings.server_id,
+            strict=True,
+        )
+        up = len(instance.get_nodes(cluster_id, PROTO_BIN))
+    return done, f"cluster {cluster_id}, where {up} other nodes are up"

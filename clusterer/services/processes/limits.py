@@ -1,0 +1,35 @@
+"""How many files, and so connections, this process may have open."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+log = logging.getLogger(__name__)
+
+_OTHERS = 64
+"""Descriptors for all but inbound connections: Redis, logs, listening sockets."""
+
+
+def allow_connections(count: int) -> int:
+    """Raise the limit of open files to what the system allows; return how many connections fit.
+
+    Warns if that is less than ``count``.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError) as error:
+            log.warning("cannot raise the limit of open files from %d: %s", soft, error)
+    room = count if soft == resource.RLIM_INFINITY else max(0, soft - _OTHERS)
+    if room < count:
+        log.warning(
+            "max_connections is %d, but this process may open %d files: about %d connections fit "
+            "(ulimit -n, LimitNOFILE=)",
+            count,
+            soft,
+            room,
+        )
+    return min(room, count)

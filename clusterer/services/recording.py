@@ -1,0 +1,146 @@
+"""Recordings of cluster traffic: a text file, one JSON object a line. See docs/commands.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from clusterer.errors import ClustererError, WireError
+from clusterer.wire import FrameDecoder, Packet
+
+VERSION = 1
+_MARK = "clusterer recording"
+
+
+class Record(NamedTuple):
+    """One packet as it was received."""
+
+    time: float
+    """UNIX seconds of the receiving instance's clock."""
+    receiver: int
+    """machine_id of the instance that received it."""
+    source: tuple[str, int]
+    """IP address and port of the sender's connection."""
+    packet: Packet
+
+
+class Recorder:
+    """Writes a recording to a new file. Raises `ClustererError` if that cannot be done."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise ClustererError(f"{path} exists, and recordings are not overwritten") from None
+        except OSError as error:
+            raise _unusable("write", path, error) from error
+        self._write({_MARK: VERSION})
+
+    def add(self, record: Record) -> None:
+        """Append one packet."""
+        self._write(
+            {
+                "time": record.time,
+                "receiver": record.receiver,
+                "source": _address(record.source),
+                "frame": record.packet.encode().hex(),
+            }
+        )
+
+    def flush(self) -> None:
+        """Have what was added in the file."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _unusable("write", self._path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unusable("write", self._path, error) from error
+
+
+class Recording:
+    """Reads a recording, line by line, as long as it is.
+
+    ``cut`` tells, once it was read, whether its last line was cut off: that packet is left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.cut = False
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the packets; raises `ClustererError` that names the line for what is no record."""
+        try:
+            with self._path.open(encoding="utf-8", errors="replace") as lines:
+                yield from self._records(lines)
+        except OSError as error:
+            raise _unusable("read", self._path, error) from error
+
+    def _records(self, lines: Iterator[str]) -> Iterator[Record]:
+        self._check(next(lines, ""))
+        for number, line in enumerate(lines, 2):
+            try:
+                found = json.loads(line)
+                if "frame" in found:  # other lines are those of later versions
+                    yield _record(found)
+            except (ValueError, KeyError, TypeError, AttributeError, WireError) as error:
+                if not line.endswith("\n"):
+                    self.cut = True
+                    return
+                raise ClustererError(f"{self._path}, line {number}: no packet: {error}") from error
+
+    def _check(self, first: str) -> None:
+        try:
+            version = json.loads(first)[_MARK]
+        except (ValueError, KeyError, TypeError):
+            mark = json.dumps({_MARK: VERSION})
+            raise ClustererError(
+                f"{self._path} is no recording: its first line is not {mark}"
+            ) from None
+        if version != VERSION:
+            raise ClustererError(
+                f"{self._path} is a recording of version {version!r}, this program reads {VERSION}"
+            )
+
+
+def packet_of(frame: bytes) -> Packet:
+    """Return the one packet that ``frame`` is; raises `WireError`."""
+    packets = list(FrameDecoder().feed(frame))
+    if len(packets) != 1:
+        raise WireError(f"{len(packets)} frames instead of one in {len(frame)} bytes")
+    return packets[0]
+
+
+def _record(found: dict[str, Any]) -> Record:
+    host, _, port = found["source"].rpartition(":")
+    packet = packet_of(bytes.fromhex(found["frame"]))
+    return Record(
+        float(found["time"]), int(found["receiver"]), (host.strip("[]"), int(port)), packet
+    )
+
+
+def _address(source: tuple[str, int]) -> str:
+    host, port = source
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _unusable(what: str, path: Path, error: OSError) -> ClustererError:
+    return ClustererError(f"cannot {what} {path}: {error.strerror or error}")

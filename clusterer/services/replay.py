@@ -1,0 +1,121 @@
+"""A recording sent again: to one node over a connection of its own, or wherever ``send`` leads."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from clusterer.errors import PeerUnreachable
+from clusterer.jobs import StopFlag
+from clusterer.services.recording import Record
+from clusterer.wire import Packet
+
+_AT_ONCE = 500
+"""Packets sent in one go, at the most."""
+_SLACK_S = 0.001
+"""Packets that are due within so short a time go together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a recording."""
+
+    packets: int
+    left_out: int
+    """Packets that cannot be sent, such as those without a machine_id."""
+    seconds: float
+
+
+def run(
+    records: Iterable[Record],
+    send: Callable[[Sequence[Packet]], object],
+    stop: StopFlag,
+    *,
+    speed: float | None,
+    machine_id: int | None = None,
+    strict: bool = False,
+) -> Replayed:
+    """Send the packets of ``records`` with the pauses between them, ``speed`` times as fast.
+
+    Without ``speed`` as fast as ``send`` takes them. With ``machine_id`` all become that
+    machine's. ``strict`` leaves out what no node of a cluster may send: types below 0, and
+    packets without a machine_id. Ends early when ``stop`` is set.
+    """
+    began = monotonic()
+    batch: list[Packet] = []
+    first: float | None = None
+    sent = left_out = 0
+    for record in records:
+        packet = _altered(record.packet, machine_id)
+        if strict and (packet.type < 0 or packet.machine_id is None):
+            left_out += 1
+            continue
+        first = record.time if first is None else first
+        due = began + (record.time - first) / speed if speed else began
+        wait_s = due - monotonic()
+        if batch and (len(batch) >= _AT_ONCE or wait_s > _SLACK_S):
+            send(batch)
+            sent, batch = sent + len(batch), []
+        if stop.wait(wait_s) if wait_s > _SLACK_S else stop.is_set():
+            break
+        batch.append(packet)
+    if batch:
+        send(batch)
+    return Replayed(sent + len(batch), left_out, monotonic() - began)
+
+
+def _altered(packet: Packet, machine_id: int | None) -> Packet:
+    if machine_id is None or packet.machine_id is None:
+        return packet
+    return packet._replace(machine_id=machine_id)
+
+
+class NodeConnection:
+    """A BIN connection to one address. Everything raises `PeerUnreachable` after ``timeout_s``."""
+
+    def __init__(self, host: str, port: int, timeout_s: float, source: str = "") -> None:
+        """Connect, from the local address ``source`` if there is one."""
+        self._name = f"{host} port {port}"
+        self._timeout_s = timeout_s
+        local = (source, 0) if source else None
+        try:
+            self._socket = socket.create_connection((host, port), timeout_s, local)
+        except OSError as error:
+            where = f" from {source}" if source else ""
+            raise self._unreachable(f"cannot connect{where}", error) from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Write the packets' frames."""
+        try:
+            self._socket.sendall(b"".join([packet.encode() for packet in packets]))
+        except OSError as error:
+            raise self._unreachable("stopped taking packets", error) from error
+
+    def finish(self) -> None:
+        """Wait until the node has read everything and closed its side in answer to ours."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(4096):
+                pass
+        except OSError as error:
+            raise self._unreachable("did not confirm that it read everything", error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def _unreachable(self, what: str, error: OSError) -> PeerUnreachable:
+        why = f"no progress for {self._timeout_s:g} s" if isinstance(error, TimeoutError) else error
+        return PeerUnreachable(f"{self._name}: {what}: {why}")

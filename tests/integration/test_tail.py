@@ -1,0 +1,406 @@
+"""`clusterer tail` and `clusterer replay` beside a listener, over real sockets and Redis."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+import redis
+
+from clusterer.cli import main
+from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.jobs import StopFlag
+from clusterer.listener import Listener
+from clusterer.listener import mirror as mirroring
+from clusterer.listener.counters import Counters
+from clusterer.listener.mirror import Mirror
+from clusterer.services.recording import Record, Recorder, Recording
+from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.mirror import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
+from clusterer.wire import Packet
+from tests.support.cluster import delivering
+from tests.support.listening import Heard, frame, listener_of, peer, serving
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.seeding import make_node, put_node
+
+
+@pytest.fixture
+def port(redis_client: redis.Redis) -> int:
+    found = free_port()
+    for machine_id in (1, 2, 3):
+        put_node(redis_client, make_node(machine_id, port=found))
+    return found
+
+
+@pytest.fixture
+def listener(redis_url: str, port: int) -> Iterator[Listener]:
+    with listener_of(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[MirrorStore]:
+    made = MirrorStore(Settings(redis_url=redis_url))
+    yield made
+    made.close()
+
+
+class Tailing:
+    """A tail in a thread that remembers what it got."""
+
+    def __init__(self, store: MirrorStore, receiver: int = 1) -> None:
+        self.got: list[Arrival] = []
+        self._stop = StopFlag()
+        self._tail = Tail(store, receiver)
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._stop.close()
+
+    @property
+    def packets(self) -> list[Packet]:
+        return [arrival.packet for arrival in self.got if isinstance(arrival, Record)]
+
+    @property
+    def lost(self) -> int:
+        return sum(arrival.count for arrival in self.got if isinstance(arrival, Lost))
+
+    def _work(self) -> None:
+        for arrivals in self._tail.arrivals(self._stop):
+            self.got += arrivals
+
+
+def flushed(client: redis.Redis) -> bool:
+    return client.hexists(keys.modules(1), "flushed_at")
+
+
+def mirroring_of(listener: Listener) -> bool:
+    return listener._mirror.active
+
+
+def test_who_tails_sees_all_packets_known_or_not_with_their_source(
+    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+) -> None:
+    """Also of an instance without a single registered module."""
+    with serving(listener), peer(port) as connection:
+        wait_until(lambda: flushed(redis_client))
+        with Tailing(store) as tail:
+            wait_until(lambda: mirroring_of(listener))
+            began = time.time()
+            connection.sendall(frame(5) + frame(-1) + frame(6, 9, "nobody's"))
+            wait_until(lambda: len(tail.packets) == 3)
+        first = tail.got[0]
+        assert isinstance(first, Record)
+        assert first.source == connection.getsockname()
+        assert first.receiver == 1
+        assert abs(first.time - began) < 2
+    seen = [(packet.module, packet.type, packet.machine_id) for packet in tail.packets]
+    assert seen == [("ratelimit", 5, 2), ("ratelimit", -1, 2), ("nobody's", 6, 9)]
+    assert tail.packets[0].fields().pop_str() == b"pipe"
+    assert tail.lost == 0
+
+
+def test_nothing_is_mirrored_unless_somebody_tails(
+    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+) -> None:
+    heard = Heard()
+    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    with serving(listener), peer(port) as connection:
+        wait_until(lambda: flushed(redis_client))
+        connection.sendall(frame(1))
+        heard.wait_for(1, 2)
+        assert listener.counters.mirrored == 0
+        with Tailing(store):
+            wait_until(lambda: mirroring_of(listener))
+        wait_until(lambda: not mirroring_of(listener), ASK_MS / 1000 + 2)
+        before = listener.counters.mirrored
+        connection.sendall(frame(2))
+        heard.wait_for(2, 2)
+        assert listener.counters.mirrored == before
+
+
+def test_who_tails_for_long_is_served_for_long(
+    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+) -> None:
+    with serving(listener), peer(port) as connection:
+        wait_until(lambda: flushed(redis_client))
+        with Tailing(store) as tail:
+            wait_until(lambda: mirroring_of(listener))
+            time.sleep(ASK_MS / 1000 + 1)
+            connection.sendall(frame(5))
+            wait_until(lambda: len(tail.packets) == 1)
+        assert 0 < redis_client.pttl(keys.tail(1)) <= 10_000, "nothing stays behind"
+
+
+def test_what_is_too_much_is_counted_and_shown_and_disturbs_nobody(
+    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+) -> None:
+    heard = Heard()
+    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    with serving(listener), peer(port) as connection:
+        wait_until(lambda: flushed(redis_client))
+        with Tailing(store) as tail:
+            wait_until(lambda: mirroring_of(listener))
+            connection.sendall(frame(1) * 100_000)
+            heard.wait_for(1, 2, 100_000)
+            wait_until(lambda: not listener._mirror._queue)
+            connection.sendall(frame(2))
+            wait_until(lambda: any(packet.type == 2 for packet in tail.packets))
+        assert listener.counters.mirror_losses > 0
+        assert len(tail.packets) + tail.lost == 100_001
+
+
+def test_the_mirror_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
+    for number in range(ENTRIES_CAP + 50):
+        store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame())])
+    assert redis_client.xlen(keys.tail(1)) == ENTRIES_CAP
+    last, found = store.read(1, "0-0", 100)
+    assert [packet.number for packet in found] == list(range(50, ENTRIES_CAP + 50))
+    assert found[0] == Mirrored(50, 0, ("127.0.0.2", 1), frame())
+    assert store.read(1, last, 10) == (last, [])
+
+
+class Away:
+    """A store whose Redis is away, until it is not."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.written: list[Mirrored] = []
+        self.sizes: list[int] = []
+
+    def write(self, receiver: int, packets: list[Mirrored]) -> None:
+        if self.away:
+            raise StateUnavailable("away")
+        self.written += packets
+        self.sizes.append(sum(len(packet.frame) for packet in packets))
+
+    def close(self) -> None: ...
+
+
+def test_the_mirror_is_bounded_in_memory_and_outlives_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirroring, "MAX_PACKETS", 100)
+    store, counters = Away(), Counters()
+    mirror = Mirror(1, store, counters)  # type: ignore[arg-type]  # what is called is there
+    packets = [Packet("ul", 1, 2)] * 1_000
+    assert list(mirror.seen(iter(packets), ("127.0.0.2", 1))) == packets
+    assert (counters.mirrored, counters.mirror_losses) == (100, 900)
+    mirror.begin(time.monotonic() + 60)
+    wait_until(lambda: any("cannot mirror" in line for line in caplog.messages))
+    store.away = False
+    big = [Packet("ul", 2, 2, b"\0" * 60_000)] * 20
+    list(mirror.seen(iter(big), ("127.0.0.2", 1)))
+    wait_until(lambda: len(store.written) == 20)
+    mirror.stop()
+    assert max(store.sizes) <= MAX_ENTRY
+    assert [packet.number for packet in store.written] == list(range(1_001, 1_021))
+
+
+def test_the_bytes_that_wait_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "MAX_BYTES", 100_000)
+    counters = Counters()
+    mirror = Mirror(1, Away(), counters)  # type: ignore[arg-type]  # nothing is called
+    big = [Packet("ul", 2, 2, b"\0" * 60_000)] * 3
+    list(mirror.seen(iter(big), ("127.0.0.2", 1)))
+    assert (counters.mirrored, counters.mirror_losses) == (1, 2)
+
+
+def test_a_tail_outlives_redis_and_the_instance(
+    own_redis_server: Callable[[], RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, port = own_redis_server(), free_port()
+    with server.client() as client:
+        for machine_id in (1, 2):
+            put_node(client, make_node(machine_id, port=port))
+        store = MirrorStore(Settings(redis_url=server.url))
+        with listener_of(server.url) as first:
+            with serving(first):
+                wait_until(lambda: flushed(client))
+                tail = Tailing(store)
+            with tail:
+                server.stop()
+                wait_until(lambda: any("waiting for Redis" in line for line in caplog.messages))
+                server.start()
+                with listener_of(server.url) as second, serving(second):
+                    wait_until(lambda: mirroring_of(second))
+                    with peer(port) as connection:
+                        connection.sendall(frame(7))
+                        wait_until(lambda: [p.type for p in tail.packets] == [7])
+        assert tail.lost == 0
+        store.close()
+
+
+def test_which_instance_is_tailed(
+    store: MirrorStore, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ClustererError, match="no instance has ever served"):
+        receiver_of(store, 0)
+    redis_client.sadd(keys.INSTANCES, 4)
+    assert receiver_of(store, 0) == 4
+    redis_client.sadd(keys.INSTANCES, 11)
+    with pytest.raises(ClustererError, match=r"instances 4, 11 .* --server-id"):
+        receiver_of(store, 0)
+    assert receiver_of(store, 7) == 7
+    with pytest.raises(ClustererError, match="machine 4 does not receive"):
+        Tail(store, 4)
+    assert not redis_client.exists(keys.modules(4)), "asking leaves nothing behind"
+    redis_client.hset(keys.modules(4), mapping={"run": "x", "flushed_at": 1})
+    Tail(store, 4)
+    assert any("machine 4 does not run" in line for line in caplog.messages)
+
+
+# -- the commands ----------------------------------------------------------------------------
+
+
+def test_tail_filters_records_and_ends(  # noqa: PLR0917 - fixtures
+    listener: Listener,
+    port: int,
+    redis_url: str,
+    redis_client: redis.Redis,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "recording"
+    stop = threading.Event()
+
+    def traffic() -> None:
+        with peer(port) as connection:
+            while not stop.wait(0.05):
+                connection.sendall(frame(1) + frame(2, 3) + frame(3, 2, "ul") + frame(4, 2))
+
+    with serving(listener):
+        wait_until(lambda: flushed(redis_client))
+        sending = threading.Thread(target=traffic)
+        sending.start()
+        try:
+            base = ["tail", "--redis-url", redis_url]
+            chosen = ["--node", "2", "--module", "ratelimit", "--module", "other", "--count", "4"]
+            assert main([*base, *chosen, "--write", str(path)]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert main([*base, *chosen, "--json"]) == 0
+            objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            assert main([*base, "--write", str(path)]) == 1
+            assert "not overwritten" in capsys.readouterr().err
+        finally:
+            stop.set()
+            sending.join()
+    assert len(lines) == 4
+    assert all(" node 2 ratelimit " in line for line in lines)
+    assert {(one["node"], one["module"]) for one in objects} == {(2, "ratelimit")}
+    records = list(Recording(path))
+    assert {record.packet.encode() for record in records} == {frame(1), frame(4)}
+    assert len(records) == 4
+
+
+def record(path: Path, *frames_at: tuple[float, Packet]) -> Path:
+    with Recorder(path) as recorder:
+        for at, packet in frames_at:
+            recorder.add(Record(1_000.0 + at, 1, ("127.0.0.2", 1), packet))
+    return path
+
+
+def packet_of(kind: int, machine_id: int | None = 2) -> Packet:
+    return Packet("ratelimit", kind, machine_id)
+
+
+def test_replay_sends_to_a_node_at_the_pace_of_the_recording(
+    listener: Listener, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = Heard()
+    times: list[float] = []
+    heard.act = lambda kind: times.append(time.monotonic())
+    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    path = record(tmp_path / "a", *((number * 0.4, packet_of(number)) for number in range(3)))
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"time": 12')
+    with serving(listener):
+        base = ["replay", str(path), "--to", f"bin:127.0.0.1:{port}"]
+        assert main([*base, "--bind", "127.0.0.2", "--speed", "2"]) == 0
+        heard.wait_for(2, 2)
+        out = capsys.readouterr().out
+        assert f"Sent 3 packets in 0.4 s to 127.0.0.1 port {port}." in out
+        assert "cut off" in out
+        assert 0.3 < times[-1] - times[0] < 0.7
+        assert main([*base, "--bind", "127.0.0.3", "--speed", "max", "--as", "3"]) == 0
+        heard.wait_for(2, 3)
+    assert heard.seen == [(0, 2), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3)]
+
+
+def test_replay_sends_to_a_cluster_as_this_machine(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for machine_id in (1, 2):
+        put_node(redis_client, make_node(machine_id, port=free_port()))
+    path = record(
+        tmp_path / "a",
+        (0, packet_of(1, 9)),
+        (0, packet_of(-1, 9)),
+        (0, packet_of(3, None)),
+        (0.1, packet_of(4, 8)),
+    )
+    heard = Heard()
+    with listener_of(redis_url, server_id=2) as listener:
+        listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+        settings = Settings(redis_url=redis_url, linger=0.2)
+        with serving(listener), delivering(settings):
+            command = ["replay", str(path), "--cluster", "1", "--redis-url", redis_url]
+            assert main([*command, "--server-id", "1"]) == 0
+            heard.wait_for(4, 1)
+    assert heard.seen == [(1, 1), (4, 1)]
+    out = capsys.readouterr().out
+    assert "Sent 2 packets" in out
+    assert "cluster 1, where 1 other nodes are up" in out
+    assert "Left out 2" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "either --to or --cluster"),
+        (["--to", "127.0.0.1:1", "--cluster", "1"], 2, "either --to or --cluster"),
+        (["--cluster", "1", "--as", "2"], 2, "--to only"),
+        (["--to", "127.0.0.1:99999"], 2, "99999"),
+        (["--to", "127.0.0.1:1", "--speed", "0"], 2, "max"),
+        (["--to", "127.0.0.1:1", "--speed", "nan"], 2, "max"),
+        (["--to", "127.0.0.1:1"], 1, "127.0.0.1 port 1: cannot connect"),
+        (["--to", "127.0.0.1:1", "--bind", "192.0.2.1"], 1, "from 192.0.2.1"),
+        (["--cluster", "1"], 1, "server_id is not set"),
+    ],
+)
+def test_replay_says_what_is_wrong(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    path = record(tmp_path / "a", (0, packet_of(1)))
+    assert main(["replay", str(path), *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_replay_tells_when_the_node_does_not_read_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = record(tmp_path / "a", (0, packet_of(1)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        to = f"127.0.0.1:{server.getsockname()[1]}"
+        assert main(["replay", str(path), "--to", to, "--set", "send_timeout=0.3"]) == 1
+    assert "did not confirm" in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""Recordings: read back as written, cut ends survived, what is none named."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from clusterer.cli.packets import as_json, as_line
+from clusterer.errors import ClustererError
+from clusterer.jobs import StopFlag
+from clusterer.services import replay
+from clusterer.services.recording import Record, Recorder, Recording
+from clusterer.wire import Packet, PacketBuilder
+
+RECORDS = [
+    Record(1_795_389_473.0 + number / 10, 1, (ip, 40_000), packet)
+    for number, (ip, packet) in enumerate(
+        [
+            ("127.0.0.2", Packet("ratelimit", 0, 2)),
+            ("::1", PacketBuilder("ul", 2, 3).push_str("location").push_str(b"\xff@x").build()),
+            ("127.0.0.2", Packet("m\udcff", -5, 9, b"\0" * 60_000, 7)),
+            ("127.0.0.2", Packet("short", 1, None)),
+        ]
+    )
+]
+
+
+def write(path: Path, records: Sequence[Record] = RECORDS) -> Path:
+    with Recorder(path) as recorder:
+        for record in records:
+            recorder.add(record)
+    return path
+
+
+def test_a_recording_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    recording = Recording(write(tmp_path / "a"))
+    assert list(recording) == RECORDS
+    assert not recording.cut
+
+
+@pytest.mark.parametrize("cut", range(1, 120, 7))
+def test_a_cut_end_costs_the_last_packet_only(tmp_path: Path, cut: int) -> None:
+    path = write(tmp_path / "a", RECORDS[:2])
+    os.truncate(path, path.stat().st_size - cut - 1)
+    recording = Recording(path)
+    assert list(recording) == RECORDS[:1]
+    assert recording.cut
+
+
+def test_what_was_flushed_can_be_read_while_it_grows(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "a") as recorder:
+        recorder.add(RECORDS[0])
+        recorder.flush()
+        assert list(Recording(tmp_path / "a")) == RECORDS[:1]
+
+
+def test_lines_of_later_versions_are_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", RECORDS[:1])
+    path.write_text(path.read_text() + '{"note": "hello"}\n')
+    assert list(Recording(path)) == RECORDS[:1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no json",
+        '"frame"',
+        '{"frame": "zz", "time": 1, "receiver": 1, "source": "a:1"}',
+        '{"frame": "50", "time": 1, "receiver": 1, "source": "a:1"}',
+        '{"frame": "00", "time": 1, "receiver": 1, "source": "a"}',
+        '{"frame": ""}',
+    ],
+)
+def test_a_line_that_is_no_packet_is_named(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "a", RECORDS[:1])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ClustererError, match="line 3: no packet"):
+        list(Recording(path))
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", "[1]\n", '{"other": 1}\n'])
+def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a"
+    path.write_text(text)
+    with pytest.raises(ClustererError, match="is no recording"):
+        list(Recording(path))
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text('{"clusterer recording": 2}\n')
+    with pytest.raises(ClustererError, match="version 2, this program reads 1"):
+        list(Recording(path))
+
+
+def test_a_recording_is_not_overwritten_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a")
+    with pytest.raises(ClustererError, match="not overwritten"):
+        Recorder(path)
+    with pytest.raises(ClustererError, match="cannot write"):
+        Recorder(tmp_path / "none" / "a")
+    with pytest.raises(ClustererError, match=r"cannot read .*none"):
+        list(Recording(tmp_path / "none"))
+
+
+# -- replay ----------------------------------------------------------------------------------
+
+
+class Sent:
+    """Remembers what was sent, and when."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+        self.times: list[float] = []
+        self.began = monotonic()
+
+    def __call__(self, packets: Sequence[Packet]) -> None:
+        self.packets += packets
+        self.times += [monotonic() - self.began] * len(packets)
+
+
+def test_pauses_are_kept_and_shortened() -> None:
+    sent = Sent()
+    done = replay.run(RECORDS[:3], sent, StopFlag(), speed=2)
+    assert sent.packets == [record.packet for record in RECORDS[:3]]
+    assert sent.times == pytest.approx([0, 0.05, 0.1], abs=0.04)
+    assert done.packets == 3
+    assert done.seconds == pytest.approx(0.1, abs=0.04)
+
+
+def test_max_speed_sends_without_pauses() -> None:
+    sent = Sent()
+    records = [RECORDS[0]._replace(time=float(number)) for number in range(1_200)]
+    assert replay.run(records, sent, StopFlag(), speed=None).packets == 1_200
+    assert sent.times[-1] < 1
+    assert len(set(sent.times)) == 3, "500 at once"
+
+
+def test_a_clock_that_was_set_back_does_not_stop_a_replay() -> None:
+    sent = Sent()
+    records = [RECORDS[0], RECORDS[0]._replace(time=RECORDS[0].time - 3_600)]
+    replay.run(records, sent, StopFlag(), speed=1)
+    assert len(sent.packets) == 2
+    assert sent.times[-1] < 1
+
+
+def test_packets_can_become_another_machines() -> None:
+    sent = Sent()
+    done = replay.run(RECORDS, sent, StopFlag(), speed=None, machine_id=7)
+    assert [packet.machine_id for packet in sent.packets] == [7, 7, 7, None]
+    assert done.left_out == 0
+
+
+def test_what_no_node_may_send_to_a_cluster_is_left_out() -> None:
+    sent = Sent()
+    done = replay.run(RECORDS, sent, StopFlag(), speed=None, strict=True)
+    assert [packet.machine_id for packet in sent.packets] == [2, 3]
+    assert (done.packets, done.left_out) == (2, 2)
+
+
+def test_a_replay_that_is_stopped_ends_at_once() -> None:
+    sent, stop = Sent(), StopFlag()
+
+    def send(packets: Sequence[Packet]) -> None:
+        sent(packets)
+        stop.set()
+
+    records = [RECORDS[0], RECORDS[0]._replace(time=RECORDS[0].time + 60)]
+    done = replay.run(records, send, stop, speed=1)
+    assert done.packets == 1
+    assert done.seconds < 1
+
+
+# -- lines -----------------------------------------------------------------------------------
+
+
+def test_a_known_message_is_shown_with_its_fields() -> None:
+    pipe = PacketBuilder("ratelimit", 0, 2).push_str("a b").push_int(1).push_int(100).push_int(7)
+    record = Record(1_795_389_473.5, 1, ("127.0.0.2", 40_000), pipe.build())
+    line = as_line(record)
+    assert line.partition(" ")[2].startswith("node 2 ratelimit pipe counters pipes=")
+    assert line[8:13] == ".500 "
+    assert "a b" in line
+    found = json.loads(json.dumps(as_json(record)))
+    assert found["message"] == "pipe counters"
+    assert found["fields"]["pipes"][0]["limit"] == 100
+    assert (found["node"], found["source"], found["error"]) == (2, "127.0.0.2:40000", None)
+
+
+def test_an_unknown_message_is_shown_in_hex() -> None:
+    record = RECORDS[0]._replace(packet=Packet("mine\n\x1b[2J", 5, 2, b"\x01\x02"))
+    line = as_line(record)
+    assert "type 5 payload=0102" in line
+    assert line.isprintable()
+    found = as_json(record)
+    assert (found["message"], found["fields"], found["payload"]) == (None, None, "0102")
+
+
+def test_a_long_unknown_message_stays_a_line() -> None:
+    assert len(as_line(RECORDS[2])) < 600
+    assert "and 59800 bytes more" in as_line(RECORDS[2])
+    assert len(as_json(RECORDS[2])["payload"]) == 120_000
+    json.dumps(as_json(RECORDS[2])).encode()
+
+
+def test_a_broken_message_says_what_is_wrong() -> None:
+    record = RECORDS[0]._replace(packet=Packet("ratelimit", 0, 2, b"\x09\0\0\0ab"))
+    assert "payload=090000006162" in as_line(record)
+    assert "ratelimit pipe counters" in as_line(record)
+    assert as_json(record)["error"]
+
+
+def test_an_ipv6_source_stands_in_brackets() -> None:
+    assert as_json(RECORDS[1])["source"] == "[::1]:40000"
