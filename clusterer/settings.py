@@ -18,6 +18,7 @@ ENV_PREFIX = "CLUSTERER_"
 CONFIG_VARIABLE = "CLUSTERER_CONFIG"
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
+LOG_AUTO = "auto"
 
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off", ""})
@@ -82,6 +83,16 @@ class Settings:
     allow_foreign_source: bool = _switch(
         False, "deliver for senders whose BIN address is not local to this host"
     )
+    log_format: str = _text("human", "form of log lines", choices=("human", "json"))
+    log_level: str = _text(
+        LOG_AUTO,
+        "what is logged; auto: info in processes that run until stopped, else warning",
+        choices=(LOG_AUTO, "debug", "info", "warning", "error"),
+    )
+    metrics_port: int = _number(
+        0, "TCP port of this process's Prometheus metrics; 0: none", 0, 65535
+    )
+    metrics_address: str = _name("127.0.0.1", "IP address on which metrics are served")
 
     replicate_pipes_to: int = _number(
         0, "cluster_id to replicate ratelimit pipes to; 0 for none", 0, 2**31 - 1

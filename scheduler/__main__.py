@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
+from clusterer import logs
 from clusterer.errors import ClustererError
 from clusterer.settings import load_settings
 from scheduler.process import run
@@ -16,9 +16,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
     parser.add_argument("--burst", action="store_true", help="enqueue what is due, then end")
     options = parser.parse_args()
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return run(load_settings(), burst=options.burst)
+        settings = load_settings()
+        logs.configure(settings, "scheduler")
+        return run(settings, burst=options.burst)
     except ClustererError as error:
         sys.stderr.write(f"scheduler: {error}\n")
         return 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
+from clusterer import logs
 from clusterer.errors import ClustererError
 from clusterer.settings import load_settings
 from workers.process import KINDS, run
@@ -17,9 +17,10 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
     options = parser.parse_args()
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return run(options.kind, load_settings(), burst=options.burst)
+        settings = load_settings()
+        logs.configure(settings, f"worker {options.kind}")
+        return run(options.kind, settings, burst=options.burst)
     except ClustererError as error:
         sys.stderr.write(f"workers: {error}\n")
         return 1

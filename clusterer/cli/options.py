@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from clusterer import logs
 from clusterer.settings import Settings, load_settings
 
 Command = Callable[..., Any]
@@ -19,9 +19,7 @@ Command = Callable[..., Any]
 RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 """Settings of the ratelimit module."""
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SHORT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-_FREQUENT = ("redis_url", "db_url", "server_id", "data_dir")
+_FREQUENT = ("redis_url", "db_url", "server_id", "data_dir", "log_format")
 _OPTIONS = (
     click.option("--redis-url", metavar="URL", help="Redis; without one, an embedded server."),
     click.option("--db-url", metavar="URL", help="Database; without one, an SQLite file."),
@@ -37,6 +35,7 @@ _OPTIONS = (
     ),
     click.option("-v", "--verbose", is_flag=True, help="Log more (to stderr)."),
     click.option("-q", "--quiet", is_flag=True, help="Log only warnings and errors."),
+    click.option("--log-format", type=click.Choice(["human", "json"]), help="Form of log lines."),
 )
 
 
@@ -54,10 +53,12 @@ def with_settings(
         @functools.wraps(command)
         def wrapper(*args: Any, **options: Any) -> Any:
             verbose, quiet = options.pop("verbose"), options.pop("quiet")
-            level = logging.DEBUG if verbose else logging.WARNING if quiet else log_level
-            configure_logging(level, prefix=log_prefix)
             config = options.pop("config")
             settings = load_settings(_overrides(options, also), config=config)
+            if verbose or quiet:
+                settings = replace(settings, log_level="debug" if verbose else "warning")
+            name = click.get_current_context().info_name or "clusterer"
+            logs.configure(settings, name, level=log_level, prefix=log_prefix)
             return command(*args, settings=settings, **options)
 
         for option in reversed([*own, *_OPTIONS]):
@@ -94,7 +95,6 @@ def _split(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def configure_logging(level: int | str, *, prefix: str = "") -> None:
-    """Log to stderr, for people. ``prefix`` names the process instead of each line's logger."""
-    line = f"{prefix}{_SHORT_FORMAT}" if prefix else _FORMAT
-    logging.basicConfig(level=level, format=line, stream=sys.stderr, force=True)
+def configure_logging(level: str) -> None:
+    """Log to stderr, for people: for commands without settings."""
+    logs.configure(Settings(log_level=level.lower()), "clusterer")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import click
 
 from clusterer.cli.options import RATELIMIT, with_settings
+from clusterer.logs import JSON
+from clusterer.logs.formats import foreign_line
 from clusterer.services import up as service
 from clusterer.services.processes import Line
 from clusterer.settings import Settings
@@ -24,9 +27,14 @@ def up(settings: Settings) -> None:
     one, with no database it makes an SQLite file with two example rows, both in the data
     directory. Logs go to stderr.
     """
-    service.run(settings, say)
+    service.run(settings, say_json if settings.log_format == JSON else say)
 
 
 def say(line: Line) -> None:
     """Pass on what a child printed, with its name before it."""
     click.echo(_PREFIX.format(line.name) + line.text, err=True)
+
+
+def say_json(line: Line) -> None:
+    """Pass on what a child printed, as JSON whatever it is."""
+    click.echo(foreign_line(line.text, process=line.name, at=time.time()), err=True)

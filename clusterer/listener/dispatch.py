@@ -14,6 +14,7 @@ from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.counters import Counters
 from clusterer.listener.limited_log import LimitedLog
 from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
+from clusterer.logs import about
 from clusterer.store import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Dispatcher:
             kind,
             ip,
             machine_id,
+            extra=self._about(ip, machine_id),
         )
 
     def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
@@ -135,6 +137,15 @@ class Dispatcher:
 
         return turn_away
 
+    def _about(self, ip: str, machine_id: int | None) -> dict[str, object]:
+        """Return what a log line says of a packet's sender, as far as the table knows it."""
+        fields: dict[str, object] = {"source": ip}
+        for view in self._views.values():
+            node = view.nodes.get(machine_id) if machine_id is not None else None
+            if node is not None:
+                return about(node, **fields)
+        return fields if machine_id is None else {**fields, "machine_id": machine_id}
+
     def _drop(self, reason: str, ip: str, module: str) -> Call:
         def drop(kind: int, info: ReceiveInfo, machine_id: int | None) -> None:
             self.counters.drops[reason] += 1
@@ -147,6 +158,7 @@ class Dispatcher:
                 module,
                 kind,
                 machine_id,
+                extra=self._about(ip, machine_id) | {"bin_module": module, "reason": reason},
             )
 
         return drop

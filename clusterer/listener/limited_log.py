@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 _MOST_KEYS = 1_000
 """Different things remembered; past it, everything is forgotten and may be said again."""
@@ -24,11 +24,12 @@ class LimitedLog:
         message: str,
         *args: object,
         error: Exception | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """Log a warning unless one with the same ``key`` was logged lately.
 
         ``now`` is monotonic, in seconds. A line says how many were left out before it.
-        With ``error`` its traceback follows.
+        With ``error`` its traceback follows; ``extra`` are fields of the line.
         """
         last, suppressed = self._said.get(key, (now - self._interval_s, 0))
         if now - last < self._interval_s:
@@ -40,4 +41,4 @@ class LimitedLog:
         if suppressed:
             message += " (and %d more like this)"
             args = (*args, suppressed)
-        self._log.warning(message, *args, exc_info=error)
+        self._log.warning(message, *args, exc_info=error, extra=extra)

@@ -11,6 +11,7 @@ from time import monotonic
 
 from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
+from clusterer.logs import about
 from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
@@ -56,7 +57,9 @@ def _conclude(context: Context, node: Node, event: Event, error: str) -> None:
         if context.nodes.observe(node, event, Cause(BY.by, error)) == node:
             context.nodes.reschedule(node, context.nodes.now())
     except StateUnavailable as problem:
-        log.warning("probe of machine %s not recorded: %s", node.machine_id, problem)
+        log.warning(
+            "probe of machine %s not recorded: %s", node.machine_id, problem, extra=about(node)
+        )
         raise
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from clusterer.errors import InvalidArgument, ProvisioningError
+from clusterer.logs import about
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.provisioning import StateUpdate, read_states, write_states
@@ -138,7 +139,7 @@ class _Outcome:
             f"row {node.id}, machine {node.machine_id} of cluster "
             f"{node.cluster_id}:{node.protocol}: {why}"
         )
-        log.warning("not written to the table: %s", text)
+        log.warning("not written to the table: %s", text, extra=about(node))
         self._dropped.append(text)
         self._ended.append((item, None))
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from clusterer.ids import PROTO_BIN
+from clusterer.logs import about
+from clusterer.membership import Node
 from clusterer.services.context import Context
+from clusterer.store import ClusterKey
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Verdict, Watch
 
 log = logging.getLogger(__name__)
-
-_SHOWN = 10
-"""machine_ids named in one log line."""
 
 
 def run(context: Context) -> list[Verdict]:
@@ -27,28 +28,37 @@ def run(context: Context) -> list[Verdict]:
     while watches:
         verdicts = receipts.judge(watches)
         for verdict in verdicts:
-            _report(verdict)
+            _report(context, verdict)
         done += verdicts
         # More may be due where something was: one call judges a bounded number of nodes.
         watches = [verdict.watch for verdict in verdicts]
     return done
 
 
-def _report(verdict: Verdict) -> None:
+def _report(context: Context, verdict: Verdict) -> None:
     watch = verdict.watch
-    where = f"module {watch.token} of machine {watch.receiver}, cluster {watch.cluster_id}"
-    if verdict.silenced:
+    view = context.nodes.view(ClusterKey(watch.cluster_id, PROTO_BIN))
+    where = f"module {watch.token} of machine {watch.receiver}"
+    for machine_id in verdict.silenced:
         log.warning(
-            "%s: silent for more than %g s, silenced for %g s: machine %s",
+            "cluster %s machine %d: %s heard nothing for more than %g s, silenced for %g s",
+            view.key,
+            machine_id,
             where,
             watch.timeout_ms / 1000,
             watch.timeout_ms / 500,
-            _listed(verdict.silenced),
+            extra=_extra(watch, view.nodes.get(machine_id)),
         )
-    if verdict.released:
-        log.info("%s: up again: machine %s", where, _listed(verdict.released))
+    for machine_id in verdict.released:
+        log.info(
+            "cluster %s machine %d: %s listens to it again",
+            view.key,
+            machine_id,
+            where,
+            extra=_extra(watch, view.nodes.get(machine_id)),
+        )
 
 
-def _listed(machine_ids: Sequence[int]) -> str:
-    more = len(machine_ids) - _SHOWN
-    return ", ".join(map(str, machine_ids[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+def _extra(watch: Watch, node: Node | None) -> dict[str, object]:
+    fields: dict[str, object] = {"receiver": watch.receiver, "bin_module": watch.module}
+    return fields if node is None else about(node, **fields)

@@ -1,0 +1,73 @@
+"""The two forms of a log line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from clusterer.logs.fields import fields_of
+
+_HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SHORT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class HumanFormatter(logging.Formatter):
+    """One line for people; ``prefix``, if any, stands before it instead of the logger's name."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__(f"{prefix.replace('%', '%%')}{_SHORT}" if prefix else _HUMAN)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Add the node that the line is about, if its text does not name it."""
+        fields = vars(record)
+        url = fields.get("url")
+        if isinstance(url, str) and url not in record.message:
+            place = f"{fields.get('cluster')}:{fields.get('protocol')}"
+            record.message += f" [cluster {place} machine {fields.get('machine_id')} {url}]"
+        return super().formatMessage(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time (UTC), level, logger, process, pid, message, and the fields
+    of the line's own, for lines about a node cluster, protocol, machine_id and url.
+    """
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, object] = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": self._process,
+            "pid": record.process,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def foreign_line(text: str, *, process: str, at: float) -> str:
+    """Return a line as JSON that some ``process`` printed at the UNIX time ``at``.
+
+    What is JSON already stays as it is.
+    """
+    if text.startswith("{"):
+        try:
+            json.loads(text)
+        except ValueError:
+            pass
+        else:
+            return text
+    return json.dumps({"time": _time(at), "level": "info", "process": process, "message": text})
+
+
+def _time(at: float) -> str:
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,177 @@
+"""Log lines: their two forms, the node they are about, and no floods."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from clusterer.logs import about, configure
+from clusterer.logs.formats import HumanFormatter, JsonFormatter, foreign_line
+from clusterer.logs.handler import SummarisingHandler
+from clusterer.logs.repeats import BURST, WINDOW_S, Repeats
+from clusterer.settings import Settings
+from tests.support.cluster import node
+from tests.support.processes import wait_until
+
+NODE = node(2, 5566)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def logger(handler: logging.Handler) -> logging.Logger:
+    made = logging.getLogger("tests.unit.test_logs")
+    made.setLevel(logging.DEBUG)
+    made.propagate = False
+    made.handlers[:] = [handler]
+    return made
+
+
+def test_json_lines_carry_the_node_and_their_own_fields(stream: io.StringIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("worker delivery"))
+    logger(handler).warning("%s failed", "it", extra=about(NODE, sender=1))
+    line = json.loads(stream.getvalue())
+    assert (line["message"], line["level"], line["process"]) == (
+        "it failed",
+        "warning",
+        "worker delivery",
+    )
+    assert (line["cluster"], line["protocol"], line["machine_id"]) == (1, "bin", 2)
+    assert (line["url"], line["sender"]) == (NODE.url, 1)
+    assert line["time"].endswith("Z")
+    assert set(line) == {
+        *("time", "level", "logger", "process", "pid", "message"),
+        *("cluster", "protocol", "machine_id", "url", "sender"),
+    }
+
+
+def test_a_traceback_is_one_json_line(stream: io.StringIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("node"))
+    try:
+        json.loads("two\nlines")
+    except ValueError:
+        logger(handler).exception("oh")
+    assert stream.getvalue().count("\n") == 1
+    assert "JSONDecodeError: " in json.loads(stream.getvalue())["exception"]
+
+
+def test_a_line_for_people_names_the_node_once(stream: io.StringIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(HumanFormatter())
+    log = logger(handler)
+    log.warning("it failed", extra=about(NODE))
+    log.warning("%s failed", NODE.url, extra=about(NODE))
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith(f"it failed [cluster 1:bin machine 2 {NODE.url}]")
+    assert second.endswith(f": {NODE.url} failed")
+
+
+def test_what_a_child_prints_becomes_json_unless_it_is() -> None:
+    assert foreign_line('{"a": 1}', process="node", at=0.0) == '{"a": 1}'
+    line = json.loads(foreign_line('{"a": ', process="node", at=0.0))
+    assert line == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "level": "info",
+        "process": "node",
+        "message": '{"a": ',
+    }
+
+
+# -- floods ----------------------------------------------------------------------------------------
+
+
+def test_a_burst_is_said_and_the_rest_is_counted() -> None:
+    repeats = Repeats(burst=3, window_s=10)
+    assert [repeats.admits("a", 0.0) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert repeats.admits("b", 1.0), "another kind is not concerned"
+    assert repeats.over(9.9) == []
+    assert repeats.next_end() == 10.0
+    assert repeats.over(10.0) == [("a", 2)]
+    assert repeats.next_end() is None
+    assert repeats.admits("a", 10.0)
+
+
+def test_a_slow_trickle_is_never_left_out() -> None:
+    repeats = Repeats()
+    assert all(repeats.admits("a", index * WINDOW_S / BURST) for index in range(200))
+
+
+def test_remembering_kinds_is_bounded() -> None:
+    repeats = Repeats(burst=1)
+    for index in range(5000):
+        repeats.admits(index, 0.0)
+        repeats.admits(index, 0.0)
+    assert len(repeats._kinds) <= 1000
+
+
+def test_a_flood_ends_with_its_number(stream: io.StringIO) -> None:
+    handler = SummarisingHandler(stream, Repeats(burst=2, window_s=0.2))
+    handler.setFormatter(JsonFormatter("node"))
+    log = logger(handler)
+    for number in range(100):
+        log.warning("machine %d failed", number, extra=about(NODE))
+    assert stream.getvalue().count("\n") == 2
+    wait_until(lambda: stream.getvalue().count("\n") == 3, 5)
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert last["message"] == "machine 99 failed (the last of 98 more like it)"
+    assert (last["repeated"], last["machine_id"]) == (98, 2)
+    handler.close()
+    assert stream.getvalue().count("\n") == 3
+
+
+def test_what_was_left_out_is_told_at_the_end_of_the_process(stream: io.StringIO) -> None:
+    handler = SummarisingHandler(stream, Repeats(burst=1, window_s=60))
+    log = logger(handler)
+    for _ in range(3):
+        log.error("no")
+    started = time.monotonic()
+    handler.close()
+    assert time.monotonic() - started < 1
+    assert stream.getvalue().splitlines() == ["no", "no (the last of 2 more like it)"]
+
+
+def test_lines_for_debugging_are_all_said(stream: io.StringIO) -> None:
+    log = logger(SummarisingHandler(stream, Repeats(burst=1)))
+    for _ in range(50):
+        log.debug("x")
+    assert stream.getvalue().count("\n") == 50
+
+
+# -- setting up ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _root() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("_root")
+@pytest.mark.parametrize(
+    ("setting", "default", "level"),
+    [
+        ("auto", logging.INFO, logging.INFO),
+        ("auto", logging.WARNING, logging.WARNING),
+        ("error", logging.INFO, logging.ERROR),
+        ("debug", logging.WARNING, logging.DEBUG),
+    ],
+)
+def test_the_setting_wins_over_the_commands_own_level(
+    setting: str, default: int, level: int
+) -> None:
+    configure(Settings(log_level=setting), "node", level=default)
+    assert logging.getLogger().level == level
