@@ -13,7 +13,7 @@ from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.errors import SettingsError
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
-from clusterer.services.processes import stop_on_signals
+from clusterer.services.processes import allow_connections, stop_on_signals
 from clusterer.settings import Settings
 
 
@@ -30,6 +30,7 @@ def node(settings: Settings) -> None:
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     if not settings.server_id:
         raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    allow_connections(settings.max_connections)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         instance = Clusterer(settings=settings)
