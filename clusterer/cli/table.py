@@ -15,6 +15,7 @@ from clusterer.services import init_db as init_service
 from clusterer.services import reload as reload_service
 from clusterer.services.reload import ReloadReport
 from clusterer.settings import Settings
+from clusterer.store.reload_plan import NodeChange
 
 
 @click.command(name="init-db")
@@ -34,39 +35,59 @@ def init_db(settings: Settings, example: bool) -> None:
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @with_settings()
-def reload(settings: Settings) -> None:
+def reload(settings: Settings, *, dry_run: bool) -> None:
     """Load the provisioning table into Redis.
 
     Local changes of state are lost, except in persistent mode, where they are written to the
     table first. Rows that cannot be used are named and left out; the rest is loaded.
     """
     with closing(Context(settings)) as context:
-        report = reload_service.run(context, by=operator())
-    for line in described(report):
+        if dry_run:
+            report = reload_service.preview(context)
+        else:
+            report = reload_service.run(context, by=operator())
+    for line in described(report, dry_run=dry_run):
         click.echo(line)
 
 
-def described(report: ReloadReport) -> Iterator[str]:
-    """Yield the report's lines."""
+def described(report: ReloadReport, *, dry_run: bool = False) -> Iterator[str]:
+    """Yield the report's lines; of a ``dry_run`` with old and new values."""
     yield (
-        f"Loaded {report.loaded} of {report.rows} rows of table {report.table} in "
-        f"{report.database}: {len(report.added)} added, {len(report.changed)} changed, "
+        f"{'Would load' if dry_run else 'Loaded'} {report.loaded} of {report.rows} rows of "
+        f"table {report.table} in {report.database}: {len(report.added)} added, {len(report.changed)} changed, "
         f"{len(report.removed)} removed, {report.unchanged} unchanged, "
         f"{len(report.rejected)} rejected."
     )
     for node in report.added:
         yield f"  added    {_name(node)}"
     for change in report.changed:
-        yield f"  changed  {_name(change.after)} ({', '.join(change.columns)})"
+        yield f"  changed  {_name(change.after)} ({_columns(change, values=dry_run)})"
     for node in report.removed:
         yield f"  removed  {_name(node)}"
     for rejected in report.rejected:
         yield f"  rejected {rejected}"
     if report.flushed.written:
         yield f"Written to the table first: {report.flushed.written} changed nodes."
+    if report.flushed.waiting and dry_run:
+        yield f"Would write to the table first: {report.flushed.waiting} changed nodes."
     if report.note:
         yield f"Note: {report.note}."
+
+
+def _columns(change: NodeChange, *, values: bool) -> str:
+    if not values:
+        return ", ".join(change.columns)
+    return ", ".join(
+        f"{name} {_shown(change.before, name)} → {_shown(change.after, name)}"
+        for name in change.columns
+    )
+
+
+def _shown(node: Node, name: str) -> str:
+    value = getattr(node, name)
+    return str(int(value)) if isinstance(value, int) else value or "empty"
 
 
 def _name(node: Node) -> str:

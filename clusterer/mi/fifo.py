@@ -22,6 +22,8 @@ MAX_LINE = 1024
 MAX_PARAMETERS = 32
 
 _HEAD = re.compile(r":(?P<command>[^:]+):(?P<reply>[^:]*):?")
+_TAIL = re.compile(r":\w+:[^:/\s]*:?$")
+"""A head at the end of a line that somebody else began and never ended."""
 _NAMED = re.compile(r"[^\s:\"]+::")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -88,15 +90,21 @@ class RequestDecoder:
         self._too_long = self._skipping = False
 
     def _extend(self, piece: bytes) -> None:
-        room = MAX_LINE - len(self._line)
-        self._too_long |= len(piece) > room
-        self._line += piece[:room]
+        """Add to the line; of one that is too long only the last bytes are kept."""
+        self._too_long |= len(self._line) + len(piece) > MAX_LINE
+        self._line += piece[-MAX_LINE:]
+        del self._line[:-MAX_LINE]
 
-    def _too_long_line(self, line: bytes) -> Iterator[BadRequest]:
-        why = f"a line of more than {MAX_LINE} bytes: {_shown(line)}"
-        # Of a head that is too long nothing is to be believed, the reply's name least of all.
+    def _too_long_line(self, line: bytes) -> Iterator[Request | BadRequest]:
+        why = f"a line of more than {MAX_LINE} bytes that ends in {_shown(line[-60:])}"
         yield self._cut(why, "Line too long") if self._head else BadRequest(why)
+        yield from self._salvage(line.decode("utf-8", "replace"))
+
+    def _salvage(self, line: str) -> Iterator[Request | BadRequest]:
+        """Begin the request at the end of a bad line: its client did nothing wrong."""
         self._skipping = True
+        if found := _TAIL.search(line):
+            yield from self._begin(found[0])
 
     def _take(self, raw: bytes) -> Iterator[Request | BadRequest]:
         line = raw.decode("utf-8", "replace").rstrip("\r")
@@ -111,8 +119,8 @@ class RequestDecoder:
         elif self._head:
             yield from self._parameter(line)
         elif not self._skipping:
-            self._skipping = True
             yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(raw)}")
+            yield from self._salvage(line)
 
     def _begin(self, line: str) -> Iterator[Request | BadRequest]:
         self._skipping = False

@@ -2,7 +2,7 @@
 
 from clusterer.provisioning.database import Database
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import RejectedRow, validate
+from clusterer.provisioning.rows import Machine, RejectedRow, machine_of, validate
 from clusterer.provisioning.schema import Schema, SchemaReport, create, require
 from clusterer.provisioning.table import (
     NewRow,
@@ -10,11 +10,13 @@ from clusterer.provisioning.table import (
     add_rows,
     read_rows,
     read_states,
+    replace_rows,
     write_states,
 )
 
 __all__ = [
     "Database",
+    "Machine",
     "Names",
     "NewRow",
     "RejectedRow",
@@ -23,8 +25,10 @@ __all__ = [
     "StateUpdate",
     "add_rows",
     "create",
+    "machine_of",
     "read_rows",
     "read_states",
+    "replace_rows",
     "require",
     "validate",
     "write_states",

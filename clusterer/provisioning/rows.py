@@ -31,6 +31,10 @@ _RANGES = {
 }
 
 
+Machine = tuple[int, int]
+"""cluster_id and machine_id of a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
     """A row that was skipped."""
@@ -65,6 +69,14 @@ def validate(
         else:
             nodes[result.cluster_id, result.machine_id] = result
     return list(nodes.values()), rejected
+
+
+def machine_of(row: RawRow) -> Machine | None:
+    """Return whose row it is, None if that cannot be read."""
+    try:
+        return int(str(row["cluster_id"])), int(str(row["machine_id"]))
+    except ValueError:
+        return None
 
 
 def state_columns(row: RawRow, columns: Mapping[str, str]) -> StateColumns:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
-from clusterer.provisioning import Names, RejectedRow, read_rows, require, validate
+from clusterer.provisioning import (
+    Machine,
+    Names,
+    RejectedRow,
+    machine_of,
+    read_rows,
+    require,
+    validate,
+)
 from clusterer.services import sync
 from clusterer.services.context import Context
-from clusterer.store import Cause, ClusterKey
+from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 from clusterer.store.reloads import ReloadStore
 
@@ -98,11 +106,63 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     )
 
 
-def _read(context: Context, names: Names) -> _Table:
+def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
+    """Return what `run` would report, and change nothing: neither Redis nor the table.
+
+    ``flushed.waiting`` is how many changed states would be written to the table first.
+    Raises `ProvisioningError` or `StateUnavailable`.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    snapshots = store.read(context.nodes.clusters())
+    table = _read(context, names or Names())
+    plans = [] if table.unusable else _plan(context, store, snapshots, table)
+    waiting = sum(len(snapshot.dirty) for snapshot in snapshots.values())
+    persistent = context.settings.persistent_mode
+    return _report(context, table, plans, sync.SyncReport(waiting=waiting if persistent else 0))
+
+
+def apply_rows(
+    context: Context, only: Collection[Machine], *, by: str, settled: bool, names: Names
+) -> ReloadReport:
+    """Bring some machines' rows into Redis, and leave all others as they are.
+
+    ``settled``: the rows' states count, also over those that changed in Redis since; else a
+    state that is not in the table yet stays. Raises as `run` does.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    clusters = {cluster_id for cluster_id, _ in only}
+    for _ in range(_ATTEMPTS):
+        known = [key for key in context.nodes.clusters() if key.cluster_id in clusters]
+        found = store.read(known)
+        table = _read(context, names, only)
+        keys = found.keys() | table.clusters.keys()
+        snapshots = found | store.read([key for key in keys if key not in found])
+        plans = [
+            plan_reload(
+                _narrowed(snapshots[key], only), table.clusters.get(key, ()), persistent=not settled
+            )
+            for key in sorted(keys)
+        ]
+        # Each plan that fails is for another cluster: what went through is unchanged next time.
+        if not store.commit(plans, context.nodes.now(), Cause(by)):
+            return _report(context, table, plans, sync.SyncReport())
+    raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
+
+
+def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
+    """Return the snapshot as if it had only some machines."""
+    view = snapshot.view
+    nodes = [node for node in view.nodes.values() if (node.cluster_id, node.machine_id) in only]
+    return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
+
+
+def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> _Table:
     database = context.database
     with database.connection("read the table") as connection:
         require(connection, database.schema)
         rows = read_rows(connection, database.schema)
+    if only is not None:
+        rows = [row for row in rows if machine_of(row) in only]
     nodes, rejected = validate(rows, database.schema.columns, names)
     clusters: dict[ClusterKey, list[Node]] = {}
     for node in nodes:

@@ -1,0 +1,125 @@
+"""``clusterer node-add``, ``node-edit``, ``node-remove``: one row of the table at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import click
+
+from clusterer.cli.operator import operator
+from clusterer.cli.options import with_settings
+from clusterer.ids import MAX_ID
+from clusterer.services import Context
+from clusterer.services import provision as service
+from clusterer.services.provision import Changes, RowChange
+from clusterer.settings import Settings
+
+Command = Callable[..., Any]
+
+ID = click.IntRange(1, MAX_ID)
+COUNT = click.IntRange(0, MAX_ID)
+
+
+def with_columns(command: Command) -> Command:
+    """Give a command options for the columns that people set."""
+    options = (
+        click.option("--state", type=click.Choice(["0", "1"]), help="0 down, 1 up."),
+        click.option(
+            "--failed-attempts", type=COUNT, metavar="N", help="Failed tries that disable it."
+        ),
+        click.option("--duration", type=COUNT, metavar="N", help="Seconds it stays disabled."),
+        click.option("--description", metavar="TEXT", help="For people."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(name="node-add")
+@click.argument("cluster", type=ID)
+@click.argument("machine", type=ID)
+@click.argument("url")
+@with_columns
+@with_settings()
+def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
+    """Add a node to the provisioning table, in effect at once.
+
+    Checked as a reload checks it; all other nodes stay as they are. URL is protocol:host:port:
+
+    \b
+        clusterer node-add 1 3 bin:192.0.2.3:5566 --description "Node C"
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    values = {"cluster_id": cluster, "machine_id": machine, "url": url, **given(columns)}
+    with closing(Context(settings)) as context:
+        changes = service.add(context, values, by=operator())
+    say(changes)
+
+
+@click.command(name="node-edit")
+@click.argument("cluster", type=ID)
+@click.argument("machine", type=ID)
+@click.option("--url", metavar="URL", help="New address, protocol:host:port.")
+@with_columns
+@with_settings()
+def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any) -> None:
+    """Change a node's row in the provisioning table, in effect at once.
+
+    Only what is named changes. Unless its address changes, the node keeps its counters and
+    loses no packet; unless --state is given, it keeps its state.
+    """
+    values = given(columns)
+    if not values:
+        raise click.UsageError("Nothing to change: name a column, such as --description TEXT.")
+    with closing(Context(settings)) as context:
+        changes = service.edit(context, (cluster, machine), values, by=operator())
+    say(changes)
+
+
+@click.command(name="node-remove")
+@click.argument("cluster", type=ID)
+@click.argument("machine", type=ID)
+@with_settings()
+def node_remove(settings: Settings, *, cluster: int, machine: int) -> None:
+    """Remove a node from the provisioning table, in effect at once.
+
+    Packets that it has not got yet are dropped.
+    """
+    with closing(Context(settings)) as context:
+        changes = service.remove(context, (cluster, machine), by=operator())
+    say(changes)
+
+
+def given(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that were named."""
+    values = {name: value for name, value in columns.items() if value is not None}
+    return values | ({"state": int(values["state"])} if "state" in values else {})
+
+
+def say(changes: Changes) -> None:
+    """Print what was done to the one row."""
+    where = f"table {changes.table} in {changes.database}"
+    for change in changes.added:
+        click.echo(f"Added to {where}: {name(change)}.")
+    for change in changes.changed:
+        click.echo(f"Changed in {where}: {name(change)} ({differences(change)}).")
+    for change in changes.removed:
+        click.echo(f"Removed from {where}: {name(change)}.")
+    if changes.unchanged:
+        click.echo(f"Nothing changed in {where}: the row is like that already.")
+
+
+def name(change: RowChange) -> str:
+    """Return the machine and where it is."""
+    cluster_id, machine_id = change.machine
+    return f"cluster {cluster_id}, machine {machine_id}: {change.url}"
+
+
+def differences(change: RowChange) -> str:
+    """Return each changed column, old → new."""
+    before, after = change.before or {}, change.after or {}
+    return ", ".join(
+        f"{column} {before.get(column) or 'empty'} → {after.get(column) or 'empty'}"
+        for column in change.columns
+    )

@@ -1,0 +1,108 @@
+"""``clusterer export`` and ``import``: the table as CSV or JSON."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from clusterer.cli.operator import operator
+from clusterer.cli.options import with_settings
+from clusterer.cli.provision import differences, name
+from clusterer.errors import ClustererError, InvalidArgument
+from clusterer.provisioning import files
+from clusterer.services import Context
+from clusterer.services import provision as service
+from clusterer.services.provision import Changes, RowsRejected
+from clusterer.settings import Settings
+
+_STANDARD = "-"
+_MOST_BYTES = 64 * 2**20
+
+
+@click.command(name="export")
+@click.argument("file", default=_STANDARD)
+@click.option(
+    "--format", "kind", type=click.Choice(files.FORMATS), help="Default: by name, or csv."
+)
+@with_settings()
+def export(settings: Settings, *, file: str, kind: str | None) -> None:
+    """Write the provisioning table to FILE, or to stdout.
+
+    All rows as they are in the table, without their ids; `clusterer import` reads them.
+    """
+    with closing(Context(settings)) as context:
+        rows = service.export(context)
+    text = files.render(rows, kind or ("json" if file.endswith(".json") else "csv"))
+    if file == _STANDARD:
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ClustererError(f"cannot write {file}: {error.strerror}") from error
+    click.echo(f"{len(rows)} rows written to {file}.")
+
+
+@click.command(name="import")
+@click.argument("file")
+@click.option("--format", "kind", type=click.Choice(files.FORMATS), help="Default: by content.")
+@click.option("--replace", is_flag=True, help="Remove the rows that are not in the file.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@with_settings()
+def import_(
+    settings: Settings, *, file: str, kind: str | None, replace: bool, dry_run: bool
+) -> None:
+    """Bring FILE (- for stdin) into the provisioning table, in effect at once.
+
+    Rows of new machines are added, others changed. All or nothing: if a row cannot be used,
+    each such row is named and nothing is changed. Rows are named by their line in a CSV file
+    and by their place, from 1, in a JSON list.
+    """
+    rows = _read(file, kind or "")
+    with closing(Context(settings)) as context:
+        try:
+            changes = service.import_rows(
+                context, rows, by=operator(), replace=replace, dry_run=dry_run
+            )
+        except RowsRejected as error:
+            for rejected in error.rejected:
+                click.echo(f"  rejected {rejected}", err=True)
+            raise
+    _say(changes, dry_run=dry_run)
+
+
+def _read(file: str, kind: str) -> list[files.FileRow]:
+    try:
+        if file == _STANDARD:
+            raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                raw = stream.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ClustererError(f"cannot read {file}: {error.strerror}") from error
+    if len(raw) > _MOST_BYTES:
+        raise InvalidArgument(f"{file} is larger than {_MOST_BYTES >> 20} MiB")
+    try:
+        return files.parse(raw.decode("utf-8"), kind)
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{file}: byte {error.start} is not UTF-8") from None
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{file}: {error}") from None
+
+
+def _say(changes: Changes, *, dry_run: bool) -> None:
+    head = "Would import into" if dry_run else "Imported into"
+    click.echo(
+        f"{head} table {changes.table} in {changes.database}: {len(changes.added)} added, "
+        f"{len(changes.changed)} changed, {len(changes.removed)} removed, "
+        f"{len(changes.unchanged)} unchanged."
+    )
+    for change in changes.added:
+        click.echo(f"  added    {name(change)}")
+    for change in changes.changed:
+        click.echo(f"  changed  {name(change)} ({differences(change)})")
+    for change in changes.removed:
+        click.echo(f"  removed  {name(change)}")

@@ -1,0 +1,304 @@
+"""Changing the provisioning table: checked before, written as one, in effect at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailable, UnknownNode
+from clusterer.membership import Node, State
+from clusterer.provisioning import (
+    Machine,
+    Names,
+    RejectedRow,
+    machine_of,
+    read_rows,
+    replace_rows,
+    require,
+    validate,
+)
+from clusterer.provisioning.files import COLUMNS, FileRow
+from clusterer.provisioning.rows import RawRow
+from clusterer.services import reload
+from clusterer.services.context import Context
+
+DEFAULTS: Mapping[str, object] = {
+    "state": int(State.UP),
+    "last_attempt": 0,
+    "failed_attempts": 3,
+    "no_tries": 0,
+    "duration": 30,
+    "description": "",
+}
+"""What a new row has where nothing is said; the table's own defaults."""
+
+WIDTH = 64
+"""Characters in the columns url and description."""
+
+_STATE = ("state", "last_attempt", "no_tries")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class RowsRejected(InvalidArgument):
+    """Rows that cannot be used, each in ``rejected``; nothing was written."""
+
+    def __init__(self, rejected: Sequence[RejectedRow], total: int) -> None:
+        super().__init__(f"nothing is imported: {len(rejected)} of {total} rows cannot be used")
+        self.rejected = tuple(rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row before and after; None where there is none."""
+
+    machine: Machine
+    before: Mapping[str, str] | None
+    after: Mapping[str, str] | None
+
+    @property
+    def url(self) -> str:
+        """Where the machine is, or was."""
+        return (self.after or self.before or {}).get("url", "")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What differs."""
+        before, after = self.before or {}, self.after or {}
+        return tuple(name for name in COLUMNS if before.get(name) != after.get(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is, or would be, done to the table."""
+
+    database: str
+    """URL without password."""
+    table: str
+    added: tuple[RowChange, ...] = ()
+    changed: tuple[RowChange, ...] = ()
+    removed: tuple[RowChange, ...] = ()
+    unchanged: tuple[Machine, ...] = ()
+    values: Mapping[Machine, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    """What is written, by machine."""
+
+
+def add(
+    context: Context, values: Mapping[str, object], *, by: str, names: Names | None = None
+) -> Changes:
+    """Add a row; columns not in ``values`` have their defaults.
+
+    Raises `InvalidArgument` if reload would reject it or its machine has a row already,
+    `ProvisioningError` or `StateUnavailable` without database or Redis.
+    """
+    found = _rows(context)
+    machine = machine_of(values)
+    for row in found:
+        if machine_of(row) == machine:
+            raise InvalidArgument(
+                f"cluster {row['cluster_id']} has a machine {row['machine_id']} already, in row "
+                f"{row['id']}: {_text(row['url'])}; `clusterer node-edit` changes it"
+            )
+    return _one(context, found, {**DEFAULTS, **values}, by, names)
+
+
+def edit(
+    context: Context,
+    machine: Machine,
+    values: Mapping[str, object],
+    *,
+    by: str,
+    names: Names | None = None,
+) -> Changes:
+    """Change some columns of a machine's row. A state set here begins with no failed tries.
+
+    A row that reload rejects may be mended. Raises `UnknownNode` without such a row, else as
+    `add` does.
+    """
+    found = _rows(context)
+    row = _row_of(context, found, machine)
+    if values.get("state") == State.UP:
+        values = {"no_tries": 0} | dict(values)
+    return _one(context, found, dict(row) | dict(values), by, names)
+
+
+def remove(context: Context, machine: Machine, *, by: str) -> Changes:
+    """Remove a machine's row. Raises `UnknownNode` without one, else as `add` does."""
+    found = _rows(context)
+    _row_of(context, found, machine, several=True)
+    changes = _planned(context, found, [], remove=[machine])
+    _write(context, changes, by, None)
+    return changes
+
+
+def import_rows(
+    context: Context,
+    rows: Sequence[FileRow],
+    *,
+    by: str,
+    replace: bool = False,
+    dry_run: bool = False,
+    names: Names | None = None,
+) -> Changes:
+    """Add the rows whose machine is new, change the others; all or nothing.
+
+    Columns that the file leaves out stay, or have their defaults. ``replace`` removes all rows
+    that are not in the file; ``dry_run`` changes nothing. Raises `RowsRejected` if any row cannot
+    be used, else as `add` does.
+    """
+    names = names or Names()
+    found = _rows(context)
+    present = {machine_of(row): row for row in reversed(found)}
+    merged = [
+        {**DEFAULTS, **present.get(machine_of(row.values), {}), **row.values, "id": row.number}
+        for row in rows
+    ]
+    nodes, rejected = _checked(merged, names)
+    if rejected:
+        raise RowsRejected(rejected, len(rows))
+    kept = {(node.cluster_id, node.machine_id) for node in nodes}
+    gone = [m for row in found if (m := machine_of(row)) and m not in kept] if replace else []
+    changes = _planned(context, found, nodes, remove=gone)
+    if not dry_run:
+        _write(context, changes, by, names)
+    return changes
+
+
+def export(context: Context) -> list[RawRow]:
+    """Return all rows as they are in the table. Raises `ProvisioningError`."""
+    return [
+        row | {name: _export(row[name]) for name in COLUMNS} for row in map(dict, _rows(context))
+    ]
+
+
+def _rows(context: Context) -> list[RawRow]:
+    database = context.database
+    with database.connection("read the table") as connection:
+        require(connection, database.schema)
+        return read_rows(connection, database.schema)
+
+
+def _row_of(
+    context: Context, found: Iterable[RawRow], machine: Machine, *, several: bool = False
+) -> RawRow:
+    rows = [row for row in found if machine_of(row) == machine]
+    if not rows:
+        table = context.settings.db_table
+        raise UnknownNode(f"table {table!r} has no machine {machine[1]} in cluster {machine[0]}")
+    if len(rows) > 1 and not several:
+        ids = ", ".join(str(row["id"]) for row in rows)
+        raise InvalidArgument(f"machine {machine[1]} of cluster {machine[0]} is in rows {ids}")
+    return rows[0]
+
+
+def _one(
+    context: Context,
+    found: Sequence[RawRow],
+    values: Mapping[str, object],
+    by: str,
+    names: Names | None,
+) -> Changes:
+    names = names or Names()
+    nodes, rejected = _checked([{"id": 1} | dict(values)], names)
+    if rejected:
+        raise InvalidArgument(f"{rejected[0].column}: {rejected[0].reason}")
+    changes = _planned(context, found, nodes)
+    _write(context, changes, by, names)
+    return changes
+
+
+def _checked(rows: Sequence[RawRow], names: Names) -> tuple[list[Node], list[RejectedRow]]:
+    """Judge rows as reload does, and by what the table's columns can hold."""
+    nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
+    good = []
+    for node in nodes:
+        reason = _misfit(node)
+        if reason:
+            rejected.append(RejectedRow(node.id, *reason))
+        else:
+            good.append(node)
+    return good, sorted(rejected, key=lambda item: str(item.id).zfill(10))
+
+
+def _misfit(node: Node) -> tuple[str, str] | None:
+    for name in ("url", "description"):
+        text = getattr(node, name)
+        if len(text) > WIDTH:
+            return name, f"{len(text)} characters, the column holds {WIDTH}"
+        if _CONTROL.search(text):
+            return name, "has a line break or another control character"
+    return None
+
+
+def _planned(
+    context: Context,
+    found: Iterable[RawRow],
+    nodes: Iterable[Node],
+    *,
+    remove: Iterable[Machine] = (),
+) -> Changes:
+    present = {machine: _shown(row) for row in found if (machine := machine_of(row))}
+    values = {(node.cluster_id, node.machine_id): _values(node) for node in nodes}
+    every = [RowChange(machine, present.get(machine), _shown(v)) for machine, v in values.items()]
+    return Changes(
+        database=context.database.name,
+        table=context.settings.db_table,
+        added=tuple(change for change in every if change.before is None),
+        changed=tuple(change for change in every if change.before and change.columns),
+        removed=tuple(RowChange(m, present[m], None) for m in dict.fromkeys(remove)),
+        unchanged=tuple(c.machine for c in every if c.before and not c.columns),
+        values=values,
+    )
+
+
+def _write(context: Context, changes: Changes, by: str, names: Names | None) -> None:
+    context.nodes.now()  # without Redis nothing is begun
+    database = context.database
+    with database.connection("change the table") as connection:
+        replace_rows(
+            connection,
+            database.schema,
+            add=[changes.values[item.machine] for item in changes.added],
+            change=[
+                (item.machine, {name: changes.values[item.machine][name] for name in item.columns})
+                for item in changes.changed
+            ],
+            remove=[item.machine for item in changes.removed],
+        )
+    try:
+        _apply(context, changes, by, names or Names())
+    except (StateUnavailable, ProvisioningError) as error:
+        raise StateUnavailable(
+            f"the table is changed, but not in effect yet ({error}); run `clusterer reload`"
+        ) from error
+
+
+def _apply(context: Context, changes: Changes, by: str, names: Names) -> None:
+    """Bring the rows into Redis. A state counts where the table got a new one; elsewhere one
+    that only Redis knows must outlive the edit of a description.
+    """
+    every = [*changes.added, *changes.changed, *changes.removed]
+    settled = {c.machine for c in every if c.before is None or set(c.columns) & set(_STATE)}
+    others = {change.machine for change in every} - settled | set(changes.unchanged)
+    for only, by_table in ((settled, True), (others, False)):
+        if only:
+            reload.apply_rows(context, only, by=by, settled=by_table, names=names)
+
+
+def _values(node: Node) -> dict[str, object]:
+    values: dict[str, object] = {name: getattr(node, name) for name in COLUMNS}
+    return values | {"state": int(node.state), "description": node.description or None}
+
+
+def _shown(row: RawRow) -> dict[str, str]:
+    return {name: _text(row[name]) for name in COLUMNS}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return "" if value is None else str(value).strip()
+
+
+def _export(value: object) -> object:
+    return value if isinstance(value, int) and not isinstance(value, bool) else _text(value)
