@@ -203,6 +203,14 @@ TARGETS = (
         lambda x: x <= 100,
         "{:.1f} MB",
     ),
+    _Target(
+        "decoder_fuzz",
+        "1,000,000 hostile streams, memory",
+        "<= 5 MB",
+        _at("growth_mb"),
+        lambda x: x <= 5,
+        "{:.1f} MB",
+    ),
 )
 
 

@@ -278,6 +278,42 @@ def test_a_flood_leaves_others_their_turn(listener: Listener, port: int) -> None
             flooding.join()
 
 
+def test_zero_words_behind_a_frame_are_a_fault_of_2_2_and_survived(
+    listener: Listener, port: int
+) -> None:
+    """2.2 sends a trailing empty string's length, and leaves it out of the frame's."""
+    heard = register(listener, Heard())
+    with serving(listener), peer(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for kind, zeros in enumerate((4, 8, 0, 4)):
+            connection.sendall(frame(kind) + bytes(zeros))
+            heard.wait_for(kind, 2)
+        connection.sendall(frame(9)[:30])
+        connection.sendall(frame(9)[30:] + bytes(2))
+        heard.wait_for(9, 2)
+        connection.sendall(bytes(2) + frame(10))
+        heard.wait_for(10, 2)
+        wait_until(lambda: listener.counters.skipped_words == 5)
+    assert [kind for kind, _ in heard.seen] == [0, 1, 2, 3, 9, 10]
+    assert listener.counters.wire_errors == 0
+
+
+def test_one_byte_a_second_is_closed_after_the_default_time(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(listener), peer(port) as dripping:
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for byte in frame(1)[:12]:
+                dripping.sendall(bytes([byte]))
+                dripping.settimeout(1.0)
+                with contextlib.suppress(TimeoutError):
+                    if ended(dripping):
+                        break
+        assert 3.9 < time.monotonic() - started < 6
+    assert any("did not end within 4 s" in line for line in caplog.messages)
+
+
 def test_a_peers_end_is_answered_at_once(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port) as connection:

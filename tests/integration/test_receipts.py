@@ -110,6 +110,39 @@ def test_a_flush_after_the_verdict_ends_no_silence(
     assert redis_client.zrange(WATCH.heard, 0, -1) == [b"3"]
 
 
+def test_a_flush_that_races_the_verdict_comes_before_or_after_it(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
+) -> None:
+    """Either the node was heard and nothing happens, or it is silenced and announced, once."""
+    other = Receipts(Settings(redis_url=redis_url))
+    together = threading.Barrier(2)
+    judged: list[tuple[Verdict, ...]] = []
+    outcomes = set()
+
+    def judge() -> None:
+        together.wait(5)
+        judged.append(tuple(other.judge([WATCH])))
+
+    for number in range(300):
+        assert receipts.register(WATCH, RUN, [2, 3])
+        turn_back(redis_client, 6_000, 2)
+        announced = redis_client.xlen(keys.notices(1))
+        job = threading.Thread(target=judge)
+        job.start()
+        together.wait(5)
+        if number % 3 == 0:
+            time.sleep(0.0003)  # both orders are to be seen
+        reply = flush(receipts, cursor, {2: 50})
+        job.join()
+        silenced = any(2 in verdict.silenced for verdict in judged[-1])
+        outcomes.add(silenced)
+        assert redis_client.xlen(keys.notices(1)) - announced == silenced
+        assert (redis_client.zscore(WATCH.silenced, "2") is not None) == silenced
+        if not silenced:
+            assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms - 50
+    assert outcomes == {True, False}
+
+
 def test_each_verdict_is_done_once_by_jobs_that_overlap(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
 ) -> None:

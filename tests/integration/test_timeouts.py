@@ -6,7 +6,9 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -17,6 +19,8 @@ from clusterer.listener import Listener
 from clusterer.services import Context, timeouts
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore, keys
+from clusterer.store.receipts import Receipts
+from clusterer.store.watches import Watch
 from tests.support.listening import Heard, frame, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
@@ -302,6 +306,91 @@ def test_an_instance_that_is_killed_causes_no_verdicts(
         process.kill()
         time.sleep(4)
         assert redis_client.xlen(keys.notices(1)) == 0
+
+
+_JOB = """
+import sys
+from clusterer.services import Context, timeouts
+from clusterer.settings import Settings
+context = Context(Settings(redis_url=sys.argv[1]))
+print("begun", flush=True)
+while True:
+    timeouts.run(context)
+"""
+
+
+def test_a_killed_maintenance_worker_leaves_no_transition_out_and_none_twice(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """Killed in the middle of thousands of verdicts, again and again."""
+    many = range(2, 6_002)
+    receipts = Receipts(Settings(redis_url=redis_url))
+    watches = [Watch(1, name, name, 1, 1_000) for name in ("ratelimit", "dialog", "mine")]
+    receipts.begin(1, "run")
+    for watch in watches:
+        receipts.register(watch, "run", many)
+    receipts.flush(1, "run", {watch: {} for watch in watches}, age_ms=0, cursor="0-0")
+    total = len(many) * len(watches)
+    for watch in watches:
+        stale = dict.fromkeys(map(str, many), 1)
+        redis_client.zadd(watch.heard, stale)
+
+    def announced() -> int:
+        return redis_client.xlen(keys.notices(1))
+
+    for part in (1, total // 4, total // 2, total * 3 // 4):
+        with spawn(["-c", _JOB, redis_url]) as process:
+            wait_until(lambda part=part: announced() >= part, 20)  # type: ignore[misc]
+            process.kill()
+    with spawn(["-c", _JOB, redis_url]):
+        wait_until(lambda: announced() >= total, 20)
+        time.sleep(0.2)
+    notices: Any = redis_client.xrange(keys.notices(1))
+    seen = Counter((fields[b"registration"], fields[b"machine_id"]) for _, fields in notices)
+    assert len(seen) == total
+    assert set(seen.values()) == {1}
+
+
+def test_an_instance_that_restarts_hears_of_each_transition_once(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """What an earlier process was told, or should have been told, does not come again."""
+    port = seed(redis_client)
+    with timeout_job(redis_url), heartbeats(port, 2):
+        with spawn(["-c", _INSTANCE, redis_url]) as first:
+            first.wait_for_output("notice -2 3", 15)
+            first.kill()
+        with spawn(["-c", _INSTANCE, redis_url]) as second:
+            wait_until(lambda: _accepts(port))
+            began = time.monotonic()
+            with peer(port, 3) as connection:
+                connection.sendall(frame(9, 3))
+                second.wait_for_output("packet 3")  # it is silenced no more
+            second.wait_for_output("notice -2 3", 15)
+            assert time.monotonic() - began > 2.5, "a clock of its own"
+            time.sleep(1)
+            assert second.output().count("notice -2 3") == 1
+            assert "notice -2 2" not in second.output()
+
+
+@contextlib.contextmanager
+def heartbeats(port: int, machine_id: int) -> Iterator[None]:
+    """Send packets from a machine whenever somebody listens, until the end of the block."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.05):
+            with contextlib.suppress(OSError), peer(port, machine_id) as connection:
+                while not stop.wait(0.1):
+                    connection.sendall(frame(0, machine_id))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_the_second_process_of_a_machine_is_the_one_that_counts(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.benchmarks.measures.fuzz import decoder_fuzz
 from scripts.benchmarks.measures.idle import idle
 from scripts.benchmarks.measures.latency import cold, warm
 from scripts.benchmarks.measures.lookups import lookups
@@ -51,6 +52,7 @@ RECEIVING = (
     Measure(("listener", "listener_ratelimit"), speed, weight=3),
     Measure(("redis_commands_per_s",), redis_commands),
     Measure(("idle_connections",), idle_connections),
+    Measure(("decoder_fuzz",), decoder_fuzz, quick=False),
 )
 GROUPS = {"send": SENDING, "receive": RECEIVING}
 """Names for many measurements at once; without any, sending is what is measured."""
