@@ -55,12 +55,14 @@ class Slice:
 class Batch:
     """Consecutive entries of one sender's log, read from position ``after``."""
 
-    __slots__ = ("after", "last", "packets", "slices")
+    __slots__ = ("after", "last", "packets", "size", "slices")
 
     def __init__(self, entries: Sequence[LogEntry], after: int) -> None:
         self.after = after
         self.last = sequence_of(entries[-1][0])
         self.packets = 0
+        self.size = 0
+        """Bytes of all frames."""
         self.slices: dict[ClusterKey, Slice] = {}
         cluster = protocol = b""
         current = Slice()
@@ -77,6 +79,7 @@ class Batch:
                 packets -= after - first + 1
                 first = after + 1
             self.packets += packets
+            self.size += len(frames)
             current.add(frames, first, packets, int(n))
 
     def _slice(self, key: ClusterKey) -> Slice:

@@ -34,17 +34,20 @@ log = logging.getLogger(__name__)
 SLICE_S = 60.0
 """Longest run of one job, so that work moves between workers and RQ sees jobs end."""
 
-BATCH = 500
-"""Entries per log and read."""
-
-BATCH_BYTES = 1024 * 1024
-"""Bytes that a batch should not exceed; the number of entries per read follows."""
+COMMIT_AFTER = 500
+"""Packets written after which they are recorded: what a killed worker's successor may repeat."""
 
 COMMIT_AFTER_S = 0.02
 """Longest time a written frame waits to be recorded."""
 
 CONNECTING_S = 0.005
 """Time that new connections get before a read begins that leaves their logs out."""
+
+FIRST_READ, MAX_READ = 64, 512
+"""Entries per log and read: at first, and at most."""
+
+READ_BYTES = 1024 * 1024
+"""Bytes that a read should not exceed; the number of entries follows."""
 
 PACE_S = 0.001
 """Pause before the next read while small reads follow each other fast: it collects packets that
@@ -83,7 +86,7 @@ class Engine:
         self._connector.may_write = self._leases.may_write
         self._queue = queue
         self._failures_seen = 0
-        self._count = BATCH
+        self._count = FIRST_READ
         self._read_at = self._ask_at = 0.0
         self._claim_at = self._heartbeat_at = 0.0
 
@@ -207,10 +210,15 @@ class Engine:
             self._refresh()
         if rung:
             self._claim_at = 0.0
+        size = 0
         for drain in self._leases:
             name = key_names.log(drain.sender)
             if name in found and asked[name] == drain.head and drain.readable:
-                self._offer(drain, drain.front, Batch(found[name], drain.head))
+                batch = Batch(found[name], drain.head)
+                size += batch.size
+                self._offer(drain, drain.front, batch)
+        if size:
+            self._fit_count(size)
 
     def _pace(self, entries: int) -> None:
         """Choose when to read next, after ``entries`` came."""
@@ -248,7 +256,6 @@ class Engine:
             drain.advance(batch)
         if not all(served) or group is not drain.front:
             drain.regroup()
-        self._fit_count(batch)
 
     def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
         if not self._leases.may_write(drain):
@@ -262,13 +269,12 @@ class Engine:
             self._connector.watch(destination)
         return done
 
-    def _fit_count(self, batch: Batch) -> None:
-        """Keep a batch's size in bytes bounded, whatever the frames' size."""
-        size = sum(len(piece.blob) for piece in batch.slices.values())
-        if size > BATCH_BYTES:
+    def _fit_count(self, size: int) -> None:
+        """Keep reads bounded in bytes, whatever the entries' size; the last one had ``size``."""
+        if size > READ_BYTES:
             self._count = max(self._count // 2, 8)
-        elif size < BATCH_BYTES // 4 and self._count < BATCH:
-            self._count *= 2
+        elif size < READ_BYTES // 4:
+            self._count = min(self._count * 2, MAX_READ)
 
     def _connect(self, drain: Drain) -> None:
         for d in drain.behind:
@@ -283,7 +289,7 @@ class Engine:
         self._leases.commit(
             drain
             for drain in self._leases
-            if drain.uncommitted >= BATCH
+            if drain.uncommitted >= COMMIT_AFTER
             or (drain.uncommitted and now >= drain.uncommitted_since + COMMIT_AFTER_S)
         )
 

@@ -19,7 +19,7 @@ MAX_GROUP = 1000
 """Frames of concurrent callers that share a round trip."""
 
 
-MAX_PIECE = 32 * 1024
+MAX_PIECE = 16 * 1024
 """Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis
 and the worker more than packets do."""
 

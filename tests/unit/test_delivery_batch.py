@@ -1,0 +1,71 @@
+"""Log entries become slices: by cluster, from any position, down to the single frame."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterer.delivery.batch import Batch, frame_ends, sequence_of
+from clusterer.delivery.destination import Outbox
+from clusterer.store import ClusterKey
+from tests.support.cluster import frame
+
+ONE, TWO = ClusterKey(1, "bin"), ClusterKey(2, "bin")
+
+
+def entry(last: int, n: int, *numbers: int, cluster: int = 1) -> tuple[bytes, list[bytes]]:
+    frames = b"".join(frame(number, 100 + number) for number in numbers)
+    values = (b"%d" % cluster, b"bin", b"%d" % n, b"%d" % len(numbers), frames)
+    names = (b"cluster", b"protocol", b"n", b"packets", b"frames")
+    fields = [part for pair in zip(names, values, strict=True) for part in pair]
+    return b"%d-1700000000000" % last, fields
+
+
+def test_consecutive_entries_of_a_cluster_become_one_piece() -> None:
+    batch = Batch([entry(1, 1, 1), entry(3, 3, 2, 3)], 0)
+    piece = batch.slices[ONE]
+    assert (batch.last, batch.packets, batch.size) == (3, 3, 306)
+    assert (piece.first_n, piece.last_n, piece.packets) == (1, 3, 3)
+    assert piece.blob == b"".join(frame(n, 100 + n) for n in (1, 2, 3))
+    assert piece.ends == [101, 203, 306]
+    assert [piece.sequence(i) for i in range(3)] == [1, 2, 3]
+
+
+def test_clusters_are_told_apart_and_keep_their_own_counts() -> None:
+    batch = Batch([entry(1, 7, 1), entry(2, 1, 2, cluster=2), entry(3, 8, 3)], 0)
+    assert batch.slices[ONE].first_n == 7
+    assert [batch.slices[ONE].sequence(i) for i in range(2)] == [1, 3]
+    assert batch.slices[TWO].sequence(0) == 2
+
+
+@pytest.mark.parametrize("after", [10, 11, 12])
+def test_a_position_inside_an_entry_cuts_what_was_delivered(after: int) -> None:
+    batch = Batch([entry(13, 23, 11, 12, 13), entry(14, 24, 14)], after)
+    piece = batch.slices[ONE]
+    left = range(after + 1, 15)
+    assert piece.blob == b"".join(frame(n, 100 + n) for n in left)
+    assert piece.packets == len(left)
+    assert piece.first_n == 10 + after + 1
+    assert [piece.sequence(i) for i in range(piece.packets)] == list(left)
+
+
+def test_a_frame_that_does_not_exist_has_no_sequence() -> None:
+    with pytest.raises(IndexError):
+        Batch([entry(1, 1, 1)], 0).slices[ONE].sequence(1)
+
+
+def test_helpers() -> None:
+    assert frame_ends(b"") == []
+    assert sequence_of(b"12-34") == 12
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "end"),
+    [(0, 0, 0), (1, 1, 101), (100, 1, 101), (101, 1, 101), (102, 2, 203), (306, 3, 306)],
+)
+def test_an_outbox_is_cut_behind_the_frame_that_was_begun(
+    written: int, kept: int, end: int
+) -> None:
+    piece = Batch([entry(3, 3, 1, 2, 3)], 0).slices[ONE]
+    box = Outbox(piece, written, 3)
+    assert box.cut() == kept
+    assert box.end == end
