@@ -206,3 +206,21 @@ def test_a_flood_of_slow_packets_times_out_nobody_who_talks(
             timeouts.run(context)
             time.sleep(0.1)
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
+
+
+def test_a_packet_that_waits_behind_slow_ones_is_a_sign_of_life_from_when_it_came(
+    redis_url: str, listener: Listener, port: int
+) -> None:
+    heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
+    listener.register("ratelimit", heard, timeout_s=2.0, auth_check=False, cluster_id=1)
+    context = Context(Settings(redis_url=redis_url))
+    with serving(listener), peer(port) as busy, contextlib.closing(context):
+        time.sleep(1.2)
+        busy.sendall(frame(1) * 100 + frame(2, 3))  # two seconds of work before the last one
+
+        def arrived() -> bool:
+            timeouts.run(context)
+            return (2, 3) in heard.seen or (SERVER_TIMEOUT, 3) in heard.seen
+
+        wait_until(arrived)
+    assert (SERVER_TIMEOUT, 3) not in heard.seen
