@@ -23,9 +23,8 @@ from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.sources import is_local, source_of
 from clusterer.errors import StateUnavailable
-from clusterer.ids import PROTO_BIN
 from clusterer.settings import Settings
-from clusterer.store import Directory, NodeStore, connect
+from clusterer.store import ClusterKey, Directory, NodeStore, connect
 from clusterer.store import keys as key_names
 from clusterer.store.drains import DrainStore
 
@@ -87,6 +86,8 @@ class Engine:
         self._queue = queue
         self._failures_seen = 0
         self._count = FIRST_READ
+        self._versions: dict[ClusterKey, int] = {}
+        """Of the clusters that are sent to, as the last reads brought them."""
         self._read_at = self._ask_at = 0.0
         self._claim_at = self._heartbeat_at = 0.0
 
@@ -191,8 +192,8 @@ class Engine:
             if any(self._reader.asked.get(name) != head for name, head in logs.items()):
                 self._reader.interrupt()
         elif monotonic() >= self._ask_at and (logs or not self._connecting()):
-            versions = [key for key in self._directory.snapshot if key.protocol == PROTO_BIN]
-            self._reader.ask(logs, versions, self._count)
+            clusters = {key for drain in self._leases for key in drain.clusters}
+            self._reader.ask(logs, tuple(clusters), self._count)
 
     def _connecting(self) -> bool:
         """Whether logs will be readable in a moment, when connections are made."""
@@ -205,8 +206,8 @@ class Engine:
         asked = self._reader.asked
         found, versions, rung = self._reader.take()
         self._pace(sum(map(len, found.values())))
-        known = self._directory.snapshot
-        if any(key not in known or known[key].version != v for key, v in versions.items()):
+        if any(self._versions.get(key) != version for key, version in versions.items()):
+            self._versions |= versions
             self._refresh()
         if rung:
             self._claim_at = 0.0

@@ -360,3 +360,26 @@ def test_delivery_goes_on_after_redis_was_away(
         wait_until(lambda: log.append(CLUSTER, [frame(1)]) in (True, False), 5, "append")
         receivers[0].wait_for_frames(2, 6)
     assert numbers(receivers[0])[-1] == 1
+
+
+def test_reads_follow_only_the_clusters_that_are_sent_to(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    """Neither thousands of other clusters nor one that was removed make every read dear."""
+    load_receivers(settings, receivers)
+    for cluster_id in range(2, 202):
+        load(settings, [node(1, cluster_id=cluster_id)], CLUSTER._replace(cluster_id=cluster_id))
+    log, gone = PacketLog(settings, 1), CLUSTER._replace(cluster_id=5)
+    with delivering(replace(settings, linger=5.0)):
+        log.append(gone, [frame(0)])
+        load(settings, [], gone)
+        log.append(CLUSTER, [frame(0)])
+        receivers[0].wait_for_frames(1)
+        before = redis_client.info("commandstats")
+        for number in range(1, 51):
+            log.append(CLUSTER, [frame(number)])
+            receivers[0].wait_for_frames(number + 1)
+        after = redis_client.info("commandstats")
+    calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
+    assert calls["cmdstat_mget"] <= calls["cmdstat_xread"] + 10
+    assert calls.get("cmdstat_smembers", 0) <= 20, "clusters are not listed anew with each read"
