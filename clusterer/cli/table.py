@@ -56,7 +56,8 @@ def described(report: ReloadReport, *, dry_run: bool = False) -> Iterator[str]:
     """Yield the report's lines; of a ``dry_run`` with old and new values."""
     yield (
         f"{'Would load' if dry_run else 'Loaded'} {report.loaded} of {report.rows} rows of "
-        f"table {report.table} in {report.database}: {len(report.added)} added, {len(report.changed)} changed, "
+        f"table {report.table} in {report.database}: "
+        f"{len(report.added)} added, {len(report.changed)} changed, "
         f"{len(report.removed)} removed, {report.unchanged} unchanged, "
         f"{len(report.rejected)} rejected."
     )

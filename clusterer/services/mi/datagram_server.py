@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from clusterer.errors import ClustererError
 from clusterer.listener.limited_log import LimitedLog
@@ -64,8 +64,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._address.unlink(missing_ok=True)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what was asked for
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if len(self._tasks) >= _AT_ONCE:

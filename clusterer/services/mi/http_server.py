@@ -26,6 +26,9 @@ _MAX_CONNECTIONS = 100
 _READ_S = 5.0
 """For a client to send its whole request, and again to take the whole answer."""
 
+_LINGER_S = 1.0
+"""For a client to close after it got its answer."""
+
 
 class _Refused(Exception):
     def __init__(self, status: HTTPStatus, why: str) -> None:
@@ -89,10 +92,11 @@ class HttpServer:
             async with asyncio.timeout(_READ_S):
                 writer.write(_response(status, body, allow=allow))
                 await writer.drain()
-                writer.close()
-                await writer.wait_closed()
+            await _linger(reader, writer)
         except (OSError, TimeoutError) as error:
             self._log.warning("lost", monotonic(), "a client went away: %r", error)
+        except asyncio.CancelledError:
+            pass  # the loop ends; asyncio's streams would log this as an error of ours
         finally:
             self._connections -= 1
             writer.transport.abort()
@@ -126,6 +130,17 @@ class HttpServer:
         if head.fields.get("expect", "").lower() == "100-continue":
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await reader.readexactly(length)
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say that this was all, and let the client finish: closing over bytes that were never read
+    makes the kernel reset the connection, and the answer is lost.
+    """
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while await reader.read(MAX_BODY):
+                pass
 
 
 def _parse_head(raw: bytes) -> _Head:

@@ -1,0 +1,430 @@
+"""`clusterer mi` over real FIFOs and sockets: what it answers, and that nothing ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import stat
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterer.errors import ClustererError
+from clusterer.jobs import StopFlag
+from clusterer.membership import State
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, reload
+from clusterer.services.mi import Options, serve
+from clusterer.services.mi.address import Place
+from clusterer.services.mi.request_fifo import Access
+from clusterer.settings import Settings
+from tests.support.ports import free_port
+from tests.support.processes import child_environment, spawn, wait_until
+from tests.support.provisioning import KEY, NODE_A, events, provision, sql
+
+LIST = (
+    b"200 OK\nCluster:: 1\n\tServer:: 2 DB_ID=2 URL=bin:127.0.0.2:5566 State=1 "
+    b"Last_failed_attempt=0 Max_failed_attempts=3 no_tries=0 Seconds_until_enabling=5 "
+    b"Description=Node B\n\n"
+)
+CLIENT = r"""
+name="opensips_receiver_$$"; path="$DIR/$name"
+mkfifo "$path" && chmod a+w "$path"
+CMD=":$1:$name\n"; shift
+while [ -n "$1" ]; do CMD="${CMD}${1}\n"; shift; done
+CMD="${CMD}\n"
+cat < "$path" &
+printf "$CMD" > "$FIFO"
+wait
+rm "$path"
+"""
+"""What opensipsctl does for `opensipsctl fifo COMMAND PARAMETER...`."""
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), server_id=1)
+
+
+@pytest.fixture
+def context(settings: Settings) -> Iterator[Context]:
+    found = Context(settings)
+    provision(found, NODE_A, NewRow(1, 2, "bin:127.0.0.2:5566", duration=5, description="Node B"))
+    reload.run(found)
+    yield found
+    found.close()
+
+
+@contextmanager
+def serving(context: Context, options: Options) -> Iterator[None]:
+    stop = StopFlag()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            serve(context, options, stop, by="operator root@sip1")
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="test-mi")
+    thread.start()
+    try:
+        wait_until(lambda: failed or _reachable(options), 5, "the server")
+        yield
+        assert thread.is_alive(), failed
+    finally:
+        stop.set()
+        thread.join(5)
+        stop.close()
+        assert not thread.is_alive()
+        assert not failed, failed
+
+
+def _reachable(options: Options) -> bool:
+    if isinstance(options.http, Place):
+        with socket.socket() as probe:
+            return probe.connect_ex((options.http.host, options.http.port)) == 0
+    place = options.fifo or options.http or options.datagram
+    return isinstance(place, Path) and place.exists()
+
+
+@pytest.fixture
+def fifo(context: Context, tmp_path: Path) -> Iterator[Path]:
+    with serving(context, Options(fifo=tmp_path / "fifo", reply_dir=tmp_path)):
+        yield tmp_path / "fifo"
+
+
+def ctl(fifo: Path, *words: str) -> bytes:
+    """Run the shell client; its reply."""
+    environment = child_environment({"FIFO": str(fifo), "DIR": str(fifo.parent)})
+    done = subprocess.run(
+        ["/bin/sh", "-c", CLIENT, "opensipsctl", *words],
+        env=environment,
+        capture_output=True,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout
+
+
+def write(fifo: Path, data: bytes) -> None:
+    """Write as a client that waits for no reply."""
+    descriptor = os.open(fifo, os.O_WRONLY)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def state(context: Context, machine_id: int = 2) -> State:
+    return context.nodes.view(KEY).nodes[machine_id].state
+
+
+def test_opensipsctls_way_works_unchanged(context: Context, fifo: Path) -> None:
+    assert ctl(fifo, "clusterer_list") == LIST
+    assert ctl(fifo, "clusterer_set_status", "1", "2", "0", "bin") == b"200 OK\n\n"
+    assert state(context) is State.DOWN
+    assert events(context)[-1]["by"] == "operator root@sip1 (mi fifo)"
+    assert ctl(fifo, "clusterer_reload") == b"200 OK\n\n"
+    assert state(context) is State.UP
+    assert ctl(fifo, "nosuch") == b"500 command 'nosuch' not available\n"
+    assert ctl(fifo, "clusterer_set_status") == b"400 Too few or too many arguments\n\n"
+    assert ctl(fifo, "clusterer_set_status", "1", "2", "7", "bin") == b"400 Bad parameter\n\n"
+
+
+def test_unknown_and_own_row_are_no_such_node(context: Context, fifo: Path) -> None:
+    for machine, protocol in (("1", "bin"), ("9", "bin"), ("2", "udp")):
+        reply = ctl(fifo, "clusterer_set_status", "1", machine, "0", protocol)
+        assert reply == b"404 No such node\n\n"
+    assert state(context, 1) is State.UP
+
+
+def test_only_own_clusters_in_reverse_order_of_rows(context: Context, fifo: Path) -> None:
+    provision(
+        context,
+        NewRow(1, 5, "bin:127.0.0.5:5566"),
+        NewRow(2, 7, "bin:127.0.0.7:5566"),
+        NewRow(1, 3, "udp:127.0.0.3:5060"),
+    )
+    assert ctl(fifo, "clusterer_reload") == b"200 OK\n\n"
+    lines = ctl(fifo, "clusterer_list").decode().splitlines()
+    assert lines[1] == "Cluster:: 1"
+    assert [line.split()[1] for line in lines[2:-1]] == ["3", "5", "2"]
+    assert lines[3].endswith("Description=none")
+
+
+def test_a_failed_reload_says_so(context: Context, fifo: Path) -> None:
+    sql(context, "DROP TABLE clusterer")
+    assert ctl(fifo, "clusterer_reload") == b"500 Failed to reload\n\n"
+    assert ctl(fifo, "clusterer_list") == LIST
+
+
+def test_many_clients_at_once_each_get_their_own_reply(fifo: Path) -> None:
+    with ThreadPoolExecutor(30) as threads:
+        lists = [threads.submit(ctl, fifo, "clusterer_list") for _ in range(30)]
+        others = [threads.submit(ctl, fifo, f"nosuch{n}") for n in range(30)]
+        assert {future.result() for future in lists} == {LIST}
+        assert [future.result() for future in others] == [
+            f"500 command 'nosuch{n}' not available\n".encode() for n in range(30)
+        ]
+
+
+def test_clients_that_never_read_delay_nobody(fifo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(20):
+        os.mkfifo(fifo.parent / f"deaf{number}")
+        write(fifo, f":clusterer_list:deaf{number}\n\n".encode())
+    os.mkfifo(fifo.parent / "opened")
+    opened = os.open(fifo.parent / "opened", os.O_RDONLY | os.O_NONBLOCK)
+    write(fifo, b":clusterer_list:opened\n\n")
+    assert ctl(fifo, "clusterer_list") == LIST
+    os.close(opened)
+    wait_until(lambda: "no client has opened it within 2 s" in caplog.text, 5)
+
+
+@pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "..", "a/b"])
+def test_a_reply_name_that_leads_elsewhere_is_refused(
+    context: Context, fifo: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    write(fifo, f":clusterer_set_status:{name}\n1\n2\n0\nbin\n\n".encode())
+    wait_until(lambda: "must be a plain name" in caplog.text, 5)
+    assert ctl(fifo, "clusterer_list") == LIST, "the command was not carried out"
+    assert not (fifo.parent.parent / "stolen").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "missing"])
+def test_a_reply_goes_into_a_fifo_only(
+    fifo: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    victim, reply = fifo.parent / "victim", fifo.parent / "reply"
+    victim.write_bytes(b"precious")
+    if kind == "file":
+        reply.write_bytes(b"precious")
+    elif kind == "link":
+        reply.symlink_to(victim)
+    write(fifo, b":clusterer_list:reply\n\n")
+    wait_until(lambda: f"reply FIFO {reply}: " in caplog.text, 5)
+    assert ctl(fifo, "clusterer_list") == LIST
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("junk", [b"x" * 1_000_000, b"\n" * 100_000, b"\0\xff:::\n" * 1000])
+def test_junk_does_not_end_it(fifo: Path, junk: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    write(fifo, junk)
+    assert ctl(fifo, "clusterer_list") == LIST
+    assert caplog.text.count("bad request") <= 5
+
+
+def test_half_a_request_is_answered_and_forgotten(fifo: Path) -> None:
+    os.mkfifo(fifo.parent / "half")
+    write(fifo, b":clusterer_set_status:half\n1\n2")
+    reply = fifo.parent / "half"
+    assert reply.read_bytes() == b"400 Bad request\n\n"
+    assert ctl(fifo, "clusterer_list") == LIST
+
+
+@pytest.mark.parametrize("instead", ["nothing", "another fifo"])
+def test_a_vanished_fifo_comes_back(
+    fifo: Path, instead: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fifo.unlink()
+    if instead == "another fifo":
+        os.mkfifo(fifo)
+    wait_until(lambda: "is there again" in caplog.text, 5)
+    assert ctl(fifo, "clusterer_list") == LIST
+
+
+def test_a_file_in_its_place_is_complained_about_until_it_is_gone(
+    fifo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fifo.unlink()
+    fifo.write_bytes(b"mine")
+    wait_until(lambda: "something else is there already" in caplog.text, 5)
+    assert fifo.read_bytes() == b"mine"
+    fifo.unlink()
+    wait_until(lambda: "is there again" in caplog.text, 5)
+    assert ctl(fifo, "clusterer_list") == LIST
+
+
+def test_mode_is_as_asked_and_the_fifo_goes_with_its_server(
+    context: Context, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "f"
+    options = Options(fifo=fifo, reply_dir=tmp_path, access=Access(mode=0o622))
+    with serving(context, options):
+        wait_until(lambda: stat.S_IMODE(fifo.stat().st_mode) == 0o622, 5)
+        with pytest.raises(ClustererError, match="another process serves the FIFO"):
+            serve(context, options, StopFlag(), by="test")
+        assert ctl(fifo, "clusterer_list") == LIST
+    assert not fifo.exists()
+    os.mkfifo(fifo)  # left by a dead server
+    with serving(context, options):
+        assert ctl(fifo, "clusterer_list") == LIST
+
+
+# -- JSON-RPC --------------------------------------------------------------------------------------
+
+
+def call(method: str, params: object = None, **more: object) -> bytes:
+    document = {"jsonrpc": "2.0", "id": "1", "method": method, "params": params or {}}
+    return json.dumps(document | more).encode()
+
+
+@pytest.fixture
+def http(context: Context) -> Iterator[Place]:
+    place = Place("127.0.0.1", free_port())
+    with serving(context, Options(http=place)):
+        yield place
+
+
+def post(place: Place, body: bytes, path: str = "/mi") -> Any:
+    """POST as OpenSIPS 3's tools do."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://{place}{path}", body, headers)
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http only
+        raw = response.read()
+    return json.loads(raw) if raw else None
+
+
+def raw(place: Place, data: bytes, timeout_s: float = 10) -> bytes:
+    with socket.create_connection((place.host, place.port), timeout_s) as connection:
+        connection.sendall(data)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+        return received
+
+
+def test_http_serves_the_three_commands(context: Context, http: Place) -> None:
+    found = post(http, call("clusterer_list"))
+    assert found["result"]["Clusters"][0]["Nodes"][0]["url"] == "bin:127.0.0.2:5566"
+    params = {"cluster_id": 1, "machine_id": 2, "status": 0, "protocol": "bin"}
+    assert post(http, call("clusterer_set_status", params))["result"] == "OK"
+    assert state(context) is State.DOWN
+    assert events(context)[-1]["by"] == "operator root@sip1 (mi http 127.0.0.1)"
+    assert post(http, call("clusterer_reload"))["result"] == "OK"
+    missing = post(http, call("clusterer_set_status", [1, 9, 0, "bin"]))["error"]
+    assert (missing["code"], missing["message"]) == (404, "No such node")
+    sql(context, "DROP TABLE clusterer")
+    failed = post(http, call("clusterer_reload"))["error"]
+    assert failed["message"] == "Failed to reload"
+    assert "there is no table" in failed["data"]
+
+
+def test_http_batch_and_notification(context: Context, http: Place) -> None:
+    down = json.dumps(
+        {"jsonrpc": "2.0", "method": "clusterer_set_status", "params": [1, 2, 0, "bin"]}
+    ).encode()
+    assert post(http, down) is None
+    assert state(context) is State.DOWN
+    answers = post(http, b"[" + call("clusterer_list") + b"," + down + b"]")
+    assert len(answers) == 1
+
+
+HEAD = b"POST /mi HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /mi HTTP/1.1\r\n\r\n", 405),
+        (b"POST /other HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404),
+        (HEAD + b"\r\n", 411),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", 411),
+        (HEAD + b"Content-Length: x\r\n\r\n", 400),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 65537\r\n\r\n", 413),
+        (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (HEAD + b"Origin: http://evil.example\r\nContent-Length: 2\r\n\r\n{}", 403),
+        (b"\x16\x03\x01 nonsense\r\n\r\n", 400),
+        (HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_http_refuses_what_is_no_mi_request(http: Place, request_: bytes, status: int) -> None:
+    answer = raw(http, request_)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert post(http, call("clusterer_list"))["result"]
+
+
+def test_http_slow_and_many_clients_are_bounded(http: Place) -> None:
+    slow = [socket.create_connection((http.host, http.port), 10) for _ in range(100)]
+    slow[0].sendall(HEAD)
+    full = raw(http, HEAD + b"Content-Length: 2\r\n\r\n{}")
+    assert full.startswith(b"HTTP/1.1 503 ")
+    assert slow[0].recv(100).startswith(b"HTTP/1.1 408 "), "after 5 s"
+    for connection in slow:
+        connection.close()
+    assert wait_until(lambda: _served(http), 5)
+
+
+def _served(http: Place) -> bool:
+    try:
+        return bool(post(http, call("clusterer_list")))
+    except OSError:
+        return False
+
+
+def test_http_over_a_unix_socket(context: Context, tmp_path: Path) -> None:
+    path = tmp_path / "mi.sock"
+    options = Options(http=path, access=Access(mode=0o600))
+    with serving(context, options):
+        wait_until(lambda: stat.S_IMODE(path.stat().st_mode) == 0o600, 5)
+        body = call("clusterer_list")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert b"200 OK" in connection.recv(65536)
+        with pytest.raises(ClustererError, match="another process listens"):
+            serve(context, options, StopFlag(), by="test")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix"])
+def test_datagrams_are_answered(context: Context, tmp_path: Path, kind: str) -> None:
+    address: Place | Path = Place("127.0.0.1", free_port()) if kind == "udp" else tmp_path / "d"
+    target = (address.host, address.port) if isinstance(address, Place) else str(address)
+    # The FIFO too: it shows that the server is there.
+    options = Options(fifo=tmp_path / "fifo", reply_dir=tmp_path, datagram=address)
+    family = socket.AF_INET if kind == "udp" else socket.AF_UNIX
+    with serving(context, options), socket.socket(family, socket.SOCK_DGRAM) as client:
+        assert ctl(tmp_path / "fifo", "clusterer_list") == LIST
+        client.bind(("127.0.0.1", 0) if kind == "udp" else str(tmp_path / "client"))
+        client.settimeout(5)
+        client.sendto(b"junk", target)
+        assert json.loads(client.recv(65536))["error"]["code"] == -32700
+        client.sendto(call("clusterer_reload"), target)
+        assert json.loads(client.recv(65536))["result"] == "OK"
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def test_the_command_serves_until_sigterm(context: Context, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    variables = {
+        "CLUSTERER_REDIS_URL": context.settings.redis_url,
+        "CLUSTERER_DATA_DIR": context.settings.data_dir,
+        "CLUSTERER_SERVER_ID": "1",
+    }
+    args = ["-m", "clusterer", "mi", "--fifo", str(fifo), "--reply-dir", str(tmp_path)]
+    with spawn(args, variables) as process:
+        wait_until(fifo.exists, 10)
+        assert ctl(fifo, "clusterer_list") == LIST
+        assert process.terminate(5) == 0
+        assert not fifo.exists()
+        assert "Traceback" not in process.output()
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)

@@ -1,0 +1,380 @@
+"""node-add, node-edit, node-remove, import, export, reload --dry-run: table and Redis together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clusterer.cli import main
+from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailable, UnknownNode
+from clusterer.membership import Event, Node, State
+from clusterer.provisioning import Names, NewRow
+from clusterer.provisioning.files import parse, render
+from clusterer.services import Context, provision, reload
+from clusterer.services.provision import RowsRejected
+from clusterer.settings import Settings
+from clusterer.store import Cause, keys
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, numbers
+from tests.support.provisioning import (
+    KEY,
+    NODE_A,
+    NODE_B,
+    MakeContext,
+    contexts,
+    events,
+    sql,
+)
+from tests.support.provisioning import provision as fill
+from tests.support.receiver import BinReceiver
+
+BY = "operator root@sip1"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def make(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
+    if request.param == "mariadb":
+        url = request.getfixturevalue("mariadb_url")
+    else:
+        url = f"sqlite:///{tmp_path / 'test.db'}"
+    with contexts(db_url=url, redis_url=redis_url) as factory:
+        yield factory
+
+
+@pytest.fixture
+def lite(redis_url: str, tmp_path: Path) -> Iterator[Context]:
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    with contexts(db_url=url, redis_url=redis_url) as factory:
+        context = factory()
+        fill(context, NODE_A, NODE_B)
+        reload.run(context)
+        yield context
+
+
+def row(machine_id: int, **more: object) -> dict[str, object]:
+    url = f"bin:127.0.0.{machine_id}:5566"
+    return {"cluster_id": 1, "machine_id": machine_id, "url": url} | more
+
+
+def node(context: Context, machine_id: int) -> Node:
+    return context.nodes.view(KEY).nodes[machine_id]
+
+
+def table(context: Context) -> list[tuple[object, ...]]:
+    return sql(context, "SELECT * FROM clusterer ORDER BY id")
+
+
+# -- one row ---------------------------------------------------------------------------------------
+
+
+def test_added_edited_and_removed_in_table_and_redis(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A)
+    reload.run(context)
+    provision.add(context, row(3, description="Node C", duration=7), by=BY)
+    assert (node(context, 3).description, node(context, 3).duration) == ("Node C", 7)
+    changes = provision.edit(context, (1, 3), {"url": "bin:127.0.0.4:5577"}, by=BY)
+    assert changes.changed[0].columns == ("url",)
+    assert node(context, 3).address == ("127.0.0.4", 5577)
+    provision.remove(context, (1, 3), by=BY)
+    assert list(context.nodes.view(KEY).nodes) == [1]
+    assert len(table(context)) == 1
+    assert [(e["event"], e["by"]) for e in events(context)[1:]] == [
+        ("added", BY),
+        ("changed", BY),
+        ("removed", BY),
+    ]
+    report = reload.run(context)
+    assert (report.unchanged, report.changed) == (1, ())
+
+
+def test_other_nodes_and_states_that_only_redis_knows_stay(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A, NODE_B)
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET duration = 99 WHERE machine_id = 1")
+    context.nodes.command(KEY, 2, Event.SET_DOWN, Cause("test"))
+    provision.edit(context, (1, 2), {"description": "new"}, by=BY)
+    assert (node(context, 2).state, node(context, 2).description) == (State.DOWN, "new")
+    assert node(context, 1).duration == 30, "nobody asked for that row"
+    provision.edit(context, (1, 2), {"state": 0}, by=BY)
+    provision.edit(context, (1, 2), {"state": 1}, by=BY)
+    assert (node(context, 2).state, node(context, 2).no_tries) == (State.UP, 0)
+
+
+def test_another_protocol_moves_the_node(lite: Context) -> None:
+    provision.edit(lite, (1, 2), {"url": "udp:127.0.0.2:5060"}, by=BY)
+    assert [str(key) for key in lite.nodes.clusters()] == ["1:bin", "1:udp"]
+    assert list(lite.nodes.view(KEY).nodes) == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (row(3, url="bin:nohost"), "url: 'nohost'"),
+        (row(3, url="bin:127.0.0.3:99999"), "url: port '99999'"),
+        (row(3, url="nonsense"), "url: "),
+        (row(3, url="bin:" + "x" * 62), "url: 66 characters"),
+        (row(3, description="x" * 65), "description: 65 characters"),
+        (row(3, description="a\nb"), "description: has a line break"),
+        (row(3, duration=-1), "duration: "),
+        (row(0), "machine_id: "),
+        (row(2), "has a machine 2 already, in row 2"),
+    ],
+)
+def test_what_reload_would_reject_is_not_written(
+    lite: Context, values: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(name: str) -> list[str]:
+        if name.startswith("xxx"):
+            return ["127.0.0.3"]
+        raise OSError(-2, "Name or service not known")
+
+    before = table(lite)
+    with pytest.raises(InvalidArgument, match=message):
+        provision.add(lite, values, by=BY, names=Names(lookup))
+    assert table(lite) == before
+    assert len(events(lite)) == 2
+
+
+def test_unknown_rows_are_errors_and_bad_rows_can_be_mended(lite: Context) -> None:
+    with pytest.raises(UnknownNode, match="has no machine 9 in cluster 1"):
+        provision.edit(lite, (1, 9), {"duration": 1}, by=BY)
+    with pytest.raises(UnknownNode):
+        provision.remove(lite, (1, 9), by=BY)
+    sql(lite, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'nonsense')")
+    provision.edit(lite, (1, 3), {"url": "bin:127.0.0.3:5566"}, by=BY)
+    assert node(lite, 3).host == "127.0.0.3"
+    sql(lite, "UPDATE clusterer SET url = 'nonsense' WHERE machine_id = 3")
+    provision.remove(lite, (1, 3), by=BY)
+    assert len(table(lite)) == 2
+
+
+def test_without_redis_the_table_is_not_touched(lite: Context) -> None:
+    before = table(lite)
+    away = Context(replace(lite.settings, redis_url="unix:///nowhere/redis.sock"))
+    with pytest.raises(StateUnavailable):
+        provision.add(away, row(3), by=BY)
+    away.close()
+    assert table(lite) == before
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_file_round_trips(make: MakeContext, kind: str) -> None:
+    context = make()
+    odd = NewRow(2, 3, "bin:[::1]:5566", State.DOWN, 9, 0, 'a, "b" ü; ')
+    fill(context, NODE_B, NODE_A, odd)
+    before = [tuple(r)[1:] for r in table(context)]
+    text = render(provision.export(context), kind)
+    sql(context, "DELETE FROM clusterer")
+    changes = provision.import_rows(context, parse(text), by=BY)
+    assert (len(changes.added), changes.changed) == (3, ())
+    assert render(provision.export(context), kind) == text
+    after = [tuple(r)[1:] for r in table(context)]
+    assert [r[:8] for r in after] == [r[:8] for r in before]
+    assert len(context.nodes.view(KEY).nodes) == 2
+    again = provision.import_rows(context, parse(text), by=BY)
+    assert (len(again.unchanged), again.added, again.changed) == (3, (), ())
+
+
+def test_import_adds_changes_and_with_replace_removes(lite: Context) -> None:
+    text = "cluster_id,machine_id,url,duration\n1,2,bin:127.0.0.2:5566,7\n1,3,bin:127.0.0.3:1,8\n"
+    before = table(lite)
+    dry = provision.import_rows(lite, parse(text), by=BY, replace=True, dry_run=True)
+    assert table(lite) == before
+    changes = provision.import_rows(lite, parse(text), by=BY)
+    assert ([c.machine for c in changes.added], changes.removed) == ([(1, 3)], ())
+    assert changes.changed[0].columns == ("duration",)
+    assert node(lite, 2).description == "Node B", "columns that are left out stay"
+    assert list(lite.nodes.view(KEY).nodes) == [1, 2, 3]
+    replaced = provision.import_rows(lite, parse(text), by=BY, replace=True)
+    assert [c.machine for c in replaced.removed] == [c.machine for c in dry.removed] == [(1, 1)]
+    assert list(lite.nodes.view(KEY).nodes) == [2, 3]
+
+
+def test_one_bad_row_and_nothing_is_imported_each_bad_row_named(lite: Context) -> None:
+    lines = ["cluster_id,machine_id,url", "1,7,bin:127.0.0.7:1", "1,8,nonsense", ",9,bin:h:1"]
+    lines += ["1,7,bin:127.0.0.8:1", "1,10," + "bin:127.0.0.1:" + "1" * 60]
+    before = table(lite)
+    with pytest.raises(RowsRejected, match="4 of 5 rows") as caught:
+        provision.import_rows(lite, parse("\n".join(lines)), by=BY)
+    assert [(item.id, item.column) for item in caught.value.rejected] == [
+        (3, "url"),
+        (4, "cluster_id"),
+        (5, "machine_id"),
+        (6, "url"),
+    ]
+    assert table(lite) == before
+
+
+def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
+    sql(
+        lite,
+        "CREATE TRIGGER t BEFORE INSERT ON clusterer WHEN NEW.machine_id = 9 "
+        "BEGIN SELECT RAISE(ABORT, 'no nines'); END",
+    )
+    before = table(lite)
+    rows = parse(json.dumps([row(2, duration=1), row(8), row(9)]))
+    with pytest.raises(ProvisioningError, match="no nines"):
+        provision.import_rows(lite, rows, by=BY)
+    assert table(lite) == before
+    assert list(lite.nodes.view(KEY).nodes) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("cluster_id,machine_id\n1,2\n", "column 'url' is missing"),
+        ("cluster_id,machine_id,url,colour\n1,2,x,red\n", "no such column: 'colour'"),
+        ("cluster_id,machine_id,url,url\n", "names a column twice"),
+        ("cluster_id,machine_id,url\n1,2\n", "line 2 has 2 cells, the heading 3"),
+        ('cluster_id,machine_id,url\n1,2,"x\n', "is no CSV"),
+        ("[{", "this is no JSON"),
+        ('{"a": 1}', "must be a list"),
+        ("[1]", "must be a list"),
+    ],
+)
+def test_a_file_that_is_none_is_told_apart(text: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        parse(text)
+
+
+def test_true_is_no_number(lite: Context) -> None:
+    with pytest.raises(RowsRejected) as caught:
+        provision.import_rows(lite, parse(json.dumps([row(3, state=True)])), by=BY)
+    assert caught.value.rejected[0].column == "state"
+
+
+# -- reload ----------------------------------------------------------------------------------------
+
+
+def test_a_preview_changes_nothing(lite: Context) -> None:
+    sql(lite, "UPDATE clusterer SET duration = 7 WHERE machine_id = 1")
+    sql(lite, "DELETE FROM clusterer WHERE machine_id = 2")
+    sql(lite, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'bin:127.0.0.3')")
+    before = {key: lite.redis.dump(key) for key in lite.redis.scan_iter()}
+    report = reload.preview(lite)
+    assert {key: lite.redis.dump(key) for key in lite.redis.scan_iter()} == before
+    done = reload.run(lite)
+    assert [n.machine_id for n in done.added] == [n.machine_id for n in report.added] == [3]
+    assert [n.machine_id for n in done.removed] == [n.machine_id for n in report.removed] == [2]
+    assert report.changed[0].columns == done.changed[0].columns == ("duration",)
+
+
+def test_a_reload_in_mid_stream_loses_nothing_and_keeps_the_books(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(redis_url=redis_url, db_url=f"sqlite:///{tmp_path / 'test.db'}", linger=0.5)
+    context = Context(settings)
+    with BinReceiver() as peer, delivering(settings):
+        fill(context, NODE_A, NewRow(1, 2, peer.url))
+        reload.run(context)
+        generation, log = node(context, 2).generation, PacketLog(settings, 1)
+        for number in range(3000):
+            log.append(CLUSTER, [frame(number)])
+            if number % 300 == 150:
+                sql(context, "UPDATE clusterer SET description = COALESCE(description, '') || 'v'")
+                assert len(reload.run(context).changed) == 2
+            elif number % 300 == 0:
+                provision.edit(context, (1, 2), {"duration": 30 + number}, by=BY)
+                provision.add(context, row(9, url="bin:127.0.0.9:9", state=0), by=BY)
+                provision.remove(context, (1, 9), by=BY)
+        peer.wait_for_frames(3000)
+        assert numbers(peer) == list(range(3000))
+        assert node(context, 2).generation == generation
+        assert len(peer.connections) == 1
+    assert int(context.redis.hget(keys.stats(1), "1/2/sent") or 0) == 3000
+    assert not int(context.redis.hget(keys.stats(1), "1/2/skipped") or 0)
+    context.close()
+
+
+# -- as an operator sees them ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    monkeypatch.setenv("CLUSTERER_REDIS_URL", redis_url)
+    monkeypatch.setenv("CLUSTERER_DATA_DIR", str(tmp_path))
+    assert main(["init-db", "--example"]) == 0
+    assert main(["reload"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_the_commands_say_what_they_did(shell: Path, capsys: Capture) -> None:
+    assert main(["node-add", "1", "3", "bin:127.0.0.3:5566", "--description", "Node C"]) == 0
+    assert main(["node-edit", "1", "3", "--duration", "7", "--description", ""]) == 0
+    assert main(["node-edit", "1", "3", "--duration", "7"]) == 0
+    assert main(["node-remove", "1", "3"]) == 0
+    added, changed, same, removed = capsys.readouterr().out.splitlines()
+    assert added.startswith("Added to table clusterer in sqlite:")
+    assert "(duration 30 → 7, description Node C → empty)" in changed
+    assert "is like that already" in same
+    assert removed.endswith("cluster 1, machine 3: bin:127.0.0.3:5566.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["node-add", "1", "2", "bin:127.0.0.2:5566"], 1, "`clusterer node-edit` changes it"),
+        (["node-add", "1", "3", "nonsense"], 1, "clusterer: url: "),
+        (["node-add", "1", "x", "bin:127.0.0.2:5566"], 2, "Usage"),
+        (["node-edit", "1", "2"], 2, "Nothing to change"),
+        (["node-edit", "1", "9", "--duration", "1"], 1, "has no machine 9 in cluster 1"),
+        (["node-remove", "1", "9"], 1, "has no machine 9 in cluster 1"),
+        (["import", "/nowhere.csv"], 1, "cannot read /nowhere.csv: No such file"),
+        (["export", "/nowhere/x.csv"], 1, "cannot write /nowhere/x.csv: No such file"),
+    ],
+)
+def test_errors_are_one_line(
+    shell: Path, capsys: Capture, arguments: list[str], code: int, message: str
+) -> None:
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert code == 2 or captured.err.count("\n") == 1
+
+
+def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
+    assert main(["export"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "1,1,bin:127.0.0.1:5566,1,0,3,0,30,Node A"
+    file = shell / "nodes.json"
+    assert main(["export", str(file)]) == 0
+    assert json.loads(file.read_text())[1]["description"] == "Node B"
+    file.write_text(file.read_text().replace("Node B", "Node Z"))
+    assert main(["import", "--dry-run", str(file)]) == 0
+    assert main(["import", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "Would import into table" in out
+    assert out.count("0 added, 1 changed, 0 removed, 1 unchanged") == 2
+    assert "(description Node B → Node Z)" in out
+    file.write_text(file.read_text().replace("bin:127.0.0.2:5566", "bin:127.0.0.2:x"))
+    assert main(["import", str(file)]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].startswith("  rejected row 2, column 'url': port 'x'")
+    assert errors[1] == "clusterer: nothing is imported: 1 of 2 rows cannot be used"
+
+
+def test_reload_dry_run_shows_old_and_new(shell: Path, capsys: Capture) -> None:
+    context = Context(Settings(data_dir=str(shell)))
+    sql(context, "UPDATE clusterer SET duration = 7, state = 0 WHERE machine_id = 1")
+    sql(context, "DELETE FROM clusterer WHERE machine_id = 2")
+    sql(context, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'nonsense')")
+    for _ in range(2):
+        assert main(["reload", "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("Would load 1 of 2 rows")
+        assert "bin:127.0.0.1:5566 (state 1 → 0, duration 30 → 7)" in out
+        assert "  removed  cluster 1, machine 2" in out
+        assert "  rejected row 2, column 'url'" in out
