@@ -185,6 +185,13 @@ class Clusterer:
         """The receiving side, for its addresses and counters."""
         return self._listener
 
+    def snapshot_age_s(self) -> float:
+        """Return for how many seconds Redis has not confirmed what `get_nodes` answers from.
+
+        Below one while Redis can be reached; infinite before the first look.
+        """
+        return self._directory.age_s
+
     def close(self) -> None:
         """Stop and let go of all connections."""
         for name in ("_listener", "_directory", "_log", "_client", "_jobs_client"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from clusterer.jobs import connect
 from clusterer.settings import Settings
@@ -19,5 +21,28 @@ def run(settings: Settings, *, burst: bool = False) -> int:
     for name in ("rq.queue", "rq_scheduler.scheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)
     jobs = periodic_jobs(persistent_mode=settings.persistent_mode)
-    Scheduler(connect(settings), jobs).run(burst=burst)
+    scheduler = Scheduler(connect(settings), jobs)
+    with _metrics(settings, scheduler):
+        scheduler.run(burst=burst)
     return 0
+
+
+@contextmanager
+def _metrics(settings: Settings, scheduler: Scheduler) -> Iterator[None]:
+    if not settings.metrics_port:
+        yield
+        return
+    from clusterer.services import Context  # noqa: PLC0415 - keeps the process light
+    from clusterer.services.metrics import (  # noqa: PLC0415 - the same
+        ClusterCollector,
+        TickMetrics,
+        serving,
+    )
+
+    ticks = TickMetrics(lambda: scheduler.active)
+    scheduler.late = ticks.late
+    with (
+        closing(Context(settings)) as context,
+        serving(settings, lambda: (*ticks.collectors(), ClusterCollector(context))),
+    ):
+        yield

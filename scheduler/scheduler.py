@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -60,6 +60,9 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         )
         self._renewed_at = self._announced_at = -LOCK_TTL_S
         self._away = False
+        self._planned: Mapping[str, float | None] = {}
+        self.late: Callable[[float], object] = _nobody_cares
+        """Told, for each job enqueued, by how many seconds it is late."""
 
     def run(self, burst: bool = False) -> None:
         """Work until `stop` is set, by SIGTERM or SIGINT as well; with ``burst`` look once."""
@@ -104,6 +107,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         now, plan, waiting, strangers = self._look()
         if (plan.due or strangers) and not self._commit(plan, waiting, strangers):
             return STANDBY_S
+        for job, _ in plan.due:
+            self.late(max(0.0, now - (self._planned.get(job.job_id) or now)))
         return min(max(plan.next_at - now, 0.0), POLL_S)
 
     def _look(self) -> tuple[float, Plan, set[str], dict[bytes, float]]:
@@ -119,12 +124,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         now = seconds + micros / 1e6
         waiting = {i for i, position in zip(ids, positions, strict=True) if position is not None}
         strangers = {i: at for i, at in first if at <= now and i.decode("latin-1") not in ids}
-        return (
-            now,
-            make_plan(self.jobs, dict(zip(ids, times, strict=True)), now),
-            waiting,
-            strangers,
-        )
+        self._planned = dict(zip(ids, times, strict=True))
+        return now, make_plan(self.jobs, self._planned, now), waiting, strangers
 
     def _commit(self, plan: Plan, waiting: set[str], strangers: dict[bytes, float]) -> bool:
         """All or nothing, and nothing unless the lock is still ours; returns whether it was."""
@@ -215,3 +216,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             with suppress(redis.RedisError):
                 self.remove_lock()
                 self.register_death()
+
+
+def _nobody_cares(_seconds: float) -> None:
+    """Without metrics."""

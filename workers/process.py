@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 
@@ -33,8 +35,21 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     worker = _make_worker(queue_name, settings, state)
     if worker is not None:
         logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
-        worker.work(burst=burst, logging_level=None)
+        with _metrics(settings, state):
+            worker.work(burst=burst, logging_level=None)
     return 0
+
+
+@contextmanager
+def _metrics(settings: Settings, state: runtime.Runtime) -> Iterator[None]:
+    if not settings.metrics_port:
+        yield
+        return
+    from clusterer.services.metrics import JobMetrics, serving  # noqa: PLC0415 - keeps workers light
+
+    state.metrics = JobMetrics()
+    with serving(settings, state.metrics.collectors):
+        yield
 
 
 def queue_of(kind: str, settings: Settings) -> str:

@@ -13,6 +13,7 @@ from clusterer.settings import Settings, load_settings
 if TYPE_CHECKING:
     from clusterer.delivery import Engine
     from clusterer.services import Context
+    from clusterer.services.metrics import JobMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Runtime:
         self.settings = settings
         self.stop = StopFlag()
         self.heartbeat: Callable[[], None] = _nobody_to_tell
+        self.metrics: JobMetrics | None = None
         self._context: Context | None = None
         self._engine: Engine | None = None
         self._engine_queue = ""
@@ -52,6 +54,11 @@ class Runtime:
         self._engine = Engine(self.settings, queue_name)
         self._engine_queue = queue_name
         return self._engine
+
+    def job_ended(self, function: str, duration_s: float, *, succeeded: bool) -> None:
+        """Note a job for the metrics, if there are any."""
+        if self.metrics is not None:
+            self.metrics.observe(function, duration_s, succeeded=succeeded)
 
     def close(self) -> None:
         """Close the engine's sockets and the context's connections."""

@@ -24,7 +24,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import WorkerStatus
 
-from clusterer.jobs import Job, Queue, StopFlag
+from clusterer.jobs import JOB_FUNCTIONS, Job, Queue, StopFlag
 from workers import runtime
 
 WORKER_TTL_S = 15
@@ -201,10 +201,14 @@ class Worker(SimpleWorker):
         """Run ``job`` here and now, as RQ's SimpleWorker does."""
         execution = self.prepare_execution(job)
         self._running = job, execution
+        began, succeeded = time.monotonic(), False
         try:
-            self.perform_job(job, queue, execution)
+            succeeded = self.perform_job(job, queue, execution)
         finally:
             self._running = None
+            function = job.func_name if job.func_name in JOB_FUNCTIONS else "refused"
+            took_s = time.monotonic() - began
+            runtime.current().job_ended(function, took_s, succeeded=succeeded)
         self.set_state(WorkerStatus.IDLE)
 
     # ----------------------------------------------------------------- signs of life

@@ -13,6 +13,7 @@ from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.errors import SettingsError
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
+from clusterer.services.metrics import InstanceCollector, serving
 from clusterer.services.processes import allow_connections, stop_on_signals
 from clusterer.settings import Settings
 
@@ -39,7 +40,15 @@ def node(settings: Settings) -> None:
         if ratelimit is not None:
             ratelimit.start()
             stack.callback(ratelimit.stop)
+        stack.enter_context(serving(settings, lambda: [collector_of(instance)]))
         serve_until(stop, instance)
+
+
+def collector_of(instance: Clusterer) -> InstanceCollector:
+    """Return what collects the instance's metrics."""
+    return InstanceCollector(
+        instance.get_my_id(), instance.listener.counters, instance.snapshot_age_s
+    )
 
 
 def ratelimit_of(

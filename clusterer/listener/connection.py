@@ -10,6 +10,7 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.counters import NOBODY
 from clusterer.listener.dispatch import Call, Dispatcher, Route
 from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import ReceiveInfo
@@ -121,6 +122,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         source, count, module, sender = self.source, 0, None, None
         calls: tuple[Call, ...] = ()
+        run, began = NOBODY, 0
+        received = self._counters.received
         until = now + SLICE_S
         try:
             for packet in packets:
@@ -130,8 +133,10 @@ class Connection(asyncio.BufferedProtocol):
                     self._dispatcher.drop_negative(source[0], kind, machine_id)
                     continue
                 if machine_id != sender or packet.module != module:
-                    module, sender = packet.module, machine_id
-                    calls = self._enter(module, sender, now)
+                    received[run] += count - 1 - began
+                    module, sender, began = packet.module, machine_id, count - 1
+                    route = self._enter(module, sender, now)
+                    calls, run = route.calls, route.counted
                 info = _new(ReceiveInfo, (source, packet))
                 for call in calls:
                     try:
@@ -141,6 +146,7 @@ class Connection(asyncio.BufferedProtocol):
                 if monotonic() > until:
                     return False
         finally:
+            received[run] += count - began
             self._counters.packets += count
             self._note_progress(now, count)
         return True
@@ -181,8 +187,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _enter(self, module: str, machine_id: int | None, now: float) -> tuple[Call, ...]:
-        """Return what to call with packets of ``module`` from ``machine_id``, which lives."""
+    def _enter(self, module: str, machine_id: int | None, now: float) -> Route:
+        """Return the route of packets of ``module`` from ``machine_id``, which lives."""
         key = module, machine_id
         route = self._routes.get(key)
         if route is None:
@@ -193,7 +199,7 @@ class Connection(asyncio.BufferedProtocol):
         if machine_id is not None:
             for registration in route.noted:
                 registration.heard[machine_id] = now
-        return route.calls
+        return route
 
     def _note_progress(self, now: float, count: int) -> None:
         if count:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+NOBODY = ("", 0)
+"""Stands for all modules that nobody registered and machine_ids that are in no cluster."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -26,6 +29,9 @@ class Counters:
     callback_errors: int = 0
     timeouts: int = 0
     """Timeout notices passed on to callbacks."""
+    received: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Packets by module and machine_id; those of strangers, who could invent any number of both,
+    together under `NOBODY`."""
     drops: Counter[str] = field(default_factory=Counter)
     """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``,
     and per registration ``unknown source``, ``silenced``, and for callbacks that wait

@@ -86,11 +86,20 @@ def _load(context: Context) -> reload.ReloadReport:
 
 def children(settings: Settings) -> Iterator[ChildSpec]:
     """Yield what is to run: the instance, its workers and the scheduler."""
-    environment = processes.child_environment(settings)
     kinds = [
         kind for kind in processes.WORKER_KINDS if settings.persistent_mode or kind != "database"
     ]
-    yield ChildSpec("node", processes.node_command(), environment)
-    for kind in kinds:
-        yield ChildSpec(kind, processes.worker_command(kind), environment)
-    yield ChildSpec("scheduler", processes.scheduler_command(), environment)
+    commands = {
+        "node": processes.node_command(),
+        **{kind: processes.worker_command(kind) for kind in kinds},
+        "scheduler": processes.scheduler_command(),
+    }
+    for place, (name, command) in enumerate(commands.items()):
+        yield ChildSpec(name, command, processes.child_environment(_with_port(settings, place)))
+
+
+def _with_port(settings: Settings, place: int) -> Settings:
+    """Return the settings with a port for metrics that no other child has."""
+    if not settings.metrics_port:
+        return settings
+    return replace(settings, metrics_port=settings.metrics_port + place)

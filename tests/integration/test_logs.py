@@ -70,7 +70,7 @@ def test_quiet_and_verbose_reach_workers_and_scheduler(environment: dict[str, st
 def test_up_prints_nothing_but_json_lines(tmp_path: Path) -> None:
     arguments = ["up", "--data-dir", str(tmp_path), "--log-format", "json"]
     with spawn(["-m", "clusterer", *arguments]) as up:
-        for text in ("now the active scheduler", "listening on", "takes jobs of"):
+        for text in ("now the active scheduler", '"process": "node"', "takes jobs of"):
             up.wait_for_output(text, timeout_s=20)
         assert up.terminate() == 0
         processes = {line["process"] for line in lines(up)}

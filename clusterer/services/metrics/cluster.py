@@ -1,0 +1,166 @@
+"""Metrics of the whole system, from Redis: a scheduler process has them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clusterer.errors import StateUnavailable
+from clusterer.membership import Condition
+from clusterer.services import fleet as fleets
+from clusterer.services import listing, oldest
+from clusterer.services.context import Context
+from clusterer.services.fleet import Fleet
+from clusterer.services.listing import Listing, Traffic
+from clusterer.services.oldest import SenderBacklog
+from clusterer.store.audit import BEGINNING, AuditStore
+
+NODE = ("cluster", "protocol", "machine_id", "url")
+FLOW = ("sender", "cluster", "protocol", "machine_id")
+CHANGE = ("cluster", "protocol", "machine_id", "before", "after")
+
+
+class ClusterCollector(Collector):
+    """Reads Redis at each scrape. While Redis is away there is only ``clusterer_redis_up`` 0."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._changes = Changes(context)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: to find out would take Redis."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything as it is now."""
+        up = GaugeMetricFamily("clusterer_redis_up", "Whether Redis answered this scrape.")
+        try:
+            found = self._read()
+        except StateUnavailable:
+            up.add_metric((), 0)
+            yield up
+            return
+        up.add_metric((), 1)
+        yield up
+        yield from found
+
+    def _read(self) -> list[Metric]:
+        known = listing.run(self._context)
+        return [
+            *_states(known),
+            self._changes.read(),
+            *_traffic(known.traffic),
+            *_backlog(oldest.run(self._context, known)),
+            *_fleet(fleets.read(self._context)),
+        ]
+
+
+class Changes:
+    """Counts the audit streams' events since this process began to look."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = AuditStore(context.settings, context.redis)
+        self._seen: dict[int, str] | None = None
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._lock = threading.Lock()
+
+    def read(self) -> Metric:
+        """Return the counts up to now. Raises `StateUnavailable`."""
+        with self._lock:
+            self._count()
+            metric = CounterMetricFamily(
+                "clusterer_node_transitions", "Changes of nodes' states.", labels=CHANGE
+            )
+            for labels, count in sorted(self._counts.items()):
+                metric.add_metric(labels, count)
+        return metric
+
+    def _count(self) -> None:
+        clusters = self._store.clusters()
+        if self._seen is None:
+            self._seen = self._store.ends(clusters)
+            return
+        for cluster_id in clusters:
+            self._seen.setdefault(cluster_id, BEGINNING)
+        while self._seen and (events := self._store.newer(self._seen, 0.001)):
+            for event in events:
+                self._seen[event.cluster_id] = event.id
+                if event.before != event.after:
+                    place = (str(event.cluster_id), event.protocol, str(event.machine_id))
+                    self._counts[(*place, event.before, event.after)] += 1
+
+
+def _states(known: Listing) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "clusterer_node_state", "1 for the state that a node is in.", labels=(*NODE, "state")
+    )
+    tries = GaugeMetricFamily(
+        "clusterer_node_failed_attempts", "Failed attempts so far (no_tries).", labels=NODE
+    )
+    for view in known.clusters:
+        for node in view.nodes.values():
+            labels = (str(node.cluster_id), node.protocol, str(node.machine_id), node.url)
+            tries.add_metric(labels, node.no_tries)
+            for condition in Condition:
+                states.add_metric((*labels, condition.value), node.condition is condition)
+    yield states
+    yield tries
+
+
+def _traffic(traffic: Iterable[Traffic]) -> Iterator[Metric]:
+    def counter(name: str, text: str) -> CounterMetricFamily:
+        return CounterMetricFamily(f"clusterer_{name}", text, labels=FLOW)
+
+    sent = counter("sent_packets", "Packets written to a node's connection.")
+    failed = counter("send_failures", "Attempts to send that failed.")
+    skipped = counter("skipped_packets", "Packets that passed by a node that was not up.")
+    lost = counter("lost_packets", "Packets that fell out of the log undelivered.")
+    backlog = GaugeMetricFamily(
+        "clusterer_backlog_packets", "Packets that a node has still to get.", labels=FLOW
+    )
+    for flow in traffic:
+        labels = (str(flow.sender), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
+        sent.add_metric(labels, flow.sent)
+        failed.add_metric(labels, flow.failed)
+        skipped.add_metric(labels, flow.skipped)
+        lost.add_metric(labels, flow.lost)
+        if flow.backlog is not None:
+            backlog.add_metric(labels, flow.backlog)
+    return iter((sent, failed, skipped, lost, backlog))
+
+
+def _backlog(found: Iterable[SenderBacklog]) -> Iterator[Metric]:
+    age = GaugeMetricFamily(
+        "clusterer_backlog_oldest_age_seconds",
+        "Age of a sender's oldest packet that waits for a node that is up.",
+        labels=("sender",),
+    )
+    for item in found:
+        age.add_metric((str(item.sender),), item.oldest_s)
+    yield age
+
+
+def _fleet(fleet: Fleet) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("clusterer_queue_jobs", "Jobs that wait.", labels=("queue",))
+    failed = GaugeMetricFamily(
+        "clusterer_queue_failed_jobs", "Jobs in RQ's registry of failed ones.", labels=("queue",)
+    )
+    workers = GaugeMetricFamily(
+        "clusterer_queue_workers", "Workers that take a queue's jobs.", labels=("queue",)
+    )
+    for queue in fleet.queues:
+        jobs.add_metric((queue.name,), queue.jobs)
+        failed.add_metric((queue.name,), queue.failed)
+        workers.add_metric((queue.name,), len(queue.workers))
+    yield from (jobs, failed, workers)
+    yield GaugeMetricFamily("clusterer_schedulers", "Schedulers alive.", value=fleet.schedulers)
+    if fleet.last_tick_s is not None:
+        yield GaugeMetricFamily(
+            "clusterer_scheduler_last_tick_age_seconds",
+            "Time since periodic jobs were last enqueued.",
+            value=fleet.last_tick_s,
+        )

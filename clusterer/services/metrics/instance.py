@@ -1,0 +1,94 @@
+"""Metrics of one instance: what its listener saw, and how old its snapshot is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clusterer.listener.counters import Counters
+
+_RECEIVER = ("receiver",)
+
+REASONS = ("no machine_id", "negative type", "unknown module", "unknown source", "silenced")
+"""Drops that are shown from the beginning: a rate needs a zero to start from."""
+
+
+class InstanceCollector(Collector):
+    """Reads the listener's counters, which it keeps anyway."""
+
+    def __init__(
+        self, server_id: int, counters: Counters, snapshot_age_s: Callable[[], float]
+    ) -> None:
+        self._receiver = (str(server_id),)
+        self._counters = counters
+        self._snapshot_age_s = snapshot_age_s
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: labels come with time."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything as it is now."""
+        seen = self._counters
+        for name, text, value in (
+            ("packets", "Complete packets received, dropped ones included.", seen.packets),
+            ("bytes", "Bytes received.", seen.bytes),
+            (
+                "wire_errors",
+                "Connections closed because of bytes that are not BIN.",
+                seen.wire_errors,
+            ),
+            ("callback_errors", "Packets on which a callback failed.", seen.callback_errors),
+            ("module_timeouts", "Timeouts of modules that callbacks were told of.", seen.timeouts),
+        ):
+            yield self._counter(f"listener_{name}", text, (), {(): value})
+        yield self._counter(
+            "listener_connections",
+            "Inbound connections by what became of them at first or in the end.",
+            ("result",),
+            {
+                ("accepted",): seen.connections_accepted,
+                ("refused",): seen.connections_refused,
+                ("expired",): seen.connections_expired,
+            },
+        )
+        drops = dict.fromkeys(REASONS, 0) | seen.drops.copy()
+        dropped = {(reason,): count for reason, count in drops.items()}
+        yield self._counter(
+            "listener_dropped_packets", "Packets not passed on.", ("reason",), dropped
+        )
+        received = {
+            (module, str(machine_id)): count
+            for (module, machine_id), count in seen.received.copy().items()
+            if module
+        }
+        yield self._counter(
+            "received_packets",
+            "Packets of registered modules from nodes of the table.",
+            ("module", "machine_id"),
+            received,
+        )
+        yield self._gauge(
+            "listener_open_connections", "Inbound connections open.", seen.connections_open
+        )
+        yield self._gauge(
+            "snapshot_age_seconds",
+            "Time since the instance's copy of the clusters was known to be current.",
+            self._snapshot_age_s(),
+        )
+
+    def _counter(
+        self, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]
+    ) -> Metric:
+        metric = CounterMetricFamily(f"clusterer_{name}", text, labels=(*_RECEIVER, *labels))
+        for each, value in values.items():
+            metric.add_metric((*self._receiver, *each), value)
+        return metric
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        metric = GaugeMetricFamily(f"clusterer_{name}", text, labels=_RECEIVER)
+        metric.add_metric(self._receiver, value)
+        return metric

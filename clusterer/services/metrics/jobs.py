@@ -1,0 +1,36 @@
+"""Metrics of a worker process: how long its jobs take, and which failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.registry import Collector
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90)
+"""A delivery job runs as long as there is traffic, for a minute at most; others take ms."""
+
+
+class JobMetrics:
+    """Observed once per job, after it."""
+
+    def __init__(self) -> None:
+        self._durations = Histogram(
+            "clusterer_job_duration_seconds",
+            "How long jobs took.",
+            ("function",),
+            buckets=_BUCKETS_S,
+            registry=None,
+        )
+        self._failures = Counter(
+            "clusterer_job_failures", "Jobs that failed.", ("function",), registry=None
+        )
+
+    def observe(self, function: str, duration_s: float, *, succeeded: bool) -> None:
+        """Note a job that has ended."""
+        self._durations.labels(function).observe(duration_s)
+        self._failures.labels(function).inc(0 if succeeded else 1)
+
+    def collectors(self) -> Iterable[Collector]:
+        """What to serve."""
+        return self._durations, self._failures

@@ -1,0 +1,150 @@
+"""Metrics of real processes; dashboard, alerts and the page name no metric that does not exist."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from clusterer import Clusterer
+from clusterer.services import Context, set_status
+from clusterer.services.metrics import ClusterCollector
+from clusterer.services.metrics.server import registry_of
+from clusterer.settings import Settings, as_environment
+from tests.support import docs
+from tests.support.cluster import load, node
+from tests.support.ports import free_port
+from tests.support.processes import spawn, wait_until
+from tests.support.redis_server import RedisServer
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    (only,) = (
+        number
+        for (each, has), number in found.items()
+        if each == name and labels.items() <= dict(has).items()
+    )
+    return only
+
+
+@pytest.fixture
+def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]]:
+    """Two instances that have talked, with all processes; yields the ports of their metrics."""
+    settings = Settings(redis_url=redis_url, replicate_pipes_to=1, accept_pipes_from=1)
+    load(settings, [node(m, free_port(), failed_attempts=1000) for m in (1, 2)])
+    commands = {
+        "node": ["-m", "clusterer", "node", "--server-id", "1"],
+        "delivery": ["-m", "workers", "delivery"],
+        "maintenance": ["-m", "workers", "maintenance"],
+        "scheduler": ["-m", "scheduler"],
+    }
+    ports = {name: free_port() for name in commands}
+    with contextlib.ExitStack() as stack:
+        for name, command in commands.items():
+            environment = as_environment(settings) | {"CLUSTERER_METRICS_PORT": str(ports[name])}
+            child = stack.enter_context(spawn(command, environment))
+            child.wait_for_output("metrics on http://", timeout_s=20)
+        sender = stack.enter_context(Clusterer(2, settings=settings))
+        for _ in range(10):
+            sender.send_to(1, "bin", sender.packet("ratelimit", 2).push_str("x").build())
+        context = stack.enter_context(contextlib.closing(Context(settings)))
+        scrape(ports["scheduler"])
+        wait_until(lambda: _arrived(ports["node"]), 20, "ten packets of machine 2")
+        set_status.run(context, 1, 2, 0, "bin", by="test")
+        yield ports
+
+
+def _arrived(port: int) -> bool:
+    found = samples(scrape(port))
+    return any(
+        number >= 10 and dict(labels).get("machine_id") == "2"
+        for (name, labels), number in found.items()
+        if name == "clusterer_received_packets_total"
+    )
+
+
+def test_every_process_shows_its_part_and_no_name_is_invented(system: dict[str, int]) -> None:
+    texts = {name: scrape(port) for name, port in system.items()}
+    cluster = samples(texts["scheduler"])
+    sent = value(cluster, "clusterer_sent_packets_total", sender="2", machine_id="1")
+    assert sent >= 10
+    assert value(cluster, "clusterer_node_state", machine_id="2", state="down") == 1
+    assert value(cluster, "clusterer_node_state", machine_id="2", state="up") == 0
+    changed = {"machine_id": "2", "after": "down"}
+    assert value(cluster, "clusterer_node_transitions_total", **changed) == 1
+    assert value(cluster, "clusterer_redis_up") == 1
+    assert value(cluster, "clusterer_scheduler_active") == 1
+    assert value(cluster, "clusterer_scheduler_tick_lateness_seconds_count") > 0
+    assert value(cluster, "clusterer_queue_workers", queue="clusterer-maintenance") == 1
+    maintenance = samples(texts["maintenance"])
+    function = {"function": "workers.probe"}
+    assert value(maintenance, "clusterer_job_duration_seconds_count", **function) > 0
+    instance = samples(texts["node"])
+    assert 0 <= value(instance, "clusterer_snapshot_age_seconds", receiver="1") < 5
+    existing = {name for text in texts.values() for name, _ in samples(text)}
+    _check_names(existing, "\n".join(texts.values()))
+
+
+def _check_names(existing: set[str], text: str) -> None:
+    found = set(re.findall(r"(?m)^# TYPE (clusterer_\S+)", text))
+    families = {name.removesuffix("_total") for name in found if not name.endswith("_created")}
+    for name in families:
+        assert re.fullmatch(r"clusterer_[a-z_]+[a-z]", name)
+    places = {path.name: path.read_text() for path in (docs.DOCS / "monitoring").iterdir()}
+    for name, content in places.items():
+        used = set(re.findall(r"\bclusterer_\w+", content))
+        assert used - existing == set(), name
+    page = docs.section("monitoring.md", "Metrics")
+    rows = [row[0] for row in docs.table_rows(page, columns=3) if "`" in row[0]]
+    documented = {name for row in rows for name in re.findall(r"`(clusterer_\w+)`", row)}
+    assert documented == families
+
+
+def test_dashboard_and_alerts_are_well_formed() -> None:
+    board = json.loads((docs.DOCS / "monitoring" / "grafana.json").read_text())
+    expressions = [t["expr"] for panel in board["panels"] for t in panel["targets"]]
+    assert len(expressions) >= 20
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    rules = (docs.DOCS / "monitoring" / "alerts.yml").read_text()
+    expressions += re.findall(r"(?m)^ +expr: (.+)$", rules)
+    for text in expressions:
+        assert text.count("(") == text.count(")"), text
+    assert rules.count("- alert:") == rules.count("expr:") == rules.count("action:")
+
+
+def test_while_redis_is_away_only_that_is_told(
+    own_redis_server: Callable[[], RedisServer], tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    context = Context(Settings(redis_url=server.url, data_dir=str(tmp_path)))
+    registry = registry_of([ClusterCollector(context)])
+    assert registry.get_sample_value("clusterer_redis_up") == 1
+    server.stop()
+    assert registry.get_sample_value("clusterer_redis_up") == 0
+    assert registry.get_sample_value("clusterer_schedulers") is None
+    server.start()
+    assert registry.get_sample_value("clusterer_redis_up") == 1
+    context.close()

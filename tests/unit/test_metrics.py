@@ -1,0 +1,99 @@
+"""Metrics of one process: names, values, and what an occupied port does. No server of ours runs."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import generate_latest
+
+from clusterer.listener.counters import NOBODY, Counters
+from clusterer.services import up
+from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
+from clusterer.services.metrics.server import registry_of
+from clusterer.settings import Settings
+from tests.support.ports import free_port
+
+
+def text_of(*collectors: object) -> str:
+    return generate_latest(registry_of(collectors)).decode()  # type: ignore[arg-type]
+
+
+def test_an_instance_shows_its_listeners_counters() -> None:
+    counters = Counters(packets=7, bytes=1400, connections_open=2, connections_refused=1)
+    counters.received[("ratelimit", 2)] = 5
+    counters.received[NOBODY] = 2
+    counters.drops["unknown source"] = 2
+    text = text_of(InstanceCollector(1, counters, lambda: 0.25))
+    for line in (
+        'clusterer_listener_packets_total{receiver="1"} 7.0',
+        'clusterer_listener_bytes_total{receiver="1"} 1400.0',
+        'clusterer_listener_open_connections{receiver="1"} 2.0',
+        'clusterer_listener_connections_total{receiver="1",result="refused"} 1.0',
+        'clusterer_listener_dropped_packets_total{reason="unknown source",receiver="1"} 2.0',
+        'clusterer_received_packets_total{machine_id="2",module="ratelimit",receiver="1"} 5.0',
+        'clusterer_snapshot_age_seconds{receiver="1"} 0.25',
+    ):
+        assert line in text
+    assert text.count("clusterer_received_packets_total{") == 1, "strangers have no labels"
+
+
+def test_a_worker_shows_its_jobs() -> None:
+    metrics = JobMetrics()
+    metrics.observe("workers.probe", 0.02, succeeded=True)
+    metrics.observe("workers.probe", 0.2, succeeded=False)
+    text = text_of(*metrics.collectors())
+    assert 'clusterer_job_duration_seconds_count{function="workers.probe"} 2.0' in text
+    assert 'clusterer_job_duration_seconds_bucket{function="workers.probe",le="0.025"} 1.0' in text
+    assert 'clusterer_job_failures_total{function="workers.probe"} 1.0' in text
+
+
+def test_a_scheduler_shows_its_ticks() -> None:
+    metrics = TickMetrics(lambda: True)
+    metrics.late(0.02)
+    text = text_of(*metrics.collectors())
+    assert "clusterer_scheduler_active 1.0" in text
+    assert 'clusterer_scheduler_tick_lateness_seconds_bucket{le="0.025"} 1.0' in text
+
+
+def test_metrics_are_served_during_the_block_only() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/metrics"
+    with (
+        serving(Settings(metrics_port=port), JobMetrics().collectors),
+        urllib.request.urlopen(url, timeout=5) as answer,
+    ):
+        assert b"process_resident_memory_bytes" in answer.read()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=5)
+
+
+def test_port_0_serves_nothing() -> None:
+    with serving(Settings(), lambda: pytest.fail("made")) as registry:
+        assert registry is None
+
+
+def test_an_occupied_port_is_told_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with serving(Settings(metrics_port=port), JobMetrics().collectors):
+            pass
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert f"no metrics: cannot listen on 127.0.0.1 port {port}" in record.getMessage()
+
+
+def test_children_of_up_have_ports_of_their_own() -> None:
+    specs = list(up.children(Settings(metrics_port=9400, persistent_mode=True)))
+    ports = {spec.name: spec.environment["CLUSTERER_METRICS_PORT"] for spec in specs}
+    assert ports == {
+        "node": "9400",
+        "delivery": "9401",
+        "maintenance": "9402",
+        "database": "9403",
+        "scheduler": "9404",
+    }
+    off = list(up.children(Settings()))
+    assert {spec.environment["CLUSTERER_METRICS_PORT"] for spec in off} == {"0"}
