@@ -92,7 +92,7 @@ def test_every_form_of_db_url_is_one() -> None:
 
 def test_variables_in_all_pages_are_settings() -> None:
     known = {f"CLUSTERER_{item.name.upper()}" for item in fields(Settings)}
-    known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME"}
+    known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME", "CLUSTERER_COMPLETE"}
     for page in PAGES:
         found = set(re.findall(r"CLUSTERER_[A-Z_]+", page.read_text(encoding="utf-8")))
         assert found <= known, page.name

@@ -1,0 +1,174 @@
+"""What docs/deployment.md offers: units, containers with checks and limits, shell completion."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterer.cli.root import COMMANDS
+from clusterer.services.processes import WORKER_KINDS
+from clusterer.settings import ENV_PREFIX, Settings
+from tests.support import docs
+from tests.support.processes import child_environment
+from tests.support.programs import find_program
+
+UNITS = sorted((docs.DOCS / "systemd").glob("*.service"))
+
+
+def unit(path: Path) -> dict[str, list[str]]:
+    """Return the values of each name in a unit's service section."""
+    section = path.read_text(encoding="utf-8").partition("[Service]\n")[2].partition("\n[")[0]
+    found: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_runs_a_command_of_ours_with_settings_that_exist(path: Path) -> None:
+    found = unit(path)
+    (start,) = found["ExecStart"]
+    program, command, *rest = start.split()
+    assert program.endswith("/bin/clusterer")
+    assert command in COMMANDS
+    assert rest in ([], ["%i"])
+    names = {value.partition("=")[0] for value in found["Environment"]}
+    known = {ENV_PREFIX + name.upper() for name in Settings.__dataclass_fields__}
+    assert names <= known | {"CLUSTERER_CONFIG", "PYTHONUNBUFFERED"}
+    assert found["KillSignal"] == ["SIGTERM"]
+    assert int(found["TimeoutStopSec"][0]) > 5, "longer than a clean stop takes"
+    assert found["Restart"] == ["always"]
+    assert "MemoryMax" in found
+    text = path.read_text(encoding="utf-8")
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read_string(text)
+    assert parser.sections() == ["Unit", "Service", "Install"]
+
+
+def test_the_page_enables_every_unit() -> None:
+    page = docs.read("deployment.md")
+    enabled = set(re.findall(r"clusterer-[a-z]+(?:@[a-z]+)?", page))
+    for path in UNITS:
+        kinds = WORKER_KINDS if "@" in path.stem else ("",)
+        assert {path.stem + kind for kind in kinds} <= enabled
+
+
+def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
+    program = find_program("systemd-analyze") or pytest.skip("systemd is not installed")
+    for path in (*UNITS, docs.DOCS / "systemd" / "clusterer.target"):
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / path.name).write_text(re.sub(r"/opt/\S+", "/bin/true", text))
+    result = subprocess.run(
+        [program, "verify", "--man=no", *(tmp_path / path.name for path in UNITS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert str(tmp_path) not in result.stderr, result.stderr
+
+
+# -- containers ------------------------------------------------------------------------------------
+
+
+def test_every_container_that_stays_has_a_health_check_and_limits() -> None:
+    program = find_program("docker-compose") or pytest.skip("docker-compose is not installed")
+    result = subprocess.run(
+        [program, "--file", docs.ROOT / "docker-compose.yml", "config"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    services = _services(result.stdout)
+    assert {"node1", "node2", "delivery1", "maintenance", "scheduler", "redis"} <= set(services)
+    for name, text in services.items():
+        if re.search(r"(?m)^    restart: ['\"]?no", text):
+            continue
+        assert "healthcheck:" in text, name
+        assert re.search(r"limits:\s+cpus: \S+\s+memory: \S+", text), name
+
+
+def _services(text: str) -> dict[str, str]:
+    block = text.partition("\nservices:\n")[2] or text.partition("services:\n")[2]
+    block = re.split(r"(?m)^\S", block)[0]
+    parts: list[Any] = re.split(r"(?m)^  (\S+):\n", block)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+# -- completion ------------------------------------------------------------------------------------
+
+
+def complete(**variables: str) -> str:
+    program = Path(sys.executable).with_name("clusterer")
+    result = subprocess.run(
+        [program],
+        env=child_environment(variables),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_documented_line_prints_a_completion_script(shell: str, tmp_path: Path) -> None:
+    page = docs.read("deployment.md")
+    assert f"_CLUSTERER_COMPLETE={shell}_source clusterer > " in page
+    script = complete(_CLUSTERER_COMPLETE=f"{shell}_source")
+    assert f"_CLUSTERER_COMPLETE={shell}_complete" in script
+    program = shutil.which(shell)
+    if program is not None:
+        path = tmp_path / "script"
+        path.write_text(script)
+        subprocess.run([program, "-n", path], timeout=20, check=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("clusterer set-", "set-status"),
+        ("clusterer worker ", "maintenance"),
+        ("clusterer events --s", "--since"),
+        ("clusterer list --log-format ", "json"),
+    ],
+)
+def test_commands_options_and_values_are_completed(line: str, expected: str) -> None:
+    words = shlex.split(line) + ([""] if line.endswith(" ") else [])
+    out = complete(
+        _CLUSTERER_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1)
+    )
+    assert expected in {found.partition(",")[2] for found in out.splitlines()}
+
+
+def test_bash_really_completes(tmp_path: Path) -> None:
+    program = shutil.which("bash") or pytest.skip("bash is not installed")
+    bin_dir = Path(sys.executable).parent
+    text = (
+        'eval "$(_CLUSTERER_COMPLETE=bash_source clusterer)"\n'
+        "COMP_WORDS=(clusterer do) COMP_CWORD=1\n"
+        "_clusterer_completion clusterer\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    environment = child_environment({"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"})
+    result = subprocess.run(
+        [program, "--norc", "-c", text],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert result.stdout.split() == ["doctor"]
