@@ -8,13 +8,21 @@ from collections.abc import Callable
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.ratelimit.cluster import Received, Stats
-from clusterer.modules.ratelimit.table import PipeTable
-from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
+from clusterer.modules.ratelimit.table import PipeTable, Receipt
+from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, PipeRecord, read_records
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
 """Seconds between two log lines about bad packets: a bad peer sends ten a second."""
+
+
+MAX_KNOWN = 4_096
+MAX_KNOWN_BYTES = 2_048
+"""Packets remembered, and bytes of the largest payload; senders begin another at 1,400 bytes."""
+
+Key = tuple[int, int, int, bytes]
+"""machine_id, type, version and payload of a packet."""
 
 
 class Receiver:
@@ -25,6 +33,8 @@ class Receiver:
         self._stats = stats
         self._clock = clock
         self._quiet_until = clock()
+        self._known: dict[Key, Receipt] = {}
+        """Packets that were read; senders repeat them."""
 
     def __call__(self, packet_type: int, received: Received | None, machine_id: int) -> None:
         """Take a packet, or the notice that ``machine_id`` fell silent.
@@ -40,6 +50,13 @@ class Receiver:
 
     def _take(self, received: Received, machine_id: int) -> None:
         packet = received.packet
+        key = (machine_id, packet.type, packet.version, packet.payload)
+        known = self._known.get(key)
+        if known is not None:
+            if self._table.repeat(machine_id, known, self._clock()):
+                self._stats.packets_received += 1
+                return
+            self._known.clear()
         if packet.type != PIPE_COUNTERS or packet.version != VERSION:
             self._stats.packets_dropped += 1
             self._complain(
@@ -54,9 +71,18 @@ class Receiver:
             return
         refused = self._table.receive(machine_id, records, self._clock())
         self._stats.packets_received += 1
-        if refused:
+        if not refused:
+            self._remember(key, records)
+        else:
             self._stats.pipes_refused += refused
             self._complain(received, machine_id, f"no place for {refused} of its pipes")
+
+    def _remember(self, key: Key, records: list[PipeRecord]) -> None:
+        receipt = self._table.receipt(records) if len(key[3]) <= MAX_KNOWN_BYTES else None
+        if receipt is not None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = receipt
 
     def _complain(self, received: Received, machine_id: int, fault: str) -> None:
         now = self._clock()

@@ -36,6 +36,10 @@ class Limits:
     """Counters of other machines, over all pipes."""
 
 
+ALGORITHMS = tuple(sorted(Algorithm))
+"""By number."""
+
+
 class Demand(NamedTuple):
     """What has to be measured for the pipes in use."""
 
@@ -45,6 +49,14 @@ class Demand(NamedTuple):
     """The CPU load to hold, in percent; None without FEEDBACK pipes."""
     network: bool
     """Whether there are NETWORK pipes."""
+
+
+class Receipt(NamedTuple):
+    """What one packet meant, so that the same packet need not be read again."""
+
+    epoch: int
+    pipes: tuple[tuple[Pipe, PipeRecord, bool], ...]
+    """Each with its record, and whether it is used here."""
 
 
 class PipeTable:
@@ -76,6 +88,8 @@ class PipeTable:
         self._remote_counters = 0
         self._interval_end = now + interval
         self._interval_number = 0
+        self._epoch = 0
+        """Grows whenever receipts may be wrong: pipes go, change sides, or lose counters."""
         self._in_use: set[Algorithm] = set()
         self._feedback_limit: int | None = None
 
@@ -115,9 +129,40 @@ class PipeTable:
             self._catch_up(now)
             return sum([not self._take(machine_id, record, now) for record in records])
 
+    def receipt(self, records: Iterable[PipeRecord]) -> Receipt | None:
+        """Return what to `repeat` when the packet comes again, None if a pipe has just gone."""
+        with self._lock:
+            found = []
+            for record in records:
+                name = record.name.decode("utf-8", "surrogateescape")
+                own = self._own.get(name)
+                pipe = own or self._received.get(name)
+                if pipe is None:
+                    return None
+                found.append((pipe, record, own is not None))
+            return Receipt(self._epoch, tuple(found))
+
+    def repeat(self, machine_id: int, receipt: Receipt, now: float) -> bool:
+        """Take the same counters once more; False, and nothing done, if it must be read anew.
+
+        A counter changes once an interval and is sent a hundred times in between.
+        """
+        with self._lock:
+            self._catch_up(now)
+            if receipt.epoch != self._epoch:
+                return False
+            for pipe, record, own in receipt.pipes:
+                pipe.remote[machine_id] = (record.counter, now)
+                pipe.total_until = _AT_ONCE
+                if not own:
+                    pipe.used = now
+                    pipe.algorithm, pipe.limit = ALGORITHMS[record.algorithm], record.limit
+            return True
+
     def forget_machine(self, machine_id: int) -> None:
         """Invalidate all counters that ``machine_id`` sent."""
         with self._lock:
+            self._epoch += 1
             for pipe in self._all():
                 if pipe.remote.pop(machine_id, None) is not None:
                     self._remote_counters -= 1
@@ -139,6 +184,7 @@ class PipeTable:
         encoded = wire_name(name)
         wanted = require_algorithm(name, algorithm)
         require_limit(name, limit, wanted)
+        self._epoch += 1
         pipe = self._own.get(name)
         if pipe is None:
             pipe = self._received.pop(name, None) or Pipe(name, encoded, self._gauges)
@@ -192,6 +238,7 @@ class PipeTable:
         # Rounding may leave the new end at now: that would be an interval without any time.
         self._interval_end = end if end > now else now + self.interval
         self._interval_number += 1
+        self._epoch += 1
         for pipe in self._own.values():
             pipe.end_interval(missed=missed > 0)
         for pipes in (self._own, self._received):
