@@ -33,8 +33,8 @@ class Receiver:
         self._stats = stats
         self._clock = clock
         self._quiet_until = clock()
-        self._known: dict[Key, Receipt] = {}
-        """Packets that were read; senders repeat them."""
+        self._known: dict[Key, Receipt | None] = {}
+        """Packets that were read (None: once); senders repeat them."""
 
     def __call__(self, packet_type: int, received: Received | None, machine_id: int) -> None:
         """Take a packet, or the notice that ``machine_id`` fell silent.
@@ -78,11 +78,14 @@ class Receiver:
             self._complain(received, machine_id, f"no place for {refused} of its pipes")
 
     def _remember(self, key: Key, records: list[PipeRecord]) -> None:
-        receipt = self._table.receipt(records) if len(key[3]) <= MAX_KNOWN_BYTES else None
-        if receipt is not None:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = receipt
+        """Keep what a packet meant once it has come a second time."""
+        if key not in self._known:
+            if len(key[3]) <= MAX_KNOWN_BYTES:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[key] = None
+        else:
+            self._known[key] = self._table.receipt(records)
 
     def _complain(self, received: Received, machine_id: int, fault: str) -> None:
         now = self._clock()

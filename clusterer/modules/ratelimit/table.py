@@ -88,6 +88,8 @@ class PipeTable:
         self._remote_counters = 0
         self._interval_end = now + interval
         self._interval_number = 0
+        self._places: dict[bytes, tuple[Pipe, bool]] = {}
+        """Pipes by their name on the wire, and whether they are used here."""
         self._epoch = 0
         """Grows whenever receipts may be wrong: pipes go, change sides, or lose counters."""
         self._in_use: set[Algorithm] = set()
@@ -125,21 +127,32 @@ class PipeTable:
 
     def receive(self, machine_id: int, records: Iterable[PipeRecord], now: float) -> int:
         """Take the counters of one packet; return for how many there was no place."""
+        refused = 0
         with self._lock:
             self._catch_up(now)
-            return sum([not self._take(machine_id, record, now) for record in records])
+            places = self._places
+            for record in records:
+                place = places.get(record[0])
+                if place is None or machine_id not in place[0].remote:
+                    refused += not self._take(machine_id, record, now)
+                    continue
+                pipe, own = place
+                pipe.remote[machine_id] = (record[3], now)
+                pipe.total_until = _AT_ONCE
+                if not own:
+                    pipe.used = now
+                    pipe.algorithm, pipe.limit = ALGORITHMS[record[1]], record[2]
+        return refused
 
     def receipt(self, records: Iterable[PipeRecord]) -> Receipt | None:
         """Return what to `repeat` when the packet comes again, None if a pipe has just gone."""
         with self._lock:
             found = []
             for record in records:
-                name = record.name.decode("utf-8", "surrogateescape")
-                own = self._own.get(name)
-                pipe = own or self._received.get(name)
-                if pipe is None:
+                place = self._places.get(record.name)
+                if place is None:
                     return None
-                found.append((pipe, record, own is not None))
+                found.append((place[0], record, place[1]))
             return Receipt(self._epoch, tuple(found))
 
     def repeat(self, machine_id: int, receipt: Receipt, now: float) -> bool:
@@ -162,7 +175,7 @@ class PipeTable:
     def forget_machine(self, machine_id: int) -> None:
         """Invalidate all counters that ``machine_id`` sent."""
         with self._lock:
-            self._epoch += 1
+            self._invalidate()
             for pipe in self._all():
                 if pipe.remote.pop(machine_id, None) is not None:
                     self._remote_counters -= 1
@@ -184,7 +197,7 @@ class PipeTable:
         encoded = wire_name(name)
         wanted = require_algorithm(name, algorithm)
         require_limit(name, limit, wanted)
-        self._epoch += 1
+        self._invalidate()
         pipe = self._own.get(name)
         if pipe is None:
             pipe = self._received.pop(name, None) or Pipe(name, encoded, self._gauges)
@@ -216,9 +229,11 @@ class PipeTable:
             self._remote_counters += 1
         pipe.remote[machine_id] = (record.counter, now)
         pipe.total_until = _AT_ONCE
-        if name not in self._own:
+        own = name in self._own
+        if not own:
             pipe.used = now
-            pipe.algorithm, pipe.limit = Algorithm(record.algorithm), record.limit
+            pipe.algorithm, pipe.limit = ALGORITHMS[record.algorithm], record.limit
+        self._places[record.name] = (pipe, own)
         return True
 
     def _new_received(self, name: str, encoded: bytes) -> Pipe | None:
@@ -227,6 +242,11 @@ class PipeTable:
             return None
         pipe = self._received[name] = Pipe(name, encoded, self._gauges)
         return pipe
+
+    def _invalidate(self) -> None:
+        """Forget places and receipts: pipes go, change sides, or lose counters."""
+        self._epoch += 1
+        self._places.clear()
 
     def _catch_up(self, now: float) -> None:
         if now >= self._interval_end:
@@ -238,7 +258,7 @@ class PipeTable:
         # Rounding may leave the new end at now: that would be an interval without any time.
         self._interval_end = end if end > now else now + self.interval
         self._interval_number += 1
-        self._epoch += 1
+        self._invalidate()
         for pipe in self._own.values():
             pipe.end_interval(missed=missed > 0)
         for pipes in (self._own, self._received):
