@@ -10,7 +10,6 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.addresses import normalised_ip
-from clusterer.listener.counters import NOBODY
 from clusterer.listener.dispatch import Call, Dispatcher, Route
 from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import ReceiveInfo
@@ -122,8 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         source, count, module, sender = self.source, 0, None, None
         calls: tuple[Call, ...] = ()
-        run, began = NOBODY, 0
-        received = self._counters.received
+        tally, began = self._counters.others, 0
         until = now + SLICE_S
         try:
             for packet in packets:
@@ -133,10 +131,10 @@ class Connection(asyncio.BufferedProtocol):
                     self._dispatcher.drop_negative(source[0], kind, machine_id)
                     continue
                 if machine_id != sender or packet.module != module:
-                    received[run] += count - 1 - began
+                    tally.packets += count - 1 - began
                     module, sender, began = packet.module, machine_id, count - 1
                     route = self._enter(module, sender, now)
-                    calls, run = route.calls, route.counted
+                    calls, tally = route.calls, route.tally or self._counters.others
                 info = _new(ReceiveInfo, (source, packet))
                 for call in calls:
                     try:
@@ -146,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
                 if monotonic() > until:
                     return False
         finally:
-            received[run] += count - began
+            tally.packets += count - began
             self._counters.packets += count
             self._note_progress(now, count)
         return True

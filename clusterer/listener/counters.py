@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-NOBODY = ("", 0)
-"""Stands for all modules that nobody registered and machine_ids that are in no cluster."""
+
+class Tally:
+    """Packets of one module and machine_id."""
+
+    __slots__ = ("packets",)
+
+    def __init__(self) -> None:
+        self.packets = 0
 
 
 @dataclass(slots=True)
@@ -29,9 +35,10 @@ class Counters:
     callback_errors: int = 0
     timeouts: int = 0
     """Timeout notices passed on to callbacks."""
-    received: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Packets by module and machine_id; those of strangers, who could invent any number of both,
-    together under `NOBODY`."""
+    received: dict[tuple[str, int], Tally] = field(default_factory=dict)
+    """Packets by module and machine_id; only of registered modules and nodes of the table."""
+    others: Tally = field(default_factory=Tally)
+    """All other packets: strangers could invent any number of modules and machine_ids."""
     drops: Counter[str] = field(default_factory=Counter)
     """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``,
     and per registration ``unknown source``, ``silenced``, and for callbacks that wait

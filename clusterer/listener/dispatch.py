@@ -11,7 +11,7 @@ from typing import Any
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
-from clusterer.listener.counters import NOBODY, Counters
+from clusterer.listener.counters import Counters, Tally
 from clusterer.listener.limited_log import LimitedLog
 from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
 from clusterer.logs import about
@@ -29,20 +29,20 @@ Call = Callable[[int, ReceiveInfo, Any], object]
 class Route:
     """What happens to the packets of one module and machine_id from one address."""
 
-    __slots__ = ("calls", "counted", "noted")
+    __slots__ = ("calls", "noted", "tally")
 
     def __init__(
         self,
         calls: tuple[Call, ...],
         noted: tuple[Registration, ...] = (),
-        counted: tuple[str, int] = NOBODY,
+        tally: Tally | None = None,
     ) -> None:
         self.calls = calls
         """What to call with each packet: callbacks, or what counts a drop."""
         self.noted = noted
         """Registrations for which the packet is a sign of life."""
-        self.counted = counted
-        """Module and machine_id under which the packets are counted."""
+        self.tally = tally
+        """Where the packets are counted; None: with all others."""
 
 
 class Dispatcher:
@@ -88,7 +88,8 @@ class Dispatcher:
                 if machine_id in registration.members:
                     noted.append(registration)
         known = any(machine_id in view.nodes for view in self._views.values())
-        return Route(tuple(calls), tuple(noted), (module, machine_id) if known else NOBODY)
+        tally = self.counters.received.setdefault((module, machine_id), Tally()) if known else None
+        return Route(tuple(calls), tuple(noted), tally)
 
     def drop_negative(self, ip: str, kind: int, machine_id: int | None) -> None:
         """Count a packet whose type would imitate our own notices."""

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from prometheus_client import generate_latest
 
-from clusterer.listener.counters import NOBODY, Counters
+from clusterer.listener.counters import Counters, Tally
 from clusterer.services import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
 from clusterer.services.metrics.server import registry_of
@@ -23,8 +23,9 @@ def text_of(*collectors: object) -> str:
 
 def test_an_instance_shows_its_listeners_counters() -> None:
     counters = Counters(packets=7, bytes=1400, connections_open=2, connections_refused=1)
-    counters.received[("ratelimit", 2)] = 5
-    counters.received[NOBODY] = 2
+    tally = counters.received.setdefault(("ratelimit", 2), Tally())
+    tally.packets = 5
+    counters.others.packets = 2
     counters.drops["unknown source"] = 2
     text = text_of(InstanceCollector(1, counters, lambda: 0.25))
     for line in (

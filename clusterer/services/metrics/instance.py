@@ -61,9 +61,8 @@ class InstanceCollector(Collector):
             "listener_dropped_packets", "Packets not passed on.", ("reason",), dropped
         )
         received = {
-            (module, str(machine_id)): count
-            for (module, machine_id), count in seen.received.copy().items()
-            if module
+            (module, str(machine_id)): tally.packets
+            for (module, machine_id), tally in seen.received.copy().items()
         }
         yield self._counter(
             "received_packets",
