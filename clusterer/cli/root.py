@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, str] = {
     "import": "clusterer.cli.transfer:import_",
     "export": "clusterer.cli.transfer:export",
     "list": "clusterer.cli.nodes:list_nodes",
+    "top": "clusterer.cli.live.top:top",
+    "watch": "clusterer.cli.live.watch:watch",
     "set-status": "clusterer.cli.nodes:set_status",
     "events": "clusterer.cli.events:events",
     "doctor": "clusterer.cli.doctor:doctor",

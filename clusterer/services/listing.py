@@ -92,10 +92,10 @@ def _traffic(context: Context, views: Iterable[ClusterView]) -> tuple[Traffic, .
     senders = sorted({node.machine_id for node in nodes})
     found = _read_senders(context, senders)
     flows = (
-        (_flow(sender, node, *hashes), node)
+        (flow_of(sender, node, *hashes), node)
         for sender, hashes in zip(senders, found, strict=True)
         for node in nodes
-        if node.machine_id != sender and _sends_to(node, hashes[1])
+        if node.machine_id != sender and sends_to(node, hashes[1])
     )
     return tuple(
         flow
@@ -106,6 +106,7 @@ def _traffic(context: Context, views: Iterable[ClusterView]) -> tuple[Traffic, .
 
 
 Hash = Mapping[str, str]
+"""A hash of Redis."""
 
 
 def _read_senders(context: Context, senders: list[int]) -> list[tuple[Hash, Hash, Hash]]:
@@ -115,19 +116,22 @@ def _read_senders(context: Context, senders: list[int]) -> list[tuple[Hash, Hash
         for sender in senders:
             for key in (keys.stats(sender), keys.counters(sender), keys.position(sender)):
                 pipe.hgetall(key)
-        replies = [_decoded(reply) for reply in pipe.execute()]
+        replies = [decoded(reply) for reply in pipe.execute()]
     return list(zip(replies[::3], replies[1::3], replies[2::3], strict=True))
 
 
-def _decoded(reply: Mapping[bytes, bytes]) -> Hash:
+def decoded(reply: Mapping[bytes, bytes]) -> Hash:
+    """Return a hash as text."""
     return {name.decode(): value.decode("utf-8", "replace") for name, value in reply.items()}
 
 
-def _sends_to(node: Node, counters: Hash) -> bool:
+def sends_to(node: Node, counters: Hash) -> bool:
+    """Return whether a sender with these counters has ever sent to the node's cluster."""
     return f"{node.cluster_id}:{node.protocol}" in counters
 
 
-def _flow(sender: int, node: Node, stats: Hash, counters: Hash, position: Hash) -> Traffic:
+def flow_of(sender: int, node: Node, stats: Hash, counters: Hash, position: Hash) -> Traffic:
+    """Return the traffic to ``node`` from the sender's hashes; the backlog may be None."""
     place = f"{node.cluster_id}/{node.machine_id}"
     appended = int(counters[f"{node.cluster_id}:{node.protocol}"])
     reached = position.get(f"{place}/{node.generation}")

@@ -1,0 +1,1 @@
+"""``clusterer top`` and ``clusterer watch``: what happens now, on a screen of its own."""

@@ -1,0 +1,137 @@
+"""A full screen that is drawn again and again, scrolls, and outlives an outage of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from clusterer.cli.live.keyboard import QUIT, Keyboard
+from clusterer.errors import StateUnavailable
+from clusterer.services.processes import stop_on_signals
+
+_LOOK_S = 0.25
+"""Longest wait for a key: how late a change of the terminal's size is noticed."""
+
+_UP = (b"\x1b[A", b"\x1bOA", b"k")
+_DOWN = (b"\x1b[B", b"\x1bOB", b"j")
+_PAGE_UP = (b"\x1b[5~", b"b")
+_PAGE_DOWN = (b"\x1b[6~", b" ")
+_HOME = (b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g")
+_END = (b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What there is to be seen; lines that are too long are cut off."""
+
+    title: str
+    head: Sequence[Text]
+    body: Sequence[Text]
+    """What scrolls if it does not fit."""
+    foot: Sequence[Text] = ()
+
+
+def is_for(console: Console) -> bool:
+    """Whether the console can show a screen."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def show(
+    console: Console, interval_s: float, look: Callable[[], object], draw: Callable[[int], Page]
+) -> None:
+    """Look every ``interval_s`` and show what ``draw`` makes of it, until ``q`` or a signal.
+
+    ``draw`` gets the width. ``look`` may raise `StateUnavailable`: the first time that is an
+    error, later it is said on the screen.
+    """
+    look()
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with stop_on_signals() as stop, Keyboard() as keyboard, live:
+        screen = _Screen(console, live, interval_s, keys=keyboard.there)
+        due = monotonic() + interval_s
+        while not stop.is_set():
+            screen.refresh(draw)
+            pressed = keyboard.read(stop, min(due - monotonic(), _LOOK_S))
+            if any(key in QUIT for key in pressed):
+                return
+            screen.scroll(pressed)
+            if monotonic() >= due and not stop.is_set():
+                screen.attempt(look)
+                due = monotonic() + interval_s
+
+
+class _Screen:
+    def __init__(self, console: Console, live: Live, interval_s: float, *, keys: bool) -> None:
+        self._console = console
+        self._live = live
+        self._interval_s = interval_s
+        self._quits = "q quits" if keys else "Ctrl-C quits"
+        self._offset = 0
+        self._rows = 1
+        self._away = ""
+
+    def attempt(self, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except StateUnavailable as error:
+            since = self._away.partition(": ")[0] or f"Redis is away since {_clock()}"
+            self._away = f"{since}: {error}"
+        else:
+            self._away = ""
+
+    def scroll(self, pressed: Sequence[bytes]) -> None:
+        page = max(1, self._rows - 1)
+        for key in pressed:
+            for names, step in (
+                (_UP, -1),
+                (_DOWN, 1),
+                (_PAGE_UP, -page),
+                (_PAGE_DOWN, page),
+                (_HOME, -(10**6)),
+                (_END, 10**6),
+            ):
+                if key in names:
+                    self._offset = max(0, self._offset + step)
+
+    def refresh(self, draw: Callable[[int], Page]) -> None:
+        width, height = self._console.size
+        page = draw(width)
+        above = [self._title(page.title, width), *self._warning(), *page.head]
+        self._rows = max(1, height - len(above) - len(page.foot) - 1)
+        self._offset = min(self._offset, max(0, len(page.body) - self._rows))
+        seen = list(page.body[self._offset : self._offset + self._rows])
+        seen += [Text()] * (self._rows - len(seen))
+        lines = [*above, *seen, *page.foot, self._position(len(page.body))]
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        # Never more than there is: a line too many would scroll the terminal.
+        self._live.update(Text("\n", no_wrap=True).join(lines[:height]), refresh=True)
+
+    def _title(self, title: str, width: int) -> Text:
+        right = f"every {self._interval_s:g} s, {self._quits}"
+        return Text(title.ljust(width - len(right) - 1)[: width - len(right) - 1], "bold").append(
+            f" {right}", "not bold"
+        )
+
+    def _warning(self) -> list[Text]:
+        if not self._away:
+            return []
+        since, _, why = self._away.partition(": ")
+        return [Text(f"{since}. Below is what was known then.", "bold red"), Text(why, "red")]
+
+    def _position(self, lines: int) -> Text:
+        if lines <= self._rows:
+            return Text()
+        last = min(lines, self._offset + self._rows)
+        how = "arrow keys, space and b scroll" if "q" in self._quits else "the rest does not fit"
+        return Text(f"Lines {self._offset + 1} to {last} of {lines}: {how}", "reverse")
+
+
+def _clock() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S")

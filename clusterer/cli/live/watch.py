@@ -1,0 +1,232 @@
+"""``clusterer watch``: one node, with everything that is known of it now."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+
+import click
+from rich.text import Text
+
+from clusterer.cli import output
+from clusterer.cli.events import described
+from clusterer.cli.live import screen, words
+from clusterer.cli.live.top import INTERVAL
+from clusterer.cli.nodes import ID
+from clusterer.cli.options import with_settings
+from clusterer.errors import StateUnavailable, UnknownNode
+from clusterer.services import Context
+from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
+from clusterer.services.processes import stop_on_signals
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey
+from clusterer.store.audit import AuditEvent
+
+_OVER = 4
+"""Snapshots over which rates are taken."""
+
+
+@click.command()
+@click.argument("node", type=ID)
+@click.option("--cluster", metavar="N", type=ID, help="Only in this cluster_id.")
+@click.option("--interval", metavar="S", type=INTERVAL, default=1.0, help="Seconds between looks.")
+@with_settings()
+def watch(settings: Settings, *, node: int, cluster: int | None, interval: float) -> None:
+    """Follow one node: state, backlog, traffic, events.
+
+    NODE is its machine_id; of a machine in several clusters all are shown, or --cluster chooses.
+    Refreshes until q. In a pipe it prints a line per change, until Ctrl-C.
+    """
+    console = output.console()
+    with closing(Context(settings)) as context:
+        watched = Watched(context, node, cluster)
+        if screen.is_for(console):
+            screen.show(console, interval, watched.look, watched.page)
+        else:
+            _tell(watched, interval)
+
+
+class Watched:
+    """One machine, as far as it has been looked at."""
+
+    def __init__(self, context: Context, machine_id: int, cluster_id: int | None) -> None:
+        self._machine_id = machine_id
+        self._cluster_id = cluster_id
+        self._reader = Reader(context)
+        self._seen: deque[Snapshot] = deque(maxlen=_OVER)
+        self._events = NodeEvents(context, machine_id)
+        self.rows: Mapping[ClusterKey, Row] = {}
+
+    def look(self) -> list[AuditEvent]:
+        """Look again; return the events that are new.
+
+        Raises `StateUnavailable`, the first time `UnknownNode` if there is no such node.
+        """
+        first = not self._seen
+        snapshot = self._reader.read()
+        found = rows(self._seen[0] if self._seen else None, snapshot)
+        own = {
+            c.key: row
+            for c in found
+            for row in c.rows
+            if row.node.machine_id == self._machine_id
+            and self._cluster_id in (None, c.key.cluster_id)
+        }
+        if first and not own:
+            raise UnknownNode(self._nowhere())
+        events = self._events.refresh({key.cluster_id for key in {**self.rows, **own}})
+        self._seen.append(snapshot)
+        self.rows = own
+        return events
+
+    @property
+    def now(self) -> float:
+        """Redis TIME of the last look, UNIX seconds."""
+        return self._seen[-1].now
+
+    def page(self, width: int) -> screen.Page:
+        """Return what is shown."""
+        title = f"Machine {self._machine_id} at {words.clock(self.now)}"
+        body = [line for key, row in self.rows.items() for line in _node_lines(key, row, self.now)]
+        if not self.rows:
+            body = [Text(f"Machine {self._machine_id} is in no cluster any more.", "red"), Text()]
+        body.append(Text("Last events, newest first", "bold"))
+        for event in reversed(self._events.last):
+            body += _event_lines(event, width)
+        if not self._events.last:
+            body.append(Text("  none"))
+        return screen.Page(title, [Text()], body)
+
+    def _nowhere(self) -> str:
+        where = f"cluster {self._cluster_id} has" if self._cluster_id else "no cluster has"
+        number = (
+            f"no machine {self._machine_id}"
+            if self._cluster_id
+            else (f"a machine {self._machine_id}")
+        )
+        return f"{where} {number}; `clusterer list` shows all nodes"
+
+
+def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
+    node = row.node
+    title = f"Cluster {key.cluster_id}, protocol {key.protocol}: {node.url} {node.description}"
+    yield Text(words.plain(title), "bold")
+    state = Text("  State    ").append_text(output.state_word(node.condition))
+    if row.back_in_s is not None:
+        state.append(f", enabled again in {row.back_in_s} s")
+    yield state
+    yield Text(f"  Tries    {_tries(row, now)}")
+    yield Text(
+        f"  Packets  {words.rate(row.in_per_s)} per second delivered to it, "
+        f"{words.rate(row.out_per_s)} from it, by our workers"
+    )
+    yield Text()
+    yield from _flow_lines(row, now)
+    yield from _heard_lines(row)
+
+
+def _tries(row: Row, now: float) -> str:
+    node = row.node
+    found = f"{node.no_tries} of {node.failed_attempts} that disable it"
+    if node.last_attempt:
+        found += f"; last failure {words.age(max(0.0, now - node.last_attempt))} ago"
+    return found
+
+
+def _flow_lines(row: Row, now: float) -> list[Text]:
+    if not row.flows:
+        return [Text("  Nobody sends to it."), Text()]
+    names = ("From", "Backlog", "Sent", "Failed", "Skipped", "Lost", "Last delivered")
+    cells = [
+        [
+            Text(str(item.sender)),
+            Text("?" if item.backlog is None else str(item.backlog), "yellow" * bool(item.backlog)),
+            *(Text(str(n)) for n in (item.sent, item.failed, item.skipped, item.lost)),
+            Text(_ago(item.last_delivered, now)),
+        ]
+        for item in row.flows
+    ]
+    return [*words.columns(names, [True] * len(names), cells, "  "), Text()]
+
+
+def _ago(ms: str, now: float) -> str:
+    return f"{words.age(max(0.0, now - int(ms) / 1000))} ago" if ms else "never"
+
+
+def _heard_lines(row: Row) -> list[Text]:
+    if not row.heard:
+        return [Text("  No instance with a module that listens to it."), Text()]
+    names = ("Heard by", "Module", "Last heard", "Timeout")
+    cells = [
+        [
+            Text(str(item.receiver)),
+            Text(words.plain(item.module)),
+            Text(f"{words.age(item.age_s)} ago")
+            if item.silenced_s is None
+            else Text(f"silent, dropped for {item.silenced_s:.0f} s", "red"),
+            Text(f"{item.timeout_s:g} s" if item.timeout_s else "none"),
+        ]
+        for item in row.heard
+    ]
+    return [*words.columns(names, (True, False, True, True), cells, "  "), Text()]
+
+
+def _event_lines(event: AuditEvent, width: int) -> list[Text]:
+    """Return when and what, and below it who and why."""
+    line = Text(f"  {words.clock(event.at)} cluster {event.cluster_id}: {event.before} -> ")
+    line.append(event.after, _STYLES.get(event.after, ""))
+    line.append(f", tries {event.no_tries}/{event.failed_attempts}: ")
+    why = f"{event.event} by {event.by}" + (f": {event.reason}" if event.reason else "")
+    if line.cell_len + len(why) <= width:
+        return [line.append(words.plain(why))]
+    return [line, Text(" " * 11 + words.plain(why))]
+
+
+_STYLES = {condition.value: style for condition, style in output.STYLES.items()}
+
+
+def _tell(watched: Watched, interval_s: float) -> None:
+    """Print how it is, then a line per change, until a signal."""
+    watched.look()
+    for key, row in watched.rows.items():
+        _say(watched.now, key, row, _status(row))
+    with stop_on_signals() as stop:
+        away = False
+        while not stop.wait(interval_s):
+            before = watched.rows
+            try:
+                events = watched.look()
+            except StateUnavailable as error:
+                if not away:
+                    click.echo(f"clusterer: waiting: {error}", err=True)
+                away = True
+                continue
+            if away:
+                click.echo("clusterer: Redis is back", err=True)
+            away = False
+            _say_changes(watched, before, events)
+
+
+def _say_changes(
+    watched: Watched, before: Mapping[ClusterKey, Row], events: Sequence[AuditEvent]
+) -> None:
+    for event in events:
+        click.echo(f"{words.clock(event.at)} {described(event)}")
+    for key, row in watched.rows.items():
+        for text in changes(before.get(key), row):
+            _say(watched.now, key, row, text)
+
+
+def _status(row: Row) -> str:
+    node = row.node
+    backlog = "?" if row.backlog is None else row.backlog
+    return (
+        f"{node.condition.value}, tries {node.no_tries}/{node.failed_attempts}, backlog {backlog}"
+    )
+
+
+def _say(at: float, key: ClusterKey, row: Row, text: str) -> None:
+    node = row.node
+    where = f"cluster {key} machine {node.machine_id} ({words.plain(node.url)})"
+    click.echo(f"{words.clock(at)} {where}: {text}")

@@ -1,0 +1,17 @@
+"""What happens now: snapshots of everything, and what two of them say about each node."""
+
+from clusterer.services.live.changes import NodeEvents, changes
+from clusterer.services.live.rows import ClusterRows, Heard, Row, rows
+from clusterer.services.live.snapshot import Reader, Receipt, Snapshot
+
+__all__ = [
+    "ClusterRows",
+    "Heard",
+    "NodeEvents",
+    "Reader",
+    "Receipt",
+    "Row",
+    "Snapshot",
+    "changes",
+    "rows",
+]

@@ -1,0 +1,272 @@
+"""Live views: what two snapshots say, and how that is written. No server runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from rich.text import Text
+
+from clusterer.cli.live import words
+from clusterer.cli.live.keyboard import keys_in
+from clusterer.cli.live.top import page
+from clusterer.membership import Condition, Node, State
+from clusterer.services.listing import Traffic
+from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
+from clusterer.services.live.rows import LISTENING_MS
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.watches import Watch
+from tests.support.seeding import make_node
+
+NOW = 1_000_000.0
+NOW_MS = int(NOW * 1000)
+
+
+def flow(sender: int, machine_id: int, sent: int = 0, **changed: object) -> Traffic:
+    values: dict[str, object] = {
+        "sender": sender,
+        "cluster_id": 1,
+        "protocol": "bin",
+        "machine_id": machine_id,
+        "sent": sent,
+        "failed": 0,
+        "skipped": 0,
+        "lost": 0,
+        "backlog": 0,
+        "last_delivered": "",
+    }
+    return Traffic(**(values | changed))  # type: ignore[arg-type]  # fields of Traffic
+
+
+def receipt(
+    receiver: int,
+    heard_s: dict[int, float],
+    *,
+    module: str = "ratelimit",
+    silenced_s: dict[int, float] | None = None,
+    flushed_s: float = 0.2,
+) -> Receipt:
+    return Receipt(
+        Watch(receiver, module, module, 1, 10_000),
+        NOW_MS - int(flushed_s * 1000),
+        {machine_id: NOW_MS - int(ago * 1000) for machine_id, ago in heard_s.items()},
+        {machine_id: NOW_MS + int(left * 1000) for machine_id, left in (silenced_s or {}).items()},
+    )
+
+
+def snapshot(
+    *traffic: Traffic,
+    now: float = NOW,
+    nodes: tuple[Node, ...] = (make_node(1), make_node(2), make_node(3)),
+    receipts: tuple[Receipt, ...] = (),
+) -> Snapshot:
+    ids = {node.cluster_id for node in nodes}
+    views = [
+        ClusterView.of(ClusterKey(i, "bin"), 0, [n for n in nodes if n.cluster_id == i])
+        for i in sorted(ids)
+    ]
+    return Snapshot(now, tuple(views), traffic, receipts)
+
+
+def row(machine_id: int, before: Snapshot | None, after: Snapshot) -> Row:
+    (cluster,) = rows(before, after)
+    (found,) = (item for item in cluster.rows if item.node.machine_id == machine_id)
+    return found
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_rates_are_differences_by_redis_time() -> None:
+    before = snapshot(flow(1, 2, 100), flow(1, 3, 100), flow(3, 2, 5), now=NOW - 2)
+    after = snapshot(flow(1, 2, 120), flow(1, 3, 110), flow(3, 2, 5))
+    first, second, third = (row(machine_id, before, after) for machine_id in (1, 2, 3))
+    assert (first.in_per_s, first.out_per_s) == (None, 15.0)
+    assert (second.in_per_s, second.out_per_s) == (10.0, None)
+    assert (third.in_per_s, third.out_per_s) == (5.0, 0.0)
+
+
+@pytest.mark.parametrize("before", [None, snapshot(flow(1, 2, 5))], ids=["first", "same moment"])
+def test_without_time_between_there_are_no_rates(before: Snapshot | None) -> None:
+    assert row(2, before, snapshot(flow(1, 2, 9))).in_per_s is None
+
+
+def test_a_counter_that_began_anew_gives_no_negative_rate() -> None:
+    before = snapshot(flow(1, 2, 1000), now=NOW - 1)
+    assert row(2, before, snapshot(flow(1, 2, 7))).in_per_s == 7.0
+
+
+def test_a_sender_that_is_new_counts_from_nothing() -> None:
+    before = snapshot(now=NOW - 1)
+    assert row(2, before, snapshot(flow(1, 2, 7))).in_per_s == 7.0
+
+
+def test_the_same_machine_in_another_cluster_has_its_own_traffic() -> None:
+    nodes = (make_node(1), make_node(2), make_node(2, cluster_id=7))
+    before = snapshot(flow(1, 2, 0), now=NOW - 1, nodes=nodes)
+    one, seven = rows(before, snapshot(flow(1, 2, 9, backlog=4), nodes=nodes))
+    assert [(r.in_per_s, r.backlog) for r in one.rows] == [(None, 0), (9.0, 4)]
+    assert [(r.in_per_s, r.backlog) for r in seven.rows] == [(None, 0)]
+
+
+def test_backlog_is_the_sum_and_unknown_if_a_part_is() -> None:
+    assert row(2, None, snapshot(flow(1, 2, backlog=3), flow(3, 2, backlog=4))).backlog == 7
+    assert row(2, None, snapshot(flow(1, 2, backlog=3), flow(3, 2, backlog=None))).backlog is None
+
+
+def test_only_a_disabled_node_is_back_in() -> None:
+    nodes = (
+        make_node(1),
+        make_node(2, state=State.PROBING, no_tries=3, last_attempt=int(NOW) - 10, duration=40),
+        make_node(3, state=State.PROBING, no_tries=1, last_attempt=int(NOW)),
+    )
+    (cluster,) = rows(None, snapshot(nodes=nodes))
+    assert [item.back_in_s for item in cluster.rows] == [None, 30, None]
+    assert cluster.count(Condition.DISABLED) == 1
+
+
+def test_last_heard_is_by_whoever_heard_it_last() -> None:
+    found = row(3, None, snapshot(receipts=(receipt(1, {2: 9, 3: 8.0}), receipt(2, {3: 1.5}))))
+    assert found.by_module()["ratelimit"].age_s == 1.5
+    assert [item.receiver for item in found.heard] == [1, 2]
+
+
+def test_one_instance_that_drops_its_packets_outweighs_all() -> None:
+    receipts = (receipt(1, {3: 0.1}), receipt(2, {}, silenced_s={3: 12}))
+    found = row(3, None, snapshot(receipts=receipts)).by_module()["ratelimit"]
+    assert (found.receiver, found.silenced_s) == (2, 12.0)
+
+
+def test_an_instance_that_does_not_listen_any_more_says_nothing() -> None:
+    gone = receipt(1, {3: 900.0}, flushed_s=LISTENING_MS / 1000 + 0.1)
+    assert row(3, None, snapshot(receipts=(gone,))).heard == ()
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[str]:
+    return list(changes(row(2, None, before), row(2, None, after)))
+
+
+def test_packets_that_are_on_their_way_are_no_change() -> None:
+    assert changed(snapshot(flow(1, 2)), snapshot(flow(1, 2, 50, backlog=100))) == []
+
+
+def test_a_backlog_is_told_when_it_comes_and_when_it_is_gone() -> None:
+    small, large = snapshot(flow(1, 2, backlog=3)), snapshot(flow(1, 2, backlog=101))
+    assert changed(small, large) == ["is behind: backlog 101"]
+    assert changed(large, small) == ["is not behind any more: backlog 3"]
+    assert changed(large, large) == []
+
+
+def test_a_second_of_traffic_is_no_backlog() -> None:
+    after = snapshot(flow(1, 2, 5000, backlog=4000))
+    before = snapshot(flow(1, 2), now=NOW - 1)
+    assert list(changes(row(2, None, before), row(2, before, after))) == []
+
+
+def test_losses_and_silences_are_told() -> None:
+    before = snapshot(flow(1, 2, lost=1), receipts=(receipt(1, {2: 1}),))
+    after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, silenced_s={2: 20}),))
+    lost, silent = changed(before, after)
+    assert lost.startswith("lost 3 packets")
+    assert silent == "machine 1 has not heard it for ratelimit: its packets are dropped for 20 s"
+    assert changed(after, replace(before, traffic=after.traffic)) == [
+        "machine 1 takes its packets for ratelimit again"
+    ]
+
+
+def test_a_node_that_came_or_went_is_told_by_its_event() -> None:
+    known = row(2, None, snapshot())
+    assert [*changes(None, known), *changes(known, None)] == []
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def text_of(after: Snapshot, width: int = 80, *, cut: bool = True) -> list[str]:
+    found = page(replace(after, now=after.now - 1), after, width, 1, cut=cut)
+    lines = [*found.head, *found.body, *found.foot]
+    return [line.plain for line in lines]
+
+
+def test_every_line_fits_80_columns_with_the_longest_values() -> None:
+    long = make_node(
+        2**31 - 1,
+        url="bin:[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
+        state=State.PROBING,
+        no_tries=10,
+        failed_attempts=10,
+        last_attempt=int(NOW),
+        duration=99_999,
+    )
+    traffic = flow(1, 2**31 - 1, 10**9, backlog=10**6)
+    receipts = tuple(
+        receipt(1, {2**31 - 1: 3}, module=name) for name in ("dialog", "ratelimit", "ul")
+    )
+    after = snapshot(traffic, nodes=(make_node(1), long), receipts=receipts)
+    lines = text_of(after)
+    assert max(map(len, lines)) <= 80
+    assert any("dialog 3 s ratelimit 3 s ul 3 s" in line for line in lines)
+    uncut = "\n".join(text_of(after, cut=False))
+    assert "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535" in uncut
+
+
+def test_state_is_a_word_in_colour() -> None:
+    nodes = (make_node(1), make_node(2, state=State.DOWN))
+    found = page(snapshot(), snapshot(nodes=nodes), 80, 0)
+    assert found.head[0].plain == "2 nodes: 1 up, 1 down"
+    styles = {
+        line.plain[span.start : span.end]: span.style for line in found.body for span in line.spans
+    }
+    assert (styles["up"], styles["down"]) == ("green", "red")
+
+
+def test_a_module_is_a_column_if_there_is_room() -> None:
+    lines = text_of(snapshot(receipts=(receipt(1, {2: 1.2, 3: 70}),)))
+    heading, *_ = (line for line in lines if "Backlog" in line)
+    assert heading.endswith("ratelimit")
+    by_node = {
+        m[1]: m[2] for m in (re.match(r" +\*?(\d) .* {2,}(-|\d+ \w+)$", x) for x in lines) if m
+    }
+    assert (by_node["1"], by_node["2"], by_node["3"]) == ("-", "1 s", "1 min")
+
+
+def test_the_own_row_carries_a_star() -> None:
+    assert any(line.startswith("  *1 ") for line in text_of(snapshot()))
+
+
+def test_no_clusters_says_what_to_do() -> None:
+    assert any("clusterer reload" in line for line in text_of(Snapshot(NOW)))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0, "0.0"), (9.96, "10.0"), (99.96, "100"), (99999, "99999"), (1e6, "1000k")],
+)
+def test_rates_have_at_most_six_characters(value: float | None, text: str) -> None:
+    assert words.rate(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (2e5, "2 d")]
+)
+def test_ages_are_rounded_down(seconds: float, text: str) -> None:
+    assert words.age(seconds) == text
+
+
+def test_a_cell_that_is_too_long_ends_in_an_ellipsis() -> None:
+    assert words.line([Text("abcdef"), Text("x")], [4, 3], [False, True]).plain == "abc…   x"
+
+
+def test_keys_are_told_apart() -> None:
+    assert keys_in(b"q\x1b[A\x1bOB\x1b[5~k\n") == [
+        b"q",
+        b"\x1b[A",
+        b"\x1bOB",
+        b"\x1b[5~",
+        b"k",
+        b"\n",
+    ]
