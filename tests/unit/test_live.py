@@ -209,7 +209,7 @@ def test_every_line_fits_80_columns_with_the_longest_values() -> None:
     after = snapshot(traffic, nodes=(make_node(1), long), receipts=receipts)
     lines = text_of(after)
     assert max(map(len, lines)) <= 80
-    assert any("dialog 3 s ratelimit 3 s ul 3 s" in line for line in lines)
+    assert any("     dialog 3 s, ratelimit 3 s, ul 3 s" in line for line in lines)
     uncut = "\n".join(text_of(after, cut=False))
     assert "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535" in uncut
 

@@ -53,10 +53,10 @@ def show(
     look()
     live = Live(console=console, screen=True, auto_refresh=False)
     with stop_on_signals() as stop, Keyboard() as keyboard, live:
-        screen = _Screen(console, live, interval_s, keys=keyboard.there)
+        screen = _Screen(console, live, draw, interval_s, keys=keyboard.there)
         due = monotonic() + interval_s
         while not stop.is_set():
-            screen.refresh(draw)
+            screen.refresh()
             pressed = keyboard.read(stop, min(due - monotonic(), _LOOK_S))
             if any(key in QUIT for key in pressed):
                 return
@@ -67,9 +67,20 @@ def show(
 
 
 class _Screen:
-    def __init__(self, console: Console, live: Live, interval_s: float, *, keys: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        live: Live,
+        draw: Callable[[int], Page],
+        interval_s: float,
+        *,
+        keys: bool,
+    ) -> None:
         self._console = console
         self._live = live
+        self._draw = draw
+        self._page: Page | None = None
+        self._size = console.size
         self._interval_s = interval_s
         self._quits = "q quits" if keys else "Ctrl-C quits"
         self._offset = 0
@@ -77,6 +88,7 @@ class _Screen:
         self._away = ""
 
     def attempt(self, look: Callable[[], object]) -> None:
+        self._page = None
         try:
             look()
         except StateUnavailable as error:
@@ -86,6 +98,7 @@ class _Screen:
             self._away = ""
 
     def scroll(self, pressed: Sequence[bytes]) -> None:
+        before = self._offset
         page = max(1, self._rows - 1)
         for key in pressed:
             for names, step in (
@@ -98,10 +111,18 @@ class _Screen:
             ):
                 if key in names:
                     self._offset = max(0, self._offset + step)
+        if self._page is not None and self._offset != before:
+            self._show(self._page)
 
-    def refresh(self, draw: Callable[[int], Page]) -> None:
-        width, height = self._console.size
-        page = draw(width)
+    def refresh(self) -> None:
+        """Draw anew if something was looked at or the terminal's size has changed."""
+        if self._page is None or self._size != self._console.size:
+            self._size = self._console.size
+            self._page = self._draw(self._size.width)
+            self._show(self._page)
+
+    def _show(self, page: Page) -> None:
+        width, height = self._size
         above = [self._title(page.title, width), *self._warning(), *page.head]
         self._rows = max(1, height - len(above) - len(page.foot) - 1)
         self._offset = min(self._offset, max(0, len(page.body) - self._rows))

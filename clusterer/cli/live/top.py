@@ -132,10 +132,10 @@ class _Layout:
         if self._beside:
             modules = [words.heard_words(heard.get(name)) for name in self._modules]
             return [self._line([*self._cells(row), *modules])]
-        line = Text("     ")
-        for name, item in heard.items():
-            line.append(f" {name} ").append_text(words.heard_words(item))
-        return [self._line(self._cells(row)), *([line] if heard else [])]
+        if not heard:
+            return [self._line(self._cells(row))]
+        parts = [Text(f"{name} ").append_text(words.heard_words(heard[name])) for name in heard]
+        return [self._line(self._cells(row)), Text("     ").append_text(Text(", ").join(parts))]
 
     def _line(self, cells: Sequence[Text]) -> Text:
         return words.line(cells, self._widths, self._right)
