@@ -117,9 +117,13 @@ class Clusterer:
         """Like `send_to` for several packets, in order and in one round trip, all or none."""
         if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
+        if type(cluster_id) is not int:  # the log holds it as text: 1.0 and True would poison it
+            cluster_id = int(require_id("cluster_id", cluster_id))
         key = ClusterKey(cluster_id, PROTO_BIN)
         frames = []
         for packet in packets:
+            if not isinstance(packet, Packet):
+                raise InvalidArgument(f"only a Packet can be sent, not {packet!r:.80}")
             if packet.type < 0:
                 raise InvalidArgument(
                     f"{packet.module} packet of type {packet.type}: negative types are notices "

@@ -176,7 +176,7 @@ class Connector:
         destination.counters["failed"] += 1
         destination.strikes = 0
         destination.retry_at = monotonic() + RETRY_S
-        drain.count(0)
+        drain.count(1)
         self.failures += 1
         seen = destination.attempted or destination.node
         self._nodes.observe(

@@ -17,7 +17,7 @@ from clusterer.store.views import ClusterKey
 class Outbox:
     """A slice of which the socket has not taken everything yet."""
 
-    __slots__ = ("end", "last", "last_n", "offset", "piece", "view")
+    __slots__ = ("end", "last", "last_n", "offset", "piece", "skipped", "view")
 
     def __init__(self, piece: Slice, offset: int, last: int) -> None:
         self.piece = piece
@@ -29,6 +29,8 @@ class Outbox:
         self.last = last
         """Sequence reached when all of it is written, and the cluster's packet count there."""
         self.last_n = piece.last_n
+        self.skipped = 0
+        """Frames given up because the node went down."""
 
     def cut(self) -> int:
         """Give up the frames of which nothing is written yet; return how many are left."""
@@ -122,9 +124,10 @@ class Destination:
         if up and link is None:
             self.wanting = True
             return False
-        if self.n is not None and piece.first_n > self.n + 1:
-            self.counters["lost"] += piece.first_n - self.n - 1
-            # Counted now, even if the write fails.
+        if self.n is None or piece.first_n > self.n + 1:
+            if self.n is not None:
+                self.counters["lost"] += piece.first_n - self.n - 1
+            # Known now, and counted, even if the write fails.
             self.n = self.cursor_n = piece.first_n - 1
         if link is None or not up:
             self.counters["skipped"] += piece.packets
@@ -161,7 +164,9 @@ class Destination:
         """Skip the outbox's frames that are not begun: the node is not up any more."""
         box = self.outbox
         if box is not None:
-            self.counters["skipped"] += box.piece.packets - box.cut()
+            skipped = box.piece.packets - box.cut()
+            self.counters["skipped"] += skipped - box.skipped
+            box.skipped = skipped
 
     def leave_rest(self) -> None:
         """Leave the outbox's frames that are not begun to whoever delivers next."""
@@ -215,7 +220,9 @@ class Destination:
         self._written = 0
         self._marks.clear()
         self.link = None
-        self.wanting = self.wanting or self.outbox is not None
+        if self.outbox is not None:
+            self.wanting = True
+            self.counters["skipped"] -= self.outbox.skipped  # they are offered again
         self.outbox = None
         self.position, self.n = self.cursor, self.cursor_n
 

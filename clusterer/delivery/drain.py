@@ -130,6 +130,16 @@ class Drain:
         for key, piece in batch.slices.items():
             self._counts[key] = piece.last_n
 
+    def skip_gap(self, destination: Destination) -> None:
+        """Let a node go to the head over entries that are in the log no more.
+
+        Counted as lost at once if it is known how many they were, else with the next packet.
+        """
+        if destination.key in self._counts:
+            destination.lose_to(self.head, self._counts[destination.key])
+        else:
+            destination.position = destination.cursor = self.head
+
     def jump(self) -> None:
         """Let nodes that are not up skip to the head, where it is known how much that is."""
         for d in self.behind:

@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 SLICE_S = 60.0
 """Longest run of one job, so that work moves between workers and RQ sees jobs end."""
 
+SHARED_SLICE_S = 2.0
+"""The same while there are more senders than one job takes: the next job begins with those."""
+
 COMMIT_AFTER = 500
 """Packets written after which they are recorded: what a killed worker's successor may repeat."""
 
@@ -88,7 +91,7 @@ class Engine:
         self._count = FIRST_READ
         self._versions: dict[ClusterKey, int] = {}
         """Of the clusters that are sent to, as the last reads brought them."""
-        self._read_at = self._ask_at = 0.0
+        self._end = self._read_at = self._ask_at = 0.0
         self._claim_at = self._heartbeat_at = 0.0
 
     def run(
@@ -104,17 +107,19 @@ class Engine:
         then closed.
         """
         stop = stop or threading.Event()
-        end = monotonic() + slice_s
+        self._end = monotonic() + slice_s
         self._clear_timers()
         try:
             self._reader.rung, senders = self._store.begin()
             self._take(senders)
             self._selector.register(self._reader.open(), selectors.EVENT_READ, self._take_read)
-            while not stop.is_set() and monotonic() < end and self._claim():
+            while not stop.is_set() and monotonic() < self._end and self._claim():
                 self._turn()
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
+            if not len(self._leases) and self._leases.refused:
+                self._store.hold_off()
             left = self._handover.all()
             if left:
                 self._call_another()
@@ -183,6 +188,7 @@ class Engine:
             self._refresh()
             if self._leases.claim(senders, self._directory.snapshot):
                 self._call_another()
+                self._end = min(self._end, monotonic() + SHARED_SLICE_S)
 
     # -- reading and writing ----------------------------------------------------------------------
 
@@ -244,13 +250,17 @@ class Engine:
             for destination in group:
                 # Nothing follows although more was there: trimmed. The gap in the cluster's
                 # packet count tells how much, as soon as the next packet comes.
-                destination.position = destination.cursor = drain.head
+                drain.skip_gap(destination)
         drain.regroup()
 
     def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
         if drain.note(batch):
             self._refresh()
-            group = [d for d in drain.destinations.values() if d.position == batch.after] or group
+            group = [
+                d
+                for d in drain.destinations.values()
+                if d.position == batch.after and drain.is_ready(d)
+            ]
         served = [self._offer_one(drain, destination, batch) for destination in group]
         drain.count(batch.packets)
         if group is drain.front:

@@ -20,6 +20,9 @@ from clusterer.store.drains import FENCE_MS, DrainStore, Move
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.05
+RENEW_EVERY_S = FENCE_MS / 3000
+WRITE_WITHIN_S = FENCE_MS / 1000 * 0.7
+"""Time after the sending of a renewal in which may be written: shorter than the fence's life."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class _Closing:
     link: Link
     give_up_at: float
     renew_at: float
+    write_until: float
+    """The fence certainly stands until then."""
     finished: bool = False
     """Nothing is left to write and the peer has been told."""
 
@@ -47,7 +52,9 @@ class Fencer:
         """Take over connections whose fences the release has just put up."""
         now = monotonic()
         taken = [
-            _Closing(sender, d, d.link, now + self._timeout_s, now + FENCE_MS / 3000)
+            _Closing(
+                sender, d, d.link, now + self._timeout_s, now + RENEW_EVERY_S, now + WRITE_WITHIN_S
+            )
             for d in destinations
             if d.link is not None
         ]
@@ -96,8 +103,10 @@ class Fencer:
     def _turn(self, item: _Closing) -> bool:
         """Go on with one connection; True once the peer has closed it."""
         self._renew(item)
+        if monotonic() >= item.give_up_at:
+            return True
         try:
-            if not item.finished and item.destination.flush():
+            if not item.finished and monotonic() < item.write_until and item.destination.flush():
                 item.finished = True
                 item.link.finish_writing()
             item.link.check()
@@ -109,9 +118,11 @@ class Fencer:
         now = monotonic()
         if now < item.renew_at:
             return
-        item.renew_at = now + FENCE_MS / 3000
+        item.renew_at = now + RENEW_EVERY_S
         try:
-            if not self._store.fence(item.sender, item.destination.field):
+            if self._store.fence(item.sender, item.destination.field):
+                item.write_until = now + WRITE_WITHIN_S
+            else:
                 item.give_up_at = 0.0  # somebody else may be connected by now: write nothing
         except StateUnavailable as error:
             log.warning("fence of machine %s not renewed: %s", item.sender, error)

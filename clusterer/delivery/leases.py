@@ -13,8 +13,8 @@ from clusterer.store.drains import LEASE_MS, DrainStore
 
 log = logging.getLogger(__name__)
 
-MAX_SENDERS = 32
-"""Senders that one job drains at a time; others are left to other workers, or to its next turn."""
+MAX_SENDERS = 128
+"""Senders that one job drains at a time; others are left to other workers, or to the next job."""
 
 RENEW_EVERY_S = LEASE_MS / 4000
 WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
@@ -37,6 +37,7 @@ class Leases:
         self._drains: dict[int, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
+        self._served = 0
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
 
@@ -45,6 +46,11 @@ class Leases:
 
     def __len__(self) -> int:
         return len(self._drains)
+
+    @property
+    def refused(self) -> bool:
+        """Whether senders were seen that may not be claimed here."""
+        return bool(self._refused)
 
     def __contains__(self, drain: Drain) -> bool:
         return self._drains.get(drain.sender) is drain
@@ -58,9 +64,12 @@ class Leases:
     def claim(self, senders: list[int], views: Views) -> bool:
         """Take what may be taken of ``senders``; True if some are left for another worker."""
         allowed = [sender for sender in senders if self._may_deliver(sender, views)]
+        # Who was served last waits longest: the first ones do not have all the turns.
+        allowed.sort(key=lambda sender: (sender <= self._served, sender))
         room = max(MAX_SENDERS - len(self._drains), 0)
         for sender in allowed[:room]:
             self._take(sender, views)
+            self._served = sender
         return len(allowed) > room
 
     def renew(self, *, force: bool = False) -> None:

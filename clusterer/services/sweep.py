@@ -34,19 +34,20 @@ def run(context: Context) -> int:
 
 
 def _end_waiting(context: Context, state: QueueState) -> int:
-    """Make those senders pending for whom a node has come up; return how many."""
+    """Make those senders pending that have something to do again; return how many."""
     resumed = 0
     for sender in state.waiting:
-        if _has_node_up(context, sender):
+        if _can_go_on(context, sender):
             context.backlog.resume(state.queue, sender)
             resumed += 1
     return resumed
 
 
-def _has_node_up(context: Context, sender: int) -> bool:
-    for cluster_id, machine_id, generation in context.backlog.destinations(sender):
+def _can_go_on(context: Context, sender: int) -> bool:
+    """Whether a node that the log waits for is up, or has gone: there is something to do then."""
+    for cluster_id, machine_id, generation in context.backlog.behind(sender):
         node, _ = context.nodes.read(ClusterKey(cluster_id, PROTO_BIN), machine_id)
-        if node and node.generation == generation and node.state is State.UP:
+        if node is None or node.generation != generation or node.state is State.UP:
             return True
     return False
 

@@ -74,14 +74,18 @@ class BacklogStore:
         waking_ms = None if wake is None else now_ms - int(wake)
         return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), waking_ms)
 
-    def destinations(self, sender: int) -> list[tuple[int, int, int]]:
-        """Return (cluster_id, machine_id, generation) of every cursor of a sender."""
+    def behind(self, sender: int) -> list[tuple[int, int, int]]:
+        """Return (cluster_id, machine_id, generation) of cursors not at the log's end."""
         with translated(self._settings, f"read the cursors of machine {sender}"):
-            fields = self._client.hkeys(keys.cursor(sender))
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(keys.counters(sender), "sequence")
+            pipe.hgetall(keys.cursor(sender))
+            tail, cursors = pipe.execute()
         found = []
-        for field in fields:
-            cluster_id, machine_id, generation = as_text(field).split("/")
-            found.append((int(cluster_id), int(machine_id), int(generation)))
+        for field, cursor in cursors.items():
+            if int(cursor) < int(tail or 0):
+                cluster_id, machine_id, generation = as_text(field).split("/")
+                found.append((int(cluster_id), int(machine_id), int(generation)))
         return found
 
     def unread(self, sender: int, node: Node) -> int | None:

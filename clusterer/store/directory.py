@@ -66,8 +66,9 @@ class Directory:
             self._refreshed_at = monotonic()
 
     def close(self) -> None:
-        """Stop keeping the snapshot fresh."""
+        """Stop keeping the snapshot fresh; the next look-up begins anew."""
         self._stop.set()
+        self._started_in = 0
 
     def _current(self, known: ClusterView | None, key: ClusterKey, version: int) -> ClusterView:
         if known is not None and known.version == version:
@@ -80,11 +81,14 @@ class Directory:
             if self._started_in == os.getpid():
                 return
             self._started_in = os.getpid()
-        threading.Thread(target=self._keep_fresh, name="clusterer-directory", daemon=True).start()
+            self._stop = stop = threading.Event()
+        threading.Thread(
+            target=self._keep_fresh, args=(stop,), name="clusterer-directory", daemon=True
+        ).start()
 
-    def _keep_fresh(self) -> None:
+    def _keep_fresh(self, stop: threading.Event) -> None:
         away = False
-        while not self._stop.wait(REFRESH_S):
+        while not stop.wait(REFRESH_S):
             try:
                 self.refresh()
             except StateUnavailable as error:

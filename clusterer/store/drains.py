@@ -19,6 +19,10 @@ from clusterer.store.views import ClusterKey
 LEASE_MS = 1000
 """Life of an unrenewed lease: how long a killed worker's log waits at the least."""
 
+HOLD_OFF_MS = 500
+"""Time in which a worker that found only senders it may not claim is not called again for them;
+append.lua knows the number too."""
+
 FENCE_MS = 1000
 """Life of an unrenewed fence."""
 
@@ -255,6 +259,7 @@ class DrainStore:
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(keys.cursor(sender), *fields)
             pipe.hdel(keys.position(sender), *fields)
+            pipe.hdel(keys.fence(sender), *fields)
             pipe.execute()
 
     def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:
@@ -272,6 +277,13 @@ class DrainStore:
         with translated(self._settings, "call a delivery worker"):
             names = [keys.wake(self._queue), keys.doorbell(self._queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
+
+    def hold_off(self) -> None:
+        """Keep senders that nobody here may claim from enqueuing a job with every packet."""
+        with translated(self._settings, "hold off wake-ups"):
+            seconds, micros = self._client.time()
+            now_ms = seconds * 1000 + micros // 1000
+            self._client.set(keys.wake(self._queue), now_ms, nx=True, px=HOLD_OFF_MS)
 
     def begin(self) -> tuple[str, list[int]]:
         """Say that the queued wake-up has arrived.

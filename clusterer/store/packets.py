@@ -72,7 +72,7 @@ class PacketLog:
         entry = _Entry(key, frames)
         self._queued.append(entry)
         with self._lock:
-            if not entry.done:
+            while not entry.done:
                 self._send(self._take())
         if entry.error is not None:
             raise entry.error

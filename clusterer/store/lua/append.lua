@@ -34,6 +34,10 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
   return {last, 0}  -- somebody drains the log; who holds the lease is pending until it is released
 end
 if redis.call('SADD', KEYS[3], ARGV[1]) == 1 then
+  local hold = redis.call('PTTL', KEYS[5])
+  if hold >= 0 and hold <= 500 then
+    redis.call('DEL', KEYS[5])  -- a worker found only senders that it may not claim
+  end
   redis.call('SADD', KEYS[7], ARGV[5])
   redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[1])
 end

@@ -8,6 +8,13 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
   return false
 end
 local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local fences = redis.call('HGETALL', KEYS[6])
+for i = 1, #fences, 2 do
+  if tonumber(string.match(fences[i + 1], '^%d+')) < now then
+    redis.call('HDEL', KEYS[6], fences[i])  -- its worker died while the connection closed
+  end
+end
 return {
   redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
   redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6]),

@@ -1,0 +1,218 @@
+"""Corners of delivery in which packets were once lost, doubled, torn or starved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import IntEnum
+
+import pytest
+import redis
+
+from clusterer import Clusterer, InvalidArgument, Settings
+from clusterer.delivery import Engine, leases
+from clusterer.membership import Event
+from clusterer.services import Context, sweep
+from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
+from clusterer.store.drains import DrainStore
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+
+SECOND = ClusterKey(2, "bin")
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=0.3, send_timeout=5.0)
+
+
+@pytest.fixture
+def receiver() -> Iterator[BinReceiver]:
+    with BinReceiver() as made:
+        yield made
+
+
+def stat(client: redis.Redis, machine_id: int, name: str) -> int:
+    return int(client.hget(keys.stats(1), f"1/{machine_id}/{name}") or 0)
+
+
+def test_no_callers_packets_stay_behind_a_large_group(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packets, "MAX_GROUP", 5)
+    log = PacketLog(settings, 1)
+    stored = 0
+
+    def work(size: int) -> None:
+        for _ in range(150):
+            log.append(CLUSTER, [b"x"] * size)
+
+    sizes = (10, 10, 1, 1, 1, 1)
+    threads = [threading.Thread(target=work, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stored = int(redis_client.hget(keys.counters(1), "sequence") or 0)
+    assert stored == 150 * sum(sizes)
+
+
+def test_the_first_packet_to_a_new_cluster_leaves_begun_frames_whole(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine, BinReceiver() as other:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        load(settings, [node(1, cluster_id=2), node_for(4, other, cluster_id=2)], SECOND)
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            slow.wait_for_frames(1)
+            slow.pause()
+            total = 1
+            while total < 1001:
+                log.append(CLUSTER, [frame(n, 1000) for n in range(total, total + 100)])
+                total += 100
+            fine.wait_for_frames(1001)
+            log.append(SECOND, [frame(0)])
+            log.append(CLUSTER, [frame(1001)])
+            other.wait_for_frames(1)
+            slow.resume()
+            slow.wait_for_frames(1002)
+    assert [connection.error for connection in slow.connections] == [None]
+    assert numbers(slow) == numbers(fine) == list(range(1002))
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize("cluster_id", [1.0, True, "1", None])
+def test_a_cluster_id_of_another_type_never_reaches_the_log(
+    settings: Settings, redis_client: redis.Redis, cluster_id: object
+) -> None:
+    load(settings, [node(1), node(2)])
+    with Clusterer(server_id=1, settings=settings) as instance:
+        packet = instance.packet("test", 1).build()
+        with pytest.raises(InvalidArgument, match="cluster_id"):
+            instance.send_to(cluster_id, "bin", packet)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="Packet"):
+            instance.send_to(1, "bin", instance.packet("test", 1))  # type: ignore[arg-type]
+        assert not redis_client.exists(keys.log(1))
+        instance.send_to(Number.ONE, "bin", packet)
+    assert redis_client.hkeys(keys.counters(1)) == [b"sequence", b"1:bin"]
+
+
+def test_more_senders_than_one_job_takes_all_have_their_turn(
+    settings: Settings, receiver: BinReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MAX_SENDERS", 2)
+    monkeypatch.setattr("clusterer.delivery.engine.SHARED_SLICE_S", 0.2)
+    senders = range(11, 16)
+    load(settings, [*(node(s) for s in senders), node_for(2, receiver)])
+    logs = {sender: PacketLog(settings, sender) for sender in senders}
+    got: set[int | None] = set()
+    with delivering(replace(settings, linger=30.0)):
+        deadline = time.monotonic() + 10
+        while got != set(senders) and time.monotonic() < deadline:
+            for sender, log in logs.items():  # all are busy all the time
+                log.append(CLUSTER, [frame(1, sender=sender)])
+            time.sleep(0.02)
+            got = {packet.machine_id for packet in receiver.packets}
+    assert got == set(senders)
+
+
+def test_senders_that_nobody_may_claim_call_workers_now_and_then_only(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1, host="192.0.2.1"), node(2)])
+    log, jobs = PacketLog(settings, 1), 0
+    engine = Engine(settings, settings.delivery_queue)
+    for _ in range(200):
+        if log.append(CLUSTER, [frame(0)]):
+            jobs += 1
+            engine.run()
+        time.sleep(0.005)
+    engine.close()
+    assert 1 <= jobs <= 8
+
+
+def test_a_newly_pending_sender_ends_the_pause_at_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1), node(11), node(2)])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    store = DrainStore(settings, settings.delivery_queue, "test")
+    store.begin()
+    store.hold_off()
+    assert not PacketLog(settings, 1).append(CLUSTER, [frame(1)])
+    assert PacketLog(settings, 11).append(CLUSTER, [frame(2)])
+
+
+def test_a_log_that_waits_for_one_node_rests_while_another_is_up(
+    settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
+) -> None:
+    settings = replace(settings, backlog="replay")
+    load(settings, [node(1), node_for(2, receiver), node(3)])
+    NodeStore(settings).command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+    log, context = PacketLog(settings, 1), Context(settings)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receiver.wait_for_frames(1)
+        waiting = keys.waiting(settings.delivery_queue)
+        wait_until(lambda: redis_client.sismember(waiting, "1"), 5, "sender waits")
+        assert sweep.run(context) == 0
+        assert redis_client.sismember(waiting, "1")
+        load(settings, [node(1), node_for(2, receiver)])
+        sweep.run(context)
+        assert not redis_client.sismember(waiting, "1"), "the node it waited for is gone"
+        wait_until(lambda: not redis_client.hexists(keys.cursor(1), "gone"), 1)
+        wait_until(lambda: redis_client.hlen(keys.cursor(1)) == 1, 5, "its cursor too")
+    context.close()
+
+
+def test_packets_of_a_node_that_went_down_half_written_are_counted_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with BinReceiver(receive_buffer=4096) as slow:
+        load(settings, [node(1), node_for(2, slow)])
+        log = PacketLog(settings, 1)
+        with delivering(replace(settings, send_timeout=1.0)):
+            slow.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1001)])
+            wait_until(lambda: slow.open_connections, 5, "connected")
+            time.sleep(0.1)
+            NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
+            wait_until(
+                lambda: stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") >= 1001,
+                8,
+                "all accounted for",
+            )
+            time.sleep(1.5)
+        assert stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == 1001
+
+
+def test_fences_of_dead_workers_are_taken_down(
+    settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
+) -> None:
+    load(settings, [node(1), node_for(2, receiver)])
+    redis_client.hset(keys.fence(1), "1/9/1700000000000", "1700000000000 dead")
+    with delivering(settings):
+        PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+        receiver.wait_for_frames(1)
+        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "no fence left")
+
+
+def test_an_instance_that_was_closed_answers_from_a_fresh_snapshot_when_used_again(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1), node(2)])
+    instance = Clusterer(server_id=1, settings=settings)
+    assert len(instance.get_nodes(1, "bin")) == 1
+    instance.close()
+    NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
+    assert instance.get_nodes(1, "bin") == []
+    instance.close()
