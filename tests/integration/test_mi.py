@@ -93,7 +93,10 @@ def _reachable(options: Options) -> bool:
     if isinstance(options.http, Place):
         with socket.socket() as probe:
             return probe.connect_ex((options.http.host, options.http.port)) == 0
-    place = options.fifo or options.http or options.datagram
+    if options.fifo is not None:  # its mode is set last, once it is open
+        made = options.fifo.exists()
+        return made and stat.S_IMODE(options.fifo.stat().st_mode) == options.access.mode
+    place = options.http or options.datagram
     return isinstance(place, Path) and place.exists()
 
 
