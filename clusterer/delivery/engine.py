@@ -51,11 +51,11 @@ FIRST_READ, MAX_READ = 64, 512
 READ_BYTES = 1024 * 1024
 """Bytes that a read should not exceed; the number of entries follows."""
 
-PACE_S = 0.001
+PACE_S = 0.002
 """Pause before the next read while small reads follow each other fast: it collects packets that
 else would cost a round trip and a system call per node each. Sparse traffic never waits."""
 
-PACED_BELOW_S = 0.002
+PACED_BELOW_S = 0.004
 PACED_BELOW_ENTRIES = 100
 
 CLAIM_EVERY_S = 1.0
