@@ -75,6 +75,9 @@ class Drain:
         claim = self._claim
         cursor = claim.cursors.get(field)
         n = claim.positions.get(field)
+        key = ClusterKey(node.cluster_id, node.protocol)
+        if cursor is None and node.generation <= claim.since_ms.get(key, -1):
+            n = 0  # it was there before the cluster's first packet
         if cursor is not None and cursor > claim.tail:
             # Rather a packet twice than one not at all: start like a node without a cursor.
             self.clamped += 1

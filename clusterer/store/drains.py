@@ -26,6 +26,8 @@ append.lua knows the number too."""
 FENCE_MS = 1000
 """Life of an unrenewed fence."""
 
+_SINCE = "since "
+
 LogEntry = tuple[bytes, list[bytes]]
 """Id and flat fields of one entry, as Redis sends it."""
 
@@ -39,6 +41,8 @@ class Claim:
     """Sequence of the last packet appended."""
     counts: Mapping[ClusterKey, int]
     """Packets ever appended, by cluster."""
+    since_ms: Mapping[ClusterKey, int]
+    """Redis ms of each cluster's first packet."""
     cursors: Mapping[str, int]
     """``cluster/machine/generation`` → sequence of the last whole frame written."""
     positions: Mapping[str, int]
@@ -266,8 +270,7 @@ class DrainStore:
         """Return the sequence of a sender's last packet, and its packets ever by cluster."""
         with translated(self._settings, f"read the counters of machine {sender}"):
             found = _numbers(self._client.hgetall(keys.counters(sender)))
-        tail = found.pop("sequence", 0)
-        return tail, {ClusterKey.parse(name): n for name, n in found.items()}
+        return found.get("sequence", 0), _by_cluster(found)
 
     def call_worker(self, *, lost: bool = False) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.
@@ -302,18 +305,27 @@ class DrainStore:
 
 def _claim(sender: int, reply: list[Any]) -> Claim:
     cursors, positions, counters, fences, now_ms = reply
-    counts = _pairs(counters)
-    tail = int(counts.pop("sequence", 0))
+    numbers = {name: int(value) for name, value in _pairs(counters).items()}
     return Claim(
         sender=sender,
-        tail=tail,
-        counts={ClusterKey.parse(name): int(value) for name, value in counts.items()},
+        tail=numbers.get("sequence", 0),
+        counts=_by_cluster(numbers),
+        since_ms=_by_cluster(numbers, _SINCE),
         cursors={field: int(value) for field, value in _pairs(cursors).items()},
         positions={field: int(value) for field, value in _pairs(positions).items()},
         fenced=frozenset(
             field for field, value in _pairs(fences).items() if int(value.split()[0]) >= int(now_ms)
         ),
     )
+
+
+def _by_cluster(counters: Mapping[str, int], prefix: str = "") -> dict[ClusterKey, int]:
+    """Return those of a sender's counters that are about clusters."""
+    return {
+        ClusterKey.parse(name.removeprefix(prefix)): value
+        for name, value in counters.items()
+        if name.startswith(prefix) and ":" in name and (prefix or not name.startswith(_SINCE))
+    }
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:

@@ -22,6 +22,10 @@ if last == count and redis.call('EXISTS', KEYS[1]) == 1 then
   end
 end
 local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count) - count
+if n == 0 then
+  -- Nodes that were there by then have missed nothing: what they do not get is lost.
+  redis.call('HSET', KEYS[2], 'since ' .. cluster .. ':' .. protocol, ms)
+end
 local sequence = last - count
 local oldest = string.format('%.0f', math.max(last - ARGV[4] + 1, 0))
 for i = 6, #ARGV, 2 do
