@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -19,7 +20,8 @@ from clusterer.store.scripts import Script
 _IDLE_S = 0.5
 """Time without use after which it is checked whether Redis has closed the connection."""
 
-_CHUNK = 65536
+_CHUNK = 16 * 1024
+_TIMEVAL = struct.Struct("@ll")
 
 
 class Channel:
@@ -33,18 +35,24 @@ class Channel:
         self._pool = connect(settings).connection_pool
         self._connection: Any = None
         self._socket: socket.socket | None = None
-        self._parser = hiredis.Reader()
+        # hiredis's types know no bytearray.
+        self._parser: Any = hiredis.Reader()
+        self._buffer = bytearray(_CHUNK)
         self._made_in = 0
         self._used_at = 0.0
 
-    def run(self, script: Script, calls: Sequence[tuple[bytes | str, ...]]) -> list[Any]:
-        """Run ``script`` once per call (number of keys, keys, arguments); return the replies."""
-        replies = self._exchange([pack("EVALSHA", script.sha, *call) for call in calls])
-        for at, reply in enumerate(replies):
+    def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
+        """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
+        replies = self._exchange(commands)
+        lost = [at for at, reply in enumerate(replies) if _is_no_script(reply)]
+        if lost:
+            self._exchange([pack("SCRIPT", "LOAD", script.text)])
+            again = self._exchange([commands[at] for at in lost])
+            for at, reply in zip(lost, again, strict=True):
+                replies[at] = reply
+        for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                if not str(reply).startswith("NOSCRIPT"):
-                    raise redis.ResponseError(str(reply))
-                replies[at] = self._load_and_run(script, calls[at])
+                raise redis.ResponseError(str(reply))
         return replies
 
     def close(self) -> None:
@@ -53,18 +61,12 @@ class Channel:
         if self._connection is not None:
             self._connection.disconnect()
 
-    def _load_and_run(self, script: Script, call: tuple[bytes | str, ...]) -> Any:
-        (reply,) = self._exchange([pack("EVAL", script.text, *call)])
-        if isinstance(reply, hiredis.ReplyError):
-            raise redis.ResponseError(str(reply))
-        return reply
-
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         sock = self._ready()
         try:
             sock.sendall(commands[0] if len(commands) == 1 else b"".join(commands))
             replies = [self._reply(sock) for _ in commands]
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             self.close()
             raise redis.TimeoutError("no answer in time") from error
         except OSError as error:
@@ -78,12 +80,12 @@ class Channel:
 
     def _reply(self, sock: socket.socket) -> Any:
         """Return the next reply; an error of the command itself as a value."""
-        parser = self._parser
+        parser, buffer = self._parser, self._buffer
         while (reply := parser.gets()) is False:
-            chunk = sock.recv(_CHUNK)
-            if not chunk:
+            size = sock.recv_into(buffer)
+            if not size:
                 raise ConnectionResetError("connection closed by Redis")
-            parser.feed(chunk)
+            parser.feed(buffer, 0, size)
         return reply
 
     def _ready(self) -> socket.socket:
@@ -101,7 +103,13 @@ class Channel:
             self._parser = hiredis.Reader()
             # redis-py has no public way to a connection's socket.
             self._socket = self._connection._sock  # noqa: SLF001
+            _let_the_kernel_wait(self._socket)
         return self._socket
+
+
+def evalsha(script: Script, *parts: bytes | str) -> bytes:
+    """Return the command that runs a script: ``parts`` are number of keys, keys, arguments."""
+    return pack("EVALSHA", script.sha, *parts)
 
 
 def pack(*parts: bytes | str) -> bytes:
@@ -109,3 +117,21 @@ def pack(*parts: bytes | str) -> bytes:
     # hiredis's types know tuples of one part only.
     packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]
     return packed
+
+
+def _let_the_kernel_wait(sock: socket.socket) -> None:
+    """Move a socket's timeout into the kernel: Python would poll before every send and receive.
+
+    Not for TLS, whose layer would take the kernel's answer for something else.
+    """
+    timeout = sock.gettimeout()
+    if type(sock) is socket.socket and timeout:
+        seconds, rest = divmod(timeout, 1)
+        value = _TIMEVAL.pack(int(seconds), int(rest * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        sock.settimeout(None)
+
+
+def _is_no_script(reply: Any) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -11,7 +11,7 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.channel import Channel
+from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import connect, translated
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
@@ -153,11 +153,11 @@ class DrainStore:
         """
         with translated(self._settings, "record deliveries"):
             replies = self._channel.run(
-                script("commit_delivery"), [self._commit_call(commit) for commit in commits]
+                script("commit_delivery"), [self._commit_call(c) for c in commits]
             )
         return {c.sender for c, held in zip(commits, replies, strict=True) if not held}
 
-    def _commit_call(self, commit: Commit) -> tuple[str, ...]:
+    def _commit_call(self, commit: Commit) -> bytes:
         sender = commit.sender
         arguments = [self._token, str(LEASE_MS)]
         arguments.append("" if commit.needed_from is None else str(commit.needed_from))
@@ -167,7 +167,8 @@ class DrainStore:
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
         names = (keys.lease, keys.cursor, keys.position, keys.stats, keys.log)
-        return (str(len(names)), *(name(sender) for name in names), *arguments)
+        used = [name(sender) for name in names]
+        return evalsha(script("commit_delivery"), str(len(used)), *used, *arguments)
 
     def release(
         self,

@@ -10,9 +10,9 @@ from itertools import groupby
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.channel import Channel
+from clusterer.store.channel import Channel, pack
 from clusterer.store.client import translated
-from clusterer.store.scripts import script
+from clusterer.store.scripts import Script, script
 from clusterer.store.views import ClusterKey
 
 MAX_GROUP = 1000
@@ -22,6 +22,9 @@ MAX_GROUP = 1000
 MAX_PIECE = 16 * 1024
 """Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis
 and the worker more than packets do."""
+
+NOT_DRAINED = -1
+"""append.lua's reply when it was given too few keys for a log that nobody drains."""
 
 
 class _Entry:
@@ -46,19 +49,11 @@ class PacketLog:
 
     def __init__(self, settings: Settings, sender: int) -> None:
         self._settings = settings
-        queue = settings.delivery_queue
         self._channel = Channel(settings)
         self._script = script("append")
-        self._head = (
-            keys.log(sender),
-            keys.counters(sender),
-            keys.pending(queue),
-            keys.lease(sender),
-            keys.wake(queue),
-            keys.doorbell(queue),
-            keys.QUEUES,
-        )
-        self._fixed = (str(sender), str(settings.log_max_packets), queue)
+        self._commands = AppendCommands(settings, sender, self._script)
+        self._drained = False
+        """Whether the last append found the log being drained."""
         self._queued: deque[_Entry] = deque()
         self._lock = threading.Lock()
 
@@ -100,39 +95,82 @@ class PacketLog:
             groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
         try:
             with translated(self._settings, "append to the packet log"):
-                replies = self._channel.run(self._script, [self._call(g) for g in groups])
+                calls = self._append(groups)
         except ClustererError as error:
             for entry in entries:
                 entry.error, entry.done = error, True
             return
-        for group, reply in zip(groups, replies, strict=True):
+        for group, call in zip(groups, calls, strict=True):
+            # One of the callers enqueues the job.
+            group[0].enqueue = call
             for entry in group:
                 entry.done = True
-            # One of the callers enqueues the job.
-            group[0].enqueue = bool(reply[1])
 
-    def _call(self, group: list[_Entry]) -> tuple[bytes | str, ...]:
-        sender, limit, queue = self._fixed
+    def _append(self, groups: list[list[_Entry]]) -> list[bool]:
+        """Append; return for each group whether a job must be enqueued."""
+        pack, drained = self._commands.pack, self._drained
+        replies = self._channel.run(self._script, [pack(g, drained=drained) for g in groups])
+        if NOT_DRAINED in replies:
+            missed = [at for at, reply in enumerate(replies) if reply == NOT_DRAINED]
+            commands = [pack(groups[at], drained=False) for at in missed]
+            for at, reply in zip(missed, self._channel.run(self._script, commands), strict=True):
+                replies[at] = reply
+            self._drained = False
+        else:
+            self._drained = 1 not in replies
+        return [reply == 1 for reply in replies]
+
+
+class AppendCommands:
+    """Packs calls of append.lua: all but the packets is made once per cluster."""
+
+    def __init__(self, settings: Settings, sender: int, append: Script) -> None:
+        queue = settings.delivery_queue
+        self._sha = append.sha
+        self._limit = str(settings.log_max_packets)
+        self._keys = (keys.log(sender), keys.counters(sender), keys.lease(sender))
+        self._more_keys = (keys.pending(queue), keys.wake(queue), keys.doorbell(queue), keys.QUEUES)
+        self._more_arguments = (str(sender), queue)
+        self._heads: dict[tuple[ClusterKey, bool], tuple[int, bytes]] = {}
+
+    def pack(self, group: list[_Entry], *, drained: bool) -> bytes:
+        """Return the command that appends the frames of ``group``, all of one cluster.
+
+        ``drained`` makes one that does nothing unless the log is being drained.
+        """
         key = group[0].key
+        head = self._heads.get((key, drained)) or self._head(key, drained=drained)
         frames = group[0].frames if len(group) == 1 else [f for e in group for f in e.frames]
-        head = ("7", *self._head, sender, str(key.cluster_id), key.protocol, limit, queue)
         if len(frames) == 1:
-            return (*head, "1", frames[0])
-        pieces: list[bytes | str] = []
-        for piece in _pieces(frames):
-            pieces += piece
-        return (*head, *pieces)
+            frame = frames[0]
+            return b"*%d\r\n%b$1\r\n1\r\n$%d\r\n%b\r\n" % (head[0] + 2, head[1], len(frame), frame)
+        pieces = list(_pieces(frames))
+        parts = [b"*%d\r\n%b" % (head[0] + 2 * len(pieces), head[1])]
+        for count, piece in pieces:
+            parts.append(b"$%d\r\n%d\r\n$%d\r\n" % (len(str(count)), count, len(piece)))
+            parts += (piece, b"\r\n")
+        return b"".join(parts)
+
+    def _head(self, key: ClusterKey, *, drained: bool) -> tuple[int, bytes]:
+        """Return the number of parts, and the parts themselves, that come before the packets."""
+        names = self._keys if drained else self._keys + self._more_keys
+        more = () if drained else self._more_arguments
+        arguments = (str(key.cluster_id), key.protocol, self._limit, *more)
+        parts = ("EVALSHA", self._sha, str(len(names)), *names, *arguments)
+        packed = pack(*parts)
+        head = self._heads[key, drained] = len(parts), packed[packed.index(b"\r\n") + 2 :]
+        return head
 
 
-def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
     """Join frames into pieces of bounded size; give the number in each and the piece."""
     piece: list[bytes] = []
     size = 0
     for frame in frames:
         if size + len(frame) > MAX_PIECE and piece:
-            yield str(len(piece)), b"".join(piece)
+            yield len(piece), b"".join(piece)
             piece, size = [], 0
         piece.append(frame)
         size += len(frame)
     if piece:
-        yield str(len(piece)), b"".join(piece)
+        yield len(piece), b"".join(piece)

@@ -50,6 +50,24 @@ def test_threads_that_append_at_once_keep_their_own_order_and_lose_nothing(
     assert sum(wakes) == 1, "one of all callers enqueues the one job"
 
 
+def test_a_log_that_is_drained_no_more_becomes_pending_with_the_next_packet(
+    log: PacketLog, redis_client: redis.Redis
+) -> None:
+    """While a worker drains it the script gets only the keys it needs then."""
+    redis_client.set(keys.lease(1), "a worker")
+    assert [log.append(CLUSTER, [b"%d" % n]) for n in range(3)] == [False] * 3
+    assert not redis_client.exists(keys.pending("clusterer-delivery"))
+    redis_client.delete(keys.lease(1))
+    assert log.append(CLUSTER, [b"3"]), "a job must be enqueued"
+    assert not log.append(CLUSTER, [b"4"]), "one is on its way"
+    assert redis_client.smembers(keys.pending("clusterer-delivery")) == {b"1"}
+    stored = [
+        (entry_id.split(b"-")[0], f[b"frames"])
+        for entry_id, f in entries(redis_client, keys.log(1))
+    ]
+    assert stored == [(b"%d" % (n + 1), b"%d" % n) for n in range(5)]
+
+
 def test_scripts_that_redis_forgot_are_loaded_again(
     log: PacketLog, redis_client: redis.Redis
 ) -> None:
