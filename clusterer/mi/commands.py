@@ -111,10 +111,10 @@ def _nothing(command: Callable[[], Command]) -> Callable[[Words], Command]:
 
 
 def _set_status(words: Words) -> Command:
-    if not words or len(words) > len(STATUS_PARAMETERS):
+    if not 3 <= len(words) <= len(STATUS_PARAMETERS):
         raise MiError(400, WRONG_COUNT)
-    if len(words) < len(STATUS_PARAMETERS):
-        raise MiError(400, BAD_PARAMETER, f"{STATUS_PARAMETERS[len(words)]} is missing")
+    if len(words) == 3:  # 2.2 counts to three, and then finds that there is no protocol
+        raise MiError(400, BAD_PARAMETER, "protocol is missing")
     cluster_id, machine_id, status, protocol = words
     if status not in ("0", "1"):
         raise MiError(400, BAD_PARAMETER, f"status must be 0 (down) or 1 (up), not {status!r}")

@@ -153,18 +153,32 @@ def test_unknown_and_own_row_are_no_such_node(context: Context, fifo: Path) -> N
     assert state(context, 1) is State.UP
 
 
-def test_only_own_clusters_in_reverse_order_of_rows(context: Context, fifo: Path) -> None:
+def test_only_own_clusters_with_peers_in_reverse_order_of_rows(
+    context: Context, fifo: Path
+) -> None:
+    """2.2 puts clusters, protocols of a cluster and nodes of a protocol before the earlier ones."""
     provision(
         context,
         NewRow(1, 5, "bin:127.0.0.5:5566"),
         NewRow(2, 7, "bin:127.0.0.7:5566"),
         NewRow(1, 3, "udp:127.0.0.3:5060"),
+        NewRow(3, 1, "bin:127.0.0.1:5566"),
+        NewRow(3, 4, "bin:127.0.0.4:5566"),
+        NewRow(4, 1, "bin:127.0.0.1:5566"),
+        NewRow(1, 6, "bin:127.0.0.6:5566"),
     )
     assert ctl(fifo, "clusterer_reload") == b"200 OK\n\n"
     lines = ctl(fifo, "clusterer_list").decode().splitlines()
-    assert lines[1] == "Cluster:: 1"
-    assert [line.split()[1] for line in lines[2:-1]] == ["3", "5", "2"]
-    assert lines[3].endswith("Description=none")
+    assert [line.strip().partition(" DB_ID")[0] for line in lines[1:-1]] == [
+        "Cluster:: 3",
+        "Server:: 4",
+        "Cluster:: 1",
+        "Server:: 3",
+        "Server:: 6",
+        "Server:: 5",
+        "Server:: 2",
+    ]
+    assert lines[2].endswith("Description=none")
 
 
 def test_a_failed_reload_says_so(context: Context, fifo: Path) -> None:

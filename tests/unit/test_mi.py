@@ -86,6 +86,9 @@ def test_all_recorded_requests_in_one_stream() -> None:
     [
         (("1", "2", "0", "bin"), SetStatus(1, 2, 0, "bin")),
         (("1", "2", "1", "BIN"), SetStatus(1, 2, 1, "bin")),
+        (("1",), "400 Too few or too many arguments"),
+        (("1", "2"), "400 Too few or too many arguments"),
+        (("1", "2", "1"), "400 Bad parameter"),
         (("1", "2", "1", "bin", "5"), "400 Too few or too many arguments"),
         (("0", "2", "1", "bin"), "400 Bad parameter"),
         (("-1", "2", "1", "bin"), "400 Bad parameter"),

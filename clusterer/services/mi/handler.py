@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from clusterer.errors import ClustererError, InvalidArgument, UnknownNode
@@ -100,22 +100,28 @@ class Handler:
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:
-        clusters: dict[int, list[Node]] = {}
-        for key, view in self._context.nodes.views().items():
-            clusters.setdefault(key.cluster_id, []).extend(view.nodes.values())
+        """List the peers as 2.2 does, which puts what it reads before what it has read.
+
+        So the last row comes first, in clusters, protocols and nodes; a cluster without a peer
+        is not listed.
+        """
+        views = self._context.nodes.views().values()
+        own = {view.key.cluster_id for view in views if self._server_id in view.nodes}
+        clusters: dict[int, dict[str, list[ListedNode]]] = {}
+        for node in sorted((n for v in views for n in v.nodes.values()), key=lambda n: n.id):
+            if node.cluster_id in own and node.machine_id != self._server_id:
+                protocols = clusters.setdefault(node.cluster_id, {})
+                protocols.setdefault(node.protocol, []).append(_listed(node))
         return Listed(
             tuple(
-                ListedCluster(cluster_id, tuple(self._others(nodes)))
-                for cluster_id, nodes in sorted(clusters.items())
-                if any(node.machine_id == self._server_id for node in nodes)
+                ListedCluster(cluster_id, _newest_first(protocols.values()))
+                for cluster_id, protocols in reversed(clusters.items())
             )
         )
 
-    def _others(self, nodes: Iterable[Node]) -> Iterable[ListedNode]:
-        """Return the peers in 2.2's order: the last row first."""
-        for node in sorted(nodes, key=lambda node: node.id, reverse=True):
-            if node.machine_id != self._server_id:
-                yield _listed(node)
+
+def _newest_first(protocols: Collection[list[ListedNode]]) -> tuple[ListedNode, ...]:
+    return tuple(node for nodes in reversed(list(protocols)) for node in reversed(nodes))
 
 
 def _listed(node: Node) -> ListedNode:
