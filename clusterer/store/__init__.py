@@ -1,6 +1,6 @@
 """State in Redis: nodes, logs of packets, leases, receipts. Python decides, Lua commits."""
 
-from clusterer.store.client import connect, public_url, redis_url, translated
+from clusterer.store.client import connect, translated
 from clusterer.store.directory import Directory
 from clusterer.store.nodes import Cause, NodeStore
 from clusterer.store.views import ClusterKey, ClusterView
@@ -12,7 +12,5 @@ __all__ = [
     "Directory",
     "NodeStore",
     "connect",
-    "public_url",
-    "redis_url",
     "translated",
 ]

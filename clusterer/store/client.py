@@ -1,56 +1,23 @@
-"""The connection to Redis, and the translation of its errors into ours."""
+"""The store's connection to Redis, and the translation of Redis's errors into ours."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from clusterer.errors import SettingsError, StateUnavailable
+from clusterer.endpoint import open_client, public_url
+from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
-
-TIMEOUT_S = 1.0
-"""Longest wait for Redis to accept a connection and, again, to answer one command. Without
-retries both together stay within the 2 s after which every call has to fail."""
-
-
-def redis_url(settings: Settings) -> str:
-    """Return the URL of Redis: the configured one, else the embedded server's socket."""
-    return settings.redis_url or f"unix://{quote(str(settings.redis_socket))}"
-
-
-def public_url(settings: Settings) -> str:
-    """Return the URL of Redis without its password, for messages."""
-    url = redis_url(settings)
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
 
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
-    """Return a client. It never retries: a repeated append would store a packet twice.
+    """Return a client; connects on first use.
 
-    Connects on first use. Raises `SettingsError` for a URL that cannot be used.
+    Raises `SettingsError` for a URL that cannot be used.
     """
-    chosen = {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "driver_info": None,
-    } | options
-    url = redis_url(settings)
-    if url.startswith("unix://"):
-        chosen.pop("socket_connect_timeout")
-    try:
-        return redis.Redis.from_url(url, **chosen)
-    except ValueError as error:
-        raise SettingsError(f"redis_url {public_url(settings)!r}: {error}") from error
+    return open_client(settings, **{"protocol": 2, "driver_info": None} | options)
 
 
 class translated:  # noqa: N801 - reads as a word of the `with` statement

@@ -8,9 +8,10 @@ from typing import Any
 
 import redis
 
+from clusterer.endpoint import public_url
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
-from clusterer.store.client import public_url, translated
+from clusterer.store.client import translated
 
 CHECKS = ("redis", "redis persistence", "redis eviction", "redis memory")
 

@@ -1,0 +1,115 @@
+"""What Redis may demand of its clients: docs/deployment.md's user suffices, and so does TLS."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from clusterer import Clusterer, Settings
+from clusterer.settings import as_environment
+from tests.support import docs
+from tests.support.cluster import load, node, node_for, numbers
+from tests.support.ports import free_port
+from tests.support.processes import spawn, wait_until
+from tests.support.programs import find_program
+from tests.support.receiver import BinReceiver
+from tests.support.redis_server import RedisServer
+
+PACKETS = 300
+PROCESSES = (
+    ("workers", "delivery"),
+    ("workers", "maintenance"),
+    ("workers", "database"),
+    ("scheduler",),
+)
+
+
+def documented_user() -> list[str]:
+    """Return the words of the ACL command that the page gives, after its name."""
+    section = docs.section("deployment.md", "Redis")
+    line = re.search(r"redis-cli (ACL SETUSER .*?)\n```", section, re.DOTALL)
+    assert line
+    return shlex.split(line[1].replace("\\\n", " "))[2:]
+
+
+def deliver(settings: Settings) -> None:
+    """Run the processes, send, and see that each packet arrives once and in order."""
+    with ExitStack() as stack:
+        peer = stack.enter_context(BinReceiver())
+        load(settings, [node(1), node_for(2, peer)])
+        for words in PROCESSES:
+            stack.enter_context(spawn(["-m", *words], as_environment(settings)))
+        sender = stack.enter_context(Clusterer(1, settings=settings))
+        for number in range(PACKETS):
+            sender.send_to(1, "bin", sender.packet("test", 1).push_int(number).build())
+        wait_until(lambda: len(numbers(peer)) >= PACKETS, 15, "all packets arrive")
+        sender.set_state(1, 2, 0, "bin")
+        with spawn(["-m", "clusterer", "doctor"], as_environment(settings)) as doctor:
+            doctor.wait(20)
+            assert "backlog: nothing waits" in doctor.output()
+        assert numbers(peer) == list(range(PACKETS))
+
+
+@pytest.mark.slow
+def test_the_documented_user_may_do_everything_that_is_needed(
+    own_redis_server: Callable[[], RedisServer], tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    with server.client() as admin:
+        name, *rules = documented_user()
+        admin.execute_command("ACL", "SETUSER", name, *rules)
+        url = server.url.replace("redis://", f"redis://{name}:password@")
+        deliver(Settings(redis_url=url, data_dir=str(tmp_path), server_id=1))
+        assert refused(admin) == {"config|get"}, "doctor asks, and does without"
+
+
+def refused(admin: redis.Redis) -> set[str]:
+    """Return the commands that Redis did not let somebody run."""
+    found: Any = admin.acl_log()
+    return {entry["object"] for entry in found}
+
+
+@pytest.mark.slow
+def test_over_tls(own_redis_server: Callable[[], RedisServer], tmp_path: Path) -> None:
+    server, port = own_redis_server(), free_port()
+    certificate, key = self_signed(tmp_path)
+    options = {
+        "tls-cert-file": certificate,
+        "tls-key-file": key,
+        "tls-ca-cert-file": certificate,
+        "tls-auth-clients": "no",
+        "tls-port": port,
+    }
+    with server.client() as admin:
+        try:
+            for name, value in options.items():
+                admin.config_set(name, str(value))
+        except redis.ResponseError as error:
+            pytest.skip(f"this Redis has no TLS: {error}")
+    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    deliver(Settings(redis_url=url, data_dir=str(tmp_path), server_id=1))
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1; return its file and its key's."""
+    openssl = find_program("openssl") or pytest.skip("openssl is not installed")
+    certificate, key = directory / "redis.pem", directory / "redis.key"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-out", certificate, "-keyout", key),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return certificate, key
