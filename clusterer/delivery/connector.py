@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from clusterer.delivery.destination import Destination
@@ -77,10 +77,11 @@ class Connector:
             destination.link.close()
             destination.forget_link()
 
-    def close_all(self, drain: Drain) -> None:
-        """Close all connections of a drain at once."""
+    def close_all(self, drain: Drain, but: Collection[Destination] = ()) -> None:
+        """Close all connections of a drain at once, except those that are somebody else's now."""
         for destination in drain.destinations.values():
-            self.close(destination)
+            if destination not in but:
+                self.close(destination)
 
     def _end(self, destination: Destination) -> None:
         """Close a broken connection; what did not arrive is to be offered again."""

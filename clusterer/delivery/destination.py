@@ -10,6 +10,7 @@ from typing import NamedTuple
 from clusterer.delivery.batch import Batch, Slice
 from clusterer.delivery.link import Link
 from clusterer.membership import Node, State
+from clusterer.store.destinations import field_of
 from clusterer.store.drains import Move
 from clusterer.store.views import ClusterKey
 
@@ -64,8 +65,8 @@ class Destination:
     def __init__(self, node: Node, cursor: int, n: int | None, *, fenced: bool) -> None:
         self.node = node
         self.key = ClusterKey(node.cluster_id, node.protocol)
-        self.field = f"{node.cluster_id}/{node.machine_id}/{node.generation}"
-        self.stats_prefix = f"{node.cluster_id}/{node.machine_id}/"
+        self.field = field_of(node)
+        self.stats_prefix = f"{self.field}/"
         self.position = self.cursor = self.committed = cursor
         self.n = self.cursor_n = n
         """The cluster's packet count at position and cursor; None while unknown."""

@@ -9,6 +9,7 @@ from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.store.destinations import field_of
 from clusterer.store.drains import Claim, Commit, DrainStore, Fences, Move
 from clusterer.store.views import ClusterKey, ClusterView
 
@@ -48,13 +49,7 @@ class Drain:
 
     def update(self, views: Views) -> list[Destination]:
         """Take over the nodes of ``views``; return the destinations that are gone."""
-        wanted = {
-            f"{node.cluster_id}/{node.machine_id}/{node.generation}": node
-            for key in self.clusters
-            if key.protocol == PROTO_BIN and key in views
-            for node in views[key].nodes.values()
-            if node.machine_id != self.sender
-        }
+        wanted = self._wanted(views)
         gone = [d for field, d in self.destinations.items() if field not in wanted]
         for destination in gone:
             del self.destinations[destination.field]
@@ -66,6 +61,19 @@ class Drain:
                 self._renew(known, node)
         self.regroup()
         return gone
+
+    def _wanted(self, views: Views) -> dict[str, Node]:
+        return {
+            field_of(node): node
+            for key in self.clusters
+            if key.protocol == PROTO_BIN and key in views
+            for node in views[key].nodes.values()
+            if node.machine_id != self.sender
+        }
+
+    def not_in(self, views: Views) -> list[str]:
+        """Return the fields of those of our destinations that ``views`` does not have."""
+        return list(self.destinations.keys() - self._wanted(views).keys())
 
     def stale_fields(self) -> list[str]:
         """Return cursors read with the claim whose node has gone or moved since."""
@@ -214,7 +222,8 @@ class Drain:
 
     def waiting(self) -> bool:
         """Whether a node that is not up has packets to come."""
-        return any(self.waits(d) for d in self.destinations.values())
+        end = max(self.head, self._claim.tail)
+        return any(self.waits(d) and d.cursor < end for d in self.destinations.values())
 
     def settle(self) -> None:
         """Account for packets at the log's end that were trimmed before they could be read."""

@@ -83,7 +83,12 @@ class Engine:
         self._connector = Connector(settings, nodes, self._selector)
         self._leases = Leases(settings, self._store, self._connector.close_all)
         self._handover = Handover(
-            settings, self._store, self._leases, self._connector, self._fencer
+            settings,
+            self._store,
+            self._leases,
+            self._connector,
+            self._fencer,
+            directory=self._directory,
         )
         self._connector.may_write = self._leases.may_write
         self._queue = queue
@@ -186,7 +191,7 @@ class Engine:
     def _take(self, senders: list[int]) -> None:
         if senders:
             self._refresh()
-            if self._leases.claim(senders, self._directory.snapshot):
+            if self._leases.claim(senders, self._directory):
                 self._call_another()
                 self._end = min(self._end, monotonic() + SHARED_SLICE_S)
 

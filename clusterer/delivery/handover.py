@@ -9,6 +9,7 @@ from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.leases import Leases
 from clusterer.settings import Settings
+from clusterer.store import Directory
 from clusterer.store.drains import DrainStore, Released
 
 FENCE_POLL_S = 0.02
@@ -25,12 +26,15 @@ class Handover:
         leases: Leases,
         connector: Connector,
         fencer: Fencer,
+        *,
+        directory: Directory,
     ) -> None:
         self._linger_s = settings.linger
         self._store = store
         self._leases = leases
         self._connector = connector
         self._fencer = fencer
+        self._directory = directory
         self._poll_at = 0.0
 
     def due_at(self, drain: Drain) -> float:
@@ -46,12 +50,26 @@ class Handover:
         drain.settle()
         if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
             return
-        self._release(drain, undrained=False)
+        if self._release(drain, undrained=False) is not Released.KEPT:
+            self._forget_gone([drain])
 
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
-        results = [self._release(drain, undrained=True) for drain in self._leases]
+        drains = list(self._leases)
+        results = [self._release(drain, undrained=True) for drain in drains]
+        self._forget_gone(drains)
         return Released.UNDRAINED in results
+
+    def _forget_gone(self, drains: list[Drain]) -> None:
+        """Forget nodes that went and were still recorded here.
+
+        Whoever takes a node away forgets it first. From now on this worker records nothing (its
+        fences are forgotten too), so what we see gone stays forgotten, and what goes later is
+        forgotten by whoever takes it away.
+        """
+        self._directory.refresh()
+        for drain in drains:
+            self._store.forget(drain.sender, drain.not_in(self._directory.snapshot))
 
     def poll_fences(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
@@ -84,7 +102,6 @@ class Handover:
         self._leases.drop(drain)
         for destination in still_open:
             self._connector.let_go(destination)
-            del drain.destinations[destination.field]
         self._fencer.take(drain.sender, still_open)
-        self._connector.close_all(drain)
+        self._connector.close_all(drain, but=still_open)
         return result

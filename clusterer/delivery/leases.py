@@ -9,6 +9,7 @@ from time import monotonic
 from clusterer.delivery.drain import Drain, Views
 from clusterer.delivery.sources import all_local, own_hosts
 from clusterer.settings import BACKLOG_REPLAY, Settings
+from clusterer.store import Directory
 from clusterer.store.drains import LEASE_MS, DrainStore
 
 log = logging.getLogger(__name__)
@@ -61,14 +62,14 @@ class Leases:
         leased = self._store.leased(wanted)
         return [sender for sender in wanted if sender not in leased]
 
-    def claim(self, senders: list[int], views: Views) -> bool:
+    def claim(self, senders: list[int], directory: Directory) -> bool:
         """Take what may be taken of ``senders``; True if some are left for another worker."""
-        allowed = [sender for sender in senders if self._may_deliver(sender, views)]
+        allowed = [sender for sender in senders if self._may_deliver(sender, directory.snapshot)]
         # Who was served last waits longest: the first ones do not have all the turns.
         allowed.sort(key=lambda sender: (sender <= self._served, sender))
         room = max(MAX_SENDERS - len(self._drains), 0)
         for sender in allowed[:room]:
-            self._take(sender, views)
+            self._take(sender, directory)
             self._served = sender
         return len(allowed) > room
 
@@ -115,7 +116,7 @@ class Leases:
             self._abandon(drain)
         self._drains.clear()
 
-    def _take(self, sender: int, views: Views) -> None:
+    def _take(self, sender: int, directory: Directory) -> None:
         asked_at = monotonic()
         claim = self._store.claim(sender)
         if claim is None:
@@ -123,9 +124,13 @@ class Leases:
         if not self._drains:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
-        drain = Drain(claim, self._store, views, replay=self._replay)
+        drain = Drain(claim, self._store, directory.snapshot, replay=self._replay)
         self._drains[sender] = drain
-        self._store.forget(sender, drain.stale_fields())
+        if drain.stale_fields():
+            # Not the other way round: nodes that have come since the snapshot was taken.
+            directory.refresh()
+            drain.update(directory.snapshot)
+            self._store.forget(sender, drain.stale_fields())
         if drain.clamped:
             log.warning(
                 "machine %s: %s cursors were ahead of its log's end, %s: Redis has lost packets",

@@ -9,6 +9,7 @@ from typing import Any
 from clusterer.membership import Condition, Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterView, keys, translated
+from clusterer.store.destinations import field_of
 
 _COUNTERS = ("sent", "failed", "skipped", "lost")
 
@@ -132,9 +133,9 @@ def sends_to(node: Node, counters: Hash) -> bool:
 
 def flow_of(sender: int, node: Node, stats: Hash, counters: Hash, position: Hash) -> Traffic:
     """Return the traffic to ``node`` from the sender's hashes; the backlog may be None."""
-    place = f"{node.cluster_id}/{node.machine_id}"
+    place = field_of(node)
     appended = int(counters[f"{node.cluster_id}:{node.protocol}"])
-    reached = position.get(f"{place}/{node.generation}")
+    reached = position.get(place)
     numbers = {name: int(stats.get(f"{place}/{name}", 0)) for name in _COUNTERS}
     return Traffic(
         sender,

@@ -44,12 +44,13 @@ def _end_waiting(context: Context, state: QueueState) -> int:
 
 
 def _can_go_on(context: Context, sender: int) -> bool:
-    """Whether a node that the log waits for is up, or has gone: there is something to do then."""
-    for cluster_id, machine_id, generation in context.backlog.behind(sender):
+    """Whether a node that the log waits for is up, or none is left: there is something to do."""
+    behind = context.backlog.behind(sender)
+    for cluster_id, machine_id, generation in behind:
         node, _ = context.nodes.read(ClusterKey(cluster_id, PROTO_BIN), machine_id)
         if node is None or node.generation != generation or node.state is State.UP:
             return True
-    return False
+    return not behind
 
 
 def _wake(context: Context, state: QueueState) -> int:

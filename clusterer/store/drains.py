@@ -13,6 +13,7 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import connect, translated
+from clusterer.store.destinations import forget
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
 
@@ -131,6 +132,7 @@ class DrainStore:
                     keys.position(sender),
                     keys.counters(sender),
                     keys.fence(sender),
+                    keys.SENDERS,
                 ],
                 self._token,
                 LEASE_MS,
@@ -257,14 +259,12 @@ class DrainStore:
         return bool(reply)
 
     def forget(self, sender: int, fields: Sequence[str]) -> None:
-        """Delete the cursors of nodes that are gone."""
+        """Delete what is kept of a sender's deliveries to nodes that are gone."""
         if not fields:
             return
         with translated(self._settings, f"forget cursors of machine {sender}"):
             pipe = self._client.pipeline(transaction=True)
-            pipe.hdel(keys.cursor(sender), *fields)
-            pipe.hdel(keys.position(sender), *fields)
-            pipe.hdel(keys.fence(sender), *fields)
+            forget(pipe, sender, fields)
             pipe.execute()
 
     def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 CLUSTERS = "clusterer:clusters"
 QUEUES = "clusterer:queues"
 INSTANCES = "clusterer:instances"
+SENDERS = "clusterer:senders"
 
 
 def nodes(cluster_id: int, protocol: str) -> str:
@@ -76,7 +77,7 @@ def fence(sender: int) -> str:
 
 
 def stats(sender: int) -> str:
-    """Hash: ``cluster/machine/counter`` → packets sent, failed, skipped, lost; last_delivered."""
+    """Hash: ``cluster/machine/generation/counter``; see `destinations`."""
     return f"clusterer:stats:{sender}"
 
 

@@ -15,6 +15,7 @@ from clusterer.membership.columns import StateColumns
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import translated
+from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import decode_node, encode_node
 from clusterer.store.nodes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.reload_plan import ReloadPlan, Snapshot
@@ -27,6 +28,9 @@ calls and is then not replaced in one step."""
 
 _PIPELINE = 1000
 """Commands sent at once."""
+
+_PIPELINED_SENDERS = 100
+"""Senders that are told at once of nodes that are gone."""
 
 _PIPELINED_STEPS = 50
 """Script calls sent at once."""
@@ -99,7 +103,19 @@ class ReloadStore:
                     if version < 0:
                         conflicts.add(key)
                         del steps[key]
+                self._forget([f for key, s in due.items() if key in steps for f in s.gone])
         return conflicts
+
+    def _forget(self, fields: Sequence[str]) -> None:
+        """Delete what all senders know of destinations that are there no more."""
+        if not fields:
+            return
+        senders = map(int, self._client.smembers(keys.SENDERS))
+        while batch := list(islice(senders, _PIPELINED_SENDERS)):
+            pipe = self._client.pipeline(transaction=False)
+            for sender in batch:
+                forget(pipe, sender, fields)
+            pipe.execute()
 
     def _send(
         self, steps: Mapping[ClusterKey, _Step], versions: Mapping[ClusterKey, int]
@@ -122,6 +138,8 @@ class ReloadStore:
             step = _Step()
             for kind, node, item in batch:
                 step.add(kind, node, item)
+                if kind == "remove" or (item.get("added") and node.generation):
+                    step.gone.append(field_of(node))
             yield step
 
     def _actions(
@@ -158,6 +176,8 @@ class _Step:
 
     def __init__(self) -> None:
         self.hashes: list[str] = []
+        self.gone: list[str] = []
+        """Destinations that are no more when it is done."""
         self._items: dict[str, list[dict[str, Any]]] = {"put": [], "remove": [], "mark": []}
 
     def add(self, kind: str, node: Node, item: dict[str, Any]) -> None:

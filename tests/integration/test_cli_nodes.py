@@ -53,7 +53,7 @@ def test_every_cluster_and_every_node_is_listed(redis_client: redis.Redis, capsy
 def test_a_pipe_gets_no_colours_and_80_columns(redis_client: redis.Redis, capsys: Capture) -> None:
     put_example(redis_client)
     redis_client.hset(keys.counters(1), "1:bin", 10**9)
-    redis_client.hset(keys.stats(1), "1/2/sent", 10**9)
+    redis_client.hset(keys.stats(1), "1/2/1/sent", 10**9)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -87,7 +87,7 @@ def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Captur
     redis_client.hset(keys.position(1), mapping={"1/2/8": 70, "1/3/5": 90})
     redis_client.hset(
         keys.stats(1),
-        mapping={"1/2/sent": 60, "1/2/failed": 1, "1/2/skipped": 4, "1/2/lost": 6},
+        mapping={"1/2/8/sent": 60, "1/2/8/failed": 1, "1/2/8/skipped": 4, "1/2/8/lost": 6},
     )
     assert main(["list", "--json"]) == 0
     to_2, to_3 = json.loads(capsys.readouterr().out)["traffic"]

@@ -15,7 +15,7 @@ from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -34,10 +34,6 @@ def receivers() -> Iterator[list[BinReceiver]]:
 def load_receivers(settings: Settings, receivers: list[BinReceiver], **more: object) -> None:
     others = [node_for(i, r, **more) for i, r in enumerate(receivers, start=2)]
     load(settings, [node(1), *others])
-
-
-def stat(settings: Settings, client: redis.Redis, machine_id: int, name: str) -> int:
-    return int(client.hget(keys.stats(1), f"1/{machine_id}/{name}") or 0)
 
 
 def condition(settings: Settings, machine_id: int) -> Condition:
@@ -66,7 +62,7 @@ def test_every_node_gets_every_packet_once_and_in_order(
         wait_until(lambda: drained(redis_client, settings), 5, "log given back")
     for machine_id, receiver in enumerate(receivers, start=2):
         assert numbers(receiver) == list(range(3000))
-        assert stat(settings, redis_client, machine_id, "sent") == 3000
+        assert stat(redis_client, machine_id, "sent") == 3000
     assert redis_client.xlen(keys.log(1)) == 0
     assert not redis_client.hgetall(keys.fence(1))
 
@@ -100,7 +96,7 @@ def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
     with delivering(settings):
         log.append(CLUSTER, [frame(n) for n in range(50)])
         receivers[0].wait_for_frames(50)
-        wait_until(lambda: stat(settings, redis_client, 3, "skipped") == 50, 5, "skips counted")
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, 5, "skips counted")
         NodeStore(settings).command(CLUSTER, 3, Event.SET_UP, Cause("test"))
         log.append(CLUSTER, [frame(50)])
         receivers[1].wait_for_frames(1)
@@ -126,7 +122,7 @@ def test_replay_gives_a_node_that_was_away_what_it_missed(
         sweep.run(Context(settings))
         receivers[1].wait_for_frames(1200)
     assert numbers(receivers[1]) == list(range(1200))
-    assert stat(settings, redis_client, 3, "skipped") == 0
+    assert stat(redis_client, 3, "skipped") == 0
 
 
 def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
@@ -140,11 +136,11 @@ def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
         receivers[0].wait_for_frames(20)
         receivers[2].wait_for_frames(20)
         wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
-        wait_until(lambda: stat(settings, redis_client, 3, "skipped") == 20, 5, "skipped")
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 20, 5, "skipped")
     found, _ = NodeStore(settings).read(CLUSTER, 3)
     assert found is not None
     assert found.no_tries == 1
-    assert stat(settings, redis_client, 3, "failed") == 1
+    assert stat(redis_client, 3, "failed") == 1
 
 
 def test_a_peer_that_never_reads_fails_in_time_and_delays_nobody(
@@ -177,7 +173,7 @@ def test_a_restarted_peer_gets_what_follows_without_a_failure(
         receivers[1].wait_for_frames(2)
     assert numbers(receivers[1]) == [0, 1]
     assert condition(settings, 3) is Condition.UP
-    assert stat(settings, redis_client, 3, "failed") == 0
+    assert stat(redis_client, 3, "failed") == 0
 
 
 def test_a_peer_that_resets_every_connection_goes_to_probing(
@@ -263,7 +259,7 @@ def test_packets_trimmed_before_delivery_are_counted_as_lost(
     redis_client.xtrim(keys.log(1), minid="8", approximate=False)
     with delivering(settings):
         receivers[0].wait_for_frames(5)
-        wait_until(lambda: stat(settings, redis_client, 2, "lost") == 6, 5, "loss counted")
+        wait_until(lambda: stat(redis_client, 2, "lost") == 6, 5, "loss counted")
     assert numbers(receivers[0]) == [0, 7, 8, 9, 10]
 
 
@@ -279,7 +275,7 @@ def test_packets_trimmed_at_the_end_of_the_log_are_counted_as_lost(
     log.append(CLUSTER, [frame(n) for n in range(1, 11)])
     redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
     with delivering(settings):
-        wait_until(lambda: stat(settings, redis_client, 2, "lost") == 10, 5, "loss counted")
+        wait_until(lambda: stat(redis_client, 2, "lost") == 10, 5, "loss counted")
         wait_until(lambda: drained(redis_client, settings), 5, "log given back")
 
 

@@ -18,7 +18,7 @@ from clusterer.services import Context, sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -34,10 +34,6 @@ def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
 def receiver() -> Iterator[BinReceiver]:
     with BinReceiver() as made:
         yield made
-
-
-def stat(client: redis.Redis, machine_id: int, name: str) -> int:
-    return int(client.hget(keys.stats(1), f"1/{machine_id}/{name}") or 0)
 
 
 def test_no_callers_packets_stay_behind_a_large_group(

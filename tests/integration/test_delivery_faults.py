@@ -24,7 +24,7 @@ from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -45,10 +45,6 @@ def read_node(settings: Settings, machine_id: int) -> Node:
     found, _ = NodeStore(settings).read(CLUSTER, machine_id)
     assert found is not None
     return found
-
-
-def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> int:
-    return int(client.hget(keys.stats(sender), f"1/{machine_id}/{name}") or 0)
 
 
 @pytest.mark.timeout(300)

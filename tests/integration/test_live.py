@@ -40,7 +40,7 @@ def put_example(client: redis.Redis) -> None:
     put_node(client, make_node(2, generation=8))
     client.hset(keys.counters(1), mapping={"sequence": 100, "1:bin": 90})
     client.hset(keys.position(1), mapping={"1/2/8": 70})
-    client.hset(keys.stats(1), mapping={"1/2/sent": 60, "1/2/lost": 6})
+    client.hset(keys.stats(1), mapping={"1/2/8/sent": 60, "1/2/8/lost": 6})
     now_ms = int(time.time() * 1000)
     client.sadd(keys.INSTANCES, 1)
     client.hset(keys.modules(1), mapping={"ratelimit:1": 10_000, "flushed_at": now_ms + 60_000})

@@ -17,9 +17,9 @@ from clusterer.provisioning.files import parse, render
 from clusterer.services import Context, provision, reload
 from clusterer.services.provision import RowsRejected
 from clusterer.settings import Settings
-from clusterer.store import Cause, keys
+from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, numbers
+from tests.support.cluster import CLUSTER, delivering, frame, numbers, stat
 from tests.support.provisioning import (
     KEY,
     NODE_A,
@@ -292,8 +292,8 @@ def test_a_reload_in_mid_stream_loses_nothing_and_keeps_the_books(
         assert numbers(peer) == list(range(3000))
         assert node(context, 2).generation == generation
         assert len(peer.connections) == 1
-    assert int(context.redis.hget(keys.stats(1), "1/2/sent") or 0) == 3000
-    assert not int(context.redis.hget(keys.stats(1), "1/2/skipped") or 0)
+    assert stat(context.redis, 2, "sent") == 3000
+    assert stat(context.redis, 2, "skipped") == 0
     context.close()
 
 

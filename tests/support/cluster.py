@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+
+import redis
 
 from clusterer.delivery import Engine
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.settings import Settings
-from clusterer.store import Cause, ClusterKey, NodeStore, connect
+from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
+from clusterer.store.encoding import as_text
 from clusterer.store.reload_plan import plan_reload
 from clusterer.store.reloads import ReloadStore
 from clusterer.wire import PacketBuilder
@@ -52,6 +56,13 @@ def numbers(receiver: BinReceiver) -> list[int]:
     """Return the numbers in all frames received, in order of arrival."""
     found = [packet.fields().pop_int() for packet in receiver.packets]
     return [number for number in found if number is not None]
+
+
+def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> int:
+    """Return a counter of a sender's packets to a node of cluster 1, of all its generations."""
+    wanted = re.compile(rf"1/{machine_id}/\d+/{name}")
+    found = client.hgetall(keys.stats(sender)).items()
+    return sum(int(value) for field, value in found if wanted.fullmatch(as_text(field)))
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 -- Take the lease of a pending sender's log, and read where its deliveries stand.
--- KEYS  lease, pending, cursor, position, counters, fence
+-- KEYS  lease, pending, cursor, position, counters, fence, senders
 -- ARGV  token, lease ms, sender
 -- reply nil if it is not pending or leased; else {cursor, position, counters, fence (flat
 --       hashes), Redis ms}
@@ -7,6 +7,7 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
   or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return false
 end
+redis.call('SADD', KEYS[7], ARGV[3])  -- from now on there may be cursors
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fences = redis.call('HGETALL', KEYS[6])
