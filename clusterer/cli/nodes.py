@@ -24,8 +24,9 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
     """Show all nodes of all clusters.
 
     The instance's own row carries a star. Tries are failed attempts so far and how many
-    disable a node. A second table shows, per sender, the packets still in its log (backlog),
-    sent, failed, skipped because the node was not up, and lost.
+    disable a node. A second table shows, per sender, the packets still in its log (backlog), how
+    long the oldest has waited, packets sent, failed, skipped because the node was not up, lost,
+    and when the last was delivered. From ten million on packets are in millions (M).
     """
     with closing(Context(settings)) as context:
         found = listing.run(context)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clusterer.cli.live import words
 from clusterer.membership import Condition, Node
 from clusterer.services.listing import Listing, Traffic
-from clusterer.store import ClusterView
+from clusterer.store import ClusterKey, ClusterView
 
 COLUMNS = 80
 """Width in a pipe."""
@@ -38,15 +39,17 @@ def state_word(condition: Condition) -> Text:
 
 
 def tables(listing: Listing) -> Iterator[Table]:
-    """Return one table per cluster, then one of the packets sent, if there were any."""
+    """Return for each cluster its nodes and, if there were any, the packets sent to them."""
     for view in listing.clusters:
         yield _nodes_table(listing, view)
-    if listing.traffic:
-        yield _traffic_table(listing.traffic)
+        traffic = [item for item in listing.traffic if (item.cluster_id, item.protocol) == view.key]
+        if traffic:
+            yield _traffic_table(view.key, traffic, listing.now)
 
 
-def _table(title: str) -> Table:
+def _table(title: str, gap: int = 1) -> Table:
     return Table(
+        padding=(0, 1, 0, gap),
         title=title,
         title_justify="left",
         title_style="bold",
@@ -81,17 +84,26 @@ def _node_cells(listing: Listing, node: Node) -> tuple[str | Text, ...]:
     )
 
 
-def _traffic_table(traffic: tuple[Traffic, ...]) -> Table:
-    table = _table("Packets")
-    for name in ("From", "To", "Cluster", "Backlog", "Sent", "Failed", "Skipped", "Lost"):
+def _traffic_table(key: ClusterKey, traffic: Iterable[Traffic], now: float) -> Table:
+    table = _table(f"Packets to cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
+    for name in ("From", "To", "Backlog", "Oldest", *_COUNTERS, "Delivered"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in traffic:
         numbers = (item.sent, item.failed, item.skipped, item.lost)
         table.add_row(
             str(item.sender),
             str(item.machine_id),
-            f"{item.cluster_id} {item.protocol}",
-            "?" if item.backlog is None else str(item.backlog),
-            *map(str, numbers),
+            "?" if item.backlog is None else count(item.backlog),
+            "-" if item.oldest_s is None else words.age(item.oldest_s),
+            *map(count, numbers),
+            words.ago(item.last_delivered, now),
         )
     return table
+
+
+_COUNTERS = ("Sent", "Failed", "Skipped", "Lost")
+
+
+def count(number: int) -> str:
+    """Return a number of packets in at most 7 characters."""
+    return str(number) if number < 10**7 else f"{number // 10**6}M"

@@ -61,11 +61,10 @@ class Handover:
         return Released.UNDRAINED in results
 
     def _forget_gone(self, drains: list[Drain]) -> None:
-        """Forget nodes that went and were still recorded here.
+        """Forget nodes that went while packets to them were still recorded here.
 
-        Whoever takes a node away forgets it first. From now on this worker records nothing (its
-        fences are forgotten too), so what we see gone stays forgotten, and what goes later is
-        forgotten by whoever takes it away.
+        This worker records nothing any more (its fences are forgotten too). So what went before
+        this look stays forgotten; what goes later is forgotten after it by whoever takes it away.
         """
         self._directory.refresh()
         for drain in drains:

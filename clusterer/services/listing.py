@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from clusterer.membership import Condition, Node
 from clusterer.services.context import Context
@@ -32,6 +32,8 @@ class Traffic:
     """Packets trimmed from the log before they could be delivered."""
     backlog: int | None
     """Packets in the log that the node has still to get; None before the first one is judged."""
+    oldest_s: float | None
+    """Age of the oldest packet that it has still to get, by Redis's clock; None if none waits."""
     last_delivered: str
     """As the delivering worker noted it; empty if nothing was delivered yet."""
 
@@ -58,7 +60,8 @@ def run(context: Context) -> Listing:
     """Read all clusters and their senders' statistics. Raises `StateUnavailable`."""
     store = context.nodes
     views = tuple(store.views().values())
-    return Listing(store.now(), context.settings.server_id, views, _traffic(context, views))
+    now = store.now()
+    return Listing(now, context.settings.server_id, views, _traffic(context, views, now))
 
 
 def as_json(listing: Listing) -> dict[str, Any]:
@@ -88,37 +91,42 @@ def _node_as_json(listing: Listing, node: Node) -> dict[str, Any]:
     }
 
 
-def _traffic(context: Context, views: Iterable[ClusterView]) -> tuple[Traffic, ...]:
+def _traffic(context: Context, views: Iterable[ClusterView], now: float) -> tuple[Traffic, ...]:
     nodes = [node for view in views for node in view.nodes.values()]
     senders = sorted({node.machine_id for node in nodes})
-    found = _read_senders(context, senders)
-    flows = (
-        (flow_of(sender, node, *hashes), node)
-        for sender, hashes in zip(senders, found, strict=True)
+    flows = [
+        (flow_of(sender, node, hashes), node, hashes)
+        for sender, hashes in zip(senders, _read_senders(context, senders), strict=True)
         for node in nodes
-        if node.machine_id != sender and sends_to(node, hashes[1])
-    )
-    return tuple(
-        flow
-        if flow.backlog is not None
-        else replace(flow, backlog=context.backlog.unread(flow.sender, node))
-        for flow, node in flows
-    )
+        if node.machine_id != sender and sends_to(node, hashes)
+    ]
+    return tuple(with_ages(context, flows, now))
 
 
 Hash = Mapping[str, str]
 """A hash of Redis."""
 
+HASHES = (keys.stats, keys.counters, keys.position, keys.cursor)
+"""What is read of a sender, in the order of the fields of `SenderHashes`."""
 
-def _read_senders(context: Context, senders: list[int]) -> list[tuple[Hash, Hash, Hash]]:
-    """Return (stats, counters, position) of each sender."""
+
+class SenderHashes(NamedTuple):
+    """What Redis has of a sender's deliveries."""
+
+    stats: Hash
+    counters: Hash
+    position: Hash
+    cursor: Hash
+
+
+def _read_senders(context: Context, senders: list[int]) -> list[SenderHashes]:
     with translated(context.settings, "read the senders' statistics"):
         pipe = context.redis.pipeline(transaction=False)
         for sender in senders:
-            for key in (keys.stats(sender), keys.counters(sender), keys.position(sender)):
-                pipe.hgetall(key)
-        replies = [decoded(reply) for reply in pipe.execute()]
-    return list(zip(replies[::3], replies[1::3], replies[2::3], strict=True))
+            for name in HASHES:
+                pipe.hgetall(name(sender))
+        replies = iter([decoded(reply) for reply in pipe.execute()])
+    return [SenderHashes(*(next(replies) for _ in HASHES)) for _ in senders]
 
 
 def decoded(reply: Mapping[bytes, bytes]) -> Hash:
@@ -126,16 +134,16 @@ def decoded(reply: Mapping[bytes, bytes]) -> Hash:
     return {name.decode(): value.decode("utf-8", "replace") for name, value in reply.items()}
 
 
-def sends_to(node: Node, counters: Hash) -> bool:
-    """Return whether a sender with these counters has ever sent to the node's cluster."""
-    return f"{node.cluster_id}:{node.protocol}" in counters
+def sends_to(node: Node, hashes: SenderHashes) -> bool:
+    """Return whether the sender has ever sent to the node's cluster."""
+    return f"{node.cluster_id}:{node.protocol}" in hashes.counters
 
 
-def flow_of(sender: int, node: Node, stats: Hash, counters: Hash, position: Hash) -> Traffic:
-    """Return the traffic to ``node`` from the sender's hashes; the backlog may be None."""
-    place = field_of(node)
-    appended = int(counters[f"{node.cluster_id}:{node.protocol}"])
-    reached = position.get(place)
+def flow_of(sender: int, node: Node, hashes: SenderHashes) -> Traffic:
+    """Return the traffic to ``node``; without age, and the backlog may be None."""
+    place, stats = field_of(node), hashes.stats
+    appended = int(hashes.counters[f"{node.cluster_id}:{node.protocol}"])
+    reached = hashes.position.get(place)
     numbers = {name: int(stats.get(f"{place}/{name}", 0)) for name in _COUNTERS}
     return Traffic(
         sender,
@@ -143,6 +151,42 @@ def flow_of(sender: int, node: Node, stats: Hash, counters: Hash, position: Hash
         node.protocol,
         node.machine_id,
         backlog=None if reached is None else max(0, appended - int(reached)),
+        oldest_s=None,
         last_delivered=stats.get(f"{place}/last_delivered", ""),
         **numbers,
     )
+
+
+Flow = tuple[Traffic, Node, SenderHashes]
+"""Traffic with what it was made of."""
+
+
+def with_ages(
+    context: Context, flows: Sequence[Flow], now: float, most: int | None = None
+) -> list[Traffic]:
+    """Return the traffic with what only the logs tell: since when packets wait.
+
+    And how many, for nodes that no worker has looked at yet; of these at most ``most``, each
+    takes several round trips. All the others together take one.
+    """
+    unknown = [(item, node) for item, node, _ in flows if item.backlog is None][:most]
+    unread = {
+        (item.sender, field_of(node)): context.backlog.unread(item.sender, node)
+        for item, node in unknown
+    }
+    places = {
+        (item.sender, field_of(node)): int(hashes.cursor.get(field_of(node), 0))
+        for item, node, hashes in flows
+        if item.backlog
+    }
+    asked = sorted({(sender, at) for (sender, _), at in places.items()})
+    since_ms = dict(zip(asked, context.backlog.appended_ms(asked), strict=True))
+    found = []
+    for item, node, _ in flows:
+        place = item.sender, field_of(node)
+        backlog, ms = unread.get(place) or (item.backlog, 0)
+        if place in places:
+            ms = since_ms[item.sender, places[place]]
+        age = round(max(0.0, now - ms / 1000), 3) if ms and backlog != 0 else None
+        found.append(replace(item, backlog=backlog, oldest_s=age))
+    return found

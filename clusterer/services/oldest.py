@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from clusterer.membership import Node, State
-from clusterer.services.context import Context
 from clusterer.services.listing import Listing, Traffic
-from clusterer.store import keys, translated
-from clusterer.store.encoding import as_text
-from clusterer.store.scripts import script
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +21,8 @@ class SenderBacklog:
     """The same as ``packets`` for nodes that are not up (replay)."""
 
 
-def run(context: Context, listing: Listing) -> list[SenderBacklog]:
-    """Return the backlog of every sender in ``listing``. Raises `StateUnavailable`."""
+def run(listing: Listing) -> list[SenderBacklog]:
+    """Return the backlog of every sender in ``listing``."""
     nodes = {
         (view.key.cluster_id, view.key.protocol, node.machine_id): node
         for view in listing.clusters
@@ -38,36 +32,15 @@ def run(context: Context, listing: Listing) -> list[SenderBacklog]:
     for item in listing.traffic:
         node = nodes[item.cluster_id, item.protocol, item.machine_id]
         flows.setdefault(item.sender, []).append((item, node))
-    return [_of(context, sender, found, listing.now) for sender, found in flows.items()]
+    return [_of(sender, found) for sender, found in flows.items()]
 
 
-def _of(
-    context: Context, sender: int, flows: list[tuple[Traffic, Node]], now: float
-) -> SenderBacklog:
-    behind = [(item, node) for item, node in flows if item.backlog]
-    up = [(item, node) for item, node in behind if node.state is State.UP]
-    waiting = [item.backlog or 0 for item, node in behind if node.state is not State.UP]
+def _of(sender: int, flows: list[tuple[Traffic, Node]]) -> SenderBacklog:
+    up = [item for item, node in flows if node.state is State.UP]
+    waiting = [item.backlog or 0 for item, node in flows if node.state is not State.UP]
     return SenderBacklog(
         sender,
-        max((item.backlog or 0 for item, _ in up), default=0),
-        _oldest_s(context, sender, [node for _, node in up], now) if up else 0.0,
+        max((item.backlog or 0 for item in up), default=0),
+        max((item.oldest_s or 0.0 for item in up), default=0.0),
         max(waiting, default=0),
     )
-
-
-def _oldest_s(context: Context, sender: int, nodes: Iterable[Node], now: float) -> float:
-    log = keys.log(sender)
-    with translated(context.settings, f"look into the log of machine {sender}"):
-        cursors = context.redis.hgetall(keys.cursor(sender))
-        sequences = []
-        for node in nodes:
-            field = f"{node.cluster_id}/{node.machine_id}/{node.generation}".encode()
-            reached = cursors.get(field)
-            if reached is None:
-                reached = script("seek")(context.redis, [log], node.generation, 0)
-            sequences.append(int(reached))
-        entries: Any = context.redis.xrange(log, min=str(min(sequences) + 1), count=1)
-    if not entries:
-        return 0.0
-    ms = int(as_text(entries[0][0]).partition("-")[2])
-    return max(0.0, now - ms / 1000)

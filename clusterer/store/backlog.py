@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -88,10 +89,10 @@ class BacklogStore:
                 found.append((int(cluster_id), int(machine_id), int(generation)))
         return found
 
-    def unread(self, sender: int, node: Node) -> int | None:
-        """Return how many packets wait for a node to which nothing was delivered yet.
+    def unread(self, sender: int, node: Node) -> tuple[int | None, int]:
+        """Return how many packets wait for a node to which nothing was delivered yet, since when.
 
-        None if the log's beginning does not tell.
+        None if the log's beginning does not tell; the time is Redis ms, 0 if nothing waits.
         """
         key = ClusterKey(node.cluster_id, node.protocol)
         with translated(self._settings, f"look into the log of machine {sender}"):
@@ -103,10 +104,25 @@ class BacklogStore:
             found = self._client.xrange(keys.log(sender), str(start + 1), "+", _LOOK_AT)
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:
-            return 0
-        own = (f for _, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
-        first = next((int(f[b"n"]) - int(f[b"packets"]) for f in own), None)
-        return None if first is None else counters.get(str(key), 0) - first
+            return 0, 0
+        own = ((i, f) for i, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
+        entry_id, first = next(own, (entries[0][0], None))
+        since_ms = int(entry_id.partition(b"-")[2])
+        if first is None:
+            return None, since_ms
+        before = int(first[b"n"]) - int(first[b"packets"])
+        return counters.get(str(key), 0) - before, since_ms
+
+    def appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
+        """Return for each (sender, sequence) when the packet after it was appended.
+
+        In Redis ms; 0 if there is no such packet. One round trip.
+        """
+        if not places:
+            return []
+        with translated(self._settings, "look into the packet logs"):
+            names = [keys.log(sender) for sender, _ in places]
+            return list(script("appended")(self._client, names, *(at for _, at in places)))
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node it waits for is up."""

@@ -53,9 +53,12 @@ def test_every_cluster_and_every_node_is_listed(redis_client: redis.Redis, capsy
 def test_a_pipe_gets_no_colours_and_80_columns(redis_client: redis.Redis, capsys: Capture) -> None:
     put_example(redis_client)
     redis_client.hset(keys.counters(1), "1:bin", 10**9)
-    redis_client.hset(keys.stats(1), "1/2/1/sent", 10**9)
+    names = ("sent", "failed", "skipped", "lost")
+    redis_client.hset(keys.stats(1), mapping={f"1/2/1/{name}": 10**9 for name in names})
+    redis_client.hset(keys.position(1), "1/2/1", 1)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
+    assert re.search(r" 1 +2 +999M +- +1000M +1000M +1000M +1000M +never", out)
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
     long_url = "".join(re.findall(r"x+", out))
@@ -84,7 +87,13 @@ def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Captur
     put_node(redis_client, make_node(2, generation=8))
     put_node(redis_client, make_node(3, generation=9))
     redis_client.hset(keys.counters(1), mapping={"sequence": 100, "1:bin": 90})
-    redis_client.hset(keys.position(1), mapping={"1/2/8": 70, "1/3/5": 90})
+    redis_client.hset(keys.position(1), mapping={"1/2/8": 70, "1/3/9": 90})
+    redis_client.hset(keys.cursor(1), mapping={"1/2/8": 80, "1/3/9": 100})
+    seconds, micros = redis_client.time()
+    now_ms = seconds * 1000 + micros // 1000
+    for sequence, age_ms in ((80, 90_500), (90, 72_500), (100, 4_500)):
+        redis_client.xadd(keys.log(1), {"frames": b"x"}, f"{sequence}-{now_ms - age_ms}")
+    redis_client.hset(keys.stats(1), "1/3/9/last_delivered", now_ms - 150_000)
     redis_client.hset(
         keys.stats(1),
         mapping={"1/2/8/sent": 60, "1/2/8/failed": 1, "1/2/8/skipped": 4, "1/2/8/lost": 6},
@@ -93,10 +102,13 @@ def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Captur
     to_2, to_3 = json.loads(capsys.readouterr().out)["traffic"]
     assert (to_2["sender"], to_2["machine_id"], to_2["backlog"]) == (1, 2, 20)
     assert [to_2[name] for name in ("sent", "failed", "skipped", "lost")] == [60, 1, 4, 6]
-    assert to_3["backlog"] == 0, "nothing is in the log for the node's new address"
+    assert 72.5 <= to_2["oldest_s"] < 75, "the entry after its cursor"
+    assert (to_2["last_delivered"], to_3["last_delivered"]) == ("", str(now_ms - 150_000))
+    assert (to_3["backlog"], to_3["oldest_s"]) == (0, None)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"1 +\W+ +2 +\W+ +1 bin +\W+ +20 +\W+ +60 +\W+ +1 +\W+ +4 +\W+ +6 ", out)
+    assert re.search(r"(?m)^ *1 +2 +20 +1 min +60 +1 +4 +6 +never", out)
+    assert re.search(r"(?m)^ *1 +3 +0 +- +0 +0 +0 +0 +2 min ago", out)
 
 
 def test_nothing_provisioned_says_what_to_do(capsys: Capture) -> None:

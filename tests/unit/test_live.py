@@ -34,6 +34,7 @@ def flow(sender: int, machine_id: int, sent: int = 0, **changed: object) -> Traf
         "skipped": 0,
         "lost": 0,
         "backlog": 0,
+        "oldest_s": None,
         "last_delivered": "",
     }
     return Traffic(**(values | changed))  # type: ignore[arg-type]  # fields of Traffic
@@ -270,3 +271,13 @@ def test_keys_are_told_apart() -> None:
         b"k",
         b"\n",
     ]
+
+
+def test_a_backlog_shows_its_age_once_it_is_more_than_on_its_way() -> None:
+    fresh, old = flow(1, 2, backlog=3, oldest_s=0.9), flow(1, 3, backlog=129, oldest_s=75.0)
+    shown = "\n".join(
+        line.plain for line in page(snapshot(fresh, old), snapshot(fresh, old), 80, 1).body
+    )
+    assert re.search(r" 2 127.* 3 +\S+ +\S+", shown)
+    assert "0 s" not in shown
+    assert " 129, 1 min " in shown

@@ -27,6 +27,9 @@ _LEAST = (4, 15, 8, 5, 7, 7, 6, 6)
 _RIGHT = (True, False, False, True, True, True, True, True)
 _ADDRESS = 1
 
+_OLD_S = 1.0
+"""Age from which on it is shown how old a backlog is; below, packets are just on their way."""
+
 _LEGEND = "In/s, Out/s: packets our workers deliver per second to the node and from it."
 _EMPTY = "No clusters. Fill the table, then run `clusterer reload`."
 
@@ -149,7 +152,14 @@ class _Layout:
             output.state_word(node.condition),
             Text(f"{node.no_tries}/{node.failed_attempts}"),
             Text("" if row.back_in_s is None else f"{row.back_in_s} s"),
-            Text("?" if row.backlog is None else str(row.backlog), "yellow" if row.backlog else ""),
+            Text(_backlog(row), "yellow" if row.backlog else ""),
             Text(words.rate(row.in_per_s)),
             Text(words.rate(row.out_per_s)),
         ]
+
+
+def _backlog(row: Row) -> str:
+    """Return how many packets wait and, unless they are just on their way, for how long."""
+    count = "?" if row.backlog is None else str(row.backlog)
+    old = row.oldest_s is not None and row.oldest_s >= _OLD_S
+    return f"{count}, {words.age(row.oldest_s or 0.0)}" if old else count

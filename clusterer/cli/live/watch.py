@@ -137,21 +137,18 @@ def _tries(row: Row, now: float) -> str:
 def _flow_lines(row: Row, now: float) -> list[Text]:
     if not row.flows:
         return [Text("  Nobody sends to it."), Text()]
-    names = ("From", "Backlog", "Sent", "Failed", "Skipped", "Lost", "Last delivered")
+    names = ("From", "Backlog", "Oldest", "Sent", "Failed", "Skipped", "Lost", "Last delivered")
     cells = [
         [
             Text(str(item.sender)),
             Text("?" if item.backlog is None else str(item.backlog), "yellow" * bool(item.backlog)),
+            Text("-" if item.oldest_s is None else words.age(item.oldest_s)),
             *(Text(str(n)) for n in (item.sent, item.failed, item.skipped, item.lost)),
-            Text(_ago(item.last_delivered, now)),
+            Text(words.ago(item.last_delivered, now)),
         ]
         for item in row.flows
     ]
     return [*words.columns(names, [True] * len(names), cells, "  "), Text()]
-
-
-def _ago(ms: str, now: float) -> str:
-    return f"{words.age(max(0.0, now - int(ms) / 1000))} ago" if ms else "never"
 
 
 def _heard_lines(row: Row) -> list[Text]:

@@ -39,6 +39,11 @@ def age(seconds: float) -> str:
     return f"{int(seconds / 86_400)} d"
 
 
+def ago(ms: str, now: float) -> str:
+    """Return how long ago it was; ``ms``: Redis ms as text, empty for never."""
+    return f"{age(max(0.0, now - int(ms) / 1000))} ago" if ms else "never"
+
+
 def heard_words(item: Heard | None) -> Text:
     """Return how long ago a node was heard, or that it is silenced."""
     if item is None:

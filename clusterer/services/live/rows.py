@@ -41,6 +41,8 @@ class Row:
     """Seconds until a disabled node is enabled again; None for all others."""
     backlog: int | None
     """Packets of all senders that it has still to get; None if that is not known."""
+    oldest_s: float | None
+    """Age of the oldest of them; None if none waits."""
     in_per_s: float | None
     """Packets per second delivered to it; None if nobody sends to it, or at first."""
     out_per_s: float | None
@@ -91,6 +93,7 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
                     node,
                     back_in_s(node, after.now),
                     _backlog(to.get((view.key, machine_id), ())),
+                    _oldest_s(to.get((view.key, machine_id), ())),
                     _sum(rates, to.get((view.key, machine_id), ())),
                     _sum(rates, out.get((view.key, machine_id), ())),
                     tuple(to.get((view.key, machine_id), ())),
@@ -140,6 +143,10 @@ def _backlog(flows: Iterable[Traffic]) -> int | None:
             return None
         total += item.backlog
     return total
+
+
+def _oldest_s(flows: Iterable[Traffic]) -> float | None:
+    return max((item.oldest_s for item in flows if item.oldest_s is not None), default=None)
 
 
 def _heard(snapshot: Snapshot) -> Mapping[tuple[int, int], list[Heard]]:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.services.context import Context
-from clusterer.services.listing import Hash, Traffic, decoded, flow_of, sends_to
+from clusterer.services.listing import (
+    HASHES,
+    Flow,
+    Hash,
+    SenderHashes,
+    Traffic,
+    decoded,
+    flow_of,
+    sends_to,
+    with_ages,
+)
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.encoding import as_text, decode_node
 from clusterer.store.watches import Watch
@@ -65,15 +75,16 @@ class Reader:
 
     def read(self) -> Snapshot:
         """Return everything as it is now. Raises `StateUnavailable`."""
-        found = Snapshot(0.0)
+        found, flows = Snapshot(0.0), list[Flow]()
         with translated(self._context.settings, "read the clusters"):
             for _ in range(_ROUNDS):
                 replies = self._ask(self._plan)
-                plan, found = _understood(self._plan, iter(replies))
+                plan, found, flows = _understood(self._plan, iter(replies))
                 if plan == self._plan:
                     break
                 self._plan = plan
-        return self._with_backlogs(found)
+        traffic = with_ages(self._context, flows, found.now, _LOOKED_UP)
+        return replace(found, traffic=tuple(traffic))
 
     def _ask(self, plan: _Plan) -> list[Any]:
         pipe = self._context.redis.pipeline(transaction=False)
@@ -85,8 +96,8 @@ class Reader:
             for machine_id in machine_ids:
                 pipe.hgetall(keys.node(*key, machine_id))
         for sender in plan.senders:
-            for name in (keys.stats(sender), keys.counters(sender), keys.position(sender)):
-                pipe.hgetall(name)
+            for name in HASHES:
+                pipe.hgetall(name(sender))
         for receiver, watches in plan.watches.items():
             pipe.hgetall(keys.modules(receiver))
             for watch in watches:
@@ -94,21 +105,9 @@ class Reader:
                 pipe.zrange(watch.silenced, 0, -1, withscores=True)
         return pipe.execute()
 
-    def _with_backlogs(self, found: Snapshot) -> Snapshot:
-        """Look up what a sender has in its log for nodes that no worker has looked at yet."""
-        unknown = [item for item in found.traffic if item.backlog is None][:_LOOKED_UP]
-        if not unknown:
-            return found
-        views = {view.key: view for view in found.clusters}
-        looked_up = {}
-        for item in unknown:
-            node = views[ClusterKey(item.cluster_id, item.protocol)].nodes[item.machine_id]
-            looked_up[item] = replace(item, backlog=self._context.backlog.unread(item.sender, node))
-        return replace(found, traffic=tuple(looked_up.get(item, item) for item in found.traffic))
 
-
-def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot]:
-    """Return the plan that would have fitted, and what was read with this one."""
+def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
+    """Return the plan that would have fitted, what was read with this one, and the traffic."""
     (seconds, micros), clusters, instances = next(replies), next(replies), next(replies)
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
         sorted(ClusterKey.parse(as_text(name)) for name in clusters), ()
@@ -122,8 +121,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot]:
             members[key] = ids
             views.append(ClusterView.of(key, 0, nodes))
     hashes = {
-        sender: [decoded(next(replies)) for _ in ("stats", "counters", "position")]
-        for sender in plan.senders
+        sender: SenderHashes(*(decoded(next(replies)) for _ in HASHES)) for sender in plan.senders
     }
     receipts: list[Receipt] = []
     for receiver, known in plan.watches.items():
@@ -133,8 +131,8 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot]:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
     now = float(seconds) + float(micros) / 1e6
-    traffic = _traffic(views, hashes)
-    return _Plan(members, watches), Snapshot(now, tuple(views), traffic, tuple(receipts))
+    snapshot = Snapshot(now, tuple(views), receipts=tuple(receipts))
+    return _Plan(members, watches), snapshot, _flows(views, hashes)
 
 
 def _watches(receiver: int, modules: Hash) -> tuple[Watch, ...]:
@@ -151,14 +149,12 @@ def _scores(replies: Iterator[Any], count: int) -> list[dict[int, int]]:
     return [{int(name): int(ms) for name, ms in next(replies)} for _ in range(count)]
 
 
-def _traffic(
-    views: Sequence[ClusterView], hashes: Mapping[int, Sequence[Hash]]
-) -> tuple[Traffic, ...]:
-    return tuple(
-        flow_of(sender, node, *found)
+def _flows(views: Sequence[ClusterView], hashes: Mapping[int, SenderHashes]) -> list[Flow]:
+    return [
+        (flow_of(sender, node, found), node, found)
         for sender, found in hashes.items()
-        if found[1]
+        if found.counters
         for view in views
         for node in view.nodes.values()
-        if node.machine_id != sender and sends_to(node, found[1])
-    )
+        if node.machine_id != sender and sends_to(node, found)
+    ]

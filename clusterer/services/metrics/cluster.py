@@ -54,7 +54,7 @@ class ClusterCollector(Collector):
             *_states(known),
             self._changes.read(),
             *_traffic(known.traffic),
-            *_backlog(oldest.run(self._context, known)),
+            *_backlog(oldest.run(known)),
             *_fleet(fleets.read(self._context)),
         ]
 

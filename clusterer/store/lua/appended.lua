@@ -1,0 +1,10 @@
+-- Find when the packets that follow certain places in logs were appended.
+-- KEYS  log ...
+-- ARGV  for each log the sequence of the last packet before the place
+-- reply for each log the Redis ms of the entry that follows, 0 if there is none
+local found = {}
+for i, log in ipairs(KEYS) do
+  local entry = redis.call('XRANGE', log, string.format('%.0f', ARGV[i] + 1), '+', 'COUNT', 1)[1]
+  found[i] = entry and tonumber(string.match(entry[1], '%d+$')) or 0
+end
+return found
