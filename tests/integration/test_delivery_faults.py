@@ -113,7 +113,7 @@ def test_a_vanished_host_has_failed_within_send_timeout_and_a_second(
                 5,
                 "every packet is accounted for",
             )
-    assert took <= 3.3
+    assert took <= settings.send_timeout + 1.0
     assert stat(redis_client, 2, "sent") == 10, "what the vanished host never acknowledged counts"
 
 
