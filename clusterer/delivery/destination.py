@@ -44,11 +44,13 @@ class Outbox:
 
 
 class Mark(NamedTuple):
-    """One write: where it ended in the connection's bytes, and the cursor before it."""
+    """One write: where it ended in the connection's bytes, and how things stood before it."""
 
     end: int
     cursor: int
     n: int | None
+    skipped: int
+    lost: int
 
 
 _MAX_MARKS = 64
@@ -72,6 +74,8 @@ class Destination:
         """The cluster's packet count at position and cursor; None while unknown."""
         self.counters: Counter[str] = Counter()
         """Counted since the last commit."""
+        self._skipped = self._lost = 0
+        """Counted ever; only differences mean something."""
         self.link: Link | None = None
         self.outbox: Outbox | None = None
         self.fenced = fenced
@@ -127,11 +131,11 @@ class Destination:
             return False
         if self.n is None or piece.first_n > self.n + 1:
             if self.n is not None:
-                self.counters["lost"] += piece.first_n - self.n - 1
+                self._lose(piece.first_n - self.n - 1)
             # Known now, and counted, even if the write fails.
             self.n = self.cursor_n = piece.first_n - 1
         if link is None or not up:
-            self.counters["skipped"] += piece.packets
+            self._skip(piece.packets)
             self._reach(batch.last, piece.last_n)
             return True
         written = self._send(link, piece.blob)
@@ -166,7 +170,7 @@ class Destination:
         box = self.outbox
         if box is not None:
             skipped = box.piece.packets - box.cut()
-            self.counters["skipped"] += skipped - box.skipped
+            self._skip(skipped - box.skipped)
             box.skipped = skipped
 
     def leave_rest(self) -> None:
@@ -174,6 +178,8 @@ class Destination:
         box = self.outbox
         if box is not None:
             kept = box.cut()
+            self._skip(-box.skipped)  # that is for the next one to say
+            box.skipped = 0
             box.last, box.last_n = self.cursor, self.cursor_n or box.last_n
             if kept:
                 box.last, box.last_n = box.piece.sequence(kept - 1), box.piece.first_n + kept - 1
@@ -181,13 +187,13 @@ class Destination:
     def skip_to(self, position: int, n: int) -> None:
         """Go to ``position``, counting what lies between as skipped."""
         if self.n is not None:
-            self.counters["skipped"] += n - self.n
+            self._skip(n - self.n)
         self._reach(position, n)
 
     def lose_to(self, position: int, n: int | None) -> None:
         """Go to ``position``, counting what lies between as lost: it is not in the log any more."""
         if self.n is not None and n is not None and n > self.n:
-            self.counters["lost"] += n - self.n
+            self._lose(n - self.n)
         self.position = self.cursor = position
         self.n = self.cursor_n = n
 
@@ -208,10 +214,14 @@ class Destination:
     def rewind(self) -> None:
         """Forget a broken connection; what has not arrived whole is to be offered again."""
         self.unacknowledged_from()
+        self._drop_outbox()
         if self._marks:
             mark = self._marks[0]
+            skipped, lost = self._skipped - mark.skipped, self._lost - mark.lost
+            self._skip(-skipped)
+            self._lose(-lost)
             if mark.n is not None and self.cursor_n is not None:
-                self.counters["sent"] -= self.cursor_n - mark.n
+                self.counters["sent"] -= self.cursor_n - mark.n - skipped - lost
             self.cursor, self.cursor_n = mark.cursor, mark.n
             self.wanting = True
         self.forget_link()
@@ -221,11 +231,14 @@ class Destination:
         self._written = 0
         self._marks.clear()
         self.link = None
+        self._drop_outbox()
+        self.position, self.n = self.cursor, self.cursor_n
+
+    def _drop_outbox(self) -> None:
         if self.outbox is not None:
             self.wanting = True
-            self.counters["skipped"] -= self.outbox.skipped  # they are offered again
+            self._skip(-self.outbox.skipped)  # they are offered again
         self.outbox = None
-        self.position, self.n = self.cursor, self.cursor_n
 
     def young(self) -> bool:
         """Whether the connection lived for less than a second."""
@@ -238,12 +251,20 @@ class Destination:
     def take_counters(self) -> dict[str, int | str]:
         """Return and clear what was counted since the last commit, under the stats' names."""
         found: dict[str, int | str] = {
-            self.stats_prefix + name: count for name, count in self.counters.items()
+            self.stats_prefix + name: count for name, count in self.counters.items() if count
         }
-        if "sent" in self.counters:
+        if self.counters["sent"] > 0:
             found[self.stats_prefix + "last_delivered"] = "now"
         self.counters.clear()
         return found
+
+    def _skip(self, packets: int) -> None:
+        self.counters["skipped"] += packets
+        self._skipped += packets
+
+    def _lose(self, packets: int) -> None:
+        self.counters["lost"] += packets
+        self._lost += packets
 
     def _reach(self, position: int, n: int) -> None:
         self.position = self.cursor = position
@@ -253,7 +274,9 @@ class Destination:
         written = link.send(data)
         if written:
             self._written += written
-            self._marks.append(Mark(self._written, self.cursor, self.cursor_n))
+            self._marks.append(
+                Mark(self._written, self.cursor, self.cursor_n, self._skipped, self._lost)
+            )
             if len(self._marks) > _MAX_MARKS:
                 self.unacknowledged_from()
         return written

@@ -228,3 +228,60 @@ def test_packets_trimmed_before_a_node_was_ever_served_are_counted_as_lost(
         receiver.wait_for_frames(1)
         wait_until(lambda: stat(redis_client, 2, "lost") == 20, 5, "loss counted")
     assert stat(redis_client, 3, "lost") == 0, "a node that came later has lost nothing"
+
+
+def test_what_a_node_never_acknowledged_before_it_was_taken_down_counts_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Written, then skipped as it went down, then the connection breaks: back to the written."""
+    with BinReceiver(receive_buffer=4096) as peer, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, peer), node_for(3, fine)])
+        log, store = PacketLog(settings, 1), NodeStore(settings)
+        with delivering(replace(settings, linger=30.0)):
+            log.append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            peer.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 101)])
+            wait_until(lambda: stat(redis_client, 2, "sent") == 101, 5, "all in the kernel")
+            store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
+            log.append(CLUSTER, [frame(n) for n in range(101, 201)])
+            wait_until(lambda: stat(redis_client, 2, "skipped") == 100, 5, "skipped")
+            peer.reset_connections()
+            log.append(CLUSTER, [frame(201)])
+            wait_until(lambda: stat(redis_client, 2, "skipped") >= 101, 5, "skipped")
+            wait_until(lambda: drained_to(redis_client, 202), 5, "everything is accounted for")
+            sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
+    assert sent + skipped == 202
+    assert 1 <= sent < 101
+
+
+def drained_to(client: redis.Redis, n: int) -> bool:
+    return {int(value) for value in client.hvals(keys.position(1))} == {n}
+
+
+def test_packets_skipped_in_half_a_batch_are_not_skipped_again_by_the_next_worker(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """The node goes down while its socket is full, comes up again, and the job ends."""
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        log, store = PacketLog(settings, 1), NodeStore(settings)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            slow.wait_for_frames(1)
+            slow.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 1001)])
+            fine.wait_for_frames(1001)
+            store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
+            log.append(CLUSTER, [frame(1001)])
+            wait_until(lambda: stat(redis_client, 2, "skipped") > 0, 5, "rest given up")
+            store.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
+        slow.resume()
+        with delivering(settings):
+            log.append(CLUSTER, [frame(1002)])
+            wait_until(lambda: numbers(slow)[-1] == 1002, 5, "goes on")
+            wait_until(lambda: drained_to(redis_client, 1003), 5, "everything is accounted for")
+        got = len(set(numbers(slow)))
+        sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
+    assert sent + skipped == 1003
+    assert sent == got
