@@ -1,0 +1,196 @@
+"""Whatever happens, every packet is accounted for: sent, skipped, lost or still to come."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+import pytest
+import redis
+
+from clusterer import Settings, StateUnavailable, UnknownNode
+from clusterer.membership import Condition, Event
+from clusterer.services import Context, listing, sweep
+from clusterer.services.listing import Traffic
+from clusterer.store import Cause, keys
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+from tests.support.redis_server import RedisServer
+from tests.support.scale import scaled
+
+SEEDS = range(scaled(4, 40))
+STEPS = 60
+CAUSE = Cause("chaos")
+
+
+class Chaos:
+    """A cluster of five in which node 2 is always well and everything else may break."""
+
+    def __init__(self, server: RedisServer, stack: ExitStack, seed: int, backlog: str) -> None:
+        self.rng = random.Random(seed)
+        self.server = server
+        self.stack = stack
+        self.settings = Settings(
+            redis_url=server.url,
+            linger=0.1,
+            send_timeout=0.6,
+            backlog=backlog,
+            log_max_packets=20_000,
+        )
+        self.context = Context(self.settings)
+        self.client = stack.enter_context(server.client())
+        self.witness = stack.enter_context(BinReceiver())
+        self.victims = [stack.enter_context(BinReceiver(receive_buffer=8192)) for _ in range(3)]
+        others = [node_for(i, r) for i, r in enumerate([self.witness, *self.victims], 2)]
+        load(self.settings, [node(1), *others])
+        self.log = PacketLog(self.settings, 1)
+        self.appended: list[int] = []
+        self.down: set[BinReceiver] = set()
+        self.workers: list[ExitStack] = []
+        self.did: list[str] = []
+        for _ in range(2):
+            self.add_worker()
+
+    # what goes on
+
+    def send(self, count: int) -> None:
+        """Append ``count`` packets; what failed may be in the log or not."""
+        first = self.appended[-1] + 1 if self.appended else 0
+        wanted = list(range(first, first + count))
+        size = self.rng.choice((60, 200, 2000))
+        with suppress(StateUnavailable):
+            self.log.append(CLUSTER, [frame(n, size) for n in wanted])
+            self.appended += wanted
+
+    def add_worker(self) -> None:
+        worker = ExitStack()
+        worker.enter_context(delivering(self.settings, slice_s=self.rng.choice((0.1, 0.5, 60))))
+        self.workers.append(worker)
+
+    def command(self, event: Event) -> None:
+        with suppress(StateUnavailable, UnknownNode):
+            self.context.nodes.command(CLUSTER, self.rng.randrange(3, 6), event, CAUSE)
+
+    # what goes wrong
+
+    def worker_ends(self) -> None:
+        self.workers.pop(0).close()
+        self.add_worker()
+
+    def lease_vanishes(self) -> None:
+        self.client.delete(keys.lease(1))
+
+    def connections_to_redis_end(self) -> None:
+        with suppress(redis.RedisError):
+            self.client.client_kill_filter(_type="normal", skipme=True)
+
+    def redis_freezes(self) -> None:
+        self.server.pause()
+        time.sleep(self.rng.choice((0.2, 0.9, 2.2)))
+        self.server.resume()
+
+    def redis_restarts(self) -> None:
+        self.server.restart()
+
+    def log_is_trimmed(self) -> None:
+        last = int(self.client.hget(keys.counters(1), "sequence") or 0)
+        lowest = max(last - self.rng.randrange(2000), 0)
+        self.client.xtrim(keys.log(1), minid=str(lowest), approximate=False)
+
+    def peer_goes_or_comes(self) -> None:
+        peer = self.rng.choice(self.victims)
+        if peer in self.down:
+            self.down.remove(peer)
+            peer.start()
+        else:
+            self.down.add(peer)
+            peer.stop(reset=self.rng.random() < 0.5)
+
+    def peer_does(self) -> None:
+        peer = self.rng.choice([p for p in self.victims if p not in self.down] or [self.witness])
+        acts = (peer.close_connections, peer.reset_connections, peer.pause, peer.resume)
+        if peer is not self.witness:
+            self.rng.choice(acts)()
+
+    def step(self) -> None:
+        """Let one thing happen."""
+        often: list[Callable[[], object]] = [
+            self.peer_does,
+            self.peer_goes_or_comes,
+            lambda: self.command(Event.SET_DOWN),
+            lambda: self.command(Event.SET_UP),
+            lambda: self.send(1),
+            lambda: self.send(self.rng.randrange(300)),
+        ]
+        seldom = [
+            self.worker_ends,
+            self.lease_vanishes,
+            self.connections_to_redis_end,
+            self.redis_freezes,
+            self.redis_restarts,
+            self.log_is_trimmed,
+        ]
+        chosen = self.rng.choice(seldom if self.rng.random() < 0.12 else often)
+        self.did.append(getattr(chosen, "__name__", ""))
+        chosen()
+
+    # and then all is well again
+
+    def heal(self) -> None:
+        for peer in self.down:
+            peer.start()
+        for peer in self.victims:
+            peer.resume()
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """Return what the listing says, after everybody that is not up was set up again."""
+        with suppress(StateUnavailable):
+            view = self.context.nodes.view(CLUSTER)
+            for one in view.nodes.values():
+                if one.condition is not Condition.UP:
+                    self.context.nodes.command(CLUSTER, one.machine_id, Event.SET_UP, CAUSE)
+            sweep.run(self.context)
+            return listing.run(self.context).traffic
+        return ()
+
+    def done(self) -> bool:
+        """Whether nothing is under way any more."""
+        found = self.traffic()
+        quiet = not self.client.exists(keys.lease(1), keys.fence(1))
+        return quiet and bool(found) and all(item.backlog == 0 for item in found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("backlog", ["drop", "replay"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sent_skipped_lost_and_backlog_are_what_was_appended(
+    own_redis_server: Callable[[], RedisServer], seed: int, backlog: str
+) -> None:
+    with ExitStack() as stack:
+        chaos = Chaos(own_redis_server(), stack, seed, backlog)
+        try:
+            chaos.send(1)
+            for _ in range(STEPS):
+                chaos.step()
+                time.sleep(chaos.rng.random() * 0.06)
+            chaos.heal()
+            wait_until(chaos.done, 20, "everything delivered or given up")
+        finally:
+            for worker in chaos.workers:
+                worker.close()
+        appended = int(chaos.client.hget(keys.counters(1), "1:bin") or 0)
+        found = chaos.traffic()
+    assert appended >= len(chaos.appended)
+    for item in found:
+        parts = (item.sent, item.skipped, item.lost, item.backlog or 0)
+        assert sum(parts) == appended, (item, chaos.did)
+        assert min(parts) >= 0, (item, chaos.did)
+    got = list(dict.fromkeys(numbers(chaos.witness)))
+    assert not any(c.error for r in (chaos.witness, *chaos.victims) for c in r.connections)
+    if not found[0].lost:
+        assert set(chaos.appended) <= set(got), chaos.did
