@@ -35,20 +35,26 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     worker = _make_worker(queue_name, settings, state)
     if worker is not None:
         logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
-        with _metrics(settings, state):
+        with _metrics(kind, settings, state):
             worker.work(burst=burst, logging_level=None)
     return 0
 
 
 @contextmanager
-def _metrics(settings: Settings, state: runtime.Runtime) -> Iterator[None]:
+def _metrics(kind: str, settings: Settings, state: runtime.Runtime) -> Iterator[None]:
     if not settings.metrics_port:
         yield
         return
-    from clusterer.services.metrics import JobMetrics, serving  # noqa: PLC0415 - keeps workers light
+    from clusterer.services import metrics  # noqa: PLC0415 - keeps workers light
 
-    state.metrics = JobMetrics()
-    with serving(settings, state.metrics.collectors):
+    state.metrics = metrics.JobMetrics()
+    collectors = [*state.metrics.collectors()]
+    if kind == "delivery":
+        from clusterer.delivery.meter import Meter  # noqa: PLC0415 - only this kind delivers
+
+        state.meter = Meter()
+        collectors.append(metrics.DeliveryCollector(state.meter))
+    with metrics.serving(settings, lambda: collectors):
         yield
 
 

@@ -12,6 +12,7 @@ from clusterer.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from clusterer.delivery import Engine
+    from clusterer.delivery.meter import Meter
     from clusterer.services import Context
     from clusterer.services.metrics import JobMetrics
 
@@ -26,6 +27,7 @@ class Runtime:
         self.stop = StopFlag()
         self.heartbeat: Callable[[], None] = _nobody_to_tell
         self.metrics: JobMetrics | None = None
+        self.meter: Meter | None = None
         self._context: Context | None = None
         self._engine: Engine | None = None
         self._engine_queue = ""
@@ -51,7 +53,7 @@ class Runtime:
     def _start_engine(self, queue_name: str) -> Engine:
         from clusterer.delivery import Engine  # noqa: PLC0415 - keeps workers light
 
-        self._engine = Engine(self.settings, queue_name)
+        self._engine = Engine(self.settings, queue_name, self.meter)
         self._engine_queue = queue_name
         return self._engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from clusterer.delivery.meter import Stamps
 from clusterer.store.drains import LogEntry
 from clusterer.store.views import ClusterKey
 from clusterer.wire.layout import HEADER
@@ -17,6 +18,7 @@ class Slice:
         self._parts: list[bytes] = []
         self._runs: list[tuple[int, int]] = []
         """Of each part, the sequence of its first packet and how many packets it has."""
+        self._ids: list[bytes] = []
         self.packets = 0
         self.last_n = 0
         """The cluster's packet count at the last frame."""
@@ -26,8 +28,9 @@ class Slice:
         """The cluster's packet count at the first frame, if none was trimmed in between."""
         return self.last_n - self.packets + 1
 
-    def add(self, frames: bytes, first: int, packets: int, last_n: int) -> None:
+    def add(self, entry_id: bytes, frames: bytes, first: int, packets: int, last_n: int) -> None:
         """Append ``packets`` frames in one piece, of which the first has sequence ``first``."""
+        self._ids.append(entry_id)
         self._parts.append(frames)
         self._runs.append((first, packets))
         self.packets += packets
@@ -42,6 +45,13 @@ class Slice:
     def ends(self) -> list[int]:
         """Offset in ``blob`` at which each frame ends."""
         return frame_ends(self.blob)
+
+    @cached_property
+    def stamps(self) -> Stamps:
+        """When each frame was appended to the log."""
+        return Stamps(
+            [(ms_of(found), run[1]) for found, run in zip(self._ids, self._runs, strict=True)]
+        )
 
     def sequence(self, index: int) -> int:
         """Return the log sequence of one frame."""
@@ -80,7 +90,7 @@ class Batch:
                 first = after + 1
             self.packets += packets
             self.size += len(frames)
-            current.add(frames, first, packets, int(n))
+            current.add(entry_id, frames, first, packets, int(n))
 
     def _slice(self, key: ClusterKey) -> Slice:
         return self.slices.setdefault(key, Slice())
@@ -98,3 +108,8 @@ def frame_ends(frames: bytes) -> list[int]:
 def sequence_of(entry_id: bytes) -> int:
     """Return the sequence in an entry's id, ``<sequence>-<ms>``."""
     return int(entry_id[: entry_id.index(b"-")])
+
+
+def ms_of(entry_id: bytes) -> int:
+    """Return the Redis ms in an entry's id."""
+    return int(entry_id[entry_id.index(b"-") + 1 :])

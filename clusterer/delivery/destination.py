@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from clusterer.delivery.batch import Batch, Slice
 from clusterer.delivery.link import Link
+from clusterer.delivery.meter import Flow
 from clusterer.membership import Node, State
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import Move
@@ -76,6 +77,8 @@ class Destination:
         """Counted since the last commit."""
         self._skipped = self._lost = 0
         """Counted ever; only differences mean something."""
+        self.flow: Flow | None = None
+        """Where writes are noted, if anybody asks for metrics."""
         self.link: Link | None = None
         self.outbox: Outbox | None = None
         self.fenced = fenced
@@ -141,7 +144,7 @@ class Destination:
         written = self._send(link, piece.blob)
         self.wanting = False
         if written == len(piece.blob):
-            self.counters["sent"] += piece.packets
+            self._count_sent(link, piece, 0, piece.packets)
             self._reach(batch.last, piece.last_n)
             return True
         self.outbox = Outbox(piece, written, batch.last)
@@ -273,6 +276,8 @@ class Destination:
     def _send(self, link: Link, data: bytes | memoryview) -> int:
         written = link.send(data)
         if written:
+            if self.flow is not None:
+                self.flow.bytes += written
             self._written += written
             self._marks.append(
                 Mark(self._written, self.cursor, self.cursor_n, self._skipped, self._lost)
@@ -281,11 +286,18 @@ class Destination:
                 self.unacknowledged_from()
         return written
 
+    def _count_sent(self, link: Link, piece: Slice, first: int, end: int) -> None:
+        """Count the frames from index ``first`` to before ``end``, just written."""
+        self.counters["sent"] += end - first
+        if self.flow is not None:
+            self.flow.wrote(piece.stamps, first, end, link.progress_at)
+
     def _advance_cursor(self, before: int) -> None:
         box = self.outbox
         assert box is not None  # noqa: S101  only called while there is one
         whole = bisect_right(box.piece.ends, box.offset)
         if whole > before:
-            self.counters["sent"] += whole - before
+            assert self.link is not None  # noqa: S101  what is written was written to it
+            self._count_sent(self.link, box.piece, before, whole)
             self.cursor = box.piece.sequence(whole - 1)
             self.cursor_n = box.piece.first_n + whole - 1

@@ -7,6 +7,7 @@ from time import monotonic
 
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
+from clusterer.delivery.meter import Meter
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
 from clusterer.store.destinations import field_of
@@ -23,7 +24,15 @@ class Drain:
     engine's blocking read follows it. All others are behind and read for themselves.
     """
 
-    def __init__(self, claim: Claim, store: DrainStore, views: Views, *, replay: bool) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        store: DrainStore,
+        views: Views,
+        *,
+        replay: bool,
+        meter: Meter | None = None,
+    ) -> None:
         self.sender = claim.sender
         self.head = claim.tail
         self.clamped = 0
@@ -31,6 +40,7 @@ class Drain:
         self._claim = claim
         self._store = store
         self._replay = replay
+        self._meter = meter
         self.clusters = set(claim.counts)
         self.destinations: dict[str, Destination] = {}
         self.front: list[Destination] = []
@@ -93,6 +103,8 @@ class Drain:
         if cursor is None:
             cursor = self._store.seek(self.sender, node.generation, claim.tail)
         destination = Destination(node, cursor, n, fenced=field in claim.fenced)
+        if self._meter is not None:
+            destination.flow = self._meter.flow(self.sender, key, node.machine_id)
         destination.wanting = cursor < claim.tail
         if cursor != claim.cursors.get(field):
             destination.committed = -1

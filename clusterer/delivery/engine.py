@@ -20,6 +20,7 @@ from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
+from clusterer.delivery.meter import Meter
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.sources import is_local, source_of
 from clusterer.errors import StateUnavailable
@@ -69,7 +70,7 @@ class Engine:
     job's connections.
     """
 
-    def __init__(self, settings: Settings, queue: str) -> None:
+    def __init__(self, settings: Settings, queue: str, meter: Meter | None = None) -> None:
         self._settings = settings
         token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         client = connect(settings)
@@ -78,10 +79,10 @@ class Engine:
         self._store = DrainStore(settings, queue, token, client)
         self._directory = Directory(nodes)
         self._fencer = Fencer(settings, queue, token)
-        self._reader = LogReader(settings, queue)
+        self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._connector = Connector(settings, nodes, self._selector)
-        self._leases = Leases(settings, self._store, self._connector.close_all)
+        self._leases = Leases(settings, self._store, self._connector.close_all, meter)
         self._handover = Handover(
             settings,
             self._store,

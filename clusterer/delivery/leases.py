@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.drain import Drain, Views
+from clusterer.delivery.meter import Meter
 from clusterer.delivery.sources import all_local, own_hosts
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
@@ -29,12 +30,17 @@ class Leases:
     """
 
     def __init__(
-        self, settings: Settings, store: DrainStore, abandon: Callable[[Drain], None]
+        self,
+        settings: Settings,
+        store: DrainStore,
+        abandon: Callable[[Drain], None],
+        meter: Meter | None = None,
     ) -> None:
         self._anywhere = settings.allow_foreign_source
         self._replay = settings.backlog == BACKLOG_REPLAY
         self._store = store
         self._abandon = abandon
+        self._meter = meter
         self._drains: dict[int, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
@@ -124,7 +130,9 @@ class Leases:
         if not self._drains:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
-        drain = Drain(claim, self._store, directory.snapshot, replay=self._replay)
+        drain = Drain(
+            claim, self._store, directory.snapshot, replay=self._replay, meter=self._meter
+        )
         self._drains[sender] = drain
         if drain.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.

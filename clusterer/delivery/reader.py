@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
+from clusterer.delivery.meter import Clock
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
@@ -19,11 +21,13 @@ BLOCK_MS = 250
 class LogReader:
     """Sends one XREAD over many logs and the doorbell, and takes its reply when it is there.
 
-    The same round trip brings the clusters' versions as they were after the read.
+    The same round trip brings the clusters' versions as they were after the read, and sets the
+    ``clock``, if there is one.
     """
 
-    def __init__(self, settings: Settings, queue: str) -> None:
+    def __init__(self, settings: Settings, queue: str, clock: Clock | None = None) -> None:
         self._settings = settings
+        self._clock = clock
         self._client = connect(settings)
         self._connection: Any = None
         self._client_id = 0
@@ -72,8 +76,9 @@ class LogReader:
         read = ("XREAD", "COUNT", str(count), "BLOCK", str(BLOCK_MS), "STREAMS", *names, *ids)
         # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
         check = ("MGET", self._doorbell, *(keys.version(*key) for key in versions))
+        commands = [read, check] if self._clock is None else [read, check, ("TIME",)]
         with translated(self._settings, "read packet logs"):
-            self._connection.send_packed_command((pack(*read), pack(*check)), False)
+            self._connection.send_packed_command([pack(*each) for each in commands], False)
         self.busy = True
 
     def interrupt(self) -> None:
@@ -86,6 +91,9 @@ class LogReader:
         with translated(self._settings, "read packet logs"):
             reply = self._connection.read_response()
             versions = self._connection.read_response()
+            if self._clock is not None:
+                seconds, micros = self._connection.read_response()
+                self._clock.tell(int(seconds), int(micros), monotonic())
         self.busy = False
         found: dict[str, list[LogEntry]] = {}
         rung = False

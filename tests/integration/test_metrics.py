@@ -102,6 +102,12 @@ def test_every_process_shows_its_part_and_no_name_is_invented(system: dict[str, 
     maintenance = samples(texts["maintenance"])
     function = {"function": "workers.probe"}
     assert value(maintenance, "clusterer_job_duration_seconds_count", **function) > 0
+    delivery = samples(texts["delivery"])
+    assert value(delivery, "clusterer_sent_bytes_total", sender="2", machine_id="1") >= 10 * 24
+    on_their_way = "clusterer_delivery_latency_seconds"
+    assert value(delivery, f"{on_their_way}_count", machine_id="1") >= 10
+    assert 0 < value(delivery, f"{on_their_way}_sum", machine_id="1") < 100
+    assert value(delivery, f"{on_their_way}_bucket", machine_id="1", le="60.0") >= 10
     instance = samples(texts["node"])
     assert 0 <= value(instance, "clusterer_snapshot_age_seconds", receiver="1") < 5
     existing = {name for text in texts.values() for name, _ in samples(text)}

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import redis
 
 from clusterer.delivery import Engine
+from clusterer.delivery.meter import Meter
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.settings import Settings
@@ -67,10 +68,14 @@ def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> in
 
 @contextmanager
 def delivering(
-    settings: Settings, *, slice_s: float = 60.0, queue: str | None = None
+    settings: Settings,
+    *,
+    slice_s: float = 60.0,
+    queue: str | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[Engine]:
     """Run delivery jobs back to back in a thread, as one worker does; stop at the end."""
-    engine = Engine(settings, queue or settings.delivery_queue)
+    engine = Engine(settings, queue or settings.delivery_queue, meter)
     stop = threading.Event()
 
     def work() -> None:

@@ -34,7 +34,7 @@ class Context:
 class Engine:
     """Stands in for `clusterer.delivery.Engine`."""
 
-    def __init__(self, settings: Any, queue_name: str) -> None:
+    def __init__(self, settings: Any, queue_name: str, meter: Any = None) -> None:
         print(f"engine for {queue_name}", flush=True)
 
     def run(self, stop: Any, heartbeat: Callable[[], None]) -> None:

@@ -111,7 +111,7 @@ def test_one_engine_serves_all_jobs(process: runtime.Runtime) -> None:
     workers.deliver("q")
     workers.deliver("q")
     (engine,) = made
-    assert engine.args == (process.settings, "q")
+    assert engine.args == (process.settings, "q", process.meter)
     assert engine.runs == [{"stop": process.stop, "heartbeat": process.heartbeat}] * 2
 
 

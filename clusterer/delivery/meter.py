@@ -1,0 +1,107 @@
+"""How much goes to each node, and how long it takes from the log to the socket.
+
+There is a meter only where somebody asks for it. It is told of writes, never of packets.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from clusterer.store.views import ClusterKey
+
+BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
+"""Upper bounds of the latency's buckets; one more has what took longer."""
+
+
+class Stamps:
+    """When the packets of a slice were appended to their log: Redis ms, in order."""
+
+    __slots__ = ("_ends", "_ms", "_sums")
+
+    def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Take (ms, number of packets) of each entry."""
+        # A clock that was set back must not break the order.
+        self._ms = list(accumulate((ms for ms, _ in runs), max))
+        self._ends = list(accumulate(packets for _, packets in runs))
+        weighted = (ms * packets for ms, (_, packets) in zip(self._ms, runs, strict=True))
+        self._sums = list(accumulate(weighted))
+
+    def sum_before(self, index: int) -> int:
+        """Return the sum of the stamps of the packets before ``index``."""
+        at = bisect_left(self._ends, index)
+        end, total = (self._ends[at - 1], self._sums[at - 1]) if at else (0, 0)
+        return total + (index - end) * self._ms[at] if index > end else total
+
+    def count_before(self, ms: int) -> int:
+        """Return how many packets were appended before ``ms``."""
+        at = bisect_left(self._ms, ms)
+        return self._ends[at - 1] if at else 0
+
+    def at(self, index: int) -> int:
+        """Return when the packet with that index was appended."""
+        return self._ms[bisect_right(self._ends, index)]
+
+
+class Clock:
+    """Redis's clock, reckoned from the last time that it told."""
+
+    __slots__ = ("_ahead_ms",)
+
+    def __init__(self) -> None:
+        self._ahead_ms: float | None = None
+
+    def tell(self, seconds: int, micros: int, now: float) -> None:
+        """Take Redis's time at ``now`` (monotonic seconds)."""
+        self._ahead_ms = seconds * 1000 + micros / 1000 - now * 1000
+
+    def ms(self, now: float) -> int | None:
+        """Return Redis's ms at ``now``, whole as an entry's are; None if it never told."""
+        return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)
+
+
+class Flow:
+    """What one sender's packets to one node came to. Written by one thread at a time."""
+
+    __slots__ = ("_clock", "buckets", "bytes", "sum_ms")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.bytes = 0
+        """Given to the node's connections; what a broken one loses is given again."""
+        self.buckets = [0] * (len(BOUNDS_MS) + 1)
+        """Packets written whole, by how long after they were appended."""
+        self.sum_ms = 0
+        """Sum of those times."""
+
+    def wrote(self, stamps: Stamps, first: int, end: int, now: float) -> None:
+        """Note that the packets from index ``first`` to before ``end`` are written whole."""
+        now_ms = self._clock.ms(now)
+        if now_ms is not None and end > first:
+            self._observe(stamps, first, end, now_ms)
+
+    def _observe(self, stamps: Stamps, first: int, end: int, now_ms: int) -> None:
+        total = stamps.sum_before(end) - stamps.sum_before(first)
+        self.sum_ms += max((end - first) * now_ms - total, 0)
+        bucket = bisect_left(BOUNDS_MS, now_ms - stamps.at(end - 1))  # of the youngest
+        oldest = bisect_left(BOUNDS_MS, now_ms - stamps.at(first))
+        while bucket < oldest:
+            older = stamps.count_before(now_ms - BOUNDS_MS[bucket])
+            self.buckets[bucket] += end - older
+            end = older
+            bucket += 1
+        self.buckets[bucket] += end - first
+
+
+class Meter:
+    """The flows of one worker. Read by any thread."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.flows: dict[tuple[int, ClusterKey, int], Flow] = {}
+        """By sender, cluster and machine_id of the node."""
+
+    def flow(self, sender: int, key: ClusterKey, machine_id: int) -> Flow:
+        """Return where the packets of ``sender`` to a node are counted."""
+        return self.flows.setdefault((sender, key, machine_id), Flow(self.clock))

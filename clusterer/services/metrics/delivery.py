@@ -1,0 +1,58 @@
+"""Metrics of a delivery worker: bytes to each node, and how long its packets were on their way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from clusterer.delivery.meter import Flow, Meter
+
+FLOW = ("sender", "cluster", "protocol", "machine_id")
+NODE = FLOW[1:]
+
+
+class DeliveryCollector(Collector):
+    """Reads the meter that the worker's engine keeps."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: labels come with time."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything as it is now."""
+        sent = CounterMetricFamily(
+            "clusterer_sent_bytes", "Bytes given to a node's connections.", labels=FLOW
+        )
+        nodes: defaultdict[tuple[str, ...], list[Flow]] = defaultdict(list)
+        for (sender, key, machine_id), flow in self._meter.flows.copy().items():
+            node = (str(key.cluster_id), key.protocol, str(machine_id))
+            sent.add_metric((str(sender), *node), flow.bytes)
+            nodes[node].append(flow)
+        yield sent
+        yield _latency(nodes.items())
+
+
+def _latency(nodes: Iterable[tuple[tuple[str, ...], list[Flow]]]) -> Metric:
+    """Sum up over senders: their number times that of nodes would be too many series."""
+    from clusterer.delivery.meter import BOUNDS_MS  # noqa: PLC0415 - keeps other workers light
+
+    latency = HistogramMetricFamily(
+        "clusterer_delivery_latency_seconds",
+        "From the log in Redis until written whole to the node's connection.",
+        labels=NODE,
+    )
+    limits = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
+    for labels, flows in nodes:
+        counts = map(sum, zip(*(tuple(flow.buckets) for flow in flows), strict=True))
+        buckets = list(zip(limits, accumulate(counts), strict=True))
+        latency.add_metric(labels, buckets, sum(flow.sum_ms for flow in flows) / 1000)
+    return latency
