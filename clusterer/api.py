@@ -18,6 +18,7 @@ from clusterer.listener.addresses import normalised_ip
 from clusterer.membership import Event, Node
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
+from clusterer.store.offers import Offers
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.wire import Packet, PacketBuilder
@@ -55,6 +56,9 @@ class Clusterer:
             settings = replace(settings, **overrides)
         self._id = require_id("server_id", settings.server_id)
         self.settings = settings
+        self.offers = Offers()
+        """What was sent, counted where metrics are served."""
+        self._offered = self.offers.add if settings.metrics_port else _uncounted
         self._up: dict[ClusterKey, tuple[ClusterView, tuple[Node, ...]]] = {}
 
     # -- the guide's functions --------------------------------------------------------------------
@@ -133,6 +137,7 @@ class Clusterer:
         nodes = self._up_nodes(key, must_exist=True)
         if frames and self._log.append(key, frames):
             self._wake_worker()
+        self._offered(key, packets, frames)
         return len(nodes)
 
     def register_module(  # noqa: PLR0917 - the guide's six parameters
@@ -270,3 +275,7 @@ class Clusterer:
             jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
         except StateUnavailable as error:
             log.warning("packet is in the log; the sweep will wake a worker: %s", error)
+
+
+def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
+    """Count nothing: nobody would see it."""

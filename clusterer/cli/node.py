@@ -47,7 +47,10 @@ def node(settings: Settings) -> None:
 def collector_of(instance: Clusterer) -> InstanceCollector:
     """Return what collects the instance's metrics."""
     return InstanceCollector(
-        instance.get_my_id(), instance.listener.counters, instance.snapshot_age_s
+        instance.get_my_id(),
+        instance.listener.counters,
+        instance.snapshot_age_s,
+        instance.offers,
     )
 
 

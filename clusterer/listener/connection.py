@@ -120,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         and their sign of life noted, once.
         """
         source, count, module, sender = self.source, 0, None, None
+        weigh, payloads = self._counters.weigh, 0
         calls: tuple[Call, ...] = ()
         tally, began = self._counters.others, 0
         until = now + SLICE_S
@@ -129,12 +130,16 @@ class Connection(asyncio.BufferedProtocol):
                 kind, machine_id = packet.type, packet.machine_id
                 if kind < 0:
                     self._dispatcher.drop_negative(source[0], kind, machine_id)
+                    began += 1  # it is not the tally's
+                    self._counters.others.add(1, 0)
                     continue
                 if machine_id != sender or packet.module != module:
-                    tally.packets += count - 1 - began
-                    module, sender, began = packet.module, machine_id, count - 1
+                    tally.add(count - 1 - began, payloads)
+                    module, sender, began, payloads = packet.module, machine_id, count - 1, 0
                     route = self._enter(module, sender, now)
                     calls, tally = route.calls, route.tally or self._counters.others
+                if weigh:
+                    payloads += len(packet.payload)
                 info = _new(ReceiveInfo, (source, packet))
                 for call in calls:
                     try:
@@ -144,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
                 if monotonic() > until:
                     return False
         finally:
-            tally.packets += count - began
+            tally.add(count - began, payloads)
             self._counters.packets += count
             self._note_progress(now, count)
         return True

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from clusterer.wire import PacketBuilder
+
 
 class Tally:
-    """Packets of one module and machine_id."""
+    """Packets of one module and machine_id, and their bytes where those are wanted."""
 
-    __slots__ = ("packets",)
+    __slots__ = ("_head", "packets", "payloads")
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "") -> None:
+        self._head = PacketBuilder(module, 0, 1).size
         self.packets = 0
+        self.payloads = 0
+        """Bytes behind the machine_id."""
+
+    def add(self, packets: int, payloads: int) -> None:
+        """Count packets, and the bytes of their payloads together."""
+        self.packets += packets
+        self.payloads += payloads
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the frames."""
+        return self.packets * self._head + self.payloads
 
 
 @dataclass(slots=True)
@@ -22,6 +37,8 @@ class Counters:
     packets: int = 0
     """Complete packets received, dropped ones included."""
     bytes: int = 0
+    weigh: bool = False
+    """Whether bytes are counted by module and machine_id too: it costs a twentieth."""
     connections_accepted: int = 0
     connections_open: int = 0
     connections_refused: int = 0

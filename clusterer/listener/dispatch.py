@@ -88,8 +88,10 @@ class Dispatcher:
                 if machine_id in registration.members:
                     noted.append(registration)
         known = any(machine_id in view.nodes for view in self._views.values())
-        tally = self.counters.received.setdefault((module, machine_id), Tally()) if known else None
-        return Route(tuple(calls), tuple(noted), tally)
+        return Route(tuple(calls), tuple(noted), self._tally(module, machine_id) if known else None)
+
+    def _tally(self, module: str, machine_id: int) -> Tally:
+        return self.counters.received.setdefault((module, machine_id), Tally(module))
 
     def drop_negative(self, ip: str, kind: int, machine_id: int | None) -> None:
         """Count a packet whose type would imitate our own notices."""

@@ -127,6 +127,32 @@ def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.R
     assert redis_client.llen("rq:queue:clusterer-delivery") == 1
 
 
+def test_what_was_sent_is_counted_by_cluster_and_module_where_metrics_are_served(
+    instance: Clusterer, settings: Settings
+) -> None:
+    dialog, ul = (instance.packet(name, 1).push_int(7).build() for name in ("dialog", "ul"))
+    with Clusterer(settings=settings, metrics_port=9) as metered:
+        senders = [
+            threading.Thread(target=lambda: [metered.send_to(1, "bin", ul) for _ in range(50)])
+            for _ in range(4)
+        ]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        metered.send_many(1, "bin", [dialog, ul, dialog])
+        metered.send_many(1, "bin", [dialog] * 10)
+        metered.send_many(1, "bin", [])
+        with pytest.raises(UnknownCluster):
+            metered.send_to(9, "bin", dialog)
+        assert sorted(metered.offers) == [
+            (CLUSTER, "dialog", 12, 12 * len(dialog.encode())),
+            (CLUSTER, "ul", 201, 201 * len(ul.encode())),
+        ]
+    instance.send_to(1, "bin", dialog)
+    assert list(instance.offers) == []
+
+
 def test_send_to_refuses_unknown_clusters_other_protocols_and_negative_types(
     instance: Clusterer, redis_client: redis.Redis
 ) -> None:

@@ -18,6 +18,7 @@ from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 from clusterer.listener import Listener
 from clusterer.listener.server import TICK_S
 from clusterer.store import keys
+from clusterer.wire import PacketBuilder
 from tests.support.listening import Heard, ended, frame, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -128,6 +129,28 @@ def test_a_reload_decides_anew_who_is_known(
         wait_until(lambda: listener.counters.drops["unknown source"] == 1)
         put_node(redis_client, make_node(4, port=port))
         send_until(connection, heard, 2, 4)
+
+
+def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener, port: int) -> None:
+    listener.counters.weigh = True
+    heard = register(listener, Heard(), auth_check=False)
+    register(listener, heard, module="dialog", auth_check=False)
+    big = PacketBuilder("dialog", 2, 3).push_str(b"x" * 900).build().encode()
+    burst = frame() * 3 + big * 2 + frame(-1) + big + frame(module="ul") + frame() + frame(5, 99)
+    with serving(listener), peer(port) as connection:
+        for _ in range(100):
+            connection.sendall(burst)
+        heard.wait_for(5, 99, 100)
+    received = listener.counters.received
+    found = {key: (tally.packets, tally.bytes) for key, tally in received.items()}
+    found = {key: tally for key, tally in found.items() if tally != (0, 0)}
+    others = found.pop(("ul", 2), (0, 0))  # a node's packets, though nobody wants them
+    assert found == {
+        ("ratelimit", 2): (400, 400 * len(frame())),
+        ("dialog", 3): (300, 300 * len(big)),
+    }
+    assert others[0] + listener.counters.others.packets == 300
+    assert listener.counters.packets == 1000
 
 
 @pytest.mark.parametrize(

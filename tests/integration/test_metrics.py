@@ -110,6 +110,13 @@ def test_every_process_shows_its_part_and_no_name_is_invented(system: dict[str, 
     assert value(delivery, f"{on_their_way}_bucket", machine_id="1", le="60.0") >= 10
     instance = samples(texts["node"])
     assert 0 <= value(instance, "clusterer_snapshot_age_seconds", receiver="1") < 5
+    heard = {"module": "ratelimit", "machine_id": "2"}
+    packets = value(instance, "clusterer_received_packets_total", **heard)
+    assert value(instance, "clusterer_received_bytes_total", **heard) >= packets * 33
+    offered = value(instance, "clusterer_offered_packets_total", sender="1", module="ratelimit")
+    assert offered > 0
+    size = value(instance, "clusterer_offered_bytes_total", sender="1", module="ratelimit")
+    assert size == offered * 33, "an empty heartbeat"
     existing = {name for text in texts.values() for name, _ in samples(text)}
     _check_names(existing, "\n".join(texts.values()))
 

@@ -14,6 +14,7 @@ from clusterer.services import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings
+from clusterer.store import ClusterKey
 from tests.support.ports import free_port
 
 
@@ -23,11 +24,13 @@ def text_of(*collectors: object) -> str:
 
 def test_an_instance_shows_its_listeners_counters() -> None:
     counters = Counters(packets=7, bytes=1400, connections_open=2, connections_refused=1)
-    tally = counters.received.setdefault(("ratelimit", 2), Tally())
-    tally.packets = 5
-    counters.others.packets = 2
+    counters.received["ratelimit", 2] = Tally("ratelimit")
+    counters.received["ratelimit", 2].add(5, 100)
+    counters.others.add(2, 0)
     counters.drops["unknown source"] = 2
-    text = text_of(InstanceCollector(1, counters, lambda: 0.25))
+    handed_in = 'cluster="4",module="dialog",protocol="bin",sender="1"'
+    offered = [(ClusterKey(4, "bin"), "dialog", 9, 1800)]
+    text = text_of(InstanceCollector(1, counters, lambda: 0.25, offered))
     for line in (
         'clusterer_listener_packets_total{receiver="1"} 7.0',
         'clusterer_listener_bytes_total{receiver="1"} 1400.0',
@@ -35,6 +38,10 @@ def test_an_instance_shows_its_listeners_counters() -> None:
         'clusterer_listener_connections_total{receiver="1",result="refused"} 1.0',
         'clusterer_listener_dropped_packets_total{reason="unknown source",receiver="1"} 2.0',
         'clusterer_received_packets_total{machine_id="2",module="ratelimit",receiver="1"} 5.0',
+        # 16 bytes before the name, 8 between it and the payload
+        'clusterer_received_bytes_total{machine_id="2",module="ratelimit",receiver="1"} 265.0',
+        f"clusterer_offered_packets_total{{{handed_in}}} 9.0",
+        f"clusterer_offered_bytes_total{{{handed_in}}} 1800.0",
         'clusterer_snapshot_age_seconds{receiver="1"} 0.25',
     ):
         assert line in text

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from clusterer.listener.counters import Counters
+from clusterer.store.views import ClusterKey
 
 _RECEIVER = ("receiver",)
 
@@ -20,10 +21,16 @@ class InstanceCollector(Collector):
     """Reads the listener's counters, which it keeps anyway."""
 
     def __init__(
-        self, server_id: int, counters: Counters, snapshot_age_s: Callable[[], float]
+        self,
+        server_id: int,
+        counters: Counters,
+        snapshot_age_s: Callable[[], float],
+        offered: Iterable[tuple[ClusterKey, str, int, int]],
     ) -> None:
         self._receiver = (str(server_id),)
         self._counters = counters
+        counters.weigh = True
+        self._offered = offered
         self._snapshot_age_s = snapshot_age_s
 
     def describe(self) -> Iterable[Metric]:
@@ -60,16 +67,14 @@ class InstanceCollector(Collector):
         yield self._counter(
             "listener_dropped_packets", "Packets not passed on.", ("reason",), dropped
         )
-        received = {
-            (module, str(machine_id)): tally.packets
-            for (module, machine_id), tally in seen.received.copy().items()
-        }
-        yield self._counter(
-            "received_packets",
-            "Packets of registered modules from nodes of the table.",
-            ("module", "machine_id"),
-            received,
-        )
+        received = {(m, str(i)): tally for (m, i), tally in seen.received.copy().items()}
+        for unit, text in (
+            ("packets", "Packets of registered modules from nodes of the table."),
+            ("bytes", "The bytes of these packets."),
+        ):
+            values = {labels: getattr(tally, unit) for labels, tally in received.items()}
+            yield self._counter(f"received_{unit}", text, ("module", "machine_id"), values)
+        yield from self._offers()
         yield self._gauge(
             "listener_open_connections", "Inbound connections open.", seen.connections_open
         )
@@ -78,6 +83,20 @@ class InstanceCollector(Collector):
             "Time since the instance's copy of the clusters was known to be current.",
             self._snapshot_age_s(),
         )
+
+    def _offers(self) -> Iterator[Metric]:
+        labels = ("sender", "cluster", "protocol", "module")
+        packets = CounterMetricFamily(
+            "clusterer_offered_packets", "Packets handed in for sending.", labels=labels
+        )
+        size = CounterMetricFamily(
+            "clusterer_offered_bytes", "The bytes of these packets.", labels=labels
+        )
+        for key, module, count, total in self._offered:
+            place = (*self._receiver, str(key.cluster_id), key.protocol, module)
+            packets.add_metric(place, count)
+            size.add_metric(place, total)
+        return iter((packets, size))
 
     def _counter(
         self, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]
