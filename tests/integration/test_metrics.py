@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from tests.support import docs
 from tests.support.cluster import load, node
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
+from tests.support.promtool import needs_promtool, promtool
 from tests.support.redis_server import RedisServer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -136,16 +136,10 @@ def _check_names(existing: set[str], text: str) -> None:
     assert documented == families
 
 
-def test_dashboard_and_alerts_are_well_formed() -> None:
-    board = json.loads((docs.DOCS / "monitoring" / "grafana.json").read_text())
-    expressions = [t["expr"] for panel in board["panels"] for t in panel["targets"]]
-    assert len(expressions) >= 20
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    rules = (docs.DOCS / "monitoring" / "alerts.yml").read_text()
-    expressions += re.findall(r"(?m)^ +expr: (.+)$", rules)
-    for text in expressions:
-        assert text.count("(") == text.count(")"), text
-    assert rules.count("- alert:") == rules.count("expr:") == rules.count("action:")
+@needs_promtool
+def test_promtool_finds_nothing_to_say_about_any_process(system: dict[str, int]) -> None:
+    for port in system.values():
+        assert promtool("check", "metrics", text=scrape(port)) == ""
 
 
 def test_while_redis_is_away_only_that_is_told(
