@@ -17,6 +17,7 @@ __all__ = [
     "MODULE",
     "PIPE_COUNTERS",
     "VERSION",
+    "Fields",
     "PipeCounters",
     "PipeRecord",
     "build_packets",
@@ -34,6 +35,11 @@ INT_MAX = 2**31 - 1
 
 _LENGTH = Struct("<i")
 _NUMBERS = Struct("<iii")
+_LEAST = _LENGTH.size + _NUMBERS.size
+"""Bytes of a pipe without a name."""
+_ALONE = {_LEAST + name: Struct(f"<i{name}s{_NUMBERS.format[1:]}").unpack for name in range(65)}
+"""What takes a payload apart that is one pipe, by the payload's length, for names up to 64 bytes:
+into the length of the name, the name, algorithm, limit, counter."""
 _ALGORITHMS = frozenset(range(6))
 _NAME = "ratelimit pipe counters"
 
@@ -49,7 +55,8 @@ class PipeRecord(NamedTuple):
     """Checks in the sender's last whole interval."""
 
 
-_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+Fields = tuple[bytes, int, int, int]
+"""The same as a plain tuple, which is made in a fifth of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class PipeCounters(Message):
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
-        return cls(tuple(read_records(packet)))
+        return cls(tuple(map(PipeRecord._make, read_records(packet))))
 
     def encode(self, machine_id: int) -> Packet:
         """Return one packet with all pipes; `build_packets` makes several of moderate size."""
@@ -77,16 +84,22 @@ class PipeCounters(Message):
         return {"pipes": [{**p._asdict(), "name": printable(p.name)} for p in self.pipes]}
 
 
-def read_records(packet: Packet) -> list[PipeRecord]:
+def read_records(packet: Packet) -> list[Fields]:
     """Return all pipes of ``packet``, none for a heartbeat.
 
     Raises `WireError`, and gives no pipe at all, if a field is missing or cut off, an algorithm
-    is unknown or a counter negative. One unpack takes all numbers of a pipe: a fleet sends many.
+    is unknown or a counter negative. A fleet sends many: most have one pipe, which one unpack
+    takes apart; of several, one takes all numbers of a pipe.
     """
     data = packet.payload
+    alone = _ALONE.get(len(data))
+    if alone is not None:
+        size, name, algorithm, limit, counter = alone(data)
+        if size == len(name) and algorithm in _ALGORITHMS and counter >= 0:
+            return [(name, algorithm, limit, counter)]
     at, end = 0, len(data)
-    last_start = end - _LENGTH.size - _NUMBERS.size
-    records: list[PipeRecord] = []
+    last_start = end - _LEAST
+    records: list[Fields] = []
     while at < end:
         if at > last_start:
             return _read_slowly(packet)
@@ -97,14 +110,13 @@ def read_records(packet: Packet) -> list[PipeRecord]:
         algorithm, limit, counter = _NUMBERS.unpack_from(data, numbers_at)
         if algorithm not in _ALGORITHMS or counter < 0:
             return _read_slowly(packet)
-        name = data[name_at:numbers_at]
-        records.append(_new(PipeRecord, (name, algorithm, limit, counter)))
+        records.append((data[name_at:numbers_at], algorithm, limit, counter))
         at = numbers_at + _NUMBERS.size
     return records
 
 
 def build_packets(
-    new_packet: Callable[[], PacketBuilder], records: Iterable[PipeRecord]
+    new_packet: Callable[[], PacketBuilder], records: Iterable[Fields]
 ) -> Iterator[Packet]:
     """Yield the packets that carry ``records``: at least one, which is then the heartbeat.
 
@@ -120,12 +132,12 @@ def build_packets(
     yield builder.build()
 
 
-def _push(builder: PacketBuilder, record: PipeRecord) -> None:
+def _push(builder: PacketBuilder, record: Fields) -> None:
     name, algorithm, limit, counter = record
     builder.push_str(name).push_int(algorithm).push_int(limit).push_int(min(counter, INT_MAX))
 
 
-def _read_slowly(packet: Packet) -> list[PipeRecord]:
+def _read_slowly(packet: Packet) -> list[Fields]:
     """Return the same as `read_records`, field by field, so that an error can say where it is."""
     fields = packet.fields()
     records = []
@@ -137,7 +149,7 @@ def _read_slowly(packet: Packet) -> list[PipeRecord]:
     return records
 
 
-def _record(name: bytes, fields: FieldReader) -> PipeRecord:
+def _record(name: bytes, fields: FieldReader) -> Fields:
     numbers = []
     for label in ("algorithm", "limit", "counter"):
         number = fields.pop_int()
@@ -149,4 +161,4 @@ def _record(name: bytes, fields: FieldReader) -> PipeRecord:
         raise WireError(f"pipe {name[:40]!r} has the unknown algorithm {algorithm}")
     if counter < 0:
         raise WireError(f"pipe {name[:40]!r} has the counter {counter}")
-    return PipeRecord(name, algorithm, limit, counter)
+    return name, algorithm, limit, counter

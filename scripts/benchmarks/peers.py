@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import resource
 import socket
+from functools import cache
 from time import monotonic, sleep
 
 from clusterer.wire import PacketBuilder
 from scripts.benchmarks.serving import answer, serve
 
 CHUNK_PACKETS = 1000
+CHUNKS = 25
+"""Pieces of a connection's stream that differ; longer streams begin again."""
+COUNTER_SIZE = 4
+"""Bytes of a counter, which ends a frame."""
 CONNECT_WITHIN_S = 10.0
 
 
-def frame(machine_id: int) -> bytes:
+def frame(machine_id: int, counter: int = 7) -> bytes:
     """Return 54 bytes: the counter of one pipe."""
     head = PacketBuilder("ratelimit", 0, machine_id).push_str("pipe1")
-    return head.push_int(1).push_int(100).push_int(7).build().encode()
+    return head.push_int(1).push_int(100).push_int(counter).build().encode()
+
+
+@cache
+def chunks(machine_id: int) -> list[bytes]:
+    """Return a stream in pieces: no counter in it comes twice."""
+    template = frame(machine_id)[:-COUNTER_SIZE]
+    return [
+        b"".join(
+            template + counter.to_bytes(COUNTER_SIZE, "little")
+            for counter in range(first, first + CHUNK_PACKETS)
+        )
+        for first in range(0, CHUNKS * CHUNK_PACKETS, CHUNK_PACKETS)
+    ]
 
 
 class Peers:
@@ -28,13 +46,14 @@ class Peers:
     def flood(self, port: int, machine_ids: list[int], packets: int) -> float:
         """Send ``packets`` over each connection as fast as they are taken; return the seconds.
 
-        The end is when the listener, having read everything, closes in its turn.
+        No counter of a connection comes twice in `CHUNKS` pieces. The end is when the listener,
+        having read everything, closes in its turn.
         """
-        connections = {_connect(port): frame(number) * CHUNK_PACKETS for number in machine_ids}
+        connections = {_connect(port): chunks(number) for number in machine_ids}
         begun = monotonic()
-        for _ in range(packets // CHUNK_PACKETS):
-            for connection, data in connections.items():
-                connection.sendall(data)
+        for turn in range(packets // CHUNK_PACKETS):
+            for connection, stream in connections.items():
+                connection.sendall(stream[turn % CHUNKS])
         for connection in connections:
             connection.shutdown(socket.SHUT_WR)
         for connection in connections:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clusterer.errors import InvalidArgument
 from clusterer.modules.ratelimit import Algorithm, Limits, PipeView, RateLimit
 from clusterer.modules.ratelimit.algorithms import PERMUTATION, RULES
-from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
+from clusterer.payloads.ratelimit import PipeCounters, PipeRecord, build_packets, read_records
 from tests.support.fake_cluster import FakeClock, FakeCluster
 
 NONE, TAILDROP, RED, FEEDBACK, NETWORK, HISTORY = Algorithm
@@ -54,7 +54,8 @@ class Rig:
     def sent(self) -> list[PipeRecord]:
         self.cluster.sent.clear()
         assert self.limiter.replicate()
-        return [record for _, packet in self.cluster.sent for record in read_records(packet)]
+        packets = [packet for _, packet in self.cluster.sent]
+        return [record for packet in packets for record in PipeCounters.decode(packet).pipes]
 
     @property
     def calls(self) -> PipeView:

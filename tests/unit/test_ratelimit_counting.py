@@ -170,7 +170,9 @@ def test_limit_that_cannot_travel_is_refused(rig: Rig, limit: Any) -> None:
         rig.limiter.check("calls", limit)
 
 
-@pytest.mark.parametrize("name", ["", b"calls", 5, None, "\ud800", "x" * 1_025, "é" * 513])
+@pytest.mark.parametrize(
+    "name", ["", b"calls", 5, None, "\ud800", "\udcc3\udca9", "x" * 1_025, "é" * 513]
+)
 def test_name_that_cannot_travel_is_refused(rig: Rig, name: Any) -> None:
     with pytest.raises(InvalidArgument, match="name"):
         rig.limiter.check(name, 1)

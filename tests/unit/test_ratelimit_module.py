@@ -46,7 +46,7 @@ def cluster() -> FakeCluster:
 def limiter(cluster: FakeCluster, clock: FakeClock) -> RateLimit:
     """A module that accepts, and sends when it is told to: its timer does not run."""
     made = RateLimit(cluster, replicate_pipes_to=7, accept_pipes_from=8, clock=clock)
-    cluster.register_module("ratelimit", "bin", made._receiver, 10, False, 8)
+    cluster.register_module("ratelimit", "bin", made._receiver.take, 10, False, 8)
     return made
 
 
@@ -156,7 +156,7 @@ def test_many_pipes_go_in_several_packets_at_once(limiter: RateLimit, cluster: F
     assert cluster.batches == 1
     assert len(packets) > 5
     assert max(len(packet.encode()) for packet in packets) <= 1_430
-    assert len({r.name for packet in packets for r in read_records(packet)}) == 500
+    assert len({name for packet in packets for name, *_ in read_records(packet)}) == 500
     assert limiter.stats.packets_sent == len(packets)
 
 
@@ -353,7 +353,7 @@ def test_two_instances_share_one_limit(clock: FakeClock) -> None:
         RateLimit(node, replicate_pipes_to=1, accept_pipes_from=1, clock=clock) for node in nodes
     ]
     for node, limiter in zip(nodes, limiters, strict=True):
-        node.register_module("ratelimit", "bin", limiter._receiver, 10, False, 1)
+        node.register_module("ratelimit", "bin", limiter._receiver.take, 10, False, 1)
     first, second = limiters
     assert sum(first.check("calls", 5) for _ in range(30)) == 30
     clock.advance(10)
@@ -386,8 +386,8 @@ def test_threads_lose_no_check(cluster: FakeCluster) -> None:
         lambda limiter: limiter.check("calls", 1),
         lambda limiter: limiter.pipes(),
         lambda limiter: limiter.replicate(),
-        lambda limiter: limiter._receiver(0, FakeReceived(packet_from(2, calls(1))), 2),
-        lambda limiter: limiter._receiver(SERVER_TIMEOUT, None, 2),
+        lambda limiter: limiter._receiver.take(0, FakeReceived(packet_from(2, calls(1))), 2),
+        lambda limiter: limiter._receiver.take(SERVER_TIMEOUT, None, 2),
     ],
     ids=["check", "pipes", "replicate", "packet", "timeout"],
 )

@@ -20,6 +20,8 @@ def wire_name(name: object) -> bytes:
         raise InvalidArgument(
             f"name of pipe {name!r:.60} cannot be UTF-8: {error.reason}"
         ) from error
+    if data.decode("utf-8", "surrogateescape") != name:
+        raise InvalidArgument(f"name of pipe {name!r:.60} is another name's UTF-8")
     if len(data) > MAX_NAME:
         raise InvalidArgument(
             f"name of pipe {name!r:.60} takes {len(data)} bytes, {MAX_NAME} at most"

@@ -108,7 +108,7 @@ class RateLimit:
         """
         if self._from is not None and not self._registered:
             self._clusterer.register_module(
-                MODULE, PROTO_BIN, self._receiver, self._timeout, self._auth_check, self._from
+                MODULE, PROTO_BIN, self._receiver.take, self._timeout, self._auth_check, self._from
             )
             self._registered = True
         if self._sender and self._timer is None:

@@ -44,6 +44,7 @@ class Pipe:
         "gauges",
         "last",
         "limit",
+        "local",
         "name",
         "remote",
         "remote_total",
@@ -57,6 +58,7 @@ class Pipe:
     def __init__(self, name: str, wire_name: bytes, gauges: Gauges) -> None:
         self.name = name
         self.wire_name = wire_name
+        self.local = False  # whether it is used here
         self.algorithm = Algorithm.NONE
         self.limit = 0
         self.asked = 0  # the limit that the last caller gave; FEEDBACK's is everybody's
@@ -80,6 +82,7 @@ class Pipe:
 
     def configure(self, limit: int, algorithm: Algorithm, interval: float) -> None:
         """Judge from now on by ``algorithm`` and ``limit``, in intervals of so many seconds."""
+        self.local = True
         self.limit = self.asked = limit
         self.algorithm = algorithm
         self.rule, self.allowed = RULES[algorithm], limit * interval
@@ -102,7 +105,7 @@ class Pipe:
         self.remote_total = sum(value for value, _ in fresh)
         self.total_until = min((came for _, came in fresh), default=_NEVER) + lifetime
 
-    def view(self, now: float, lifetime: float, *, local: bool) -> PipeView:
+    def view(self, now: float, lifetime: float) -> PipeView:
         """Return the pipe as it is."""
         self.window.advance(now)
         remote = {m: value for m, (value, came) in self.remote.items() if now - came < lifetime}
@@ -113,6 +116,6 @@ class Pipe:
             counter=self.counter,
             last_counter=self.last,
             remote=MappingProxyType(remote),
-            local=local,
+            local=self.local,
             window=self.window.total,
         )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.ratelimit.cluster import Received, Stats
-from clusterer.modules.ratelimit.table import PipeTable, Receipt
-from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, PipeRecord, read_records
+from clusterer.modules.ratelimit.table import PipeTable
+from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
 
 log = logging.getLogger(__name__)
 
@@ -17,26 +17,16 @@ QUIET_S = 10.0
 """Seconds between two log lines about bad packets: a bad peer sends ten a second."""
 
 
-MAX_KNOWN = 4_096
-MAX_KNOWN_BYTES = 2_048
-"""Packets remembered, and bytes of the largest payload; senders begin another at 1,400 bytes."""
-
-Key = tuple[int, int, int, bytes]
-"""machine_id, type, version and payload of a packet."""
-
-
 class Receiver:
-    """The receiving half of the module; an instance is its callback."""
+    """The receiving half of the module; `take` is its callback."""
 
     def __init__(self, table: PipeTable, stats: Stats, clock: Callable[[], float]) -> None:
         self._table = table
         self._stats = stats
         self._clock = clock
         self._quiet_until = clock()
-        self._known: dict[Key, Receipt | None] = {}
-        """Packets that were read (None: once); senders repeat them."""
 
-    def __call__(self, packet_type: int, received: Received | None, machine_id: int) -> None:
+    def take(self, packet_type: int, received: Received | None, machine_id: int) -> None:
         """Take a packet, or the notice that ``machine_id`` fell silent.
 
         What a silenced machine sends is no news: its counters have been invalidated already.
@@ -45,47 +35,25 @@ class Receiver:
             self._table.forget_machine(machine_id)
             self._stats.timeouts += 1
             log.warning("machine %d fell silent: its pipe counters count no more", machine_id)
-        elif packet_type != SERVER_TEMP_DISABLED and received is not None:
-            self._take(received, machine_id)
-
-    def _take(self, received: Received, machine_id: int) -> None:
+            return
+        if packet_type == SERVER_TEMP_DISABLED or received is None:
+            return
         packet = received.packet
-        key = (machine_id, packet.type, packet.version, packet.payload)
-        known = self._known.get(key)
-        if known is not None:
-            if self._table.repeat(machine_id, known, self._clock()):
-                self._stats.packets_received += 1
-                return
-            self._known.clear()
-        if packet.type != PIPE_COUNTERS or packet.version != VERSION:
+        if packet_type != PIPE_COUNTERS or packet.version != VERSION:
             self._stats.packets_dropped += 1
-            self._complain(
-                received, machine_id, f"type {packet.type} in version {packet.version} is unknown"
-            )
+            fault = f"type {packet_type} in version {packet.version} is unknown"
+            self._complain(received, machine_id, fault)
             return
         try:
-            records = read_records(packet)
+            refused = self._table.receive(machine_id, read_records(packet), self._clock())
         except WireError as error:
             self._stats.payload_errors += 1
             self._complain(received, machine_id, str(error))
             return
-        refused = self._table.receive(machine_id, records, self._clock())
         self._stats.packets_received += 1
-        if not refused:
-            self._remember(key, records)
-        else:
+        if refused:
             self._stats.pipes_refused += refused
             self._complain(received, machine_id, f"no place for {refused} of its pipes")
-
-    def _remember(self, key: Key, records: list[PipeRecord]) -> None:
-        """Keep what a packet meant once it has come a second time."""
-        if key not in self._known:
-            if len(key[3]) <= MAX_KNOWN_BYTES:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[key] = None
-        else:
-            self._known[key] = self._table.receipt(records)
 
     def _complain(self, received: Received, machine_id: int, fault: str) -> None:
         now = self._clock()

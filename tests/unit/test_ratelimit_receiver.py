@@ -1,0 +1,263 @@
+"""Packets of other machines, from the frame to the counters that checks are judged by."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.listener import ReceiveInfo
+from clusterer.modules.ratelimit.cluster import Stats
+from clusterer.modules.ratelimit.gauges import Gauges
+from clusterer.modules.ratelimit.receiver import Receiver
+from clusterer.modules.ratelimit.table import Limits, PipeTable
+from clusterer.payloads.message import as_text
+from clusterer.payloads.ratelimit import PipeRecord, build_packets
+from clusterer.wire import PacketBuilder
+
+CALLS = PipeRecord(b"calls", 1, 50, 7)
+
+
+class Rig:
+    def __init__(self, limits: Limits | None = None, interval: float = 10.0) -> None:
+        self.now = 0.0
+        self.table = PipeTable(limits or Limits(), interval, 0.0, Gauges(), lambda *_: None)
+        self.stats = Stats()
+        self.receiver = Receiver(self.table, self.stats, lambda: self.now)
+
+    def receive(self, machine_id: int, *records: PipeRecord) -> None:
+        new = lambda: PacketBuilder("ratelimit", 0, machine_id)  # noqa: E731
+        for packet in build_packets(new, records):
+            self.receiver.take(0, ReceiveInfo(("127.0.0.1", 1), packet), machine_id)
+
+    def remote(self, name: str = "calls") -> dict[int, int]:
+        return dict(self.table.views(self.now)[name].remote)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_a_repeated_packet_counts_each_time_and_changes_nothing(rig: Rig) -> None:
+    for _ in range(5):
+        rig.receive(2, CALLS)
+    assert rig.stats.packets_received == 5
+    assert rig.remote() == {2: 7}
+
+
+def test_a_repeated_packet_keeps_its_counters_fresh(rig: Rig) -> None:
+    for rig.now in (0.0, 6.0, 9.9):
+        rig.receive(2, CALLS)
+    rig.now = 19.0
+    assert rig.remote() == {2: 7}
+
+
+def test_the_newest_counter_of_each_machine_holds(rig: Rig) -> None:
+    rig.receive(2, CALLS)
+    rig.receive(2, CALLS._replace(counter=8))
+    rig.receive(3, CALLS)
+    assert rig.remote() == {2: 8, 3: 7}
+    rig.receive(2, CALLS)
+    assert rig.remote() == {2: 7, 3: 7}
+
+
+def test_checks_are_judged_by_each_new_counter_at_once(rig: Rig) -> None:
+    verdicts = []
+    for counter in (0, 499, 500, 0):
+        rig.receive(2, CALLS._replace(counter=counter))
+        verdicts.append(rig.table.check("calls", 50, 1, rig.now))
+    assert verdicts == [True, False, False, True]
+
+
+def test_a_machine_that_was_forgotten_counts_again_with_its_next_packet(rig: Rig) -> None:
+    for _ in range(3):
+        rig.receive(2, CALLS)
+    rig.table.forget_machine(2)
+    assert rig.remote() == {}
+    rig.receive(2, CALLS)
+    assert rig.remote() == {2: 7}
+
+
+def test_a_pipe_that_becomes_ours_keeps_our_limit(rig: Rig) -> None:
+    for _ in range(3):
+        rig.receive(2, CALLS)
+    rig.table.check("calls", 99, 1, rig.now)
+    rig.receive(2, CALLS)
+    assert rig.table.views(rig.now)["calls"].limit == 99
+
+
+def test_the_last_machine_to_send_a_foreign_pipe_says_its_limit(rig: Rig) -> None:
+    other = CALLS._replace(limit=60)
+    for _ in range(3):
+        rig.receive(2, CALLS)
+        rig.receive(3, other)
+    rig.receive(2, CALLS)
+    assert rig.table.views(rig.now)["calls"].limit == 50
+
+
+def test_a_pipe_that_went_is_another_one_when_it_comes_again() -> None:
+    rig = Rig(Limits(idle_lifetime=15.0))
+    rig.table.check("calls", 99, 1, rig.now)
+    rig.receive(2, CALLS)
+    rig.now = 20.0
+    assert rig.table.views(rig.now) == {}
+    rig.receive(2, CALLS._replace(counter=9))
+    view = rig.table.views(rig.now)["calls"]
+    assert (view.local, view.limit, dict(view.remote)) == (False, 50, {2: 9})
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300, 1_024])
+def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
+    rig.receive(2, PipeRecord(b"x" * size, 1, 50, 1))
+    rig.receive(2, PipeRecord(b"x" * size, 1, 50, 2), PipeRecord(b"y" * size + b"z", 1, 50, 3))
+    views = rig.table.views(rig.now)
+    assert dict(views["x" * size].remote) == {2: 2}
+    assert rig.stats.pipes_refused == (size == 1_024)
+    assert len(views) == 2 - rig.stats.pipes_refused
+
+
+# -- any packets -------------------------------------------------------------------------------
+
+BOUNDED = Limits(idle_lifetime=25.0, max_received_pipes=2, max_remote_counters=4)
+
+
+class Model:
+    """Pipes by name, without any short cut."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.beat = 0
+        self.remote: dict[str, dict[int, tuple[int, float]]] = {}
+        self.used: dict[str, float] = {}
+        self.own: set[str] = set()
+        self.refused = 0
+
+    @property
+    def counters(self) -> int:
+        return sum(map(len, self.remote.values()))
+
+    def check(self, name: str) -> None:
+        self.tidy()
+        self.remote.setdefault(name, {})
+        self.own.add(name)
+        self.used[name] = self.now
+
+    def hear(self, machine_id: int, name: str, counter: int) -> None:
+        self.tidy()
+        if machine_id not in self.remote.get(name, {}):
+            received = len(self.remote) - len(self.own)
+            if self.counters >= BOUNDED.max_remote_counters or (
+                name not in self.remote and received >= BOUNDED.max_received_pipes
+            ):
+                self.refused += 1
+                return
+        self.remote.setdefault(name, {})[machine_id] = counter, self.now
+        if name not in self.own:
+            self.used[name] = self.now
+
+    def forget(self, machine_id: int) -> None:
+        for remote in self.remote.values():
+            remote.pop(machine_id, None)
+
+    def tidy(self) -> None:
+        """Drop what is too old, once an interval."""
+        if int(self.now // 10) == self.beat:
+            return
+        self.beat = int(self.now // 10)
+        for name, remote in list(self.remote.items()):
+            if self.now - self.used[name] >= BOUNDED.idle_lifetime:
+                del self.remote[name]
+                self.own.discard(name)
+            self.remote |= {name: self.fresh(remote)} if name in self.remote else {}
+
+    def fresh(self, remote: dict[int, tuple[int, float]]) -> dict[int, tuple[int, float]]:
+        return {m: pair for m, pair in remote.items() if self.now - pair[1] < 10}
+
+
+names = st.sampled_from([b"a", b"b", b"\xff", b"long" * 20])
+pipes = st.builds(PipeRecord, names, st.integers(0, 5), st.integers(1, 9), st.integers(0, 9))
+steps = st.one_of(
+    st.tuples(st.just("hear"), st.integers(1, 3), st.lists(pipes, max_size=4)),
+    st.tuples(st.just("forget"), st.integers(1, 3)),
+    st.tuples(st.just("wait"), st.sampled_from([0.125, 4.0, 11.0, 30.0])),
+    st.tuples(st.just("check"), st.sampled_from(["a", "b", "\udcff"])),
+)
+
+
+@given(st.lists(steps, max_size=40))
+def test_counters_freshness_and_bounds_are_those_of_a_plain_model(taken: list[Any]) -> None:
+    """What finds pipes by their name on the wire must never be out of step with the pipes."""
+    rig, model = Rig(BOUNDED), Model()
+    for kind, *values in taken:
+        if kind == "wait":
+            rig.now = model.now = model.now + values[0]
+        elif kind == "check":
+            rig.table.check(values[0], 5, 1, rig.now)
+            model.check(values[0])
+        elif kind == "forget":
+            rig.table.forget_machine(values[0])
+            model.forget(values[0])
+        else:
+            rig.receive(values[0], *values[1])
+            model.tidy()
+            for record in values[1]:
+                model.hear(values[0], as_text(record.name), record.counter)
+    views = rig.table.views(rig.now)
+    model.tidy()
+    assert {name: dict(view.remote) for name, view in views.items()} == {
+        name: {m: value for m, (value, _) in model.fresh(remote).items()}
+        for name, remote in model.remote.items()
+    }
+    assert {name for name, view in views.items() if view.local} == model.own
+    assert rig.stats.pipes_refused == model.refused
+    assert rig.table._remote_counters == model.counters
+
+
+# -- threads -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Have threads take turns far more often than they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_packets_checks_and_timeouts_in_threads_lose_nothing() -> None:
+    rig = Rig(Limits(idle_lifetime=3.0), interval=1.0)
+    done = threading.Event()
+
+    def check() -> None:
+        while not done.is_set():
+            for number in range(5):
+                rig.table.check(f"p{number}", 50, 1, rig.now)
+
+    def notice() -> None:
+        while not done.is_set():
+            rig.table.forget_machine(2)
+            rig.table.views(rig.now)
+
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(work) for work in (check, check, notice)]
+        try:
+            for turn in range(3_000):
+                rig.now = turn * 0.05
+                pair = [CALLS._replace(name=name, counter=turn) for name in (b"p1", b"p7")]
+                rig.receive(2 + turn % 3, *pair)
+        finally:
+            done.set()
+    assert [other.result() for other in others] == [None] * 3
+    assert rig.stats.packets_received == 3_000
+    known = set(rig.table._by_wire_name.values())
+    assert known == {*rig.table._own.values(), *rig.table._received.values()}
+    assert rig.table._remote_counters == sum(len(pipe.remote) for pipe in known)
