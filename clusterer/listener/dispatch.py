@@ -103,7 +103,7 @@ class Dispatcher:
             kind,
             ip,
             machine_id,
-            extra=self._about(ip, machine_id),
+            extra=lambda: self._about(ip, machine_id),
         )
 
     def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
@@ -148,9 +148,9 @@ class Dispatcher:
 
         return turn_away
 
-    def _about(self, ip: str, machine_id: int | None) -> dict[str, object]:
+    def _about(self, ip: str, machine_id: int | None, **more: object) -> dict[str, object]:
         """Return what a log line says of a packet's sender, as far as the table knows it."""
-        fields: dict[str, object] = {"source": ip}
+        fields = {"source": ip, **more}
         for view in self._views.values():
             node = view.nodes.get(machine_id) if machine_id is not None else None
             if node is not None:
@@ -169,7 +169,7 @@ class Dispatcher:
                 module,
                 kind,
                 machine_id,
-                extra=self._about(ip, machine_id) | {"bin_module": module, "reason": reason},
+                extra=lambda: self._about(ip, machine_id, bin_module=module, reason=reason),
             )
 
         return drop

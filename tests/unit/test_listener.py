@@ -63,11 +63,44 @@ def test_another_subject_is_said_at_once(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages == ["one", "two"]
 
 
-def test_what_was_said_is_not_remembered_without_bounds() -> None:
+def test_more_subjects_than_are_remembered_share_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
-    for number in range(5_000):
-        limited.warning(number, 0.0, "flood")
-    assert len(limited._said) <= 1_000
+    for now in (0.0, 5.0, 9.9):
+        for number in range(2_000):
+            limited.warning(number, now, "flood of %d", number)
+    assert caplog.messages == [f"flood of {number}" for number in range(1_001)]
+    assert len(limited._said) <= 1_001
+
+
+def test_subjects_of_long_ago_make_room_for_others(caplog: pytest.LogCaptureFixture) -> None:
+    limited = LimitedLog(logging.getLogger("test"), 10.0)
+    for number in range(1_000):
+        limited.warning(number, number / 100, "flood")
+    limited.warning(0, 10.0, "again")
+    caplog.clear()
+    limited.warning("late", 10.0, "no room: one of the others")
+    limited.warning("later", 10.0, "no room")
+    assert caplog.messages == ["no room: one of the others"]
+    for number in range(2_000, 2_050):
+        limited.warning(number, 11.0, "another flood")
+    assert caplog.messages[1:] == ["another flood"] * 50
+    limited.warning(0, 11.0, "too early")
+    assert caplog.messages[-1] == "another flood"
+
+
+def test_fields_are_made_for_lines_that_are_logged_only() -> None:
+    limited = LimitedLog(logging.getLogger("test"), 10.0)
+    made: list[dict[str, object]] = []
+
+    def fields() -> dict[str, object]:
+        made.append({"number": len(made)})
+        return made[-1]
+
+    for now in (0.0, 1.0, 2.0, 10.0):
+        limited.warning("key", now, "line", extra=fields)
+    assert made == [{"number": 0}, {"number": 1}]
 
 
 # -- registrations ---------------------------------------------------------------------------
