@@ -29,6 +29,9 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from clusterer.services.processes import allow_files  # noqa: PLC0415 - only processes need it
+
+    allow_files()  # a connection per node
     state = runtime.start(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: state.stop.set())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import resource
 import selectors
 from collections.abc import Callable, Collection
 from time import monotonic
 
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
-from clusterer.delivery.link import Link, LinkBroken
+from clusterer.delivery.link import Link, LinkBroken, LocalTrouble
+from clusterer.delivery.sources import is_local
 from clusterer.errors import PeerUnreachable
 from clusterer.logs import about
 from clusterer.membership import Event
@@ -25,6 +27,15 @@ STRIKES = 2
 """Connections in a row that a peer may end young, or with packets unsent, until it has failed."""
 
 MayWrite = Callable[[Drain], bool]
+
+
+OTHER_FILES = 64
+"""Descriptors kept free for all but connections to peers: Redis, logs, programs."""
+
+
+def _room() -> int:
+    """Return how many connections this process may have."""
+    return max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES, 1)
 
 
 class Connector:
@@ -43,11 +54,15 @@ class Connector:
 
     def open(self, drain: Drain, destination: Destination, source: str | None) -> None:
         """Start connecting to a node."""
-        destination.attempted = destination.node
+        destination.attempted, destination.source = destination.node, source
         try:
+            self._check_room()
             link = Link(destination.node.address, source, self._timeout_s)
         except PeerUnreachable as error:
             self._fail(drain, destination, str(error))
+            return
+        except LocalTrouble as error:
+            self._wait(drain, destination, str(error))
             return
         destination.link = link
         self._watched[destination] = drain
@@ -173,7 +188,28 @@ class Connector:
             self.watch(destination)
         drain.regroup()
 
+    def _check_room(self) -> None:
+        if len(self._watched) >= _room():
+            raise LocalTrouble("this process may not have more open (ulimit -n, LimitNOFILE=)")
+
+    @staticmethod
+    def _wait(drain: Drain, destination: Destination, reason: str) -> None:
+        """Try again later, and blame nobody."""
+        destination.retry_at = monotonic() + RETRY_S
+        log.warning(
+            "cluster %s machine %s (%s): no connection of machine %s now: %s",
+            destination.key,
+            destination.node.machine_id,
+            destination.node.url,
+            drain.sender,
+            reason,
+            extra=about(destination.node, sender=drain.sender),
+        )
+
     def _fail(self, drain: Drain, destination: Destination, reason: str) -> None:
+        if destination.source is not None and not is_local(destination.source):
+            self._wait(drain, destination, f"{destination.source} is no address of this host now")
+            return
         destination.counters["failed"] += 1
         destination.strikes = 0
         destination.retry_at = monotonic() + RETRY_S

@@ -85,6 +85,8 @@ class Destination:
         """Another worker's connection to the node may still be open."""
         self.attempted: Node | None = None
         """The node as it was when the running attempt to reach it began."""
+        self.source: str | None = None
+        """Our IP of that attempt; None if any would do."""
         self.wanting = False
         """Packets wait for a connection that has to be made first."""
         self.strikes = 0

@@ -298,7 +298,10 @@ class Engine:
             if d.lacks_link and monotonic() >= d.retry_at:
                 source = source_of(drain.sender, d.key, self._directory.snapshot)
                 if source is not None and not is_local(source):
-                    source = None  # may be: allow_foreign_source
+                    if not self._settings.allow_foreign_source:
+                        self._handover.give_up(drain)  # the address has left this host
+                        return
+                    source = None
                 self._connector.open(drain, d, source)
 
     def _commit_when_due(self) -> None:

@@ -53,6 +53,11 @@ class Handover:
         if self._release(drain, undrained=False) is not Released.KEPT:
             self._forget_gone([drain])
 
+    def give_up(self, drain: Drain) -> None:
+        """Give a log back that another host's worker has to go on with."""
+        self._release(drain, undrained=True)
+        self._forget_gone([drain])
+
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
         drains = list(self._leases)

@@ -24,7 +24,14 @@ _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; choose the ephemeral port at connec
 _GONE = frozenset(
     {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 )
+_OURS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EACCES}
+)
 _AGAIN = (errno.EAGAIN, errno.EINPROGRESS, errno.EINTR)
+
+
+class LocalTrouble(Exception):
+    """There is no connection, and that is not the peer's fault but this host's."""
 
 
 class LinkBroken(Exception):
@@ -45,23 +52,27 @@ class Link:
     __slots__ = ("connected", "progress_at", "since", "sock")
 
     def __init__(self, address: tuple[str, int], source: str | None, send_timeout_s: float) -> None:
-        """Start connecting from ``source`` (an IP; None: any); raises `PeerUnreachable`."""
+        """Start connecting from ``source`` (an IP; None: any).
+
+        Raises `PeerUnreachable`, or `LocalTrouble`.
+        """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.connected = False
         self.since = self.progress_at = monotonic()
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         except OSError as error:
-            raise PeerUnreachable(f"no socket for {address}: {error}") from error
+            raise LocalTrouble(f"no socket: {os.strerror(error.errno or 0)}") from error
         try:
             self._prepare(source, send_timeout_s)
-            code = self.sock.connect_ex(address)
         except OSError as error:
             self.sock.close()
-            raise PeerUnreachable(f"cannot connect from {source} to {address}: {error}") from error
+            raise LocalTrouble(f"cannot send from {source}: {error}") from error
+        code = self.sock.connect_ex(address)
         if code not in (0, *_AGAIN):
             self.sock.close()
-            raise PeerUnreachable(f"cannot connect to {address}: {os.strerror(code)}")
+            reason = f"cannot connect to {address}: {os.strerror(code)}"
+            raise (LocalTrouble if code in _OURS else PeerUnreachable)(reason)
 
     def _prepare(self, source: str | None, send_timeout_s: float) -> None:
         sock = self.sock

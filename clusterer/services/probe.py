@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -69,12 +70,25 @@ def ping_all(
     """Connect to the BIN addresses of all ``nodes`` at once.
 
     Returns why it failed for each that did not accept within ``timeout_s`` seconds, by cluster
-    and machine_id. 1,000 dead nodes cost one timeout.
+    and machine_id. 1,000 dead nodes cost one timeout, unless this process may not open so many
+    files: then they take turns. Raises `OSError` if not even one can be opened.
     """
     errors: dict[tuple[ClusterKey, int], str] = {}
+    left = list(nodes)
+    while left:
+        later = _ping_some(left, timeout_s, errors)
+        if len(later) == len(left):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        left = later
+    return errors
+
+
+def _ping_some(
+    nodes: Iterable[Node], timeout_s: float, errors: dict[tuple[ClusterKey, int], str]
+) -> list[Node]:
+    """Ping those for which there are descriptors; return the others."""
     with selectors.DefaultSelector() as selector:
-        for node in nodes:
-            _start(selector, node, errors)
+        later = [node for node in nodes if not _start(selector, node, errors)]
         deadline = monotonic() + timeout_s
         while selector.get_map() and (left := deadline - monotonic()) > 0:
             for key, _ in selector.select(left):
@@ -82,25 +96,29 @@ def ping_all(
         for key in list(selector.get_map().values()):
             errors[_key(key.data)] = f"no answer within {timeout_s:g} s"
             _close(selector, key)
-    return errors
+    return later
 
 
 def _start(
     selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
-) -> None:
+) -> bool:
+    """Begin to connect; False if this process may not open another file now."""
     family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         code = sock.connect_ex(node.address)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return False
         errors[_key(node)] = str(error)
-        return
+        return True
     if code in _CONNECTING:
         selector.register(sock, selectors.EVENT_WRITE, node)
     else:
         sock.close()
         errors[_key(node)] = os.strerror(code)
+    return True
 
 
 def _finish(

@@ -10,7 +10,7 @@ from clusterer.services.processes.commands import (
 )
 from clusterer.services.processes.embedded import EmbeddedRedis
 from clusterer.services.processes.group import ProcessGroup
-from clusterer.services.processes.limits import allow_connections
+from clusterer.services.processes.limits import allow_connections, allow_files
 from clusterer.services.processes.stopping import interrupt_on_signals, stop_on_signals
 from clusterer.services.processes.supervisor import Supervisor
 
@@ -23,6 +23,7 @@ __all__ = [
     "ProcessGroup",
     "Supervisor",
     "allow_connections",
+    "allow_files",
     "child_environment",
     "interrupt_on_signals",
     "node_command",

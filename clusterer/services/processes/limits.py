@@ -11,18 +11,24 @@ _OTHERS = 64
 """Descriptors for all but inbound connections: Redis, logs, listening sockets."""
 
 
+def allow_files() -> int:
+    """Raise the limit of open files to what the system allows, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("cannot raise the limit of open files from %d: %s", soft, error)
+            return soft
+    return hard
+
+
 def allow_connections(count: int) -> int:
     """Raise the limit of open files to what the system allows; return how many connections fit.
 
     Warns if that is less than ``count``.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError) as error:
-            log.warning("cannot raise the limit of open files from %d: %s", soft, error)
+    soft = allow_files()
     room = count if soft == resource.RLIM_INFINITY else max(0, soft - _OTHERS)
     if room < count:
         log.warning(
