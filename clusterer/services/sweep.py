@@ -54,7 +54,8 @@ def _can_go_on(context: Context, sender: int) -> bool:
 
 
 def _wake(context: Context, state: QueueState) -> int:
-    waking = state.waking_ms is not None and state.waking_ms > STARTING_MS
+    # From far in the future: the clock was put back meanwhile.
+    waking = state.waking_ms is not None and abs(state.waking_ms) > STARTING_MS
     lost = waking and not jobs.queued(state.queue, context.jobs_client)
     if lost:
         log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)

@@ -12,9 +12,13 @@ from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
+from clusterer.store.drains import LEASE_MS
 from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
+
+_NO_KEY = -2
+"""What PTTL says of a key that does not exist."""
 
 _LOOK_AT = 100
 """Entries searched for the first one of a cluster."""
@@ -68,12 +72,25 @@ class BacklogStore:
         orphaned: tuple[int, ...] = ()
         if senders:
             with translated(self._settings, "read leases"):
-                leases = self._client.mget([keys.lease(sender) for sender in senders])
-            orphaned = tuple(
-                sender for sender, token in zip(senders, leases, strict=True) if token is None
-            )
+                left = self._lease_times(senders)
+            orphaned = tuple(s for s, ms in zip(senders, left, strict=True) if ms == _NO_KEY)
         waking_ms = None if wake is None else now_ms - int(wake)
         return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), waking_ms)
+
+    def _lease_times(self, senders: Sequence[int]) -> list[int]:
+        """Return how many ms the senders' leases live, `_NO_KEY` for those that are not leased.
+
+        A lease that lives longer than any is from before Redis's clock was put back. It gets the
+        time of one; who holds it renews it, if there still is somebody.
+        """
+        pipe = self._client.pipeline(transaction=False)
+        for sender in senders:
+            pipe.pttl(keys.lease(sender))
+        left: list[int] = pipe.execute()
+        for sender, ms in zip(senders, left, strict=True):
+            if ms > LEASE_MS:
+                self._client.pexpire(keys.lease(sender), LEASE_MS)
+        return left
 
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of cursors not at the log's end."""

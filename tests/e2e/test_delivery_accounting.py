@@ -22,7 +22,7 @@ from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
 from tests.support.scale import scaled
 
-SEEDS = range(scaled(4, 40))
+SEEDS = range(scaled(4, 20))
 STEPS = 60
 CAUSE = Cause("chaos")
 

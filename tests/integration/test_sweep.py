@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 
+from clusterer import jobs
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.drains import LEASE_MS, DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, frame, load, node
+from tests.support.processes import wait_until
 from tests.support.streams import entries
 
 QUEUE = "clusterer-delivery"
@@ -52,6 +57,64 @@ def test_a_log_that_somebody_drains_is_left_alone(
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
     redis_client.set(keys.lease(1), "somebody")
     assert sweep.run(context) == 0
+
+
+def test_a_clock_that_was_put_back_keeps_nobody_waiting(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    """An hour: the lease of a dead worker, a lost wake-up, the fence of a closed connection."""
+    hour_ms = 3_600_000
+    seconds, micros = redis_client.time()
+    soon = seconds * 1000 + micros // 1000 + hour_ms
+    log, store = PacketLog(context.settings, 1), DrainStore(context.settings, QUEUE, "test")
+    log.append(CLUSTER, [frame()])
+    redis_client.set(keys.lease(1), "dead worker", px=hour_ms)
+    redis_client.set(keys.wake(QUEUE), soon)
+    redis_client.hset(keys.fence(1), "1/2/1", f"{soon} dead worker")
+    assert sweep.run(context) == 0, "a lease that is renewed stays"
+    assert 0 < redis_client.pttl(keys.lease(1)) <= LEASE_MS
+    wait_until(lambda: sweep.run(context), 2, "a worker is woken")
+    claim = store.claim(1)
+    assert claim is not None
+    assert not claim.fenced
+    assert not redis_client.exists(keys.fence(1))
+    redis_client.hset(keys.fence(1), "1/2/1", f"{soon} dead worker")
+    assert not store.fences(1).up
+
+
+def test_ten_thousand_idle_senders_cost_less_than_a_millisecond(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    pipe = redis_client.pipeline(transaction=False)
+    for sender in range(1, 10_001):
+        pipe.sadd(keys.SENDERS, sender)
+        pipe.hset(keys.counters(sender), mapping={"sequence": 7, "1:bin": 7})
+        pipe.hset(keys.cursor(sender), "1/2/1", 7)
+        pipe.hset(keys.position(sender), "1/2/1", 7)
+    pipe.sadd(keys.QUEUES, QUEUE)
+    pipe.execute()
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        assert sweep.run(context) == 0
+        times.append(time.perf_counter() - started)
+    assert statistics.median(times) < 0.001
+
+
+def test_a_minute_without_workers_under_traffic_queues_one_wake_up(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    """Sixty sweeps, the clock a second further each time, packets in between."""
+    log, client = PacketLog(context.settings, 1), jobs.connect(context.settings)
+    for second in range(60):
+        for _ in range(5):
+            if log.append(CLUSTER, [frame()]):
+                jobs.enqueue_delivery(QUEUE, client)
+        sweep.run(context)
+        assert redis_client.llen(RQ_QUEUE) == 1, second
+        since = int(redis_client.get(keys.wake(QUEUE)) or 0)
+        redis_client.set(keys.wake(QUEUE), since - 1000, keepttl=True)
+    assert redis_client.ttl(keys.wake(QUEUE)) > 500, "and it would be another nine minutes"
 
 
 def test_idle_logs_cost_nothing(context: Context) -> None:

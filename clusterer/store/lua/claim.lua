@@ -12,8 +12,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fences = redis.call('HGETALL', KEYS[6])
 for i = 1, #fences, 2 do
-  if tonumber(string.match(fences[i + 1], '^%d+')) < now then
-    redis.call('HDEL', KEYS[6], fences[i])  -- its worker died while the connection closed
+  local till = tonumber(string.match(fences[i + 1], '^%d+'))
+  if till < now or till > now + 5 * ARGV[2] then
+    -- Its worker died while the connection closed; or the clock was put back.
+    redis.call('HDEL', KEYS[6], fences[i])
   end
 end
 return {
