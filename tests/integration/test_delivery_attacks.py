@@ -1,0 +1,295 @@
+"""Delivery under faults of Redis, odd sizes, odd peers and odd addresses: all is accounted for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import pytest
+import redis
+
+from clusterer import Clusterer, StateUnavailable
+from clusterer.membership import Condition
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, listing, reload
+from clusterer.settings import Settings, as_environment
+from clusterer.store import ClusterKey, NodeStore, keys
+from clusterer.store.packets import PacketLog
+from clusterer.wire.layout import MAX_FRAME
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.processes import spawn, wait_until
+from tests.support.provisioning import contexts, provision
+from tests.support.receiver import BinReceiver
+from tests.support.redis_server import RedisServer
+
+SECOND = ClusterKey(2, "bin")
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+
+
+def assert_accounted(settings: Settings) -> None:
+    """Check that every node's packets are sent, skipped, lost or still to come."""
+    context = Context(settings)
+    with context.redis as client:
+        for item in listing.run(context).traffic:
+            appended = client.hget(keys.counters(item.sender), f"{item.cluster_id}:bin")
+            total = item.sent + item.skipped + item.lost + (item.backlog or 0)
+            assert total == int(appended or 0), item
+
+
+class Stream:
+    """Sends numbers one by one in a thread until told to stop; knows which were accepted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.accepted: list[int] = []
+        self.refused = 0
+        self._log = PacketLog(settings, 1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        number = 0
+        while not self._stop.wait(0.001):
+            try:
+                self._log.append(CLUSTER, [frame(number)])
+                self.accepted.append(number)
+            except StateUnavailable:
+                self.refused += 1
+            number += 1
+
+
+def freezes(server: RedisServer) -> None:
+    server.pause()
+    time.sleep(3.0)
+    server.resume()
+
+
+def restarts(server: RedisServer) -> None:
+    server.restart()
+
+
+def ends_all_connections(server: RedisServer) -> None:
+    with server.client() as client:
+        for _ in range(5):
+            client.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(0.3)
+
+
+@pytest.mark.parametrize("fault", [freezes, restarts, ends_all_connections])
+def test_nothing_accepted_is_lost_or_overtaken_when_redis(
+    own_redis_server: Callable[[], RedisServer], fault: Callable[[RedisServer], None]
+) -> None:
+    server = own_redis_server()
+    settings = Settings(redis_url=server.url, linger=0.3, send_timeout=1.0)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(BinReceiver()) for _ in range(2)]
+        load(settings, [node(1), *(node_for(m, p) for m, p in enumerate(peers, 2))])
+        for _ in range(3):
+            stack.enter_context(delivering(settings, slice_s=0.3))
+        with Stream(settings) as stream:
+            peers[0].wait_for_frames(200)
+            fault(server)
+            before, seen = len(stream.accepted), peers[0].frame_count
+            wait_until(lambda: len(stream.accepted) > before + 200, 5, "sending goes on")
+            peers[0].wait_for_frames(seen + 100, 5)
+        wanted = set(stream.accepted)
+        for peer in peers:
+            wait_until(lambda p=peer: wanted <= set(numbers(p)), 5, "all delivered")  # type: ignore[misc]
+            first_seen = list(dict.fromkeys(numbers(peer)))
+            assert first_seen == sorted(first_seen), "no packet overtook another"
+        client = stack.enter_context(server.client())
+        wait_until(lambda: not client.exists(keys.lease(1), keys.fence(1)), 5, "given back")
+        assert_accounted(settings)
+    assert {n.condition for n in NodeStore.view(NodeStore(settings), CLUSTER).nodes.values()} == {
+        Condition.UP
+    }
+
+
+SENDING = """
+import sys
+from clusterer import Clusterer, load_settings
+name, count = sys.argv[1], int(sys.argv[2])
+with Clusterer(settings=load_settings()) as cluster:
+    for number in range(count):
+        packet = cluster.packet(name, 1).push_int(number).build()
+        cluster.send_to(1, "bin", packet)
+"""
+
+
+def test_two_processes_that_send_as_one_machine_keep_their_own_order(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, server_id=1)
+    with BinReceiver() as peer, delivering(settings), ExitStack() as stack:
+        load(settings, [node(1), node_for(2, peer)])
+        env = as_environment(settings)
+        children = [
+            stack.enter_context(spawn(["-c", SENDING, name, "1000"], env)) for name in ("a", "b")
+        ]
+        for child in children:
+            assert child.wait(30) == 0, child.output()
+        peer.wait_for_frames(2000)
+        wait_until(lambda: stat(redis_client, 2, "sent") == 2000, 5, "counted")
+        assert_accounted(settings)
+    for name in ("a", "b"):
+        got = [p.fields().pop_int() for p in peer.packets if p.module == name]
+        assert got == list(range(1000))
+
+
+def test_a_batch_larger_than_the_log_is_delivered_or_counted_as_lost(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, log_max_packets=100)
+    with BinReceiver() as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        log.append(CLUSTER, [frame(n, 8000) for n in range(5000)])
+        log.append(CLUSTER, [frame(5000)])
+        with delivering(settings):
+            wait_until(lambda: stat(redis_client, 2, "sent") > 0, 5, "delivered")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert_accounted(settings)
+    got = numbers(peer)
+    assert got == list(range(got[0], 5001)), "the newest, without a hole"
+    assert 100 <= len(got) <= 600
+    assert stat(redis_client, 2, "lost") == 5001 - len(got)
+
+
+def test_frames_of_the_largest_size_and_batches_of_any_size_arrive_whole(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, server_id=1, send_timeout=5.0)
+    with BinReceiver() as peer, Clusterer(settings=settings) as cluster:
+        load(settings, [node(1), node_for(2, peer)])
+        assert cluster.send_many(1, "bin", []) == 1
+        assert not redis_client.exists(
+            keys.log(1), keys.counters(1), keys.wake("clusterer-delivery")
+        )
+        small = [cluster.packet("test", 1).push_int(n).build() for n in range(100_000)]
+        head = cluster.packet("test", 1).push_int(100_000)
+        largest = head.push_str(b"x" * (MAX_FRAME - head.size - 4)).build()
+        assert len(largest.encode()) == MAX_FRAME
+        with delivering(settings):
+            cluster.send_many(1, "bin", small)
+            cluster.send_to(1, "bin", largest)
+            cluster.send_many(1, "bin", [largest] * 50)
+            peer.wait_for_frames(100_051, 30)
+            wait_until(lambda: stat(redis_client, 2, "sent") == 100_051, 5, "counted")
+        assert_accounted(settings)
+    assert numbers(peer) == [*range(100_000), *[100_000] * 51]
+
+
+class Dripping:
+    """Has a receiver read a byte now and then from its connections, and nothing else."""
+
+    def __init__(self, receiver: BinReceiver) -> None:
+        self._receiver = receiver
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._drip)
+
+    def __enter__(self) -> None:
+        self._receiver.pause()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _drip(self) -> None:
+        while not self._stop.wait(0.1):
+            for connection in self._receiver.open_connections:
+                with suppress(OSError):
+                    connection.record(connection.socket.recv(1))
+
+
+def test_a_peer_that_reads_a_byte_at_a_time_fails_and_delays_nobody(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        log = PacketLog(settings, 1)
+        with delivering(settings), Dripping(slow):
+            for start in range(0, 2000, 100):
+                log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 100)])
+                fine.wait_for_frames(start + 100, 0.5)
+            store = NodeStore(settings)
+            wait_until(
+                lambda: store.view(CLUSTER).nodes[2].condition is Condition.PROBING, 5, "probing"
+            )
+            wait_until(lambda: stat(redis_client, 2, "skipped") > 0, 5, "skipped")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert_accounted(settings)
+    assert numbers(fine) == list(range(2000))
+    assert not any(c.error for c in slow.connections)
+
+
+def test_ipv6_nodes_get_their_packets_from_the_senders_ipv6_address(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with BinReceiver("::1") as peer:
+        load(settings, [node(1, host="::1"), node_for(2, peer)])
+        with delivering(settings):
+            PacketLog(settings, 1).append(CLUSTER, [frame(n) for n in range(100)])
+            peer.wait_for_frames(100)
+    assert numbers(peer) == list(range(100))
+    assert {c.peer[0] for c in peer.connections} == {"::1"}
+
+
+def test_a_host_name_in_the_table_leads_to_the_peer(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    with (
+        BinReceiver() as peer,
+        contexts(redis_url=redis_url, db_url=f"sqlite:///{tmp_path}/table", linger=0.3) as make,
+    ):
+        context = make()
+        provision(
+            context, NewRow(1, 1, "bin:127.0.0.1:1"), NewRow(1, 2, f"bin:localhost:{peer.port}")
+        )
+        reload.run(context)
+        with delivering(context.settings):
+            PacketLog(context.settings, 1).append(CLUSTER, [frame(7)])
+            peer.wait_for_frames(1)
+    assert numbers(peer) == [7]
+
+
+@pytest.fixture
+def both() -> Iterator[BinReceiver]:
+    with BinReceiver() as receiver:
+        yield receiver
+
+
+def test_a_machine_in_two_clusters_and_one_at_the_senders_own_address(
+    settings: Settings, redis_client: redis.Redis, both: BinReceiver
+) -> None:
+    """Machine 2 gets each cluster's packets once; so does machine 3, at machine 1's address."""
+    load(settings, [node_for(1, both), node_for(2, both), node_for(3, both)])
+    load(settings, [node_for(m, both, cluster_id=2) for m in (1, 2)], SECOND)
+    log = PacketLog(settings, 1)
+    with delivering(settings):
+        for number in range(100):
+            log.append(CLUSTER, [frame(number)])
+            log.append(SECOND, [frame(1000 + number)])
+        both.wait_for_frames(300)
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+    assert sorted(numbers(both)) == sorted([*range(100)] * 2 + [*range(1000, 1100)])
+    for connection in both.connections:
+        got = [packet.fields().pop_int() for packet in connection.packets]
+        assert got == sorted(got, key=lambda n: n or 0)
+    assert_accounted(settings)
