@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -166,3 +167,48 @@ def test_a_worker_told_to_end_hands_over_within_five_seconds(
         receiver.wait_for_frames(2000)
         time.sleep(0.3)
     assert numbers(receiver) == list(range(2000)), "nothing lost, nothing twice, in order"
+
+
+def test_a_worker_stopped_with_bytes_pending_writes_none_of_them_when_it_goes_on(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Its socket is full and becomes writable while it stands still and another takes over."""
+    settings = replace(settings, send_timeout=10.0)
+    with ExitStack() as stack:
+        receiver = stack.enter_context(BinReceiver(receive_buffer=4096))
+        load(settings, [node(1), node_for(2, receiver)])
+        stack.enter_context(sweeping(settings))
+        env = as_environment(settings)
+        workers = [stack.enter_context(spawn(["-m", "workers", "delivery"], env)) for _ in "ab"]
+        instance = stack.enter_context(Clusterer(settings=settings))
+        send(instance, range(1))
+        receiver.wait_for_frames(1)
+        receiver.pause()
+        send(instance, range(1, 10_001))
+        stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
+        wait_until(lambda: cursor_rests(redis_client), 5, "nothing goes any more")
+        cursor = redis_client.hgetall(keys.cursor(1))
+        assert 1 < int(next(iter(cursor.values()))) < 10_001, "bytes are pending"
+        stopped.pause()
+        wait_until(lambda: holder(redis_client, workers) not in (stopped, None), 5, "taken over")
+        receiver.resume()
+        receiver.wait_for_connections(2)
+        wait_until(lambda: set(range(10_001)) <= set(numbers(receiver)), 10, "all delivered")
+        first = receiver.connections[0]
+        before = len(first.data)
+        stopped.resume()
+        wait_until(lambda: first.ended, 5, "the old connection is closed")
+        assert len(first.data) == before
+        send(instance, range(10_001, 10_101))
+        wait_until(lambda: numbers(receiver)[-1] == 10_100, 5, "goes on")
+        assert int(next(iter(redis_client.hvals(keys.cursor(1))))) >= 10_001, "no cursor went back"
+    second = [p.fields().pop_int() for c in receiver.connections[1:] for p in c.packets]
+    assert second == sorted(set(second), key=lambda n: n or 0), (
+        "the new connection has them in order"
+    )
+
+
+def cursor_rests(client: redis.Redis) -> bool:
+    before = client.hgetall(keys.cursor(1))
+    time.sleep(0.2)
+    return bool(before) and before == client.hgetall(keys.cursor(1))

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from clusterer import StateUnavailable, jobs
+from clusterer.delivery.link import Link
 from clusterer.membership import Condition, Event, Node
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
@@ -118,8 +119,14 @@ def test_a_vanished_host_has_failed_within_send_timeout_and_a_second(
 
 
 @contextlib.contextmanager
-def other_host(here: str, there: str) -> Iterator[tuple[Callable[[], int], Callable[[], None]]]:
-    """Give another host in a network namespace: start a listener there, take its address away."""
+def other_host(
+    here: str, there: str, count_to: int = 0
+) -> Iterator[tuple[Callable[[], int], Callable[[], None]]]:
+    """Give another host in a network namespace: start a listener there, take its address away.
+
+    At the end the host is gone as one that is switched off. With ``count_to`` it must have got
+    exactly so many frames by then.
+    """
     if os.geteuid() != 0 or not IP:
         pytest.skip("network namespaces need root and iproute2")
     name = f"clusterer-{os.getpid()}"
@@ -146,7 +153,7 @@ def other_host(here: str, there: str) -> Iterator[tuple[Callable[[], int], Calla
                 f"s = socket.create_server(('{there}', 5566))\n"
                 "print('ready', flush=True)\n"
                 "c = s.accept()[0]\n"
-                "while c.recv(65536): pass\n"
+                "while chunk := c.recv(65536): print(len(chunk), flush=True)\n"
             )
             one = subprocess.Popen(
                 [IP, "netns", "exec", name, sys.executable, "-c", code],
@@ -160,12 +167,38 @@ def other_host(here: str, there: str) -> Iterator[tuple[Callable[[], int], Calla
 
         yield listen, lambda: ip("-n", name, "addr", "del", f"{there}/24", "dev", f"{link}p")
     finally:
-        for one in process:
-            one.kill()
-            one.communicate()
-        ip("netns", "del", name)
         with contextlib.suppress(subprocess.CalledProcessError):
             ip("link", "del", link)
+        got = 0
+        for one in process:
+            one.kill()
+            got += sum(map(int, one.communicate()[0].split()))
+        ip("netns", "del", name)
+    assert not count_to or got == count_to * len(frame())
+
+
+def test_a_host_that_was_switched_off_and_on_gets_the_next_packet_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """No FIN ever came: the first write meets a reset, and what it carried is written again."""
+    settings = replace(settings, send_timeout=2.0, linger=30.0)
+    addresses = "10.213.7.1", "10.213.7.2"
+    with ExitStack() as stack:
+        with other_host(*addresses, count_to=3) as (run_there, _):
+            load(settings, [node(1, host=addresses[0]), node(2, run_there(), host=addresses[1])])
+            log = PacketLog(settings, 1)
+            stack.enter_context(delivering(settings))
+            for number in range(3):
+                log.append(CLUSTER, [frame(number)])
+            wait_until(lambda: stat(redis_client, 2, "sent") == 3, 3, "sent")
+        with other_host(*addresses, count_to=2) as (run_there, _):
+            time.sleep(1.1)  # older than a connection whose end counts against the node
+            run_there()
+            log.append(CLUSTER, [frame(3)])
+            log.append(CLUSTER, [frame(4)])
+            wait_until(lambda: stat(redis_client, 2, "sent") == 5, 5, "sent")
+            assert stat(redis_client, 2, "failed") == 0
+    assert read_node(settings, 2).no_tries == 0
 
 
 def test_a_peer_that_closes_idle_connections_never_fails(
@@ -263,6 +296,54 @@ def test_a_stopped_worker_writes_nothing_after_another_has_taken_over(
             peer.wait_for_frames(2)
     assert seen == [0]
     assert [int(value) for value in cursor.values()] == [1]
+
+
+def test_a_worker_that_stood_still_just_before_a_write_does_not_write(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look at the socket and the write the lease runs out and another takes over."""
+    settings = replace(settings, linger=30.0, send_timeout=10.0)
+    standing, going_on = threading.Event(), threading.Event()
+    real_check = Link.check
+
+    def check(link: Link) -> None:
+        real_check(link)
+        if standing.is_set():
+            going_on.wait(10)
+
+    monkeypatch.setattr(Link, "check", check)
+    with BinReceiver(receive_buffer=4096) as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            peer.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 2001)])
+            wait_until(lambda: cursor_of(redis_client) > 1, 5, "begun")
+            standing.set()
+            peer.resume()  # the socket takes more: the worker looks at it, and stands still
+            thief = DrainStore(settings, settings.delivery_queue, "thief")
+            wait_until(lambda: thief.claim(1), 5, "the lease has run out")
+            wait_until(lambda: rests(peer), 5, "what the kernel had has arrived")
+            before = len(peer.connections[0].data)
+            standing.clear()
+            going_on.set()
+            wait_until(lambda: peer.connections[0].ended, 5, "connection closed")
+            assert len(peer.connections[0].data) == before
+            assert cursor_of(redis_client) < 2001, "and moves no cursor"
+            wait_until(lambda: set(numbers(peer)) == set(range(2001)), 5, "goes on later")
+
+
+def cursor_of(client: redis.Redis) -> int:
+    """Return the only cursor that there is."""
+    return next((int(value) for value in client.hvals(keys.cursor(1))), 0)
+
+
+def rests(peer: BinReceiver) -> bool:
+    before = len(peer.connections[0].data)
+    time.sleep(0.2)
+    return len(peer.connections[0].data) == before
 
 
 def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(
