@@ -104,6 +104,25 @@ def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
     assert numbers(receivers[0]) == list(range(51))
 
 
+def test_a_connected_node_that_was_taken_down_gets_nothing_until_it_is_up_again(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    load_receivers(settings, receivers)
+    log, store = PacketLog(settings, 1), NodeStore(settings)
+    with delivering(replace(settings, linger=30.0)):
+        log.append(CLUSTER, [frame(0)])
+        receivers[1].wait_for_frames(1)
+        store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+        for number in range(1, 51):
+            log.append(CLUSTER, [frame(number)])
+        receivers[0].wait_for_frames(51)
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, 5, "skipped")
+        store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
+        log.append(CLUSTER, [frame(51)])
+        receivers[1].wait_for_frames(2)
+    assert numbers(receivers[1]) == [0, 51]
+
+
 def test_replay_gives_a_node_that_was_away_what_it_missed(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 import redis
 
-from clusterer.membership import Condition, Event, Node
+from clusterer.membership import Condition, Event, Node, State
 from clusterer.services import Context, probe
 from clusterer.settings import Settings
-from clusterer.store import Cause, keys
+from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.cluster import CLUSTER, load, node, node_for
 from tests.support.receiver import BinReceiver
 
@@ -120,6 +120,24 @@ def test_an_observation_of_an_older_version_is_dropped(context: Context) -> None
         )
     assert sum(found is not None for found in results) == 1
     assert read(context, 2).no_tries == 1
+
+
+class Interrupted(NodeStore):
+    """An observer between whose look and whose commit an operator takes the node down."""
+
+    def read(self, key: ClusterKey, machine_id: int) -> tuple[Node | None, float]:
+        found = super().read(key, machine_id)
+        NodeStore(self._settings).command(key, machine_id, Event.SET_DOWN, Cause("operator"))
+        return found
+
+
+def test_an_order_between_look_and_commit_is_not_overwritten(context: Context) -> None:
+    load(context.settings, [node(2)])
+    seen = read(context, 2)
+    store = Interrupted(context.settings)
+    assert store.observe(seen, Event.SEND_FAILED, Cause("test")) is None
+    found = read(context, 2)
+    assert (found.state, found.no_tries) == (State.DOWN, 0)
 
 
 def test_pings_run_at_once_and_end_within_their_timeout() -> None:

@@ -1,0 +1,124 @@
+"""Peers that never read, cannot be reached, or reset: the others do not feel them."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+import redis
+
+from clusterer import StateUnavailable
+from clusterer.membership import Event
+from clusterer.settings import Settings
+from clusterer.store import Cause, NodeStore
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, stat
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+
+ROUNDS, PACKETS, PAUSE_S = 3, 300, 0.005
+BAD = (11, 12, 13)
+SLACK_S = 0.002
+"""What a neighbour on the same machine may cost."""
+
+
+@contextmanager
+def unroutable() -> Iterator[int]:
+    """Give a port whose SYNs nobody answers: the queue of its listener is full."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+@contextmanager
+def trouble(settings: Settings, resetting: BinReceiver) -> Iterator[None]:
+    """Keep the bad nodes up whatever they do, and one of them resetting."""
+    stop, store = threading.Event(), NodeStore(settings)
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            resetting.reset_connections()
+            for machine in BAD:
+                with suppress(StateUnavailable):
+                    store.command(CLUSTER, machine, Event.SET_UP, Cause("test"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def burst(log: PacketLog, good: list[BinReceiver]) -> None:
+    """Send more than the stuck peer's buffers take."""
+    sizes = [len(receiver.connections[0].data) for receiver in good]
+    log.append(CLUSTER, [frame(0, 1000)] * 500)
+    for receiver, before in zip(good, sizes, strict=True):
+        wait_until(
+            lambda r=receiver, n=before: len(r.connections[0].data) == n + 500_000,  # type: ignore[misc]
+            5,
+            "burst taken",
+        )
+
+
+def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> float:
+    """Send steadily; return the 99th percentile of the seconds from call to arrival."""
+    sizes = [len(r.connections[0].data) if r.connections else 0 for r in good]
+    sent_at = []
+    for number in range(PACKETS):
+        sent_at.append(time.monotonic())
+        log.append(CLUSTER, [frame(number)])
+        time.sleep(PAUSE_S)
+    found: list[float] = []
+    for receiver, before in zip(good, sizes, strict=True):
+        whole = before + PACKETS * len(frame())
+        (connection,) = receiver.connections
+        wait_until(lambda c=connection, n=whole: len(c.data) >= n, 5, "all there")  # type: ignore[misc]
+        end = 0
+        for at, chunk in connection.chunks:
+            first = max(end - before, 0) // len(frame())
+            end += len(chunk)
+            last = max(end - before, 0) // len(frame())
+            found += [at - sent for sent in sent_at[first:last]]
+    return statistics.quantiles(found, n=100)[98]
+
+
+@pytest.mark.slow
+def test_bad_peers_do_not_double_the_latency_of_the_others(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    settings = Settings(redis_url=redis_url, linger=30.0, send_timeout=0.5)
+    with ExitStack() as stack:
+        good = [stack.enter_context(BinReceiver()) for _ in range(3)]
+        stuck = stack.enter_context(BinReceiver(receive_buffer=4096))
+        resetting = stack.enter_context(BinReceiver())
+        port = stack.enter_context(unroutable())
+        stuck.pause()
+        well = [node(1), *(node_for(m, r) for m, r in enumerate(good, 2))]
+        bad = [node_for(11, stuck), node(12, port), node_for(13, resetting)]
+        log = PacketLog(settings, 1)
+        stack.enter_context(delivering(settings))
+        alone, beside = [], []
+        for _ in range(ROUNDS):
+            load(settings, well)
+            alone.append(latency_p99(settings, log, good))
+            load(settings, [*well, *bad])
+            burst(log, good)
+            with trouble(settings, resetting):
+                beside.append(latency_p99(settings, log, good))
+            assert all(stat(redis_client, machine, "failed") for machine in BAD)
+        assert all(len(receiver.connections) == 1 for receiver in good)
+    assert min(beside) < 2 * min(alone) + SLACK_S, (alone, beside)
