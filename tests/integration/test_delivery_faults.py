@@ -27,7 +27,7 @@ from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
-from tests.support.receiver import BinReceiver
+from tests.support.receiver import BinReceiver, ReceivedConnection
 from tests.support.redis_server import RedisServer
 from tests.support.scale import scaled
 from tests.support.throttle import ThrottledReceiver
@@ -218,6 +218,39 @@ def test_a_peer_that_closes_idle_connections_never_fails(
     assert numbers(peer) == [0, 1, 2]
     assert stat(redis_client, 2, "failed") == 0
     assert read_node(settings, 2).no_tries == 0
+
+
+class Slamming(BinReceiver):
+    """Ends each connection with a reset as soon as something has arrived, ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def _read(self, connection: ReceivedConnection) -> None:
+        super()._read(connection)
+        if connection.packets and self.left:
+            self.left -= 1
+            self.reset_connections()
+
+
+@pytest.mark.parametrize(("times", "failures"), [(1, 0), (1000, 1)])
+def test_a_young_connection_that_ends_once_is_made_again_and_twice_is_a_failure(
+    settings: Settings, redis_client: redis.Redis, times: int, failures: int
+) -> None:
+    with Slamming(times) as peer, delivering(replace(settings, linger=30.0)):
+        load(settings, [node(1), node_for(2, peer, failed_attempts=9)])
+        log = PacketLog(settings, 1)
+        for number in range(10):
+            log.append(CLUSTER, [frame(number)])
+            wait_until(lambda n=number: settled(redis_client) == n + 1, 5, "on its way or skipped")  # type: ignore[misc]
+            wait_until(lambda: times == 1 or not peer.open_connections, 5, "slammed")
+        assert stat(redis_client, 2, "failed") == failures
+        assert read_node(settings, 2).no_tries == failures
+
+
+def settled(client: redis.Redis) -> int:
+    return stat(client, 2, "sent") + stat(client, 2, "skipped")
 
 
 def test_an_unroutable_peer_fails_in_time_and_delays_nobody(settings: Settings) -> None:
