@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.errors import InvalidArgument, SettingsError
@@ -25,6 +26,7 @@ from clusterer.settings import Settings
 @click.option(
     "--fifo",
     metavar="PATH",
+    shell_complete=completion.files,
     default="/tmp/opensips_fifo",  # noqa: S108 - where opensipsctl looks
     show_default=True,
     help="Request FIFO; empty: none.",
@@ -32,6 +34,7 @@ from clusterer.settings import Settings
 @click.option(
     "--reply-dir",
     metavar="DIR",
+    shell_complete=completion.directories,
     type=Path,
     default="/tmp",  # noqa: S108 - where opensipsctl makes its reply FIFOs
     show_default=True,

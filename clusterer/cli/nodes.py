@@ -7,6 +7,7 @@ from contextlib import closing
 
 import click
 
+from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.ids import MAX_ID
@@ -44,10 +45,10 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
 
 
 @click.command(name="set-status")
-@click.argument("cluster", type=ID)
-@click.argument("machine", type=ID)
+@click.argument("cluster", type=ID, shell_complete=completion.clusters)
+@click.argument("machine", type=ID, shell_complete=completion.machines)
 @click.argument("status", type=click.Choice(["0", "1"]))
-@click.argument("proto")
+@click.argument("proto", shell_complete=completion.protocols)
 @click.option("--reason", metavar="TEXT", default="", help="Why; shown by `clusterer events`.")
 @with_settings()
 def set_status(

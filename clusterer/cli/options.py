@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from clusterer import logs
+from clusterer.cli import completion
 from clusterer.settings import Settings, load_settings
 
 Command = Callable[..., Any]
@@ -21,11 +22,22 @@ RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 
 _FREQUENT = ("redis_url", "db_url", "server_id", "data_dir", "log_format")
 _OPTIONS = (
-    click.option("--redis-url", metavar="URL", help="Redis; without one, an embedded server."),
-    click.option("--db-url", metavar="URL", help="Database; without one, an SQLite file."),
+    click.option("--redis-url", metavar="URL", help="Redis; without one an embedded server."),
+    click.option("--db-url", metavar="URL", help="Database; without one an SQLite file."),
     click.option("--server-id", metavar="N", type=int, help="machine_id of this instance."),
-    click.option("--data-dir", metavar="DIR", help="Where embedded Redis and SQLite live."),
-    click.option("--config", metavar="FILE", type=Path, help="TOML file with settings."),
+    click.option(
+        "--data-dir",
+        metavar="DIR",
+        shell_complete=completion.directories,
+        help="Where embedded Redis and SQLite live.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        shell_complete=completion.files,
+        help="TOML file with settings.",
+    ),
     click.option(
         "--set",
         "assignments",

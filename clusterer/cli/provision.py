@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.ids import MAX_ID
@@ -38,8 +39,8 @@ def with_columns(command: Command) -> Command:
 
 
 @click.command(name="node-add")
-@click.argument("cluster", type=ID)
-@click.argument("machine", type=ID)
+@click.argument("cluster", type=ID, shell_complete=completion.clusters)
+@click.argument("machine", type=ID, shell_complete=completion.machines)
 @click.argument("url")
 @with_columns
 @with_settings()
@@ -58,8 +59,8 @@ def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **colu
 
 
 @click.command(name="node-edit")
-@click.argument("cluster", type=ID)
-@click.argument("machine", type=ID)
+@click.argument("cluster", type=ID, shell_complete=completion.clusters)
+@click.argument("machine", type=ID, shell_complete=completion.machines)
 @click.option("--url", metavar="URL", help="New address, protocol:host:port.")
 @with_columns
 @with_settings()
@@ -78,8 +79,8 @@ def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any)
 
 
 @click.command(name="node-remove")
-@click.argument("cluster", type=ID)
-@click.argument("machine", type=ID)
+@click.argument("cluster", type=ID, shell_complete=completion.clusters)
+@click.argument("machine", type=ID, shell_complete=completion.machines)
 @with_settings()
 def node_remove(settings: Settings, *, cluster: int, machine: int) -> None:
     """Remove a node from the provisioning table, in effect at once.

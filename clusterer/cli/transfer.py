@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.cli.provision import differences, name
@@ -23,7 +24,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 @click.command(name="export")
-@click.argument("file", default=_STANDARD)
+@click.argument("file", default=_STANDARD, shell_complete=completion.files)
 @click.option(
     "--format", "kind", type=click.Choice(files.FORMATS), help="Default: by name, or csv."
 )
@@ -47,7 +48,7 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
 
 
 @click.command(name="import")
-@click.argument("file")
+@click.argument("file", shell_complete=completion.files)
 @click.option("--format", "kind", type=click.Choice(files.FORMATS), help="Default: by content.")
 @click.option("--replace", is_flag=True, help="Remove the rows that are not in the file.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")

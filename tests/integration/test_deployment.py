@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shlex
 import shutil
@@ -151,24 +150,3 @@ def test_commands_options_and_values_are_completed(line: str, expected: str) -> 
         _CLUSTERER_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1)
     )
     assert expected in {found.partition(",")[2] for found in out.splitlines()}
-
-
-def test_bash_really_completes(tmp_path: Path) -> None:
-    program = shutil.which("bash") or pytest.skip("bash is not installed")
-    bin_dir = Path(sys.executable).parent
-    text = (
-        'eval "$(_CLUSTERER_COMPLETE=bash_source clusterer)"\n'
-        "COMP_WORDS=(clusterer do) COMP_CWORD=1\n"
-        "_clusterer_completion clusterer\n"
-        'printf "%s\\n" "${COMPREPLY[@]}"\n'
-    )
-    environment = child_environment({"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"})
-    result = subprocess.run(
-        [program, "--norc", "-c", text],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    assert result.stdout.split() == ["doctor"]

@@ -9,7 +9,7 @@ from contextlib import closing
 import click
 from rich.text import Text
 
-from clusterer.cli import output
+from clusterer.cli import completion, output
 from clusterer.cli.events import described
 from clusterer.cli.live import screen, words
 from clusterer.cli.live.top import INTERVAL
@@ -28,8 +28,14 @@ _OVER = 4
 
 
 @click.command()
-@click.argument("node", type=ID)
-@click.option("--cluster", metavar="N", type=ID, help="Only in this cluster_id.")
+@click.argument("node", type=ID, shell_complete=completion.machines)
+@click.option(
+    "--cluster",
+    metavar="N",
+    type=ID,
+    shell_complete=completion.clusters,
+    help="Only in this cluster_id.",
+)
 @click.option("--interval", metavar="S", type=INTERVAL, default=1.0, help="Seconds between looks.")
 @with_settings()
 def watch(settings: Settings, *, node: int, cluster: int | None, interval: float) -> None:

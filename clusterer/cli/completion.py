@@ -1,0 +1,85 @@
+"""What the shell completes beside commands, options and choices: files, and what Redis knows.
+
+Nothing is said where Redis cannot be asked: a message would land in the middle of a command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import click
+from click.shell_completion import CompletionItem
+
+from clusterer.errors import ClustererError
+from clusterer.membership import Node
+from clusterer.settings import load_settings
+
+
+def files(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Leave it to the shell, which knows files best."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def directories(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Leave it to the shell, which knows directories best."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def clusters(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the cluster_ids there are."""
+    return _matching(incomplete, {node.cluster_id: "" for node in _nodes(context)})
+
+
+def machines(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the machine_ids there are, in the cluster that the command line names."""
+    return _matching(incomplete, {node.machine_id: _about(node) for node in _nodes(context)})
+
+
+def protocols(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the protocols of the machine that the command line names."""
+    machine = context.params.get("machine")
+    found = {node.protocol: "" for node in _nodes(context) if machine in (None, node.machine_id)}
+    return _matching(incomplete, found)
+
+
+def _matching(incomplete: str, found: dict[int, str] | dict[str, str]) -> list[CompletionItem]:
+    return [
+        CompletionItem(str(value), help=about)
+        for value, about in sorted(found.items())
+        if str(value).startswith(incomplete)
+    ]
+
+
+def _about(node: Node) -> str:
+    # fish's part of click ends a description at a comma.
+    text = f"{node.url} {node.condition.value} {node.description or ''}"
+    return " ".join(text.replace(",", " ").split())
+
+
+def _nodes(context: click.Context) -> Iterator[Node]:
+    """Give the nodes of the cluster that the command line names, or of all; none if in doubt."""
+    from clusterer.services import Context  # noqa: PLC0415 - only where somebody presses Tab
+
+    given = context.params
+    named = {name: given.get(name) for name in ("redis_url", "data_dir")}
+    assigned = dict(text.split("=", 1) for text in given.get("assignments") or () if "=" in text)
+    try:
+        settings = load_settings(assigned | named, config=given.get("config"))
+        with closing(Context(settings)) as services:
+            views = services.nodes.views()
+    except ClustererError:
+        return
+    for view in views.values():
+        if given.get("cluster") in (None, view.key.cluster_id):
+            yield from view.nodes.values()
