@@ -81,7 +81,9 @@ def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
 # -- containers ------------------------------------------------------------------------------------
 
 
-def test_every_container_that_stays_has_a_health_check_and_limits() -> None:
+@pytest.fixture(scope="module")
+def services() -> dict[str, str]:
+    """The compose file's services as docker-compose prints them."""
     program = find_program("docker-compose") or pytest.skip("docker-compose is not installed")
     result = subprocess.run(
         [program, "--file", docs.ROOT / "docker-compose.yml", "config"],
@@ -90,13 +92,43 @@ def test_every_container_that_stays_has_a_health_check_and_limits() -> None:
         timeout=60,
         check=True,
     )
-    services = _services(result.stdout)
+    return _services(result.stdout)
+
+
+def test_every_container_that_stays_has_a_health_check_and_limits(services: dict[str, str]) -> None:
     assert {"node1", "node2", "delivery1", "maintenance", "scheduler", "redis"} <= set(services)
     for name, text in services.items():
         if re.search(r"(?m)^    restart: ['\"]?no", text):
             continue
         assert "healthcheck:" in text, name
         assert re.search(r"limits:\s+cpus: \S+\s+memory: \S+", text), name
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_an_instance_and_its_worker_share_an_address_that_neither_of_them_owns(
+    services: dict[str, str], number: str
+) -> None:
+    for name in ("node", "delivery"):
+        assert f"network_mode: service:host{number}" in services[name + number]
+        assert (
+            f"CLUSTERER_DELIVERY_QUEUE: clusterer-delivery-node{number}" in services[name + number]
+        )
+    (address,) = re.findall(r"ipv4_address: (\S+)", services["host" + number])
+    assert address in services["node" + number], "what its health check connects to"
+    assert f"bin:{address}:" in services["example-nodes"]
+
+
+def test_our_containers_run_commands_that_exist(services: dict[str, str]) -> None:
+    ours = {
+        name: re.findall(r"(?m)^    - (\S+)$", text.partition("    command:\n")[2])
+        for name, text in services.items()
+        if "image: clusterer" in text and "entrypoint:" not in text
+    }
+    assert len(ours) >= 9
+    for name, words in ours.items():
+        assert words[0] in COMMANDS, name
+    kinds = {words[1] for words in ours.values() if words[0] == "worker"}
+    assert kinds == set(WORKER_KINDS)
 
 
 def _services(text: str) -> dict[str, str]:
