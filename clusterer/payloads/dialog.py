@@ -12,6 +12,7 @@ from clusterer.payloads.message import (
     FlatMessage,
     Message,
     builder_of,
+    pop_field,
     printable,
 )
 from clusterer.payloads.notation import (
@@ -147,13 +148,14 @@ class ProfileCounts(Message):
     def decode(cls, packet: Packet) -> Self:
         reader = packet.fields()
         counts = []
-        name = b""
-        try:
-            while (profile := reader.pop_str()) is not None:
-                name = profile
-                counts.append(_count(profile, reader))
-        except WireError as error:
-            raise WireError(f"{cls.NAME}: in or behind profile {name[:40]!r}: {error}") from error
+        while reader.remaining:
+            where = cls.NAME
+            try:
+                profile = pop_field("profile", FieldReader.pop_str, reader)
+                where = f"{cls.NAME}: profile {profile[:40]!r}"
+                counts.append(ProfileCount(profile, *_count(reader)))
+            except WireError as error:
+                raise WireError(f"{where}: {error}") from error
         return cls(tuple(counts))
 
     def encode(self, machine_id: int) -> Packet:
@@ -178,18 +180,12 @@ class ProfileCounts(Message):
         }
 
 
-def _count(profile: bytes, reader: FieldReader) -> ProfileCount:
-    has_value = reader.pop_int()
+def _count(reader: FieldReader) -> tuple[bytes | None, int]:
+    has_value = pop_field("has value", FieldReader.pop_int, reader)
     if has_value not in {0, 1}:
         raise WireError(f"field 'has value' must be 0 or 1, not {has_value}")
-    value = None
-    if has_value:
-        value = reader.pop_str()
-        if value is None:
-            raise WireError("ends before its field 'value'")
-    calls = reader.pop_int()
-    if calls is None:
-        raise WireError("ends before its field 'count'")
+    value = pop_field("value", FieldReader.pop_str, reader) if has_value else None
+    calls = pop_field("count", FieldReader.pop_int, reader)
     if calls < 0:
         raise WireError(f"field 'count' is {calls}")
-    return ProfileCount(profile, value, calls)
+    return value, calls

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar, cast
 
 from clusterer.errors import InvalidArgument, WireError
 from clusterer.payloads.kinds import KIND, STR, Kind
@@ -127,16 +127,25 @@ def read_fields(where: str, columns: Iterable[Column], reader: FieldReader) -> l
     """Return the values of ``columns``; raise `WireError` naming ``where`` and the field."""
     values: list[int | bytes] = []
     for _, label, kind, may_be_missing in columns:
+        if may_be_missing and not reader.remaining:
+            values.append(b"")
+            continue
         try:
-            value = kind.pop(reader)
+            values.append(cast("int | bytes", pop_field(label, kind.pop, reader)))
         except WireError as error:
-            raise WireError(f"{where}: field '{label}': {error}") from error
-        if value is None:
-            if not may_be_missing:
-                raise WireError(f"{where}: ends before its field '{label}'")
-            value = b""
-        values.append(value)
+            raise WireError(f"{where}: {error}") from error
     return values
+
+
+def pop_field(label: str, pop: Callable[[FieldReader], T | None], reader: FieldReader) -> T:
+    """Return the next field; raise `WireError` naming it if it is missing or cut off."""
+    try:
+        value = pop(reader)
+    except WireError as error:
+        raise WireError(f"field '{label}': {error}") from error
+    if value is None:
+        raise WireError(f"ends before its field '{label}'")
+    return value
 
 
 def push_fields(

@@ -8,7 +8,7 @@ from struct import Struct
 from typing import ClassVar, NamedTuple, Self
 
 from clusterer.errors import WireError
-from clusterer.payloads.message import VERSION, Message, builder_of, printable
+from clusterer.payloads.message import VERSION, Message, builder_of, pop_field, printable
 from clusterer.wire import FieldReader, Packet, PacketBuilder
 
 __all__ = [
@@ -139,26 +139,25 @@ def _push(builder: PacketBuilder, record: Fields) -> None:
 
 def _read_slowly(packet: Packet) -> list[Fields]:
     """Return the same as `read_records`, field by field, so that an error can say where it is."""
-    fields = packet.fields()
+    reader = packet.fields()
     records = []
-    try:
-        while (name := fields.pop_str()) is not None:
-            records.append(_record(name, fields))
-    except WireError as error:
-        raise WireError(f"{_NAME}: {error}") from error
+    while reader.remaining:
+        where = _NAME
+        try:
+            name = pop_field("name", FieldReader.pop_str, reader)
+            where = f"{_NAME}: pipe {name[:40]!r}"
+            records.append((name, *_numbers(reader)))
+        except WireError as error:
+            raise WireError(f"{where}: {error}") from error
     return records
 
 
-def _record(name: bytes, fields: FieldReader) -> Fields:
-    numbers = []
-    for label in ("algorithm", "limit", "counter"):
-        number = fields.pop_int()
-        if number is None:
-            raise WireError(f"ends inside pipe {name[:40]!r}, before its field '{label}'")
-        numbers.append(number)
-    algorithm, limit, counter = numbers
+def _numbers(reader: FieldReader) -> tuple[int, int, int]:
+    algorithm = pop_field("algorithm", FieldReader.pop_int, reader)
     if algorithm not in _ALGORITHMS:
-        raise WireError(f"pipe {name[:40]!r} has the unknown algorithm {algorithm}")
+        raise WireError(f"field 'algorithm' is {algorithm}, which is unknown")
+    limit = pop_field("limit", FieldReader.pop_int, reader)
+    counter = pop_field("counter", FieldReader.pop_int, reader)
     if counter < 0:
-        raise WireError(f"pipe {name[:40]!r} has the counter {counter}")
-    return name, algorithm, limit, counter
+        raise WireError(f"field 'counter' is {counter}")
+    return algorithm, limit, counter

@@ -30,6 +30,10 @@ def packet_of(*fields: int | bytes) -> Packet:
     return builder.build()
 
 
+def cut(packet: Packet, size: int) -> Packet:
+    return packet._replace(payload=packet.payload[:-size])
+
+
 @pytest.mark.parametrize("captured", CAPTURED, ids=lambda c: f"{c.source}-{len(c.frame)}")
 def test_captured_packet_reads_and_builds_back(captured: Captured) -> None:
     (packet,) = FrameDecoder().feed(captured.frame)
@@ -84,21 +88,22 @@ def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
 @pytest.mark.parametrize(
     ("packet", "fault"),
     [
-        (packet_of(b"a"), "ends inside pipe b'a'"),
-        (packet_of(b"a", 1), "ends inside pipe b'a'"),
-        (packet_of(b"a", 1, 100), "ends inside pipe b'a'"),
-        (packet_of(b"a", 1, 100, 5, b"b"), "ends inside pipe b'b'"),
-        (packet_of(b"a", 6, 100, 5), "unknown algorithm 6"),
-        (packet_of(b"a", -1, 100, 5), "unknown algorithm -1"),
-        (packet_of(b"a", 1, 100, -5), "counter -5"),
-        (packet_of(-1), "length -1"),
-        (packet_of(100), "length 100"),
-        (Packet("ratelimit", 0, 1, packet_of(b"a", 1, 100, 5).payload[:-1]), "cut off"),
-        (Packet("ratelimit", 0, 1, b"\1"), "cut off"),
+        (packet_of(b"a"), "pipe b'a': ends before its field 'algorithm'"),
+        (packet_of(b"a", 1), "pipe b'a': ends before its field 'limit'"),
+        (packet_of(b"a", 1, 100), "pipe b'a': ends before its field 'counter'"),
+        (packet_of(b"a", 1, 100, 5, b"b"), "pipe b'b': ends before its field 'algorithm'"),
+        (packet_of(b"a", 6, 100, 5), "pipe b'a': field 'algorithm' is 6, which is unknown"),
+        (packet_of(b"a", -1, 100, 5), "pipe b'a': field 'algorithm' is -1, which is unknown"),
+        (packet_of(b"a", 1, 100, -5), "pipe b'a': field 'counter' is -5"),
+        (packet_of(-1), "field 'name': string cut off: length -1"),
+        (packet_of(100), "field 'name': string cut off: length 100"),
+        (cut(packet_of(b"a", 1, 100, 5), 1), "pipe b'a': field 'counter': integer cut off: 3 of"),
+        (cut(packet_of(b"a", 1, 100, 5), 6), "pipe b'a': field 'limit': integer cut off: 2 of 4"),
+        (Packet("ratelimit", 0, 1, b"\1"), "field 'name': integer cut off"),
     ],
 )
 def test_payload_that_is_not_whole_pipes_is_a_wire_error(packet: Packet, fault: str) -> None:
-    with pytest.raises(WireError, match=fault):
+    with pytest.raises(WireError, match=f"^ratelimit pipe counters: {fault}"):
         read_records(packet)
 
 

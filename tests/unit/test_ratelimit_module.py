@@ -308,7 +308,7 @@ def test_bad_packets_are_logged_at_a_limited_rate(
     assert [record.message for record in caplog.records] == [
         (
             "ratelimit packet of machine 2 at 127.0.0.2:40000: "
-            "ratelimit pipe counters: pipe b'calls' has the counter -5"
+            "ratelimit pipe counters: pipe b'calls': field 'counter' is -5"
         )
     ] * 3
     assert limiter.stats.payload_errors == 30
