@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,13 @@ from clusterer.wire import FrameDecoder, Packet
 
 VERSION = 1
 _MARK = "clusterer recording"
+
+MAX_TIME = 1e11
+"""Latest UNIX time that a packet may have; a later one cannot be waited for, or printed."""
+
+
+_NO_RECORD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, WireError)
+"""What the reading of a line that holds anything at all may raise."""
 
 
 class Record(NamedTuple):
@@ -67,7 +75,9 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # What could not be written is why we are here, or was not asked for with `flush`.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
@@ -101,7 +111,7 @@ class Recording:
                 found = json.loads(line)
                 if "frame" in found:  # other lines are those of later versions
                     yield _record(found)
-            except (ValueError, KeyError, TypeError, AttributeError, WireError) as error:
+            except _NO_RECORD as error:
                 if not line.endswith("\n"):
                     self.cut = True
                     return
@@ -132,9 +142,10 @@ def packet_of(frame: bytes) -> Packet:
 def _record(found: dict[str, Any]) -> Record:
     host, _, port = found["source"].rpartition(":")
     packet = packet_of(bytes.fromhex(found["frame"]))
-    return Record(
-        float(found["time"]), int(found["receiver"]), (host.strip("[]"), int(port)), packet
-    )
+    time = float(found["time"])
+    if not 0 <= time <= MAX_TIME:
+        raise ValueError(f"time {time:g}")
+    return Record(time, int(found["receiver"]), (host.strip("[]"), int(port)), packet)
 
 
 def _address(source: tuple[str, int]) -> str:

@@ -18,6 +18,8 @@ _AT_ONCE = 500
 """Packets sent in one go, at the most."""
 _SLACK_S = 0.001
 """Packets that are due within so short a time go together."""
+_LONGEST_WAIT_S = 3_600.0
+"""The operating system waits for some weeks at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,23 @@ def run(
             continue
         first = record.time if first is None else first
         due = began + (record.time - first) / speed if speed else began
-        wait_s = due - monotonic()
-        if batch and (len(batch) >= _AT_ONCE or wait_s > _SLACK_S):
+        if batch and (len(batch) >= _AT_ONCE or due - monotonic() > _SLACK_S):
             send(batch)
             sent, batch = sent + len(batch), []
-        if stop.wait(wait_s) if wait_s > _SLACK_S else stop.is_set():
+        if _stopped_before(due, stop):
             break
         batch.append(packet)
     if batch:
         send(batch)
     return Replayed(sent + len(batch), left_out, monotonic() - began)
+
+
+def _stopped_before(due: float, stop: StopFlag) -> bool:
+    """Wait until ``due`` (monotonic), however far that is; True, at once, if ``stop`` is set."""
+    while (wait_s := due - monotonic()) > _SLACK_S:
+        if stop.wait(min(wait_s, _LONGEST_WAIT_S)):
+            return True
+    return stop.is_set()
 
 
 def _altered(packet: Packet, machine_id: int | None) -> Packet:

@@ -10,7 +10,7 @@ from time import monotonic
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.services.recording import Record, packet_of
-from clusterer.store.mirror import Mirrored, MirrorStore
+from clusterer.store.mirror import ASK_MS, Mirrored, MirrorStore
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,13 @@ class Tail:
 
     def _renew(self) -> None:
         now = monotonic()
-        if now - self._asked_at >= _RENEW_S:
-            self._note(self._store.ask(self._receiver).silent_s)
-            self._asked_at = now
+        paused_s = now - self._asked_at
+        if paused_s < _RENEW_S:
+            return
+        self._note(self._store.ask(self._receiver).silent_s)
+        self._asked_at = now
+        if paused_s > ASK_MS / 1000:
+            log.warning("we stood still for %.0f s: packets of that time are missing", paused_s)
 
     def _note(self, silent_s: float | None) -> None:
         if silent_s is None or silent_s > _GONE_S:

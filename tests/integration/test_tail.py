@@ -148,6 +148,22 @@ def test_who_tails_for_long_is_served_for_long(
         assert 0 < redis_client.pttl(keys.tail(1)) <= 10_000, "nothing stays behind"
 
 
+def test_a_tail_that_stood_still_says_that_packets_are_missing(
+    listener: Listener,
+    store: MirrorStore,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody numbers what is not mirrored: the gap is not seen by counting."""
+    with serving(listener):
+        wait_until(lambda: flushed(redis_client))
+        with Tailing(store) as tail:
+            wait_until(lambda: mirroring_of(listener))
+            assert not any("stood still" in line for line in caplog.messages)
+            tail._tail._asked_at -= ASK_MS / 1000
+            wait_until(lambda: any("stood still for" in line for line in caplog.messages))
+
+
 def test_what_is_too_much_is_counted_and_shown_and_disturbs_nobody(
     listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
 ) -> None:

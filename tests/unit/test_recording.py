@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -28,6 +30,8 @@ RECORDS = [
         ]
     )
 ]
+
+FRAME = RECORDS[0].packet.encode()
 
 
 def write(path: Path, records: Sequence[Record] = RECORDS) -> Path:
@@ -74,7 +78,13 @@ def test_lines_of_later_versions_are_passed_over(tmp_path: Path) -> None:
         '{"frame": "50", "time": 1, "receiver": 1, "source": "a:1"}',
         '{"frame": "00", "time": 1, "receiver": 1, "source": "a"}',
         '{"frame": ""}',
+        *(
+            f'{{"frame": "%s", "time": {time}, "receiver": 1, "source": "a:1"}}' % FRAME.hex()
+            for time in ("Infinity", "NaN", "1e300", "-1", "null")
+        ),
+        "[" * 200_000,
     ],
+    ids=lambda line: line[-60:],
 )
 def test_a_line_that_is_no_packet_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "a", RECORDS[:1])
@@ -106,6 +116,27 @@ def test_a_recording_is_not_overwritten_and_a_missing_one_is_named(tmp_path: Pat
         Recorder(tmp_path / "none" / "a")
     with pytest.raises(ClustererError, match=r"cannot read .*none"):
         list(Recording(tmp_path / "none"))
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def record() -> None:
+        with Recorder(path) as recorder:
+            for _ in range(10):
+                recorder.add(RECORDS[2])
+            recorder.flush()
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(ClustererError, match=r"cannot write .*File too large"):
+            record()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    recording = Recording(path)
+    assert list(recording) == []
+    assert recording.cut
 
 
 # -- replay ----------------------------------------------------------------------------------
@@ -174,6 +205,25 @@ def test_a_replay_that_is_stopped_ends_at_once() -> None:
     done = replay.run(records, send, stop, speed=1)
     assert done.packets == 1
     assert done.seconds < 1
+
+
+def test_a_pause_longer_than_the_system_can_wait_is_waited_for() -> None:
+    """A clock that was wrong by years, or a speed close to 0."""
+    sent = Sent()
+    stop = threading.Event()
+
+    class Impatient(StopFlag):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            assert timeout < 2**31 / 1000, "milliseconds in a C int"
+            stop.set()
+            return True
+
+    for record, speed in ((RECORDS[0]._replace(time=9e10), 1.0), (RECORDS[1], 1e-300)):
+        stop.clear()
+        replay.run([RECORDS[0], record], sent, Impatient(), speed=speed)
+        assert stop.is_set()
+    assert len(sent.packets) == 2
 
 
 # -- lines -----------------------------------------------------------------------------------
