@@ -209,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
             self._last_packet_at = now
         if not self._decoder.in_message:
             self._message_since = None
-        elif count or self._message_since is None:
+        elif count or self._message_since is None or self._parked is not None:
             self._message_since = now
         self._counters.skipped_words += self._decoder.skipped_words - self._skipped
         self._skipped = self._decoder.skipped_words
@@ -227,8 +227,9 @@ class Connection(asyncio.BufferedProtocol):
     def expire(self, now: float, lifetime_s: float, max_message_s: float) -> None:
         """Close the connection if it was idle, or a frame has been coming in, for too long.
 
-        ``now`` is monotonic; idle is a connection on which no frame was completed. While packets
-        wait for a slow callback, it is not the peer who keeps us waiting.
+        ``now`` is monotonic, and what had come by then has been read; idle is a connection on
+        which no frame was completed. While packets wait for a slow callback, it is not the peer
+        who keeps us waiting.
         """
         if self._parked is not None:
             return

@@ -130,7 +130,7 @@ class Listener:
         self._clocks.start(lambda reply: self._deliver_in(loop, reply))
         try:
             while not self._stopping:
-                await self._tick(monotonic())
+                await self._tick(await _all_read())
                 await self._pause()
         finally:
             self._close()
@@ -162,6 +162,7 @@ class Listener:
         self._wake.clear()
 
     async def _tick(self, now: float) -> None:
+        """Do what is to be done every quarter of a second; ``now`` is that of `_all_read`."""
         self._dispatcher.use(self._directory.views())
         self._dispatcher.end_silences(now)
         self._mirror.end(now)
@@ -235,3 +236,17 @@ class Listener:
             if registration is not None:
                 until = now + (notice.silenced_until_ms - reply.now_ms) / 1000
                 self._dispatcher.time_out(registration, notice.machine_id, until)
+
+
+async def _all_read() -> float:
+    """Return a moment (monotonic) by which all that had come in has been looked at.
+
+    A callback, or somebody who stopped the process, may have kept the loop from reading for long:
+    what peers sent meanwhile must be seen before their silence is judged. A connection that has
+    waited for a callback is taken up again in the loop's next turn, asked for by the one after
+    it, and has been read when that is over.
+    """
+    now = monotonic()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return now

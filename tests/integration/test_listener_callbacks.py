@@ -224,3 +224,54 @@ def test_a_packet_that_waits_behind_slow_ones_is_a_sign_of_life_from_when_it_cam
 
         wait_until(arrived)
     assert (SERVER_TIMEOUT, 3) not in heard.seen
+
+
+@pytest.mark.parametrize("waiting", [2, 3], ids=["same connection", "another connection"])
+def test_a_frame_whose_end_waits_for_a_slow_callback_is_no_drip(
+    redis_url: str, port: int, waiting: int
+) -> None:
+    """Its bytes have come long ago: it was the callback that kept us from reading them."""
+    entered = threading.Event()
+
+    def slow(kind: int) -> None:
+        if kind == 1:
+            entered.set()
+            time.sleep(0.8)
+
+    with listener_of(redis_url, max_message_time=0.5) as listener:
+        heard = Heard(act=slow)
+        register(listener, heard)
+        with serving(listener), peer(port) as busy, peer(port, 3) as other:
+            cut = busy if waiting == 2 else other
+            for number in range(2, 5):
+                begin, end = frame(number, waiting)[:20], frame(number, waiting)[20:]
+                entered.clear()
+                if cut is other:
+                    seen = listener.counters.bytes
+                    other.sendall(begin)
+                    wait_until(lambda seen=seen: listener.counters.bytes > seen)  # type: ignore[misc]
+                busy.sendall(frame(1) + (begin if cut is busy else b""))
+                assert entered.wait(5)
+                cut.sendall(end)
+                heard.wait_for(number, waiting)
+        assert listener.counters.connections_expired == 0
+
+
+def test_nobody_is_silent_because_a_callback_blocks(
+    redis_url: str, listener: Listener, port: int
+) -> None:
+    """Longer than the timeout, and shorter than the gap after which all clocks restart."""
+    heard = Heard(act=lambda kind: time.sleep(1.2) if kind == 1 else None)
+    register(listener, heard, timeout_s=0.8)
+    context = Context(Settings(redis_url=redis_url))
+    end = time.monotonic() + 6
+    with serving(listener), peer(port, 3) as other, peer(port) as busy, contextlib.closing(context):
+        turn = 0
+        while time.monotonic() < end:
+            turn += 1
+            busy.sendall(frame(1 if turn % 50 == 10 else 0))
+            other.sendall(frame(0, 3))
+            timeouts.run(context)
+            time.sleep(0.03)
+    assert heard.seen.count((1, 2)) >= 2
+    assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
