@@ -14,6 +14,7 @@ from clusterer.payloads.message import (
     builder_of,
     pop_field,
     printable,
+    text_of,
 )
 from clusterer.payloads.notation import (
     Profile,
@@ -132,6 +133,10 @@ class ProfileCount(NamedTuple):
     value: bytes | None
     """None for a profile without values."""
     calls: int
+
+    def text(self, field: str) -> str:
+        """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
+        return text_of(self, field, ProfileCounts.NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,10 +79,7 @@ class FlatMessage(Message):
 
     def text(self, field: str) -> str:
         """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
-        value = getattr(self, field)
-        if not isinstance(value, bytes):
-            raise InvalidArgument(f"{self.NAME}: field {field} is a number, not text")
-        return as_text(value)
+        return text_of(self, field, self.NAME)
 
     def _parsed(self, parse: Callable[[bytes], T], field: str) -> T:
         try:
@@ -168,6 +165,14 @@ def require_end(where: str, reader: FieldReader) -> None:
 def builder_of(message: Message, machine_id: int) -> PacketBuilder:
     """Return the builder of a packet for ``message``."""
     return PacketBuilder(message.MODULE, message.TYPE, machine_id, VERSION)
+
+
+def text_of(record: object, field: str, where: str) -> str:
+    """Return a bytes field of ``record`` as text; raise `InvalidArgument` for another field."""
+    value = getattr(record, field)
+    if not isinstance(value, bytes):
+        raise InvalidArgument(f"{where}: field {field} is {value!r}, no text")
+    return as_text(value)
 
 
 def as_text(data: bytes) -> str:

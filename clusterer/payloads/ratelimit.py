@@ -8,7 +8,7 @@ from struct import Struct
 from typing import ClassVar, NamedTuple, Self
 
 from clusterer.errors import WireError
-from clusterer.payloads.message import VERSION, Message, builder_of, pop_field, printable
+from clusterer.payloads.message import VERSION, Message, builder_of, pop_field, printable, text_of
 from clusterer.wire import FieldReader, Packet, PacketBuilder
 
 __all__ = [
@@ -53,6 +53,10 @@ class PipeRecord(NamedTuple):
     limit: int
     counter: int
     """Checks in the sender's last whole interval."""
+
+    def text(self, field: str) -> str:
+        """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
+        return text_of(self, field, _NAME)
 
 
 Fields = tuple[bytes, int, int, int]

@@ -275,3 +275,25 @@ def test_nobody_is_silent_because_a_callback_blocks(
             time.sleep(0.03)
     assert heard.seen.count((1, 2)) >= 2
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
+
+
+def test_the_time_of_a_frame_does_not_run_while_a_callback_keeps_us_from_reading(
+    redis_url: str, port: int
+) -> None:
+    """The peer may not have been able to send the rest before."""
+    left = threading.Event()
+
+    def slow(kind: int) -> None:
+        if kind == 1:
+            time.sleep(1.5)
+            left.set()
+
+    with listener_of(redis_url, max_message_time=1.0) as listener:
+        heard = Heard(act=slow)
+        register(listener, heard)
+        with serving(listener), peer(port) as connection:
+            connection.sendall(frame(1) + frame(2)[:20])
+            assert left.wait(10)
+            time.sleep(0.4)
+            connection.sendall(frame(2)[20:])
+            heard.wait_for(2, 2)

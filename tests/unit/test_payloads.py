@@ -344,11 +344,22 @@ def test_text_that_is_not_utf8_never_fails_and_keeps_its_bytes() -> None:
     }
 
 
-def test_number_has_no_text() -> None:
+def test_records_in_lists_offer_text_as_well() -> None:
+    pipe, count = PipeRecord(b"z\xc3\xbc", 1, 5, 7), ProfileCount(b"p\xff", b"caller", 1)
+    assert pipe.text("name") == "zü"
+    assert (count.text("profile"), count.text("value")) == ("p\udcff", "caller")
+
+
+def test_what_is_no_text_is_refused_by_name() -> None:
     contact = decode(captured_packet("ul", 5))
     assert isinstance(contact, ContactDeleted)
-    with pytest.raises(InvalidArgument, match="ul contact deleted: field cseq is a number"):
-        contact.text("cseq")
+    for record, field, message in (
+        (contact, "cseq", f"ul contact deleted: field cseq is {contact.cseq}, no text"),
+        (PipeRecord(b"a", 1, 5, 7), "limit", "ratelimit pipe counters: field limit is 5, no text"),
+        (ProfileCount(b"p", None, 1), "value", "dialog profile counts: field value is None, no"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            record.text(field)
 
 
 @pytest.mark.parametrize(
