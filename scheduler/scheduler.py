@@ -210,6 +210,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
     def _install_signal_handlers(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back meanwhile
 
     def _leave(self) -> None:
         if not self._away:

@@ -35,6 +35,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     state = runtime.start(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: state.stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `clusterer worker` held it back
     worker = _make_worker(queue_name, settings, state)
     if worker is not None:
         logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)

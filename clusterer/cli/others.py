@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -42,6 +43,8 @@ def scheduler(settings: Settings) -> None:
 def become(command: tuple[str, ...], settings: Settings) -> NoReturn:
     """Replace this process by ``command``, which keeps pid, signals and settings."""
     sys.stdout.flush()
+    # Ctrl-C waits until the program is loaded and can end properly; it lets SIGINT in by itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         os.execve(command[0], command, processes.child_environment(settings))  # noqa: S606
     except OSError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import sys
 
 import click
 
@@ -12,8 +15,9 @@ from clusterer.errors import ClustererError
 log = logging.getLogger(__name__)
 
 FAILED = 1
-INTERRUPTED = 130
-"""128 + SIGINT, as shells know it."""
+
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""A full disk below the shell's ``>``."""
 
 
 def run(arguments: list[str]) -> int:
@@ -22,10 +26,11 @@ def run(arguments: list[str]) -> int:
         return _run(arguments)
     except ClustererError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        click.echo("clusterer: interrupted", err=True)
-        return INTERRUPTED
-    except Exception as error:  # a bug: its traceback is for those who ask for it
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_FAILS:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for good
+            return _complain(f"cannot write the output: {error.strerror}")
+        # A bug: its traceback is for those who ask for it.
         log.debug("internal error", exc_info=True)
         return _complain(f"internal error (-v shows more): {type(error).__name__}: {error}")
 

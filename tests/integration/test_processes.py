@@ -194,3 +194,16 @@ def test_a_crashed_child_is_started_again(
     assert [line.text for line in said] == ["alive"] * 3
     assert marks.read_text(encoding="utf-8").count("x") >= 3
     assert group.children == {}
+
+
+@pytest.mark.parametrize("command", [["worker", "maintenance"], ["scheduler"]])
+def test_ctrl_c_while_a_program_is_being_loaded_ends_it_in_order(
+    command: list[str], redis_url: str, tmp_path: Path
+) -> None:
+    """It comes before the first line of ours: loading takes a fifth of a second and more."""
+    impatient = "import os, signal, sys\nif '-P' in sys.orig_argv:\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{impatient}    os.kill(os.getpid(), 2)\n")
+    environment = {"CLUSTERER_REDIS_URL": redis_url, "PYTHONPATH": str(tmp_path)}
+    with spawn(["-m", "clusterer", *command], environment) as child:
+        assert child.wait(20) == 0
+        assert "Traceback" not in child.output()

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import clusterer
 from clusterer.cli import main
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
@@ -171,3 +172,57 @@ def test_a_reader_who_leaves_makes_no_noise(arguments: list[str]) -> None:
     os.close(writing)
     assert done.stderr == b""
     assert done.returncode == 1
+
+
+def test_ctrl_c_while_the_program_is_being_loaded_is_one_line() -> None:
+    """Loading takes a fifth of a second, seconds on a busy machine."""
+    script = """
+import signal, sys
+import clusterer
+from clusterer.cli import main
+assert not {"click", "redis", "clusterer.api"} & set(sys.modules), "loaded before it is caught"
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "clusterer.settings":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient())
+sys.exit(main(["list"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=child_environment(), check=False
+    )
+    assert (done.returncode, done.stderr) == (130, b"clusterer: interrupted\n")
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_trouble(stream: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m clusterer doctor {stream}', sys.executable],
+        capture_output=True,
+        env=child_environment({"CLUSTERER_DATA_DIR": str(tmp_path)}),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert (b" checks: " in done.stdout) == (">&-" not in stream.replace("2>&-", ""))
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "clusterer", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=child_environment(),
+            check=False,
+        )
+    message = b"clusterer: cannot write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+def test_the_package_has_what_it_names_and_nothing_else() -> None:
+    for name in clusterer.__all__:
+        assert getattr(clusterer, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        clusterer.nonsense  # type: ignore[attr-defined]  # noqa: B018

@@ -11,9 +11,10 @@ import click
 import pytest
 from rq.utils import import_attribute
 
+from clusterer.cli import INTERRUPTED
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
-from clusterer.cli.run import FAILED, INTERRUPTED
+from clusterer.cli.run import FAILED
 from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
