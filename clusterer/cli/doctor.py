@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import textwrap
 from collections import Counter
@@ -11,6 +10,7 @@ from contextlib import closing
 
 import click
 
+from clusterer.cli import terminal
 from clusterer.cli.options import with_settings
 from clusterer.services import Context
 from clusterer.services import doctor as service
@@ -64,6 +64,7 @@ def _line(finding: Finding) -> str:
     line = f"{word:<7} {finding.check}: {text}"
     if not sys.stdout.isatty():
         return line
-    width = max(shutil.get_terminal_size().columns, 40)
-    folded = textwrap.fill(line, width, subsequent_indent=_INDENT, break_on_hyphens=False)
-    return click.style(word, fg=_COLOURS[finding.level]) + folded.removeprefix(word)
+    folded = textwrap.fill(
+        line, terminal.columns(), subsequent_indent=_INDENT, break_on_hyphens=False
+    )
+    return terminal.coloured(word, _COLOURS[finding.level]) + folded.removeprefix(word)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from datetime import datetime
 
 import click
 
-from clusterer.cli import completion
+from clusterer.cli import completion, terminal
 from clusterer.cli.nodes import ID
 from clusterer.cli.options import with_settings
 from clusterer.services import Context
@@ -24,6 +23,9 @@ from clusterer.store.audit import AuditEvent
 SHOWN = 50
 """Events shown if neither --since nor --last says how many."""
 SHOWN_BEFORE_FOLLOWING = 10
+
+_ROOMY = 60
+"""Columns from which on the rest of an event stands below its beginning."""
 
 COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 
@@ -111,14 +113,15 @@ def _time(at: float) -> str:
 
 
 def _folded(line: str) -> str:
-    width = max(shutil.get_terminal_size().columns, 40)
+    width = terminal.columns()
+    indent = " " * (20 if width >= _ROOMY else 4)
     wrapper = textwrap.TextWrapper(
-        width, subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
+        width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return wrapper.fill(line)
 
 
 def _coloured(text: str, event: AuditEvent) -> str:
     plain = f"-> {event.after},"
-    word = click.style(event.after, fg=COLOURS.get(event.after))
+    word = terminal.coloured(event.after, COLOURS.get(event.after))
     return text.replace(plain, f"-> {word},", 1)

@@ -39,9 +39,7 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
         return
     from clusterer.cli import output  # noqa: PLC0415 - rich takes a while, --json needs none
 
-    console = output.console()
-    for table in output.tables(found):
-        console.print(table)
+    output.show(found)
 
 
 @click.command(name="set-status")

@@ -18,6 +18,12 @@ from clusterer.store import ClusterKey, ClusterView
 COLUMNS = 80
 """Width in a pipe."""
 
+_LEAST_COLUMNS = 72
+"""Of a table: in a narrower terminal long lines go on in the next, which can still be read."""
+
+_WHOLE_URL = 30
+"""Characters of a URL that stay on one line."""
+
 STYLES = {
     Condition.UP: "green",
     Condition.PROBING: "yellow",
@@ -36,6 +42,14 @@ def console(*, error: bool = False) -> Console:
 def state_word(condition: Condition) -> Text:
     """Return up, probing, disabled or down."""
     return Text(condition.value, STYLES[condition])
+
+
+def show(listing: Listing) -> None:
+    """Print the listing's tables."""
+    found = console()
+    found.width = max(found.width, _LEAST_COLUMNS)
+    for table in tables(listing):
+        found.print(table)
 
 
 def tables(listing: Listing) -> Iterator[Table]:
@@ -61,7 +75,8 @@ def _table(title: str, gap: int = 1) -> Table:
 def _nodes_table(listing: Listing, view: ClusterView) -> Table:
     table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}")
     table.add_column("Machine", justify="right")
-    table.add_column("URL", overflow="fold")
+    longest = max((len(node.url) for node in view.nodes.values()), default=0)
+    table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))
     table.add_column("State", no_wrap=True)
     table.add_column("Tries", justify="right", no_wrap=True)
     table.add_column("Enabled in", justify="right", no_wrap=True)
