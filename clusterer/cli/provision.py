@@ -108,7 +108,8 @@ def say(changes: Changes) -> None:
     for change in changes.removed:
         click.echo(f"Removed from {where}: {name(change)}.")
     if changes.unchanged:
-        click.echo(f"Nothing changed in {where}: the row is like that already.")
+        again = ", and in effect again" if changes.in_effect_again else ""
+        click.echo(f"Nothing changed in {where}: the row is like that already{again}.")
 
 
 def name(change: RowChange) -> str:

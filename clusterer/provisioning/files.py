@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from clusterer.errors import InvalidArgument
@@ -45,10 +45,7 @@ def parse(text: str, kind: str = "") -> list[FileRow]:
     """
     text = text.removeprefix("\ufeff")
     kind = kind or ("json" if text.lstrip()[:1] in ("[", "{") else "csv")
-    rows = _from_json(text) if kind == "json" else _from_csv(text)
-    for row in rows:
-        _check_names(row)
-    return rows
+    return _from_json(text) if kind == "json" else _from_csv(text)
 
 
 def render(rows: Iterable[Mapping[str, object]], kind: str) -> str:
@@ -64,13 +61,15 @@ def render(rows: Iterable[Mapping[str, object]], kind: str) -> str:
 
 
 def _from_csv(text: str) -> list[FileRow]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    source = io.StringIO(text, newline="")
+    reader = csv.reader(source, strict=True, delimiter=_delimiter(text))
     try:
-        heading = [name.strip() for name in next(reader, [])]
+        heading = next(([name.strip() for name in cells] for cells in reader if any(cells)), [])
         if not heading:
             raise InvalidArgument("the file is empty: its first line must name the columns")
         if len(set(heading)) < len(heading):
-            raise InvalidArgument("line 1 names a column twice")
+            raise InvalidArgument(f"line {reader.line_num} names a column twice")
+        _check_names(f"line {reader.line_num}", heading)
         return [
             FileRow(reader.line_num, _cells(reader.line_num, heading, cells))
             for cells in reader
@@ -78,6 +77,14 @@ def _from_csv(text: str) -> list[FileRow]:
         ]
     except csv.Error as error:
         raise InvalidArgument(f"line {reader.line_num} is no CSV: {error}") from None
+
+
+def _delimiter(text: str) -> str:
+    """Return what stands between the heading's names: where decimals have a comma, spreadsheets
+    write semicolons.
+    """
+    heading = text.lstrip().partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in heading), ",")
 
 
 def _cells(line: int, heading: list[str], cells: list[str]) -> dict[str, object]:
@@ -93,6 +100,8 @@ def _from_json(text: str) -> list[FileRow]:
         raise InvalidArgument(f"this is no JSON: {error}") from None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise InvalidArgument("the JSON must be a list of objects, one for each row")
+    for number, item in enumerate(found, 1):
+        _check_names(f"row {number}", item)
     return [FileRow(number, _plain(item)) for number, item in enumerate(found, 1)]
 
 
@@ -104,13 +113,13 @@ def _plain(item: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _check_names(row: FileRow) -> None:
-    unknown = [name for name in row.values if name not in (*COLUMNS, "id")]
+def _check_names(where: str, names: Collection[str]) -> None:
+    unknown = [name for name in names if name not in (*COLUMNS, "id")]
     if unknown:
         raise InvalidArgument(
-            f"row {row.number}: no such column: {', '.join(map(repr, unknown))}; "
+            f"{where}: no such column: {', '.join(map(repr, unknown))}; "
             f"there are {', '.join(COLUMNS)}"
         )
-    missing = [name for name in REQUIRED if name not in row.values]
+    missing = [name for name in REQUIRED if name not in names]
     if missing:
-        raise InvalidArgument(f"row {row.number}: column {missing[0]!r} is missing")
+        raise InvalidArgument(f"{where}: column {missing[0]!r} is missing")

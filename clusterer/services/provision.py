@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailable, UnknownNode
 from clusterer.membership import Node, State
@@ -38,6 +38,8 @@ WIDTH = 64
 
 _STATE = ("state", "last_attempt", "no_tries")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
 
 
 class RowsRejected(InvalidArgument):
@@ -79,6 +81,8 @@ class Changes:
     changed: tuple[RowChange, ...] = ()
     removed: tuple[RowChange, ...] = ()
     unchanged: tuple[Machine, ...] = ()
+    in_effect_again: bool = False
+    """Whether a row that did not change brought back its state, which had changed in Redis."""
     values: Mapping[Machine, Mapping[str, object]] = field(default_factory=dict, repr=False)
     """What is written, by machine."""
 
@@ -110,7 +114,8 @@ def edit(
     by: str,
     names: Names | None = None,
 ) -> Changes:
-    """Change some columns of a machine's row. A state set here begins with no failed tries.
+    """Change some columns of a machine's row. A state set here begins with no failed tries, and
+    is in effect then also where the row had it already.
 
     A row that reload rejects may be mended. Raises `UnknownNode` without such a row, else as
     `add` does.
@@ -119,7 +124,8 @@ def edit(
     row = _row_of(context, found, machine)
     if values.get("state") == State.UP:
         values = {"no_tries": 0} | dict(values)
-    return _one(context, found, dict(row) | dict(values), by, names)
+    settled = {machine} if "state" in values else set()
+    return _one(context, found, dict(row) | dict(values), by, names, settled=settled)
 
 
 def remove(context: Context, machine: Machine, *, by: str) -> Changes:
@@ -146,6 +152,8 @@ def import_rows(
     that are not in the file; ``dry_run`` changes nothing. Raises `RowsRejected` if any row cannot
     be used, else as `add` does.
     """
+    if replace and not rows:
+        raise InvalidArgument("the file has no rows, and would replace all nodes by none")
     names = names or Names()
     found = _rows(context)
     present = {machine_of(row): row for row in reversed(found)}
@@ -197,14 +205,16 @@ def _one(
     values: Mapping[str, object],
     by: str,
     names: Names | None,
+    *,
+    settled: Collection[Machine] = (),
 ) -> Changes:
     names = names or Names()
     nodes, rejected = _checked([{"id": 1} | dict(values)], names)
     if rejected:
         raise InvalidArgument(f"{rejected[0].column}: {rejected[0].reason}")
     changes = _planned(context, found, nodes)
-    _write(context, changes, by, names)
-    return changes
+    applied = _write(context, changes, by, names, settled)
+    return replace(changes, in_effect_again=bool(changes.unchanged and applied))
 
 
 def _checked(rows: Sequence[RawRow], names: Names) -> tuple[list[Node], list[RejectedRow]]:
@@ -225,6 +235,8 @@ def _misfit(node: Node) -> tuple[str, str] | None:
         text = getattr(node, name)
         if len(text) > WIDTH:
             return name, f"{len(text)} characters, the column holds {WIDTH}"
+        if _NO_TEXT.search(text):
+            return name, "is not UTF-8"
         if _CONTROL.search(text):
             return name, "has a line break or another control character"
     return None
@@ -251,7 +263,14 @@ def _planned(
     )
 
 
-def _write(context: Context, changes: Changes, by: str, names: Names | None) -> None:
+def _write(
+    context: Context,
+    changes: Changes,
+    by: str,
+    names: Names | None,
+    settled: Collection[Machine] = (),
+) -> int:
+    """Write and apply the changes; return how many nodes are others in Redis now."""
     context.nodes.now()  # without Redis nothing is begun
     database = context.database
     with database.connection("change the table") as connection:
@@ -266,23 +285,29 @@ def _write(context: Context, changes: Changes, by: str, names: Names | None) -> 
             remove=[item.machine for item in changes.removed],
         )
     try:
-        _apply(context, changes, by, names or Names())
+        return _apply(context, changes, by, names or Names(), settled)
     except (StateUnavailable, ProvisioningError) as error:
         raise StateUnavailable(
             f"the table is changed, but not in effect yet ({error}); run `clusterer reload`"
         ) from error
 
 
-def _apply(context: Context, changes: Changes, by: str, names: Names) -> None:
-    """Bring the rows into Redis. A state counts where the table got a new one; elsewhere one
-    that only Redis knows must outlive the edit of a description.
+def _apply(
+    context: Context, changes: Changes, by: str, names: Names, named: Collection[Machine]
+) -> int:
+    """Bring the rows into Redis. A state counts where the table got a new one, or where it was
+    ``named``; elsewhere one that only Redis knows must outlive the edit of a description.
     """
     every = [*changes.added, *changes.changed, *changes.removed]
     settled = {c.machine for c in every if c.before is None or set(c.columns) & set(_STATE)}
+    settled |= set(named)
     others = {change.machine for change in every} - settled | set(changes.unchanged)
+    applied = 0
     for only, by_table in ((settled, True), (others, False)):
         if only:
-            reload.apply_rows(context, only, by=by, settled=by_table, names=names)
+            report = reload.apply_rows(context, only, by=by, settled=by_table, names=names)
+            applied += len(report.added) + len(report.changed) + len(report.removed)
+    return applied
 
 
 def _values(node: Node) -> dict[str, object]:

@@ -8,6 +8,9 @@ from clusterer.membership import Event, Node
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
 
+MAX_REASON = 500
+"""Characters."""
+
 _EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP}
 
 
@@ -24,11 +27,16 @@ def run(
     """Set a node down (``status`` 0, until somebody sets it up) or up (1); return it as it is then.
 
     Reaches every row, the own one included. ``by`` is who the audit stream names, for example
-    ``operator root@sip1``, ``reason`` why it was done. Raises `InvalidArgument` for values that
-    cannot be right, `UnknownNode` if there is no such node, `StateUnavailable` without Redis.
+    ``operator root@sip1``, ``reason`` why it was done, at most `MAX_REASON` characters. Raises
+    `InvalidArgument` for values that cannot be right, `UnknownNode` if there is no such node,
+    `StateUnavailable` without Redis.
     """
     if status not in _EVENTS:
         raise InvalidArgument(f"status must be 0 (down) or 1 (up), not {status!r}")
     key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(protocol))
     machine_id = require_id("machine_id", machine_id)
+    if len(reason) > MAX_REASON:
+        raise InvalidArgument(f"the reason has {len(reason)} characters, at most {MAX_REASON} fit")
+    # A terminal that is not UTF-8 must not keep anybody from taking a node down.
+    reason = reason.encode("utf-8", "replace").decode()
     return context.nodes.command(key, machine_id, _EVENTS[status], Cause(by, reason.strip()))

@@ -59,6 +59,19 @@ def test_set_status_records_who_where_and_why(redis_client: redis.Redis, capsys:
     assert re.search(r"down -> up, .*set up by operator \S+@\S+$", second)
 
 
+def test_a_reason_may_be_what_an_old_terminal_sends(
+    redis_client: redis.Redis, capsys: Capture
+) -> None:
+    """Bytes that are not UTF-8 come as surrogates."""
+    put_node(redis_client, make_node(2))
+    assert main(["set-status", "1", "2", "0", "bin", "--reason", "St\udcf6rung"]) == 0
+    assert main(["set-status", "1", "2", "1", "bin", "--reason", "x" * 501]) == 1
+    assert "at most 500 fit" in capsys.readouterr().err
+    assert main(["events"]) == 0
+    (line,) = lines(capsys)
+    assert line.endswith(": St?rung")
+
+
 def test_clusters_are_merged_in_order_of_time(redis_client: redis.Redis, capsys: Capture) -> None:
     now = time.time()
     for index in range(6):

@@ -14,7 +14,7 @@ from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailabl
 from clusterer.membership import Event, Node, State
 from clusterer.provisioning import Names, NewRow
 from clusterer.provisioning.files import parse, render
-from clusterer.services import Context, provision, reload
+from clusterer.services import Context, provision, reload, set_status
 from clusterer.services.provision import RowsRejected
 from clusterer.settings import Settings
 from clusterer.store import Cause
@@ -105,6 +105,21 @@ def test_other_nodes_and_states_that_only_redis_knows_stay(make: MakeContext) ->
     provision.edit(context, (1, 2), {"state": 0}, by=BY)
     provision.edit(context, (1, 2), {"state": 1}, by=BY)
     assert (node(context, 2).state, node(context, 2).no_tries) == (State.UP, 0)
+
+
+def test_a_state_that_is_named_is_in_effect_also_where_the_row_had_it(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A, NODE_B)
+    reload.run(context)
+    set_status.run(context, 1, 2, 0, "bin", by=BY)
+    changes = provision.edit(context, (1, 2), {"state": 1}, by=BY)
+    assert (changes.unchanged, changes.in_effect_again) == (((1, 2),), True)
+    assert node(context, 2).state is State.UP
+    set_status.run(context, 1, 2, 0, "bin", by=BY)
+    provision.edit(context, (1, 2), {"state": 1, "duration": 9}, by=BY)
+    assert node(context, 2).state is State.UP
+    changes = provision.edit(context, (1, 2), {"state": 1}, by=BY)
+    assert (changes.unchanged, changes.in_effect_again) == (((1, 2),), False)
 
 
 def test_another_protocol_moves_the_node(lite: Context) -> None:
@@ -236,6 +251,8 @@ def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
         ("cluster_id,machine_id\n1,2\n", "column 'url' is missing"),
         ("cluster_id,machine_id,url,colour\n1,2,x,red\n", "no such column: 'colour'"),
         ("cluster_id,machine_id,url,url\n", "names a column twice"),
+        ("cluster_id,machine_id\n", "line 1: column 'url' is missing"),
+        ("\n\nname\n", "line 3: no such column: 'name'"),
         ("cluster_id,machine_id,url\n1,2\n", "line 2 has 2 cells, the heading 3"),
         ('cluster_id,machine_id,url\n1,2,"x\n', "is no CSV"),
         ("[{", "this is no JSON"),
@@ -246,6 +263,28 @@ def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
 def test_a_file_that_is_none_is_told_apart(text: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("before", ["", "\ufeff", "\r\n\r\n", "\ufeff;;\r\n"])
+def test_what_spreadsheets_save_can_be_read(mark: str, before: str) -> None:
+    head, line = ("cluster_id", "machine_id", "url"), ("1", "2", '"bin:192.0.2.1:5566"')
+    text = before.replace(";", mark) + mark.join(head) + "\r\n" + mark.join(line) + "\r\n"
+    assert parse(text)[0].values == dict(zip(head, ("1", "2", "bin:192.0.2.1:5566"), strict=True))
+
+
+def test_a_file_without_rows_replaces_nothing(lite: Context) -> None:
+    """The rest of it was lost on its way here."""
+    for text in ("cluster_id,machine_id,url\n", "[]"):
+        with pytest.raises(InvalidArgument, match="has no rows"):
+            provision.import_rows(lite, parse(text), by=BY, replace=True)
+    assert len(table(lite)) == 2
+
+
+def test_what_is_no_text_is_not_written(lite: Context) -> None:
+    with pytest.raises(RowsRejected) as caught:
+        provision.import_rows(lite, parse(json.dumps([row(3, description="\ud800")])), by=BY)
+    assert str(caught.value.rejected[0]) == "row 1, column 'description': is not UTF-8"
 
 
 def test_true_is_no_number(lite: Context) -> None:
