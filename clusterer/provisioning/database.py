@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clusterer.errors import ProvisioningError
@@ -23,6 +25,9 @@ itself waits for ever on a server that hangs."""
 
 _LOCK_WAIT = "SET SESSION innodb_lock_wait_timeout = 1"
 """Shorter than `TIMEOUT_S`, so that a locked row is told as one and not as a dead server."""
+
+_BARRED = re.compile("unable to open|readonly")
+_RIGHTS = {"read": os.R_OK, "write": os.W_OK}
 
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 
@@ -44,12 +49,19 @@ class Database:
         return public_name(self._url)
 
     @contextmanager
-    def connection(self, what: str) -> Iterator[Connection]:
+    def connection(self, what: str, *, create: bool = False) -> Iterator[Connection]:
         """Open a connection for the time of the block, which commits by itself.
 
+        Without ``create`` an SQLite file must be there: to connect would make an empty one.
         Raises `ProvisioningError` that says ``what`` could not be done, where and why, after at
         most some seconds.
         """
+        path = self._file
+        if path and not create and not path.exists():
+            raise ProvisioningError(
+                f"there is no table {self.schema.nodes.name!r}, nor the file {path}: "
+                "create it with `clusterer init-db`"
+            )
         try:
             connection = self._engine.connect()
         except (SQLAlchemyError, OSError, RuntimeError, ValueError, TypeError) as error:
@@ -65,6 +77,15 @@ class Database:
         try:
             if not self._settings.db_url.strip():
                 self._settings.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._url.get_dialect()
+        except NoSuchModuleError as error:
+            raise ProvisioningError(
+                f"db_url: databases of the kind {self._url.get_backend_name()!r} cannot be used: "
+                "it takes mysql://user:password@host/database or sqlite:////path"
+            ) from error
+        except OSError as error:
+            raise self._failed("use the provisioning database", error) from error
+        try:
             # No pool: a connection kept over a fork or an outage does more harm than it saves.
             return create_engine(
                 self._url, poolclass=NullPool, connect_args=_connect_arguments(self._url)
@@ -77,7 +98,17 @@ class Database:
             f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}"
         )
 
+    @property
+    def _file(self) -> Path | None:
+        """The SQLite file, if it is one."""
+        name = self._url.database
+        if self._url.get_backend_name() != "sqlite" or not name or name == ":memory:":
+            return None
+        return None if name.startswith("file:") else Path(name)
+
     def _hint(self, error: Exception) -> str:
+        if self._file and _BARRED.search(str(error)):
+            return _sqlite_hint(self._file)
         literal = self._settings.db_url.strip().startswith(("mysql://", "mariadb://"))
         if literal and _PERCENT.search(self._url.password or "") and _code(error) == 1045:
             return (
@@ -85,6 +116,20 @@ class Database:
                 "mysql+pymysql:// takes percent-encoding)"
             )
         return ""
+
+
+def _sqlite_hint(path: Path) -> str:
+    """Return why the file cannot be used, where SQLite only says that it cannot."""
+    if path.is_dir():
+        why = "it is a directory"
+    elif path.exists():
+        lacking = [word for word, mode in _RIGHTS.items() if not os.access(path, mode)]
+        why = f"this user may not {lacking[0]} it" if lacking else ""
+    elif not path.parent.is_dir():
+        why = f"there is no directory {path.parent}"
+    else:
+        why = "" if os.access(path.parent, os.W_OK) else f"this user may not write to {path.parent}"
+    return f" ({why})" if why else ""
 
 
 def _connect_arguments(url: URL) -> dict[str, Any]:

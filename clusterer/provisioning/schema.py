@@ -185,7 +185,8 @@ def _found_version(connection: Connection, schema: Schema) -> int | None:
     if found is not None and found != TABLE_VERSION:
         raise ProvisioningError(
             f"table {schema.nodes.name!r} has version {found} in the table {_VERSION_TABLE!r}, "
-            f"this software needs version {TABLE_VERSION}"
+            f"this software needs version {TABLE_VERSION}, OpenSIPS 2.2's: set db_url and db_table "
+            "to such a table, or make one with `clusterer init-db`"
         )
     return found
 
@@ -199,4 +200,7 @@ def _require_columns(connection: Connection, schema: Schema) -> None:
         if real.casefold() not in present
     ]
     if missing:
-        raise ProvisioningError(f"table {schema.nodes.name!r} has no column {', '.join(missing)}")
+        raise ProvisioningError(
+            f"table {schema.nodes.name!r} has no column {', '.join(missing)}: set what stands in "
+            "parentheses to the column's real name, or db_table to another table"
+        )

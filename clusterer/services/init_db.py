@@ -35,7 +35,7 @@ def run(context: Context, *, example: bool = False) -> InitReport:
     used or holds another version of the table, or one without some of the columns.
     """
     database = context.database
-    with database.connection("create the table") as connection:
+    with database.connection("create the table", create=True) as connection:
         made = create(connection, database.schema)
         added = add_rows(connection, database.schema, EXAMPLE) if example else []
     return InitReport(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +17,11 @@ import pytest
 
 from clusterer.errors import ProvisioningError, SettingsError
 from clusterer.provisioning import NewRow, read_rows
-from clusterer.services import Context, init_db
+from clusterer.services import Context, init_db, provision
 from clusterer.settings import Settings
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
+from tests.support.processes import child_environment
 from tests.support.programs import require_program
 from tests.support.provisioning import NODE_A, NODE_B, sql
 
@@ -131,7 +134,8 @@ def test_missing_columns_are_named(make: Callable[..., Context]) -> None:
     assert str(caught.value) == (
         "table 'clusterer' has no column 'state' (state_col), 'last_attempt' (last_attempt_col), "
         "'failed_attempts' (failed_attempts_col), 'tries' (no_tries_col), "
-        "'duration' (duration_col), 'description' (description_col)"
+        "'duration' (duration_col), 'description' (description_col): set what stands in "
+        "parentheses to the column's real name, or db_table to another table"
     )
 
 
@@ -195,9 +199,10 @@ def test_names_that_cannot_be_are_refused(names: dict[str, str], message: str) -
         ("mysql://u:secret@h.invalid/d", "Can't connect to MySQL server on 'h.invalid'"),
         ("mysql://u:secret@127.0.0.1/d?ssl_ca=/none.pem", "No such file|Can't connect"),
         ("mysql://u:secret@127.0.0.1/d?nonsense=1", "nonsense"),
-        ("sqlite:////none/x.db", "unable to open database file"),
+        ("sqlite:////none/x.db", r"unable to open database file \(there is no directory /none\)"),
+        ("sqlite:////tmp", r"unable to open database file \(it is a directory\)"),
         ("postgresql+psycopg://u:secret@h/d", "psycopg"),
-        ("nonsense://u:secret@h/d", "nonsense"),
+        ("nonsense://u:secret@h/d", "'nonsense' cannot be used: it takes mysql://"),
     ],
 )
 def test_unusable_database_is_one_clear_error(url: str, message: str) -> None:
@@ -208,6 +213,41 @@ def test_unusable_database_is_one_clear_error(url: str, message: str) -> None:
     assert time.monotonic() - began < 5
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [(0o444, "readonly database (this user may not write it)"), (0, "(this user may not read it)")],
+)
+def test_a_file_of_somebody_else_is_told(mode: int, why: str, tmp_path: Path) -> None:
+    """In a process of its own, without root's right to read and write everything."""
+    path = tmp_path / "nodes.db"
+    init_db.run(Context(Settings(db_url=f"sqlite:///{path}")))
+    path.chmod(mode)
+    command = [sys.executable, "-m", "clusterer", "init-db", "--example", "--db-url"]
+    nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    done = subprocess.run(
+        [*nobody, *command, f"sqlite:///{path}"],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith(f"{why}\n")
+
+
+def test_who_only_reads_makes_no_file(tmp_path: Path) -> None:
+    for settings in (
+        Settings(data_dir=str(tmp_path / "none")),
+        Settings(db_url=f"sqlite:///{tmp_path}/none.db"),
+    ):
+        context = Context(settings)
+        with pytest.raises(ProvisioningError, match="create it with `clusterer init-db`"):
+            provision.export(context)
+        with pytest.raises(ProvisioningError, match="create it with `clusterer init-db`"):
+            init_db.add(context, [NODE_A])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_password_is_not_shown(mariadb_url: str) -> None:

@@ -42,7 +42,8 @@ def provision(context: Context, *rows: NewRow) -> None:
 
 def sql(context: Context, statement: str) -> list[tuple[Any, ...]]:
     """Run a statement as an operator would."""
-    with context.database.connection("run SQL") as connection, connection.begin():
+    opened = context.database.connection("run SQL", create=True)
+    with opened as connection, connection.begin():
         found = connection.execute(text(statement))
         return [tuple(row) for row in found] if found.returns_rows else []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from sqlalchemy import Connection, inspect, select
 
@@ -12,7 +11,6 @@ from clusterer.membership import Node
 from clusterer.provisioning import Names, read_rows, require, validate
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
-from clusterer.provisioning.url import database_url
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 
@@ -26,7 +24,6 @@ Place = tuple[int, str, int, str]
 def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
     """Check the table; ``known`` are the nodes that Redis has, None if Redis is away."""
     try:
-        _require_file(context)
         with context.database.connection("read the table") as connection:
             require(connection, context.database.schema)
             registered = _is_registered(connection, context)
@@ -44,19 +41,13 @@ def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
         yield _compared({_place(node) for node in good}, {_place(node) for node in known})
 
 
-def _require_file(context: Context) -> None:
-    """Raise `ProvisioningError` if an SQLite file is not there: to connect would make it."""
-    url = database_url(context.settings)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        raise ProvisioningError(
-            f"there is no file {url.database}: `clusterer init-db` or `clusterer up` makes it"
-        )
-
-
 def _advice(problem: ClustererError) -> str:
     if not isinstance(problem, ProvisioningError):
         return "correct the setting"
-    if "clusterer init-db" in str(problem):
+    text = str(problem)
+    if "has version" in text or "has no column" in text:
+        return "do that, then run `clusterer reload`"
+    if "clusterer init-db" in text:
         return "do that, or set db_url and db_table to where the nodes are"
     return "check db_url, the database server and what its user may do"
 
