@@ -173,7 +173,9 @@ def _as_text(value: bool | float | str) -> str:
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"cannot read settings from {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read settings from {path}: {error}") from error
     section = data.get("clusterer", data)
     if not isinstance(section, dict):

@@ -77,7 +77,16 @@ def events(
             with stop_on_signals() as stop:
                 _tell(history.follow(stop), say)
         elif not found and not as_lines:
-            click.echo("No events" + (f" since {_time(start)}." if since else "."), err=True)
+            click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)
+
+
+def _of(cluster: int | None, node: int | None) -> str:
+    wanted = [f"machine {node}"] * bool(node) + [f"cluster {cluster}"] * bool(cluster)
+    return f" of {' in '.join(wanted)}" if wanted else ""
+
+
+def _since(start: float) -> str:
+    return f" since {_time(start)}" if start else ""
 
 
 def described(event: AuditEvent) -> str:

@@ -10,7 +10,7 @@ import sys
 import click
 
 from clusterer.cli.root import cli
-from clusterer.errors import ClustererError
+from clusterer.errors import ClustererError, StateUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
         return _run(arguments)
+    except StateUnavailable as error:
+        return _complain(_with_advice(str(error)))
     except ClustererError as error:
         return _complain(str(error))
     except Exception as error:
@@ -46,6 +48,11 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _with_advice(message: str) -> str:
+    """Redis's own words say what is wrong, and not what to do; commands stand in backquotes."""
+    return message if "`" in message else f"{message}; `clusterer doctor` says what to do"
 
 
 def _complain(message: str) -> int:

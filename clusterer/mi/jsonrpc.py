@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def _call(item: object) -> Call | Refused:
     if not isinstance(item, dict):
         return Refused(INVALID_REQUEST, "Invalid Request", detail="a call must be an object")
     call_id, method = item.get("id"), item.get("method")
-    if isinstance(call_id, bool) or not isinstance(call_id, str | int | float | None):
+    if not _can_be_id(call_id):
         call_id = None
         why = "id must be a text, a number or null"
     elif item.get("jsonrpc") != "2.0":
@@ -114,6 +115,13 @@ def _call(item: object) -> Call | Refused:
     else:
         return _command(item, method, call_id)
     return Refused(INVALID_REQUEST, "Invalid Request", call_id, why)
+
+
+def _can_be_id(value: object) -> bool:
+    # 1e999 is a number to JSON, and infinity to Python, which no JSON can answer with.
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, str | int | None)
 
 
 def _command(item: Mapping[str, Any], method: str, call_id: Id) -> Call | Refused:

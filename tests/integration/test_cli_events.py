@@ -120,6 +120,8 @@ def test_no_events_is_said_and_is_no_error(redis_client: redis.Redis, capsys: Ca
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "No events since" in captured.err
+    assert main(["events", "--node", "7", "--cluster", "2"]) == 0
+    assert capsys.readouterr().err == "No events of machine 7 in cluster 2.\n"
 
 
 def test_a_pipe_gets_no_colours_and_one_line_each(

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +30,7 @@ from clusterer.settings import Settings
 from tests.support.ports import free_port
 from tests.support.processes import child_environment, spawn, wait_until
 from tests.support.provisioning import KEY, NODE_A, events, provision, sql
+from tests.support.redis_server import RedisServer
 
 LIST = (
     b"200 OK\nCluster:: 1\n\tServer:: 2 DB_ID=2 URL=bin:127.0.0.2:5566 State=1 "
@@ -219,9 +220,12 @@ def test_a_reply_name_that_leads_elsewhere_is_refused(
     assert not (fifo.parent.parent / "stolen").exists()
 
 
-@pytest.mark.parametrize("kind", ["file", "link", "missing"])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("file", "is no FIFO"), ("link", "is a symbolic link"), ("missing", "is not there")],
+)
 def test_a_reply_goes_into_a_fifo_only(
-    fifo: Path, caplog: pytest.LogCaptureFixture, kind: str
+    fifo: Path, caplog: pytest.LogCaptureFixture, kind: str, why: str
 ) -> None:
     victim, reply = fifo.parent / "victim", fifo.parent / "reply"
     victim.write_bytes(b"precious")
@@ -230,7 +234,7 @@ def test_a_reply_goes_into_a_fifo_only(
     elif kind == "link":
         reply.symlink_to(victim)
     write(fifo, b":clusterer_list:reply\n\n")
-    wait_until(lambda: f"reply FIFO {reply}: " in caplog.text, 5)
+    wait_until(lambda: f"reply FIFO {reply}: {why}" in caplog.text, 5)
     assert ctl(fifo, "clusterer_list") == LIST
     assert victim.read_bytes() == b"precious"
 
@@ -440,6 +444,24 @@ def test_the_command_serves_until_sigterm(context: Context, tmp_path: Path) -> N
         assert process.terminate(5) == 0
         assert not fifo.exists()
         assert "Traceback" not in process.output()
+
+
+def test_a_command_that_runs_ends_before_its_redis_is_closed(
+    own_redis_server: Callable[[], RedisServer], tmp_path: Path
+) -> None:
+    server, fifo = own_redis_server(), tmp_path / "fifo"
+    variables = {"CLUSTERER_REDIS_URL": server.url, "CLUSTERER_SERVER_ID": "1"}
+    args = ["-m", "clusterer", "mi", "--fifo", str(fifo), "--reply-dir", str(tmp_path)]
+    with spawn(args, variables) as process:
+        wait_until(fifo.exists, 10)
+        server.pause()
+        write(fifo, b":clusterer_list:reply\n\n")
+        process.wait_for_output("clusterer_list")
+        process.popen.terminate()
+        wait_until(lambda: not fifo.exists(), 5)
+        server.resume()
+        assert process.wait(5) == 0
+        assert "ERROR" not in process.output()
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import clusterer
 from clusterer.cli import main
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
-from clusterer.errors import StateUnavailable
+from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.settings import Settings
 from tests.support.processes import child_environment
 
@@ -93,8 +93,22 @@ def raising(error: BaseException) -> object:
 def test_our_errors_are_one_line_and_exit_code_1(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_as_command(raising(StateUnavailable("Redis is\n  away")), monkeypatch) == 1
-    assert capsys.readouterr().err == "clusterer: Redis is away\n"
+    assert run_as_command(raising(UnknownNode("there is\n  no 7")), monkeypatch) == 1
+    assert capsys.readouterr().err == "clusterer: there is no 7\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("Redis at x: refused", "Redis at x: refused; `clusterer doctor` says what to do"),
+        ("no Redis: start `clusterer up`", "no Redis: start `clusterer up`"),
+    ],
+)
+def test_no_redis_says_what_to_do(
+    error: str, shown: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_as_command(raising(StateUnavailable(error)), monkeypatch) == 1
+    assert capsys.readouterr().err == f"clusterer: {shown}\n"
 
 
 def test_a_bug_is_one_line_too(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

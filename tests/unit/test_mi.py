@@ -238,6 +238,7 @@ def test_the_three_methods() -> None:
         (call("clusterer_list", "x"), -32600),
         (call("clusterer_list", id={}), -32600),
         (call("clusterer_list", id=True), -32600),
+        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "clusterer_list"}', -32600),
         (call("nosuch"), -32601),
         (call("clusterer_list", [1]), -32602),
         (call("clusterer_set_status", {"cluster_id": 1}), -32602),

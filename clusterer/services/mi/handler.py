@@ -47,8 +47,8 @@ class Handler:
         return await loop.run_in_executor(self._threads, self.run, command, via)
 
     def close(self) -> None:
-        """Take no more commands; those that run end by themselves, within seconds."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Take no more commands, and let those that run end, before their Redis is closed."""
+        self._threads.shutdown(cancel_futures=True)
 
     def run(self, command: Command, via: str) -> Result | MiError:
         """Do the same in this thread. Never raises."""

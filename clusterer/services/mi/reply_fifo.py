@@ -13,6 +13,13 @@ from clusterer.errors import ClustererError
 PATIENCE_S = 2.0
 """For a client to open its FIFO and read all of the reply. (2.2 waits 0.3 s for the opening.)"""
 
+_REASONS = {
+    errno.EPIPE: "its client has gone",
+    errno.ELOOP: "is a symbolic link",
+    errno.ENOENT: "is not there",
+    errno.EACCES: "this user may not write to it",
+}
+
 _RETRY_S = 0.01
 _LONGEST_NAME = 255
 
@@ -52,8 +59,9 @@ async def write_reply(path: Path, data: bytes, patience_s: float = PATIENCE_S) -
         why = "its client does not read" if opened else "no client has opened it"
         raise ReplyFailed(f"reply FIFO {path}: {why} within {patience_s:g} s") from None
     except OSError as error:
-        reason = "its client has gone" if error.errno == errno.EPIPE else error.strerror
-        raise ReplyFailed(f"reply FIFO {path}: {reason}") from None
+        raise ReplyFailed(
+            f"reply FIFO {path}: {_REASONS.get(error.errno or 0, error.strerror)}"
+        ) from None
 
 
 async def _open(path: Path) -> int:
