@@ -27,6 +27,7 @@ from clusterer.services.mi import Options, serve
 from clusterer.services.mi.address import Place
 from clusterer.services.mi.request_fifo import Access
 from clusterer.settings import Settings
+from tests.support.mi import EXCHANGES
 from tests.support.ports import free_port
 from tests.support.processes import child_environment, spawn, wait_until
 from tests.support.provisioning import KEY, NODE_A, events, provision, sql
@@ -145,6 +146,24 @@ def test_opensipsctls_way_works_unchanged(context: Context, fifo: Path) -> None:
     assert ctl(fifo, "nosuch") == b"500 command 'nosuch' not available\n"
     assert ctl(fifo, "clusterer_set_status") == b"400 Too few or too many arguments\n\n"
     assert ctl(fifo, "clusterer_set_status", "1", "2", "7", "bin") == b"400 Bad parameter\n\n"
+
+
+def test_recorded_requests_get_their_recorded_replies_byte_for_byte(fifo: Path) -> None:
+    path = fifo.parent / "reply"
+    os.mkfifo(path)
+    for name, request, reply in EXCHANGES:
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(path.read_bytes)
+            write(fifo, request)
+            assert answer.result(10) == reply, name
+
+
+def test_a_second_server_leaves_the_first_its_fifo(context: Context, fifo: Path) -> None:
+    options, stop = Options(fifo=fifo, reply_dir=fifo.parent), StopFlag()
+    with pytest.raises(ClustererError, match=r"another process serves the FIFO .* already"):
+        serve(context, options, stop, by="operator root@sip1")
+    stop.close()
+    assert ctl(fifo, "clusterer_list") == LIST
 
 
 def test_unknown_and_own_row_are_no_such_node(context: Context, fifo: Path) -> None:

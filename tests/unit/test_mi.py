@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,27 +19,10 @@ from clusterer.mi import (
     jsonrpc,
 )
 from clusterer.mi.fifo import MAX_LINE, BadRequest, Request, RequestDecoder, encode
-
-VECTORS = Path(__file__).parent.parent / "vectors" / "mi-2.2.8.txt"
+from tests.support.mi import EXCHANGES
 
 NODE_B = ListedNode(2, 2, "bin:127.0.0.2:5566", 1, 0, 3, 0, 5, "Node B")
 LISTED = Listed((ListedCluster(1, (NODE_B,)),))
-
-
-def vectors() -> Iterator[tuple[str, bytes, bytes]]:
-    """Yield name, request and reply of each exchange, the notes on final lines applied."""
-    text = VECTORS.read_text(encoding="utf-8").partition("# Notes")[0]
-    for part in text.split(">>> ")[1:]:
-        asked, _, answered = part.partition("<<<\n")
-        head, _, rest = asked.partition("\n")
-        name = head.strip()
-        lines = [re.sub(r"\s+\(.*\)$", "", head), *rest.split("\n")]
-        request = "\n".join(line for line in lines if line) + "\n\n"
-        reply = answered.rstrip("\n") + "\n" + ("" if "not available" in answered else "\n")
-        yield name, request.encode(), reply.encode()
-
-
-EXCHANGES = list(vectors())
 
 
 def carry_out(request: Request) -> Result | MiError:
