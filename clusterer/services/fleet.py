@@ -84,7 +84,8 @@ def read(context: Context) -> Fleet:
     client = context.redis
     with translated(context.settings, "look at workers and scheduler"):
         delivery = {as_text(name) for name in client.smembers(keys.QUEUES)}
-        delivery = delivery or {context.settings.delivery_queue}
+        if context.settings.server_id or not delivery:
+            delivery.add(context.settings.delivery_queue)  # an instance's own, known or not
         names = [*sorted(delivery), MAINTENANCE_QUEUE, DATABASE_QUEUE]
         workers = _workers(client)
         pipe = client.pipeline(transaction=False)

@@ -99,7 +99,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
         open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
         done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
         if not open_clusters:
-            return _report(context, table, done.values(), flushed)
+            return _logged(_report(context, table, done.values(), flushed))
     raise StateUnavailable(
         f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "
         "while they were reloaded; the others are loaded; try again"
@@ -145,7 +145,7 @@ def apply_rows(
         ]
         # Each plan that fails is for another cluster: what went through is unchanged next time.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
-            return _report(context, table, plans, sync.SyncReport())
+            return _logged(_report(context, table, plans, sync.SyncReport()))
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
 
 
@@ -185,7 +185,7 @@ def _report(
     context: Context, table: _Table, plans: Iterable[ReloadPlan], flushed: sync.SyncReport
 ) -> ReloadReport:
     ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
-    report = ReloadReport(
+    return ReloadReport(
         database=context.database.name,
         table=context.settings.db_table,
         rows=table.rows,
@@ -196,6 +196,9 @@ def _report(
         rejected=table.rejected,
         flushed=flushed,
     )
+
+
+def _logged(report: ReloadReport) -> ReloadReport:
     log.info(
         "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
         report.database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services import reload as reload_service
 from clusterer.settings import Settings, as_environment
-from clusterer.store import ClusterKey
+from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import frame
 from tests.support.ports import free_port
@@ -157,6 +158,31 @@ def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
     assert "not an address of this host" in found["own row"][0]["text"]
     assert words(found)["nodes from here"] == {"error"}
     assert len(found["nodes from here"]) == 2
+
+
+def test_what_it_advises_can_be_typed_as_it_stands(
+    settings: Settings,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """The own queue counts also where Redis has never heard of it."""
+    context = Context(settings)
+    provision(context, NewRow(1, 2, f"bin:127.0.0.1:{free_port()}"))
+    reload_service.run(context)
+    context.close()
+    redis_client.sadd(keys.QUEUES, "another-host")
+    own = Settings(**{**_fields(settings), "delivery_queue": "own queue"})
+    _, found = check_up(own, monkeypatch, capsys)
+    errors = [item for items in found.values() for item in items if item["level"] == "error"]
+    commands = {command for item in errors for command in re.findall("`(.+?)`", item["advice"])}
+    assert commands >= {
+        "clusterer worker delivery --set delivery_queue='own queue'",
+        "clusterer worker maintenance",
+        "clusterer scheduler",
+        "clusterer node --server-id 2",
+        "clusterer set-status 1 2 0 bin",
+    }
 
 
 def test_a_machine_without_a_row_is_an_error(

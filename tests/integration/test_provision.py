@@ -405,6 +405,14 @@ def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
     assert errors[1] == "clusterer: nothing is imported: 1 of 2 rows cannot be used"
 
 
+def test_a_dry_run_does_not_log_a_reload(lite: Context, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    reload.preview(lite)
+    assert "reloaded" not in caplog.text
+    reload.run(lite)
+    assert "reloaded sqlite" in caplog.text
+
+
 def test_reload_dry_run_shows_old_and_new(shell: Path, capsys: Capture) -> None:
     context = Context(Settings(data_dir=str(shell)))
     sql(context, "UPDATE clusterer SET duration = 7, state = 0 WHERE machine_id = 1")

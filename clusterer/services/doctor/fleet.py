@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from clusterer import jobs
@@ -9,6 +10,7 @@ from clusterer.jobs import Job
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 from clusterer.services.fleet import Fleet, QueueInfo
+from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
 CHECKS = ("workers", "scheduler", "failed jobs")
 
@@ -50,8 +52,8 @@ def _workers(queue: QueueInfo, kind: str, *, needed: bool) -> Finding:
         return error(name, text, f"look at that process; if it is gone, {start}")
     if not alive:
         text = f"nobody takes jobs of {queue.name}"
-        if kind == "delivery":
-            start += " with this delivery_queue"
+        if kind == "delivery" and queue.name != DEFAULT_DELIVERY_QUEUE:
+            start = start.removesuffix("`") + f" --set delivery_queue={shlex.quote(queue.name)}`"
         return (error if needed else warn)(name, text, start)
     text = f"{len(alive)} for {queue.name} ({', '.join(worker.place for worker in alive[:3])}"
     text += ", …)" if len(alive) > 3 else ")"

@@ -84,9 +84,10 @@ def judged(
 def _unreached(check_name: str, whence: str, place: str, node: Node | None, why: str) -> Finding:
     url = f" ({node.url})" if node else ""
     cluster_id, _, machine_id = place.partition("/")
+    which = f"{cluster_id} {machine_id}"
     return error(
         check_name,
         f"cluster {cluster_id} machine {machine_id}{url} not reached{whence}: {why}",
-        "start `clusterer node` (or OpenSIPS) there; look for a firewall between; "
-        "if it is gone for long: `clusterer set-status`",
+        f"start `clusterer node --server-id {machine_id}` (or OpenSIPS) there; look for a firewall "
+        f"between; if it is gone for long: `clusterer set-status {which} 0 {PROTO_BIN}`",
     )

@@ -85,7 +85,10 @@ def _eviction(info: Info) -> Finding:
     name = CHECKS[2]
     policy, limit = str(info.get("maxmemory_policy", "?")), int(info.get("maxmemory", 0))
     evicted = int(info.get("evicted_keys", 0))
-    advice = "set 'maxmemory-policy noeviction' in redis.conf"
+    advice = (
+        "set 'maxmemory-policy noeviction' in redis.conf "
+        "(now: redis-cli CONFIG SET maxmemory-policy noeviction)"
+    )
     if policy != "noeviction":
         gone = f", {evicted} thrown away since its start" if evicted else ""
         when = "as soon as memory is full" if limit else "as soon as maxmemory is set"
