@@ -44,6 +44,21 @@ class Channel:
     def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
         """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
         replies = self._exchange(commands)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                return self._load_and_repeat(script, commands, replies)
+        return replies
+
+    def close(self) -> None:
+        """Close the connection; the next call makes another."""
+        self._socket = None
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def _load_and_repeat(
+        self, script: Script, commands: Sequence[bytes], replies: list[Any]
+    ) -> list[Any]:
+        """Repeat the commands for which Redis did not know the script; raise any other error."""
         lost = [at for at, reply in enumerate(replies) if _is_no_script(reply)]
         if lost:
             self._exchange([pack("SCRIPT", "LOAD", script.text)])
@@ -54,12 +69,6 @@ class Channel:
             if isinstance(reply, hiredis.ReplyError):
                 raise redis.ResponseError(str(reply))
         return replies
-
-    def close(self) -> None:
-        """Close the connection; the next call makes another."""
-        self._socket = None
-        if self._connection is not None:
-            self._connection.disconnect()
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         sock = self._ready()

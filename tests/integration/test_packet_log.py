@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -59,13 +60,20 @@ def test_a_log_that_is_drained_no_more_becomes_pending_with_the_next_packet(
     assert not redis_client.exists(keys.pending("clusterer-delivery"))
     redis_client.delete(keys.lease(1))
     assert log.append(CLUSTER, [b"3"]), "a job must be enqueued"
-    assert not log.append(CLUSTER, [b"4"]), "one is on its way"
+    runs = script_runs(redis_client)
+    assert [log.append(CLUSTER, [b"%d" % n]) for n in (4, 5)] == [False] * 2, "it is on its way"
+    assert script_runs(redis_client) == runs + 2, "all keys at once: nobody drains the log"
     assert redis_client.smembers(keys.pending("clusterer-delivery")) == {b"1"}
     stored = [
         (entry_id.split(b"-")[0], f[b"frames"])
         for entry_id, f in entries(redis_client, keys.log(1))
     ]
-    assert stored == [(b"%d" % (n + 1), b"%d" % n) for n in range(5)]
+    assert stored == [(b"%d" % (n + 1), b"%d" % n) for n in range(6)]
+
+
+def script_runs(client: redis.Redis) -> int:
+    stats: Any = client.info("commandstats")
+    return int(stats["cmdstat_evalsha"]["calls"])
 
 
 def test_scripts_that_redis_forgot_are_loaded_again(

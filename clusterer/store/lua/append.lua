@@ -4,7 +4,7 @@
 -- KEYS  log, counters, lease [, pending, wake, doorbell, queues]
 -- ARGV  cluster_id, protocol, log_max_packets [, sender, queue],
 --       then for each entry: number of packets, their frames in one piece
--- reply 0 somebody will deliver, 1 the caller must enqueue a delivery job,
+-- reply 0 somebody drains the log, 1 the caller must enqueue a delivery job, 2 one is on its way,
 --       -1 nothing was appended: nobody drains the log, so all keys are needed
 -- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
 local drained = redis.call('EXISTS', KEYS[3]) == 1
@@ -41,7 +41,7 @@ for i = first, #ARGV, 2 do
   redis.call('XADD', KEYS[1], string.format('%.0f-%s%03d', sequence, time[1], time[2] / 1000),
     'cluster', cluster, 'protocol', protocol, 'n', n, 'packets', ARGV[i], 'frames', ARGV[i + 1])
 end
-if math.floor(last / 100) > math.floor((last - count) / 100) and last > tonumber(ARGV[3]) then
+if last % 100 < count and last > tonumber(ARGV[3]) then
   -- Redis frees whole blocks of 100 entries: to look more often is in vain.
   redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', last - ARGV[3] + 1))
 end
@@ -57,4 +57,4 @@ if redis.call('SADD', KEYS[4], ARGV[4]) == 1 then
   redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[4])
 end
 local ms = string.format('%s%03d', time[1], time[2] / 1000)
-return redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) and 1 or 0
+return redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) and 1 or 2

@@ -1,0 +1,68 @@
+"""Calls of append.lua as bytes: on the way of every packet, so all that can be is made before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.channel import pack
+from clusterer.store.scripts import Script
+from clusterer.store.views import ClusterKey
+
+MAX_PIECE = 16 * 1024
+"""Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis
+and the worker more than packets do."""
+
+
+class AppendCommands:
+    """Makes the commands of one sender; all but the packets is made once per cluster."""
+
+    def __init__(self, settings: Settings, sender: int, append: Script) -> None:
+        queue = settings.delivery_queue
+        self._sha = append.sha
+        self._limit = str(settings.log_max_packets)
+        self._keys = (keys.log(sender), keys.counters(sender), keys.lease(sender))
+        self._more_keys = (keys.pending(queue), keys.wake(queue), keys.doorbell(queue), keys.QUEUES)
+        self._more_arguments = (str(sender), queue)
+        self._heads: dict[tuple[ClusterKey, bool], tuple[int, bytes]] = {}
+
+    def pack(self, key: ClusterKey, frames: Sequence[bytes], *, drained: bool) -> bytes:
+        """Return the command that appends ``frames`` for one cluster.
+
+        ``drained`` makes one that does nothing unless the log is being drained.
+        """
+        head = self._heads.get((key, drained)) or self._head(key, drained=drained)
+        if len(frames) == 1:
+            frame = frames[0]
+            return b"*%d\r\n%b$1\r\n1\r\n$%d\r\n%b\r\n" % (head[0] + 2, head[1], len(frame), frame)
+        pieces = list(_pieces(frames))
+        parts = [b"*%d\r\n%b" % (head[0] + 2 * len(pieces), head[1])]
+        for count, piece in pieces:
+            parts.append(b"$%d\r\n%d\r\n$%d\r\n" % (len(str(count)), count, len(piece)))
+            parts += (piece, b"\r\n")
+        return b"".join(parts)
+
+    def _head(self, key: ClusterKey, *, drained: bool) -> tuple[int, bytes]:
+        """Return the number of parts, and the parts themselves, that come before the packets."""
+        names = self._keys if drained else self._keys + self._more_keys
+        more = () if drained else self._more_arguments
+        arguments = (str(key.cluster_id), key.protocol, self._limit, *more)
+        parts = ("EVALSHA", self._sha, str(len(names)), *names, *arguments)
+        packed = pack(*parts)
+        head = self._heads[key, drained] = len(parts), packed[packed.index(b"\r\n") + 2 :]
+        return head
+
+
+def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Join frames into pieces of bounded size; give the number in each and the piece."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if size + len(frame) > MAX_PIECE and piece:
+            yield len(piece), b"".join(piece)
+            piece, size = [], 0
+        piece.append(frame)
+        size += len(frame)
+    if piece:
+        yield len(piece), b"".join(piece)
