@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.05
 RENEW_EVERY_S = FENCE_MS / 3000
+LEAVE_AFTER_S = 3.0
+"""Longest wait for peers when the process ends, whatever ``send_timeout``: it is given 4 s."""
+LEAVE_WITHIN_S = 0.5
 WRITE_WITHIN_S = FENCE_MS / 1000 * 0.7
 """Time after the sending of a renewal in which may be written: shorter than the fence's life."""
 
@@ -47,6 +50,7 @@ class Fencer:
         self._lock = threading.Lock()
         self._incoming: list[_Closing] = []
         self._thread: threading.Thread | None = None
+        self._leaving = False
 
     def take(self, sender: int, destinations: list[Destination]) -> None:
         """Take over connections whose fences the release has just put up."""
@@ -69,10 +73,15 @@ class Fencer:
                 self._thread.start()
 
     def join(self) -> None:
-        """Wait until all connections are closed; at most ``send_timeout`` and a bit."""
+        """Wait until all connections are closed; at most ``send_timeout`` and a bit, or 3.5 s.
+
+        Peers that take longer are given up: what they have not acknowledged is sent to them again.
+        """
         thread = self._thread
         if thread is not None:
-            thread.join(self._timeout_s + 1)
+            thread.join(min(self._timeout_s, LEAVE_AFTER_S))
+            self._leaving = True
+            thread.join(LEAVE_WITHIN_S)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -92,7 +101,7 @@ class Fencer:
                 closing = [item for item in closing if not self._done(selector, item)]
 
     def _done(self, selector: selectors.BaseSelector, item: _Closing) -> bool:
-        over = self._turn(item) or monotonic() >= item.give_up_at
+        over = self._turn(item) or self._leaving or monotonic() >= item.give_up_at
         if over:
             selector.unregister(item.link)
             item.destination.rewind()
