@@ -18,7 +18,7 @@ BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_00
 class Stamps:
     """When the packets of a slice were appended to their log: Redis ms, in order."""
 
-    __slots__ = ("_ends", "_ms", "_sums")
+    __slots__ = ("_ends", "_ms", "_sums", "whole")
 
     def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
         """Take (ms, number of packets) of each entry."""
@@ -27,6 +27,15 @@ class Stamps:
         self._ends = list(accumulate(packets for _, packets in runs))
         weighted = (ms * packets for ms, (_, packets) in zip(self._ms, runs, strict=True))
         self._sums = list(accumulate(weighted))
+        self.whole = (self._ms[0], self._ms[-1], self._sums[-1], self._ends[-1])
+        """Of all packets: the first stamp, the last, their sum, and how many there are."""
+
+    def part(self, first: int, end: int) -> tuple[int, int, int, int]:
+        """Return the like of the packets from index ``first`` to before ``end``."""
+        if first == 0 and end == self.whole[3]:
+            return self.whole
+        total = self.sum_before(end) - self.sum_before(first)
+        return self.at(first), self.at(end - 1), total, end - first
 
     def sum_before(self, index: int) -> int:
         """Return the sum of the stamps of the packets before ``index``."""
@@ -82,10 +91,10 @@ class Flow:
             self._observe(stamps, first, end, now_ms)
 
     def _observe(self, stamps: Stamps, first: int, end: int, now_ms: int) -> None:
-        total = stamps.sum_before(end) - stamps.sum_before(first)
-        self.sum_ms += max((end - first) * now_ms - total, 0)
-        bucket = bisect_left(BOUNDS_MS, now_ms - stamps.at(end - 1))  # of the youngest
-        oldest = bisect_left(BOUNDS_MS, now_ms - stamps.at(first))
+        began, ended, total, packets = stamps.part(first, end)
+        self.sum_ms += max(packets * now_ms - total, 0)
+        bucket = bisect_left(BOUNDS_MS, now_ms - ended)  # of the youngest
+        oldest = bucket if began == ended else bisect_left(BOUNDS_MS, now_ms - began)
         while bucket < oldest:
             older = stamps.count_before(now_ms - BOUNDS_MS[bucket])
             self.buckets[bucket] += end - older
