@@ -99,9 +99,11 @@ class NodeConnection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, packets: Sequence[Packet]) -> None:
-        """Write the packets' frames."""
+        """Write the packets' frames, however long that takes while the node reads."""
+        rest = memoryview(b"".join([packet.encode() for packet in packets]))
         try:
-            self._socket.sendall(b"".join([packet.encode() for packet in packets]))
+            while rest:  # sendall has one deadline for everything
+                rest = rest[self._socket.send(rest) :]
         except OSError as error:
             raise self._unreachable("stopped taking packets", error) from error
 

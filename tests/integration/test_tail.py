@@ -21,6 +21,7 @@ from clusterer.listener import mirror as mirroring
 from clusterer.listener.counters import Counters
 from clusterer.listener.mirror import Mirror
 from clusterer.services.recording import Record, Recorder, Recording
+from clusterer.services.replay import NodeConnection
 from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -32,6 +33,7 @@ from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
+from tests.support.throttle import ThrottledReceiver
 
 
 @pytest.fixture
@@ -420,3 +422,13 @@ def test_replay_tells_when_the_node_does_not_read_everything(
         to = f"127.0.0.1:{server.getsockname()[1]}"
         assert main(["replay", str(path), "--to", to, "--set", "send_timeout=0.3"]) == 1
     assert "did not confirm" in capsys.readouterr().err
+
+
+def test_replay_takes_its_time_with_a_node_that_reads_slowly() -> None:
+    """The timeout is for a node that reads nothing."""
+    big = [Packet("ul", 1, 2, bytes(60_000))] * 400
+    with ThrottledReceiver(20_000_000) as slow, NodeConnection(slow.host, slow.port, 0.3) as node:
+        began = time.monotonic()
+        node.send(big)
+        assert time.monotonic() - began > 0.3
+        wait_until(lambda: len(slow.packets) == len(big))
