@@ -78,19 +78,26 @@ class Dispatcher:
             return Route((self._drop("unknown module", ip, module),))
         calls: list[Call] = []
         noted: list[Registration] = []
+        believed = False
         for registration in registrations:
             if registration.auth_check and not self._is_known(registration, ip, machine_id):
                 calls.append(self._drop("unknown source", ip, module))
-            elif machine_id in registration.silenced:
+                continue
+            believed = True
+            if machine_id in registration.silenced:
                 calls.append(self._turn_away(registration.callback))
             else:
                 calls.append(registration.callback)
                 if machine_id in registration.members:
                     noted.append(registration)
-        known = any(machine_id in view.nodes for view in self._views.values())
-        return Route(tuple(calls), tuple(noted), self._tally(module, machine_id) if known else None)
+        return Route(
+            tuple(calls), tuple(noted), self._tally(module, machine_id) if believed else None
+        )
 
-    def _tally(self, module: str, machine_id: int) -> Tally:
+    def _tally(self, module: str, machine_id: int) -> Tally | None:
+        """Return where packets of a node are counted, None for one that is in no table."""
+        if not any(machine_id in view.nodes for view in self._views.values()):
+            return None
         return self.counters.received.setdefault((module, machine_id), Tally(module))
 
     def drop_negative(self, ip: str, kind: int, machine_id: int | None) -> None:

@@ -204,6 +204,17 @@ def test_every_route_is_looked_up_anew_after_a_change() -> None:
     assert bench.dispatcher.epoch != before
 
 
+def test_packets_in_a_nodes_name_from_elsewhere_are_not_counted_as_the_nodes() -> None:
+    bench = Bench()
+    bench.register()
+    assert bench.dispatcher.route("127.0.0.9", "ul", 2).tally is None
+    assert bench.dispatcher.counters.received == {}
+    assert bench.dispatcher.route("127.0.0.2", "ul", 2).tally is not None
+    bench.register(auth_check=False)
+    assert bench.dispatcher.route("127.0.0.9", "ul", 2).tally is not None
+    assert set(bench.dispatcher.counters.received) == {("ul", 2)}
+
+
 def test_a_nodes_new_address_is_the_one_that_counts() -> None:
     bench = Bench()
     _, heard = bench.register()
