@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,11 @@ import redis
 
 from clusterer import Clusterer, Settings
 from clusterer.modules.dialog import Dialogs
+from clusterer.modules.ratelimit import RateLimit
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import ProfileCount, ProfileCounts
 from clusterer.settings import as_environment
+from clusterer.wire import Packet
 from tests.support import docs
 from tests.support.cluster import load, node
 from tests.support.listening import peer
@@ -118,6 +122,44 @@ def test_call_after_a_bad_payload_is_taken_from_the_same_connection(settings: Se
         connection.sendall(call(b"good").encode(1).encode())
         wait_until(lambda: seen.dialogs.calls("good"), 10, "the call behind the bad one")
         assert seen.dialogs.stats.payload_errors == 1
+
+
+def damaged(packet: Packet, chance: random.Random) -> Packet:
+    """Return the packet with other bytes, cut short, or with something behind its end."""
+    payload = bytearray(packet.payload)
+    for _ in range(chance.randint(0, 2)):
+        if payload:
+            payload[chance.randrange(len(payload))] = chance.choice((0, 1, 127, 128, 255))
+    if chance.random() < 0.4:
+        del payload[chance.randrange(len(payload) + 1) :]
+    return packet._replace(payload=bytes(payload) + bytes(chance.choice((0, 0, 3))))
+
+
+def test_thousands_of_damaged_payloads_of_all_modules_end_no_connection(
+    settings: Settings,
+) -> None:
+    """Each of them is taken, or counted by its module as bad; nothing is raised."""
+    chance = random.Random(4)
+    captured = list({(each.module, each.type): each for each in captured_packets()}.values())
+    packets = [damaged(chance.choice(captured), chance) for _ in range(5_000)]
+    with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
+        pipes = RateLimit(seen.instance, accept_pipes_from=1, auth_check=True)
+        pipes.start()
+        connection.sendall(b"".join(packet.encode() for packet in packets))
+        connection.sendall(call(b"last").encode(1).encode())
+        wait_until(lambda: seen.dialogs.calls("last"), 10, "the call behind all of them")
+        counters = seen.instance.listener.counters
+        assert (counters.packets, counters.wire_errors) == (5_001, 0)
+        assert counters.callback_errors == 0
+    by_module = Counter(packet.module for packet in packets)
+    stats = seen.dialogs.stats, seen.usrloc.stats, pipes.stats
+    assert min(each.payload_errors for each in stats) > 100
+    taken = [
+        seen.dialogs.stats.messages + seen.dialogs.stats.payload_errors,
+        seen.usrloc.stats.messages + seen.usrloc.stats.payload_errors,
+        pipes.stats.packets_received + pipes.stats.payload_errors,
+    ]
+    assert taken == [by_module["dialog"] + 1, by_module["ul"], by_module["ratelimit"]]
 
 
 def test_example_of_the_docs_shows_contacts_calls_and_profiles(
