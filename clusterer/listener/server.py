@@ -130,8 +130,9 @@ class Listener:
         self._clocks.start(lambda reply: self._deliver_in(loop, reply))
         try:
             while not self._stopping:
+                next_at = monotonic() + TICK_S
                 await self._tick(await _all_read())
-                await self._pause()
+                await self._pause(next_at)
         finally:
             self._close()
             await self._finish_lanes()
@@ -151,12 +152,13 @@ class Listener:
                 if not said:
                     log.warning("not listening yet: %s", error)
                 said = True
-                await self._pause()
+                await self._pause(monotonic() + TICK_S)
             else:
                 return
 
-    async def _pause(self) -> None:
-        timer = asyncio.get_running_loop().call_later(TICK_S, self._wake.set)
+    async def _pause(self, until: float) -> None:
+        """Wait until ``until`` (monotonic, which is the loop's clock too), or `stop`."""
+        timer = asyncio.get_running_loop().call_at(until, self._wake.set)
         await self._wake.wait()
         timer.cancel()
         self._wake.clear()
