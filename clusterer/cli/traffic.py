@@ -17,11 +17,13 @@ from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
 from clusterer.provisioning.address import Address, parse_address
+from clusterer.services import Context
 from clusterer.services import replay as service
 from clusterer.services.processes import stop_on_signals
 from clusterer.services.recording import Record, Recorder, Recording
 from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
+from clusterer.store import ClusterKey
 from clusterer.store.mirror import MirrorStore
 
 
@@ -209,6 +211,8 @@ def _to_cluster(
         raise SettingsError("server_id is not set: as which machine of the cluster to send?")
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
+        context = stack.enter_context(closing(Context(settings)))
+        service.require_sender(context, ClusterKey(cluster_id, PROTO_BIN))
         instance = stack.enter_context(Clusterer(settings=settings))
         done = service.run(
             recording,

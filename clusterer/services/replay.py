@@ -9,9 +9,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from clusterer.errors import PeerUnreachable
+from clusterer.errors import PeerUnreachable, UnknownNode
 from clusterer.jobs import StopFlag
+from clusterer.services.context import Context
 from clusterer.services.recording import Record
+from clusterer.store import ClusterKey
 from clusterer.wire import Packet
 
 _AT_ONCE = 500
@@ -77,6 +79,18 @@ def _stopped_before(due: float, stop: StopFlag) -> bool:
     return stop.is_set()
 
 
+def require_sender(context: Context, key: ClusterKey) -> None:
+    """Raise `UnknownNode` if our machine is not in the cluster: nobody delivers for a machine
+    that has no row. An unknown cluster passes: sending to it raises by itself.
+    """
+    nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
+    if nodes and server_id not in nodes:
+        raise UnknownNode(
+            f"cluster {key} has no machine {server_id} (server_id): nobody would deliver for it; "
+            "`clusterer list` shows all nodes"
+        )
+
+
 def _altered(packet: Packet, machine_id: int | None) -> Packet:
     if machine_id is None or packet.machine_id is None:
         return packet
@@ -128,5 +142,7 @@ class NodeConnection:
         self._socket.close()
 
     def _unreachable(self, what: str, error: OSError) -> PeerUnreachable:
-        why = f"no progress for {self._timeout_s:g} s" if isinstance(error, TimeoutError) else error
+        why = f"no progress for {self._timeout_s:g} s"
+        if not isinstance(error, TimeoutError):
+            why = error.strerror or str(error)
         return PeerUnreachable(f"{self._name}: {what}: {why}")

@@ -388,6 +388,20 @@ def test_replay_sends_to_a_cluster_as_this_machine(
     assert "Left out 2" in out
 
 
+def test_replay_as_a_machine_without_a_row_is_refused(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its packets would wait for ever: workers deliver for machines whose address is theirs."""
+    put_node(redis_client, make_node(1))
+    path = record(tmp_path / "a", (0, packet_of(1, 9)))
+    command = ["replay", str(path), "--redis-url", redis_url, "--server-id", "9", "--cluster"]
+    assert main([*command, "1"]) == 1
+    assert "cluster 1:bin has no machine 9 (server_id)" in capsys.readouterr().err
+    assert main([*command, "7"]) == 1
+    assert "no node of cluster 7:bin" in capsys.readouterr().err
+    assert redis_client.keys("clusterer:log:*") == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -397,7 +411,7 @@ def test_replay_sends_to_a_cluster_as_this_machine(
         (["--to", "127.0.0.1:99999"], 2, "99999"),
         (["--to", "127.0.0.1:1", "--speed", "0"], 2, "max"),
         (["--to", "127.0.0.1:1", "--speed", "nan"], 2, "max"),
-        (["--to", "127.0.0.1:1"], 1, "127.0.0.1 port 1: cannot connect"),
+        (["--to", "127.0.0.1:1"], 1, "127.0.0.1 port 1: cannot connect: Connection refused"),
         (["--to", "127.0.0.1:1", "--bind", "192.0.2.1"], 1, "from 192.0.2.1"),
         (["--cluster", "1"], 1, "server_id is not set"),
     ],
