@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -22,6 +23,8 @@ _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a ?
     try:
         return _run(arguments)
     except StateUnavailable as error:

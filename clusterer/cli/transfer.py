@@ -38,7 +38,7 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
         rows = service.export(context)
     text = files.render(rows, kind or ("json" if file.endswith(".json") else "csv"))
     if file == _STANDARD:
-        click.echo(text, nl=False)
+        click.echo(text.encode(), nl=False)  # UTF-8 as in a file, whatever the terminal's
         return
     try:
         Path(file).write_text(text, encoding="utf-8")

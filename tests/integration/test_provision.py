@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from clusterer.settings import Settings
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, numbers, stat
+from tests.support.processes import child_environment
 from tests.support.provisioning import (
     KEY,
     NODE_A,
@@ -403,6 +406,27 @@ def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("  rejected row 2, column 'url': port 'x'")
     assert errors[1] == "clusterer: nothing is imported: 1 of 2 rows cannot be used"
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(shell: Path, redis_url: str) -> None:
+    description = "Köln → Bonn"
+    environment = child_environment(
+        {
+            "CLUSTERER_REDIS_URL": redis_url,
+            "CLUSTERER_DATA_DIR": str(shell),
+            "PYTHONIOENCODING": "latin-1",
+        }
+    )
+
+    def shown(*arguments: str) -> bytes:
+        command = [sys.executable, "-m", "clusterer", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
+        return done.stdout
+
+    edited = shown("node-edit", "1", "2", "--description", description)
+    assert edited.endswith("(description Node B ? Köln ? Bonn).\n".encode("latin-1"))
+    assert "Köln ? Bonn".encode("latin-1") in shown("list")
+    assert description.encode() in shown("export"), "a file that import reads is UTF-8"
 
 
 def test_a_dry_run_does_not_log_a_reload(lite: Context, caplog: pytest.LogCaptureFixture) -> None:
