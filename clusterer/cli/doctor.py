@@ -57,11 +57,15 @@ def _as_json(finding: Finding) -> dict[str, str]:
     }
 
 
-def _line(finding: Finding) -> str:
+def described(finding: Finding) -> str:
+    """Return the finding in one line."""
     advice = f" -> {finding.advice}" if finding.advice else ""
     text = "".join(c if c.isprintable() else " " for c in finding.text + advice)
-    word = finding.level.value
-    line = f"{word:<7} {finding.check}: {text}"
+    return f"{finding.level.value:<7} {finding.check}: {text}"
+
+
+def _line(finding: Finding) -> str:
+    line, word = described(finding), finding.level.value
     if not sys.stdout.isatty():
         return line
     folded = textwrap.fill(

@@ -32,7 +32,7 @@ def check(context: Context) -> Iterator[Finding]:
         info: Info = context.redis.info()
     yield _server(info, public_url(context.settings), took_ms)
     yield _persistence(info, _configured(context, "appendfsync"))
-    yield _eviction(info)
+    yield eviction(info)
     yield _memory(info)
 
 
@@ -81,7 +81,8 @@ def _persistence(info: Info, fsync: str) -> Finding:
     return ok(name, "append-only file" + (f", appendfsync {fsync}" if fsync else ""))
 
 
-def _eviction(info: Info) -> Finding:
+def eviction(info: Info) -> Finding:
+    """Judge what happens when memory is full."""
     name = CHECKS[2]
     policy, limit = str(info.get("maxmemory_policy", "?")), int(info.get("maxmemory", 0))
     evicted = int(info.get("evicted_keys", 0))
