@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells know it."""
+
+_LAST_WORDS = "clusterer: interrupted\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,12 +23,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _open_standard_streams()
     try:
-        from clusterer.cli.run import run  # noqa: PLC0415 - Ctrl-C may come while all is loaded
-
+        with loading():
+            from clusterer.cli.run import run  # noqa: PLC0415 - Ctrl-C may come meanwhile
         return run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        sys.stderr.write("clusterer: interrupted\n")
+        sys.stderr.write(_LAST_WORDS)
         return INTERRUPTED
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while modules are loaded: there is nothing to clean up,
+    and Python loses a KeyboardInterrupt that meets the import system in the wrong moment.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    in_charge = threading.current_thread() is threading.main_thread()
+    if not in_charge or before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(*_: object) -> None:
+    os.write(2, _LAST_WORDS.encode())
+    os._exit(INTERRUPTED)
 
 
 def _open_standard_streams() -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import click
 
+from clusterer.cli import loading
 from clusterer.settings import Settings
 
 _NAMES = ", ".join(item.name for item in fields(Settings))
@@ -49,7 +50,8 @@ class Commands(click.Group):
         if place is None:
             return None
         module, _, name = place.partition(":")
-        command = getattr(importlib.import_module(module), name)
+        with loading():
+            command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
         return command
 
