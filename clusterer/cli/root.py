@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -54,6 +55,19 @@ class Commands(click.Group):
             command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            word = args[0].removeprefix("clusterer_").replace("_", "-")  # as MI has it
+            meant = difflib.get_close_matches(word, COMMANDS, 1)
+            if not meant:
+                raise
+            text = f"{error.message} Did you mean '{meant[0]}'?"
+            raise click.UsageError(text, error.ctx) from error
 
 
 @click.group(

@@ -69,6 +69,15 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None
     assert "Usage: clusterer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("lst", "list"), ("clusterer_set_status", "set-status"), ("node_add", "node-add")],
+)
+def test_a_slip_of_the_finger_is_pointed_out(typed: str, meant: str, capsys: Capture) -> None:
+    assert main([typed]) == 2
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in capsys.readouterr().err
+
+
 def run_as_command(
     body: object, monkeypatch: pytest.MonkeyPatch, *arguments: str, name: str = "list"
 ) -> int:
