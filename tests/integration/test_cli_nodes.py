@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from typing import cast
 
@@ -138,6 +139,21 @@ def test_the_audit_names_the_operator(redis_client: redis.Redis) -> None:
     )
     assert re.fullmatch(rb"operator .+@.+", event[b"by"])
     assert (event[b"before"], event[b"after"]) == (b"probing", b"down")
+
+
+@pytest.mark.parametrize(
+    ("hands", "shown"),
+    [("alice", " (sudo by alice)"), ("root", ""), ("al\udcffce", " (sudo by al?ce)")],
+)
+def test_the_audit_names_who_is_behind_sudo(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, hands: str, shown: str
+) -> None:
+    put_node(redis_client, make_node(2))
+    monkeypatch.setenv("LOGNAME", "root")
+    monkeypatch.setenv("SUDO_USER", hands)
+    assert main(["set-status", "1", "2", "0", "bin"]) == 0
+    (event,) = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis_client.xrange(keys.events(1)))
+    assert event[1][b"by"].decode() == f"operator root@{socket.gethostname()}{shown}"
 
 
 @pytest.mark.parametrize("where", [("1", "9"), ("9", "1")], ids=["machine", "cluster"])
