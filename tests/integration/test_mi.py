@@ -25,6 +25,8 @@ from clusterer.provisioning import NewRow
 from clusterer.services import Context, reload
 from clusterer.services.mi import Options, serve
 from clusterer.services.mi.address import Place
+from clusterer.services.mi.fifo_server import FifoServer
+from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.request_fifo import Access
 from clusterer.settings import Settings
 from tests.support.mi import EXCHANGES
@@ -294,6 +296,18 @@ def test_a_file_in_its_place_is_complained_about_until_it_is_gone(
     fifo.unlink()
     wait_until(lambda: "is there again" in caplog.text, 5)
     assert ctl(fifo, "clusterer_list") == LIST
+
+
+def test_what_may_last_all_night_is_said_once_a_minute(
+    context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fifo"
+    server = FifoServer(Handler(context, "test"), path, tmp_path, Access())
+    path.unlink()
+    path.write_bytes(b"mine")
+    for half_seconds in range(240):
+        server.look(half_seconds / 2)
+    assert caplog.text.count("something else is there already") == 2
 
 
 def test_mode_is_as_asked_and_the_fifo_goes_with_its_server(

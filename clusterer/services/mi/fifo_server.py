@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.5
 """Between two looks at whether the FIFO is still there."""
 
+_REMIND_S = 60.0
+"""Between two lines that say the same of a FIFO that cannot be made."""
+
 _UNFINISHED_S = 2.0
 """Silence after which a request that has begun is forgotten."""
 
@@ -41,6 +44,7 @@ class FifoServer:
         self._replies = replies
         self._access = access
         self._log = LimitedLog(log, 1.0)
+        self._outages = LimitedLog(log, _REMIND_S)
         self._decoder = RequestDecoder()
         self._fifo: RequestFifo | None = RequestFifo(path, access)
         self._room = asyncio.Semaphore(_REPLIES)
@@ -62,7 +66,7 @@ class FifoServer:
                 await (self._serve(item) if isinstance(item, Request) else self._refuse(item))
             if now - last_look >= _LOOK_S:
                 last_look = now
-                self._look(now)
+                self.look(now)
 
     def close(self) -> None:
         """Remove the FIFO."""
@@ -85,8 +89,8 @@ class FifoServer:
         finally:
             loop.remove_reader(descriptor)
 
-    def _look(self, now: float) -> None:
-        """Make the FIFO again if it is gone."""
+    def look(self, now: float) -> None:
+        """Make the FIFO again if it is gone; ``now`` is monotonic, in seconds."""
         if self._fifo and self._fifo.is_in_place:
             return
         if self._fifo:
@@ -95,8 +99,9 @@ class FifoServer:
         try:
             self._fifo = RequestFifo(self._path, self._access)
         except ClustererError as error:
-            self._log.warning("lost", now, "clients cannot reach us: %s", error)
+            self._outages.warning(str(error), now, "clients cannot reach us: %s", error)
         else:
+            self._outages = LimitedLog(log, _REMIND_S)
             log.warning("the FIFO %s is there again", self._path)
 
     async def _serve(self, request: Request) -> None:
