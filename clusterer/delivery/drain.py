@@ -50,6 +50,8 @@ class Drain:
         self.uncommitted = 0
         self.uncommitted_since = 0.0
         self.trimmed_to = 0
+        self.misplaced = False
+        """The sender's address has changed, or left this host: others are to go on from there."""
         self._idle_again_at = 0.0
         self._counts: dict[ClusterKey, int] = {}
         """Packets of each cluster up to the head, as far as they were seen."""

@@ -161,7 +161,7 @@ class Engine:
         self._connector.expire(monotonic())
         self._take_over_changes()
         for drain in self._leases:
-            for step in (self._catch_up, self._connect, self._handover.when_idle):
+            for step in (self._catch_up, self._connect, self._move, self._handover.when_idle):
                 if drain in self._leases:
                     step(drain)
         self._commit_when_due()
@@ -299,10 +299,16 @@ class Engine:
                 source = source_of(drain.sender, d.key, self._directory.snapshot)
                 if source is not None and not is_local(source):
                     if not self._settings.allow_foreign_source:
-                        self._handover.give_up(drain)  # the address has left this host
+                        drain.misplaced = True  # the address has left this host
                         return
                     source = None
                 self._connector.open(drain, d, source)
+
+    def _move(self, drain: Drain) -> None:
+        """Give a log back whose sender has another address now: in order, also for slow peers."""
+        if drain.misplaced:
+            self._handover.give_up(drain)
+            self._claim_at = 0.0
 
     def _commit_when_due(self) -> None:
         now = monotonic()
@@ -327,6 +333,11 @@ class Engine:
             for destination in gone:
                 self._connector.close(destination)
             self._store.forget(drain.sender, [d.field for d in gone])
+            drain.misplaced |= any(
+                d.link is not None
+                and d.source not in (None, source_of(drain.sender, d.key, self._directory.snapshot))
+                for d in drain.destinations.values()
+            )
 
     def _call_another(self) -> None:
         if self._store.call_worker():

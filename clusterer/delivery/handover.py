@@ -54,7 +54,7 @@ class Handover:
             self._forget_gone([drain])
 
     def give_up(self, drain: Drain) -> None:
-        """Give a log back that another host's worker has to go on with."""
+        """Give a log back that has to be gone on with from another address."""
         self._release(drain, undrained=True)
         self._forget_gone([drain])
 

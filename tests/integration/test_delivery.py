@@ -359,6 +359,26 @@ def test_frames_come_from_the_senders_own_address(
     assert receivers[0].connections[0].peer[0] == "127.0.0.7"
 
 
+def test_a_sender_with_a_new_address_sends_from_there_at_once_and_in_order(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, linger=30.0)
+    with BinReceiver() as peer, delivering(settings):
+        load(settings, [node(1, host="127.0.0.7"), node_for(2, peer)])
+        log, changed_at = PacketLog(settings, 1), 0.0
+        for number in range(500):
+            if number == 250:
+                load(settings, [node(1, host="127.0.0.8"), node_for(2, peer)])
+                changed_at = time.monotonic()
+            log.append(CLUSTER, [frame(number)])
+            time.sleep(0.002)
+        peer.wait_for_frames(500)
+        wait_until(lambda: stat(redis_client, 2, "sent") == 500, 5, "counted")
+    assert numbers(peer) == list(range(500))
+    assert [c.peer[0] for c in peer.connections] == ["127.0.0.7", "127.0.0.8"]
+    assert peer.connections[1].chunks[0][0] - changed_at < 1.0
+
+
 def test_delivery_goes_on_after_redis_was_away(
     own_redis_server: object, receivers: list[BinReceiver]
 ) -> None:
