@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from clusterer.membership import Condition, Event
-from clusterer.services import Context, sweep
+from clusterer.services import Context, probe, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog
@@ -142,6 +142,44 @@ def test_replay_gives_a_node_that_was_away_what_it_missed(
         receivers[1].wait_for_frames(1200)
     assert numbers(receivers[1]) == list(range(1200))
     assert stat(redis_client, 3, "skipped") == 0
+
+
+def test_replay_brings_a_dead_peer_that_is_back_what_it_missed_in_order_and_once(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    """Nobody says that it is down: sending fails, probes find it again, the sweep ends the wait."""
+    settings = replace(settings, backlog="replay", probe_interval=0.2)
+    load_receivers(settings, receivers, failed_attempts=99)
+    context, sent = Context(settings), 0
+    log = PacketLog(settings, 1)
+
+    def send(seconds: float) -> None:
+        nonlocal sent
+        swept_at, end = 0.0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            log.append(CLUSTER, [frame(sent)])
+            sent += 1
+            time.sleep(0.01)
+            probe.run(context)
+            if time.monotonic() - swept_at > 1.0:
+                swept_at = time.monotonic()
+                sweep.run(context)
+
+    with delivering(settings):
+        send(0.5)
+        receivers[1].wait_for_frames(sent)
+        receivers[1].stop()
+        send(5.0)
+        assert condition(settings, 3) is Condition.PROBING
+        receivers[1].start()
+        send(1.5)
+        for receiver in receivers:
+            receiver.wait_for_frames(sent)
+        wait_until(lambda: stat(redis_client, 3, "sent") == sent, 5, "counted")
+        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+    for receiver in receivers:
+        assert numbers(receiver) == list(range(sent))
+    assert stat(redis_client, 3, "skipped") == stat(redis_client, 3, "lost") == 0
 
 
 def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
