@@ -293,3 +293,32 @@ def test_a_machine_in_two_clusters_and_one_at_the_senders_own_address(
         got = [packet.fields().pop_int() for packet in connection.packets]
         assert got == sorted(got, key=lambda n: n or 0)
     assert_accounted(settings)
+
+
+def test_a_redis_that_is_out_of_memory_refuses_packets_and_goes_on_when_it_has_some(
+    own_redis_server: Callable[[], RedisServer],
+) -> None:
+    server = own_redis_server()
+    settings = Settings(redis_url=server.url, linger=0.3, send_timeout=1.0)
+    with ExitStack() as stack:
+        peer = stack.enter_context(BinReceiver())
+        client = stack.enter_context(server.client())
+        load(settings, [node(1), node_for(2, peer)])
+        stack.enter_context(delivering(settings))
+        with Stream(settings) as stream:
+            peer.wait_for_frames(100)
+            client.config_set("maxmemory", 1)
+            refused = stream.refused
+            wait_until(lambda: stream.refused > refused + 20, 5, "refused")
+            seen = peer.frame_count
+            time.sleep(1.5)
+            assert peer.frame_count - seen <= 500, (
+                "what cannot be noted is not written again and again"
+            )
+            client.config_set("maxmemory", 0)
+            accepted = len(stream.accepted)
+            wait_until(lambda: len(stream.accepted) > accepted + 100, 5, "sending goes on")
+        wanted = set(stream.accepted)
+        wait_until(lambda: wanted <= set(numbers(peer)), 5, "all delivered")
+        wait_until(lambda: not client.exists(keys.lease(1), keys.fence(1)), 5, "given back")
+        assert_accounted(settings)
