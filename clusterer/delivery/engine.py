@@ -8,7 +8,7 @@ import secrets
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from clusterer import jobs
@@ -218,9 +218,7 @@ class Engine:
         asked = self._reader.asked
         found, versions, rung = self._reader.take()
         self._pace(sum(map(len, found.values())))
-        if any(self._versions.get(key) != version for key, version in versions.items()):
-            self._versions |= versions
-            self._refresh()
+        self._note(versions)
         if rung:
             self._claim_at = 0.0
         size = 0
@@ -232,6 +230,14 @@ class Engine:
                 self._offer(drain, drain.front, batch)
         if size:
             self._fit_count(size)
+
+    def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
+        """Take over what has changed by the time of a read; True if something has."""
+        changed = any(self._versions.get(key) != version for key, version in versions.items())
+        if changed:
+            self._versions |= versions
+            self._refresh()
+        return changed
 
     def _pace(self, entries: int) -> None:
         """Choose when to read next, after ``entries`` came."""
@@ -249,7 +255,10 @@ class Engine:
         group = [d for d in group if d.position < drain.head]
         if group:
             after = group[0].position
-            entries = self._store.read(drain.sender, after, self._count)
+            clusters = tuple(drain.clusters)
+            entries, versions = self._store.read_on(drain.sender, after, self._count, clusters)
+            if self._note(versions):
+                return  # read again, for those who are to have it now
             if entries:
                 self._offer(drain, group, Batch(entries, after))
                 return

@@ -212,6 +212,18 @@ class DrainStore:
             reply = self._client.xrange(keys.log(sender), str(after + 1), "+", count)
         return cast("list[LogEntry]", reply)
 
+    def read_on(
+        self, sender: int, after: int, count: int, clusters: Sequence[ClusterKey]
+    ) -> tuple[list[LogEntry], dict[ClusterKey, int]]:
+        """Return the same, and the clusters' versions as they were after the read."""
+        with translated(self._settings, f"read the log of machine {sender}"):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.xrange(keys.log(sender), str(after + 1), "+", count)
+            pipe.mget([keys.version(*key) for key in clusters])
+            entries, versions = pipe.execute()
+        known = zip(clusters, versions, strict=True)
+        return entries, {key: int(version or 0) for key, version in known}
+
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""
         with translated(self._settings, f"search the log of machine {sender}"):

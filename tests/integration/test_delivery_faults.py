@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from clusterer import StateUnavailable, jobs
+from clusterer.delivery import Engine
 from clusterer.delivery.link import Link
 from clusterer.membership import Condition, Event, Node
 from clusterer.services import Context, sweep
@@ -415,6 +416,47 @@ def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(
     old = [n for n in numbers(moves) if n < readded_at]
     assert not [n for n in numbers(moves) if 200 <= n < readded_at], "nothing old to a new node"
     assert old == sorted(set(old))
+
+
+def test_a_node_taken_down_while_it_catches_up_gets_no_more_than_what_was_read(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Nothing new comes, so nothing but its own reads can tell the worker."""
+    settings = replace(settings, backlog="replay", linger=5.0, log_max_packets=10_000_000)
+    store, total = NodeStore(settings), 400_000
+    with ThrottledReceiver(20_000_000) as late, BinReceiver() as current:
+        load(settings, [node(1), node_for(2, current), node(3, late.port)])
+        store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+        log = PacketLog(settings, 1)
+        piece = [frame(n, 100) for n in range(1000)]
+        for _ in range(total // len(piece)):
+            log.append(CLUSTER, piece)
+        with delivering(settings):
+            wait_until(lambda: stat(redis_client, 2, "sent") == total, 30, "the front is there")
+            store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
+            wait_until(lambda: stat(redis_client, 3, "sent") > 10_000, 5, "catching up")
+            store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
+            at_once = stat(redis_client, 3, "sent")
+            time.sleep(0.5)
+            in_the_end = stat(redis_client, 3, "sent")
+    assert in_the_end < total
+    assert in_the_end - at_once <= 12_000, "what was read, or on its way"
+
+
+def test_a_packet_after_silence_wakes_a_worker_at_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, linger=0.05)
+    engine = Engine(settings, settings.delivery_queue)
+    with BinReceiver() as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        for number in range(3):
+            assert log.append(CLUSTER, [frame(number)]), "a job is to be enqueued"
+            assert not log.append(CLUSTER, [frame(number)]), "one only"
+            engine.run()
+        peer.wait_for_frames(6)
+    engine.close()
 
 
 @pytest.mark.parametrize("fault", ["lost job", "doubled job", "flushed queue"])
