@@ -459,6 +459,20 @@ def test_a_packet_after_silence_wakes_a_worker_at_once(
     engine.close()
 
 
+def test_a_sender_that_becomes_pending_is_taken_by_the_running_job_at_once(
+    settings: Settings,
+) -> None:
+    settings, senders = replace(settings, linger=30.0), range(11, 21)
+    with BinReceiver() as peer:
+        load(settings, [node(1), *(node(s) for s in senders), node_for(2, peer)])
+        with delivering(settings):
+            PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            for count, sender in enumerate(senders, 2):
+                PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
+                peer.wait_for_frames(count, 0.5)
+
+
 @pytest.mark.parametrize("fault", ["lost job", "doubled job", "flushed queue"])
 def test_delivery_goes_on_whatever_happens_to_the_rq_job(
     settings: Settings, redis_client: redis.Redis, fault: str
