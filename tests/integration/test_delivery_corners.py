@@ -16,7 +16,7 @@ from clusterer.delivery import Engine, leases
 from clusterer.membership import Event
 from clusterer.services import Context, sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
-from clusterer.store.drains import DrainStore
+from clusterer.store.drains import Commit, DrainStore, Move, Released
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
@@ -285,3 +285,30 @@ def test_packets_skipped_in_half_a_batch_are_not_skipped_again_by_the_next_worke
         sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
     assert sent + skipped == 1003
     assert sent == got
+
+
+def test_who_has_lost_the_lease_records_nothing(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1), node(2)])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    first, second = (DrainStore(settings, settings.delivery_queue, name) for name in "ab")
+    assert first.claim(1)
+    assert second.claim(1) is None, "it is leased"
+    redis_client.delete(keys.lease(1))
+    assert second.claim(1)
+    late = Commit(1, [Move("1/2/7", 1, 1)], {"1/2/7/sent": 1}, needed_from=2)
+    assert first.commit([late]) == {1}
+    assert first.renew([1]) == {1}
+    released = first.release(1, 1, 2, ["1/2/7"], waiting=False, undrained=False)
+    assert released is Released.LOST
+    assert not redis_client.exists(keys.cursor(1), keys.stats(1), keys.fence(1), keys.position(1))
+    assert redis_client.xlen(keys.log(1)) == 1
+    assert second.commit([late]) == set()
+    released = second.release(1, 1, 2, ["1/2/7"], waiting=False, undrained=False)
+    assert released is Released.DRAINED
+    assert not first.fence(1, "1/2/7")
+    assert not first.unfence(1, "1/2/7", Move("1/2/7", 0, 0), {"1/2/7/sent": -1})
+    assert redis_client.hgetall(keys.cursor(1)) == {b"1/2/7": b"1"}
+    assert second.unfence(1, "1/2/7", None, {})
+    assert not redis_client.exists(keys.fence(1))
