@@ -24,7 +24,7 @@ from clusterer.membership import Condition, Event, Node
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
-from clusterer.store.drains import DrainStore
+from clusterer.store.drains import FENCE_MS, DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until
@@ -67,6 +67,31 @@ def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
         assert slow.connections > 5, "there were hand-overs"
         assert not slow.errors
         assert got == list(range(total))
+
+
+def test_a_fence_stands_as_long_as_a_peer_within_send_timeout_needs(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Longer than an unrenewed one: the next worker does not even connect before."""
+    settings = replace(settings, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        log = PacketLog(settings, 1)
+        with delivering(settings, slice_s=0.5), delivering(settings, slice_s=0.5):
+            log.append(CLUSTER, [frame(0)])
+            slow.wait_for_frames(1)
+            slow.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 200)])
+            fine.wait_for_frames(200)
+            wait_until(lambda: redis_client.hlen(keys.fence(1)) == 1, 5, "the slow one is fenced")
+            log.append(CLUSTER, [frame(n) for n in range(200, 300)])
+            fine.wait_for_frames(300, 2)
+            time.sleep(2.5 * FENCE_MS / 1000)
+            assert len(slow.connections) == 1
+            slow.resume()
+            slow.wait_for_frames(300)
+    assert numbers(slow) == numbers(fine) == list(range(300))
+    assert len(slow.connections) > 1
 
 
 def test_a_frame_in_which_the_reader_stalls_is_never_torn(settings: Settings) -> None:
