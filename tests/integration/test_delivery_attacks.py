@@ -16,12 +16,22 @@ import redis
 from clusterer import Clusterer, StateUnavailable
 from clusterer.membership import Condition
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, listing, reload
+from clusterer.services import reload
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, NodeStore, keys
 from clusterer.store.packets import PacketLog
 from clusterer.wire.layout import MAX_FRAME
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import (
+    CLUSTER,
+    assert_accounted,
+    delivering,
+    frame,
+    load,
+    node,
+    node_for,
+    numbers,
+    stat,
+)
 from tests.support.processes import spawn, wait_until
 from tests.support.provisioning import contexts, provision
 from tests.support.receiver import BinReceiver
@@ -33,16 +43,6 @@ SECOND = ClusterKey(2, "bin")
 @pytest.fixture
 def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
     return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
-
-
-def assert_accounted(settings: Settings) -> None:
-    """Check that every node's packets are sent, skipped, lost or still to come."""
-    context = Context(settings)
-    with context.redis as client:
-        for item in listing.run(context).traffic:
-            appended = client.hget(keys.counters(item.sender), f"{item.cluster_id}:bin")
-            total = item.sent + item.skipped + item.lost + (item.backlog or 0)
-            assert total == int(appended or 0), item
 
 
 class Stream:

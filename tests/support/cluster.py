@@ -13,6 +13,7 @@ from clusterer.delivery import Engine
 from clusterer.delivery.meter import Meter
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
+from clusterer.services import Context, listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.encoding import as_text
@@ -64,6 +65,16 @@ def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> in
     wanted = re.compile(rf"1/{machine_id}/\d+/{name}")
     found = client.hgetall(keys.stats(sender)).items()
     return sum(int(value) for field, value in found if wanted.fullmatch(as_text(field)))
+
+
+def assert_accounted(settings: Settings) -> None:
+    """Check that all packets are sent, skipped, lost or still to come, for nodes there always."""
+    context = Context(settings)
+    with context.redis as client:
+        for item in listing.run(context).traffic:
+            appended = client.hget(keys.counters(item.sender), f"{item.cluster_id}:bin")
+            total = item.sent + item.skipped + item.lost + (item.backlog or 0)
+            assert total == int(appended or 0), item
 
 
 @contextmanager
