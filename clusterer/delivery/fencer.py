@@ -14,6 +14,7 @@ from time import monotonic
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.link import Link, LinkBroken
 from clusterer.errors import StateUnavailable
+from clusterer.logs import about
 from clusterer.settings import Settings
 from clusterer.store.drains import FENCE_MS, DrainStore, Move
 
@@ -142,6 +143,25 @@ class Fencer:
         if destination.cursor != destination.committed:
             moved = destination.move()
         try:
-            self._store.unfence(item.sender, destination.field, moved, destination.take_counters())
+            if not self._store.unfence(
+                item.sender, destination.field, moved, destination.take_counters()
+            ):
+                _say_unknown(item)
         except StateUnavailable as error:
             log.warning("fence of machine %s runs out by itself: %s", item.sender, error)
+
+
+def _say_unknown(item: _Closing) -> None:
+    """Others may have gone on from the recorded cursor: it can be put back no more."""
+    destination = item.destination
+    if destination.cursor < destination.committed:
+        log.warning(
+            "cluster %s machine %s (%s): packets %s to %s of machine %s may not have arrived",
+            destination.key,
+            destination.node.machine_id,
+            destination.node.url,
+            destination.cursor + 1,
+            destination.committed,
+            item.sender,
+            extra=about(destination.node, sender=item.sender),
+        )

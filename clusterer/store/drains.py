@@ -261,11 +261,14 @@ class DrainStore:
                     keys.cursor(sender),
                     keys.position(sender),
                     keys.stats(sender),
+                    keys.pending(self._queue),
+                    keys.counters(sender),
                 ],
                 field,
                 self._token,
                 "" if move is None else move.sequence,
                 "" if move is None or move.n is None else move.n,
+                sender,
                 *(part for pair in counters.items() for part in pair),
             )
         return bool(reply)

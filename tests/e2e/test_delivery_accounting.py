@@ -25,12 +25,13 @@ from tests.support.scale import scaled
 SEEDS = range(scaled(4, 20))
 STEPS = 60
 CAUSE = Cause("chaos")
+SECOND = CLUSTER._replace(cluster_id=2)
 
 
 class Chaos:
     """A cluster of six in which node 2 is always well and everything else may break.
 
-    Node 6 comes and goes.
+    Node 6 comes and goes. Two of them are in a second cluster too, and share the log with it.
     """
 
     def __init__(self, server: RedisServer, stack: ExitStack, seed: int, backlog: str) -> None:
@@ -52,6 +53,10 @@ class Chaos:
         self.base: int | None = 0
         """Packets appended before node 6 was added; None if some after that were trimmed."""
         self.load(guest=True)
+        both = [
+            node_for(i, r, cluster_id=2) for i, r in enumerate([self.witness, *self.victims], 2)
+        ]
+        load(self.settings, [node(1, cluster_id=2), *both[:2]], SECOND)
         self.log = PacketLog(self.settings, 1)
         self.appended: list[int] = []
         self.down: set[BinReceiver] = set()
@@ -69,8 +74,8 @@ class Chaos:
                 return
         raise AssertionError("the cluster changes all the time")
 
-    def appended_now(self) -> int:
-        return int(self.client.hget(keys.counters(1), "1:bin") or 0)
+    def appended_now(self, cluster_id: int = 1) -> int:
+        return int(self.client.hget(keys.counters(1), f"{cluster_id}:bin") or 0)
 
     # what goes on
 
@@ -80,7 +85,8 @@ class Chaos:
         wanted = list(range(first, first + count))
         size = self.rng.choice((60, 200, 2000))
         with suppress(StateUnavailable):
-            self.log.append(CLUSTER, [frame(n, size) for n in wanted])
+            cluster = self.rng.choice((CLUSTER, CLUSTER, SECOND))
+            self.log.append(cluster, [frame(n, size) for n in wanted])
             self.appended += wanted
 
     def add_worker(self) -> None:
@@ -175,10 +181,10 @@ class Chaos:
     def traffic(self) -> tuple[Traffic, ...]:
         """Return what the listing says, after everybody that is not up was set up again."""
         with suppress(StateUnavailable):
-            view = self.context.nodes.view(CLUSTER)
-            for one in view.nodes.values():
-                if one.condition is not Condition.UP:
-                    self.context.nodes.command(CLUSTER, one.machine_id, Event.SET_UP, CAUSE)
+            for key in (CLUSTER, SECOND):
+                for one in self.context.nodes.view(key).nodes.values():
+                    if one.condition is not Condition.UP:
+                        self.context.nodes.command(key, one.machine_id, Event.SET_UP, CAUSE)
             sweep.run(self.context)
             return listing.run(self.context).traffic
         return ()
@@ -209,16 +215,18 @@ def test_sent_skipped_lost_and_backlog_are_what_was_appended(
         finally:
             for worker in chaos.workers:
                 worker.close()
-        appended = chaos.appended_now()
+        appended = {cluster_id: chaos.appended_now(cluster_id) for cluster_id in (1, 2)}
         found = chaos.traffic()
-    assert appended >= len(chaos.appended)
+    assert sum(appended.values()) >= len(chaos.appended)
+    assert len(found) == 7
     for item in found:
         parts = (item.sent, item.skipped, item.lost, item.backlog or 0)
         base = chaos.base if item.machine_id == 6 else 0
         if base is not None:
-            assert sum(parts) == appended - base, (item, base, chaos.did)
+            total = appended[item.cluster_id] - base
+            assert sum(parts) == total, (item, base, chaos.did)
         assert min(parts) >= 0, (item, chaos.did)
     got = list(dict.fromkeys(numbers(chaos.witness)))
     assert not any(c.error for r in (chaos.witness, *chaos.victims) for c in r.connections)
-    if not found[0].lost:
+    if not any(item.lost for item in found if item.machine_id == 2):
         assert set(chaos.appended) <= set(got), chaos.did

@@ -94,6 +94,39 @@ def test_a_fence_stands_as_long_as_a_peer_within_send_timeout_needs(
     assert len(slow.connections) > 1
 
 
+def test_what_a_peer_threw_away_after_the_log_was_given_back_is_delivered_again(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """All was written, the log idle and released; then the peer resets with most of it unread."""
+    settings = replace(settings, linger=0.2, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
+        load(settings, [node(1), node_for(2, peer)])
+        peer.pause()
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert stat(redis_client, 2, "sent") == 100
+        peer.reset_connections()
+        peer.resume()
+        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        sweep.run(Context(settings))
+        wait_until(lambda: set(range(90, 100)) <= set(numbers(peer)), 3, "delivered again")
+        wait_until(lambda: stat(redis_client, 2, "sent") == 100, 5, "and counted once")
+
+
+def test_what_may_not_have_arrived_when_a_fence_was_taken_away_is_said(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(settings, linger=0.2, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
+        load(settings, [node(1), node_for(2, peer)])
+        peer.pause()
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        redis_client.delete(keys.fence(1))
+        wait_until(lambda: "to 100 of machine 1 may not have arrived" in caplog.text, 5, "said")
+
+
 def test_a_frame_in_which_the_reader_stalls_is_never_torn(settings: Settings) -> None:
     total = 2000
     with BinReceiver(receive_buffer=4096) as peer, ExitStack() as stack:

@@ -1,7 +1,7 @@
 -- Take down the fence of a connection that has closed.
--- KEYS  fence, cursor, position, stats
+-- KEYS  fence, cursor, position, stats, pending, counters
 -- ARGV  field, token, sequence that was reached after the release ('' = none), n ('' = unknown),
---       then counter, increment ... ('now' = set the counter to Redis ms)
+--       sender, then counter, increment ... ('now' = set the counter to Redis ms)
 -- reply 1, 0 if the fence is gone, expired or somebody else's (then nothing changes)
 local expiry, token = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (.*)$')
 local time = redis.call('TIME')
@@ -14,8 +14,12 @@ if ARGV[3] ~= '' then
   if ARGV[4] ~= '' then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
   end
+  if tonumber(ARGV[3]) < tonumber(redis.call('HGET', KEYS[6], 'sequence') or 0) then
+    -- What was taken for delivered did not arrive: the sweep calls somebody, if nobody delivers.
+    redis.call('SADD', KEYS[5], ARGV[5])
+  end
 end
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == 'now' then
     redis.call('HSET', KEYS[4], ARGV[i], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
   else
