@@ -72,17 +72,19 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
             sender.send_to(1, "bin", sender.packet("ratelimit", 2).push_str("x").build())
         context = stack.enter_context(contextlib.closing(Context(settings)))
         scrape(ports["scheduler"])
-        wait_until(lambda: _arrived(ports["node"]), 20, "ten packets of machine 2")
+        arrived, sent = "clusterer_received_packets_total", "clusterer_sent_packets_total"
+        wait_until(lambda: _ten(ports["node"], arrived, machine_id="2"), 20, "ten have come")
+        # Recorded a moment after they were written.
+        wait_until(lambda: _ten(ports["scheduler"], sent, sender="2"), 20, "ten are recorded")
         set_status.run(context, 1, 2, 0, "bin", by="test")
         yield ports
 
 
-def _arrived(port: int) -> bool:
-    found = samples(scrape(port))
+def _ten(port: int, name: str, **labels: str) -> bool:
     return any(
-        number >= 10 and dict(labels).get("machine_id") == "2"
-        for (name, labels), number in found.items()
-        if name == "clusterer_received_packets_total"
+        number >= 10 and labels.items() <= dict(has).items()
+        for (each, has), number in samples(scrape(port)).items()
+        if each == name
     )
 
 
