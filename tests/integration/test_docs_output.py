@@ -59,13 +59,14 @@ def test_a_bad_setting_is_told_as_the_page_says(capsys: Capture) -> None:
 
 
 def test_the_list_looks_like_that(capsys: Capture) -> None:
-    b = make_node(2, port=5566, description="Node B", state=State.PROBING, no_tries=3)
-    view = ClusterView.of(ClusterKey(1, "bin"), 1, [NODE_A, b])
+    c = make_node(3, port=5566, description="Node C", state=State.DOWN)
+    view = ClusterView.of(ClusterKey(1, "bin"), 1, [NODE_A, NODE_B, c])
+    delivered = {"last_delivered": "95000"}
     traffic = (
-        Traffic(1, 1, "bin", 2, 298, 1, 129, 0, backlog=0, last_delivered=""),
-        Traffic(2, 1, "bin", 1, 311, 0, 0, 0, backlog=0, last_delivered=""),
+        Traffic(1, 1, "bin", 2, 298, 0, 0, 0, backlog=0, oldest_s=None, **delivered),
+        Traffic(1, 1, "bin", 3, 169, 0, 0, 0, backlog=129, oldest_s=5.2, **delivered),
     )
-    output.show(Listing(b.duration - 19, 1, (view,), traffic))
+    output.show(Listing(100.0, 1, (view,), traffic))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     _, shown = next(sessions(docs.section("commands.md", "list")))
     assert lines == shown.splitlines()
