@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from clusterer.delivery.meter import Stamps
-from clusterer.store.drains import LogEntry
+from clusterer.store.deliveries import LogEntry
 from clusterer.store.views import ClusterKey
 from clusterer.wire.layout import HEADER
 

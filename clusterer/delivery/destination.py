@@ -11,8 +11,8 @@ from clusterer.delivery.batch import Batch, Slice
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
 from clusterer.membership import Node, State
+from clusterer.store.deliveries import Move
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import Move
 from clusterer.store.views import ClusterKey
 
 

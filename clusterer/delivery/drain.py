@@ -10,8 +10,9 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.store.deliveries import Claim, Commit, Fences, Move
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import Claim, Commit, DrainStore, Fences, Move
+from clusterer.store.drains import DrainStore
 from clusterer.store.views import ClusterKey, ClusterView
 
 Views = Mapping[ClusterKey, ClusterView]

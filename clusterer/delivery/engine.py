@@ -8,25 +8,22 @@ import secrets
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic
 
 from clusterer import jobs
-from clusterer.delivery.batch import Batch
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
+from clusterer.delivery.feeder import Feeder
 from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
-from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.sources import is_local, source_of
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
-from clusterer.store import ClusterKey, Directory, NodeStore, connect
-from clusterer.store import keys as key_names
+from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
@@ -42,22 +39,6 @@ COMMIT_AFTER = 500
 
 COMMIT_AFTER_S = 0.02
 """Longest time a written frame waits to be recorded."""
-
-CONNECTING_S = 0.005
-"""Time that new connections get before a read begins that leaves their logs out."""
-
-FIRST_READ, MAX_READ = 64, 512
-"""Entries per log and read: at first, and at most."""
-
-READ_BYTES = 1024 * 1024
-"""Bytes that a read should not exceed; the number of entries follows."""
-
-PACE_S = 0.002
-"""Pause before the next read while small reads follow each other fast: it collects packets that
-else would cost a round trip and a system call per node each. Sparse traffic never waits."""
-
-PACED_BELOW_S = 0.004
-PACED_BELOW_ENTRIES = 100
 
 CLAIM_EVERY_S = 1.0
 HEARTBEAT_EVERY_S = 10.0
@@ -94,11 +75,10 @@ class Engine:
         self._connector.may_write = self._leases.may_write
         self._queue = queue
         self._failures_seen = 0
-        self._count = FIRST_READ
-        self._versions: dict[ClusterKey, int] = {}
-        """Of the clusters that are sent to, as the last reads brought them."""
-        self._end = self._read_at = self._ask_at = 0.0
-        self._claim_at = self._heartbeat_at = 0.0
+        self._feeder = Feeder(
+            self._reader, self._store, self._leases, self._connector, self._refresh
+        )
+        self._end = self._claim_at = self._heartbeat_at = 0.0
 
     def run(
         self,
@@ -118,7 +98,7 @@ class Engine:
         try:
             self._reader.rung, senders = self._store.begin()
             self._take(senders)
-            self._selector.register(self._reader.open(), selectors.EVENT_READ, self._take_read)
+            self._selector.register(self._reader.open(), selectors.EVENT_READ, self._feed)
             while not stop.is_set() and monotonic() < self._end and self._claim():
                 self._turn()
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
@@ -155,13 +135,18 @@ class Engine:
 
     def _turn(self) -> None:
         self._leases.renew()
-        self._ask()
+        self._feeder.ask()
         for key, _ in self._selector.select(self._timeout()):
             key.data()
         self._connector.expire(monotonic())
         self._take_over_changes()
         for drain in self._leases:
-            for step in (self._catch_up, self._connect, self._move, self._handover.when_idle):
+            for step in (
+                self._feeder.catch_up,
+                self._connect,
+                self._move,
+                self._handover.when_idle,
+            ):
                 if drain in self._leases:
                     step(drain)
         self._commit_when_due()
@@ -177,9 +162,7 @@ class Engine:
             if drain.uncommitted:
                 until = min(until, drain.uncommitted_since + COMMIT_AFTER_S)
             until = min(until, self._handover.due_at(drain), drain.retry_at())
-        if not self._reader.busy:
-            until = min(until, self._ask_at if self._ask_at > now else now + CONNECTING_S)
-        return max(until - now, 0.0)
+        return max(min(until, self._feeder.next_at(now)) - now, 0.0)
 
     def _claim(self) -> bool:
         """Take pending senders, at the times when that is due; True if any drain is held."""
@@ -196,111 +179,11 @@ class Engine:
                 self._call_another()
                 self._end = min(self._end, monotonic() + SHARED_SLICE_S)
 
-    # -- reading and writing ----------------------------------------------------------------------
-
-    def _ask(self) -> None:
-        logs = {key_names.log(drain.sender): drain.head for drain in self._leases if drain.readable}
-        if self._reader.busy:
-            if any(self._reader.asked.get(name) != head for name, head in logs.items()):
-                self._reader.interrupt()
-        elif monotonic() >= self._ask_at and (logs or not self._connecting()):
-            clusters = {key for drain in self._leases for key in drain.clusters}
-            self._reader.ask(logs, tuple(clusters), self._count)
-
-    def _connecting(self) -> bool:
-        """Whether logs will be readable in a moment, when connections are made."""
-        now = monotonic()
-        return self._connector.just_opened(CONNECTING_S) or any(
-            drain.retry_at() <= now for drain in self._leases
-        )
-
-    def _take_read(self) -> None:
-        asked = self._reader.asked
-        found, versions, rung = self._reader.take()
-        self._pace(sum(map(len, found.values())))
-        self._note(versions)
-        if rung:
+    def _feed(self) -> None:
+        if self._feeder.take():
             self._claim_at = 0.0
-        size = 0
-        for drain in self._leases:
-            name = key_names.log(drain.sender)
-            if name in found and asked[name] == drain.head and drain.readable:
-                batch = Batch(found[name], drain.head)
-                size += batch.size
-                self._offer(drain, drain.front, batch)
-        if size:
-            self._fit_count(size)
 
-    def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
-        """Take over what has changed by the time of a read; True if something has."""
-        changed = any(self._versions.get(key) != version for key, version in versions.items())
-        if changed:
-            self._versions |= versions
-            self._refresh()
-        return changed
-
-    def _pace(self, entries: int) -> None:
-        """Choose when to read next, after ``entries`` came."""
-        now = monotonic()
-        fast = now - self._read_at < PACED_BELOW_S and 0 < entries < PACED_BELOW_ENTRIES
-        self._ask_at = now + PACE_S if fast else now
-        self._read_at = now
-
-    def _catch_up(self, drain: Drain) -> None:
-        """Let those behind take their turn: one read for those who are furthest back."""
-        group = drain.next_behind()
-        if not group:
-            return
-        drain.jump()
-        group = [d for d in group if d.position < drain.head]
-        if group:
-            after = group[0].position
-            clusters = tuple(drain.clusters)
-            entries, versions = self._store.read_on(drain.sender, after, self._count, clusters)
-            if self._note(versions):
-                return  # read again, for those who are to have it now
-            if entries:
-                self._offer(drain, group, Batch(entries, after))
-                return
-            for destination in group:
-                # Nothing follows although more was there: trimmed. The gap in the cluster's
-                # packet count tells how much, as soon as the next packet comes.
-                drain.skip_gap(destination)
-        drain.regroup()
-
-    def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
-        if drain.note(batch):
-            self._refresh()
-            group = [
-                d
-                for d in drain.destinations.values()
-                if d.position == batch.after and drain.is_ready(d)
-            ]
-        served = [self._offer_one(drain, destination, batch) for destination in group]
-        drain.count(batch.packets)
-        if group is drain.front:
-            drain.advance(batch)
-        if not all(served) or group is not drain.front:
-            drain.regroup()
-
-    def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
-        if not self._leases.may_write(drain):
-            return False
-        try:
-            done = destination.offer(batch)
-        except LinkBroken as error:
-            self._connector.broken(drain, destination, error)
-            return False
-        if destination.outbox is not None:
-            self._connector.watch(destination)
-        return done
-
-    def _fit_count(self, size: int) -> None:
-        """Keep reads bounded in bytes, whatever the entries' size; the last one had ``size``."""
-        if size > READ_BYTES:
-            self._count = max(self._count // 2, 8)
-        elif size < READ_BYTES // 4:
-            self._count = min(self._count * 2, MAX_READ)
+    # -- connections and commits ------------------------------------------------------------------
 
     def _connect(self, drain: Drain) -> None:
         for d in drain.behind:

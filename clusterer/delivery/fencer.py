@@ -16,7 +16,8 @@ from clusterer.delivery.link import Link, LinkBroken
 from clusterer.errors import StateUnavailable
 from clusterer.logs import about
 from clusterer.settings import Settings
-from clusterer.store.drains import FENCE_MS, DrainStore, Move
+from clusterer.store.deliveries import FENCE_MS, Move
+from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
 

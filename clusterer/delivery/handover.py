@@ -10,7 +10,8 @@ from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.leases import Leases
 from clusterer.settings import Settings
 from clusterer.store import Directory
-from clusterer.store.drains import DrainStore, Released
+from clusterer.store.deliveries import Released
+from clusterer.store.drains import DrainStore
 
 FENCE_POLL_S = 0.02
 """How often it is looked whether another worker's fences are down."""

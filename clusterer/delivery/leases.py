@@ -11,7 +11,8 @@ from clusterer.delivery.meter import Meter
 from clusterer.delivery.sources import all_local, own_hosts
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
-from clusterer.store.drains import LEASE_MS, DrainStore
+from clusterer.store.deliveries import LEASE_MS
+from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
-from clusterer.store.drains import LogEntry
+from clusterer.store.deliveries import LogEntry
 from clusterer.store.views import ClusterKey
 
 BLOCK_MS = 250

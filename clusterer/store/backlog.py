@@ -12,7 +12,7 @@ from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
-from clusterer.store.drains import LEASE_MS
+from clusterer.store.deliveries import LEASE_MS
 from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey

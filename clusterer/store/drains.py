@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -13,84 +11,27 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import connect, translated
+from clusterer.store.deliveries import (
+    FENCE_MS,
+    LEASE_MS,
+    Claim,
+    Commit,
+    Fences,
+    LogEntry,
+    Move,
+    Released,
+    by_cluster,
+    claim_of,
+    decoded_numbers,
+    stands,
+)
 from clusterer.store.destinations import forget
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
 
-LEASE_MS = 1000
-"""Life of an unrenewed lease: how long a killed worker's log waits at the least."""
-
 HOLD_OFF_MS = 500
 """Time in which a worker that found only senders it may not claim is not called again for them;
 append.lua knows the number too."""
-
-FENCE_MS = 1000
-"""Life of an unrenewed fence."""
-
-_SINCE = "since "
-
-LogEntry = tuple[bytes, list[bytes]]
-"""Id and flat fields of one entry, as Redis sends it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Where the deliveries of a sender stand at the moment its lease was taken."""
-
-    sender: int
-    tail: int
-    """Sequence of the last packet appended."""
-    counts: Mapping[ClusterKey, int]
-    """Packets ever appended, by cluster."""
-    since_ms: Mapping[ClusterKey, int]
-    """Redis ms of each cluster's first packet."""
-    cursors: Mapping[str, int]
-    """``cluster/machine/generation`` → sequence of the last whole frame written."""
-    positions: Mapping[str, int]
-    """The same → the cluster's packet count there."""
-    fenced: frozenset[str]
-    """Destinations to which another worker's connection may still be open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A cursor that moved."""
-
-    field: str
-    sequence: int
-    n: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fences:
-    """The fences of a sender at one moment; fields are ``cluster/machine/generation``."""
-
-    up: frozenset[str]
-    cursors: Mapping[str, int]
-    positions: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What is to be recorded of one sender's deliveries."""
-
-    sender: int
-    moves: Sequence[Move]
-    counters: Mapping[str, int | str]
-    """Counter → increment, or 'now' for the time."""
-    needed_from: int | None
-    """First sequence that is still to be delivered: the log may be trimmed below it. None trims
-    nothing."""
-
-
-class Released(Enum):
-    """What became of a lease that was to be given back; the values are release.lua's."""
-
-    LOST = -1
-    KEPT = 0
-    """More has come in the meantime."""
-    DRAINED = 1
-    UNDRAINED = 2
 
 
 class DrainStore:
@@ -138,7 +79,7 @@ class DrainStore:
                 LEASE_MS,
                 sender,
             )
-        return None if reply is None else _claim(sender, reply)
+        return None if reply is None else claim_of(sender, reply)
 
     def renew(self, senders: Sequence[int]) -> set[int]:
         """Renew leases; return the senders whose lease is lost."""
@@ -238,8 +179,8 @@ class DrainStore:
                 pipe.hgetall(name(sender))
             (seconds, micros), fences, cursors, positions = pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
-        up = (field.decode() for field, value in fences.items() if _stands(value, now_ms))
-        return Fences(frozenset(up), _numbers(cursors), _numbers(positions))
+        up = (field.decode() for field, value in fences.items() if stands(value, now_ms))
+        return Fences(frozenset(up), decoded_numbers(cursors), decoded_numbers(positions))
 
     def fence(self, sender: int, field: str) -> bool:
         """Keep one of our fences up; False if it is gone."""
@@ -285,8 +226,8 @@ class DrainStore:
     def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:
         """Return the sequence of a sender's last packet, and its packets ever by cluster."""
         with translated(self._settings, f"read the counters of machine {sender}"):
-            found = _numbers(self._client.hgetall(keys.counters(sender)))
-        return found.get("sequence", 0), _by_cluster(found)
+            found = decoded_numbers(self._client.hgetall(keys.counters(sender)))
+        return found.get("sequence", 0), by_cluster(found)
 
     def call_worker(self, *, lost: bool = False) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.
@@ -317,43 +258,3 @@ class DrainStore:
             pipe.smembers(keys.pending(self._queue))
             _, rings, senders = pipe.execute()
         return (rings[0][0].decode() if rings else "0"), sorted(map(int, senders))
-
-
-def _claim(sender: int, reply: list[Any]) -> Claim:
-    cursors, positions, counters, fences, now_ms = reply
-    numbers = {name: int(value) for name, value in _pairs(counters).items()}
-    return Claim(
-        sender=sender,
-        tail=numbers.get("sequence", 0),
-        counts=_by_cluster(numbers),
-        since_ms=_by_cluster(numbers, _SINCE),
-        cursors={field: int(value) for field, value in _pairs(cursors).items()},
-        positions={field: int(value) for field, value in _pairs(positions).items()},
-        fenced=frozenset(
-            field for field, value in _pairs(fences).items() if _stands(value, int(now_ms))
-        ),
-    )
-
-
-def _stands(fence: bytes, now_ms: int) -> bool:
-    """Whether a fence is up. One that ends far in the future is from before a clock was put back;
-    claim.lua knows that too.
-    """
-    return now_ms <= int(fence.split()[0]) <= now_ms + 5 * LEASE_MS
-
-
-def _by_cluster(counters: Mapping[str, int], prefix: str = "") -> dict[ClusterKey, int]:
-    """Return those of a sender's counters that are about clusters."""
-    return {
-        ClusterKey.parse(name.removeprefix(prefix)): value
-        for name, value in counters.items()
-        if name.startswith(prefix) and ":" in name and (prefix or not name.startswith(_SINCE))
-    }
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def _numbers(data: Mapping[Any, Any]) -> dict[str, int]:
-    return {field.decode(): int(value) for field, value in data.items()}

@@ -16,7 +16,8 @@ from clusterer.delivery import Engine, leases
 from clusterer.membership import Event
 from clusterer.services import Context, sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
-from clusterer.store.drains import Commit, DrainStore, Move, Released
+from clusterer.store.deliveries import Commit, Move, Released
+from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until

@@ -24,7 +24,8 @@ from clusterer.membership import Condition, Event, Node
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
-from clusterer.store.drains import FENCE_MS, DrainStore
+from clusterer.store.deliveries import FENCE_MS
+from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
 from tests.support.processes import wait_until

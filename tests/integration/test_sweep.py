@@ -13,7 +13,8 @@ from clusterer import jobs
 from clusterer.services import Context, sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.drains import LEASE_MS, DrainStore
+from clusterer.store.deliveries import LEASE_MS
+from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, frame, load, node
 from tests.support.processes import wait_until

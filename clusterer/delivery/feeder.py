@@ -1,0 +1,142 @@
+"""Reads the claimed logs and offers what they bring: to the front, and to those behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+from clusterer.delivery.batch import Batch
+from clusterer.delivery.connector import Connector
+from clusterer.delivery.destination import Destination
+from clusterer.delivery.drain import Drain
+from clusterer.delivery.leases import Leases
+from clusterer.delivery.link import LinkBroken
+from clusterer.delivery.pace import Pace
+from clusterer.delivery.reader import LogReader
+from clusterer.store import ClusterKey
+from clusterer.store import keys as key_names
+from clusterer.store.drains import DrainStore
+
+CONNECTING_S = 0.005
+"""Time that new connections get before a read begins that leaves their logs out."""
+
+
+class Feeder:
+    """Between the logs in Redis and the destinations of all drains.
+
+    ``refresh`` is called when the clusters have changed by the time of a read: who gets a packet
+    is judged by the state of that moment.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        store: DrainStore,
+        leases: Leases,
+        connector: Connector,
+        refresh: Callable[[], None],
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._leases = leases
+        self._connector = connector
+        self._refresh = refresh
+        self._pace = Pace()
+        self._versions: dict[ClusterKey, int] = {}
+        """Of the clusters that are sent to, as the last reads brought them."""
+
+    def next_at(self, now: float) -> float:
+        """Return when `ask` is to be called again (monotonic seconds)."""
+        if self._reader.busy:
+            return float("inf")
+        return self._pace.ask_at if self._pace.ask_at > now else now + CONNECTING_S
+
+    def ask(self) -> None:
+        """Begin to read when that is due; have a read under way end if it leaves a log out."""
+        logs = {key_names.log(drain.sender): drain.head for drain in self._leases if drain.readable}
+        if self._reader.busy:
+            if any(self._reader.asked.get(name) != head for name, head in logs.items()):
+                self._reader.interrupt()
+        elif monotonic() >= self._pace.ask_at and (logs or not self._connecting()):
+            clusters = {key for drain in self._leases for key in drain.clusters}
+            self._reader.ask(logs, tuple(clusters), self._pace.count)
+
+    def _connecting(self) -> bool:
+        """Whether logs will be readable in a moment, when connections are made."""
+        now = monotonic()
+        return self._connector.just_opened(CONNECTING_S) or any(
+            drain.retry_at() <= now for drain in self._leases
+        )
+
+    def take(self) -> bool:
+        """Offer what the read under way has brought; True if a sender has become pending."""
+        asked = self._reader.asked
+        found, versions, rung = self._reader.take()
+        self._pace.note_read(sum(map(len, found.values())), monotonic())
+        self._note(versions)
+        size = 0
+        for drain in self._leases:
+            name = key_names.log(drain.sender)
+            if name in found and asked[name] == drain.head and drain.readable:
+                batch = Batch(found[name], drain.head)
+                size += batch.size
+                self._offer(drain, drain.front, batch)
+        self._pace.note_size(size)
+        return rung
+
+    def catch_up(self, drain: Drain) -> None:
+        """Let those behind take their turn: one read for those who are furthest back."""
+        group = drain.next_behind()
+        if not group:
+            return
+        drain.jump()
+        group = [d for d in group if d.position < drain.head]
+        if group:
+            after = group[0].position
+            clusters = tuple(drain.clusters)
+            entries, versions = self._store.read_on(drain.sender, after, self._pace.count, clusters)
+            if self._note(versions):
+                return  # read again, for those who are to have it now
+            if entries:
+                self._offer(drain, group, Batch(entries, after))
+                return
+            for destination in group:
+                # Nothing follows although more was there: trimmed. The gap in the cluster's
+                # packet count tells how much, as soon as the next packet comes.
+                drain.skip_gap(destination)
+        drain.regroup()
+
+    def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
+        """Take over what has changed by the time of a read; True if something has."""
+        changed = any(self._versions.get(key) != version for key, version in versions.items())
+        if changed:
+            self._versions |= versions
+            self._refresh()
+        return changed
+
+    def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
+        if drain.note(batch):
+            self._refresh()
+            group = [
+                d
+                for d in drain.destinations.values()
+                if d.position == batch.after and drain.is_ready(d)
+            ]
+        served = [self._offer_one(drain, destination, batch) for destination in group]
+        drain.count(batch.packets)
+        if group is drain.front:
+            drain.advance(batch)
+        if not all(served) or group is not drain.front:
+            drain.regroup()
+
+    def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
+        if not self._leases.may_write(drain):
+            return False
+        try:
+            done = destination.offer(batch)
+        except LinkBroken as error:
+            self._connector.broken(drain, destination, error)
+            return False
+        if destination.outbox is not None:
+            self._connector.watch(destination)
+        return done

@@ -1,0 +1,40 @@
+"""How often logs are read, and how much at a time: by what the last reads have brought. Pure."""
+
+from __future__ import annotations
+
+FIRST_READ, MAX_READ = 64, 512
+"""Entries per log and read: at first, and at most."""
+
+READ_BYTES = 1024 * 1024
+"""Bytes that a read should not exceed; the number of entries follows."""
+
+PACE_S = 0.002
+"""Pause before the next read while small reads follow each other fast: it collects packets that
+else would cost a round trip and a system call per node each. Sparse traffic never waits."""
+
+PACED_BELOW_S = 0.004
+PACED_BELOW_ENTRIES = 100
+
+
+class Pace:
+    """Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.ask_at = 0.0
+        """When to read next."""
+        self.count = FIRST_READ
+        """Entries per log in the next read."""
+        self._read_at = 0.0
+
+    def note_read(self, entries: int, now: float) -> None:
+        """Choose when to read next, after ``entries`` came at ``now``."""
+        fast = now - self._read_at < PACED_BELOW_S and 0 < entries < PACED_BELOW_ENTRIES
+        self.ask_at = now + PACE_S if fast else now
+        self._read_at = now
+
+    def note_size(self, size: int) -> None:
+        """Keep reads bounded in bytes, whatever the entries' size; the last one had ``size``."""
+        if size > READ_BYTES:
+            self.count = max(self.count // 2, 8)
+        elif 0 < size < READ_BYTES // 4:
+            self.count = min(self.count * 2, MAX_READ)

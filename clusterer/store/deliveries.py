@@ -1,0 +1,123 @@
+"""Values between Redis and a delivery worker: what it is told, and what it has recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from clusterer.store.views import ClusterKey
+
+LEASE_MS = 1000
+"""Life of an unrenewed lease: how long a killed worker's log waits at the least."""
+
+FENCE_MS = 1000
+"""Life of an unrenewed fence."""
+
+_SINCE = "since "
+
+LogEntry = tuple[bytes, list[bytes]]
+"""Id and flat fields of one entry, as Redis sends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Where the deliveries of a sender stand at the moment its lease was taken."""
+
+    sender: int
+    tail: int
+    """Sequence of the last packet appended."""
+    counts: Mapping[ClusterKey, int]
+    """Packets ever appended, by cluster."""
+    since_ms: Mapping[ClusterKey, int]
+    """Redis ms of each cluster's first packet."""
+    cursors: Mapping[str, int]
+    """``cluster/machine/generation`` → sequence of the last whole frame written."""
+    positions: Mapping[str, int]
+    """The same → the cluster's packet count there."""
+    fenced: frozenset[str]
+    """Destinations to which another worker's connection may still be open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A cursor that moved."""
+
+    field: str
+    sequence: int
+    n: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fences:
+    """The fences of a sender at one moment; fields are ``cluster/machine/generation``."""
+
+    up: frozenset[str]
+    cursors: Mapping[str, int]
+    positions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is to be recorded of one sender's deliveries."""
+
+    sender: int
+    moves: Sequence[Move]
+    counters: Mapping[str, int | str]
+    """Counter → increment, or 'now' for the time."""
+    needed_from: int | None
+    """First sequence that is still to be delivered: the log may be trimmed below it. None trims
+    nothing."""
+
+
+class Released(Enum):
+    """What became of a lease that was to be given back; the values are release.lua's."""
+
+    LOST = -1
+    KEPT = 0
+    """More has come in the meantime."""
+    DRAINED = 1
+    UNDRAINED = 2
+
+
+def claim_of(sender: int, reply: list[Any]) -> Claim:
+    """Return what the reply of claim.lua says."""
+    cursors, positions, counters, fences, now_ms = reply
+    numbers = {name: int(value) for name, value in _pairs(counters).items()}
+    return Claim(
+        sender=sender,
+        tail=numbers.get("sequence", 0),
+        counts=by_cluster(numbers),
+        since_ms=by_cluster(numbers, _SINCE),
+        cursors={field: int(value) for field, value in _pairs(cursors).items()},
+        positions={field: int(value) for field, value in _pairs(positions).items()},
+        fenced=frozenset(
+            field for field, value in _pairs(fences).items() if stands(value, int(now_ms))
+        ),
+    )
+
+
+def stands(fence: bytes, now_ms: int) -> bool:
+    """Whether a fence is up. One that ends far in the future is from before a clock was put back;
+    claim.lua knows that too.
+    """
+    return now_ms <= int(fence.split()[0]) <= now_ms + 5 * LEASE_MS
+
+
+def by_cluster(counters: Mapping[str, int], prefix: str = "") -> dict[ClusterKey, int]:
+    """Return those of a sender's counters that are about clusters."""
+    return {
+        ClusterKey.parse(name.removeprefix(prefix)): value
+        for name, value in counters.items()
+        if name.startswith(prefix) and ":" in name and (prefix or not name.startswith(_SINCE))
+    }
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:
+    """Return a hash of Redis whose values are integers."""
+    return {field.decode(): int(value) for field, value in data.items()}

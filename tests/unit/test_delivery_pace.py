@@ -1,0 +1,52 @@
+"""When and how much the delivery reads, by what its last reads brought."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterer.delivery.pace import (
+    FIRST_READ,
+    MAX_READ,
+    PACE_S,
+    PACED_BELOW_ENTRIES,
+    PACED_BELOW_S,
+    READ_BYTES,
+    Pace,
+)
+
+
+@pytest.mark.parametrize(
+    ("entries", "after_s", "pause_s"),
+    [
+        (1, PACED_BELOW_S / 2, PACE_S),
+        (PACED_BELOW_ENTRIES - 1, PACED_BELOW_S / 2, PACE_S),
+        (PACED_BELOW_ENTRIES, PACED_BELOW_S / 2, 0.0),
+        (0, PACED_BELOW_S / 2, 0.0),
+        (1, PACED_BELOW_S * 2, 0.0),
+    ],
+    ids=["trickle", "almost full", "full", "nothing came", "sparse"],
+)
+def test_only_small_reads_that_follow_each_other_fast_pause(
+    entries: int, after_s: float, pause_s: float
+) -> None:
+    pace = Pace()
+    pace.note_read(1, 100.0)
+    assert pace.ask_at == 100.0
+    now = 100.0 + after_s
+    pace.note_read(entries, now)
+    assert pace.ask_at == now + pause_s
+
+
+def test_the_number_of_entries_follows_their_size_within_bounds() -> None:
+    pace = Pace()
+    assert pace.count == FIRST_READ
+    pace.note_size(0)
+    assert pace.count == FIRST_READ
+    for _ in range(10):
+        pace.note_size(1)
+    assert pace.count == MAX_READ
+    pace.note_size(READ_BYTES // 2)
+    assert pace.count == MAX_READ
+    for _ in range(10):
+        pace.note_size(READ_BYTES + 1)
+    assert pace.count == 8
