@@ -9,13 +9,10 @@ import click
 
 from clusterer.cli import completion
 from clusterer.cli.operator import operator
-from clusterer.cli.options import with_settings
-from clusterer.ids import MAX_ID
+from clusterer.cli.options import ID, with_settings
 from clusterer.services import Context, listing
 from clusterer.services import set_status as service
 from clusterer.settings import Settings
-
-ID = click.IntRange(1, MAX_ID)
 
 
 @click.command(name="list")

@@ -13,9 +13,13 @@ import click
 
 from clusterer import logs
 from clusterer.cli import completion
+from clusterer.ids import MAX_ID
 from clusterer.settings import Settings, load_settings
 
 Command = Callable[..., Any]
+
+ID = click.IntRange(1, MAX_ID)
+"""A cluster_id or machine_id."""
 
 RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 """Settings of the ratelimit module."""
@@ -78,6 +82,21 @@ def with_settings(
         return wrapper
 
     return decorate
+
+
+def cluster_option(about: str) -> Callable[[Command], Command]:
+    """Return an option --cluster; ``about`` is its help."""
+    return click.option(
+        "--cluster", metavar="N", type=ID, shell_complete=completion.clusters, help=about
+    )
+
+
+def machine_option(*names: str, about: str, many: bool = False) -> Callable[[Command], Command]:
+    """Return an option with a machine_id; with ``many`` it may be given more than once."""
+    complete = completion.machines
+    return click.option(
+        *names, metavar="N", type=ID, multiple=many, shell_complete=complete, help=about
+    )
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:

@@ -11,8 +11,7 @@ import click
 
 from clusterer.api import Clusterer
 from clusterer.cli import completion
-from clusterer.cli.nodes import ID
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import ID, cluster_option, machine_option, with_settings
 from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
@@ -29,15 +28,7 @@ from clusterer.store.mirror import MirrorStore
 
 @click.command()
 @click.option("--module", "modules", metavar="NAME", multiple=True, help="Only of this module.")
-@click.option(
-    "--node",
-    "nodes",
-    metavar="N",
-    type=ID,
-    multiple=True,
-    shell_complete=completion.machines,
-    help="Only of this sender.",
-)
+@machine_option("--node", "nodes", many=True, about="Only of this sender.")
 @click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
 @click.option(
     "--write",
@@ -143,13 +134,7 @@ class _Target(click.ParamType[Address]):
 @click.command()
 @click.argument("file", type=Path, shell_complete=completion.files)
 @click.option("--to", metavar="HOST:PORT", type=_Target(), help="Send to this BIN address.")
-@click.option(
-    "--cluster",
-    metavar="N",
-    type=ID,
-    shell_complete=completion.clusters,
-    help="Send to all nodes of this cluster.",
-)
+@cluster_option("Send to all nodes of this cluster.")
 @click.option("--speed", default="1", type=_Speed(), help="Times as fast, or max.")
 @click.option("--as", "machine_id", metavar="N", type=ID, help="With --to: sender's machine_id.")
 @click.option("--bind", metavar="IP", default="", help="With --to: local address to send from.")

@@ -13,8 +13,7 @@ from clusterer.cli import completion, output
 from clusterer.cli.events import described
 from clusterer.cli.live import screen, words
 from clusterer.cli.live.top import INTERVAL
-from clusterer.cli.nodes import ID
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import ID, cluster_option, with_settings
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.services import Context
 from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
@@ -29,13 +28,7 @@ _OVER = 4
 
 @click.command()
 @click.argument("node", type=ID, shell_complete=completion.machines)
-@click.option(
-    "--cluster",
-    metavar="N",
-    type=ID,
-    shell_complete=completion.clusters,
-    help="Only in this cluster_id.",
-)
+@cluster_option("Only in this cluster_id.")
 @click.option("--interval", metavar="S", type=INTERVAL, default=1.0, help="Seconds between looks.")
 @with_settings()
 def watch(settings: Settings, *, node: int, cluster: int | None, interval: float) -> None:
