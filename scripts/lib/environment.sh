@@ -48,10 +48,21 @@ prepare_venv() {
 # Debian packages with the servers that tests start privately. No system service is needed or
 # started: MariaDB's -core packages have none, and policy-rc.d keeps Redis's from starting.
 install_servers() {
+    install_missing redis-server redis-server ip iproute2 \
+        mariadbd "mariadb-server-core mariadb-client-core"
+}
+
+# Programs that some tests try what we ship with; without one its tests are skipped.
+install_tools() { install_missing docker-compose docker-compose zsh zsh fish fish; }
+
+# install_missing COMMAND PACKAGES …: install Debian packages for the commands that are not there.
+install_missing() {
     local packages=() as_root=()
-    command -v redis-server >/dev/null || packages+=(redis-server)
-    PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || packages+=(mariadb-server-core mariadb-client-core)
-    PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || packages+=(iproute2)
+    while [ $# -gt 0 ]; do
+        # shellcheck disable=SC2206  # several packages in one word
+        PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || packages+=($2)
+        shift 2
+    done
     [ ${#packages[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then
         say "note: not installed, and no apt-get to install them with: ${packages[*]}"
