@@ -16,7 +16,7 @@ from clusterer.services import Context, listing, sweep
 from clusterer.services.listing import Traffic
 from clusterer.store import Cause, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, at_rest, delivering, frame, load, node, node_for, numbers
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -192,8 +192,7 @@ class Chaos:
     def done(self) -> bool:
         """Whether nothing is under way any more."""
         found = self.traffic()
-        quiet = not self.client.exists(keys.lease(1), keys.fence(1))
-        return quiet and bool(found) and all(item.backlog == 0 for item in found)
+        return at_rest(self.settings) and bool(found) and all(item.backlog == 0 for item in found)
 
 
 @pytest.mark.slow

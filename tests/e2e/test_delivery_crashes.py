@@ -17,7 +17,7 @@ from clusterer import Clusterer, Settings, StateUnavailable
 from clusterer.services import Context, sweep
 from clusterer.settings import as_environment
 from clusterer.store import keys
-from tests.support.cluster import assert_accounted, load, node, node_for, numbers
+from tests.support.cluster import assert_accounted, at_rest, load, node, node_for, numbers
 from tests.support.processes import ChildProcess, spawn, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
@@ -117,7 +117,7 @@ def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
             got = numbers(receiver)
             first_seen = list(dict.fromkeys(got))
             assert first_seen == sorted(first_seen), "no packet overtook another"
-        wait_until(lambda: not redis_client.exists(keys.lease(1), keys.fence(1)), 5, "given back")
+        wait_until(lambda: at_rest(settings), 5, "given back")
         assert_accounted(settings)
     assert max(gaps) <= 3.5, f"resumed within 3 s, and the 50 packets waited for: {gaps}"
 

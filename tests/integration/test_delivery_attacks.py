@@ -24,6 +24,7 @@ from clusterer.wire.layout import MAX_FRAME
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
+    at_rest,
     delivering,
     frame,
     load,
@@ -113,8 +114,7 @@ def test_nothing_accepted_is_lost_or_overtaken_when_redis(
             wait_until(lambda p=peer: wanted <= set(numbers(p)), 5, "all delivered")  # type: ignore[misc]
             first_seen = list(dict.fromkeys(numbers(peer)))
             assert first_seen == sorted(first_seen), "no packet overtook another"
-        client = stack.enter_context(server.client())
-        wait_until(lambda: not client.exists(keys.lease(1), keys.fence(1)), 5, "given back")
+        wait_until(lambda: at_rest(settings), 5, "given back")
         assert_accounted(settings)
     assert {n.condition for n in NodeStore.view(NodeStore(settings), CLUSTER).nodes.values()} == {
         Condition.UP
@@ -320,5 +320,5 @@ def test_a_redis_that_is_out_of_memory_refuses_packets_and_goes_on_when_it_has_s
             wait_until(lambda: len(stream.accepted) > accepted + 100, 5, "sending goes on")
         wanted = set(stream.accepted)
         wait_until(lambda: wanted <= set(numbers(peer)), 5, "all delivered")
-        wait_until(lambda: not client.exists(keys.lease(1), keys.fence(1)), 5, "given back")
+        wait_until(lambda: at_rest(settings), 5, "given back")
         assert_accounted(settings)

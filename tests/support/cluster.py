@@ -16,6 +16,7 @@ from clusterer.membership import Node
 from clusterer.services import Context, listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
+from clusterer.store.drains import DrainStore
 from clusterer.store.encoding import as_text
 from clusterer.store.reload_plan import plan_reload
 from clusterer.store.reloads import ReloadStore
@@ -65,6 +66,16 @@ def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> in
     wanted = re.compile(rf"1/{machine_id}/\d+/{name}")
     found = client.hgetall(keys.stats(sender)).items()
     return sum(int(value) for field, value in found if wanted.fullmatch(as_text(field)))
+
+
+def at_rest(settings: Settings, sender: int = 1) -> bool:
+    """Whether nobody drains a sender's log and no connection of its is still closing.
+
+    A fence that ran out stays in its hash until the next claim: it counts no more.
+    """
+    with connect(settings) as client:
+        store = DrainStore(settings, settings.delivery_queue, "test", client)
+        return not client.exists(keys.lease(sender)) and not store.fences(sender).up
 
 
 def assert_accounted(settings: Settings) -> None:
