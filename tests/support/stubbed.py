@@ -13,8 +13,10 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import clusterer
 from clusterer.errors import StateUnavailable
 
 SERVICES = ("probe", "timeouts", "sweep", "sync")
@@ -56,7 +58,7 @@ class Engine:
 def install() -> None:
     """Put the stubs where the job functions import the real ones from."""
     services: Any = types.ModuleType("clusterer.services")
-    services.__path__ = []
+    services.__path__ = [str(Path(clusterer.__file__).with_name("services"))]  # for all others
     services.Context = Context
     sys.modules["clusterer.services"] = services
     for name in SERVICES:
