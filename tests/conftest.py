@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
+from clusterer.logs.handler import SummarisingHandler
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.redis_server import RedisServer
 
@@ -31,6 +33,19 @@ def _no_outer_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep CLUSTERER_* variables of the developer's shell out of every test."""
     for name in [name for name in os.environ if name.startswith("CLUSTERER_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_logging_left() -> Iterator[None]:
+    """Take away what a command run in this process has set up: it writes to a stream that ends."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in list(root.handlers):
+        if isinstance(handler, SummarisingHandler):
+            root.removeHandler(handler)
+            handler.close()
+            root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
