@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from time import monotonic
 
 from clusterer.delivery.batch import Batch
@@ -66,10 +67,12 @@ class Drain:
         gone = [d for field, d in self.destinations.items() if field not in wanted]
         for destination in gone:
             del self.destinations[destination.field]
+        # Nodes that came with one reload have one generation: one search for all of them.
+        start_of = cache(self._start_of)
         for field, node in wanted.items():
             known = self.destinations.get(field)
             if known is None:
-                self.destinations[field] = self._destination(field, node)
+                self.destinations[field] = self._destination(field, node, start_of)
             else:
                 self._renew(known, node)
         self.regroup()
@@ -92,7 +95,11 @@ class Drain:
         """Return cursors read with the claim whose node has gone or moved since."""
         return [field for field in self._claim.cursors if field not in self.destinations]
 
-    def _destination(self, field: str, node: Node) -> Destination:
+    def _start_of(self, generation: int) -> int:
+        """Return the sequence after which a node without a cursor starts; one round trip."""
+        return self._store.seek(self.sender, generation, self._claim.tail)
+
+    def _destination(self, field: str, node: Node, start_of: Callable[[int], int]) -> Destination:
         claim = self._claim
         cursor = claim.cursors.get(field)
         n = claim.positions.get(field)
@@ -104,7 +111,7 @@ class Drain:
             self.clamped += 1
             cursor = n = None
         if cursor is None:
-            cursor = self._store.seek(self.sender, node.generation, claim.tail)
+            cursor = start_of(node.generation)
         destination = Destination(node, cursor, n, fenced=field in claim.fenced)
         if self._meter is not None:
             destination.flow = self._meter.flow(self.sender, key, node.machine_id)

@@ -180,7 +180,8 @@ class Engine:
                 self._end = min(self._end, monotonic() + SHARED_SLICE_S)
 
     def _feed(self) -> None:
-        if self._feeder.take():
+        # Who is full rings for others, and hears it.
+        if self._feeder.take() and not self._leases.full:
             self._claim_at = 0.0
 
     # -- connections and commits ------------------------------------------------------------------

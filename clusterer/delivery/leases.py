@@ -56,6 +56,11 @@ class Leases:
         return len(self._drains)
 
     @property
+    def full(self) -> bool:
+        """Whether this worker takes no more senders."""
+        return len(self._drains) >= MAX_SENDERS
+
+    @property
     def refused(self) -> bool:
         """Whether senders were seen that may not be claimed here."""
         return bool(self._refused)
@@ -76,6 +81,7 @@ class Leases:
         allowed.sort(key=lambda sender: (sender <= self._served, sender))
         room = max(MAX_SENDERS - len(self._drains), 0)
         for sender in allowed[:room]:
+            self.renew()  # those that were taken first must not wait for the last one
             self._take(sender, directory)
             self._served = sender
         return len(allowed) > room

@@ -13,7 +13,7 @@ import redis
 
 from clusterer import Clusterer, InvalidArgument, Settings
 from clusterer.delivery import Engine, leases
-from clusterer.membership import Event
+from clusterer.membership import Event, State
 from clusterer.services import Context, sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
 from clusterer.store.deliveries import Commit, Move, Released
@@ -120,6 +120,53 @@ def test_more_senders_than_one_job_takes_all_have_their_turn(
             time.sleep(0.02)
             got = {packet.machine_id for packet in receiver.packets}
     assert got == set(senders)
+
+
+def test_a_worker_that_is_full_rings_for_others_now_and_then_only(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MAX_SENDERS", 1)
+    load(settings, [node(11), node(12), node(2, host="192.0.2.1")])
+    for sender in (11, 12):
+        PacketLog(settings, sender).append(CLUSTER, [frame(1, sender=sender)])
+    engine = Engine(settings, settings.delivery_queue)
+    redis_client.config_resetstat()
+    engine.run(slice_s=1.5)
+    engine.close()
+    assert redis_client.info("commandstats")["cmdstat_smembers"]["calls"] < 20
+
+
+def test_nodes_that_came_together_are_searched_for_together(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(machine, host="127.0.0.1") for machine in range(1, 65)])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    engine = Engine(settings, settings.delivery_queue)
+    redis_client.config_resetstat()
+    engine.run(slice_s=0.01)
+    engine.close()
+    searches = redis_client.info("commandstats")["cmdstat_xrange"]["calls"]
+    assert searches < 10  # seek.lua takes some of them
+
+
+def test_who_takes_many_senders_keeps_the_first_ones(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seek, slow = DrainStore.seek, threading.Event()
+
+    def slow_seek(store: DrainStore, sender: int, generation: int, tail: int) -> int:
+        slow.wait(0.25)
+        return seek(store, sender, generation, tail)
+
+    monkeypatch.setattr(DrainStore, "seek", slow_seek)
+    senders = range(11, 17)
+    load(settings, [*(node(sender) for sender in senders), node(2, state=State.DOWN)])
+    for sender in senders:
+        PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
+    engine = Engine(settings, settings.delivery_queue)
+    engine.run(slice_s=2.5)
+    engine.close()
+    assert "lease lost" not in caplog.text
 
 
 def test_senders_that_nobody_may_claim_call_workers_now_and_then_only(
