@@ -48,6 +48,8 @@ class Connector:
         self._nodes = nodes
         self._selector = selector
         self._watched: dict[Destination, Drain] = {}
+        self._pressed: set[Destination] = set()
+        """Those whose peer has something to do: accept, or read."""
         self.may_write: MayWrite = lambda drain: False
         self.failures = 0
         """Reported send failures; the node's state has changed whenever this has grown."""
@@ -66,22 +68,23 @@ class Connector:
             return
         destination.link = link
         self._watched[destination] = drain
+        self._pressed.add(destination)
         self._selector.register(
             link, selectors.EVENT_WRITE, lambda: self._on_ready(drain, destination)
         )
 
     def watch(self, destination: Destination) -> None:
         """Wait for room in the socket as long as there is an outbox."""
-        if destination.link is not None and destination.link.connected:
-            events = selectors.EVENT_READ
-            if destination.outbox is not None:
-                events |= selectors.EVENT_WRITE
-            current = self._selector.get_key(destination.link)
-            if current.events != events:
-                self._selector.modify(destination.link, events, current.data)
+        link, pressed = destination.link, destination.outbox is not None
+        if link is None or not link.connected or pressed == (destination in self._pressed):
+            return
+        self._pressed ^= {destination}
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pressed else 0)
+        self._selector.modify(link, events, self._selector.get_key(link).data)
 
     def let_go(self, destination: Destination) -> None:
         """Stop watching a connection without closing it."""
+        self._pressed.discard(destination)
         if self._watched.pop(destination, None) is not None and destination.link is not None:
             self._selector.unregister(destination.link)
 
@@ -127,37 +130,23 @@ class Connector:
     def just_opened(self, within_s: float) -> bool:
         """Whether a connection that began less than ``within_s`` ago is still being made."""
         since = monotonic() - within_s
-        return any(d.link and not d.link.connected and d.link.since > since for d in self._watched)
+        return any(d.link and not d.link.connected and d.link.since > since for d in self._pressed)
 
     def next_deadline(self) -> float:
         """Return when the next connection runs out of time (monotonic seconds)."""
-        return (
-            min(
-                (d.link.progress_at for d in self._watched if d.link and self._pressed(d)),
-                default=float("inf"),
-            )
-            + self._timeout_s
-        )
+        began = (d.link.progress_at for d in self._pressed if d.link)
+        return min(began, default=float("inf")) + self._timeout_s
 
     def expire(self, now: float) -> None:
         """Give up connections that made no progress for ``send_timeout``."""
-        late = [
-            d
-            for d in self._watched
-            if d.link and self._pressed(d) and now >= d.link.progress_at + self._timeout_s
-        ]
+        since = now - self._timeout_s
+        late = [d for d in self._pressed if d.link and d.link.progress_at <= since]
         for destination in late:
             drain = self._watched[destination]
             what = "took nothing" if destination.outbox else "did not answer"
             self._end(destination)
             self._fail(drain, destination, f"{what} for {self._timeout_s:g} s")
             drain.regroup()
-
-    @staticmethod
-    def _pressed(destination: Destination) -> bool:
-        """Whether the peer has something to do: accept, or read."""
-        link = destination.link
-        return destination.outbox is not None or (link is not None and not link.connected)
 
     def _on_ready(self, drain: Drain, destination: Destination) -> None:
         link = destination.link

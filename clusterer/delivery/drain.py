@@ -11,6 +11,7 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.store import keys
 from clusterer.store.deliveries import Claim, Commit, Fences, Move
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
@@ -36,6 +37,8 @@ class Drain:
         meter: Meter | None = None,
     ) -> None:
         self.sender = claim.sender
+        self.log = keys.log(claim.sender)
+        """Redis key."""
         self.head = claim.tail
         self.clamped = 0
         """Cursors that were ahead of the log: Redis has lost packets."""
@@ -54,7 +57,6 @@ class Drain:
         self.trimmed_to = 0
         self.misplaced = False
         """The sender's address has changed, or left this host: others are to go on from there."""
-        self._idle_again_at = 0.0
         self._counts: dict[ClusterKey, int] = {}
         """Packets of each cluster up to the head, as far as they were seen."""
         self.update(views)
@@ -189,14 +191,6 @@ class Drain:
         self.clusters |= new
         return bool(new)
 
-    def idle_at(self, linger_s: float) -> float:
-        """Return when the log may be given back (monotonic seconds)."""
-        return max(self.read_at + linger_s, self._idle_again_at)
-
-    def idle_again(self) -> None:
-        """Do not try to give the log back for a while."""
-        self._idle_again_at = monotonic() + _IDLE_AGAIN_S
-
     def retry_at(self) -> float:
         """Return when the next connection is to be tried (monotonic seconds)."""
         return min(
@@ -208,11 +202,11 @@ class Drain:
 
     def fenced(self) -> bool:
         """Whether another worker's connections may still be open."""
-        return any(d.fenced for d in self.destinations.values())
+        return any(d.fenced for d in self.behind)
 
     def unfence(self, fences: Fences) -> None:
         """Take over which fences are down, and how far their workers got."""
-        for d in self.destinations.values():
+        for d in self.behind:
             if d.fenced and d.field not in fences.up:
                 d.fenced = False
                 cursor = fences.cursors.get(d.field, d.cursor)
@@ -278,6 +272,5 @@ class Drain:
         return Commit(self.sender, moves, counters, needed)
 
 
-_IDLE_AGAIN_S = 0.25
 _TRIM_EVERY = 2000
 """Delivered packets after which the log is trimmed; Redis frees whole blocks of 100."""

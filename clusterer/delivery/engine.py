@@ -141,28 +141,36 @@ class Engine:
         self._connector.expire(monotonic())
         self._take_over_changes()
         for drain in self._leases:
-            for step in (
-                self._feeder.catch_up,
-                self._connect,
-                self._move,
-                self._handover.when_idle,
-            ):
-                if drain in self._leases:
-                    step(drain)
+            if drain.behind and drain in self._leases:
+                self._feeder.catch_up(drain)
+            if drain.behind and drain in self._leases:
+                self._connect(drain)
+            if drain.misplaced and drain in self._leases:
+                self._move(drain)
         self._commit_when_due()
+        self._handover.poll_idle()
         self._handover.poll_fences()
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
         now = monotonic()
-        until = min(self._leases.renew_at, self._claim_at, self._connector.next_deadline())
+        times = [
+            self._leases.renew_at,
+            self._claim_at,
+            self._connector.next_deadline(),
+            self._feeder.next_at(now),
+            self._handover.idle_poll_at,
+        ]
         for drain in self._leases:
-            if drain.next_behind():
-                return 0.0
             if drain.uncommitted:
-                until = min(until, drain.uncommitted_since + COMMIT_AFTER_S)
-            until = min(until, self._handover.due_at(drain), drain.retry_at())
-        return max(min(until, self._feeder.next_at(now)) - now, 0.0)
+                times.append(drain.uncommitted_since + COMMIT_AFTER_S)
+            if drain.behind:
+                if drain.next_behind():
+                    return 0.0
+                times.append(drain.retry_at())
+                if drain.fenced():
+                    times.append(self._handover.fence_poll_at)
+        return max(min(times) - now, 0.0)
 
     def _claim(self) -> bool:
         """Take pending senders, at the times when that is due; True if any drain is held."""
@@ -199,9 +207,8 @@ class Engine:
 
     def _move(self, drain: Drain) -> None:
         """Give a log back whose sender has another address now: in order, also for slow peers."""
-        if drain.misplaced:
-            self._handover.give_up(drain)
-            self._claim_at = 0.0
+        self._handover.give_up(drain)
+        self._claim_at = 0.0
 
     def _commit_when_due(self) -> None:
         now = monotonic()

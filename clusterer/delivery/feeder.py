@@ -14,7 +14,6 @@ from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.pace import Pace
 from clusterer.delivery.reader import LogReader
 from clusterer.store import ClusterKey
-from clusterer.store import keys as key_names
 from clusterer.store.drains import DrainStore
 
 CONNECTING_S = 0.005
@@ -53,7 +52,7 @@ class Feeder:
 
     def ask(self) -> None:
         """Begin to read when that is due; have a read under way end if it leaves a log out."""
-        logs = {key_names.log(drain.sender): drain.head for drain in self._leases if drain.readable}
+        logs = {drain.log: drain.head for drain in self._leases if drain.readable}
         if self._reader.busy:
             if any(self._reader.asked.get(name) != head for name, head in logs.items()):
                 self._reader.interrupt()
@@ -76,9 +75,9 @@ class Feeder:
         self._note(versions)
         size = 0
         for drain in self._leases:
-            name = key_names.log(drain.sender)
-            if name in found and asked[name] == drain.head and drain.readable:
-                batch = Batch(found[name], drain.head)
+            entries = found.get(drain.log)
+            if entries and asked[drain.log] == drain.head and drain.readable:
+                batch = Batch(entries, drain.head)
                 size += batch.size
                 self._offer(drain, drain.front, batch)
         self._pace.note_size(size)

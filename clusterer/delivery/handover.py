@@ -13,6 +13,9 @@ from clusterer.store import Directory
 from clusterer.store.deliveries import Released
 from clusterer.store.drains import DrainStore
 
+IDLE_POLL_S = 0.25
+"""How often it is looked which logs are idle."""
+
 FENCE_POLL_S = 0.02
 """How often it is looked whether another worker's fences are down."""
 
@@ -36,18 +39,21 @@ class Handover:
         self._connector = connector
         self._fencer = fencer
         self._directory = directory
-        self._poll_at = 0.0
+        self.idle_poll_at = self.fence_poll_at = 0.0
+        """When the polls are due (monotonic seconds)."""
 
-    def due_at(self, drain: Drain) -> float:
-        """Return when a drain is to be looked at here (monotonic seconds)."""
-        idle_at = drain.idle_at(self._linger_s)
-        return min(idle_at, self._poll_at) if drain.fenced() else idle_at
-
-    def when_idle(self, drain: Drain) -> None:
-        """Give the log back if nothing came for ``linger`` seconds and everybody has everything."""
-        if monotonic() < drain.idle_at(self._linger_s):
+    def poll_idle(self) -> None:
+        """At the times when that is due, give back the logs to which nothing has come lately."""
+        now = monotonic()
+        if now < self.idle_poll_at:
             return
-        drain.idle_again()
+        self.idle_poll_at = now + IDLE_POLL_S
+        for drain in self._leases:
+            if now >= drain.read_at + self._linger_s and drain in self._leases:
+                self._when_idle(drain)
+
+    def _when_idle(self, drain: Drain) -> None:
+        """Give the log back if everybody has everything."""
         drain.settle()
         if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
             return
@@ -79,9 +85,9 @@ class Handover:
     def poll_fences(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
         now = monotonic()
-        if now < self._poll_at:
+        if now < self.fence_poll_at:
             return
-        self._poll_at = now + FENCE_POLL_S
+        self.fence_poll_at = now + FENCE_POLL_S
         for drain in self._leases:
             if drain.fenced():
                 drain.unfence(self._store.fences(drain.sender))
