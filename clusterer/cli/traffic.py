@@ -185,7 +185,7 @@ def _to_node(
 ) -> service.Replayed:
     with stop_on_signals() as stop:
         done = service.run(recording, node.send, stop, speed=speed, machine_id=machine_id)
-        node.finish()
+        node.finish(stop)
     return done
 
 
@@ -208,4 +208,5 @@ def _to_cluster(
             strict=True,
         )
         up = len(instance.get_nodes(cluster_id, PROTO_BIN))
-    return done, f"cluster {cluster_id}, where {up} other nodes are up"
+    nodes = "node is" if up == 1 else "nodes are"
+    return done, f"cluster {cluster_id}, where {up} other {nodes} up"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import socket
+import struct
+import termios
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -16,6 +21,12 @@ from clusterer.services.recording import Record
 from clusterer.store import ClusterKey
 from clusterer.wire import Packet
 
+log = logging.getLogger(__name__)
+
+READING_S = 30.0
+"""How long a node may take to read what its kernel holds: of that we only see the end."""
+
+_LOOK_S = 0.2
 _AT_ONCE = 500
 """Packets sent in one go, at the most."""
 _SLACK_S = 0.001
@@ -98,7 +109,10 @@ def _altered(packet: Packet, machine_id: int | None) -> Packet:
 
 
 class NodeConnection:
-    """A BIN connection to one address. Everything raises `PeerUnreachable` after ``timeout_s``."""
+    """A BIN connection to one address.
+
+    Raises `PeerUnreachable` if it cannot be made, or the node takes nothing, for ``timeout_s``.
+    """
 
     def __init__(self, host: str, port: int, timeout_s: float, source: str = "") -> None:
         """Connect, from the local address ``source`` if there is one."""
@@ -121,14 +135,37 @@ class NodeConnection:
         except OSError as error:
             raise self._unreachable("stopped taking packets", error) from error
 
-    def finish(self) -> None:
-        """Wait until the node has read everything and closed its side in answer to ours."""
+    def finish(self, stop: StopFlag, reading_s: float = READING_S) -> None:
+        """Wait until the node has read everything and closed its side in answer to ours.
+
+        For ``reading_s`` after its kernel last took something; less once ``stop`` is set.
+        """
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            while self._socket.recv(4096):
-                pass
+            self._wait_for_end(stop, reading_s)
         except OSError as error:
             raise self._unreachable("did not confirm that it read everything", error) from error
+
+    def _wait_for_end(self, stop: StopFlag, reading_s: float) -> None:
+        since, queued, said = monotonic(), self._queued(), False
+        self._socket.settimeout(min(_LOOK_S, self._timeout_s))
+        while True:
+            with contextlib.suppress(TimeoutError):
+                if not self._socket.recv(4096):
+                    return
+            if queued != (queued := self._queued()):
+                since = monotonic()
+            waited_s = monotonic() - since
+            if waited_s >= (self._timeout_s if stop.is_set() else reading_s):
+                raise OSError(f"no progress for {waited_s:.3g} s")
+            if waited_s >= self._timeout_s and not said:
+                said = True
+                log.warning("%s has not read everything yet: waiting for it", self._name)
+
+    def _queued(self) -> int:
+        """Return the bytes that the node's kernel has not taken yet."""
+        queued: int = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))[0]
+        return queued
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +179,7 @@ class NodeConnection:
         self._socket.close()
 
     def _unreachable(self, what: str, error: OSError) -> PeerUnreachable:
-        why = f"no progress for {self._timeout_s:g} s"
-        if not isinstance(error, TimeoutError):
-            why = error.strerror or str(error)
+        why = error.strerror or str(error)
+        if isinstance(error, TimeoutError):
+            why = f"no progress for {self._timeout_s:g} s"
         return PeerUnreachable(f"{self._name}: {what}: {why}")

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ import pytest
 import redis
 
 from clusterer.cli import main
-from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.errors import ClustererError, PeerUnreachable, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.listener import Listener
 from clusterer.listener import mirror as mirroring
@@ -384,7 +385,7 @@ def test_replay_sends_to_a_cluster_as_this_machine(
     assert heard.seen == [(1, 1), (4, 1)]
     out = capsys.readouterr().out
     assert "Sent 2 packets" in out
-    assert "cluster 1, where 1 other nodes are up" in out
+    assert "cluster 1, where 1 other node is up" in out
     assert "Left out 2" in out
 
 
@@ -428,14 +429,47 @@ def test_replay_says_what_is_wrong(
     assert message in capsys.readouterr().err
 
 
+@pytest.fixture
+def stop() -> Iterator[StopFlag]:
+    made = StopFlag()
+    yield made
+    made.close()
+
+
+@contextmanager
+def deaf_node() -> Iterator[NodeConnection]:
+    """A node that has taken a packet and will not read it; send_timeout is 0.1 s."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        NodeConnection("127.0.0.1", server.getsockname()[1], 0.1) as node,
+    ):
+        node.send([packet_of(1)])
+        yield node
+
+
 def test_replay_tells_when_the_node_does_not_read_everything(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stop: StopFlag, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = record(tmp_path / "a", (0, packet_of(1)))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        to = f"127.0.0.1:{server.getsockname()[1]}"
-        assert main(["replay", str(path), "--to", to, "--set", "send_timeout=0.3"]) == 1
-    assert "did not confirm" in capsys.readouterr().err
+    with deaf_node() as node, pytest.raises(PeerUnreachable, match=r"confirm .* for 0\.[5-9]"):
+        node.finish(stop, reading_s=0.5)
+    assert sum("waiting for it" in line for line in caplog.messages) == 1
+
+
+def test_replay_that_is_stopped_waits_for_the_node_no_longer_than_send_timeout(
+    stop: StopFlag,
+) -> None:
+    stop.set()
+    with deaf_node() as node, pytest.raises(PeerUnreachable, match="did not confirm"):
+        node.finish(stop)
+
+
+def test_replay_waits_while_the_node_reads_what_its_kernel_holds(stop: StopFlag) -> None:
+    """The node needs a second, ten times send_timeout, for what it has already."""
+    some = [Packet("ul", 1, 2, bytes(5_000))] * 10
+    with ThrottledReceiver(50_000) as slow, NodeConnection(slow.host, slow.port, 0.1) as node:
+        node.send(some)
+        node.finish(stop)
+        assert len(slow.packets) == len(some)
 
 
 def test_replay_takes_its_time_with_a_node_that_reads_slowly() -> None:
