@@ -57,9 +57,9 @@ class Counters:
     others: Tally = field(default_factory=Tally)
     """All other packets: strangers could invent any number of modules and machine_ids."""
     drops: Counter[str] = field(default_factory=Counter)
-    """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``,
-    and per registration ``unknown source``, ``silenced``, and for callbacks that wait
-    ``callback queue full`` and ``stopped``."""
+    """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``;
+    ``unknown source`` and ``silenced``, counted once if several callbacks of the module would
+    have got the packet; and for each callback that waits ``callback queue full``, ``stopped``."""
     mirrored: int = 0
     """Packets kept for those who tail."""
     mirror_losses: int = 0

@@ -78,20 +78,24 @@ class Dispatcher:
             return Route((self._drop("unknown module", ip, module),))
         calls: list[Call] = []
         noted: list[Registration] = []
+        drops: dict[str, Call] = {}  # by reason: a packet counts once, however many would drop it
         believed = False
         for registration in registrations:
             if registration.auth_check and not self._is_known(registration, ip, machine_id):
-                calls.append(self._drop("unknown source", ip, module))
+                drops["unknown source"] = self._drop("unknown source", ip, module)
                 continue
             believed = True
             if machine_id in registration.silenced:
-                calls.append(self._turn_away(registration.callback))
+                drops["silenced"] = self._count("silenced")
+                calls.append(_turn_away(registration.callback))
             else:
                 calls.append(registration.callback)
                 if machine_id in registration.members:
                     noted.append(registration)
         return Route(
-            tuple(calls), tuple(noted), self._tally(module, machine_id) if believed else None
+            (*drops.values(), *calls),
+            tuple(noted),
+            self._tally(module, machine_id) if believed else None,
         )
 
     def _tally(self, module: str, machine_id: int) -> Tally | None:
@@ -148,13 +152,6 @@ class Dispatcher:
         node = view.nodes.get(machine_id) if view is not None else None
         return node is not None and machine_id != self._server_id and normalised_ip(node.host) == ip
 
-    def _turn_away(self, callback: Callback) -> Call:
-        def turn_away(_kind: int, info: ReceiveInfo, machine_id: int) -> None:
-            self.counters.drops["silenced"] += 1
-            callback(SERVER_TEMP_DISABLED, info, machine_id)
-
-        return turn_away
-
     def _about(self, ip: str, machine_id: int | None, **more: object) -> dict[str, object]:
         """Return what a log line says of a packet's sender, as far as the table knows it."""
         fields = {"source": ip, **more}
@@ -163,6 +160,12 @@ class Dispatcher:
             if node is not None:
                 return about(node, **fields)
         return fields if machine_id is None else {**fields, "machine_id": machine_id}
+
+    def _count(self, reason: str) -> Call:
+        def count_it(_kind: int, _info: ReceiveInfo, _machine_id: int | None) -> None:
+            self.counters.drops[reason] += 1
+
+        return count_it
 
     def _drop(self, reason: str, ip: str, module: str) -> Call:
         def drop(kind: int, info: ReceiveInfo, machine_id: int | None) -> None:
@@ -225,6 +228,13 @@ class Dispatcher:
         for registration in self._registry.all:
             registration.silenced.clear()
         self.invalidate()
+
+
+def _turn_away(callback: Callback) -> Call:
+    def turn_away(_kind: int, info: ReceiveInfo, machine_id: int) -> None:
+        callback(SERVER_TEMP_DISABLED, info, machine_id)
+
+    return turn_away
 
 
 def members_of(views: Views, cluster_id: int, server_id: int) -> frozenset[int]:

@@ -248,6 +248,17 @@ def test_a_cluster_that_does_not_exist_lets_nobody_through() -> None:
     assert bench.dispatcher.counters.drops == {"unknown source": 1}
 
 
+def test_a_packet_that_several_registrations_drop_is_counted_once() -> None:
+    bench = Bench()
+    registrations = [bench.register()[0] for _ in range(3)]
+    bench.send("10.9.9.9", 2)
+    assert bench.dispatcher.counters.drops == {"unknown source": 1}
+    for registration in registrations[:2]:
+        bench.dispatcher.time_out(registration, 2, until=10.0)
+    bench.send("127.0.0.2", 2)
+    assert bench.dispatcher.counters.drops == {"unknown source": 1, "silenced": 1}
+
+
 def test_a_silence_concerns_one_registration_and_ends() -> None:
     bench = Bench()
     first, heard = bench.register()
