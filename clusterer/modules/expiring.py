@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from threading import Lock
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from clusterer.errors import InvalidArgument
 
@@ -40,6 +40,11 @@ class Change(Generic[V]):
     old: V | None
     new: V | None
     reason: Reason = Reason.MESSAGE
+
+    @property
+    def value(self) -> V:
+        """What it is about: the new value, the old one if it was removed."""
+        return cast(V, self.old if self.new is None else self.new)
 
     @property
     def kind(self) -> str:
