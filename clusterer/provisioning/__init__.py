@@ -11,6 +11,7 @@ from clusterer.provisioning.table import (
     read_rows,
     read_states,
     replace_rows,
+    try_writing_states,
     write_states,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "read_states",
     "replace_rows",
     "require",
+    "try_writing_states",
     "validate",
     "write_states",
 ]

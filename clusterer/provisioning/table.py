@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, false, or_, select, update
 
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
@@ -107,6 +107,14 @@ def write_states(
         with connection.begin():
             missed += [item for item in batch if not _write(connection, schema, item)]
     return missed
+
+
+def try_writing_states(connection: Connection, schema: Schema) -> None:
+    """Raise what the database says if it does not let us write state columns. Changes no row."""
+    nodes = schema.nodes.c
+    same = {name: nodes[name] for name in StateColumns._fields}
+    with connection.begin():
+        connection.execute(update(schema.nodes).where(false()).values(same))
 
 
 def _write(connection: Connection, schema: Schema, item: StateUpdate) -> bool:

@@ -20,6 +20,7 @@ from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import frame
+from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.provisioning import provision, sql
@@ -83,6 +84,39 @@ def test_all_is_well_where_all_is_well(
     assert set().union(*words(found).values()) == {"ok"}, found
     assert len(found["nodes from workers"]) == 2
     assert "2 of 2" in found["nodes from here"][0]["text"]
+
+
+def test_a_user_who_may_not_write_states_is_noticed_in_persistent_mode(
+    settings: Settings,
+    mariadb_url: str,
+    mariadb_server: MariaDBServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    context = Context(Settings(**{**_fields(settings), "db_url": mariadb_url}))
+    provision(context, NewRow(1, 1, "bin:127.0.0.1:5566"))
+    context.close()
+    database, user = mariadb_url.rpartition("/")[2], "'reader'@'%'"
+    mariadb_server.execute(
+        f"CREATE USER {user} IDENTIFIED BY 'secret'", f"GRANT SELECT ON {database}.* TO {user}"
+    )
+    try:
+        address = mariadb_url.rpartition("@")[2]
+        reading = _fields(settings) | {"db_url": f"mysql://reader:secret@{address}"}
+        _, found = check_up(Settings(**reading), monkeypatch, capsys)
+        assert words(found)["table"] == {"ok"}
+        _, found = check_up(Settings(**reading | {"persistent_mode": True}), monkeypatch, capsys)
+        (finding,) = found["table"]
+        assert finding["level"] == "error"
+        assert "UPDATE command denied to user 'reader'" in finding["text"]
+        assert "turn persistent_mode off" in finding["advice"]
+        columns = "state, no_tries, last_attempt"
+        grant = f"GRANT UPDATE ({columns}) ON {database}.clusterer TO {user}"
+        mariadb_server.execute(grant)
+        _, found = check_up(Settings(**reading | {"persistent_mode": True}), monkeypatch, capsys)
+        assert words(found)["table"] == {"ok"}
+    finally:
+        mariadb_server.execute(f"DROP USER {user}")
 
 
 def _healthy(result: tuple[int, Any]) -> tuple[int, Any] | None:

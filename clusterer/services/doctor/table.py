@@ -8,7 +8,13 @@ from sqlalchemy import Connection, inspect, select
 
 from clusterer.errors import ClustererError, ProvisioningError
 from clusterer.membership import Node
-from clusterer.provisioning import Names, read_rows, require, validate
+from clusterer.provisioning import (
+    Names,
+    read_rows,
+    require,
+    try_writing_states,
+    validate,
+)
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
 from clusterer.services.context import Context
@@ -32,7 +38,7 @@ def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
         yield error(CHECKS[0], str(problem), _advice(problem))
         yield from (skipped(name, "needs the table") for name in CHECKS[1:])
         return
-    yield _table(context, registered=registered)
+    yield _barred(context) or _table(context, registered=registered)
     good, rejected = validate(rows, context.database.schema.columns, Names())
     yield _rows(len(rows), rejected)
     if known is None:
@@ -59,6 +65,23 @@ def _is_registered(connection: Connection, context: Context) -> bool:
             return False
         query = select(schema.versions).where(schema.versions.c.table_name == schema.nodes.name)
         return connection.execute(query).first() is not None
+
+
+def _barred(context: Context) -> Finding | None:
+    """Return what keeps the sync job of persistent mode from writing states, if anything does."""
+    if not context.settings.persistent_mode:
+        return None
+    try:
+        with context.database.connection("write states to the table") as connection:
+            try_writing_states(connection, context.database.schema)
+    except ProvisioningError as problem:
+        columns = "state, no_tries and last_attempt"
+        return error(
+            CHECKS[0],
+            str(problem),
+            f"let this user UPDATE the columns {columns}, or turn persistent_mode off",
+        )
+    return None
 
 
 def _table(context: Context, *, registered: bool) -> Finding:
