@@ -135,6 +135,11 @@ def test_no_section_is_about_a_command_that_does_not_exist() -> None:
     assert headings == ["Options of all commands", *COMMANDS]
 
 
+def test_the_table_on_top_leads_to_every_command_once() -> None:
+    top = docs.read("commands.md").partition("| exit code")[0]
+    assert sorted(re.findall(r"\[([a-z-]+)\]\(#\1\)", top)) == sorted(COMMANDS)
+
+
 def test_options_of_all_commands_are_documented() -> None:
     section = docs.section("commands.md", "Options of all commands")
     for option in shared_options() | {"-h", "--help", "--version"}:
@@ -142,7 +147,8 @@ def test_options_of_all_commands_are_documented() -> None:
 
 
 def test_exit_codes_are_documented() -> None:
-    codes = [row[0] for row in docs.table_rows(docs.read("commands.md"), columns=2)[1:5]]
+    rows = docs.table_rows(docs.read("commands.md"), columns=2)
+    codes = [row[0] for row in rows if row[0].isdigit()]
     assert codes == ["0", str(FAILED), str(click.UsageError("").exit_code), str(INTERRUPTED)]
 
 
