@@ -47,9 +47,11 @@ def _run(arguments: list[str]) -> int:
         raise KeyboardInterrupt from error
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return _complain(_with_usage(error), error.exit_code)
     return code if isinstance(code, int) else 0
 
 
@@ -58,7 +60,18 @@ def _with_advice(message: str) -> str:
     return message if "`" in message else f"{message}; `clusterer doctor` says what to do"
 
 
-def _complain(message: str) -> int:
+def _with_usage(error: click.ClickException) -> str:
+    """What is wrong with the arguments, and how they should be."""
+    message = error.format_message().rstrip()
+    message += "" if message.endswith((".", "?")) else "."
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return message
+    usage, command = context.get_usage(), context.command_path
+    return f"{message} {usage}; `{command} --help` says more"
+
+
+def _complain(message: str, code: int = FAILED) -> int:
     words = " ".join(line.strip() for line in message.splitlines() if line.strip())
     click.echo(f"clusterer: {words}", err=True)
-    return FAILED
+    return code

@@ -51,4 +51,4 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
                 f"cannot {what}: redis_url is not set, and no embedded Redis runs in "
                 f"{settings.data_path}: start `clusterer up`, or set redis_url"
             )
-        return f"cannot {what}: Redis at {public_url(settings)}: {error}"
+        return f"cannot {what}: Redis at {public_url(settings)}: {str(error).rstrip('.')}"

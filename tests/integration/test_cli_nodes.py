@@ -179,7 +179,11 @@ def test_unknown_node_is_an_error_of_one_line(
 )
 def test_wrong_usage_exits_with_2(capsys: Capture, arguments: list[str]) -> None:
     assert main(arguments) == 2
-    assert "Usage: clusterer set-status" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("clusterer: ")
+    assert "Usage: clusterer set-status" in said
+    assert "--help` says more" in said
+    assert said.count("\n") == 1
 
 
 def test_bad_protocol_is_an_error(capsys: Capture) -> None:

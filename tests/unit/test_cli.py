@@ -66,7 +66,11 @@ def test_version(capsys: Capture) -> None:
 @pytest.mark.parametrize("arguments", [["nonsense"], ["list", "--nonsense"], ["worker", "other"]])
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None:
     assert main(arguments) == 2
-    assert "Usage: clusterer" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("clusterer: ")
+    assert "Usage: clusterer" in said
+    assert "--help` says more" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

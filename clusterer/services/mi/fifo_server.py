@@ -110,16 +110,15 @@ class FifoServer:
         except ReplyFailed as error:
             self._log.warning(request.reply, monotonic(), "refused %s: %s", request.command, error)
             return
-        log.info("%s %s", request.command, " ".join(request.words))
+        log.info("%s", " ".join((request.command, *request.words)))
         await self._reply(path, await self._outcome(request))
 
     async def _outcome(self, request: Request) -> Result | MiError:
         try:
             command = command_from_words(request.command, request.words)
         except MiError as error:
-            self._log.warning(
-                str(error), monotonic(), "%s: %s %s", request.command, error, error.detail
-            )
+            why = f"{error}: {error.detail}" if error.detail else str(error)
+            self._log.warning(str(error), monotonic(), "%s: %s", request.command, why)
             return error
         return await self._handler.handle(command, _VIA)
 
