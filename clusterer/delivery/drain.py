@@ -52,6 +52,7 @@ class Drain:
         self.behind: list[Destination] = []
         self.read_at = monotonic()
         """When a packet was last read (monotonic seconds)."""
+        self._nearest_next = False
         self.uncommitted = 0
         self.uncommitted_since = 0.0
         self.trimmed_to = 0
@@ -152,12 +153,20 @@ class Drain:
         return bool(self.front) or not self.destinations
 
     def next_behind(self) -> list[Destination]:
-        """Return the ready destinations behind that may share one read: the furthest back."""
+        """Return the ready destinations behind whose turn it is; they share one read.
+
+        Every other turn is for the furthest back, who gather the others on their way; the turns
+        in between are for those who will be done first: they do not wait for all the others.
+        """
         ready = [d for d in self.behind if self.is_ready(d)]
         if not ready:
             return []
-        position = min(d.position for d in ready)
+        position = (max if self._nearest_next else min)(d.position for d in ready)
         return [d for d in ready if d.position == position]
+
+    def turn_over(self) -> None:
+        """Note that those whose turn it was have had it."""
+        self._nearest_next = not self._nearest_next
 
     def advance(self, batch: Batch) -> None:
         """Go on to the end of a batch that was read from ``head``."""

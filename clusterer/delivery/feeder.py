@@ -84,10 +84,11 @@ class Feeder:
         return rung
 
     def catch_up(self, drain: Drain) -> None:
-        """Let those behind take their turn: one read for those who are furthest back."""
+        """Let those behind take their turn, with one read."""
         group = drain.next_behind()
         if not group:
             return
+        drain.turn_over()
         drain.jump()
         group = [d for d in group if d.position < drain.head]
         if group:

@@ -15,7 +15,8 @@ import redis
 from clusterer import StateUnavailable
 from clusterer.membership import Event
 from clusterer.settings import Settings
-from clusterer.store import Cause, NodeStore
+from clusterer.store import Cause, NodeStore, keys
+from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, stat
 from tests.support.processes import wait_until
@@ -94,6 +95,30 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
             last = max(end - before, 0) // len(frame())
             found += [at - sent for sent in sent_at[first:last]]
     return statistics.quantiles(found, n=100)[98]
+
+
+def test_who_is_a_little_behind_does_not_wait_for_who_is_far_behind(
+    redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterer.store.append_commands.MAX_PIECE", 1)  # an entry per packet
+    settings = Settings(redis_url=redis_url, linger=30.0, backlog_max_age=600.0)
+    cursors = {2: 0, 3: 57_000, 4: 60_000}
+    with ExitStack() as stack:
+        receivers = {machine: stack.enter_context(BinReceiver()) for machine in cursors}
+        load(settings, [node(1), *(node_for(m, r) for m, r in receivers.items())])
+        log = PacketLog(settings, 1)
+        for _ in range(60):
+            log.append(CLUSTER, [frame(0)] * 1000)
+        nodes = NodeStore(settings).view(CLUSTER).nodes
+        fields = {field_of(nodes[machine]): place for machine, place in cursors.items()}
+        redis_client.hset(keys.cursor(1), mapping=fields)
+        redis_client.hset(keys.position(1), mapping=fields)
+        stack.enter_context(delivering(settings))
+        receivers[2].wait_for_frames(60_000)
+        receivers[3].wait_for_frames(3_000)
+        (far,), (near,) = receivers[2].connections, receivers[3].connections
+        had = sum(len(chunk) for at, chunk in far.chunks if at <= near.chunks[-1][0])
+    assert had < 0.5 * len(far.data)
 
 
 @pytest.mark.slow
