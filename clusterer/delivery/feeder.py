@@ -11,7 +11,7 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
-from clusterer.delivery.pace import Pace
+from clusterer.delivery.pace import Pace, ReadSize
 from clusterer.delivery.reader import LogReader
 from clusterer.store import ClusterKey
 from clusterer.store.drains import DrainStore
@@ -40,7 +40,9 @@ class Feeder:
         self._leases = leases
         self._connector = connector
         self._refresh = refresh
-        self._pace = Pace()
+        self._pace, self._size = Pace(), ReadSize()
+        self._size_behind = ReadSize()
+        """Apart: old packets may be large where new ones are small."""
         self._versions: dict[ClusterKey, int] = {}
         """Of the clusters that are sent to, as the last reads brought them."""
 
@@ -58,7 +60,7 @@ class Feeder:
                 self._reader.interrupt()
         elif monotonic() >= self._pace.ask_at and (logs or not self._connecting()):
             clusters = {key for drain in self._leases for key in drain.clusters}
-            self._reader.ask(logs, tuple(clusters), self._pace.count)
+            self._reader.ask(logs, tuple(clusters), self._size.count)
 
     def _connecting(self) -> bool:
         """Whether logs will be readable in a moment, when connections are made."""
@@ -80,7 +82,7 @@ class Feeder:
                 batch = Batch(entries, drain.head)
                 size += batch.size
                 self._offer(drain, drain.front, batch)
-        self._pace.note_size(size)
+        self._size.note(size)
         return rung
 
     def catch_up(self, drain: Drain) -> None:
@@ -94,11 +96,14 @@ class Feeder:
         if group:
             after = group[0].position
             clusters = tuple(drain.clusters)
-            entries, versions = self._store.read_on(drain.sender, after, self._pace.count, clusters)
+            count = self._size_behind.count
+            entries, versions = self._store.read_on(drain.sender, after, count, clusters)
             if self._note(versions):
                 return  # read again, for those who are to have it now
             if entries:
-                self._offer(drain, group, Batch(entries, after))
+                batch = Batch(entries, after)
+                self._size_behind.note(batch.size)
+                self._offer(drain, group, batch)
                 return
             for destination in group:
                 # Nothing follows although more was there: trimmed. The gap in the cluster's

@@ -22,8 +22,6 @@ class Pace:
     def __init__(self) -> None:
         self.ask_at = 0.0
         """When to read next."""
-        self.count = FIRST_READ
-        """Entries per log in the next read."""
         self._read_at = 0.0
 
     def note_read(self, entries: int, now: float) -> None:
@@ -32,8 +30,16 @@ class Pace:
         self.ask_at = now + PACE_S if fast else now
         self._read_at = now
 
-    def note_size(self, size: int) -> None:
-        """Keep reads bounded in bytes, whatever the entries' size; the last one had ``size``."""
+
+class ReadSize:
+    """Keeps reads bounded in bytes, whatever the entries' size."""
+
+    def __init__(self) -> None:
+        self.count = FIRST_READ
+        """Entries per log in the next read."""
+
+    def note(self, size: int) -> None:
+        """Choose `count`, after a read that brought ``size`` bytes."""
         if size > READ_BYTES:
             self.count = max(self.count // 2, 8)
         elif 0 < size < READ_BYTES // 4:

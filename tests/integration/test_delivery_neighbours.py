@@ -8,15 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 import redis
 
 from clusterer import StateUnavailable
-from clusterer.membership import Event
+from clusterer.delivery.pace import READ_BYTES
+from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.destinations import field_of
+from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, stat
 from tests.support.processes import wait_until
@@ -110,15 +113,42 @@ def test_who_is_a_little_behind_does_not_wait_for_who_is_far_behind(
         for _ in range(60):
             log.append(CLUSTER, [frame(0)] * 1000)
         nodes = NodeStore(settings).view(CLUSTER).nodes
-        fields = {field_of(nodes[machine]): place for machine, place in cursors.items()}
-        redis_client.hset(keys.cursor(1), mapping=fields)
-        redis_client.hset(keys.position(1), mapping=fields)
+        for machine, place in cursors.items():
+            for name in (keys.cursor, keys.position):
+                redis_client.hset(name(1), field_of(nodes[machine]), str(place))
         stack.enter_context(delivering(settings))
         receivers[2].wait_for_frames(60_000)
         receivers[3].wait_for_frames(3_000)
         (far,), (near,) = receivers[2].connections, receivers[3].connections
         had = sum(len(chunk) for at, chunk in far.chunks if at <= near.chunks[-1][0])
     assert had < 0.5 * len(far.data)
+
+
+def test_what_is_read_at_once_for_those_behind_is_bounded_in_bytes(
+    redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_on, sizes = DrainStore.read_on, []
+
+    def noted(store: DrainStore, *where: Any) -> Any:
+        entries, versions = read_on(store, *where)
+        sizes.append(sum(len(fields[-1]) for _, fields in entries))
+        return entries, versions
+
+    monkeypatch.setattr(DrainStore, "read_on", noted)
+    settings = Settings(redis_url=redis_url, linger=30.0, backlog="replay")
+    with BinReceiver() as late, BinReceiver() as other:
+        nodes = [node(1), node_for(2, late, state=State.DOWN), node_for(3, other)]
+        load(settings, nodes)
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0, 60_000)] * 300)
+            for number in range(301, 316):  # so the front reads many at once from now on
+                log.append(CLUSTER, [frame(0)])
+                other.wait_for_frames(number)
+            sizes.clear()
+            NodeStore(settings).command(CLUSTER, 2, Event.SET_UP, Cause("test"))
+            late.wait_for_frames(315)
+    assert max(sizes) < 4 * READ_BYTES
 
 
 @pytest.mark.slow

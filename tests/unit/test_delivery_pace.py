@@ -12,6 +12,7 @@ from clusterer.delivery.pace import (
     PACED_BELOW_S,
     READ_BYTES,
     Pace,
+    ReadSize,
 )
 
 
@@ -38,15 +39,15 @@ def test_only_small_reads_that_follow_each_other_fast_pause(
 
 
 def test_the_number_of_entries_follows_their_size_within_bounds() -> None:
-    pace = Pace()
-    assert pace.count == FIRST_READ
-    pace.note_size(0)
-    assert pace.count == FIRST_READ
+    size = ReadSize()
+    assert size.count == FIRST_READ
+    size.note(0)
+    assert size.count == FIRST_READ
     for _ in range(10):
-        pace.note_size(1)
-    assert pace.count == MAX_READ
-    pace.note_size(READ_BYTES // 2)
-    assert pace.count == MAX_READ
+        size.note(1)
+    assert size.count == MAX_READ
+    size.note(READ_BYTES // 2)
+    assert size.count == MAX_READ
     for _ in range(10):
-        pace.note_size(READ_BYTES + 1)
-    assert pace.count == 8
+        size.note(READ_BYTES + 1)
+    assert size.count == 8
