@@ -60,7 +60,7 @@ class Feeder:
                 self._reader.interrupt()
         elif monotonic() >= self._pace.ask_at and (logs or not self._connecting()):
             clusters = {key for drain in self._leases for key in drain.clusters}
-            self._reader.ask(logs, tuple(clusters), self._size.count)
+            self._reader.ask(logs, tuple(clusters), self._size.per_log(len(logs)))
 
     def _connecting(self) -> bool:
         """Whether logs will be readable in a moment, when connections are made."""

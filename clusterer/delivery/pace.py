@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 FIRST_READ, MAX_READ = 64, 512
-"""Entries per log and read: at first, and at most."""
+"""Entries per read: at first, and at most."""
+
+MIN_SHARE = 32
+"""Entries of each log in a read of many: enough for one that is busy among many that are not."""
 
 READ_BYTES = 1024 * 1024
 """Bytes that a read should not exceed; the number of entries follows."""
@@ -36,7 +39,11 @@ class ReadSize:
 
     def __init__(self) -> None:
         self.count = FIRST_READ
-        """Entries per log in the next read."""
+        """Entries in the next read."""
+
+    def per_log(self, logs: int) -> int:
+        """Return how many entries the next read may bring of each of so many logs."""
+        return max(self.count // max(logs, 1), min(self.count, MIN_SHARE))
 
     def note(self, size: int) -> None:
         """Choose `count`, after a read that brought ``size`` bytes."""

@@ -7,6 +7,7 @@ import pytest
 from clusterer.delivery.pace import (
     FIRST_READ,
     MAX_READ,
+    MIN_SHARE,
     PACE_S,
     PACED_BELOW_ENTRIES,
     PACED_BELOW_S,
@@ -51,3 +52,20 @@ def test_the_number_of_entries_follows_their_size_within_bounds() -> None:
     for _ in range(10):
         size.note(READ_BYTES + 1)
     assert size.count == 8
+
+
+@pytest.mark.parametrize(
+    ("count", "logs", "share"),
+    [
+        (MAX_READ, 0, MAX_READ),
+        (MAX_READ, 1, MAX_READ),
+        (MAX_READ, 4, MAX_READ // 4),
+        (MAX_READ, 128, MIN_SHARE),
+        (8, 128, 8),
+    ],
+    ids=["none", "one", "a few", "many", "of large entries"],
+)
+def test_logs_share_what_one_read_may_bring(count: int, logs: int, share: int) -> None:
+    size = ReadSize()
+    size.count = count
+    assert size.per_log(logs) == share
