@@ -11,7 +11,7 @@ from time import monotonic
 
 from clusterer.errors import StateUnavailable
 from clusterer.listener.ledger import Heard, Ledger
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState, Watch
 

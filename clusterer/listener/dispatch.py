@@ -12,9 +12,8 @@ from typing import Any
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.limited_log import LimitedLog
 from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
-from clusterer.logs import about
+from clusterer.logs import LimitedLog, about
 from clusterer.store import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 
 log = logging.getLogger(__name__)
 

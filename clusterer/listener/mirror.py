@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from clusterer.errors import ClustererError
 from clusterer.listener.counters import Counters
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 from clusterer.store.mirror import MAX_ENTRY, Mirrored, MirrorStore
 from clusterer.wire import Packet
 

@@ -1,6 +1,7 @@
 """Log lines: for people or as JSON, with the node they are about, and never in floods."""
 
 from clusterer.logs.fields import about
+from clusterer.logs.limited import LimitedLog
 from clusterer.logs.setup import JSON, configure
 
-__all__ = ["JSON", "about", "configure"]
+__all__ = ["JSON", "LimitedLog", "about", "configure"]

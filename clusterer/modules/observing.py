@@ -12,7 +12,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 from clusterer.modules.expiring import Change, Reason
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads import Message, decode

@@ -15,8 +15,8 @@ from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.clocks import Clocks, Handover
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, Views
-from clusterer.listener.limited_log import LimitedLog
 from clusterer.listener.registrations import Registration, Registry
+from clusterer.logs import LimitedLog
 from clusterer.membership import Node
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, cast
 
 from clusterer.errors import ClustererError
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 from clusterer.services.mi.address import Address, Place, free_socket_path, grant
 from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.request_fifo import Access

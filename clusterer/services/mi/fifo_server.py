@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 from clusterer.errors import ClustererError
-from clusterer.listener.limited_log import LimitedLog
+from clusterer.logs import LimitedLog
 from clusterer.mi.commands import MiError, Result, command_from_words
 from clusterer.mi.fifo import BadRequest, Request, RequestDecoder, encode
 from clusterer.services.mi.handler import Handler
