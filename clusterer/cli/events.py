@@ -12,7 +12,7 @@ from datetime import datetime
 import click
 
 from clusterer.cli import terminal
-from clusterer.cli.options import cluster_option, machine_option, with_settings
+from clusterer.cli.options import Number, cluster_option, machine_option, with_settings
 from clusterer.services import Context
 from clusterer.services.events import Filter, History, as_json, parse_since
 from clusterer.services.processes import stop_on_signals
@@ -32,7 +32,7 @@ COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--since", metavar="TIME", help="An age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.")
-@click.option("--last", metavar="N", type=click.IntRange(0), help="Only the last N.")
+@click.option("--last", metavar="N", type=Number(0), help="Only the last N.")
 @cluster_option("Only of this cluster_id.")
 @machine_option("--node", about="Only of this machine_id.")
 @click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")

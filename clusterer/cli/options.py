@@ -18,7 +18,14 @@ from clusterer.settings import Settings, load_settings
 
 Command = Callable[..., Any]
 
-ID = click.IntRange(1, MAX_ID)
+
+class Number(click.IntRange):
+    """A whole number in a range, called so in errors."""
+
+    name = "number"
+
+
+ID = Number(1, MAX_ID)
 """A cluster_id or machine_id."""
 
 RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")

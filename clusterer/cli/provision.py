@@ -10,7 +10,7 @@ import click
 
 from clusterer.cli import completion
 from clusterer.cli.operator import operator
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import ID, Number, with_settings
 from clusterer.ids import MAX_ID
 from clusterer.services import Context
 from clusterer.services import provision as service
@@ -19,8 +19,7 @@ from clusterer.settings import Settings
 
 Command = Callable[..., Any]
 
-ID = click.IntRange(1, MAX_ID)
-COUNT = click.IntRange(0, MAX_ID)
+COUNT = Number(0, MAX_ID)
 
 
 def with_columns(command: Command) -> Command:

@@ -11,7 +11,7 @@ import click
 
 from clusterer.api import Clusterer
 from clusterer.cli import completion
-from clusterer.cli.options import ID, cluster_option, machine_option, with_settings
+from clusterer.cli.options import ID, Number, cluster_option, machine_option, with_settings
 from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
@@ -37,7 +37,7 @@ from clusterer.store.mirror import MirrorStore
     shell_complete=completion.files,
     help="Record to a new file, for `replay`.",
 )
-@click.option("--count", metavar="N", type=click.IntRange(1), help="End after so many packets.")
+@click.option("--count", metavar="N", type=Number(1), help="End after so many packets.")
 @with_settings()
 def tail(
     settings: Settings,
