@@ -56,6 +56,7 @@ class Clusterer:
             settings = replace(settings, **overrides)
         self._id = require_id("server_id", settings.server_id)
         self.settings = settings
+        """The settings in force."""
         self.offers = Offers()
         """What was sent, counted where metrics are served."""
         self._offered = self.offers.add if settings.metrics_port else _uncounted
@@ -68,7 +69,7 @@ class Clusterer:
 
         Empty for an unknown cluster. The answer comes from a local snapshot, at most a second
         old; while Redis is away, from the last one. Raises `StateUnavailable` only if there
-        never was one.
+        never was one, and `InvalidArgument` for a ``proto`` that is no name.
         """
         return list(self._up_nodes(ClusterKey(cluster_id, require_protocol(proto))))
 
@@ -95,7 +96,7 @@ class Clusterer:
         """Return 1 if a packet from ``sockaddr`` (host, port) by ``server_id`` is a node's, else 0.
 
         Compares the IP address and the machine_id, never the port; the node's state does not
-        matter, and this instance itself is no node.
+        matter, and this instance itself is no node. Answers and raises as `get_nodes` does.
         """
         view = self._directory.view(ClusterKey(cluster_id, require_protocol(proto)))
         node = view.nodes.get(server_id) if view is not None else None
@@ -118,7 +119,10 @@ class Clusterer:
         return self.send_many(cluster_id, proto, (packet,))
 
     def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
-        """Like `send_to` for several packets, in order and in one round trip, all or none."""
+        """Like `send_to` for several packets, in order and in one round trip, all or none.
+
+        Without packets it sends nothing, and returns the same. Raises the same.
+        """
         if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
         if type(cluster_id) is not int:  # the log holds it as text: 1.0 and True would poison it
@@ -157,7 +161,8 @@ class Clusterer:
         silenced for twice that time. ``auth_check`` drops packets whose source IP and machine_id
         are no node of the cluster. All callbacks under one name are called.
 
-        Raises `InvalidArgument`, `StateUnavailable`.
+        Raises `InvalidArgument` (auth_check and a timeout need a ``cluster_id``), and
+        `StateUnavailable`; nothing is registered then.
         """
         if require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"modules can listen to 'bin' only, not {proto!r}")
@@ -174,14 +179,18 @@ class Clusterer:
     # -- around them ------------------------------------------------------------------------------
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
-        """Return a builder of a packet with this instance's machine_id."""
+        """Return a builder of a packet with this instance's machine_id.
+
+        ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit. Raises
+        `InvalidArgument` for a number out of range or a module name that is no text.
+        """
         return PacketBuilder(module, type, self._id, version)
 
     def serve(self) -> None:
         """Receive packets and call callbacks until `stop`. Blocks.
 
         Listens on the address of the instance's own row in each cluster, and waits for one that
-        is not provisioned yet.
+        is not provisioned yet. Once per object: raises `ClustererError` the second time.
         """
         self._listener.serve()
 
