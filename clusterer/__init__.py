@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from clusterer.api import Clusterer
     from clusterer.errors import (
         ClustererError,
+        DatabaseUnavailable,
         FrameTooLarge,
         InvalidArgument,
         PeerUnreachable,
@@ -31,6 +32,7 @@ __all__ = [
     "SERVER_TIMEOUT",
     "Clusterer",
     "ClustererError",
+    "DatabaseUnavailable",
     "FrameTooLarge",
     "InvalidArgument",
     "Node",

@@ -43,5 +43,9 @@ class ProvisioningError(ClustererError):
     """The provisioning database or its table is missing, unreachable or not what it must be."""
 
 
+class DatabaseUnavailable(ProvisioningError):
+    """The provisioning database cannot be reached, or refuses what we asked; says why."""
+
+
 class SettingsError(ClustererError):
     """A setting is unknown or has a value that cannot be used; names the setting and its origin."""

@@ -11,7 +11,7 @@ import sys
 import click
 
 from clusterer.cli.root import cli
-from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.errors import ClustererError, DatabaseUnavailable, StateUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a ?
     try:
         return _run(arguments)
-    except StateUnavailable as error:
+    except (StateUnavailable, DatabaseUnavailable) as error:
         return _complain(_with_advice(str(error)))
     except ClustererError as error:
         return _complain(str(error))
@@ -56,7 +56,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _with_advice(message: str) -> str:
-    """Redis's own words say what is wrong, and not what to do; commands stand in backquotes."""
+    """A server's own words say what is wrong, not what to do; commands stand in backquotes."""
     return message if "`" in message else f"{message}; `clusterer doctor` says what to do"
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from clusterer.errors import ProvisioningError
+from clusterer.errors import DatabaseUnavailable, ProvisioningError
 from clusterer.provisioning import schema
 from clusterer.provisioning.url import database_url, public_name
 from clusterer.settings import Settings
@@ -53,8 +53,8 @@ class Database:
         """Open a connection for the time of the block, which commits by itself.
 
         Without ``create`` an SQLite file must be there: to connect would make an empty one.
-        Raises `ProvisioningError` that says ``what`` could not be done, where and why, after at
-        most some seconds.
+        Raises `ProvisioningError`, mostly `DatabaseUnavailable`, that says ``what`` could not be
+        done, where and why, after at most some seconds.
         """
         path = self._file
         if path and not create and not path.exists():
@@ -93,8 +93,8 @@ class Database:
         except (SQLAlchemyError, ImportError, OSError) as error:
             raise self._failed("use the provisioning database", error) from error
 
-    def _failed(self, what: str, error: Exception) -> ProvisioningError:
-        return ProvisioningError(
+    def _failed(self, what: str, error: Exception) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
             f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}"
         )
 

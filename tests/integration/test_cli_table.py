@@ -11,6 +11,7 @@ import redis
 
 from clusterer.cli import main
 from clusterer.store import keys
+from tests.support.ports import free_port
 
 Capture = pytest.CaptureFixture[str]
 
@@ -70,3 +71,15 @@ def test_a_missing_table_is_one_line(capsys: Capture) -> None:
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "clusterer" in captured.err
+
+
+def test_a_database_that_is_away_is_one_line_that_says_what_to_do(capsys: Capture) -> None:
+    url = f"mysql://opensips:secret@127.0.0.1:{free_port()}/opensips"
+    assert main(["reload", "--db-url", url]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(
+        "clusterer: cannot read the table: database mysql+pymysql://opensips:***@"
+    )
+    assert "Connection refused" in err
+    assert err.endswith("; `clusterer doctor` says what to do\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection, inspect, select
 
-from clusterer.errors import ClustererError, ProvisioningError
+from clusterer.errors import ClustererError, DatabaseUnavailable, ProvisioningError
 from clusterer.membership import Node
 from clusterer.provisioning import (
     Names,
@@ -48,14 +48,13 @@ def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
 
 
 def _advice(problem: ClustererError) -> str:
+    if isinstance(problem, DatabaseUnavailable):
+        return "check db_url, the database server and what its user may do"
     if not isinstance(problem, ProvisioningError):
         return "correct the setting"
-    text = str(problem)
-    if "has version" in text or "has no column" in text:
+    if "has version" in (text := str(problem)) or "has no column" in text:
         return "do that, then run `clusterer reload`"
-    if "clusterer init-db" in text:
-        return "do that, or set db_url and db_table to where the nodes are"
-    return "check db_url, the database server and what its user may do"
+    return "do that, or set db_url and db_table to where the nodes are"
 
 
 def _is_registered(connection: Connection, context: Context) -> bool:
@@ -74,7 +73,7 @@ def _barred(context: Context) -> Finding | None:
     try:
         with context.database.connection("write states to the table") as connection:
             try_writing_states(connection, context.database.schema)
-    except ProvisioningError as problem:
+    except DatabaseUnavailable as problem:
         columns = "state, no_tries and last_attempt"
         return error(
             CHECKS[0],
