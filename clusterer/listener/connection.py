@@ -145,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
                     try:
                         call(kind, info, machine_id)
                     except Exception as error:  # noqa: BLE001 - a module's fault, not the peer's
-                        self._dispatcher.callback_failed(error, module, call, source)
+                        self._dispatcher.callback_failed(error, module, call, source, machine_id)
                 if monotonic() > until:
                     return False
         finally:

@@ -59,7 +59,8 @@ class Counters:
     drops: Counter[str] = field(default_factory=Counter)
     """Packets not passed on, by reason: ``no machine_id``, ``negative type``, ``unknown module``;
     ``unknown source`` and ``silenced``, counted once if several callbacks of the module would
-    have got the packet; and for each callback that waits ``callback queue full``, ``stopped``."""
+    have got the packet; for each callback that raised a `WireError` ``bad payload``, and for each
+    that waits ``callback queue full``, ``stopped``."""
     mirrored: int = 0
     """Packets kept for those who tail."""
     mirror_losses: int = 0

@@ -9,10 +9,17 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
+from clusterer.listener.registrations import (
+    Callback,
+    ReceiveInfo,
+    Registration,
+    Registry,
+    Source,
+)
 from clusterer.logs import LimitedLog, about
 from clusterer.store import ClusterKey, ClusterView
 
@@ -116,8 +123,17 @@ class Dispatcher:
             extra=lambda: self._about(ip, machine_id),
         )
 
-    def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
-        """Count and, at a limited rate, log what a callback raised. From any thread."""
+    def callback_failed(
+        self, error: Exception, module: str, call: object, source: Source, machine_id: int | None
+    ) -> None:
+        """Count and, at a limited rate, log what a callback raised. From any thread.
+
+        A `WireError` is the peer's fault, and its packet a dropped one.
+        """
+        if isinstance(error, WireError) and source is not None:
+            self._bad_payload(error, module, source[0], machine_id)
+            return
+        peer = source or ("ourselves", 0)
         with self._troubles:
             self.counters.callback_errors += 1
             self._troubles_log.warning(
@@ -126,8 +142,23 @@ class Dispatcher:
                 "callback %r of module %s failed with a packet from %s",
                 call,
                 module,
-                peer,
+                peer[0],
                 error=error,
+                extra=lambda: self._about(peer[0], machine_id, bin_module=module),
+            )
+
+    def _bad_payload(self, error: WireError, module: str, ip: str, machine_id: int | None) -> None:
+        with self._troubles:
+            self.counters.drops["bad payload"] += 1
+            self._troubles_log.warning(
+                ("bad payload", module, ip),
+                monotonic(),
+                "dropped a packet from %s: bad payload (module %.40r, machine_id %s): %s",
+                ip,
+                module,
+                machine_id,
+                error,
+                extra=lambda: self._about(ip, machine_id, bin_module=module, reason="bad payload"),
             )
 
     def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
@@ -212,7 +243,9 @@ class Dispatcher:
         try:
             registration.callback(SERVER_TIMEOUT, None, machine_id)
         except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
-            self.callback_failed(error, registration.module, registration.callback, "ourselves")
+            self.callback_failed(
+                error, registration.module, registration.callback, None, machine_id
+            )
 
     def end_silences(self, now: float) -> None:
         """Let nodes speak again whose silence is over at ``now`` (monotonic)."""

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Protocol, overload
 
 from clusterer.errors import InvalidArgument
-from clusterer.listener.registrations import Callback, ReceiveInfo
+from clusterer.listener.registrations import Callback, ReceiveInfo, Source
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,10 @@ def is_async(callback: Any) -> bool:
 class Troubles(Protocol):
     """Where lanes tell what went wrong; may be called from any thread."""
 
-    def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
-        """Count and log what a callback raised."""
+    def callback_failed(
+        self, error: Exception, module: str, call: object, source: Source, machine_id: int
+    ) -> None:
+        """Count and log what a callback raised; ``source`` is None for a notice of ours."""
 
     def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
         """Count and log packets that a callback did not get."""
@@ -157,17 +159,17 @@ class AsyncLane:
             del self._queues[machine_id]
 
     async def _call(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
-        source = info.source if info is not None else "ourselves"
+        source = info.source if info is not None else None
         try:
             await self._callback(kind, info, machine_id)
         except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
-            self._troubles.callback_failed(error, self._module, self._callback, source)
+            self._troubles.callback_failed(error, self._module, self._callback, source, machine_id)
         except asyncio.CancelledError:
             if self._ending:
                 raise
             # Something inside the callback was cancelled, not the callback.
             inner = RuntimeError("cancelled from within")
-            self._troubles.callback_failed(inner, self._module, self._callback, source)
+            self._troubles.callback_failed(inner, self._module, self._callback, source, machine_id)
 
 
 class ThreadLane:
@@ -210,8 +212,11 @@ class ThreadLane:
             try:
                 self._callback(*item)
             except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
-                source = item[1].source if item[1] is not None else "ourselves"
-                self._troubles.callback_failed(error, self._module, self._callback, source)
+                _, info, machine_id = item
+                source = info.source if info is not None else None
+                self._troubles.callback_failed(
+                    error, self._module, self._callback, source, machine_id
+                )
 
 
 _CANCEL_S = 0.2

@@ -14,6 +14,9 @@ from clusterer.ids import require_id
 from clusterer.store.watches import Watch
 from clusterer.wire import Packet
 
+Source = tuple[str, int] | None
+"""IP address and port of a packet's sender; None for a notice of our own."""
+
 
 class ReceiveInfo(NamedTuple):
     """Where a packet came from. A named tuple, because it is made once per packet."""

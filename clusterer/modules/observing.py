@@ -87,8 +87,8 @@ class ObserverStats:
 class Observer:
     """Base of the observers: registers with auth_check, as 2.2's receivers do, and tells changes.
 
-    Whatever a packet holds, or a callback does, nothing is raised out of here: it is counted and
-    logged at a limited rate.
+    What a callback does wrong is counted and logged at a limited rate. A packet with a bad payload
+    is counted, and told to the listener, which logs it and goes on.
     """
 
     def __init__(self, clusterer: Registers, cluster_id: int, clock: Clock) -> None:
@@ -149,16 +149,18 @@ class Observer:
         raise NotImplementedError
 
     def _message(self, kind: int, received: Received | None, machine_id: int) -> Message | None:
-        """Return the message of a packet; None, counted, if there is none to take."""
+        """Return the message of a packet; None, counted, if there is none to take.
+
+        Raises `WireError`, counted as well, for a bad payload.
+        """
         if received is None or kind in {SERVER_TIMEOUT, SERVER_TEMP_DISABLED}:
             return None
         packet = received.packet
         try:
             message = decode(packet)
-        except WireError as error:
+        except WireError:
             self._stats.payload_errors += 1
-            self._complain("payload", machine_id, received, str(error))
-            return None
+            raise
         if message is None:
             self._stats.ignored += 1
             fault = f"{packet.module} type {packet.type} in version {packet.version} is unknown"

@@ -115,13 +115,22 @@ def test_machine_from_another_address_is_not_believed(settings: Settings) -> Non
         assert [found.call_id for found in seen.dialogs.calls()] == ["real"]
 
 
-def test_call_after_a_bad_payload_is_taken_from_the_same_connection(settings: Settings) -> None:
+def test_call_after_a_bad_payload_is_taken_from_the_same_connection(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
         bad = call(b"bad").encode(1)
         connection.sendall(bad._replace(payload=bad.payload[:50]).encode())
         connection.sendall(call(b"good").encode(1).encode())
         wait_until(lambda: seen.dialogs.calls("good"), 10, "the call behind the bad one")
         assert seen.dialogs.stats.payload_errors == 1
+        counters = seen.instance.listener.counters
+        assert (counters.drops, counters.callback_errors) == ({"bad payload": 1}, 0)
+    (record,) = [each for each in caplog.records if "bad payload" in each.message]
+    start = "dropped a packet from 127.0.0.1: bad payload (module 'dialog', machine_id 1): dialog "
+    assert record.message.startswith(start + "created: field '")
+    fields = vars(record)
+    assert (fields["cluster"], fields["machine_id"], fields["exc_info"]) == (1, 1, None)
 
 
 def damaged(packet: Packet, chance: random.Random) -> Packet:
@@ -138,7 +147,7 @@ def damaged(packet: Packet, chance: random.Random) -> Packet:
 def test_thousands_of_damaged_payloads_of_all_modules_end_no_connection(
     settings: Settings,
 ) -> None:
-    """Each of them is taken, or counted by its module as bad; nothing is raised."""
+    """Each of them is taken, or counted as bad by its module and by the listener."""
     chance = random.Random(4)
     captured = list({(each.module, each.type): each for each in captured_packets()}.values())
     packets = [damaged(chance.choice(captured), chance) for _ in range(5_000)]
@@ -154,6 +163,7 @@ def test_thousands_of_damaged_payloads_of_all_modules_end_no_connection(
     by_module = Counter(packet.module for packet in packets)
     stats = seen.dialogs.stats, seen.usrloc.stats, pipes.stats
     assert min(each.payload_errors for each in stats) > 100
+    assert counters.drops == {"bad payload": sum(each.payload_errors for each in stats)}
     taken = [
         seen.dialogs.stats.messages + seen.dialogs.stats.payload_errors,
         seen.usrloc.stats.messages + seen.usrloc.stats.payload_errors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 
@@ -38,6 +39,7 @@ class FakeCluster:
         self.batches = 0
         self.registered: list[dict[str, Any]] = []
         self.fault: Exception | None = None
+        self.bad_payloads: list[str] = []
         self.on_send: Callable[[], None] = lambda: None
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
@@ -80,10 +82,13 @@ class FakeCluster:
         )
 
     def deliver(self, packet: Packet, machine_id: int | None = None) -> None:
-        """Have the registered callbacks called as the listener does."""
+        """Have the registered callbacks called as the listener does, which survives `WireError`."""
         sender = packet.machine_id if machine_id is None else machine_id
         for registered in self.registered:
-            registered["callback"](packet.type, FakeReceived(packet), sender)
+            try:
+                registered["callback"](packet.type, FakeReceived(packet), sender)
+            except WireError as error:
+                self.bad_payloads.append(str(error))
 
     def notify(self, notice: int, machine_id: int, received: FakeReceived | None = None) -> None:
         """Have the registered callbacks called with SERVER_TIMEOUT or SERVER_TEMP_DISABLED."""

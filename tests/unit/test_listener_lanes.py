@@ -27,8 +27,10 @@ class Troubles:
         self.failed: list[str] = []
         self.left: list[tuple[str, int]] = []
 
-    def callback_failed(self, error: Exception, module: str, call: object, peer: object) -> None:
-        self.failed.append(f"{module} {error} {peer}")
+    def callback_failed(
+        self, error: Exception, module: str, call: object, source: object, machine_id: int
+    ) -> None:
+        self.failed.append(f"{module} {error} {source}")
 
     def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
         if count:
@@ -227,7 +229,7 @@ def test_what_a_thread_raises_is_told_and_the_next_packet_comes() -> None:
         lane(1, INFO, 2)
 
     run(lambda: ThreadLane("ul", in_thread(callback), troubles), use)
-    assert troubles.failed == ["ul bad day ('127.0.0.2', 1)", "ul bad day ourselves"]
+    assert troubles.failed == ["ul bad day ('127.0.0.2', 1)", "ul bad day None"]
     assert done == [1]
 
 

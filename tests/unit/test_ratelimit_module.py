@@ -298,20 +298,21 @@ def test_packet_with_a_bad_field_is_dropped_whole(limiter: RateLimit, cluster: F
     assert (limiter.pipes(), limiter.stats) == ({}, Stats(payload_errors=1))
 
 
-def test_bad_packets_are_logged_at_a_limited_rate(
+def test_bad_payload_is_told_to_the_listener(limiter: RateLimit, cluster: FakeCluster) -> None:
+    cluster.deliver(packet_from(2, calls(-5)))
+    assert cluster.bad_payloads == ["ratelimit pipe counters: pipe b'calls': field 'counter' is -5"]
+
+
+def test_packets_of_unknown_type_are_logged_at_a_limited_rate(
     limiter: RateLimit, cluster: FakeCluster, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = packet_from(2, calls(-5))
     for _ in range(30):
-        cluster.deliver(bad)
+        cluster.deliver(packet_from(2, calls(5), type=1))
         clock.advance(1)
     assert [record.message for record in caplog.records] == [
-        (
-            "ratelimit packet of machine 2 at 127.0.0.2:40000: "
-            "ratelimit pipe counters: pipe b'calls': field 'counter' is -5"
-        )
+        "ratelimit packet of machine 2 at 127.0.0.2:40000: type 1 in version 1 is unknown"
     ] * 3
-    assert limiter.stats.payload_errors == 30
+    assert limiter.stats.packets_dropped == 30
 
 
 def test_timeout_of_a_machine_invalidates_its_counters_only(

@@ -170,15 +170,14 @@ def test_full_table_drops_the_contact_not_heard_of_for_longest() -> None:
     assert watched.usrloc.stats.evicted == 2
 
 
-def test_bad_payload_is_counted_and_never_raised(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_payload_is_counted_and_told_to_the_listener(watched: Watched) -> None:
     for kind in (1, 2, 3, 4, 5):
         watched.cluster.deliver(Packet("ul", kind, 2, b"\xff\xff\xff\xff"))
     watched.cluster.deliver(Packet("ul", 6, 2))
     assert watched.usrloc.stats.payload_errors == 5
     assert watched.usrloc.stats.ignored == 1
-    assert "ul record inserted: field 'domain'" in caplog.text
+    assert len(watched.cluster.bad_payloads) == 5
+    assert "ul record inserted: field 'domain'" in watched.cluster.bad_payloads[0]
 
 
 def test_names_that_are_not_utf8_are_found_by_their_text(watched: Watched) -> None:

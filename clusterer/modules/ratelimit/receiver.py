@@ -30,6 +30,7 @@ class Receiver:
         """Take a packet, or the notice that ``machine_id`` fell silent.
 
         What a silenced machine sends is no news: its counters have been invalidated already.
+        Raises `WireError` for a bad payload, of which nothing is taken; the listener tells.
         """
         if packet_type == SERVER_TIMEOUT:
             self._table.forget_machine(machine_id)
@@ -46,10 +47,9 @@ class Receiver:
             return
         try:
             refused = self._table.receive(machine_id, read_records(packet), self._clock())
-        except WireError as error:
+        except WireError:
             self._stats.payload_errors += 1
-            self._complain(received, machine_id, str(error))
-            return
+            raise
         self._stats.packets_received += 1
         if refused:
             self._stats.pipes_refused += refused

@@ -13,7 +13,14 @@ from clusterer.store.views import ClusterKey
 
 _RECEIVER = ("receiver",)
 
-REASONS = ("no machine_id", "negative type", "unknown module", "unknown source", "silenced")
+REASONS = (
+    "no machine_id",
+    "negative type",
+    "unknown module",
+    "unknown source",
+    "silenced",
+    "bad payload",
+)
 """Drops that are shown from the beginning: a rate needs a zero to start from."""
 
 
