@@ -68,9 +68,13 @@ class Handover:
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
         drains = list(self._leases)
-        results = [self._release(drain, undrained=True) for drain in drains]
+        left = False
+        for drain in drains:
+            self._leases.renew()  # the last ones must not lose theirs meanwhile
+            if drain in self._leases:
+                left |= self._release(drain, undrained=True) is Released.UNDRAINED
         self._forget_gone(drains)
-        return Released.UNDRAINED in results
+        return left
 
     def _forget_gone(self, drains: list[Drain]) -> None:
         """Forget nodes that went while packets to them were still recorded here.

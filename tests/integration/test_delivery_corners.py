@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import IntEnum
+from typing import Any
 
 import pytest
 import redis
@@ -165,6 +166,26 @@ def test_who_takes_many_senders_keeps_the_first_ones(
         PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
     engine = Engine(settings, settings.delivery_queue)
     engine.run(slice_s=2.5)
+    engine.close()
+    assert "lease lost" not in caplog.text
+
+
+def test_who_gives_many_logs_back_keeps_the_last_ones_until_then(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, slow = DrainStore.release, threading.Event()
+
+    def slow_release(store: DrainStore, *where: Any, **how: Any) -> Released:
+        slow.wait(0.25)
+        return release(store, *where, **how)
+
+    monkeypatch.setattr(DrainStore, "release", slow_release)
+    senders = range(11, 18)
+    load(settings, [*(node(sender) for sender in senders), node(2, state=State.DOWN)])
+    for sender in senders:
+        PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
+    engine = Engine(replace(settings, linger=30.0), settings.delivery_queue)
+    engine.run(slice_s=0.5)
     engine.close()
     assert "lease lost" not in caplog.text
 
