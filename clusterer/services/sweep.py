@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import cache
 
 from clusterer import jobs
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import State
+from clusterer.membership import Node, State
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
@@ -25,8 +27,7 @@ def run(context: Context) -> int:
     """
     woken = 0
     for state in context.backlog.queues():
-        for sender in {*state.pending, *state.waiting}:
-            context.backlog.trim(sender, context.settings.backlog_max_age)
+        context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)
         orphaned = len(state.orphaned) + _end_waiting(context, state)
         if orphaned:
             woken += _wake(context, state)
@@ -36,18 +37,22 @@ def run(context: Context) -> int:
 def _end_waiting(context: Context, state: QueueState) -> int:
     """Make those senders pending that have something to do again; return how many."""
     resumed = 0
+    # Most senders wait for the same few nodes.
+    node_of = cache(lambda key, machine_id: context.nodes.read(key, machine_id)[0])
     for sender in state.waiting:
-        if _can_go_on(context, sender):
+        if _can_go_on(context, sender, node_of):
             context.backlog.resume(state.queue, sender)
             resumed += 1
     return resumed
 
 
-def _can_go_on(context: Context, sender: int) -> bool:
+def _can_go_on(
+    context: Context, sender: int, node_of: Callable[[ClusterKey, int], Node | None]
+) -> bool:
     """Whether a node that the log waits for is up, or none is left: there is something to do."""
     behind = context.backlog.behind(sender)
     for cluster_id, machine_id, generation in behind:
-        node, _ = context.nodes.read(ClusterKey(cluster_id, PROTO_BIN), machine_id)
+        node = node_of(ClusterKey(cluster_id, PROTO_BIN), machine_id)
         if node is None or node.generation != generation or node.state is State.UP:
             return True
     return not behind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,6 +19,9 @@ from clusterer.store.views import ClusterKey
 
 _NO_KEY = -2
 """What PTTL says of a key that does not exist."""
+
+_TRIM_AT_ONCE = 100
+"""Logs looked at in one round trip: Redis does nothing else meanwhile."""
 
 _LOOK_AT = 100
 """Entries searched for the first one of a cluster."""
@@ -146,10 +149,13 @@ class BacklogStore:
         with translated(self._settings, f"resume deliveries of machine {sender}"):
             self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
 
-    def trim(self, sender: int, max_age_s: float) -> None:
-        """Drop packets of a sender's log that are older than ``max_age_s`` seconds."""
-        with translated(self._settings, f"trim the log of machine {sender}"):
-            script("trim_old")(self._client, [keys.log(sender)], int(max_age_s * 1000))
+    def trim(self, senders: Iterable[int], max_age_s: float) -> None:
+        """Drop packets of the senders' logs that are older than ``max_age_s`` seconds."""
+        logs = [keys.log(sender) for sender in senders]
+        with translated(self._settings, "trim packet logs"):
+            for at in range(0, len(logs), _TRIM_AT_ONCE):
+                some = logs[at : at + _TRIM_AT_ONCE]
+                script("trim_old")(self._client, some, int(max_age_s * 1000))
 
     def call_worker(self, queue: str, *, lost: bool) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.
