@@ -21,7 +21,7 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
     """Wake one delivery worker of ``queue_name``; one round trip.
 
     The job bounds its own time and heartbeats while it runs, so RQ sets it no limit.
-    Raises `StateUnavailable` when Redis cannot be reached.
+    Raises `StateUnavailable` when Redis cannot be reached, or refuses.
     """
     try:
         with connection.pipeline() as pipe:
@@ -34,16 +34,16 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
                 pipeline=pipe,
             )
             pipe.execute()
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except redis.RedisError as error:
         raise StateUnavailable(f"cannot wake a worker of queue {queue_name}: {error}") from error
 
 
 def queued(name: str, connection: redis.Redis) -> int:
     """Return how many jobs wait in the queue called ``name``; started ones do not count.
 
-    Raises `StateUnavailable` when Redis cannot be reached.
+    Raises `StateUnavailable` when Redis cannot be reached, or refuses.
     """
     try:
         return queue(name, connection).count
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except redis.RedisError as error:
         raise StateUnavailable(f"cannot look into queue {name}: {error}") from error

@@ -127,6 +127,14 @@ def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.R
     assert redis_client.llen("rq:queue:clusterer-delivery") == 1
 
 
+def test_a_packet_that_is_in_the_log_is_no_error_though_nobody_can_be_woken(
+    instance: Clusterer, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_client.set("rq:queues", "of another type")
+    assert instance.send_to(1, "bin", instance.packet("test", 1).build()) == 2
+    assert "the sweep will wake a worker" in caplog.text
+
+
 def test_what_was_sent_is_counted_by_cluster_and_module_where_metrics_are_served(
     instance: Clusterer, settings: Settings
 ) -> None:
