@@ -21,6 +21,7 @@ from clusterer.listener.registrations import (
     Source,
 )
 from clusterer.logs import LimitedLog, about
+from clusterer.membership import Node
 from clusterer.store import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
@@ -178,9 +179,12 @@ class Dispatcher:
             )
 
     def _is_known(self, registration: Registration, ip: str, machine_id: int) -> bool:
-        view = self._views.get(ClusterKey(registration.cluster_id, PROTO_BIN))
-        node = view.nodes.get(machine_id) if view is not None else None
+        node = self._node(registration, machine_id)
         return node is not None and machine_id != self._server_id and normalised_ip(node.host) == ip
+
+    def _node(self, registration: Registration, machine_id: int) -> Node | None:
+        view = self._views.get(ClusterKey(registration.cluster_id, PROTO_BIN))
+        return view.nodes.get(machine_id) if view is not None else None
 
     def _about(self, ip: str, machine_id: int | None, **more: object) -> dict[str, object]:
         """Return what a log line says of a packet's sender, as far as the table knows it."""
@@ -236,6 +240,7 @@ class Dispatcher:
         """Silence a node for a registration until ``until`` (monotonic) and tell its callback."""
         if machine_id not in registration.members:
             return
+        self._log_silence(registration, machine_id, until - monotonic())
         registration.silenced[machine_id] = until
         registration.heard.pop(machine_id, None)
         self.invalidate()
@@ -245,6 +250,19 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
             self.callback_failed(
                 error, registration.module, registration.callback, None, machine_id
+            )
+
+    def _log_silence(self, registration: Registration, machine_id: int, for_s: float) -> None:
+        node = self._node(registration, machine_id)
+        if node is not None:
+            log.warning(
+                "cluster %d machine %d (%s) fell silent: module %s drops its packets for %.0f s",
+                node.cluster_id,
+                machine_id,
+                node.url,
+                registration.module,
+                for_s,
+                extra=about(node, bin_module=registration.module),
             )
 
     def end_silences(self, now: float) -> None:

@@ -14,7 +14,6 @@ from clusterer.modules.observing import (
     Received,
     Registers,
     Watchers,
-    log,
     monotonic,
     wall,
 )
@@ -224,7 +223,6 @@ class Dialogs(Observer):
 
     def _forget(self, machine_id: int) -> None:
         self._stats.timeouts += 1
-        log.warning("machine %d fell silent: its profile counts count no more", machine_id)
         with self._telling:
             keys = [key for key in self._uses.known_keys() if key[2] == machine_id]
             self._tell(self._uses.discard(keys, Reason.SILENT), self._use_watchers)

@@ -287,9 +287,7 @@ def test_profile_count_of_zero_removes_and_leaves_nothing(watched: Watched) -> N
     assert watched.dialogs.profiles() == {}
 
 
-def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(watched: Watched) -> None:
     watched.take(call(), machine_id=2)
     watched.count(3, machine_id=2)
     watched.count(4, machine_id=3)
@@ -299,7 +297,6 @@ def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(
     assert watched.uses[-1].reason is Reason.SILENT
     assert watched.ids == ["call-1"]
     assert watched.dialogs.stats.timeouts == 1
-    assert "machine 2 fell silent" in caplog.text
     calls(SERVER_TIMEOUT, None, 2)
     assert watched.ids == ["call-1"]
 

@@ -259,6 +259,19 @@ def test_a_packet_that_several_registrations_drop_is_counted_once() -> None:
     assert bench.dispatcher.counters.drops == {"unknown source": 1, "silenced": 1}
 
 
+def test_a_silence_is_told_with_the_node_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    registration, _ = bench.register()
+    bench.dispatcher.time_out(registration, 2, until=monotonic() + 10)
+    (record,) = caplog.records
+    url = bench.nodes[2].url
+    assert record.message == (
+        f"cluster 1 machine 2 ({url}) fell silent: module ul drops its packets for 10 s"
+    )
+    fields = vars(record)
+    assert (fields["cluster"], fields["machine_id"], fields["url"]) == (1, 2, url)
+
+
 def test_a_silence_concerns_one_registration_and_ends() -> None:
     bench = Bench()
     first, heard = bench.register()

@@ -35,7 +35,6 @@ class Receiver:
         if packet_type == SERVER_TIMEOUT:
             self._table.forget_machine(machine_id)
             self._stats.timeouts += 1
-            log.warning("machine %d fell silent: its pipe counters count no more", machine_id)
             return
         if packet_type == SERVER_TEMP_DISABLED or received is None:
             return
