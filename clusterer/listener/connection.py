@@ -10,9 +10,10 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.addresses import normalised_ip
-from clusterer.listener.dispatch import Call, Dispatcher, Route
+from clusterer.listener.dispatch import Dispatcher, Route
 from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import ReceiveInfo
+from clusterer.listener.troubles import Call
 from clusterer.wire import FrameDecoder, Packet
 
 BUFFER_SIZE = 65_536
@@ -49,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, shared: Shared, address: tuple[str, int]) -> None:
         self._shared = shared
         self._dispatcher = shared.dispatcher
+        self._troubles = shared.dispatcher.troubles
         self._counters = shared.dispatcher.counters
         self._decoder = FrameDecoder()
         self._routes: dict[tuple[str, int | None], Route] = {}
@@ -129,7 +131,7 @@ class Connection(asyncio.BufferedProtocol):
                 count += 1
                 kind, machine_id = packet.type, packet.machine_id
                 if kind < 0:
-                    self._dispatcher.drop_negative(source[0], kind, machine_id)
+                    self._troubles.negative_type(source[0], kind, machine_id)
                     began += 1  # it is not the tally's
                     self._counters.others.add(1, 0)
                     continue
@@ -145,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
                     try:
                         call(kind, info, machine_id)
                     except Exception as error:  # noqa: BLE001 - a module's fault, not the peer's
-                        self._dispatcher.callback_failed(error, module, call, source, machine_id)
+                        self._troubles.callback_failed(error, module, call, source, machine_id)
                 if monotonic() > until:
                     return False
         finally:
@@ -235,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._message_since is not None and now - self._message_since > max_message_s:
             why = f"a frame did not end within {max_message_s:g} s"
-            self._dispatcher.limited.warning(
+            self._troubles.limited.warning(
                 ("expired", self.source[0]), now, "closing %s:%d: %s", *self.source, why
             )
         elif now - self._last_packet_at <= lifetime_s:
@@ -250,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self) -> None:
         self._counters.connections_refused += 1
-        self._dispatcher.limited.warning(
+        self._troubles.limited.warning(
             "refused",
             monotonic(),
             "refused a connection from %s:%d: max_connections (%d) are open",
@@ -261,7 +263,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _condemn(self, error: WireError) -> None:
         self._counters.wire_errors += 1
-        self._dispatcher.limited.warning(
+        self._troubles.limited.warning(
             ("wire", self.source[0]), monotonic(), "closing %s:%d: %s", *self.source, error
         )
         self.close()

@@ -68,7 +68,7 @@ def is_async(callback: Any) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
 
 
-class Troubles(Protocol):
+class Complaints(Protocol):
     """Where lanes tell what went wrong; may be called from any thread."""
 
     def callback_failed(
@@ -90,7 +90,7 @@ class Lane(Protocol):
         """Take no more; end when all is done, at ``deadline`` (monotonic) at the latest."""
 
 
-def lane_of(module: str, callback: Any, troubles: Troubles) -> Lane | None:
+def lane_of(module: str, callback: Any, troubles: Complaints) -> Lane | None:
     """Return the lane that a callback needs, None for a plain function."""
     if isinstance(callback, InThread):
         return ThreadLane(module, callback, troubles)
@@ -106,7 +106,7 @@ class AsyncLane:
         self,
         module: str,
         callback: Callable[..., Any],
-        troubles: Troubles,
+        troubles: Complaints,
         queue_size: int = QUEUE_SIZE,
     ) -> None:
         self._module = module
@@ -175,7 +175,7 @@ class AsyncLane:
 class ThreadLane:
     """Calls a function in a thread, in order. The thread starts with the first packet."""
 
-    def __init__(self, module: str, wanted: InThread, troubles: Troubles) -> None:
+    def __init__(self, module: str, wanted: InThread, troubles: Complaints) -> None:
         self._module = module
         self._callback = wanted.callback
         self._size = wanted.queue_size

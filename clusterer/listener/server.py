@@ -92,7 +92,7 @@ class Listener:
         except ClustererError:
             self._registry.release(watch)
             raise
-        lane = lane_of(module, callback, self._dispatcher)
+        lane = lane_of(module, callback, self._dispatcher.troubles)
         if lane is not None:
             self._lanes.append(lane)
         self._registry.add(Registration(watch, lane or callback, auth_check, members))

@@ -14,8 +14,9 @@ from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.clocks import Clocks, Handover
 from clusterer.listener.counters import Counters
-from clusterer.listener.dispatch import Dispatcher, Views
+from clusterer.listener.dispatch import Dispatcher
 from clusterer.listener.registrations import Registration, Registry
+from clusterer.listener.troubles import Views
 from clusterer.logs import LimitedLog
 from clusterer.membership import Node
 from clusterer.store import ClusterKey, ClusterView
