@@ -47,6 +47,8 @@ class Drain:
         self._replay = replay
         self._meter = meter
         self.clusters = set(claim.counts)
+        self._since_ms = dict(claim.since_ms)
+        """When each cluster's first packet was appended, Redis ms."""
         self.destinations: dict[str, Destination] = {}
         self.front: list[Destination] = []
         self.behind: list[Destination] = []
@@ -107,12 +109,12 @@ class Drain:
         cursor = claim.cursors.get(field)
         n = claim.positions.get(field)
         key = ClusterKey(node.cluster_id, node.protocol)
-        if cursor is None and node.generation <= claim.since_ms.get(key, -1):
-            n = 0  # it was there before the cluster's first packet
         if cursor is not None and cursor > claim.tail:
             # Rather a packet twice than one not at all: start like a node without a cursor.
             self.clamped += 1
             cursor = n = None
+        elif n is None and node.generation <= self._since_ms.get(key, -1):
+            n = 0  # it was there before the cluster's first packet, and none was judged yet
         if cursor is None:
             cursor = start_of(node.generation)
         destination = Destination(node, cursor, n, fenced=field in claim.fenced)
@@ -197,7 +199,9 @@ class Drain:
         """Note that packets were read; True if they name a cluster not seen before."""
         self.read_at = monotonic()
         new = set(batch.slices) - self.clusters
-        self.clusters |= new
+        if new:
+            self.clusters |= new
+            self._since_ms = self._store.since_ms(self.sender)
         return bool(new)
 
     def retry_at(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,7 @@ FENCE_MS = 1000
 """Life of an unrenewed fence."""
 
 _SINCE = "since "
+_COUNTS = re.compile(r"\d+:[a-z0-9]+")
 
 LogEntry = tuple[bytes, list[bytes]]
 """Id and flat fields of one entry, as Redis sends it."""
@@ -89,7 +91,7 @@ def claim_of(sender: int, reply: list[Any]) -> Claim:
         sender=sender,
         tail=numbers.get("sequence", 0),
         counts=by_cluster(numbers),
-        since_ms=by_cluster(numbers, _SINCE),
+        since_ms=firsts(numbers),
         cursors={field: int(value) for field, value in _pairs(cursors).items()},
         positions={field: int(value) for field, value in _pairs(positions).items()},
         fenced=frozenset(
@@ -105,12 +107,17 @@ def stands(fence: bytes, now_ms: int) -> bool:
     return now_ms <= int(fence.split()[0]) <= now_ms + 5 * LEASE_MS
 
 
-def by_cluster(counters: Mapping[str, int], prefix: str = "") -> dict[ClusterKey, int]:
-    """Return those of a sender's counters that are about clusters."""
+def by_cluster(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
+    """Return the packets ever appended to each cluster, from a sender's counters."""
+    return {ClusterKey.parse(name): n for name, n in counters.items() if _COUNTS.fullmatch(name)}
+
+
+def firsts(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
+    """Return when each cluster's first packet was appended (Redis ms), from the counters."""
     return {
-        ClusterKey.parse(name.removeprefix(prefix)): value
-        for name, value in counters.items()
-        if name.startswith(prefix) and ":" in name and (prefix or not name.startswith(_SINCE))
+        ClusterKey.parse(name.removeprefix(_SINCE)): ms
+        for name, ms in counters.items()
+        if name.startswith(_SINCE)
     }
 
 

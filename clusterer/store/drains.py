@@ -23,6 +23,7 @@ from clusterer.store.deliveries import (
     by_cluster,
     claim_of,
     decoded_numbers,
+    firsts,
     stands,
 )
 from clusterer.store.destinations import forget
@@ -228,6 +229,11 @@ class DrainStore:
         with translated(self._settings, f"read the counters of machine {sender}"):
             found = decoded_numbers(self._client.hgetall(keys.counters(sender)))
         return found.get("sequence", 0), by_cluster(found)
+
+    def since_ms(self, sender: int) -> dict[ClusterKey, int]:
+        """Return when a sender's first packet to each cluster was appended, Redis ms."""
+        with translated(self._settings, f"read the counters of machine {sender}"):
+            return firsts(decoded_numbers(self._client.hgetall(keys.counters(sender))))
 
     def call_worker(self, *, lost: bool = False) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.

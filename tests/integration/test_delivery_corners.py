@@ -299,6 +299,28 @@ def test_packets_trimmed_before_a_node_was_ever_served_are_counted_as_lost(
     assert stat(redis_client, 3, "lost") == 0, "a node that came later has lost nothing"
 
 
+def test_packets_trimmed_before_a_node_of_a_new_cluster_was_served_are_counted_as_lost(
+    settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
+) -> None:
+    """The cluster's first packet comes while the log is drained, and one of its nodes waits."""
+    settings = replace(settings, backlog="replay")
+    load(settings, [node(1), node_for(2, receiver)])
+    own, waiting = node(1, cluster_id=2), node_for(3, receiver, cluster_id=2)
+    load(settings, [own, replace(waiting, state=State.DOWN)], SECOND)
+    log, store = PacketLog(settings, 1), NodeStore(settings)
+    with delivering(settings):
+        log.append(CLUSTER, [frame(0)])
+        receiver.wait_for_frames(1)
+        for number in range(1, 11):
+            log.append(SECOND, [frame(number)])
+        wait_until(lambda: redis_client.exists(keys.waiting(settings.delivery_queue)), 5, "waits")
+        redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
+        store.command(SECOND, 3, Event.SET_UP, Cause("test"))
+        log.append(SECOND, [frame(11)])
+        receiver.wait_for_frames(2)
+        wait_until(lambda: stat(redis_client, 3, "lost", cluster_id=2) == 10, 5, "loss counted")
+
+
 def test_what_a_node_never_acknowledged_before_it_was_taken_down_counts_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:

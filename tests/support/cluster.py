@@ -61,9 +61,11 @@ def numbers(receiver: BinReceiver) -> list[int]:
     return [number for number in found if number is not None]
 
 
-def stat(client: redis.Redis, machine_id: int, name: str, sender: int = 1) -> int:
-    """Return a counter of a sender's packets to a node of cluster 1, of all its generations."""
-    wanted = re.compile(rf"1/{machine_id}/\d+/{name}")
+def stat(
+    client: redis.Redis, machine_id: int, name: str, sender: int = 1, cluster_id: int = 1
+) -> int:
+    """Return a counter of a sender's packets to a node, of all its generations."""
+    wanted = re.compile(rf"{cluster_id}/{machine_id}/\d+/{name}")
     found = client.hgetall(keys.stats(sender)).items()
     return sum(int(value) for field, value in found if wanted.fullmatch(as_text(field)))
 
