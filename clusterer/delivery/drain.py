@@ -60,14 +60,23 @@ class Drain:
         self.trimmed_to = 0
         self.misplaced = False
         """The sender's address has changed, or left this host: others are to go on from there."""
+        self._ours: dict[ClusterKey, ClusterView | None] | None = None
+        """The views of our clusters that were taken over last."""
         self._counts: dict[ClusterKey, int] = {}
         """Packets of each cluster up to the head, as far as they were seen."""
         self.update(views)
 
     # -- who is there ---------------------------------------------------------------------------
 
-    def update(self, views: Views) -> list[Destination]:
-        """Take over the nodes of ``views``; return the destinations that are gone."""
+    def update(self, views: Views) -> list[Destination] | None:
+        """Take over the nodes of ``views``; return the destinations that are gone.
+
+        None if our clusters are as they were.
+        """
+        ours = {key: views.get(key) for key in self.clusters}
+        if ours == self._ours:
+            return None
+        self._ours = ours
         wanted = self._wanted(views)
         gone = [d for field, d in self.destinations.items() if field not in wanted]
         for destination in gone:

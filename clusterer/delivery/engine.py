@@ -230,6 +230,8 @@ class Engine:
         self._directory.refresh()
         for drain in self._leases:
             gone = drain.update(self._directory.snapshot)
+            if gone is None:
+                continue
             for destination in gone:
                 self._connector.close(destination)
             self._store.forget(drain.sender, [d.field for d in gone])
