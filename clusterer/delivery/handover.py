@@ -92,9 +92,11 @@ class Handover:
         if now < self.fence_poll_at:
             return
         self.fence_poll_at = now + FENCE_POLL_S
-        for drain in self._leases:
-            if drain.fenced():
-                drain.unfence(self._store.fences(drain.sender))
+        fenced = [drain for drain in self._leases if drain.fenced()]
+        if fenced:
+            found = self._store.fences([drain.sender for drain in fenced])
+            for drain, fences in zip(fenced, found, strict=True):
+                drain.unfence(fences)
 
     def _release(self, drain: Drain, *, undrained: bool) -> Released:
         self._leases.commit([drain], trim=True)

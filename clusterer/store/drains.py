@@ -171,17 +171,24 @@ class DrainStore:
         with translated(self._settings, f"search the log of machine {sender}"):
             return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
 
-    def fences(self, sender: int) -> Fences:
-        """Return which fences are up, and how far the deliveries to all nodes have got."""
-        with translated(self._settings, f"read the fences of machine {sender}"):
+    def fences(self, senders: Sequence[int]) -> list[Fences]:
+        """Return which fences of each sender are up, and how far all its deliveries have got."""
+        with translated(self._settings, "read fences"):
             pipe = self._client.pipeline(transaction=True)
             pipe.time()
-            for name in (keys.fence, keys.cursor, keys.position):
-                pipe.hgetall(name(sender))
-            (seconds, micros), fences, cursors, positions = pipe.execute()
+            for sender in senders:
+                for name in (keys.fence, keys.cursor, keys.position):
+                    pipe.hgetall(name(sender))
+            (seconds, micros), *replies = pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
-        up = (field.decode() for field, value in fences.items() if stands(value, now_ms))
-        return Fences(frozenset(up), decoded_numbers(cursors), decoded_numbers(positions))
+        return [
+            Fences(
+                frozenset(f.decode() for f, value in fences.items() if stands(value, now_ms)),
+                decoded_numbers(cursors),
+                decoded_numbers(positions),
+            )
+            for fences, cursors, positions in zip(*[iter(replies)] * 3, strict=True)
+        ]
 
     def fence(self, sender: int, field: str) -> bool:
         """Keep one of our fences up; False if it is gone."""

@@ -80,7 +80,7 @@ def test_a_clock_that_was_put_back_keeps_nobody_waiting(
     assert not claim.fenced
     assert not redis_client.exists(keys.fence(1))
     redis_client.hset(keys.fence(1), "1/2/1", f"{soon} dead worker")
-    assert not store.fences(1).up
+    assert not store.fences([1])[0].up
 
 
 def test_ten_thousand_idle_senders_cost_less_than_a_millisecond(
