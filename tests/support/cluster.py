@@ -77,7 +77,8 @@ def at_rest(settings: Settings, sender: int = 1) -> bool:
     """
     with connect(settings) as client:
         store = DrainStore(settings, settings.delivery_queue, "test", client)
-        return not client.exists(keys.lease(sender)) and not store.fences(sender).up
+        (fences,) = store.fences([sender])
+        return not client.exists(keys.lease(sender)) and not fences.up
 
 
 def assert_accounted(settings: Settings) -> None:
