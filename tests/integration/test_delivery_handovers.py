@@ -1,0 +1,210 @@
+"""Logs that change hands: fences, torn frames, workers that stand still."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import redis
+
+from clusterer.delivery.link import Link
+from clusterer.services import Context, sweep
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.deliveries import FENCE_MS
+from clusterer.store.drains import DrainStore
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+from tests.support.scale import scaled
+from tests.support.throttle import ThrottledReceiver
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+
+
+@pytest.mark.timeout(300)
+def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
+    settings: Settings,
+) -> None:
+    total = scaled(20_000, 60_000)
+    settings = replace(settings, send_timeout=5.0)
+    with ThrottledReceiver(1_000_000) as slow, ExitStack() as stack:
+        load(settings, [node(1), node(2, slow.port)])
+        log = PacketLog(settings, 1)
+        for _ in range(4):
+            stack.enter_context(delivering(settings, slice_s=0.15))
+        for start in range(0, total, 100):
+            log.append(CLUSTER, [frame(n) for n in range(start, start + 100)])
+        wait_until(lambda: len(slow.packets) >= total, 100, "everything read")
+        got = [packet.fields().pop_int() for packet in slow.packets]
+        assert slow.connections > 5, "there were hand-overs"
+        assert not slow.errors
+        assert got == list(range(total))
+
+
+def test_a_fence_stands_as_long_as_a_peer_within_send_timeout_needs(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Longer than an unrenewed one: the next worker does not even connect before."""
+    settings = replace(settings, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        log = PacketLog(settings, 1)
+        with delivering(settings, slice_s=0.5), delivering(settings, slice_s=0.5):
+            log.append(CLUSTER, [frame(0)])
+            slow.wait_for_frames(1)
+            slow.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 200)])
+            fine.wait_for_frames(200)
+            wait_until(lambda: redis_client.hlen(keys.fence(1)) == 1, 5, "the slow one is fenced")
+            log.append(CLUSTER, [frame(n) for n in range(200, 300)])
+            fine.wait_for_frames(300, 2)
+            time.sleep(2.5 * FENCE_MS / 1000)
+            assert len(slow.connections) == 1
+            slow.resume()
+            slow.wait_for_frames(300)
+    assert numbers(slow) == numbers(fine) == list(range(300))
+    assert len(slow.connections) > 1
+
+
+def test_what_a_peer_threw_away_after_the_log_was_given_back_is_delivered_again(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """All was written, the log idle and released; then the peer resets with most of it unread."""
+    settings = replace(settings, linger=0.2, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
+        load(settings, [node(1), node_for(2, peer)])
+        peer.pause()
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert stat(redis_client, 2, "sent") == 100
+        peer.reset_connections()
+        peer.resume()
+        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        sweep.run(Context(settings))
+        wait_until(lambda: set(range(90, 100)) <= set(numbers(peer)), 3, "delivered again")
+        wait_until(lambda: stat(redis_client, 2, "sent") == 100, 5, "and counted once")
+
+
+def test_what_may_not_have_arrived_when_a_fence_was_taken_away_is_said(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(settings, linger=0.2, send_timeout=10.0)
+    with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
+        load(settings, [node(1), node_for(2, peer)])
+        peer.pause()
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        redis_client.delete(keys.fence(1))
+        wait_until(lambda: "to 100 of machine 1 may not have arrived" in caplog.text, 5, "said")
+
+
+def test_a_frame_in_which_the_reader_stalls_is_never_torn(settings: Settings) -> None:
+    total = 2000
+    with BinReceiver(receive_buffer=4096) as peer, ExitStack() as stack:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        for _ in range(2):
+            stack.enter_context(delivering(settings, slice_s=0.3))
+        for start in range(0, total, 50):
+            log.append(CLUSTER, [frame(n, 4096) for n in range(start, start + 50)])
+            peer.pause()
+            time.sleep(0.05)
+            peer.resume()
+        peer.wait_for_frames(total, 30)
+    assert [c.error for c in peer.connections] == [None] * len(peer.connections)
+    assert not any(c.has_partial_frame for c in peer.connections)
+    assert numbers(peer) == list(range(total))
+    assert len(peer.connections) > 1
+
+
+def test_a_stopped_worker_writes_nothing_after_another_has_taken_over(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """The lease is taken away as if the worker had been stopped; it must not write any more."""
+    settings = replace(settings, linger=30.0)
+    with BinReceiver() as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            wait_until(lambda: redis_client.hlen(keys.cursor(1)), 2, "cursor recorded")
+            thief = DrainStore(settings, settings.delivery_queue, "thief")
+            redis_client.delete(keys.lease(1))
+            assert thief.claim(1) is not None
+            keep = threading.Event()
+
+            def renew() -> None:
+                while not keep.wait(0.2):
+                    thief.renew([1])
+
+            thread = threading.Thread(target=renew)
+            thread.start()
+            time.sleep(1.1)
+            log.append(CLUSTER, [frame(1)])
+            time.sleep(1.0)
+            seen = numbers(peer)
+            cursor = redis_client.hgetall(keys.cursor(1))
+            keep.set()
+            thread.join()
+            redis_client.delete(keys.lease(1))
+            peer.wait_for_frames(2)
+    assert seen == [0]
+    assert [int(value) for value in cursor.values()] == [1]
+
+
+def test_a_worker_that_stood_still_just_before_a_write_does_not_write(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look at the socket and the write the lease runs out and another takes over."""
+    settings = replace(settings, linger=30.0, send_timeout=10.0)
+    standing, going_on = threading.Event(), threading.Event()
+    real_check = Link.check
+
+    def check(link: Link) -> None:
+        real_check(link)
+        if standing.is_set():
+            going_on.wait(10)
+
+    monkeypatch.setattr(Link, "check", check)
+    with BinReceiver(receive_buffer=4096) as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            peer.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 2001)])
+            wait_until(lambda: cursor_of(redis_client) > 1, 5, "begun")
+            standing.set()
+            peer.resume()  # the socket takes more: the worker looks at it, and stands still
+            thief = DrainStore(settings, settings.delivery_queue, "thief")
+            wait_until(lambda: thief.claim(1), 5, "the lease has run out")
+            wait_until(lambda: rests(peer), 5, "what the kernel had has arrived")
+            before = len(peer.connections[0].data)
+            standing.clear()
+            going_on.set()
+            wait_until(lambda: peer.connections[0].ended, 5, "connection closed")
+            assert len(peer.connections[0].data) == before
+            assert cursor_of(redis_client) < 2001, "and moves no cursor"
+            wait_until(lambda: set(numbers(peer)) == set(range(2001)), 5, "goes on later")
+
+
+def cursor_of(client: redis.Redis) -> int:
+    """Return the only cursor that there is."""
+    return next((int(value) for value in client.hvals(keys.cursor(1))), 0)
+
+
+def rests(peer: BinReceiver) -> bool:
+    before = len(peer.connections[0].data)
+    time.sleep(0.2)
+    return len(peer.connections[0].data) == before

@@ -1,0 +1,246 @@
+"""Peers that vanish, close, reset, cannot be reached: who has failed, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import redis
+
+from clusterer.membership import Condition, Node
+from clusterer.settings import Settings
+from clusterer.store import NodeStore, keys
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver, ReceivedConnection
+
+IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or ""
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+
+
+def read_node(settings: Settings, machine_id: int) -> Node:
+    found, _ = NodeStore(settings).read(CLUSTER, machine_id)
+    assert found is not None
+    return found
+
+
+def test_a_vanished_host_has_failed_within_send_timeout_and_a_second(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, send_timeout=2.0)
+    with other_host("10.213.7.1", "10.213.7.2") as (run_there, vanish):
+        peer = run_there()
+        load(settings, [node(1, host="10.213.7.1"), node(2, peer, host="10.213.7.2")])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            for number in range(10):
+                log.append(CLUSTER, [frame(number)])
+                time.sleep(0.1)
+            wait_until(lambda: stat(redis_client, 2, "sent") == 10, 3, "sent")
+            vanish()
+            vanished_at = time.monotonic()
+            number = 10
+            while read_node(settings, 2).condition is Condition.UP:
+                assert time.monotonic() < vanished_at + 4.0, "still up"
+                log.append(CLUSTER, [frame(number)])
+                number += 1
+                time.sleep(0.1)
+            took = time.monotonic() - vanished_at
+            wait_until(
+                lambda: stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == number,
+                5,
+                "every packet is accounted for",
+            )
+    assert took <= settings.send_timeout + 1.0
+    assert stat(redis_client, 2, "sent") == 10, "what the vanished host never acknowledged counts"
+
+
+@contextlib.contextmanager
+def other_host(
+    here: str, there: str, count_to: int = 0
+) -> Iterator[tuple[Callable[[], int], Callable[[], None]]]:
+    """Give another host in a network namespace: start a listener there, take its address away.
+
+    At the end the host is gone as one that is switched off. With ``count_to`` it must have got
+    exactly so many frames by then.
+    """
+    if os.geteuid() != 0 or not IP:
+        pytest.skip("network namespaces need root and iproute2")
+    name = f"clusterer-{os.getpid()}"
+    link = f"cl{os.getpid() % 100000}"
+
+    def ip(*words: str) -> None:
+        subprocess.run([IP, *words], check=True, capture_output=True)
+
+    try:
+        ip("netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
+    process: list[subprocess.Popen[str]] = []
+    try:
+        ip("link", "add", link, "type", "veth", "peer", "name", f"{link}p", "netns", name)
+        ip("addr", "add", f"{here}/24", "dev", link)
+        ip("link", "set", link, "up")
+        ip("-n", name, "addr", "add", f"{there}/24", "dev", f"{link}p")
+        ip("-n", name, "link", "set", f"{link}p", "up")
+
+        def listen() -> int:
+            code = (
+                "import socket\n"
+                f"s = socket.create_server(('{there}', 5566))\n"
+                "print('ready', flush=True)\n"
+                "c = s.accept()[0]\n"
+                "while chunk := c.recv(65536): print(len(chunk), flush=True)\n"
+            )
+            one = subprocess.Popen(
+                [IP, "netns", "exec", name, sys.executable, "-c", code],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            process.append(one)
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n"
+            return 5566
+
+        yield listen, lambda: ip("-n", name, "addr", "del", f"{there}/24", "dev", f"{link}p")
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("link", "del", link)
+        got = 0
+        for one in process:
+            one.kill()
+            got += sum(map(int, one.communicate()[0].split()))
+        ip("netns", "del", name)
+    assert not count_to or got == count_to * len(frame())
+
+
+def test_a_host_that_was_switched_off_and_on_gets_the_next_packet_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """No FIN ever came: the first write meets a reset, and what it carried is written again."""
+    settings = replace(settings, send_timeout=2.0, linger=30.0)
+    addresses = "10.213.7.1", "10.213.7.2"
+    with ExitStack() as stack:
+        with other_host(*addresses, count_to=3) as (run_there, _):
+            load(settings, [node(1, host=addresses[0]), node(2, run_there(), host=addresses[1])])
+            log = PacketLog(settings, 1)
+            stack.enter_context(delivering(settings))
+            for number in range(3):
+                log.append(CLUSTER, [frame(number)])
+            wait_until(lambda: stat(redis_client, 2, "sent") == 3, 3, "sent")
+        with other_host(*addresses, count_to=2) as (run_there, _):
+            time.sleep(1.1)  # older than a connection whose end counts against the node
+            run_there()
+            log.append(CLUSTER, [frame(3)])
+            log.append(CLUSTER, [frame(4)])
+            wait_until(lambda: stat(redis_client, 2, "sent") == 5, 5, "sent")
+            assert stat(redis_client, 2, "failed") == 0
+    assert read_node(settings, 2).no_tries == 0
+
+
+def test_a_peer_that_closes_idle_connections_never_fails(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, linger=10.0)
+    with BinReceiver() as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            for number in range(3):
+                log.append(CLUSTER, [frame(number)])
+                peer.wait_for_frames(number + 1)
+                time.sleep(1.2)
+                peer.close_connections()
+                wait_until(lambda: not peer.open_connections, 5, "closed")
+    assert numbers(peer) == [0, 1, 2]
+    assert stat(redis_client, 2, "failed") == 0
+    assert read_node(settings, 2).no_tries == 0
+
+
+class Slamming(BinReceiver):
+    """Ends each connection with a reset as soon as something has arrived, ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def _read(self, connection: ReceivedConnection) -> None:
+        super()._read(connection)
+        if connection.packets and self.left:
+            self.left -= 1
+            self.reset_connections()
+
+
+@pytest.mark.parametrize(("times", "failures"), [(1, 0), (1000, 1)])
+def test_a_young_connection_that_ends_once_is_made_again_and_twice_is_a_failure(
+    settings: Settings, redis_client: redis.Redis, times: int, failures: int
+) -> None:
+    with Slamming(times) as peer, delivering(replace(settings, linger=30.0)):
+        load(settings, [node(1), node_for(2, peer, failed_attempts=9)])
+        log = PacketLog(settings, 1)
+        for number in range(10):
+            log.append(CLUSTER, [frame(number)])
+            wait_until(lambda n=number: settled(redis_client) == n + 1, 5, "on its way or skipped")  # type: ignore[misc]
+            wait_until(lambda: times == 1 or not peer.open_connections, 5, "slammed")
+        assert stat(redis_client, 2, "failed") == failures
+        assert read_node(settings, 2).no_tries == failures
+
+
+def settled(client: redis.Redis) -> int:
+    return stat(client, 2, "sent") + stat(client, 2, "skipped")
+
+
+def test_an_unroutable_peer_fails_in_time_and_delays_nobody(settings: Settings) -> None:
+    with socket.socket() as full, BinReceiver() as alive:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        load(settings, [node(1), node(2, port), node_for(3, alive)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            started = time.monotonic()
+            for number in range(100):
+                log.append(CLUSTER, [frame(number)])
+            alive.wait_for_frames(100, 1.0)
+            wait_until(lambda: read_node(settings, 2).condition is Condition.PROBING, 3, "probing")
+            assert time.monotonic() - started <= 2.5
+        for filler in fillers:
+            filler.close()
+
+
+def test_three_workers_that_see_one_failure_count_it_once(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    settings = Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+    senders = (1, 11, 12)
+    nodes = [*(node(s) for s in senders), node(2, port=1, failed_attempts=9)]
+    load(settings, nodes)
+    with ExitStack() as stack:
+        for sender in senders:
+            own = replace(settings, delivery_queue=f"q{sender}")
+            PacketLog(own, sender).append(CLUSTER, [frame(0, sender=sender)])
+        for sender in senders:
+            stack.enter_context(delivering(settings, queue=f"q{sender}"))
+        wait_until(lambda: read_node(settings, 2).no_tries, 5, "failure seen")
+        wait_until(
+            lambda: not any(redis_client.exists(keys.lease(s)) for s in senders), 10, "all done"
+        )
+    assert read_node(settings, 2).no_tries == 1
