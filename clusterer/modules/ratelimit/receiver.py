@@ -14,7 +14,7 @@ from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
 log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
-"""Seconds between two log lines about bad packets: a bad peer sends ten a second."""
+"""Seconds between two log lines about pipes without a place: peers send them ten times a second."""
 
 
 class Receiver:
@@ -30,7 +30,8 @@ class Receiver:
         """Take a packet, or the notice that ``machine_id`` fell silent.
 
         What a silenced machine sends is no news: its counters have been invalidated already.
-        Raises `WireError` for a bad payload, of which nothing is taken; the listener tells.
+        Raises `WireError` for a packet that is not understood, of which nothing is taken; the
+        listener tells.
         """
         if packet_type == SERVER_TIMEOUT:
             self._table.forget_machine(machine_id)
@@ -41,9 +42,7 @@ class Receiver:
         packet = received.packet
         if packet_type != PIPE_COUNTERS or packet.version != VERSION:
             self._stats.packets_dropped += 1
-            fault = f"type {packet_type} in version {packet.version} is unknown"
-            self._complain(received, machine_id, fault)
-            return
+            raise WireError(f"ratelimit type {packet_type} in version {packet.version} is unknown")
         try:
             refused = self._table.receive(machine_id, read_records(packet), self._clock())
         except WireError:
