@@ -45,6 +45,8 @@ class Leases:
         self._drains: dict[int, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
+        self._rowless: set[int] = set()
+        """Senders without a row, of which it was said."""
         self._served = 0
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
@@ -158,6 +160,12 @@ class Leases:
         if self._anywhere:
             return True
         hosts = own_hosts(sender, views)
+        if not hosts and sender not in self._rowless:
+            self._rowless.add(sender)
+            log.warning(
+                "machine %s has no row in the table: nodes that check who sends drop its packets",
+                sender,
+            )
         if all_local(hosts):
             self._refused.discard(sender)
             return True

@@ -91,14 +91,14 @@ def _stopped_before(due: float, stop: StopFlag) -> bool:
 
 
 def require_sender(context: Context, key: ClusterKey) -> None:
-    """Raise `UnknownNode` if our machine is not in the cluster: nobody delivers for a machine
-    that has no row. An unknown cluster passes: sending to it raises by itself.
+    """Raise `UnknownNode` if our machine is not in the cluster: nodes that check who sends would
+    drop everything. An unknown cluster passes: sending to it raises by itself.
     """
     nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
     if nodes and server_id not in nodes:
         raise UnknownNode(
-            f"cluster {key} has no machine {server_id} (server_id): nobody would deliver for it; "
-            "`clusterer list` shows all nodes"
+            f"cluster {key} has no machine {server_id} (server_id): nodes would not know "
+            "who sends; `clusterer list` shows all nodes"
         )
 
 

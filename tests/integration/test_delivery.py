@@ -387,6 +387,17 @@ def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
         receivers[0].wait_for_frames(1)
 
 
+def test_of_a_sender_without_a_row_it_is_said_what_becomes_of_its_packets(
+    settings: Settings, receivers: list[BinReceiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    load(settings, [node_for(2, receivers[0])])
+    with delivering(settings):
+        for number in range(2):
+            PacketLog(settings, 1).append(CLUSTER, [frame(number)])
+            receivers[0].wait_for_frames(number + 1)
+    assert caplog.text.count("machine 1 has no row in the table") == 1
+
+
 def test_frames_come_from_the_senders_own_address(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
