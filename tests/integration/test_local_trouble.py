@@ -70,11 +70,12 @@ def descriptors_left(count: int) -> Iterator[None]:
     """Let this process open only ``count`` files more."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(Path("/proc/self/fd").iterdir())) - 1
-    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(files_of("self") + 1 - used)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files_of("self") + 1, limits[1]))
-    for _ in range(count):
-        os.close(held.pop())
+    gaps = files_of("self") + 1 - used
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(gaps + count)]
     try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files_of("self") + 1, limits[1]))
+        for _ in range(count):
+            os.close(held.pop())
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
