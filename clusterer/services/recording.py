@@ -1,4 +1,4 @@
-"""Recordings of cluster traffic: a text file, one JSON object a line. See docs/commands.md."""
+"""Recordings of cluster traffic: text, one JSON object a line. See docs/commands/packets.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of all Redis keys. docs/redis-keys.md shows each with a redis-cli line."""
+"""Names of all Redis keys. docs/redis-keys/ shows each with a redis-cli line."""
 
 from __future__ import annotations
 

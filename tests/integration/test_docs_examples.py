@@ -130,7 +130,7 @@ def test_the_table_and_the_row_in_the_docs_are_those_that_work(
     context.close()
 
 
-# -- redis-keys.md ---------------------------------------------------------------------------------
+# -- redis-keys ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _documented_type(key: str) -> str:
-    text = docs.section("redis-keys.md", f"`{key}`", level=3)
+    text = docs.key_section(key)
     kinds = {"Sorted set": "zset", "Set": "set", "Hash": "hash", "String": "string"}
     kinds["Stream"] = "stream"
     return next(kind for word, kind in kinds.items() if text.startswith(word))

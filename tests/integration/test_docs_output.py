@@ -41,7 +41,7 @@ def test_the_commands_that_change_things_print_what_the_page_says(
     monkeypatch.setenv("CLUSTERER_DATA_DIR", str(tmp_path))
     seen = 0
     for name in ("init-db", "node-add", "node-edit", "node-remove", "set-status", "export"):
-        for (_, *arguments), shown in sessions(docs.section("commands.md", name)):
+        for (_, *arguments), shown in sessions(docs.command_section(name)):
             main(arguments)
             captured = capsys.readouterr()
             real = f"sqlite:///{tmp_path}/clusterer.db"
@@ -68,12 +68,12 @@ def test_the_list_looks_like_that(capsys: Capture) -> None:
     )
     output.show(Listing(100.0, 1, (view,), traffic))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    _, shown = next(sessions(docs.section("commands.md", "list")))
+    _, shown = next(sessions(docs.command_section("list")))
     assert lines == shown.splitlines()
 
 
 def test_the_doctors_errors_are_worded_like_that() -> None:
-    page = docs.section("commands.md", "doctor")
+    page = docs.command_section("doctor")
     answer = {"errors": {"1/2": "Connection refused"}, "tried": 2}
     (here,) = judged("nodes from here", "", answer, [NODE_B])
     whence = " from clusterer-delivery on sip1"

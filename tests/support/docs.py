@@ -12,7 +12,7 @@ from clusterer.store import keys
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 SAMPLE_ARGUMENTS: dict[str, object] = {
     "cluster_id": 1,
@@ -23,7 +23,7 @@ SAMPLE_ARGUMENTS: dict[str, object] = {
     "registration": "ratelimit",
     "queue": "clusterer-delivery",
 }
-"""What docs/redis-keys.md has for each parameter of a function in `keys`."""
+"""What docs/redis-keys/ has for each parameter of a function in `keys`."""
 
 PATTERNS = {
     "protocol": "[a-z0-9]+",
@@ -38,11 +38,40 @@ def read(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def section(name: str, heading: str, *, level: int = 2) -> str:
+def name_of(page: Path) -> str:
+    """Return a page's path as links in the README write it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def folder(name: str) -> str:
+    """Return all pages of a folder of docs/, one after the other."""
+    pages = sorted((DOCS / name).glob("*.md"))
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def section(name: str, heading: str) -> str:
     """Return what stands under a heading of a page, subsections included."""
-    marks = "#" * level
-    parts = re.split(rf"(?m)^(?=#{{1,{level}}} )", _hide_blocks(read(name)))
-    (found,) = [part for part in parts if part.startswith(f"{marks} {heading}\n")]
+    return _section(read(name), heading)
+
+
+def command_section(name: str) -> str:
+    """Return what docs/commands/ has about a command."""
+    return _section(folder("commands"), name)
+
+
+def key_section(key: str) -> str:
+    """Return what docs/redis-keys/ has about a key."""
+    return _section(folder("redis-keys"), f"`{key}`")
+
+
+def headings(text: str) -> list[str]:
+    """Return all headings of a page, without those comments in code blocks that look like some."""
+    return re.findall(r"(?m)^#+ (.+)$", _hide_blocks(text))
+
+
+def _section(text: str, heading: str) -> str:
+    parts = re.split(r"(?m)^(?=#{1,2} )", _hide_blocks(text))
+    (found,) = [part for part in parts if part.startswith(f"## {heading}\n")]
     return _show_blocks(found.partition("\n")[2].strip())
 
 
@@ -112,14 +141,13 @@ def key_patterns() -> dict[str, re.Pattern[str]]:
 
 def documented_keys() -> list[str]:
     """Return the keys that have a section."""
-    return re.findall(r"(?m)^### `(clusterer:.+)`$", read("redis-keys.md"))
+    return re.findall(r"(?m)^## `(clusterer:.+)`$", folder("redis-keys"))
 
 
 def redis_cli_lines() -> list[list[str]]:
-    """Return the commands of the page's redis-cli lines, as words."""
-    return [
-        shlex.split(line) for line in re.findall(r"(?m)^\$ redis-cli (.+)$", read("redis-keys.md"))
-    ]
+    """Return the commands of the pages' redis-cli lines, as words."""
+    lines = re.findall(r"(?m)^\$ redis-cli (.+)$", folder("redis-keys"))
+    return [shlex.split(line) for line in lines]
 
 
 def _constants() -> list[str]:

@@ -1,11 +1,10 @@
-"""The docs against the code: Redis keys, API, messages, links, the README's state diagram."""
+"""The docs against the code: Redis keys, API, messages, the README's state diagram."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -16,9 +15,9 @@ import pytest
 from clusterer import Clusterer, errors
 from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply
 from tests.support import docs
-from tests.support.docs import DOCS, PAGES, ROOT
+from tests.support.docs import PAGES, ROOT
 
-# -- redis-keys.md ---------------------------------------------------------------------------------
+# -- redis-keys ------------------------------------------------------------------------------------
 
 COMMANDS_OF_TYPE = {
     "Set": {"SMEMBERS"},
@@ -35,7 +34,7 @@ def test_every_key_has_its_section_and_no_other_has() -> None:
 
 @pytest.mark.parametrize("key", docs.sample_keys())
 def test_every_key_has_a_type_and_a_redis_cli_line_with_output(key: str) -> None:
-    section = docs.section("redis-keys.md", f"`{key}`", level=3)
+    section = docs.key_section(key)
     kind = re.match(r"[A-Z][a-z ]*", section)
     assert kind, f"{key}: begins with its type"
     word = next(k for k in sorted(COMMANDS_OF_TYPE, key=len, reverse=True) if section.startswith(k))
@@ -47,6 +46,14 @@ def test_every_key_has_a_type_and_a_redis_cli_line_with_output(key: str) -> None
     assert output
 
 
+def test_the_table_of_keys_has_each_with_its_type() -> None:
+    rows = docs.table_rows(docs.read("redis-keys.md"), columns=3)[1:]
+    listed = {re.sub(r"^\[`(.+)`\].*", r"\1", link): kind for link, kind, _ in rows}
+    assert sorted(listed) == sorted(docs.sample_keys())
+    for key, kind in listed.items():
+        assert docs.key_section(key).startswith(kind.capitalize()), key
+
+
 def test_keys_named_in_other_pages_exist() -> None:
     """With S, R, N, QUEUE, MODULE for what differs."""
     letters = {"S": "1", "R": "1", "QUEUE": "clusterer-delivery", "MODULE": "ratelimit"}
@@ -55,7 +62,7 @@ def test_keys_named_in_other_pages_exist() -> None:
         for found in re.findall(r"clusterer:[a-z0-9A-Z:-]+", page.read_text(encoding="utf-8")):
             parts = [letters.get(part, part) for part in found.rstrip(":").split(":")]
             name = ":".join(parts)
-            assert name in known or name == "clusterer:latest", (page.name, found)
+            assert name in known or name == "clusterer:latest", (docs.name_of(page), found)
 
 
 # -- api.md ----------------------------------------------------------------------------------------
@@ -79,7 +86,7 @@ def test_signatures_in_the_docs_are_the_real_ones() -> None:
         assert [word.partition("=")[0].strip() for word in arguments.split(",") if word] == real
 
 
-# -- troubleshooting.md ----------------------------------------------------------------------------
+# -- troubleshooting -------------------------------------------------------------------------------
 
 
 def source_pieces() -> str:
@@ -103,62 +110,13 @@ def test_quoted_messages_are_the_codes_own() -> None:
     pieces = source_pieces()
     lines = [
         line
-        for block in docs.blocks(docs.read("troubleshooting.md"), "text")
+        for block in docs.blocks(docs.folder("troubleshooting"), "text")
         for line in block.splitlines()
     ]
     assert len(lines) >= 20
     for line in lines:
         for piece in line.split("…"):
             assert piece.strip(" :") in pieces, (line, piece)
-
-
-# -- all pages -------------------------------------------------------------------------------------
-
-
-def anchor(heading: str) -> str:
-    """Return what GitHub makes of a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if link.startswith(("http://", "https://")):
-            continue
-        name, _, part = link.partition("#")
-        target = (page.parent / name).resolve() if name else page
-        assert target.exists(), link
-        if part:
-            headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
-            assert part in map(anchor, headings), link
-
-
-def test_every_page_is_named_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in readme] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_line_is_too_long_to_read(page: Path) -> None:
-    in_block = False
-    for line in page.read_text(encoding="utf-8").splitlines():
-        in_block ^= line.startswith("```")
-        free = in_block or line.startswith("|") or " " not in line.strip()
-        assert free or len(line) <= 140, line
-
-
-def test_nothing_names_a_directory_of_the_machine_it_was_made_on() -> None:
-    places = re.compile("|".join(rf"(?<![\w.]){re.escape(f'/{top}/')}" for top in ("work", "root")))
-    command = ["git", "ls-files", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("this is no git checkout")
-    found = []
-    for name in filter(None, listed.stdout.split("\0")):
-        path = ROOT / name
-        if path.is_file() and places.search(path.read_text(encoding="utf-8", errors="replace")):
-            found.append(name)
-    assert found == []
 
 
 # -- the state diagram in README.md ----------------------------------------------------------------

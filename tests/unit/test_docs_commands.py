@@ -96,10 +96,10 @@ def test_variables_in_all_pages_are_settings() -> None:
     known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME", "CLUSTERER_COMPLETE"}
     for page in PAGES:
         found = set(re.findall(r"CLUSTERER_[A-Z_]+", page.read_text(encoding="utf-8")))
-        assert found <= known, page.name
+        assert found <= known, docs.name_of(page)
 
 
-# -- commands.md -----------------------------------------------------------------------------------
+# -- commands --------------------------------------------------------------------------------------
 
 
 def command_named(name: str) -> click.Command:
@@ -115,7 +115,7 @@ def shared_options() -> set[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_section(name: str) -> None:
-    section = docs.section("commands.md", name)
+    section = docs.command_section(name)
     command = command_named(name)
     first = (command.help or "").splitlines()[0]
     assert section.startswith(first), f"the section begins with the help's first line: {first}"
@@ -131,13 +131,14 @@ def test_every_command_has_its_section(name: str) -> None:
 
 
 def test_no_section_is_about_a_command_that_does_not_exist() -> None:
-    headings = re.findall(r"(?m)^## (.+)$", docs.read("commands.md"))
-    assert headings == ["Options of all commands", *COMMANDS]
+    found = re.findall(r"(?m)^## (.+)$", docs.folder("commands"))
+    assert sorted(found) == sorted(COMMANDS)
 
 
 def test_the_table_on_top_leads_to_every_command_once() -> None:
     top = docs.read("commands.md").partition("| exit code")[0]
-    assert sorted(re.findall(r"\[([a-z-]+)\]\(#\1\)", top)) == sorted(COMMANDS)
+    found = re.findall(r"\[([a-z-]+)\]\(commands/[a-z]+\.md#\1\)", top)
+    assert sorted(found) == sorted(COMMANDS)
 
 
 def test_options_of_all_commands_are_documented() -> None:
@@ -153,7 +154,7 @@ def test_exit_codes_are_documented() -> None:
 
 
 def test_every_name_in_lists_json_is_documented() -> None:
-    section = docs.section("commands.md", "list")
+    section = docs.command_section("list")
     names = {"now", "server_id", "clusters", "traffic", "nodes", "condition", "enabled_in_s", "own"}
     names |= {item.name for kind in (Node, Traffic) for item in fields(kind)}
     assert {name for name in names if f"`{name}`" not in section} == set()
@@ -165,18 +166,18 @@ def test_every_command_line_in_the_docs_can_be_parsed() -> None:
     for page in PAGES:
         for words in docs.clusterer_lines(page.read_text(encoding="utf-8")):
             if words[0].startswith("-"):
-                assert words[0] in ("--version", "--help", "--config"), (page.name, words)
+                assert words[0] in ("--version", "--help", "--config"), (docs.name_of(page), words)
                 continue
             command = command_named(words[0])
             seen.add(words[0])
             known = {o for p in command.params for o in p.opts} | {"--help"}
             used = {w.partition("=")[0] for w in words[1:] if w.startswith("-")}
-            assert used <= known, (page.name, words)
+            assert used <= known, (docs.name_of(page), words)
     assert seen == set(COMMANDS)
 
 
 def test_the_plain_rq_worker_line_names_what_exists() -> None:
-    (line,) = docs.blocks(docs.section("commands.md", "worker"), "sh")
+    (line,) = docs.blocks(docs.command_section("worker"), "sh")
     words = shlex.split(line.replace("\\\n", " "))
     classes = {"-w": Worker, "--job-class": Job, "--queue-class": Queue}
     for option, real in classes.items():

@@ -1,0 +1,103 @@
+"""What holds for every page: links lead somewhere, every page is found, none is long."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import docs
+from tests.support.docs import DOCS, PAGES, ROOT
+
+LONGEST_PAGE = 180
+"""Lines; a reader looks for one thing, and a page that holds more than one idea is split."""
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=docs.name_of)
+
+
+def tracked_files() -> list[Path]:
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    paths = [ROOT / name for name in filter(None, listed.stdout.split("\0"))]
+    return [path for path in paths if path.is_file()]
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> Iterator[str]:
+    """Yield what GitHub makes of the headings: the second of a name gets -1, the third -2."""
+    seen: Counter[str] = Counter()
+    for heading in docs.headings(text):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        yield f"{name}-{seen[name]}" if seen[name] else name
+        seen[name] += 1
+
+
+def links(page: Path) -> list[str]:
+    """Return the relative links of a page: inline ones, and definitions on lines of their own."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?m)^\[[^\]]+\]: *(\S+)", text)
+    return [link for link in found if not link.startswith(("http://", "https://"))]
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        name, _, part = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not part or part in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_pages_named_anywhere_exist() -> None:
+    """In code, units, alerts and scripts, where nothing else looks at them."""
+    missing = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in tracked_files()
+        for name in re.findall(
+            r"\bdocs/[\w./-]*\w", path.read_text(encoding="utf-8", errors="replace")
+        )
+        if not (ROOT / name).exists()
+    }
+    assert missing == set()
+
+
+def test_every_page_is_linked_from_the_readme_or_from_the_page_of_its_folder() -> None:
+    for page in DOCS.rglob("*.md"):
+        above = ROOT / "README.md" if page.parent == DOCS else page.parent.with_suffix(".md")
+        targets = {(above.parent / link.partition("#")[0]).resolve() for link in links(above)}
+        assert page.resolve() in targets, docs.name_of(page)
+
+
+# -- what a reader can bear ------------------------------------------------------------------------
+
+
+@every_page
+def test_no_page_is_long(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= LONGEST_PAGE
+
+
+@every_page
+def test_no_line_is_too_long_to_read(page: Path) -> None:
+    in_block = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        in_block ^= line.startswith("```")
+        free = in_block or line.startswith("|") or " " not in line.strip()
+        assert free or len(line) <= 140, line
+
+
+def test_nothing_names_a_directory_of_the_machine_it_was_made_on() -> None:
+    places = re.compile("|".join(rf"(?<![\w.]){re.escape(f'/{top}/')}" for top in ("work", "root")))
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in tracked_files()
+        if places.search(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert found == []
