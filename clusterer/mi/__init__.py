@@ -7,13 +7,20 @@ from clusterer.mi.commands import (
     ListedNode,
     ListNodes,
     MiError,
+    Names,
     Ok,
+    Recipes,
     Reload,
     Result,
     SetStatus,
+    Which,
+)
+from clusterer.mi.requests import (
+    command_from_list,
     command_from_names,
     command_from_words,
     takes_parameters,
+    tell,
 )
 
 __all__ = [
@@ -23,11 +30,16 @@ __all__ = [
     "ListedCluster",
     "ListedNode",
     "MiError",
+    "Names",
     "Ok",
+    "Recipes",
     "Reload",
     "Result",
     "SetStatus",
+    "Which",
+    "command_from_list",
     "command_from_names",
     "command_from_words",
     "takes_parameters",
+    "tell",
 ]

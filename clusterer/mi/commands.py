@@ -1,18 +1,8 @@
-"""The three MI commands as values, made from words (FIFO) or from names (JSON-RPC)."""
+"""MI commands and what comes of them, as values: no protocol's wording is in here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-
-from clusterer.ids import MAX_ID
-
-PROTOCOLS = frozenset({"bin", "udp", "tcp", "tls", "sctp", "ws", "wss"})
-"""Those of OpenSIPS 2.2 that can stand in a URL of the table."""
-
-BAD_PARAMETER = "Bad parameter"
-WRONG_COUNT = "Too few or too many arguments"
 
 
 class MiError(Exception):
@@ -53,7 +43,14 @@ class SetStatus:
     protocol: str
 
 
-Command = Reload | ListNodes | SetStatus
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Tell the commands there are, or the ways to give the parameters of one."""
+
+    command: str = ""
+
+
+Command = Reload | ListNodes | SetStatus | Which
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,7 @@ class ListedNode:
     db_id: int
     url: str
     state: int
+    """The table's number: 0 down, 1 up, 2 probing or disabled."""
     last_failed_attempt: int
     """UNIX time, seconds."""
     max_failed_attempts: int
@@ -77,6 +75,10 @@ class ListedNode:
     """The row's duration, whatever the state: that is what 2.2 prints under this name."""
     description: str
     """``none`` if the row has none."""
+    link_state: str = "Up"
+    """OpenSIPS 3's word: ``Up``, ``Probe`` or ``Down``."""
+    next_hop: str = "none"
+    """OpenSIPS 3's: the node through which this one is reached, here itself; or ``none``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,77 +96,18 @@ class Listed:
     clusters: tuple[ListedCluster, ...]
 
 
-Result = Ok | Listed
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The answer to `Which` without a command."""
 
-Words = Sequence[str]
-
-STATUS_PARAMETERS = ("cluster_id", "machine_id", "status", "protocol")
-
-
-def _nothing(command: Callable[[], Command]) -> Callable[[Words], Command]:
-    def build(words: Words) -> Command:
-        if words:
-            raise MiError(400, WRONG_COUNT)
-        return command()
-
-    return build
+    names: tuple[str, ...]
 
 
-def _set_status(words: Words) -> Command:
-    if not 3 <= len(words) <= len(STATUS_PARAMETERS):
-        raise MiError(400, WRONG_COUNT)
-    if len(words) == 3:  # 2.2 counts to three, and then finds that there is no protocol
-        raise MiError(400, BAD_PARAMETER, "protocol is missing")
-    cluster_id, machine_id, status, protocol = words
-    if status not in ("0", "1"):
-        raise MiError(400, BAD_PARAMETER, f"status must be 0 (down) or 1 (up), not {status!r}")
-    if protocol.lower() not in PROTOCOLS:
-        raise MiError(400, BAD_PARAMETER, f"unknown protocol {protocol!r}")
-    return SetStatus(
-        _number("cluster_id", cluster_id),
-        _number("machine_id", machine_id),
-        int(status),
-        protocol.lower(),
-    )
+@dataclass(frozen=True, slots=True)
+class Recipes:
+    """The answer to `Which` with one: each way to give its parameters, by their names."""
+
+    recipes: tuple[tuple[str, ...], ...]
 
 
-def _number(name: str, word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 10 and 1 <= int(word) <= MAX_ID):
-        raise MiError(400, BAD_PARAMETER, f"{name} must be from 1 to {MAX_ID}, not {word[:40]!r}")
-    return int(word)
-
-
-_BUILDERS: Mapping[str, tuple[tuple[str, ...], Callable[[Words], Command]]] = MappingProxyType(
-    {
-        "clusterer_reload": ((), _nothing(Reload)),
-        "clusterer_list": ((), _nothing(ListNodes)),
-        "clusterer_set_status": (STATUS_PARAMETERS, _set_status),
-    }
-)
-"""Name of each command → names of its parameters in their order, and what makes it of them."""
-
-
-def takes_parameters(name: str) -> bool:
-    """Whether lines of parameters follow; of an unknown command there may be some."""
-    return name not in _BUILDERS or bool(_BUILDERS[name][0])
-
-
-def command_from_words(name: str, words: Words) -> Command:
-    """Return the command ``name`` with its parameters in order; raises `MiError`."""
-    if name not in _BUILDERS:
-        raise UnknownCommand(name)
-    return _BUILDERS[name][1](words)
-
-
-def command_from_names(name: str, values: Mapping[str, str]) -> Command:
-    """Return the command ``name`` with named parameters; raises `MiError`."""
-    if name not in _BUILDERS:
-        raise UnknownCommand(name)
-    names, build = _BUILDERS[name]
-    unknown = [given for given in values if given not in names]
-    missing = [wanted for wanted in names if wanted not in values]
-    if unknown or missing:
-        words = [f"{word} is missing" for word in missing]
-        words += [f"{word[:40]!r} is no parameter of {name}" for word in unknown]
-        raise MiError(400, WRONG_COUNT, ", ".join(words))
-    return build([values[wanted] for wanted in names])
+Result = Ok | Listed | Names | Recipes

@@ -1,202 +1,92 @@
-"""mi_fifo's text protocol as OpenSIPS 2.2 speaks it: requests from bytes, replies to bytes."""
+"""Requests from a FIFO's bytes: OpenSIPS 2.2's lines, and between them OpenSIPS 3's JSON-RPC."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from clusterer.mi.commands import (
-    WRONG_COUNT,
-    ListedNode,
-    MiError,
-    Ok,
-    Result,
-    UnknownCommand,
-    takes_parameters,
-)
+from clusterer.mi.fifo_lines import BadRequest, LineDecoder, Request
+from clusterer.mi.json_frame import BrokenJson, JsonFrame
 
-MAX_LINE = 1024
-"""Bytes in a line, as in 2.2."""
+_HEAD = re.compile(rb":([^:\s{\[]{0,255}):[ \t]*(?=[{\[])")
+"""``:reply_fifo_name:`` with JSON behind it. A line of 2.2's has its reply's name there."""
 
-MAX_PARAMETERS = 32
-
-_HEAD = re.compile(r":(?P<command>[^:]+):(?P<reply>[^:]*):?")
-_TAIL = re.compile(r":\w+:[^:/\s]*:?$")
-"""A head at the end of a line that somebody else began and never ended."""
-_NAMED = re.compile(r"[^\s:\"]+::")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
+_HEAD_BEGUN = re.compile(rb":[^:\s{\[]{0,255}(?::[ \t]{0,9})?\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A whole request."""
+class RpcRequest:
+    """A whole JSON-RPC request."""
 
-    command: str
     reply: str
     """Name of the reply FIFO, unchecked; empty if none is wanted."""
-    words: tuple[str, ...] = ()
+    body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BadRequest:
-    """A request that is none, or has been cut short."""
-
-    why: str
-    """For the log."""
-    reply: str = ""
-    """Name of the FIFO to answer to; empty if it is not known."""
-    code: int = 400
-    reason: str = "Bad request"
+Item = Request | RpcRequest | BadRequest
 
 
 class RequestDecoder:
-    """Splits the FIFO's bytes, in which requests of many clients follow each other.
-
-    Memory is bounded whatever comes. After anything wrong the next line that begins with ``:``
-    begins a new request.
+    """Splits the FIFO's bytes, in which requests of both kinds and of many clients follow each
+    other. Memory is bounded whatever comes.
     """
 
     def __init__(self) -> None:
-        self._line = bytearray()
-        self._too_long = False
-        self._head: tuple[str, str] | None = None
-        self._words: list[str] = []
-        self._skipping = False
+        self._lines = LineDecoder()
+        self._held = b""
+        """Last bytes, in which a head may have begun."""
+        self._reply = ""
+        self._frame: JsonFrame | None = None
 
     @property
     def pending(self) -> bool:
-        """Whether a line or a request has begun and not ended."""
-        return bool(self._line or self._too_long or self._head)
+        """Whether a request has begun and not ended."""
+        return bool(self._held or self._frame or self._lines.pending)
 
-    def feed(self, chunk: bytes) -> Iterator[Request | BadRequest]:
+    def feed(self, chunk: bytes) -> Iterator[Item]:
         """Yield the requests that ``chunk`` completes."""
-        *whole, rest = chunk.split(b"\n")
-        for piece in whole:
-            self._extend(piece)
-            line, too_long = bytes(self._line), self._too_long
-            self._line.clear()
-            self._too_long = False
-            yield from self._too_long_line(line) if too_long else self._take(line)
-        self._extend(rest)
+        data, self._held, at = self._held + chunk, b"", 0
+        while at < len(data):
+            if self._frame is None:
+                at = yield from self._take_lines(data, at)
+                continue
+            try:
+                end = self._frame.feed(data, at)
+            except BrokenJson as broken:
+                again = bytes(self._frame.text[1:])
+                yield self._cut(str(broken))
+                # What it swallowed may be the next request: to be looked through once more.
+                data, at = again + data[broken.index :], 0
+                continue
+            if end is None:
+                return
+            yield RpcRequest(self._reply, bytes(self._frame.text))
+            self._frame, at = None, end
 
-    def give_up(self) -> Iterator[BadRequest]:
+    def give_up(self) -> Iterator[Item]:
         """Forget what has begun, because its client has been silent for too long."""
-        if self._head:
-            yield self._cut("its end (an empty line) never came")
-        elif self.pending:
-            yield BadRequest(f"a line without an end: {_shown(bytes(self._line))}")
-        self._line.clear()
-        self._too_long = self._skipping = False
+        if self._frame:
+            yield self._cut("the end of its JSON never came")
+        held, self._held = self._held, b""
+        yield from self._lines.feed(held)
+        yield from self._lines.give_up()
 
-    def _extend(self, piece: bytes) -> None:
-        """Add to the line; of one that is too long only the last bytes are kept."""
-        self._too_long |= len(self._line) + len(piece) > MAX_LINE
-        self._line += piece[-MAX_LINE:]
-        del self._line[:-MAX_LINE]
+    def _take_lines(self, data: bytes, at: int) -> Generator[Item, None, int]:
+        """Take all lines up to the next head of a JSON-RPC request; return the index behind it."""
+        head = _HEAD.search(data, at)
+        if head is None:
+            begun = _HEAD_BEGUN.search(data, max(at, len(data) - 300))
+            stop = begun.start() if begun else len(data)
+            self._held = data[stop:]
+            yield from self._lines.feed(data[at:stop])
+            return len(data)
+        yield from self._lines.feed(data[at : head.start()])
+        yield from self._lines.give_up()
+        self._reply = head[1].decode("utf-8", "replace")
+        self._frame = JsonFrame()
+        return head.end()
 
-    def _too_long_line(self, line: bytes) -> Iterator[Request | BadRequest]:
-        why = f"a line of more than {MAX_LINE} bytes that ends in {_shown(line[-60:])}"
-        yield self._cut(why, "Line too long") if self._head else BadRequest(why)
-        yield from self._salvage(line.decode("utf-8", "replace"))
-
-    def _salvage(self, line: str) -> Iterator[Request | BadRequest]:
-        """Begin the request at the end of a bad line: its client did nothing wrong."""
-        self._skipping = True
-        if found := _TAIL.search(line):
-            yield from self._begin(found[0])
-
-    def _take(self, raw: bytes) -> Iterator[Request | BadRequest]:
-        line = raw.decode("utf-8", "replace").rstrip("\r")
-        if line.startswith(":"):
-            if self._head:
-                yield self._cut("another request began before its end (an empty line)")
-            yield from self._begin(line)
-        elif not line.strip():
-            self._skipping = False
-            if self._head:
-                yield self._end()
-        elif self._head:
-            yield from self._parameter(line)
-        elif not self._skipping:
-            yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(raw)}")
-            yield from self._salvage(line)
-
-    def _begin(self, line: str) -> Iterator[Request | BadRequest]:
-        self._skipping = False
-        match = _HEAD.fullmatch(line)
-        if match is None:
-            self._skipping = True
-            yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(line.encode())}")
-            return
-        self._head = match["command"].strip(), match["reply"].strip()
-        if not takes_parameters(self._head[0]):
-            # As 2.2 does: answered without waiting for the empty line, which `echo` leaves out.
-            yield self._end()
-            self._skipping = True
-
-    def _parameter(self, line: str) -> Iterator[BadRequest]:
-        self._words.append(_value(line))
-        if len(self._words) > MAX_PARAMETERS:
-            yield self._cut(f"more than {MAX_PARAMETERS} parameters", WRONG_COUNT)
-            self._skipping = True
-
-    def _end(self) -> Request:
-        command, reply, words = self._reset()
-        return Request(command, reply, words)
-
-    def _cut(self, why: str, reason: str = "Bad request") -> BadRequest:
-        command, reply, _ = self._reset()
-        return BadRequest(f"{_shown(command.encode())}: {why}", reply, 400, reason)
-
-    def _reset(self) -> tuple[str, str, tuple[str, ...]]:
-        command, reply = self._head or ("", "")
-        words = tuple(self._words)
-        self._head = None
-        self._words.clear()
-        return command, reply, words
-
-
-def encode(outcome: Result | MiError) -> bytes:
-    """Return the reply, byte for byte as 2.2 writes it."""
-    if isinstance(outcome, UnknownCommand):
-        return _line(f"{outcome.code} {outcome.reason}")
-    if isinstance(outcome, MiError):
-        return _line(f"{outcome.code} {outcome.reason}") + b"\n"
-    return b"".join([_line("200 OK"), *_lines(outcome), b"\n"])
-
-
-def _lines(result: Result) -> Iterator[bytes]:
-    if isinstance(result, Ok):
-        return
-    for cluster in result.clusters:
-        yield _line(f"Cluster:: {cluster.cluster_id}")
-        for node in cluster.nodes:
-            yield b"\t" + _line(_server(node))
-
-
-def _server(node: ListedNode) -> str:
-    return (
-        f"Server:: {node.node_id} DB_ID={node.db_id} URL={node.url} State={node.state} "
-        f"Last_failed_attempt={node.last_failed_attempt} "
-        f"Max_failed_attempts={node.max_failed_attempts} no_tries={node.no_tries} "
-        f"Seconds_until_enabling={node.seconds_until_enabling} Description={node.description}"
-    )
-
-
-def _line(text: str) -> bytes:
-    """Return one line: what would break it (a line feed in a description) becomes a blank."""
-    return _UNPRINTABLE.sub(" ", text).encode("utf-8", "replace") + b"\n"
-
-
-def _value(line: str) -> str:
-    """Return a parameter's value: ``name::`` before it and quotes around it do not count."""
-    text = _NAMED.sub("", line.strip(), count=1) if _NAMED.match(line.strip()) else line.strip()
-    text = text.strip()
-    quoted = len(text) >= 2 and text[0] == text[-1] == '"'
-    return text[1:-1] if quoted else text
-
-
-def _shown(raw: bytes) -> str:
-    text = raw[:60].decode("utf-8", "replace")
-    return repr(text + ("…" if len(raw) > 60 else ""))
+    def _cut(self, why: str) -> BadRequest:
+        self._frame = None
+        return BadRequest(f"JSON-RPC: {why}", self._reply, is_json=True)

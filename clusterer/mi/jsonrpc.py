@@ -10,15 +10,15 @@ from typing import Any
 
 from clusterer.ids import MAX_ID
 from clusterer.mi.commands import (
-    BAD_PARAMETER,
     Command,
     Listed,
     MiError,
+    Names,
+    Recipes,
     Result,
     UnknownCommand,
-    command_from_names,
-    command_from_words,
 )
+from clusterer.mi.requests import BAD_PARAMETER, command_from_list, command_from_names
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -91,6 +91,11 @@ def encode(message: Message, outcomes: Sequence[Result | MiError | None]) -> byt
     return json.dumps(answers if message.is_batch else answers[0]).encode()
 
 
+def refusal(code: int, message: str, detail: str) -> bytes:
+    """Return the answer to what is no call, or to a call whose own answer cannot be sent."""
+    return encode(Message((Refused(code, message, detail=detail),)), [None])
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -139,7 +144,7 @@ def _command(item: Mapping[str, Any], method: str, call_id: Id) -> Call | Refuse
 def _built(method: str, params: Mapping[str, Any] | Sequence[Any]) -> Command:
     if isinstance(params, Mapping):
         return command_from_names(method, {name: _word(name, v) for name, v in params.items()})
-    return command_from_words(method, [_word(f"parameter {n}", v) for n, v in enumerate(params, 1)])
+    return command_from_list(method, [_word(f"parameter {n}", v) for n, v in enumerate(params, 1)])
 
 
 def _word(name: str, value: object) -> str:
@@ -168,6 +173,10 @@ def _error(code: int, message: str, detail: str) -> dict[str, Any]:
 
 def _result(result: Result) -> object:
     """Return the result under the names that OpenSIPS 3 uses."""
+    if isinstance(result, Names):
+        return result.names
+    if isinstance(result, Recipes):
+        return result.recipes
     if not isinstance(result, Listed):
         return "OK"
     return {

@@ -1,17 +1,19 @@
-"""A command in a terminal of its own, of a certain size."""
+"""A command in a terminal of its own, of a certain size; or one that is typed at."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Self
 
-from tests.support.processes import child_environment
+from tests.support.processes import child_environment, wait_until
 
 _LONGEST_S = 30
 
@@ -47,3 +49,41 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # EIO: the last one who could write has closed
         return b""
+
+
+class Dialogue:
+    """A program at a terminal, for the length of a ``with`` block; killed at its end."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**environment, "TERM": "dumb"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def wait_for(self, text: str, timeout_s: float = 10.0) -> None:
+        """Wait until ``text`` has been shown; what stood before it is forgotten."""
+        wait_until(lambda: self._has_shown(text), timeout_s, f"{text!r} on the terminal")
+        self._shown = self._shown.partition(text)[2]
+
+    def _has_shown(self, text: str) -> bool:
+        if select.select([self._ours], [], [], 0)[0]:
+            self._shown += _read(self._ours).decode(errors="replace")
+        return text in self._shown

@@ -18,7 +18,9 @@ from clusterer.mi import (
     command_from_words,
     jsonrpc,
 )
-from clusterer.mi.fifo import MAX_LINE, BadRequest, Request, RequestDecoder, encode
+from clusterer.mi.fifo import Item, RequestDecoder
+from clusterer.mi.fifo_lines import MAX_LINE, BadRequest, Request
+from clusterer.mi.fifo_reply import encode
 from tests.support.mi import EXCHANGES
 
 NODE_B = ListedNode(2, 2, "bin:127.0.0.2:5566", 1, 0, 3, 0, 5, "Node B")
@@ -96,7 +98,7 @@ def test_other_errors_and_a_missing_description_in_their_wording() -> None:
     assert last.endswith(b"Description=two lines ")
 
 
-def feed(*chunks: bytes) -> list[Request | BadRequest]:
+def feed(*chunks: bytes) -> list[Item]:
     decoder = RequestDecoder()
     return [item for chunk in chunks for item in decoder.feed(chunk)]
 
@@ -149,7 +151,7 @@ def test_memory_is_bounded_by_a_line() -> None:
     decoder = RequestDecoder()
     for _ in range(100):
         assert list(decoder.feed(b"z" * 65_536)) == []
-    assert len(decoder._line) <= MAX_LINE
+    assert len(decoder._held) + len(decoder._lines._line) <= 2 * MAX_LINE
 
 
 def test_what_was_begun_and_never_ended_is_given_up() -> None:
@@ -157,6 +159,7 @@ def test_what_was_begun_and_never_ended_is_given_up() -> None:
     assert list(decoder.feed(HEAD + b"1\n2")) == []
     assert decoder.pending
     (bad,) = decoder.give_up()
+    assert isinstance(bad, BadRequest)
     assert (bad.reply, bad.code) == ("r1", 400)
     assert list(decoder.give_up()) == []
     assert list(decoder.feed(WHOLE)) == [GOOD]

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 64
 """Datagrams being answered; more are dropped, as datagrams may be."""
 
+_MAX_ANSWER = 65_507
+"""Bytes that UDP can carry; the tools' buffers have about as many, over unix sockets too."""
+
 
 class DatagramServer(asyncio.DatagramProtocol):
     """Serves one address until closed."""
@@ -79,6 +82,6 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     async def _answer(self, data: bytes, addr: Any) -> None:
         peer = addr[0] if isinstance(addr, tuple) else "unix socket"
-        reply = await answer(self._handler, data, f"mi datagram {peer}")
+        reply = await answer(self._handler, data, f"mi datagram {peer}", _MAX_ANSWER)
         if reply and addr and self._transport:
             self._transport.sendto(reply, addr)

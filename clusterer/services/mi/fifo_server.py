@@ -9,11 +9,14 @@ from time import monotonic
 
 from clusterer.errors import ClustererError
 from clusterer.logs import LimitedLog
-from clusterer.mi.commands import MiError, Result, command_from_words
-from clusterer.mi.fifo import BadRequest, Request, RequestDecoder, encode
+from clusterer.mi import MiError, Result, command_from_words, jsonrpc
+from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest
+from clusterer.mi.fifo_lines import Request
+from clusterer.mi.fifo_reply import encode
 from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.reply_fifo import ReplyFailed, reply_path, write_reply
 from clusterer.services.mi.request_fifo import Access, RequestFifo
+from clusterer.services.mi.rpc import answer
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,10 @@ class FifoServer:
             if chunk:
                 last_byte = now
             elif self._decoder.pending and now - last_byte > _UNFINISHED_S:
-                for bad in self._decoder.give_up():
-                    await self._refuse(bad)
+                for item in self._decoder.give_up():
+                    await self._take(item)
             for item in self._decoder.feed(chunk):
-                await (self._serve(item) if isinstance(item, Request) else self._refuse(item))
+                await self._take(item)
             if now - last_look >= _LOOK_S:
                 last_look = now
                 self.look(now)
@@ -104,14 +107,26 @@ class FifoServer:
             self._outages = LimitedLog(log, _REMIND_S)
             log.warning("the FIFO %s is there again", self._path)
 
-    async def _serve(self, request: Request) -> None:
+    async def _take(self, item: Item) -> None:
         try:
-            path = reply_path(self._replies, request.reply) if request.reply else None
+            path = reply_path(self._replies, item.reply) if item.reply else None
         except ReplyFailed as error:
-            self._log.warning(request.reply, monotonic(), "refused %s: %s", request.command, error)
+            what = item.command if isinstance(item, Request) else "a request"
+            self._log.warning(item.reply, monotonic(), "refused %s: %s", what, error)
             return
-        log.info("%s", " ".join((request.command, *request.words)))
-        await self._reply(path, await self._outcome(request))
+        await self._reply(path, await self._answer(item))
+
+    async def _answer(self, item: Item) -> bytes:
+        if isinstance(item, RpcRequest):
+            told = await answer(self._handler, item.body, _VIA)
+            return told + b"\n" if told else b""
+        if isinstance(item, Request):
+            log.info("%s", " ".join((item.command, *item.words)))
+            return encode(await self._outcome(item))
+        self._log.warning("bad", monotonic(), "bad request: %s", item.why)
+        if item.is_json:
+            return jsonrpc.refusal(jsonrpc.PARSE_ERROR, "Parse error", item.why) + b"\n"
+        return encode(MiError(item.code, item.reason))
 
     async def _outcome(self, request: Request) -> Result | MiError:
         try:
@@ -122,20 +137,12 @@ class FifoServer:
             return error
         return await self._handler.handle(command, _VIA)
 
-    async def _refuse(self, bad: BadRequest) -> None:
-        self._log.warning("bad", monotonic(), "bad request: %s", bad.why)
-        try:
-            path = reply_path(self._replies, bad.reply) if bad.reply else None
-        except ReplyFailed:
-            return
-        await self._reply(path, MiError(bad.code, bad.reason))
-
-    async def _reply(self, path: Path | None, outcome: Result | MiError) -> None:
+    async def _reply(self, path: Path | None, data: bytes) -> None:
         """Start the reply; how long its client takes for it is no matter to the others."""
         if path is None:
             return
         await self._room.acquire()
-        task = asyncio.create_task(self._write(path, encode(outcome)))
+        task = asyncio.create_task(self._write(path, data))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from clusterer.errors import ClustererError, InvalidArgument, UnknownNode
 from clusterer.ids import require_id
-from clusterer.membership import Node
+from clusterer.membership import Condition, Node
 from clusterer.mi import (
     Command,
     Listed,
@@ -21,11 +21,16 @@ from clusterer.mi import (
     Reload,
     Result,
     SetStatus,
+    Which,
+    tell,
 )
 from clusterer.services import reload, set_status
 from clusterer.services.context import Context
 
 log = logging.getLogger(__name__)
+
+_LINK_STATES = {Condition.UP: "Up", Condition.PROBING: "Probe"}
+"""OpenSIPS 3's words; all else is ``Down``."""
 
 _THREADS = 4
 """Commands carried out at once; a reload that waits for its database leaves room for others."""
@@ -72,6 +77,8 @@ class Handler:
             return self._set_status(command, by)
         if isinstance(command, Reload):
             return self._reload(by)
+        if isinstance(command, Which):
+            return tell(command)
         return self._list(command)
 
     def _set_status(self, command: SetStatus, by: str) -> Ok:
@@ -135,4 +142,6 @@ def _listed(node: Node) -> ListedNode:
         no_tries=node.no_tries,
         seconds_until_enabling=node.duration,
         description=node.description or "none",
+        link_state=_LINK_STATES.get(node.condition, "Down"),
+        next_hop=str(node.machine_id) if node.condition is Condition.UP else "none",
     )

@@ -36,6 +36,10 @@ class _Refused(Exception):
         self.status = status
 
 
+class _NothingAsked(Exception):
+    """The client went without a word: opensips-cli looks first whether somebody listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
     method: str
@@ -93,6 +97,8 @@ class HttpServer:
                 writer.write(_response(status, body, allow=allow))
                 await writer.drain()
             await _linger(reader, writer)
+        except _NothingAsked:
+            pass
         except (OSError, TimeoutError) as error:
             self._log.warning("lost", monotonic(), "a client went away: %r", error)
         except asyncio.CancelledError:
@@ -122,6 +128,8 @@ class HttpServer:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         try:
             head = _parse_head(await reader.readuntil(b"\r\n\r\n"))
+        except asyncio.IncompleteReadError as cut:
+            raise cut if cut.partial else _NothingAsked from None
         except asyncio.LimitOverrunError:
             raise _Refused(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head of more than {MAX_HEAD} bytes"

@@ -6,9 +6,11 @@ from clusterer.mi import MiError, Result, jsonrpc
 from clusterer.services.mi.handler import Handler
 
 
-async def answer(handler: Handler, body: bytes, via: str) -> bytes:
+async def answer(handler: Handler, body: bytes, via: str, limit: int | None = None) -> bytes:
     """Carry out the calls in ``body``, one after the other; return the answer, empty if none
     is wanted.
+
+    ``limit``: bytes that can be sent; instead of a longer answer an error goes out.
     """
     message = jsonrpc.parse(body)
     outcomes: list[Result | MiError | None] = []
@@ -17,4 +19,8 @@ async def answer(handler: Handler, body: bytes, via: str) -> bytes:
             outcomes.append(await handler.handle(call.command, via))
         else:
             outcomes.append(None)
-    return jsonrpc.encode(message, outcomes)
+    told = jsonrpc.encode(message, outcomes)
+    if limit is None or len(told) <= limit:
+        return told
+    why = f"it has {len(told)} bytes, {limit} can be sent: ask over HTTP or the FIFO"
+    return jsonrpc.encode(message, [MiError(500, "Answer too long", why)] * len(outcomes))

@@ -1,0 +1,163 @@
+"""mi_fifo's requests as OpenSIPS 2.2 takes them: a head, and parameters in lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clusterer.mi.requests import WRONG_COUNT, takes_parameters
+
+MAX_LINE = 1024
+"""Bytes in a line, as in 2.2."""
+
+MAX_PARAMETERS = 32
+
+_HEAD = re.compile(r":(?P<command>[^:]+):(?P<reply>[^:]*):?")
+_TAIL = re.compile(r":\w+:[^:/\s]*:?$")
+"""A head at the end of a line that somebody else began and never ended."""
+_NAMED = re.compile(r"[^\s:\"]+::")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request."""
+
+    command: str
+    reply: str
+    """Name of the reply FIFO, unchecked; empty if none is wanted."""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A request that is none, or has been cut short."""
+
+    why: str
+    """For the log."""
+    reply: str = ""
+    """Name of the FIFO to answer to; empty if it is not known."""
+    code: int = 400
+    reason: str = "Bad request"
+    is_json: bool = False
+    """Whether its client reads JSON-RPC."""
+
+
+class LineDecoder:
+    """Splits bytes in which requests of many clients follow each other.
+
+    Memory is bounded whatever comes. After anything wrong the next line that begins with ``:``
+    begins a new request.
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._too_long = False
+        self._head: tuple[str, str] | None = None
+        self._words: list[str] = []
+        self._skipping = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a line or a request has begun and not ended."""
+        return bool(self._line or self._too_long or self._head)
+
+    def feed(self, chunk: bytes) -> Iterator[Request | BadRequest]:
+        """Yield the requests that ``chunk`` completes."""
+        *whole, rest = chunk.split(b"\n")
+        for piece in whole:
+            self._extend(piece)
+            line, too_long = bytes(self._line), self._too_long
+            self._line.clear()
+            self._too_long = False
+            yield from self._too_long_line(line) if too_long else self._take(line)
+        self._extend(rest)
+
+    def give_up(self) -> Iterator[BadRequest]:
+        """Forget what has begun: its client has been silent for too long, or another began."""
+        if self._head:
+            yield self._cut("its end (an empty line) never came")
+        elif self.pending:
+            yield BadRequest(f"a line without an end: {_shown(bytes(self._line))}")
+        self._line.clear()
+        self._too_long = self._skipping = False
+
+    def _extend(self, piece: bytes) -> None:
+        """Add to the line; of one that is too long only the last bytes are kept."""
+        self._too_long |= len(self._line) + len(piece) > MAX_LINE
+        self._line += piece[-MAX_LINE:]
+        del self._line[:-MAX_LINE]
+
+    def _too_long_line(self, line: bytes) -> Iterator[Request | BadRequest]:
+        why = f"a line of more than {MAX_LINE} bytes that ends in {_shown(line[-60:])}"
+        yield self._cut(why, "Line too long") if self._head else BadRequest(why)
+        yield from self._salvage(line.decode("utf-8", "replace"))
+
+    def _salvage(self, line: str) -> Iterator[Request | BadRequest]:
+        """Begin the request at the end of a bad line: its client did nothing wrong."""
+        self._skipping = True
+        if found := _TAIL.search(line):
+            yield from self._begin(found[0])
+
+    def _take(self, raw: bytes) -> Iterator[Request | BadRequest]:
+        line = raw.decode("utf-8", "replace").rstrip("\r")
+        if line.startswith(":"):
+            if self._head:
+                yield self._cut("another request began before its end (an empty line)")
+            yield from self._begin(line)
+        elif not line.strip():
+            self._skipping = False
+            if self._head:
+                yield self._end()
+        elif self._head:
+            yield from self._parameter(line)
+        elif not self._skipping:
+            yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(raw)}")
+            yield from self._salvage(line)
+
+    def _begin(self, line: str) -> Iterator[Request | BadRequest]:
+        self._skipping = False
+        match = _HEAD.fullmatch(line)
+        if match is None:
+            self._skipping = True
+            yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(line.encode())}")
+            return
+        self._head = match["command"].strip(), match["reply"].strip()
+        if not takes_parameters(self._head[0]):
+            # As 2.2 does: answered without waiting for the empty line, which `echo` leaves out.
+            yield self._end()
+            self._skipping = True
+
+    def _parameter(self, line: str) -> Iterator[BadRequest]:
+        self._words.append(_value(line))
+        if len(self._words) > MAX_PARAMETERS:
+            yield self._cut(f"more than {MAX_PARAMETERS} parameters", WRONG_COUNT)
+            self._skipping = True
+
+    def _end(self) -> Request:
+        command, reply, words = self._reset()
+        return Request(command, reply, words)
+
+    def _cut(self, why: str, reason: str = "Bad request") -> BadRequest:
+        command, reply, _ = self._reset()
+        return BadRequest(f"{_shown(command.encode())}: {why}", reply, 400, reason)
+
+    def _reset(self) -> tuple[str, str, tuple[str, ...]]:
+        command, reply = self._head or ("", "")
+        words = tuple(self._words)
+        self._head = None
+        self._words.clear()
+        return command, reply, words
+
+
+def _value(line: str) -> str:
+    """Return a parameter's value: ``name::`` before it and quotes around it do not count."""
+    text = _NAMED.sub("", line.strip(), count=1) if _NAMED.match(line.strip()) else line.strip()
+    text = text.strip()
+    quoted = len(text) >= 2 and text[0] == text[-1] == '"'
+    return text[1:-1] if quoted else text
+
+
+def _shown(raw: bytes) -> str:
+    text = raw[:60].decode("utf-8", "replace")
+    return repr(text + ("…" if len(raw) > 60 else ""))
