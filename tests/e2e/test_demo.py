@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import docs
 from tests.support.pids import descendants, wait_until_gone
 from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.transcripts import is_excerpt, plain, shown
 
 PROCESSES = 6
 """Redis, A, B, two workers, scheduler."""
@@ -56,6 +59,20 @@ def test_everything_is_really_observed(tmp_path: Path) -> None:
     assert seen["seconds"] < 45
     assert "\x1b" not in output
     assert list(tmp_path.iterdir()) == []
+    assert_is_what_the_docs_show(output.rpartition("{")[0].replace(str(tmp_path), "/tmp"))
+
+
+def assert_is_what_the_docs_show(output: str) -> None:
+    for page, command in (
+        (docs.command_section("demo"), "clusterer demo"),
+        (docs.section("getting-started.md", "See it work"), "scripts/demo"),
+    ):
+        assert is_excerpt(numberless(shown(page, command)), numberless(output)), output
+
+
+def numberless(text: str) -> str:
+    """Return it without numbers, and which server was found."""
+    return re.sub(r"\d+|valkey|redis|clusterer-demo-\w+", "", plain(text))
 
 
 @pytest.mark.slow

@@ -18,9 +18,11 @@ import pytest
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, init_db
 from clusterer.settings import Settings
+from tests.support import docs
 from tests.support.pids import alive, descendants, wait_until_gone
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+from tests.support.transcripts import is_excerpt, plain, shown
 
 COMMON = ("redis", "node", "delivery", "maintenance", "scheduler")
 
@@ -72,9 +74,18 @@ def pid_of(child: ChildProcess, name: str, nth: int = -1) -> int:
 def test_nothing_configured_gives_the_example_rows(tmp_path: Path) -> None:
     with up(tmp_path) as child:
         all_started(child)
+        assert_is_what_getting_started_shows(child.output(), tmp_path)
         listed = run("list", "--json", "--data-dir", str(tmp_path))
         (cluster,) = json.loads(listed.stdout)["clusters"]
         assert [node["machine_id"] for node in cluster["nodes"]] == [1, 2]
+
+
+def assert_is_what_getting_started_shows(output: str, data: Path) -> None:
+    """All but its last line: whether the example's address is free here is not our affair."""
+    page = docs.section("getting-started.md", "One machine, nothing configured")
+    on_page = shown(page, "clusterer up --replicate-pipes-to 1 --accept-pipes-from 1")
+    ours = plain(output, {str(data): "/home/sip/.local/share/clusterer"})
+    assert is_excerpt(plain(on_page.partition("…")[0] + "…"), ours), output
 
 
 def test_what_was_provisioned_is_run_and_survives_a_restart(data: Path) -> None:

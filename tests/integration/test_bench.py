@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from scripts.benchmarks.machine import machine
-from scripts.benchmarks.measures import chosen, known_keys
+from scripts.benchmarks.measures import GROUPS, chosen, known_keys
 from scripts.benchmarks.measures.throughput import single
 from scripts.benchmarks.plan import QUICK
 from scripts.benchmarks.report import show
 from scripts.benchmarks.system import System
 from scripts.benchmarks.targets import TARGETS, verdicts
+from tests.support import docs
 
 TINY = replace(QUICK, rounds=1, packets=200, naive_packets=2)
 
@@ -56,6 +57,29 @@ def test_quick_leaves_the_long_measurements_out_unless_asked_for() -> None:
 
 def test_every_target_is_of_a_figure_that_is_measured() -> None:
     assert {target.needs for target in TARGETS} <= set(known_keys())
+
+
+def rows(table: str) -> list[list[str]]:
+    """Return the cells of a printed table's rows; one that goes on below has its first empty."""
+    found = [line.strip("│").split("│") for line in table.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in row] for row in found]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["send", "receive"])
+def test_the_runs_on_the_page_have_every_figure_and_target(number: int) -> None:
+    """What they are called, and what targets are; the figures themselves are of one machine."""
+    keys = [key for measure in list(GROUPS.values())[number] for key in measure.keys]
+    block = docs.blocks(docs.section("benchmarks.md", "A run"), "console")[number]
+    others, _, targets = block.partition("Other figures\n")[2].partition("Targets\n")
+    shown = {row[0] for row in rows(others)} | {"single", "batch"}
+    assert set(keys) <= shown
+    wanted = [(one.what, one.target) for one in TARGETS if one.needs in keys]
+    assert [(row[0], row[1]) for row in rows(targets)] == wanted
+
+
+def test_every_figure_is_explained_on_the_page() -> None:
+    page = docs.read("benchmarks.md")
+    assert [key for key in known_keys() if f"`{key}`" not in page] == []
 
 
 def test_a_figure_is_met_up_to_its_target_and_not_beyond() -> None:

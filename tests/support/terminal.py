@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from tests.support.processes import child_environment, wait_until
@@ -87,3 +89,45 @@ class Dialogue:
         if select.select([self._ours], [], [], 0)[0]:
             self._shown += _read(self._ours).decode(errors="replace")
         return text in self._shown
+
+
+def last_screen(
+    arguments: list[str], environment: Mapping[str, str], until: Callable[[str], object]
+) -> str:
+    """Run a command that draws on the whole of an 80 by 24 terminal; what is seen once it is so.
+
+    Then the command is told to quit.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(ours, False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clusterer", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=child_environment({"TERM": "xterm", "NO_COLOR": "1"} | dict(environment)),
+    )
+    os.close(theirs)
+    written: list[str] = []
+
+    def seen() -> str | None:
+        with contextlib.suppress(BlockingIOError):
+            written.append(_read(ours).decode())
+        _, *screens = "".join(written).split("\x1b[H")
+        # The last one may not be whole yet.
+        return next((text for text in map(_without_codes, screens[:-1]) if until(text)), None)
+
+    try:
+        found = wait_until(seen, _LONGEST_S, f"the screen that was wanted of {arguments}")
+        os.write(ours, b"q")
+        wait_until(lambda: seen() and process.poll() is not None, _LONGEST_S, "its end")
+        return found
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _without_codes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r\n", "\n")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import docs
 from tests.support.docs import DOCS, PAGES, ROOT
+from tests.support.transcripts import sessions
 
 LONGEST_PAGE = 180
 """Lines; a reader looks for one thing, and a page that holds more than one idea is split."""
@@ -74,6 +75,40 @@ def test_every_page_is_linked_from_the_readme_or_from_the_page_of_its_folder() -
         above = ROOT / "README.md" if page.parent == DOCS else page.parent.with_suffix(".md")
         targets = {(above.parent / link.partition("#")[0]).resolve() for link in links(above)}
         assert page.resolve() in targets, docs.name_of(page)
+
+
+# -- what commands print ---------------------------------------------------------------------------
+
+COMPARED = {
+    "docs/benchmarks.md": 2,
+    "docs/commands/demo.md": 1,
+    "docs/commands/doctor.md": 1,
+    "docs/commands/events.md": 2,
+    "docs/commands/list.md": 2,
+    "docs/commands/live.md": 3,
+    "docs/commands/nodes.md": 7,
+    "docs/commands/packets.md": 3,
+    "docs/commands/processes.md": 6,
+    "docs/commands/table.md": 8,
+    "docs/getting-started.md": 6,
+    "docs/mi.md": 1,
+    "docs/monitoring.md": 2,
+    "docs/parameters.md": 1,
+    "docs/redis-keys": len(docs.sample_keys()),
+}
+"""How many outputs each page shows. Each is compared with a run: in tests/integration/test_docs_*,
+tests/e2e/test_docs_story.py, or beside the other tests of the command. So is one that is added.
+(A fence in Redis alone is not: it is there for moments.)"""
+
+
+def test_no_output_is_shown_that_nothing_compares_with_a_run() -> None:
+    shown: Counter[str] = Counter()
+    for page in PAGES:
+        name = docs.name_of(page)
+        known = name if name in COMPARED else docs.name_of(page.parent)
+        text = page.read_text(encoding="utf-8")
+        shown[known] += sum(bool(printed) for _, printed in sessions(text))
+    assert +shown == COMPARED
 
 
 # -- what a reader can bear ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.support import docs
 from tests.support.promtool import needs_promtool, promtool
+from tests.support.transcripts import plain, shown
 
 MONITORING = docs.DOCS / "monitoring"
 BOARD = json.loads((MONITORING / "grafana.json").read_text())
@@ -19,7 +20,9 @@ ALERTS = re.findall(r"(?m)^ +- alert: (\w+)$", RULES)
 @needs_promtool
 def test_promtool_accepts_the_rules_and_they_fire_when_they_must() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "alerts.yml", cwd=MONITORING)
-    promtool("test", "rules", "alerts_test.yml", cwd=MONITORING)
+    said = promtool("test", "rules", "alerts_test.yml", cwd=MONITORING)
+    page = docs.section("monitoring.md", "Dashboard and alerts")
+    assert plain(said) == plain(shown(page, "promtool test rules alerts_test.yml"))
 
 
 @needs_promtool

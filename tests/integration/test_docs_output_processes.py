@@ -1,0 +1,131 @@
+"""What processes say and answer in the docs is what they do: started one by one, and compared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clusterer import PROTO_BIN, Clusterer
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, reload
+from clusterer.settings import Settings, as_environment
+from tests.support import docs
+from tests.support.ports import free_port
+from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.provisioning import NODE_A, NODE_B, provision
+from tests.support.transcripts import plain, sessions, shown
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), server_id=1)
+
+
+def started(settings: Settings, *words: str, **more: str) -> AbstractContextManager[ChildProcess]:
+    return spawn(["-m", "clusterer", *words], as_environment(settings) | more)
+
+
+@pytest.mark.parametrize("line", ["worker delivery", "scheduler"])
+def test_a_process_says_what_its_page_shows(settings: Settings, line: str) -> None:
+    words = line.split()
+    on_page = plain(shown(docs.command_section(words[0]), f"clusterer {line}"))
+    with started(settings, *words) as process:
+        process.wait_for_output(on_page.rpartition(" ")[2])
+        assert plain(process.output()) == on_page
+
+
+# -- monitoring.md ---------------------------------------------------------------------------------
+
+
+def test_metrics_are_announced_as_the_page_shows(settings: Settings) -> None:
+    port = str(free_port())
+    page = docs.section("monitoring.md", "Metrics")
+    (((_, *words), on_page),) = sessions(page)
+    with started(settings, *words[1:], CLUSTERER_METRICS_PORT=port) as process:
+        process.wait_for_output("active scheduler")
+        assert plain(process.output(), {port: "9400"}) == plain(on_page)
+
+
+def test_a_log_line_in_json_looks_like_that(settings: Settings) -> None:
+    """A delivery worker finds nobody at machine 2's address."""
+    url = f"bin:127.0.0.2:{free_port('127.0.0.2')}"
+    with closing(Context(settings)) as context:
+        provision(context, NODE_A, NewRow(1, 2, url, description="Node B"))
+        reload.run(context)
+    with started(settings, "worker", "delivery", CLUSTERER_LOG_FORMAT="json") as worker:
+        with Clusterer(settings=settings) as instance:
+            instance.send_to(1, PROTO_BIN, instance.packet("hello", 1).build())
+        worker.wait_for_output("send failed", 20)
+        (line,) = (text for text in worker.output().splitlines() if "send failed" in text)
+    (on_page,) = docs.blocks(docs.section("monitoring.md", "Logs"), "json")
+    ours, shown = json.loads(line.replace(url, NODE_B.url)), json.loads(on_page)
+    for name in ("time", "pid"):
+        assert type(ours.pop(name)) is type(shown.pop(name))
+    assert list(ours.items()) == list(shown.items())
+
+
+# -- mi.md -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Manager:
+    """A running ``clusterer mi``."""
+
+    process: ChildProcess
+    directory: Path
+    port: int
+
+    def shell(self, script: str) -> str:
+        """Run a script of the docs, in this test's directory instead of /tmp; what it prints."""
+        here = script.replace("/tmp/", f"{self.directory}/")
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{here}\nwait\nrm {self.directory}/answer"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout
+
+
+@pytest.fixture
+def manager(settings: Settings, tmp_path: Path) -> Iterator[Manager]:
+    with closing(Context(settings)) as context:
+        provision(context, NODE_A, NODE_B)
+        reload.run(context)
+    port = free_port()
+    places = ("--fifo", str(tmp_path / "opensips_fifo"), "--reply-dir", str(tmp_path))
+    with started(settings, "mi", "--http", str(port), *places) as process:
+        process.wait_for_output("JSON-RPC")
+        wait_until((tmp_path / "opensips_fifo").exists)
+        yield Manager(process, tmp_path, port)
+
+
+def test_mi_says_where_it_can_be_reached_as_its_page_shows(manager: Manager) -> None:
+    names = {str(manager.directory): "/tmp", str(manager.port): "8888"}
+    on_page = shown(docs.command_section("mi"), "clusterer mi --server-id 1 --http 8888")
+    assert plain(manager.process.output(), names) == plain(on_page)
+
+
+def test_the_fifo_answers_what_the_page_shows(manager: Manager) -> None:
+    page = docs.section("mi.md", "Over the FIFO")
+    _, by_hand = docs.blocks(page, "sh")
+    (reply,) = docs.blocks(page, "text")
+    to_list = by_hand.replace("_set_status:answer\\n1\\n2\\n0\\nbin", "_list:answer")
+    assert manager.shell(to_list) == reply
+    assert manager.shell(by_hand) == "200 OK\n\n"
+
+
+def test_json_rpc_answers_what_the_page_shows(manager: Manager) -> None:
+    (((program, option, body, url), on_page),) = sessions(docs.section("mi.md", "JSON-RPC 2.0"))
+    assert (program, option) == ("curl", "-d")
+    place = url.replace(":8888", f":{manager.port}")
+    with urllib.request.urlopen(place, body.encode(), timeout=10) as answer:  # noqa: S310 - loopback
+        assert answer.read().decode() == on_page.strip()

@@ -1,0 +1,141 @@
+"""docs/redis-keys/ against a running system: every key, its type, and what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from clusterer import PROTO_BIN, Clusterer, Settings
+from clusterer.ids import SERVER_TIMEOUT
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, set_status, timeouts
+from clusterer.services import reload as reload_service
+from tests.support import docs, redis_cli
+from tests.support.cluster import delivering
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.provisioning import provision
+from tests.support.redis_cli import shape
+
+PASSING = {"clusterer:lease:1", "clusterer:fence:1", "clusterer:tail:1"}
+"""Leases and fences live for a second at most; tests of delivery see them, and those of
+`clusterer tail` its mirror."""
+
+
+@pytest.fixture
+def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterator[redis.Redis]:
+    """A system that has done everything that leaves a key; yields a client of its Redis."""
+    chosen = Settings(
+        redis_url=redis_url,
+        data_dir=str(tmp_path),
+        persistent_mode=True,
+        backlog="replay",
+        linger=0.2,
+    )
+    context = Context(chosen)
+    urls = {machine_id: f"bin:127.0.0.{machine_id}:{free_port()}" for machine_id in (1, 2, 3)}
+    provision(context, *(NewRow(1, m, url, description=f"Node {m}") for m, url in urls.items()))
+    reload_service.run(context)
+    with contextlib.ExitStack() as stack:
+        stack.callback(context.close)
+        first = stack.enter_context(_serving(chosen, 1))
+        second = stack.enter_context(_serving(chosen, 2))
+        notices: list[int] = []
+        first.register_module(
+            "ratelimit", PROTO_BIN, lambda *call: notices.append(call[0]), 1, 1, 1
+        )
+        got: list[int] = []
+        second.register_module("ratelimit", PROTO_BIN, lambda *call: got.append(call[2]), 9, 1, 1)
+        set_status.run(context, 1, 3, 0, "bin", by="test")
+        first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
+        with delivering(chosen):
+            wait_until(lambda: got, 10, "a packet of machine 1 at machine 2")
+            wait_until(lambda: redis_client.exists("clusterer:waiting:clusterer-delivery"), 10)
+        wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
+        first.set_state(1, 2, 2, PROTO_BIN)
+        first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
+        yield redis_client
+
+
+def _timed_out(context: Context, notices: list[int]) -> bool:
+    timeouts.run(context)
+    return SERVER_TIMEOUT in notices
+
+
+@contextlib.contextmanager
+def _serving(settings: Settings, server_id: int) -> Iterator[Clusterer]:
+    with Clusterer(server_id, settings=settings) as instance:
+        thread = threading.Thread(target=instance.serve, name=f"serve {server_id}")
+        thread.start()
+        try:
+            assert instance.listener.ready.wait(10)
+            yield instance
+        finally:
+            instance.stop()
+            thread.join(10)
+
+
+def test_every_key_that_the_system_makes_is_documented_with_its_type(traffic: redis.Redis) -> None:
+    patterns = docs.key_patterns()
+    seen = set()
+    for raw in traffic.keys("clusterer:*"):
+        key = _text(raw)
+        matches = [sample for sample, pattern in patterns.items() if pattern.fullmatch(key)]
+        assert len(matches) == 1, f"{key}: {matches}"
+        seen.add(matches[0])
+        assert _documented_type(matches[0]) == _text(traffic.type(raw)), key
+    assert set(patterns) - seen <= PASSING
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _documented_type(key: str) -> str:
+    text = docs.key_section(key)
+    kinds = {"Sorted set": "zset", "Set": "set", "Hash": "hash", "String": "string"}
+    kinds["Stream"] = "stream"
+    return next(kind for word, kind in kinds.items() if text.startswith(word))
+
+
+def test_every_redis_cli_line_is_of_a_key_of_its_own() -> None:
+    assert sorted(words[1] for words in docs.redis_cli_lines()) == sorted(docs.sample_keys())
+
+
+def test_every_redis_cli_line_prints_what_the_page_shows(traffic: redis.Redis) -> None:
+    """Names of fields, and what members and values are made of; not how many there are."""
+    for command, key, *rest in docs.redis_cli_lines():
+        # Machine 1 has silenced both others by now, and hears nobody.
+        asked = key.replace("heard:1", "heard:2")
+        reply = traffic.execute_command(command, asked, *rest)  # type: ignore[no-untyped-call]  # a wrong type or syntax raises
+        if key not in PASSING:
+            ours, page = redis_cli.received(reply), redis_cli.on_page(key)
+            assert_alike(command, ours, page, docs.key_section(key))
+
+
+def assert_alike(command: str, ours: list[str], page: list[str], section: str) -> None:
+    """A hash may have fields that the page does not show, if it names them."""
+    if command in ("XRANGE", "XREVRANGE"):
+        assert list(map(shape, ours[1::2])) == list(map(shape, page[1::2]))
+    elif command == "HGETALL":
+        there, shown = fields_of(ours), fields_of(page)
+        assert shown.keys() <= there.keys(), (there, shown)
+        for name in there.keys() - shown.keys():
+            assert f"`{name.rpartition('/')[2]}`" in section, name
+        for name, value in shown.items():
+            assert is_number(value) == is_number(there[name]), (name, value)
+    else:
+        assert set(map(shape, ours)) == set(map(shape, page))
+
+
+def fields_of(strings: list[str]) -> dict[str, str]:
+    return dict(zip(map(shape, strings[::2]), map(shape, strings[1::2]), strict=True))
+
+
+def is_number(value: str) -> bool:
+    return not value.replace("<n>", "").strip(" ,")
