@@ -29,12 +29,14 @@ class OutOfTime(BaseException):
     """The run has to end; not an Exception, so that nothing on the way takes it for its own."""
 
 
-def measure(measures: list[Measure], plan: Plan, progress: Console) -> dict[str, Any]:
+def measure(
+    measures: list[Measure], plan: Plan, progress: Console, *, metrics: bool = False
+) -> dict[str, Any]:
     """Run measurements one after the other; null for what failed or found no time."""
     results: dict[str, Any] = {}
     begun = monotonic()
     with ExitStack() as stack:
-        system = System(stack)
+        system = System(stack, metrics=metrics)
         results["machine"] = machine(system.client)
         for number, one in enumerate(measures):
             results |= dict.fromkeys(one.keys)
@@ -68,7 +70,8 @@ def main() -> int:
     signal.alarm(seconds)
     begun = monotonic()
     progress = Console(stderr=True, highlight=False)
-    results = measure(chosen(options.which, quick=options.quick), plan, progress)
+    measures = chosen(options.which, quick=options.quick)
+    results = measure(measures, plan, progress, metrics=options.metrics)
     signal.alarm(0)
     results["seconds"] = round(monotonic() - begun, 1)
     if options.json:
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one object, nothing else")
     parser.add_argument("--quick", action="store_true", help="end within 50 s: fewer rounds")
+    parser.add_argument("--metrics", action="store_true", help="with the workers' metrics on")
     parser.add_argument("which", nargs="*", metavar="WHICH", help="measure only these")
     return parser
 

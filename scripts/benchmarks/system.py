@@ -14,6 +14,7 @@ from scripts.benchmarks.children import BenchmarkFailed, Child, Process, cpu_s
 from scripts.benchmarks.frames import SIZE
 from scripts.benchmarks.shared import MAX_NODES, Shared
 from tests.support.cluster import load
+from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 
@@ -26,7 +27,9 @@ ARRIVE_WITHIN_S = 60.0
 class System:
     """A private Redis with an append-only file, and a process that plays up to 64 nodes."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, *, metrics: bool = False) -> None:
+        self.metrics = metrics
+        """Whether delivery workers count for Prometheus."""
         self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.redis = stack.enter_context(RedisServer())
         self.client = stack.enter_context(self.redis.client(timeout_s=60))
@@ -91,7 +94,8 @@ class Scene:
 
     def worker(self) -> Process:
         """Start a delivery worker."""
-        return self.process("workers", "delivery")
+        port = free_port() if self.system.metrics else 0
+        return self.process("workers", "delivery", metrics_port=port)
 
     def child(self, role: str, **given: object) -> Child:
         """Start one of our own processes; `Child.answer` waits until it is ready."""
