@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
+from clusterer.store.labels import ModuleLabels
 from clusterer.store.views import ClusterKey
 from clusterer.wire import Packet
 
@@ -13,6 +14,7 @@ class Offers:
     """Totals since it was made. Safe to share between threads."""
 
     def __init__(self) -> None:
+        self._labels = ModuleLabels()
         self._totals: dict[tuple[ClusterKey, str], tuple[int, int]] = {}
         self._lock = threading.Lock()
 
@@ -27,10 +29,11 @@ class Offers:
                 self._count(key, packet.module, 1, len(frame))
 
     def __iter__(self) -> Iterator[tuple[ClusterKey, str, int, int]]:
-        """Give cluster, module, packets and bytes."""
-        for (key, module), totals in self._totals.copy().items():
-            yield key, module, *totals
+        """Give cluster, module's label, packets and bytes."""
+        for (key, label), totals in self._totals.copy().items():
+            yield key, label, *totals
 
     def _count(self, key: ClusterKey, module: str, packets: int, size: int) -> None:
-        had = self._totals.get((key, module), (0, 0))
-        self._totals[key, module] = had[0] + packets, had[1] + size
+        place = key, self._labels.of(module)
+        had = self._totals.get(place, (0, 0))
+        self._totals[place] = had[0] + packets, had[1] + size

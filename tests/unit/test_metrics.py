@@ -15,6 +15,9 @@ from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetric
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
+from clusterer.store.labels import MAX_LABELS, OTHERS
+from clusterer.store.offers import Offers
+from clusterer.wire import Packet
 from tests.support.ports import free_port
 
 
@@ -46,6 +49,27 @@ def test_an_instance_shows_its_listeners_counters() -> None:
     ):
         assert line in text
     assert text.count("clusterer_received_packets_total{") == 1, "strangers have no labels"
+
+
+def test_a_name_that_is_no_text_is_shown_nevertheless() -> None:
+    name = "größe\udcff"
+    counters, offers = Counters(), Offers()
+    counters.received[name, 2] = Tally(name)
+    packet = Packet(name, 1, 1)
+    offers.add(ClusterKey(1, "bin"), [packet], [packet.encode()])
+    text = text_of(InstanceCollector(1, counters, lambda: 0.25, offers))
+    assert text.count(r'module="größe\\xff"') == 4, "packets and bytes, in and out"
+
+
+def test_packets_of_invented_modules_are_few_series() -> None:
+    offers = Offers()
+    for number in range(500):
+        packet = Packet(f"invented {number}", 1, 1)
+        offers.add(ClusterKey(1, "bin"), [packet], [packet.encode()])
+    found = [(label, packets) for _, label, packets, _ in offers]
+    assert len(found) == MAX_LABELS + 1
+    assert sum(packets for _, packets in found) == 500
+    assert (OTHERS, 500 - MAX_LABELS) in found
 
 
 def test_a_worker_shows_its_jobs() -> None:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from clusterer.listener.counters import Counters
+from clusterer.store.labels import printable
 from clusterer.store.views import ClusterKey
 
 _RECEIVER = ("receiver",)
@@ -74,7 +75,8 @@ class InstanceCollector(Collector):
         yield self._counter(
             "listener_dropped_packets", "Packets not passed on.", ("reason",), dropped
         )
-        received = {(m, str(i)): tally for (m, i), tally in seen.received.copy().items()}
+        heard = seen.received.copy().items()
+        received = {(printable(module), str(sender)): tally for (module, sender), tally in heard}
         for unit, text in (
             ("packets", "Packets of registered modules from nodes of the table."),
             ("bytes", "The bytes of these packets."),

@@ -1,0 +1,36 @@
+"""Names of modules as labels of metrics: printable, and never more than a few."""
+
+from __future__ import annotations
+
+MAX_LABELS = 64
+"""Modules that are told apart. An application that invents names must not fill Prometheus."""
+
+MAX_NAME = 64
+"""Bytes, or characters, of the longest name that is told apart."""
+
+OTHERS = "(others)"
+"""Label of all other modules together."""
+
+
+class ModuleLabels:
+    """Which modules are told apart: the first ones that come. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._labels: dict[bytes | str, str] = {}
+
+    def of(self, name: bytes | str) -> str:
+        """Return the label of the module with that name; one type of names per object."""
+        label = self._labels.get(name)
+        return self._new(name) if label is None else label
+
+    def _new(self, name: bytes | str) -> str:
+        if len(name) > MAX_NAME or len(self._labels) >= MAX_LABELS:
+            return OTHERS
+        return self._labels.setdefault(name, printable(name))
+
+
+def printable(name: bytes | str) -> str:
+    r"""Return a module's name with ``\xff`` for a byte that is no text."""
+    if isinstance(name, str):
+        name = name.encode("utf-8", "surrogateescape")
+    return name.decode("utf-8", "backslashreplace")
