@@ -13,12 +13,16 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from clusterer import Clusterer
+from clusterer.membership import Node
 from clusterer.services import Context, set_status
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings, as_environment
+from clusterer.store import NodeStore, keys
+from clusterer.store.destinations import field_of
+from clusterer.store.packets import PacketLog
 from tests.support import docs
-from tests.support.cluster import load, node
+from tests.support.cluster import CLUSTER, frame, load, node
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.promtool import needs_promtool, promtool
@@ -157,3 +161,31 @@ def test_while_redis_is_away_only_that_is_told(
     server.start()
     assert registry.get_sample_value("clusterer_redis_up") == 1
     context.close()
+
+
+def test_what_a_worker_takes_back_makes_no_counter_fall_and_a_node_that_moved_begins_anew(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    settings = Settings(redis_url=redis_url)
+    load(settings, [node(1), node(2)])
+    PacketLog(settings, 1).append(CLUSTER, [frame()])
+    (place,) = (field_of(each) for each in listed(settings) if each.machine_id == 2)
+    with contextlib.closing(Context(settings)) as context:
+        registry = registry_of([ClusterCollector(context)])
+
+        def lost() -> float | None:
+            labels = {"sender": "1", "cluster": "1", "protocol": "bin", "machine_id": "2"}
+            return registry.get_sample_value("clusterer_lost_packets_total", labels)
+
+        shown = []
+        for change in (7, -3, 3, 1):
+            redis_client.hincrby(keys.stats(1), f"{place}/lost", change)
+            shown.append(lost())
+        assert shown == [7, 7, 7, 8]
+        load(settings, [node(1), node(2, port=2)])
+        assert lost() == 0
+
+
+def listed(settings: Settings) -> list[Node]:
+    (view,) = NodeStore(settings).views().values()
+    return list(view.nodes.values())

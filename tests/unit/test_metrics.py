@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from clusterer.listener.counters import Counters, Tally
 from clusterer.services import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
+from clusterer.services.metrics.highest import Highest
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
@@ -70,6 +71,14 @@ def test_packets_of_invented_modules_are_few_series() -> None:
     assert len(found) == MAX_LABELS + 1
     assert sum(packets for _, packets in found) == 500
     assert (OTHERS, 500 - MAX_LABELS) in found
+
+
+def test_a_counter_that_is_taken_back_for_a_moment_does_not_fall() -> None:
+    highest = Highest()
+    shown = [highest.of({"lost": value})["lost"] for value in (5, 9, 7, 8, 9, 12)]
+    assert shown == [5, 9, 9, 9, 9, 12]
+    assert highest.of({"of another": 3}) == {"of another": 3}
+    assert highest.of({"lost": 1}) == {"lost": 1}, "it was gone: this one is new"
 
 
 def test_a_worker_shows_its_jobs() -> None:

@@ -15,13 +15,23 @@ from clusterer.services import fleet as fleets
 from clusterer.services import listing, oldest
 from clusterer.services.context import Context
 from clusterer.services.fleet import Fleet
-from clusterer.services.listing import Listing, Traffic
+from clusterer.services.listing import Listing
+from clusterer.services.metrics.highest import Highest
 from clusterer.services.oldest import SenderBacklog
 from clusterer.store.audit import BEGINNING, AuditStore
+from clusterer.store.destinations import field_of
 
 NODE = ("cluster", "protocol", "machine_id", "url")
 FLOW = ("sender", "cluster", "protocol", "machine_id")
 CHANGE = ("cluster", "protocol", "machine_id", "before", "after")
+
+_COUNTERS = {
+    "sent": ("sent_packets", "Packets written to a node's connection."),
+    "failed": ("send_failures", "Attempts to send that failed."),
+    "skipped": ("skipped_packets", "Packets that passed by a node that was not up."),
+    "lost": ("lost_packets", "Packets that fell out of the log undelivered."),
+}
+"""Of what `clusterer list` counts, what is shown here: name and meaning."""
 
 
 class ClusterCollector(Collector):
@@ -30,6 +40,7 @@ class ClusterCollector(Collector):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._changes = Changes(context)
+        self._highest = Highest()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: to find out would take Redis."""
@@ -53,7 +64,7 @@ class ClusterCollector(Collector):
         return [
             *_states(known),
             self._changes.read(),
-            *_traffic(known.traffic),
+            *_traffic(known, self._highest),
             *_backlog(oldest.run(known)),
             *_fleet(fleets.read(self._context)),
         ]
@@ -111,26 +122,37 @@ def _states(known: Listing) -> Iterator[Metric]:
     yield tries
 
 
-def _traffic(traffic: Iterable[Traffic]) -> Iterator[Metric]:
-    def counter(name: str, text: str) -> CounterMetricFamily:
-        return CounterMetricFamily(f"clusterer_{name}", text, labels=FLOW)
-
-    sent = counter("sent_packets", "Packets written to a node's connection.")
-    failed = counter("send_failures", "Attempts to send that failed.")
-    skipped = counter("skipped_packets", "Packets that passed by a node that was not up.")
-    lost = counter("lost_packets", "Packets that fell out of the log undelivered.")
+def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
+    fields = {
+        (node.cluster_id, node.protocol, node.machine_id): field_of(node)
+        for view in known.clusters
+        for node in view.nodes.values()
+    }
+    flows = [
+        (flow, fields[flow.cluster_id, flow.protocol, flow.machine_id]) for flow in known.traffic
+    ]
+    # A node that comes again, or moves, is another one in Redis: its counters do begin at 0.
+    values = highest.of(
+        {
+            (flow.sender, field, name): getattr(flow, name)
+            for flow, field in flows
+            for name in _COUNTERS
+        }
+    )
+    counters = {
+        name: CounterMetricFamily(f"clusterer_{full}", text, labels=FLOW)
+        for name, (full, text) in _COUNTERS.items()
+    }
     backlog = GaugeMetricFamily(
         "clusterer_backlog_packets", "Packets that a node has still to get.", labels=FLOW
     )
-    for flow in traffic:
+    for flow, field in flows:
         labels = (str(flow.sender), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
-        sent.add_metric(labels, flow.sent)
-        failed.add_metric(labels, flow.failed)
-        skipped.add_metric(labels, flow.skipped)
-        lost.add_metric(labels, flow.lost)
+        for name, counter in counters.items():
+            counter.add_metric(labels, values[flow.sender, field, name])
         if flow.backlog is not None:
             backlog.add_metric(labels, flow.backlog)
-    return iter((sent, failed, skipped, lost, backlog))
+    return iter((*counters.values(), backlog))
 
 
 def _backlog(found: Iterable[SenderBacklog]) -> Iterator[Metric]:
