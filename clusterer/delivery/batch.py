@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from clusterer.delivery.frames import Modules, frame_ends
 from clusterer.delivery.meter import Stamps
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.views import ClusterKey
-from clusterer.wire.layout import HEADER
 
 
 class Slice:
@@ -42,9 +42,14 @@ class Slice:
         return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
 
     @cached_property
-    def ends(self) -> list[int]:
+    def ends(self) -> Sequence[int]:
         """Offset in ``blob`` at which each frame ends."""
         return frame_ends(self.blob)
+
+    @cached_property
+    def modules(self) -> Modules:
+        """Of which modules the frames are."""
+        return Modules(self.blob, self.ends)
 
     @cached_property
     def stamps(self) -> Stamps:
@@ -94,15 +99,6 @@ class Batch:
 
     def _slice(self, key: ClusterKey) -> Slice:
         return self.slices.setdefault(key, Slice())
-
-
-def frame_ends(frames: bytes) -> list[int]:
-    """Return the offset at which each of several frames in one piece ends."""
-    ends, at = [], 0
-    while at < len(frames):
-        at += HEADER.unpack_from(frames, at)[1]
-        ends.append(at)
-    return ends
 
 
 def sequence_of(entry_id: bytes) -> int:

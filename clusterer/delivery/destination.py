@@ -278,8 +278,6 @@ class Destination:
     def _send(self, link: Link, data: bytes | memoryview) -> int:
         written = link.send(data)
         if written:
-            if self.flow is not None:
-                self.flow.bytes += written
             self._written += written
             self._marks.append(
                 Mark(self._written, self.cursor, self.cursor_n, self._skipped, self._lost)
@@ -292,6 +290,7 @@ class Destination:
         """Count the frames from index ``first`` to before ``end``, just written."""
         self.counters["sent"] += end - first
         if self.flow is not None:
+            self.flow.count(piece.modules.part(first, end))
             self.flow.wrote(piece.stamps, first, end, link.progress_at)
 
     def _advance_cursor(self, before: int) -> None:

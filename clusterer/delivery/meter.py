@@ -1,4 +1,4 @@
-"""How much goes to each node, and how long it takes from the log to the socket.
+"""How much of which module goes to each node, and how long it takes from the log to the socket.
 
 There is a meter only where somebody asks for it. It is told of writes, never of packets.
 """
@@ -6,9 +6,11 @@ There is a meter only where somebody asks for it. It is told of writes, never of
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from clusterer.delivery.frames import Share
+from clusterer.store.labels import ModuleLabels
 from clusterer.store.views import ClusterKey
 
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
@@ -70,22 +72,40 @@ class Clock:
         return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)
 
 
+class Sent:
+    """Packets of one module that were written whole; what a broken connection lost counts again."""
+
+    __slots__ = ("bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets = self.bytes = 0
+
+
 class Flow:
     """What one sender's packets to one node came to. Written by one thread at a time."""
 
-    __slots__ = ("_clock", "buckets", "bytes", "sum_ms")
+    __slots__ = ("_clock", "_labels", "buckets", "sent", "sum_ms")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, labels: ModuleLabels) -> None:
         self._clock = clock
-        self.bytes = 0
-        """Given to the node's connections; what a broken one loses is given again."""
+        self._labels = labels
+        self.sent: dict[str, Sent] = {}
+        """By module's label."""
         self.buckets = [0] * (len(BOUNDS_MS) + 1)
         """Packets written whole, by how long after they were appended."""
         self.sum_ms = 0
         """Sum of those times."""
 
+    def count(self, shares: Iterable[Share]) -> None:
+        """Count packets that are written whole, by module."""
+        for name, packets, size in shares:
+            label = self._labels.of(name)
+            sent = self.sent.get(label) or self.sent.setdefault(label, Sent())
+            sent.packets += packets
+            sent.bytes += size
+
     def wrote(self, stamps: Stamps, first: int, end: int, now: float) -> None:
-        """Note that the packets from index ``first`` to before ``end`` are written whole."""
+        """Note when the packets from index ``first`` to before ``end`` were written whole."""
         now_ms = self._clock.ms(now)
         if now_ms is not None and end > first:
             self._observe(stamps, first, end, now_ms)
@@ -108,9 +128,11 @@ class Meter:
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self._labels = ModuleLabels()
         self.flows: dict[tuple[int, ClusterKey, int], Flow] = {}
         """By sender, cluster and machine_id of the node."""
 
     def flow(self, sender: int, key: ClusterKey, machine_id: int) -> Flow:
         """Return where the packets of ``sender`` to a node are counted."""
-        return self.flows.setdefault((sender, key, machine_id), Flow(self.clock))
+        place = sender, key, machine_id
+        return self.flows.setdefault(place, Flow(self.clock, self._labels))

@@ -1,8 +1,9 @@
-"""What the meter shows of real deliveries is what the receivers got, and when."""
+"""What the meter shows of real deliveries is what the receivers got, of which module, and when."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,7 +13,17 @@ import redis
 from clusterer.delivery.meter import BOUNDS_MS, Flow, Meter
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for
+from clusterer.wire import PacketBuilder
+from tests.support.cluster import (
+    CLUSTER,
+    assert_accounted,
+    delivering,
+    frame,
+    load,
+    node,
+    node_for,
+    stat,
+)
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -36,6 +47,16 @@ def flow_to(meter: Meter, machine_id: int) -> Flow:
     return meter.flows[1, CLUSTER, machine_id]
 
 
+def frame_of(module: str, size: int) -> bytes:
+    head = PacketBuilder(module, 1, 1)
+    return head.push_str(b"x" * (size - head.size - 4)).build().encode()
+
+
+def sent_of(flow: Flow) -> dict[str, tuple[int, int]]:
+    """Return packets and bytes by module."""
+    return {module: (sent.packets, sent.bytes) for module, sent in flow.sent.items()}
+
+
 def redis_ms(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000
@@ -55,7 +76,7 @@ def test_every_packet_and_byte_is_counted_once_for_each_node(
             receiver.wait_for_frames(1000)
     for machine_id in (2, 3):
         flow = flow_to(meter, machine_id)
-        assert flow.bytes == 1000 * len(frame())
+        assert sent_of(flow) == {"test": (1000, 1000 * len(frame()))}
         assert sum(flow.buckets) == 1000
         assert flow.sum_ms < 1000 * 5000
 
@@ -96,7 +117,68 @@ def test_a_stuck_node_is_late_by_itself_and_its_packets_count_once(
         stuck.wait_for_frames(3000)
     late, fast = flow_to(meter, 2), flow_to(meter, 3)
     size = len(frame(0)) + 2999 * 2000
-    assert (late.bytes, fast.bytes) == (size, size)
+    assert sent_of(late) == sent_of(fast) == {"test": (3000, size)}
     assert sum(late.buckets) == sum(fast.buckets) == 3000
     assert before < 2000, "it was stuck"
     assert late.sum_ms >= fast.sum_ms + (3000 - before) * 400
+
+
+def test_modules_are_told_apart_at_every_node_however_their_packets_come(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    slow, fast = receivers
+    load_receivers(settings, receivers)
+    meter = Meter()
+    log = PacketLog(settings, 1)
+    mixed = [frame_of(("dialog", "ul")[n % 3 == 0], 1000 + n % 7) for n in range(1500)]
+    alike = [frame_of("ratelimit", 2000)] * 1500
+    frames = [*mixed, *alike, frame_of("ul", 100)]
+    with delivering(settings, meter=meter):
+        log.append(CLUSTER, frames[:1])
+        slow.wait_for_frames(1)
+        slow.pause()
+        log.append(CLUSTER, frames[1:-1])
+        log.append(CLUSTER, frames[-1:])
+        fast.wait_for_frames(len(frames))
+        part = sent_of(flow_to(meter, 2))
+        assert 0 < sum(packets for packets, _ in part.values()) < len(frames)
+        slow.resume()
+        slow.wait_for_frames(len(frames))
+        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), 5, "all is recorded")
+    for machine_id, receiver in ((2, slow), (3, fast)):
+        got = Counter(packet.module for packet in receiver.packets)
+        size: Counter[str] = Counter()
+        for packet in receiver.packets:
+            size[packet.module] += len(packet.encode())
+        flow = flow_to(meter, machine_id)
+        assert sent_of(flow) == {module: (got[module], size[module]) for module in got}
+        assert sum(sent.packets for sent in flow.sent.values()) == sum(flow.buckets)
+        assert stat(redis_client, machine_id, "sent") == sum(flow.buckets)
+
+
+def test_what_a_broken_connection_lost_counts_again_and_never_less(
+    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+) -> None:
+    unlucky, other = receivers
+    load_receivers(settings, receivers)
+    meter = Meter()
+    log = PacketLog(settings, 1)
+    sizes = {"dialog": 1000, "ul": 3000}
+    frames = [frame_of(module, size) for module, size in sizes.items()] * 500
+    with delivering(settings, meter=meter):
+        log.append(CLUSTER, frames[:2])
+        unlucky.wait_for_frames(2)
+        unlucky.pause()
+        log.append(CLUSTER, frames[2:])
+        other.wait_for_frames(len(frames))
+        before = sent_of(flow_to(meter, 2))
+        unlucky.reset_connections()
+        unlucky.resume()
+        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), 10, "all is recorded")
+    flow = flow_to(meter, 2)
+    for module, (packets, size) in sent_of(flow).items():
+        assert packets >= len(frames) // 2
+        assert packets >= before[module][0]
+        assert size == packets * sizes[module]
+    assert sum(sent.packets for sent in flow.sent.values()) == sum(flow.buckets) > len(frames)
+    assert_accounted(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterer.delivery.batch import Batch, frame_ends, sequence_of
+from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.destination import Outbox
 from clusterer.store import ClusterKey
 from tests.support.cluster import frame
@@ -53,8 +53,7 @@ def test_a_frame_that_does_not_exist_has_no_sequence() -> None:
         Batch([entry(1, 1, 1)], 0).slices[ONE].sequence(1)
 
 
-def test_helpers() -> None:
-    assert frame_ends(b"") == []
+def test_a_sequence_is_the_first_part_of_an_id() -> None:
     assert sequence_of(b"12-34") == 12
 
 

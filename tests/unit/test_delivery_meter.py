@@ -1,4 +1,4 @@
-"""Latency and bytes: what a write of many packets adds, by whatever entries they came in."""
+"""Latency and modules: what a write of many packets adds, by whatever entries they came in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clusterer.delivery.meter import BOUNDS_MS, Clock, Flow, Meter, Stamps
 from clusterer.services.metrics import DeliveryCollector
 from clusterer.services.metrics.server import registry_of
 from clusterer.store import ClusterKey
+from clusterer.store.labels import MAX_LABELS, OTHERS, ModuleLabels
 
 NOW_MS = 1_700_000_100_000
 RUNS = st.lists(st.tuples(st.integers(0, 120_000), st.integers(1, 40)), min_size=1, max_size=30)
@@ -25,6 +26,10 @@ def clock_at(now_ms: int) -> Clock:
     return clock
 
 
+def flow_at(clock: Clock) -> Flow:
+    return Flow(clock, ModuleLabels())
+
+
 @given(RUNS, st.data())
 def test_many_packets_at_once_count_like_each_by_itself(
     ages: list[tuple[int, int]], data: st.DataObject
@@ -33,7 +38,7 @@ def test_many_packets_at_once_count_like_each_by_itself(
     each = [ms for ms, packets in runs for _ in range(packets)]
     first = data.draw(st.integers(0, len(each) - 1))
     end = data.draw(st.integers(first + 1, len(each)))
-    flow = Flow(clock_at(NOW_MS))
+    flow = flow_at(clock_at(NOW_MS))
     flow.wrote(Stamps(runs), first, end, 0.0)
     expected = [0] * (len(BOUNDS_MS) + 1)
     for ms in each[first:end]:
@@ -46,7 +51,7 @@ def test_many_packets_at_once_count_like_each_by_itself(
     ("age_ms", "bucket"), [(0, 0), (1, 0), (2, 1), (3, 2), (60_000, 14), (60_001, 15)]
 )
 def test_a_bound_belongs_to_its_bucket(age_ms: int, bucket: int) -> None:
-    flow = Flow(clock_at(NOW_MS))
+    flow = flow_at(clock_at(NOW_MS))
     flow.wrote(Stamps([(NOW_MS - age_ms, 3)]), 0, 3, 0.0)
     assert flow.buckets[bucket] == 3
     assert flow.sum_ms == 3 * age_ms
@@ -61,31 +66,37 @@ def test_redis_time_goes_on_by_our_own_clock() -> None:
 
 
 def test_before_redis_told_its_time_no_latency_is_invented() -> None:
-    flow = Flow(Clock())
+    flow = flow_at(Clock())
     flow.wrote(Stamps([(NOW_MS, 1)]), 0, 1, 0.0)
     assert sum(flow.buckets) == 0
 
 
 def test_a_clock_that_was_set_back_counts_every_packet_once_and_nothing_below_zero() -> None:
-    flow = Flow(clock_at(NOW_MS))
+    flow = flow_at(clock_at(NOW_MS))
     flow.wrote(Stamps([(NOW_MS + 50, 2), (NOW_MS - 70, 3), (NOW_MS, 4)]), 0, 9, 0.0)
     assert flow.buckets[0] == sum(flow.buckets) == 9
     assert flow.sum_ms == 0
 
 
-def test_senders_are_summed_up_in_the_latency_and_told_apart_in_bytes() -> None:
+def test_senders_are_summed_up_in_the_latency_and_told_apart_with_modules_in_what_is_sent() -> None:
     meter = Meter()
     meter.clock.tell(NOW_MS // 1000, 0, 0.0)
     for sender, age_ms in ((1, 4), (3, 700)):
         flow = meter.flow(sender, ClusterKey(1, "bin"), 2)
-        flow.bytes += 200 * sender
+        flow.count([(b"ul", sender, 200 * sender), (b"dialog", 1, 50)])
+        flow.count([(b"ul", 2, 100)])
         flow.wrote(Stamps([(NOW_MS - age_ms, 10)]), 0, 10, 0.0)
     text = generate_latest(registry_of([DeliveryCollector(meter)])).decode()
     node = 'cluster="1",machine_id="2",protocol="bin"'
+    ul = 'cluster="1",machine_id="2",module="ul",protocol="bin"'
+    dialog = 'cluster="1",machine_id="2",module="dialog",protocol="bin"'
     latency = "clusterer_delivery_latency_seconds"
     for line in (
-        f'clusterer_sent_bytes_total{{{node},sender="1"}} 200.0',
-        f'clusterer_sent_bytes_total{{{node},sender="3"}} 600.0',
+        f'clusterer_sent_packets_total{{{ul},sender="1"}} 3.0',
+        f'clusterer_sent_packets_total{{{ul},sender="3"}} 5.0',
+        f'clusterer_sent_bytes_total{{{ul},sender="1"}} 300.0',
+        f'clusterer_sent_bytes_total{{{ul},sender="3"}} 700.0',
+        f'clusterer_sent_bytes_total{{{dialog},sender="3"}} 50.0',
         f'{latency}_bucket{{cluster="1",le="0.002",machine_id="2",protocol="bin"}} 0.0',
         f'{latency}_bucket{{cluster="1",le="0.005",machine_id="2",protocol="bin"}} 10.0',
         f'{latency}_bucket{{cluster="1",le="1.0",machine_id="2",protocol="bin"}} 20.0',
@@ -94,3 +105,17 @@ def test_senders_are_summed_up_in_the_latency_and_told_apart_in_bytes() -> None:
         f"{latency}_sum{{{node}}} 7.04",
     ):
         assert line in text
+
+
+def test_an_application_that_invents_modules_makes_few_series_and_all_packets_count() -> None:
+    meter = Meter()
+    for machine_id in (2, 3):
+        flow = meter.flow(1, ClusterKey(1, "bin"), machine_id)
+        for number in range(500):
+            flow.count([(b"invented %d" % number, 2, 100), (b"\xff" * 65, 1, 500)])
+        assert len(flow.sent) <= MAX_LABELS + 1
+        assert sum(sent.packets for sent in flow.sent.values()) == 1500
+        assert sum(sent.bytes for sent in flow.sent.values()) == 500 * 600
+        assert flow.sent[OTHERS].packets == 1500 - MAX_LABELS * 2
+    text = generate_latest(registry_of([DeliveryCollector(meter)])).decode()
+    assert text.count("\nclusterer_sent_packets_total{") == 2 * (MAX_LABELS + 1)

@@ -26,7 +26,6 @@ FLOW = ("sender", "cluster", "protocol", "machine_id")
 CHANGE = ("cluster", "protocol", "machine_id", "before", "after")
 
 _COUNTERS = {
-    "sent": ("sent_packets", "Packets written to a node's connection."),
     "failed": ("send_failures", "Attempts to send that failed."),
     "skipped": ("skipped_packets", "Packets that passed by a node that was not up."),
     "lost": ("lost_packets", "Packets that fell out of the log undelivered."),

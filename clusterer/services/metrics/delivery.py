@@ -1,4 +1,4 @@
-"""Metrics of a delivery worker: bytes to each node, and how long its packets were on their way."""
+"""Metrics of a delivery worker: what it sent to each node, and how long that was on its way."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ class DeliveryCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return everything as it is now."""
-        sent = CounterMetricFamily(
-            "clusterer_sent_bytes", "Bytes given to a node's connections.", labels=FLOW
+        labels = (*FLOW, "module")
+        packets = CounterMetricFamily(
+            "clusterer_sent_packets", "Packets written whole to a node's connection.", labels=labels
+        )
+        size = CounterMetricFamily(
+            "clusterer_sent_bytes", "The bytes of these packets.", labels=labels
         )
         nodes: defaultdict[tuple[str, ...], list[Flow]] = defaultdict(list)
         for (sender, key, machine_id), flow in self._meter.flows.copy().items():
             node = (str(key.cluster_id), key.protocol, str(machine_id))
-            sent.add_metric((str(sender), *node), flow.bytes)
+            for module, sent in flow.sent.copy().items():
+                packets.add_metric((str(sender), *node, module), sent.packets)
+                size.add_metric((str(sender), *node, module), sent.bytes)
             nodes[node].append(flow)
-        yield sent
+        yield from (packets, size)
         yield _latency(nodes.items())
 
 

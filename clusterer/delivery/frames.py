@@ -1,0 +1,115 @@
+"""Frames in one piece: where each ends, and of which modules they are.
+
+Frames of one size, as most are that come many at a time, are compared by columns: a slice of every
+n-th byte costs little more than a look at one frame. What is in a log and no frame harms nobody.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, groupby
+from struct import error as StructError  # noqa: N812 - a class, whatever its name
+
+from clusterer.store.labels import MAX_NAME
+from clusterer.wire.layout import INT, LENGTH, MARKER, MIN_FRAME, NAME_AT
+
+_LENGTH_AT = len(MARKER)
+_NAME_LENGTH_AT = NAME_AT - INT.size
+
+_FEW = 8
+"""Frames that are faster looked at one by one."""
+
+Share = tuple[bytes, int, int]
+"""A module's name (only the beginning of one that is too long to be told apart), and how many
+packets and bytes are its."""
+
+
+def frame_ends(frames: bytes) -> Sequence[int]:
+    """Return the offset at which each of several frames in one piece ends."""
+    return _even_ends(frames) or _any_ends(frames)
+
+
+def _even_ends(frames: bytes) -> Sequence[int]:
+    """Return the same if all frames are of one size, and are many; else nothing."""
+    size = int.from_bytes(frames[_LENGTH_AT : _LENGTH_AT + LENGTH.size], "little")
+    if size < MIN_FRAME or len(frames) % size or len(frames) < _FEW * size:
+        return ()
+    # The first says where the second begins; if that says the same, so does the third's place.
+    columns = range(_LENGTH_AT, _LENGTH_AT + LENGTH.size)
+    alike = _alike(frames, size, len(frames) // size, columns)
+    return range(size, len(frames) + 1, size) if alike else ()
+
+
+def _any_ends(frames: bytes) -> Sequence[int]:
+    ends: list[int] = []
+    at, end, unpack, length_at = 0, len(frames), LENGTH.unpack_from, _LENGTH_AT
+    try:
+        while at < end:
+            at += unpack(frames, at + length_at)[0] or end
+            ends.append(at)
+    except StructError:
+        ends.append(end)
+    return ends
+
+
+class Modules:
+    """Of which modules the frames of a piece are."""
+
+    __slots__ = ("_ends", "_names", "_until", "whole")
+
+    def __init__(self, frames: bytes, ends: Sequence[int]) -> None:
+        """Take frames in one piece, and where each ends."""
+        name, count = _name(frames, 0), len(ends)
+        self._ends = ends
+        self._names, self._until = [name], [count]
+        """Of each run of frames of one module its name, and the index of the frame behind it."""
+        self.whole: Sequence[Share] = ((name, count, len(frames)),)
+        """What each module has in all frames."""
+        if count > 1 and not _all_named(name, frames, ends):
+            names = (_name(frames, at) for at in (0, *ends[:-1]))
+            runs = [(name, sum(1 for _ in group)) for name, group in groupby(names)]
+            self._names = [name for name, _ in runs]
+            self._until = list(accumulate(packets for _, packets in runs))
+            self.whole = self._shares(0, count)
+
+    def part(self, first: int, end: int) -> Sequence[Share]:
+        """Return the like for the frames from index ``first`` to before ``end``."""
+        count = len(self._ends)
+        if first == 0 and end >= count:
+            return self.whole
+        return self._shares(first, min(end, count))
+
+    def _shares(self, first: int, end: int) -> Sequence[Share]:
+        run = bisect_right(self._until, first)
+        began = self._ends[first - 1] if 0 < first < end else 0
+        found: dict[bytes, Share] = {}
+        while first < end:
+            until = min(self._until[run], end)
+            ended, name = self._ends[until - 1], self._names[run]
+            _, packets, size = found.get(name, (name, 0, 0))
+            found[name] = name, packets + until - first, size + ended - began
+            first, began, run = until, ended, run + 1
+        return tuple(found.values())
+
+
+def _all_named(name: bytes, frames: bytes, ends: Sequence[int]) -> bool:
+    """Whether all frames are of the module with that name, as the first is."""
+    if len(name) > MAX_NAME:
+        return False
+    first, behind = _NAME_LENGTH_AT, NAME_AT + len(name)
+    if isinstance(ends, range):
+        return _alike(frames, ends.step, len(ends), range(first, behind))
+    found = [frames[at + first : at + behind] for at in ends[:-1]]
+    return found.count(frames[first:behind]) == len(found)
+
+
+def _alike(frames: bytes, size: int, packets: int, columns: Iterable[int]) -> bool:
+    """Whether frames of one ``size`` all have the same in ``columns``."""
+    return all(frames[at::size] == frames[at : at + 1] * packets for at in columns)
+
+
+def _name(frames: bytes, at: int) -> bytes:
+    at += NAME_AT
+    length = int.from_bytes(frames[at - INT.size : at], "little", signed=True)
+    return frames[at : at + (length if 0 <= length <= MAX_NAME else MAX_NAME + 1)]

@@ -1,0 +1,131 @@
+"""Where frames end and of which modules they are: the same, however it is found out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterer.delivery.frames import Modules, Share, frame_ends
+from clusterer.store.labels import MAX_LABELS, MAX_NAME, OTHERS, ModuleLabels
+from clusterer.wire import Packet
+
+Frames = list[tuple[str, int]]
+"""Module and size of the payload of each."""
+
+NAMES = ("dialog", "ul", "ratelimit", "rateLimit", "")
+ALIKE = st.tuples(st.sampled_from(NAMES), st.integers(0, 60), st.integers(1, 40)).map(
+    lambda run: [(run[0], run[1])] * run[2]
+)
+SOME = st.tuples(st.sampled_from(NAMES), st.integers(0, 60)).map(lambda one: [one])
+FRAMES = st.lists(ALIKE | SOME, min_size=1, max_size=6).map(lambda found: sum(found, Frames()))
+
+
+def encoded(module: str, payload: bytes) -> bytes:
+    return Packet(module, 1, 7, payload).encode()
+
+
+def frames_of(frames: Frames) -> list[bytes]:
+    """Return frames whose payloads are full of what could be taken for a frame's head."""
+    trap = encoded("trap", b"") * 4
+    return [encoded(module, trap[:size]) for module, size in frames]
+
+
+def totals(shares: Iterable[Share]) -> dict[bytes, tuple[int, int]]:
+    return {name: (packets, size) for name, packets, size in shares}
+
+
+def counted(modules: Sequence[str], frames: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    packets = Counter(modules)
+    size: Counter[str] = Counter()
+    for module, frame in zip(modules, frames, strict=True):
+        size[module] += len(frame)
+    return {module.encode(): (packets[module], size[module]) for module in packets}
+
+
+@given(FRAMES, st.data())
+def test_ends_and_modules_are_those_of_each_frame(
+    given_frames: Frames, data: st.DataObject
+) -> None:
+    frames = frames_of(given_frames)
+    modules = [module for module, _ in given_frames]
+    blob = b"".join(frames)
+    ends = frame_ends(blob)
+    assert list(ends) == list(accumulate(map(len, frames)))
+    found = Modules(blob, ends)
+    assert totals(found.whole) == counted(modules, frames)
+    first = data.draw(st.integers(0, len(frames)))
+    end = data.draw(st.integers(first, len(frames)))
+    assert totals(found.part(first, end)) == counted(modules[first:end], frames[first:end])
+
+
+@given(FRAMES, st.lists(st.integers(0, 240), max_size=6))
+def test_parts_add_up_to_the_whole(given_frames: Frames, cuts: list[int]) -> None:
+    blob = b"".join(frames_of(given_frames))
+    found = Modules(blob, frame_ends(blob))
+    at = sorted({0, *(min(cut, len(given_frames)) for cut in cuts), len(given_frames)})
+    packets: Counter[bytes] = Counter()
+    size: Counter[bytes] = Counter()
+    for first, end in pairwise(at):
+        for name, count, total in found.part(first, end):
+            packets[name] += count
+            size[name] += total
+    assert {name: (packets[name], size[name]) for name in packets} == totals(found.whole)
+
+
+def test_one_frame_of_many_that_is_longer_or_another_modules_is_found() -> None:
+    frames = [encoded("dialog", b"x" * 20)] * 50
+    for odd in (encoded("dialog", b"x" * 21), encoded("dialoh", b"x" * 20)):
+        for place in (0, 1, 25, 49):
+            found = [*frames[:place], odd, *frames[place + 1 :]]
+            blob = b"".join(found)
+            ends = frame_ends(blob)
+            assert list(ends) == list(accumulate(map(len, found)))
+            name = odd[16:22]
+            assert (name, 1, len(odd)) in Modules(blob, ends).part(place, place + 1)
+            assert sum(packets for _, packets, _ in Modules(blob, ends).whole) == 50
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"P4CK",
+        bytes(40),
+        b"P4CK\xff\xff" + bytes(30),
+        encoded("ul", b"x") + b"P4C",
+        encoded("ul", b"x") + b"P4CK" + bytes(20),
+        b"\xff" * 2000,
+    ],
+)
+def test_what_is_no_frame_stops_nobody(junk: bytes) -> None:
+    found = Modules(junk, frame_ends(junk))
+    for first, end in ((0, 1), (0, 9), (5, 9)):
+        found.part(first, end)
+
+
+def test_names_become_labels_that_can_be_printed_and_are_few() -> None:
+    labels = ModuleLabels()
+    assert labels.of(b"dialog") == labels.of(b"dialog") == "dialog"
+    assert labels.of("größe\udcff".encode("utf-8", "surrogateescape")) == "größe\\xff"
+    assert labels.of(b"") == ""
+    assert labels.of(b"n" * MAX_NAME) == "n" * MAX_NAME
+    assert labels.of(b"n" * (MAX_NAME + 1)) == OTHERS
+    seen = {labels.of(b"%d" % number) for number in range(1000)}
+    assert len(seen) <= MAX_LABELS
+    assert labels.of(b"999") == OTHERS
+    assert (labels.of(b"dialog"), labels.of(b"")) == ("dialog", ""), "who was there first stays"
+
+
+def test_a_name_that_is_too_long_is_no_part_of_another() -> None:
+    long = "n" * (MAX_NAME + 1)
+    blob = encoded(long, b"x") * 3 + encoded("n" * MAX_NAME, b"x") * 3
+    found = totals(Modules(blob, frame_ends(blob)).whole)
+    assert {name: packets for name, (packets, _) in found.items()} == {
+        long.encode(): 3,
+        b"n" * MAX_NAME: 3,
+    }
