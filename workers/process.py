@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import redis
 
 from clusterer.errors import SettingsError
-from clusterer.jobs import connect
+from clusterer.jobs import JOB_FUNCTIONS, connect
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from workers import runtime
 from workers.worker import RETRY_S, Worker
@@ -51,7 +51,7 @@ def _metrics(kind: str, settings: Settings, state: runtime.Runtime) -> Iterator[
         return
     from clusterer.services import metrics  # noqa: PLC0415 - keeps workers light
 
-    state.metrics = metrics.JobMetrics()
+    state.metrics = metrics.JobMetrics(sorted(JOB_FUNCTIONS))
     collectors = [*state.metrics.collectors()]
     if kind == "delivery":
         from clusterer.delivery.meter import Meter  # noqa: PLC0415 - only this kind delivers

@@ -80,8 +80,16 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
         wait_until(lambda: _ten(ports["node"], arrived, machine_id="2"), 20, "ten have come")
         # Counted a moment after they were written.
         wait_until(lambda: _ten(ports["delivery"], sent, sender="2"), 20, "ten are counted")
+        changes = samples(scrape(ports["scheduler"]))
+        assert taken_down(changes) == 0
         set_status.run(context, 1, 2, 0, "bin", by="test")
         yield ports
+
+
+def taken_down(found: Samples) -> float:
+    """Return how often machine 2 was set down, whether it was up before or had failed."""
+    changes = ({"machine_id": "2", "before": each, "after": "down"} for each in ("up", "probing"))
+    return sum(value(found, "clusterer_node_transitions_total", **labels) for labels in changes)
 
 
 def _ten(port: int, name: str, **labels: str) -> bool:
@@ -98,8 +106,7 @@ def test_every_process_shows_its_part_and_no_name_is_invented(system: dict[str, 
     assert value(cluster, "clusterer_skipped_packets_total", sender="2", machine_id="1") == 0
     assert value(cluster, "clusterer_node_state", machine_id="2", state="down") == 1
     assert value(cluster, "clusterer_node_state", machine_id="2", state="up") == 0
-    changed = {"machine_id": "2", "after": "down"}
-    assert value(cluster, "clusterer_node_transitions_total", **changed) == 1
+    assert taken_down(cluster) == 1
     assert value(cluster, "clusterer_redis_up") == 1
     assert value(cluster, "clusterer_scheduler_active") == 1
     assert value(cluster, "clusterer_scheduler_tick_lateness_seconds_count") > 0

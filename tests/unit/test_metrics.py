@@ -10,8 +10,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from clusterer.listener.counters import Counters, Tally
+from clusterer.membership import TRANSITIONS, State, apply
 from clusterer.services import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
+from clusterer.services.metrics.changes import USUAL
 from clusterer.services.metrics.highest import Highest
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings
@@ -19,6 +21,7 @@ from clusterer.store import ClusterKey
 from clusterer.store.labels import MAX_LABELS, OTHERS
 from clusterer.store.offers import Offers
 from clusterer.wire import Packet
+from tests.support.cluster import node
 from tests.support.ports import free_port
 
 
@@ -89,6 +92,31 @@ def test_a_worker_shows_its_jobs() -> None:
     assert 'clusterer_job_duration_seconds_count{function="workers.probe"} 2.0' in text
     assert 'clusterer_job_duration_seconds_bucket{function="workers.probe",le="0.025"} 1.0' in text
     assert 'clusterer_job_failures_total{function="workers.probe"} 1.0' in text
+
+
+def test_the_first_failure_is_an_increase() -> None:
+    metrics = JobMetrics(["workers.sync"])
+    zero = 'clusterer_job_failures_total{function="workers.sync"} 0.0'
+    assert zero in text_of(*metrics.collectors())
+
+
+def test_every_change_of_state_that_the_table_knows_has_a_zero_to_increase_from() -> None:
+    known = set()
+    for failed_attempts in (1, 2):
+        for condition, event in TRANSITIONS:
+            state = {"down": State.DOWN, "up": State.UP}.get(condition.value, State.PROBING)
+            tries = {"probing": failed_attempts - 1, "disabled": failed_attempts}
+            before = node(
+                2,
+                state=state,
+                failed_attempts=failed_attempts,
+                no_tries=tries.get(condition.value, 0),
+            )
+            after = apply(before, event, 1e6)
+            if before.condition is condition and after.condition is not condition:
+                known.add((condition, after.condition))
+    assert set(USUAL) == known
+    assert len(USUAL) == len(known)
 
 
 def test_a_scheduler_shows_its_ticks() -> None:

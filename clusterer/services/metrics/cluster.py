@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,14 +14,13 @@ from clusterer.services import listing, oldest
 from clusterer.services.context import Context
 from clusterer.services.fleet import Fleet
 from clusterer.services.listing import Listing
+from clusterer.services.metrics.changes import Changes
 from clusterer.services.metrics.highest import Highest
 from clusterer.services.oldest import SenderBacklog
-from clusterer.store.audit import BEGINNING, AuditStore
 from clusterer.store.destinations import field_of
 
 NODE = ("cluster", "protocol", "machine_id", "url")
 FLOW = ("sender", "cluster", "protocol", "machine_id")
-CHANGE = ("cluster", "protocol", "machine_id", "before", "after")
 
 _COUNTERS = {
     "failed": ("send_failures", "Attempts to send that failed."),
@@ -62,46 +59,11 @@ class ClusterCollector(Collector):
         known = listing.run(self._context)
         return [
             *_states(known),
-            self._changes.read(),
+            self._changes.read(node for view in known.clusters for node in view.nodes.values()),
             *_traffic(known, self._highest),
             *_backlog(oldest.run(known)),
             *_fleet(fleets.read(self._context)),
         ]
-
-
-class Changes:
-    """Counts the audit streams' events since this process began to look."""
-
-    def __init__(self, context: Context) -> None:
-        self._store = AuditStore(context.settings, context.redis)
-        self._seen: dict[int, str] | None = None
-        self._counts: Counter[tuple[str, ...]] = Counter()
-        self._lock = threading.Lock()
-
-    def read(self) -> Metric:
-        """Return the counts up to now. Raises `StateUnavailable`."""
-        with self._lock:
-            self._count()
-            metric = CounterMetricFamily(
-                "clusterer_node_transitions", "Changes of nodes' states.", labels=CHANGE
-            )
-            for labels, count in sorted(self._counts.items()):
-                metric.add_metric(labels, count)
-        return metric
-
-    def _count(self) -> None:
-        clusters = self._store.clusters()
-        if self._seen is None:
-            self._seen = self._store.ends(clusters)
-            return
-        for cluster_id in clusters:
-            self._seen.setdefault(cluster_id, BEGINNING)
-        while self._seen and (events := self._store.newer(self._seen, 0.001)):
-            for event in events:
-                self._seen[event.cluster_id] = event.id
-                if event.before != event.after:
-                    place = (str(event.cluster_id), event.protocol, str(event.machine_id))
-                    self._counts[(*place, event.before, event.after)] += 1
 
 
 def _states(known: Listing) -> Iterator[Metric]:

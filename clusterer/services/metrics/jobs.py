@@ -14,7 +14,8 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 9
 class JobMetrics:
     """Observed once per job, after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Iterable[str] = ()) -> None:
+        """Take the names of the job functions: each failure counter has to begin at 0."""
         self._durations = Histogram(
             "clusterer_job_duration_seconds",
             "How long jobs took.",
@@ -25,6 +26,8 @@ class JobMetrics:
         self._failures = Counter(
             "clusterer_job_failures", "Jobs that failed.", ("function",), registry=None
         )
+        for function in functions:
+            self._failures.labels(function)
 
     def observe(self, function: str, duration_s: float, *, succeeded: bool) -> None:
         """Note a job that has ended."""
