@@ -15,6 +15,7 @@ DEFAULT_PORT = 5555
 _URL = re.compile(
     r"(?P<protocol>[^:]*):(?://)?(?P<host>\[[^\[\]]*\]|[^:\[\]/]*)(?::(?P<port>[^:]*))?"
 )
+_BROADCAST = IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -59,7 +60,7 @@ def _host(text: str) -> tuple[str, bool]:
 
 def _ipv4(text: str) -> str:
     try:
-        return _usable(IPv4Address(text))
+        return _required(IPv4Address(text))
     except AddressValueError as error:
         raise InvalidArgument(f"{text!r} is not an IPv4 address: {error}") from None
 
@@ -67,14 +68,23 @@ def _ipv4(text: str) -> str:
 def _ipv6(text: str) -> str:
     try:
         address = IPv6Address(text)
-    except AddressValueError as error:
-        raise InvalidArgument(f"[{text}] is not an IPv6 address: {error}") from None
-    return _usable(address.ipv4_mapped or address)
+    except AddressValueError:
+        raise InvalidArgument(f"{text!r} in brackets is not an IPv6 address") from None
+    return _required(address.ipv4_mapped or address)
 
 
-def _usable(address: IPv4Address | IPv6Address) -> str:
-    if address.is_unspecified or address.is_multicast:
-        raise InvalidArgument(f"{address} is not the address of one machine")
+def why_unusable(address: IPv4Address | IPv6Address) -> str:
+    """Return why no node can have this address; empty if one can."""
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
+        return f"{address} is not the address of one machine"
+    if isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id):
+        return f"{address} means another machine on each link: a node needs a global address"
+    return ""
+
+
+def _required(address: IPv4Address | IPv6Address) -> str:
+    if reason := why_unusable(address):
+        raise InvalidArgument(reason)
     return str(address)
 
 

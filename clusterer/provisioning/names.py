@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from queue import Empty, SimpleQueue
 from time import monotonic
+
+from clusterer.provisioning.address import why_unusable
 
 TIMEOUT_S = 4.0
 """Longest wait for all names of one reload together."""
@@ -55,10 +57,14 @@ class Names:
     def _note(self, name: str, found: list[str] | Exception) -> None:
         if isinstance(found, Exception):
             self.failures[name] = getattr(found, "strerror", None) or str(found)
-        elif not found:
-            self.failures[name] = "it has no address"
+            return
+        addresses = [ip_address(text) for text in found]
+        usable = [address for address in addresses if not why_unusable(address)]
+        if usable:
+            self.addresses[name] = _choose(usable)
         else:
-            self.addresses[name] = _choose(found)
+            reasons = [why_unusable(address) for address in addresses]
+            self.failures[name] = next(iter(reasons), "it has no address")
 
     def _ask(self, names: set[str]) -> SimpleQueue[tuple[str, list[str] | Exception]]:
         waiting: SimpleQueue[str] = SimpleQueue()
@@ -84,10 +90,9 @@ class Names:
         return answers
 
 
-def _choose(found: Iterable[str]) -> str:
+def _choose(addresses: Iterable[IPv4Address | IPv6Address]) -> str:
     """Return the lowest IPv4 address, else the lowest IPv6 one.
 
     Name servers rotate their answers; the first would readdress a node at every reload.
     """
-    addresses = [ip_address(text) for text in found]
     return str(min(addresses, key=lambda address: (address.version, address.packed)))

@@ -19,6 +19,17 @@ def test_lowest_ipv4_address_is_taken_whatever_the_order() -> None:
     assert names.failures == {}
 
 
+def test_addresses_that_no_machine_can_have_are_passed_over() -> None:
+    answers = {
+        "blocked": ["0.0.0.0", "::"],  # noqa: S104 - what filtering name servers answer
+        "half": ["fe80::1%2", "255.255.255.255", "2001:db8::1"],
+    }
+    names = Names(lambda name: answers[name])
+    names.resolve(answers)
+    assert names.addresses == {"half": "2001:db8::1"}
+    assert names.failures == {"blocked": "0.0.0.0 is not the address of one machine"}
+
+
 def test_failure_has_the_resolvers_words() -> None:
     def lookup(name: str) -> list[str]:
         if name == "odd":
