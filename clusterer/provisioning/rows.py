@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,14 @@ from clusterer.provisioning.names import Names
 
 MAX_TIME = 2**53
 """Largest last_attempt, in UNIX seconds: beyond it, Redis's scripts and sorted sets round."""
+
+_LONGEST = 200
+"""Characters of a reason that are shown."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+"""What a column of text may hold where a number is meant; Python's int takes more."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 RawRow = Mapping[str, object]
 """A row as the database gave it; keys are our names of the columns."""
@@ -74,9 +83,12 @@ def validate(
 def machine_of(row: RawRow) -> Machine | None:
     """Return whose row it is, None if that cannot be read."""
     try:
-        return int(str(row["cluster_id"])), int(str(row["machine_id"]))
-    except ValueError:
+        cluster_id, machine_id = (
+            _number(row[name], -MAX_TIME, MAX_TIME) for name in ("cluster_id", "machine_id")
+        )
+    except InvalidArgument:
         return None
+    return cluster_id, machine_id
 
 
 def state_columns(row: RawRow, columns: Mapping[str, str]) -> StateColumns:
@@ -117,9 +129,9 @@ def _attempt(row: RawRow) -> _Parsed | _Bad:
         values["url"] = _text(row["url"])
         address = parse_address(values["url"])
         column = "description"
-        values["description"] = "" if row["description"] is None else _text(row["description"])
+        values["description"] = _CONTROL.sub(" ", as_text(row["description"]))
     except InvalidArgument as error:
-        return _Bad(_shown(row["id"]), column, str(error))
+        return _Bad(_shown(row["id"]), column, _bounded(str(error)))
     values["state"] = State(values["state"])
     node = Node(protocol=address.protocol, host=address.host, port=address.port, **values)
     return _Parsed(node, address.is_name)
@@ -139,14 +151,16 @@ def _place(found: _Parsed, names: Names, taken: Mapping[tuple[int, int], Node]) 
     return node
 
 
+def _bounded(reason: str) -> str:
+    """Return the reason without most of the value that it quotes, should that be very long."""
+    return reason if len(reason) <= _LONGEST else f"{reason[:120]}…{reason[-60:]}"
+
+
 def _number(value: object, low: int, high: int) -> int:
     if value is None:
         raise InvalidArgument("null")
-    try:
-        number = int(_text(value)) if isinstance(value, str | bytes) else int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or (number != value and not isinstance(value, str | bytes)):
+    number = _written(_text(value)) if isinstance(value, str | bytes) else _whole(value)
+    if number is None:
         raise InvalidArgument(f"{value!r} is not a whole number")
     if number < 0 <= low:
         raise InvalidArgument(f"negative: {number}")
@@ -155,13 +169,32 @@ def _number(value: object, low: int, high: int) -> int:
     return number
 
 
-def _text(value: object) -> str:
-    """Return ``value`` without the blanks that CHAR columns are padded with."""
-    if value is None:
-        raise InvalidArgument("null")
+def _written(text: str) -> int | None:
+    return int(text) if len(text) <= _LONGEST and _WHOLE.fullmatch(text) else None
+
+
+def _whole(value: object) -> int | None:
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number == value else None
+
+
+def as_text(value: object) -> str:
+    """Return a cell as text, without what CHAR (blanks) and BINARY columns (NULs) are padded with.
+
+    NULL is empty text.
+    """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return str(value).strip()
+    return "" if value is None else str(value).rstrip("\0").strip()
+
+
+def _text(value: object) -> str:
+    if value is None:
+        raise InvalidArgument("null")
+    return as_text(value)
 
 
 def _shown(value: object) -> int | str | None:

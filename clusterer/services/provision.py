@@ -19,7 +19,7 @@ from clusterer.provisioning import (
     validate,
 )
 from clusterer.provisioning.files import COLUMNS, FileRow
-from clusterer.provisioning.rows import RawRow
+from clusterer.provisioning.rows import RawRow, as_text
 from clusterer.services import reload
 from clusterer.services.context import Context
 
@@ -101,7 +101,7 @@ def add(
         if machine_of(row) == machine:
             raise InvalidArgument(
                 f"cluster {row['cluster_id']} has a machine {row['machine_id']} already, in row "
-                f"{row['id']}: {_text(row['url'])}; `clusterer node-edit` changes it"
+                f"{row['id']}: {as_text(row['url'])}; `clusterer node-edit` changes it"
             )
     return _one(context, found, {**DEFAULTS, **values}, by, names)
 
@@ -220,9 +220,10 @@ def _one(
 def _checked(rows: Sequence[RawRow], names: Names) -> tuple[list[Node], list[RejectedRow]]:
     """Judge rows as reload does, and by what the table's columns can hold."""
     nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
+    given = {row["id"]: row for row in rows}
     good = []
     for node in nodes:
-        reason = _misfit(node)
+        reason = _misfit(given[node.id])
         if reason:
             rejected.append(RejectedRow(node.id, *reason))
         else:
@@ -230,9 +231,9 @@ def _checked(rows: Sequence[RawRow], names: Names) -> tuple[list[Node], list[Rej
     return good, sorted(rejected, key=lambda item: str(item.id).zfill(10))
 
 
-def _misfit(node: Node) -> tuple[str, str] | None:
+def _misfit(row: RawRow) -> tuple[str, str] | None:
     for name in ("url", "description"):
-        text = getattr(node, name)
+        text = as_text(row[name])
         if len(text) > WIDTH:
             return name, f"{len(text)} characters, the column holds {WIDTH}"
         if _NO_TEXT.search(text):
@@ -316,14 +317,8 @@ def _values(node: Node) -> dict[str, object]:
 
 
 def _shown(row: RawRow) -> dict[str, str]:
-    return {name: _text(row[name]) for name in COLUMNS}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return "" if value is None else str(value).strip()
+    return {name: as_text(row[name]) for name in COLUMNS}
 
 
 def _export(value: object) -> object:
-    return value if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else as_text(value)

@@ -77,6 +77,8 @@ def test_good_row_becomes_a_node() -> None:
         ({"machine_id": 2**31 - 1}, {"machine_id": 2**31 - 1}),
         ({"machine_id": "7 "}, {"machine_id": 7}),
         ({"machine_id": Decimal(7)}, {"machine_id": 7}),
+        ({"url": b"bin:10.0.0.1:1\0\0\0"}, {"url": "bin:10.0.0.1:1", "port": 1}),
+        ({"description": "a\x1b[31m\r\nb\x9bc"}, {"description": "a [31m b c"}),
         ({"failed_attempts": 0, "duration": 0}, {"failed_attempts": 0, "duration": 0}),
         ({"url": "bin:sip1.example.org:1"}, {"host": "10.0.0.1", "port": 1}),
         ({"url": "udp:10.0.0.1:5060"}, {"protocol": "udp"}),
@@ -104,6 +106,8 @@ def test_what_is_good_too(changes: dict[str, Any], expected: dict[str, Any]) -> 
         ("last_attempt", 2**64 - 1, "18446744073709551615 is not from 0 to 9007199254740992"),
         ("duration", "soon", "'soon' is not a whole number"),
         ("duration", "", "'' is not a whole number"),
+        ("duration", "1_0", "'1_0' is not a whole number"),
+        ("machine_id", "\uff12", "'\uff12' is not a whole number"),
         ("duration", 1.5, "1.5 is not a whole number"),
         ("duration", float("nan"), "nan is not a whole number"),
         ("duration", float("inf"), "inf is not a whole number"),
@@ -125,6 +129,13 @@ def test_bad_row_is_named_with_id_column_and_reason(
     shown: Any = value if column == "id" else 7
     assert [node.id for node in nodes] == [1]
     assert rejected == [RejectedRow(shown, f"the_{column}", reason)]
+
+
+def test_a_reason_does_not_quote_a_novel() -> None:
+    for column in ("url", "duration"):
+        _, (rejected,) = check(row(**{column: "9" * 1_000_000}))
+        assert len(rejected.reason) < 200
+        assert "…" in rejected.reason
 
 
 def test_rejection_reads_as_a_sentence() -> None:
