@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -23,8 +23,12 @@ TIMEOUT_S = 2
 """Longest wait for the server to accept a connection and, again, for each answer. PyMySQL by
 itself waits for ever on a server that hangs."""
 
-_LOCK_WAIT = "SET SESSION innodb_lock_wait_timeout = 1"
-"""Shorter than `TIMEOUT_S`, so that a locked row is told as one and not as a dead server."""
+_SESSION = (
+    "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 1, "
+    "sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')"
+)
+"""Waits shorter than `TIMEOUT_S`, so that a locked row or table is told as one and not as a dead
+server; and a value that does not fit its column is refused, not stored as another."""
 
 _BARRED = re.compile("unable to open|readonly")
 _RIGHTS = {"read": os.R_OK, "write": os.W_OK}
@@ -87,11 +91,14 @@ class Database:
             raise self._failed("use the provisioning database", error) from error
         try:
             # No pool: a connection kept over a fork or an outage does more harm than it saves.
-            return create_engine(
+            engine = create_engine(
                 self._url, poolclass=NullPool, connect_args=_connect_arguments(self._url)
             )
         except (SQLAlchemyError, ImportError, OSError) as error:
             raise self._failed("use the provisioning database", error) from error
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _take_any_text)
+        return engine
 
     def _failed(self, what: str, error: Exception) -> DatabaseUnavailable:
         return DatabaseUnavailable(
@@ -118,6 +125,11 @@ class Database:
         return ""
 
 
+def _take_any_text(connection: Any, _record: object) -> None:
+    """Let one cell that is not UTF-8 not make a whole SQLite table unreadable."""
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+
+
 def _sqlite_hint(path: Path) -> str:
     """Return why the file cannot be used, where SQLite only says that it cannot."""
     if path.is_dir():
@@ -138,7 +150,7 @@ def _connect_arguments(url: URL) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if backend in ("mysql", "mariadb"):
         arguments = {f"{phase}_timeout": TIMEOUT_S for phase in ("connect", "read", "write")}
-        arguments["init_command"] = _LOCK_WAIT
+        arguments["init_command"] = _SESSION
     elif backend == "sqlite":
         arguments = {"timeout": TIMEOUT_S}
     return {name: value for name, value in arguments.items() if name not in url.query}

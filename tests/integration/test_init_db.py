@@ -279,6 +279,41 @@ def test_locked_row_is_given_up(mariadb_server: MariaDBServer, mariadb_url: str)
             sql(context, "UPDATE clusterer SET state = 2")
 
 
+def test_locked_table_is_told_as_one(mariadb_server: MariaDBServer, mariadb_url: str) -> None:
+    context = Context(Settings(db_url=mariadb_url))
+    init_db.run(context, example=True)
+    with context.database.connection("lock") as other:
+        other.exec_driver_sql("LOCK TABLES clusterer WRITE")
+        with pytest.raises(ProvisioningError, match="Lock wait timeout"):
+            init_db.add(context, [NODE_A])
+
+
+def test_what_does_not_fit_is_refused_by_a_lenient_server_too(
+    mariadb_server: MariaDBServer, mariadb_url: str
+) -> None:
+    database = mariadb_url.rpartition("/")[2]
+    mariadb_server.execute(f"ALTER DATABASE {database} CHARACTER SET latin1")
+    mode = mariadb_server.execute("SELECT @@GLOBAL.sql_mode")[0][0]
+    mariadb_server.execute("SET GLOBAL sql_mode = ''")
+    try:
+        context = Context(Settings(db_url=mariadb_url))
+        init_db.run(context)
+        with pytest.raises(ProvisioningError, match="Incorrect string value"):
+            init_db.add(context, [NewRow(1, 1, "bin:127.0.0.1:1", description="\u03a9")])
+        assert sql(context, "SELECT * FROM clusterer") == []
+    finally:
+        mariadb_server.execute(f"SET GLOBAL sql_mode = '{mode}'")
+
+
+def test_a_cell_that_is_no_text_does_not_hide_the_table(tmp_path: Path) -> None:
+    context = Context(Settings(db_url=f"sqlite:///{tmp_path / 'test.db'}"))
+    init_db.run(context, example=True)
+    sql(context, "UPDATE clusterer SET description = CAST(x'ff41' AS TEXT) WHERE id = 1")
+    with context.database.connection("read") as connection:
+        found = read_rows(connection, context.database.schema)
+    assert [row["description"] for row in found] == ["\ufffdA", "Node B"]
+
+
 def test_unix_socket(mariadb_server: MariaDBServer, mariadb_url: str) -> None:
     path = mariadb_server.directory / "socket"
     database = mariadb_url.rpartition("/")[2]
