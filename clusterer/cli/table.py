@@ -10,6 +10,7 @@ import click
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.membership import Node
+from clusterer.membership.columns import StateColumns
 from clusterer.services import Context
 from clusterer.services import init_db as init_service
 from clusterer.services import reload as reload_service
@@ -41,7 +42,8 @@ def reload(settings: Settings, *, dry_run: bool) -> None:
     """Load the provisioning table into Redis.
 
     Local changes of state are lost, except in persistent mode, where they are written to the
-    table first. Rows that cannot be used are named and left out; the rest is loaded.
+    table first. Rows that cannot be used are named; their nodes stay as they were, the rest
+    is loaded.
     """
     with closing(Context(settings)) as context:
         if dry_run:
@@ -61,20 +63,28 @@ def described(report: ReloadReport, *, dry_run: bool = False) -> Iterator[str]:
         f"{len(report.removed)} removed, {report.unchanged} unchanged, "
         f"{len(report.rejected)} rejected."
     )
-    for node in report.added:
-        yield f"  added    {_name(node)}"
-    for change in report.changed:
-        yield f"  changed  {_name(change.after)} ({_columns(change, values=dry_run)})"
-    for node in report.removed:
-        yield f"  removed  {_name(node)}"
-    for rejected in report.rejected:
-        yield f"  rejected {rejected}"
+    yield from _nodes(report, values=dry_run)
     if report.flushed.written:
         yield f"Written to the table first: {report.flushed.written} changed nodes."
     if report.flushed.waiting and dry_run:
         yield f"Would write to the table first: {report.flushed.waiting} changed nodes."
     if report.note:
         yield f"Note: {report.note}."
+
+
+def _nodes(report: ReloadReport, *, values: bool) -> Iterator[str]:
+    for node in report.added:
+        yield f"  added    {_name(node)}"
+    for change in report.changed:
+        yield f"  changed  {_name(change.after)} ({_columns(change, values=values)})"
+    for node in report.removed:
+        yield f"  removed  {_name(node)}"
+    for rejected in report.rejected:
+        yield f"  rejected {rejected}"
+    for node in report.kept:
+        yield f"  kept     {_name(node)} (as it was, until its row can be used)"
+    for node in report.flushed.edited:
+        yield f"  edited   {_name(node)} (the table's {_state(node)} wins)"
 
 
 def _columns(change: NodeChange, *, values: bool) -> str:
@@ -89,6 +99,10 @@ def _columns(change: NodeChange, *, values: bool) -> str:
 def _shown(node: Node, name: str) -> str:
     value = getattr(node, name)
     return str(int(value)) if isinstance(value, int) else value or "empty"
+
+
+def _state(node: Node) -> str:
+    return ", ".join(f"{name} {value}" for name, value in StateColumns.of(node)._asdict().items())
 
 
 def _name(node: Node) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.errors import InvalidArgument
@@ -53,6 +53,8 @@ class RejectedRow:
     column: str
     """Real name of the column that is wrong."""
     reason: str
+    machine: Machine | None = field(default=None, compare=False)
+    """Whose row it is, as far as that can be read."""
 
     def __str__(self) -> str:
         return f"row {self.id}, column {self.column!r}: {self.reason}"
@@ -67,14 +69,16 @@ def validate(
     something outside: DNS names, all at once. Of several good rows for one machine of a cluster
     the first counts.
     """
+    rows = list(rows)
     parsed = [_attempt(row) for row in rows]
     names.resolve(found.host for found in parsed if isinstance(found, _Parsed) and found.is_name)
     nodes: dict[tuple[int, int], Node] = {}
     rejected: list[RejectedRow] = []
-    for found in parsed:
+    for row, found in zip(rows, parsed, strict=True):
         result = found if isinstance(found, _Bad) else _place(found, names, nodes)
         if isinstance(result, _Bad):
-            rejected.append(RejectedRow(result.id, columns[result.column], result.reason))
+            column = columns[result.column]
+            rejected.append(RejectedRow(result.id, column, result.reason, machine_of(row)))
         else:
             nodes[result.cluster_id, result.machine_id] = result
     return list(nodes.values()), rejected

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
+from clusterer.membership.columns import StateColumns
 from clusterer.provisioning import (
     Machine,
     Names,
@@ -44,6 +45,8 @@ class ReloadReport:
     unchanged: int = 0
     """Nodes whose row is what Redis had."""
     rejected: tuple[RejectedRow, ...] = ()
+    kept: tuple[Node, ...] = ()
+    """Nodes that stay as they were, because their rows were rejected."""
     flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
     """What was written to the table first; only in persistent mode there is something."""
 
@@ -67,6 +70,8 @@ class _Table:
     rows: int
     rejected: tuple[RejectedRow, ...]
     clusters: dict[ClusterKey, list[Node]]
+    unreadable: dict[int, set[int]]
+    """cluster_id → machine_ids that have rows, but none that can be used."""
 
     @property
     def unusable(self) -> bool:
@@ -78,8 +83,9 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     """Make Redis hold what the table holds, and report it.
 
     In persistent mode changes that are not in the table yet are written there first; otherwise
-    they are lost. Bad rows are skipped, each named in the report; if every row is bad, nothing
-    changes. ``by``: who asked, for the audit; ``names``: how DNS names are resolved.
+    they are lost. Bad rows are skipped, each named in the report: their nodes stay as they were.
+    If every row is bad, nothing changes. ``by``: who asked, for the audit; ``names``: how DNS
+    names are resolved.
 
     Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
     """
@@ -109,16 +115,29 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
 def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     """Return what `run` would report, and change nothing: neither Redis nor the table.
 
-    ``flushed.waiting`` is how many changed states would be written to the table first.
-    Raises `ProvisioningError` or `StateUnavailable`.
+    ``flushed`` is what would come of the changed states first: ``waiting`` of them would be
+    written to the table, ``edited`` would take over what the table says. Raises
+    `ProvisioningError` or `StateUnavailable`.
     """
     store = ReloadStore(context.settings, context.redis)
     snapshots = store.read(context.nodes.clusters())
     table = _read(context, names or Names())
     plans = [] if table.unusable else _plan(context, store, snapshots, table)
-    waiting = sum(len(snapshot.dirty) for snapshot in snapshots.values())
-    persistent = context.settings.persistent_mode
-    return _report(context, table, plans, sync.SyncReport(waiting=waiting if persistent else 0))
+    flushed = _foreseen(snapshots, table) if context.settings.persistent_mode else None
+    return _report(context, table, plans, flushed or sync.SyncReport())
+
+
+def _foreseen(snapshots: Mapping[ClusterKey, Snapshot], table: _Table) -> sync.SyncReport:
+    waiting, edited = 0, []
+    for key, snapshot in snapshots.items():
+        rows = {row.machine_id: row for row in table.clusters.get(key, ())}
+        for machine_id in snapshot.dirty & snapshot.view.nodes.keys():
+            node, row = snapshot.view.nodes[machine_id], rows.get(machine_id)
+            if row is not None and snapshot.edited(row):
+                edited.append(StateColumns.of(row).applied_to(node))
+            elif row is not None or machine_id in table.unreadable.get(key.cluster_id, ()):
+                waiting += 1
+    return sync.SyncReport(waiting=waiting, edited=tuple(edited))
 
 
 def apply_rows(
@@ -139,7 +158,10 @@ def apply_rows(
         snapshots = found | store.read([key for key in keys if key not in found])
         plans = [
             plan_reload(
-                _narrowed(snapshots[key], only), table.clusters.get(key, ()), persistent=not settled
+                _narrowed(snapshots[key], only),
+                table.clusters.get(key, ()),
+                persistent=not settled,
+                unreadable=table.unreadable.get(key.cluster_id, ()),
             )
             for key in sorted(keys)
         ]
@@ -167,7 +189,11 @@ def _read(context: Context, names: Names, only: Collection[Machine] | None = Non
     clusters: dict[ClusterKey, list[Node]] = {}
     for node in nodes:
         clusters.setdefault(ClusterKey(node.cluster_id, node.protocol), []).append(node)
-    return _Table(len(rows), tuple(rejected), clusters)
+    unreadable: dict[int, set[int]] = {}
+    good = {(node.cluster_id, node.machine_id) for node in nodes}
+    for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:
+        unreadable.setdefault(cluster_id, set()).add(machine_id)
+    return _Table(len(rows), tuple(rejected), clusters, unreadable)
 
 
 def _plan(
@@ -176,7 +202,12 @@ def _plan(
     snapshots = known | store.read([key for key in table.clusters if key not in known])
     persistent = context.settings.persistent_mode
     return [
-        plan_reload(snapshots[key], table.clusters.get(key, ()), persistent=persistent)
+        plan_reload(
+            snapshots[key],
+            table.clusters.get(key, ()),
+            persistent=persistent,
+            unreadable=table.unreadable.get(key.cluster_id, ()),
+        )
         for key in sorted(snapshots)
     ]
 
@@ -194,6 +225,7 @@ def _report(
         removed=tuple(node for plan in ordered for node in plan.removed),
         unchanged=sum(plan.unchanged for plan in ordered),
         rejected=table.rejected,
+        kept=tuple(node for plan in ordered for node in plan.kept),
         flushed=flushed,
     )
 

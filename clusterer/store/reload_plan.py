@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from clusterer.membership import Node
@@ -21,7 +21,14 @@ class Snapshot:
     dirty: frozenset[int]
     """Machines whose state is not yet written to the table."""
     synced: Mapping[int, str]
-    """What the table said when it was last read or written."""
+    """What the table said when it was last read or written, or may say by our own hand."""
+
+    def edited(self, row: Node) -> bool:
+        """Whether somebody else changed the state in the ``row`` since we read or wrote it."""
+        says = str(StateColumns.of(row))
+        own = self.view.nodes.get(row.machine_id)
+        known = self.synced.get(row.machine_id, "").split(",")
+        return says not in known and (own is None or says != str(StateColumns.of(own)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,8 @@ class ReloadPlan:
     unchanged: int = 0
     noted: tuple[Node, ...] = field(default=(), repr=False)
     """Unchanged nodes of which Redis must be told that the table agrees."""
+    kept: tuple[Node, ...] = ()
+    """Nodes of which the table says nothing that can be used: they stay as they are."""
 
     @property
     def empty(self) -> bool:
@@ -69,9 +78,17 @@ class ReloadPlan:
         return not (self.added or self.changed or self.removed or self.noted)
 
 
-def plan_reload(snapshot: Snapshot, rows: Iterable[Node], *, persistent: bool) -> ReloadPlan:
+def plan_reload(
+    snapshot: Snapshot,
+    rows: Iterable[Node],
+    *,
+    persistent: bool,
+    unreadable: Collection[int] = (),
+) -> ReloadPlan:
     """Return how the cluster becomes what the table says (``rows``: its nodes there).
 
+    ``unreadable``: machine_ids whose rows cannot be used; a mistake in one is no wish to remove
+    the node.
     If ``persistent``, a node whose state is not written to the table yet keeps it: whether that
     or an edit in the table wins is for the sync to say, which knows both.
     """
@@ -93,14 +110,16 @@ def plan_reload(snapshot: Snapshot, rows: Iterable[Node], *, persistent: bool) -
         stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))
         if not kept and (dirty or stale):
             noted.append(row)
+    gone = [node for node in view.nodes.values() if node.machine_id not in wanted]
     return ReloadPlan(
         key=view.key,
         version=view.version,
         added=tuple(added),
         changed=tuple(changed),
-        removed=tuple(node for node in view.nodes.values() if node.machine_id not in wanted),
+        removed=tuple(node for node in gone if node.machine_id not in unreadable),
         unchanged=unchanged,
         noted=tuple(noted),
+        kept=tuple(node for node in gone if node.machine_id in unreadable),
     )
 
 

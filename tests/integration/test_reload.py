@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clusterer.cli.table import described
 from clusterer.errors import ProvisioningError, StateUnavailable
 from clusterer.membership import Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
@@ -179,6 +180,29 @@ def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None
     assert rows == [(0, 0, 0), (2, 1, view.nodes[2].last_attempt)]
 
 
+def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
+    context = make(persistent_mode=True)
+    provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:127.0.0.3:1"))
+    reload.run(context)
+    for machine_id in (1, 2, 3):
+        context.nodes.command(KEY, machine_id, Event.SET_DOWN, Cause("test"))
+    sql(context, "UPDATE clusterer SET no_tries = 2, last_attempt = 5 WHERE machine_id = 2")
+    sql(context, "DELETE FROM clusterer WHERE machine_id = 3")
+    foreseen, report = reload.preview(context), reload.run(context)
+    assert (foreseen.flushed.waiting, report.flushed.written) == (1, 1)
+    lines = list(described(report))[1:]
+    assert list(described(foreseen, dry_run=True))[1:-1] == lines[:-1]
+    assert lines == [
+        "  removed  cluster 1, machine 3: bin:127.0.0.3:1",
+        (
+            "  edited   cluster 1, machine 2: bin:127.0.0.2:5566 "
+            "(the table's state 1, no_tries 2, last_attempt 5 wins)"
+        ),
+        "Written to the table first: 1 changed nodes.",
+    ]
+    assert context.nodes.view(KEY).nodes[2].no_tries == 2
+
+
 def test_change_after_the_flush_is_kept_and_written_later(
     make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,10 +249,42 @@ def test_bad_rows_are_skipped_and_named(make: MakeContext) -> None:
         RejectedRow(4, "cluster_id", "negative: -1"),
     )
     assert (report.rows, report.loaded, report.note) == (4, 2, "")
-    sql(context, "UPDATE clusterer SET state = 5 WHERE machine_id = 2")
+
+
+def test_a_mistake_in_a_row_leaves_its_node_as_it_was(make: MakeContext) -> None:
+    context = make()
+    provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:sip3.example.org:1"))
+    reload.run(context, names=Names(lambda name: ["10.0.0.3"]))
+    before = context.nodes.view(KEY)
+    sql(context, "UPDATE clusterer SET state = 5, url = 'bin:127.0.0.2:1' WHERE machine_id = 2")
+
+    def no_dns(name: str) -> list[str]:
+        raise OSError("resolver away")
+
+    foreseen = reload.preview(context, names=Names(no_dns))
+    report = reload.run(context, names=Names(no_dns))
+    assert [row.column for row in report.rejected] == ["state", "url"]
+    assert [node.machine_id for node in report.kept] == [2, 3]
+    assert (report.loaded, report.changed, report.removed) == (1, (), ())
+    assert context.nodes.view(KEY) == before
+    assert (foreseen.kept, foreseen.rejected) == (report.kept, report.rejected)
+    sql(context, "UPDATE clusterer SET state = 1 WHERE machine_id = 2")
+    sql(context, "DELETE FROM clusterer WHERE machine_id = 3")
     report = reload.run(context)
-    assert [row.column for row in report.rejected] == ["state", "address", "cluster_id"]
-    assert [node.machine_id for node in report.removed] == [2]
+    assert [change.after.port for change in report.changed] == [1]
+    assert [node.machine_id for node in report.removed] == [3]
+
+
+def test_a_bad_row_beside_a_good_one_keeps_nothing(lite: MakeContext) -> None:
+    context = lite()
+    columns = "cluster_id, machine_id, url, state, last_attempt, failed_attempts, no_tries"
+    sql(context, f"CREATE TABLE clusterer (id INTEGER, {columns}, duration, description)")
+    sql(context, "INSERT INTO clusterer VALUES (1, 1, 2, 'bin:10.0.0.2', 1, 0, 3, 0, 30, NULL)")
+    reload.run(context)
+    sql(context, "UPDATE clusterer SET url = 'bin:nonsense:x'")
+    sql(context, "INSERT INTO clusterer VALUES (2, 1, 2, 'udp:10.0.0.2:1', 1, 0, 3, 0, 30, NULL)")
+    report = reload.run(context)
+    assert ([str(node.url) for node in report.removed], report.kept) == (["bin:10.0.0.2"], ())
 
 
 def test_doubled_and_null_rows_of_a_table_made_by_hand(lite: MakeContext) -> None:
