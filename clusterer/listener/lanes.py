@@ -16,11 +16,15 @@ from typing import Any, Protocol, overload
 
 from clusterer.errors import InvalidArgument
 from clusterer.listener.registrations import Callback, ReceiveInfo, Source
+from clusterer.wire.layout import MAX_FRAME
 
 log = logging.getLogger(__name__)
 
 QUEUE_SIZE = 10_000
 """Packets that wait for a callback before more are dropped."""
+
+QUEUE_BYTES = 16 * 1024 * 1024
+"""Bytes of their payloads, likewise: 1,600 for each packet. Frames may have 65,535."""
 
 SLICE_S = 0.001
 """How long a coroutine that never waits may go from packet to packet without letting others run."""
@@ -32,6 +36,7 @@ class InThread:
 
     callback: Callback
     queue_size: int
+    queue_bytes: int = QUEUE_BYTES
 
     def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> object:
         """Call the callback here and now."""
@@ -39,27 +44,41 @@ class InThread:
 
 
 @overload
-def in_thread(callback: Callback, *, queue_size: int = QUEUE_SIZE) -> InThread: ...
+def in_thread(
+    callback: Callback, *, queue_size: int = QUEUE_SIZE, queue_bytes: int = QUEUE_BYTES
+) -> InThread: ...
 
 
 @overload
-def in_thread(*, queue_size: int = QUEUE_SIZE) -> Callable[[Callback], InThread]: ...
+def in_thread(
+    *, queue_size: int = QUEUE_SIZE, queue_bytes: int = QUEUE_BYTES
+) -> Callable[[Callback], InThread]: ...
 
 
-def in_thread(callback: Callback | None = None, *, queue_size: int = QUEUE_SIZE) -> Any:
+def in_thread(
+    callback: Callback | None = None,
+    *,
+    queue_size: int = QUEUE_SIZE,
+    queue_bytes: int = QUEUE_BYTES,
+) -> Any:
     """Have a callback that blocks called in a thread of its own, one packet after the other.
 
     For `register_module`, as a decorator or around its argument. At most ``queue_size`` packets
-    wait; more are dropped, counted and logged. Notices of timeouts are never dropped. Raises
-    `InvalidArgument` for a coroutine function, which needs no thread.
+    wait, with ``queue_bytes`` of payload together (from 65,535, the largest frame); more are
+    dropped, counted and logged. Notices of timeouts are never dropped. Raises `InvalidArgument`
+    for a coroutine function, which needs no thread.
     """
     if callback is None:
-        return functools.partial(in_thread, queue_size=queue_size)
+        return functools.partial(in_thread, queue_size=queue_size, queue_bytes=queue_bytes)
     if is_async(callback) or not callable(callback):
         raise InvalidArgument(f"in_thread needs a plain function, not {callback!r}")
     if type(queue_size) is not int or queue_size < 1:
         raise InvalidArgument(f"queue_size must be a whole number from 1, not {queue_size!r}")
-    return InThread(callback, queue_size)
+    if type(queue_bytes) is not int or queue_bytes < MAX_FRAME:
+        raise InvalidArgument(
+            f"queue_bytes must be a whole number from {MAX_FRAME}, not {queue_bytes!r}"
+        )
+    return InThread(callback, queue_size, queue_bytes)
 
 
 def is_async(callback: Any) -> bool:
@@ -108,22 +127,26 @@ class AsyncLane:
         callback: Callable[..., Any],
         troubles: Complaints,
         queue_size: int = QUEUE_SIZE,
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._module = module
         self._callback = callback
         self._troubles = troubles
-        self._size = queue_size
+        self._size, self._most_bytes = queue_size, queue_bytes
         self._queues: dict[int, deque[tuple[int, ReceiveInfo | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._ending = False
 
     def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
-        if self._ending or (self._waiting >= self._size and info is not None):
+        size = 0 if info is None else len(info.packet.payload)
+        full = self._waiting >= self._size or self._bytes + size > self._most_bytes
+        if self._ending or (full and info is not None):
             reason = "stopped" if self._ending else "callback queue full"
             self._troubles.packets_left(reason, self._module, self._callback, 1)
             return
         self._waiting += 1
+        self._bytes += size
         queue = self._queues.get(machine_id)
         if queue is not None:
             queue.append((kind, info))
@@ -152,6 +175,8 @@ class AsyncLane:
                 kind, info = queue.popleft()
                 await self._call(kind, info, machine_id)
                 self._waiting -= 1
+                if info is not None:
+                    self._bytes -= len(info.packet.payload)
                 if monotonic() > until:
                     await asyncio.sleep(0)
                     until = monotonic() + SLICE_S
@@ -178,16 +203,22 @@ class ThreadLane:
     def __init__(self, module: str, wanted: InThread, troubles: Complaints) -> None:
         self._module = module
         self._callback = wanted.callback
-        self._size = wanted.queue_size
+        self._size, self._most_bytes = wanted.queue_size, wanted.queue_bytes
+        self._bytes_in = self._bytes_out = 0
+        """Bytes put in by the listener's thread and taken out by ours: each writes one of them."""
         self._troubles = troubles
         self._queue: SimpleQueue[tuple[int, ReceiveInfo | None, int] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._given_up = False
 
     def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
-        if info is not None and self._queue.qsize() >= self._size:
-            self._troubles.packets_left("callback queue full", self._module, self._callback, 1)
-            return
+        if info is not None:
+            size = len(info.packet.payload)
+            waiting = self._bytes_in - self._bytes_out
+            if self._queue.qsize() >= self._size or waiting + size > self._most_bytes:
+                self._troubles.packets_left("callback queue full", self._module, self._callback, 1)
+                return
+            self._bytes_in += size
         self._queue.put((kind, info, machine_id))
         if self._thread is None:
             name = f"clusterer-{self._module}"
@@ -209,10 +240,12 @@ class ThreadLane:
             item = self._queue.get()
             if item is None:
                 return
+            _, info, machine_id = item
+            if info is not None:
+                self._bytes_out += len(info.packet.payload)
             try:
                 self._callback(*item)
             except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
-                _, info, machine_id = item
                 source = info.source if info is not None else None
                 self._troubles.callback_failed(
                     error, self._module, self._callback, source, machine_id

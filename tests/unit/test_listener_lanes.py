@@ -18,6 +18,9 @@ from clusterer.listener.registrations import ReceiveInfo
 from clusterer.wire import Packet
 
 INFO = ReceiveInfo(("127.0.0.2", 1), Packet("ul", 1, 2))
+LARGE = ReceiveInfo(("127.0.0.2", 1), Packet("ul", 1, 2, bytes(30_000)))
+"""A packet of which two fit into `BYTES`."""
+BYTES = 65_535
 
 
 class Troubles:
@@ -100,6 +103,12 @@ def test_in_thread_takes_plain_functions_only(callback: Any) -> None:
 def test_in_thread_needs_room_in_its_queue(size: Any) -> None:
     with pytest.raises(InvalidArgument, match="queue_size"):
         in_thread(print, queue_size=size)
+
+
+@pytest.mark.parametrize("size", [0, 65_534, 1e6, True])
+def test_in_thread_has_room_for_the_largest_packet(size: Any) -> None:
+    with pytest.raises(InvalidArgument, match="queue_bytes"):
+        in_thread(print, queue_bytes=size)
 
 
 def test_packets_of_one_machine_are_awaited_in_order_and_machines_at_once() -> None:
@@ -185,6 +194,27 @@ def test_coroutines_that_pile_up_are_bounded_but_notices_are_never_dropped() -> 
     assert done == [1, 1, 1, SERVER_TIMEOUT]
 
 
+def test_coroutines_that_pile_up_are_bounded_in_bytes_too() -> None:
+    troubles, done = Troubles(), []
+    noticed = asyncio.Event()
+
+    async def callback(kind: int, info: object, machine_id: int) -> None:
+        done.append(kind)
+        if kind == SERVER_TIMEOUT:
+            noticed.set()
+
+    async def use(lane: Lane) -> None:
+        for kind in (1, 2, 3, 4):
+            lane(kind, LARGE, 2)
+        lane(SERVER_TIMEOUT, None, 2)
+        await asyncio.wait_for(noticed.wait(), 5)
+        lane(5, LARGE, 2)
+
+    run(lambda: AsyncLane("ul", callback, troubles, queue_bytes=BYTES), use)
+    assert troubles.left == [("callback queue full", 1)] * 2
+    assert done == [1, 2, SERVER_TIMEOUT, 5], "what is done makes room"
+
+
 def test_a_coroutine_that_does_not_end_is_cancelled_and_what_it_missed_counted() -> None:
     troubles = Troubles()
 
@@ -253,6 +283,32 @@ def test_a_threads_queue_is_bounded_but_notices_are_never_dropped() -> None:
     run(lambda: ThreadLane("ul", in_thread(callback, queue_size=2), troubles), use)
     assert troubles.left == [("callback queue full", 1)] * 3
     assert done == [0, 1, 2, SERVER_TIMEOUT]
+
+
+def test_a_threads_queue_is_bounded_in_bytes_too() -> None:
+    troubles, done = Troubles(), list[int]()
+    busy, release, noticed = (threading.Event() for _ in range(3))
+
+    def callback(kind: int, info: object, machine_id: int) -> None:
+        busy.set()
+        release.wait(10)
+        done.append(kind)
+        if kind == SERVER_TIMEOUT:
+            noticed.set()
+
+    async def use(lane: Lane) -> None:
+        lane(0, LARGE, 2)
+        assert busy.wait(5)
+        for kind in (1, 2, 3, 4):
+            lane(kind, LARGE, 2)
+        lane(SERVER_TIMEOUT, None, 2)
+        release.set()
+        assert await asyncio.to_thread(noticed.wait, 5)
+        lane(5, LARGE, 2)
+
+    run(lambda: ThreadLane("ul", in_thread(callback, queue_bytes=BYTES), troubles), use)
+    assert troubles.left == [("callback queue full", 1)] * 2
+    assert done == [0, 1, 2, SERVER_TIMEOUT, 5], "what is taken out makes room"
 
 
 def test_a_thread_that_does_not_end_is_left_and_what_it_missed_counted() -> None:
