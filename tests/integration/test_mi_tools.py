@@ -18,11 +18,13 @@ from clusterer.membership import State
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, reload
 from clusterer.settings import Settings, as_environment
+from tests.support import docs
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
 from tests.support.programs import missing
 from tests.support.provisioning import KEY, NODE_A, NODE_B, events, provision, sql
 from tests.support.terminal import Dialogue
+from tests.support.transcripts import sessions
 
 TRANSPORTS = ("fifo", "http", "udp", "unix")
 NAMES = [
@@ -160,6 +162,13 @@ def test_opensips_cli_works_unchanged(site: Site, transport: str) -> None:
     sql(site.context, "DROP TABLE clusterer")
     assert "500: Failed to reload" in site.refusal(transport, "clusterer_reload")
     assert "WARNING" not in site.server.output(), "it looks first whether somebody listens"
+
+
+def test_opensips_cli_prints_what_the_page_shows(site: Site) -> None:
+    for (tool, *words), on_page in sessions(docs.section("mi.md", "With OpenSIPS 3's tools")):
+        transport = "http" if "communication_type=http" in words else "fifo"
+        done = site.run(tool, *site.cli_options(transport), *words)
+        assert (done.stdout.strip(), done.stderr) == (on_page.strip(), "")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -91,7 +91,7 @@ COMPARED = {
     "docs/commands/processes.md": 6,
     "docs/commands/table.md": 8,
     "docs/getting-started.md": 6,
-    "docs/mi.md": 1,
+    "docs/mi.md": 4,
     "docs/monitoring.md": 2,
     "docs/parameters.md": 1,
     "docs/redis-keys": len(docs.sample_keys()),
