@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from clusterer import PROTO_BIN, Clusterer, Settings
+from clusterer.provisioning import NewRow
 from clusterer.services import Context, probe, timeouts
 from clusterer.services import reload as reload_service
 from clusterer.settings import as_environment
@@ -110,18 +111,21 @@ def _probed(context: Context, text: str, process: ChildProcess) -> bool:
     return text in process.output()
 
 
-# -- opensips.md -----------------------------------------------------------------------------------
+# -- opensips --------------------------------------------------------------------------------------
 
 
 def test_the_table_and_the_row_in_the_docs_are_those_that_work(
     settings: Settings, mariadb_url: str
 ) -> None:
-    page = docs.read("opensips.md")
-    insert, create = docs.blocks(page, "sql")
+    (create,) = docs.blocks(docs.read("opensips.md"), "sql")
+    mend, insert = docs.blocks(docs.read("opensips/joining.md"), "sql")
     context = Context(replace(settings, db_url=mariadb_url))
-    provision(context)
+    provision(context, NewRow(1, 1, "bin:192.0.2.1:5566", failed_attempts=0))
     ((_, made),) = sql(context, "SHOW CREATE TABLE clusterer")
     assert str(made).rpartition(" ENGINE=")[0].split() == create.split()
+    sql(context, mend)
     sql(context, insert)
-    assert [found.url for found in reload_service.run(context).added] == ["bin:192.0.2.11:5566"]
+    added = reload_service.run(context).added
+    assert [node.url for node in added] == ["bin:192.0.2.1:5566", "bin:192.0.2.11:5566"]
+    assert [node.failed_attempts for node in added] == [3, 3]
     context.close()

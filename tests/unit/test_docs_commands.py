@@ -81,6 +81,21 @@ def test_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
     assert load_settings(environ=variables).persistent_mode
 
 
+def test_the_configuration_of_opensips_is_the_same_in_our_words(tmp_path: Path) -> None:
+    (toml,) = docs.blocks(docs.read("opensips/replacing.md"), "toml")
+    config = tmp_path / "clusterer.toml"
+    config.write_text(toml, encoding="utf-8")
+    ours = load_settings(config=config, environ={})
+    theirs = re.findall(
+        r'modparam\("(?:clusterer|ratelimit)", "(\w+)", "?([^")]+)"?\)',
+        docs.read("opensips/joining.md"),
+    )
+    assert len(theirs) >= 6
+    for name, value in theirs:
+        setting = getattr(ours, name)
+        assert value == str(int(setting) if value.isdigit() else setting), name
+
+
 def test_every_form_of_db_url_is_one() -> None:
     rows = docs.table_rows(docs.section("parameters.md", "db_url"), columns=2)[1:]
     assert len(rows) >= 8
