@@ -69,7 +69,7 @@ def rows(table: str) -> list[list[str]]:
 def test_the_runs_on_the_page_have_every_figure_and_target(number: int) -> None:
     """What they are called, and what targets are; the figures themselves are of one machine."""
     keys = [key for measure in list(GROUPS.values())[number] for key in measure.keys]
-    block = docs.blocks(docs.section("benchmarks.md", "A run"), "console")[number]
+    block = docs.blocks(docs.read("benchmarks/run.md"), "console")[number]
     others, _, targets = block.partition("Other figures\n")[2].partition("Targets\n")
     shown = {row[0] for row in rows(others)} | {"single", "batch"}
     assert set(keys) <= shown

@@ -23,6 +23,7 @@ from tests.support.provisioning import provision, sql
 
 README = docs.ROOT / "README.md"
 API = docs.DOCS / "api.md"
+MODULES = docs.DOCS / "api" / "modules.md"
 GETTING_STARTED = docs.DOCS / "getting-started.md"
 
 
@@ -90,7 +91,7 @@ def test_the_hello_module_talks_both_ways_and_notices_silence(
     settings: Settings, program: Program
 ) -> None:
     two_machines(settings)
-    (example,) = docs.examples(API, "hello module, a test runs this")
+    (example,) = docs.examples(MODULES, "hello module, a test runs this")
     context = Context(settings)
     with delivering(settings), program(example, "1") as first, contextlib.closing(context):
         with program(example, "2") as second:
