@@ -13,7 +13,7 @@ from clusterer.errors import SettingsError
 from clusterer.jobs import JOB_FUNCTIONS, connect
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from workers import runtime
-from workers.worker import RETRY_S, Worker
+from workers.worker import REFUSED, RETRY_S, Worker
 
 KINDS = ("delivery", "maintenance", "database")
 
@@ -51,7 +51,7 @@ def _metrics(kind: str, settings: Settings, state: runtime.Runtime) -> Iterator[
         return
     from clusterer.services import metrics  # noqa: PLC0415 - keeps workers light
 
-    state.metrics = metrics.JobMetrics(sorted(JOB_FUNCTIONS))
+    state.metrics = metrics.JobMetrics([*sorted(JOB_FUNCTIONS), REFUSED])
     collectors = [*state.metrics.collectors()]
     if kind == "delivery":
         from clusterer.delivery.meter import Meter  # noqa: PLC0415 - only this kind delivers

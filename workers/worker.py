@@ -30,6 +30,9 @@ from workers import runtime
 WORKER_TTL_S = 15
 """RQ forgets a killed worker a minute after this."""
 MAINTENANCE_INTERVAL_S = 60
+REFUSED = "refused"
+"""What a job that no worker runs is counted as."""
+
 DEQUEUE_TIMEOUT_S = 2
 """How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
@@ -206,7 +209,7 @@ class Worker(SimpleWorker):
             succeeded = self.perform_job(job, queue, execution)
         finally:
             self._running = None
-            function = job.func_name if job.func_name in JOB_FUNCTIONS else "refused"
+            function = job.func_name if job.func_name in JOB_FUNCTIONS else REFUSED
             took_s = time.monotonic() - began
             runtime.current().job_ended(function, took_s, succeeded=succeeded)
         self.set_state(WorkerStatus.IDLE)
