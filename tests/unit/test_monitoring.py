@@ -6,13 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from tests.support import docs
+from tests.support.dashboard import BOARD, MONITORING, PANELS, query_of
 from tests.support.promtool import needs_promtool, promtool
 from tests.support.transcripts import plain, shown
 
-MONITORING = docs.DOCS / "monitoring"
-BOARD = json.loads((MONITORING / "grafana.json").read_text())
-QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
+QUERIES = [query_of(target) for panel in PANELS for target in panel["targets"]]
 RULES = (MONITORING / "alerts.yml").read_text()
 ALERTS = re.findall(r"(?m)^ +- alert: (\w+)$", RULES)
 
@@ -27,10 +25,7 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_must() -> None:
 
 @needs_promtool
 def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    rules = [
-        {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "5m")}
-        for number, query in enumerate(QUERIES)
-    ]
+    rules = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(QUERIES)]
     # JSON is YAML.
     path = tmp_path / "queries.yml"
     path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
@@ -55,3 +50,50 @@ def test_panels_have_numbers_and_places_of_their_own() -> None:
         assert not cells & taken, panel["title"]
         assert x + w <= 24
         taken |= cells
+    assert {across for across, _ in taken} == set(range(24))
+    assert len(taken) == 24 * (1 + max(down for _, down in taken)), "there is a hole"
+
+
+def test_the_dashboard_brings_no_data_source_of_its_own_and_no_variable_that_is_not_there() -> None:
+    variables = {one["name"]: one for one in BOARD["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    text = json.dumps(BOARD)
+    used = {*re.findall(r"\$\{?(\w+)", text)} - {"__all", "__rate_interval", "__range"}
+    assert used == variables.keys()
+    assert BOARD["id"] is None, "Grafana gives it"
+    asking = [*PANELS, *(one for panel in PANELS for one in panel["targets"])]
+    asking += [one for one in variables.values() if one["type"] == "query"]
+    for one in asking:
+        assert one["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+UNITS = {"short", "s", "pps", "Bps", "ops"}
+"""Grafana's names of units that we use: a number, seconds, packets, bytes and events per second."""
+
+
+def test_every_panel_has_one_unit_and_it_is_its_queries() -> None:
+    for panel in PANELS:
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        assert unit in UNITS
+        for target in panel["targets"]:
+            assert _unit_of(target["expr"]) == unit, panel["title"]
+
+
+def _unit_of(query: str) -> str:
+    if "_seconds" in query:
+        return "s"
+    if "rate(" not in query:
+        return "short"
+    counted = re.search(r"_(packets|bytes)_total", query)
+    return {"packets": "pps", "bytes": "Bps"}[counted[1]] if counted else "ops"
+
+
+def test_every_line_says_what_it_is() -> None:
+    for panel in PANELS:
+        for target in panel["targets"]:
+            grouped = re.match(
+                r"(?:histogram_quantile\([\d.]+, )?\w+ ?by \(([\w, ]+)\)", target["expr"]
+            )
+            labels = {*grouped[1].split(", ")} - {"le"} if grouped else set()
+            named = {*re.findall(r"{{(\w+)}}", target["legendFormat"])}
+            assert named == labels, panel["title"]
