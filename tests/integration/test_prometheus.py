@@ -1,0 +1,158 @@
+"""Dashboard and alerts in a real Prometheus that scrapes real processes, well and in trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from rq_scheduler import Scheduler
+
+from clusterer.jobs import connect, queue
+from clusterer.settings import MAINTENANCE_QUEUE, Settings
+from tests.support.dashboard import MONITORING, PANELS, query_of
+from tests.support.laboratory import Laboratory, laboratory
+from tests.support.processes import wait_until
+from tests.support.prometheus import Prometheus, Sample, needs_prometheus
+from tests.support.redis_server import RedisServer
+
+RULES = (MONITORING / "alerts.yml").read_text()
+ALERTS = set(re.findall(r"(?m)^ +- alert: Clusterer(\w+)$", RULES))
+
+SOONER_S = {"BacklogOld": 1, "DeliverySlow": 0.5, "SchedulerStuck": 3, "SnapshotOld": 2}
+"""Limits for alerts on which a test cannot wait as long as an operator."""
+
+WITHIN_S = 20
+
+
+@pytest.fixture
+def server(own_redis_server: Callable[[], RedisServer]) -> RedisServer:
+    return own_redis_server()
+
+
+@pytest.fixture
+def lab(server: RedisServer) -> Iterator[Laboratory]:
+    settings = Settings(
+        redis_url=server.url,
+        accept_pipes_from=1,
+        accept_pipes_timeout=2,
+        replicate_pipes_to=1,
+        log_max_packets=1000,
+    )
+    with laboratory(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def prometheus(lab: Laboratory) -> Iterator[Prometheus]:
+    with Prometheus(lab.ports.values(), impatient(RULES)) as running:
+        wait_until(lambda: all_scraped(running, len(lab.ports)), WITHIN_S, "all are scraped")
+        yield running
+
+
+def impatient(rules: str) -> str:
+    """Return the alert rules without the times for which they hold still."""
+    rules = re.sub(r"(?m)^( +for:) .*$", r"\1 0s", rules)
+    for name, limit in SOONER_S.items():
+        rule = rf"(alert: Clusterer{name}\n +expr: .* >) \d+\n"
+        rules, found = re.subn(rule, rf"\1 {limit}\n", rules)
+        assert found == 1, name
+    return rules
+
+
+def all_scraped(prometheus: Prometheus, count: int) -> bool:
+    targets = prometheus.targets()
+    return len(targets) == count and all(target["health"] == "up" for target in targets)
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
+    server: RedisServer, lab: Laboratory, prometheus: Prometheus
+) -> None:
+    def fires(*names: str) -> None:
+        for name in names:
+            wait_until(partial(is_firing, prometheus, name), WITHIN_S, f"{name} fires")
+        fired.update(names)
+
+    fired: set[str] = set()
+    # Before the first scrape there were no metrics.
+    wait_until(lambda: prometheus.firing() == set(), WITHIN_S, "all is well")
+    assert faults_of_rules(prometheus) == []
+
+    lab.add_dead_node()
+    lab.modules = ("ratelimit", "dialog")
+    lab.send("dialog", 600)  # of which machine 1 knows nothing
+    fires("NodeNotUp", "ModuleTimeout", "PacketsDropped")
+    for _ in range(7):
+        lab.sender.set_state(1, 1, 2, "bin")
+        lab.sender.set_state(1, 1, 1, "bin")
+    fires("NodeFlaps")
+    assert faults_in_the_end(prometheus) == []
+
+    with connect(lab.settings) as client:
+        queue(MAINTENANCE_QUEUE, client).enqueue_call("workers.probe", args=("one too many",))
+        fires("JobsFail")
+        lab.processes["delivery"].terminate()
+        fires("NoWorkers", "BacklogOld")
+        lab.send("dialog", 3000)
+        lab.start("delivery")
+        fires("PacketsLost", "DeliverySlow")
+        client.set(Scheduler.scheduler_lock_key, "nobody who would work", ex=60)
+        fires("SchedulerStuck")
+    server.stop()
+    fires("RedisAway", "SnapshotOld")
+    lab.processes["scheduler"].kill()
+    fires("NoMetrics")
+    assert fired == ALERTS
+    assert faults_of_rules(prometheus) == []
+
+
+def is_firing(prometheus: Prometheus, name: str) -> bool:
+    return f"Clusterer{name}" in prometheus.firing()
+
+
+def faults_of_rules(prometheus: Prometheus) -> list[dict[str, Any]]:
+    """Return the rules whose last evaluation did not go well."""
+    return [rule for rule in prometheus.rules() if rule["health"] != "ok"]
+
+
+def faults_in_the_end(prometheus: Prometheus) -> list[str]:
+    """Return what is wrong with the dashboard even when there was time for data to come."""
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not faults_of_dashboard(prometheus), WITHIN_S)
+    return faults_of_dashboard(prometheus)
+
+
+def faults_of_dashboard(prometheus: Prometheus) -> list[str]:
+    """Say what is wrong with what the dashboard would show now."""
+    return [fault for panel in PANELS for fault in _faults_of(panel, prometheus)]
+
+
+def _faults_of(panel: dict[str, Any], prometheus: Prometheus) -> Iterator[str]:
+    lines: list[str] = []
+    for target in panel["targets"]:
+        query = query_of(target)
+        found = prometheus.query(query)
+        if not found:
+            yield f"no data: {query}"
+        for sample in found:
+            if not _is_number(sample, query):
+                yield f"{sample}: {query}"
+            lines.append(_line(target["legendFormat"], sample))
+    if len(set(lines)) < len(lines):
+        yield f"several lines of one name: {panel['title']} {sorted(lines)}"
+
+
+def _line(legend: str, sample: Sample) -> str:
+    """Return what Grafana calls a line; fails if the series lacks one of the labels."""
+    return re.sub(r"{{(\w+)}}", lambda name: sample.labels[name[1]], legend)
+
+
+def _is_number(sample: Sample, query: str) -> bool:
+    # A quantile of nothing is none: a dead node has no latency.
+    return math.isfinite(sample.value) or ("quantile" in query and math.isnan(sample.value))

@@ -1,0 +1,83 @@
+"""A small cluster of real processes with metrics, whose traffic a test steers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from clusterer import Clusterer
+from clusterer.errors import ClustererError
+from clusterer.settings import Settings, as_environment
+from tests.support.cluster import load, node, node_for
+from tests.support.ports import free_port
+from tests.support.processes import ChildProcess, spawn
+from tests.support.receiver import BinReceiver
+
+COMMANDS = {
+    "node": ("-m", "clusterer", "node", "--server-id", "1"),
+    "delivery": ("-m", "workers", "delivery"),
+    "maintenance": ("-m", "workers", "maintenance"),
+    "scheduler": ("-m", "scheduler"),
+}
+
+PAUSE_S = 0.05
+"""Between packets."""
+
+
+class Laboratory:
+    """Machine 1 is a real instance; machine 2 a receiver, for which the test itself sends."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self.settings = settings
+        self._stack = stack
+        self._receiver = stack.enter_context(BinReceiver())
+        self._rows = [node(1, free_port()), node_for(2, self._receiver)]
+        load(settings, self._rows)
+        self.ports = {name: free_port() for name in COMMANDS}
+        """Of the processes' metrics."""
+        self.processes: dict[str, ChildProcess] = {}
+        for name in COMMANDS:
+            self.start(name)
+        self.sender = stack.enter_context(Clusterer(2, settings=settings))
+        self.modules: tuple[str, ...] = ("ratelimit",)
+        """What machine 2 sends packets of, all the time."""
+
+    def start(self, name: str) -> None:
+        """Start one of the processes, again with the same port."""
+        environment = as_environment(replace(self.settings, metrics_port=self.ports[name]))
+        self.processes[name] = self._stack.enter_context(spawn(COMMANDS[name], environment))
+
+    def add_dead_node(self) -> None:
+        """Provision machine 3, where nobody listens."""
+        self._rows.append(node(3, free_port(), failed_attempts=2))
+        load(self.settings, self._rows)
+
+    def send(self, module: str, packets: int) -> None:
+        """Send so many packets at once as machine 2."""
+        one = self.sender.packet(module, 0).build()
+        self.sender.send_many(1, "bin", [one] * packets)
+
+    def talk(self, stop: threading.Event) -> None:
+        """Send a packet of each of `modules` again and again, also while Redis is away."""
+        while not stop.wait(PAUSE_S):
+            with contextlib.suppress(ClustererError):
+                for module in self.modules:
+                    self.send(module, 1)
+
+
+@contextmanager
+def laboratory(settings: Settings) -> Iterator[Laboratory]:
+    """Run a laboratory for the length of a ``with`` block; from the main thread."""
+    with ExitStack() as stack:
+        lab = Laboratory(settings, stack)
+        stop = threading.Event()
+        thread = threading.Thread(target=lab.talk, args=(stop,), name="test-talk")
+        thread.start()
+        try:
+            yield lab
+        finally:
+            stop.set()
+            thread.join(10)
