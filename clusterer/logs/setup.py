@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from types import TracebackType
 
 from clusterer.logs.formats import HumanFormatter, JsonFormatter
 from clusterer.logs.handler import SummarisingHandler
 from clusterer.settings import LOG_AUTO, Settings
+
+log = logging.getLogger(__name__)
 
 JSON = "json"
 
@@ -26,3 +30,21 @@ def configure(
     as_json = settings.log_format == JSON
     handler.setFormatter(JsonFormatter(process) if as_json else HumanFormatter(prefix))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    if as_json:
+        sys.excepthook = _crashed
+        threading.excepthook = _thread_crashed
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Have even a crash be one JSON line."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.critical("crashed: %s: %s", kind.__name__, error, exc_info=(kind, error, trace))
+
+
+def _thread_crashed(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread else "?"
+    info = args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
+    log.critical("thread %s crashed: %s", name, args.exc_value, exc_info=info)

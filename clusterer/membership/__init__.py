@@ -1,7 +1,7 @@
 """Nodes and their state machine: pure values and functions. No socket, no clock, no Redis."""
 
-from clusterer.membership.machine import TRANSITIONS, Event, apply
+from clusterer.membership.machine import FAILURES, TRANSITIONS, Event, apply
 from clusterer.membership.node import Condition, Node, State
 from clusterer.membership.schedule import next_look
 
-__all__ = ["TRANSITIONS", "Condition", "Event", "Node", "State", "apply", "next_look"]
+__all__ = ["FAILURES", "TRANSITIONS", "Condition", "Event", "Node", "State", "apply", "next_look"]

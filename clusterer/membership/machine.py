@@ -27,6 +27,9 @@ class Event(Enum):
     SET_UP = "set up"
 
 
+FAILURES = frozenset({Event.SEND_FAILED, Event.SUSPECTED, Event.PROBE_FAILED})
+"""Those that say that something is wrong with the node."""
+
 Transition = Callable[[Node, float], Node]
 
 

@@ -11,7 +11,7 @@ import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.logs import about
-from clusterer.membership import Event, Node, apply, next_look
+from clusterer.membership import FAILURES, Event, Node, apply, next_look
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
@@ -171,7 +171,8 @@ class NodeStore:
             )
         if not version:
             return None
-        log.info(
+        log.log(
+            logging.WARNING if event in FAILURES else logging.INFO,
             "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
             key,
             after.machine_id,

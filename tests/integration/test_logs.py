@@ -57,6 +57,30 @@ def test_lines_about_a_node_carry_cluster_machine_id_and_url(
         line = next(line for line in lines(worker) if "probe failed" in line["message"])
     assert (line["cluster"], line["protocol"], line["machine_id"]) == (1, "bin", 2)
     assert (line["url"], line["before"], line["after"]) == (node.url, "probing", "probing")
+    assert line["level"] == "warning", "a node that fails is more than a piece of news"
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "message"),
+    [
+        ("raise ValueError(7)", "critical", "crashed: ValueError: 7"),
+        ("Thread(target=int, args='x', name='t').start()", "critical", "thread t crashed: "),
+        ("warnings.warn('old')", "warning", "UserWarning: old"),
+    ],
+)
+def test_even_a_crash_and_a_warning_are_json(code: str, level: str, message: str) -> None:
+    imports = (
+        "import warnings; from threading import Thread; from clusterer import logs; "
+        "from clusterer.settings import Settings; "
+    )
+    program = f"{imports}logs.configure(Settings(log_format='json'), 'node'); {code}"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+    )
+    (line,) = (json.loads(text) for text in result.stderr.splitlines())
+    assert (line["level"], line["process"]) == (level, "node")
+    assert message in line["message"]
+    assert ("exception" in line) == (level == "critical")
 
 
 def test_quiet_and_verbose_reach_workers_and_scheduler(environment: dict[str, str]) -> None:
