@@ -12,6 +12,7 @@ import click
 
 from clusterer.cli import terminal
 from clusterer.cli.options import with_settings
+from clusterer.logs import plain
 from clusterer.services import Context
 from clusterer.services import doctor as service
 from clusterer.services.doctor import Finding, Level
@@ -60,8 +61,7 @@ def _as_json(finding: Finding) -> dict[str, str]:
 def described(finding: Finding) -> str:
     """Return the finding in one line."""
     advice = f" -> {finding.advice}" if finding.advice else ""
-    text = "".join(c if c.isprintable() else " " for c in finding.text + advice)
-    return f"{finding.level.value:<7} {finding.check}: {text}"
+    return f"{finding.level.value:<7} {finding.check}: {plain(finding.text + advice)}"
 
 
 def _line(finding: Finding) -> str:

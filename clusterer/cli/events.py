@@ -13,6 +13,7 @@ import click
 
 from clusterer.cli import terminal
 from clusterer.cli.options import Number, cluster_option, machine_option, with_settings
+from clusterer.logs import plain
 from clusterer.services import Context
 from clusterer.services.events import Filter, History, as_json, parse_since
 from clusterer.services.processes import stop_on_signals
@@ -85,7 +86,7 @@ def described(event: AuditEvent) -> str:
         f"{event.event} by {event.by}{why}"
     )
     # Reasons come from operators and from the table: they must not steer the terminal.
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+    return plain(line)
 
 
 def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> None:

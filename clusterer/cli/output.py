@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clusterer.cli.live import words
+from clusterer.logs import plain
 from clusterer.membership import Condition, Node
 from clusterer.services.listing import Listing, Traffic
 from clusterer.store import ClusterKey, ClusterView
@@ -91,11 +92,11 @@ def _node_cells(listing: Listing, node: Node) -> tuple[str | Text, ...]:
     own = "* " if node.machine_id == listing.server_id else ""
     return (
         f"{own}{node.machine_id}",
-        Text(node.url),
+        Text(plain(node.url)),
         state_word(node.condition),
         f"{node.no_tries}/{node.failed_attempts}",
         "" if seconds is None else f"{seconds} s",
-        Text(node.description),
+        Text(plain(node.description)),
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from clusterer.errors import WireError
+from clusterer.logs import plain
 from clusterer.payloads import decode
 from clusterer.services.recording import Record
 from clusterer.wire import Packet
@@ -22,7 +23,7 @@ def as_line(record: Record) -> str:
     node = "?" if packet.machine_id is None else packet.machine_id
     line = f"{at} node {node} {packet.module} {_words(packet)}"
     # What comes over the wire must not steer the terminal.
-    return "".join(letter if letter.isprintable() else "." for letter in line)
+    return plain(line, instead=".")
 
 
 def as_json(record: Record) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 
 from clusterer.cli.root import cli
 from clusterer.errors import ClustererError, DatabaseUnavailable, StateUnavailable
+from clusterer.logs import plain
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,5 @@ def _with_usage(error: click.ClickException) -> str:
 
 
 def _complain(message: str, code: int = FAILED) -> int:
-    words = " ".join(line.strip() for line in message.splitlines() if line.strip())
-    click.echo(f"clusterer: {words}", err=True)
+    click.echo(f"clusterer: {' '.join(plain(message).split())}", err=True)
     return code

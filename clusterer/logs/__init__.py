@@ -2,6 +2,7 @@
 
 from clusterer.logs.fields import about
 from clusterer.logs.limited import LimitedLog
+from clusterer.logs.plain import plain
 from clusterer.logs.setup import JSON, configure
 
-__all__ = ["JSON", "LimitedLog", "about", "configure"]
+__all__ = ["JSON", "LimitedLog", "about", "configure", "plain"]

@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 from clusterer.logs.fields import fields_of
+from clusterer.logs.plain import plain
 
 _HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SHORT = "%(asctime)s %(levelname)s %(message)s"
@@ -18,8 +19,13 @@ class HumanFormatter(logging.Formatter):
     def __init__(self, prefix: str = "") -> None:
         super().__init__(f"{prefix.replace('%', '%%')}{_SHORT}" if prefix else _HUMAN)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it: without what could steer a terminal."""
+        return plain(super().format(record), keep="\n")
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Add the node that the line is about, if its text does not name it."""
+        record.message = plain(record.message)
         fields = vars(record)
         url = fields.get("url")
         if isinstance(url, str) and url not in record.message:

@@ -66,6 +66,18 @@ def test_a_pipe_gets_no_colours_and_80_columns(redis_client: redis.Redis, capsys
     assert len(long_url) >= 54
 
 
+def test_what_others_wrote_cannot_steer_the_terminal(
+    redis_client: redis.Redis, capsys: Capture
+) -> None:
+    put_node(redis_client, make_node(2, url="bin:\x1b[31m:1", description="\x1b[2J\x07\nB \u202e"))
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "bin: [31m:1" in out
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert main(["set-status", "1", "\x1b[2J", "1", "bin"]) == 2
+    assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
 def test_json_has_everything(redis_client: redis.Redis, capsys: Capture) -> None:
     put_example(redis_client)
     assert main(["list", "--json"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import logging
@@ -73,6 +74,18 @@ def test_a_line_for_people_names_the_node_once(stream: io.StringIO) -> None:
     first, second = stream.getvalue().splitlines()
     assert first.endswith(f"it failed [cluster 1:bin machine 2 {NODE.url}]")
     assert second.endswith(f": {NODE.url} failed")
+
+
+def test_a_line_for_people_cannot_steer_the_terminal(stream: io.StringIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(HumanFormatter())
+    try:
+        codecs.lookup("\x1b[2J")
+    except LookupError:
+        logger(handler).exception("of %s\nno second line", "\x1b]0;title\x07\u202e")
+    first, *traceback = stream.getvalue().splitlines()
+    assert first.endswith(": of  ]0;title   no second line")
+    assert traceback[-1] == "LookupError: unknown encoding:  [2J"
 
 
 def test_what_a_child_prints_becomes_json_unless_it_is() -> None:

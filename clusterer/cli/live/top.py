@@ -13,6 +13,7 @@ from rich.text import Text
 from clusterer.cli import output
 from clusterer.cli.live import screen, words
 from clusterer.cli.options import with_settings
+from clusterer.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import ClusterRows, Reader, Row, Snapshot, rows
 from clusterer.settings import Settings
@@ -148,7 +149,7 @@ class _Layout:
         own = "*" if node.machine_id == self._own else ""
         return [
             Text(f"{own}{node.machine_id}"),
-            Text(words.plain(node.url.removeprefix(f"{node.protocol}:"))),
+            Text(plain(node.url.removeprefix(f"{node.protocol}:"))),
             output.state_word(node.condition),
             Text(f"{node.no_tries}/{node.failed_attempts}"),
             Text("" if row.back_in_s is None else f"{row.back_in_s} s"),

@@ -15,6 +15,7 @@ from clusterer.cli.live import screen, words
 from clusterer.cli.live.top import INTERVAL
 from clusterer.cli.options import ID, cluster_option, with_settings
 from clusterer.errors import StateUnavailable, UnknownNode
+from clusterer.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
 from clusterer.services.processes import stop_on_signals
@@ -110,7 +111,7 @@ class Watched:
 def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
     node = row.node
     title = f"Cluster {key.cluster_id}, protocol {key.protocol}: {node.url} {node.description}"
-    yield Text(words.plain(title), "bold")
+    yield Text(plain(title), "bold")
     state = Text("  State    ").append_text(output.state_word(node.condition))
     if row.back_in_s is not None:
         state.append(f", enabled again in {row.back_in_s} s")
@@ -157,7 +158,7 @@ def _heard_lines(row: Row) -> list[Text]:
     cells = [
         [
             Text(str(item.receiver)),
-            Text(words.plain(item.module)),
+            Text(plain(item.module)),
             Text(f"{words.age(item.age_s)} ago")
             if item.silenced_s is None
             else Text(f"silent, dropped for {item.silenced_s:.0f} s", "red"),
@@ -175,8 +176,8 @@ def _event_lines(event: AuditEvent, width: int) -> list[Text]:
     line.append(f", tries {event.no_tries}/{event.failed_attempts}: ")
     why = f"{event.event} by {event.by}" + (f": {event.reason}" if event.reason else "")
     if line.cell_len + len(why) <= width:
-        return [line.append(words.plain(why))]
-    return [line, Text(" " * 11 + words.plain(why))]
+        return [line.append(plain(why))]
+    return [line, Text(" " * 11 + plain(why))]
 
 
 _STYLES = {condition.value: style for condition, style in output.STYLES.items()}
@@ -224,5 +225,5 @@ def _status(row: Row) -> str:
 
 def _say(at: float, key: ClusterKey, row: Row, text: str) -> None:
     node = row.node
-    where = f"cluster {key} machine {node.machine_id} ({words.plain(node.url)})"
+    where = f"cluster {key} machine {node.machine_id} ({plain(node.url)})"
     click.echo(f"{words.clock(at)} {where}: {text}")

@@ -17,11 +17,6 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
 
 
-def plain(text: str) -> str:
-    """Return ``text`` without what could steer the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def rate(value: float | None) -> str:
     """Return packets per second in at most 6 characters; ``-`` if there is no such thing."""
     if value is None:
