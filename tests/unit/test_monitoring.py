@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from tests.support import docs
 from tests.support.dashboard import BOARD, MONITORING, PANELS, query_of
 from tests.support.promtool import needs_promtool, promtool
 from tests.support.transcripts import plain, shown
