@@ -89,6 +89,7 @@ def test_a_dry_reload_names_what_it_would_do_as_the_page_says(run: Run, context:
     init_db.add(context, [NewRow(1, -5, "bin:192.0.2.5:5566")])
     sql(context, "DELETE FROM clusterer WHERE machine_id = 4")
     sql(context, "UPDATE clusterer SET duration = 7 WHERE machine_id = 2")
+    sql(context, "UPDATE clusterer SET url = '192.0.2.33:5566' WHERE machine_id = 3")
     assert_shown(run, "reload", "clusterer reload --dry-run")
 
 
