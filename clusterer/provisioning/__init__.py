@@ -1,7 +1,8 @@
 """The provisioning database: its URL, its table, and rows read from and written to it."""
 
-from clusterer.provisioning.database import Database
+from clusterer.provisioning.database import Database, RowRefused
 from clusterer.provisioning.names import Names
+from clusterer.provisioning.replacing import Replacement, replace_rows
 from clusterer.provisioning.rows import Machine, RejectedRow, machine_of, validate
 from clusterer.provisioning.schema import Schema, SchemaReport, create, require
 from clusterer.provisioning.table import (
@@ -10,7 +11,6 @@ from clusterer.provisioning.table import (
     add_rows,
     read_rows,
     read_states,
-    replace_rows,
     try_writing_states,
     write_states,
 )
@@ -21,6 +21,8 @@ __all__ = [
     "Names",
     "NewRow",
     "RejectedRow",
+    "Replacement",
+    "RowRefused",
     "Schema",
     "SchemaReport",
     "StateUpdate",

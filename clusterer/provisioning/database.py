@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError
 from clusterer.provisioning import schema
+from clusterer.provisioning.replacing import Unconfirmed
 from clusterer.provisioning.url import database_url, public_name
 from clusterer.settings import Settings
 
@@ -34,6 +35,10 @@ _BARRED = re.compile("unable to open|readonly")
 _RIGHTS = {"read": os.R_OK, "write": os.W_OK}
 
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+
+
+class RowRefused(DatabaseUnavailable):
+    """A rule of the table, such as that a machine is in a cluster once, forbids what we write."""
 
 
 class Database:
@@ -73,6 +78,11 @@ class Database:
         try:
             with connection:
                 yield connection
+        except Unconfirmed as error:
+            raise ProvisioningError(
+                f"database {self.name} went away while it was to {what}: maybe it is done, maybe "
+                "not; look at it with `clusterer export`, then run `clusterer reload`"
+            ) from error
         except SQLAlchemyError as error:
             raise self._failed(what, error) from error
 
@@ -101,9 +111,8 @@ class Database:
         return engine
 
     def _failed(self, what: str, error: Exception) -> DatabaseUnavailable:
-        return DatabaseUnavailable(
-            f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}"
-        )
+        kind = RowRefused if isinstance(error, IntegrityError) else DatabaseUnavailable
+        return kind(f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}")
 
     @property
     def _file(self) -> Path | None:

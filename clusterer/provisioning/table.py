@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, false, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, false, or_, select, update
 
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
-from clusterer.provisioning.rows import Machine, RawRow
+from clusterer.provisioning.rows import RawRow
 from clusterer.provisioning.schema import Schema
 
 _BATCH = 500
@@ -64,32 +64,6 @@ def add_rows(connection: Connection, schema: Schema, rows: Iterable[NewRow]) -> 
 
 def _values(row: NewRow) -> dict[str, Any]:
     return asdict(row) | {"state": int(row.state), "last_attempt": 0, "no_tries": 0}
-
-
-def replace_rows(
-    connection: Connection,
-    schema: Schema,
-    *,
-    add: Iterable[Mapping[str, object]] = (),
-    change: Iterable[tuple[Machine, Mapping[str, object]]] = (),
-    remove: Iterable[Machine] = (),
-) -> None:
-    """Add, change and remove rows, all or nothing. Values are under our names of the columns.
-
-    ``change`` and ``remove`` name rows by cluster_id and machine_id.
-    """
-    nodes = schema.nodes.c
-
-    def row_of(machine: Machine) -> ColumnElement[bool]:
-        return and_(nodes.cluster_id == machine[0], nodes.machine_id == machine[1])
-
-    with connection.begin():
-        for machine in remove:
-            connection.execute(delete(schema.nodes).where(row_of(machine)))
-        for machine, values in change:
-            connection.execute(update(schema.nodes).where(row_of(machine)).values(dict(values)))
-        if new := [dict(values) for values in add]:
-            connection.execute(schema.nodes.insert(), new)
 
 
 def write_states(

@@ -47,6 +47,8 @@ class ReloadReport:
     rejected: tuple[RejectedRow, ...] = ()
     kept: tuple[Node, ...] = ()
     """Nodes that stay as they were, because their rows were rejected."""
+    unreadable: frozenset[Machine] = frozenset()
+    """Machines that have rows, but none that can be used."""
     flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
     """What was written to the table first; only in persistent mode there is something."""
 
@@ -226,6 +228,7 @@ def _report(
         unchanged=sum(plan.unchanged for plan in ordered),
         rejected=table.rejected,
         kept=tuple(node for plan in ordered for node in plan.kept),
+        unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
         flushed=flushed,
     )
 

@@ -203,6 +203,22 @@ def test_a_file_round_trips(make: MakeContext, kind: str) -> None:
     assert (len(again.unchanged), again.added, again.changed) == (3, (), ())
 
 
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_what_stands_in_the_table_already_can_be_imported_as_it_is(
+    lite: Context, kind: str
+) -> None:
+    sql(
+        lite, "UPDATE clusterer SET description = 'two' || char(10, 13, 27) || 'lines' WHERE id = 1"
+    )
+    sql(lite, "UPDATE clusterer SET description = hex(zeroblob(100)) WHERE id = 2")
+    reload.run(lite)
+    before = table(lite)
+    text = render(provision.export(lite), kind)
+    assert len(provision.import_rows(lite, parse(text, kind), by=BY).unchanged) == 2
+    assert table(lite) == before
+    assert node(lite, 1).description == "two lines"
+
+
 def test_import_adds_changes_and_with_replace_removes(lite: Context) -> None:
     text = "cluster_id,machine_id,url,duration\n1,2,bin:127.0.0.2:5566,7\n1,3,bin:127.0.0.3:1,8\n"
     before = table(lite)

@@ -1,0 +1,113 @@
+"""Rows added, changed and removed as one, if nobody else changed them meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RootTransaction,
+    Select,
+    and_,
+    delete,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from clusterer.provisioning.rows import Machine, RawRow, machine_of
+from clusterer.provisioning.schema import Schema
+
+_FEW = 100
+"""Machines that are asked for one by one; of more, all rows are read."""
+
+
+class Unconfirmed(Exception):
+    """The database went away while it was told to commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What is done to the rows of some machines. Values are under our names of the columns."""
+
+    add: Sequence[Mapping[str, object]] = ()
+    change: Sequence[tuple[Machine, Mapping[str, object]]] = ()
+    remove: Collection[Machine] = ()
+
+    @property
+    def machines(self) -> set[Machine]:
+        """All machines concerned."""
+        new = {machine for values in self.add if (machine := machine_of(values))}
+        return new | {machine for machine, _ in self.change} | set(self.remove)
+
+
+def replace_rows(
+    connection: Connection, schema: Schema, wanted: Replacement, *, seen: Sequence[RawRow]
+) -> bool:
+    """Do what is ``wanted``, all or nothing.
+
+    ``seen`` are the rows of all machines concerned as they were when this was decided; if they
+    are others now, nothing is done and False returned. Raises `Unconfirmed` if it is not known
+    whether it is done.
+    """
+    machines = wanted.machines
+    with connection.begin() as transaction:
+        found = _locked(
+            connection, schema, machines, seen, lock=bool(wanted.change or wanted.remove)
+        )
+        if [row for row in found if machine_of(row) in machines] != list(seen):
+            transaction.rollback()
+            return False
+        for machine in wanted.remove:
+            connection.execute(delete(schema.nodes).where(_is(schema, machine)))
+        for machine, values in wanted.change:
+            connection.execute(update(schema.nodes).where(_is(schema, machine)).values(values))
+        if wanted.add:
+            connection.execute(schema.nodes.insert(), [dict(values) for values in wanted.add])
+        _commit(transaction)
+    return True
+
+
+def _locked(
+    connection: Connection,
+    schema: Schema,
+    machines: Collection[Machine],
+    seen: Iterable[RawRow],
+    *,
+    lock: bool,
+) -> list[RawRow]:
+    """Return the machines' rows, maybe among others, and let nobody change them if ``lock``."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # it knows no SELECT … FOR UPDATE
+    query = _rows_of(schema, machines, seen)
+    if lock:
+        query = query.with_for_update()
+    names = list(schema.columns)
+    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+
+
+def _rows_of(schema: Schema, machines: Collection[Machine], seen: Iterable[RawRow]) -> Select[Any]:
+    nodes = schema.nodes.c
+    query = select(*(nodes[name] for name in schema.columns)).order_by(nodes.id)
+    if len(machines) > _FEW:
+        return query
+    ids = [row["id"] for row in seen]
+    return query.where(or_(nodes.id.in_(ids), *(_is(schema, machine) for machine in machines)))
+
+
+def _is(schema: Schema, machine: Machine) -> ColumnElement[bool]:
+    nodes = schema.nodes.c
+    return and_(nodes.cluster_id == machine[0], nodes.machine_id == machine[1])
+
+
+def _commit(transaction: RootTransaction) -> None:
+    try:
+        transaction.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unconfirmed from error
+        raise

@@ -1,0 +1,185 @@
+"""Changing the provisioning table: checked before, written as one, in effect at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace as replaced
+
+from clusterer.errors import InvalidArgument, UnknownNode
+from clusterer.membership import State
+from clusterer.provisioning import Machine, Names, machine_of
+from clusterer.provisioning.files import COLUMNS, FileRow
+from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.services.context import Context
+from clusterer.services.provision.changes import Changes, RowChange, planned
+from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
+from clusterer.services.provision.writing import apply, known, rows, write
+
+__all__ = [
+    "DEFAULTS",
+    "WIDTH",
+    "Changes",
+    "RowChange",
+    "RowsRejected",
+    "add",
+    "edit",
+    "export",
+    "import_rows",
+    "remove",
+]
+
+
+def add(
+    context: Context, values: Mapping[str, object], *, by: str, names: Names | None = None
+) -> Changes:
+    """Add a row; columns not in ``values`` have their defaults.
+
+    Raises `InvalidArgument` if reload would reject it or its machine has a row already,
+    `ProvisioningError` or `StateUnavailable` without database or Redis.
+    """
+    names = names or Names()
+
+    def plan(found: list[RawRow]) -> Changes:
+        if row := by_machine(found).get(machine_of(values) or (0, 0)):
+            raise InvalidArgument(_doubled(context, row))
+        return _one(context, found, {**DEFAULTS, **values}, names)
+
+    changes = write(context, plan)
+    apply(context, changes, by=by, names=names)
+    return changes
+
+
+def edit(
+    context: Context,
+    machine: Machine,
+    values: Mapping[str, object],
+    *,
+    by: str,
+    names: Names | None = None,
+) -> Changes:
+    """Change some columns of a machine's row. A state set here begins with no failed tries, and
+    is in effect then also where the row had it already.
+
+    A row that reload rejects may be mended. Raises `UnknownNode` without such a row, else as
+    `add` does.
+    """
+    names = names or Names()
+    given = {"no_tries": 0} | dict(values) if values.get("state") == State.UP else dict(values)
+
+    def plan(found: list[RawRow]) -> Changes:
+        return _one(context, found, dict(_row_of(context, found, machine)) | given, names)
+
+    changes = write(context, plan)
+    named = {machine} if "state" in values else ()
+    applied = apply(context, changes, by=by, names=names, named=named)
+    return replaced(changes, in_effect_again=bool(changes.unchanged and applied))
+
+
+def remove(context: Context, machine: Machine, *, by: str) -> Changes:
+    """Remove a machine's row. Raises `UnknownNode` without one, else as `add` does."""
+
+    def plan(found: list[RawRow]) -> Changes:
+        _row_of(context, found, machine, several=True)
+        return _planned(context, found, {}, remove=[machine])
+
+    changes = write(context, plan)
+    apply(context, changes, by=by, names=Names())
+    return changes
+
+
+def import_rows(
+    context: Context,
+    given: Sequence[FileRow],
+    *,
+    by: str,
+    replace: bool = False,
+    dry_run: bool = False,
+    names: Names | None = None,
+) -> Changes:
+    """Add the rows whose machine is new, change the others; all or nothing.
+
+    Columns that the file leaves out stay, or have their defaults. ``replace`` removes all rows
+    that are not in the file; ``dry_run`` changes nothing. Raises `RowsRejected` if any row cannot
+    be used, else as `add` does.
+    """
+    if replace and not given:
+        raise InvalidArgument("the file has no rows, and would replace all nodes by none")
+    names = names or Names()
+
+    def plan(found: list[RawRow]) -> Changes:
+        present = by_machine(found)
+        merged = [
+            {
+                **DEFAULTS,
+                **present.get(machine_of(row.values) or (0, 0), {}),
+                **row.values,
+                "id": row.number,
+            }
+            for row in given
+        ]
+        good, rejected = checked(merged, present, names)
+        if rejected:
+            raise RowsRejected(rejected, len(given))
+        gone = [machine for machine in present if machine not in good] if replace else []
+        return _planned(context, found, good, remove=gone)
+
+    if dry_run:
+        return plan(rows(context))
+    changes = write(context, plan)
+    apply(context, changes, by=by, names=names, also=known(context) if replace else ())
+    return changes
+
+
+def export(context: Context) -> list[RawRow]:
+    """Return all rows as they are in the table. Raises `ProvisioningError`."""
+    return [{**row, **{name: _exported(row[name]) for name in COLUMNS}} for row in rows(context)]
+
+
+def _row_of(
+    context: Context, found: Iterable[RawRow], machine: Machine, *, several: bool = False
+) -> RawRow:
+    own = [row for row in found if machine_of(row) == machine]
+    if not own:
+        table = context.settings.db_table
+        still = machine in known(context)
+        hint = "; Redis still has it: run `clusterer reload`" if still else ""
+        text = f"table {table!r} has no machine {machine[1]} in cluster {machine[0]}"
+        raise UnknownNode(text + hint)
+    if len(own) > 1 and not several:
+        ids = ", ".join(str(row["id"]) for row in own)
+        raise InvalidArgument(f"machine {machine[1]} of cluster {machine[0]} is in rows {ids}")
+    return own[0]
+
+
+def _doubled(context: Context, row: RawRow) -> str:
+    text = (
+        f"cluster {row['cluster_id']} has a machine {row['machine_id']} already, in row "
+        f"{row['id']}: {as_text(row['url'])}; "
+    )
+    if machine_of(row) in known(context):
+        return text + "`clusterer node-edit` changes it"
+    return text + "it is not in effect: `clusterer reload` loads it, or says why not"
+
+
+def _one(
+    context: Context, found: list[RawRow], values: Mapping[str, object], names: Names
+) -> Changes:
+    good, rejected = checked([{**values, "id": 1}], by_machine(found), names)
+    if rejected:
+        raise InvalidArgument(f"{rejected[0].column}: {rejected[0].reason}")
+    return _planned(context, found, good)
+
+
+def _planned(
+    context: Context,
+    found: Iterable[RawRow],
+    wanted: Mapping[Machine, Mapping[str, object]],
+    *,
+    remove: Iterable[Machine] = (),
+) -> Changes:
+    table = context.settings.db_table
+    return planned(context.database.name, table, found, wanted, remove=remove)
+
+
+def _exported(value: object) -> object:
+    return value if isinstance(value, int) and not isinstance(value, bool) else as_text(value)

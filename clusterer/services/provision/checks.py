@@ -1,0 +1,78 @@
+"""Rows judged before they are written: as reload does, and by what the columns can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from clusterer.errors import InvalidArgument
+from clusterer.membership import State
+from clusterer.provisioning import Machine, Names, RejectedRow, machine_of, validate
+from clusterer.provisioning.files import COLUMNS
+from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.services.provision.changes import Values, values_of
+
+DEFAULTS: Values = {
+    "state": int(State.UP),
+    "last_attempt": 0,
+    "failed_attempts": 3,
+    "no_tries": 0,
+    "duration": 30,
+    "description": "",
+}
+"""What a new row has where nothing is said; the table's own defaults."""
+
+WIDTH = 64
+"""Characters in the columns url and description."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
+
+
+class RowsRejected(InvalidArgument):
+    """Rows that cannot be used, each in ``rejected``; nothing was written."""
+
+    def __init__(self, rejected: Sequence[RejectedRow], total: int) -> None:
+        super().__init__(f"nothing is imported: {len(rejected)} of {total} rows cannot be used")
+        self.rejected = tuple(rejected)
+
+
+def checked(
+    rows: Sequence[RawRow], present: Mapping[Machine, RawRow], names: Names
+) -> tuple[dict[Machine, Values], list[RejectedRow]]:
+    """Return what the good rows hold, by machine, and a rejection for each bad one.
+
+    ``rows`` have ids that tell them apart. ``present``: what the table has of their machines; a
+    text that is not changed need not fit.
+    """
+    nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
+    given = {row["id"]: row for row in rows}
+    good: dict[Machine, Values] = {}
+    for node in nodes:
+        row, machine = given[node.id], (node.cluster_id, node.machine_id)
+        reason = _misfit(row, present.get(machine, {}))
+        if reason:
+            rejected.append(RejectedRow(node.id, *reason))
+        else:
+            good[machine] = values_of(node, row)
+    return good, sorted(rejected, key=lambda item: str(item.id).zfill(10))
+
+
+def by_machine(rows: Sequence[RawRow]) -> dict[Machine, RawRow]:
+    """Return the rows by machine; of several for one machine the first."""
+    return {machine: row for row in reversed(rows) if (machine := machine_of(row))}
+
+
+def _misfit(row: RawRow, present: RawRow) -> tuple[str, str] | None:
+    for name in ("url", "description"):
+        text = as_text(row[name])
+        if text == as_text(present.get(name)):
+            continue
+        if len(text) > WIDTH:
+            return name, f"{len(text)} characters, the column holds {WIDTH}"
+        if _NO_TEXT.search(text):
+            return name, "is not UTF-8"
+        if _CONTROL.search(text):
+            return name, "has a line break or another control character"
+    return None

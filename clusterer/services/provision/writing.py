@@ -1,0 +1,140 @@
+"""The way of changes into the table, and on into Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from clusterer.errors import DatabaseUnavailable, ProvisioningError, StateUnavailable
+from clusterer.membership import Event, State
+from clusterer.provisioning import (
+    Machine,
+    Names,
+    Replacement,
+    RowRefused,
+    machine_of,
+    read_rows,
+    replace_rows,
+    require,
+)
+from clusterer.provisioning.rows import RawRow
+from clusterer.services import reload
+from clusterer.services.context import Context
+from clusterer.services.provision.changes import Changes, Values
+from clusterer.store import Cause
+
+Plan = Callable[[list[RawRow]], Changes]
+"""Says of the table's rows what is to be done to them; raises if it cannot be done."""
+
+_STATE = {"state", "last_attempt", "no_tries"}
+
+_ATTEMPTS = 5
+"""Rounds for rows that somebody else changes at the same moment."""
+
+
+def rows(context: Context) -> list[RawRow]:
+    """Return all rows of the table. Raises `ProvisioningError`."""
+    database = context.database
+    with database.connection("read the table") as connection:
+        require(connection, database.schema)
+        return read_rows(connection, database.schema)
+
+
+def write(context: Context, plan: Plan) -> Changes:
+    """Do to the table what ``plan`` says; return it.
+
+    The plan holds for rows that nobody else changed since they were read: where somebody did, it
+    is made anew. Raises `ProvisioningError` (nothing is written, unless it says otherwise) or
+    `StateUnavailable`, and what the plan raises.
+    """
+    refused: tuple[RowRefused, list[RawRow]] | None = None
+    for _ in range(_ATTEMPTS):
+        found = rows(context)
+        if refused and refused[1] == found:
+            raise refused[0]
+        changes = plan(found)
+        context.nodes.now()  # without Redis nothing is begun
+        try:
+            if _written(context, found, changes):
+                return changes
+        except RowRefused as error:  # somebody added the same machine, or a rule we do not know
+            refused = error, found
+    raise ProvisioningError(
+        f"nothing is done: somebody else changed these rows {_ATTEMPTS} times meanwhile; try again"
+    )
+
+
+def _written(context: Context, found: list[RawRow], changes: Changes) -> bool:
+    machines = {change.machine for change in changes.every}
+    if not machines:
+        return True
+    wanted = Replacement(
+        add=[changes.values[item.machine] for item in changes.added],
+        change=[
+            (item.machine, {name: changes.values[item.machine][name] for name in item.columns})
+            for item in changes.changed
+        ],
+        remove=[item.machine for item in changes.removed],
+    )
+    seen = [row for row in found if machine_of(row) in machines]
+    database = context.database
+    with database.connection("change the table") as connection:
+        return replace_rows(connection, database.schema, wanted, seen=seen)
+
+
+def apply(
+    context: Context,
+    changes: Changes,
+    *,
+    by: str,
+    names: Names,
+    also: Collection[Machine] = (),
+    named: Collection[Machine] = (),
+) -> int:
+    """Bring the rows into Redis; return how many nodes are others there now.
+
+    A state counts where the table got a new one, or where it was ``named``; elsewhere one that
+    only Redis knows must outlive the edit of a description. ``also``: machines whose rows are
+    looked at though they did not change. Raises `ProvisioningError` or `StateUnavailable` saying
+    that the table is changed.
+    """
+    settled = {c.machine for c in changes.every if c.before is None or _STATE & set(c.columns)}
+    settled |= set(named)
+    others = {c.machine for c in changes.every} | set(changes.unchanged) | set(also)
+    applied = 0
+    try:
+        for only, by_table in ((settled, True), (others - settled, False)):
+            if only:
+                report = reload.apply_rows(context, only, by=by, settled=by_table, names=names)
+                applied += len(report.added) + len(report.changed) + len(report.removed)
+                _require_good(report, changes)
+        for machine in named:
+            _require_state(context, machine, changes.values[machine], by)
+    except (StateUnavailable, DatabaseUnavailable) as error:
+        raise StateUnavailable(
+            f"the table is changed, but not in effect yet ({error}); run `clusterer reload`"
+        ) from error
+    return applied
+
+
+def _require_good(report: reload.ReloadReport, changes: Changes) -> None:
+    bad = [r for r in report.rejected if r.machine in report.unreadable & changes.values.keys()]
+    if bad:
+        raise ProvisioningError(f"the table is changed, but has not what was meant: {bad[0]}")
+
+
+def _require_state(context: Context, machine: Machine, values: Values, by: str) -> None:
+    """Set the state once more if a sync wrote an older one to the row in between."""
+    for key, view in context.nodes.views().items():
+        node = view.nodes.get(machine[1])
+        if key.cluster_id == machine[0] and node and node.state != values["state"]:
+            event = Event.SET_UP if values["state"] == State.UP else Event.SET_DOWN
+            context.nodes.command(key, machine[1], event, Cause(by))
+
+
+def known(context: Context) -> set[Machine]:
+    """Return the machines that Redis has; none without Redis."""
+    with suppress(StateUnavailable):
+        nodes = (node for view in context.nodes.views().values() for node in view.nodes.values())
+        return {(node.cluster_id, node.machine_id) for node in nodes}
+    return set()
