@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -41,7 +43,7 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
         click.echo(text.encode(), nl=False)  # UTF-8 as in a file, whatever the terminal's
         return
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        _save(Path(file), text.encode())
     except OSError as error:
         raise ClustererError(f"cannot write {file}: {error.strerror}") from error
     click.echo(f"{len(rows)} rows written to {file}.")
@@ -75,6 +77,27 @@ def import_(
     _say(changes, dry_run=dry_run)
 
 
+def _save(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: half of one, imported, could remove nodes."""
+    path = path.resolve()
+    special = path.exists() and not path.is_file()  # a pipe or a terminal
+    if special or not os.access(path.parent, os.W_OK):
+        path.write_bytes(content)
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("xb") as stream:
+            if path.exists():
+                shutil.copymode(path, draft)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def _read(file: str, kind: str) -> list[files.FileRow]:
     try:
         if file == _STANDARD:
@@ -89,7 +112,8 @@ def _read(file: str, kind: str) -> list[files.FileRow]:
     try:
         return files.parse(raw.decode("utf-8"), kind)
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{file}: byte {error.start} is not UTF-8") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InvalidArgument(f"{file}: line {line} is not UTF-8: save the file as UTF-8") from None
     except InvalidArgument as error:
         raise InvalidArgument(f"{file}: {error}") from None
 

@@ -25,6 +25,11 @@ COLUMNS = (
 
 REQUIRED = COLUMNS[:3]
 
+TEXTS = ("url", "description")
+
+_DIGITS = 20
+"""Of the longest number that any column holds."""
+
 FORMATS = ("csv", "json")
 
 
@@ -64,7 +69,7 @@ def _from_csv(text: str) -> list[FileRow]:
     source = io.StringIO(text, newline="")
     reader = csv.reader(source, strict=True, delimiter=_delimiter(text))
     try:
-        heading = next(([name.strip() for name in cells] for cells in reader if any(cells)), [])
+        heading = next((_names(cells) for cells in reader if any(cells)), [])
         if not heading:
             raise InvalidArgument("the file is empty: its first line must name the columns")
         if len(set(heading)) < len(heading):
@@ -79,6 +84,14 @@ def _from_csv(text: str) -> list[FileRow]:
         raise InvalidArgument(f"line {reader.line_num} is no CSV: {error}") from None
 
 
+def _names(cells: list[str]) -> list[str]:
+    """Return the heading's names; spreadsheets write empty cells behind them."""
+    names = [name.strip() for name in cells]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
 def _delimiter(text: str) -> str:
     """Return what stands between the heading's names: where decimals have a comma, spreadsheets
     write semicolons.
@@ -88,6 +101,8 @@ def _delimiter(text: str) -> str:
 
 
 def _cells(line: int, heading: list[str], cells: list[str]) -> dict[str, object]:
+    while len(cells) > len(heading) and not cells[-1].strip():
+        cells = cells[:-1]
     if len(cells) != len(heading):
         raise InvalidArgument(f"line {line} has {len(cells)} cells, the heading {len(heading)}")
     return dict(zip(heading, cells, strict=True))
@@ -95,7 +110,9 @@ def _cells(line: int, heading: list[str], cells: list[str]) -> dict[str, object]
 
 def _from_json(text: str) -> list[FileRow]:
     try:
-        found = json.loads(text)
+        found = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number, parse_int=_integer
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"this is no JSON: {error}") from None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
@@ -105,10 +122,29 @@ def _from_json(text: str) -> list[FileRow]:
     return [FileRow(number, _plain(item)) for number, item in enumerate(found, 1)]
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the object; of a name given twice nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has {twice!r} twice")
+    return found
+
+
+def _no_number(text: str) -> object:
+    raise ValueError(f"{text} is no number")
+
+
+def _integer(text: str) -> int | str:
+    """Return the number; as text, which no column takes for one, if it is absurdly long."""
+    return int(text) if len(text) <= _DIGITS else text
+
+
 def _plain(item: Mapping[str, object]) -> dict[str, object]:
     """Return the values; true and false, which Python takes for 1 and 0, as the words."""
     return {
-        name: json.dumps(value) if isinstance(value, bool | list | dict) else value
+        name: json.dumps(value) if isinstance(value, bool) and name not in TEXTS else value
         for name, value in item.items()
     }
 

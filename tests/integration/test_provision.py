@@ -277,6 +277,10 @@ def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
         ("[{", "this is no JSON"),
         ('{"a": 1}', "must be a list"),
         ("[1]", "must be a list"),
+        ('[{"url": "a", "url": "b"}]', "an object has 'url' twice"),
+        ('[{"duration": NaN}]', "NaN is no number"),
+        ("cluster_id,,machine_id,url\n", "no such column: ''"),
+        ("cluster_id,machine_id,url,,\n1,2,bin:a,,x\n", "line 2 has 5 cells, the heading 3"),
     ],
 )
 def test_a_file_that_is_none_is_told_apart(text: str, message: str) -> None:
@@ -304,6 +308,33 @@ def test_what_is_no_text_is_not_written(lite: Context) -> None:
     with pytest.raises(RowsRejected) as caught:
         provision.import_rows(lite, parse(json.dumps([row(3, description="\ud800")])), by=BY)
     assert str(caught.value.rejected[0]) == "row 1, column 'description': is not UTF-8"
+
+
+@pytest.mark.parametrize("value", [True, ["a"], {"a": 1}])
+def test_a_description_is_a_text(lite: Context, value: object) -> None:
+    with pytest.raises(RowsRejected) as caught:
+        provision.import_rows(lite, parse(json.dumps([row(3, description=value)])), by=BY)
+    assert str(caught.value.rejected[0]) == "row 1, column 'description': is no text"
+
+
+def test_a_number_of_thousands_of_digits_is_no_number(lite: Context) -> None:
+    text = json.dumps([row(3)]).replace('"machine_id": 3', '"machine_id": ' + "9" * 5000)
+    with pytest.raises(RowsRejected) as caught:
+        provision.import_rows(lite, parse(text), by=BY)
+    assert caught.value.rejected[0].column == "machine_id"
+    assert len(caught.value.rejected[0].reason) < 250
+
+
+def test_empty_columns_behind_the_others_do_no_harm(lite: Context) -> None:
+    rows = parse("cluster_id;machine_id;url;;\r\n1;3;bin:127.0.0.3:1;;\r\n1;4;bin:127.0.0.4:1\r\n")
+    assert len(provision.import_rows(lite, rows, by=BY).added) == 2
+
+
+def test_a_machine_is_found_however_its_number_is_written(lite: Context) -> None:
+    text = json.dumps([{"cluster_id": 1.0, "machine_id": " 2", "url": "bin:127.0.0.2:5566"}])
+    sql(lite, "UPDATE clusterer SET duration = 7 WHERE machine_id = 2")
+    changes = provision.import_rows(lite, parse(text), by=BY)
+    assert (changes.unchanged, changes.changed) == (((1, 2),), ())
 
 
 def test_true_is_no_number(lite: Context) -> None:
@@ -422,6 +453,48 @@ def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("  rejected row 2, column 'url': port 'x'")
     assert errors[1] == "clusterer: nothing is imported: 1 of 2 rows cannot be used"
+
+
+def test_an_export_that_does_not_fit_leaves_the_file_as_it_was(shell: Path, redis_url: str) -> None:
+    many = [row(machine_id, description="x" * 60) for machine_id in range(3, 200)]
+    assert main(["export", str(shell / "nodes.csv")]) == 0
+    before = (shell / "nodes.csv").read_bytes()
+    (shell / "many.json").write_text(json.dumps(many), encoding="utf-8")
+    assert main(["import", str(shell / "many.json")]) == 0
+    env = {"CLUSTERER_REDIS_URL": redis_url, "CLUSTERER_DATA_DIR": str(shell)}
+    command = f"ulimit -f 8; exec {sys.executable} -m clusterer export {shell / 'nodes.csv'}"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env=child_environment(env),
+        capture_output=True,
+        timeout=30,
+        check=False,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"clusterer: cannot write {shell / 'nodes.csv'}: File too large\n",
+    )
+    assert (shell / "nodes.csv").read_bytes() == before
+    assert not [path for path in shell.iterdir() if path.name.startswith(".nodes")]
+
+
+def test_an_export_keeps_the_file_what_it_is(shell: Path) -> None:
+    real, link = shell / "real.csv", shell / "link.csv"
+    real.write_text("old", encoding="utf-8")
+    real.chmod(0o604)
+    link.symlink_to(real)
+    assert main(["export", str(link)]) == 0
+    assert link.is_symlink()
+    assert real.read_text(encoding="utf-8").startswith("cluster_id,")
+    assert real.stat().st_mode & 0o777 == 0o604
+
+
+def test_the_line_that_is_not_utf_8_is_named(shell: Path, capsys: Capture) -> None:
+    file = shell / "nodes.csv"
+    file.write_bytes(b"cluster_id,machine_id,url,description\n1,3,bin:127.0.0.3:1,Zo\xeb\n")
+    assert main(["import", str(file)]) == 1
+    assert "line 2 is not UTF-8: save the file as UTF-8" in capsys.readouterr().err
 
 
 def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(shell: Path, redis_url: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from clusterer.errors import InvalidArgument
 from clusterer.membership import State
 from clusterer.provisioning import Machine, Names, RejectedRow, machine_of, validate
-from clusterer.provisioning.files import COLUMNS
+from clusterer.provisioning.files import COLUMNS, TEXTS
 from clusterer.provisioning.rows import RawRow, as_text
 from clusterer.services.provision.changes import Values, values_of
 
@@ -65,7 +65,9 @@ def by_machine(rows: Sequence[RawRow]) -> dict[Machine, RawRow]:
 
 
 def _misfit(row: RawRow, present: RawRow) -> tuple[str, str] | None:
-    for name in ("url", "description"):
+    for name in TEXTS:
+        if isinstance(row[name], bool | list | dict):
+            return name, "is no text"
         text = as_text(row[name])
         if text == as_text(present.get(name)):
             continue
