@@ -30,6 +30,14 @@ GUIDE = """
 """
 """The parameters of the module's guide, in its order."""
 
+THE_REST = """
+    clusterer_reload clusterer_list clusterer_set_status
+    get_nodes free_nodes set_state check get_my_id send_to register_module
+    id cluster_id machine_id url state last_attempt failed_attempts no_tries duration description
+    replicate_pipes_to accept_pipes_from accept_pipes_timeout
+"""
+"""What else it has: MI functions, functions for modules, columns, its example's parameters."""
+
 
 # -- parameters.md ---------------------------------------------------------------------------------
 
@@ -67,6 +75,16 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 def test_the_guides_parameters_come_first_and_are_complete() -> None:
     section = docs.section("parameters.md", "The guide's parameters")
     assert [row[0].strip("`") for row in docs.table_rows(section, columns=4)[1:]] == GUIDE.split()
+
+
+def test_the_rest_of_the_guide_is_complete() -> None:
+    """Its MI functions, its functions for modules, and the columns of its table."""
+    named = docs.section("parameters.md", "The rest of the guide")
+    assert [name for name in THE_REST.split() if f"`{name}`" not in named] == []
+    rows = docs.table_rows(docs.section("api.md", "The seven functions"), columns=2)[1:]
+    functions = [row[0].strip("`").partition("(")[0] for row in rows]
+    assert [name for name in functions if name not in THE_REST.split()] == []
+    assert len(functions) == 7
 
 
 def test_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
