@@ -39,6 +39,13 @@ class NodeChange:
     after: Node
     kept: bool = False
     """The state is Redis's own and still has to be written to the table."""
+    edited: bool = field(default=False, compare=False)
+    """Somebody changed the state in the table since we read or wrote it."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the table has news; a state that only Redis knows is none."""
+        return self.edited or not set(self.columns) <= set(StateColumns._fields)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -104,7 +111,7 @@ def plan_reload(
         kept = persistent and dirty
         target = _target(current, row, kept)
         if target != current:
-            changed.append(NodeChange(current, target, kept))
+            changed.append(NodeChange(current, target, kept, snapshot.edited(row)))
             continue
         unchanged += 1
         stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))

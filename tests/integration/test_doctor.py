@@ -14,7 +14,7 @@ import redis
 
 from clusterer.cli import main
 from clusterer.provisioning import NewRow
-from clusterer.services import Context
+from clusterer.services import Context, set_status
 from clusterer.services import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, keys
@@ -192,6 +192,34 @@ def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
     assert "not an address of this host" in found["own row"][0]["text"]
     assert words(found)["nodes from here"] == {"error"}
     assert len(found["nodes from here"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "level"),
+    [
+        ("UPDATE clusterer SET duration = 31 WHERE machine_id = 2", "warn"),
+        ("UPDATE clusterer SET description = 'x' WHERE machine_id = 2", "warn"),
+        ("UPDATE clusterer SET state = 0 WHERE machine_id = 2", "warn"),
+        ("UPDATE clusterer SET url = 'nonsense'", "warn"),
+        ("UPDATE clusterer SET id = id + 10", "warn"),
+        ("UPDATE clusterer SET duration = 30", "ok"),
+    ],
+)
+def test_a_reload_is_due_for_any_column_but_not_for_states_that_redis_alone_knows(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    statement: str,
+    level: str,
+) -> None:
+    context = Context(settings)
+    provision(context, NewRow(1, 1, "bin:127.0.0.1:1"), NewRow(1, 2, "bin:127.0.0.2:1"))
+    reload_service.run(context)
+    set_status.run(context, 1, 1, 0, "bin", by="test")
+    sql(context, statement)
+    context.close()
+    _, found = check_up(settings, monkeypatch, capsys)
+    assert words(found)["table and redis"] == {level}
 
 
 def test_what_it_advises_can_be_typed_as_it_stands(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from clusterer.errors import StateUnavailable
-from clusterer.membership import Node
 from clusterer.services import fleet as fleets
 from clusterer.services.context import Context
 from clusterer.services.doctor import backlog, clocks, fleet, network, redis_server, table, workers
@@ -25,7 +24,7 @@ def run(context: Context) -> Iterator[Finding]:
         away = str(problem)
         yield error(redis_server.CHECKS[0], away, _START_REDIS)
         yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
-    yield from table.check(context, None if away else _nodes(context))
+    yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
     if away:
         yield from (*fleet.unknown(), *network.unknown(), workers.unknown())
@@ -40,13 +39,6 @@ def _processes(context: Context) -> Iterator[Finding]:
     yield from network.check(context)
     yield from workers.check(context, found)
     yield from backlog.check(context)
-
-
-def _nodes(context: Context) -> list[Node] | None:
-    try:
-        return [node for view in context.nodes.views().values() for node in view.nodes.values()]
-    except StateUnavailable:
-        return None
 
 
 def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

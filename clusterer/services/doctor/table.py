@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from sqlalchemy import Connection, inspect, select
 
-from clusterer.errors import ClustererError, DatabaseUnavailable, ProvisioningError
+from clusterer.errors import (
+    ClustererError,
+    DatabaseUnavailable,
+    ProvisioningError,
+    StateUnavailable,
+)
 from clusterer.membership import Node
 from clusterer.provisioning import (
     Names,
@@ -17,18 +22,16 @@ from clusterer.provisioning import (
 )
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
+from clusterer.services import reload
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 
 CHECKS = ("table", "table rows", "table and redis")
 _NAMED = 3
 
-Place = tuple[int, str, int, str]
-"""cluster_id, protocol, machine_id, url."""
 
-
-def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
-    """Check the table; ``known`` are the nodes that Redis has, None if Redis is away."""
+def check(context: Context, *, redis: bool) -> Iterator[Finding]:
+    """Check the table; ``redis``: whether Redis is there to be compared with it."""
     try:
         with context.database.connection("read the table") as connection:
             require(connection, context.database.schema)
@@ -39,12 +42,10 @@ def check(context: Context, known: Iterable[Node] | None) -> Iterator[Finding]:
         yield from (skipped(name, "needs the table") for name in CHECKS[1:])
         return
     yield _barred(context) or _table(context, registered=registered)
-    good, rejected = validate(rows, context.database.schema.columns, Names())
+    names = Names()
+    _, rejected = validate(rows, context.database.schema.columns, names)
     yield _rows(len(rows), rejected)
-    if known is None:
-        yield skipped(CHECKS[2], "needs Redis")
-    else:
-        yield _compared({_place(node) for node in good}, {_place(node) for node in known})
+    yield _compared(context, names) if redis else skipped(CHECKS[2], "needs Redis")
 
 
 def _advice(problem: ClustererError) -> str:
@@ -106,15 +107,24 @@ def _rows(count: int, rejected: list[RejectedRow]) -> Finding:
     return ok(CHECKS[1], f"{count} rows, all can be used")
 
 
-def _place(node: Node) -> Place:
-    return node.cluster_id, node.protocol, node.machine_id, node.url
-
-
-def _compared(table: set[Place], known: set[Place]) -> Finding:
-    differing = sorted(table ^ known)
+def _compared(context: Context, names: Names) -> Finding:
+    try:
+        found = reload.preview(context, names=names)
+    except StateUnavailable:
+        return skipped(CHECKS[2], "needs Redis")
+    except ClustererError as problem:
+        return error(CHECKS[2], str(problem), _advice(problem))
+    if found.rows and not found.loaded:
+        return warn(CHECKS[2], found.note, "correct the rows, then run `clusterer reload`")
+    news = [change.after for change in found.changed if change.due]
+    differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
     if not differing:
-        return ok(CHECKS[2], f"Redis has the table's {len(known)} nodes")
-    places = dict.fromkeys(f"cluster {c}:{p} machine {m}" for c, p, m, _ in differing)
-    shown = ", ".join(list(places)[:_NAMED])
+        return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
+    places = [f"cluster {c}:{p} machine {m}" for c, p, m in differing]
+    shown = ", ".join(places[:_NAMED])
     more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
     return warn(CHECKS[2], f"they differ in {shown}{more}", "run `clusterer reload`")
+
+
+def _place(node: Node) -> tuple[int, str, int]:
+    return node.cluster_id, node.protocol, node.machine_id
