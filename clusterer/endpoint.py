@@ -1,7 +1,8 @@
-"""Where Redis is, and clients of it: for the store and for RQ, which must not share one."""
+"""Where Redis is, clients of it for the store and for RQ, and its errors in words for people."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -15,6 +16,28 @@ from clusterer.settings import Settings
 TIMEOUT_S = 1.0
 """Longest wait for Redis to accept a connection and, again, to answer one command. Without
 retries both together stay within the 2 s after which every call has to fail."""
+
+
+_NOISE = re.compile(
+    r"^Error -?\d+ connecting to .*?\. (?=[A-Z])"
+    r"|^Command # \d+ \(.*?\) of pipeline caused error: "
+    r"|\.? script: [0-9a-f]{40}, on @user_script:\d+"
+    r"|\.$",
+    re.DOTALL,
+)
+"""What redis-py and Redis put around the words that tell: the address, our own commands."""
+
+_REMEDIES = (
+    ("HELLO must be called|uthentication|password", "correct user and password in redis_url"),
+    ("no permissions|NOPERM", "let redis_url's user do that: `ACL SETUSER`"),
+    ("read only replica|READONLY|UNBLOCKED", "point redis_url at the primary server"),
+    ("used memory >", "raise maxmemory"),
+    ("loading the dataset", "wait until it has"),
+    ("MISCONF", "look at Redis's log and its disk"),
+    ("DB index is out of range", "correct the number of the database in redis_url"),
+    ("start `clusterer up`", ""),
+)
+_ELSE = "start Redis, or correct redis_url"
 
 
 class TlsConnection(redis.SSLConnection):
@@ -67,3 +90,19 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(url, **chosen)
     except ValueError as error:
         raise SettingsError(f"redis_url {public_url(settings)!r}: {error}") from error
+
+
+def trouble(settings: Settings, error: redis.RedisError) -> str:
+    """Return which Redis it is, and what it or the way to it suffers from."""
+    return f"Redis at {public_url(settings)}: {said(error)}"
+
+
+def said(error: redis.RedisError) -> str:
+    """Return what Redis, or the way to it, suffers from."""
+    text = _NOISE.sub("", str(error))
+    return "Authentication required" if text.startswith("HELLO must be called") else text
+
+
+def remedy(text: str) -> str:
+    """Return what to do about an error with the text of `trouble`; empty if it says so itself."""
+    return next((what for pattern, what in _REMEDIES if re.search(pattern, text)), _ELSE)

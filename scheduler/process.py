@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from clusterer.endpoint import public_url
 from clusterer.jobs import connect
 from clusterer.settings import Settings
 from scheduler.plan import periodic_jobs
@@ -22,6 +23,7 @@ def run(settings: Settings, *, burst: bool = False) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     jobs = periodic_jobs(persistent_mode=settings.persistent_mode)
     scheduler = Scheduler(connect(settings), jobs)
+    scheduler.where = f"Redis at {public_url(settings)}"
     with _metrics(settings, scheduler):
         scheduler.run(burst=burst)
     return 0

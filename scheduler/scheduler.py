@@ -18,6 +18,7 @@ import rq_scheduler
 from redis.exceptions import LockError
 from redis.lock import Lock
 
+from clusterer.endpoint import remedy, said
 from clusterer.jobs import Job, Queue, StopFlag
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
@@ -61,6 +62,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._renewed_at = self._announced_at = -LOCK_TTL_S
         self._away = False
         self._planned: Mapping[str, float | None] = {}
+        self.where = "Redis"
+        """Which Redis it is, for people."""
         self.late: Callable[[float], object] = _nobody_cares
         """Told, for each job enqueued, by how many seconds it is late."""
 
@@ -83,7 +86,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             wait_s = self.enqueue_jobs()
         except redis.RedisError as error:
             if not self._away:
-                logger.warning("waiting for Redis: %s", error)
+                text = said(error)
+                logger.warning("waiting for %s: %s: %s", self.where, text, remedy(text))
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S

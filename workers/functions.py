@@ -64,5 +64,5 @@ def reach() -> dict[str, Any]:
 def _redis_may_be_away(name: str) -> Iterator[None]:
     try:
         yield
-    except (StateUnavailable, redis.ConnectionError, redis.TimeoutError) as error:
+    except (StateUnavailable, redis.RedisError) as error:
         logger.warning("%s put off, Redis is away: %s", name, error)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import redis
 
+from clusterer.endpoint import remedy, trouble
 from clusterer.errors import SettingsError
 from clusterer.jobs import JOB_FUNCTIONS, connect
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
@@ -82,7 +83,8 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
             return Worker(queue_name, connection=connect(settings))
         except redis.RedisError as error:
             if not told:
-                logger.warning("waiting for Redis: %s", error)
+                text = trouble(settings, error)
+                logger.warning("waiting for %s: %s", text, remedy(text))
             told = True
             state.stop.wait(RETRY_S)
     return None

@@ -24,6 +24,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import WorkerStatus
 
+from clusterer.endpoint import remedy, trouble
 from clusterer.jobs import JOB_FUNCTIONS, Job, Queue, StopFlag
 from workers import runtime
 
@@ -134,7 +135,7 @@ class Worker(SimpleWorker):
             return self._run_next(burst)
         except StopRequested:
             return False
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except redis.RedisError as error:
             self._redis_is_away(error)
         except Exception:
             if not self._bootstrapped:
@@ -171,13 +172,12 @@ class Worker(SimpleWorker):
             self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.IDLE)
         self._registered = True
-        if self._away:
-            logger.warning("worker %s: Redis is back", self.name)
-            self._away = False
 
-    def _redis_is_away(self, error: Exception) -> None:
+    def _redis_is_away(self, error: redis.RedisError) -> None:
+        """Redis is gone, or refuses what we need: a replica, full, without a disk, forbidden."""
         if not self._away:
-            logger.warning("worker %s: waiting for Redis: %s", self.name, error)
+            text = trouble(runtime.current().settings, error)
+            logger.warning("worker %s: waiting for %s: %s", self.name, text, remedy(text))
         self._away = True
         self._registered = False
 
@@ -185,6 +185,9 @@ class Worker(SimpleWorker):
         queue = self.queues[0]
         assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
         job_id = self._wait_for_job(queue, None if burst else DEQUEUE_TIMEOUT_S)
+        if self._away:
+            logger.warning("worker %s: Redis is back", self.name)
+            self._away = False
         if job_id is None:
             return False
         job = queue.load(job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 
+from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
 from clusterer.jobs.classes import DELIVER, Queue
 
@@ -35,7 +36,9 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
             )
             pipe.execute()
     except redis.RedisError as error:
-        raise StateUnavailable(f"cannot wake a worker of queue {queue_name}: {error}") from error
+        raise StateUnavailable(
+            f"cannot wake a worker of queue {queue_name}: {said(error)}"
+        ) from error
 
 
 def queued(name: str, connection: redis.Redis) -> int:
@@ -46,4 +49,4 @@ def queued(name: str, connection: redis.Redis) -> int:
     try:
         return queue(name, connection).count
     except redis.RedisError as error:
-        raise StateUnavailable(f"cannot look into queue {name}: {error}") from error
+        raise StateUnavailable(f"cannot look into queue {name}: {said(error)}") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import open_client, public_url
+from clusterer.endpoint import open_client, trouble
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 
@@ -51,4 +51,4 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
                 f"cannot {what}: redis_url is not set, and no embedded Redis runs in "
                 f"{settings.data_path}: start `clusterer up`, or set redis_url"
             )
-        return f"cannot {what}: Redis at {public_url(settings)}: {str(error).rstrip('.')}"
+        return f"cannot {what}: {trouble(settings, error)}"

@@ -167,6 +167,38 @@ def test_worker_signs_on_again_with_a_redis_that_lost_everything(
         _run_one(process, server)
 
 
+def _full(client: redis.Redis, *, again: bool = False) -> None:
+    client.config_set("maxmemory", 0 if again else 1)
+
+
+def _replica(client: redis.Redis, *, again: bool = False) -> None:
+    client.replicaof(*(("NO", "ONE") if again else ("127.0.0.1", "1")))
+
+
+@pytest.mark.parametrize(
+    ("refuse", "remedy"),
+    [(_full, "raise maxmemory"), (_replica, "point redis_url at the primary server")],
+)
+def test_a_redis_that_refuses_to_write_is_waited_out_in_one_line(
+    own_redis_server: Callable[[], RedisServer], refuse: Callable[..., None], remedy: str
+) -> None:
+    server = own_redis_server()
+    with server.client() as client, worker(server.url, "maintenance") as process:
+        refuse(client)
+        process.wait_for_output("waiting for Redis")
+        with spawn([*STUBBED, "workers", "delivery"], {"CLUSTERER_REDIS_URL": server.url}) as late:
+            late.wait_for_output("waiting for Redis")
+            refuse(client, again=True)
+            for waiting in (process, late):
+                waiting.wait_for_output("Redis is back", BACK_S)
+                assert waiting.output().count("waiting for Redis") == 1
+                assert f"{server.url}: " in waiting.output()
+                assert remedy in waiting.output()
+                assert "Traceback" not in waiting.output()
+            _run_one(late, server)
+            assert registered(client) == registered(client, MAINTENANCE_QUEUE) == 1
+
+
 @pytest.mark.slow
 def test_frozen_redis_is_waited_out(own_redis_server: Callable[[], RedisServer]) -> None:
     server = own_redis_server()

@@ -1,0 +1,62 @@
+"""Redis's errors in words for people: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from clusterer.endpoint import remedy, said, trouble
+from clusterer.settings import Settings
+
+SHA = "0" * 40
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "what"),
+    [
+        (
+            "Error 111 connecting to 127.0.0.1:1. Connection refused.",
+            "Connection refused",
+            "start Redis, or correct redis_url",
+        ),
+        (
+            "Error 2 connecting to /a.b/redis.sock. No such file or directory.",
+            "No such file or directory",
+            "start Redis, or correct redis_url",
+        ),
+        (
+            "Command # 1 (GET a) of pipeline caused error: OOM not allowed when used memory > 9.",
+            "OOM not allowed when used memory > 9",
+            "raise maxmemory",
+        ),
+        (
+            f"You can't write against a read only replica. script: {SHA}, on @user_script:35",
+            "You can't write against a read only replica",
+            "point redis_url at the primary server",
+        ),
+        (
+            "HELLO must be called with the client already authenticated, otherwise …",
+            "Authentication required",
+            "correct user and password in redis_url",
+        ),
+        (
+            "invalid username-password pair or user is disabled.",
+            "invalid username-password pair or user is disabled",
+            "correct user and password in redis_url",
+        ),
+        (
+            "this user has no permissions to run the 'time' command",
+            "this user has no permissions to run the 'time' command",
+            "let redis_url's user do that: `ACL SETUSER`",
+        ),
+    ],
+)
+def test_an_error_is_said_without_noise_and_with_what_to_do(
+    text: str, shown: str, what: str
+) -> None:
+    error = redis.RedisError(text)
+    assert said(error) == shown
+    assert trouble(Settings(redis_url="redis://:secret@h:1/0"), error) == (
+        f"Redis at redis://:***@h:1/0: {shown}"
+    )
+    assert remedy(shown) == what
