@@ -174,6 +174,25 @@ def test_a_redis_that_can_lose_keys_is_an_error(
     assert words(found)["redis persistence"] == words(found)["redis eviction"] == {"error"}
 
 
+def test_a_redis_that_refuses_to_write_ends_no_check_up(
+    own_redis_server: Callable[[], RedisServer],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    server = own_redis_server()
+    chosen = Settings(**{**_fields(settings), "redis_url": server.url})
+    with server.client() as client, spawn(["-m", "workers", "maintenance"], as_environment(chosen)):
+        wait_until(lambda: client.smembers("rq:workers"), 10)
+        client.replicaof("127.0.0.1", "1")
+        code, found = check_up(chosen, monkeypatch, capsys)
+        client.replicaof("NO", "ONE")
+    assert code == 1
+    assert words(found)["redis"] == words(found)["nodes from workers"] == {"error"}
+    assert found["nodes from workers"][0]["advice"] == "point redis_url at the primary server"
+    assert words(found)["backlog"] == {"ok"}
+
+
 def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

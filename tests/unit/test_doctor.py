@@ -31,14 +31,15 @@ class FakeRedis:
     def __init__(self, info: dict[str, Any], fsync: str = "everysec") -> None:
         self._info, self._fsync = info, fsync
 
-    def ping(self) -> bool:
-        return True
+    def time(self) -> tuple[int, int]:
+        return 1000, 0
 
     def info(self) -> dict[str, Any]:
         return self._info
 
     def config_get(self, name: str) -> dict[str, str]:
-        return {name: self._fsync}
+        parameters = {"stop-writes-on-bgsave-error": "yes", "save": "3600 1"}
+        return {name: self._fsync and parameters.get(name, self._fsync)}
 
 
 def levels(info: dict[str, Any], fsync: str = "everysec") -> dict[str, Level]:
@@ -58,6 +59,7 @@ def levels(info: dict[str, Any], fsync: str = "everysec") -> dict[str, Level]:
         ({"cluster_enabled": 1}, "redis", Level.ERROR),
         ({"aof_enabled": 0}, "redis persistence", Level.ERROR),
         ({"aof_last_write_status": "err"}, "redis persistence", Level.ERROR),
+        ({"rdb_last_bgsave_status": "err"}, "redis persistence", Level.ERROR),
         ({"aof_last_bgrewrite_status": "err"}, "redis persistence", Level.WARN),
         ({"maxmemory_policy": "allkeys-lru"}, "redis eviction", Level.ERROR),
         ({"maxmemory_policy": "volatile-ttl", "maxmemory": 2**30}, "redis eviction", Level.ERROR),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from clusterer.endpoint import remedy
 from clusterer.errors import StateUnavailable
 from clusterer.services import fleet as fleets
 from clusterer.services.context import Context
@@ -11,8 +12,6 @@ from clusterer.services.doctor import backlog, clocks, fleet, network, redis_ser
 from clusterer.services.doctor.finding import Finding, Level, error, skipped
 
 __all__ = ["Finding", "Level", "run"]
-
-_START_REDIS = "start Redis, or correct redis_url"
 
 
 def run(context: Context) -> Iterator[Finding]:
@@ -22,7 +21,7 @@ def run(context: Context) -> Iterator[Finding]:
         yield from redis_server.check(context)
     except StateUnavailable as problem:
         away = str(problem)
-        yield error(redis_server.CHECKS[0], away, _START_REDIS)
+        yield error(redis_server.CHECKS[0], away, remedy(away))
         yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
@@ -30,15 +29,14 @@ def run(context: Context) -> Iterator[Finding]:
         yield from (*fleet.unknown(), *network.unknown(), workers.unknown())
         yield skipped(backlog.CHECK, "needs Redis")
         return
-    yield from _surviving("processes", lambda: _processes(context))
+    yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
+    yield from _surviving(network.CHECKS[1], lambda: network.check(context))
+    yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
+    yield from _surviving(backlog.CHECK, lambda: backlog.check(context))
 
 
-def _processes(context: Context) -> Iterator[Finding]:
-    found = fleets.read(context)
-    yield from fleet.check(context, found)
-    yield from network.check(context)
-    yield from workers.check(context, found)
-    yield from backlog.check(context)
+def _fleet(context: Context) -> Iterator[Finding]:
+    yield from fleet.check(context, fleets.read(context))
 
 
 def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -46,4 +44,4 @@ def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
     try:
         yield from check()
     except StateUnavailable as problem:
-        yield error(name, str(problem), _START_REDIS)
+        yield error(name, str(problem), remedy(str(problem)))

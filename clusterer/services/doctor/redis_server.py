@@ -27,11 +27,16 @@ def check(context: Context) -> Iterator[Finding]:
     """Check the server. Raises `StateUnavailable` if it cannot be reached."""
     with translated(context.settings, "ask Redis how it is"):
         before = perf_counter()
-        context.redis.ping()
+        context.redis.time()  # one that cannot write its snapshots refuses even PING
         took_ms = (perf_counter() - before) * 1000
         info: Info = context.redis.info()
     yield _server(info, public_url(context.settings), took_ms)
-    yield _persistence(info, _configured(context, "appendfsync"))
+    yield _persistence(
+        info,
+        _configured(context, "appendfsync"),
+        refuses=_configured(context, "stop-writes-on-bgsave-error") == "yes"
+        and bool(_configured(context, "save")),
+    )
     yield eviction(info)
     yield _memory(info)
 
@@ -58,8 +63,14 @@ def _server(info: Info, url: str, took_ms: float) -> Finding:
     return ok(CHECKS[0], text)
 
 
-def _persistence(info: Info, fsync: str) -> Finding:
+def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
     name = CHECKS[1]
+    if refuses and info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return error(
+            name,
+            "the last snapshot (RDB) failed: writes are refused until one succeeds",
+            "look at Redis's log and its disk",
+        )
     if not info.get("aof_enabled"):
         return error(
             name,

@@ -11,6 +11,7 @@ import redis
 from rq.results import Result
 
 from clusterer import jobs
+from clusterer.endpoint import trouble
 from clusterer.errors import StateUnavailable
 from clusterer.jobs import Job
 from clusterer.jobs.classes import REACH
@@ -37,8 +38,9 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
     try:
         asked = {queue: _ask(context, queue) for queue in queues if not _delivers(queue)}
         answers = _await(asked)
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StateUnavailable(f"cannot ask the workers: {error}") from error
+    except redis.RedisError as error:
+        text = trouble(context.settings, error)
+        raise StateUnavailable(f"cannot ask the workers: {text}") from error
     for queue in queues:
         result = answers.get(queue)
         if result is not None and result.type is Result.Type.SUCCESSFUL:
