@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -150,6 +151,16 @@ def load_settings(
     return Settings(**values)
 
 
+def require_server_id(settings: Settings) -> int:
+    """Return ``server_id``; raises `SettingsError` where it is not set."""
+    if not settings.server_id:
+        raise SettingsError(
+            "server_id is not set: which machine_id of the table is this instance? "
+            "Say so with --server-id N or CLUSTERER_SERVER_ID"
+        )
+    return settings.server_id
+
+
 def as_environment(settings: Settings) -> dict[str, str]:
     """Return the CLUSTERER_* variables with which a child process loads these same settings.
 
@@ -196,7 +207,9 @@ def _convert(name: str, value: object, origin: str) -> Any:
     """Return ``value`` as the setting's own type: text is parsed, other types must fit."""
     kind = _KINDS.get(name)
     if kind is None:
-        raise SettingsError(f"unknown setting {name!r} ({origin})")
+        meant = difflib.get_close_matches(name, _KINDS, 1)
+        hint = f"did you mean {meant[0]!r}?" if meant else "`clusterer --help` names all"
+        raise SettingsError(f"unknown setting {name!r} ({origin}): {hint}")
     converted = _parse(name, kind, value, origin) if isinstance(value, str) else value
     if kind is float and type(converted) is int:
         converted = float(converted)

@@ -13,13 +13,13 @@ import click
 from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
-from clusterer.errors import InvalidArgument, SettingsError
+from clusterer.errors import InvalidArgument
 from clusterer.services import Context
 from clusterer.services.mi import Options, serve
 from clusterer.services.mi.address import Address, parse_address
 from clusterer.services.mi.request_fifo import Access
 from clusterer.services.processes import stop_on_signals
-from clusterer.settings import Settings
+from clusterer.settings import Settings, require_server_id
 
 
 @click.command()
@@ -67,8 +67,7 @@ def mi(
     \b
         clusterer mi --server-id 1 --http 8888
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    if not settings.server_id:
-        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    require_server_id(settings)
     options = Options(
         fifo=Path(fifo) if fifo else None,
         reply_dir=reply_dir,

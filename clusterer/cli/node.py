@@ -10,12 +10,11 @@ import click
 
 from clusterer.api import Clusterer
 from clusterer.cli.options import RATELIMIT, with_settings
-from clusterer.errors import SettingsError
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.services.metrics import InstanceCollector, serving
 from clusterer.services.processes import allow_connections, stop_on_signals
-from clusterer.settings import Settings
+from clusterer.settings import Settings, require_server_id
 
 
 @click.command()
@@ -29,8 +28,7 @@ def node(settings: Settings) -> None:
     \b
         clusterer node --server-id 1 --replicate-pipes-to 1 --accept-pipes-from 1
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    if not settings.server_id:
-        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
+    require_server_id(settings)
     allow_connections(settings.max_connections)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())

@@ -11,12 +11,26 @@ import sys
 import click
 
 from clusterer.cli.root import cli
-from clusterer.errors import ClustererError, DatabaseUnavailable, StateUnavailable
+from clusterer.errors import (
+    ClustererError,
+    DatabaseUnavailable,
+    StateUnavailable,
+    UnknownCluster,
+    UnknownNode,
+)
 from clusterer.logs import plain
 
 log = logging.getLogger(__name__)
 
 FAILED = 1
+
+_REMEDIES = {
+    errno.EACCES: "run it as a user who may, or give this one the right",
+    errno.EPERM: "run it as a user who may, or give this one the right",
+    errno.EADDRINUSE: "`ss -lntup` shows who has that address",
+    errno.EADDRNOTAVAIL: "`ip address` shows the addresses of this host",
+}
+"""What to do about errors of the system that only say what is wrong."""
 
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """A full disk below the shell's ``>``."""
@@ -28,10 +42,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a ?
     try:
         return _run(arguments)
-    except (StateUnavailable, DatabaseUnavailable) as error:
-        return _complain(_with_advice(str(error)))
     except ClustererError as error:
-        return _complain(str(error))
+        return _complain(_with_advice(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OUTPUT_FAILS:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for good
@@ -56,9 +68,22 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _with_advice(message: str) -> str:
-    """A server's own words say what is wrong, not what to do; commands stand in backquotes."""
-    return message if "`" in message else f"{message}; `clusterer doctor` says what to do"
+def _with_advice(error: ClustererError) -> str:
+    """A server's or the system's own words say what is wrong, but not what to do."""
+    message, cause = str(error), error.__cause__
+    if "`clusterer " in message:
+        return message
+    if isinstance(error, UnknownNode | UnknownCluster):
+        return f"{message}; `clusterer list` shows all nodes"
+    if isinstance(cause, OSError) and cause.errno in _REMEDIES:
+        return f"{message}; {_REMEDIES[cause.errno]}"
+    if isinstance(error, StateUnavailable) and ": Redis at " in message:
+        from clusterer.endpoint import remedy  # noqa: PLC0415 - is loaded by now
+
+        return f"{message}; {remedy(message)}"
+    if isinstance(error, StateUnavailable | DatabaseUnavailable):
+        return f"{message}; `clusterer doctor` says what to do"
+    return message
 
 
 def _with_usage(error: click.ClickException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection
 from time import monotonic
 
@@ -63,7 +64,7 @@ class Doors:
                 "cannot listen on %s port %d (this machine's row in the table), trying on: %s",
                 host,
                 port,
-                error.strerror or error,
+                os.strerror(error.errno) if error.errno else error,
             )
         else:
             log.info("listening on %s port %d", host, port)

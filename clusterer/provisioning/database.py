@@ -66,7 +66,7 @@ class Database:
         done, where and why, after at most some seconds.
         """
         path = self._file
-        if path and not create and not path.exists():
+        if path and not create and _is_missing(path):
             raise ProvisioningError(
                 f"there is no table {self.schema.nodes.name!r}, nor the file {path}: "
                 "create it with `clusterer init-db`"
@@ -139,9 +139,18 @@ def _take_any_text(connection: Any, _record: object) -> None:
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
 
 
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except PermissionError:
+        return False  # who knows
+
+
 def _sqlite_hint(path: Path) -> str:
     """Return why the file cannot be used, where SQLite only says that it cannot."""
-    if path.is_dir():
+    if path.parent.is_dir() and not os.access(path.parent, os.X_OK):
+        why = f"this user may not enter {path.parent}"
+    elif path.is_dir():
         why = "it is a directory"
     elif path.exists():
         lacking = [word for word, mode in _RIGHTS.items() if not os.access(path, mode)]

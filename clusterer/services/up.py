@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-from clusterer.errors import ProvisioningError, SettingsError
+from clusterer.errors import ProvisioningError
 from clusterer.services import init_db, processes, reload
 from clusterer.services.context import Context
 from clusterer.services.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
-from clusterer.settings import Settings
+from clusterer.settings import Settings, require_server_id
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ def with_server_id(settings: Settings) -> Settings:
 
     Raises `SettingsError` if the database is configured, so that only its owner knows.
     """
+    if settings.db_url:
+        require_server_id(settings)
     if settings.server_id:
         return settings
-    if settings.db_url:
-        raise SettingsError("server_id is not set: which machine_id of the table is this instance?")
     return replace(settings, server_id=EXAMPLE_SERVER_ID)
 
 

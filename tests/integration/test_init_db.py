@@ -237,6 +237,21 @@ def test_a_file_of_somebody_else_is_told(mode: int, why: str, tmp_path: Path) ->
     assert f"{why}; `clusterer doctor` says what to do\n" in done.stderr
 
 
+def test_a_directory_of_somebody_else_is_told(tmp_path: Path) -> None:
+    barred = tmp_path / "barred"
+    barred.mkdir(mode=0)
+    nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    done = subprocess.run(
+        [*nobody, sys.executable, "-m", "clusterer", "export", "--data-dir", str(barred)],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"(this user may not enter {barred}); `clusterer doctor` says" in done.stderr
+
+
 def test_who_only_reads_makes_no_file(tmp_path: Path) -> None:
     for settings in (
         Settings(data_dir=str(tmp_path / "none")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,13 @@ import clusterer
 from clusterer.cli import main
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
-from clusterer.errors import StateUnavailable, UnknownNode
+from clusterer.errors import (
+    ClustererError,
+    DatabaseUnavailable,
+    SettingsError,
+    StateUnavailable,
+    UnknownNode,
+)
 from clusterer.settings import Settings
 from tests.support.processes import child_environment
 
@@ -106,14 +113,42 @@ def raising(error: BaseException) -> object:
 def test_our_errors_are_one_line_and_exit_code_1(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_as_command(raising(UnknownNode("there is\n  no 7")), monkeypatch) == 1
+    assert run_as_command(raising(ClustererError("there is\n  no 7")), monkeypatch) == 1
     assert capsys.readouterr().err == "clusterer: there is no 7\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "advice"),
+    [
+        (UnknownNode, None, "`clusterer list` shows all nodes"),
+        (StateUnavailable, None, "`clusterer doctor` says what to do"),
+        (DatabaseUnavailable, None, "`clusterer doctor` says what to do"),
+        (ClustererError, errno.EACCES, "run it as a user who may, or give this one the right"),
+        (SettingsError, errno.EACCES, "run it as a user who may, or give this one the right"),
+        (ClustererError, errno.EADDRINUSE, "`ss -lntup` shows who has that address"),
+    ],
+)
+def test_an_error_that_only_says_what_is_wrong_gets_advice(
+    error: type[ClustererError],
+    cause: int | None,
+    advice: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = error("no")
+    wrong.__cause__ = OSError(cause, "no") if cause else None
+    assert run_as_command(raising(wrong), monkeypatch) == 1
+    assert capsys.readouterr().err == f"clusterer: no; {advice}\n"
 
 
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
-        ("Redis at x: refused", "Redis at x: refused; `clusterer doctor` says what to do"),
+        ("no: Redis at x: Gone", "no: Redis at x: Gone; start Redis, or correct redis_url"),
+        (
+            "no: Redis at x: OOM used memory > 1",
+            "no: Redis at x: OOM used memory > 1; raise maxmemory",
+        ),
         ("no Redis: start `clusterer up`", "no Redis: start `clusterer up`"),
     ],
 )

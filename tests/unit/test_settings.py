@@ -106,7 +106,9 @@ def test_types_are_not_guessed(name: str, value: object) -> None:
 
 def test_unknown_setting_is_refused(tmp_path: Path) -> None:
     config = write(tmp_path / "c.toml", "sever_id = 1\n")
-    with pytest.raises(SettingsError, match=r"unknown setting 'sever_id' \(.*c\.toml\)"):
+    with pytest.raises(
+        SettingsError, match=r"'sever_id' \(.*c\.toml\): did you mean 'server_id'\?"
+    ):
         load_settings(config=config, environ={})
 
 

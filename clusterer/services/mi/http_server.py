@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -72,9 +73,8 @@ class HttpServer:
                 )
                 grant(self._address, self._access)
         except OSError as error:
-            raise ClustererError(
-                f"cannot serve HTTP on {self._address}: {error.strerror}"
-            ) from error
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise ClustererError(f"cannot serve HTTP on {self._address}: {why}") from error
 
     @property
     def port(self) -> int:

@@ -113,7 +113,7 @@ def _take_lock(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SettingsError(f"data_dir {path.parent} cannot be used: {error}") from error
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from error
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while not _try_lock(descriptor):
         if time.monotonic() > deadline:

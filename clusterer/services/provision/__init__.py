@@ -142,9 +142,9 @@ def _row_of(
     if not own:
         table = context.settings.db_table
         still = machine in known(context)
-        hint = "; Redis still has it: run `clusterer reload`" if still else ""
+        hint = "Redis still has it: run `clusterer reload`"
         text = f"table {table!r} has no machine {machine[1]} in cluster {machine[0]}"
-        raise UnknownNode(text + hint)
+        raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows its rows'}")
     if len(own) > 1 and not several:
         ids = ", ".join(str(row["id"]) for row in own)
         raise InvalidArgument(f"machine {machine[1]} of cluster {machine[0]} is in rows {ids}")
