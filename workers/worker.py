@@ -25,7 +25,7 @@ from rq.utils import now
 from rq.worker import WorkerStatus
 
 from clusterer.endpoint import remedy, trouble
-from clusterer.jobs import JOB_FUNCTIONS, Job, Queue, StopFlag
+from clusterer.jobs import HEARTBEAT_TTL_S, JOB_FUNCTIONS, Job, Queue, StopFlag
 from workers import runtime
 
 WORKER_TTL_S = 15
@@ -39,8 +39,6 @@ DEQUEUE_TIMEOUT_S = 2
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
 RETRY_S = 0.5
 """Pause between attempts while Redis is away."""
-HEARTBEAT_TTL_S = 60
-"""A job without a time limit counts as lost that long after its last heartbeat."""
 GRACE_S = 4.0
 """What a stop request leaves a job to end; after it the process is gone in any case."""
 

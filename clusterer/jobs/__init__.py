@@ -6,9 +6,16 @@ Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 from clusterer.jobs.classes import JOB_FUNCTIONS, Job, JobRefused, Queue
 from clusterer.jobs.connection import connect
 from clusterer.jobs.stop import StopFlag
-from clusterer.jobs.wakeup import enqueue_delivery, queue, queued
+from clusterer.jobs.wakeup import (
+    HEARTBEAT_TTL_S,
+    enqueue_delivery,
+    queue,
+    queued,
+    taken_lately,
+)
 
 __all__ = [
+    "HEARTBEAT_TTL_S",
     "JOB_FUNCTIONS",
     "Job",
     "JobRefused",
@@ -18,4 +25,5 @@ __all__ = [
     "enqueue_delivery",
     "queue",
     "queued",
+    "taken_lately",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import redis
+from rq.utils import current_timestamp
 
 from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
@@ -10,6 +11,10 @@ from clusterer.jobs.classes import DELIVER, Queue
 
 RESULT_TTL_S = 60
 FAILURE_TTL_S = 3600
+HEARTBEAT_TTL_S = 60
+"""A job without a time limit counts as lost that long after its last heartbeat."""
+_LATELY_S = 2
+"""RQ counts whole seconds: at least one."""
 NO_TIMEOUT = -1
 
 
@@ -48,5 +53,21 @@ def queued(name: str, connection: redis.Redis) -> int:
     """
     try:
         return queue(name, connection).count
+    except redis.RedisError as error:
+        raise StateUnavailable(f"cannot look into queue {name}: {said(error)}") from error
+
+
+def taken_lately(name: str, connection: redis.Redis) -> bool:
+    """Whether a worker has just taken a job from the queue called ``name``.
+
+    Raises `StateUnavailable` when Redis cannot be reached, or refuses.
+    """
+    asked = queue(name, connection)
+    since = current_timestamp() + HEARTBEAT_TTL_S - _LATELY_S
+    try:
+        with connection.pipeline(transaction=False) as pipe:
+            pipe.llen(asked.intermediate_queue_key)
+            pipe.zcount(asked.started_job_registry.key, since, "+inf")
+            return any(pipe.execute())
     except redis.RedisError as error:
         raise StateUnavailable(f"cannot look into queue {name}: {said(error)}") from error

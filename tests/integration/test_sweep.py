@@ -52,6 +52,34 @@ def test_a_wake_up_whose_job_was_lost_is_replaced(
     assert redis_client.llen(RQ_QUEUE) == 1
 
 
+@pytest.mark.parametrize(
+    ("in_hand", "said"),
+    [
+        (None, True),
+        (("lpush", f"{RQ_QUEUE}:intermediate", 0), False),
+        (("zadd", f"rq:wip:{QUEUE}", jobs.HEARTBEAT_TTL_S), False),
+        (("zadd", f"rq:wip:{QUEUE}", jobs.HEARTBEAT_TTL_S - 10), True),
+    ],
+    ids=["lost", "taken", "started", "started long ago"],
+)
+def test_a_wake_up_that_was_just_taken_is_not_said_to_be_lost(
+    in_hand: tuple[str, str, int] | None,
+    said: bool,
+    context: Context,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    PacketLog(context.settings, 1).append(CLUSTER, [frame()])
+    young = int(redis_client.get(keys.wake(QUEUE)) or 0)
+    redis_client.set(keys.wake(QUEUE), young - sweep.STARTING_MS - 1)
+    if in_hand and in_hand[0] == "lpush":
+        redis_client.lpush(in_hand[1], "job")
+    elif in_hand:
+        redis_client.zadd(in_hand[1], {"job:execution": time.time() + in_hand[2]})
+    assert sweep.run(context) == 1, "one wake-up too many does no harm"
+    assert ("was lost" in caplog.text) is said
+
+
 def test_a_log_that_somebody_drains_is_left_alone(
     context: Context, redis_client: redis.Redis
 ) -> None:
