@@ -1,12 +1,12 @@
 # One image for all processes: the command is `clusterer ...`, settings are CLUSTERER_* variables.
-FROM python:3.11-slim
+FROM docker.io/library/python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 
 WORKDIR /src
 COPY . .
 RUN pip install . && rm -rf /src/* \
-    && useradd --system --create-home --uid 1000 clusterer
+    && useradd --create-home --uid 1000 clusterer
 
 WORKDIR /home/clusterer
 USER clusterer

@@ -104,6 +104,30 @@ def test_every_container_that_stays_has_a_health_check_and_limits(services: dict
         assert re.search(r"limits:\s+cpus: \S+\s+memory: \S+", text), name
 
 
+def test_a_health_check_of_several_words_needs_no_quoting(services: dict[str, str]) -> None:
+    # Podman joins the words of the form CMD and splits them again at every blank.
+    checked = 0
+    for name, text in services.items():
+        found = re.search(r"(?m)^      test:\n((?:      - .*\n(?:        .*\n)*)+)", text)
+        if found is None:
+            continue
+        form, *words = re.findall(r"(?m)^      - (.*(?:\n        .*)*)$", found[1])
+        assert form in {"CMD", "CMD-SHELL", "NONE"}, name
+        if form == "CMD":
+            assert not [word for word in words if re.search(r"\s", word)], name
+        checked += 1
+    assert checked == len(services) - 1, "all but example-nodes, which ends at once"
+
+
+def test_images_are_named_in_full() -> None:
+    # Short names mean Docker Hub to Docker only; Podman asks where to look, or refuses.
+    compose = (docs.ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    images = set(re.findall(r"(?m)^ +image: (\S+)$", compose)) - {"clusterer:latest"}
+    images |= set(re.findall(r"(?m)^FROM (\S+)", (docs.ROOT / "Dockerfile").read_text("utf-8")))
+    assert len(images) == 3
+    assert {image.partition("/")[0] for image in images} == {"docker.io"}
+
+
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_an_instance_and_its_worker_share_an_address_that_neither_of_them_owns(
     services: dict[str, str], number: str
