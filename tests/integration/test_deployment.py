@@ -128,6 +128,15 @@ def test_images_are_named_in_full() -> None:
     assert {image.partition("/")[0] for image in images} == {"docker.io"}
 
 
+def test_our_containers_have_no_more_rights_than_they_need(services: dict[str, str]) -> None:
+    ours = {name: text for name, text in services.items() if "image: clusterer" in text}
+    assert len(ours) >= 11
+    for name, text in ours.items():
+        assert "read_only: true" in text, name
+        assert re.search(r"cap_drop:\s+- ALL\n", text), name
+        assert "- no-new-privileges:true" in text, name
+
+
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_an_instance_and_its_worker_share_an_address_that_neither_of_them_owns(
     services: dict[str, str], number: str
