@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import selectors
 import socket
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
-from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
-from clusterer.logs import about
 from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
-
-log = logging.getLogger(__name__)
+from clusterer.store.due import DueNodes, Observation
 
 PING_TIMEOUT_S = 0.5
 """A ping still open after this long has failed."""
@@ -32,36 +28,20 @@ _CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
 
 def run(context: Context) -> int:
     """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
-    store = context.nodes
-    due = [
-        node
-        for key in store.clusters()
-        for machine_id in store.claim_due(key, HIDE_S)
-        if (node := store.read(key, machine_id)[0]) is not None
-    ]
-    if not due:
-        return 0
-    probed = [n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN]
-    errors = ping_all(probed)
-    for node in due:
-        if node.condition is Condition.PROBING:
-            error = errors.get(_key(node), "")
-            event = Event.PROBE_FAILED if error else Event.PROBE_SUCCEEDED
-        else:
-            error, event = "", Event.DURATION_ELAPSED
-        _conclude(context, node, event, error)
+    store = DueNodes(context.settings, context.redis)
+    due = store.claim(context.nodes.clusters(), HIDE_S)
+    errors = ping_all(
+        n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN
+    )
+    store.conclude(_observed(node, errors.get(_key(node), "")) for node in due)
     return len(due)
 
 
-def _conclude(context: Context, node: Node, event: Event, error: str) -> None:
-    try:
-        if context.nodes.observe(node, event, Cause(BY.by, error)) == node:
-            context.nodes.reschedule(node, context.nodes.now())
-    except StateUnavailable as problem:
-        log.warning(
-            "probe of machine %s not recorded: %s", node.machine_id, problem, extra=about(node)
-        )
-        raise
+def _observed(node: Node, error: str) -> Observation:
+    if node.condition is not Condition.PROBING:
+        return Observation(node, Event.DURATION_ELAPSED, BY)
+    event = Event.PROBE_FAILED if error else Event.PROBE_SUCCEEDED
+    return Observation(node, event, Cause(BY.by, error))
 
 
 def ping_all(

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
-from clusterer.logs import about
-from clusterer.membership import FAILURES, Event, Node, apply, next_look
+from clusterer.membership import Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.changes import COMMIT, Cause, Change
 from clusterer.store.client import connect, translated
-from clusterer.store.encoding import as_text, decode_node, encode_node
+from clusterer.store.encoding import as_text, decode_node
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
-
-log = logging.getLogger(__name__)
-
-EVENTS_CAP = 10_000
-"""Audit events kept per cluster (approximately, Redis trims whole blocks)."""
 
 _VERSIONS = keys.version(0, "").replace("0:", "*")
 """Pattern of the version's key for a member of `keys.CLUSTERS`."""
@@ -30,15 +22,6 @@ _VERSIONS = keys.version(0, "").replace("0:", "*")
 _ATTEMPTS = 50
 """Compare-and-set rounds of a command before it gives up; each lost round means that somebody
 else's change went through."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Who or what changes a node, for the audit stream."""
-
-    by: str
-    """For example ``probe``, ``delivery of machine 1``, ``operator root@sip1``."""
-    reason: str = ""
 
 
 class NodeStore:
@@ -147,90 +130,12 @@ class NodeStore:
     ) -> Node | None:
         if after == before:
             return before
-        key = ClusterKey(after.cluster_id, after.protocol)
-        due = next_look(after, now, self._settings.probe_interval)
-        fields = _flat(encode_node(after))
-        audit = _flat(audit_fields(before, after, event, cause))
-        with translated(self._settings, f"change node {after.machine_id} of cluster {key}"):
-            version = script("commit_node")(
-                self._client,
-                [
-                    keys.node(*key, after.machine_id),
-                    keys.version(*key),
-                    keys.due(*key),
-                    keys.dirty(*key),
-                    keys.events(key.cluster_id),
-                ],
-                before.version,
-                after.machine_id,
-                "" if due is None else int(due * 1000),
-                EVENTS_CAP,
-                len(fields) // 2,
-                *fields,
-                *audit,
-            )
+        change = Change(before, after, event, cause)
+        with translated(self._settings, f"change node {after.machine_id} of cluster {change.key}"):
+            names, arguments = change.call(now, self._settings.probe_interval)
+            version = script(COMMIT)(self._client, names, *arguments)
         if not version:
             return None
-        log.log(
-            logging.WARNING if event in FAILURES else logging.INFO,
-            "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
-            key,
-            after.machine_id,
-            after.url,
-            before.condition.value,
-            after.condition.value,
-            after.no_tries,
-            after.failed_attempts,
-            event.value if isinstance(event, Event) else event,
-            f" ({cause.reason})" if cause.reason else "",
-            cause.by,
-            extra=about(after, before=before.condition.value, after=after.condition.value),
-        )
-        node, _ = self.read(key, after.machine_id)
+        change.log()
+        node, _ = self.read(change.key, after.machine_id)
         return node
-
-    # -- work that is due -----------------------------------------------------------------------
-
-    def claim_due(self, key: ClusterKey, hide_s: float, limit: int = 1000) -> list[int]:
-        """Take up to ``limit`` machine_ids that are due; nobody else gets them for ``hide_s``."""
-        with translated(self._settings, f"find due nodes of cluster {key}"):
-            ids = script("claim_due")(self._client, [keys.due(*key)], int(hide_s * 1000), limit)
-        return [int(found) for found in ids]
-
-    def reschedule(self, node: Node, now: float) -> None:
-        """Set when a claimed node is due again, unless it was changed in between."""
-        key = ClusterKey(node.cluster_id, node.protocol)
-        due = next_look(node, now, self._settings.probe_interval)
-        with translated(self._settings, f"reschedule node {node.machine_id} of cluster {key}"):
-            script("reschedule")(
-                self._client,
-                [keys.node(*key, node.machine_id), keys.due(*key)],
-                node.version,
-                node.machine_id,
-                "" if due is None else int(due * 1000),
-            )
-
-
-def audit_fields(
-    before: Node | None, after: Node | None, event: Event | str, cause: Cause
-) -> dict[str, str]:
-    """Return the audit record of a change; None stands for a node that does not exist."""
-    node = after or before
-    if node is None:
-        raise ValueError("a change needs a node before or after it")
-    return {
-        "protocol": node.protocol,
-        "machine_id": str(node.machine_id),
-        "url": node.url,
-        "event": event.value if isinstance(event, Event) else event,
-        "by": cause.by,
-        "reason": cause.reason,
-        "before": before.condition.value if before else "absent",
-        "after": after.condition.value if after else "absent",
-        "no_tries": str(node.no_tries),
-        "failed_attempts": str(node.failed_attempts),
-    }
-
-
-def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]

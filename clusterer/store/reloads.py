@@ -14,10 +14,10 @@ from clusterer.membership import Node, next_look
 from clusterer.membership.columns import StateColumns
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.changes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.client import translated
 from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import decode_node, encode_node
-from clusterer.store.nodes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.reload_plan import ReloadPlan, Snapshot
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -158,3 +158,50 @@ def test_pings_run_at_once_and_end_within_their_timeout() -> None:
     assert len(errors) == 200
     assert took < 2.0
     assert "0.5 s" in next(iter(errors.values()))
+
+
+def test_what_happens_to_a_node_while_it_is_pinged_counts(
+    context: Context, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(context.settings, [node(i, port=1, failed_attempts=9) for i in (2, 3, 4, 5)])
+    for machine_id in (2, 3, 4, 5):
+        fail(context, machine_id)
+    make_due(context, redis_client)
+    ping = probe.ping_all
+
+    def meanwhile(nodes: Iterable[Node]) -> object:
+        context.nodes.command(CLUSTER, 2, Event.SET_DOWN, Cause("operator"))
+        fail(context, 5)
+        load(context.settings, [read(context, i) for i in (2, 4, 5)])
+        return ping(nodes)
+
+    monkeypatch.setattr(probe, "ping_all", meanwhile)
+    assert probe.run(context) == 4
+    assert (read(context, 2).state, read(context, 2).no_tries) == (State.DOWN, 1)
+    assert list(context.nodes.view(CLUSTER).nodes) == [2, 4, 5]
+    assert (read(context, 4).no_tries, read(context, 5).no_tries) == (2, 2)
+    assert sorted(redis_client.zrange(keys.due(*CLUSTER), 0, -1)) == [b"4", b"5"]
+
+
+def test_a_node_that_is_looked_at_too_early_is_due_when_its_time_has_come(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    load(context.settings, [node(2, port=1, failed_attempts=1, duration=100)])
+    fail(context, 2)
+    make_due(context, redis_client)
+    assert probe.run(context) == 1
+    due = redis_client.zscore(keys.due(*CLUSTER), 2)
+    assert due == pytest.approx(read(context, 2).enabled_at * 1000, abs=1000)
+
+
+def test_hundreds_of_nodes_take_few_round_trips(
+    context: Context, redis_client: redis.Redis
+) -> None:
+    load(context.settings, [node(i, port=1, failed_attempts=9) for i in range(2, 602)])
+    for machine_id in range(2, 602):
+        fail(context, machine_id)
+    make_due(context, redis_client)
+    before = redis_client.info("stats")["total_reads_processed"]
+    assert probe.run(context) == 600
+    assert redis_client.info("stats")["total_reads_processed"] - before < 300
+    assert {n.no_tries for n in context.nodes.view(CLUSTER).nodes.values()} == {2}

@@ -1,0 +1,112 @@
+"""One change of a node: what is committed, audited and logged of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clusterer.logs import about
+from clusterer.membership import FAILURES, Event, Node, next_look
+from clusterer.store import keys
+from clusterer.store.encoding import encode_node
+from clusterer.store.views import ClusterKey
+
+log = logging.getLogger(__name__)
+
+COMMIT = "commit_node"
+"""The script that commits a change."""
+
+EVENTS_CAP = 10_000
+"""Audit events kept per cluster (approximately, Redis trims whole blocks)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who or what changes a node, for the audit stream."""
+
+    by: str
+    """For example ``probe``, ``delivery of machine 1``, ``operator root@sip1``."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A node before and after, what happened to it, and who or what did it."""
+
+    before: Node
+    after: Node
+    event: Event | str
+    cause: Cause
+
+    @property
+    def key(self) -> ClusterKey:
+        """The node's cluster."""
+        return ClusterKey(self.after.cluster_id, self.after.protocol)
+
+    def call(self, now: float, probe_interval: float) -> tuple[list[str], list[Any]]:
+        """Return keys and arguments for `COMMIT`; ``now`` is UNIX time, both are in seconds."""
+        key, machine_id = self.key, self.after.machine_id
+        fields = _flat(encode_node(self.after))
+        audit = _flat(audit_fields(self.before, self.after, self.event, self.cause))
+        names = [
+            keys.node(*key, machine_id),
+            keys.version(*key),
+            keys.due(*key),
+            keys.dirty(*key),
+            keys.events(key.cluster_id),
+        ]
+        due = due_ms(self.after, now, probe_interval)
+        head = [self.before.version, machine_id, due, EVENTS_CAP, len(fields) // 2]
+        return names, [*head, *fields, *audit]
+
+    def log(self) -> None:
+        """Tell of the change, which is committed."""
+        after, before = self.after.condition.value, self.before.condition.value
+        log.log(
+            logging.WARNING if self.event in FAILURES else logging.INFO,
+            "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
+            self.key,
+            self.after.machine_id,
+            self.after.url,
+            before,
+            after,
+            self.after.no_tries,
+            self.after.failed_attempts,
+            self.event.value if isinstance(self.event, Event) else self.event,
+            f" ({self.cause.reason})" if self.cause.reason else "",
+            self.cause.by,
+            extra=about(self.after, before=before, after=after),
+        )
+
+
+def due_ms(node: Node, now: float, probe_interval: float) -> int | str:
+    """Return when the node is due, in ms since the epoch, as the scripts take it: '' is never."""
+    due = next_look(node, now, probe_interval)
+    return "" if due is None else int(due * 1000)
+
+
+def audit_fields(
+    before: Node | None, after: Node | None, event: Event | str, cause: Cause
+) -> dict[str, str]:
+    """Return the audit record of a change; None stands for a node that does not exist."""
+    node = after or before
+    if node is None:
+        raise ValueError("a change needs a node before or after it")
+    return {
+        "protocol": node.protocol,
+        "machine_id": str(node.machine_id),
+        "url": node.url,
+        "event": event.value if isinstance(event, Event) else event,
+        "by": cause.by,
+        "reason": cause.reason,
+        "before": before.condition.value if before else "absent",
+        "after": after.condition.value if after else "absent",
+        "no_tries": str(node.no_tries),
+        "failed_attempts": str(node.failed_attempts),
+    }
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,120 @@
+"""Nodes that must be looked at now: claimed, and concluded about, in few round trips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import redis
+from redis.client import Pipeline
+
+from clusterer.membership import Event, Node, apply
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.changes import COMMIT, Cause, Change, due_ms
+from clusterer.store.client import translated
+from clusterer.store.encoding import decode_node
+from clusterer.store.scripts import script
+from clusterer.store.views import ClusterKey
+
+_AT_ONCE = 250
+"""Nodes in one round trip: some 10 ms of Redis's time."""
+
+_CLAIM, _RESCHEDULE = "claim_due", "reschedule"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was observed of a node that was claimed."""
+
+    seen: Node
+    event: Event
+    cause: Cause
+
+
+class DueNodes:
+    """The nodes of all clusters that a job must look at. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+
+    def claim(self, clusters: Iterable[ClusterKey], hide_s: float, limit: int = 1000) -> list[Node]:
+        """Take up to ``limit`` due nodes of each cluster; nobody else gets them for ``hide_s``."""
+        found: list[tuple[ClusterKey, int]] = []
+        with translated(self._settings, "find due nodes"):
+            for batch in _batches(clusters):
+                pipe = self._pipeline(_CLAIM)
+                for key in batch:
+                    _call(pipe, _CLAIM, [keys.due(*key)], int(hide_s * 1000), limit)
+                replies = pipe.execute()[1:]
+                found += [(k, int(i)) for k, ids in zip(batch, replies, strict=True) for i in ids]
+            return [node for batch in _batches(found) for node in self._read(batch)[0] if node]
+
+    def conclude(self, observations: Iterable[Observation]) -> None:
+        """Apply what was observed to each node that is still as it was seen then.
+
+        Others are dropped: whoever changed them counted the same failure, or knew better. A node
+        that it does not change is due again when its state asks for it.
+        """
+        with translated(self._settings, "note what was observed of nodes"):
+            for batch in _batches(observations):
+                self._conclude(batch)
+
+    def _conclude(self, batch: Sequence[Observation]) -> None:
+        nodes, now = self._read(
+            [(ClusterKey(o.seen.cluster_id, o.seen.protocol), o.seen.machine_id) for o in batch]
+        )
+        pipe = self._pipeline(COMMIT, _RESCHEDULE)
+        changes: list[Change | None] = []
+        for observed, node in zip(batch, nodes, strict=True):
+            if node is None or node.version != observed.seen.version:
+                continue
+            after = apply(node, observed.event, now)
+            if after == node:
+                changes.append(None)
+                self._reschedule(pipe, node, now)
+            else:
+                change = Change(node, after, observed.event, observed.cause)
+                changes.append(change)
+                names, arguments = change.call(now, self._settings.probe_interval)
+                _call(pipe, COMMIT, names, *arguments)
+        for done, version in zip(changes, pipe.execute()[2:], strict=True):
+            if done is not None and version:
+                done.log()
+
+    def _reschedule(self, pipe: Pipeline, node: Node, now: float) -> None:
+        key = ClusterKey(node.cluster_id, node.protocol)
+        due = due_ms(node, now, self._settings.probe_interval)
+        names = [keys.node(*key, node.machine_id), keys.due(*key)]
+        _call(pipe, _RESCHEDULE, names, node.version, node.machine_id, due)
+
+    def _read(self, wanted: Sequence[tuple[ClusterKey, int]]) -> tuple[list[Node | None], float]:
+        """Return the nodes (None for one that is gone) and Redis TIME in UNIX seconds."""
+        pipe = self._client.pipeline(transaction=False)
+        for key, machine_id in wanted:
+            pipe.hgetall(keys.node(*key, machine_id))
+        pipe.time()
+        *hashes, (seconds, micros) = pipe.execute()
+        return [decode_node(data) if data else None for data in hashes], seconds + micros / 1e6
+
+    def _pipeline(self, *scripts: str) -> Pipeline:
+        """Return a pipeline that begins by loading the scripts that will be called."""
+        pipe = self._client.pipeline(transaction=False)
+        for name in scripts:
+            pipe.script_load(script(name).text)
+        return pipe
+
+
+def _call(pipe: Pipeline, name: str, names: Sequence[str], *arguments: Any) -> None:
+    pipe.evalsha(script(name).sha, len(names), *names, *arguments)
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while batch := list(islice(left, _AT_ONCE)):
+        yield batch
