@@ -205,10 +205,10 @@ class Worker(SimpleWorker):
         """Run ``job`` here and now, as RQ's SimpleWorker does."""
         execution = self.prepare_execution(job)
         self._running = job, execution
-        began, succeeded = time.monotonic(), False
+        began, succeeded = time.monotonic(), True
         try:
             succeeded = self.perform_job(job, queue, execution)
-        finally:
+        finally:  # what does not return was stopped, or Redis went away: no fault of the job's
             self._running = None
             function = job.func_name if job.func_name in JOB_FUNCTIONS else REFUSED
             took_s = time.monotonic() - began

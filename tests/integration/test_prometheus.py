@@ -106,6 +106,8 @@ def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
         fires("SchedulerStuck")
     server.stop()
     fires("RedisAway", "SnapshotOld")
+    (failures,) = prometheus.query("sum(clusterer_job_failures_total)")
+    assert failures.value == 1, "what had to end because Redis is away has not failed"
     lab.processes["scheduler"].kill()
     fires("NoMetrics")
     assert fired == ALERTS
