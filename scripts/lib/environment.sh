@@ -53,7 +53,9 @@ install_servers() {
 }
 
 # Programs that some tests try what we ship with; without one its tests are skipped.
-install_tools() { install_missing docker-compose docker-compose zsh zsh fish fish; }
+install_tools() {
+    install_missing docker-compose docker-compose zsh zsh fish fish prometheus prometheus
+}
 
 # install_missing COMMAND PACKAGES …: install Debian packages for the commands that are not there.
 install_missing() {

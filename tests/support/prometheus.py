@@ -22,7 +22,7 @@ PROMETHEUS = find_program("prometheus")
 
 needs_prometheus = pytest.mark.skipif(
     PROMETHEUS is None,
-    reason="prometheus is not installed (Debian: prometheus); not required, in CI neither",
+    reason="prometheus is not installed (Debian: prometheus)",
 )
 
 START_TIMEOUT_S = 20.0

@@ -13,7 +13,7 @@ PROMTOOL = find_program("promtool")
 
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None,
-    reason="promtool is not installed (Debian: prometheus); not required, in CI neither",
+    reason="promtool is not installed (Debian: prometheus)",
 )
 
 
