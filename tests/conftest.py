@@ -15,8 +15,8 @@ from tests.support.mariadb_server import MariaDBServer
 from tests.support.redis_server import RedisServer
 
 _SERVER_FIXTURES = {
-    "redis": {"redis_server", "own_redis_server"},
-    "mariadb": {"mariadb_server"},
+    "redis": {"redis_server", "own_redis_server", "shifted_redis"},
+    "mariadb": {"mariadb_server", "shifted_mariadb"},
 }
 
 

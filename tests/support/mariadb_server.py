@@ -15,8 +15,9 @@ from typing import Any, Self
 
 import pymysql
 
+from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
-from tests.support.processes import end_group, start, wait_until
+from tests.support.processes import child_environment, end_group, start, wait_until
 from tests.support.programs import require_program
 
 START_TIMEOUT_S = 60.0
@@ -31,9 +32,13 @@ class MariaDBServer:
     thread that started it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shifted: bool = False) -> None:
+        """``shifted``: it goes by its own `clock`, which can be set."""
+        if shifted:
+            require_program("faketime")
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="clusterer-mariadb-"))
+        self._clock = ShiftedClock(self.directory) if shifted else None
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
 
@@ -47,6 +52,11 @@ class MariaDBServer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def clock(self) -> ShiftedClock:
+        assert self._clock is not None, "MariaDB goes by the host's clock"
+        return self._clock
 
     @property
     def _socket(self) -> str:
@@ -73,9 +83,9 @@ class MariaDBServer:
             "--innodb-buffer-pool-size=16M",
             "--innodb-flush-log-at-trx-commit=0",
         ]
-        self._process = start(
-            [require_program("mariadbd", "mysqld"), *self._common_options(data), *words], self._log
-        )
+        server = [require_program("mariadbd", "mysqld"), *self._common_options(data), *words]
+        environment = child_environment(self._clock.environment if self._clock else None)
+        self._process = start(server, self._log, environment)
         try:
             wait_until(self._answers, START_TIMEOUT_S, "MariaDB answers")
         except BaseException:

@@ -15,9 +15,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
-from tests.support.processes import end_group, start, wait_until
-from tests.support.programs import find_program, missing
+from tests.support.processes import child_environment, end_group, start, wait_until
+from tests.support.programs import find_program, missing, require_program
 
 START_TIMEOUT_S = 15.0
 
@@ -42,9 +43,13 @@ class RedisServer:
     thread that started it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shifted: bool = False) -> None:
+        """``shifted``: it goes by its own `clock`, which can be set."""
+        if shifted:
+            require_program("faketime")
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="clusterer-redis-"))
+        self._clock = ShiftedClock(self.directory) if shifted else None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -62,6 +67,11 @@ class RedisServer:
     def pid(self) -> int:
         assert self._process is not None, "Redis is not running"
         return self._process.pid
+
+    @property
+    def clock(self) -> ShiftedClock:
+        assert self._clock is not None, "Redis goes by the host's clock"
+        return self._clock
 
     @property
     def running(self) -> bool:
@@ -90,7 +100,8 @@ class RedisServer:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         log = self.directory / "server.log"
-        self._process = start([redis_binary(), *words], log)
+        environment = child_environment(self._clock.environment if self._clock else None)
+        self._process = start([redis_binary(), *words], log, environment)
         try:
             wait_until(self._answers, START_TIMEOUT_S, "Redis answers")
         except BaseException:
