@@ -136,7 +136,12 @@ class Fencer:
             else:
                 item.give_up_at = 0.0  # somebody else may be connected by now: write nothing
         except StateUnavailable as error:
-            log.warning("fence of machine %s not renewed: %s", item.sender, error)
+            log.warning(
+                "fence of machine %s not renewed: %s",
+                item.sender,
+                error,
+                extra=about(item.destination.node, sender=item.sender),
+            )
 
     def _unfence(self, item: _Closing) -> None:
         destination = item.destination
@@ -149,7 +154,12 @@ class Fencer:
             ):
                 _say_unknown(item)
         except StateUnavailable as error:
-            log.warning("fence of machine %s runs out by itself: %s", item.sender, error)
+            log.warning(
+                "fence of machine %s runs out by itself: %s",
+                item.sender,
+                error,
+                extra=about(destination.node, sender=item.sender),
+            )
 
 
 def _say_unknown(item: _Closing) -> None:

@@ -8,7 +8,8 @@ from time import monotonic
 
 from clusterer.delivery.drain import Drain, Views
 from clusterer.delivery.meter import Meter
-from clusterer.delivery.sources import all_local, own_hosts
+from clusterer.delivery.sources import all_local, own_rows
+from clusterer.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import LEASE_MS
@@ -47,6 +48,7 @@ class Leases:
         self._refused: set[int] = set()
         self._rowless: set[int] = set()
         """Senders without a row, of which it was said."""
+        self._views: Views = {}
         self._served = 0
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
@@ -78,7 +80,8 @@ class Leases:
 
     def claim(self, senders: list[int], directory: Directory) -> bool:
         """Take what may be taken of ``senders``; True if some are left for another worker."""
-        allowed = [sender for sender in senders if self._may_deliver(sender, directory.snapshot)]
+        self._views = directory.snapshot
+        allowed = [sender for sender in senders if self._may_deliver(sender, self._views)]
         # Who was served last waits longest: the first ones do not have all the turns.
         allowed.sort(key=lambda sender: (sender <= self._served, sender))
         room = max(MAX_SENDERS - len(self._drains), 0)
@@ -117,7 +120,11 @@ class Leases:
     def lose(self, drain: Drain) -> None:
         """Give up a drain whose lease is somebody else's by now."""
         if drain in self:
-            log.warning("machine %s: lease lost, another worker delivers", drain.sender)
+            log.warning(
+                "machine %s: lease lost, another worker delivers",
+                drain.sender,
+                extra=self._about(drain.sender),
+            )
             self.drop(drain)
             self._abandon(drain)
 
@@ -154,17 +161,19 @@ class Leases:
                 sender,
                 drain.clamped,
                 claim.tail,
+                extra=self._about(sender),
             )
 
     def _may_deliver(self, sender: int, views: Views) -> bool:
         if self._anywhere:
             return True
-        hosts = own_hosts(sender, views)
+        hosts = {node.host for node in own_rows(sender, views)}
         if not hosts and sender not in self._rowless:
             self._rowless.add(sender)
             log.warning(
                 "machine %s has no row in the table: nodes that check who sends drop its packets",
                 sender,
+                extra=self._about(sender),
             )
         if all_local(hosts):
             self._refused.discard(sender)
@@ -176,5 +185,9 @@ class Leases:
                 "its packets wait for a delivery worker there",
                 sender,
                 ", ".join(sorted(hosts)),
+                extra=self._about(sender),
             )
         return False
+
+    def _about(self, sender: int) -> dict[str, object]:
+        return about_machine(sender, own_rows(sender, self._views))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from clusterer.delivery.drain import Views
 from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node
 from clusterer.store.views import ClusterKey
 
 
@@ -17,13 +18,13 @@ def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
     return node.host if node else None
 
 
-def own_hosts(sender: int, views: Views) -> set[str]:
-    """Return the IPs of all the sender's BIN rows."""
-    return {
-        view.nodes[sender].host
+def own_rows(sender: int, views: Views) -> list[Node]:
+    """Return all the sender's BIN rows."""
+    return [
+        view.nodes[sender]
         for key, view in views.items()
         if key.protocol == PROTO_BIN and sender in view.nodes
-    }
+    ]
 
 
 def all_local(hosts: Iterable[str]) -> bool:

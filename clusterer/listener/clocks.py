@@ -11,7 +11,7 @@ from time import monotonic
 
 from clusterer.errors import StateUnavailable
 from clusterer.listener.ledger import Heard, Ledger
-from clusterer.logs import LimitedLog
+from clusterer.logs import LimitedLog, about_machine
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState, Watch
 
@@ -130,6 +130,7 @@ class Clocks:
                 monotonic(),
                 "another process runs as machine %d: no module timeouts here",
                 self._server_id,
+                extra=lambda: about_machine(self._server_id, ()),
             )
         else:
             deliver(reply)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from time import monotonic
 
-from clusterer.logs import LimitedLog
+from clusterer.logs import LimitedLog, about
+from clusterer.membership import Node
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Doors:
     def __init__(self, factory: Callable[[Address], asyncio.BaseProtocol]) -> None:
         self._factory = factory
         self._servers: dict[Address, asyncio.Server] = {}
+        self._rows: dict[Address, Node] = {}
         self._limited = LimitedLog(log, _LOG_INTERVAL_S)
 
     @property
@@ -31,16 +33,18 @@ class Doors:
         """Where we listen now."""
         return tuple(self._servers)
 
-    async def follow(self, wanted: Collection[Address]) -> list[Address]:
-        """Listen on exactly ``wanted``; returns the addresses given up.
+    async def follow(self, wanted: Mapping[Address, Node]) -> list[Address]:
+        """Listen on exactly the addresses ``wanted``, of rows of ours; return those given up.
 
         One that cannot be bound is logged now and then: call again to retry.
         """
         gone = [address for address in self._servers if address not in wanted]
         for address in gone:
             self._servers.pop(address).close()
-            log.info("no longer listening on %s port %d", *address)
-        for address in wanted:
+            own = self._rows.pop(address)
+            log.info("no longer listening on %s port %d", *address, extra=about(own))
+        for address, row in wanted.items():
+            self._rows[address] = row
             if address not in self._servers:
                 await self._open(address)
         return gone
@@ -65,6 +69,7 @@ class Doors:
                 host,
                 port,
                 os.strerror(error.errno) if error.errno else error,
+                extra=lambda: about(self._rows[address]),
             )
         else:
-            log.info("listening on %s port %d", host, port)
+            log.info("listening on %s port %d", host, port, extra=about(self._rows[address]))

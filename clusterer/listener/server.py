@@ -18,6 +18,8 @@ from clusterer.listener.doors import Address, Doors
 from clusterer.listener.lanes import Lane, lane_of
 from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
+from clusterer.logs import about_machine
+from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.mirror import MirrorStore
@@ -185,7 +187,7 @@ class Listener:
 
     async def _follow_rows(self) -> None:
         """Listen where our rows say. The table may change at any time."""
-        wanted = self._own_addresses()
+        wanted = self._own_rows()
         if bool(wanted) != self._rows:
             self._rows = bool(wanted)
             if not wanted:
@@ -193,6 +195,7 @@ class Listener:
                     "machine %d has no row in any bin cluster: not listening until a reload "
                     "brings one",
                     self._server_id,
+                    extra=about_machine(self._server_id, ()),
                 )
         gone = await self._doors.follow(wanted)
         for connection in tuple(self._shared.connections):
@@ -202,13 +205,14 @@ class Listener:
         if self.addresses:
             self.ready.set()
 
-    def _own_addresses(self) -> list[Address]:
-        own = (
-            view.nodes.get(self._server_id)
-            for key, view in self._directory.views().items()
-            if key.protocol == PROTO_BIN
-        )
-        return list(dict.fromkeys(node.address for node in own if node is not None))
+    def _own_rows(self) -> dict[Address, Node]:
+        """Return the addresses of our rows, each with the first row that has it."""
+        found: dict[Address, Node] = {}
+        for key, view in self._directory.views().items():
+            own = view.nodes.get(self._server_id)
+            if own is not None and key.protocol == PROTO_BIN:
+                found.setdefault(own.address, own)
+        return found
 
     def _close(self) -> None:
         self._doors.close()

@@ -11,7 +11,7 @@ from typing import Any
 from clusterer.errors import WireError
 from clusterer.listener.counters import Counters
 from clusterer.listener.registrations import ReceiveInfo, Source
-from clusterer.logs import LimitedLog, about
+from clusterer.logs import LimitedLog, about, about_machine
 from clusterer.membership import Node
 from clusterer.store import ClusterKey, ClusterView
 
@@ -149,9 +149,7 @@ class Troubles:
 
     def _about(self, ip: str, machine_id: int | None, **more: object) -> dict[str, object]:
         """Return what a log line says of a packet's sender, as far as the table knows it."""
-        fields = {"source": ip, **more}
-        for view in self.views.values():
-            node = view.nodes.get(machine_id) if machine_id is not None else None
-            if node is not None:
-                return about(node, **fields)
-        return fields if machine_id is None else {**fields, "machine_id": machine_id}
+        if machine_id is None:
+            return {"source": ip, **more}
+        nodes = (node for view in self.views.values() for node in view.nodes.values())
+        return about_machine(machine_id, nodes, source=ip, **more)

@@ -1,8 +1,8 @@
 """Log lines: for people or as JSON, with the node they are about, and never in floods."""
 
-from clusterer.logs.fields import about
+from clusterer.logs.fields import about, about_machine
 from clusterer.logs.limited import LimitedLog
 from clusterer.logs.plain import plain
 from clusterer.logs.setup import JSON, configure
 
-__all__ = ["JSON", "LimitedLog", "about", "configure", "plain"]
+__all__ = ["JSON", "LimitedLog", "about", "about_machine", "configure", "plain"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -30,6 +31,12 @@ def about(node: NodeLike, **more: object) -> dict[str, object]:
         "url": node.url,
         **more,
     }
+
+
+def about_machine(machine_id: int, nodes: Iterable[NodeLike], **more: object) -> dict[str, object]:
+    """Return the same for a machine, of whose nodes the first is meant; it may have none."""
+    own = next((node for node in nodes if node.machine_id == machine_id), None)
+    return {"machine_id": machine_id, **more} if own is None else about(own, **more)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

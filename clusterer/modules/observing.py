@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.logs import LimitedLog
+from clusterer.logs import LimitedLog, about_machine
+from clusterer.logs.fields import NodeLike
 from clusterer.modules.expiring import Change, Reason
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads import Message, decode
@@ -49,6 +50,8 @@ ModuleCallback = Callable[[int, Received | None, int], object]
 
 class Registers(Protocol):
     """The part of `clusterer.Clusterer` that observers stand on."""
+
+    def get_nodes(self, cluster_id: int, proto: str) -> Sequence[NodeLike]: ...
 
     def register_module(  # noqa: PLR0917  these are the guide's arguments
         self,
@@ -177,6 +180,9 @@ class Observer:
             machine_id,
             received.source[0],
             fault,
+            extra=lambda: about_machine(
+                machine_id, self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)
+            ),
         )
 
     def _tell(self, changes: Iterable[Change[V]], watchers: Watchers[V]) -> None:

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from clusterer.ids import PROTO_BIN
-from clusterer.logs import about
-from clusterer.membership import Node
+from clusterer.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.receipts import Receipts
@@ -38,6 +37,8 @@ def run(context: Context) -> list[Verdict]:
 def _report(context: Context, verdict: Verdict) -> None:
     watch = verdict.watch
     view = context.nodes.view(ClusterKey(watch.cluster_id, PROTO_BIN))
+    nodes = view.nodes.values()
+    whose = {"receiver": watch.receiver, "bin_module": watch.module}
     where = f"module {watch.token} of machine {watch.receiver}"
     for machine_id in verdict.silenced:
         log.warning(
@@ -47,7 +48,7 @@ def _report(context: Context, verdict: Verdict) -> None:
             where,
             watch.timeout_ms / 1000,
             watch.timeout_ms / 500,
-            extra=_extra(watch, view.nodes.get(machine_id)),
+            extra=about_machine(machine_id, nodes, **whose),
         )
     for machine_id in verdict.released:
         log.info(
@@ -55,10 +56,5 @@ def _report(context: Context, verdict: Verdict) -> None:
             view.key,
             machine_id,
             where,
-            extra=_extra(watch, view.nodes.get(machine_id)),
+            extra=about_machine(machine_id, nodes, **whose),
         )
-
-
-def _extra(watch: Watch, node: Node | None) -> dict[str, object]:
-    fields: dict[str, object] = {"receiver": watch.receiver, "bin_module": watch.module}
-    return fields if node is None else about(node, **fields)

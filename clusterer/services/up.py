@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from clusterer.errors import ProvisioningError
+from clusterer.logs import about_machine
 from clusterer.services import init_db, processes, reload
 from clusterer.services.context import Context
 from clusterer.services.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
@@ -38,7 +39,8 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
         supervisor = Supervisor(group, stop, say)
         for spec in found:
             supervisor.watch(spec)
-        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id)
+        own = about_machine(settings.server_id, ())
+        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id, extra=own)
         supervisor.run(children(settings))
 
 
@@ -80,7 +82,10 @@ def _load(context: Context) -> reload.ReloadReport:
     if report.rows:
         return report
     for row in init_db.run(context, example=True).rows_added:
-        log.info("example: cluster %d, machine %d: %s", row.cluster_id, row.machine_id, row.url)
+        place = about_machine(row.machine_id, (), cluster=row.cluster_id, url=row.url)
+        log.info(
+            "example: cluster %(cluster)d, machine %(machine_id)d: %(url)s", place, extra=place
+        )
     return reload.run(context, by=_BY)
 
 

@@ -382,6 +382,8 @@ def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
     with delivering(settings):
         wait_until(lambda: "not delivering for machine 1" in caplog.text, 5, "said so")
+    (said,) = (vars(r) for r in caplog.records if r.message.startswith("not delivering"))
+    assert (said["cluster"], said["machine_id"], said["url"]) == (1, 1, "bin:192.0.2.1:1")
     assert receivers[0].frame_count == 0
     with delivering(replace(settings, allow_foreign_source=True)):
         receivers[0].wait_for_frames(1)

@@ -580,6 +580,7 @@ def test_an_address_is_bound_once_and_named_in_the_log(
         time.sleep(3 * TICK_S)
     lines = [line for line in caplog.messages if "listen" in line]
     assert lines == [f"listening on 127.0.0.1 port {port}"]
+    assert {vars(record).get("url") for record in caplog.records} == {f"bin:127.0.0.1:{port}"}
 
 
 def test_a_peer_that_invents_machine_ids_does_not_fill_our_memory(

@@ -138,9 +138,13 @@ def state(context: Context, machine_id: int = 2) -> State:
     return context.nodes.view(KEY).nodes[machine_id].state
 
 
-def test_opensipsctls_way_works_unchanged(context: Context, fifo: Path) -> None:
+def test_opensipsctls_way_works_unchanged(
+    context: Context, fifo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert ctl(fifo, "clusterer_list") == LIST
     assert ctl(fifo, "clusterer_set_status", "1", "2", "0", "bin") == b"200 OK\n\n"
+    (asked,) = (r for r in caplog.records if r.message == "clusterer_set_status 1 2 0 bin")
+    assert (vars(asked)["machine_id"], vars(asked)["url"]) == (2, "bin:127.0.0.2:5566")
     assert state(context) is State.DOWN
     assert events(context)[-1]["by"] == "operator root@sip1 (mi fifo)"
     assert ctl(fifo, "clusterer_reload") == b"200 OK\n\n"

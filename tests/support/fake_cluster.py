@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 
 
@@ -37,10 +38,14 @@ class FakeCluster:
         self.server_id = server_id
         self.sent: list[tuple[int, Packet]] = []
         self.batches = 0
+        self.nodes: list[Node] = []
         self.registered: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.bad_payloads: list[str] = []
         self.on_send: Callable[[], None] = lambda: None
+
+    def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        return [found for found in self.nodes if found.cluster_id == cluster_id]
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
         return PacketBuilder(module, type, self.server_id, version)

@@ -19,6 +19,7 @@ from clusterer.payloads import (
     ProfileCounts,
 )
 from clusterer.wire import Packet
+from tests.support.cluster import node
 from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
 from tests.support.observing import CAPTURED_AT, call, captured_packets
 from tests.support.processes import wait_until
@@ -320,9 +321,14 @@ def test_bad_payload_is_counted_and_told_to_the_listener_once(watched: Watched, 
 
 
 @pytest.mark.parametrize("packet", [Packet("dialog", 9, 2), Packet("dialog", 3, 2, b"", 2)])
-def test_unknown_type_or_version_is_ignored_and_counted(watched: Watched, packet: Packet) -> None:
+def test_unknown_type_or_version_is_ignored_and_counted(
+    watched: Watched, packet: Packet, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.cluster.nodes = [node(2, cluster_id=7)]
     watched.cluster.deliver(packet)
     assert watched.dialogs.stats.ignored == 1
+    (record,) = caplog.records
+    assert (vars(record)["cluster"], vars(record)["url"]) == (7, "bin:127.0.0.1:1")
 
 
 def test_callback_that_raises_is_counted_and_the_others_are_called(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import io
 import json
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import clusterer
+import scheduler
+import workers
 from clusterer.logs import about, configure
 from clusterer.logs.formats import HumanFormatter, JsonFormatter, foreign_line
 from clusterer.logs.handler import SummarisingHandler
@@ -97,6 +102,23 @@ def test_what_a_child_prints_becomes_json_unless_it_is() -> None:
         "process": "node",
         "message": '{"a": ',
     }
+
+
+def test_each_line_that_names_a_machine_has_its_fields() -> None:
+    """Calls with "machine" in their text; the text and the fields are the call's own."""
+    calls = [
+        (path.name, node)
+        for package in (clusterer, workers, scheduler)
+        for path in Path(str(package.__file__)).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"debug", "info", "warning", "error", "exception", "log"}
+    ]
+    named = [(where, call) for where, call in calls if "machine %" in ast.unparse(call)]
+    assert len(named) >= 15
+    for where, call in named:
+        assert "extra" in {keyword.arg for keyword in call.keywords}, (where, call.lineno)
 
 
 # -- floods ----------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from clusterer.listener import ReceiveInfo
 from clusterer.modules.ratelimit.cluster import Stats
 from clusterer.modules.ratelimit.gauges import Gauges
-from clusterer.modules.ratelimit.receiver import Receiver
+from clusterer.modules.ratelimit.receiver import QUIET_S, Receiver
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import PipeRecord, build_packets
 from clusterer.wire import PacketBuilder
+from tests.support.cluster import node
 
 CALLS = PipeRecord(b"calls", 1, 50, 7)
 
@@ -29,7 +30,7 @@ class Rig:
         self.now = 0.0
         self.table = PipeTable(limits or Limits(), interval, 0.0, Gauges(), lambda *_: None)
         self.stats = Stats()
-        self.receiver = Receiver(self.table, self.stats, lambda: self.now)
+        self.receiver = Receiver(self.table, self.stats, lambda: self.now, lambda: [node(2)])
 
     def receive(self, machine_id: int, *records: PipeRecord) -> None:
         new = lambda: PacketBuilder("ratelimit", 0, machine_id)  # noqa: E731
@@ -121,6 +122,22 @@ def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
     assert dict(views["x" * size].remote) == {2: 2}
     assert rig.stats.pipes_refused == (size == 1_024)
     assert len(views) == 2 - rig.stats.pipes_refused
+
+
+def test_pipes_without_a_place_are_told_now_and_then_with_their_node(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig(Limits(max_received_pipes=1))
+    rig.receive(2, CALLS)
+    for rig.now in (1.0, 2.0, 3.0, QUIET_S + 1):
+        rig.receive(2, CALLS._replace(name=b"more"))
+    rig.now += QUIET_S
+    rig.receive(3, CALLS._replace(name=b"more"))
+    lines = [record.message for record in caplog.records]
+    assert lines[0] == "ratelimit packet of machine 2 at 127.0.0.1:1: no place for 1 of its pipes"
+    assert lines[1] == f"{lines[0]} (and 2 more like this)"
+    fields = [(vars(r)["machine_id"], vars(r).get("url")) for r in caplog.records]
+    assert fields == [(2, "bin:127.0.0.1:1"), (2, "bin:127.0.0.1:1"), (3, None)]
 
 
 # -- any packets -------------------------------------------------------------------------------

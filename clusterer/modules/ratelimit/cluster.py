@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from clusterer.logs.fields import NodeLike
 from clusterer.wire import Packet, PacketBuilder
 
 
@@ -25,6 +26,8 @@ class Received(Protocol):
 
 class Cluster(Protocol):
     """The part of the public class that this module stands on."""
+
+    def get_nodes(self, cluster_id: int, proto: str) -> Sequence[NodeLike]: ...
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder: ...
 

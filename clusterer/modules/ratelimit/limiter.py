@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
+from clusterer.logs.fields import NodeLike
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
 from clusterer.modules.ratelimit.gauges import Gauges
@@ -72,7 +73,7 @@ class RateLimit:
             self._table, gauges, cpu_load or CpuLoad(), queued_bytes or QueuedBytes(), clock
         )
         self._stats = Stats()
-        self._receiver = Receiver(self._table, self._stats, clock)
+        self._receiver = Receiver(self._table, self._stats, clock, self._nodes)
         self._sender: Sender | None = None
         cluster_id = _cluster_id("replicate_pipes_to", replicate_pipes_to)
         if cluster_id is not None:
@@ -138,6 +139,9 @@ class RateLimit:
         Nothing that goes wrong is raised: it is logged when it begins and when it ends.
         """
         return self._sender.send() if self._sender else False
+
+    def _nodes(self) -> Sequence[NodeLike]:
+        return self._clusterer.get_nodes(self._from or 0, PROTO_BIN)
 
     def _want(self, name: str, algorithm: Algorithm) -> None:
         self._sampler.want(name, algorithm)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
+from clusterer.logs import LimitedLog, about_machine
+from clusterer.logs.fields import NodeLike
 from clusterer.modules.ratelimit.cluster import Received, Stats
 from clusterer.modules.ratelimit.table import PipeTable
 from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
@@ -20,11 +22,19 @@ QUIET_S = 10.0
 class Receiver:
     """The receiving half of the module; `take` is its callback."""
 
-    def __init__(self, table: PipeTable, stats: Stats, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        table: PipeTable,
+        stats: Stats,
+        clock: Callable[[], float],
+        nodes: Callable[[], Iterable[NodeLike]],
+    ) -> None:
+        """``nodes``: those of the cluster, for log lines."""
         self._table = table
         self._stats = stats
         self._clock = clock
-        self._quiet_until = clock()
+        self._nodes = nodes
+        self._log = LimitedLog(log, QUIET_S)
 
     def take(self, packet_type: int, received: Received | None, machine_id: int) -> None:
         """Take a packet, or the notice that ``machine_id`` fell silent.
@@ -51,12 +61,12 @@ class Receiver:
         self._stats.packets_received += 1
         if refused:
             self._stats.pipes_refused += refused
-            self._complain(received, machine_id, f"no place for {refused} of its pipes")
-
-    def _complain(self, received: Received, machine_id: int, fault: str) -> None:
-        now = self._clock()
-        if now < self._quiet_until:
-            return
-        self._quiet_until = now + QUIET_S
-        host, port = received.source
-        log.warning("ratelimit packet of machine %d at %s:%d: %s", machine_id, host, port, fault)
+            self._log.warning(
+                "no place",
+                self._clock(),
+                "ratelimit packet of machine %d at %s:%d: no place for %d of its pipes",
+                machine_id,
+                *received.source,
+                refused,
+                extra=lambda: about_machine(machine_id, self._nodes()),
+            )

@@ -121,7 +121,6 @@ class FifoServer:
             told = await answer(self._handler, item.body, _VIA)
             return told + b"\n" if told else b""
         if isinstance(item, Request):
-            log.info("%s", " ".join((item.command, *item.words)))
             return encode(await self._outcome(item))
         self._log.warning("bad", monotonic(), "bad request: %s", item.why)
         if item.is_json:
@@ -129,12 +128,14 @@ class FifoServer:
         return encode(MiError(item.code, item.reason))
 
     async def _outcome(self, request: Request) -> Result | MiError:
+        asked = " ".join((request.command, *request.words))
         try:
             command = command_from_words(request.command, request.words)
         except MiError as error:
             why = f"{error}: {error.detail}" if error.detail else str(error)
-            self._log.warning(str(error), monotonic(), "%s: %s", request.command, why)
+            self._log.warning(str(error), monotonic(), "%s: %s", asked, why)
             return error
+        log.info("%s", asked, extra=await self._handler.about(command))
         return await self._handler.handle(command, _VIA)
 
     async def _reply(self, path: Path | None, data: bytes) -> None:

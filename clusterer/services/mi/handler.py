@@ -7,8 +7,9 @@ import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
-from clusterer.errors import ClustererError, InvalidArgument, UnknownNode
+from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable, UnknownNode
 from clusterer.ids import require_id
+from clusterer.logs import about, about_machine
 from clusterer.membership import Condition, Node
 from clusterer.mi import (
     Command,
@@ -26,6 +27,7 @@ from clusterer.mi import (
 )
 from clusterer.services import reload, set_status
 from clusterer.services.context import Context
+from clusterer.store import ClusterKey
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,21 @@ class Handler:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.run, command, via)
 
+    async def about(self, command: Command) -> dict[str, object]:
+        """Return what a log line about ``command`` says of the node it is for, if it is for one."""
+        if not isinstance(command, SetStatus):
+            return {}
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._about, command)
+
+    def _about(self, command: SetStatus) -> dict[str, object]:
+        key = ClusterKey(command.cluster_id, command.protocol)
+        try:
+            node, _ = self._context.nodes.read(key, command.machine_id)
+        except StateUnavailable:
+            node = None
+        return about(node) if node else _named(command)
+
     def close(self) -> None:
         """Take no more commands, and let those that run end, before their Redis is closed."""
         self._threads.shutdown(cancel_futures=True)
@@ -66,10 +83,10 @@ class Handler:
         except InvalidArgument as error:
             return MiError(400, "Bad parameter", str(error))
         except ClustererError as error:
-            log.error("%s: %s", via, error)
+            log.error("%s: %s", via, error, extra=_named(command))
             return MiError(500, str(error))
         except Exception:
-            log.exception("%s: %s failed", via, command)
+            log.exception("%s: %s failed", via, command, extra=_named(command))
             return MiError(500, "Internal error", "the server's log says more")
 
     def _run(self, command: Command, by: str) -> Result:
@@ -125,6 +142,15 @@ class Handler:
                 for cluster_id, protocols in reversed(clusters.items())
             )
         )
+
+
+def _named(command: Command) -> dict[str, object]:
+    """Return what a command itself says of its node."""
+    if not isinstance(command, SetStatus):
+        return {}
+    return about_machine(
+        command.machine_id, (), cluster=command.cluster_id, protocol=command.protocol
+    )
 
 
 def _newest_first(protocols: Collection[list[ListedNode]]) -> tuple[ListedNode, ...]:
