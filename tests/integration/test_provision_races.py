@@ -207,9 +207,11 @@ def test_a_commit_that_is_not_answered_is_told_as_such(
             original(transaction)
 
         monkeypatch.setattr(replacing, "_commit", frozen)
-        with pytest.raises(ProvisioningError, match="maybe it is done, maybe not; look at it"):
-            provision.edit(context, (1, 2), {"duration": 9}, by=BY)
-        mariadb_server.resume()
+        try:
+            with pytest.raises(ProvisioningError, match="maybe it is done, maybe not; look at it"):
+                provision.edit(context, (1, 2), {"duration": 9}, by=BY)
+        finally:
+            mariadb_server.resume()
 
 
 def test_a_row_that_the_database_made_another_is_told(context: Context) -> None:

@@ -145,6 +145,9 @@ class MariaDBServer:
         """SIGSTOP: connections are accepted by the kernel and nothing answers."""
         assert self._process is not None, "MariaDB is not running"
         self._process.send_signal(signal.SIGSTOP)
+        # Its threads stop one by one.
+        threads = Path(f"/proc/{self._process.pid}/task")
+        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()), 10)
 
     def resume(self) -> None:
         """SIGCONT; does no harm to a server that runs."""
@@ -161,3 +164,7 @@ class MariaDBServer:
         """Stop for good and delete all data."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text(encoding="ascii").rpartition(") ")[2].startswith("T")
