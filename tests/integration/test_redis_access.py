@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from clusterer.settings import as_environment
 from tests.support import docs
 from tests.support.cluster import load, node, node_for, numbers
 from tests.support.ports import free_port
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import child_environment, end_group, spawn, start, wait_until
 from tests.support.programs import find_program
 from tests.support.receiver import BinReceiver
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, redis_binary
 
 PACKETS = 300
 PROCESSES = (
@@ -32,12 +32,18 @@ PROCESSES = (
 )
 
 
+def documented_commands() -> list[list[str]]:
+    """Return the words of each command that the page has redis-cli do."""
+    (block,) = docs.blocks(docs.section("deployment.md", "Redis"), "sh")
+    lines = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+    assert {line[0] for line in lines} == {"redis-cli"}
+    return [line[1:] for line in lines]
+
+
 def documented_user() -> list[str]:
     """Return the words of the ACL command that the page gives, after its name."""
-    section = docs.section("deployment.md", "Redis")
-    line = re.search(r"redis-cli (ACL SETUSER .*?)\n```", section, re.DOTALL)
-    assert line
-    return shlex.split(line[1].replace("\\\n", " "))[2:]
+    (words,) = [words for words in documented_commands() if words[:2] == ["ACL", "SETUSER"]]
+    return words[2:]
 
 
 def deliver(settings: Settings) -> None:
@@ -75,6 +81,33 @@ def refused(admin: redis.Redis) -> set[str]:
     """Return the commands that Redis did not let somebody run."""
     found: Any = admin.acl_log()
     return {entry["object"] for entry in found}
+
+
+def test_the_documented_commands_outlive_a_restart_of_redis(tmp_path: Path) -> None:
+    port = free_port()
+    configuration = tmp_path / "redis.conf"
+    configuration.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
+
+    def ask(*words: str) -> Any:
+        with redis.Redis(port=port, socket_timeout=5, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+    def is_ready() -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(ask("INFO", "persistence")["aof_rewrite_in_progress"] == 0)
+        return False
+
+    for commands in (documented_commands(), []):
+        server = start([redis_binary(), str(configuration)], tmp_path / "log", child_environment())
+        try:
+            wait_until(is_ready, 15, "Redis answers")
+            for words in commands:
+                assert ask(*words) in {"OK", True}
+            assert "sip" in ask("ACL", "USERS")
+            assert "yes" in ask("CONFIG", "GET", "appendonly").values()
+            wait_until(is_ready, 15, "the first append-only file is complete: Redis may end")
+        finally:
+            end_group(server)
 
 
 @pytest.mark.slow
