@@ -55,6 +55,15 @@ def test_a_unit_runs_a_command_of_ours_with_settings_that_exist(path: Path) -> N
     assert parser.sections() == ["Unit", "Service", "Install"]
 
 
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_stop_of_the_target_waits_and_a_restart_is_never_given_up(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").partition("[Service]\n")[0].splitlines()
+    # Stopping goes the other way: `systemctl stop clusterer.target` ends with the last service.
+    assert {"PartOf=clusterer.target", "After=clusterer.target"} <= set(lines)
+    # By default five restarts in ten seconds, such as the OOM killer brings about, are the last.
+    assert "StartLimitIntervalSec=0" in lines
+
+
 def test_the_page_enables_every_unit() -> None:
     page = docs.read("deployment.md")
     enabled = set(re.findall(r"clusterer-[a-z]+(?:@[a-z]+)?", page))
