@@ -15,7 +15,7 @@ import pytest
 
 from clusterer.cli.root import COMMANDS
 from clusterer.services.processes import WORKER_KINDS
-from clusterer.settings import ENV_PREFIX, Settings
+from clusterer.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import docs
 from tests.support.processes import child_environment
 from tests.support.programs import find_program
@@ -62,6 +62,21 @@ def test_a_stop_of_the_target_waits_and_a_restart_is_never_given_up(path: Path) 
     assert {"PartOf=clusterer.target", "After=clusterer.target"} <= set(lines)
     # By default five restarts in ten seconds, such as the OOM killer brings about, are the last.
     assert "StartLimitIntervalSec=0" in lines
+
+
+def test_the_settings_file_that_the_page_writes_can_be_read(tmp_path: Path) -> None:
+    (block, *_) = docs.blocks(docs.section("deployment.md", "systemd"), "sh")
+    written = re.search(
+        r"(?s)/etc/clusterer/clusterer\.toml <<'END'\n(.*?)^END$", block, re.MULTILINE
+    )
+    assert written
+    path = tmp_path / "clusterer.toml"
+    path.write_text(written[1])
+    settings = load_settings(config=path, environ={})
+    assert settings.server_id
+    assert settings.redis_url
+    assert settings.db_url
+    assert settings.delivery_queue != Settings().delivery_queue, "one per host"
 
 
 def test_the_page_enables_every_unit() -> None:
