@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -90,3 +91,11 @@ def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     yield mariadb_server.url(name)
     mariadb_server.resume()
     mariadb_server.drop_database(name)
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database of each kind in turn."""
+    if request.param == "mariadb":
+        return str(request.getfixturevalue("mariadb_url"))
+    return f"sqlite:///{tmp_path / 'test.db'}"

@@ -40,13 +40,6 @@ RENAMED = {
 }
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "mariadb":
-        return str(request.getfixturevalue("mariadb_url"))
-    return f"sqlite:///{tmp_path / 'test.db'}"
-
-
 @pytest.fixture
 def make(database_url: str) -> Callable[..., Context]:
     return lambda **names: Context(Settings(db_url=database_url, **names))

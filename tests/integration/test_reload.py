@@ -29,13 +29,9 @@ from tests.support.provisioning import (
 )
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
-def make(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
-    if request.param == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        url = f"sqlite:///{tmp_path / 'test.db'}"
-    with contexts(db_url=url, redis_url=redis_url) as factory:
+@pytest.fixture
+def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
+    with contexts(db_url=database_url, redis_url=redis_url) as factory:
         yield factory
 
 

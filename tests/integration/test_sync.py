@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,13 +32,9 @@ from tests.support.provisioning import (
 CAUSE = Cause("test")
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
-def make(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
-    if request.param == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        url = f"sqlite:///{tmp_path / 'test.db'}"
-    with contexts(db_url=url, redis_url=redis_url, persistent_mode=True) as factory:
+@pytest.fixture
+def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
+    with contexts(db_url=database_url, redis_url=redis_url, persistent_mode=True) as factory:
         yield factory
 
 
