@@ -161,7 +161,11 @@ class Clocks:
         if reply.state is FlushState.UNKNOWN:
             with self._begin_lock:
                 self._begin({**self._enrolled, **handover.members})
-            log.warning("Redis had forgotten our registrations: registered again")
+            log.warning(
+                "Redis had no registrations of machine %d any more: registered again",
+                self._server_id,
+                extra=about_machine(self._server_id, ()),
+            )
         elif reply.state is FlushState.NOTED:
             self._ledger.written(due)
         if reply.notices:

@@ -19,7 +19,8 @@ MAX_GAP_MS = 2_000
 """Longest time between two flushes after which silence still means silence."""
 
 GONE_MS = 60_000
-"""An instance that has not flushed for so long is gone: nobody is judged on its behalf."""
+"""An instance that has not flushed for so long is gone: nobody is judged on its behalf, and an
+earlier run of it that still lives may register again."""
 
 NOTICES_CAP = 20_000
 """Notices kept per instance (approximately, Redis trims whole blocks)."""
@@ -114,6 +115,7 @@ class Receipts:
                 MAX_GAP_MS,
                 cursor,
                 _NOTICES_AT_ONCE,
+                GONE_MS,
                 *(_pairs(heard) for heard in heard_ms.values()),
             )
         found = tuple(_notice(*item) for item in notices)

@@ -61,7 +61,7 @@ class FlushState(IntEnum):
 
     NOTED = 1
     UNKNOWN = 0
-    """Redis knows of no registration: it lost its data."""
+    """Redis knows of no registration: it lost its data, or another run of ours that is gone."""
     REPLACED = -1
     """Another process began a run of the same instance later."""
 

@@ -291,7 +291,7 @@ def test_an_earlier_runs_modules_are_forgotten(
 ) -> None:
     receipts.begin(1, "next run")
     assert receipts.watches() == []
-    assert redis_client.hkeys(keys.modules(1)) == [b"run"]
+    assert redis_client.hkeys(keys.modules(1)) == [b"run", b"begun"]
 
 
 def test_a_run_that_was_replaced_changes_nothing(
@@ -305,6 +305,22 @@ def test_a_run_that_was_replaced_changes_nothing(
     assert not receipts.register(WATCH, RUN, [2])
     assert redis_client.zscore(WATCH.heard, "2") == before
     assert not redis_client.hexists(keys.modules(1), FLUSHED_AT)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_run_that_replaced_another_and_is_gone_is_no_obstacle(
+    receipts: Receipts, cursor: str, redis_client: redis.Redis, served: bool
+) -> None:
+    receipts.begin(1, "next run")
+    began = int(redis_client.hget(keys.modules(1), "begun") or 0)
+    if served:
+        redis_client.hset(
+            keys.modules(1), mapping={FLUSHED_AT: began - GONE_MS + 5_000, "begun": 0}
+        )
+    assert flush(receipts, cursor, {2: 0}).state is FlushState.REPLACED
+    field = FLUSHED_AT if served else "begun"
+    redis_client.hincrby(keys.modules(1), field, -GONE_MS)
+    assert flush(receipts, cursor, {2: 0}).state is FlushState.UNKNOWN
 
 
 def test_a_redis_that_lost_its_data_says_so(

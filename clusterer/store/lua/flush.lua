@@ -5,15 +5,18 @@
 -- KEYS  modules, notices, then one heard set per registration
 -- ARGV  token of the run, ms since the instance stopped looking, longest gap ms,
 --       id of the last notice read, most notices to return,
+--       ms without a flush after which another run is gone,
 --       then per heard set a JSON list: ms since heard, machine_id, ...
 -- reply {state, Redis ms, notices, ms for which somebody will tail}; state: 1 noted, 0 nothing is
---       registered here (Redis lost its data), -1 another run of this instance began later
-local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified', 'tail')
-if known[1] ~= ARGV[1] then
-  return {known[1] and -1 or 0, 0, {}, 0}
-end
+--       registered here (Redis lost its data, or another run began later and is gone), -1 another
+--       run of this instance began later
+local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified', 'tail', 'begun')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if known[1] ~= ARGV[1] then
+  local lives = known[1] and now - tonumber(known[2] or known[5] or now) < tonumber(ARGV[6])
+  return {lives and -1 or 0, 0, {}, 0}
+end
 local flushed_at = now - tonumber(ARGV[2])
 local gap = known[2] and math.abs(flushed_at - tonumber(known[2]))
 local restart = not gap or gap > tonumber(ARGV[3])
@@ -29,7 +32,7 @@ for i = 3, #KEYS do
       redis.call('ZADD', KEYS[i], unpack(clocks))
     end
   else
-    local heard = cjson.decode(ARGV[3 + i])
+    local heard = cjson.decode(ARGV[4 + i])
     for first = 1, #heard, 4000 do
       local last = math.min(first + 3999, #heard)
       for at = first, last, 2 do
