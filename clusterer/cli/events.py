@@ -12,10 +12,10 @@ from datetime import datetime
 import click
 
 from clusterer.cli import terminal
-from clusterer.cli.options import Number, cluster_option, machine_option, with_settings
+from clusterer.cli.options import Number, cluster_option, machine_option, parsed_by, with_settings
 from clusterer.logs import plain
 from clusterer.services import Context
-from clusterer.services.events import Filter, History, as_json, parse_since
+from clusterer.services.events import Filter, History, Since, as_json, parse_since
 from clusterer.services.processes import stop_on_signals
 from clusterer.settings import Settings
 from clusterer.store.audit import AuditEvent
@@ -32,7 +32,12 @@ COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option("--since", metavar="TIME", help="An age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=parsed_by(parse_since),
+    help="An age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.",
+)
 @click.option("--last", metavar="N", type=Number(0), help="Only the last N.")
 @cluster_option("Only of this cluster_id.")
 @machine_option("--node", about="Only of this machine_id.")
@@ -42,7 +47,7 @@ def events(
     settings: Settings,
     *,
     follow: bool,
-    since: str | None,
+    since: Since | None,
     last: int | None,
     cluster: int | None,
     node: int | None,
@@ -55,7 +60,7 @@ def events(
     """
     say = _say_json if as_lines else _say
     with closing(Context(settings)) as context:
-        start = parse_since(since, context.nodes.now()) if since else 0.0
+        start = since(context.nodes.now()) if since else 0.0
         history = History(context, Filter(start, cluster or 0, node or 0))
         if last is None and not since:
             last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN

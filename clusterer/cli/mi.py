@@ -12,7 +12,7 @@ import click
 
 from clusterer.cli import completion
 from clusterer.cli.operator import operator
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import parsed_by, with_settings
 from clusterer.errors import InvalidArgument
 from clusterer.services import Context
 from clusterer.services.mi import Options, serve
@@ -20,6 +20,27 @@ from clusterer.services.mi.address import Address, parse_address
 from clusterer.services.mi.request_fifo import Access
 from clusterer.services.processes import stop_on_signals
 from clusterer.settings import Settings, require_server_id
+
+
+def _address(text: str) -> Address | None:
+    return parse_address(text) if text else None
+
+
+def _mode(text: str) -> int:
+    if not text or len(text) > 4 or set(text) - set("01234567"):
+        raise InvalidArgument(f"{text!r} is not octal, such as 0660")
+    return int(text, 8)
+
+
+def _owner(text: str) -> tuple[int, int]:
+    """Return uid and gid; -1 where none is named."""
+    user, _, group = text.partition(":")
+    try:
+        uid = -1 if not user else int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidArgument(f"{text!r}: no such user or group") from None
+    return uid, gid
 
 
 @click.command()
@@ -40,24 +61,41 @@ from clusterer.settings import Settings, require_server_id
     show_default=True,
     help="Where clients make their reply FIFOs.",
 )
-@click.option("--http", metavar="ADDRESS", help="Serve JSON-RPC: POST /mi.")
-@click.option("--datagram", metavar="ADDRESS", help="Serve JSON-RPC in datagrams.")
 @click.option(
-    "--mode", metavar="OCTAL", default="0660", show_default=True, help="Of FIFO and sockets."
+    "--http",
+    metavar="ADDRESS",
+    callback=parsed_by(_address),
+    help="Serve JSON-RPC: POST /mi.",
 )
-@click.option("--owner", metavar="USER[:GROUP]", help="Of FIFO and sockets.")
+@click.option(
+    "--datagram",
+    metavar="ADDRESS",
+    callback=parsed_by(_address),
+    help="Serve JSON-RPC in datagrams.",
+)
+@click.option(
+    "--mode",
+    metavar="OCTAL",
+    default="0660",
+    show_default=True,
+    callback=parsed_by(_mode),
+    help="Of FIFO and sockets.",
+)
+@click.option(
+    "--owner", metavar="USER[:GROUP]", callback=parsed_by(_owner), help="Of FIFO and sockets."
+)
 @with_settings(log_level=logging.INFO)
 def mi(
     settings: Settings,
     *,
     fifo: str,
     reply_dir: Path,
-    http: str | None,
-    datagram: str | None,
-    mode: str,
-    owner: str | None,
+    http: Address | None,
+    datagram: Address | None,
+    mode: int,
+    owner: tuple[int, int] | None,
 ) -> None:
-    """Serve OpenSIPS's management interface until SIGTERM or Ctrl-C.
+    """Serve OpenSIPS's management interface (MI), until Ctrl-C.
 
     The commands clusterer_reload, clusterer_list and clusterer_set_status, over a FIFO as
     `opensipsctl fifo` speaks it, and as JSON-RPC 2.0 as OpenSIPS 3's tools do. ADDRESS is
@@ -71,30 +109,9 @@ def mi(
     options = Options(
         fifo=Path(fifo) if fifo else None,
         reply_dir=reply_dir,
-        http=_address(http),
-        datagram=_address(datagram),
-        access=Access(_mode(mode), *_owner(owner or "")),
+        http=http,
+        datagram=datagram,
+        access=Access(mode, *(owner or (-1, -1))),
     )
     with closing(Context(settings)) as context, stop_on_signals() as stop:
         serve(context, options, stop, by=operator())
-
-
-def _address(text: str | None) -> Address | None:
-    return parse_address(text) if text else None
-
-
-def _mode(text: str) -> int:
-    if not text or len(text) > 4 or set(text) - set("01234567"):
-        raise InvalidArgument(f"--mode {text!r}: must be octal, such as 0660")
-    return int(text, 8)
-
-
-def _owner(text: str) -> tuple[int, int]:
-    """Return uid and gid; -1 where none is named."""
-    user, _, group = text.partition(":")
-    try:
-        uid = -1 if not user else int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
-        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise InvalidArgument(f"--owner {text!r}: no such user or group") from None
-    return uid, gid

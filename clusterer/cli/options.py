@@ -13,6 +13,7 @@ import click
 
 from clusterer import logs
 from clusterer.cli import completion
+from clusterer.errors import InvalidArgument
 from clusterer.ids import MAX_ID
 from clusterer.settings import Settings, load_settings
 
@@ -23,6 +24,24 @@ class Number(click.IntRange):
     """A whole number in a range, called so in errors."""
 
     name = "number"
+
+
+class Seconds(click.FloatRange):
+    """Seconds in a range, called a number in errors."""
+
+    name = "number"
+
+
+def parsed_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Return an option's callback: what ``parse`` makes of its text, wrong usage if it cannot."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else parse(text)
+        except InvalidArgument as error:
+            raise click.BadParameter(f"{error}.") from error
+
+    return callback
 
 
 ID = Number(1, MAX_ID)

@@ -44,7 +44,7 @@ def with_columns(command: Command) -> Command:
 @with_columns
 @with_settings()
 def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
-    """Add a node to the provisioning table, in effect at once.
+    """Add a node to the table, in effect at once.
 
     Checked as a reload checks it; all other nodes stay as they are. URL is protocol:host:port:
 
@@ -64,7 +64,7 @@ def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **colu
 @with_columns
 @with_settings()
 def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any) -> None:
-    """Change a node's row in the provisioning table, in effect at once.
+    """Change a node's row in the table, in effect at once.
 
     Only what is named changes. Unless its address changes, the node keeps its counters and
     loses no packet; unless --state is given, it keeps its state.
@@ -82,7 +82,7 @@ def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any)
 @click.argument("machine", type=ID, shell_complete=completion.machines)
 @with_settings()
 def node_remove(settings: Settings, *, cluster: int, machine: int) -> None:
-    """Remove a node from the provisioning table, in effect at once.
+    """Remove a node from the table, in effect at once.
 
     Packets that it has not got yet are dropped.
     """

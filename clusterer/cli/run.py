@@ -23,6 +23,8 @@ from clusterer.logs import plain
 log = logging.getLogger(__name__)
 
 FAILED = 1
+OUTPUT_UNWANTED = 141
+"""128 + SIGPIPE, as shells know it: ``| head`` has seen enough."""
 
 _REMEDIES = {
     errno.EACCES: "run it as a user who may, or give this one the right",
@@ -54,12 +56,18 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="clusterer", standalone_mode=False)
     except click.exceptions.Abort as error:  # what click makes of it
         raise KeyboardInterrupt from error
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
+    except SystemExit as leaving:
+        # Where nobody reads stdout any more, click replaces it, and rich raises this.
+        if sys.stdout is stdout and not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        return OUTPUT_UNWANTED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code

@@ -48,7 +48,7 @@ def tail(
     write: Path | None,
     count: int | None,
 ) -> None:
-    """Show the packets that an instance receives, as they arrive, until Ctrl-C.
+    """Show the packets that an instance receives, until Ctrl-C.
 
     One line each: time, source node, module, message, fields. Runs beside the instance, on any
     host with the same Redis; --server-id says which instance if there are several. --module and

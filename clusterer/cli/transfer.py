@@ -32,7 +32,7 @@ _MOST_BYTES = 64 * 2**20
 )
 @with_settings()
 def export(settings: Settings, *, file: str, kind: str | None) -> None:
-    """Write the provisioning table to FILE, or to stdout.
+    """Write the table to FILE, or to stdout.
 
     All rows as they are in the table, without their ids; `clusterer import` reads them.
     """
@@ -58,7 +58,7 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
 def import_(
     settings: Settings, *, file: str, kind: str | None, replace: bool, dry_run: bool
 ) -> None:
-    """Bring FILE (- for stdin) into the provisioning table, in effect at once.
+    """Bring FILE (- for stdin) into the table, in effect at once.
 
     Rows of new machines are added, others changed. All or nothing: if a row cannot be used,
     each such row is named and nothing is changed. Rows are named by their line in a CSV file

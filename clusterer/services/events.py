@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -42,23 +42,29 @@ class Filter:
         )
 
 
-def parse_since(text: str, now: float) -> float:
-    """Return the UNIX time that ``text`` means: ``90s``, ``30m``, ``2h``, ``1d``, ``1w`` before
-    ``now``, or a date as in ``2026-11-22`` or ``2026-11-22 23:15`` (local time, or with an offset).
+Since = Callable[[float], float]
+"""Gets the time (UNIX seconds) and returns the time from which on events are of interest."""
+
+
+def parse_since(text: str) -> Since:
+    """Return what ``text`` means: ``90s``, ``30m``, ``2h``, ``1d``, ``1w`` before now, or a date
+    as in ``2026-11-22`` or ``2026-11-22 23:15`` (local time, or with an offset).
 
     Raises `InvalidArgument`.
     """
     text = text.strip()
     age = _AGE.fullmatch(text.lower())
     if age:
-        return max(0.0, now - float(age[1]) * _UNITS[age[2]])
+        seconds = float(age[1]) * _UNITS[age[2]]
+        return lambda now: max(0.0, now - seconds)
     try:
-        return max(0.0, datetime.fromisoformat(text).timestamp())
+        at = max(0.0, datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError, OSError):
         raise InvalidArgument(
-            f"--since takes an age such as 90s, 30m, 2h or 1d, or a time such as "
-            f"'2026-11-22 23:15', not {text!r}"
+            f"{text!r} is neither an age such as 90s, 30m, 2h or 1d, nor a time such as "
+            "'2026-11-22 23:15'"
         ) from None
+    return lambda _now: at
 
 
 class History:

@@ -135,7 +135,7 @@ def test_a_pipe_gets_no_colours_and_one_line_each(
 
 
 def test_a_bad_time_is_an_error_of_one_line(redis_client: redis.Redis, capsys: Capture) -> None:
-    assert main(["events", "--since", "soon"]) == 1
+    assert main(["events", "--since", "soon"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from typing import cast
 
@@ -14,6 +17,7 @@ import redis
 from clusterer.cli import main
 from clusterer.membership import State
 from clusterer.store import keys
+from tests.support.processes import child_environment
 from tests.support.seeding import make_node, put_node
 
 Capture = pytest.CaptureFixture[str]
@@ -76,6 +80,23 @@ def test_what_others_wrote_cannot_steer_the_terminal(
     assert all(line.isprintable() for line in out.split("\n"))
     assert main(["set-status", "1", "\x1b[2J", "1", "bin"]) == 2
     assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
+def test_a_reader_who_has_seen_enough_makes_no_noise(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    put_example(redis_client)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterer", "list"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=child_environment({"CLUSTERER_REDIS_URL": redis_url}),
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_json_has_everything(redis_client: redis.Redis, capsys: Capture) -> None:

@@ -58,6 +58,8 @@ def test_the_demo_listens_to_no_configuration() -> None:
 
 def test_help_names_all_commands_and_settings(capsys: Capture) -> None:
     assert main(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2], "a line is cut off"
+    assert main(["--help"]) == 0
     out = capsys.readouterr().out
     for name in COMMANDS:
         assert f"  {name} " in out
@@ -213,6 +215,28 @@ def test_bad_settings_are_named(
     assert "Traceback" not in captured
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["events", "--since", "soon"],
+        ["top", "--interval", "soon"],
+        ["mi", "--mode", "999"],
+        ["mi", "--mode", ""],
+        ["mi", "--owner", "nobody-of-this-name"],
+        ["mi", "--http", "1.2.3.4:99999"],
+        ["mi", "--datagram", "nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_a_value_that_an_option_cannot_have_is_wrong_usage(
+    arguments: list[str], capsys: Capture
+) -> None:
+    assert main([*arguments, "--server-id", "1", "--redis-url", "redis://127.0.0.1:1/0"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"clusterer: Invalid value for '{arguments[1]}': '{arguments[2]}'")
+    assert f"; `clusterer {arguments[0]} --help` says more\n" in said
+
+
 def test_no_redis_says_how_to_get_one(tmp_path: Path, capsys: Capture) -> None:
     assert main(["list", "--data-dir", str(tmp_path)]) == 1
     captured = capsys.readouterr().err
@@ -233,7 +257,7 @@ def test_a_reader_who_leaves_makes_no_noise(arguments: list[str]) -> None:
     )
     os.close(writing)
     assert done.stderr == b""
-    assert done.returncode == 1
+    assert done.returncode == 141
 
 
 @pytest.mark.parametrize("module", ["clusterer.settings", "clusterer.cli.nodes"])

@@ -47,17 +47,17 @@ def event(**changes: object) -> AuditEvent:
     ],
 )
 def test_since_is_an_age_or_a_time(text: str, at: float) -> None:
-    assert parse_since(text, NOW) == at
+    assert parse_since(text)(NOW) == at
 
 
 def test_a_time_without_a_zone_is_local() -> None:
-    assert parse_since("2026-11-22", NOW) == datetime(2026, 11, 22).timestamp()  # noqa: DTZ001
+    assert parse_since("2026-11-22")(NOW) == datetime(2026, 11, 22).timestamp()  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2y", "yesterday", "2026-13-01", "nan h"])
 def test_anything_else_is_refused_with_what_would_do(text: str) -> None:
     with pytest.raises(InvalidArgument, match="2h"):
-        parse_since(text, NOW)
+        parse_since(text)(NOW)
 
 
 def test_a_line_says_what_who_and_why() -> None:

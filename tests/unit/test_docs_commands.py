@@ -14,7 +14,7 @@ from rq.utils import import_attribute
 from clusterer.cli import INTERRUPTED
 from clusterer.cli.options import with_settings
 from clusterer.cli.root import COMMANDS, cli
-from clusterer.cli.run import FAILED
+from clusterer.cli.run import FAILED, OUTPUT_UNWANTED
 from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
@@ -183,7 +183,8 @@ def test_options_of_all_commands_are_documented() -> None:
 def test_exit_codes_are_documented() -> None:
     rows = docs.table_rows(docs.read("commands.md"), columns=2)
     codes = [row[0] for row in rows if row[0].isdigit()]
-    assert codes == ["0", str(FAILED), str(click.UsageError("").exit_code), str(INTERRUPTED)]
+    wrong_usage = click.UsageError("").exit_code
+    assert codes == ["0", *map(str, (FAILED, wrong_usage, INTERRUPTED, OUTPUT_UNWANTED))]
 
 
 def test_every_name_in_lists_json_is_documented() -> None:

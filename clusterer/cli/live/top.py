@@ -12,13 +12,13 @@ from rich.text import Text
 
 from clusterer.cli import output
 from clusterer.cli.live import screen, words
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import Seconds, with_settings
 from clusterer.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import ClusterRows, Reader, Row, Snapshot, rows
 from clusterer.settings import Settings
 
-INTERVAL = click.FloatRange(0.2, 3600)
+INTERVAL = Seconds(0.2, 3600)
 
 _OVER = 4
 """Snapshots over which rates are taken: one alone jumps as packets happen to fall into it."""
@@ -40,7 +40,7 @@ _EMPTY = "No clusters. Fill the table, then run `clusterer reload`."
 @click.option("--once", is_flag=True, help="Print it once, as in a pipe.")
 @with_settings()
 def top(settings: Settings, *, interval: float, once: bool) -> None:
-    """Show all nodes with state, backlog and traffic, as they are now.
+    """Show all nodes live: state, backlog, traffic.
 
     Refreshes until q; arrow keys, space and b scroll. In a pipe, or with --once, it looks for
     one interval, prints what it saw and ends.
