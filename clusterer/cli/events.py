@@ -7,11 +7,11 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from datetime import datetime
 
 import click
 
 from clusterer.cli import terminal
+from clusterer.cli.live.words import stamp
 from clusterer.cli.options import Number, cluster_option, machine_option, parsed_by, with_settings
 from clusterer.logs import plain
 from clusterer.services import Context
@@ -79,7 +79,7 @@ def _of(cluster: int | None, node: int | None) -> str:
 
 
 def _since(start: float) -> str:
-    return f" since {_time(start)}" if start else ""
+    return f" since {stamp(start)}" if start else ""
 
 
 def described(event: AuditEvent) -> str:
@@ -104,14 +104,10 @@ def _say_json(event: AuditEvent) -> None:
 
 
 def _say(event: AuditEvent) -> None:
-    line = f"{_time(event.at)} {described(event)}"
+    line = f"{stamp(event.at)} {described(event)}"
     if sys.stdout.isatty():
         line = _coloured(_folded(line), event)
     click.echo(line)
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _folded(line: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,20 @@ from clusterer.store.encoding import as_text
 # RQ's and rq-scheduler's own names. Read as they are: their classes would unpickle.
 _WORKERS = "rq:workers"
 _SCHEDULERS = "rq:scheduler_instance:*"
-_SCHEDULE = "rq:scheduler:scheduled_jobs"
+SCHEDULE = "rq:scheduler:scheduled_jobs"
+PROBERS = f"rq:workers:{MAINTENANCE_QUEUE}"
 
 KEY_TTL_S = 75
 """What a worker gives its key whenever it shows a sign of life."""
 
+SILENT_S = 30
+"""Silence of a worker from which on it counts as gone."""
+
 INTERVAL_S = 1.0
 """Of every periodic job."""
+
+LATE_S = 5.0
+"""Age of the last tick from which on no scheduler works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +81,17 @@ class Fleet:
     @property
     def last_tick_s(self) -> float | None:
         """Seconds since periodic jobs were last enqueued; None if none ever were."""
-        if not self.schedule:
-            return None
-        return max(0.0, self.now - (max(self.schedule.values()) - INTERVAL_S))
+        return last_tick_s(self.schedule.values(), self.now)
+
+
+def last_tick_s(due: Collection[float], now: float) -> float | None:
+    """Return the seconds since jobs that are ``due`` (UNIX seconds) were last enqueued."""
+    return max(0.0, now - (max(due) - INTERVAL_S)) if due else None
+
+
+def silent_s(key_ttl_s: int) -> int:
+    """Return for how long, at least, a worker has been silent whose key lives that long still."""
+    return max(0, KEY_TTL_S - key_ttl_s) if key_ttl_s > 0 else 0
 
 
 def read(context: Context) -> Fleet:
@@ -90,7 +105,7 @@ def read(context: Context) -> Fleet:
         workers = _workers(client)
         pipe = client.pipeline(transaction=False)
         pipe.time()
-        pipe.zrange(_SCHEDULE, 0, 99, withscores=True)
+        pipe.zrange(SCHEDULE, 0, 99, withscores=True)
         for name in names:
             pipe.llen(f"rq:queue:{name}")
             pipe.zcard(f"rq:failed:{name}")
@@ -134,7 +149,7 @@ def _worker(key: str, values: Iterable[bytes | None], ttl: int) -> WorkerInfo:
         pid=pid,
         queues=tuple(queues.split(",")),
         busy=state == "busy",
-        silent_s=max(0, KEY_TTL_S - ttl) if ttl > 0 else 0,
+        silent_s=silent_s(ttl),
     )
 
 

@@ -22,6 +22,7 @@ import redis
 from clusterer.cli import main
 from clusterer.membership import Event
 from clusterer.services.context import Context
+from clusterer.services.fleet import KEY_TTL_S, LATE_S, SCHEDULE, SILENT_S
 from clusterer.services.live import Reader, rows
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, keys
@@ -189,6 +190,31 @@ def test_nodes_clusters_and_modules_that_come_and_go_are_seen(
         assert [item.watch.token for item in found.receipts] == ["dialog", "ratelimit"]
         redis_client.flushall()
         assert reader.read().clusters == ()
+
+
+def test_states_stand_still_without_scheduler_or_maintenance_worker(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    put_example(redis_client)
+    environment = {"CLUSTERER_REDIS_URL": redis_url}
+    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
+        reader = Reader(context)
+        assert reader.read().stalled == "no scheduler runs"
+        with spawn(["-m", "scheduler"], environment):
+            wait_until(lambda: "scheduler" not in reader.read().stalled)
+            assert reader.read().stalled == "no maintenance worker runs"
+            with spawn(["-m", "workers", "maintenance"], environment) as worker:
+                wait_until(lambda: reader.read().stalled == "", 10)
+                (name,) = redis_client.smembers("rq:workers")
+                worker.pause()
+                redis_client.expire(name, KEY_TTL_S - SILENT_S)
+                assert reader.read().stalled == "no maintenance worker runs"
+                worker.kill()
+            redis_client.delete(name)
+            assert reader.read().stalled == "no maintenance worker runs"
+        redis_client.delete(SCHEDULE)
+        redis_client.zadd(SCHEDULE, {"clusterer-probe": time.time() - LATE_S})
+        assert reader.read().stalled == "no scheduler runs"
 
 
 def test_watch_in_a_pipe_prints_a_line_per_change(

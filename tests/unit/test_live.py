@@ -14,7 +14,7 @@ from clusterer.cli.live.top import page
 from clusterer.membership import Condition, Node, State
 from clusterer.services.listing import Traffic
 from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
-from clusterer.services.live.rows import LISTENING_MS
+from clusterer.services.live.rows import BEHIND_S, LISTENING_MS
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch
 from tests.support.seeding import make_node
@@ -237,6 +237,45 @@ def test_a_module_is_a_column_if_there_is_room() -> None:
 
 def test_the_own_row_carries_a_star() -> None:
     assert any(line.startswith("  *1 ") for line in text_of(snapshot()))
+
+
+def test_nodes_in_trouble_come_first_where_not_all_fit() -> None:
+    nodes = (
+        *(make_node(n) for n in (1, 2, 3, 4)),
+        make_node(5, state=State.DOWN),
+        *(make_node(n, cluster_id=2) for n in (1, 2)),
+        make_node(3, state=State.PROBING, cluster_id=2),
+    )
+    after = snapshot(
+        flow(1, 3, backlog=9, oldest_s=BEHIND_S),
+        flow(1, 4, backlog=9, oldest_s=BEHIND_S - 1),
+        nodes=nodes,
+        receipts=(receipt(1, {1: 0, 3: 0, 4: 0}, silenced_s={2: 9}),),
+    )
+
+    def order(height: int | None) -> list[tuple[str, ...]]:
+        body = page(after, after, 80, 0, height=height).body
+        return [tuple(re.split(r"[ :,]+", line.plain.strip())[:2]) for line in body]
+
+    natural = [("Cluster", "1"), *((str(n), f"127.0.0.{n}") for n in range(1, 6))]
+    natural += [("Cluster", "2"), *((str(n), f"127.0.0.{n}") for n in (1, 2, 3))]
+    assert order(None) == order(24) == natural
+    assert [first for first, _ in order(12)] == [
+        *("Cluster", "2", "3", "5", "Cluster", "3"),
+        *("Cluster", "1", "4", "Cluster", "1", "2"),
+    ]
+
+
+def test_states_that_stand_still_are_said_in_one_line() -> None:
+    assert not any("stand still" in line for line in text_of(snapshot()))
+    lines = text_of(replace(snapshot(), stalled="no maintenance worker runs"))
+    (line,) = (line for line in lines if "stand still" in line)
+    assert line == "States stand still: no maintenance worker runs. See `clusterer doctor`."
+
+
+def test_a_moment_of_another_day_has_its_date() -> None:
+    assert words.moment(NOW, NOW) == words.stamp(NOW)[11:]
+    assert words.moment(NOW - 86_400, NOW) == words.stamp(NOW - 86_400)
 
 
 def test_no_clusters_says_what_to_do() -> None:

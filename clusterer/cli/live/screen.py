@@ -18,6 +18,9 @@ from clusterer.services.processes import stop_on_signals
 _LOOK_S = 0.25
 """Longest wait for a key: how late a change of the terminal's size is noticed."""
 
+_ROOMY = 15
+"""Lines from which on there is room for a foot."""
+
 _UP = (b"\x1b[A", b"\x1bOA", b"k")
 _DOWN = (b"\x1b[B", b"\x1bOB", b"j")
 _PAGE_UP = (b"\x1b[5~", b"b")
@@ -37,17 +40,19 @@ class Page:
     foot: Sequence[Text] = ()
 
 
+Draw = Callable[[int, int], Page]
+"""Gets the width and the height."""
+
+
 def is_for(console: Console) -> bool:
     """Whether the console can show a screen."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def show(
-    console: Console, interval_s: float, look: Callable[[], object], draw: Callable[[int], Page]
-) -> None:
+def show(console: Console, interval_s: float, look: Callable[[], object], draw: Draw) -> None:
     """Look every ``interval_s`` and show what ``draw`` makes of it, until ``q`` or a signal.
 
-    ``draw`` gets the width. ``look`` may raise `StateUnavailable`: the first time that is an
+    ``look`` may raise `StateUnavailable`: the first time that is an
     error, later it is said on the screen.
     """
     look()
@@ -71,7 +76,7 @@ class _Screen:
         self,
         console: Console,
         live: Live,
-        draw: Callable[[int], Page],
+        draw: Draw,
         interval_s: float,
         *,
         keys: bool,
@@ -118,17 +123,18 @@ class _Screen:
         """Draw anew if something was looked at or the terminal's size has changed."""
         if self._page is None or self._size != self._console.size:
             self._size = self._console.size
-            self._page = self._draw(self._size.width)
+            self._page = self._draw(*self._size)
             self._show(self._page)
 
     def _show(self, page: Page) -> None:
         width, height = self._size
         above = [self._title(page.title, width), *self._warning(), *page.head]
-        self._rows = max(1, height - len(above) - len(page.foot) - 1)
+        foot = page.foot if height >= _ROOMY else ()
+        self._rows = max(1, height - len(above) - len(foot) - 1)
         self._offset = min(self._offset, max(0, len(page.body) - self._rows))
         seen = list(page.body[self._offset : self._offset + self._rows])
         seen += [Text()] * (self._rows - len(seen))
-        lines = [*above, *seen, *page.foot, self._position(len(page.body))]
+        lines = [*above, *seen, *foot, self._position(len(page.body))]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         # Never more than there is: a line too many would scroll the terminal.

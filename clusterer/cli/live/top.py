@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import click
@@ -31,6 +31,9 @@ _ADDRESS = 1
 _OLD_S = 1.0
 """Age from which on it is shown how old a backlog is; below, packets are just on their way."""
 
+_AROUND = 4
+"""Lines around head and body: title, legend, position."""
+
 _LEGEND = "In/s, Out/s: packets our workers deliver per second to the node and from it."
 _EMPTY = "No clusters. Fill the table, then run `clusterer reload`."
 
@@ -54,7 +57,9 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
                 console,
                 interval,
                 lambda: seen.append(reader.read()),
-                lambda width: page(seen[0], seen[-1], width, settings.server_id),
+                lambda width, height: page(
+                    seen[0], seen[-1], width, settings.server_id, height=height
+                ),
             )
             return
         before = reader.read()
@@ -65,21 +70,40 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
 
 
 def page(
-    before: Snapshot, after: Snapshot, width: int, own: int, *, cut: bool = True
+    before: Snapshot,
+    after: Snapshot,
+    width: int,
+    own: int,
+    *,
+    height: int | None = None,
+    cut: bool = True,
 ) -> screen.Page:
-    """Return what is shown; ``own`` is the own machine_id, ``cut`` shortens addresses."""
+    """Return what is shown; ``own`` is the own machine_id, ``cut`` shortens addresses.
+
+    Nodes in trouble come first if not all fit into ``height``.
+    """
     clusters = rows(before if before is not after else None, after)
-    title = f"Nodes at {words.clock(after.now)}"
+    title = f"Nodes at {words.stamp(after.now)}"
     if not clusters:
         return screen.Page(title, [Text()], [Text(_EMPTY)])
     modules = sorted({name for c in clusters for row in c.rows for name in row.by_module()})
     layout = _Layout([row for c in clusters for row in c.rows], modules, width, own, cut=cut)
+    head = [_summary(clusters), *words.stalled(after.stalled), Text(), layout.heading()]
     body = [line for cluster in clusters for line in layout.lines(cluster)]
+    if height is not None and len(body) > height - len(head) - _AROUND:
+        body = [line for cluster in _troubled_first(clusters) for line in layout.lines(cluster)]
     legend = [Text(_LEGEND, "dim")]
     if modules:
         legend.append(Text(f"{', '.join(modules)}: how long ago an instance heard it", "dim"))
         legend[-1].append(" (silent: its packets are dropped)." if _silent(clusters) else ".")
-    return screen.Page(title, [_summary(clusters), Text(), layout.heading()], body, legend)
+    return screen.Page(title, head, body, legend)
+
+
+def _troubled_first(clusters: Sequence[ClusterRows]) -> Iterator[ClusterRows]:
+    for troubled in (True, False):
+        for cluster in clusters:
+            if (part := cluster.only(troubled=troubled)).rows:
+                yield part
 
 
 def _silent(clusters: Sequence[ClusterRows]) -> bool:

@@ -85,18 +85,19 @@ class Watched:
         """Redis TIME of the last look, UNIX seconds."""
         return self._seen[-1].now
 
-    def page(self, width: int) -> screen.Page:
+    def page(self, width: int, _height: int) -> screen.Page:
         """Return what is shown."""
-        title = f"Machine {self._machine_id} at {words.clock(self.now)}"
+        title = f"Machine {self._machine_id} at {words.stamp(self.now)}"
+        head = [*words.stalled(self._seen[-1].stalled), Text()]
         body = [line for key, row in self.rows.items() for line in _node_lines(key, row, self.now)]
         if not self.rows:
             body = [Text(f"Machine {self._machine_id} is in no cluster any more.", "red"), Text()]
         body.append(Text("Last events, newest first", "bold"))
         for event in reversed(self._events.last):
-            body += _event_lines(event, width)
+            body += _event_lines(event, self.now, width)
         if not self._events.last:
             body.append(Text("  none"))
-        return screen.Page(title, [Text()], body)
+        return screen.Page(title, head, body)
 
     def _nowhere(self) -> str:
         where = f"cluster {self._cluster_id} has" if self._cluster_id else "no cluster has"
@@ -169,9 +170,9 @@ def _heard_lines(row: Row) -> list[Text]:
     return [*words.columns(names, (True, False, True, True), cells, "  "), Text()]
 
 
-def _event_lines(event: AuditEvent, width: int) -> list[Text]:
+def _event_lines(event: AuditEvent, now: float, width: int) -> list[Text]:
     """Return when and what, and below it who and why."""
-    line = Text(f"  {words.clock(event.at)} cluster {event.cluster_id}: {event.before} -> ")
+    line = Text(f"  {words.moment(event.at, now)} cluster {event.cluster_id}: {event.before} -> ")
     line.append(event.after, _STYLES.get(event.after, ""))
     line.append(f", tries {event.no_tries}/{event.failed_attempts}: ")
     why = f"{event.event} by {event.by}" + (f": {event.reason}" if event.reason else "")
@@ -209,7 +210,7 @@ def _say_changes(
     watched: Watched, before: Mapping[ClusterKey, Row], events: Sequence[AuditEvent]
 ) -> None:
     for event in events:
-        click.echo(f"{words.clock(event.at)} {described(event)}")
+        click.echo(f"{words.stamp(event.at)} {described(event)}")
     for key, row in watched.rows.items():
         for text in changes(before.get(key), row):
             _say(watched.now, key, row, text)
@@ -226,4 +227,4 @@ def _status(row: Row) -> str:
 def _say(at: float, key: ClusterKey, row: Row, text: str) -> None:
     node = row.node
     where = f"cluster {key} machine {node.machine_id} ({plain(node.url)})"
-    click.echo(f"{words.clock(at)} {where}: {text}")
+    click.echo(f"{words.stamp(at)} {where}: {text}")

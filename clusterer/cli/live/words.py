@@ -12,9 +12,15 @@ from clusterer.services.live import Heard
 GAP = " "
 
 
-def clock(at: float) -> str:
-    """Return the local time of day of a UNIX time."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
+def stamp(at: float) -> str:
+    """Return the local date and time of a UNIX time."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def moment(at: float, now: float) -> str:
+    """Return the local time of day, and of another day than today's its date."""
+    full = stamp(at)
+    return full[11:] if full[:10] == stamp(now)[:10] else full
 
 
 def rate(value: float | None) -> str:
@@ -46,6 +52,11 @@ def heard_words(item: Heard | None) -> Text:
     if item.silenced_s is not None:
         return Text("silent", "red")
     return Text(age(item.age_s))
+
+
+def stalled(why: str) -> list[Text]:
+    """Return the line that warns of states that stand still; none if they do not."""
+    return [Text(f"States stand still: {why}. See `clusterer doctor`.", "bold red")] if why else []
 
 
 def columns(

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from clusterer.services import listing, oldest
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
+from clusterer.services.live.rows import BEHIND_S
 from clusterer.settings import BACKLOG_REPLAY
 
 CHECK = "backlog"
 
-WARN_S = 5.0
 ERROR_S = 30.0
 
 
@@ -21,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
     queue_of = {sender: s.queue for s in states for sender in (*s.pending, *s.waiting)}
     orphaned = {sender for state in states for sender in state.orphaned}
     found = oldest.run(listing.run(context))
-    late = [item for item in found if item.packets and item.oldest_s >= WARN_S]
+    late = [item for item in found if item.packets and item.oldest_s >= BEHIND_S]
     for item in late:
         queue = queue_of.get(item.sender, context.settings.delivery_queue)
         text = (

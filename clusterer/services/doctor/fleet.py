@@ -9,7 +9,7 @@ from clusterer import jobs
 from clusterer.jobs import Job
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
-from clusterer.services.fleet import Fleet, QueueInfo
+from clusterer.services.fleet import LATE_S, SILENT_S, Fleet, QueueInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
 CHECKS = ("workers", "scheduler", "failed jobs")
@@ -17,8 +17,6 @@ CHECKS = ("workers", "scheduler", "failed jobs")
 SYNC_ID = "clusterer-sync"
 """The periodic job that only persistent mode has."""
 
-LATE_S = 5.0
-SILENT_S = 30
 PILED_UP = 10
 
 

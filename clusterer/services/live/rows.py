@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusterer.membership import Condition, Node
 from clusterer.services.listing import Traffic
@@ -14,6 +14,9 @@ from clusterer.store.receipts import MAX_GAP_MS
 LISTENING_MS = 2 * MAX_GAP_MS
 """An instance that has not flushed for so long knows nothing of who is silent: its clocks will
 restart when it does."""
+
+BEHIND_S = 5.0
+"""Age of the oldest packet that waits from which on a node is behind."""
 
 _Flow = tuple[int, int, str, int]
 
@@ -52,6 +55,15 @@ class Row:
     heard: tuple[Heard, ...]
     """One for each module of each instance that listens now, by module and receiver."""
 
+    @property
+    def troubled(self) -> bool:
+        """Whether somebody should look at it."""
+        return (
+            self.node.condition is not Condition.UP
+            or (self.oldest_s or 0.0) >= BEHIND_S
+            or any(item.silenced_s is not None for item in self.heard)
+        )
+
     def by_module(self) -> dict[str, Heard]:
         """Return for each module the worst that is known: silenced if any instance does that,
         else as the instance that heard it last.
@@ -73,6 +85,10 @@ class ClusterRows:
 
     def count(self, condition: Condition) -> int:
         return sum(row.node.condition is condition for row in self.rows)
+
+    def only(self, *, troubled: bool) -> ClusterRows:
+        """Return the cluster with only the nodes that are in trouble, or only the others."""
+        return replace(self, rows=tuple(row for row in self.rows if row.troubled is troubled))
 
 
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clusterer.services import fleet
 from clusterer.services.context import Context
 from clusterer.services.listing import (
     HASHES,
@@ -24,6 +25,9 @@ from clusterer.store.watches import Watch
 
 _ROUNDS = 6
 """Reads until the plan has to fit; three are needed at first, one later."""
+
+_NO_KEY = -2
+"""What TTL says of a key that does not exist."""
 
 _LOOKED_UP = 20
 """Backlogs that are looked up in the log itself, several round trips each, per snapshot."""
@@ -51,6 +55,8 @@ class Snapshot:
     clusters: tuple[ClusterView, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    stalled: str = ""
+    """Why states stand still, empty if they do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class _Plan:
     members: Mapping[ClusterKey, tuple[int, ...]] = field(default_factory=dict)
     watches: Mapping[int, tuple[Watch, ...]] = field(default_factory=dict)
     """Per instance."""
+    probers: tuple[bytes, ...] = ()
+    """RQ's keys of maintenance workers."""
 
     @property
     def senders(self) -> list[int]:
@@ -91,6 +99,10 @@ class Reader:
         pipe.time()
         pipe.smembers(keys.CLUSTERS)
         pipe.smembers(keys.INSTANCES)
+        pipe.zrange(fleet.SCHEDULE, 0, -1, withscores=True)
+        pipe.smembers(fleet.PROBERS)
+        for worker in plan.probers:
+            pipe.ttl(worker)
         for key, machine_ids in plan.members.items():
             pipe.smembers(keys.nodes(*key))
             for machine_id in machine_ids:
@@ -109,6 +121,9 @@ class Reader:
 def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
     """Return the plan that would have fitted, what was read with this one, and the traffic."""
     (seconds, micros), clusters, instances = next(replies), next(replies), next(replies)
+    now = float(seconds) + float(micros) / 1e6
+    schedule, probers = next(replies), tuple(sorted(next(replies)))
+    stalled = _stalled([at for _, at in schedule], now, [next(replies) for _ in plan.probers])
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
         sorted(ClusterKey.parse(as_text(name)) for name in clusters), ()
     )
@@ -130,9 +145,16 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
-    now = float(seconds) + float(micros) / 1e6
-    snapshot = Snapshot(now, tuple(views), receipts=tuple(receipts))
-    return _Plan(members, watches), snapshot, _flows(views, hashes)
+    snapshot = Snapshot(now, tuple(views), receipts=tuple(receipts), stalled=stalled)
+    return _Plan(members, watches, probers), snapshot, _flows(views, hashes)
+
+
+def _stalled(due: Sequence[float], now: float, key_ttls_s: Sequence[int]) -> str:
+    late_s = fleet.last_tick_s(due, now)
+    if late_s is None or late_s > fleet.LATE_S:
+        return "no scheduler runs"
+    lives = (ttl != _NO_KEY and fleet.silent_s(ttl) < fleet.SILENT_S for ttl in key_ttls_s)
+    return "" if any(lives) else "no maintenance worker runs"
 
 
 def _watches(receiver: int, modules: Hash) -> tuple[Watch, ...]:
