@@ -19,7 +19,7 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from clusterer.endpoint import remedy, said
-from clusterer.jobs import Job, Queue, StopFlag
+from clusterer.jobs import Job, Queue, StopFlag, handled_signals
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -60,7 +60,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             connection, self.scheduler_lock_key, timeout=LOCK_TTL_S, thread_local=False
         )
         self._renewed_at = self._announced_at = -LOCK_TTL_S
-        self._away = False
+        self._away = self._standing_by = False
         self._planned: Mapping[str, float | None] = {}
         self.where = "Redis"
         """Which Redis it is, for people."""
@@ -68,7 +68,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         """Told, for each job enqueued, by how many seconds it is late."""
 
     def run(self, burst: bool = False) -> None:
-        """Work until `stop` is set, by SIGTERM or SIGINT as well; with ``burst`` look once."""
+        """Work until `stop` is set, by SIGTERM, SIGINT or SIGHUP too; ``burst``: look once."""
         self._install_signal_handlers()
         try:
             while not self.stop.is_set():
@@ -190,8 +190,12 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self._lock.local.token = None
         asked_at = time.monotonic()
         if not self._lock.acquire(blocking=False):
+            if not self._standing_by:
+                logger.info("standing by: another scheduler is active")
+            self._standing_by = True
             return False
         self._renewed_at = asked_at
+        self._standing_by = False
         logger.info("now the active scheduler")
         return True
 
@@ -212,7 +216,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._announced_at = time.monotonic()
 
     def _install_signal_handlers(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handled_signals():
             signal.signal(number, lambda *_: self.stop.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back meanwhile
 

@@ -11,7 +11,7 @@ import redis
 
 from clusterer.endpoint import remedy, trouble
 from clusterer.errors import SettingsError
-from clusterer.jobs import JOB_FUNCTIONS, connect
+from clusterer.jobs import JOB_FUNCTIONS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from workers import runtime
 from workers.worker import REFUSED, RETRY_S, Worker
@@ -34,7 +34,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
 
     allow_files()  # a connection per node
     state = runtime.start(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in handled_signals():
         signal.signal(number, lambda *_: state.stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `clusterer worker` held it back
     worker = _make_worker(queue_name, settings, state)

@@ -25,7 +25,7 @@ from rq.utils import now
 from rq.worker import WorkerStatus
 
 from clusterer.endpoint import remedy, trouble
-from clusterer.jobs import HEARTBEAT_TTL_S, JOB_FUNCTIONS, Job, Queue, StopFlag
+from clusterer.jobs import HEARTBEAT_TTL_S, JOB_FUNCTIONS, Job, Queue, StopFlag, handled_signals
 from workers import runtime
 
 WORKER_TTL_S = 15
@@ -110,7 +110,8 @@ class Worker(SimpleWorker):
         if with_scheduler:
             raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
         runtime.current().heartbeat = self.beat
-        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        for number in handled_signals():
+            signal.signal(number, self.request_stop)
         threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
         done, idle_since = 0, time.monotonic()
         try:

@@ -5,7 +5,7 @@ Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 
 from clusterer.jobs.classes import JOB_FUNCTIONS, Job, JobRefused, Queue
 from clusterer.jobs.connection import connect
-from clusterer.jobs.stop import StopFlag
+from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,
     enqueue_delivery,
@@ -17,12 +17,14 @@ from clusterer.jobs.wakeup import (
 __all__ = [
     "HEARTBEAT_TTL_S",
     "JOB_FUNCTIONS",
+    "STOP_SIGNALS",
     "Job",
     "JobRefused",
     "Queue",
     "StopFlag",
     "connect",
     "enqueue_delivery",
+    "handled_signals",
     "queue",
     "queued",
     "taken_lately",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""How people, init systems and a terminal that goes away end a process."""
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Return those to be handled: SIGHUP stays ignored where it is (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number is not signal.SIGHUP or not ignored]
 
 
 class StopFlag(threading.Event):

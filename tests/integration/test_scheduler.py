@@ -122,6 +122,7 @@ def test_killed_scheduler_is_replaced(redis_url: str, redis_client: redis.Redis)
         wait_until(lambda: due_at(redis_client) > before, TAKE_OVER_S, "the other ticks")
         assert time.monotonic() - killed_at < TAKE_OVER_S
         assert NOW_ACTIVE in standby.output()
+        assert standby.output().count("standing by: another scheduler is active") == 1
 
 
 def test_ended_scheduler_is_replaced_at_once(redis_url: str, redis_client: redis.Redis) -> None:
@@ -143,7 +144,7 @@ def test_woken_scheduler_stands_back(redis_url: str, redis_client: redis.Redis) 
         assert waiting(redis_client) == sorted(ALWAYS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_scheduler_ends_at_once_and_frees_the_lock(
     redis_url: str, redis_client: redis.Redis, number: int
 ) -> None:

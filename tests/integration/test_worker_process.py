@@ -77,7 +77,7 @@ def test_engine_and_its_sockets_live_from_job_to_job(
         assert process.output().count("engine closed") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_idle_worker_ends_at_once_and_signs_off(
     redis_url: str, redis_client: redis.Redis, number: int
 ) -> None:

@@ -6,9 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clusterer.jobs import StopFlag
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from clusterer.jobs import STOP_SIGNALS, StopFlag, handled_signals
 
 
 @contextmanager
@@ -18,8 +16,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
     SIGHUP stays ignored where it is (nohup). For the main thread.
     """
     flag = StopFlag()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _handled():
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in handled_signals():
         signal.signal(number, lambda *_: flag.set())
     try:
         yield flag
@@ -34,19 +32,11 @@ def interrupt_on_signals() -> None:
 
     So cleaning up is not interrupted by an impatient second Ctrl-C. For the main thread.
     """
-    for number in _handled():
+    for number in handled_signals():
         signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> None:
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _handled() -> list[signal.Signals]:
-    return [
-        number
-        for number in _SIGNALS
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
-    ]
