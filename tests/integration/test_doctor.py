@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from clusterer import jobs
 from clusterer.cli import main
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, set_status
@@ -172,6 +173,25 @@ def test_a_redis_that_can_lose_keys_is_an_error(
     code, found = check_up(chosen, monkeypatch, capsys)
     assert code == 1
     assert words(found)["redis persistence"] == words(found)["redis eviction"] == {"error"}
+
+
+def test_a_job_whose_worker_ended_is_said_to_do_no_harm(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    client = jobs.connect(settings)
+    jobs.enqueue_delivery(settings.delivery_queue, client)
+    queue = jobs.queue(settings.delivery_queue, client)
+    job_id = queue.pop(None)
+    assert job_id is not None
+    client.hset(jobs.Job.key_for(job_id), "status", "started")
+    client.zadd(queue.started_job_registry.key, {f"{job_id}:execution": 1})
+    queue.started_job_registry.cleanup()
+    _, found = check_up(settings, monkeypatch, capsys)
+    (failed,) = found["failed jobs"]
+    assert failed["level"] == "warn"
+    assert failed["text"].endswith(
+        "workers.deliver: its worker ended, or lost Redis, meanwhile; nothing is lost"
+    )
 
 
 def test_a_redis_that_refuses_to_write_ends_no_check_up(

@@ -105,4 +105,6 @@ def _why(context: Context, queue: str) -> str:
     except Exception:  # noqa: BLE001 - whatever is in there must not end the check-up
         return ""
     lines = (result.exc_string or "").strip().splitlines() if result else []
+    if lines and "AbandonedJobError" in lines[-1]:
+        return f"{job.func_name}: its worker ended, or lost Redis, meanwhile; nothing is lost"
     return f"{job.func_name}: {lines[-1]}" if lines else f"{job.func_name} ({job_id})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 _LINK_STATES = {Condition.UP: "Up", Condition.PROBING: "Probe"}
 """OpenSIPS 3's words; all else is ``Down``."""
 
+_LOOK_UP_S = 0.2
+"""Longest wait for what only a log line needs."""
+
 _THREADS = 4
 """Commands carried out at once; a reload that waits for its database leaves room for others."""
 
@@ -54,19 +58,21 @@ class Handler:
         return await loop.run_in_executor(self._threads, self.run, command, via)
 
     async def about(self, command: Command) -> dict[str, object]:
-        """Return what a log line about ``command`` says of the node it is for, if it is for one."""
+        """Return what a log line about ``command`` says of the node it is for, if it is for one.
+
+        Where Redis does not say at once, that is what the command says.
+        """
         if not isinstance(command, SetStatus):
             return {}
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._about, command)
-
-    def _about(self, command: SetStatus) -> dict[str, object]:
-        key = ClusterKey(command.cluster_id, command.protocol)
-        try:
-            node, _ = self._context.nodes.read(key, command.machine_id)
-        except StateUnavailable:
-            node = None
-        return about(node) if node else _named(command)
+        loop, key = asyncio.get_running_loop(), ClusterKey(command.cluster_id, command.protocol)
+        with contextlib.suppress(StateUnavailable, TimeoutError):
+            async with asyncio.timeout(_LOOK_UP_S):
+                node, _ = await loop.run_in_executor(
+                    self._threads, self._context.nodes.read, key, command.machine_id
+                )
+                if node:
+                    return about(node)
+        return _named(command)
 
     def close(self) -> None:
         """Take no more commands, and let those that run end, before their Redis is closed."""
