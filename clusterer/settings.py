@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ CONFIG_VARIABLE = "CLUSTERER_CONFIG"
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
 LOG_AUTO = "auto"
+
+_NEARLY = 0.92
+"""Likeness of names of which one is the other misspelt: one or two letters differ."""
 
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off", ""})
@@ -196,11 +199,24 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     variables = {name: _variable(name) for name in _KINDS}
+    _check_spelling(environ, [CONFIG_VARIABLE, *variables.values()])
     return {
         name: _convert(name, environ[variable], variable)
         for name, variable in variables.items()
         if variable in environ
     }
+
+
+def _check_spelling(environ: Iterable[str], variables: Sequence[str]) -> None:
+    """Raise `SettingsError` for a variable that nearly has the name of a setting's.
+
+    Others that begin like ours are no fault: Kubernetes makes some for a service of that name.
+    """
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name not in variables:
+            meant = difflib.get_close_matches(name, variables, 1, _NEARLY)
+            if meant:
+                raise SettingsError(f"unknown variable {name}: did you mean {meant[0]}?")
 
 
 def _convert(name: str, value: object, origin: str) -> Any:

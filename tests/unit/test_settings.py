@@ -112,6 +112,27 @@ def test_unknown_setting_is_refused(tmp_path: Path) -> None:
         load_settings(config=config, environ={})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SERVERID", "SERVER_ID"),
+        ("SEVER_ID", "SERVER_ID"),
+        ("DB_URI", "DB_URL"),
+        ("CONFG", "CONFIG"),
+    ],
+)
+def test_misspelt_variable_is_refused(name: str, meant: str) -> None:
+    message = f"unknown variable CLUSTERER_{name}: did you mean CLUSTERER_{meant}\\?"
+    with pytest.raises(SettingsError, match=message):
+        load_settings(environ={f"CLUSTERER_{name}": "1"})
+
+
+def test_variables_of_others_are_no_fault() -> None:
+    kubernetes = ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_5566_TCP", "PORT_5566_TCP_ADDR")
+    names = [f"CLUSTERER_{name}" for name in (*kubernetes, "IMAGE", "VERSION")]
+    assert load_settings(environ=dict.fromkeys(names, "x")) == Settings()
+
+
 @pytest.mark.parametrize("text", ["server_id = ", "clusterer = 5", "\udcff"])
 def test_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
     config = tmp_path / "c.toml"
