@@ -10,6 +10,7 @@ import click
 from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import ID, with_settings
+from clusterer.ids import PROTO_BIN
 from clusterer.services import Context, listing
 from clusterer.services import set_status as service
 from clusterer.settings import Settings
@@ -43,7 +44,7 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
 @click.argument("cluster", type=ID, shell_complete=completion.clusters)
 @click.argument("machine", type=ID, shell_complete=completion.machines)
 @click.argument("status", type=click.Choice(["0", "1"]))
-@click.argument("proto", shell_complete=completion.protocols)
+@click.argument("proto", default=PROTO_BIN, shell_complete=completion.protocols)
 @click.option("--reason", metavar="TEXT", default="", help="Why; shown by `clusterer events`.")
 @with_settings()
 def set_status(
@@ -52,11 +53,12 @@ def set_status(
     """Take a node down (STATUS 0) or up (STATUS 1).
 
     A node taken down stays down, and gets no packets, until somebody sets it up again.
-    Reaches every row of the cluster, the own one included. PROTO is the node's protocol.
+    Reaches every row of the cluster, the own one included. PROTO is the node's protocol,
+    bin if it is left out.
     `clusterer events` shows who did it, where from, and why:
 
     \b
-        clusterer set-status 1 2 0 bin --reason "kernel update"
+        clusterer set-status 1 2 0 --reason "kernel update"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     with closing(Context(settings)) as context:
         node = service.run(

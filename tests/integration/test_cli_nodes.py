@@ -159,6 +159,7 @@ def test_set_status_reaches_every_row(
     assert main(["set-status", "1", machine, "0", "bin"]) == 0
     assert "is down" in capsys.readouterr().out
     assert redis_client.hget(key, "state") == b"0"
+    assert main(["set-status", "1", machine, "1"]) == 0
     assert main(["set-status", "1", machine, "1", "BIN"]) == 0
     assert "is up" in capsys.readouterr().out
     assert redis_client.hmget(key, ["state", "no_tries"]) == [b"1", b"0"]
@@ -207,7 +208,7 @@ def test_unknown_node_is_an_error_of_one_line(
         ["set-status", "1", "2", "2", "bin"],
         ["set-status", "0", "2", "1", "bin"],
         ["set-status", "1", "x", "1", "bin"],
-        ["set-status", "1", "2", "1"],
+        ["set-status", "1", "2"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys: Capture, arguments: list[str]) -> None:
