@@ -37,6 +37,8 @@ REFUSED = "refused"
 DEQUEUE_TIMEOUT_S = 2
 """How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
+LOOK_S = 5.0
+"""How often a worker looks whether Redis still knows it."""
 RETRY_S = 0.5
 """Pause between attempts while Redis is away."""
 GRACE_S = 4.0
@@ -71,6 +73,7 @@ class Worker(SimpleWorker):
         self._waiting = False
         self._away = False
         self._bootstrapped = self._registered = False
+        self._looked_at = 0.0
         self._running: tuple[RqJob, Execution] | None = None
 
     @property
@@ -157,8 +160,8 @@ class Worker(SimpleWorker):
             self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _register(self, log_options: tuple[str | None, str, str]) -> None:
-        """Appear in ``rq info``; again after an outage, which Redis may have survived empty."""
-        if self._registered:
+        """Appear in ``rq info``; again if Redis has lost its data meanwhile."""
+        if self._registered and not self._forgotten():
             return
         # RQ lists a queue, and the workers of it, only once something was enqueued.
         self.connection.sadd(Queue.redis_queues_keys, *self.queue_keys())
@@ -171,6 +174,16 @@ class Worker(SimpleWorker):
             self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.IDLE)
         self._registered = True
+
+    def _forgotten(self) -> bool:
+        """Whether Redis lost what it knew of this worker; asks now and then only."""
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return False
+        self._looked_at = time.monotonic()
+        if self.connection.hexists(self.key, "birth"):
+            return False
+        logger.warning("worker %s: Redis had forgotten it: registered again", self.name)
+        return True
 
     def _redis_is_away(self, error: redis.RedisError) -> None:
         """Redis is gone, or refuses what we need: a replica, full, without a disk, forbidden."""

@@ -107,6 +107,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
         open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
         done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
         if not open_clusters:
+            store.note_loaded(context.nodes.now(), by)
             return _logged(_report(context, table, done.values(), flushed))
     raise StateUnavailable(
         f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "

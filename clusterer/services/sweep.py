@@ -1,4 +1,4 @@
-"""The sweep job: wakes workers for logs that nobody drains, ends waiting, drops what is too old."""
+"""The sweep job: wakes workers for logs that nobody drains, and mends what else was lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from clusterer import jobs
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.services import restore
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
@@ -25,6 +26,7 @@ def run(context: Context) -> int:
 
     Raises `StateUnavailable`.
     """
+    restore.run(context)
     woken = 0
     for state in context.backlog.queues():
         context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)

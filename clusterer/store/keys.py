@@ -6,6 +6,9 @@ CLUSTERS = "clusterer:clusters"
 QUEUES = "clusterer:queues"
 INSTANCES = "clusterer:instances"
 SENDERS = "clusterer:senders"
+LOADED = "clusterer:loaded"
+"""String: when the table was loaded last, in Redis ms, and by whom; or, for some seconds, that
+it is being restored."""
 
 
 def nodes(cluster_id: int, protocol: str) -> str:

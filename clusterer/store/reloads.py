@@ -75,6 +75,24 @@ class ReloadStore:
             for i, key in enumerate(wanted)
         }
 
+    def note_loaded(self, now: float, by: str) -> None:
+        """Note that Redis holds the whole table; ``now``: UNIX time in seconds, from Redis."""
+        with translated(self._settings, "note the reload"):
+            self._client.set(keys.LOADED, f"{int(now * 1000)} {by}")
+
+    def claim_restore(self, for_s: int) -> bool:
+        """Return whether Redis knows of no node and no reload, and the caller is to load the table.
+
+        Nobody else is told so for ``for_s`` seconds.
+        """
+        with translated(self._settings, "look whether the table was loaded"):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.exists(keys.LOADED)
+            pipe.scard(keys.CLUSTERS)
+            if any(pipe.execute()):
+                return False
+            return bool(self._client.set(keys.LOADED, "restoring", nx=True, ex=for_s))
+
     def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         replies: list[Any] = []
         for start in range(0, len(commands), _PIPELINE):

@@ -40,7 +40,7 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
     context = Context(chosen)
     urls = {machine_id: f"bin:127.0.0.{machine_id}:{free_port()}" for machine_id in (1, 2, 3)}
     provision(context, *(NewRow(1, m, url, description=f"Node {m}") for m, url in urls.items()))
-    reload_service.run(context)
+    reload_service.run(context, by="operator root@sip1")
     with contextlib.ExitStack() as stack:
         stack.callback(context.close)
         first = stack.enter_context(_serving(chosen, 1))

@@ -89,6 +89,19 @@ def test_idle_worker_ends_at_once_and_signs_off(
     assert registered(redis_client) == 0
 
 
+def test_a_worker_that_redis_forgot_signs_on_again(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    with worker(redis_url) as process:
+        wait_until(lambda: registered(redis_client) == 1)
+        redis_client.flushall()
+        assert registered(redis_client) == 0
+        process.wait_for_output("Redis had forgotten it: registered again", 15)
+        wait_until(lambda: registered(redis_client) == 1)
+        enqueue_delivery(QUEUE, redis_client)
+        process.wait_for_output("engine ran")
+
+
 def test_running_delivery_sees_the_stop_and_finishes(
     redis_url: str, redis_client: redis.Redis
 ) -> None:

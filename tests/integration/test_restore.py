@@ -1,0 +1,108 @@
+"""A Redis that lost everything gets the table again by itself; one that was emptied does not."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterer.services import Context, provision, reload, restore
+from clusterer.settings import Settings, as_environment
+from clusterer.store import keys
+from tests.support.processes import spawn, wait_until
+from tests.support.provisioning import KEY, NODE_A, NODE_B, MakeContext, contexts, sql
+from tests.support.provisioning import provision as fill
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def make(redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
+    with contexts(redis_url=redis_url, db_url=f"sqlite:///{tmp_path / 'test.db'}") as factory:
+        yield factory
+
+
+def test_what_was_loaded_once_is_loaded_again_after_a_loss(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A, NODE_B)
+    reload.run(context)
+    assert not restore.run(context)
+    before = context.nodes.view(KEY).nodes.keys()
+    context.redis.flushall()
+    assert restore.run(context)
+    assert context.nodes.view(KEY).nodes.keys() == before
+    assert not restore.run(context)
+
+
+def test_a_table_that_was_emptied_on_purpose_stays_unloaded(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A)
+    reload.run(context)
+    provision.remove(context, (1, 1), by="test")
+    sql(
+        context, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 5, 'bin:10.0.0.1')"
+    )
+    assert not restore.run(context), "nobody has asked for that row"
+    assert context.nodes.clusters() == []
+
+
+def test_a_redis_that_has_nodes_is_left_alone(make: MakeContext) -> None:
+    context = make()
+    fill(context, NODE_A, NODE_B)
+    provision.edit(context, (1, 1), {"duration": 9}, by="test")
+    assert not context.redis.exists(keys.LOADED)
+    assert not restore.run(context)
+    assert list(context.nodes.view(KEY).nodes) == [1]
+
+
+def test_a_table_that_cannot_be_read_is_tried_again_later_and_told_once(
+    make: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make()
+    with caplog.at_level(logging.WARNING):
+        assert not restore.run(context)
+        assert 0 < context.redis.ttl(keys.LOADED) <= restore.AGAIN_S
+        assert not restore.run(context), "not every second"
+        fill(context, NODE_A)
+        context.redis.delete(keys.LOADED)
+        assert restore.run(context)
+        assert context.redis.ttl(keys.LOADED) == -1
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in told] == [
+        "Redis has no nodes, and no table to load",
+        "Redis had no nodes",
+    ]
+
+
+def test_a_table_that_may_be_another_redis_is_not_loaded(redis_url: str, tmp_path: Path) -> None:
+    """A worker without db_url would load what somebody once tried out in its data directory."""
+    context = Context(Settings(redis_url=redis_url, data_dir=str(tmp_path)))
+    fill(context, NODE_A)
+    assert not restore.run(context)
+    assert context.nodes.clusters() == []
+    context.close()
+
+
+@pytest.mark.slow
+def test_everything_comes_back_by_itself_after_flushall(
+    own_redis_server: Callable[[], RedisServer], tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    settings = Settings(redis_url=server.url, db_url=f"sqlite:///{tmp_path / 'test.db'}")
+    context, env = Context(settings), as_environment(settings)
+    fill(context, NODE_A, NODE_B)
+    reload.run(context)
+    with (
+        spawn(["-m", "scheduler"], env),
+        spawn(["-m", "workers", "maintenance"], env) as worker,
+    ):
+        worker.wait_for_output("takes jobs of")
+        time.sleep(1)
+        with server.client() as client:
+            client.flushall()
+            wait_until(lambda: client.exists(keys.LOADED), 15, "the table is loaded")
+            wait_until(lambda: client.scard("rq:workers"), 15, "the worker is registered")
+        assert list(context.nodes.view(KEY).nodes) == [1, 2]
+    context.close()
