@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from clusterer.errors import InvalidArgument, ProvisioningError
 from clusterer.logs import about
@@ -12,10 +16,19 @@ from clusterer.membership.columns import StateColumns
 from clusterer.provisioning import StateUpdate, read_states, write_states
 from clusterer.provisioning.rows import RawRow, state_columns
 from clusterer.services.context import Context
-from clusterer.store import Cause
+from clusterer.store import Cause, ClusterKey
 from clusterer.store.dirty import DirtyNode, DirtyNodes
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 log = logging.getLogger(__name__)
+
+BUDGET_S = 10.0
+"""A job writes no longer than this, and one batch: RQ ends it after 30 s."""
+
+_BATCH = 100
+"""Nodes after which what was written is noted; a slow database takes seconds for them."""
 
 EDITED = "edited in table"
 """The audit event of a node whose state somebody changed in the table."""
@@ -56,7 +69,7 @@ def run(context: Context) -> SyncReport:
     if not context.settings.persistent_mode:
         return SyncReport()
     try:
-        return flush(context)
+        return flush(context, budget_s=BUDGET_S)
     except ProvisioningError as error:
         if not context.database.away:
             log.warning("changes wait to be written to the table: %s", error)
@@ -64,23 +77,44 @@ def run(context: Context) -> SyncReport:
         return SyncReport(error=str(error))
 
 
-def flush(context: Context) -> SyncReport:
-    """Do the same, but raise `ProvisioningError` if the database cannot be used."""
+def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
+    """Do the same, but raise `ProvisioningError` if the database cannot be used.
+
+    After ``budget_s`` seconds it leaves the rest to the next time.
+    """
     if not context.settings.persistent_mode:
         return SyncReport()
     marks = DirtyNodes(context.settings, context.redis)
     found = marks.find(context.nodes.clusters())
     if not found:
         return SyncReport()
-    database = context.database
-    with database.connection("write states to the table") as connection:
-        taken = marks.begin(found)
-        updates = [StateUpdate(item.node, frozenset(item.synced)) for item in taken]
-        missed = {item.node for item in write_states(connection, database.schema, updates)}
-        rows = read_states(connection, database.schema, missed)
-    if database.away:
-        log.warning("the table can be written again: %s", database.name)
-    database.away = False
+    report, left = SyncReport(), 0
+    deadline = monotonic() + budget_s
+    with context.database.connection("write states to the table") as connection:
+        for start in range(0, len(found), _BATCH):
+            if start and monotonic() > deadline:
+                left = len(found) - start
+                break
+            done = _written(context, marks, connection, found[start : start + _BATCH])
+            report = replace(report.merged(done), waiting=report.waiting + done.waiting)
+    if context.database.away:
+        log.warning("the table can be written again: %s", context.database.name)
+    context.database.away = False
+    return replace(report, waiting=report.waiting + left)
+
+
+def _written(
+    context: Context,
+    marks: DirtyNodes,
+    connection: Connection,
+    wanted: Sequence[tuple[ClusterKey, int]],
+) -> SyncReport:
+    """Write some nodes, and tell Redis what came of it: what is done stays done."""
+    schema = context.database.schema
+    taken = marks.begin(wanted)
+    updates = [StateUpdate(item.node, frozenset(item.synced)) for item in taken]
+    missed = {item.node for item in write_states(connection, schema, updates)}
+    rows = read_states(connection, schema, missed)
     outcome = _Outcome(context, marks)
     for item in taken:
         if item.node in missed:

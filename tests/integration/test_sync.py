@@ -318,6 +318,45 @@ def test_jobs_at_once_agree(make: MakeContext) -> None:
     assert rows(context) == [(0, node.no_tries, node.last_attempt) for node in nodes]
 
 
+@pytest.fixture
+def many(make: MakeContext) -> Context:
+    """More changed nodes than go to the table at once."""
+    context = make()
+    provision(context, *(NewRow(1, i, f"bin:127.0.1.{i}") for i in range(1, 251)))
+    reload.run(context)
+    for machine_id in range(1, 251):
+        context.nodes.command(KEY, machine_id, Event.SET_DOWN, CAUSE)
+    return context
+
+
+def test_a_slow_database_gets_them_by_and_by(
+    many: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "BUDGET_S", 0.0)
+    assert sync.run(many) == sync.SyncReport(written=100, waiting=150)
+    assert dirty(many) == 150
+    assert sync.run(many) == sync.SyncReport(written=100, waiting=50)
+    assert sync.run(many) == sync.SyncReport(written=50)
+    assert {row[0] for row in rows(many)} == {0}
+
+
+def test_what_is_written_is_done_though_the_job_ends_in_the_middle(
+    many: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = write_states, list[None]()
+
+    def die_later(*args: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            raise _KilledError
+        return original(*args)
+
+    monkeypatch.setattr(sync, "write_states", die_later)
+    with pytest.raises(_KilledError):
+        sync.run(many)
+    assert dirty(many) == 50
+
+
 def test_node_removed_meanwhile_leaves_no_mark(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     context.redis.delete("clusterer:1:bin:node:2")
