@@ -28,7 +28,7 @@ Plan = Callable[[list[RawRow]], Changes]
 
 _STATE = {"state", "last_attempt", "no_tries"}
 
-_ATTEMPTS = 5
+_ATTEMPTS = 20
 """Rounds for rows that somebody else changes at the same moment."""
 
 
