@@ -13,6 +13,7 @@ from clusterer.provisioning import (
     Machine,
     Names,
     RejectedRow,
+    Schema,
     machine_of,
     read_rows,
     require,
@@ -126,11 +127,17 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     snapshots = store.read(context.nodes.clusters())
     table = _read(context, names or Names())
     plans = [] if table.unusable else _plan(context, store, snapshots, table)
-    flushed = _foreseen(snapshots, table) if context.settings.persistent_mode else None
+    persistent = context.settings.persistent_mode
+    flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
     return _report(context, table, plans, flushed or sync.SyncReport())
 
 
-def _foreseen(snapshots: Mapping[ClusterKey, Snapshot], table: _Table) -> sync.SyncReport:
+def _foreseen(
+    snapshots: Mapping[ClusterKey, Snapshot], table: _Table, schema: Schema
+) -> sync.SyncReport:
+    """Return what a sync would do: it writes to a bad row as well, unless its state is bad."""
+    state = {schema.columns[name] for name in StateColumns._fields}
+    writable = {item.machine for item in table.rejected if item.column not in state}
     waiting, edited = 0, []
     for key, snapshot in snapshots.items():
         rows = {row.machine_id: row for row in table.clusters.get(key, ())}
@@ -138,7 +145,7 @@ def _foreseen(snapshots: Mapping[ClusterKey, Snapshot], table: _Table) -> sync.S
             node, row = snapshot.view.nodes[machine_id], rows.get(machine_id)
             if row is not None and snapshot.edited(row):
                 edited.append(StateColumns.of(row).applied_to(node))
-            elif row is not None or machine_id in table.unreadable.get(key.cluster_id, ()):
+            elif row is not None or (key.cluster_id, machine_id) in writable:
                 waiting += 1
     return sync.SyncReport(waiting=waiting, edited=tuple(edited))
 

@@ -179,23 +179,26 @@ def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None
 
 def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
     context = make(persistent_mode=True)
-    provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:127.0.0.3:1"))
+    more = (NewRow(1, i, f"bin:127.0.0.{i}:1") for i in (3, 4, 5))
+    provision(context, NODE_A, NODE_B, *more)
     reload.run(context)
-    for machine_id in (1, 2, 3):
+    for machine_id in range(1, 6):
         context.nodes.command(KEY, machine_id, Event.SET_DOWN, Cause("test"))
     sql(context, "UPDATE clusterer SET no_tries = 2, last_attempt = 5 WHERE machine_id = 2")
     sql(context, "DELETE FROM clusterer WHERE machine_id = 3")
+    sql(context, "UPDATE clusterer SET state = 9 WHERE machine_id = 4")
+    sql(context, "UPDATE clusterer SET url = 'x' WHERE machine_id = 5")
     foreseen, report = reload.preview(context), reload.run(context)
-    assert (foreseen.flushed.waiting, report.flushed.written) == (1, 1)
+    assert (foreseen.flushed.waiting, report.flushed.written) == (2, 2)
     lines = list(described(report))[1:]
     assert list(described(foreseen, dry_run=True))[1:-1] == lines[:-1]
-    assert lines == [
+    assert [line for line in lines if not line.startswith(("  rejected", "  kept"))] == [
         "  removed  cluster 1, machine 3: bin:127.0.0.3:1",
         (
             "  edited   cluster 1, machine 2: bin:127.0.0.2:5566 "
             "(the table's state 1, no_tries 2, last_attempt 5 wins)"
         ),
-        "Written to the table first: 1 changed nodes.",
+        "Written to the table first: 2 changed nodes.",
     ]
     assert context.nodes.view(KEY).nodes[2].no_tries == 2
 
