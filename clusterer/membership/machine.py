@@ -50,7 +50,9 @@ def _restore(node: Node, now: float) -> Node:
 
 
 def _elapse(node: Node, now: float) -> Node:
-    return _restore(node, now) if now >= node.enabled_at else node
+    # A failure that is still to come: the clock was set back. Whoever looks has waited since then.
+    over = now >= node.enabled_at or now < node.last_attempt
+    return _restore(node, now) if over else node
 
 
 def _take_down(node: Node, now: float) -> Node:

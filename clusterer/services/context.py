@@ -10,6 +10,7 @@ from redis import Redis
 from clusterer.settings import Settings
 from clusterer.store import NodeStore, connect
 from clusterer.store.backlog import BacklogStore
+from clusterer.store.due import DueNodes
 
 if TYPE_CHECKING:
     from clusterer.provisioning import Database
@@ -30,6 +31,11 @@ class Context:
     def nodes(self) -> NodeStore:
         """The nodes of all clusters."""
         return NodeStore(self.settings, self.redis)
+
+    @cached_property
+    def due(self) -> DueNodes:
+        """The nodes that must be looked at."""
+        return DueNodes(self.settings, self.redis)
 
     @cached_property
     def backlog(self) -> BacklogStore:

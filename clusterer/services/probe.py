@@ -13,7 +13,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
-from clusterer.store.due import DueNodes, Observation
+from clusterer.store.due import Observation
 
 PING_TIMEOUT_S = 0.5
 """A ping still open after this long has failed."""
@@ -28,12 +28,11 @@ _CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
 
 def run(context: Context) -> int:
     """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
-    store = DueNodes(context.settings, context.redis)
-    due = store.claim(context.nodes.clusters(), HIDE_S)
+    due = context.due.claim(context.nodes.clusters(), HIDE_S)
     errors = ping_all(
         n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN
     )
-    store.conclude(_observed(node, errors.get(_key(node), "")) for node in due)
+    context.due.conclude(_observed(node, errors.get(_key(node), "")) for node in due)
     return len(due)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +20,13 @@ from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 250
 """Nodes in one round trip: some 10 ms of Redis's time."""
+
+_SET_BACK_S = 1.0
+"""A clock that goes back further than this was set; by less, it was corrected."""
 
 _CLAIM, _RESCHEDULE = "claim_due", "reschedule"
 
@@ -42,11 +48,14 @@ class DueNodes:
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
         self._client = client
+        self._looked_at = 0.0
 
     def claim(self, clusters: Iterable[ClusterKey], hide_s: float, limit: int = 1000) -> list[Node]:
         """Take up to ``limit`` due nodes of each cluster; nobody else gets them for ``hide_s``."""
         found: list[tuple[ClusterKey, int]] = []
+        clusters = list(clusters)
         with translated(self._settings, "find due nodes"):
+            self._watch_clock(clusters)
             for batch in _batches(clusters):
                 pipe = self._pipeline(_CLAIM)
                 for key in batch:
@@ -54,6 +63,24 @@ class DueNodes:
                 replies = pipe.execute()[1:]
                 found += [(k, int(i)) for k, ids in zip(batch, replies, strict=True) for i in ids]
             return [node for batch in _batches(found) for node in self._read(batch)[0] if node]
+
+    def _watch_clock(self, clusters: Iterable[ClusterKey]) -> None:
+        """Plan all nodes anew if the clock was set back: they would wait until it has caught up."""
+        _, now = self._read([])
+        back_s, self._looked_at = self._looked_at - now, now
+        if back_s < _SET_BACK_S:
+            return
+        log.warning("Redis's clock was set back by %.0f s: all nodes are looked at anew", back_s)
+        for key in clusters:
+            members: Any = self._client.zrange(keys.due(*key), 0, -1)
+            waiting = [(key, int(found)) for found in members]
+            for batch in _batches(waiting):
+                nodes, now = self._read(batch)
+                pipe = self._pipeline(_RESCHEDULE)
+                for node in nodes:
+                    if node is not None:
+                        self._reschedule(pipe, node, now)
+                pipe.execute()
 
     def conclude(self, observations: Iterable[Observation]) -> None:
         """Apply what was observed to each node that is still as it was seen then.

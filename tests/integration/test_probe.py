@@ -194,6 +194,25 @@ def test_a_node_that_is_looked_at_too_early_is_due_when_its_time_has_come(
     assert due == pytest.approx(read(context, 2).enabled_at * 1000, abs=1000)
 
 
+def test_a_clock_that_was_set_back_stops_nothing(
+    context: Context, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if Redis's clock had been an hour ahead until now."""
+    hour = 3600
+    ahead = node(3, port=1, failed_attempts=1, duration=9, last_attempt=int(time.time()) + hour)
+    probing = node(2, port=1, failed_attempts=9, state=State.PROBING, no_tries=1)
+    load(context.settings, [probing, replace(ahead, state=State.PROBING, no_tries=1)])
+    probe.run(context)
+    name = keys.due(*CLUSTER)
+    redis_client.zadd(name, {"2": (time.time() + hour) * 1000, "3": (time.time() + hour) * 1000})
+    assert probe.run(context) == 0
+    context.due._looked_at += hour
+    probe.run(context)
+    assert (redis_client.zscore(name, 2) or 0) / 1000 - time.time() < 2
+    assert (redis_client.zscore(name, 3) or 0) / 1000 - time.time() < 10
+    assert "set back by 3600 s" in caplog.text
+
+
 def test_hundreds_of_nodes_take_few_round_trips(
     context: Context, redis_client: redis.Redis
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply
+from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply, next_look
 from clusterer.membership import machine as machine_module
 
 NOW = 1_000.9
@@ -164,6 +164,12 @@ def test_dead_node_goes_up_probing_disabled_up() -> None:
     assert seen.no_tries == 0
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_disabled() -> None:
+    seen = node(DISABLED, no_tries=3, last_attempt=int(NOW) + 3600)
+    assert next_look(seen, NOW, 1.0) == NOW + seen.duration
+    assert apply(seen, Event.DURATION_ELAPSED, NOW + seen.duration).condition is UP
+
+
 # -- whatever happens --------------------------------------------------------------------------
 
 nodes = st.builds(
@@ -197,7 +203,8 @@ def test_any_history_keeps_the_rules(seen: Node, history: list[tuple[Event, floa
         if before.condition is DOWN:
             assert seen.condition is (UP if event is Event.SET_UP else DOWN)
         if before.condition is DISABLED and seen.condition is UP:
-            assert event is Event.SET_UP or now >= before.last_attempt + before.duration
+            waited = now >= before.last_attempt + before.duration
+            assert event is Event.SET_UP or waited or before.last_attempt > now
         if seen.no_tries > before.no_tries:
             assert seen.last_attempt == int(now)
         else:

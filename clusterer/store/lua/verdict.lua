@@ -11,6 +11,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if not flushed_at or not timeout or timeout == 0 or now - flushed_at > tonumber(ARGV[6]) then
   return {{}, {}}
 end
+local till = string.format('%.0f', now + 2 * timeout)
+-- None lasts longer from now on; one that would was begun before the clock was set back.
+local far = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. till, '+inf', 'LIMIT', 0, ARGV[4])
+for _, id in ipairs(far) do
+  redis.call('ZADD', KEYS[3], till, id)
+end
 local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
 for _, id in ipairs(over) do
   redis.call('ZREM', KEYS[3], id)
@@ -19,7 +25,6 @@ end
 local silent = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
   '(' .. string.format('%.0f', flushed_at - timeout), 'LIMIT', 0, ARGV[4])
 local notice
-local till = string.format('%.0f', now + 2 * timeout)
 for _, id in ipairs(silent) do
   redis.call('ZREM', KEYS[2], id)
   redis.call('ZADD', KEYS[3], till, id)
