@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from clusterer.cli import main
-from clusterer.membership import Condition, Node, State
+from clusterer.membership import Condition, Event, Node, State
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services import reload as reload_service
 from clusterer.settings import Settings, as_environment
+from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, frame, numbers
 from tests.support.mariadb_server import MariaDBServer
+from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.provisioning import NODE_A, provision, sql
 from tests.support.receiver import BinReceiver
@@ -138,3 +140,31 @@ def test_with_clocks_half_a_minute_off_all_works_as_ever(
         wait_until(lambda: sql(persistent, rows) == [(2, disabled.last_attempt)], 10)
         wait_until(lambda: read(context).state is State.UP, 10)
     persistent.close()
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_by_an_hour_keeps_nobody_waiting(
+    context: Context, shifted_redis: RedisServer
+) -> None:
+    shifted_redis.clock.set(3600)
+    environment = as_environment(context.settings)
+    probing, disabled = free_port(), free_port()
+    provision(
+        context,
+        NODE_A,
+        NewRow(1, 2, f"bin:127.0.0.1:{probing}", failed_attempts=1000),
+        NewRow(1, 3, f"bin:127.0.0.1:{disabled}", failed_attempts=1, duration=4),
+    )
+    reload_service.run(context)
+    with (
+        spawn(["-m", "workers", "maintenance"], environment),
+        spawn(["-m", "scheduler"], environment),
+    ):
+        context.nodes.command(CLUSTER, 2, Event.SUSPECTED, Cause("test"))
+        wait_until(lambda: read(context).no_tries >= 2, 10, "it is probed")
+        context.nodes.command(CLUSTER, 3, Event.SUSPECTED, Cause("test"))
+        assert read(context, 3).condition is Condition.DISABLED
+        shifted_redis.clock.set(0)
+        tries = read(context).no_tries
+        wait_until(lambda: read(context).no_tries >= tries + 3, 15, "it is probed on")
+        wait_until(lambda: read(context, 3).state is State.UP, 15, "it is enabled")
