@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import redis
 from redis.client import Pipeline
 
-from clusterer.membership import Event, Node, apply
+from clusterer.membership import Condition, Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.changes import COMMIT, Cause, Change, due_ms
@@ -27,6 +27,10 @@ _AT_ONCE = 250
 
 _SET_BACK_S = 1.0
 """A clock that goes back further than this was set; by less, it was corrected."""
+
+_EARLY_S = 0.1
+"""The job comes once a second, a little sooner or later: by so much a ping may be due before its
+time, or every other one would wait for the next job."""
 
 _CLAIM, _RESCHEDULE = "claim_due", "reschedule"
 
@@ -48,6 +52,7 @@ class DueNodes:
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
         self._client = client
+        self._interval = settings.probe_interval
         self._looked_at = 0.0
 
     def claim(self, clusters: Iterable[ClusterKey], hide_s: float, limit: int = 1000) -> list[Node]:
@@ -108,15 +113,21 @@ class DueNodes:
             else:
                 change = Change(node, after, observed.event, observed.cause)
                 changes.append(change)
-                names, arguments = change.call(now, self._settings.probe_interval)
+                names, arguments = change.call(self._since(after, now), self._interval)
                 _call(pipe, COMMIT, names, *arguments)
         for done, version in zip(changes, pipe.execute()[2:], strict=True):
             if done is not None and version:
                 done.log()
 
+    def _since(self, node: Node, now: float) -> float:
+        """Return from when the node's next look counts: for a ping from this one's beginning."""
+        if node.condition is Condition.PROBING:
+            return min(now, self._looked_at) - _EARLY_S
+        return now
+
     def _reschedule(self, pipe: Pipeline, node: Node, now: float) -> None:
         key = ClusterKey(node.cluster_id, node.protocol)
-        due = due_ms(node, now, self._settings.probe_interval)
+        due = due_ms(node, self._since(node, now), self._interval)
         names = [keys.node(*key, node.machine_id), keys.due(*key)]
         _call(pipe, _RESCHEDULE, names, node.version, node.machine_id, due)
 

@@ -213,6 +213,29 @@ def test_a_clock_that_was_set_back_stops_nothing(
     assert "set back by 3600 s" in caplog.text
 
 
+def test_the_next_ping_is_due_an_interval_after_this_one_began(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job a second later must find it due, however long this one took for its pings."""
+    context = Context(Settings(redis_url=redis_url))
+    load(context.settings, [node(2, port=1, failed_attempts=9)])
+    fail(context, 2)
+    make_due(context, redis_client)
+    ping = probe.ping_all
+
+    def slowly(nodes: Iterable[Node]) -> object:
+        found = ping(nodes)
+        time.sleep(0.4)
+        return found
+
+    monkeypatch.setattr(probe, "ping_all", slowly)
+    assert probe.run(context) == 1
+    assert read(context, 2).no_tries == 2
+    due = (redis_client.zscore(keys.due(*CLUSTER), 2) or 0) / 1000
+    assert due == pytest.approx(context.due._looked_at + 0.9, abs=0.01)
+    context.close()
+
+
 def test_hundreds_of_nodes_take_few_round_trips(
     context: Context, redis_client: redis.Redis
 ) -> None:
