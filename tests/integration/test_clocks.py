@@ -1,4 +1,4 @@
-"""Clocks that are wrong under real servers: what doctor says, and what goes on."""
+"""Clocks that are wrong, or set anew, under real servers: what doctor says, and what goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clusterer.services import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, frame, numbers
+from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
@@ -168,3 +168,36 @@ def test_a_clock_that_is_set_back_by_an_hour_keeps_nobody_waiting(
         tries = read(context).no_tries
         wait_until(lambda: read(context).no_tries >= tries + 3, 15, "it is probed on")
         wait_until(lambda: read(context, 3).state is State.UP, 15, "it is enabled")
+
+
+@pytest.mark.slow
+def test_no_packet_is_lost_while_the_clock_jumps(
+    context: Context, shifted_redis: RedisServer
+) -> None:
+    environment, log = as_environment(context.settings), PacketLog(context.settings, 1)
+    with ExitStack() as stack, BinReceiver() as receiver:
+        load(context.settings, [node(1), node_for(2, receiver)])
+        for words in ("workers delivery", "workers maintenance", "scheduler"):
+            stack.enter_context(spawn(["-m", *words.split()], environment))
+        sent = 0
+        for offset_s in (0, 30, 0, -30, 0):
+            shifted_redis.clock.set(offset_s)
+            for _ in range(50):
+                log.append(CLUSTER, [frame(sent)])
+                sent += 1
+                time.sleep(0.01)
+            wait_until(lambda: len(set(numbers(receiver))) == sent, 15)  # noqa: B023 - waits here
+        found = numbers(receiver)
+        first = sorted(set(found), key=found.index)
+        assert first == list(range(sent)), "in order, but for what came twice"
+
+
+def test_a_node_added_at_a_time_still_to_come_gets_its_first_packets(
+    context: Context, shifted_redis: RedisServer
+) -> None:
+    shifted_redis.clock.set(600)
+    with BinReceiver() as receiver, delivering(context.settings):
+        load(context.settings, [node(1), node_for(2, receiver)])
+        shifted_redis.clock.set(0)
+        PacketLog(context.settings, 1).append(CLUSTER, [frame(1)])
+        wait_until(lambda: numbers(receiver) == [1], 10)

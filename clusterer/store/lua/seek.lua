@@ -1,4 +1,5 @@
--- Find where a node that was added at a certain time starts in a sender's log.
+-- Find where a node that was added at a certain time starts in a sender's log. If that time is
+-- still to come, the clock was set back since: it gets all there is, rather than to miss any.
 -- KEYS  log
 -- ARGV  generation (Redis ms), tail sequence
 -- reply sequence of the last entry before the first one whose ms >= generation
@@ -15,6 +16,10 @@ for i = 1, #first[1][2], 2 do
   if first[1][2][i] == 'packets' then
     low = low - first[1][2][i + 1] + 1  -- an entry's id is the sequence of its last packet
   end
+end
+local time = redis.call('TIME')
+if tonumber(ARGV[1]) > time[1] * 1000 + math.floor(time[2] / 1000) then
+  return low - 1
 end
 local high = split(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]) + 1
 while low < high do
