@@ -25,7 +25,7 @@ from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_f
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
-ROUNDS, PACKETS, PAUSE_S = 3, 300, 0.005
+LEAST_ROUNDS, MOST_ROUNDS, PACKETS, PAUSE_S = 3, 9, 300, 0.005
 BAD = (11, 12, 13)
 SLACK_S = 0.002
 """What a neighbour on the same machine may cost."""
@@ -166,8 +166,14 @@ def test_bad_peers_do_not_double_the_latency_of_the_others(
         bad = [node_for(11, stuck), node(12, port), node_for(13, resetting)]
         log = PacketLog(settings, 1)
         stack.enter_context(delivering(settings))
-        alone, beside = [], []
-        for _ in range(ROUNDS):
+        alone: list[float] = []
+        beside: list[float] = []
+
+        def doubled() -> bool:
+            return min(beside) >= 2 * min(alone) + SLACK_S
+
+        # A busy machine may spoil some rounds; what a bad peer costs is in all of them.
+        while len(alone) < LEAST_ROUNDS or (doubled() and len(alone) < MOST_ROUNDS):
             load(settings, well)
             alone.append(latency_p99(settings, log, good))
             load(settings, [*well, *bad])
@@ -176,4 +182,4 @@ def test_bad_peers_do_not_double_the_latency_of_the_others(
                 beside.append(latency_p99(settings, log, good))
             assert all(stat(redis_client, machine, "failed") for machine in BAD)
         assert all(len(receiver.connections) == 1 for receiver in good)
-    assert min(beside) < 2 * min(alone) + SLACK_S, (alone, beside)
+    assert not doubled(), (alone, beside)

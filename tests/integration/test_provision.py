@@ -22,7 +22,7 @@ from clusterer.settings import Settings
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, numbers, stat
-from tests.support.processes import child_environment
+from tests.support.processes import child_environment, unmeasured
 from tests.support.provisioning import (
     KEY,
     NODE_A,
@@ -459,11 +459,9 @@ def test_an_export_that_does_not_fit_leaves_the_file_as_it_was(shell: Path, redi
     assert main(["import", str(shell / "many.json")]) == 0
     env = {"CLUSTERER_REDIS_URL": redis_url, "CLUSTERER_DATA_DIR": str(shell)}
     command = f"ulimit -f 8; exec {sys.executable} -m clusterer export {shell / 'nodes.csv'}"
-    # Coverage's own file would not fit either.
-    unmeasured = {k: v for k, v in child_environment(env).items() if not k.startswith("COV")}
     ended = subprocess.run(
         ["/bin/sh", "-c", command],
-        env=unmeasured,
+        env=unmeasured(child_environment(env)),  # its file would not fit either
         capture_output=True,
         timeout=30,
         check=False,

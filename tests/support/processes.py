@@ -143,20 +143,28 @@ def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return inherited | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
 
 
+def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
+    """Return ``env`` for a process whose coverage is not recorded."""
+    return {name: value for name, value in env.items() if not name.startswith("COV")}
+
+
 @contextlib.contextmanager
 def spawn(
-    args: Sequence[str | Path], env: Mapping[str, str] | None = None
+    args: Sequence[str | Path], env: Mapping[str, str] | None = None, *, measured: bool = True
 ) -> Iterator[ChildProcess]:
     """Run ``python ARGS...`` for the length of a ``with`` block.
 
     ``args`` are Python's own, such as ``["-m", "clusterer", "node"]`` or ``["-c", "..."]``.
     ``env`` is added to this process's environment, whose CLUSTERER_* variables do not count. At
     the end the process gets SIGTERM, its whole group SIGKILL; if the block failed, the process's
-    output is shown.
+    output is shown. ``measured``: its coverage is recorded.
     """
+    environment = child_environment(env)
     with tempfile.TemporaryDirectory(prefix="clusterer-process-") as directory:
         log = Path(directory, "output")
-        popen = start([sys.executable, *args], log, child_environment(env))
+        popen = start(
+            [sys.executable, *args], log, environment if measured else unmeasured(environment)
+        )
         child = ChildProcess(popen, log)
         try:
             yield child
