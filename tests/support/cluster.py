@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import redis
 
@@ -21,6 +21,7 @@ from clusterer.store.encoding import as_text
 from clusterer.store.reload_plan import plan_reload
 from clusterer.store.reloads import ReloadStore
 from clusterer.wire import PacketBuilder
+from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
 CLUSTER = ClusterKey(1, "bin")
@@ -41,12 +42,15 @@ def node_for(machine_id: int, receiver: BinReceiver, **more: object) -> Node:
 
 def load(settings: Settings, nodes: Iterable[Node], key: ClusterKey = CLUSTER) -> None:
     """Make Redis hold exactly ``nodes`` in the cluster, as a reload does."""
-    client = connect(settings)
-    store = ReloadStore(settings, client)
-    plan = plan_reload(store.read([key])[key], list(nodes), persistent=False)
-    conflicts = store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
-    client.close()
-    assert not conflicts
+    with closing(connect(settings)) as client:
+        store, wanted = ReloadStore(settings, client), list(nodes)
+
+        def loaded() -> bool:
+            """Somebody else may change a node between the look and the commit."""
+            plan = plan_reload(store.read([key])[key], wanted, persistent=False)
+            return not store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
+
+        wait_until(loaded, message="the nodes are loaded")
 
 
 def frame(number: int = 0, size: int = 200, sender: int = 1) -> bytes:
