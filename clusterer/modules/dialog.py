@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from clusterer.ids import SERVER_TIMEOUT
+from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
 from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
 from clusterer.modules.observing import (
     Clock,
@@ -31,9 +32,6 @@ UNCONFIRMED_LIFETIME_S = 300.0
 
 DEFAULT_LIFETIME_S = 43_200
 """Of a call without any expiry: 2.2's default_timeout."""
-
-CallKey = tuple[bytes, bytes, bytes]
-"""Call-id, from tag and to tag."""
 
 ProfileKey = tuple[bytes, bytes | None, int]
 """Profile, value and machine_id."""
@@ -122,6 +120,7 @@ class Dialogs(Observer):
         self._uses: ExpiringTable[ProfileKey, ProfileUse] = ExpiringTable(
             _profile, bounds or Bounds()
         )
+        self._ended = EndedCalls(bounds or Bounds())
         self._call_watchers: Watchers[Call] = Watchers("calls")
         self._use_watchers: Watchers[ProfileUse] = Watchers("profile counts")
 
@@ -180,21 +179,33 @@ class Dialogs(Observer):
 
     def _put(self, call: Call, size: int) -> list[Change[Call]]:
         now = self._unix_clock()
-        key = _key(call.sent)
+        key = key_of(call.sent)
+        if not self._is_news(call.sent, now):
+            self._stats.stale += 1
+            return []
         until = _until(call.sent, now)
         if until <= now:
             self._stats.stale += 1
             return self._calls.discard([key], Reason.EXPIRED)
-        early = self._calls.discard([_early(key)]) if key[2] else []
+        early = self._calls.discard([early_key(key)]) if key[2] else []
         changes = self._calls.put(key, call, until, size, now)
         if early and Change(None, call) in changes:
             old = early.pop().old
             changes = [replace(c, old=old) if c.new is call else c for c in changes]
         return early + changes
 
+    def _is_news(self, sent: DialogState, now: float) -> bool:
+        key = key_of(sent)
+        known = self._calls.get(key, now) or self._calls.get(early_key(key), now)
+        if known is not None and not is_news(sent, known.sent):
+            return False
+        return not self._ended.has(sent, self._clock())
+
     def _delete(self, message: DialogDeleted | DialogState) -> list[Change[Call]]:
-        key = _key(message)
-        changes = self._calls.discard([key]) or self._calls.discard([_early(key)])
+        key = key_of(message)
+        changes = self._calls.discard([key]) or self._calls.discard([early_key(key)])
+        last = changes[0].value.sent if changes else None
+        self._ended.note(message, last, self._clock())
         self._stats.unknown_deletes += not changes
         return changes
 
@@ -226,15 +237,6 @@ class Dialogs(Observer):
         with self._telling:
             keys = [key for key in self._uses.known_keys() if key[2] == machine_id]
             self._tell(self._uses.discard(keys, Reason.SILENT), self._use_watchers)
-
-
-def _key(message: DialogState | DialogDeleted) -> CallKey:
-    return message.call_id, message.from_tag, message.to_tag
-
-
-def _early(key: CallKey) -> CallKey:
-    """Return the key that a call had before it had a to tag."""
-    return key[0], key[1], b""
 
 
 def _call_id(key: CallKey) -> bytes:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from clusterer.payloads import ContactInserted, DialogCreated, Message, decode
+from clusterer.payloads import (
+    CallState,
+    ContactInserted,
+    DialogCreated,
+    DialogUpdated,
+    Message,
+    decode,
+)
 from clusterer.wire import FrameDecoder, Packet
 from tests.support.vectors import captured_stream
 
@@ -29,6 +36,12 @@ def call(call_id: bytes = b"call-1", **changes: Any) -> DialogCreated:
     """Return a confirmed call that is up at `CAPTURED_AT`."""
     made: DialogCreated = replace(captured_message(DialogCreated), call_id=call_id, **changes)
     return made
+
+
+def update(call_id: bytes = b"call-1", **changes: Any) -> DialogUpdated:
+    """Return the update of `call` that follows the ACK."""
+    made = call(call_id, **({"state": CallState.CONFIRMED} | changes))
+    return DialogUpdated(*(getattr(made, name) for name in made.shown()))
 
 
 def contact(uri: bytes = b"sip:a@192.0.2.1", **changes: Any) -> ContactInserted:

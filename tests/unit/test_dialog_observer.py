@@ -13,7 +13,6 @@ from clusterer.modules.dialog import Bounds, Call, Change, Dialogs, ProfileUse, 
 from clusterer.payloads import (
     CallState,
     DialogDeleted,
-    DialogUpdated,
     Message,
     ProfileCount,
     ProfileCounts,
@@ -21,7 +20,7 @@ from clusterer.payloads import (
 from clusterer.wire import Packet
 from tests.support.cluster import node
 from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
-from tests.support.observing import CAPTURED_AT, call, captured_packets
+from tests.support.observing import CAPTURED_AT, call, captured_packets, update
 from tests.support.processes import wait_until
 
 
@@ -117,7 +116,7 @@ def test_call_is_there_from_its_creation_to_its_deletion(watched: Watched) -> No
 
 def test_update_replaces_the_call_and_tells_old_and_new(watched: Watched) -> None:
     watched.take(call())
-    watched.take(call(state=CallState.CONFIRMED), machine_id=3)
+    watched.take(update(), machine_id=3)
     (_, change) = watched.changes
     assert change.kind == "updated"
     assert change.old is not None
@@ -134,15 +133,13 @@ def test_the_same_again_is_no_change(watched: Watched) -> None:
 
 
 def test_update_of_a_call_whose_beginning_was_missed_adds_it(watched: Watched) -> None:
-    made = call()
-    values = [getattr(made, name) for name in made.shown()]
-    watched.take(DialogUpdated(*values))
+    watched.take(update())
     assert watched.story == [("added", "message")]
 
 
 def test_update_to_the_state_deleted_removes(watched: Watched) -> None:
     watched.take(call())
-    watched.take(call(state=CallState.DELETED))
+    watched.take(update(state=CallState.DELETED))
     assert watched.ids == []
     assert watched.story[-1] == ("removed", "message")
 
@@ -168,7 +165,7 @@ def test_call_that_gets_its_to_tag_stays_one_call(watched: Watched) -> None:
 def test_second_branch_of_an_early_call_leaves_the_known_one_alone(watched: Watched) -> None:
     watched.take(call())
     watched.take(call(to_tag=b"", state=CallState.EARLY))
-    watched.take(call(state=CallState.CONFIRMED))
+    watched.take(update())
     assert [kind for kind, _ in watched.story] == ["added", "added", "removed", "updated"]
     assert len(watched.dialogs.calls()) == 1
 
@@ -213,10 +210,10 @@ def test_confirmed_call_that_is_over_already_is_stale_and_ends_a_known_one(
     watched: Watched,
 ) -> None:
     watched.take(call())
-    watched.take(call(expires=int(CAPTURED_AT) - 1))
+    watched.take(update(expires=int(CAPTURED_AT) - 1))
     assert watched.ids == []
     assert watched.story[-1] == ("removed", "expired")
-    watched.take(call(expires=int(CAPTURED_AT) - 1))
+    watched.take(update(expires=int(CAPTURED_AT) - 1))
     assert watched.dialogs.stats.stale == 2
 
 
