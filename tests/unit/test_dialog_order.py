@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,8 +97,8 @@ def test_late_message_brings_no_ended_call_back(
 
 
 @pytest.mark.parametrize("differs", [{"start": 1_795_380_352}, {"dialog_id": 1}])
-def test_call_under_reused_ids_is_a_new_call(observed: Observed, differs: dict[str, int]) -> None:
-    again = {"user_flags": 1} | differs
+def test_call_under_reused_ids_is_a_new_call(observed: Observed, differs: dict[str, Any]) -> None:
+    again: dict[str, Any] = {"user_flags": 1} | differs
     observed.take(call(), update(), deletion(), call(**again))
     assert observed.up == [(3, 1)]
     observed.take(update(user_flags=7))  # of the first call, overtaken by its end
