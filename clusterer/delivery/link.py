@@ -29,6 +29,21 @@ _OURS = frozenset(
 )
 _AGAIN = (errno.EAGAIN, errno.EINPROGRESS, errno.EINTR)
 
+SELF_CONNECTED = "Connection refused (only this socket itself has the port)"
+"""Reason of a failure that `connected_to_itself` found."""
+
+
+def connected_to_itself(sock: socket.socket) -> bool:
+    """Whether both ends of a TCP connection are this one socket.
+
+    TCP's simultaneous open (RFC 9293, 3.5) lets a socket connect to a port of its own host on which
+    nothing listens, if the kernel chose that very port as the socket's own.
+    """
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:  # ended meanwhile: the next use says so
+        return False
+
 
 class LocalTrouble(Exception):
     """There is no connection, and that is not the peer's fault but this host's."""
@@ -96,6 +111,8 @@ class Link:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise PeerUnreachable(f"cannot connect: {os.strerror(code)}")
+        if connected_to_itself(self.sock):
+            raise PeerUnreachable(f"cannot connect: {SELF_CONNECTED}")
         self.connected = True
         self.since = self.progress_at = monotonic()
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
+from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
@@ -106,9 +107,11 @@ def _finish(
     errors: dict[tuple[ClusterKey, int], str],
 ) -> None:
     sock = key.fileobj
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
-    if code:
+    assert isinstance(sock, socket.socket)  # noqa: S101  only sockets are registered here
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         errors[_key(key.data)] = os.strerror(code)
+    elif connected_to_itself(sock):
+        errors[_key(key.data)] = SELF_CONNECTED
     _close(selector, key)
 
 

@@ -14,6 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.errors import PeerUnreachable, UnknownNode
 from clusterer.jobs import StopFlag
 from clusterer.services.context import Context
@@ -124,6 +125,9 @@ class NodeConnection:
         except OSError as error:
             where = f" from {source}" if source else ""
             raise self._unreachable(f"cannot connect{where}", error) from error
+        if connected_to_itself(self._socket):
+            self._socket.close()
+            raise PeerUnreachable(f"{self._name}: cannot connect: {SELF_CONNECTED}")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, packets: Sequence[Packet]) -> None:
