@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,8 +28,28 @@ class StateColumns(NamedTuple):
         state, no_tries, last_attempt = text.split(" ")
         return cls(int(state), int(no_tries), int(last_attempt))
 
+    @classmethod
+    def parse_all(cls, text: str) -> tuple[StateColumns, ...]:
+        """Return what is in a list of ``str(columns)``, separated by commas; empty for none."""
+        return tuple(cls.parse(item) for item in text.split(",") if item)
+
     def __str__(self) -> str:
         return f"{self.state} {self.no_tries} {self.last_attempt}"
+
+    def is_report(self, known: Collection[StateColumns]) -> bool:
+        """Return whether another machine wrote this to the table, and no operator.
+
+        ``known``: what the table was last known to hold. OpenSIPS 2.2 in persistent mode writes
+        what it counts for itself: state 2, no_tries and last_attempt of a failure, and never the
+        recovery. An operator sets a node up or down, and leaves the count or resets it to 0.
+        """
+        if self.state == State.PROBING:
+            return True
+        if self.state == State.DOWN or not self.no_tries:
+            return False
+        attempts = {0, *(columns.last_attempt for columns in known)}
+        counts = {columns.no_tries for columns in known}
+        return self.no_tries not in counts or self.last_attempt not in attempts
 
     def applied_to(self, node: Node) -> Node:
         """Return ``node`` with these columns; ValueError if there is no such state."""

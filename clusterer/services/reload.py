@@ -107,6 +107,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
             plans = [plan for plan in plans if plan.key in open_clusters]
         open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
         done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
+        _note_reports(context, [plan for plan in plans if plan.key in done], by)
         if not open_clusters:
             store.note_loaded(context.nodes.now(), by)
             return _logged(_report(context, table, done.values(), flushed))
@@ -177,8 +178,15 @@ def apply_rows(
         ]
         # Each plan that fails is for another cluster: what went through is unchanged next time.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
+            _note_reports(context, plans, by)
             return _logged(_report(context, table, plans, sync.SyncReport()))
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
+
+
+def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> None:
+    for plan in plans:
+        for node, says in plan.reported:
+            sync.note_report(context, node, says, by=by)
 
 
 def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:

@@ -31,7 +31,10 @@ _BATCH = 100
 """Nodes after which what was written is noted; a slow database takes seconds for them."""
 
 EDITED = "edited in table"
-"""The audit event of a node whose state somebody changed in the table."""
+"""The audit event of a node whose state an operator changed in the table."""
+
+REPORTED = "reported in table"
+"""The audit event of a node for which another machine wrote a state of its own to the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,12 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
     return replace(report, waiting=report.waiting + left)
 
 
+def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
+    """Record that another machine wrote to the table what it thinks of a node."""
+    reason = f"another machine wrote {_named(says)}; here it has {_columns_of(node)}"
+    context.nodes.note(node, REPORTED, Cause(by, reason))
+
+
 def _written(
     context: Context,
     marks: DirtyNodes,
@@ -161,9 +170,13 @@ class _Outcome:
             return
         if says == StateColumns.of(item.node):
             self.written(item)
-        elif says in self._marks.synced(item.node):
+            return
+        known = self._marks.synced(item.node)
+        if says in known:
             # Not an edit: another job of ours wrote it a moment ago. Next time.
             self._waiting += 1
+        elif says.is_report(known):
+            self._note_report(item, says)
         else:
             self._adopt(item, says)
 
@@ -177,9 +190,14 @@ class _Outcome:
         self._dropped.append(text)
         self._ended.append((item, None))
 
+    def _note_report(self, item: DirtyNode, says: StateColumns) -> None:
+        """Leave the node as it is: another machine's view of it is no order. Ours goes over it."""
+        note_report(self._context, item.node, says, by="sync")
+        self._ended.append((replace(item, mark=_NO_MARK), says))
+
     def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
         """Take over an edit made in the table: it wins over what we wanted to write."""
-        reason = f"table has {_named(says)}, not {_named(StateColumns.of(item.node))}"
+        reason = f"table has {_named(says)}, not {_columns_of(item.node)}"
         after = says.applied_to(item.node)
         node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
         if node is None:
@@ -193,6 +211,10 @@ class _Outcome:
 
 _NO_MARK = "none"
 """Equal to no mark: what the table holds is noted, the node stays marked."""
+
+
+def _columns_of(node: Node) -> str:
+    return _named(StateColumns.of(node))
 
 
 def _named(columns: StateColumns) -> str:

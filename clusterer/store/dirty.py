@@ -103,5 +103,4 @@ def _decoded(reply: Sequence[Any]) -> DirtyNode:
 
 
 def _columns(noted: object) -> tuple[StateColumns, ...]:
-    text = noted.decode() if isinstance(noted, bytes) else ""
-    return tuple(StateColumns.parse(item) for item in text.split(",") if item)
+    return StateColumns.parse_all(noted.decode() if isinstance(noted, bytes) else "")

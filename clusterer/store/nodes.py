@@ -10,7 +10,7 @@ from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.changes import COMMIT, Cause, Change
+from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import as_text, decode_node
 from clusterer.store.scripts import script
@@ -124,6 +124,15 @@ class NodeStore:
         """Commit a change that is no event of the state machine (an edit in the table)."""
         now = self.now()
         return self._commit(before, after, what, cause, now)
+
+    def note(self, node: Node, what: str, cause: Cause) -> None:
+        """Record in the audit what was seen of a node and did not change it."""
+        Change(node, node, what, cause).log()
+        record: dict[Any, Any] = {"version": node.version, **audit_fields(node, node, what, cause)}
+        with translated(self._settings, f"record an event of cluster {node.cluster_id}"):
+            self._client.xadd(
+                keys.events(node.cluster_id), record, maxlen=EVENTS_CAP, approximate=True
+            )
 
     def _commit(
         self, before: Node, after: Node, event: Event | str, cause: Cause, now: float

@@ -24,11 +24,20 @@ class Snapshot:
     """What the table said when it was last read or written, or may say by our own hand."""
 
     def edited(self, row: Node) -> bool:
-        """Whether somebody else changed the state in the ``row`` since we read or wrote it."""
-        says = str(StateColumns.of(row))
+        """Whether an operator changed the state in the ``row`` since we read or wrote it."""
+        return self._is_news(row) and not StateColumns.of(row).is_report(self._known(row))
+
+    def reported(self, row: Node) -> bool:
+        """Whether another machine wrote its own view of the node to the ``row`` since then."""
+        return self._is_news(row) and StateColumns.of(row).is_report(self._known(row))
+
+    def _is_news(self, row: Node) -> bool:
         own = self.view.nodes.get(row.machine_id)
-        known = self.synced.get(row.machine_id, "").split(",")
-        return says not in known and (own is None or says != str(StateColumns.of(own)))
+        expected = self._known(row) if own is None else (*self._known(row), StateColumns.of(own))
+        return StateColumns.of(row) not in expected
+
+    def _known(self, row: Node) -> tuple[StateColumns, ...]:
+        return StateColumns.parse_all(self.synced.get(row.machine_id, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class NodeChange:
     kept: bool = False
     """The state is Redis's own and still has to be written to the table."""
     edited: bool = field(default=False, compare=False)
-    """Somebody changed the state in the table since we read or wrote it."""
+    """An operator changed the state in the table since we read or wrote it."""
 
     @property
     def due(self) -> bool:
@@ -78,6 +87,11 @@ class ReloadPlan:
     """Unchanged nodes of which Redis must be told that the table agrees."""
     kept: tuple[Node, ...] = ()
     """Nodes of which the table says nothing that can be used: they stay as they are."""
+    reported: tuple[tuple[Node, StateColumns], ...] = ()
+    """Nodes that keep their state, and what another machine wrote to the table of them."""
+
+    table: Mapping[int, StateColumns] = field(default_factory=dict, repr=False, compare=False)
+    """What the table says of the states, by machine_id."""
 
     @property
     def empty(self) -> bool:
@@ -96,11 +110,11 @@ def plan_reload(
 
     ``unreadable``: machine_ids whose rows cannot be used; a mistake in one is no wish to remove
     the node.
-    If ``persistent``, a node whose state is not written to the table yet keeps it: whether that
-    or an edit in the table wins is for the sync to say, which knows both.
+    If ``persistent``, a node keeps its state unless an operator edited it in the table. While the
+    state is not written to the table yet, it is for the sync to say which wins: it knows both.
     """
     view = snapshot.view
-    added, changed, noted, unchanged = [], [], [], 0
+    added, changed, noted, reported, unchanged = [], [], [], [], 0
     wanted = {node.machine_id: node for node in rows}
     for machine_id, row in wanted.items():
         current = view.nodes.get(machine_id)
@@ -108,10 +122,12 @@ def plan_reload(
             added.append(row)
             continue
         dirty = machine_id in snapshot.dirty
-        kept = persistent and dirty
-        target = _target(current, row, kept)
+        kept, edited = persistent and dirty, snapshot.edited(row)
+        target = _target(current, row, kept or (persistent and not edited))
+        if persistent and not dirty and snapshot.reported(row):
+            reported.append((target, StateColumns.of(row)))
         if target != current:
-            changed.append(NodeChange(current, target, kept, snapshot.edited(row)))
+            changed.append(NodeChange(current, target, kept, edited))
             continue
         unchanged += 1
         stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))
@@ -127,6 +143,8 @@ def plan_reload(
         unchanged=unchanged,
         noted=tuple(noted),
         kept=tuple(node for node in gone if node.machine_id in unreadable),
+        reported=tuple(reported),
+        table={machine_id: StateColumns.of(row) for machine_id, row in wanted.items()},
     )
 
 

@@ -167,23 +167,23 @@ class ReloadStore:
             yield "remove", node, {"event": _flat(audit_fields(node, None, "removed", cause))}
         for node in plan.added:
             event = _flat(audit_fields(None, node, "added", cause))
-            yield "put", node, self._put(node, now, event, new_address=True)
+            yield "put", node, self._put(plan, node, now, event, new_address=True)
         for change in plan.changed:
             why = replace(cause, reason=cause.reason or ", ".join(change.columns))
             event = _flat(audit_fields(change.before, change.after, "changed", why))
-            item = self._put(change.after, now, event, new_address=change.readdressed)
+            item = self._put(plan, change.after, now, event, new_address=change.readdressed)
             yield "put", change.after, item | {"keep": change.kept}
         for node in plan.noted:
             yield "mark", node, {"synced": str(StateColumns.of(node))}
 
     def _put(
-        self, node: Node, now: float, event: list[str], *, new_address: bool
+        self, plan: ReloadPlan, node: Node, now: float, event: list[str], *, new_address: bool
     ) -> dict[str, Any]:
         due = next_look(node, now, self._settings.probe_interval)
         return {
             "added": new_address,
             "due": "" if due is None else str(int(due * 1000)),
-            "synced": str(StateColumns.of(node)),
+            "synced": str(plan.table[node.machine_id]),
             "fields": _flat(encode_node(node)),
             "event": event,
         }

@@ -12,7 +12,7 @@ import pytest
 
 from clusterer.cli.table import described
 from clusterer.errors import ProvisioningError, StateUnavailable
-from clusterer.membership import Event, State
+from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
 from clusterer.services import Context, reload, sync
 from clusterer.store import Cause, ClusterKey
@@ -23,6 +23,7 @@ from tests.support.provisioning import (
     NODE_B,
     MakeContext,
     contexts,
+    edit,
     events,
     provision,
     sql,
@@ -182,9 +183,11 @@ def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
     more = (NewRow(1, i, f"bin:127.0.0.{i}:1") for i in (3, 4, 5))
     provision(context, NODE_A, NODE_B, *more)
     reload.run(context)
+    context.nodes.command(KEY, 2, Event.SUSPECTED, Cause("test"))
+    reload.run(context)
     for machine_id in range(1, 6):
         context.nodes.command(KEY, machine_id, Event.SET_DOWN, Cause("test"))
-    sql(context, "UPDATE clusterer SET no_tries = 2, last_attempt = 5 WHERE machine_id = 2")
+    sql(context, "UPDATE clusterer SET state = 1, no_tries = 0, last_attempt = 0 WHERE state = 2")
     sql(context, "DELETE FROM clusterer WHERE machine_id = 3")
     sql(context, "UPDATE clusterer SET state = 9 WHERE machine_id = 4")
     sql(context, "UPDATE clusterer SET url = 'x' WHERE machine_id = 5")
@@ -196,11 +199,31 @@ def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
         "  removed  cluster 1, machine 3: bin:127.0.0.3:1",
         (
             "  edited   cluster 1, machine 2: bin:127.0.0.2:5566 "
-            "(the table's state 1, no_tries 2, last_attempt 5 wins)"
+            "(the table's state 1, no_tries 0, last_attempt 0 wins)"
         ),
         "Written to the table first: 2 changed nodes.",
     ]
-    assert context.nodes.view(KEY).nodes[2].no_tries == 2
+    assert context.nodes.view(KEY).nodes[2].state is State.UP
+
+
+def test_report_of_another_machine_is_no_edit(make: MakeContext) -> None:
+    context = make(persistent_mode=True)
+    provision(context, NODE_A, NODE_B)
+    reload.run(context)
+    now = int(context.nodes.now())
+    edit(context, 2, state=2, no_tries=3, last_attempt=now, duration=7)
+    (change,) = reload.run(context).changed
+    assert change.columns == ("duration",)
+    for _ in range(2):
+        assert (reload.run(context).unchanged, sync.run(context).written) == (2, 0)
+    node = context.nodes.view(KEY).nodes[2]
+    assert (node.condition, node.no_tries, node.duration) == (Condition.UP, 0, 7)
+    (event,) = [each for each in events(context) if each["event"] == "reported in table"]
+    assert (event["by"], event["before"], event["after"]) == ("reload", "up", "up")
+    assert f"wrote state 2, no_tries 3, last_attempt {now}" in event["reason"]
+    sql(context, "UPDATE clusterer SET state = 0 WHERE machine_id = 2")
+    reload.run(context)
+    assert context.nodes.view(KEY).nodes[2].state is State.DOWN
 
 
 def test_change_after_the_flush_is_kept_and_written_later(

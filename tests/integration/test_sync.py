@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clusterer.membership import Event, State
+from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import NewRow, write_states
 from clusterer.services import Context, reload, sync
 from clusterer.store import Cause, NodeStore
@@ -24,6 +24,7 @@ from tests.support.provisioning import (
     NODE_B,
     MakeContext,
     contexts,
+    edit,
     events,
     provision,
     sql,
@@ -103,6 +104,69 @@ def test_edit_in_the_table_wins_and_is_an_event(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
     assert sync.run(context).written == 1
     assert rows(context)[1] == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"state": 2, "no_tries": 3},
+        {"state": 2, "last_attempt": 7},
+        {"no_tries": 2, "last_attempt": 7},
+    ],
+)
+def test_report_of_another_machine_changes_no_state(
+    context: Context, written: dict[str, int]
+) -> None:
+    node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    edit(context, 2, **written)
+    (_, reported) = rows(context)
+    assert sync.run(context) == sync.SyncReport(waiting=1)
+    assert context.nodes.view(KEY).nodes[2] == node
+    event = events(context)[-1]
+    assert (event["event"], event["by"]) == ("reported in table", "sync")
+    assert (event["before"], event["after"]) == ("probing", "probing")
+    values = "state {}, no_tries {}, last_attempt {}".format(*reported)
+    assert event["reason"].startswith(f"another machine wrote {values}; here it has state 2,")
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert rows(context)[1] == (2, 1, node.last_attempt)
+    assert (dirty(context), len(events(context))) == (0, 4)
+
+
+def test_node_here_up_stays_up_beside_reports(context: Context) -> None:
+    """OpenSIPS 2.2 counts for itself and never writes that the node is back."""
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sync.run(context)
+    context.nodes.command(KEY, 2, Event.PROBE_SUCCEEDED, CAUSE)
+    for count in (1, 2, 3):
+        now = int(context.nodes.now()) + count
+        edit(context, 2, state=2, no_tries=count, last_attempt=now)
+        sync.run(context)
+        assert context.nodes.view(KEY).nodes[2].condition is Condition.UP
+    sync.run(context)
+    assert rows(context)[1][:2] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"state": 1},
+        {"state": 1, "no_tries": 0},
+        {"state": 1, "no_tries": 0, "last_attempt": 0},
+        {"state": 0},
+        {"state": 0, "no_tries": 0},
+    ],
+)
+@pytest.mark.parametrize("reported", [False, True])
+def test_edit_over_a_failure_wins(context: Context, edited: dict[str, int], reported: bool) -> None:
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    sync.run(context)
+    context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
+    if reported:
+        edit(context, 2, state=2, no_tries=9)
+        assert sync.run(context).waiting == 1
+    edit(context, 2, **edited)
+    (node,) = sync.run(context).edited
+    assert node.state == rows(context)[1][0] == edited["state"]
 
 
 def test_edit_that_loses_the_race_to_a_local_change_is_taken_next_time(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, init_db
@@ -46,6 +46,13 @@ def sql(context: Context, statement: str) -> list[tuple[Any, ...]]:
     with opened as connection, connection.begin():
         found = connection.execute(text(statement))
         return [tuple(row) for row in found] if found.returns_rows else []
+
+
+def edit(context: Context, machine_id: int, **values: int) -> None:
+    """Set columns of a machine's row as an operator, or another machine, would."""
+    nodes = context.database.schema.nodes
+    with context.database.connection("edit a row") as connection, connection.begin():
+        connection.execute(update(nodes).where(nodes.c.machine_id == machine_id).values(values))
 
 
 def events(context: Context, cluster_id: int = 1) -> list[dict[str, str]]:

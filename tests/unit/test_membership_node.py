@@ -140,3 +140,30 @@ def test_text_that_is_no_columns_raises(text: str) -> None:
 def test_state_that_does_not_exist_cannot_be_applied() -> None:
     with pytest.raises(ValueError, match="3 is not a valid State"):
         COLUMNS._replace(state=3).applied_to(NODE)
+
+
+@pytest.mark.parametrize(
+    ("says", "report"),
+    [
+        ((2, 0, 0), True),
+        ((2, 1, 100), True),
+        ((1, 2, 100), True),
+        ((1, 1, 101), True),
+        ((1, 2, 0), True),
+        ((1, 1, 100), False),
+        ((1, 1, 0), False),
+        ((1, 0, 100), False),
+        ((1, 0, 101), False),
+        ((1, 0, 0), False),
+        ((0, 2, 101), False),
+    ],
+)
+def test_report_is_told_from_an_operators_edit(says: tuple[int, int, int], report: bool) -> None:
+    known = (StateColumns(1, 0, 0), StateColumns(2, 1, 100))
+    assert StateColumns(*says).is_report(known) is report
+
+
+def test_columns_noted_as_a_list_are_parsed() -> None:
+    columns = StateColumns(2, 1, 100), StateColumns(1, 0, 0)
+    assert StateColumns.parse_all(",".join(map(str, columns))) == columns
+    assert StateColumns.parse_all("") == ()
