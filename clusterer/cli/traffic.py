@@ -153,7 +153,8 @@ def replay(
 
     With the pauses that were between the packets, or --speed times as fast. To a node
     (--to) the packets go as they were recorded. To a cluster (--cluster) they go through the
-    delivery workers as this machine's own: they get its machine_id, --server-id.
+    delivery workers as this machine's own: they get its machine_id, --server-id. Packets that
+    crash OpenSIPS 2.2.8 are left out, and named.
     """
     if (to is None) == (cluster is None):
         raise click.UsageError("Say where to: either --to or --cluster.")
@@ -169,6 +170,11 @@ def replay(
     click.echo(f"Sent {done.packets} packets in {done.seconds:.1f} s to {where}.")
     if done.left_out:
         click.echo(f"Left out {done.left_out}: no machine_id, or a type below 0.")
+    if done.harmful:
+        click.echo(
+            f"Left out {done.harmful}: OpenSIPS 2.2.8 crashes when it receives such a packet. "
+            f"The first is {done.first_harmful}."
+        )
     if recording.cut:
         click.echo(f"The end of {file} is cut off: its last packet was left out.")
 

@@ -41,7 +41,8 @@ class Message:
     def encode(self, machine_id: int) -> Packet:
         """Return the packet with which ``machine_id`` sends this message.
 
-        Raises `InvalidArgument` for a number out of range, `FrameTooLarge`.
+        Raises `InvalidArgument` for a number out of range, and for an empty key where that
+        crashes OpenSIPS 2.2.8 (see docs/wire.md); `FrameTooLarge`.
         """
         raise NotImplementedError
 

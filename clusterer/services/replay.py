@@ -8,14 +8,14 @@ import logging
 import socket
 import struct
 import termios
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
-from clusterer.errors import PeerUnreachable, UnknownNode
+from clusterer.errors import InvalidArgument, PeerUnreachable, UnknownNode
 from clusterer.jobs import StopFlag
 from clusterer.services.context import Context
 from clusterer.services.recording import Record
@@ -40,10 +40,41 @@ _LONGEST_WAIT_S = 3_600.0
 class Replayed:
     """What became of a recording."""
 
-    packets: int
-    left_out: int
+    packets: int = 0
+    left_out: int = 0
     """Packets that cannot be sent, such as those without a machine_id."""
-    seconds: float
+    seconds: float = 0.0
+    harmful: int = 0
+    """Packets left out because they crash OpenSIPS 2.2.8; see `Packet.require_keys`."""
+    first_harmful: str = ""
+    """Place in the recording and fault of the first of them."""
+
+
+class _Selection:
+    """The records that may be sent; counts those that it leaves out."""
+
+    def __init__(self, machine_id: int | None, *, strict: bool) -> None:
+        self._machine_id = machine_id
+        self._strict = strict
+        self.done = Replayed()
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield the records to send, with the packets as they are to be sent."""
+        for number, record in enumerate(records, 1):
+            packet = _altered(record.packet, self._machine_id)
+            if self._strict and (packet.type < 0 or packet.machine_id is None):
+                self.done = replace(self.done, left_out=self.done.left_out + 1)
+            elif self._is_harmless(packet, number):
+                yield record._replace(packet=packet)
+
+    def _is_harmless(self, packet: Packet, number: int) -> bool:
+        try:
+            packet.require_keys()
+        except InvalidArgument as error:
+            first = self.done.first_harmful or f"packet {number}: {error}"
+            self.done = replace(self.done, harmful=self.done.harmful + 1, first_harmful=first)
+            return False
+        return True
 
 
 def run(
@@ -59,17 +90,15 @@ def run(
 
     Without ``speed`` as fast as ``send`` takes them. With ``machine_id`` all become that
     machine's. ``strict`` leaves out what no node of a cluster may send: types below 0, and
-    packets without a machine_id. Ends early when ``stop`` is set.
+    packets without a machine_id. Packets that crash OpenSIPS 2.2.8 are always left out. Ends
+    early when ``stop`` is set.
     """
     began = monotonic()
     batch: list[Packet] = []
     first: float | None = None
-    sent = left_out = 0
-    for record in records:
-        packet = _altered(record.packet, machine_id)
-        if strict and (packet.type < 0 or packet.machine_id is None):
-            left_out += 1
-            continue
+    sent = 0
+    selection = _Selection(machine_id, strict=strict)
+    for record in selection.of(records):
         first = record.time if first is None else first
         due = began + (record.time - first) / speed if speed else began
         if batch and (len(batch) >= _AT_ONCE or due - monotonic() > _SLACK_S):
@@ -77,10 +106,10 @@ def run(
             sent, batch = sent + len(batch), []
         if _stopped_before(due, stop):
             break
-        batch.append(packet)
+        batch.append(record.packet)
     if batch:
         send(batch)
-    return Replayed(sent + len(batch), left_out, monotonic() - began)
+    return replace(selection.done, packets=sent + len(batch), seconds=monotonic() - began)
 
 
 def _stopped_before(due: float, stop: StopFlag) -> bool:

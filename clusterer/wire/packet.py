@@ -7,6 +7,7 @@ from struct import error as StructError  # noqa: N812 - a class, whatever its na
 from typing import NamedTuple
 
 from clusterer.errors import FrameTooLarge, InvalidArgument, WireError
+from clusterer.wire.keys import KEYS, require_keys
 from clusterer.wire.layout import (
     HEADER,
     INT,
@@ -94,6 +95,13 @@ class Packet(NamedTuple):
         """Return a reader of the fields behind the machine_id."""
         return FieldReader(self.payload)
 
+    def require_keys(self) -> None:
+        """Raise `InvalidArgument` for a packet that crashes OpenSIPS 2.2.8, whose key is empty.
+
+        For packets that no `PacketBuilder` built, such as received ones, before they are sent.
+        """
+        require_keys(self.module, self.type, self.version, self.payload)
+
     def encode(self) -> bytes:
         """Return the frame; bytes that BIN leaves undefined are zero.
 
@@ -172,9 +180,16 @@ class PacketBuilder:
         return self._push(INT.pack(len(data)) + data)
 
     def build(self) -> Packet:
-        """Return the packet; the builder may go on and build longer ones."""
+        """Return the packet; the builder may go on and build longer ones.
+
+        Raises `InvalidArgument`, naming module, type and field, for a packet of ``ratelimit``,
+        ``dialog`` or ``ul`` that crashes OpenSIPS 2.2.8 because its key is an empty string.
+        """
         payload = b"".join(self._parts)
-        return Packet(self._module, self._type, self._machine_id, payload, self._version)
+        packet = Packet(self._module, self._type, self._machine_id, payload, self._version)
+        if self._module in KEYS:
+            packet.require_keys()
+        return packet
 
     def _push(self, data: bytes) -> PacketBuilder:
         size = self._size + len(data)

