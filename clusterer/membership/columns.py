@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from clusterer.membership.node import Node, State
+from clusterer.membership.node import Condition, Node, State
 
 
 class StateColumns(NamedTuple):
@@ -59,3 +59,19 @@ class StateColumns(NamedTuple):
             no_tries=self.no_tries,
             last_attempt=self.last_attempt,
         )
+
+
+def as_loaded(row: Node, now: float) -> Node:
+    """Return the node that a ``row`` of the table stands for at ``now`` (UNIX time, seconds).
+
+    OpenSIPS 2.2 writes failures and never the recovery, and of the 64 bits of last_attempt it
+    fills 32: a node is up whose time is over, or whose last failure is still to come. A row with
+    state 2 and no failure is an operator's: the node is to be probed.
+    """
+    if row.last_attempt > now:
+        row = replace(row, no_tries=0, last_attempt=0)
+        return replace(row, state=State.UP) if row.state == State.PROBING else row
+    failed = row.no_tries > 0 or row.condition is Condition.DISABLED
+    if row.state == State.PROBING and failed and now >= row.enabled_at:
+        return replace(row, state=State.UP, no_tries=0)
+    return row

@@ -70,3 +70,12 @@ class Node:
     def enabled_at(self) -> int:
         """UNIX time, in seconds, when the node is settled or enabled again."""
         return self.last_attempt + self.duration
+
+    def enabled_in_s(self, now: float) -> int | None:
+        """Return the seconds, 0 to ``duration``, until a disabled node is enabled; else None.
+
+        More than ``duration`` would be left only if the clock was set back since the failure.
+        """
+        if self.condition is not Condition.DISABLED:
+            return None
+        return min(max(0, round(self.enabled_at - now)), self.duration)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from clusterer.membership import Condition, Node
+from clusterer.membership import Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterView, keys, translated
 from clusterer.store.destinations import field_of
@@ -51,9 +51,7 @@ class Listing:
 
     def enabled_in_s(self, node: Node) -> int | None:
         """Seconds until a temporarily disabled node is enabled again; None for all others."""
-        if node.condition is not Condition.DISABLED:
-            return None
-        return max(0, round(node.enabled_at - self.now))
+        return node.enabled_in_s(self.now)
 
 
 def run(context: Context) -> Listing:

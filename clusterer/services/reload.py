@@ -165,7 +165,7 @@ def apply_rows(
         known = [key for key in context.nodes.clusters() if key.cluster_id in clusters]
         found = store.read(known)
         table = _read(context, names, only)
-        keys = found.keys() | table.clusters.keys()
+        keys, now = found.keys() | table.clusters.keys(), context.nodes.now()
         snapshots = found | store.read([key for key in keys if key not in found])
         plans = [
             plan_reload(
@@ -173,6 +173,7 @@ def apply_rows(
                 table.clusters.get(key, ()),
                 persistent=not settled,
                 unreadable=table.unreadable.get(key.cluster_id, ()),
+                now=now,
             )
             for key in sorted(keys)
         ]
@@ -218,13 +219,14 @@ def _plan(
     context: Context, store: ReloadStore, known: dict[ClusterKey, Snapshot], table: _Table
 ) -> list[ReloadPlan]:
     snapshots = known | store.read([key for key in table.clusters if key not in known])
-    persistent = context.settings.persistent_mode
+    persistent, now = context.settings.persistent_mode, context.nodes.now()
     return [
         plan_reload(
             snapshots[key],
             table.clusters.get(key, ()),
             persistent=persistent,
             unreadable=table.unreadable.get(key.cluster_id, ()),
+            now=now,
         )
         for key in sorted(snapshots)
     ]

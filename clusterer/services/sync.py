@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from clusterer.errors import InvalidArgument, ProvisioningError
 from clusterer.logs import about
 from clusterer.membership import Node
-from clusterer.membership.columns import StateColumns
+from clusterer.membership.columns import StateColumns, as_loaded
 from clusterer.provisioning import StateUpdate, read_states, write_states
 from clusterer.provisioning.rows import RawRow, state_columns
 from clusterer.services.context import Context
@@ -198,7 +198,7 @@ class _Outcome:
     def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
         """Take over an edit made in the table: it wins over what we wanted to write."""
         reason = f"table has {_named(says)}, not {_columns_of(item.node)}"
-        after = says.applied_to(item.node)
+        after = as_loaded(says.applied_to(item.node), self._context.nodes.now())
         node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
         if node is None:
             self._waiting += 1

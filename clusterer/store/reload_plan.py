@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from clusterer.membership import Node
-from clusterer.membership.columns import StateColumns
+from clusterer.membership.columns import StateColumns, as_loaded
 from clusterer.store.views import ClusterKey, ClusterView
 
 _OURS = ("generation", "version")
@@ -105,11 +105,13 @@ def plan_reload(
     *,
     persistent: bool,
     unreadable: Collection[int] = (),
+    now: float | None = None,
 ) -> ReloadPlan:
     """Return how the cluster becomes what the table says (``rows``: its nodes there).
 
     ``unreadable``: machine_ids whose rows cannot be used; a mistake in one is no wish to remove
-    the node.
+    the node. ``now``: UNIX time in seconds, of Redis; a node whose disabled time is over is up
+    (None: rows are taken as they are).
     If ``persistent``, a node keeps its state unless an operator edited it in the table. While the
     state is not written to the table yet, it is for the sync to say which wins: it knows both.
     """
@@ -118,12 +120,13 @@ def plan_reload(
     wanted = {node.machine_id: node for node in rows}
     for machine_id, row in wanted.items():
         current = view.nodes.get(machine_id)
+        loaded = row if now is None else as_loaded(row, now)
         if current is None:
-            added.append(row)
+            added.append(loaded)
             continue
         dirty = machine_id in snapshot.dirty
         kept, edited = persistent and dirty, snapshot.edited(row)
-        target = _target(current, row, kept or (persistent and not edited))
+        target = _target(current, loaded, kept or (persistent and not edited))
         if persistent and not dirty and snapshot.reported(row):
             reported.append((target, StateColumns.of(row)))
         if target != current:

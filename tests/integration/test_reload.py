@@ -253,14 +253,47 @@ def test_change_after_the_flush_is_kept_and_written_later(
 def test_nodes_are_due_when_their_state_asks_for_it(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, replace(NODE_B, state=State.PROBING), NewRow(1, 3, "bin:[::1]"))
-    sql(context, "UPDATE clusterer SET no_tries = 3, state = 2 WHERE machine_id = 3")
-    reload.run(context)
     now = context.nodes.now()
+    edit(context, 3, state=2, no_tries=3, last_attempt=int(now) - 10)
+    reload.run(context)
     scores: Any = context.redis.zrange("clusterer:1:bin:due", 0, -1, withscores=True)
     due = dict(scores)
     assert sorted(due) == [b"2", b"3"]
     assert due[b"2"] / 1000 == pytest.approx(now + 1, abs=0.5)
-    assert due[b"3"] == 30_000
+    assert due[b"3"] == (int(now) + 20) * 1000
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("last_attempt", [0, 1_700_000_000, 4_000_000_000, 140_733_193_387_992])
+def test_row_that_stays_disabled_for_ever_is_up(
+    lite: MakeContext, persistent: bool, last_attempt: int
+) -> None:
+    """OpenSIPS 2.2 writes that a node failed, and never that it is back."""
+    context = lite(persistent_mode=persistent)
+    provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:[::1]"))
+    edit(context, 3, state=2, no_tries=3, last_attempt=last_attempt)
+    reload.run(context)
+    edit(context, 2, state=2, no_tries=3, last_attempt=last_attempt)
+    for _ in range(3):
+        reload.run(context)
+        for node in context.nodes.view(KEY).nodes.values():
+            assert (node.condition, node.no_tries) == (Condition.UP, 0)
+            assert node.last_attempt <= 1_700_000_000
+    assert reload.run(context).unchanged == 3
+    assert sync.run(context) == sync.SyncReport()
+    reported = [each["machine_id"] for each in events(context) if each["event"].startswith("rep")]
+    assert reported == (["2"] if persistent else [])
+    assert sql(context, "SELECT state FROM clusterer") == [(1,), (2,), (2,)]
+
+
+def test_row_loaded_as_up_is_written_with_the_next_change(lite: MakeContext) -> None:
+    context = lite(persistent_mode=True)
+    provision(context, NODE_A, NODE_B)
+    edit(context, 2, state=2, no_tries=3, last_attempt=7)
+    reload.run(context)
+    context.nodes.command(KEY, 2, Event.SET_DOWN, Cause("test"))
+    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sql(context, "SELECT state, no_tries FROM clusterer WHERE id = 2") == [(0, 0)]
 
 
 def test_bad_rows_are_skipped_and_named(make: MakeContext) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterer.membership import Condition, Event, Node, State, apply, next_look
-from clusterer.membership.columns import StateColumns
+from clusterer.membership.columns import StateColumns, as_loaded
 
 NODE = Node(
     id=2,
@@ -167,3 +167,44 @@ def test_columns_noted_as_a_list_are_parsed() -> None:
     columns = StateColumns(2, 1, 100), StateColumns(1, 0, 0)
     assert StateColumns.parse_all(",".join(map(str, columns))) == columns
     assert StateColumns.parse_all("") == ()
+
+
+RUBBISH = 140_733_193_387_992
+"""A last_attempt as OpenSIPS 2.2 writes it: 32 bits of it are undefined."""
+
+
+@pytest.mark.parametrize(
+    ("row", "loaded"),
+    [
+        ((2, 3, 970), (1, 0, 970)),
+        ((2, 1, 970), (1, 0, 970)),
+        ((2, 3, 0), (1, 0, 0)),
+        ((2, 3, 971), (2, 3, 971)),
+        ((2, 1, 1000), (2, 1, 1000)),
+        ((2, 3, 1001), (1, 0, 0)),
+        ((2, 1, RUBBISH), (1, 0, 0)),
+        ((1, 2, RUBBISH), (1, 0, 0)),
+        ((0, 2, RUBBISH), (0, 0, 0)),
+        ((0, 2, 0), (0, 2, 0)),
+        ((1, 2, 0), (1, 2, 0)),
+        ((2, 0, 0), (2, 0, 0)),
+    ],
+)
+def test_loaded_row_whose_time_is_over_is_up(
+    row: tuple[int, int, int], loaded: tuple[int, int, int]
+) -> None:
+    node = StateColumns(*row).applied_to(NODE)
+    assert as_loaded(node, 1000.5) == StateColumns(*loaded).applied_to(NODE)
+
+
+def test_loaded_row_with_no_attempts_allowed_is_up_in_time() -> None:
+    node = replace(NODE, state=State.PROBING, failed_attempts=0, last_attempt=970)
+    assert as_loaded(node, 999.9) == node
+    assert as_loaded(node, 1000).state is State.UP
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(100, 30), (129.4, 1), (130, 0), (999, 0), (9, 30)])
+def test_disabled_node_is_enabled_within_its_duration(now: float, seconds: int) -> None:
+    node = replace(NODE, state=State.PROBING, no_tries=3)
+    assert node.enabled_in_s(now) == seconds
+    assert replace(node, no_tries=1).enabled_in_s(now) is None

@@ -124,9 +124,7 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
 
 def back_in_s(node: Node, now: float) -> int | None:
     """Return the seconds until a disabled node is enabled again; None for all others."""
-    if node.condition is not Condition.DISABLED:
-        return None
-    return max(0, round(node.enabled_at - now))
+    return node.enabled_in_s(now)
 
 
 def _rates(before: Snapshot | None, after: Snapshot) -> Mapping[_Flow, float]:
