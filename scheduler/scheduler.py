@@ -19,7 +19,7 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from clusterer.endpoint import remedy, said
-from clusterer.jobs import Job, Queue, StopFlag, handled_signals
+from clusterer.jobs import STOP_SIGNALS, Job, Queue, StopFlag, handled_signals
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -218,7 +218,9 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
     def _install_signal_handlers(self) -> None:
         for number in handled_signals():
             signal.signal(number, lambda *_: self.stop.set())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back meanwhile
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, STOP_SIGNALS
+        )  # blocked while modules were loaded
 
     def _leave(self) -> None:
         if not self._away:

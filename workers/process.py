@@ -11,7 +11,7 @@ import redis
 
 from clusterer.endpoint import remedy, trouble
 from clusterer.errors import SettingsError
-from clusterer.jobs import JOB_FUNCTIONS, connect, handled_signals
+from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from workers import runtime
 from workers.worker import REFUSED, RETRY_S, Worker
@@ -36,7 +36,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     state = runtime.start(settings)
     for number in handled_signals():
         signal.signal(number, lambda *_: state.stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `clusterer worker` held it back
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked while modules were loaded
     worker = _make_worker(queue_name, settings, state)
     if worker is not None:
         logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)

@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _open_standard_streams()
+    if os.getpid() == 1:
+        _heed_sigterm()
     try:
         with loading():
             from clusterer.cli.run import run  # noqa: PLC0415 - Ctrl-C may come meanwhile
@@ -46,6 +48,17 @@ def loading() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _heed_sigterm() -> None:
+    """Let SIGTERM and SIGHUP end this process until a command handles them.
+
+    The kernel keeps a signal without a handler from PID 1, which a container's process is. SIGHUP
+    stays ignored where it is.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _frame: os._exit(128 + number))
 
 
 def _leave(*_: object) -> None:

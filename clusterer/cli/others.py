@@ -11,6 +11,7 @@ import click
 
 from clusterer.cli.options import with_settings
 from clusterer.errors import ClustererError
+from clusterer.jobs import STOP_SIGNALS
 from clusterer.services import processes
 from clusterer.settings import Settings
 
@@ -43,8 +44,8 @@ def scheduler(settings: Settings) -> None:
 def become(command: tuple[str, ...], settings: Settings) -> NoReturn:
     """Replace this process by ``command``, which keeps pid, signals and settings."""
     sys.stdout.flush()
-    # Ctrl-C waits until the program is loaded and can end properly; it lets SIGINT in by itself.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Requests to stop wait until the program is loaded and can end properly; it admits them then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         os.execve(command[0], command, processes.child_environment(settings))  # noqa: S606
     except OSError as error:
