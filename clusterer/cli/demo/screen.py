@@ -17,7 +17,7 @@ from clusterer.cli.demo.instance import INTERVAL_S, PIPE
 from clusterer.cli.demo.observed import Observed
 from clusterer.cli.demo.stage import Actor
 from clusterer.cli.output import COLUMNS, state_word
-from clusterer.membership import Node
+from clusterer.membership import Condition, Node
 
 _REFRESH_S = 0.1
 _COLUMNS = {
@@ -119,11 +119,11 @@ def _cells(actor: Actor, observed: Observed, pid: int | None, now: float) -> lis
 def _node_cells(node: Node | None, now: float) -> list[str | Text]:
     if node is None:
         return ["", "", ""]
-    seconds = node.enabled_in_s(now)
+    disabled = node.condition is Condition.DISABLED
     return [
         state_word(node.condition),
         f"{node.no_tries}/{node.failed_attempts}",
-        "" if seconds is None else f"{seconds} s",
+        f"{max(0, node.enabled_at - now):.0f} s" if disabled else "",
     ]
 
 
