@@ -131,7 +131,9 @@ class Fencer:
             return
         item.renew_at = now + RENEW_EVERY_S
         try:
-            if self._store.fence(item.sender, item.destination.field):
+            destination = item.destination
+            kept_from = destination.unacknowledged_from() + 1
+            if self._store.fence(item.sender, destination.field, kept_from):
                 item.write_until = now + WRITE_WITHIN_S
             else:
                 item.give_up_at = 0.0  # somebody else may be connected by now: write nothing

@@ -57,7 +57,9 @@ class Handover:
         drain.settle()
         if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
             return
-        if self._release(drain, undrained=False) is not Released.KEPT:
+        if self._release(drain, undrained=False) is Released.KEPT:
+            self._take_over_fences([drain])
+        else:
             self._forget_gone([drain])
 
     def give_up(self, drain: Drain) -> None:
@@ -94,9 +96,12 @@ class Handover:
         self.fence_poll_at = now + FENCE_POLL_S
         fenced = [drain for drain in self._leases if drain.fenced()]
         if fenced:
-            found = self._store.fences([drain.sender for drain in fenced])
-            for drain, fences in zip(fenced, found, strict=True):
-                drain.unfence(fences)
+            self._take_over_fences(fenced)
+
+    def _take_over_fences(self, drains: list[Drain]) -> None:
+        found = self._store.fences([drain.sender for drain in drains])
+        for drain, fences in zip(drains, found, strict=True):
+            drain.unfence(fences)
 
     def _release(self, drain: Drain, *, undrained: bool) -> Released:
         self._leases.commit([drain], trim=True)
@@ -107,7 +112,7 @@ class Handover:
             drain.sender,
             drain.reached(),
             drain.needed_from(),
-            [d.field for d in still_open],
+            {d.field: d.unacknowledged_from() + 1 for d in still_open},
             waiting=drain.waiting(),
             undrained=undrained,
         )

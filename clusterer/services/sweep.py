@@ -27,6 +27,7 @@ def run(context: Context) -> int:
     Raises `StateUnavailable`.
     """
     restore.run(context)
+    context.backlog.end_handovers()
     woken = 0
     for state in context.backlog.queues():
         context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)

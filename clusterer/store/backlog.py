@@ -12,7 +12,7 @@ from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
-from clusterer.store.deliveries import LEASE_MS
+from clusterer.store.deliveries import FENCE_MS, LEASE_MS
 from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
@@ -148,6 +148,15 @@ class BacklogStore:
         """Make a waiting sender pending: a node it waits for is up."""
         with translated(self._settings, f"resume deliveries of machine {sender}"):
             self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
+
+    def end_handovers(self) -> None:
+        """End the hand-overs whose worker died: what their fences kept in the logs is trimmed."""
+        lua = script("end_handover")
+        with translated(self._settings, "end hand-overs"):
+            for sender in map(int, self._client.smembers(keys.HANDOVERS)):
+                names = (keys.lease, keys.fence, keys.cursor, keys.log)
+                used = [keys.HANDOVERS, *(name(sender) for name in names)]
+                lua(self._client, used, sender, FENCE_MS)
 
     def trim(self, senders: Iterable[int], max_age_s: float) -> None:
         """Drop packets of the senders' logs that are older than ``max_age_s`` seconds."""

@@ -85,26 +85,23 @@ class Released(Enum):
 
 def claim_of(sender: int, reply: list[Any]) -> Claim:
     """Return what the reply of claim.lua says."""
-    cursors, positions, counters, fences, now_ms = reply
-    numbers = {name: int(value) for name, value in _pairs(counters).items()}
+    cursors, positions, counters, fences = reply
+    numbers = _numbers(counters)
     return Claim(
         sender=sender,
         tail=numbers.get("sequence", 0),
         counts=by_cluster(numbers),
         since_ms=firsts(numbers),
-        cursors={field: int(value) for field, value in _pairs(cursors).items()},
-        positions={field: int(value) for field, value in _pairs(positions).items()},
-        fenced=frozenset(
-            field for field, value in _pairs(fences).items() if stands(value, int(now_ms))
-        ),
+        cursors=_numbers(cursors),
+        positions=_numbers(positions),
+        fenced=frozenset(_pairs(fences)),
     )
 
 
-def stands(fence: bytes, now_ms: int) -> bool:
-    """Whether a fence is up. One that ends far in the future is from before a clock was put back;
-    claim.lua knows that too.
-    """
-    return now_ms <= int(fence.split()[0]) <= now_ms + 5 * LEASE_MS
+def fences_of(reply: list[Any]) -> Fences:
+    """Return what the reply of read_fences.lua says."""
+    up, cursors, positions = reply
+    return Fences(frozenset(field.decode() for field in up), _numbers(cursors), _numbers(positions))
 
 
 def by_cluster(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
@@ -123,6 +120,10 @@ def firsts(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
+    return {name: int(value) for name, value in _pairs(flat).items()}
 
 
 def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:

@@ -23,8 +23,8 @@ from clusterer.store.deliveries import (
     by_cluster,
     claim_of,
     decoded_numbers,
+    fences_of,
     firsts,
-    stands,
 )
 from clusterer.store.destinations import forget
 from clusterer.store.scripts import script
@@ -79,6 +79,7 @@ class DrainStore:
                 self._token,
                 LEASE_MS,
                 sender,
+                FENCE_MS,
             )
         return None if reply is None else claim_of(sender, reply)
 
@@ -110,7 +111,7 @@ class DrainStore:
             arguments += (move.field, str(move.sequence), "" if move.n is None else str(move.n))
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
-        names = (keys.lease, keys.cursor, keys.position, keys.stats, keys.log)
+        names = (keys.lease, keys.cursor, keys.position, keys.stats, keys.log, keys.fence)
         used = [name(sender) for name in names]
         return evalsha(script("commit_delivery"), str(len(used)), *used, *arguments)
 
@@ -119,12 +120,16 @@ class DrainStore:
         sender: int,
         reached: int,
         needed_from: int,
-        fenced: Sequence[str],
+        fenced: Mapping[str, int],
         *,
         waiting: bool,
         undrained: bool,
     ) -> Released:
-        """Give the lease back; with ``undrained`` also if more is to be delivered."""
+        """Give the lease back; with ``undrained`` also if more is to be delivered.
+
+        ``fenced`` has the destinations whose connections are still open, and for each the first
+        sequence that this worker may give back: the log keeps it until the fence is down.
+        """
         with translated(self._settings, f"release the log of machine {sender}"):
             return Released(
                 script("release")(
@@ -136,6 +141,7 @@ class DrainStore:
                         keys.counters(sender),
                         keys.fence(sender),
                         keys.log(sender),
+                        keys.HANDOVERS,
                     ],
                     self._token,
                     sender,
@@ -144,7 +150,7 @@ class DrainStore:
                     int(undrained),
                     FENCE_MS,
                     needed_from,
-                    *fenced,
+                    *(part for pair in fenced.items() for part in pair),
                 )
             )
 
@@ -172,29 +178,28 @@ class DrainStore:
             return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
 
     def fences(self, senders: Sequence[int]) -> list[Fences]:
-        """Return which fences of each sender are up, and how far all its deliveries have got."""
-        with translated(self._settings, "read fences"):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.time()
-            for sender in senders:
-                for name in (keys.fence, keys.cursor, keys.position):
-                    pipe.hgetall(name(sender))
-            (seconds, micros), *replies = pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
-        return [
-            Fences(
-                frozenset(f.decode() for f, value in fences.items() if stands(value, now_ms)),
-                decoded_numbers(cursors),
-                decoded_numbers(positions),
-            )
-            for fences, cursors, positions in zip(*[iter(replies)] * 3, strict=True)
-        ]
+        """Return which fences of each sender are up, and how far all its deliveries have got.
 
-    def fence(self, sender: int, field: str) -> bool:
-        """Keep one of our fences up; False if it is gone."""
+        The deliveries of a leased log go on from what this returns: fences that are down are
+        forgotten, and the log keeps nothing for them any more.
+        """
+        names = (keys.lease, keys.fence, keys.cursor, keys.position)
+        lua = script("read_fences")
+        calls = [
+            evalsha(lua, str(len(names)), *(n(s) for n in names), self._token, str(FENCE_MS))
+            for s in senders
+        ]
+        with translated(self._settings, "read fences"):
+            return [fences_of(reply) for reply in self._channel.run(lua, calls)]
+
+    def fence(self, sender: int, field: str, kept_from: int) -> bool:
+        """Keep one of our fences up; False if it is gone.
+
+        The log keeps what follows from sequence ``kept_from``.
+        """
         with translated(self._settings, f"renew a fence of machine {sender}"):
             reply = script("fence")(
-                self._client, [keys.fence(sender)], field, self._token, FENCE_MS
+                self._client, [keys.fence(sender)], field, self._token, FENCE_MS, kept_from
             )
         return bool(reply)
 
@@ -212,6 +217,9 @@ class DrainStore:
                     keys.stats(sender),
                     keys.pending(self._queue),
                     keys.counters(sender),
+                    keys.lease(sender),
+                    keys.log(sender),
+                    keys.HANDOVERS,
                 ],
                 field,
                 self._token,

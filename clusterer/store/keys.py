@@ -6,6 +6,8 @@ CLUSTERS = "clusterer:clusters"
 QUEUES = "clusterer:queues"
 INSTANCES = "clusterer:instances"
 SENDERS = "clusterer:senders"
+HANDOVERS = "clusterer:handovers"
+"""Set of the senders with a fence, or with one whose worker died."""
 LOADED = "clusterer:loaded"
 """String: when the table was loaded last, in Redis ms, and by whom; or, for some seconds, that
 it is being restored."""
@@ -75,7 +77,10 @@ def lease(sender: int) -> str:
 
 
 def fence(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token>`` while a connection closes."""
+    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token> <first sequence kept>``.
+
+    There while a connection closes; see ``lua/include/fences.lua``.
+    """
     return f"clusterer:fence:{sender}"
 
 

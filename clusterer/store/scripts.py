@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 import redis
+
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+"""The line at which a script gets the functions of ``lua/include/<name>.lua``."""
 
 
 class Script:
@@ -30,4 +34,9 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script of ``lua/<name>.lua``."""
-    return Script(files("clusterer.store").joinpath("lua", f"{name}.lua").read_text("utf-8"))
+    return Script(_INCLUDE.sub(lambda found: _text("include", found[1]), _text(name)))
+
+
+def _text(*path: str) -> str:
+    where = files("clusterer.store").joinpath("lua", *path[:-1], f"{path[-1]}.lua")
+    return where.read_text("utf-8").rstrip("\n")

@@ -391,14 +391,14 @@ def test_who_has_lost_the_lease_records_nothing(
     late = Commit(1, [Move("1/2/7", 1, 1)], {"1/2/7/sent": 1}, needed_from=2)
     assert first.commit([late]) == {1}
     assert first.renew([1]) == {1}
-    released = first.release(1, 1, 2, ["1/2/7"], waiting=False, undrained=False)
+    released = first.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
     assert released is Released.LOST
     assert not redis_client.exists(keys.cursor(1), keys.stats(1), keys.fence(1), keys.position(1))
     assert redis_client.xlen(keys.log(1)) == 1
     assert second.commit([late]) == set()
-    released = second.release(1, 1, 2, ["1/2/7"], waiting=False, undrained=False)
+    released = second.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
     assert released is Released.DRAINED
-    assert not first.fence(1, "1/2/7")
+    assert not first.fence(1, "1/2/7", 2)
     assert not first.unfence(1, "1/2/7", Move("1/2/7", 0, 0), {"1/2/7/sent": -1})
     assert redis_client.hgetall(keys.cursor(1)) == {b"1/2/7": b"1"}
     assert second.unfence(1, "1/2/7", None, {})

@@ -22,7 +22,7 @@ from tests.support.processes import wait_until
 from tests.support.provisioning import provision
 from tests.support.redis_cli import shape
 
-PASSING = {"clusterer:lease:1", "clusterer:fence:1", "clusterer:tail:1"}
+PASSING = {"clusterer:lease:1", "clusterer:fence:1", "clusterer:handovers", "clusterer:tail:1"}
 """Leases and fences live for a second at most; tests of delivery see them, and those of
 `clusterer tail` its mirror."""
 

@@ -1,9 +1,10 @@
 -- Record what was delivered, if this worker still holds the lease; renews it.
--- KEYS  lease, cursor, position, stats, log
+-- KEYS  lease, cursor, position, stats, log, fence
 -- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
 --       field, sequence, n ... (n '' = unknown), then counter, increment ...
 --       (increment 'now' = set the counter to Redis ms)
 -- reply 1, 0 if the lease is somebody else's or gone
+-- include fences
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
@@ -19,16 +20,13 @@ end
 local now
 for i = at, #ARGV, 2 do
   if ARGV[i + 1] == 'now' then
-    if not now then
-      local time = redis.call('TIME')
-      now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
-    end
+    now = now or string.format('%.0f', redis_ms())
     redis.call('HSET', KEYS[4], ARGV[i], now)
   else
     redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1])
   end
 end
 if ARGV[3] ~= '' then
-  redis.call('XTRIM', KEYS[5], 'MINID', '~', ARGV[3])
+  redis.call('XTRIM', KEYS[5], 'MINID', '~', kept_from(KEYS[6], tonumber(ARGV[3])))
 end
 return 1

@@ -1,14 +1,16 @@
 -- Take down the fence of a connection that has closed.
--- KEYS  fence, cursor, position, stats, pending, counters
+-- KEYS  fence, cursor, position, stats, pending, counters, lease, log, handovers
 -- ARGV  field, token, sequence that was reached after the release ('' = none), n ('' = unknown),
 --       sender, then counter, increment ... ('now' = set the counter to Redis ms)
 -- reply 1, 0 if the fence is gone, expired or somebody else's (then nothing changes)
-local expiry, token = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (.*)$')
-local time = redis.call('TIME')
-if token ~= ARGV[2] or tonumber(expiry) < time[1] * 1000 + math.floor(time[2] / 1000) then
+-- include fences
+local expiry, token = split_fence(redis.call('HGET', KEYS[1], ARGV[1]))
+local now = redis_ms()
+if token ~= ARGV[2] or tonumber(expiry) < now then
   return 0
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
+local leased = redis.call('EXISTS', KEYS[7]) == 1
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
   if ARGV[4] ~= '' then
@@ -18,12 +20,23 @@ if ARGV[3] ~= '' then
     -- What was taken for delivered did not arrive: the sweep calls somebody, if nobody delivers.
     redis.call('SADD', KEYS[5], ARGV[5])
   end
+  if leased then
+    -- The holder of the lease trims and releases by the old cursor until it has read the new one.
+    redis.call('HSET', KEYS[1], ARGV[1],
+      string.format('0 %s %.0f', token, tonumber(ARGV[3]) + 1))
+  end
 end
 for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == 'now' then
-    redis.call('HSET', KEYS[4], ARGV[i], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
+    redis.call('HSET', KEYS[4], ARGV[i], string.format('%.0f', now))
   else
     redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1])
+  end
+end
+if not leased then
+  trim_unleased(KEYS[8], KEYS[2], KEYS[1])
+  if redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('SREM', KEYS[9], ARGV[5])
   end
 end
 return 1

@@ -1,0 +1,258 @@
+"""What an unfinished hand-over may give back stays in the log, however many workers trim it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import redis
+
+from clusterer.services import Context, sweep
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.backlog import BacklogStore
+from clusterer.store.deliveries import FENCE_MS, Commit, Move, Released
+from clusterer.store.drains import DrainStore
+from clusterer.store.packets import PacketLog
+from tests.support.cluster import (
+    CLUSTER,
+    assert_accounted,
+    delivering,
+    frame,
+    load,
+    node,
+    node_for,
+    numbers,
+    stat,
+)
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+
+FIELD, OTHER = "1/2/7", "1/3/7"
+"""Destinations of tests without nodes."""
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, linger=10.0, send_timeout=20.0)
+
+
+def append(log: PacketLog, first: int, end: int, size: int = 300) -> None:
+    """Append numbered frames, 50 in a piece."""
+    for start in range(first, end, 50):
+        log.append(CLUSTER, [frame(n, size) for n in range(start, min(start + 50, end))])
+
+
+@contextmanager
+def stuck_and_fine(settings: Settings) -> Iterator[tuple[PacketLog, BinReceiver, BinReceiver]]:
+    """Provision machines 2, which stops reading after its first packet, and 3, which reads."""
+    with BinReceiver(receive_buffer=4096) as stuck, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, stuck), node_for(3, fine)])
+        log = PacketLog(settings, 1)
+        append(log, 0, 1)
+        yield log, stuck, fine
+
+
+def hand_over(settings: Settings, log: PacketLog, stuck: BinReceiver, fine: BinReceiver) -> None:
+    """Have a worker write to the stuck peer until its kernel is full, and give the log back."""
+    with delivering(settings) as engine:
+        stuck.wait_for_frames(1)
+        stuck.pause()
+        append(log, 1, 3000)
+        fine.wait_for_frames(3000)
+        engine.close = lambda: None  # type: ignore[method-assign] # its process goes on
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_trim_by_next_workers_keeps_what_fence_holds(
+    settings: Settings, redis_client: redis.Redis, workers: int
+) -> None:
+    with stuck_and_fine(settings) as (log, stuck, fine):
+        hand_over(settings, log, stuck, fine)
+        assert redis_client.hlen(keys.fence(1)) >= 1
+        for at in range(1, workers):
+            with delivering(settings):
+                append(log, 3000 * at, 3000 * at + 3000)
+                fine.wait_for_frames(3000 * at + 3000)
+        total = 3000 * workers + 3000
+        with delivering(settings):
+            append(log, total - 3000, total)
+            fine.wait_for_frames(total)
+            stuck.reset_connections()
+            stuck.resume()
+            wait_until(lambda: set(numbers(stuck)) >= set(range(50, total)), 20, "all given back")
+        assert stat(redis_client, 2, "lost") == 0
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert_accounted(settings)
+
+
+def test_idle_release_during_handover_keeps_then_empties_log(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, linger=0.2)
+    with stuck_and_fine(settings) as (log, stuck, _), delivering(settings):
+        stuck.wait_for_frames(1)
+        stuck.pause()
+        append(log, 1, 100, size=1000)
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        redis_client.sadd(keys.pending(settings.delivery_queue), 1)
+        wait_until(lambda: redis_client.exists(keys.lease(1)), 5, "taken again")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back again")
+        assert redis_client.xlen(keys.log(1)) > 0
+        stuck.reset_connections()
+        stuck.resume()
+        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        sweep.run(Context(settings))
+        wait_until(lambda: set(numbers(stuck)) >= set(range(50, 100)), 5, "all given back")
+        wait_until(lambda: not redis_client.xlen(keys.log(1)), 5, "the log is empty")
+        assert stat(redis_client, 2, "lost") == 0
+        assert_accounted(settings)
+    assert not redis_client.exists(keys.HANDOVERS)
+
+
+def test_idle_log_whose_peer_reads_late_is_emptied(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings = replace(settings, linger=0.2)
+    with stuck_and_fine(settings) as (log, stuck, _), delivering(settings):
+        stuck.wait_for_frames(1)
+        stuck.pause()
+        append(log, 1, 100, size=1000)
+        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        assert redis_client.xlen(keys.log(1)) > 0
+        stuck.resume()
+        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        assert redis_client.xlen(keys.log(1)) == 0
+        assert numbers(stuck) == list(range(100))
+    assert not redis_client.exists(keys.HANDOVERS)
+
+
+def test_log_cut_during_handover_counts_lost(settings: Settings, redis_client: redis.Redis) -> None:
+    settings = replace(settings, log_max_packets=1000)
+    with stuck_and_fine(settings) as (log, stuck, fine):
+        hand_over(settings, log, stuck, fine)
+        with delivering(settings):
+            append(log, 3000, 6000)
+            fine.wait_for_frames(6000)
+            stuck.reset_connections()
+            stuck.resume()
+            wait_until(lambda: 5999 in numbers(stuck), 20, "goes on")
+        assert stat(redis_client, 2, "lost") > 0
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        assert_accounted(settings)
+
+
+class Workers:
+    """Two workers' stores, and a log of 100 packets that both destinations have."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self.client = client
+        self.log = PacketLog(settings, 1)
+        self.first, self.second = (
+            DrainStore(settings, settings.delivery_queue, token) for token in ("one", "two")
+        )
+        self.log.append(CLUSTER, [frame(n) for n in range(50)])
+        self.log.append(CLUSTER, [frame(n) for n in range(50, 100)])
+        assert self.first.claim(1)
+        moves = [Move(FIELD, 100, 100), Move(OTHER, 100, 100)]
+        self.first.commit([Commit(1, moves, {}, None)])
+
+    def release(self, store: DrainStore, *, undrained: bool = False) -> Released:
+        """Release by a worker for which everything is written."""
+        fenced = {FIELD: 60} if store is self.first else {}
+        needed = 60 if store is self.first else 101
+        return store.release(1, 100, needed, fenced, waiting=False, undrained=undrained)
+
+    def take_over(self) -> None:
+        """Let the second worker claim what the first one has released."""
+        assert self.release(self.first, undrained=True) is Released.DRAINED
+        self.client.sadd("clusterer:pending:clusterer-delivery", 1)
+        claim = self.second.claim(1)
+        assert claim
+        assert claim.fenced == {FIELD}
+
+    def ids(self) -> list[int]:
+        """Return the sequences of the log's entries."""
+        return [int(i.split(b"-")[0]) for i, _ in self.client.xrange(keys.log(1))]
+
+
+@pytest.fixture
+def workers(settings: Settings, redis_client: redis.Redis) -> Workers:
+    return Workers(settings, redis_client)
+
+
+def test_release_after_unread_unfence_keeps_log(workers: Workers) -> None:
+    workers.take_over()
+    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
+    assert workers.second.commit([Commit(1, [], {}, 101)]) == set()
+    assert workers.release(workers.second) is Released.KEPT
+    assert workers.ids() == [100]
+    (fences,) = workers.second.fences([1])
+    assert (fences.up, fences.cursors[FIELD]) == (frozenset(), 59)
+    assert not workers.client.exists(keys.fence(1))
+
+
+def test_release_undrained_after_unread_unfence_stays_pending(workers: Workers) -> None:
+    workers.take_over()
+    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
+    assert workers.release(workers.second, undrained=True) is Released.UNDRAINED
+    assert workers.ids() == [100]
+    claim = workers.first.claim(1)
+    assert claim
+    assert (claim.fenced, claim.cursors[FIELD]) == (frozenset(), 59)
+
+
+def test_fences_read_by_other_worker_stay(workers: Workers) -> None:
+    workers.take_over()
+    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
+    assert not workers.first.fences([1])[0].up
+    assert workers.client.exists(keys.fence(1)), "the holder of the lease has not read it"
+
+
+def test_renewed_fence_keeps_less(workers: Workers) -> None:
+    assert workers.release(workers.first) is Released.DRAINED
+    assert workers.first.fence(1, FIELD, 101)
+    workers.client.sadd("clusterer:pending:clusterer-delivery", 1)
+    assert workers.second.claim(1)
+    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.ids() == []
+
+
+def test_fence_of_older_worker_keeps_all(workers: Workers) -> None:
+    workers.take_over()
+    now = workers.client.time()[0] * 1000
+    workers.client.hset(keys.fence(1), FIELD, f"{now + 2000} host:1:77")
+    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.ids() == [100]
+
+
+@pytest.mark.parametrize("value", ["junk", "", "9 9 9 9", "x y z", "-1 a 5"])
+def test_unreadable_fence_is_forgotten(workers: Workers, value: str) -> None:
+    workers.take_over()
+    workers.client.hset(keys.fence(1), FIELD, value)
+    assert workers.second.fences([1])[0].up == frozenset()
+    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.ids() == []
+
+
+def test_sweep_after_worker_died_empties_log(workers: Workers, settings: Settings) -> None:
+    assert workers.release(workers.first) is Released.DRAINED
+    backlog = BacklogStore(settings)
+    backlog.end_handovers()
+    assert workers.ids() == [100]
+    assert workers.client.smembers(keys.HANDOVERS) == {b"1"}
+    time.sleep(FENCE_MS / 1000 + 0.1)  # Redis's clock, in which a fence ends
+    backlog.end_handovers()
+    assert workers.ids() == []
+    assert not workers.client.exists(keys.fence(1), keys.HANDOVERS)
+    assert workers.client.hgetall(keys.cursor(1))[FIELD.encode()] == b"100"
+
+
+def test_unfence_without_lease_keeps_what_others_need(workers: Workers) -> None:
+    assert workers.release(workers.first) is Released.DRAINED
+    workers.client.hset(keys.cursor(1), OTHER, 99)
+    assert workers.first.unfence(1, FIELD, None, {})
+    assert workers.ids() == [100]
