@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -176,7 +177,8 @@ class Workers:
 
     def ids(self) -> list[int]:
         """Return the sequences of the log's entries."""
-        return [int(i.split(b"-")[0]) for i, _ in self.client.xrange(keys.log(1))]
+        entries: Any = self.client.xrange(keys.log(1))
+        return [int(entry_id.split(b"-")[0]) for entry_id, _ in entries]
 
 
 @pytest.fixture

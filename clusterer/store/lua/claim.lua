@@ -9,14 +9,7 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
   return false
 end
 redis.call('SADD', KEYS[7], ARGV[3])  -- from now on there may be cursors
-local now = redis_ms()
-local fences = redis.call('HGETALL', KEYS[6])
-for i = 1, #fences, 2 do
-  if not stands(fences[i + 1], now, tonumber(ARGV[4])) then
-    -- Taken down; or its worker died while the connection closed; or the clock was put back.
-    redis.call('HDEL', KEYS[6], fences[i])
-  end
-end
+forget_down(KEYS[6], redis_ms(), tonumber(ARGV[4]))
 return {
   redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
   redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6]),

@@ -5,13 +5,7 @@
 -- reply nothing
 -- include fences
 if redis.call('EXISTS', KEYS[2]) == 0 then
-  local now = redis_ms()
-  local fences = redis.call('HGETALL', KEYS[3])
-  for i = 1, #fences, 2 do
-    if not stands(fences[i + 1], now, tonumber(ARGV[2])) then
-      redis.call('HDEL', KEYS[3], fences[i])
-    end
-  end
+  forget_down(KEYS[3], redis_ms(), tonumber(ARGV[2]))
   trim_unleased(KEYS[5], KEYS[4], KEYS[3])
 end
 if redis.call('EXISTS', KEYS[3]) == 0 then

@@ -4,16 +4,15 @@
 -- ARGV  token, fence ms
 -- reply {destinations whose fence is up, cursor, position (flat hashes)}
 -- include fences
-local up, down = {}, {}
 local now = redis_ms()
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  forget_down(KEYS[2], now, tonumber(ARGV[2]))
+end
+local up = {}
 local fences = redis.call('HGETALL', KEYS[2])
 for i = 1, #fences, 2 do
-  local found = stands(fences[i + 1], now, tonumber(ARGV[2])) and up or down
-  found[#found + 1] = fences[i]
-end
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  for _, field in ipairs(down) do
-    redis.call('HDEL', KEYS[2], field)
+  if stands(fences[i + 1], now, tonumber(ARGV[2])) then
+    up[#up + 1] = fences[i]
   end
 end
 return {up, redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])}

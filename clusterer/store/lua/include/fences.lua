@@ -18,6 +18,16 @@ local function stands(value, now, fence_ms)
   local expiry = tonumber((split_fence(value)))
   return expiry ~= nil and expiry >= now and expiry <= now + 5 * fence_ms
 end
+-- Forget the fences that are down: taken down, or their worker died while the connection closed,
+-- or the clock was put back.
+local function forget_down(fence, now, fence_ms)
+  local fences = redis.call('HGETALL', fence)
+  for i = 1, #fences, 2 do
+    if not stands(fences[i + 1], now, fence_ms) then
+      redis.call('HDEL', fence, fences[i])
+    end
+  end
+end
 -- The first sequence that the log must keep: `needed`, or what an unfinished hand-over may give
 -- back. A fence without a sequence is from an older worker: everything stays.
 local function kept_from(fence, needed)
