@@ -117,16 +117,30 @@ class Settings:
 
     @property
     def data_path(self) -> Path:
-        """Directory of embedded state: ``data_dir``, else the user's data directory."""
+        """Directory of embedded state: ``data_dir``, else the user's data directory.
+
+        Raises `SettingsError` where that depends on a home directory and the user has none.
+        """
         if self.data_dir:
-            return Path(self.data_dir).expanduser().absolute()
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-        return Path(base).expanduser() / "clusterer"
+            return _expanded(self.data_dir).absolute()
+        return _expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "clusterer"
 
     @property
     def redis_socket(self) -> Path:
         """Unix socket of the embedded Redis server."""
         return self.data_path / "redis.sock"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the user has neither HOME nor an entry in /etc/passwd
+        user = path[1:].split("/", maxsplit=1)[0] or f"uid {os.getuid()}"
+        raise SettingsError(
+            f"no directory for the embedded Redis and SQLite file: {path} needs a home directory, "
+            f"and {user} has none; set data_dir (--data-dir DIR or CLUSTERER_DATA_DIR) to a "
+            "directory, or redis_url and db_url to servers"
+        ) from None
 
 
 _KINDS: dict[str, type] = {item.name: type(item.default) for item in fields(Settings)}

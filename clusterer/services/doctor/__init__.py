@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from clusterer.endpoint import remedy
-from clusterer.errors import StateUnavailable
+from clusterer.errors import SettingsError, StateUnavailable
 from clusterer.services import fleet as fleets
 from clusterer.services.context import Context
 from clusterer.services.doctor import backlog, clocks, fleet, network, redis_server, table, workers
@@ -19,9 +19,9 @@ def run(context: Context) -> Iterator[Finding]:
     away = ""
     try:
         yield from redis_server.check(context)
-    except StateUnavailable as problem:
+    except (StateUnavailable, SettingsError) as problem:
         away = str(problem)
-        yield error(redis_server.CHECKS[0], away, remedy(away))
+        yield error(redis_server.CHECKS[0], away, _advice(problem))
         yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
@@ -43,5 +43,9 @@ def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
     """Yield what a part finds; Redis that goes away meanwhile is a finding as well."""
     try:
         yield from check()
-    except StateUnavailable as problem:
-        yield error(name, str(problem), remedy(str(problem)))
+    except (StateUnavailable, SettingsError) as problem:
+        yield error(name, str(problem), _advice(problem))
+
+
+def _advice(problem: StateUnavailable | SettingsError) -> str:
+    return "correct the setting" if isinstance(problem, SettingsError) else remedy(str(problem))
