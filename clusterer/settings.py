@@ -17,6 +17,10 @@ MAINTENANCE_QUEUE = "clusterer-maintenance"
 DATABASE_QUEUE = "clusterer-database"
 ENV_PREFIX = "CLUSTERER_"
 CONFIG_VARIABLE = "CLUSTERER_CONFIG"
+SECRETS = ("redis_url", "db_url")
+"""Settings that may hold a password: CLUSTERER_NAME_FILE names a file that holds the value."""
+_MAX_SECRET = 65_536
+"""Characters of such a file."""
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
 LOG_AUTO = "auto"
@@ -213,12 +217,35 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     variables = {name: _variable(name) for name in _KINDS}
-    _check_spelling(environ, [CONFIG_VARIABLE, *variables.values()])
-    return {
+    files = {name: f"{_variable(name)}_FILE" for name in SECRETS}
+    _check_spelling(environ, [CONFIG_VARIABLE, *variables.values(), *files.values()])
+    found = {
         name: _convert(name, environ[variable], variable)
         for name, variable in variables.items()
         if variable in environ
     }
+    for name, variable in files.items():
+        if variable in environ:
+            if name in found:
+                raise SettingsError(f"{variables[name]} and {variable} are both set: unset one")
+            found[name] = _convert(name, _secret(environ[variable], variable), variable)
+    return found
+
+
+def _secret(path: str, variable: str) -> str:
+    """Return the text of a file without its last line feed; what it holds is in no error."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - an empty path must not become "."
+            text = file.read(_MAX_SECRET + 1).decode()
+    except OSError as error:
+        raise SettingsError(f"cannot read {variable} ({path}): {error.strerror}") from error
+    except ValueError:
+        raise SettingsError(f"{variable} ({path}) holds no UTF-8 text") from None
+    text = text.removesuffix("\n")
+    if not text.strip() or len(text) > _MAX_SECRET:
+        what = f"more than {_MAX_SECRET} characters" if text.strip() else "nothing"
+        raise SettingsError(f"{variable} ({path}) holds {what}; write the URL into it")
+    return text
 
 
 def _check_spelling(environ: Iterable[str], variables: Sequence[str]) -> None:

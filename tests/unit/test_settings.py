@@ -178,3 +178,51 @@ def test_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings().data_path == tmp_path / "clusterer"
     monkeypatch.delenv("XDG_DATA_HOME")
     assert Settings().data_path == Path("~/.local/share/clusterer").expanduser()
+
+
+@pytest.mark.parametrize("name", ["redis_url", "db_url"])
+def test_secret_file_gives_the_value_of_a_setting(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "secret", "redis://:pa ss@h/0\n")
+    settings = load_settings(environ={f"CLUSTERER_{name.upper()}_FILE": str(file)})
+    assert getattr(settings, name) == "redis://:pa ss@h/0"
+    assert f"CLUSTERER_{name.upper()}_FILE" not in as_environment(settings)
+
+
+def test_secret_file_loses_one_line_feed_only(tmp_path: Path) -> None:
+    file = write(tmp_path / "secret", "redis://h/0\n\n")
+    assert load_settings(environ={"CLUSTERER_REDIS_URL_FILE": str(file)}).redis_url[-3:] == "/0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        (b"", "holds nothing; write the URL into it"),
+        (b" \n", "holds nothing"),
+        (b"\xff hunter2", "holds no UTF-8 text"),
+        (b"hunter2" * 10_000, "more than 65536 characters"),
+    ],
+)
+def test_bad_secret_file_is_named_without_its_text(
+    content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=says) as caught:
+        load_settings(environ={"CLUSTERER_DB_URL_FILE": str(file)})
+    assert "CLUSTERER_DB_URL_FILE" in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_file_beside_its_variable_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path / "secret", "redis://h/0\n")
+    environ = {"CLUSTERER_REDIS_URL": "", "CLUSTERER_REDIS_URL_FILE": str(file)}
+    with pytest.raises(SettingsError, match=r"CLUSTERER_REDIS_URL_FILE are both set"):
+        load_settings(environ=environ)
+
+
+def test_misspelt_secret_file_variable_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="did you mean CLUSTERER_REDIS_URL_FILE"):
+        load_settings(environ={"CLUSTERER_REDIS_URL_FIEL": "x"})
