@@ -19,7 +19,7 @@ from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
 from clusterer.services.listing import Traffic
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import SECRETS, Settings, load_settings
 from tests.support import docs
 from tests.support.docs import PAGES
 from workers import Worker
@@ -126,6 +126,7 @@ def test_every_form_of_db_url_is_one() -> None:
 
 def test_variables_in_all_pages_are_settings() -> None:
     known = {f"CLUSTERER_{item.name.upper()}" for item in fields(Settings)}
+    known |= {f"CLUSTERER_{name.upper()}_FILE" for name in SECRETS}
     known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME", "CLUSTERER_COMPLETE"}
     for page in PAGES:
         found = set(re.findall(r"CLUSTERER_[A-Z_]+", page.read_text(encoding="utf-8")))
