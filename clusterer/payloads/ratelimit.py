@@ -52,7 +52,8 @@ class PipeRecord(NamedTuple):
     """0 none, 1 TAILDROP, 2 RED, 3 FEEDBACK, 4 NETWORK, 5 HISTORY."""
     limit: int
     counter: int
-    """Checks in the sender's last whole interval."""
+    """Checks in the sender's last whole interval. HISTORY pipes between OpenSIPS 2.2 nodes echo and
+    grow until the number overflows: then it is negative, and says nothing."""
 
     def text(self, field: str) -> str:
         """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
@@ -91,15 +92,15 @@ class PipeCounters(Message):
 def read_records(packet: Packet) -> list[Fields]:
     """Return all pipes of ``packet``, none for a heartbeat.
 
-    Raises `WireError`, and gives no pipe at all, if a field is missing or cut off, an algorithm
-    is unknown or a counter negative. A fleet sends many: most have one pipe, which one unpack
-    takes apart; of several, one takes all numbers of a pipe.
+    Raises `WireError`, and gives no pipe at all, if a field is missing or cut off or an algorithm
+    is unknown. A counter may be below 0: see `PipeRecord.counter`. A fleet sends many: most
+    have one pipe, which one unpack takes apart; of several, one takes all numbers of a pipe.
     """
     data = packet.payload
     alone = _ALONE.get(len(data))
     if alone is not None:
         size, name, algorithm, limit, counter = alone(data)
-        if size == len(name) and algorithm in _ALGORITHMS and counter >= 0:
+        if size == len(name) and algorithm in _ALGORITHMS:
             return [(name, algorithm, limit, counter)]
     at, end = 0, len(data)
     last_start = end - _LEAST
@@ -112,7 +113,7 @@ def read_records(packet: Packet) -> list[Fields]:
         if not name_at <= numbers_at <= end - _NUMBERS.size:
             return _read_slowly(packet)
         algorithm, limit, counter = _NUMBERS.unpack_from(data, numbers_at)
-        if algorithm not in _ALGORITHMS or counter < 0:
+        if algorithm not in _ALGORITHMS:
             return _read_slowly(packet)
         records.append((data[name_at:numbers_at], algorithm, limit, counter))
         at = numbers_at + _NUMBERS.size
@@ -161,7 +162,4 @@ def _numbers(reader: FieldReader) -> tuple[int, int, int]:
     if algorithm not in _ALGORITHMS:
         raise WireError(f"field 'algorithm' is {algorithm}, which is unknown")
     limit = pop_field("limit", FieldReader.pop_int, reader)
-    counter = pop_field("counter", FieldReader.pop_int, reader)
-    if counter < 0:
-        raise WireError(f"field 'counter' is {counter}")
-    return algorithm, limit, counter
+    return algorithm, limit, pop_field("counter", FieldReader.pop_int, reader)

@@ -67,6 +67,17 @@ def rig() -> Rig:
     return Rig()
 
 
+def test_none_pipe_is_not_sent_to_other_machines(rig: Rig) -> None:
+    """OpenSIPS 2.2.8 would warn of it ten times a second."""
+    rig.passed(5, 50, TAILDROP)
+    rig.passed(5, 50, NONE, name="counted")
+    assert [record.name for record in rig.sent] == [b"calls"]
+    rig.passed(5, 50, NONE)
+    assert rig.sent == []
+    rig.passed(1, 50, TAILDROP, name="counted")
+    assert [record.name for record in rig.sent] == [b"counted"]
+
+
 def test_every_algorithm_has_its_rule() -> None:
     assert list(RULES) == list(Algorithm)
 

@@ -58,8 +58,7 @@ def test_no_pipe_makes_one_packet_without_fields() -> None:
 
 names = st.binary(min_size=1, max_size=200)
 ints = st.integers(-(2**31), 2**31 - 1)
-counters = st.integers(0, 2**31 - 1)
-records = st.builds(PipeRecord, names, st.integers(0, 5), ints, counters)
+records = st.builds(PipeRecord, names, st.integers(0, 5), ints, ints)
 
 
 @given(st.lists(records, max_size=200))
@@ -94,7 +93,6 @@ def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
         (packet_of(b"a", 1, 100, 5, b"b"), "pipe b'b': ends before its field 'algorithm'"),
         (packet_of(b"a", 6, 100, 5), "pipe b'a': field 'algorithm' is 6, which is unknown"),
         (packet_of(b"a", -1, 100, 5), "pipe b'a': field 'algorithm' is -1, which is unknown"),
-        (packet_of(b"a", 1, 100, -5), "pipe b'a': field 'counter' is -5"),
         (packet_of(-1), "field 'name': string cut off: length -1"),
         (packet_of(100), "field 'name': string cut off: length 100"),
         (cut(packet_of(b"a", 1, 100, 5), 1), "pipe b'a': field 'counter': integer cut off: 3 of"),

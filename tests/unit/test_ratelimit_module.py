@@ -299,8 +299,10 @@ def test_packet_with_a_bad_field_is_dropped_whole(limiter: RateLimit, cluster: F
 
 
 def test_bad_payload_is_told_to_the_listener(limiter: RateLimit, cluster: FakeCluster) -> None:
-    cluster.deliver(packet_from(2, calls(-5)))
-    assert cluster.bad_payloads == ["ratelimit pipe counters: pipe b'calls': field 'counter' is -5"]
+    cluster.deliver(packet_from(2, calls(5)._replace(algorithm=6)))
+    assert cluster.bad_payloads == [
+        "ratelimit pipe counters: pipe b'calls': field 'algorithm' is 6, which is unknown"
+    ]
 
 
 def test_packets_of_unknown_type_are_told_to_the_listener(

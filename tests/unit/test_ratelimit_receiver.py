@@ -151,6 +151,36 @@ def test_pipes_without_a_place_are_told_now_and_then_with_their_node(
     assert fields == [(2, "bin:127.0.0.1:1"), (2, "bin:127.0.0.1:1"), (3, None)]
 
 
+@pytest.mark.parametrize("counter", [-1, -660_464, -(2**31)])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_negative_counter_costs_its_pipe_only(rig: Rig, counter: int, place: int) -> None:
+    """HISTORY pipes that two OpenSIPS 2.2 nodes share come to such numbers."""
+    rig.receive(2, PipeRecord(b"history", 5, 50, 3))
+    pipes = [CALLS, CALLS._replace(name=b"more")]
+    pipes.insert(place, PipeRecord(b"history", 5, 50, counter))
+    rig.receive(2, *pipes)
+    assert (rig.remote(), rig.remote("more"), rig.remote("history")) == ({2: 7}, {2: 7}, {2: 3})
+    stats = rig.stats
+    assert (stats.packets_received, stats.negative_counters, stats.payload_errors) == (2, 1, 0)
+    assert stats.pipes_refused == 0
+    rig.receive(2, PipeRecord(b"another", 5, 50, counter))
+    assert "another" not in rig.table.views(rig.now)
+
+
+def test_negative_counters_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Limits(max_received_pipes=1))
+    bad = PipeRecord(b"hist", 5, 50, -5)
+    for rig.now in (1.0, 2.0, 3.0, QUIET_S + 1):
+        rig.receive(2, CALLS, bad, bad._replace(name=b"second"))
+    line = (
+        "ratelimit packet of machine 2 at 127.0.0.1:1: counter -5 of pipe 'hist' left out, and "
+        "those of 1 more: HISTORY pipes that OpenSIPS 2.2 nodes share grow until they overflow"
+    )
+    lines = [record.message for record in caplog.records]
+    assert lines == [line, f"{line} (and 2 more like this)"]
+    assert rig.stats.negative_counters == 8
+
+
 # -- any packets -------------------------------------------------------------------------------
 
 BOUNDED = Limits(idle_lifetime=25.0, max_received_pipes=2, max_remote_counters=4)

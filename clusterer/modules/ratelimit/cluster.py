@@ -61,5 +61,7 @@ class Stats:
     """Packets dropped whole because their fields were not what they must be."""
     pipes_refused: int = 0
     """Received counters for which there was no place."""
+    negative_counters: int = 0
+    """Received counters below 0: HISTORY pipes of OpenSIPS 2.2 nodes come to such numbers."""
     timeouts: int = 0
     """Times that a machine's counters were invalidated because it had fallen silent."""

@@ -11,12 +11,13 @@ from clusterer.logs import LimitedLog, about_machine
 from clusterer.logs.fields import NodeLike
 from clusterer.modules.ratelimit.cluster import Received, Stats
 from clusterer.modules.ratelimit.table import PipeTable
-from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, read_records
+from clusterer.payloads.message import as_text
+from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, Fields, read_records
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
-"""Seconds between two log lines about pipes without a place: peers send them ten times a second."""
+"""Seconds between two log lines about refused pipes: peers send them ten times a second."""
 
 
 class Receiver:
@@ -54,19 +55,40 @@ class Receiver:
             self._stats.packets_dropped += 1
             raise WireError(f"ratelimit type {packet_type} in version {packet.version} is unknown")
         try:
-            refused = self._table.receive(machine_id, read_records(packet), self._clock())
+            records = read_records(packet)
         except WireError:
             self._stats.payload_errors += 1
             raise
+        refused = self._table.receive(machine_id, records, self._clock())
         self._stats.packets_received += 1
         if refused:
-            self._stats.pipes_refused += refused
-            self._log.warning(
-                "no place",
-                self._clock(),
-                "ratelimit packet of machine %d at %s:%d: no place for %d of its pipes",
-                machine_id,
-                *received.source,
-                refused,
-                extra=lambda: about_machine(machine_id, self._nodes()),
-            )
+            self._note_refused(refused, records, received, machine_id)
+
+    def _note_refused(
+        self, refused: int, records: Iterable[Fields], received: Received, machine_id: int
+    ) -> None:
+        negative = [record for record in records if record[3] < 0]
+        no_place = refused - len(negative)
+        self._stats.negative_counters += len(negative)
+        self._stats.pipes_refused += no_place
+        if no_place:
+            fault = f"no place for {no_place} of its pipes"
+            self._complain("no place", fault, received, machine_id)
+        if negative:
+            name, _, _, counter = negative[0]
+            fault = f"counter {counter} of pipe {as_text(name)[:60]!r} left out"
+            if len(negative) > 1:
+                fault += f", and those of {len(negative) - 1} more"
+            advice = "HISTORY pipes that OpenSIPS 2.2 nodes share grow until they overflow"
+            self._complain("negative", f"{fault}: {advice}", received, machine_id)
+
+    def _complain(self, about: str, fault: str, received: Received, machine_id: int) -> None:
+        self._log.warning(
+            about,
+            self._clock(),
+            "ratelimit packet of machine %d at %s:%d: %s",
+            machine_id,
+            *received.source,
+            fault,
+            extra=lambda: about_machine(machine_id, self._nodes()),
+        )

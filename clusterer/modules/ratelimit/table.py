@@ -107,16 +107,20 @@ class PipeTable:
             return Demand(self._interval_number, feedback, Algorithm.NETWORK in self._in_use)
 
     def own_pipes(self, now: float) -> list[Pipe]:
-        """Return the pipes used here, which other machines must hear of."""
+        """Return the pipes used here that other machines must hear of.
+
+        A NONE pipe only counts. OpenSIPS 2.2.8 makes it a TAILDROP pipe of limit 0, and logs a
+        warning for each packet.
+        """
         with self._lock:
             self._catch_up(now)
             if Algorithm.HISTORY in self._in_use:
                 for pipe in self._own.values():
                     pipe.window.advance(now)
-            return list(self._own.values())
+            return [p for p in self._own.values() if p.algorithm is not Algorithm.NONE]
 
     def receive(self, machine_id: int, records: Iterable[Fields], now: float) -> int:
-        """Take the counters of one packet; return for how many there was no place.
+        """Take the counters of one packet; return how many were refused: negative, or no place.
 
         The hot path of receiving: ``with`` takes twice as long for an uncontended lock.
         """
@@ -126,6 +130,9 @@ class PipeTable:
             if now >= self._interval_end:
                 self._end_interval(now)
             for name, algorithm, limit, counter in records:
+                if counter < 0:
+                    refused += 1
+                    continue
                 pipe = self._by_wire_name.get(name)
                 if pipe is None or machine_id not in pipe.remote:
                     pipe = self._room_for(machine_id, name, pipe)
