@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
 from clusterer.listener.addresses import normalised_ip
 from clusterer.membership import Event, Node
+from clusterer.once import once
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
 from clusterer.store.offers import Offers
@@ -230,29 +231,29 @@ class Clusterer:
 
     # -- parts, made on first use -----------------------------------------------------------------
 
-    @cached_property
+    @once
     def _client(self) -> redis.Redis:
         return connect(self.settings)
 
-    @cached_property
+    @once
     def _jobs_client(self) -> redis.Redis:
         from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; many never need it
 
         return jobs.connect(self.settings)
 
-    @cached_property
+    @once
     def _nodes(self) -> NodeStore:
         return NodeStore(self.settings, self._client)
 
-    @cached_property
+    @once
     def _directory(self) -> Directory:
         return Directory(self._nodes)
 
-    @cached_property
+    @once
     def _log(self) -> PacketLog:
         return PacketLog(self.settings, self._id)
 
-    @cached_property
+    @once
     def _listener(self) -> Listener:
         return Listener(self.settings, self._id, self._directory, Receipts(self.settings))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from clusterer.delivery.frames import Modules, frame_ends
 from clusterer.delivery.meter import Stamps
+from clusterer.once import once
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.views import ClusterKey
 
@@ -36,22 +36,22 @@ class Slice:
         self.packets += packets
         self.last_n = last_n
 
-    @cached_property
+    @once
     def blob(self) -> bytes:
         """All frames in one piece, made once for all destinations."""
         return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
 
-    @cached_property
+    @once
     def ends(self) -> Sequence[int]:
         """Offset in ``blob`` at which each frame ends."""
         return frame_ends(self.blob)
 
-    @cached_property
+    @once
     def modules(self) -> Modules:
         """Of which modules the frames are."""
         return Modules(self.blob, self.ends)
 
-    @cached_property
+    @once
     def stamps(self) -> Stamps:
         """When each frame was appended to the log."""
         return Stamps(

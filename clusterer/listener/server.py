@@ -61,7 +61,7 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
-        self._served = False
+        self._served = threading.Lock()  # taken for good by the one call of `serve`
         self.addresses: tuple[Address, ...] = ()
         self.ready = threading.Event()
 
@@ -115,9 +115,8 @@ class Listener:
 
         Waits for Redis, and for a row of this machine in the table, as long as it takes.
         """
-        if self._served:
+        if not self._served.acquire(blocking=False):
             raise ClustererError("a listener can serve once: make another")
-        self._served = True
         try:
             asyncio.run(self._serve())
         finally:

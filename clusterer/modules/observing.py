@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
+from clusterer import forks
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
 from clusterer.logs import LimitedLog, about_machine
@@ -102,6 +103,7 @@ class Observer:
         self._stats = ObserverStats()
         self._limited = LimitedLog(log, QUIET_S)
         self._telling = threading.RLock()
+        self._starting = forks.lock()
         self._registered: list[str] = []
         self._timer: Timer | None = None
 
@@ -116,18 +118,20 @@ class Observer:
         Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, and may
         be tried again, if Redis is away and the module cannot be registered.
         """
-        for name, module, callback, timeout in self._registrations():
-            if name not in self._registered:
-                self._clusterer.register_module(
-                    module, PROTO_BIN, callback, timeout, True, self._cluster_id
-                )
-                self._registered.append(name)
-        if self._timer is None:
-            self._timer = Timer(type(self).__name__.lower(), self.expire, SWEEP_S)
+        with self._starting:
+            for name, module, callback, timeout in self._registrations():
+                if name not in self._registered:
+                    self._clusterer.register_module(
+                        module, PROTO_BIN, callback, timeout, True, self._cluster_id
+                    )
+                    self._registered.append(name)
+            if self._timer is None:
+                self._timer = Timer(type(self).__name__.lower(), self.expire, SWEEP_S)
 
     def stop(self) -> None:
         """End the looking for what expires. Packets that still come are taken as before."""
-        timer, self._timer = self._timer, None
+        with self._starting:
+            timer, self._timer = self._timer, None
         if timer is not None:
             timer.stop()
 

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, SQLAlc
 from sqlalchemy.pool import NullPool
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError
+from clusterer.once import once
 from clusterer.provisioning import schema
 from clusterer.provisioning.replacing import Unconfirmed
 from clusterer.provisioning.url import database_url, public_name
@@ -86,7 +86,7 @@ class Database:
         except SQLAlchemyError as error:
             raise self._failed(what, error) from error
 
-    @cached_property
+    @once
     def _engine(self) -> Engine:
         try:
             if not self._settings.db_url.strip():

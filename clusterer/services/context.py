@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from clusterer.once import once
 from clusterer.settings import Settings
 from clusterer.store import NodeStore, connect
 from clusterer.store.backlog import BacklogStore
@@ -22,34 +22,34 @@ class Context:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    @cached_property
+    @once
     def redis(self) -> Redis:
         """A client whose calls fail within 2 s; errors are redis-py's."""
         return connect(self.settings)
 
-    @cached_property
+    @once
     def nodes(self) -> NodeStore:
         """The nodes of all clusters."""
         return NodeStore(self.settings, self.redis)
 
-    @cached_property
+    @once
     def due(self) -> DueNodes:
         """The nodes that must be looked at."""
         return DueNodes(self.settings, self.redis)
 
-    @cached_property
+    @once
     def backlog(self) -> BacklogStore:
         """The delivery queues."""
         return BacklogStore(self.settings, self.redis)
 
-    @cached_property
+    @once
     def jobs_client(self) -> Redis:
         """A client for RQ alone, which changes the timeouts of the one it gets."""
         from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; few commands need it
 
         return jobs.connect(self.settings)
 
-    @cached_property
+    @once
     def database(self) -> Database:
         """The provisioning database; `SettingsError` if its settings cannot be used."""
         from clusterer.provisioning import Database  # noqa: PLC0415 - 0.2 s that few commands need

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.logs.fields import NodeLike
@@ -78,6 +79,7 @@ class RateLimit:
         cluster_id = _cluster_id("replicate_pipes_to", replicate_pipes_to)
         if cluster_id is not None:
             self._sender = Sender(clusterer, cluster_id, self._table, self._stats, clock)
+        self._starting = forks.lock()
         self._registered = False
         self._timer: Timer | None = None
 
@@ -107,13 +109,11 @@ class RateLimit:
         Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, with
         nothing started, if Redis is away and the module cannot be registered.
         """
-        if self._from is not None and not self._registered:
-            self._clusterer.register_module(
-                MODULE, PROTO_BIN, self._receiver.take, self._timeout, self._auth_check, self._from
-            )
-            self._registered = True
-        if self._sender and self._timer is None:
-            self._timer = Timer("ratelimit", self._sender.send, self._pause)
+        with self._starting:
+            if self._from is not None and not self._registered:
+                self._register(self._from)
+            if self._sender and self._timer is None:
+                self._timer = Timer("ratelimit", self._sender.send, self._pause)
         self._sampler.start()
 
     def stop(self) -> None:
@@ -121,7 +121,8 @@ class RateLimit:
 
         FEEDBACK and NETWORK refuse nothing from then on.
         """
-        timer, self._timer = self._timer, None
+        with self._starting:
+            timer, self._timer = self._timer, None
         if timer is not None:
             timer.stop()
         self._sampler.stop()
@@ -139,6 +140,12 @@ class RateLimit:
         Nothing that goes wrong is raised: it is logged when it begins and when it ends.
         """
         return self._sender.send() if self._sender else False
+
+    def _register(self, cluster_id: int) -> None:
+        self._clusterer.register_module(
+            MODULE, PROTO_BIN, self._receiver.take, self._timeout, self._auth_check, cluster_id
+        )
+        self._registered = True
 
     def _nodes(self) -> Sequence[NodeLike]:
         return self._clusterer.get_nodes(self._from or 0, PROTO_BIN)

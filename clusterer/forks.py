@@ -1,0 +1,105 @@
+"""Locks and objects that stay usable in a forked child, where only the forking thread lives on.
+
+A lock that another thread holds at the moment of the fork stays locked in the child for ever.
+Two ways out, and the owner of a lock chooses:
+
+- `lock` and `rlock` are for short work in memory. A fork waits until they are free, so that the
+  child finds the data behind them whole. If one is not free within `WAIT_S`, the child gets it
+  renewed.
+- `renew_in_child` is for what a fork cannot wait for (a lock held while Redis answers), and for
+  threads and connections, which a child does not have: the object builds its parts again.
+
+Only weak references are kept. Nothing here costs anything between forks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from time import monotonic
+from typing import Any, Protocol
+
+WAIT_S = 1.0
+"""Longest time that a fork waits for all locks together, in seconds."""
+
+
+class Renewable(Protocol):
+    """What has to do something in a forked child before it can be used there."""
+
+    def renew_in_child(self) -> None:
+        """Replace locks, threads and connections. Runs in the child's only thread; must not block
+        or raise.
+        """
+        ...
+
+
+def lock() -> Any:
+    """Return a new lock for short work in memory."""
+    return _kept(threading.Lock())
+
+
+def rlock() -> Any:
+    """Return a new lock for short work in memory that its owner may take again."""
+    return _kept(threading.RLock())
+
+
+def renew_in_child(owner: Renewable) -> None:
+    """Have ``owner.renew_in_child()`` called in every child forked from now on."""
+    _owners.add(weakref.ref(owner, _owners.discard))
+
+
+_locks: set[weakref.ref[Any]] = set()
+_owners: set[weakref.ref[Renewable]] = set()
+_fork = threading.local()
+"""Of each forking thread, in ``taken``, the locks that it holds over its fork."""
+
+
+def _kept(made: Any) -> Any:
+    _locks.add(weakref.ref(made, _locks.discard))
+    return made
+
+
+def _living(references: set[weakref.ref[Any]]) -> list[Any]:
+    return [found for reference in list(references) if (found := reference()) is not None]
+
+
+def _take_all() -> None:
+    """Take every lock. Never waits for one while it holds another: a thread may want both."""
+    deadline = monotonic() + WAIT_S
+    wanted = _living(_locks)
+    _fork.taken = []
+    while (busy := _take_free(wanted)) is not None:
+        _release_all()
+        if busy.acquire(timeout=max(0.0, deadline - monotonic())):
+            busy.release()
+        else:
+            wanted = [each for each in wanted if each is not busy]
+
+
+def _take_free(wanted: list[Any]) -> Any:
+    """Take ``wanted`` as far as they are free; return the first that is not, None if all are."""
+    for each in wanted:
+        if not each.acquire(blocking=False):
+            return each
+        _fork.taken.append(each)
+    return None
+
+
+def _release_all() -> None:
+    while _fork.taken:
+        _fork.taken.pop().release()
+
+
+def _begin_child() -> None:
+    taken = {id(each) for each in _fork.taken}
+    for each in _living(_locks):
+        if id(each) not in taken:
+            each._at_fork_reinit()  # noqa: SLF001 - as the standard library does with its own
+    _release_all()
+    for owner in _living(_owners):
+        owner.renew_in_child()
+
+
+# At import, as `logging` does: a process has one list of hooks, and no way to leave it again.
+os.register_at_fork(before=_take_all, after_in_parent=_release_all, after_in_child=_begin_child)

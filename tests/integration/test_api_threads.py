@@ -1,0 +1,58 @@
+"""One `Clusterer` used by several threads from the first moment on."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import redis
+
+from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
+from tests.support.listening import Heard, peer, send_until
+from tests.support.ports import free_port
+from tests.support.seeding import make_node, put_node
+
+
+@pytest.fixture
+def port(redis_client: redis.Redis) -> int:
+    found = free_port()
+    for machine_id in (1, 2):
+        put_node(redis_client, make_node(machine_id, port=found))
+    return found
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_register_beside_the_start_of_serve_gets_packets(
+    redis_url: str, port: int, attempt: int
+) -> None:
+    cluster, heard = Clusterer(settings=Settings(redis_url=redis_url, server_id=1)), Heard()
+    thread = threading.Thread(target=cluster.serve)
+    thread.start()
+    try:
+        cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
+        assert cluster.listener.ready.wait(10)
+        with peer(port) as connection:
+            send_until(connection, heard, 0, 2)
+    finally:
+        cluster.close()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_serve_called_by_threads_serves_once(redis_url: str, port: int) -> None:
+    cluster, refused = Clusterer(settings=Settings(redis_url=redis_url, server_id=1)), []
+
+    def serve() -> None:
+        try:
+            cluster.serve()
+        except ClustererError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=serve) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert cluster.listener.ready.wait(10)
+    cluster.close()
+    for thread in threads:
+        thread.join(10)
+    assert len(refused) == 7
