@@ -17,28 +17,56 @@ find_python() {
     return 1
 }
 
-# Debian's python3 comes without ensurepip: then pip is put in from outside.
-create_venv() {
-    local python
-    python=$(find_python) || return 1
-    say "Creating .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv >/dev/null 2>&1 && return
-    "$python" -m venv --clear --without-pip .venv &&
-        "$python" -m pip --python .venv/bin/python install --quiet pip >&2 && return
-    say "error: cannot create .venv: $python needs the venv module and pip"
+# other_python MAIN: the newest Python that pyproject.toml names and that runs here, other than
+# MAIN ("3.11"); on PATH, or beside the first one, as pyenv has them, whose shims on PATH may not run.
+other_python() {
+    local version candidate
+    for version in $(sed -n 's/.*Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml | sort -rV); do
+        [ "$version" = "$1" ] && continue
+        for candidate in "python$version" $(pythons_of_pyenv "$version"); do
+            if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null; then
+                command -v "$candidate"
+                return
+            fi
+        done
+    done
     return 1
 }
 
-# prepare_venv EXTRA: a working .venv with the project and that extra; quick if nothing changed.
+# pythons_of_pyenv VERSION: paths of the interpreters of this minor version, newest first.
+pythons_of_pyenv() {
+    local root
+    for root in "${PYENV_ROOT-}" "${HOME-}/.pyenv"; do
+        [ -z "$root" ] || ls -d "$root/versions/$1".*[0-9]/bin/python 2>/dev/null
+    done | sort -rVu
+}
+
+# create_venv DIR PYTHON. Debian's python3 comes without ensurepip: then pip is put in from outside.
+create_venv() {
+    local venv=$1 python=$2
+    say "Creating $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv" >/dev/null 2>&1 && return
+    "$python" -m venv --clear --without-pip "$venv" &&
+        "$python" -m pip --python "$venv/bin/python" install --quiet pip >&2 && return
+    say "error: cannot create $venv: $python needs the venv module and pip"
+    return 1
+}
+
+# prepare_venv EXTRA [DIR PYTHON]: a working environment with the project and that extra, in DIR
+# with PYTHON; without them in .venv with the first Python found. Quick if nothing changed.
 prepare_venv() {
-    local extra=$1 stamp=.venv/installed wanted
-    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || create_venv || return 1
+    local extra=$1 venv=${2:-.venv} python=${3-} stamp wanted
+    stamp=$venv/installed
+    if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=${python:-$(find_python)} || return 1
+        create_venv "$venv" "$python" || return 1
+    fi
     # A moved or copied checkout must not run the code of the one it came from.
     wanted="$PWD $(cksum <pyproject.toml)"
     # What `dev` installs includes every other extra.
     grep -qxF -e "$wanted $extra" -e "$wanted dev" "$stamp" 2>/dev/null && return
-    say "Installing the project's packages into .venv (extra: $extra)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]" >&2 || {
+    say "Installing the project's packages into $venv (extra: $extra)"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]" >&2 || {
         say "error: pip could not install the project's packages (its own message is above)"
         return 1
     }
