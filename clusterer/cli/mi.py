@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import logging
+import os
 import pwd
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,17 @@ from clusterer.services.mi.address import Address, parse_address
 from clusterer.services.mi.request_fifo import Access
 from clusterer.services.processes import stop_on_signals
 from clusterer.settings import Settings, require_server_id
+
+_DIRECTORIES = (Path("/run/clusterer"), Path("/tmp"))  # noqa: S108 - where opensipsctl looks
+
+
+def default_fifo() -> Path:
+    """Return where the request FIFO is if nothing is said: in /tmp only if it cannot be elsewhere.
+
+    In /tmp any local user may take the name first.
+    """
+    usable = (path for path in _DIRECTORIES if os.access(path, os.W_OK | os.X_OK))
+    return next(usable, _DIRECTORIES[-1]) / "opensips_fifo"
 
 
 def _address(text: str) -> Address | None:
@@ -48,8 +60,8 @@ def _owner(text: str) -> tuple[int, int]:
     "--fifo",
     metavar="PATH",
     shell_complete=completion.files,
-    default="/tmp/opensips_fifo",  # noqa: S108 - where opensipsctl looks
-    show_default=True,
+    default=None,
+    show_default="/run/clusterer/opensips_fifo where it can be made, else /tmp/opensips_fifo",
     help="Request FIFO; empty: none.",
 )
 @click.option(
@@ -88,7 +100,7 @@ def _owner(text: str) -> tuple[int, int]:
 def mi(
     settings: Settings,
     *,
-    fifo: str,
+    fifo: str | None,
     reply_dir: Path,
     http: Address | None,
     datagram: Address | None,
@@ -107,7 +119,7 @@ def mi(
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     require_server_id(settings)
     options = Options(
-        fifo=Path(fifo) if fifo else None,
+        fifo=default_fifo() if fifo is None else Path(fifo) if fifo else None,
         reply_dir=reply_dir,
         http=http,
         datagram=datagram,
