@@ -16,7 +16,18 @@ class MiError(Exception):
         self.detail = detail
 
 
-class UnknownCommand(MiError):
+class FifoError(MiError):
+    """An error of mi_fifo itself and not of a command: its reply has no empty line behind it."""
+
+
+class ParseError(FifoError):
+    """A parameter of a command cannot be understood."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(400, f"parse error in command '{name}'")
+
+
+class UnknownCommand(FifoError):
     """There is no such command."""
 
     def __init__(self, name: str) -> None:

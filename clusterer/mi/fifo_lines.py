@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clusterer.mi.commands import MiError, ParseError
+from clusterer.mi.parameters import Malformed, Parameters
 from clusterer.mi.requests import WRONG_COUNT, takes_parameters
 
 MAX_LINE = 1024
@@ -16,7 +18,6 @@ MAX_PARAMETERS = 32
 _HEAD = re.compile(r":(?P<command>[^:]+):(?P<reply>[^:]*):?")
 _TAIL = re.compile(r":\w+:[^:/\s]*:?$")
 """A head at the end of a line that somebody else began and never ended."""
-_NAMED = re.compile(r"[^\s:\"]+::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,13 @@ class BadRequest:
     reason: str = "Bad request"
     is_json: bool = False
     """Whether its client reads JSON-RPC."""
+    malformed: str = ""
+    """Name of the command one of whose parameters cannot be understood."""
+
+    @property
+    def error(self) -> MiError:
+        """What to answer."""
+        return ParseError(self.malformed) if self.malformed else MiError(self.code, self.reason)
 
 
 class LineDecoder:
@@ -54,7 +62,7 @@ class LineDecoder:
         self._line = bytearray()
         self._too_long = False
         self._head: tuple[str, str] | None = None
-        self._words: list[str] = []
+        self._parameters = Parameters()
         self._skipping = False
 
     @property
@@ -101,7 +109,7 @@ class LineDecoder:
 
     def _take(self, raw: bytes) -> Iterator[Request | BadRequest]:
         line = raw.decode("utf-8", "replace").rstrip("\r")
-        if line.startswith(":"):
+        if self._is_head(line):
             if self._head:
                 yield self._cut("another request began before its end (an empty line)")
             yield from self._begin(line)
@@ -115,6 +123,11 @@ class LineDecoder:
             yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(raw)}")
             yield from self._salvage(line)
 
+    def _is_head(self, line: str) -> bool:
+        """Whether a line is to begin a request: ``::`` may stand in a parameter without a name."""
+        inside = self._head is not None or self._skipping
+        return line.startswith(":") and not (inside and line.startswith("::"))
+
     def _begin(self, line: str) -> Iterator[Request | BadRequest]:
         self._skipping = False
         match = _HEAD.fullmatch(line)
@@ -122,21 +135,33 @@ class LineDecoder:
             self._skipping = True
             yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(line.encode())}")
             return
-        self._head = match["command"].strip(), match["reply"].strip()
+        # A blank beside the command's name is part of it, as in 2.2.
+        self._head = match["command"], match["reply"].strip()
         if not takes_parameters(self._head[0]):
             # As 2.2 does: answered without waiting for the empty line, which `echo` leaves out.
             yield self._end()
             self._skipping = True
 
     def _parameter(self, line: str) -> Iterator[BadRequest]:
-        self._words.append(_value(line))
-        if len(self._words) > MAX_PARAMETERS:
+        try:
+            self._parameters.add(line)
+        except Malformed as fault:
+            yield self._malformed(str(fault))
+            self._skipping = True
+            return
+        if len(self._parameters.words) > MAX_PARAMETERS:
             yield self._cut(f"more than {MAX_PARAMETERS} parameters", WRONG_COUNT)
             self._skipping = True
 
-    def _end(self) -> Request:
+    def _end(self) -> Request | BadRequest:
+        if self._parameters.is_open:
+            return self._malformed('a " without its end')
         command, reply, words = self._reset()
         return Request(command, reply, words)
+
+    def _malformed(self, why: str) -> BadRequest:
+        command, reply, _ = self._reset()
+        return BadRequest(f"{_shown(command.encode())}: {why}", reply, malformed=command)
 
     def _cut(self, why: str, reason: str = "Bad request") -> BadRequest:
         command, reply, _ = self._reset()
@@ -144,18 +169,9 @@ class LineDecoder:
 
     def _reset(self) -> tuple[str, str, tuple[str, ...]]:
         command, reply = self._head or ("", "")
-        words = tuple(self._words)
-        self._head = None
-        self._words.clear()
+        words = tuple(self._parameters.words)
+        self._head, self._parameters = None, Parameters()
         return command, reply, words
-
-
-def _value(line: str) -> str:
-    """Return a parameter's value: ``name::`` before it and quotes around it do not count."""
-    text = _NAMED.sub("", line.strip(), count=1) if _NAMED.match(line.strip()) else line.strip()
-    text = text.strip()
-    quoted = len(text) >= 2 and text[0] == text[-1] == '"'
-    return text[1:-1] if quoted else text
 
 
 def _shown(raw: bytes) -> str:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 from clusterer.mi.commands import (
+    FifoError,
     Listed,
     ListedNode,
     MiError,
     Names,
     Result,
-    UnknownCommand,
 )
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
@@ -19,7 +19,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 def encode(outcome: Result | MiError) -> bytes:
     """Return the reply, byte for byte as 2.2 writes it."""
-    if isinstance(outcome, UnknownCommand):
+    if isinstance(outcome, FifoError):
         return _line(f"{outcome.code} {outcome.reason}")
     if isinstance(outcome, MiError):
         return _line(f"{outcome.code} {outcome.reason}") + b"\n"

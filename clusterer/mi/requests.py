@@ -22,6 +22,9 @@ from clusterer.mi.commands import (
 PROTOCOLS = frozenset({"bin", "udp", "tcp", "tls", "sctp", "ws", "wss"})
 """Those of OpenSIPS 2.2 that can stand in a URL of the table."""
 
+_WITHOUT_NODES = "hep_udp"
+"""A protocol of OpenSIPS 2.2 that no URL of the table can name."""
+
 BAD_PARAMETER = "Bad parameter"
 WRONG_COUNT = "Too few or too many arguments"
 
@@ -68,6 +71,8 @@ def _set_status(words: Words) -> Command:
     cluster_id, machine_id, status, protocol = words
     if status not in ("0", "1"):
         raise MiError(400, BAD_PARAMETER, f"status must be 0 (down) or 1 (up), not {status[:40]!r}")
+    if protocol.lower() == _WITHOUT_NODES:
+        raise MiError(404, "No such node", f"no node has the protocol {_WITHOUT_NODES!r}")
     if protocol.lower() not in PROTOCOLS:
         raise MiError(400, BAD_PARAMETER, f"unknown protocol {protocol[:40]!r}")
     return SetStatus(
@@ -112,8 +117,8 @@ _COMMANDS: Mapping[str, _Known] = MappingProxyType(
 
 
 def takes_parameters(name: str) -> bool:
-    """Whether lines of parameters follow in a FIFO; of an unknown command there may be some."""
-    return name not in _COMMANDS or _COMMANDS[name].has_lines
+    """Whether lines of parameters are read in a FIFO; those of an unknown command never are."""
+    return name in _COMMANDS and _COMMANDS[name].has_lines
 
 
 def command_from_words(name: str, words: Words) -> Command:

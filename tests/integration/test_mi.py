@@ -164,6 +164,17 @@ def test_recorded_requests_get_their_recorded_replies_byte_for_byte(fifo: Path) 
             assert answer.result(10) == reply, name
 
 
+@pytest.mark.parametrize("word", ["::", '1"', '"1', '"1"x', '""'])
+def test_malformed_parameter_gets_the_reply_of_2_2(context: Context, fifo: Path, word: str) -> None:
+    reply = b"400 parse error in command 'clusterer_set_status'\n"
+    assert ctl(fifo, "clusterer_set_status", "1", "2", word, "bin") == reply
+    assert ctl(fifo, "clusterer_set_status", word) == reply
+    assert ctl(fifo, "clusterer_set_status", "1", "2", "0", "hep_udp") == b"404 No such node\n\n"
+    assert ctl(fifo, "clusterer_list ") == b"500 command 'clusterer_list ' not available\n"
+    assert state(context) is State.UP
+    assert ctl(fifo, "clusterer_list") == LIST
+
+
 def test_a_second_server_leaves_the_first_its_fifo(context: Context, fifo: Path) -> None:
     options, stop = Options(fifo=fifo, reply_dir=fifo.parent), StopFlag()
     with pytest.raises(ClustererError, match=r"another process serves the FIFO .* already"):

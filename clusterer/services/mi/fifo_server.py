@@ -125,7 +125,7 @@ class FifoServer:
         self._log.warning("bad", monotonic(), "bad request: %s", item.why)
         if item.is_json:
             return jsonrpc.refusal(jsonrpc.PARSE_ERROR, "Parse error", item.why) + b"\n"
-        return encode(MiError(item.code, item.reason))
+        return encode(item.error)
 
     async def _outcome(self, request: Request) -> Result | MiError:
         asked = " ".join((request.command, *request.words))
