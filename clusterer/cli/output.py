@@ -76,7 +76,7 @@ def _table(title: str, gap: int = 1) -> Table:
 def _nodes_table(listing: Listing, view: ClusterView) -> Table:
     table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}")
     table.add_column("Machine", justify="right")
-    longest = max((len(node.url) for node in view.nodes.values()), default=0)
+    longest = max((len(_place(node)) for node in view.nodes.values()), default=0)
     table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))
     table.add_column("State", no_wrap=True)
     table.add_column("Tries", justify="right", no_wrap=True)
@@ -92,12 +92,18 @@ def _node_cells(listing: Listing, node: Node) -> tuple[str | Text, ...]:
     own = "* " if node.machine_id == listing.server_id else ""
     return (
         f"{own}{node.machine_id}",
-        Text(plain(node.url)),
+        Text(_place(node)),
         state_word(node.condition),
         f"{node.no_tries}/{node.failed_attempts}",
         "" if seconds is None else f"{seconds} s",
         Text(plain(node.description)),
     )
+
+
+def _place(node: Node) -> str:
+    """Return the URL, and the address where it does not have that: where its name leads."""
+    url = plain(node.url)
+    return url if node.host in node.url else f"{url} ({plain(node.host)})"
 
 
 def _traffic_table(key: ClusterKey, traffic: Iterable[Traffic], now: float) -> Table:

@@ -68,8 +68,8 @@ def described(report: ReloadReport, *, dry_run: bool = False) -> Iterator[str]:
         yield f"Written to the table first: {report.flushed.written} changed nodes."
     if report.flushed.waiting and dry_run:
         yield f"Would write to the table first: {report.flushed.waiting} changed nodes."
-    if report.note:
-        yield f"Note: {report.note}."
+    for note in report.notes:
+        yield f"Note: {note}."
 
 
 def _nodes(report: ReloadReport, *, values: bool) -> Iterator[str]:

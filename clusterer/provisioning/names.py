@@ -91,8 +91,9 @@ class Names:
 
 
 def _choose(addresses: Iterable[IPv4Address | IPv6Address]) -> str:
-    """Return the lowest IPv4 address, else the lowest IPv6 one.
+    """Return the lowest IPv4 address, else the lowest IPv6 one; a loopback address only if all are.
 
-    Name servers rotate their answers; the first would readdress a node at every reload.
+    Name servers rotate their answers; the first would readdress a node at every reload. A host's
+    own name often leads to a loopback address as well, where other hosts would reach themselves.
     """
-    return str(min(addresses, key=lambda address: (address.version, address.packed)))
+    return str(min(addresses, key=lambda found: (found.is_loopback, found.version, found.packed)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clusterer.errors import StateUnavailable
-from clusterer.membership import Node
+from clusterer.membership import AddressWarning, Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.provisioning import (
     Machine,
@@ -50,6 +50,8 @@ class ReloadReport:
     """Nodes that stay as they were, because their rows were rejected."""
     unreadable: frozenset[Machine] = frozenset()
     """Machines that have rows, but none that can be used."""
+    addresses: tuple[AddressWarning, ...] = ()
+    """What looks wrong with the nodes' addresses."""
     flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
     """What was written to the table first; only in persistent mode there is something."""
 
@@ -67,6 +69,11 @@ class ReloadReport:
             return f"no row of table {self.table!r} can be used: all nodes stay as they were"
         return ""
 
+    @property
+    def notes(self) -> list[str]:
+        """`note`, if there is one, and what looks wrong with the addresses."""
+        return [text for text in (self.note, *(found.text for found in self.addresses)) if text]
+
 
 @dataclass(frozen=True, slots=True)
 class _Table:
@@ -75,6 +82,11 @@ class _Table:
     clusters: dict[ClusterKey, list[Node]]
     unreadable: dict[int, set[int]]
     """cluster_id → machine_ids that have rows, but none that can be used."""
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        """All nodes whose rows are good."""
+        return (node for nodes in self.clusters.values() for node in nodes)
 
     @property
     def unusable(self) -> bool:
@@ -180,7 +192,9 @@ def apply_rows(
         # Each plan that fails is for another cluster: what went through is unchanged next time.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
             _note_reports(context, plans, by)
-            return _logged(_report(context, table, plans, sync.SyncReport()))
+            report = _logged(_report(context, table, plans, sync.SyncReport()))
+            _warn_of_addresses(snapshots.values(), table, only)
+            return report
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
 
 
@@ -236,6 +250,7 @@ def _report(
     context: Context, table: _Table, plans: Iterable[ReloadPlan], flushed: sync.SyncReport
 ) -> ReloadReport:
     ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
+    kept = tuple(node for plan in ordered for node in plan.kept)
     return ReloadReport(
         database=context.database.name,
         table=context.settings.db_table,
@@ -245,10 +260,22 @@ def _report(
         removed=tuple(node for plan in ordered for node in plan.removed),
         unchanged=sum(plan.unchanged for plan in ordered),
         rejected=table.rejected,
-        kept=tuple(node for plan in ordered for node in plan.kept),
+        kept=kept,
         unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
+        addresses=tuple(address_warnings((*table.nodes, *kept))),
         flushed=flushed,
     )
+
+
+def _warn_of_addresses(
+    snapshots: Iterable[Snapshot], table: _Table, only: Collection[Machine]
+) -> None:
+    """Log what looks wrong with the addresses of some machines beside all others."""
+    nodes = (node for found in snapshots for node in found.view.nodes.values())
+    others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
+    for warning in address_warnings((*table.nodes, *others)):
+        if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
+            log.warning("%s", warning.text)
 
 
 def _logged(report: ReloadReport) -> ReloadReport:

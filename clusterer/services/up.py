@@ -70,8 +70,8 @@ def load(context: Context) -> None:
         return
     for rejected in report.rejected:
         log.warning("rejected: %s", rejected)
-    if report.note:
-        log.warning("%s", report.note)
+    for note in report.notes:
+        log.warning("%s", note)
 
 
 def _load(context: Context) -> reload.ReloadReport:

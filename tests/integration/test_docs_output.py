@@ -76,20 +76,20 @@ def test_a_reload_names_what_it_does_as_the_page_says(run: Run, context: Context
     run(["clusterer", "reload"])
     context.nodes.command(provisioning.KEY, 2, Event.SUSPECTED, Cause("test"))
     sql(context, "UPDATE clusterer SET url = 'bin:127.0.0.2:5577' WHERE machine_id = 2")
-    urls = {3: "bin:192.0.2.3:5566", 4: "tls:192.0.2.4", -5: "bin:192.0.2.5:5566"}
-    urls |= {6: "bin:nohost.invalid:5566", 7: "192.0.2.7:5566"}
+    urls = {3: "bin:127.0.0.3:5566", 4: "tls:127.0.0.4", -5: "bin:127.0.0.5:5566"}
+    urls |= {6: "bin:nohost.invalid:5566", 7: "127.0.0.7:5566"}
     init_db.add(context, [NewRow(1, machine_id, url) for machine_id, url in urls.items()])
     assert_shown(run, "reload", "clusterer reload")
 
 
 def test_a_dry_reload_names_what_it_would_do_as_the_page_says(run: Run, context: Context) -> None:
-    more = [NewRow(1, 3, "bin:192.0.2.3:5566"), NewRow(1, 4, "bin:192.0.2.7:5566")]
+    more = [NewRow(1, 3, "bin:127.0.0.3:5566"), NewRow(1, 4, "bin:127.0.0.7:5566")]
     provision(context, provisioning.NODE_A, provisioning.NODE_B, *more)
     run(["clusterer", "reload"])
-    init_db.add(context, [NewRow(1, -5, "bin:192.0.2.5:5566")])
+    init_db.add(context, [NewRow(1, -5, "bin:127.0.0.5:5566")])
     sql(context, "DELETE FROM clusterer WHERE machine_id = 4")
     sql(context, "UPDATE clusterer SET duration = 7 WHERE machine_id = 2")
-    sql(context, "UPDATE clusterer SET url = '192.0.2.33:5566' WHERE machine_id = 3")
+    sql(context, "UPDATE clusterer SET url = '127.0.0.33:5566' WHERE machine_id = 3")
     assert_shown(run, "reload", "clusterer reload --dry-run")
 
 
@@ -104,7 +104,7 @@ def test_an_import_prints_what_the_page_says(
 ) -> None:
     """Its file is the page's; so is how a line of it is taken out."""
     monkeypatch.chdir(tmp_path)
-    provision(context, provisioning.NODE_A, provisioning.NODE_B, NewRow(1, 3, "bin:192.0.2.3:5566"))
+    provision(context, provisioning.NODE_A, provisioning.NODE_B, NewRow(1, 3, "bin:127.0.0.3:5566"))
     for words, shown in sessions(docs.command_section("import")):
         if words[0] == "cat":
             Path(words[1]).write_text(shown, encoding="utf-8")

@@ -227,6 +227,8 @@ def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
     assert words(found)["table rows"] == {"error"}
     assert "row 2" in found["table rows"][0]["text"]
     assert words(found)["table and redis"] == {"warn"}
+    assert words(found)["addresses"] == {"warn"}
+    assert "node 2 (bin:127.0.0.1:1) is at 127.0.0.1, a loopback" in found["addresses"][0]["text"]
     assert words(found)["own row"] == {"error"}
     assert "not an address of this host" in found["own row"][0]["text"]
     assert words(found)["nodes from here"] == {"error"}

@@ -66,6 +66,23 @@ def test_table_becomes_nodes(make: MakeContext) -> None:
     ]
 
 
+def test_reload_notes_loopback_among_others_and_shared_addresses(
+    make: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make()
+    provision(
+        context, NODE_A, NewRow(1, 2, "bin:192.0.2.2:5566"), NewRow(1, 3, "bin:192.0.2.2:5566")
+    )
+    foreseen, report = reload.preview(context).notes, reload.run(context).notes
+    assert foreseen == report
+    assert "node 1 (bin:127.0.0.1:5566) is at 127.0.0.1, a loopback address" in report[0]
+    assert "nodes 2, 3 have one address, 192.0.2.2 port 5566" in report[1]
+    names = Names()
+    reload.apply_rows(context, [(1, 2)], by="test", settled=True, names=names)
+    assert "nodes 3, 2 have one address" in caplog.text or "nodes 2, 3 have one" in caplog.text
+    assert "loopback" not in caplog.text, "node 1 was not touched"
+
+
 def test_equal_rows_are_not_touched(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B)

@@ -19,6 +19,17 @@ def test_lowest_ipv4_address_is_taken_whatever_the_order() -> None:
     assert names.failures == {}
 
 
+def test_loopback_address_is_taken_only_without_another() -> None:
+    answers = {
+        "debian": ["127.0.1.1", "192.0.2.3"],
+        "six": ["127.0.1.1", "2001:db8::1"],
+        "own": ["::1", "127.0.1.1"],
+    }
+    names = Names(lambda name: answers[name])
+    names.resolve(answers)
+    assert names.addresses == {"debian": "192.0.2.3", "six": "2001:db8::1", "own": "127.0.1.1"}
+
+
 def test_addresses_that_no_machine_can_have_are_passed_over() -> None:
     answers = {
         "blocked": ["0.0.0.0", "::"],  # noqa: S104 - what filtering name servers answer

@@ -30,7 +30,7 @@ def run(context: Context) -> Iterator[Finding]:
         yield skipped(backlog.CHECK, "needs Redis")
         return
     yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
-    yield from _surviving(network.CHECKS[1], lambda: network.check(context))
+    yield from _surviving(network.CHECKS[2], lambda: network.check(context))
     yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
     yield from _surviving(backlog.CHECK, lambda: backlog.check(context))
 

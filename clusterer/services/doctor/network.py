@@ -1,4 +1,4 @@
-"""Addresses: the own row's, and every node's as seen from here."""
+"""Addresses: those of the table together, the own row's, and every node's as seen from here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from clusterer.delivery.sources import is_local
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import Condition, Node
+from clusterer.membership import ADVICE, Condition, Node, address_warnings
 from clusterer.services import reach
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 
-CHECKS = ("own row", "nodes from here")
+CHECKS = ("addresses", "own row", "nodes from here")
 
 _NAMED = 10
 
@@ -20,8 +20,9 @@ _NAMED = 10
 def check(context: Context) -> Iterator[Finding]:
     """Check the own row and try to connect to all nodes."""
     nodes = [node for view in context.nodes.views().values() for node in view.nodes.values()]
+    yield from _together(nodes)
     yield from _own(context, nodes)
-    yield from judged(CHECKS[1], "", reach.run(context), nodes)
+    yield from judged(CHECKS[2], "", reach.run(context), nodes)
 
 
 def unknown() -> Iterator[Finding]:
@@ -29,8 +30,18 @@ def unknown() -> Iterator[Finding]:
     return (skipped(name, "needs Redis") for name in CHECKS)
 
 
+def _together(nodes: list[Node]) -> Iterator[Finding]:
+    found = address_warnings(nodes)
+    if not found:
+        yield ok(CHECKS[0], "each node has one of its own that other hosts may reach")
+    for warning in found[:_NAMED]:
+        yield warn(CHECKS[0], warning.text, ADVICE)
+    if len(found) > _NAMED:
+        yield warn(CHECKS[0], f"and {len(found) - _NAMED} more like these", ADVICE)
+
+
 def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
-    name, server_id = CHECKS[0], context.settings.server_id
+    name, server_id = CHECKS[1], context.settings.server_id
     if not server_id:
         yield skipped(name, "server_id is not set here: which machine is this?")
         return
@@ -46,7 +57,7 @@ def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
 
 
 def _own_row(node: Node, *, anywhere: bool) -> Finding:
-    name = CHECKS[0]
+    name = CHECKS[1]
     text = f"cluster {node.cluster_id} machine {node.machine_id} ({node.url})"
     if not is_local(node.host):
         text += f": {node.host} is not an address of this host"

@@ -125,8 +125,8 @@ class Handler:
             raise MiError(500, "Failed to reload", str(error)) from error
         for rejected in report.rejected:
             log.warning("rejected: %s", rejected)
-        if report.note:
-            log.warning("%s", report.note)
+        for note in report.notes:
+            log.warning("%s", note)
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:
