@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from clusterer.ids import PROTO_BIN
 from clusterer.logs import about_machine
 from clusterer.services.context import Context
-from clusterer.store import ClusterKey
+from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Verdict, Watch
 
@@ -23,20 +24,22 @@ def run(context: Context) -> list[Verdict]:
     """
     receipts = Receipts(context.settings, context.redis)
     done: list[Verdict] = []
+    # For names in log lines only: read once per run, however many instances have a verdict.
+    view_of = cache(context.nodes.view)
     watches: Sequence[Watch] = receipts.watches()
     while watches:
         verdicts = receipts.judge(watches)
         for verdict in verdicts:
-            _report(context, verdict)
+            _report(verdict, view_of)
         done += verdicts
         # More may be due where something was: one call judges a bounded number of nodes.
         watches = [verdict.watch for verdict in verdicts]
     return done
 
 
-def _report(context: Context, verdict: Verdict) -> None:
+def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> None:
     watch = verdict.watch
-    view = context.nodes.view(ClusterKey(watch.cluster_id, PROTO_BIN))
+    view = view_of(ClusterKey(watch.cluster_id, PROTO_BIN))
     nodes = view.nodes.values()
     whose = {"receiver": watch.receiver, "bin_module": watch.module}
     where = f"module {watch.token} of machine {watch.receiver}"

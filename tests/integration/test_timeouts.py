@@ -411,3 +411,31 @@ def _accepts(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+def test_timeout_job_reads_a_cluster_once_per_run(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """However many instances miss the same node: 30 of them here, and 40 nodes."""
+    nodes, instances = 40, 30
+    for machine_id in range(1, nodes + 1):
+        put_node(redis_client, make_node(machine_id, port=5566))
+    now_ms = int(redis_client.time()[0]) * 1000
+    for receiver in range(1, instances + 1):
+        watch = Watch(receiver, "ratelimit", "ratelimit", 1, 10_000)
+        redis_client.sadd(keys.INSTANCES, receiver)
+        redis_client.hset(keys.modules(receiver), "run", "x")
+        redis_client.hset(keys.modules(receiver), "flushed_at", now_ms)
+        redis_client.hset(keys.modules(receiver), watch.field, watch.timeout_ms)
+        redis_client.zadd(watch.heard, {str(m): now_ms for m in range(1, nodes) if m != receiver})
+        redis_client.zadd(watch.heard, {str(nodes): now_ms - 20_000})
+    context = Context(Settings(redis_url=redis_url))
+    before = hash_reads(redis_client)
+    assert len(timeouts.run(context)) == instances
+    assert hash_reads(redis_client) - before <= nodes + instances
+    context.close()
+
+
+def hash_reads(client: redis.Redis) -> int:
+    """Return how many HGETALL the server has answered."""
+    return int(client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
