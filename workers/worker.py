@@ -24,7 +24,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import WorkerStatus
 
-from clusterer.endpoint import remedy, trouble
+from clusterer.endpoint import follow, remedy, trouble
 from clusterer.jobs import HEARTBEAT_TTL_S, JOB_FUNCTIONS, Job, Queue, StopFlag, handled_signals
 from workers import runtime
 
@@ -66,6 +66,7 @@ class Worker(SimpleWorker):
             raise ValueError(f"one queue per worker, not {len(names)}: {', '.join(names)}")
         options |= {"job_class": Job, "queue_class": Queue, "serializer": JSONSerializer}
         super().__init__(names, name, **options)
+        follow(self.connection)  # RQ's own command makes its client itself
         self.worker_ttl = WORKER_TTL_S
         self.maintenance_interval = MAINTENANCE_INTERVAL_S
         self.log_job_description = False

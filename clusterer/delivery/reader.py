@@ -42,12 +42,11 @@ class LogReader:
     def open(self) -> int:
         """Connect, unless it is; return the descriptor to wait for. Raises `StateUnavailable`."""
         with translated(self._settings, "open the log reader"):
-            if self._connection is None:
-                connection: Any = self._client.connection_pool.make_connection()
-                connection.connect()
+            connection: Any = self._connection or self._client.connection_pool.make_connection()
+            if connection.ensure_primary():
                 connection.send_command("CLIENT", "ID")
                 self._client_id = int(connection.read_response())
-                self._connection = connection
+            self._connection = connection
         # redis-py has no public way to a connection's descriptor.
         descriptor: int = self._connection._sock.fileno()  # noqa: SLF001
         return descriptor

@@ -18,7 +18,7 @@ from clusterer.store.client import connect
 from clusterer.store.scripts import Script
 
 _IDLE_S = 0.5
-"""Time without use after which it is checked whether Redis has closed the connection."""
+"""Time without use after which the connection and its server are checked before the next use."""
 
 _CHUNK = 16 * 1024
 _TIMEVAL = struct.Struct("@ll")
@@ -67,8 +67,14 @@ class Channel:
                 replies[at] = reply
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise redis.ResponseError(str(reply))
+                raise self._refused(reply)
         return replies
+
+    def _refused(self, reply: hiredis.ReplyError) -> redis.ResponseError:
+        """Leave the server if it is not the one to ask; return redis-py's form of its answer."""
+        error = redis.ResponseError(str(reply))
+        self._connection.leave(error)
+        return error
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         sock = self._ready()
@@ -102,11 +108,8 @@ class Channel:
             self._connection = self._pool.make_connection()
             self._socket = None
             self._made_in = os.getpid()
-        elif self._socket is not None and monotonic() - self._used_at > _IDLE_S:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            if poll.poll(0):
-                self.close()  # nothing was asked: it is the connection's end
+        elif self._socket is not None and self._is_outdated(self._socket):
+            self.close()
         if self._socket is None:
             self._connection.connect()
             self._parser = hiredis.Reader()
@@ -114,6 +117,20 @@ class Channel:
             self._socket = self._connection._sock  # noqa: SLF001
             _let_the_kernel_wait(self._socket)
         return self._socket
+
+    def _is_outdated(self, sock: socket.socket) -> bool:
+        """Whether the connection has ended, or its server is no longer the one to ask."""
+        if monotonic() - self._used_at <= _IDLE_S:
+            return bool(self._connection.should_reconnect())
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        if poll.poll(0):
+            return True  # nothing was asked: it is the connection's end
+        try:
+            return bool(self._connection.is_stale())
+        except redis.RedisError:
+            self.close()
+            raise
 
 
 def evalsha(script: Script, *parts: bytes | str) -> bytes:

@@ -37,17 +37,21 @@ def _bundled() -> str | None:
 
 
 class RedisServer:
-    """redis-server with an append-only file in a temporary directory, on a free loopback port.
+    """redis-server with an append-only file in a temporary directory, on a free loopback port,
+    or on another loopback ``address`` and a given ``port``.
 
     A context manager, or `start` and `close`. Start it from the main thread: it dies with the
     thread that started it.
     """
 
-    def __init__(self, *, shifted: bool = False) -> None:
+    def __init__(
+        self, *, shifted: bool = False, address: str = "127.0.0.1", port: int | None = None
+    ) -> None:
         """``shifted``: it goes by its own `clock`, which can be set."""
         if shifted:
             require_program("faketime")
-        self.port = free_port()
+        self.address = address
+        self.port = port or free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="clusterer-redis-"))
         self._clock = ShiftedClock(self.directory) if shifted else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +65,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -80,7 +84,7 @@ class RedisServer:
     def client(self, timeout_s: float = 5.0) -> redis.Redis:
         """Return a client that gives bytes and never retries; the caller closes it."""
         return redis.Redis(
-            host="127.0.0.1",
+            host=self.address,
             port=self.port,
             socket_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
@@ -92,7 +96,8 @@ class RedisServer:
         assert not self.running, "Redis is running already"
         options = {
             "port": str(self.port),
-            "bind": "127.0.0.1",
+            "bind": self.address,
+            "replica-announce-ip": self.address,
             "dir": str(self.directory),
             "appendonly": "yes",
             "appendfsync": "everysec",

@@ -1,0 +1,16 @@
+"""Where Redis is, clients of it for the store and for RQ, and its errors in words for people."""
+
+from clusterer.endpoint.client import TIMEOUT_S, follow, open_client
+from clusterer.endpoint.messages import remedy, said, trouble
+from clusterer.endpoint.url import public_url, redis_url
+
+__all__ = [
+    "TIMEOUT_S",
+    "follow",
+    "open_client",
+    "public_url",
+    "redis_url",
+    "remedy",
+    "said",
+    "trouble",
+]

@@ -1,0 +1,77 @@
+"""Clients of Redis, whose pools hand out connections to the primary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
+from clusterer.endpoint.server import server_of
+from clusterer.endpoint.url import public_url, redis_url
+from clusterer.errors import SettingsError
+from clusterer.settings import Settings
+
+TIMEOUT_S = 1.0
+"""Longest wait for Redis to accept a connection and, again, to answer one command. Without
+retries both together stay within the 2 s after which every call has to fail."""
+
+_CLASSES: dict[str, Callable[..., Following]] = {"unix": UnixConnection, "rediss": TlsConnection}
+_OURS: dict[type, Callable[..., Following]] = {
+    redis.Connection: Connection,
+    redis.SSLConnection: TlsConnection,
+    redis.UnixDomainSocketConnection: UnixConnection,
+}
+
+
+class Pool(redis.ConnectionPool):
+    """Hands out connections of which the server took writes within the last seconds."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, server=server_of(options), **options)
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        connection: Any = super().get_connection(*args, **options)
+        try:
+            connection.ensure_primary()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+
+def open_client(settings: Settings, **options: Any) -> redis.Redis:
+    """Return a client that connects on first use; ``options`` are redis-py's.
+
+    It never retries: a repeated append would store a packet twice, a repeated enqueue be a
+    second job. Raises `SettingsError` for a URL that cannot be used.
+    """
+    url = redis_url(settings)
+    scheme = url.partition("://")[0]
+    chosen = {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "connection_class": _CLASSES.get(scheme, Connection),
+    } | options
+    try:
+        pool = Pool.from_url(url, **chosen)
+    except ValueError as error:
+        raise SettingsError(f"redis_url {public_url(settings)!r}: {error}") from error
+    return redis.Redis.from_pool(pool)
+
+
+def follow(client: redis.Redis) -> None:
+    """Have ``client``, made by another library from a URL, leave a server that cannot serve.
+
+    Call it while the client does nothing. Clients of Sentinel and of `open_client` stay unchanged.
+    """
+    pool = client.connection_pool
+    ours = _OURS.get(pool.connection_class)
+    if type(pool) is not redis.ConnectionPool or ours is None:
+        return
+    pool.disconnect()
+    client.connection_pool = Pool(connection_class=ours, **pool.connection_kwargs)

@@ -1,0 +1,198 @@
+"""redis-py's connections, which leave a server that is not, or no longer, the primary.
+
+redis-py keeps a connection whatever the server answers. A managed Redis moves its name to a new
+primary and leaves the old one running as a replica, which refuses writes and serves stale reads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import redis
+
+from clusterer.endpoint.server import Address, Server, cannot_serve, is_replica
+
+CHECK_S = 2.0
+"""How long a connection is used until it is asked again whether its server takes writes."""
+
+CHECK = ("DEL", "clusterer:primary")
+"""A write that changes nothing. ROLE is forbidden to many users, and hidden by proxies."""
+
+_MOST_ADDRESSES = 8
+
+
+class _Elsewhere(redis.ConnectionError):
+    """The server is a replica, and its name has an address that was not tried."""
+
+
+class Following(redis.connection.AbstractConnection):
+    """Base of the connection classes: leaves a server that cannot serve.
+
+    ``server`` is what all connections to the same name know of it.
+    """
+
+    def __init__(self, *args: Any, server: Server, **options: Any) -> None:
+        self._server = server
+        self._generation = server.generation
+        self._check_at = 0.0
+        self._address: Address = ("", 0)
+        super().__init__(*args, **options)
+        server.add(self)
+
+    def should_reconnect(self) -> bool:
+        """Whether the connection is to be closed: pools and subscriptions ask between uses."""
+        marked: bool = super().should_reconnect()  # type: ignore[no-untyped-call]
+        return marked or self._generation != self._server.generation
+
+    def reset_should_reconnect(self) -> None:
+        """Forget that the connection was to be closed: it is."""
+        super().reset_should_reconnect()  # type: ignore[no-untyped-call]
+        self._generation = self._server.generation
+
+    def ensure_primary(self) -> bool:
+        """Connect, or connect again if the connection `is_stale`; return whether it is new.
+
+        Call it only while no reply is due. Raises redis-py's errors.
+        """
+        if self.is_connected and self.is_stale():
+            self.disconnect()  # type: ignore[no-untyped-call]
+        if self.is_connected:
+            return False
+        self.connect()  # type: ignore[no-untyped-call]
+        return True
+
+    def is_stale(self) -> bool:
+        """Whether the process has left the server, or the server takes no writes any more.
+
+        Asks the server every `CHECK_S` at most. Call it only while no reply is due. Raises
+        `redis.TimeoutError`, with the connection closed.
+        """
+        if self.should_reconnect():
+            return True
+        if monotonic() < self._check_at:
+            return False
+        self._check_at = monotonic() + CHECK_S
+        try:
+            return not self._takes_writes()
+        except redis.TimeoutError:
+            raise
+        except redis.ConnectionError:
+            return True
+
+    def leave(self, error: Exception) -> None:
+        """Have every connection of the process made again, if ``error`` means `cannot_serve`."""
+        if cannot_serve(error):
+            self._server.leave(self._generation, demoted=is_replica(error), teller=self)
+
+    def interrupt(self) -> None:
+        """Have whatever waits for the connection, in any thread, fail at once."""
+        sock: Any = self._sock
+        if sock is not None and self.pid == os.getpid():  # a parent's connection lives on
+            with suppress(OSError):
+                # Not the method of a TLS socket, which would go on without TLS.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)
+        except redis.RedisError as error:
+            self.leave(error)
+            if isinstance(error, redis.TimeoutError) and not self.is_connected:
+                self._server.avoid(self._address)
+            raise
+
+    def connect_check_health(
+        self, check_health: bool = True, retry_socket_connect: bool = True
+    ) -> None:
+        if self.is_connected:
+            return
+        for _ in range(_MOST_ADDRESSES):
+            try:
+                super().connect_check_health(check_health, retry_socket_connect)
+                break
+            except redis.BusyLoadingError:
+                if not self._server.has_other(self._address):
+                    raise
+                self._server.avoid(self._address)
+            except _Elsewhere:
+                continue
+        else:
+            raise _Elsewhere("no address of the name takes writes")
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        if self._server.has_other(self._address) and not self._takes_writes():
+            self._server.avoid(self._address)
+            raise _Elsewhere("this address is a replica's")
+        # Before anything subscribes again: a subscription looks at `should_reconnect` first.
+        self._generation = self._server.generation
+        self._check_at = monotonic() + CHECK_S
+
+    def _takes_writes(self) -> bool:
+        self.send_command(*CHECK, check_health=False)  # type: ignore[no-untyped-call]
+        try:
+            self.read_response()
+        except redis.ResponseError as error:
+            return not is_replica(error)
+        return True
+
+
+class _Named(redis.Connection):
+    """Connects to the addresses of a name in the order in which its `Server` has them."""
+
+    _server: Server
+    _address: Address
+
+    def _connect(self) -> socket.socket:
+        """Return a connected socket. All addresses together get one connect timeout."""
+        timeout_s = self.socket_connect_timeout
+        ends_at = None if timeout_s is None else monotonic() + timeout_s
+        failed = OSError("the name has no address")
+        for address in self._server.addresses(self.host, self.port):
+            left_s = None if ends_at is None else ends_at - monotonic()
+            if left_s is not None and left_s <= 0:
+                break
+            self._address = address
+            try:
+                return self._prepared(socket.create_connection(address, left_s))
+            except OSError as error:
+                self._server.avoid(address)
+                failed = error
+        raise failed
+
+    def _prepared(self, sock: socket.socket) -> socket.socket:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket_keepalive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in self.socket_keepalive_options.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.settimeout(self.socket_timeout)
+        return sock
+
+
+class Connection(Following, _Named):
+    """A connection over TCP."""
+
+
+class TlsConnection(Following, redis.SSLConnection, _Named):
+    """A connection over TLS that is not taken for used up when it is new.
+
+    redis-py's pool refuses a connection on which something can be read before anything was
+    asked. Over TLS 1.3 that is the rule: the server sends session tickets after the handshake.
+    """
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether an answer, or the connection's end, is there to be read within ``timeout`` s."""
+        if not super().can_read(timeout):
+            return False
+        # Something came, maybe only for the TLS layer: whatever is for us is in the parser now.
+        # redis-py has no public way to let a parser read what there is.
+        return bool(self._parser.read_from_socket(timeout=0, raise_on_timeout=False))
+
+
+class UnixConnection(Following, redis.UnixDomainSocketConnection):
+    """A connection over a unix socket."""

@@ -1,0 +1,115 @@
+"""Two Redis servers behind one name that moves, as a managed Redis does."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+
+NAME = "redis-primary.test"
+OLD, NEW = "127.0.77.31", "127.0.77.32"
+
+_RESOLVER = """
+import os, socket
+resolve = socket.getaddrinfo
+def getaddrinfo(host, *args, **options):
+    if host != "{name}":
+        return resolve(host, *args, **options)
+    with open("{hosts}") as file:
+        addresses = file.read().split()
+    return [found for each in addresses for found in resolve(each, *args, **options)]
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+class MovingRedis:
+    """A primary on `OLD`, its replica on `NEW`, and `NAME`, which points to one or more of them.
+
+    ``environment`` has Python processes resolve the name; `resolve_here` this one.
+    """
+
+    def __init__(self) -> None:
+        port = free_port()
+        self.directory = tempfile.TemporaryDirectory(prefix="clusterer-failover-")
+        self.old = RedisServer(address=OLD, port=port)
+        self.new = RedisServer(address=NEW, port=port)
+        self.url = f"redis://{NAME}:{port}/0"
+        self._hosts = Path(self.directory.name, "hosts")
+        self.point([OLD])
+        script = _RESOLVER.format(name=NAME, hosts=self._hosts)
+        Path(self.directory.name, "sitecustomize.py").write_text(script, encoding="utf-8")
+        self.environment = {"CLUSTERER_REDIS_URL": self.url, "PYTHONPATH": self.directory.name}
+
+    def __enter__(self) -> Self:
+        self.old.start()
+        self.new.start()
+        with self.old.client() as old, self.new.client() as client:
+            old.config_set("repl-diskless-sync-delay", 0)
+            client.replicaof(OLD, str(self.old.port))
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up", 15)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for server in (self.old, self.new):
+            server.kill()  # at SIGTERM a primary would wait for its replica
+            server.close()
+        self.directory.cleanup()
+
+    def point(self, addresses: Sequence[str]) -> None:
+        """Have the name resolve to ``addresses``, in this order, from now on."""
+        self._hosts.with_suffix(".new").write_text("\n".join(addresses), encoding="ascii")
+        self._hosts.with_suffix(".new").replace(self._hosts)
+
+    def promote(self) -> None:
+        """Make the new server the primary, and the old one, if it answers, its replica."""
+        with self.new.client() as client:
+            client.replicaof("NO", "ONE")
+
+    def demote(self) -> None:
+        """Make the old server a replica of the new one; it closes no connection."""
+        with self.old.client() as client:
+            client.replicaof(NEW, str(self.new.port))
+
+    def move(self) -> None:
+        """Promote, move the name, demote: so does a managed Redis that is patched or scaled."""
+        self.promote()
+        self.point([NEW])
+        self.demote()
+
+    def resolve_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have this process resolve the name too, until the test ends."""
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> list[Any]:
+            if host != NAME:
+                return list(real(host, *arguments, **options))
+            addresses = self._hosts.read_text(encoding="ascii").split()
+            return [found for each in addresses for found in real(each, *arguments, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def connected_to(pid: int, port: int) -> set[str]:
+    """Return the IPv4 addresses to whose ``port`` the process has established connections."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes.add(str(descriptor.readlink()))
+        except OSError:
+            continue  # closed meanwhile
+    rows = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    found = set()
+    for _, _, remote, state, *_, inode in (row.split()[:10] for row in rows):
+        if state == "01" and f"socket:[{inode}]" in inodes:
+            address, _, number = remote.partition(":")
+            if int(number, 16) == port:
+                found.add(socket.inet_ntoa(bytes.fromhex(address)[::-1]))
+    return found
