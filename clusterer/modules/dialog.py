@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from clusterer.ids import SERVER_TIMEOUT
+from clusterer.modules.absence import Absences, Watched
 from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
 from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
 from clusterer.modules.observing import (
@@ -13,7 +14,6 @@ from clusterer.modules.observing import (
     ModuleCallback,
     Observer,
     Received,
-    Registers,
     Watchers,
     monotonic,
     wall,
@@ -99,10 +99,11 @@ class Dialogs(Observer):
 
     def __init__(
         self,
-        clusterer: Registers,
+        clusterer: Watched,
         cluster_id: int,
         *,
         profiles_timeout: float = 10,
+        end_calls_after: float = 0,
         bounds: Bounds | None = None,
         clock: Clock = monotonic,
         unix_clock: Clock = wall,
@@ -110,12 +111,15 @@ class Dialogs(Observer):
         """Make the observer; it receives nothing before `start`.
 
         ``profiles_timeout``: seconds of silence after which a machine's profile counts are
-        invalidated at once, 0: never. ``bounds``: how much is kept, of calls and of counts each.
+        invalidated at once, 0: never. ``end_calls_after``: seconds after which the calls of a node
+        end that was not up all the time and sent nothing about calls, 0: never. ``bounds``: how
+        much is kept, of calls and of counts each.
         ``clock`` ages counts and never goes back; calls' expiry is compared with ``unix_clock``.
         """
         super().__init__(clusterer, cluster_id, clock)
         self._unix_clock = unix_clock
         self._profiles_timeout = profiles_timeout
+        self._absences = Absences(clusterer, cluster_id, end_calls_after)
         self._calls: ExpiringTable[CallKey, Call] = ExpiringTable(_call_id, bounds or Bounds())
         self._uses: ExpiringTable[ProfileKey, ProfileUse] = ExpiringTable(
             _profile, bounds or Bounds()
@@ -152,8 +156,14 @@ class Dialogs(Observer):
 
     def expire(self) -> None:
         with self._telling:
+            for machine_id in self._absences.gone(self._clock()):
+                self._drop(self._calls, self._call_watchers, machine_id, Reason.NOT_UP)
             self._tell(self._calls.expire(self._unix_clock()), self._call_watchers)
             self._tell(self._uses.expire(self._clock()), self._use_watchers)
+
+    def _forget(self, machine_id: int, reason: Reason) -> int:
+        calls = self._drop(self._calls, self._call_watchers, machine_id, reason)
+        return calls + self._drop(self._uses, self._use_watchers, machine_id, reason)
 
     def _registrations(self) -> list[tuple[str, str, ModuleCallback, float]]:
         return [
@@ -171,6 +181,7 @@ class Dialogs(Observer):
             return
         changes: list[Change[Call]] = []
         with self._telling:
+            self._absences.heard(machine_id)
             if isinstance(message, DialogState) and message.state != CallState.DELETED:
                 changes = self._put(Call(message, machine_id), len(received.packet.payload))
             elif isinstance(message, DialogState | DialogDeleted):
@@ -213,7 +224,8 @@ class Dialogs(Observer):
 
     def _receive_counts(self, kind: int, received: Received | None, machine_id: int) -> None:
         if kind == SERVER_TIMEOUT:
-            self._forget(machine_id)
+            self._stats.timeouts += 1
+            self._drop(self._uses, self._use_watchers, machine_id, Reason.SILENT)
         elif kind == ProfileCounts.TYPE:
             message = self._message(kind, received, machine_id)
             if isinstance(message, ProfileCounts):
@@ -231,12 +243,6 @@ class Dialogs(Observer):
         use = ProfileUse(as_text(profile), text, machine_id, calls)
         size = len(profile) + len(value or b"")
         return self._uses.put(key, use, now + PROFILE_LIFETIME_S, size, now)
-
-    def _forget(self, machine_id: int) -> None:
-        self._stats.timeouts += 1
-        with self._telling:
-            keys = [key for key in self._uses.known_keys() if key[2] == machine_id]
-            self._tell(self._uses.discard(keys, Reason.SILENT), self._use_watchers)
 
 
 def _call_id(key: CallKey) -> bytes:

@@ -31,6 +31,10 @@ class Reason(StrEnum):
     """There was no place for it any more; it was the one not heard of for longest."""
     SILENT = "silent"
     """The machine it came from fell silent."""
+    NOT_UP = "not_up"
+    """The node it came from was not up for too long."""
+    FORGOTTEN = "forgotten"
+    """`forget` was called for the machine it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,12 @@ class ExpiringTable(Generic[K, V]):
         with self._lock:
             removed = [self._pop(key) for key in keys]
         return [Change(old, None, reason) for old in removed if old is not None]
+
+    def discard_where(self, wanted: Callable[[V], bool], reason: Reason) -> list[Change[V]]:
+        """Remove the entries whose value is ``wanted``; return what changed."""
+        with self._lock:
+            keys = [key for key, entry in self._entries.items() if wanted(cast(V, entry.value))]
+            return [Change(self._pop(key), None, reason) for key in keys]
 
     def expire(self, now: float) -> list[Change[V]]:
         """Remove what is over at ``now``; return what changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -15,7 +15,7 @@ from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
 from clusterer.logs import LimitedLog, about_machine
 from clusterer.logs.fields import NodeLike
-from clusterer.modules.expiring import Change, Reason
+from clusterer.modules.expiring import Change, ExpiringTable, Reason
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads import Message, decode
 from clusterer.wire import Packet
@@ -28,6 +28,7 @@ QUIET_S = 10.0
 SWEEP_S = 1.0
 """Seconds between two looks at what has expired: how late its callbacks may be."""
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Clock = Callable[[], float]
 
@@ -45,6 +46,17 @@ class Received(Protocol):
         """IP address and port of the sender's connection."""
         ...
 
+
+class Said(Protocol):
+    """An entry that a machine is known to have said."""
+
+    @property
+    def machine_id(self) -> int:
+        """The machine that said so last."""
+        ...
+
+
+S = TypeVar("S", bound=Said)
 
 ModuleCallback = Callable[[int, Received | None, int], object]
 
@@ -139,6 +151,18 @@ class Observer:
         """Remove what is over and tell the callbacks; `start` has this done every second."""
         raise NotImplementedError
 
+    def forget(self, machine_id: int) -> int:
+        """Remove all that ``machine_id`` said last, and tell the callbacks; return how much went.
+
+        For a node that was restarted and has lost what it had: it deletes nothing by itself.
+        What it says from then on is taken again. Raises `InvalidArgument` for no machine_id.
+        """
+        return self._forget(require_id("machine_id", machine_id), Reason.FORGOTTEN)
+
+    def _forget(self, machine_id: int, reason: Reason) -> int:
+        """Remove all that ``machine_id`` said last; return how much went."""
+        raise NotImplementedError
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -188,6 +212,19 @@ class Observer:
                 machine_id, self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)
             ),
         )
+
+    def _drop(
+        self,
+        table: ExpiringTable[K, S],
+        watchers: Watchers[S],
+        machine_id: int,
+        reason: Reason,
+    ) -> int:
+        """Remove what ``machine_id`` said last from a table, and tell; return how much went."""
+        with self._telling:
+            changes = table.discard_where(lambda entry: entry.machine_id == machine_id, reason)
+            self._tell(changes, watchers)
+        return len(changes)
 
     def _tell(self, changes: Iterable[Change[V]], watchers: Watchers[V]) -> None:
         for change in changes:

@@ -104,6 +104,9 @@ class Usrloc(Observer):
         with self._telling:
             self._tell(self._contacts.expire(self._unix_clock()), self._watchers)
 
+    def _forget(self, machine_id: int, reason: Reason) -> int:
+        return self._drop(self._contacts, self._watchers, machine_id, reason)
+
     def _registrations(self) -> list[tuple[str, str, ModuleCallback, float]]:
         return [("contacts", MODULE, self._receive, 0)]
 

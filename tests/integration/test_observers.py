@@ -9,16 +9,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 
 from clusterer import Clusterer, Settings
-from clusterer.modules.dialog import Dialogs
+from clusterer.modules.dialog import Call, Change, Dialogs, Reason
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import ProfileCount, ProfileCounts
+from clusterer.services import Context, set_status
 from clusterer.settings import as_environment
 from clusterer.wire import Packet
 from tests.support import docs
@@ -45,12 +46,12 @@ class Observed(NamedTuple):
 
 
 @contextmanager
-def observing(settings: Settings) -> Iterator[Observed]:
+def observing(settings: Settings, **options: Any) -> Iterator[Observed]:
     """Serve as machine 2 at the time of the capture; machine 1, at 127.0.0.1, is a node."""
     port = free_port()
     load(settings, [node(1, free_port()), node(2, port)])
     instance = Clusterer(2, settings=settings)
-    dialogs = Dialogs(instance, 1, unix_clock=lambda: CAPTURED_AT)
+    dialogs = Dialogs(instance, 1, unix_clock=lambda: CAPTURED_AT, **options)
     usrloc = Usrloc(instance, 1, unix_clock=lambda: CAPTURED_AT)
     thread = threading.Thread(target=instance.serve, name="serve 2")
     with instance, dialogs, usrloc:
@@ -131,6 +132,20 @@ def test_call_after_a_bad_payload_is_taken_from_the_same_connection(
     assert record.message.startswith(start + "created: field '")
     fields = vars(record)
     assert (fields["cluster"], fields["machine_id"], fields["exc_info"]) == (1, 1, None)
+
+
+def test_calls_of_a_node_that_goes_down_end(settings: Settings) -> None:
+    told: list[Change[Call]] = []
+    with (
+        observing(settings, end_calls_after=2) as seen,
+        peer(seen.port, machine_id=1) as connection,
+    ):
+        seen.dialogs.on_call(told.append)
+        connection.sendall(call(b"one").encode(1).encode())
+        wait_until(seen.dialogs.calls, 10, "the call")
+        set_status.run(Context(settings), 1, 1, 0, "bin", by="test")
+        wait_until(lambda: not seen.dialogs.calls(), 20, "the end of the node's call")
+        assert told[-1].reason is Reason.NOT_UP
 
 
 def damaged(packet: Packet, chance: random.Random) -> Packet:

@@ -41,11 +41,15 @@ class FakeCluster:
         self.nodes: list[Node] = []
         self.registered: list[dict[str, Any]] = []
         self.fault: Exception | None = None
+        self.age_s = 0.0
         self.bad_payloads: list[str] = []
         self.on_send: Callable[[], None] = lambda: None
 
     def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         return [found for found in self.nodes if found.cluster_id == cluster_id]
+
+    def snapshot_age_s(self) -> float:
+        return self.age_s
 
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
         return PacketBuilder(module, type, self.server_id, version)
