@@ -183,12 +183,12 @@ class Dialogs(Observer):
         with self._telling:
             self._absences.heard(machine_id)
             if isinstance(message, DialogState) and message.state != CallState.DELETED:
-                changes = self._put(Call(message, machine_id), len(received.packet.payload))
+                changes = self._put(Call(message, machine_id), received)
             elif isinstance(message, DialogState | DialogDeleted):
                 changes = self._delete(message)
             self._tell(changes, self._call_watchers)
 
-    def _put(self, call: Call, size: int) -> list[Change[Call]]:
+    def _put(self, call: Call, received: Received) -> list[Change[Call]]:
         now = self._unix_clock()
         key = key_of(call.sent)
         if not self._is_news(call.sent, now):
@@ -197,8 +197,11 @@ class Dialogs(Observer):
         until = _until(call.sent, now)
         if until <= now:
             self._stats.stale += 1
+            what = f"call {call.call_id[:60]!r}"
+            self._complain_late(what, call.sent.expires, now, call.machine_id, received)
             return self._calls.discard([key], Reason.EXPIRED)
         early = self._calls.discard([early_key(key)]) if key[2] else []
+        size = len(received.packet.payload)
         changes = self._calls.put(key, call, until, size, now)
         if early and Change(None, call) in changes:
             old = early.pop().old

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -92,6 +93,8 @@ class ObserverStats:
     stale: int = 0
     """Messages older than what is known already."""
     expired: int = 0
+    expired_on_arrival: int = 0
+    """Contacts whose time was over when they came: mostly the clocks of the machines differ."""
     evicted: int = 0
     """Entries that went because the table was full."""
     timeouts: int = 0
@@ -200,6 +203,16 @@ class Observer:
         self._stats.messages += 1
         return message
 
+    def _complain_late(
+        self, what: str, expires: float, now: float, machine_id: int, received: Received
+    ) -> None:
+        """Log that ``what`` was over when it came; both times are UNIX seconds."""
+        fault = (
+            f"{what} expired at {_utc(expires)}, and here it is {_utc(now)}: "
+            "compare the clocks of both machines"
+        )
+        self._complain("late", machine_id, received, fault)
+
     def _complain(self, about: str, machine_id: int, received: Received, fault: str) -> None:
         self._limited.warning(
             (about, machine_id),
@@ -268,6 +281,14 @@ class Watchers(Generic[V]):
                     error=error,
                 )
         return failed
+
+
+def _utc(seconds: float) -> str:
+    """Return a UNIX time as text; one that no calendar has as its number."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"UNIX time {seconds:.0f}"
 
 
 monotonic: Clock = time.monotonic

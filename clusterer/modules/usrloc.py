@@ -116,7 +116,7 @@ class Usrloc(Observer):
             return
         with self._telling:
             if isinstance(message, ContactState):
-                changes = self._put(message, machine_id, len(received.packet.payload))
+                changes = self._put(message, machine_id, received)
             elif isinstance(message, ContactDeleted):
                 changes = self._delete(message)
             elif isinstance(message, RecordDeleted):
@@ -126,15 +126,20 @@ class Usrloc(Observer):
                 changes = []  # a record without contacts tells nothing yet
             self._tell(changes, self._watchers)
 
-    def _put(self, state: ContactState, machine_id: int, size: int) -> list[Change[Contact]]:
+    def _put(
+        self, state: ContactState, machine_id: int, received: Received
+    ) -> list[Change[Contact]]:
         now = self._unix_clock()
         key = (state.domain, state.aor, state.contact)
         if self._is_stale(key, state.call_id, state.cseq):
             return []
         if state.expires != NEVER and state.expires <= now:
-            self._stats.stale += 1
+            self._stats.expired_on_arrival += 1
+            what = f"contact {as_text(state.contact)[:60]!r} of {as_text(state.aor)[:60]!r}"
+            self._complain_late(what, state.expires, now, machine_id, received)
             return self._contacts.discard([key], Reason.EXPIRED)
         until = math.inf if state.expires == NEVER else state.expires
+        size = len(received.packet.payload)
         return self._contacts.put(key, Contact(state, machine_id), until, size, now)
 
     def _delete(self, message: ContactDeleted) -> list[Change[Contact]]:

@@ -217,6 +217,17 @@ def test_confirmed_call_that_is_over_already_is_stale_and_ends_a_known_one(
     assert watched.dialogs.stats.stale == 2
 
 
+def test_call_over_already_is_told_with_both_times(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.take(call(expires=int(CAPTURED_AT) - 60))
+    (record,) = caplog.records
+    assert record.message.endswith(
+        "call 'call-1' expired at 2026-11-22 20:44:52 UTC, and here it is 2026-11-22 20:45:52 UTC: "
+        "compare the clocks of both machines"
+    )
+
+
 @pytest.mark.parametrize(
     ("state", "expires", "lifetime"),
     [(CallState.EARLY, 1_000, 300), (CallState.CONFIRMED, 0, 43_200), (CallState.EARLY, 0, 43_200)],

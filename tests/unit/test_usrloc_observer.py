@@ -18,6 +18,7 @@ from clusterer.payloads import (
     RecordInserted,
 )
 from clusterer.wire import Packet
+from tests.support.cluster import node
 from tests.support.fake_cluster import FakeClock, FakeCluster
 from tests.support.observing import CAPTURED_AT, captured_packets, contact
 from tests.support.processes import wait_until
@@ -29,7 +30,8 @@ class Watched:
     def __init__(self, **options: Any) -> None:
         self.cluster = FakeCluster()
         self.unix = FakeClock(CAPTURED_AT)
-        self.usrloc = Usrloc(self.cluster, 7, clock=FakeClock(), unix_clock=self.unix, **options)
+        self.clock = FakeClock()
+        self.usrloc = Usrloc(self.cluster, 7, clock=self.clock, unix_clock=self.unix, **options)
         self.changes: list[Change[Contact]] = []
         self.usrloc.on_contact(self.changes.append)
         self.usrloc.start()
@@ -141,8 +143,28 @@ def test_contact_that_is_over_already_is_not_kept(watched: Watched) -> None:
     watched.take(contact())
     watched.take(contact(expires=int(CAPTURED_AT), cseq=2))
     assert watched.uris == []
-    assert watched.usrloc.stats.stale == 1
+    stats = watched.usrloc.stats
+    assert (stats.expired_on_arrival, stats.stale, stats.expired) == (1, 0, 1)
     assert watched.story[-1] == ("removed", "expired")
+
+
+def test_contact_expired_on_arrival_is_told_with_both_times(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.cluster.nodes = [node(2, cluster_id=7)]
+    for number in range(3):
+        watched.take(contact(b"sip:%d\n" % number, expires=int(CAPTURED_AT) - 3_600))
+    watched.clock.advance(10)
+    watched.take(contact(b"sip:x", expires=-(2**63)))
+    head, here = "dropped a packet of machine 2 at 127.0.0.2: contact", "2026-11-22 20:45:52 UTC"
+    tail = f"and here it is {here}: compare the clocks of both machines"
+    first, last = (record.message for record in caplog.records)
+    assert first == rf"{head} 'sip:0\n' of 'user1' expired at 2026-11-22 19:45:52 UTC, {tail}"
+    assert last.startswith(f"{head} 'sip:x' of 'user1' expired at UNIX time -{2**63}, {tail}")
+    assert last.endswith(" (and 2 more like this)")
+    assert vars(caplog.records[0])["url"] == "bin:127.0.0.1:1"
+    assert watched.usrloc.stats.expired_on_arrival == 4
+    assert watched.changes == []
 
 
 def test_older_registration_of_the_same_phone_changes_nothing(watched: Watched) -> None:
