@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 from clusterer.endpoint import public_url
 from clusterer.jobs import connect
+from clusterer.services.processes import Progress
 from clusterer.settings import Settings
 from scheduler.plan import periodic_jobs
 from scheduler.scheduler import Scheduler
@@ -24,7 +25,8 @@ def run(settings: Settings, *, burst: bool = False) -> int:
     jobs = periodic_jobs(persistent_mode=settings.persistent_mode)
     scheduler = Scheduler(connect(settings), jobs)
     scheduler.where = f"Redis at {public_url(settings)}"
-    with _metrics(settings, scheduler):
+    with _metrics(settings, scheduler), Progress(settings, "scheduler") as progress:
+        scheduler.progressed = progress.note
         scheduler.run(burst=burst)
     return 0
 

@@ -64,6 +64,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._planned: Mapping[str, float | None] = {}
         self.where = "Redis"
         """Which Redis it is, for people."""
+        self.progressed: Callable[[], object] = lambda: None
+        """Called with each turn of the loop."""
         self.late: Callable[[float], object] = _nobody_cares
         """Told, for each job enqueued, by how many seconds it is late."""
 
@@ -72,6 +74,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._install_signal_handlers()
         try:
             while not self.stop.is_set():
+                self.progressed()
                 wait_s = self._turn()
                 if burst:
                     break

@@ -30,18 +30,23 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from clusterer.services.processes import allow_files  # noqa: PLC0415 - only processes need it
+    from clusterer.services.processes import (  # noqa: PLC0415 - only processes need them
+        Progress,
+        allow_files,
+    )
 
     allow_files()  # a connection per node
     state = runtime.start(settings)
     for number in handled_signals():
         signal.signal(number, lambda *_: state.stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked while modules were loaded
-    worker = _make_worker(queue_name, settings, state)
-    if worker is not None:
-        logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
-        with _metrics(kind, settings, state):
-            worker.work(burst=burst, logging_level=None)
+    with Progress(settings, f"worker-{kind}") as progress:
+        state.progressed = progress.note
+        worker = _make_worker(queue_name, settings, state)
+        if worker is not None:
+            logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
+            with _metrics(kind, settings, state):
+                worker.work(burst=burst, logging_level=None)
     return 0
 
 
@@ -79,6 +84,7 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
     """Make the worker as soon as Redis can be reached; None if asked to stop before."""
     told = False
     while not state.stop.is_set():
+        state.progressed()
         try:
             return Worker(queue_name, connection=connect(settings))
         except redis.RedisError as error:

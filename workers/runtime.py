@@ -25,7 +25,9 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stop = StopFlag()
-        self.heartbeat: Callable[[], None] = _nobody_to_tell
+        self.heartbeat: Callable[[], None] = _ignore
+        self.progressed: Callable[[], None] = _ignore
+        """Called with each turn of the worker's loop, and about every 10 s by a long job."""
         self.metrics: JobMetrics | None = None
         self.meter: Meter | None = None
         self._context: Context | None = None
@@ -89,5 +91,5 @@ def current() -> Runtime:
     return _Slot.runtime or start(load_settings())
 
 
-def _nobody_to_tell() -> None:
-    """Heartbeat of a job that no worker runs."""
+def _ignore() -> None:
+    """Heartbeat and progress of a job that no worker process runs."""

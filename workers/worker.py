@@ -131,6 +131,7 @@ class Worker(SimpleWorker):
 
     def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:
         """Wait for one job and run it: True, or False if there was none, or None for trouble."""
+        runtime.current().progressed()
         try:
             self._register(log_options)
             self.check_for_suspension(burst)
@@ -240,6 +241,7 @@ class Worker(SimpleWorker):
 
     def beat(self) -> None:
         """Tell RQ that the running job is alive; for jobs that run long. Never raises."""
+        runtime.current().progressed()
         if self._running is not None:
             with suppress(redis.RedisError):
                 self.maintain_heartbeats(*self._running)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
+from time import monotonic
 
 import click
 
@@ -13,8 +14,12 @@ from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.services.metrics import InstanceCollector, serving
-from clusterer.services.processes import allow_connections, stop_on_signals
+from clusterer.services.processes import Progress, allow_connections, stop_on_signals
+from clusterer.services.processes.progress import NOTE_EVERY_S
 from clusterer.settings import Settings, require_server_id
+
+TURNS_WITHIN_S = 2.0
+"""The listener's loop stands still if it takes longer to come round."""
 
 
 @click.command()
@@ -72,7 +77,10 @@ def serve_until(stop: StopFlag, instance: Clusterer) -> None:
     """Serve in this thread until the flag is set (by a signal, which may interrupt anything)."""
 
     def end() -> None:
-        stop.wait()
+        with Progress(instance.settings, f"node-{instance.get_my_id()}") as progress:
+            while not stop.wait(NOTE_EVERY_S):
+                if monotonic() - instance.listener.turned_at < TURNS_WITHIN_S:
+                    progress.note()
         instance.stop()
 
     threading.Thread(target=end, name="clusterer-stop", daemon=True).start()

@@ -64,6 +64,8 @@ class Listener:
         self._served = threading.Lock()  # taken for good by the one call of `serve`
         self.addresses: tuple[Address, ...] = ()
         self.ready = threading.Event()
+        self.turned_at = monotonic()
+        """When the loop last came round (monotonic seconds); four times a second if all is well."""
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -159,6 +161,7 @@ class Listener:
 
     async def _pause(self, until: float) -> None:
         """Wait until ``until`` (monotonic, which is the loop's clock too), or `stop`."""
+        self.turned_at = monotonic()
         timer = asyncio.get_running_loop().call_at(until, self._wake.set)
         await self._wake.wait()
         timer.cancel()

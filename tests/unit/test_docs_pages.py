@@ -82,7 +82,7 @@ def test_every_page_is_linked_from_the_readme_or_from_the_page_of_its_folder() -
 COMPARED = {
     "docs/benchmarks/run.md": 2,
     "docs/commands/demo.md": 1,
-    "docs/commands/doctor.md": 1,
+    "docs/commands/doctor.md": 4,
     "docs/commands/events.md": 2,
     "docs/commands/list.md": 2,
     "docs/commands/live.md": 3,

@@ -11,6 +11,7 @@ from clusterer.services.processes.commands import (
 from clusterer.services.processes.embedded import EmbeddedRedis
 from clusterer.services.processes.group import ProcessGroup
 from clusterer.services.processes.limits import allow_connections, allow_files
+from clusterer.services.processes.progress import Progress
 from clusterer.services.processes.stopping import interrupt_on_signals, stop_on_signals
 from clusterer.services.processes.supervisor import Supervisor
 
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddedRedis",
     "Line",
     "ProcessGroup",
+    "Progress",
     "Supervisor",
     "allow_connections",
     "allow_files",

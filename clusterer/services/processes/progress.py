@@ -1,0 +1,147 @@
+"""How a process shows that it makes progress, and how a health check sees it.
+
+A process that runs until stopped holds a locked file in the data directory and touches it with
+each turn of its loop. The lock tells whether it lives: the kernel takes it away with the process,
+whatever ends that, also across containers that share the directory. The file's time tells whether
+it moves on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from clusterer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NOTE_EVERY_S = 1.0
+"""The file is touched no more often."""
+
+WITHIN_S = 30.0
+"""Age of the last progress from which on a process counts as stuck: a busy delivery job notes it
+every 10 s, a sync of a slow database ends within 30 s."""
+
+_SUFFIX = ".alive"
+_MOST = 100
+"""Processes of one kind and pid, in containers that share a directory."""
+
+
+def _directory(settings: Settings) -> Path:
+    return settings.data_path / "run"
+
+
+class Progress:
+    """One process's file, held until `close`. Without a directory to write, it does nothing.
+
+    ``kind`` begins with node, worker or scheduler; more words may follow after a dash.
+    """
+
+    def __init__(self, settings: Settings, kind: str) -> None:
+        self._noted_at = time.monotonic()
+        self._path: Path | None = None
+        self._descriptor = -1
+        try:
+            self._open(_directory(settings), f"{kind}.{os.getpid()}")
+        except OSError as error:
+            log.warning(
+                "%s: health check unavailable: cannot write %s: %s; set data_dir to a directory "
+                "that can be written",
+                kind,
+                _directory(settings),
+                error.strerror,
+            )
+
+    def note(self) -> None:
+        """Note that the process goes on; costs nothing most of the time. Never raises."""
+        now = time.monotonic()
+        if self._path is None or now - self._noted_at < NOTE_EVERY_S:
+            return
+        self._noted_at = now
+        with contextlib.suppress(OSError):
+            os.utime(self._descriptor)
+
+    def close(self) -> None:
+        """Remove the file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._path = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, directory: Path, name: str) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(_MOST):
+            path = directory / f"{name}.{number}{_SUFFIX}"
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            if _locked(descriptor, fcntl.LOCK_EX):
+                os.utime(descriptor)
+                self._path, self._descriptor = path, descriptor
+                return
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A process that lives, as a health check sees it."""
+
+    kind: str
+    pid: int
+    """In its own namespace."""
+    age_s: float
+    """Time since its last progress, by this host's clock."""
+
+
+def living(settings: Settings, kind: str = "") -> list[Alive]:
+    """Return the processes of this data directory that live, by name.
+
+    ``kind`` leaves only those whose kind begins with that word. Files of processes that ended
+    without removing theirs are removed.
+    """
+    found = sorted(_directory(settings).glob(f"*{_SUFFIX}"))
+    return [alive for path in found for alive in _read(path) if kind in ("", _word(alive.kind))]
+
+
+def _word(kind: str) -> str:
+    return kind.partition("-")[0]
+
+
+def _read(path: Path) -> Iterator[Alive]:
+    kind, pid, *_ = (*path.name.split("."), "")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # it ended meanwhile
+        return
+    try:
+        if _locked(descriptor, fcntl.LOCK_SH):
+            path.unlink(missing_ok=True)
+        elif pid.isdigit():
+            yield Alive(kind, int(pid), max(0.0, time.time() - os.fstat(descriptor).st_mtime))
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
