@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 import redis
@@ -236,10 +236,16 @@ class Clusterer:
         return connect(self.settings)
 
     @once
-    def _jobs_client(self) -> redis.Redis:
+    def _jobs(self) -> ModuleType:
+        # A fork waits for `once`: a child whose parent was importing could never import it.
         from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; many never need it
 
-        return jobs.connect(self.settings)
+        return jobs
+
+    @once
+    def _jobs_client(self) -> redis.Redis:
+        client: redis.Redis = self._jobs.connect(self.settings)
+        return client
 
     @once
     def _nodes(self) -> NodeStore:
@@ -279,10 +285,8 @@ class Clusterer:
         return view
 
     def _wake_worker(self) -> None:
-        from clusterer import jobs  # noqa: PLC0415  see _jobs_client
-
         try:
-            jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
+            self._jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
         except StateUnavailable as error:
             log.warning("packet is in the log; the sweep will wake a worker: %s", error)
 

@@ -14,14 +14,19 @@ Only weak references are kept. Nothing here costs anything between forks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Protocol
 
 WAIT_S = 1.0
-"""Longest time that a fork waits for all locks together, in seconds."""
+"""How long a fork tries to have all locks, in seconds; those that are not free then are renewed."""
+
+_STEP_S = 0.1
+"""How long it waits for one of them while it holds others: a thread may want both."""
 
 
 class Renewable(Protocol):
@@ -36,17 +41,35 @@ class Renewable(Protocol):
 
 def lock() -> Any:
     """Return a new lock for short work in memory."""
-    return _kept(threading.Lock())
+    return hold(threading.Lock())
 
 
 def rlock() -> Any:
     """Return a new lock for short work in memory that its owner may take again."""
-    return _kept(threading.RLock())
+    return hold(threading.RLock())
+
+
+def hold(kept: Any) -> Any:
+    """Have forks wait for a lock that something else made, as for one of `lock`; return it."""
+    _locks.add(weakref.ref(kept, _locks.discard))
+    return kept
 
 
 def renew_in_child(owner: Renewable) -> None:
     """Have ``owner.renew_in_child()`` called in every child forked from now on."""
     _owners.add(weakref.ref(owner, _owners.discard))
+
+
+def abandon(descriptors: Iterable[int]) -> None:
+    """Let go, in a child, of files and sockets that stay the parent's: peers must see it close.
+
+    The numbers lead nowhere then, and stay taken until their owners here close them; those below
+    0 are passed over.
+    """
+    with contextlib.suppress(OSError), open(os.devnull, "rb") as nowhere:  # noqa: PTH123
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.dup2(nowhere.fileno(), descriptor, inheritable=False)
 
 
 _locks: set[weakref.ref[Any]] = set()
@@ -55,32 +78,26 @@ _fork = threading.local()
 """Of each forking thread, in ``taken``, the locks that it holds over its fork."""
 
 
-def _kept(made: Any) -> Any:
-    _locks.add(weakref.ref(made, _locks.discard))
-    return made
-
-
 def _living(references: set[weakref.ref[Any]]) -> list[Any]:
     return [found for reference in list(references) if (found := reference()) is not None]
 
 
 def _take_all() -> None:
-    """Take every lock. Never waits for one while it holds another: a thread may want both."""
+    """Take every lock, in an order that the threads which want two of them allow."""
     deadline = monotonic() + WAIT_S
     wanted = _living(_locks)
     _fork.taken = []
-    while (busy := _take_free(wanted)) is not None:
+    while (busy := _take(wanted)) is not None:
         _release_all()
-        if busy.acquire(timeout=max(0.0, deadline - monotonic())):
-            busy.release()
-        else:
-            wanted = [each for each in wanted if each is not busy]
+        wanted.remove(busy)
+        if monotonic() < deadline:
+            wanted.insert(0, busy)
 
 
-def _take_free(wanted: list[Any]) -> Any:
-    """Take ``wanted`` as far as they are free; return the first that is not, None if all are."""
+def _take(wanted: list[Any]) -> Any:
+    """Take ``wanted`` one after the other; return the first that is not to be had, or None."""
     for each in wanted:
-        if not each.acquire(blocking=False):
+        if not each.acquire(timeout=_STEP_S):
             return each
         _fork.taken.append(each)
     return None

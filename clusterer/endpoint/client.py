@@ -9,6 +9,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from clusterer import forks
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
 from clusterer.endpoint.server import server_of
 from clusterer.endpoint.url import public_url, redis_url
@@ -32,6 +33,8 @@ class Pool(redis.ConnectionPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, server=server_of(options), **options)
+        # redis-py empties the pool in a forked child, under this lock that a thread may have held.
+        forks.hold(self._lock)
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         connection: Any = super().get_connection(*args, **options)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
+from clusterer import forks
 from clusterer.errors import StateUnavailable
 from clusterer.listener.ledger import Heard, Ledger
 from clusterer.logs import LimitedLog, about_machine
@@ -54,11 +55,11 @@ class Clocks:
         self._run = uuid.uuid4().hex
         self._cursor = "0-0"
         self._begun = False
-        self._begin_lock = threading.Lock()
+        self._begin_lock = forks.lock()
         self._enrolled: dict[Watch, frozenset[int]] = {}
         self._ledger = Ledger()
         self._pending: Handover | None = None
-        self._pending_lock = threading.Lock()
+        self._pending_lock = forks.lock()
         self._wake = threading.Event()
         self._stopping = False
         self._away = False

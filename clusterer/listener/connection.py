@@ -65,6 +65,12 @@ class Connection(asyncio.BufferedProtocol):
         self.source = ("", 0)
         """IP and port of the peer."""
 
+    @property
+    def descriptor(self) -> int:
+        """The socket's descriptor, -1 without one."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return -1 if sock is None else sock.fileno()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername") or ("", 0)

@@ -33,6 +33,10 @@ class Doors:
         """Where we listen now."""
         return tuple(self._servers)
 
+    def descriptors(self) -> list[int]:
+        """Return those of the sockets that listen."""
+        return [sock.fileno() for server in self._servers.values() for sock in server.sockets]
+
     async def follow(self, wanted: Mapping[Address, Node]) -> list[Address]:
         """Listen on exactly the addresses ``wanted``, of rows of ours; return those given up.
 

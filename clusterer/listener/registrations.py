@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import require_id
 from clusterer.store.watches import Watch
@@ -60,7 +60,7 @@ class Registry:
 
     def __init__(self, receiver: int) -> None:
         self._receiver = receiver
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._tokens: set[tuple[str, int]] = set()
         self.all: tuple[Registration, ...] = ()
         self.by_module: Mapping[str, tuple[Registration, ...]] = MappingProxyType({})

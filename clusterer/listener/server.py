@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from time import monotonic
 
+from clusterer import forks
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.listener.clocks import Clocks, Handover
@@ -66,6 +68,8 @@ class Listener:
         self.ready = threading.Event()
         self.turned_at = monotonic()
         """When the loop last came round (monotonic seconds); four times a second if all is well."""
+        self._home = os.getpid()
+        forks.renew_in_child(self)
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -86,8 +90,10 @@ class Listener:
         run in the listener's thread, coroutine functions in its loop, those of `in_thread` in a
         thread of their own. Works before and during `serve`.
 
-        Raises `InvalidArgument`, and `StateUnavailable` when Redis is away.
+        Raises `InvalidArgument`, `StateUnavailable` when Redis is away, and `ClustererError` in a
+        child that was forked while the parent served.
         """
+        self._require_home()
         check_arguments(module, callback, timeout_s, auth_check, cluster_id)
         watch = self._registry.reserve(module, cluster_id or 0, timeout_s)
         try:
@@ -110,6 +116,26 @@ class Listener:
             with contextlib.suppress(RuntimeError):  # closed in between
                 loop.call_soon_threadsafe(self._wake.set)
 
+    def renew_in_child(self) -> None:
+        """Leave a forked child nothing of what is served in the parent.
+
+        A child that kept the sockets would keep the port, and the peers' connections, when the
+        parent ends: peers would go on sending to a process that does not read.
+        """
+        self._loop = None
+        forks.abandon(self._doors.descriptors())
+        forks.abandon(each.descriptor for each in self._shared.connections)
+        self.ready = threading.Event()
+        if not self._served.locked():
+            self._home = os.getpid()
+
+    def _require_home(self) -> None:
+        if self._home != os.getpid():
+            raise ClustererError(
+                f"this instance receives in process {self._home}, which forked this one: "
+                "make another Clusterer here, with a server_id of its own"
+            )
+
     # -- the loop -------------------------------------------------------------------------------
 
     def serve(self) -> None:
@@ -117,6 +143,7 @@ class Listener:
 
         Waits for Redis, and for a row of this machine in the table, as long as it takes.
         """
+        self._require_home()
         if not self._served.acquire(blocking=False):
             raise ClustererError("a listener can serve once: make another")
         try:

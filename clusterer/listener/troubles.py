@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
+from clusterer import forks
 from clusterer.errors import WireError
 from clusterer.listener.counters import Counters
 from clusterer.listener.registrations import ReceiveInfo, Source
@@ -34,7 +34,7 @@ class Troubles:
         self.views: Views = {}
         self.counters = counters
         self.limited = LimitedLog(log, LOG_INTERVAL_S)
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._log = LimitedLog(log, LOG_INTERVAL_S)
 
     # -- packets ----------------------------------------------------------------------------------

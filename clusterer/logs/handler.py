@@ -9,6 +9,7 @@ from copy import copy
 from time import monotonic
 from typing import TextIO
 
+from clusterer import forks
 from clusterer.logs.repeats import Repeats
 
 _EVER = float("inf")
@@ -26,6 +27,13 @@ class SummarisingHandler(logging.StreamHandler[TextIO]):
         self._repeats = repeats or Repeats()
         self._last: dict[Hashable, logging.LogRecord] = {}
         self._timer: threading.Timer | None = None
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Leave to the parent the lines that it left out, and the timer that sums them up."""
+        self._repeats.clear()
+        self._last = {}
+        self._timer = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or count it. The caller holds the handler's lock."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Hashable, Mapping
+
+from clusterer import forks
 
 _MOST_KEYS = 1_000
 """Different things remembered; those that come on top of them share one line per interval."""
@@ -18,7 +19,7 @@ class LimitedLog:
     def __init__(self, log: logging.Logger, interval_s: float) -> None:
         self._log = log
         self._interval_s = interval_s
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._said: dict[Hashable, tuple[float, int]] = {}
         """When it was said last, and how often it was left out since; the oldest comes first."""
 

@@ -44,6 +44,10 @@ class Repeats:
         found.left_out += 1
         return False
 
+    def clear(self) -> None:
+        """Forget all kinds, and what was left out of them."""
+        self._kinds = {}
+
     def over(self, now: float) -> list[tuple[Hashable, int]]:
         """Return the kinds whose window has ended, each with how many lines were left out."""
         ended = {

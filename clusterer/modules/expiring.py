@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
-from threading import Lock
 from typing import Generic, NamedTuple, TypeVar, cast
 
+from clusterer import forks
 from clusterer.errors import InvalidArgument
 
 K = TypeVar("K", bound=Hashable)
@@ -89,7 +89,7 @@ class ExpiringTable(Generic[K, V]):
         """Start empty; ``group`` tells which keys are found together."""
         self._group = group
         self._bounds = bounds
-        self._lock = Lock()
+        self._lock = forks.lock()
         self._entries: dict[K, _Entry] = {}
         self._groups: dict[Hashable, dict[K, None]] = {}
         self._bytes = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -117,10 +116,15 @@ class Observer:
         self._clock = clock
         self._stats = ObserverStats()
         self._limited = LimitedLog(log, QUIET_S)
-        self._telling = threading.RLock()
+        self._telling = forks.rlock()
         self._starting = forks.lock()
         self._registered: list[str] = []
         self._timer: Timer | None = None
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Be stopped in a forked child, where the thread is missing and no packet comes."""
+        self._timer = None
 
     @property
     def stats(self) -> ObserverStats:

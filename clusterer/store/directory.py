@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from time import monotonic
 
+from clusterer import forks
 from clusterer.errors import StateUnavailable
 from clusterer.store.nodes import NodeStore
 from clusterer.store.views import ClusterKey, ClusterView
@@ -31,6 +32,12 @@ class Directory:
         self._stop = threading.Event()
         self._started_in = 0
         self._refreshed_at = 0.0
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Leave the parent's thread and its locks; the next look-up starts a thread here."""
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
 
     @property
     def age_s(self) -> float:

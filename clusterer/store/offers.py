@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
+from clusterer import forks
 from clusterer.store.labels import ModuleLabels
 from clusterer.store.views import ClusterKey
 from clusterer.wire import Packet
@@ -16,7 +16,7 @@ class Offers:
     def __init__(self) -> None:
         self._labels = ModuleLabels()
         self._totals: dict[tuple[ClusterKey, str], tuple[int, int]] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
 
     def add(self, key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
         """Count packets of a cluster, and the bytes of their frames."""

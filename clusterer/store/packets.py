@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 
+from clusterer import forks
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
 from clusterer.store.append_commands import AppendCommands
@@ -43,7 +44,8 @@ class PacketLog:
     """Appends one machine's packets to its log. Safe to share between threads.
 
     Threads that append at the same moment share a round trip: while one waits for Redis the
-    others queue up, and whoever gets the lock then sends what all of them have queued.
+    others queue up, and whoever gets the lock then sends what all of them have queued. A forked
+    child has an empty queue and a connection of its own.
     """
 
     def __init__(self, settings: Settings, sender: int) -> None:
@@ -54,6 +56,12 @@ class PacketLog:
         self._drained = False
         """Whether the last append found the log being drained."""
         self._queued: deque[_Entry] = deque()
+        self._lock = threading.Lock()
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Leave to the parent what its threads are sending, and their lock."""
+        self._queued = deque()
         self._lock = threading.Lock()
 
     def append(self, key: ClusterKey, frames: Sequence[bytes]) -> bool:

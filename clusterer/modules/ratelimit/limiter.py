@@ -82,6 +82,7 @@ class RateLimit:
         self._starting = forks.lock()
         self._registered = False
         self._timer: Timer | None = None
+        forks.renew_in_child(self)
 
     def check(self, name: str, limit: int, algorithm: int = Algorithm.TAILDROP) -> bool:
         """Count one use of the pipe ``name`` and return whether it passes.
@@ -126,6 +127,13 @@ class RateLimit:
         if timer is not None:
             timer.stop()
         self._sampler.stop()
+
+    def renew_in_child(self) -> None:
+        """Be stopped in a forked child: two processes that send for one machine would contradict
+        each other. `check` goes on there, from the counters as they were.
+        """
+        self._timer = None
+        self._sampler.renew_in_child()
 
     def sample(self) -> None:
         """Measure what is due now, as the timer does: CPU load once an interval, sockets always.

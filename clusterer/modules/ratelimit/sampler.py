@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Lock
 
+from clusterer import forks
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.feedback import Controller
 from clusterer.modules.ratelimit.gauges import Gauges
@@ -40,8 +40,10 @@ class Sampler:
         self._clock = clock
         self._controller = Controller()
         self._interval = -1
-        self._sampling = Lock()
-        self._starting = Lock()  # taken while the table is locked, so never the other way round
+        self._sampling = forks.lock()
+        self._starting = (
+            forks.lock()
+        )  # taken while the table is locked, so never the other way round
         self._started = self._warned = False
         self._timer: Timer | None = None
 
@@ -72,9 +74,12 @@ class Sampler:
         if timer is not None:
             timer.stop()
         with self._sampling:
-            self._controller.reset()
-            self._interval = -1
-            self._gauges.clear()
+            self._forget()
+
+    def renew_in_child(self) -> None:
+        """Be stopped in a forked child, where the thread is missing."""
+        self._started, self._timer = False, None
+        self._forget()
 
     def sample(self) -> None:
         """Look at the sockets, and once an interval at the CPU. Never raises.
@@ -89,6 +94,11 @@ class Sampler:
             if demand.interval != self._interval:
                 self._interval = demand.interval
                 self._step(demand.feedback)
+
+    def _forget(self) -> None:
+        self._controller.reset()
+        self._interval = -1
+        self._gauges.clear()
 
     def _run(self) -> None:
         with self._starting:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from threading import Lock
 from typing import NamedTuple
 
+from clusterer import forks
 from clusterer.modules.ratelimit.algorithms import MEASURED, Algorithm
 from clusterer.modules.ratelimit.arguments import (
     MAX_NAME,
@@ -74,7 +74,7 @@ class PipeTable:
         self._gauges = gauges
         self._on_measured = on_measured
         self.interval = interval
-        self._lock = Lock()
+        self._lock = forks.lock()
         self._own: dict[str, Pipe] = {}
         self._received: dict[str, Pipe] = {}
         self._remote_counters = 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from clusterer import forks
 from clusterer.membership import Condition, Node
 from clusterer.services.context import Context
 from clusterer.store.audit import BEGINNING, AuditStore
@@ -36,7 +36,7 @@ class Changes:
         self._store = AuditStore(context.settings, context.redis)
         self._seen: dict[int, str] | None = None
         self._counts: Counter[tuple[str, ...]] = Counter()
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
 
     def read(self, nodes: Iterable[Node]) -> Metric:
         """Return the counts up to now, zeros of ``nodes`` among them. Raises `StateUnavailable`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping
+
+from clusterer import forks
 
 
 class Highest:
@@ -16,7 +17,7 @@ class Highest:
 
     def __init__(self) -> None:
         self._values: Mapping[Hashable, int] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
 
     def of(self, values: Mapping[Hashable, int]) -> Mapping[Hashable, int]:
         """Return each value, or the highest that it ever was; forget those that are gone."""

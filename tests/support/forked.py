@@ -1,0 +1,44 @@
+"""Something done in a forked child of the test's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+
+def fork(child: Callable[[], object]) -> int:
+    """Start a child that calls ``child``; its exit code is 0 if that returns a true value."""
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of what these tests are about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            code = 0 if child() else 2
+        except BaseException as error:  # noqa: BLE001 - the child must end here
+            print(f"child: {error!r}", file=sys.stderr, flush=True)
+        os._exit(code)
+    return pid
+
+
+def result_of(pid: int, timeout_s: float = 10) -> int | None:
+    """Return the exit code of a child; None, and end it, if it takes longer than ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def in_child(child: Callable[[], object]) -> int | None:
+    """Return the exit code of a child that calls ``child``; see `fork` and `result_of`."""
+    return result_of(fork(child))
