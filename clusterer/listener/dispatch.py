@@ -66,7 +66,7 @@ class Dispatcher:
             return Route((self.troubles.drop("no machine_id", ip, module),))
         registrations = self._registry.by_module.get(module)
         if registrations is None:
-            return Route((self.troubles.drop("unknown module", ip, module),))
+            return Route((self.troubles.unknown_module(ip, module, machine_id),))
         calls: list[Call] = []
         noted: list[Registration] = []
         drops: dict[str, Call] = {}  # by reason: a packet counts once, however many would drop it

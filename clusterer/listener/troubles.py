@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 LOG_INTERVAL_S = 10.0
 """Between two log lines about the same kind of trouble with the same address."""
 
+UNKNOWN_MODULES_NAMED = 100
+"""Modules without a registration that the log names, as long as the process lives."""
+
 Views = Mapping[ClusterKey, ClusterView]
 Call = Callable[[int, ReceiveInfo, Any], object]
 
@@ -34,6 +37,8 @@ class Troubles:
         self.views: Views = {}
         self.counters = counters
         self.limited = LimitedLog(log, LOG_INTERVAL_S)
+        self._unknown: set[str] = set()
+        """Modules without a registration that were named in the log."""
         self._lock = forks.lock()
         self._log = LimitedLog(log, LOG_INTERVAL_S)
 
@@ -65,6 +70,24 @@ class Troubles:
             )
 
         return drop
+
+    def unknown_module(self, ip: str, module: str, machine_id: int) -> Call:
+        """Return what counts a packet of a module that is not registered; log the module once.
+
+        No warning: beside OpenSIPS a node sends what its modules have to say to all, whatever the
+        others run.
+        """
+        if module not in self._unknown and len(self._unknown) < UNKNOWN_MODULES_NAMED:
+            self._unknown.add(module)
+            log.info(
+                "module %.40r is not registered here: its packets are counted and dropped, first "
+                "one from %s (machine_id %d)",
+                module,
+                ip,
+                machine_id,
+                extra=self._about(ip, machine_id, bin_module=module),
+            )
+        return self.count("unknown module")
 
     def negative_type(self, ip: str, kind: int, machine_id: int | None) -> None:
         """Count a packet whose type would imitate our own notices."""

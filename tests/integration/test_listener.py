@@ -17,6 +17,7 @@ import redis
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 from clusterer.listener import Listener
 from clusterer.listener.server import TICK_S
+from clusterer.listener.troubles import UNKNOWN_MODULES_NAMED
 from clusterer.store import keys
 from clusterer.wire import PacketBuilder
 from tests.support.listening import Heard, ended, frame, listener_of, peer, send_until, serving
@@ -172,6 +173,30 @@ def test_what_nobody_can_use_is_dropped_and_counted(
         heard.wait_for(5, 2)
     assert heard.seen == [(5, 2)]
     assert listener.counters.drops == {reason: 2}
+
+
+def test_unknown_module_is_logged_once_and_no_warning(
+    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    heard = register(listener, Heard(), auth_check=False)
+    with serving(listener):
+        for _ in range(2):
+            with peer(port) as connection:
+                connection.sendall(frame(module="dialog") * 3 + frame(module="ul") + frame(5))
+                heard.wait_for(5, 2)
+            listener._dispatcher.invalidate()
+            heard.calls.clear()
+        for number in range(2 * UNKNOWN_MODULES_NAMED):
+            with peer(port) as connection:
+                connection.sendall(frame(module=f"m{number}") + frame(6))
+                heard.wait_for(6, 2)
+                heard.calls.clear()
+    said = [record for record in caplog.records if "is not registered here" in record.getMessage()]
+    assert len(said) == UNKNOWN_MODULES_NAMED
+    assert {record.levelno for record in said} == {logging.INFO}
+    assert sum("'dialog'" in record.getMessage() for record in said) == 1
+    assert listener.counters.drops == {"unknown module": 8 + 2 * UNKNOWN_MODULES_NAMED}
 
 
 def test_a_callback_that_raises_is_logged_and_the_connection_lives(
