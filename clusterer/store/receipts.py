@@ -13,7 +13,7 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
 from clusterer.store.scripts import script
-from clusterer.store.watches import Flushed, FlushState, Notice, Verdict, Watch
+from clusterer.store.watches import Flushed, FlushState, Notice, Reception, Verdict, Watch
 
 MAX_GAP_MS = 2_000
 """Longest time between two flushes after which silence still means silence."""
@@ -143,6 +143,30 @@ class Receipts:
             Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))
             for watch, (silent, over) in zip(watches, replies, strict=True)
             if silent or over
+        ]
+
+    # -- for the operator -----------------------------------------------------------------------
+
+    def receptions(self) -> list[Reception]:
+        """Return what the instances that are listening have heard, by registration.
+
+        A node that is silenced for a registration has no clock there.
+        """
+        with translated(self._settings, "read who was heard"):
+            receivers = sorted(map(int, self._client.smembers(keys.INSTANCES)))
+            watches = [watch for watch in self._watches(receivers) if watch.cluster_id]
+            pipe = self._client.pipeline(transaction=False)
+            pipe.time()
+            for watch in watches:
+                pipe.hmget(keys.modules(watch.receiver), "begun", "flushed_at")
+                pipe.zrange(watch.heard, 0, -1, withscores=True)
+            (seconds, micros), *replies = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        found = zip(watches, replies[::2], replies[1::2], strict=True)
+        return [
+            Reception(watch, int(begun), {int(m): int(at) for m, at in clocks}, now_ms)
+            for watch, (begun, flushed), clocks in found
+            if begun and flushed and now_ms - int(flushed) < 2 * MAX_GAP_MS
         ]
 
     def _watches(self, receivers: Sequence[int]) -> list[Watch]:

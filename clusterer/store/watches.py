@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -42,6 +43,23 @@ class Watch:
         """Return the watch of a field of the instance's hash."""
         token, _, cluster_id = field.rpartition(":")
         return cls(receiver, token, token.partition("#")[0], int(cluster_id), timeout_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What a registration of an instance that is listening has heard. Times are Redis ms."""
+
+    watch: Watch
+    begun_ms: int
+    """When the instance began to listen."""
+    heard_ms: Mapping[int, int]
+    """machine_id → its last packet; a clock begins when the module is registered."""
+    read_ms: int = 0
+    """When this was read."""
+
+    def heard_at(self, machine_id: int) -> int:
+        """Return when a node was heard at the latest; without a clock, when listening began."""
+        return self.heard_ms.get(machine_id, self.begun_ms)
 
 
 @dataclass(frozen=True, slots=True)

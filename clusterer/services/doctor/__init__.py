@@ -8,7 +8,16 @@ from clusterer.endpoint import remedy
 from clusterer.errors import SettingsError, StateUnavailable
 from clusterer.services import fleet as fleets
 from clusterer.services.context import Context
-from clusterer.services.doctor import backlog, clocks, fleet, network, redis_server, table, workers
+from clusterer.services.doctor import (
+    backlog,
+    clocks,
+    fleet,
+    network,
+    receiving,
+    redis_server,
+    table,
+    workers,
+)
 from clusterer.services.doctor.finding import Finding, Level, error, skipped
 
 __all__ = ["Finding", "Level", "run"]
@@ -26,12 +35,13 @@ def run(context: Context) -> Iterator[Finding]:
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
     if away:
-        yield from (*fleet.unknown(), *network.unknown(), workers.unknown())
+        yield from (*fleet.unknown(), *network.unknown(), workers.unknown(), receiving.unknown())
         yield skipped(backlog.CHECK, "needs Redis")
         return
     yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
     yield from _surviving(network.CHECKS[2], lambda: network.check(context))
     yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
+    yield from _surviving(receiving.CHECK, lambda: receiving.check(context))
     yield from _surviving(backlog.CHECK, lambda: backlog.check(context))
 
 
