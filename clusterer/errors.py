@@ -39,6 +39,10 @@ class StateUnavailable(ClustererError):
     """Redis cannot be reached, or did not answer in time."""
 
 
+class NewerFormat(StateUnavailable):
+    """Redis has keys of a newer version of this program: this one must not write there."""
+
+
 class ProvisioningError(ClustererError):
     """The provisioning database or its table is missing, unreachable or not what it must be."""
 

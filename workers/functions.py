@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from clusterer.errors import StateUnavailable
+from clusterer.errors import NewerFormat, StateUnavailable
 from workers.runtime import current
 
 logger = logging.getLogger(__name__)
@@ -64,5 +64,7 @@ def reach() -> dict[str, Any]:
 def _redis_may_be_away(name: str) -> Iterator[None]:
     try:
         yield
+    except NewerFormat as error:
+        logger.error("%s put off: %s", name, error)
     except (StateUnavailable, redis.RedisError) as error:
         logger.warning("%s put off, Redis is away: %s", name, error)

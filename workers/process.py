@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import redis
 
 from clusterer.endpoint import remedy, trouble
-from clusterer.errors import SettingsError
+from clusterer.errors import NewerFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
+from clusterer.store.format import require_format
 from workers import runtime
 from workers.worker import REFUSED, RETRY_S, Worker
 
@@ -86,11 +87,16 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
     while not state.stop.is_set():
         state.progressed()
         try:
-            return Worker(queue_name, connection=connect(settings))
-        except redis.RedisError as error:
+            client = connect(settings)
+            require_format(settings, client)
+            return Worker(queue_name, connection=client)
+        except NewerFormat:
+            raise
+        except (redis.RedisError, StateUnavailable) as error:
             if not told:
-                text = trouble(settings, error)
-                logger.warning("waiting for %s: %s", text, remedy(text))
+                cause = error.__cause__ if isinstance(error, StateUnavailable) else error
+                text = trouble(settings, cause) if isinstance(cause, redis.RedisError) else ""
+                logger.warning("waiting for %s: %s", text or error, remedy(text))
             told = True
             state.stop.wait(RETRY_S)
     return None

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clusterer.delivery.entries import (
+    MAX_SEQUENCE,
+    Entry,
+    NotOurs,
+    Unreadable,
+    cluster_of,
+    read_entry,
+)
 from clusterer.delivery.frames import Modules, frame_ends
 from clusterer.delivery.meter import Stamps
 from clusterer.once import once
@@ -68,34 +76,67 @@ class Slice:
 
 
 class Batch:
-    """Consecutive entries of one sender's log, read from position ``after``."""
+    """Consecutive entries of one sender's log, read from position ``after``.
 
-    __slots__ = ("after", "last", "packets", "size", "slices")
+    It ends before the first entry that cannot be read. If that is the very first one, the batch is
+    a gap: it has no packets, and leads over the entries that follow each other unread.
+    """
+
+    __slots__ = ("after", "last", "not_ours", "packets", "size", "slices", "taken", "unread")
 
     def __init__(self, entries: Sequence[LogEntry], after: int) -> None:
-        self.after = after
-        self.last = sequence_of(entries[-1][0])
+        self.after = self.last = after
         self.packets = 0
         self.size = 0
         """Bytes of all frames."""
         self.slices: dict[ClusterKey, Slice] = {}
+        self.taken = 0
+        """Entries that the batch has, or leads over."""
+        self.unread: list[tuple[bytes, str]] = []
+        """Ids of the entries that it leads over, and what is wrong with each."""
+        self.not_ours: tuple[bytes, str] | None = None
+        """Id and format of the entry that follows, if no program of our version wrote it; no format
+        where the sequence is one that no packet can have."""
+        self._read(entries)
+
+    def _read(self, entries: Sequence[LogEntry]) -> None:
         cluster = protocol = b""
         current = Slice()
         for entry_id, fields in entries:
-            # Flat fields in the order in which append.lua writes them.
-            _, found_cluster, _, found_protocol, _, n, _, count, _, frames = fields
-            if found_cluster != cluster or found_protocol != protocol:
-                cluster, protocol = found_cluster, found_protocol
-                current = self._slice(ClusterKey(int(cluster), protocol.decode()))
-            packets = int(count)
-            first = sequence_of(entry_id) - packets + 1
-            if first <= after:  # only the first entry: part of it was delivered before
-                frames = frames[frame_ends(frames)[after - first] :]
-                packets -= after - first + 1
-                first = after + 1
-            self.packets += packets
-            self.size += len(frames)
-            current.add(entry_id, frames, first, packets, int(n))
+            last = sequence_of(entry_id)
+            try:
+                found_cluster, found_protocol, n, packets, frames = self._checked(fields, last)
+                if self.unread:
+                    return
+                if found_cluster != cluster or found_protocol != protocol:
+                    current = self._slice(cluster_of(found_cluster, found_protocol))
+                    cluster, protocol = found_cluster, found_protocol
+                current.add(entry_id, frames, last - packets + 1, packets, n)
+            except NotOurs as error:
+                self.not_ours = entry_id, error.format
+                return
+            except Unreadable as error:
+                if self.packets:
+                    return
+                self.unread.append((entry_id, str(error)))
+            else:
+                self.packets += packets
+                self.size += len(frames)
+            self.last = last
+            self.taken += 1
+
+    def _checked(self, fields: list[bytes], last: int) -> Entry:
+        """Return what the entry with sequence ``last`` holds, less what was delivered before."""
+        if last > MAX_SEQUENCE:
+            raise NotOurs("")
+        entry = read_entry(fields)
+        cluster, protocol, n, packets, frames = entry
+        done = self.last - last + packets
+        if done <= 0:
+            return entry
+        if self.taken or done >= packets:  # only the first entry may be delivered in part
+            raise Unreadable(f"{packets} packets overlap with those before")
+        return cluster, protocol, n, packets - done, frames[frame_ends(frames)[done - 1] :]
 
     def _slice(self, key: ClusterKey) -> Slice:
         return self.slices.setdefault(key, Slice())

@@ -71,7 +71,7 @@ class Destination:
         self.field = field_of(node)
         self.stats_prefix = f"{self.field}/"
         self.position = self.cursor = self.committed = cursor
-        self.n = self.cursor_n = n
+        self.n = self.cursor_n = self.committed_n = n
         """The cluster's packet count at position and cursor; None while unknown."""
         self.counters: Counter[str] = Counter()
         """Counted since the last commit."""
@@ -205,7 +205,7 @@ class Destination:
     def go_on_from(self, position: int, n: int | None) -> None:
         """Go to where another worker's connection has got."""
         self.position = self.cursor = self.committed = position
-        self.n = self.cursor_n = n
+        self.n = self.cursor_n = self.committed_n = n
         self.wanting = True
 
     def unacknowledged_from(self) -> int:
@@ -248,6 +248,10 @@ class Destination:
     def young(self) -> bool:
         """Whether the connection lived for less than a second."""
         return self.link is not None and monotonic() - self.link.since < 1.0
+
+    def is_committed(self) -> bool:
+        """Whether cursor and packet count are in Redis as they are here."""
+        return self.cursor == self.committed and self.cursor_n == self.committed_n
 
     def move(self) -> Move:
         """Return the cursor, for a commit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from time import monotonic
@@ -10,12 +11,15 @@ from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
 from clusterer.ids import PROTO_BIN
+from clusterer.logs import about_machine
 from clusterer.membership import Node, State
 from clusterer.store import keys
 from clusterer.store.deliveries import Claim, Commit, Fences, Move
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
 from clusterer.store.views import ClusterKey, ClusterView
+
+log = logging.getLogger(__name__)
 
 Views = Mapping[ClusterKey, ClusterView]
 
@@ -55,6 +59,10 @@ class Drain:
         self.read_at = monotonic()
         """When a packet was last read (monotonic seconds)."""
         self._nearest_next = False
+        self.touched = False
+        """Whether any entry was offered: until then no cursor is recorded."""
+        self._unread_to = 0
+        """Last sequence of unreadable entries that were logged."""
         self.uncommitted = 0
         self.uncommitted_since = 0.0
         self.trimmed_to = 0
@@ -213,6 +221,26 @@ class Drain:
             self._since_ms = self._store.since_ms(self.sender)
         return bool(new)
 
+    def note_unread(self, batch: Batch) -> None:
+        """Say, once for each entry, what a batch leads over. The gap in the cluster's packet count
+        makes it lost for each destination, with the next packet or when the log is idle.
+        """
+        if batch.unread and batch.last > self._unread_to:
+            self._unread_to = batch.last
+            (entry_id, why), count = batch.unread[0], len(batch.unread)
+            self.say_unreadable(entry_id, count, f"{why}; counted as lost")
+
+    def say_unreadable(self, entry_id: bytes, count: int, why: str) -> None:
+        """Log that ``count`` entries from ``entry_id`` on cannot be read."""
+        log.error(
+            "sender %s: log entry %s is unreadable%s: %s",
+            self.sender,
+            entry_id.decode(),
+            f", and so are {count - 1} more" if count > 1 else "",
+            why,
+            extra=about_machine(self.sender, ()),
+        )
+
     def retry_at(self) -> float:
         """Return when the next connection is to be tried (monotonic seconds)."""
         return min(
@@ -279,9 +307,10 @@ class Drain:
         moves: list[Move] = []
         counters: dict[str, int | str] = {}
         for destination in self.destinations.values():
-            if destination.cursor != destination.committed:
+            if (self.touched or trim) and not destination.is_committed():
                 moves.append(destination.move())
                 destination.committed = destination.cursor
+                destination.committed_n = destination.cursor_n
             if destination.counters:
                 counters.update(destination.take_counters())
         trim = trim or self.head - self.trimmed_to > _TRIM_EVERY

@@ -25,6 +25,7 @@ from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore
+from clusterer.store.usable import SenderUnusable
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,12 @@ class Engine:
         self._queue = queue
         self._failures_seen = 0
         self._feeder = Feeder(
-            self._reader, self._store, self._leases, self._connector, self._refresh
+            self._reader,
+            self._store,
+            self._leases,
+            self._connector,
+            refresh=self._refresh,
+            leave=self._handover.leave,
         )
         self._end = self._claim_at = self._heartbeat_at = 0.0
 
@@ -100,7 +106,7 @@ class Engine:
             self._take(senders)
             self._selector.register(self._reader.open(), selectors.EVENT_READ, self._feed)
             while not stop.is_set() and monotonic() < self._end and self._claim():
-                self._turn()
+                self._or_hold(self._turn, then=self._refresh)
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
@@ -172,6 +178,20 @@ class Engine:
                     times.append(self._handover.fence_poll_at)
         return max(min(times) - now, 0.0)
 
+    def _or_hold(self, act: Callable[[], None], *, then: Callable[[], None]) -> None:
+        """Do something; hold the senders of which Redis has something wrong, and do ``then``.
+
+        What was to be done for the other senders may have been left out: ``then`` makes up for it.
+        """
+        while True:
+            try:
+                act()
+            except SenderUnusable as error:
+                self._leases.hold(error.sender, str(error))
+                act = then
+            else:
+                return
+
     def _claim(self) -> bool:
         """Take pending senders, at the times when that is due; True if any drain is held."""
         now = monotonic()
@@ -181,6 +201,12 @@ class Engine:
         return len(self._leases) > 0
 
     def _take(self, senders: list[int]) -> None:
+        def take() -> None:
+            self._take_all(senders)
+
+        self._or_hold(take, then=take)
+
+    def _take_all(self, senders: list[int]) -> None:
         if senders:
             self._refresh()
             if self._leases.claim(senders, self._directory):

@@ -14,6 +14,7 @@ from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.pace import Pace, ReadSize
 from clusterer.delivery.reader import LogReader
 from clusterer.store import ClusterKey
+from clusterer.store.deliveries import LogEntry
 from clusterer.store.drains import DrainStore
 
 CONNECTING_S = 0.005
@@ -24,7 +25,8 @@ class Feeder:
     """Between the logs in Redis and the destinations of all drains.
 
     ``refresh`` is called when the clusters have changed by the time of a read: who gets a packet
-    is judged by the state of that moment.
+    is judged by the state of that moment. ``leave`` gives a log back whose next entry, with that id
+    and format, is for a newer worker.
     """
 
     def __init__(
@@ -33,13 +35,16 @@ class Feeder:
         store: DrainStore,
         leases: Leases,
         connector: Connector,
+        *,
         refresh: Callable[[], None],
+        leave: Callable[[Drain, bytes, str], None],
     ) -> None:
         self._reader = reader
         self._store = store
         self._leases = leases
         self._connector = connector
         self._refresh = refresh
+        self._leave = leave
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
         """Apart: old packets may be large where new ones are small."""
@@ -79,11 +84,40 @@ class Feeder:
         for drain in self._leases:
             entries = found.get(drain.log)
             if entries and asked[drain.log] == drain.head and drain.readable:
-                batch = Batch(entries, drain.head)
-                size += batch.size
-                self._offer(drain, drain.front, batch)
+                size += self._offer_front(drain, entries)
         self._size.note(size)
         return rung
+
+    def _offer_front(self, drain: Drain, entries: list[LogEntry]) -> int:
+        """Offer entries to the front, batch by batch; return how many bytes they have."""
+        size = 0
+        while entries and drain in self._leases and drain.readable:
+            batch = self._batch(drain, entries, drain.head)
+            if not batch.taken:
+                break
+            size += batch.size
+            self._offer(drain, drain.front, batch)
+            if drain.head != batch.last:
+                break  # the front is elsewhere now: it reads again
+            entries = entries[batch.taken :]
+        return size
+
+    def _batch(self, drain: Drain, entries: list[LogEntry], after: int) -> Batch:
+        """Take the next batch off ``entries``, and see to what cannot be read.
+
+        The batch is empty if no entry can be taken.
+        """
+        batch = Batch(entries, after)
+        drain.note_unread(batch)
+        if batch.taken:
+            self._leases.holds.end(drain.sender)
+        elif batch.not_ours is not None and batch.not_ours[1]:
+            self._leave(drain, *batch.not_ours)
+        else:
+            ids = [entry_id for entry_id, _ in entries]
+            drain.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
+            self._store.delete_entries(drain.sender, ids)
+        return batch
 
     def catch_up(self, drain: Drain) -> None:
         """Let those behind take their turn, with one read."""
@@ -101,10 +135,12 @@ class Feeder:
             if self._note(versions):
                 return  # read again, for those who are to have it now
             if entries:
-                batch = Batch(entries, after)
+                batch = self._batch(drain, entries, after)
                 self._size_behind.note(batch.size)
-                self._offer(drain, group, batch)
+                if batch.taken:
+                    self._offer(drain, group, batch)
                 return
+            drain.touched = True
             for destination in group:
                 # Nothing follows although more was there: trimmed. The gap in the cluster's
                 # packet count tells how much, as soon as the next packet comes.
@@ -120,6 +156,7 @@ class Feeder:
         return changed
 
     def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
+        drain.touched = True
         if drain.note(batch):
             self._refresh()
             group = [
@@ -128,7 +165,7 @@ class Feeder:
                 if d.position == batch.after and drain.is_ready(d)
             ]
         served = [self._offer_one(drain, destination, batch) for destination in group]
-        drain.count(batch.packets)
+        drain.count(batch.packets or batch.taken)
         if group is drain.front:
             drain.advance(batch)
         if not all(served) or group is not drain.front:

@@ -148,7 +148,7 @@ class Fencer:
     def _unfence(self, item: _Closing) -> None:
         destination = item.destination
         moved: Move | None = None
-        if destination.cursor != destination.committed:
+        if not destination.is_committed():
             moved = destination.move()
         try:
             if not self._store.unfence(

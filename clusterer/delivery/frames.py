@@ -30,6 +30,26 @@ def frame_ends(frames: bytes) -> Sequence[int]:
     return _even_ends(frames) or _any_ends(frames)
 
 
+def are_frames(frames: bytes, packets: int) -> bool:
+    """Whether ``frames`` are so many whole BIN frames and nothing else."""
+    size = len(frames)
+    if size < MIN_FRAME or not frames.startswith(MARKER):
+        return False
+    if packets == 1:
+        return bool(LENGTH.unpack_from(frames, _LENGTH_AT)[0] == size)
+    ends = frame_ends(frames)
+    if len(ends) != packets or ends[-1] != size:
+        return False
+    if isinstance(ends, range):
+        # A look at each frame's first byte; all of the marker would take twice as long.
+        return _alike(frames, ends.step, packets, range(1))
+    begins = (0, *ends[:-1])
+    return all(
+        frames.startswith(MARKER, at) and end - at >= MIN_FRAME
+        for at, end in zip(begins, ends, strict=True)
+    )
+
+
 def _even_ends(frames: bytes) -> Sequence[int]:
     """Return the same if all frames are of one size, and are many; else nothing."""
     size = int.from_bytes(frames[_LENGTH_AT : _LENGTH_AT + LENGTH.size], "little")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.leases import Leases
+from clusterer.logs import about_machine
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import Released
 from clusterer.store.drains import DrainStore
+from clusterer.store.format import FORMAT
+from clusterer.store.usable import SenderUnusable
+
+log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.25
 """How often it is looked which logs are idle."""
@@ -67,14 +73,31 @@ class Handover:
         self._release(drain, undrained=True)
         self._forget_gone([drain])
 
+    def leave(self, drain: Drain, entry_id: bytes, entry_format: str) -> None:
+        """Give a log back as it is: the next entry is for a worker of a newer version."""
+        self._release(drain, undrained=True, trim=False)
+        if self._leases.holds.add(drain.sender, f"format {entry_format}"):
+            log.error(
+                "sender %s: log entry %s has format %s, this worker reads up to format %s: the log "
+                "stays as it is; upgrade this worker",
+                drain.sender,
+                entry_id.decode(),
+                entry_format,
+                FORMAT,
+                extra=about_machine(drain.sender, ()),
+            )
+
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
         drains = list(self._leases)
         left = False
         for drain in drains:
             self._leases.renew()  # the last ones must not lose theirs meanwhile
-            if drain in self._leases:
-                left |= self._release(drain, undrained=True) is Released.UNDRAINED
+            try:
+                if drain in self._leases:
+                    left |= self._release(drain, undrained=True) is Released.UNDRAINED
+            except SenderUnusable as error:
+                self._leases.hold(error.sender, str(error))
         self._forget_gone(drains)
         return left
 
@@ -103,15 +126,19 @@ class Handover:
         for drain, fences in zip(drains, found, strict=True):
             drain.unfence(fences)
 
-    def _release(self, drain: Drain, *, undrained: bool) -> Released:
-        self._leases.commit([drain], trim=True)
+    def _release(self, drain: Drain, *, undrained: bool, trim: bool = True) -> Released:
+        used = trim or drain.touched
+        if used:
+            self._leases.commit([drain], trim=trim)
         if drain not in self._leases:
             return Released.LOST
-        still_open = [d for d in drain.destinations.values() if d.link and d.link.connected]
+        still_open = [
+            d for d in drain.destinations.values() if used and d.link and d.link.connected
+        ]
         result = self._store.release(
             drain.sender,
             drain.reached(),
-            drain.needed_from(),
+            drain.needed_from() if trim else 0,
             {d.field: d.unacknowledged_from() + 1 for d in still_open},
             waiting=drain.waiting(),
             undrained=undrained,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.drain import Drain, Views
+from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.sources import all_local, own_rows
 from clusterer.logs import about_machine
@@ -46,6 +47,7 @@ class Leases:
         self._drains: dict[int, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
+        self.holds = Holds()
         self._rowless: set[int] = set()
         """Senders without a row, of which it was said."""
         self._views: Views = {}
@@ -67,7 +69,7 @@ class Leases:
     @property
     def refused(self) -> bool:
         """Whether senders were seen that may not be claimed here."""
-        return bool(self._refused)
+        return bool(self._refused or self.holds)
 
     def __contains__(self, drain: Drain) -> bool:
         return self._drains.get(drain.sender) is drain
@@ -81,7 +83,11 @@ class Leases:
     def claim(self, senders: list[int], directory: Directory) -> bool:
         """Take what may be taken of ``senders``; True if some are left for another worker."""
         self._views = directory.snapshot
-        allowed = [sender for sender in senders if self._may_deliver(sender, self._views)]
+        allowed = [
+            sender
+            for sender in senders
+            if sender not in self.holds and self._may_deliver(sender, self._views)
+        ]
         # Who was served last waits longest: the first ones do not have all the turns.
         allowed.sort(key=lambda sender: (sender <= self._served, sender))
         room = max(MAX_SENDERS - len(self._drains), 0)
@@ -127,6 +133,23 @@ class Leases:
             )
             self.drop(drain)
             self._abandon(drain)
+
+    def hold(self, sender: int, reason: str) -> None:
+        """Leave a sender alone for a while, as Redis has something wrong of it."""
+        drain = self._drains.get(sender)
+        if drain is not None:
+            self.drop(drain)
+            self._abandon(drain)
+        wrong = "; ".join(self._store.wrong_keys(sender))
+        if self.holds.add(sender, wrong or reason):
+            log.error(
+                "sender %s: no deliveries: %s; delete or repair what is named, "
+                "the worker looks again every %.0f s",
+                sender,
+                f"{wrong} ({reason})" if wrong else reason,
+                HOLD_S,
+                extra=self._about(sender),
+            )
 
     def drop(self, drain: Drain) -> None:
         """Forget a drain that was given back."""

@@ -6,16 +6,23 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
+import redis
+
 from clusterer.delivery.meter import Clock
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import LogEntry
+from clusterer.store.usable import SenderUnusable, is_about_data
 from clusterer.store.views import ClusterKey
 
 BLOCK_MS = 250
 """How long Redis holds a read that finds nothing. Leases are renewed in between."""
+
+
+_MAX_MS = 2**64 - 1
+"""Behind every id with the same sequence, whatever its time."""
 
 
 class LogReader:
@@ -70,7 +77,7 @@ class LogReader:
         self.asked = dict(logs)
         self._versions = versions
         names = [*self.asked, self._doorbell]
-        ids = [f"{after}-9999999999999" for after in self.asked.values()]
+        ids = [f"{after}-{_MAX_MS}" for after in self.asked.values()]
         ids.append(self.rung)
         read = ("XREAD", "COUNT", str(count), "BLOCK", str(BLOCK_MS), "STREAMS", *names, *ids)
         # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
@@ -85,15 +92,36 @@ class LogReader:
         with translated(self._settings, "interrupt the log reader"):
             self._client.client_unblock(self._client_id)
 
+    def _reply(self) -> Any:
+        """Return the answer of the read, an error about a value in Redis as a value."""
+        try:
+            return self._connection.read_response()
+        except redis.ResponseError as error:
+            if not is_about_data(error):
+                raise
+            return error
+
+    def _blame(self, error: redis.ResponseError) -> None:
+        """Raise `SenderUnusable` for the first log that is no stream, else ``error``."""
+        for name in self.asked:
+            with translated(self._settings, "read packet logs"):
+                kind = self._client.type(name)
+            if kind not in {b"stream", b"none"}:
+                raise SenderUnusable(int(name.rpartition(":")[2]), f"cannot read {name}: {error}")
+        with translated(self._settings, "read packet logs"):
+            raise error
+
     def take(self) -> tuple[dict[str, list[LogEntry]], dict[ClusterKey, int], bool]:
         """Return the reply: entries by log, versions by cluster, and whether the bell rang."""
         with translated(self._settings, "read packet logs"):
-            reply = self._connection.read_response()
+            reply = self._reply()
             versions = self._connection.read_response()
             if self._clock is not None:
                 seconds, micros = self._connection.read_response()
                 self._clock.tell(int(seconds), int(micros), monotonic())
         self.busy = False
+        if isinstance(reply, redis.ResponseError):
+            self._blame(reply)
         found: dict[str, list[LogEntry]] = {}
         rung = False
         for name, entries in reply or ():

@@ -15,6 +15,7 @@ from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.due import Observation
+from clusterer.store.format import require_format
 
 PING_TIMEOUT_S = 0.5
 """A ping still open after this long has failed."""
@@ -29,6 +30,7 @@ _CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
 
 def run(context: Context) -> int:
     """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
+    require_format(context.settings, context.redis)
     due = context.due.claim(context.nodes.clusters(), HIDE_S)
     errors = ping_all(
         n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN

@@ -22,6 +22,7 @@ from clusterer.provisioning import (
 from clusterer.services import sync
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey, ClusterView
+from clusterer.store.format import require_format
 from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 from clusterer.store.reloads import ReloadStore
 
@@ -104,6 +105,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
 
     Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
     """
+    require_format(context.settings, context.redis)
     store = ReloadStore(context.settings, context.redis)
     names = names or Names()
     done: dict[ClusterKey, ReloadPlan] = {}

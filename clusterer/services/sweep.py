@@ -13,6 +13,7 @@ from clusterer.services import restore
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
+from clusterer.store.format import require_format
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def run(context: Context) -> int:
 
     Raises `StateUnavailable`.
     """
+    require_format(context.settings, context.redis)
     restore.run(context)
     context.backlog.end_handovers()
     woken = 0

@@ -18,6 +18,7 @@ from clusterer.provisioning.rows import RawRow, state_columns
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.dirty import DirtyNode, DirtyNodes
+from clusterer.store.format import require_format
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -71,6 +72,7 @@ def run(context: Context) -> SyncReport:
     """
     if not context.settings.persistent_mode:
         return SyncReport()
+    require_format(context.settings, context.redis)
     try:
         return flush(context, budget_s=BUDGET_S)
     except ProvisioningError as error:

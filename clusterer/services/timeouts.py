@@ -10,6 +10,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.format import require_format
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Verdict, Watch
 
@@ -22,6 +23,7 @@ def run(context: Context) -> list[Verdict]:
     Safe to run at the same time in several processes: each transition happens, and is announced
     to its instance, exactly once. Raises `StateUnavailable`.
     """
+    require_format(context.settings, context.redis)
     receipts = Receipts(context.settings, context.redis)
     done: list[Verdict] = []
     # For names in log lines only: read once per run, however many instances have a verdict.

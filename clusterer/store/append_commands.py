@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
+from clusterer.store.format import FORMAT
 from clusterer.store.scripts import Script
 from clusterer.store.views import ClusterKey
 
@@ -47,7 +48,7 @@ class AppendCommands:
         """Return the number of parts, and the parts themselves, that come before the packets."""
         names = self._keys if drained else self._keys + self._more_keys
         more = () if drained else self._more_arguments
-        arguments = (str(key.cluster_id), key.protocol, self._limit, *more)
+        arguments = (str(key.cluster_id), key.protocol, self._limit, str(FORMAT), *more)
         parts = ("EVALSHA", self._sha, str(len(names)), *names, *arguments)
         packed = pack(*parts)
         head = self._heads[key, drained] = len(parts), packed[packed.index(b"\r\n") + 2 :]

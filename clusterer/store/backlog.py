@@ -125,12 +125,13 @@ class BacklogStore:
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:
             return 0, 0
-        own = ((i, f) for i, f in entries if f[b"cluster"] == b"%d" % key.cluster_id)
-        entry_id, first = next(own, (entries[0][0], None))
+        own = ((i, f) for i, f in entries if f.get(b"cluster") == b"%d" % key.cluster_id)
+        entry_id, first = next(own, (entries[0][0], {}))
         since_ms = int(entry_id.partition(b"-")[2])
-        if first is None:
+        try:
+            before = int(first[b"n"]) - int(first[b"packets"])
+        except (KeyError, ValueError):  # none of this cluster, or one that cannot be read
             return None, since_ms
-        before = int(first[b"n"]) - int(first[b"packets"])
         return counters.get(str(key), 0) - before, since_ms
 
     def appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:

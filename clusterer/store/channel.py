@@ -43,6 +43,14 @@ class Channel:
 
     def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
         """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
+        replies = self.run_each(script, commands)
+        for reply in replies:
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+        return replies
+
+    def run_each(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
+        """Do the same; a command's error is a `redis.ResponseError` among the replies."""
         replies = self._exchange(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
@@ -58,17 +66,17 @@ class Channel:
     def _load_and_repeat(
         self, script: Script, commands: Sequence[bytes], replies: list[Any]
     ) -> list[Any]:
-        """Repeat the commands for which Redis did not know the script; raise any other error."""
+        """Repeat the commands for which Redis did not know the script; return all replies."""
         lost = [at for at, reply in enumerate(replies) if _is_no_script(reply)]
         if lost:
             self._exchange([pack("SCRIPT", "LOAD", script.text)])
             again = self._exchange([commands[at] for at in lost])
             for at, reply in zip(lost, again, strict=True):
                 replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise self._refused(reply)
-        return replies
+        return [
+            self._refused(reply) if isinstance(reply, hiredis.ReplyError) else reply
+            for reply in replies
+        ]
 
     def _refused(self, reply: hiredis.ReplyError) -> redis.ResponseError:
         """Leave the server if it is not the one to ask; return redis-py's form of its answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -27,7 +27,9 @@ from clusterer.store.deliveries import (
     firsts,
 )
 from clusterer.store.destinations import forget
+from clusterer.store.format import require_format
 from clusterer.store.scripts import script
+from clusterer.store.usable import of_sender, wrong_keys
 from clusterer.store.views import ClusterKey
 
 HOLD_OFF_MS = 500
@@ -64,7 +66,7 @@ class DrainStore:
 
     def claim(self, sender: int) -> Claim | None:
         """Take the lease of a pending sender, None if it is not to be had."""
-        with translated(self._settings, f"claim the log of machine {sender}"):
+        with of_sender(self._settings, f"claim the log of machine {sender}", sender):
             reply = script("claim")(
                 self._client,
                 [
@@ -81,7 +83,7 @@ class DrainStore:
                 sender,
                 FENCE_MS,
             )
-        return None if reply is None else claim_of(sender, reply)
+            return None if reply is None else claim_of(sender, reply)
 
     def renew(self, senders: Sequence[int]) -> set[int]:
         """Renew leases; return the senders whose lease is lost."""
@@ -96,11 +98,22 @@ class DrainStore:
 
         One round trip, however many senders they are.
         """
-        with translated(self._settings, "record deliveries"):
-            replies = self._channel.run(
-                script("commit_delivery"), [self._commit_call(c) for c in commits]
-            )
-        return {c.sender for c, held in zip(commits, replies, strict=True) if not held}
+        senders = [commit.sender for commit in commits]
+        calls = [self._commit_call(commit) for commit in commits]
+        held = self._run_each("commit_delivery", "record deliveries", senders, calls)
+        return {sender for sender, one in zip(senders, held, strict=True) if not one}
+
+    def _run_each(
+        self, name: str, what: str, senders: Sequence[int], calls: Sequence[bytes]
+    ) -> list[Any]:
+        """Run a script for each sender, in one round trip; return the replies."""
+        with translated(self._settings, what):
+            replies = self._channel.run_each(script(name), calls)
+        for sender, reply in zip(senders, replies, strict=True):
+            if isinstance(reply, redis.ResponseError):
+                with of_sender(self._settings, f"{what} of machine {sender}", sender):
+                    raise reply
+        return replies
 
     def _commit_call(self, commit: Commit) -> bytes:
         sender = commit.sender
@@ -130,7 +143,7 @@ class DrainStore:
         ``fenced`` has the destinations whose connections are still open, and for each the first
         sequence that this worker may give back: the log keeps it until the fence is down.
         """
-        with translated(self._settings, f"release the log of machine {sender}"):
+        with of_sender(self._settings, f"release the log of machine {sender}", sender):
             return Released(
                 script("release")(
                     self._client,
@@ -156,7 +169,7 @@ class DrainStore:
 
     def read(self, sender: int, after: int, count: int) -> list[LogEntry]:
         """Return up to ``count`` log entries that follow sequence ``after``."""
-        with translated(self._settings, f"read the log of machine {sender}"):
+        with of_sender(self._settings, f"read the log of machine {sender}", sender):
             reply = self._client.xrange(keys.log(sender), str(after + 1), "+", count)
         return cast("list[LogEntry]", reply)
 
@@ -164,7 +177,7 @@ class DrainStore:
         self, sender: int, after: int, count: int, clusters: Sequence[ClusterKey]
     ) -> tuple[list[LogEntry], dict[ClusterKey, int]]:
         """Return the same, and the clusters' versions as they were after the read."""
-        with translated(self._settings, f"read the log of machine {sender}"):
+        with of_sender(self._settings, f"read the log of machine {sender}", sender):
             pipe = self._client.pipeline(transaction=False)
             pipe.xrange(keys.log(sender), str(after + 1), "+", count)
             pipe.mget([keys.version(*key) for key in clusters])
@@ -174,7 +187,7 @@ class DrainStore:
 
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""
-        with translated(self._settings, f"search the log of machine {sender}"):
+        with of_sender(self._settings, f"search the log of machine {sender}", sender):
             return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
 
     def fences(self, senders: Sequence[int]) -> list[Fences]:
@@ -189,15 +202,30 @@ class DrainStore:
             evalsha(lua, str(len(names)), *(n(s) for n in names), self._token, str(FENCE_MS))
             for s in senders
         ]
-        with translated(self._settings, "read fences"):
-            return [fences_of(reply) for reply in self._channel.run(lua, calls)]
+        found = []
+        for sender, reply in zip(
+            senders, self._run_each("read_fences", "read fences", senders, calls), strict=True
+        ):
+            with of_sender(self._settings, f"read fences of machine {sender}", sender):
+                found.append(fences_of(reply))
+        return found
+
+    def wrong_keys(self, sender: int) -> list[str]:
+        """Return what is wrong with the keys of a sender's deliveries, each in some words."""
+        with translated(self._settings, f"look at the keys of machine {sender}"):
+            return wrong_keys(self._client, sender)
+
+    def delete_entries(self, sender: int, ids: Sequence[bytes]) -> None:
+        """Delete entries of a log by their ids."""
+        with of_sender(self._settings, f"delete log entries of machine {sender}", sender):
+            self._client.xdel(keys.log(sender), *ids)
 
     def fence(self, sender: int, field: str, kept_from: int) -> bool:
         """Keep one of our fences up; False if it is gone.
 
         The log keeps what follows from sequence ``kept_from``.
         """
-        with translated(self._settings, f"renew a fence of machine {sender}"):
+        with of_sender(self._settings, f"renew a fence of machine {sender}", sender):
             reply = script("fence")(
                 self._client, [keys.fence(sender)], field, self._token, FENCE_MS, kept_from
             )
@@ -207,7 +235,7 @@ class DrainStore:
         self, sender: int, field: str, move: Move | None, counters: Mapping[str, int | str]
     ) -> bool:
         """Take one of our fences down, moving the cursor; False if it was not ours any more."""
-        with translated(self._settings, f"take down a fence of machine {sender}"):
+        with of_sender(self._settings, f"take down a fence of machine {sender}", sender):
             reply = script("unfence")(
                 self._client,
                 [
@@ -234,20 +262,20 @@ class DrainStore:
         """Delete what is kept of a sender's deliveries to nodes that are gone."""
         if not fields:
             return
-        with translated(self._settings, f"forget cursors of machine {sender}"):
+        with of_sender(self._settings, f"forget cursors of machine {sender}", sender):
             pipe = self._client.pipeline(transaction=True)
             forget(pipe, sender, fields)
             pipe.execute()
 
     def totals(self, sender: int) -> tuple[int, dict[ClusterKey, int]]:
         """Return the sequence of a sender's last packet, and its packets ever by cluster."""
-        with translated(self._settings, f"read the counters of machine {sender}"):
+        with of_sender(self._settings, f"read the counters of machine {sender}", sender):
             found = decoded_numbers(self._client.hgetall(keys.counters(sender)))
-        return found.get("sequence", 0), by_cluster(found)
+            return found.get("sequence", 0), by_cluster(found)
 
     def since_ms(self, sender: int) -> dict[ClusterKey, int]:
         """Return when a sender's first packet to each cluster was appended, Redis ms."""
-        with translated(self._settings, f"read the counters of machine {sender}"):
+        with of_sender(self._settings, f"read the counters of machine {sender}", sender):
             return firsts(decoded_numbers(self._client.hgetall(keys.counters(sender))))
 
     def call_worker(self, *, lost: bool = False) -> bool:
@@ -270,8 +298,9 @@ class DrainStore:
         """Say that the queued wake-up has arrived.
 
         Returns the doorbell's last id and the senders that were pending after it: who reads the
-        doorbell from there misses nobody.
+        doorbell from there misses nobody. Raises `NewerFormat`.
         """
+        require_format(self._settings, self._client)
         with translated(self._settings, "begin a delivery job"):
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(keys.wake(self._queue))

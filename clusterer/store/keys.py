@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FORMAT = "clusterer:format"
+"""String: the format of all other keys, see `format`."""
 CLUSTERS = "clusterer:clusters"
 QUEUES = "clusterer:queues"
 INSTANCES = "clusterer:instances"

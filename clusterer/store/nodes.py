@@ -13,6 +13,7 @@ from clusterer.store import keys
 from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import as_text, decode_node
+from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
 
@@ -108,6 +109,7 @@ class NodeStore:
 
         Raises `UnknownNode` if the node does not exist.
         """
+        require_format(self._settings, self._client)
         for _ in range(_ATTEMPTS):
             node, now = self.read(key, machine_id)
             if node is None:

@@ -12,7 +12,8 @@ from clusterer.errors import ClustererError
 from clusterer.settings import Settings
 from clusterer.store.append_commands import AppendCommands
 from clusterer.store.channel import Channel
-from clusterer.store.client import translated
+from clusterer.store.client import connect, translated
+from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey
 
@@ -53,6 +54,8 @@ class PacketLog:
         self._channel = Channel(settings)
         self._script = script("append")
         self._commands = AppendCommands(settings, sender, self._script)
+        self._checked = False
+        """Whether Redis is known to have our format."""
         self._drained = False
         """Whether the last append found the log being drained."""
         self._queued: deque[_Entry] = deque()
@@ -118,6 +121,10 @@ class PacketLog:
 
     def _append(self, calls: Sequence[tuple[ClusterKey, Sequence[bytes]]]) -> list[bool]:
         """Append each cluster's frames; return for each whether a job must be enqueued."""
+        if not self._checked:
+            with connect(self._settings) as client:
+                require_format(self._settings, client)
+            self._checked = True
         pack, drained = self._commands.pack, self._drained
         replies = self._run([pack(key, frames, drained=drained) for key, frames in calls])
         if NOT_APPENDED in replies:

@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import connect, translated
+from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.watches import Flushed, FlushState, Notice, Reception, Verdict, Watch
 
@@ -49,6 +50,7 @@ class Receipts:
 
         Returns the id of the instance's last notice, from which it reads on.
         """
+        require_format(self._settings, self._client)
         with translated(self._settings, f"register machine {receiver}"):
             old = [watch for watch in self._watches([receiver]) if watch.cluster_id]
             last = script("begin")(

@@ -18,6 +18,7 @@ from clusterer.store.changes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.client import translated
 from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import decode_node, encode_node
+from clusterer.store.format import require_format
 from clusterer.store.reload_plan import ReloadPlan, Snapshot
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
@@ -108,6 +109,7 @@ class ReloadStore:
         ``now``: UNIX time in seconds, from Redis. A cluster with up to `_SCRIPT_NODES` changes
         is changed in one step or, on conflict, not at all.
         """
+        require_format(self._settings, self._client)
         versions = {plan.key: plan.version for plan in plans}
         steps = {plan.key: self._steps(plan, now, cause) for plan in plans}
         conflicts: set[ClusterKey] = set()

@@ -12,6 +12,7 @@ from clusterer.services.doctor import (
     backlog,
     clocks,
     fleet,
+    key_format,
     network,
     receiving,
     redis_server,
@@ -32,6 +33,9 @@ def run(context: Context) -> Iterator[Finding]:
         away = str(problem)
         yield error(redis_server.CHECKS[0], away, _advice(problem))
         yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
+        yield skipped(key_format.CHECK, "needs Redis")
+    else:
+        yield from _surviving(key_format.CHECK, lambda: key_format.check(context))
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
     if away:

@@ -2,7 +2,7 @@
 -- With three keys only if somebody drains the log already: that is nearly always so while packets
 -- come, and each key or argument that the script does not need is time that the caller waits.
 -- KEYS  log, counters, lease [, pending, wake, doorbell, queues]
--- ARGV  cluster_id, protocol, log_max_packets [, sender, queue],
+-- ARGV  cluster_id, protocol, log_max_packets, format [, sender, queue],
 --       then for each entry: number of packets, their frames in one piece
 -- reply 0 somebody drains the log, 1 the caller must enqueue a delivery job, 2 one is on its way,
 --       -1 nothing was appended: nobody drains the log, so all keys are needed
@@ -12,20 +12,39 @@ if not drained and #KEYS == 3 then
   return -1
 end
 local cluster, protocol = ARGV[1], ARGV[2]
-local first = #KEYS == 3 and 4 or 6
+local first = #KEYS == 3 and 5 or 7
 local count = 0
 for i = first, #ARGV, 2 do
   count = count + ARGV[i]
 end
 local last = redis.call('HINCRBY', KEYS[2], 'sequence', count)
-if last == count and redis.call('EXISTS', KEYS[1]) == 1 then
-  -- The counters were deleted, the log was not: go on where it ends.
+-- Go on where the log ends: the counters were deleted and the log was not, or the log has an entry
+-- that this script did not write. Nothing can follow an entry beyond 2^53: it is deleted.
+local function go_on_behind_log()
+  local max = '9007199254740991'
+  local wild = redis.call('XRANGE', KEYS[1], '9007199254740992', '+')
+  for _, entry in ipairs(wild) do
+    redis.call('XDEL', KEYS[1], entry[1])
+  end
+  local ended = redis.call('XREVRANGE', KEYS[1], max, '-', 'COUNT', 1)[1]
+  ended = math.max(last - count, ended and tonumber(string.match(ended[1], '^%d+')) or 0)
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then
-      last = redis.call('HINCRBY', KEYS[2], 'sequence', string.match(info[i + 1], '^%d+'))
+      local given = tonumber(string.match(info[i + 1], '^%d+'))
+      if given > tonumber(max) then
+        redis.call('XSETID', KEYS[1], string.format('%.0f-0', ended + 1))
+        ended = ended + 1
+      else
+        ended = math.max(ended, given)
+      end
     end
   end
+  last = ended + count
+  redis.call('HSET', KEYS[2], 'sequence', string.format('%.0f', last))
+end
+if last == count and redis.call('EXISTS', KEYS[1]) == 1 then
+  go_on_behind_log()
 end
 local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count) - count
 local time = redis.call('TIME')
@@ -34,12 +53,21 @@ if n == 0 then
   redis.call('HSET', KEYS[2], 'since ' .. cluster .. ':' .. protocol,
     string.format('%s%03d', time[1], time[2] / 1000))
 end
+local function add(run, sequence, n, packets, frames)
+  return run('XADD', KEYS[1], string.format('%.0f-%s%03d', sequence, time[1], time[2] / 1000),
+    'format', ARGV[4], 'cluster', cluster, 'protocol', protocol, 'n', n, 'packets', packets,
+    'frames', frames)
+end
 local sequence = last - count
 for i = first, #ARGV, 2 do
   sequence = sequence + ARGV[i]
   n = n + ARGV[i]
-  redis.call('XADD', KEYS[1], string.format('%.0f-%s%03d', sequence, time[1], time[2] / 1000),
-    'cluster', cluster, 'protocol', protocol, 'n', n, 'packets', ARGV[i], 'frames', ARGV[i + 1])
+  local added = add(redis.pcall, sequence, n, ARGV[i], ARGV[i + 1])
+  if type(added) == 'table' then
+    go_on_behind_log()
+    sequence = last - count + ARGV[i]
+    add(redis.call, sequence, n, ARGV[i], ARGV[i + 1])
+  end
 end
 if last % 100 < count and last > tonumber(ARGV[3]) then
   -- Redis frees whole blocks of 100 entries: to look more often is in vain.
@@ -48,13 +76,13 @@ end
 if drained then
   return 0  -- who holds the lease is pending until it is released
 end
-if redis.call('SADD', KEYS[4], ARGV[4]) == 1 then
+if redis.call('SADD', KEYS[4], ARGV[5]) == 1 then
   local hold = redis.call('PTTL', KEYS[5])
   if hold >= 0 and hold <= 500 then
     redis.call('DEL', KEYS[5])  -- a worker found only senders that it may not claim
   end
-  redis.call('SADD', KEYS[7], ARGV[5])
-  redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[4])
+  redis.call('SADD', KEYS[7], ARGV[6])
+  redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[5])
 end
 local ms = string.format('%s%03d', time[1], time[2] / 1000)
 return redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) and 1 or 2

@@ -4,7 +4,8 @@
 -- reply for each log the Redis ms of the entry that follows, 0 if there is none
 local found = {}
 for i, log in ipairs(KEYS) do
-  local entry = redis.call('XRANGE', log, string.format('%.0f', ARGV[i] + 1), '+', 'COUNT', 1)[1]
+  local from = string.format('%.0f', math.min(ARGV[i] + 1, 2 ^ 53))
+  local entry = redis.pcall('XRANGE', log, from, '+', 'COUNT', 1)[1]
   found[i] = entry and tonumber(string.match(entry[1], '%d+$')) or 0
 end
 return found

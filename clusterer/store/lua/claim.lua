@@ -4,6 +4,7 @@
 -- reply nil if it is not pending or leased; else {cursor, position, counters, fence} (flat
 --       hashes; only fences that are up)
 -- include fences
+redis.call('GET', KEYS[1])  -- an error, rather than held for ever, if it is no lease at all
 if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
   or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return false

@@ -5,7 +5,7 @@
 local held = {}
 for i, lease in ipairs(KEYS) do
   held[i] = 0
-  if redis.call('GET', lease) == ARGV[1] then
+  if redis.pcall('GET', lease) == ARGV[1] then
     redis.call('PEXPIRE', lease, ARGV[2])
     held[i] = 1
   end

@@ -7,21 +7,25 @@ local function split(id)
   local sequence, ms = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(sequence), tonumber(ms)
 end
-local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+-- Entries behind the tail are not append.lua's.
+local max = string.format('%.0f', math.min(ARGV[2], 2 ^ 53 - 1))
+local first = redis.call('XRANGE', KEYS[1], '-', max, 'COUNT', 1)
 if #first == 0 then
   return tonumber(ARGV[2])
 end
 local low = split(first[1][1])
 for i = 1, #first[1][2], 2 do
   if first[1][2][i] == 'packets' then
-    low = low - first[1][2][i + 1] + 1  -- an entry's id is the sequence of its last packet
+    -- An entry's id is the sequence of its last packet.
+    local packets = tonumber(first[1][2][i + 1]) or 1
+    low = math.max(low - math.max(packets, 1) + 1, 1)
   end
 end
 local time = redis.call('TIME')
 if tonumber(ARGV[1]) > time[1] * 1000 + math.floor(time[2] / 1000) then
   return low - 1
 end
-local high = split(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]) + 1
+local high = split(redis.call('XREVRANGE', KEYS[1], max, '-', 'COUNT', 1)[1][1]) + 1
 while low < high do
   local middle = math.floor((low + high) / 2)
   local entry = redis.call('XRANGE', KEYS[1], string.format('%.0f', middle), '+', 'COUNT', 1)

@@ -1,0 +1,51 @@
+"""The format of the keys and log entries that this program writes to Redis."""
+
+from __future__ import annotations
+
+import redis
+
+from clusterer.errors import NewerFormat
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.client import translated
+
+FORMAT = 1
+"""Grows with each change after which an older program would misread what Redis has."""
+
+
+def format_found(client: redis.Redis) -> bytes | None:
+    """Return what Redis has as its format; None if nothing, empty if the key is no string."""
+    try:
+        found = client.get(keys.FORMAT)
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return b""
+    return found if isinstance(found, bytes) else None
+
+
+def is_newer(found: bytes | None) -> bool:
+    """Whether ``found`` is a format that this program does not know."""
+    return found is not None and found.isdigit() and int(found[:9]) > FORMAT
+
+
+def require_format(settings: Settings, client: redis.Redis) -> None:
+    """Note our format in Redis, unless there is one.
+
+    Call it before the first write. Raises `NewerFormat` if the keys in Redis are those of a newer
+    program, `StateUnavailable`. A format that is not a number is left as it is: doctor names it.
+    """
+    with translated(settings, f"read {keys.FORMAT}"):
+        found = format_found(client)
+        if found is None:
+            client.set(keys.FORMAT, FORMAT, nx=True)
+    if found is not None and is_newer(found):
+        raise NewerFormat(newer_text(found))
+
+
+def newer_text(found: bytes) -> str:
+    """Return what is to be said where Redis has a newer format."""
+    return (
+        f"{keys.FORMAT} is {found[:9].decode()}, and this program writes format {FORMAT}: "
+        "nothing is written; upgrade clusterer on this host"
+    )
