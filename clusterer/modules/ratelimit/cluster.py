@@ -61,6 +61,8 @@ class Stats:
     """Packets dropped whole because their fields were not what they must be."""
     pipes_refused: int = 0
     """Received counters for which there was no place."""
+    pipes_evicted: int = 0
+    """Own pipes that went because there were more than ``max_pipes``."""
     negative_counters: int = 0
     """Received counters below 0: HISTORY pipes of OpenSIPS 2.2 nodes come to such numbers."""
     timeouts: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Self
 from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
+from clusterer.logs import LimitedLog
 from clusterer.logs.fields import NodeLike
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
@@ -24,6 +26,11 @@ from clusterer.modules.ratelimit.sources import CpuLoad, QueuedBytes
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads.ratelimit import MODULE
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 600.0
+"""Seconds between two log lines about pipes that went for new ones."""
 
 
 class RateLimit:
@@ -42,6 +49,7 @@ class RateLimit:
         auth_check: bool = False,
         timer_interval: float = 10,
         replication_interval: float = 0.1,
+        max_pipes: int | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         cpu_load: Callable[[], float] | None = None,
@@ -54,6 +62,8 @@ class RateLimit:
         invalidated, 0 for never. ``auth_check``: take packets only from pairs of IP address and
         machine_id that the cluster knows. ``timer_interval``: seconds over which uses are
         counted, the same on all machines. ``replication_interval``: seconds between sendings.
+        ``max_pipes``: own pipes, 1 to 2**31 - 1 (default: that of ``limits``, 10,000); a new one
+        beyond takes the place of the one that was not used for longest.
         ``limits``: lifetimes and bounds; ``clock``: seconds that never go back.
         ``cpu_load``: for FEEDBACK, gives the share of the CPU, 0 to 1, in use since its last call
         (default: `CpuLoad`); ``queued_bytes``: for NETWORK, gives the bytes now waiting in the
@@ -69,7 +79,11 @@ class RateLimit:
         self._pause = _seconds("replication_interval", replication_interval)
         self._clock = clock
         gauges = Gauges()
-        self._table = PipeTable(limits or Limits(), interval, clock(), gauges, self._want)
+        self._limits = _bounded(limits or Limits(), max_pipes)
+        self._table = PipeTable(
+            self._limits, interval, clock(), gauges, self._want, on_evicted=self._note_evicted
+        )
+        self._limited = LimitedLog(log, QUIET_S)
         self._sampler = Sampler(
             self._table, gauges, cpu_load or CpuLoad(), queued_bytes or QueuedBytes(), clock
         )
@@ -90,7 +104,8 @@ class RateLimit:
         ``limit``: uses per second, of all machines together, 0 to 2**31 - 1; for HISTORY uses in
         10 s, for NETWORK bytes, for FEEDBACK the CPU load to hold in percent, 1 to 99, one limit
         for all its pipes. The pipe is made at its first use (name: 1 to 1,024 bytes of UTF-8); a
-        call with another limit or algorithm changes it. Never waits for the network. Raises
+        call with another limit or algorithm changes it. At ``max_pipes`` a new pipe takes the place
+        of the one that was not used for longest. Never waits for the network. Raises
         `InvalidArgument` for a name, limit or algorithm that cannot be used.
         """
         return self._table.check(name, limit, algorithm, self._clock())
@@ -102,7 +117,7 @@ class RateLimit:
     @property
     def stats(self) -> Stats:
         """A copy of what was counted so far."""
-        return replace(self._stats)
+        return replace(self._stats, pipes_evicted=self._table.evicted)
 
     def start(self) -> None:
         """Accept the others' pipes, send ours about ten times a second and measure, until `stop`.
@@ -161,6 +176,15 @@ class RateLimit:
     def _want(self, name: str, algorithm: Algorithm) -> None:
         self._sampler.want(name, algorithm)
 
+    def _note_evicted(self) -> None:
+        self._limited.warning(
+            "evicted",
+            self._clock(),
+            "ratelimit: more than %d own pipes: those not used for longest go, and count from 0 "
+            "when they are used again; use fewer names, or raise max_pipes",
+            self._limits.max_pipes,
+        )
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -172,6 +196,11 @@ class RateLimit:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _bounded(limits: Limits, max_pipes: int | None) -> Limits:
+    wanted = limits.max_pipes if max_pipes is None else max_pipes
+    return replace(limits, max_pipes=require_id("max_pipes", wanted))
 
 
 def _cluster_id(name: str, value: int | None) -> int | None:

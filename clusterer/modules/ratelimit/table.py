@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +31,8 @@ class Limits:
     """A remote counter that was not refreshed for so long counts as 0."""
     idle_lifetime: float = 3_600.0
     """A pipe that was not used for so long goes."""
+    max_pipes: int = 10_000
+    """Pipes that are used here; at that number the least recently used one goes for a new one."""
     max_received_pipes: int = 10_000
     """Pipes that are known only because others sent them."""
     max_remote_counters: int = 1_000_000
@@ -64,18 +67,26 @@ class PipeTable:
         now: float,
         gauges: Gauges,
         on_measured: Callable[[str, Algorithm], object],
+        *,
+        on_evicted: Callable[[], object] = lambda: None,
     ) -> None:
         """Start empty at ``now``, counting over ``interval`` seconds.
 
         ``on_measured`` is called, and must not call back, when a pipe begins to judge by
-        ``gauges``.
+        ``gauges``; ``on_evicted`` when pipes have gone for new ones.
         """
         self._limits = limits
         self._gauges = gauges
         self._on_measured = on_measured
+        self._on_evicted = on_evicted
+        self.evicted = 0
+        """Pipes that went for new ones."""
+        self._evicted_lately = False
         self.interval = interval
         self._lock = forks.lock()
-        self._own: dict[str, Pipe] = {}
+        self._own: OrderedDict[str, Pipe] = OrderedDict()
+        """Least recently used first."""
+        self._newest: Pipe | None = None
         self._received: dict[str, Pipe] = {}
         self._remote_counters = 0
         self._interval_end = now + interval
@@ -93,11 +104,18 @@ class PipeTable:
             pipe = self._own.get(name)
             if pipe is None or pipe.asked != limit or pipe.algorithm != algorithm:
                 pipe = self._configured(name, limit, algorithm)
+            if pipe is not self._newest:
+                self._own.move_to_end(name)
+                self._newest = pipe
             pipe.used = now
             pipe.counter += 1
             if now >= pipe.total_until:
                 pipe.sum_remote(now, self._limits.remote_lifetime)
-            return pipe.rule(pipe, now)
+            passes = pipe.rule(pipe, now)
+        if self._evicted_lately:
+            self._evicted_lately = False
+            self._on_evicted()
+        return passes
 
     def demand(self, now: float) -> Demand:
         """Return what has to be measured; what is no longer used is noticed within an interval."""
@@ -171,6 +189,8 @@ class PipeTable:
         require_limit(name, limit, wanted)
         pipe = self._own.get(name)
         if pipe is None:
+            if len(self._own) >= self._limits.max_pipes:
+                self._evict()
             pipe = self._received.pop(name, None) or self._new_pipe(name, encoded)
             self._own[name] = pipe
         pipe.configure(limit, wanted, self.interval)
@@ -220,9 +240,17 @@ class PipeTable:
             self._drop_unused(pipes, now)
         self._in_use = {pipe.algorithm for pipe in self._own.values()}
 
+    def _evict(self) -> None:
+        self._drop(self._own, next(iter(self._own.values())))
+        self.evicted += 1
+        self._evicted_lately = True
+
     def _drop_unused(self, pipes: dict[str, Pipe], now: float) -> None:
         for pipe in list(pipes.values()):
             self._remote_counters -= pipe.drop_stale(now, self._limits.remote_lifetime)
             if now - pipe.used >= self._limits.idle_lifetime:
-                self._remote_counters -= len(pipe.remote)
-                del pipes[pipe.name], self._by_wire_name[pipe.wire_name]
+                self._drop(pipes, pipe)
+
+    def _drop(self, pipes: dict[str, Pipe], pipe: Pipe) -> None:
+        self._remote_counters -= len(pipe.remote)
+        del pipes[pipe.name], self._by_wire_name[pipe.wire_name]
