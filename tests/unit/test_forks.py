@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -157,13 +158,15 @@ def test_owner_is_renewed_in_the_child_and_not_in_the_parent() -> None:
 
 
 def test_owners_and_locks_that_are_gone_are_forgotten() -> None:
+    owner, lock = Owner(), forks.lock()
+    references = weakref.ref(owner), weakref.ref(lock)
+    assert references[0] in forks._owners
+    assert references[1] in forks._locks
+    del owner, lock
     gc.collect()
-    before = len(forks._owners), len(forks._locks)
-    made = Owner(), forks.lock()
-    assert (len(forks._owners), len(forks._locks)) == (before[0] + 1, before[1] + 1)
-    del made
-    gc.collect()
-    assert (len(forks._owners), len(forks._locks)) == before
+    kept = [reference() for reference in (*forks._owners, *forks._locks)]
+    assert None not in kept
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_abandoned_pipe_of_the_child_ends_with_the_parents() -> None:
