@@ -14,6 +14,7 @@ import pytest
 
 from clusterer import Clusterer, errors
 from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply
+from scripts.benchmarks.measures import known_keys
 from tests.support import docs
 from tests.support.docs import PAGES, ROOT
 
@@ -117,6 +118,16 @@ def test_quoted_messages_are_the_codes_own() -> None:
     for line in lines:
         for piece in line.split("…"):
             assert piece.strip(" :") in pieces, (line, piece)
+
+
+# -- figures in README.md --------------------------------------------------------------------------
+
+
+def test_readmes_benchmarks_are_names_that_bench_knows() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`scripts/bench ([^`]+)`", readme)
+    assert commands
+    assert {name for command in commands for name in command.split()} <= set(known_keys())
 
 
 # -- the state diagram in README.md ----------------------------------------------------------------
