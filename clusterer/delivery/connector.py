@@ -11,10 +11,10 @@ from time import monotonic
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.link import Link, LinkBroken, LocalTrouble
-from clusterer.delivery.sources import is_local
 from clusterer.errors import PeerUnreachable
 from clusterer.logs import about
 from clusterer.membership import Event
+from clusterer.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore
 

@@ -20,8 +20,9 @@ from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.reader import LogReader
-from clusterer.delivery.sources import is_local, source_of
+from clusterer.delivery.sources import source_of
 from clusterer.errors import StateUnavailable
+from clusterer.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore

@@ -12,6 +12,7 @@ import termios
 from time import monotonic
 
 from clusterer.errors import PeerUnreachable
+from clusterer.routes import bind_source
 
 MAX_WRITE = 256 * 1024
 """Bytes of the largest single write: what a stopped worker may still put out when it wakes up
@@ -100,7 +101,7 @@ class Link:
         if source is not None:
             if sock.family == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((source, 0))
+            bind_source(sock, source)
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 
 from clusterer.delivery.drain import Views
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
+from clusterer.routes import is_local
 from clusterer.store.views import ClusterKey
 
 
@@ -30,14 +30,3 @@ def own_rows(sender: int, views: Views) -> list[Node]:
 def all_local(hosts: Iterable[str]) -> bool:
     """Whether every one of ``hosts`` is an address of this machine (or network namespace)."""
     return all(map(is_local, hosts))
-
-
-def is_local(host: str) -> bool:
-    """Whether ``host`` (an IP) is an address of this machine: whether it can be bound."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except OSError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from time import monotonic
 
 from clusterer.logs import LimitedLog, about
 from clusterer.membership import Node
+from clusterer.routes import is_local
 
 log = logging.getLogger(__name__)
 
@@ -77,3 +78,14 @@ class Doors:
             )
         else:
             log.info("listening on %s port %d", host, port, extra=about(self._rows[address]))
+            self._warn_of_absence(address)
+
+    def _warn_of_absence(self, address: Address) -> None:
+        """Say that an address is not here yet: with ``ip_nonlocal_bind`` that is no error."""
+        if not is_local(address[0]):
+            log.warning(
+                "listening on %s port %d, which is not an address of this host now: packets arrive "
+                "once it is; run the instance where the address is, or correct its row",
+                *address,
+                extra=about(self._rows[address]),
+            )

@@ -128,6 +128,22 @@ def test_an_address_that_leaves_this_host_takes_its_sender_along_and_blames_no_n
     assert found.no_tries == 0
 
 
+def test_worker_away_from_sender_leaves_log_alone(
+    redis_client: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(redis_url=redis_url, linger=30.0, send_timeout=0.5)
+    with BinReceiver() as peer:
+        load(settings, [node(1, host="192.0.2.77"), node_for(2, peer)])
+        with delivering(settings):
+            PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+            wait_until(lambda: "not delivering for machine 1" in caplog.text, 5, "refused")
+            assert not redis_client.exists(keys.lease(1))
+    found, _ = NodeStore(settings).read(CLUSTER, 2)
+    assert found is not None
+    assert found.condition is Condition.UP
+    assert not peer.frame_count
+
+
 def test_pings_take_turns_where_descriptors_are_short() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

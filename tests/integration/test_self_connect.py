@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from clusterer.delivery.link import connected_to_itself
+from tests.support.namespaces import run_alone
 
 PORT = 40_000
 """The only port that the kernel may choose in the namespaces of these tests."""
@@ -43,29 +41,11 @@ except PeerUnreachable as error:
 """Programs that print why they could not connect."""
 
 
-def alone(program: str) -> str:
-    """Run Python in a network namespace with that one port; return what it prints."""
-    unshare = shutil.which("unshare")
-    prepare = (
-        f"ip link set lo up && echo {PORT} {PORT} >/proc/sys/net/ipv4/ip_local_port_range && exec "
-    )
-    words = [unshare or "unshare", "-rn", "sh", "-c", prepare + '"$@"', "sh", sys.executable, "-c"]
-    try:
-        done = subprocess.run(
-            [*words, program], check=False, capture_output=True, text=True, timeout=60
-        )
-    except FileNotFoundError:
-        pytest.skip("no unshare here")
-    if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
-        pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
-    assert not done.returncode, done.stderr
-    return done.stdout
-
-
 @pytest.mark.netns
 @pytest.mark.parametrize("by", CONNECT_BY)
 def test_connect_to_own_port_counts_as_refused(by: str) -> None:
-    said = alone(CONNECT_BY[by].format(port=PORT))
+    only_port = f"echo {PORT} {PORT} >/proc/sys/net/ipv4/ip_local_port_range"
+    said = run_alone(["-c", CONNECT_BY[by].format(port=PORT)], only_port)
     assert "Connection refused" in said
 
 

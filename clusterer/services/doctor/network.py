@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clusterer.delivery.sources import is_local
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import ADVICE, Condition, Node, address_warnings
+from clusterer.routes import is_local
 from clusterer.services import reach
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
