@@ -15,7 +15,7 @@ from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from clusterer.store.format import require_format
 from workers import runtime
-from workers.worker import REFUSED, RETRY_S, Worker
+from workers.worker import RETRY_S, Worker
 
 KINDS = ("delivery", "maintenance", "database")
 
@@ -58,7 +58,7 @@ def _metrics(kind: str, settings: Settings, state: runtime.Runtime) -> Iterator[
         return
     from clusterer.services import metrics  # noqa: PLC0415 - keeps workers light
 
-    state.metrics = metrics.JobMetrics([*sorted(JOB_FUNCTIONS), REFUSED])
+    state.metrics = metrics.JobMetrics(sorted(JOB_FUNCTIONS))
     collectors = [*state.metrics.collectors()]
     if kind == "delivery":
         from clusterer.delivery.meter import Meter  # noqa: PLC0415 - only this kind delivers

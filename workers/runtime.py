@@ -64,6 +64,11 @@ class Runtime:
         if self.metrics is not None:
             self.metrics.observe(function, duration_s, succeeded=succeeded)
 
+    def junk_found(self, count: int) -> None:
+        """Note junk jobs for the metrics, if there are any."""
+        if self.metrics is not None:
+            self.metrics.refused(count)
+
     def close(self) -> None:
         """Close the engine's sockets and the context's connections."""
         held: tuple[Engine | Context | None, ...] = (self._engine, self._context)

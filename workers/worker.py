@@ -14,7 +14,6 @@ from typing import Any
 
 import redis
 from redis.client import PubSub, PubSubWorkerThread
-from rq import SimpleWorker
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.executions import Execution
@@ -25,14 +24,23 @@ from rq.utils import now
 from rq.worker import WorkerStatus
 
 from clusterer.endpoint import follow, remedy, trouble
-from clusterer.jobs import HEARTBEAT_TTL_S, JOB_FUNCTIONS, Job, Queue, StopFlag, handled_signals
+from clusterer.jobs import (
+    HEARTBEAT_TTL_S,
+    OURS,
+    Job,
+    Queue,
+    StopFlag,
+    handled_signals,
+    is_wrong_type,
+    move_aside,
+)
 from workers import runtime
+from workers.junk_log import JunkLog
+from workers.maintenance import Maintenance
 
 WORKER_TTL_S = 15
 """RQ forgets a killed worker a minute after this."""
 MAINTENANCE_INTERVAL_S = 60
-REFUSED = "refused"
-"""What a job that no worker runs is counted as."""
 
 DEQUEUE_TIMEOUT_S = 2
 """How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
@@ -47,7 +55,7 @@ GRACE_S = 4.0
 logger = logging.getLogger(__name__)
 
 
-class Worker(SimpleWorker):
+class Worker(Maintenance):
     """Runs the jobs of exactly one queue, one after the other, in this process.
 
     In this process, because delivery keeps sockets from job to job; of one queue, because
@@ -75,6 +83,7 @@ class Worker(SimpleWorker):
         self._away = False
         self._bootstrapped = self._registered = False
         self._looked_at = 0.0
+        self._junk_log = JunkLog(names[0] if names else "")
         self._running: tuple[RqJob, Execution] | None = None
 
     @property
@@ -126,13 +135,16 @@ class Worker(SimpleWorker):
                 elif ran is False and (burst or _over(max_idle_time, idle_since)):
                     break
         finally:
+            self._report_junk()
+            self._junk_log.flush()
             self._leave()
         return done > 0
 
     def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:
-        """Wait for one job and run it: True, or False if there was none, or None for trouble."""
+        """Wait for one job and run it: True; False if there was none; None for junk or trouble."""
         runtime.current().progressed()
         try:
+            self._report_junk()
             self._register(log_options)
             self.check_for_suspension(burst)
             self._clean_up()
@@ -140,6 +152,8 @@ class Worker(SimpleWorker):
         except StopRequested:
             return False
         except redis.RedisError as error:
+            if is_wrong_type(error) and move_aside(self.queues[0]):
+                return None
             self._redis_is_away(error)
         except Exception:
             if not self._bootstrapped:
@@ -148,18 +162,6 @@ class Worker(SimpleWorker):
         self.executions.clear()
         self.stop.wait(RETRY_S)
         return None
-
-    def _clean_up(self) -> None:
-        """RQ's own maintenance; whatever it stumbles over must not keep us from work."""
-        if not self.should_run_maintenance_tasks:
-            return
-        try:
-            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise
-        except Exception as error:  # noqa: BLE001 - what a hostile registry makes RQ raise
-            logger.warning("worker %s: RQ could not clean its registries: %s", self.name, error)
-            self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _register(self, log_options: tuple[str | None, str, str]) -> None:
         """Appear in ``rq info``; again if Redis has lost its data meanwhile."""
@@ -195,7 +197,7 @@ class Worker(SimpleWorker):
         self._away = True
         self._registered = False
 
-    def _run_next(self, burst: bool) -> bool:
+    def _run_next(self, burst: bool) -> bool | None:
         queue = self.queues[0]
         assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
         job_id = self._wait_for_job(queue, None if burst else DEQUEUE_TIMEOUT_S)
@@ -205,10 +207,18 @@ class Worker(SimpleWorker):
         if job_id is None:
             return False
         job = queue.load(job_id)
-        if job is not None:
-            job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
-            self.execute_job(job, queue)
+        if job is None:
+            return None
+        job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+        self.execute_job(job, queue)
         return True
+
+    def _report_junk(self) -> None:
+        for queue in self.queues:
+            assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
+            count, latest = queue.sifter.tally.take()
+            runtime.current().junk_found(count)
+            self._junk_log.note(count, latest, time.monotonic())
 
     def _wait_for_job(self, queue: Queue, timeout_s: int | None) -> str | None:
         self._waiting = True
@@ -226,12 +236,15 @@ class Worker(SimpleWorker):
             succeeded = self.perform_job(job, queue, execution)
         finally:  # what does not return was stopped, or Redis went away: no fault of the job's
             self._running = None
-            function = job.func_name if job.func_name in JOB_FUNCTIONS else REFUSED
             took_s = time.monotonic() - began
-            runtime.current().job_ended(function, took_s, succeeded=succeeded)
+            runtime.current().job_ended(job.func_name or "", took_s, succeeded=succeeded)
         self.set_state(WorkerStatus.IDLE)
 
     # ----------------------------------------------------------------- signs of life
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the worker's hash; one field more than RQ's says that it is ours."""
+        return {**super().serialize(), OURS: 1}
 
     def get_heartbeat_ttl(self, job: RqJob, working_time: float = 0.0) -> int:
         """Seconds after which RQ may count ``job`` as lost."""

@@ -3,8 +3,11 @@
 Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 """
 
-from clusterer.jobs.classes import JOB_FUNCTIONS, Job, JobRefused, Queue
+from clusterer.jobs.classes import Job, JobRefused, Queue
 from clusterer.jobs.connection import connect
+from clusterer.jobs.functions import JOB_FUNCTIONS, OURS
+from clusterer.jobs.junk import JunkReport, JunkStore
+from clusterer.jobs.misfits import is_wrong_type, move_aside
 from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,
@@ -17,14 +20,19 @@ from clusterer.jobs.wakeup import (
 __all__ = [
     "HEARTBEAT_TTL_S",
     "JOB_FUNCTIONS",
+    "OURS",
     "STOP_SIGNALS",
     "Job",
     "JobRefused",
+    "JunkReport",
+    "JunkStore",
     "Queue",
     "StopFlag",
     "connect",
     "enqueue_delivery",
     "handled_signals",
+    "is_wrong_type",
+    "move_aside",
     "queue",
     "queued",
     "taken_lately",

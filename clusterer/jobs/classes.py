@@ -8,7 +8,7 @@ could also be planted in a job's hash, are ignored.
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,17 +20,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from clusterer.errors import InvalidArgument
-
-DELIVER = "workers.deliver"
-PROBE = "workers.probe"
-CHECK_TIMEOUTS = "workers.check_timeouts"
-SWEEP = "workers.sweep"
-SYNC = "workers.sync"
-REACH = "workers.reach"
-JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC, REACH})
-"""The only functions a worker imports and runs because a job names them."""
-
-logger = logging.getLogger(__name__)
+from clusterer.jobs.functions import JOB_FUNCTIONS
+from clusterer.jobs.sifting import SIFT_S, Sifter
 
 
 class JobRefused(InvalidArgument):
@@ -93,26 +84,44 @@ class Queue(RqQueue):
         kwargs["serializer"] = JSONSerializer
         kwargs["job_class"] = Job
         super().__init__(*args, **kwargs)
+        self._sifter: Sifter | None = None  # most queue objects only enqueue
 
     def pop(self, timeout_s: int | None) -> str | None:
         """Move the next job id to the intermediate list and return it.
 
         Waits at most ``timeout_s`` seconds, or not at all for None; None if there was no job.
-        A worker that dies now leaves the id where RQ's maintenance finds it.
+        A worker that dies now leaves the id where RQ's maintenance finds it. Bytes that are not
+        UTF-8 come as surrogates.
         """
         try:
             found = self.lmove(self.connection, self.key, timeout_s)
         except DequeueTimeout:
             return None
-        return found[1].decode() if found else None
+        return found[1].decode("utf-8", "surrogateescape") if found else None
+
+    @property
+    def sifter(self) -> Sifter:
+        """What tells this queue's jobs from junk."""
+        if self._sifter is None:
+            self._sifter = Sifter(self.name, self.connection, self._restored)
+        return self._sifter
 
     def load(self, job_id: str) -> Job | None:
-        """Read a popped job; None if its hash is gone or cannot be read (which is logged)."""
-        try:
-            return cast(Job, Job.fetch(job_id, connection=self.connection))
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a hostile hash makes RQ raise
-            logger.warning("queue %s: job %r dropped: %s", self.name, job_id, error)
-            self.intermediate_queue.remove(job_id)
-            return None
+        """Read a popped job; None if it is junk, which then leaves the queue.
+
+        So does junk that waits behind it: the next good job does not wait until each was popped.
+        """
+        raw = job_id.encode("utf-8", "surrogateescape")
+        found = self.sifter.accept(raw, self.key, self.intermediate_queue_key)
+        return cast(Job | None, found)
+
+    def tidy(self) -> None:
+        """Take junk out of what RQ's maintenance walks, where one job would end the walk."""
+        until = time.monotonic() + SIFT_S
+        self.sifter.sift_list(self.intermediate_queue_key, until, everything=True)
+        self.sifter.sift_started(self.started_job_registry.key, time.time(), until)
+
+    def _restored(self, job_id: str, fields: dict[bytes, bytes]) -> Job:
+        job = Job(job_id, connection=self.connection)
+        job.restore(fields)
+        return job

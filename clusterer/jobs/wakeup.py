@@ -7,7 +7,8 @@ from rq.utils import current_timestamp
 
 from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
-from clusterer.jobs.classes import DELIVER, Queue
+from clusterer.jobs.classes import Queue
+from clusterer.jobs.functions import DELIVER
 
 RESULT_TTL_S = 60
 FAILURE_TTL_S = 3600
@@ -26,7 +27,8 @@ def queue(name: str, connection: redis.Redis) -> Queue:
 def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
     """Wake one delivery worker of ``queue_name``; one round trip.
 
-    The job bounds its own time and heartbeats while it runs, so RQ sets it no limit.
+    The job bounds its own time and heartbeats while it runs, so RQ sets it no limit. It goes to
+    the front: all wake-ups are alike, and none is to wait behind what does not belong there.
     Raises `StateUnavailable` when Redis cannot be reached, or refuses.
     """
     try:
@@ -37,6 +39,7 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
                 timeout=NO_TIMEOUT,
                 result_ttl=RESULT_TTL_S,
                 failure_ttl=FAILURE_TTL_S,
+                at_front=True,
                 pipeline=pipe,
             )
             pipe.execute()

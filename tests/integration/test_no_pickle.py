@@ -24,7 +24,7 @@ from rq.job import Job as PlainJob
 from rq.queue import Queue as PlainQueue
 from rq.serializers import DefaultSerializer, JSONSerializer
 
-from clusterer.jobs import Job, Queue, enqueue_delivery, queue, queued
+from clusterer.jobs import Job, JunkStore, Queue, enqueue_delivery, queue, queued
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from workers import Worker, runtime
@@ -193,7 +193,7 @@ def test_plain_rq_info_has_nothing_of_ours_to_unpickle(
     assert not unpickled
 
 
-def test_foreign_function_fails_with_a_clear_message_and_the_worker_goes_on(
+def test_foreign_function_is_listed_as_junk_and_not_run(
     redis_client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = tmp_path / "made"
@@ -203,13 +203,15 @@ def test_foreign_function_fails_with_a_clear_message_and_the_worker_goes_on(
     Worker(NAME, connection=redis_client).work(burst=True)
     assert not target.exists()
     ours = queue(NAME, redis_client)
-    assert ours.failed_job_registry.get_job_ids() == [job.id]
-    failed = Job.fetch(job.id, connection=redis_client)
-    result = failed.latest_result()
-    assert failed.is_failed
-    assert result is not None
-    assert "JobRefused: job function 'os.mkdir' refused" in (result.exc_string or "")
+    assert ours.failed_job_registry.count == 0
     assert ours.finished_job_registry.count == 1
+    report = JunkStore(NAME, redis_client).report()
+    assert report is not None
+    assert (report.count, report.example) == (
+        1,
+        f"'{job.id}' its function 'os.mkdir' is not one of ours",
+    )
+    assert report.example in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,6 @@ def test_groups_are_cleaned_without_reading_jobs(
     plant(redis_client, "bomb", bomb(tmp_path / "exploded"))
     redis_client.sadd("rq:group:g", "bomb", "gone")
     redis_client.sadd("rq:groups", "g")
-    Worker(NAME, connection=redis_client).clean_group_registries()  # type: ignore[no-untyped-call]
+    Worker(NAME, connection=redis_client).clean_group_registries()
     assert [group.name for group in Group.all(redis_client)] == ["g"]
     assert not unpickled

@@ -100,6 +100,13 @@ def test_the_first_failure_is_an_increase() -> None:
     assert zero in text_of(*metrics.collectors())
 
 
+def test_job_metrics_junk_counts_as_refused() -> None:
+    metrics = JobMetrics()
+    metrics.refused(3)
+    counted = 'clusterer_job_failures_total{function="refused"} 3.0'
+    assert counted in text_of(*metrics.collectors())
+
+
 def test_every_change_of_state_that_the_table_knows_has_a_zero_to_increase_from() -> None:
     known = set()
     for failed_attempts in (1, 2):

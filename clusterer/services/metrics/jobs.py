@@ -12,6 +12,10 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 6
 bucket that ends close by, a quantile is not far from that. Others take ms."""
 
 
+REFUSED = "refused"
+"""What a junk job is counted as, which no worker runs."""
+
+
 class JobMetrics:
     """Observed once per job, after it."""
 
@@ -27,13 +31,17 @@ class JobMetrics:
         self._failures = Counter(
             "clusterer_job_failures", "Jobs that failed.", ("function",), registry=None
         )
-        for function in functions:
+        for function in (*functions, REFUSED):
             self._failures.labels(function)
 
     def observe(self, function: str, duration_s: float, *, succeeded: bool) -> None:
         """Note a job that has ended."""
         self._durations.labels(function).observe(duration_s)
         self._failures.labels(function).inc(0 if succeeded else 1)
+
+    def refused(self, count: int) -> None:
+        """Note ``count`` junk jobs: they fail without having run."""
+        self._failures.labels(REFUSED).inc(count)
 
     def collectors(self) -> Iterable[Collector]:
         """What to serve."""

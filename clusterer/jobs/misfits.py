@@ -1,0 +1,59 @@
+"""RQ's keys of the wrong type: moved aside, because no worker of the queue can go on with them."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import redis
+from rq.queue import Queue as RqQueue
+from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
+
+from clusterer.jobs import keys
+from clusterer.jobs.junk import KEPT_S
+
+logger = logging.getLogger(__name__)
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Whether Redis says that a key is of another type than a command is for."""
+    return isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def move_aside(queue: RqQueue) -> int:
+    """Rename the keys of ``queue`` that are of the wrong type, log each, return how many.
+
+    RQ's sets of all queues and workers are among them: of another type they serve no application.
+    """
+    client, expected = queue.connection, _types(queue)
+    with client.pipeline(transaction=False) as pipe:
+        for key in expected:
+            pipe.type(key)
+        found = [kind.decode() for kind in pipe.execute()]
+    wrong = [
+        (key, kind)
+        for (key, right), kind in zip(expected.items(), found, strict=True)
+        if kind not in (right, "none")
+    ]
+    for key, kind in wrong:
+        with suppress(redis.ResponseError):  # another worker was faster
+            client.rename(key, keys.misfit(key))
+            client.expire(keys.misfit(key), KEPT_S)
+            logger.warning(
+                "queue %s: key %s holds a %s, not a %s: moved to %s",
+                *(queue.name, key, kind, expected[key], keys.misfit(key)),
+            )
+    return len(wrong)
+
+
+def _types(queue: RqQueue) -> dict[str, str]:
+    return {
+        queue.key: "list",
+        queue.intermediate_queue_key: "list",
+        queue.started_job_registry.key: "zset",
+        queue.finished_job_registry.key: "zset",
+        queue.failed_job_registry.key: "zset",
+        WORKERS_BY_QUEUE_KEY % queue.name: "set",
+        REDIS_WORKER_KEYS: "set",
+        queue.redis_queues_keys: "set",
+    }

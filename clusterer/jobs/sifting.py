@@ -1,0 +1,140 @@
+"""Takes junk jobs out of one queue, many at a time, so that good jobs do not wait behind them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
+
+import redis
+
+from clusterer.jobs.junk import JunkEntry, JunkStore
+from clusterer.jobs.readable import JunkJob, MissingJob, require_hash, require_id, require_ours
+
+SIFT_S = 1.0
+"""How long a worker takes junk out at a time, before it looks for work again."""
+_AT_ONCE = 100
+_LOOKED_AT = 1000
+"""Jobs of a queue among which a repeated id is looked for."""
+_REPEATED = "its id is in the queue once more"
+
+Restore = Callable[[str, dict[bytes, bytes]], object]
+"""Makes a job of an id and a hash that were found good; whatever it raises makes them junk."""
+
+
+class JunkTally:
+    """How much junk one process took out of a queue, and the latest of it."""
+
+    def __init__(self) -> None:
+        self._count, self._latest = 0, ""
+
+    def note(self, count: int, latest: JunkEntry) -> None:
+        self._count += count
+        self._latest = latest.line
+
+    def take(self) -> tuple[int, str]:
+        """Return the count since the last call, and the latest junk job's id and why it is junk."""
+        taken, self._count = self._count, 0
+        return taken, self._latest
+
+
+class Sifter:
+    """Tells good jobs of one queue from junk, and takes the junk out. For one thread."""
+
+    def __init__(self, queue: str, connection: redis.Redis, restore: Restore) -> None:
+        self.tally = JunkTally()
+        self._queue = queue
+        self._connection = connection
+        self._restore = restore
+        self._store = JunkStore(queue, connection)
+
+    def accept(self, job_id: bytes, waiting: str, popped: str) -> object | None:
+        """Return the job that was moved from the list ``waiting`` to ``popped``; None if junk.
+
+        Junk leaves both lists, also what waits next: for `SIFT_S` at most.
+        """
+        (found,) = self._judged([job_id])
+        if not isinstance(found, JunkEntry):
+            repeats = self._connection.execute_command(  # type: ignore[no-untyped-call]  # lpos() takes no bytes
+                "LPOS", waiting, job_id, "MAXLEN", _LOOKED_AT
+            )
+            if repeats is None:
+                return found
+            found = JunkEntry(job_id, job_id, _REPEATED)
+        self._discard(popped, [found])
+        self.sift_list(waiting, time.monotonic() + SIFT_S)
+        return None
+
+    def sift_list(self, key: str, until: float, *, everything: bool = False) -> None:
+        """Take junk out of the list ``key``: up to the next good job, or ``everything``."""
+        start = 0
+        while time.monotonic() < until:
+            found = self._connection.lrange(key, start, start + _AT_ONCE - 1)
+            members = cast(list[bytes], found)  # RQ's clients never decode
+            junk = list(self._junk_of(members))
+            start += len(members) - self._discard(key, junk)
+            if not members or (len(junk) < len(members) and not everything):
+                break
+
+    def sift_started(self, key: str, now: float, until: float) -> None:
+        """Take junk out of the registry ``key`` of started jobs, as far as they ended by ``now``.
+
+        Jobs whose hash is gone belong to workers that were killed: they leave it uncounted.
+        """
+        start = 0
+        while time.monotonic() < until:
+            ended = self._connection.zrangebyscore(key, "-inf", now, start, _AT_ONCE)
+            members = cast(list[bytes], ended)
+            if not members:
+                break
+            found = self._judged([member.partition(b":")[0] for member in members])
+            junk = [
+                replace(entry, member=member)
+                for member, entry in zip(members, found, strict=True)
+                if isinstance(entry, JunkEntry)
+            ]
+            gone = [entry.member for entry in junk if entry.missing]
+            removed = self._connection.zrem(key, *gone) if gone else 0
+            removed += self._discard(key, [entry for entry in junk if not entry.missing])
+            start += len(members) - removed
+
+    def _junk_of(self, members: Sequence[bytes]) -> Iterator[JunkEntry]:
+        """Yield the junk among ``members``; of an id that repeats, the last is none."""
+        left = Counter(members)
+        for member, found in zip(members, self._judged(members), strict=True):
+            left[member] -= 1
+            if isinstance(found, JunkEntry):
+                yield found
+            elif left[member]:
+                yield JunkEntry(member, member, _REPEATED)
+
+    def _judged(self, job_ids: Sequence[bytes]) -> list[object]:
+        """Read jobs; return each, or why it is junk. One round trip, however many there are."""
+        replies = self._store.read(job_ids)
+        return [self._judge(*pair) for pair in zip(job_ids, replies, strict=True)]
+
+    def _judge(self, job_id: bytes, reply: Sequence[bytes]) -> object:
+        own = False
+        try:
+            name = require_id(job_id)
+            fields = require_hash(reply)
+            own = fields.get(b"origin") == self._queue.encode()
+            require_ours(fields, self._queue)
+            return self._restored(name, fields)
+        except JunkJob as junk:
+            missing = isinstance(junk, MissingJob)
+            return JunkEntry(job_id, job_id, str(junk), own=own, missing=missing)
+
+    def _restored(self, name: str, fields: dict[bytes, bytes]) -> object:
+        try:
+            return self._restore(name, fields)
+        except Exception as error:
+            raise JunkJob(f"RQ cannot read it: {type(error).__name__}") from error
+
+    def _discard(self, source: str, entries: Sequence[JunkEntry]) -> int:
+        moved = self._store.discard(source, entries) if entries else 0
+        if moved:
+            self.tally.note(moved, entries[-1])
+        return moved
