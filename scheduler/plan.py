@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clusterer.jobs.classes import CHECK_TIMEOUTS, PROBE, SWEEP, SYNC
+from clusterer.jobs.functions import (
+    CHECK_TIMEOUTS,
+    PERIODIC_IDS,
+    PROBE,
+    PROBE_ID,
+    SWEEP,
+    SWEEP_ID,
+    SYNC,
+    SYNC_ID,
+    TIMEOUTS_ID,
+)
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 
 
@@ -21,12 +31,12 @@ class PeriodicJob:
 
 
 _ALWAYS = (
-    PeriodicJob("clusterer-probe", PROBE, MAINTENANCE_QUEUE, timeout_s=10),
-    PeriodicJob("clusterer-timeouts", CHECK_TIMEOUTS, MAINTENANCE_QUEUE, timeout_s=10),
-    PeriodicJob("clusterer-sweep", SWEEP, MAINTENANCE_QUEUE, timeout_s=10),
+    PeriodicJob(PROBE_ID, PROBE, MAINTENANCE_QUEUE, timeout_s=10),
+    PeriodicJob(TIMEOUTS_ID, CHECK_TIMEOUTS, MAINTENANCE_QUEUE, timeout_s=10),
+    PeriodicJob(SWEEP_ID, SWEEP, MAINTENANCE_QUEUE, timeout_s=10),
 )
-_PERSISTENT = PeriodicJob("clusterer-sync", SYNC, DATABASE_QUEUE, timeout_s=30)
-OUR_IDS = frozenset(job.job_id for job in (*_ALWAYS, _PERSISTENT))
+_PERSISTENT = PeriodicJob(SYNC_ID, SYNC, DATABASE_QUEUE, timeout_s=30)
+OUR_IDS = PERIODIC_IDS
 
 
 def periodic_jobs(*, persistent_mode: bool) -> tuple[PeriodicJob, ...]:

@@ -1,7 +1,8 @@
 """rq-scheduler, mended: one active of many, survives Redis and poison, never piles jobs up.
 
 Its own tick can lose a job for good, enqueue it twice or die. Here one transaction, which only
-goes through while the lock is ours, enqueues what is due and schedules it again.
+goes through while the lock is ours, enqueues what is due and schedules it again. Schedule and lock
+are keys of our own: rq-scheduler's are for other applications on the same Redis.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from clusterer.endpoint import remedy, said
-from clusterer.jobs import STOP_SIGNALS, Job, Queue, StopFlag, handled_signals
+from clusterer.jobs import STOP_SIGNALS, Job, Queue, StopFlag, handled_signals, keys
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -35,19 +36,28 @@ HEARTBEAT_S = 3.0
 FAILURE_TTL_S = 3600
 FOREVER = -1
 STRANGERS_AT_ONCE = 100
+MOST_REFUSED = 1000
+CLEAN_S = 5.0
+"""How often rq-scheduler's own schedule is looked at for jobs that an earlier version left, and
+how far from now those are due."""
 
 logger = logging.getLogger(__name__)
 
 
 class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
-    """Enqueues ``jobs`` periodically, in rq-scheduler's own keys, while it holds the lock.
+    """Enqueues ``jobs`` periodically while it holds the lock.
 
     The keys are for our jobs only: whatever else is due there is moved to `refused_key`, unread.
     """
 
     job_class = Job
     queue_class = Queue
-    refused_key = "rq:scheduler:refused_jobs"
+    redis_scheduler_namespace_prefix = keys.scheduler("")
+    scheduler_key = "clusterer:scheduler"
+    scheduler_lock_key = keys.LOCK
+    scheduled_jobs_key = keys.SCHEDULED
+    refused_key = keys.REFUSED
+    shared_jobs_key = rq_scheduler.Scheduler.scheduled_jobs_key
 
     def __init__(
         self, connection: redis.Redis, jobs: Sequence[PeriodicJob], stop: StopFlag | None = None
@@ -60,6 +70,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             connection, self.scheduler_lock_key, timeout=LOCK_TTL_S, thread_local=False
         )
         self._renewed_at = self._announced_at = -LOCK_TTL_S
+        self._cleaned_at = -CLEAN_S
         self._away = self._standing_by = False
         self._planned: Mapping[str, float | None] = {}
         self.where = "Redis"
@@ -114,6 +125,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         now, plan, waiting, strangers = self._look()
         if (plan.due or strangers) and not self._commit(plan, waiting, strangers):
             return STANDBY_S
+        self._clean_shared_schedule(now)
         for job, _ in plan.due:
             self.late(max(0.0, now - (self._planned.get(job.job_id) or now)))
         return min(max(plan.next_at - now, 0.0), POLL_S)
@@ -154,7 +166,10 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return True
 
     def _enqueue(self, job: PeriodicJob, pipe: Any) -> None:
-        """Write the job anew: its hash may have expired, or hold what somebody else put there."""
+        """Write the job as new: its hash may have expired, or hold what others put there.
+
+        It goes to the front: it is not to wait behind what does not belong into the queue.
+        """
         made = self._create_job(
             job.function,
             id=job.job_id,
@@ -165,14 +180,31 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             commit=False,
         )
         made.failure_ttl = FAILURE_TTL_S
-        pipe.delete(made.key)
-        self._queue_of(job).enqueue_job(made, pipeline=pipe)
+        pipe.delete(made.key, made.dependents_key)
+        self._queue_of(job).enqueue_job(made, pipeline=pipe, at_front=True)
 
     def _remove(self, job_id: bytes, at: float, pipe: Any) -> None:
         pipe.zrem(self.scheduled_jobs_key, job_id)
         if job_id.decode("latin-1") not in OUR_IDS:
             logger.error("scheduled job %r is none of ours, moved to %s", job_id, self.refused_key)
             pipe.zadd(self.refused_key, {job_id: at})
+            pipe.zremrangebyrank(self.refused_key, 0, -1 - MOST_REFUSED)
+
+    def _clean_shared_schedule(self, now: float) -> None:
+        """Take our jobs, which earlier versions put there, out of rq-scheduler's own schedule.
+
+        Not while such a version still ticks: it would take the job for a new one, due at once.
+        """
+        if time.monotonic() - self._cleaned_at < CLEAN_S:
+            return
+        self._cleaned_at = time.monotonic()
+        ids = sorted(OUR_IDS)
+        with suppress(redis.ResponseError):  # the key is not ours: it may be anything
+            times = self.connection.zmscore(self.shared_jobs_key, ids)
+            found = zip(ids, times, strict=True)
+            left = [i for i, at in found if at is not None and abs(now - at) > CLEAN_S]
+            if left:
+                self.connection.zrem(self.shared_jobs_key, *left)
 
     def _queue_of(self, job: PeriodicJob) -> Queue:
         return Queue(job.queue, connection=self.connection)

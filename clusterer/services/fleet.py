@@ -6,15 +6,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
+from clusterer.jobs import OURS, JunkReport, JunkStore
+from clusterer.jobs import keys as job_keys
+from clusterer.jobs.functions import PERIODIC_IDS
 from clusterer.services.context import Context
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 from clusterer.store import keys, translated
-from clusterer.store.encoding import as_text
 
-# RQ's and rq-scheduler's own names. Read as they are: their classes would unpickle.
+# RQ's own names. Read as they are: RQ's classes would unpickle, and end at the first bad value.
 _WORKERS = "rq:workers"
-_SCHEDULERS = "rq:scheduler_instance:*"
-SCHEDULE = "rq:scheduler:scheduled_jobs"
+_QUEUES = "rq:queues"
+_QUEUE = "rq:queue:"
+SCHEDULE = job_keys.SCHEDULED
+_SHARED_SCHEDULED = "rq:scheduler:scheduled_jobs"
 PROBERS = f"rq:workers:{MAINTENANCE_QUEUE}"
 
 KEY_TTL_S = 75
@@ -41,6 +47,8 @@ class WorkerInfo:
     busy: bool
     silent_s: int
     """Seconds since its last sign of life, at least; RQ forgets it after `KEY_TTL_S`."""
+    ours: bool = True
+    """Whether it says that it is a worker of this project."""
 
     @property
     def place(self) -> str:
@@ -60,6 +68,19 @@ class QueueInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """What other applications keep in RQ's keys of the same Redis database."""
+
+    queues: tuple[str, ...] = ()
+    workers: int = 0
+    scheduled: int = 0
+    """Jobs in rq-scheduler's own schedule."""
+
+    def __bool__(self) -> bool:
+        return bool(self.queues or self.workers or self.scheduled)
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """All of them at one moment."""
 
@@ -72,6 +93,11 @@ class Fleet:
     """Scheduler processes alive; one of them is active."""
     schedule: Mapping[str, float]
     """Periodic job → when it is due next, UNIX seconds."""
+    foreign: Foreign = Foreign()
+    junk: tuple[JunkReport, ...] = ()
+    """Of each queue that had junk jobs lately."""
+    unreadable: tuple[str, ...] = ()
+    """Keys and members of RQ's that cannot be what RQ keeps there, each with what it is."""
 
     @property
     def queues(self) -> tuple[QueueInfo, ...]:
@@ -95,54 +121,125 @@ def silent_s(key_ttl_s: int) -> int:
 
 
 def read(context: Context) -> Fleet:
-    """Return what Redis knows; three round trips and a scan. Raises `StateUnavailable`."""
-    client = context.redis
+    """Return what Redis knows; a few round trips and a scan. Raises `StateUnavailable`."""
     with translated(context.settings, "look at workers and scheduler"):
-        delivery = {as_text(name) for name in client.smembers(keys.QUEUES)}
-        if context.settings.server_id or not delivery:
-            delivery.add(context.settings.delivery_queue)  # an instance's own, known or not
-        names = [*sorted(delivery), MAINTENANCE_QUEUE, DATABASE_QUEUE]
-        workers = _workers(client)
-        pipe = client.pipeline(transaction=False)
+        return _Reader(context).read()
+
+
+class _Reader:
+    """Reads what others can write to as well: what cannot be understood is noted and left out."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._client: Any = context.redis
+        self._unreadable: list[str] = []
+
+    def read(self) -> Fleet:
+        names = [*sorted(self._delivery()), MAINTENANCE_QUEUE, DATABASE_QUEUE]
+        workers = self._workers()
+        pipe = self._client.pipeline(transaction=False)
         pipe.time()
-        pipe.zrange(SCHEDULE, 0, 99, withscores=True)
+        pipe.zmscore(SCHEDULE, sorted(PERIODIC_IDS))
         for name in names:
-            pipe.llen(f"rq:queue:{name}")
+            pipe.llen(f"{_QUEUE}{name}")
             pipe.zcard(f"rq:failed:{name}")
-        (seconds, micros), schedule, *sizes = pipe.execute()
-        schedulers = _schedulers(client)
-    queues = [
-        QueueInfo(name, jobs, failed, tuple(w for w in workers if name in w.queues))
-        for name, jobs, failed in zip(names, sizes[::2], sizes[1::2], strict=True)
-    ]
-    return Fleet(
-        now=seconds + micros / 1e6,
-        delivery=tuple(queues[:-2]),
-        maintenance=queues[-2],
-        database=queues[-1],
-        schedulers=schedulers,
-        schedule={as_text(job_id): at for job_id, at in schedule},
-    )
+        (seconds, micros), times, *sizes = _replies(pipe)
+        read = [f"{kind}{name}" for name in names for kind in (_QUEUE, "rq:failed:")]
+        counts = [self._known(key, size, 0) for key, size in zip(read, sizes, strict=True)]
+        times = self._known(SCHEDULE, times, [None] * len(PERIODIC_IDS))
+        queues = [
+            QueueInfo(name, jobs, failed, tuple(w for w in workers if name in w.queues))
+            for name, jobs, failed in zip(names, counts[::2], counts[1::2], strict=True)
+        ]
+        return Fleet(
+            now=seconds + micros / 1e6,
+            delivery=tuple(queues[:-2]),
+            maintenance=queues[-2],
+            database=queues[-1],
+            schedulers=_schedulers(self._client),
+            schedule={
+                i: at for i, at in zip(sorted(PERIODIC_IDS), times, strict=True) if at is not None
+            },
+            foreign=self._foreign(names, workers),
+            junk=self._junk(names),
+            unreadable=tuple(self._unreadable),
+        )
+
+    def _delivery(self) -> set[str]:
+        settings = self._context.settings
+        delivery = set(self._members(keys.QUEUES))
+        if settings.server_id or not delivery:
+            delivery.add(settings.delivery_queue)  # an instance's own, known or not
+        return delivery
+
+    def _members(self, key: str) -> list[str]:
+        """Return the members of a set, sorted, as far as they are text."""
+        (reply,) = _replies(self._client.pipeline(transaction=False).smembers(key))
+        found = []
+        for member in self._known(key, reply, ()):
+            text = _text(member)
+            if text.isprintable() and "\ufffd" not in text:
+                found.append(text)
+            else:
+                self._unreadable.append(f"member {member[:60]!r} of {key}")
+        return sorted(found)
+
+    def _known(self, key: str, reply: Any, otherwise: Any) -> Any:
+        """Return ``reply``, or note that the key is of the wrong type."""
+        if not isinstance(reply, redis.ResponseError):
+            return reply
+        self._unreadable.append(f"{key}, which is of the wrong type")
+        return otherwise
+
+    def _workers(self) -> list[WorkerInfo]:
+        names = self._members(_WORKERS)
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(name, "hostname", "pid", "queues", "state", OURS, "death")
+            pipe.ttl(name)
+        replies = _replies(pipe) if names else []
+        found = [
+            self._known(n, reply, [None] * 6) for n, reply in zip(names, replies[::2], strict=True)
+        ]
+        known = zip(names, found, replies[1::2], strict=True)
+        return [_worker(name, values, ttl) for name, values, ttl in known if _lives(values, ttl)]
+
+    def _foreign(self, names: Collection[str], workers: Iterable[WorkerInfo]) -> Foreign:
+        ours = {*names, *(name for worker in workers if worker.ours for name in worker.queues)}
+        queues = (key.removeprefix(_QUEUE) for key in self._members(_QUEUES))
+        pipe = self._client.pipeline(transaction=False)
+        pipe.zcard(_SHARED_SCHEDULED).zmscore(_SHARED_SCHEDULED, sorted(PERIODIC_IDS))
+        total, former = _replies(pipe)
+        scheduled = self._known(_SHARED_SCHEDULED, total, 0)
+        if scheduled:
+            scheduled -= sum(at is not None for at in former)
+        return Foreign(
+            tuple(name for name in queues if name not in ours),
+            sum(not worker.ours and ours.isdisjoint(worker.queues) for worker in workers),
+            scheduled,
+        )
+
+    def _junk(self, names: Iterable[str]) -> tuple[JunkReport, ...]:
+        reports = (JunkStore(name, self._context.jobs_client).report() for name in names)
+        return tuple(report for report in reports if report is not None)
 
 
-def _workers(client: Any) -> list[WorkerInfo]:
-    names = sorted(as_text(key) for key in client.smembers(_WORKERS))
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.hmget(name, "hostname", "pid", "queues", "state", "death")
-        pipe.ttl(name)
-    replies = pipe.execute() if names else []
-    found = zip(names, replies[::2], replies[1::2], strict=True)
-    return [_worker(name, values, ttl) for name, values, ttl in found if _lives(values, ttl)]
+def _replies(pipe: Any) -> list[Any]:
+    """Return what Redis replies, an error in place of a key of the wrong type; raise others."""
+    replies: list[Any] = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, redis.RedisError) and not str(reply).startswith("WRONGTYPE"):
+            raise reply
+    return replies
 
 
 def _lives(values: Iterable[bytes | None], ttl: int) -> bool:
-    *_, queues, _state, death = values
+    *_, queues, _state, _ours, death = values
     return queues is not None and death is None and ttl != 0
 
 
 def _worker(key: str, values: Iterable[bytes | None], ttl: int) -> WorkerInfo:
-    host, pid, queues, state, _ = (as_text(value or b"?") for value in values)
+    host, pid, queues, state, ours, _ = (_text(value or b"?") for value in values)
     return WorkerInfo(
         name=key.rpartition(":")[2],
         host=host,
@@ -150,14 +247,19 @@ def _worker(key: str, values: Iterable[bytes | None], ttl: int) -> WorkerInfo:
         queues=tuple(queues.split(",")),
         busy=state == "busy",
         silent_s=silent_s(ttl),
+        ours=ours != "?",
     )
 
 
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
 def _schedulers(client: Any) -> int:
-    found = list(client.scan_iter(match=_SCHEDULERS, count=1000))
+    found = list(client.scan_iter(match=job_keys.scheduler("*"), count=1000))
     if not found:
         return 0
     pipe = client.pipeline(transaction=False)
     for key in found:
         pipe.hexists(key, "death")
-    return sum(not dead for dead in pipe.execute())
+    return sum(dead == 0 for dead in _replies(pipe))

@@ -12,9 +12,12 @@ import redis
 
 from clusterer import PROTO_BIN, Clusterer, Settings
 from clusterer.ids import SERVER_TIMEOUT
+from clusterer.jobs import keys as job_keys
+from clusterer.jobs import move_aside, queue
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, set_status, timeouts
 from clusterer.services import reload as reload_service
+from scheduler import Scheduler, periodic_jobs
 from tests.support import docs, redis_cli
 from tests.support.cluster import delivering
 from tests.support.ports import free_port
@@ -23,8 +26,9 @@ from tests.support.provisioning import provision
 from tests.support.redis_cli import shape
 
 PASSING = {"clusterer:lease:1", "clusterer:fence:1", "clusterer:handovers", "clusterer:tail:1"}
+PASSING |= {job_keys.LOCK}
 """Leases and fences live for a second at most; tests of delivery see them, and those of
-`clusterer tail` its mirror."""
+`clusterer tail` its mirror. A scheduler that ends gives its lock up."""
 
 
 @pytest.fixture
@@ -59,7 +63,22 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
+        _schedule_and_junk(redis_client, chosen.delivery_queue)
         yield redis_client
+
+
+def _schedule_and_junk(client: redis.Redis, name: str) -> None:
+    """A scheduler and a worker that find what does not belong there."""
+    client.zadd(job_keys.SCHEDULED, {"stranger": 1})
+    scheduler = Scheduler(client, periodic_jobs(persistent_mode=False))
+    scheduler.name = str(docs.SAMPLE_ARGUMENTS["name"])
+    scheduler.run(burst=True)
+    ours = queue(name, client)
+    client.delete(ours.key)
+    client.rpush(ours.key, "stranger")
+    assert ours.load(ours.pop(None) or "") is None
+    client.set(ours.key, "text")
+    assert move_aside(ours) == 1
 
 
 def _timed_out(context: Context, notices: list[int]) -> bool:
@@ -99,7 +118,7 @@ def _text(value: bytes | str) -> str:
 def _documented_type(key: str) -> str:
     text = docs.key_section(key)
     kinds = {"Sorted set": "zset", "Set": "set", "Hash": "hash", "String": "string"}
-    kinds["Stream"] = "stream"
+    kinds |= {"Stream": "stream", "List": "list"}
     return next(kind for word, kind in kinds.items() if text.startswith(word))
 
 

@@ -88,7 +88,7 @@ def test_quiet_and_verbose_reach_workers_and_scheduler(environment: dict[str, st
         with spawn(["-m", "clusterer", "worker", "maintenance", "-v"], environment) as verbose:
             wait_until(lambda: '"debug"' in verbose.output(), 10)
         with redis.Redis.from_url(environment["CLUSTERER_REDIS_URL"]) as client:
-            wait_until(lambda: client.keys("rq:scheduler*"), 10, "the quiet one works")
+            wait_until(lambda: client.keys("clusterer:scheduler*"), 10, "the quiet one works")
         assert quiet.terminate() == 0
         assert quiet.output() == ""
 

@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from rq_scheduler import Scheduler
 
-from clusterer.jobs import connect, queue
+from clusterer.jobs import connect, keys, queue
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
@@ -102,7 +101,7 @@ def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
         lab.send("dialog", 3000)
         lab.start("delivery")
         fires("PacketsLost", "DeliverySlow")
-        client.set(Scheduler.scheduler_lock_key, "nobody who would work", ex=60)
+        client.set(keys.LOCK, "nobody who would work", ex=60)
         fires("SchedulerStuck")
     server.stop()
     fires("RedisAway", "SnapshotOld")

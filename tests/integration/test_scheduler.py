@@ -15,14 +15,14 @@ from typing import cast
 import pytest
 import redis
 
-from clusterer.jobs import Job, Queue, queue, queued
+from clusterer.jobs import Job, Queue, keys, queue, queued
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 from scheduler import Scheduler, periodic_jobs
 from tests.support.processes import ChildProcess, spawn, wait_until
 from tests.support.redis_server import RedisServer
 
-SCHEDULE = "rq:scheduler:scheduled_jobs"
-LOCK = "rq:scheduler_lock"
+SCHEDULE = keys.SCHEDULED
+LOCK = keys.LOCK
 ALWAYS = {"clusterer-probe", "clusterer-timeouts", "clusterer-sweep"}
 NOW_ACTIVE = "now the active scheduler"
 TAKE_OVER_S = 5.0
@@ -41,7 +41,7 @@ def active_and_standby(url: str) -> Iterator[tuple[ChildProcess, ChildProcess]]:
     with scheduler(url) as active:
         active.wait_for_output(NOW_ACTIVE)
         with scheduler(url) as standby, redis.Redis.from_url(url) as client:
-            wait_until(lambda: len(list(client.scan_iter("rq:scheduler_instance:*"))) == 2)
+            wait_until(lambda: len(list(client.scan_iter(keys.scheduler("*")))) == 2)
             assert NOW_ACTIVE not in standby.output()
             yield active, standby
 
@@ -212,7 +212,7 @@ def test_poison_does_not_kill(redis_url: str, redis_client: redis.Redis) -> None
     with scheduler(redis_url) as process:
         ticks_on(redis_client)
         assert process.output().count("is none of ours") == 3
-    refused = set(redis_client.zrange("rq:scheduler:refused_jobs", 0, -1))
+    refused = set(redis_client.zrange(keys.REFUSED, 0, -1))
     assert refused == {b"pickled", b"\xff\xfe", b"gone"}
     assert scheduled(redis_client) == ALWAYS
 
@@ -310,7 +310,7 @@ def test_sync_left_by_an_earlier_run_is_removed(redis_client: redis.Redis, here:
     redis_client.zadd(SCHEDULE, {"clusterer-sync": 1})
     here.enqueue_jobs()
     assert redis_client.zscore(SCHEDULE, "clusterer-sync") is None
-    assert not redis_client.exists("rq:scheduler:refused_jobs")
+    assert not redis_client.exists(keys.REFUSED)
 
 
 def test_lock_lost_between_look_and_commit_changes_nothing(

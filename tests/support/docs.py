@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from clusterer.jobs import keys as job_keys
 from clusterer.store import keys
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +23,19 @@ SAMPLE_ARGUMENTS: dict[str, object] = {
     "receiver": 1,
     "registration": "ratelimit",
     "queue": "clusterer-delivery",
+    "name": "5b1d8c0e8ff911f0a5c10242ac110002",
+    "key": "rq:queue:clusterer-delivery",
 }
 """What docs/redis-keys/ has for each parameter of a function in `keys`."""
+
+_MODULES = (keys, job_keys)
 
 PATTERNS = {
     "protocol": "[a-z0-9]+",
     "registration": r"[^:]+(#\d+)?",
     "queue": "[^:]+",
+    "name": "[0-9a-f]{32}",
+    "key": "rq:.+",
 }
 """What else a parameter may be; the others are numbers."""
 
@@ -122,7 +129,7 @@ def clusterer_lines(text: str) -> Iterator[list[str]]:
 
 
 def sample_keys() -> list[str]:
-    """Return every key of `clusterer.store.keys` with the arguments that the page uses."""
+    """Return every key of the store and of the jobs with the arguments that the page uses."""
     return [*_constants(), *(_made(function, SAMPLE_ARGUMENTS) for function in _functions())]
 
 
@@ -151,12 +158,14 @@ def redis_cli_lines() -> list[list[str]]:
 
 
 def _constants() -> list[str]:
-    return [value for name, value in vars(keys).items() if name.isupper()]
+    found = (pair for module in _MODULES for pair in vars(module).items())
+    return [value for name, value in found if name.isupper()]
 
 
 def _functions() -> list[Callable[..., str]]:
-    found = inspect.getmembers(keys, inspect.isfunction)
-    return [function for _, function in found if function.__module__ == keys.__name__]
+    names = {module.__name__ for module in _MODULES}
+    found = (pair for module in _MODULES for pair in inspect.getmembers(module, inspect.isfunction))
+    return [function for _, function in found if function.__module__ in names]
 
 
 def _made(function: Callable[..., str], arguments: Mapping[str, object]) -> str:

@@ -25,6 +25,7 @@ COMMANDS_OF_TYPE = {
     "Hash": {"HGETALL"},
     "String": {"GET"},
     "Sorted set": {"ZRANGE"},
+    "List": {"LRANGE"},
     "Stream": {"XRANGE", "XREVRANGE"},
 }
 

@@ -12,7 +12,7 @@ from clusterer.services import Context
 from clusterer.services.doctor import Level, clocks, fleet, network, redis_server, workers
 from clusterer.services.fleet import Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import Settings
-from scheduler.plan import OUR_IDS, periodic_jobs
+from scheduler.plan import periodic_jobs
 from tests.support.cluster import node
 
 GOOD = {
@@ -155,7 +155,6 @@ def test_a_scheduler_that_does_not_tick_is_an_error(changes: dict[str, Any]) -> 
 def test_persistent_mode_must_be_the_schedulers_too() -> None:
     wrong = found(FLEET, persistent_mode=True)
     assert wrong == {"database workers": Level.ERROR, "scheduler": Level.ERROR}
-    assert fleet.SYNC_ID in OUR_IDS
     both = {job.job_id: 1000.5 for job in periodic_jobs(persistent_mode=True)}
     assert found(replace(FLEET, schedule=both)) == {"scheduler": Level.ERROR}
 

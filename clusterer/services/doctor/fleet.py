@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 from clusterer import jobs
 from clusterer.jobs import Job
+from clusterer.jobs.functions import SYNC_ID
 from clusterer.services.context import Context
+from clusterer.services.doctor import strangers
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 from clusterer.services.fleet import LATE_S, SILENT_S, Fleet, QueueInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
-CHECKS = ("workers", "scheduler", "failed jobs")
-
-SYNC_ID = "clusterer-sync"
-"""The periodic job that only persistent mode has."""
+CHECKS = ("workers", "scheduler", "failed jobs", *strangers.CHECKS)
 
 PILED_UP = 10
 
@@ -33,6 +32,7 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
         yield _workers(fleet.database, "database", needed=True)
     yield _scheduler(context, fleet)
     yield _failed(context, fleet)
+    yield from strangers.check(fleet)
 
 
 def unknown() -> Iterator[Finding]:

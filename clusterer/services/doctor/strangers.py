@@ -1,0 +1,60 @@
+"""What does not belong to this project in RQ's keys: junk jobs, bad values, other applications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from clusterer.jobs import JunkReport, keys
+from clusterer.services.doctor.finding import Finding, ok, warn
+from clusterer.services.fleet import Fleet
+
+CHECKS = ("junk jobs", "other applications")
+
+_NAMED = 3
+
+
+def check(fleet: Fleet) -> Iterator[Finding]:
+    """Check what the processes found in their queues, and what was found beside them now."""
+    yield from (_junk(report) for report in fleet.junk)
+    for what in fleet.unreadable[:_NAMED]:
+        yield warn(CHECKS[0], f"{what} and is left out", "delete it with redis-cli")
+    if len(fleet.unreadable) > _NAMED:
+        more = len(fleet.unreadable) - _NAMED
+        yield warn(CHECKS[0], f"{more} more bad values", "delete those that are named first")
+    if not (fleet.junk or fleet.unreadable):
+        yield ok(CHECKS[0], "none")
+    yield _shared(fleet)
+
+
+def _junk(report: JunkReport) -> Finding:
+    text = (
+        f"{report.count} in {report.queue} since {_stamp(report.since)}, not run; the latest "
+        f"{_stamp(report.last)}: {report.example}"
+    )
+    advice = (
+        f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; give what enqueues them another "
+        "queue, or another Redis database"
+    )
+    return warn(CHECKS[0], text, advice)
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _shared(fleet: Fleet) -> Finding:
+    foreign = fleet.foreign
+    if not foreign:
+        return ok(CHECKS[1], "none uses RQ in this Redis database")
+    queues = ", ".join(foreign.queues[:_NAMED]) + (", …" if len(foreign.queues) > _NAMED else "")
+    parts = [
+        f"{len(foreign.queues)} queues ({queues})" if foreign.queues else "",
+        f"{foreign.workers} workers" if foreign.workers else "",
+        f"{foreign.scheduled} scheduled jobs" if foreign.scheduled else "",
+    ]
+    return warn(
+        CHECKS[1],
+        f"others use RQ in this Redis database: {', '.join(filter(None, parts))}",
+        "give clusterer a database of its own: another number at the end of redis_url",
+    )

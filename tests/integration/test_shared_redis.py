@@ -1,0 +1,216 @@
+"""Other applications that use RQ and rq-scheduler in the same Redis database."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis
+import rq_scheduler
+from rq import SimpleWorker as PlainWorker
+from rq.queue import Queue as PlainQueue
+
+from clusterer.jobs import keys, queue
+from clusterer.jobs.functions import PERIODIC_IDS
+from clusterer.services import Context
+from clusterer.services import fleet as fleets
+from clusterer.services.doctor import fleet as fleet_checks
+from clusterer.services.doctor.finding import Finding, Level
+from clusterer.settings import MAINTENANCE_QUEUE, Settings
+from scheduler import Scheduler, periodic_jobs
+from tests.support import junk
+from tests.support.processes import spawn, wait_until
+from workers import Worker
+
+SHARED = rq_scheduler.Scheduler.scheduled_jobs_key
+SHARED_LOCK = rq_scheduler.Scheduler.scheduler_lock_key
+JOBS = periodic_jobs(persistent_mode=False)
+OURS = {job.job_id for job in JOBS}
+
+
+class FormerScheduler(Scheduler):
+    """The scheduler of the version before, which kept its schedule in rq-scheduler's keys."""
+
+    scheduled_jobs_key = SHARED
+    scheduler_lock_key = SHARED_LOCK
+    redis_scheduler_namespace_prefix = rq_scheduler.Scheduler.redis_scheduler_namespace_prefix
+
+
+def findings(redis_url: str) -> list[Finding]:
+    context = Context(Settings(redis_url=redis_url))
+    try:
+        return list(fleet_checks.check(context, fleets.read(context)))
+    finally:
+        context.close()
+
+
+def texts(redis_url: str, check: str, level: Level = Level.WARN) -> list[str]:
+    found = findings(redis_url)
+    assert all(item.advice for item in found if item.level is not Level.OK)
+    return [item.text for item in found if item.check == check and item.level is level]
+
+
+# ------------------------------------------------------------------------- the schedule
+
+
+def test_scheduler_keys_are_not_those_of_others() -> None:
+    assert Scheduler.scheduled_jobs_key.startswith("clusterer:")
+    assert Scheduler.scheduler_lock_key.startswith("clusterer:")
+    assert Scheduler.redis_scheduler_namespace_prefix.startswith("clusterer:")
+
+
+def test_scheduler_foreign_jobs_and_lock_stay(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.set(SHARED_LOCK, "theirs")
+    redis_client.zadd(SHARED, {b"monthly-report": 1, b"\xff\xfe": 1})
+    with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
+        process.wait_for_output("now the active scheduler")
+        wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3, 5)
+        wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"), 5)
+    assert redis_client.get(SHARED_LOCK) == b"theirs"
+    assert redis_client.zrange(SHARED, 0, -1) == [b"monthly-report", b"\xff\xfe"]
+    assert not redis_client.exists(keys.REFUSED)
+
+
+def test_scheduler_former_schedule_is_cleaned(redis_client: redis.Redis) -> None:
+    left = dict.fromkeys(PERIODIC_IDS, time.time() - 60)
+    redis_client.zadd(SHARED, {**left, "monthly-report": 1})
+    Scheduler(redis_client, JOBS).enqueue_jobs()
+    assert redis_client.zrange(SHARED, 0, -1) == [b"monthly-report"]
+
+
+def test_scheduler_former_far_future_is_cleaned(redis_client: redis.Redis) -> None:
+    redis_client.zadd(SHARED, dict.fromkeys(PERIODIC_IDS, time.time() + 3600))
+    Scheduler(redis_client, JOBS).enqueue_jobs()
+    assert not redis_client.exists(SHARED)
+
+
+def test_scheduler_beside_former_version_both_tick(redis_client: redis.Redis) -> None:
+    former, ours = FormerScheduler(redis_client, JOBS), Scheduler(redis_client, JOBS)
+    for _ in range(2):
+        former.enqueue_jobs()
+        ours.enqueue_jobs()
+        ours._cleaned_at = float("-inf")
+    assert former.active
+    assert ours.active
+    assert sorted(queue(MAINTENANCE_QUEUE, redis_client).job_ids) == sorted(OURS)
+    assert redis_client.zcard(SHARED) == redis_client.zcard(keys.SCHEDULED) == len(OURS)
+
+
+def test_scheduler_ticks_beside_a_wrong_typed_key(redis_client: redis.Redis) -> None:
+    redis_client.set(SHARED, "x")
+    assert 0 < Scheduler(redis_client, JOBS).enqueue_jobs() <= 0.5
+    assert redis_client.get(SHARED) == b"x"
+
+
+def test_scheduler_refused_jobs_are_bounded(redis_client: redis.Redis) -> None:
+    redis_client.zadd(keys.REFUSED, {f"old-{n}": n for n in range(1200)})
+    redis_client.zadd(keys.SCHEDULED, {"stranger": 5000})
+    Scheduler(redis_client, JOBS).enqueue_jobs()
+    assert redis_client.zcard(keys.REFUSED) == 1000
+    assert redis_client.zscore(keys.REFUSED, "stranger") == 5000
+
+
+# ------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_names_other_applications(redis_url: str, redis_client: redis.Redis) -> None:
+    PlainQueue("reports", connection=redis_client).enqueue("time.sleep", 0)
+    PlainWorker(["reports"], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
+    rq_scheduler.Scheduler("reports", connection=redis_client).register_birth()
+    redis_client.zadd(SHARED, {"monthly-report": 1, "clusterer-probe": 1})
+    (text,) = texts(redis_url, "other applications")
+    assert text.endswith("1 queues (reports), 1 workers, 1 scheduled jobs")
+    (scheduler,) = texts(redis_url, "scheduler", Level.ERROR)
+    assert scheduler.startswith("none runs"), "the other application's is not ours"
+
+
+def test_doctor_own_worker_is_no_stranger(redis_url: str, redis_client: redis.Redis) -> None:
+    worker = Worker("clusterer-delivery-sip7", connection=redis_client)
+    worker._register((None, "", ""))
+    worker.unsubscribe()
+    assert texts(redis_url, "other applications") == []
+
+
+@pytest.mark.parametrize("key", ["rq:workers", "rq:queues"])
+def test_doctor_names_members_that_are_no_text(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    redis_client.sadd(key, b"\xff\xfe")
+    (text,) = texts(redis_url, "junk jobs")
+    assert text == f"member b'\\xff\\xfe' of {key} and is left out"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "rq:workers",
+        "rq:worker:w",
+        "rq:queues",
+        f"rq:queue:{MAINTENANCE_QUEUE}",
+        f"rq:failed:{MAINTENANCE_QUEUE}",
+        SHARED,
+        keys.SCHEDULED,
+    ],
+)
+def test_doctor_names_keys_of_wrong_type(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    redis_client.set(key, "x")
+    if key == "rq:worker:w":
+        redis_client.sadd("rq:workers", key)
+    assert f"{key}, which is of the wrong type and is left out" in texts(redis_url, "junk jobs")
+
+
+def test_doctor_names_many_bad_values_briefly(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.sadd("rq:workers", *(b"\xff%d" % number for number in range(100)))
+    found = texts(redis_url, "junk jobs")
+    assert len(found) == 4
+    assert found[-1] == "97 more bad values"
+
+
+def test_doctor_names_junk_jobs(redis_url: str, redis_client: redis.Redis) -> None:
+    junk.plant(redis_client, MAINTENANCE_QUEUE, "pickled", 7)
+    Worker(MAINTENANCE_QUEUE, connection=redis_client).work(burst=True)
+    (text,) = texts(redis_url, "junk jobs")
+    assert text.startswith(f"7 in {MAINTENANCE_QUEUE} since 20")
+    assert text.endswith(": 'junk-6' its data is pickled")
+
+
+def test_doctor_survives_hostile_totals(redis_url: str, redis_client: redis.Redis) -> None:
+    hostile: dict[Any, Any] = {"count": "nan", "since_ms": "9" * 30, "last_ms": b"\xff"}
+    redis_client.hset(keys.junk_totals(MAINTENANCE_QUEUE), mapping=hostile)
+    redis_client.rpush(keys.junk(MAINTENANCE_QUEUE), b"\xff")
+    (text,) = texts(redis_url, "junk jobs")
+    assert text.startswith(f"0 in {MAINTENANCE_QUEUE}")
+
+
+# --------------------------------------------------------------- RQ's keys of another type
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "rq:queue:{}",
+        "rq:queue:{}:intermediate",
+        "rq:wip:{}",
+        "rq:workers:{}",
+        "rq:workers",
+        "rq:queues",
+    ],
+)
+def test_worker_moves_key_of_wrong_type_aside(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    wrong = key.format(MAINTENANCE_QUEUE)
+    redis_client.set(wrong, "x")
+    env = {"CLUSTERER_REDIS_URL": redis_url}
+    with (
+        spawn(["-m", "workers", "maintenance"], env) as worker,
+        spawn(["-m", "scheduler"], env),
+    ):
+        finished = queue(MAINTENANCE_QUEUE, redis_client).finished_job_registry
+        wait_until(lambda: len(finished.get_job_ids()) == 3, 10, "the periodic jobs ran")
+        assert f"moved to {keys.misfit(wrong)}" in worker.output()
+        assert "waiting for Redis" not in worker.output()
+    assert redis_client.get(keys.misfit(wrong)) == b"x"
