@@ -19,6 +19,7 @@ from clusterer.membership import Event, Node
 from clusterer.once import once
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
+from clusterer.store.append_commands import sub_batches
 from clusterer.store.offers import Offers
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
@@ -120,9 +121,16 @@ class Clusterer:
         return self.send_many(cluster_id, proto, (packet,))
 
     def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
-        """Like `send_to` for several packets, in order and in one round trip, all or none.
+        """Like `send_to` for several packets, in order.
 
-        Without packets it sends nothing, and returns the same. Raises the same.
+        The log takes them in sub-batches of up to 512 KiB, one round trip each, and of each all
+        packets or none. Without packets it sends nothing, and returns the same. Raises the same; no
+        packet is sent where one cannot be.
+
+        ``accepted`` of a `StateUnavailable` is how many packets, from the first on, are in the log
+        for certain. Whether the sub-batch that follows them is there as well is not known; the
+        rest is not. Sending again from ``packets[accepted:]`` loses none, and may send that
+        sub-batch twice.
         """
         if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
@@ -140,10 +148,21 @@ class Clusterer:
                 )
             frames.append(packet.encode())
         nodes = self._up_nodes(key, must_exist=True)
-        if frames and self._log.append(key, frames):
-            self._wake_worker()
-        self._offered(key, packets, frames)
+        self._append(key, packets, frames)
         return len(nodes)
+
+    def _append(self, key: ClusterKey, packets: Sequence[Packet], frames: list[bytes]) -> None:
+        accepted = 0
+        try:
+            for part in sub_batches(frames):
+                if self._log.append(key, part):
+                    self._wake_worker()
+                accepted += len(part)
+        except StateUnavailable as error:
+            error.accepted = accepted
+            raise
+        finally:
+            self._offered(key, packets[:accepted], frames[:accepted])
 
     def register_module(  # noqa: PLR0917 - the guide's six parameters
         self,

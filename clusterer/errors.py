@@ -36,7 +36,14 @@ class PeerUnreachable(ClustererError):
 
 
 class StateUnavailable(ClustererError):
-    """Redis cannot be reached, or did not answer in time."""
+    """Redis cannot be reached, or did not answer in time.
+
+    ``accepted``: raised by `send_many`, how many of its packets, from the first on, are in the log
+    for certain. The sub-batch that follows may be there too if it was only Redis's answer that was
+    lost; what comes behind that one is not.
+    """
+
+    accepted = 0
 
 
 class NewerFormat(StateUnavailable):

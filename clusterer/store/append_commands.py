@@ -16,6 +16,10 @@ MAX_PIECE = 16 * 1024
 and the worker more than packets do."""
 
 
+MAX_CALL = 512 * 1024
+"""Bytes of frames that one call of the script stores: Redis serves no other client meanwhile."""
+
+
 class AppendCommands:
     """Makes the commands of one sender; all but the packets is made once per cluster."""
 
@@ -55,15 +59,27 @@ class AppendCommands:
         return head
 
 
+def sub_batches(frames: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Split frames, in order, into parts that one call may store."""
+    if len(frames) == 1:
+        return iter((frames,))
+    return _parts(frames, MAX_CALL)
+
+
 def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
     """Join frames into pieces of bounded size; give the number in each and the piece."""
-    piece: list[bytes] = []
+    return ((len(part), b"".join(part)) for part in _parts(frames, MAX_PIECE))
+
+
+def _parts(frames: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
+    """Split frames into lists of at most ``most`` bytes; a larger frame is alone."""
+    part: list[bytes] = []
     size = 0
     for frame in frames:
-        if size + len(frame) > MAX_PIECE and piece:
-            yield len(piece), b"".join(piece)
-            piece, size = [], 0
-        piece.append(frame)
+        if size + len(frame) > most and part:
+            yield part
+            part, size = [], 0
+        part.append(frame)
         size += len(frame)
-    if piece:
-        yield len(piece), b"".join(piece)
+    if part:
+        yield part

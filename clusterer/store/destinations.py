@@ -13,6 +13,10 @@ STATS = ("sent", "failed", "skipped", "lost", "last_delivered")
 """What is counted of each sender's packets to each destination."""
 
 
+_AT_ONCE = 1000
+"""Destinations that one command names: Redis serves no other client meanwhile."""
+
+
 def field_of(node: Node) -> str:
     """Return the name of a destination; a node with another address is another one."""
     return f"{node.cluster_id}/{node.machine_id}/{node.generation}"
@@ -20,6 +24,8 @@ def field_of(node: Node) -> str:
 
 def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
     """Add to ``pipe`` that all that is kept of these destinations of a sender is deleted."""
-    for name in (keys.cursor, keys.position, keys.fence):
-        pipe.hdel(name(sender), *fields)
-    pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in fields for name in STATS))
+    for first in range(0, len(fields), _AT_ONCE):
+        some = fields[first : first + _AT_ONCE]
+        for name in (keys.cursor, keys.position, keys.fence):
+            pipe.hdel(name(sender), *some)
+        pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in some for name in STATS))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from itertools import groupby
 
 from clusterer import forks
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
-from clusterer.store.append_commands import AppendCommands
+from clusterer.store.append_commands import MAX_CALL, AppendCommands
 from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
@@ -70,6 +71,7 @@ class PacketLog:
     def append(self, key: ClusterKey, frames: Sequence[bytes]) -> bool:
         """Append ``frames`` for the nodes of a cluster, in order and all or none.
 
+        One script call, whatever their size: `sub_batches` makes parts that Redis stores quickly.
         Returns True if the caller must enqueue a delivery job: nobody delivers for this sender
         and no job is on its way. Raises `StateUnavailable`; the frames may then have been stored
         nevertheless, if it was only the answer that was lost.
@@ -95,12 +97,13 @@ class PacketLog:
             self._channel.close()
 
     def _take(self) -> list[_Entry]:
-        """Take the queued entries, oldest first; all of them unless they are too many."""
+        """Take the queued entries, oldest first, as many as one round trip may have."""
         taken: list[_Entry] = []
-        size = 0
-        while self._queued and (not taken or size < MAX_GROUP):
+        count = size = 0
+        while self._queued and (not taken or (count < MAX_GROUP and size < MAX_CALL)):
             entry = self._queued.popleft()
-            size += len(entry.frames)
+            count += len(entry.frames)
+            size += sum(map(len, entry.frames))
             taken.append(entry)
         return taken
 
@@ -112,7 +115,8 @@ class PacketLog:
                 enqueue = self._append(calls)
         except ClustererError as error:
             for entry in entries:
-                entry.error, entry.done = error, True
+                entry.error, entry.done = copy(error), True  # each caller adds to its own
+                entry.error.__cause__ = error.__cause__
             return
         for group, wanted in zip(groups, enqueue, strict=True):
             group[0].enqueue = wanted  # one of the callers does it

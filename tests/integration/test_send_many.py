@@ -1,0 +1,126 @@
+"""`send_many` of any size: bounded calls, and an error that says what is stored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+import redis
+
+from clusterer import Clusterer
+from clusterer.errors import StateUnavailable
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey, keys
+from clusterer.store.append_commands import MAX_CALL, sub_batches
+from clusterer.store.packets import PacketLog
+from clusterer.wire import Packet
+from tests.support.cluster import CLUSTER, frame, load, node
+
+SLOWEST_MS = 250
+"""Of another client's PING meanwhile; one call for all takes seconds."""
+
+
+@pytest.fixture
+def cluster(redis_client: redis.Redis, redis_url: str) -> Clusterer:
+    settings = Settings(redis_url=redis_url)
+    load(settings, [node(1), node(2)])
+    return Clusterer(1, settings=settings)
+
+
+def large(cluster: Clusterer, size: int = 40_000) -> Packet:
+    return cluster.packet("m", 1).push_str(b"x" * size).build()
+
+
+def test_send_many_of_any_size_leaves_redis_free(
+    cluster: Clusterer, redis_client: redis.Redis
+) -> None:
+    slowest, done = [0.0], threading.Event()
+
+    def ping() -> None:
+        while not done.wait(0.005):
+            before = time.monotonic()
+            redis_client.ping()
+            slowest[0] = max(slowest[0], time.monotonic() - before)
+
+    thread = threading.Thread(target=ping)
+    thread.start()
+    try:
+        assert cluster.send_many(1, "bin", [large(cluster)] * 5000) == 1
+    finally:
+        done.set()
+        thread.join()
+    assert redis_client.hget(keys.counters(1), "sequence") == b"5000"
+    assert slowest[0] * 1000 < SLOWEST_MS
+
+
+def test_send_many_that_fails_says_what_is_stored(
+    cluster: Clusterer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, calls = PacketLog.append, [0]
+
+    def third_fails(log: PacketLog, key: ClusterKey, frames: Sequence[bytes]) -> bool:
+        calls[0] += 1
+        if calls[0] == 3:
+            redis_client.config_set("maxmemory", 1)
+        return append(log, key, frames)
+
+    monkeypatch.setattr(PacketLog, "append", third_fails)
+    packets = [large(cluster)] * 100
+    try:
+        with pytest.raises(StateUnavailable, match="maxmemory") as caught:
+            cluster.send_many(1, "bin", packets)
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    stored = int(redis_client.hget(keys.counters(1), "sequence") or 0)
+    assert 0 < caught.value.accepted == stored < 100
+    assert stored * len(large(cluster).encode()) <= 2 * MAX_CALL
+    cluster.send_many(1, "bin", packets[stored:])
+    assert redis_client.hget(keys.counters(1), "sequence") == b"100"
+
+
+def test_send_many_that_cannot_begin_accepted_none(
+    cluster: Clusterer, redis_client: redis.Redis
+) -> None:
+    assert cluster.get_nodes(1, "bin")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StateUnavailable) as caught:
+            cluster.send_many(1, "bin", [large(cluster)] * 3)
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert caught.value.accepted == 0
+
+
+def test_threads_that_share_a_call_have_errors_of_their_own(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    log = PacketLog(Settings(redis_url=redis_url), 1)
+    log.append(CLUSTER, [frame(0)])
+    redis_client.config_set("maxmemory", 1)
+    errors: list[StateUnavailable] = []
+
+    def append() -> None:
+        try:
+            log.append(CLUSTER, [frame(1)] * 20)
+        except StateUnavailable as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=append) for _ in range(20)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert len(set(map(id, errors))) == 20
+
+
+@pytest.mark.parametrize("sizes", [[1], [], [40_000] * 50, [MAX_CALL, 1, MAX_CALL], [7] * 100_000])
+def test_sub_batches_keep_order_and_bound(sizes: list[int]) -> None:
+    frames = [bytes(size) for size in sizes]
+    parts = list(sub_batches(frames))
+    assert [f for part in parts for f in part] == frames
+    assert all(part and sum(map(len, part)) <= MAX_CALL for part in parts)
