@@ -37,6 +37,10 @@ def _text(default: str, about: str, *, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"about": about, "choices": choices})
 
 
+def _secret_text(default: str, about: str) -> Any:
+    return field(default=default, metadata={"about": about}, repr=False)
+
+
 def _name(default: str, about: str) -> Any:
     return field(default=default, metadata={"about": about, "required": True})
 
@@ -56,7 +60,9 @@ class Settings:
     A value that cannot be used raises `SettingsError`.
     """
 
-    db_url: str = _text("", "provisioning database: mysql://user:pw@host/db or an SQLAlchemy URL")
+    db_url: str = _secret_text(
+        "", "provisioning database: mysql://user:pw@host/db or an SQLAlchemy URL"
+    )
     db_table: str = _name("clusterer", "name of the provisioning table")
     server_id: int = _number(0, "machine_id of this instance", 0, 2**31 - 1)
     persistent_mode: bool = _switch(False, "write state changes back to the table")
@@ -70,7 +76,9 @@ class Settings:
     last_attempt_col: str = _name("last_attempt", "column of the last failed attempt's time")
     duration_col: str = _name("duration", "column of the temporary disabling's length")
     no_tries_col: str = _name("no_tries", "column of the number of failed tries")
-    redis_url: str = _text("", "Redis: redis://, rediss:// or unix:// URL; empty means embedded")
+    redis_url: str = _secret_text(
+        "", "Redis: redis://, rediss:// or unix:// URL; empty means embedded"
+    )
     data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
     probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)
@@ -266,7 +274,9 @@ def _convert(name: str, value: object, origin: str) -> Any:
     if kind is None:
         meant = difflib.get_close_matches(name, _KINDS, 1)
         hint = f"did you mean {meant[0]!r}?" if meant else "`clusterer --help` names all"
-        raise SettingsError(f"unknown setting {name!r} ({origin}): {hint}")
+        # What is no name at all may be a URL with its password.
+        shown = repr(name) if name.replace("-", "_").isidentifier() else "name"
+        raise SettingsError(f"unknown setting {shown} ({origin}): {hint}")
     converted = _parse(name, kind, value, origin) if isinstance(value, str) else value
     if kind is float and type(converted) is int:
         converted = float(converted)
@@ -310,4 +320,5 @@ def _check_range(name: str, value: float, rule: Mapping[str, Any], origin: str) 
 
 
 def _wrong_kind(name: str, value: object, origin: str) -> SettingsError:
-    return SettingsError(f"{name} must be {_NOUNS[_KINDS[name]]}, not {value!r} ({origin})")
+    shown = type(value).__name__ if name in SECRETS else repr(value)
+    return SettingsError(f"{name} must be {_NOUNS[_KINDS[name]]}, not {shown} ({origin})")

@@ -101,7 +101,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         except redis.RedisError as error:
             if not self._away:
                 text = said(error)
-                logger.warning("waiting for %s: %s: %s", self.where, text, remedy(text))
+                logger.warning("waiting for %s: %s: %s", self.where, text, remedy(error))
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S

@@ -96,7 +96,7 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
             if not told:
                 cause = error.__cause__ if isinstance(error, StateUnavailable) else error
                 text = trouble(settings, cause) if isinstance(cause, redis.RedisError) else ""
-                logger.warning("waiting for %s: %s", text or error, remedy(text))
+                logger.warning("waiting for %s: %s", text or error, remedy(error))
             told = True
             state.stop.wait(RETRY_S)
     return None

@@ -193,7 +193,7 @@ class Worker(Maintenance):
         """Redis is gone, or refuses what we need: a replica, full, without a disk, forbidden."""
         if not self._away:
             text = trouble(runtime.current().settings, error)
-            logger.warning("worker %s: waiting for %s: %s", self.name, text, remedy(text))
+            logger.warning("worker %s: waiting for %s: %s", self.name, text, remedy(error))
         self._away = True
         self._registered = False
 

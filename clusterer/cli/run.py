@@ -18,7 +18,7 @@ from clusterer.errors import (
     UnknownCluster,
     UnknownNode,
 )
-from clusterer.logs import plain
+from clusterer.logs import hidden, plain
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ def _with_advice(error: ClustererError) -> str:
     if isinstance(error, StateUnavailable) and ": Redis at " in message:
         from clusterer.endpoint import remedy  # noqa: PLC0415 - is loaded by now
 
-        return f"{message}; {remedy(message)}"
+        what = remedy(error)
+        return f"{message}; {what}" if what else message
     if isinstance(error, StateUnavailable | DatabaseUnavailable):
         return f"{message}; `clusterer doctor` says what to do"
     return message
@@ -106,5 +107,5 @@ def _with_usage(error: click.ClickException) -> str:
 
 
 def _complain(message: str, code: int = FAILED) -> int:
-    click.echo(f"clusterer: {' '.join(plain(message).split())}", err=True)
+    click.echo(f"clusterer: {' '.join(hidden(plain(message)).split())}", err=True)
     return code

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from clusterer import forks
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
 from clusterer.endpoint.server import server_of
-from clusterer.endpoint.url import public_url, redis_url
+from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
 
@@ -60,11 +60,21 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
         "retry": Retry(NoBackoff(), 0),
         "connection_class": _CLASSES.get(scheme, Connection),
     } | options
-    try:
-        pool = Pool.from_url(url, **chosen)
-    except ValueError as error:
-        raise SettingsError(f"redis_url {public_url(settings)!r}: {error}") from error
+    check_url(url)
+    pool = _pool(url, chosen)
+    if pool is None:
+        raise SettingsError("redis_url has an option after the ? whose value cannot be used")
     return redis.Redis.from_pool(pool)
+
+
+def _pool(url: str, options: dict[str, Any]) -> Pool | None:
+    """Return a pool, None if redis-py takes exception to the URL: its words may quote secrets."""
+    try:
+        pool = Pool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing
+    except (ValueError, TypeError, redis.RedisError):
+        return None
+    return pool
 
 
 def follow(client: redis.Redis) -> None:

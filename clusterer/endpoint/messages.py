@@ -18,16 +18,29 @@ _NOISE = re.compile(
 )
 """What redis-py and Redis put around the words that tell: the address, our own commands."""
 
-_REMEDIES = (
-    ("HELLO must be called|uthentication|password", "correct user and password in redis_url"),
-    ("no permissions|NOPERM", "let redis_url's user do that: `ACL SETUSER`"),
-    ("read only replica|READONLY|UNBLOCKED", "point redis_url at the primary server"),
+_USER = "correct user and password in redis_url"
+_RIGHTS = "let redis_url's user do that: `ACL SETUSER`"
+_PRIMARY = "point redis_url at the primary server"
+_CLASSES: tuple[tuple[type[redis.RedisError], str], ...] = (
+    (redis.AuthenticationError, _USER),
+    (redis.exceptions.NoPermissionError, _RIGHTS),
+    (redis.ReadOnlyError, _PRIMARY),
+    (redis.exceptions.MasterDownError, _PRIMARY),
+    (redis.OutOfMemoryError, "raise maxmemory"),
+    (redis.BusyLoadingError, "wait until it has"),
+)
+_WORDS = (
+    ("HELLO must be called|NOAUTH|Authentication required|invalid username-password", _USER),
+    ("no permissions|NOPERM", _RIGHTS),
+    ("read only replica|READONLY|MASTERDOWN|UNBLOCKED", _PRIMARY),
+    ("NOREPLICAS", "look at its replicas and at min-replicas-to-write"),
     ("used memory >", "raise maxmemory"),
     ("loading the dataset", "wait until it has"),
     ("MISCONF", "look at Redis's log and its disk"),
     ("DB index is out of range", "correct the number of the database in redis_url"),
-    ("start `clusterer up`", ""),
 )
+"""For errors of the server that redis-py has no class for, and those of scripts."""
+
 _ELSE = "start Redis, or correct redis_url"
 
 
@@ -42,6 +55,21 @@ def said(error: redis.RedisError) -> str:
     return "Authentication required" if text.startswith("HELLO must be called") else text
 
 
-def remedy(text: str) -> str:
-    """Return what to do about an error with the text of `trouble`; empty if it says so itself."""
-    return next((what for pattern, what in _REMEDIES if re.search(pattern, text)), _ELSE)
+def remedy(error: BaseException) -> str:
+    """Return what to do about an error of Redis, or one raised from it.
+
+    It follows the kind of the error and the server's words, never the URL. Empty if the error
+    says itself what to do.
+    """
+    cause = error if isinstance(error, redis.RedisError) else error.__cause__
+    if "start `clusterer up`" in str(error):
+        return ""
+    for kind, what in _CLASSES:
+        if isinstance(cause, kind):
+            return what
+    if not isinstance(cause, redis.RedisError) or isinstance(
+        cause, redis.ConnectionError | redis.TimeoutError
+    ):
+        return _ELSE
+    text = said(cause)
+    return next((what for pattern, what in _WORDS if re.search(pattern, text)), _ELSE)

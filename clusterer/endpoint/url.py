@@ -1,10 +1,31 @@
-"""The URL of Redis, and what of it messages may show."""
+"""The URL of Redis: what is wrong with one, and what of it messages may show.
+
+redis-py's own errors quote the URL, and a character that means something in URLs makes a part of
+a password look like a port or an option. Nothing here repeats more than scheme, host, port and
+database, and these only of a URL without a fault.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit
+import re
+import unicodedata
+from urllib.parse import parse_qsl, quote
 
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
+
+from clusterer.errors import SettingsError
 from clusterer.settings import Settings
+
+SCHEMES = ("redis", "rediss", "unix")
+
+_TEXT_OPTIONS = {"username", "password", "client_name", "encoding", "encoding_errors"}
+_TLS_OPTIONS = {
+    *("ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path"),
+    *("ssl_ca_data", "ssl_password", "ssl_ciphers"),
+}
+_OPTIONS = {*URL_QUERY_ARGUMENT_PARSERS, *_TEXT_OPTIONS, *_TLS_OPTIONS, "decode_responses"}
+
+_PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
 
 
 def redis_url(settings: Settings) -> str:
@@ -12,10 +33,90 @@ def redis_url(settings: Settings) -> str:
     return settings.redis_url or f"unix://{quote(str(settings.redis_socket))}"
 
 
+def check_url(url: str) -> None:
+    """Raise `SettingsError`, without any part of ``url``, if it cannot be used."""
+    problem = _problem(url)
+    if problem:
+        raise SettingsError(f"redis_url {problem}")
+
+
 def public_url(settings: Settings) -> str:
-    """Return the URL of Redis without its password, for messages."""
+    """Return the URL of Redis for messages: without user, password and options."""
     url = redis_url(settings)
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    scheme = url.partition("://")[0]
+    if _problem(url):
+        return f"{scheme}://***" if scheme in SCHEMES else "redis_url"
+    authority, path, query = _parts(url)
+    if scheme != "unix" and not path.removeprefix("/").isdecimal():
+        path = ""
+    database = dict(parse_qsl(query)).get("db", "")
+    shown = f"?db={database}" if database.isdecimal() else ""
+    info, _, place = authority.rpartition("@")
+    return f"{scheme}://{_public_user(info)}{place}{path}{shown}"
+
+
+def percent_hint(character: str) -> str:
+    """Return what to do about a ``character`` of a password that means something in URLs."""
+    code = "".join(f"%{byte:02X}" for byte in character.encode())
+    return (
+        f"cannot be read: write {character} in user or password percent-encoded, "
+        f"as {code}, and / ? # [ ] @ % likewise"
+    )
+
+
+def _public_user(info: str) -> str:
+    if not info:
+        return ""
+    # A user may be a misplaced password, or the part of one before its colon.
+    return ":***@" if info.startswith(":") else "***@"
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Return user, host and port; the path with its /; the options."""
+    base, _, query = url.partition("://")[2].partition("?")
+    authority, slash, path = base.partition("/")
+    return authority, slash + path, query
+
+
+def _problem(url: str) -> str:
+    """Return what is wrong with ``url`` in words that follow "redis_url"; empty if nothing is."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        return "must begin with redis://, rediss:// or unix://"
+    if "#" in rest:
+        return percent_hint("#")
+    authority, path, query = _parts(url)
+    if "?" in rest and not _are_known(query, scheme):
+        if "@" in query:
+            return percent_hint("?")
+        return "has an option after the ? that is unknown or has no value"
+    info, at, place = authority.rpartition("@")
+    if "@" in path and not (scheme == "unix" and (at or not authority)):
+        return percent_hint("/")
+    return _problem_of_user(info) or _problem_of_place(scheme, place)
+
+
+def _are_known(query: str, scheme: str) -> bool:
+    names = [part.partition("=")[0] for part in query.split("&") if part]
+    allowed = _OPTIONS if scheme == "rediss" else _OPTIONS - _TLS_OPTIONS
+    return "=" in query and all(name in allowed for name in names)
+
+
+def _problem_of_user(info: str) -> str:
+    for character in info:
+        # urllib refuses letters that become one of these when they are normalised.
+        plain = unicodedata.normalize("NFKC", character)
+        if character in "[]" or (plain != character and set(plain) & set("/?#@:")):
+            return percent_hint(character)
+    return ""
+
+
+def _problem_of_place(scheme: str, place: str) -> str:
+    if scheme == "unix":
+        return "must be like unix:///path/to/socket" if place else ""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return "must be like redis://user:password@host:port/database, with a number as port"
+    if match["port"] and not 1 <= int(match["port"]) <= 65535:
+        return "has a port that is not from 1 to 65535"
+    return ""

@@ -2,7 +2,7 @@
 
 from clusterer.logs.fields import about, about_machine
 from clusterer.logs.limited import LimitedLog
-from clusterer.logs.plain import plain
+from clusterer.logs.plain import hidden, plain
 from clusterer.logs.setup import JSON, configure
 
-__all__ = ["JSON", "LimitedLog", "about", "about_machine", "configure", "plain"]
+__all__ = ["JSON", "LimitedLog", "about", "about_machine", "configure", "hidden", "plain"]

@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 from clusterer.logs.fields import fields_of
-from clusterer.logs.plain import plain
+from clusterer.logs.plain import hidden, plain
 
 _HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SHORT = "%(asctime)s %(levelname)s %(message)s"
@@ -21,7 +21,7 @@ class HumanFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback below it: without what could steer a terminal."""
-        return plain(super().format(record), keep="\n")
+        return plain(hidden(super().format(record)), keep="\n")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Add the node that the line is about, if its text does not name it."""
@@ -51,11 +51,11 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "process": self._process,
             "pid": record.process,
-            "message": record.getMessage(),
+            "message": hidden(record.getMessage()),
             **fields_of(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = hidden(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_USER = re.compile(r"(?<=://)[^\s\"'<>]*@")
+_OPTION = re.compile(r"(?<=password=)[^\s\"'&]+")
+
 
 def plain(text: str, keep: str = "", instead: str = " ") -> str:
     """Return ``text`` with ``instead`` for control characters and all else that has no shape.
@@ -11,3 +16,18 @@ def plain(text: str, keep: str = "", instead: str = " ") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else instead for c in text)
+
+
+def hidden(text: str) -> str:
+    """Return ``text`` with *** for user and password of each URL in it, whoever wrote it.
+
+    The last guard for texts of libraries and of the command line: our own hold no secrets.
+    """
+    if "://" in text:
+        text = _USER.sub(lambda found: _masked(found[0]), text)
+    return _OPTION.sub("***", text) if "password=" in text else text
+
+
+def _masked(user: str) -> str:
+    masked = user.endswith(":***@") and user.count("@") == 1
+    return user if masked or user == "***@" else "***@"

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError
 from clusterer.once import once
 from clusterer.provisioning import schema
 from clusterer.provisioning.replacing import Unconfirmed
-from clusterer.provisioning.url import database_url, public_name
+from clusterer.provisioning.url import database_url, public_name, without_secrets
 from clusterer.settings import Settings
 
 TIMEOUT_S = 2
@@ -73,6 +73,12 @@ class Database:
             )
         try:
             connection = self._engine.connect()
+        except UnicodeError:
+            # The error's arguments hold the password.
+            raise DatabaseUnavailable(
+                f"cannot {what}: database {self.name}: user or password has a character that is "
+                "not in Latin-1: the driver cannot send it"
+            ) from None
         except (SQLAlchemyError, OSError, RuntimeError, ValueError, TypeError) as error:
             raise self._failed(what, error) from error
         try:
@@ -91,12 +97,6 @@ class Database:
         try:
             if not self._settings.db_url.strip():
                 self._settings.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._url.get_dialect()
-        except NoSuchModuleError as error:
-            raise ProvisioningError(
-                f"db_url: databases of the kind {self._url.get_backend_name()!r} cannot be used: "
-                "it takes mysql://user:password@host/database or sqlite:////path"
-            ) from error
         except OSError as error:
             raise self._failed("use the provisioning database", error) from error
         try:
@@ -112,7 +112,8 @@ class Database:
 
     def _failed(self, what: str, error: Exception) -> DatabaseUnavailable:
         kind = RowRefused if isinstance(error, IntegrityError) else DatabaseUnavailable
-        return kind(f"cannot {what}: database {self.name}: {_reason(error)}{self._hint(error)}")
+        reason = without_secrets(_reason(error), self._url)
+        return kind(f"cannot {what}: database {self.name}: {reason}{self._hint(error)}")
 
     @property
     def _file(self) -> Path | None:

@@ -8,10 +8,14 @@ from urllib.parse import parse_qsl
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from clusterer.endpoint.url import percent_hint
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
 
 _DRIVER = "mysql+pymysql"
+_SHORTEST = 4
+"""Characters of a password that is looked for in texts: shorter ones are parts of many words."""
+
 _OPENSIPS = re.compile(
     r"(?:mysql|mariadb)://"
     # The last @ ends the password: OpenSIPS takes every character of it for itself, % included.
@@ -38,17 +42,82 @@ def database_url(settings: Settings) -> URL:
         return URL.create("sqlite", database=str(settings.data_path / "clusterer.db"))
     if text.startswith(("mysql://", "mariadb://")):
         return _from_opensips(text)
-    try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
+    url = _from_sqlalchemy(text)
+    if url is None:
         raise SettingsError(
             "db_url is neither mysql://user:password@host/database nor an SQLAlchemy URL"
-        ) from None
+        )
+    if url.get_backend_name() == "sqlite":
+        if url.host or url.username or url.password:
+            raise SettingsError("db_url must be like sqlite:////path/to/file, without a host")
+    elif _is_torn(text, url):
+        raise SettingsError(f"db_url {percent_hint('@')}")
+    return _unambiguous(url)
 
 
 def public_name(url: URL) -> str:
-    """Return the URL for messages: without password and options."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    """Return the URL for messages: without password and options.
+
+    A user without a password may be a misplaced password, and is left out too.
+    """
+    shown = url.set(query={})
+    if url.username and url.password is None:
+        return shown._replace(username=None).render_as_string().replace("://", "://***@", 1)
+    return shown.render_as_string(hide_password=True)
+
+
+def without_secrets(text: str, url: URL) -> str:
+    """Return a driver's ``text`` with *** for what of ``url`` may be a password."""
+    secret = url.username if url.password is None else str(url.password)
+    return text.replace(secret, "***") if secret and len(secret) >= _SHORTEST else text
+
+
+def _from_sqlalchemy(text: str) -> URL | None:
+    """Return the URL, None if it is not one or of an unknown kind: the errors quote it."""
+    try:
+        url = make_url(text)
+        url.get_dialect()
+    except (ArgumentError, ValueError, ImportError):
+        return None
+    return url
+
+
+def _options() -> set[str]:
+    """Return the names of the driver's options."""
+    from inspect import signature  # noqa: PLC0415 - only for a URL with options
+
+    from pymysql.connections import Connection  # noqa: PLC0415 - the same
+
+    of_dialect = {"use_unicode", "ssl_capath", "ssl_cipher", "ssl_check_hostname"}
+    return {*of_dialect, *signature(Connection).parameters}
+
+
+def _is_torn(text: str, url: URL) -> bool:
+    """Whether a part of the password looks like host, database or option, because of an @."""
+    if "@" in f"{url.host}{url.database}":
+        return True
+    if not url.username and "@" in text:
+        return not any("@" in str(value) for value in url.query.values())
+    base, _, query = text.partition("@")[2].partition("?")
+    database, options = base.partition("/")[2], query.split("&")
+    return "@" in base or (
+        "@" in query and not (database and all("=" in option for option in options))
+    )
+
+
+def _unambiguous(url: URL) -> URL:
+    """Raise `SettingsError` if an @ or & in an option makes parts of the URL look like others."""
+    if "password=" in f"{url.username} {url.password}":
+        raise SettingsError(f"db_url {percent_hint('@')}")
+    unknown = sorted(set(url.query) - _options()) if url.query else []
+    if url.get_driver_name() == "pymysql" and unknown:
+        # Beside a password, what looks like an option may be the password's end.
+        hidden = any("password" in name for name in url.query)
+        shown = "" if hidden else f" {unknown[0]!r}"
+        raise SettingsError(
+            f"db_url has an unknown option{shown} after the ? (a & in a value is written %26)"
+        )
+    return url
 
 
 def _from_opensips(text: str) -> URL:
@@ -57,13 +126,15 @@ def _from_opensips(text: str) -> URL:
         raise SettingsError("db_url must be like mysql://user:password@host:port/database")
     port = int(match["port"]) if match["port"] else None
     if port is not None and not 1 <= port <= 65535:
-        raise SettingsError(f"db_url: port {port} is not from 1 to 65535")
-    return URL.create(
-        _DRIVER,
-        username=match["user"] or None,
-        password=match["password"],
-        host=(match["host"] or "localhost").strip("[]"),
-        port=port,
-        database=match["database"],
-        query=dict(parse_qsl(match["query"] or "", keep_blank_values=True)),
+        raise SettingsError("db_url has a port that is not from 1 to 65535")
+    return _unambiguous(
+        URL.create(
+            _DRIVER,
+            username=match["user"] or None,
+            password=match["password"],
+            host=(match["host"] or "localhost").strip("[]"),
+            port=port,
+            database=match["database"],
+            query=dict(parse_qsl(match["query"] or "", keep_blank_values=True)),
+        )
     )

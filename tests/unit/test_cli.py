@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+import redis
 
 import clusterer
 from clusterer.cli import main
@@ -157,7 +158,9 @@ def test_an_error_that_only_says_what_is_wrong_gets_advice(
 def test_no_redis_says_what_to_do(
     error: str, shown: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_as_command(raising(StateUnavailable(error)), monkeypatch) == 1
+    wrong = StateUnavailable(error)
+    wrong.__cause__ = redis.ResponseError(error.rpartition(": ")[2])
+    assert run_as_command(raising(wrong), monkeypatch) == 1
     assert capsys.readouterr().err == f"clusterer: {shown}\n"
 
 

@@ -6,9 +6,12 @@ import pytest
 import redis
 
 from clusterer.endpoint import remedy, said, trouble
+from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
+from clusterer.store import translated
 
 SHA = "0" * 40
+ELSE = "start Redis, or correct redis_url"
 
 
 @pytest.mark.parametrize(
@@ -59,4 +62,26 @@ def test_an_error_is_said_without_noise_and_with_what_to_do(
     assert trouble(Settings(redis_url="redis://:secret@h:1/0"), error) == (
         f"Redis at redis://:***@h:1/0: {shown}"
     )
-    assert remedy(shown) == what
+    assert remedy(error) == what
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (redis.ConnectionError("Error -2 connecting to password-db:1. Name not known."), ELSE),
+        (redis.TimeoutError("Timeout reading from READONLY.password.example.net:1"), ELSE),
+        (redis.AuthenticationError("WRONGPASS"), "correct user and password in redis_url"),
+        (redis.ReadOnlyError("no"), "point redis_url at the primary server"),
+        (redis.exceptions.MasterDownError("no"), "point redis_url at the primary server"),
+        (redis.OutOfMemoryError("no"), "raise maxmemory"),
+        (redis.BusyLoadingError("no"), "wait until it has"),
+    ],
+)
+def test_advice_follows_the_error_and_not_the_url(error: redis.RedisError, what: str) -> None:
+    assert remedy(error) == what
+    with (
+        pytest.raises(StateUnavailable) as caught,
+        translated(Settings(redis_url="redis://password:READONLY@password-loading:1"), "MISCONF"),
+    ):
+        raise error
+    assert remedy(caught.value) == what

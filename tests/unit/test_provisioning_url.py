@@ -57,13 +57,23 @@ def test_empty_url_is_a_file_in_the_data_directory(tmp_path: Path) -> None:
         "mysql://u:secret@db:0/o",
         "mysql://u:secret@db:70000/o",
         "mysql+pymysql://u:secret@db:secret/o",
+        "mysql://u:secret@db/o?nonsense=1",
+        "mysql://u:secret@db/o?password=secret&secret=1",
+        "mysql+pymysql://u:secret@x@db/o",
+        "nonsense://u:secret@db/o",
         "secret",
+        "secret://secret",
     ],
 )
 def test_bad_url_is_refused_without_its_password(text: str) -> None:
     with pytest.raises(SettingsError, match="db_url") as caught:
         database_url(Settings(db_url=text))
     assert "secret" not in str(caught.value)
+
+
+def test_unknown_option_is_named() -> None:
+    with pytest.raises(SettingsError, match="db_url has an unknown option 'nonsense'"):
+        database_url(Settings(db_url="mysql://u:secret@db/o?nonsense=1"))
 
 
 def test_messages_show_neither_password_nor_options() -> None:

@@ -62,4 +62,4 @@ def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
 
 
 def _advice(problem: StateUnavailable | SettingsError) -> str:
-    return "correct the setting" if isinstance(problem, SettingsError) else remedy(str(problem))
+    return "correct the setting" if isinstance(problem, SettingsError) else remedy(problem)
