@@ -37,7 +37,8 @@ def port(redis_client: redis.Redis) -> int:
 
 @pytest.fixture
 def cluster(redis_url: str, port: int) -> Iterator[Clusterer]:
-    with Clusterer(settings=Settings(redis_url=redis_url, server_id=1)) as made:
+    patient = f"{redis_url}?socket_timeout=30"  # however busy the machine is
+    with Clusterer(settings=Settings(redis_url=patient, server_id=1)) as made:
         yield made
 
 

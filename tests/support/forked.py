@@ -34,7 +34,7 @@ def result_of(pid: int, timeout_s: float = 10) -> int | None:
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGABRT)  # so that faulthandler shows where it is
     os.waitpid(pid, 0)
     return None
 

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -22,9 +21,7 @@ from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import Algorithm, RateLimit
 from clusterer.payloads import ProfileCount, ProfileCounts
 from tests.support.fake_cluster import FakeCluster
-
-CHILD_S = 10.0
-"""How long a child may take, in seconds."""
+from tests.support.forked import in_child
 
 log = logging.getLogger("tests.forking")
 
@@ -79,7 +76,7 @@ class Program:
             elif random.random() < 0.2:
                 time.sleep(0.001)  # the others' turn: busy threads alone would be all that runs
 
-    def child(self) -> None:
+    def child(self) -> bool:
         """Use every part once, and end as a service would."""
         for use in self.uses():
             use()
@@ -88,6 +85,7 @@ class Program:
         self.dialogs.start()
         self.dialogs.stop()
         self.cluster.close()
+        return True
 
     def run(self, rounds: int) -> dict[str, object]:
         """Fork ``rounds`` times; return what the children did."""
@@ -95,7 +93,7 @@ class Program:
         self.dialogs.start()
         for number in range(len(self.uses())):
             threading.Thread(target=self.work, args=(number,), daemon=True).start()
-        codes = [self._fork() for _ in range(rounds)]
+        codes = [in_child(self.child) for _ in range(rounds)]
         before = sum(self.sent)
         time.sleep(1)
         return {
@@ -104,27 +102,6 @@ class Program:
             "errors": self.errors[:5],
             "sends after": sum(self.sent) - before,
         }
-
-    def _fork(self) -> int | None:
-        """Return how a child ended, None if it had to be killed."""
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                self.child()
-                code = 0
-            except BaseException as error:  # noqa: BLE001 - the child must end here
-                print(f"child: {error!r}", file=sys.stderr)
-            os._exit(code)
-        deadline = time.monotonic() + CHILD_S
-        while time.monotonic() < deadline:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGABRT)
-        os.waitpid(pid, 0)
-        return None
 
 
 if __name__ == "__main__":
