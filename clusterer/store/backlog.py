@@ -123,7 +123,12 @@ class BacklogStore:
                 as_text(k): int(v) for k, v in self._client.hgetall(keys.counters(sender)).items()
             }
             tail = counters.get("sequence", 0)
-            start = script("seek")(self._client, [keys.log(sender)], node.generation, tail)
+            start = script("seek")(
+                self._client,
+                [keys.log(sender), keys.counters(sender)],
+                node.generation,
+                tail,
+            )
             found = self._client.xrange(keys.log(sender), str(start + 1), "+", _LOOK_AT)
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:

@@ -188,7 +188,11 @@ class DrainStore:
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""
         with of_sender(self._settings, f"search the log of machine {sender}", sender):
-            return int(script("seek")(self._client, [keys.log(sender)], generation, tail))
+            return int(
+                script("seek")(
+                    self._client, [keys.log(sender), keys.counters(sender)], generation, tail
+                )
+            )
 
     def fences(self, senders: Sequence[int]) -> list[Fences]:
         """Return which fences of each sender are up, and how far all its deliveries have got.

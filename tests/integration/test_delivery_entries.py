@@ -18,6 +18,7 @@ from clusterer.services.doctor import key_format
 from clusterer.services.doctor.finding import Level
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.drains import DrainStore
 from clusterer.store.format import FORMAT
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import (
@@ -321,3 +322,14 @@ def test_doctor_names_format(
     redis_client.set(keys.FORMAT, value)
     found = {f.check: f for f in key_format.check(Context(settings))}
     assert found["redis format"].level is level
+
+
+def test_seek_with_older_tail_finds_later_entries(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    log = PacketLog(settings, 1)
+    for n in range(5):
+        log.append(CLUSTER, [frame(n)])
+    later = int(redis_client.time()[0]) * 1000 + 1000
+    wait_until(lambda: int(redis_client.time()[0]) * 1000 > later, 5, "a time behind all")
+    assert DrainStore(settings, settings.delivery_queue, "me").seek(1, later, 1) == 5

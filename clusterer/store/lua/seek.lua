@@ -1,14 +1,15 @@
 -- Find where a node that was added at a certain time starts in a sender's log. If that time is
 -- still to come, the clock was set back since: it gets all there is, rather than to miss any.
--- KEYS  log
--- ARGV  generation (Redis ms), tail sequence
+-- KEYS  log, counters
+-- ARGV  generation (Redis ms), sequence to return if the log is empty
 -- reply sequence of the last entry before the first one whose ms >= generation
 local function split(id)
   local sequence, ms = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(sequence), tonumber(ms)
 end
--- Entries behind the tail are not append.lua's.
-local max = string.format('%.0f', math.min(ARGV[2], 2 ^ 53 - 1))
+-- Entries behind the counters are not append.lua's.
+local tail = tonumber(redis.call('HGET', KEYS[2], 'sequence')) or tonumber(ARGV[2])
+local max = string.format('%.0f', math.min(tail, 2 ^ 53 - 1))
 local first = redis.call('XRANGE', KEYS[1], '-', max, 'COUNT', 1)
 if #first == 0 then
   return tonumber(ARGV[2])
