@@ -12,7 +12,7 @@ from clusterer.payloads import CallState, DialogCreated, DialogDeleted, DialogSt
 CallKey = tuple[bytes, bytes, bytes]
 """Call-id, from tag and to tag."""
 
-ENDED_MEMORY_S = 5.0
+ENDED_MEMORY_S = 2.0
 """How long the end of a call is remembered. Overtaken messages come within a millisecond."""
 
 _Identity = tuple[int, ...]

@@ -18,14 +18,14 @@ from clusterer import Clusterer, Settings
 from clusterer.modules.dialog import Call, Change, Dialogs, Reason
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.modules.usrloc import Usrloc
-from clusterer.payloads import ProfileCount, ProfileCounts
+from clusterer.payloads import CallState, DialogDeleted, ProfileCount, ProfileCounts
 from clusterer.services import Context, set_status
 from clusterer.settings import as_environment
 from clusterer.wire import Packet
 from tests.support import docs
 from tests.support.cluster import load, node
 from tests.support.listening import peer
-from tests.support.observing import CAPTURED_AT, call, captured_packets, contact
+from tests.support.observing import CAPTURED_AT, call, captured_packets, contact, update
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.vectors import captured_stream
@@ -132,6 +132,19 @@ def test_call_after_a_bad_payload_is_taken_from_the_same_connection(
     assert record.message.startswith(start + "created: field '")
     fields = vars(record)
     assert (fields["cluster"], fields["machine_id"], fields["exc_info"]) == (1, 1, None)
+
+
+def test_calls_whose_messages_overtook_each_other_stay_confirmed(settings: Settings) -> None:
+    """In the order in which OpenSIPS 2.2.8's processes write them in every seventh call."""
+    ended = call(b"ended")
+    deletion = DialogDeleted(ended.call_id, ended.from_tag, ended.to_tag)
+    messages = [update(b"up"), call(b"up"), ended, deletion, update(b"ended"), call(b"last")]
+    with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
+        connection.sendall(b"".join(message.encode(1).encode() for message in messages))
+        wait_until(lambda: seen.dialogs.calls("last"), 10, "the last message")
+        states = {found.call_id: found.sent.state for found in seen.dialogs.calls()}
+        assert states == {"up": CallState.CONFIRMED, "last": CallState.CONFIRMED_NO_ACK}
+        assert seen.dialogs.stats.stale == 2
 
 
 def test_calls_of_a_node_that_goes_down_end(settings: Settings) -> None:
