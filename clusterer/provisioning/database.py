@@ -37,6 +37,10 @@ _RIGHTS = {"read": os.R_OK, "write": os.W_OK}
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 
 
+_PACKAGES = {"cryptography": "PyMySQL[rsa]", "pynacl": "clusterer[ed25519]"}
+"""What to install for a package that the driver lacks to authenticate."""
+
+
 class RowRefused(DatabaseUnavailable):
     """A rule of the table, such as that a machine is in a cluster once, forbids what we write."""
 
@@ -126,6 +130,9 @@ class Database:
     def _hint(self, error: Exception) -> str:
         if self._file and _BARRED.search(str(error)):
             return _sqlite_hint(self._file)
+        for package, requirement in _PACKAGES.items():
+            if f"'{package}' package is required" in str(error):
+                return f" (pip install '{requirement}')"
         literal = self._settings.db_url.strip().startswith(("mysql://", "mariadb://"))
         if literal and _PERCENT.search(self._url.password or "") and _code(error) == 1045:
             return (
