@@ -20,7 +20,17 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from clusterer.endpoint import remedy, said
-from clusterer.jobs import STOP_SIGNALS, Job, Queue, StopFlag, handled_signals, keys
+from clusterer.jobs import (
+    STOP_SIGNALS,
+    Job,
+    Queue,
+    StopFlag,
+    handled_signals,
+    is_wrong_type,
+    keys,
+    move_aside,
+    move_keys_aside,
+)
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -35,6 +45,8 @@ RETRY_S = 0.5
 HEARTBEAT_S = 3.0
 FAILURE_TTL_S = 3600
 FOREVER = -1
+NO_TTL = -1
+"""What PTTL says of a key that never expires."""
 STRANGERS_AT_ONCE = 100
 MOST_REFUSED = 1000
 CLEAN_S = 5.0
@@ -99,6 +111,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self.heartbeat()
             wait_s = self.enqueue_jobs()
         except redis.RedisError as error:
+            if is_wrong_type(error) and self._move_aside():
+                return 0.0
             if not self._away:
                 text = said(error)
                 logger.warning("waiting for %s: %s: %s", self.where, text, remedy(error))
@@ -228,11 +242,23 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             if not self._standing_by:
                 logger.info("standing by: another scheduler is active")
             self._standing_by = True
+            if self.connection.pttl(self.scheduler_lock_key) == NO_TTL:  # no scheduler made it
+                self.connection.pexpire(self.scheduler_lock_key, int(LOCK_TTL_S * 1000))
             return False
         self._renewed_at = asked_at
         self._standing_by = False
         logger.info("now the active scheduler")
         return True
+
+    def _move_aside(self) -> int:
+        """Move keys of the wrong type aside; return how many."""
+        own = {
+            self.scheduler_lock_key: "string",
+            self.scheduled_jobs_key: "zset",
+            self.refused_key: "zset",
+        }
+        moved = move_keys_aside(self.connection, own, "scheduler")
+        return moved + sum(move_aside(self._queue_of(job)) for job in self.jobs)
 
     def remove_lock(self) -> None:
         """Give the lock up, if it is ours, so that another takes over at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 import redis
@@ -25,7 +26,11 @@ def move_aside(queue: RqQueue) -> int:
 
     RQ's sets of all queues and workers are among them: of another type they serve no application.
     """
-    client, expected = queue.connection, _types(queue)
+    return move_keys_aside(queue.connection, _types(queue), f"queue {queue.name}")
+
+
+def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component: str) -> int:
+    """Rename those keys that are not of the ``expected`` type, as `move_aside` does."""
     with client.pipeline(transaction=False) as pipe:
         for key in expected:
             pipe.type(key)
@@ -36,12 +41,12 @@ def move_aside(queue: RqQueue) -> int:
         if kind not in (right, "none")
     ]
     for key, kind in wrong:
-        with suppress(redis.ResponseError):  # another worker was faster
+        with suppress(redis.ResponseError):  # another process was faster
             client.rename(key, keys.misfit(key))
             client.expire(keys.misfit(key), KEPT_S)
             logger.warning(
-                "queue %s: key %s holds a %s, not a %s: moved to %s",
-                *(queue.name, key, kind, expected[key], keys.misfit(key)),
+                "%s: key %s holds a %s, not a %s: moved to %s",
+                *(component, key, kind, expected[key], keys.misfit(key)),
             )
     return len(wrong)
 

@@ -95,6 +95,7 @@ def test_probing_goes_on_behind_ten_thousand(
         wait_until(lambda: len(finished.get_job_ids()) == 3, SOON_S, "the periodic jobs ran")
         wait_until(lambda: report(redis_client, MAINTENANCE_QUEUE)[0] == 10_000, 20)
         wait_until(lambda: queued(MAINTENANCE_QUEUE, redis_client) == 0, 5)
+        worker.wait_for_output("junk jobs moved to")
         assert "Traceback" not in worker.output()
         assert worker.output().count("junk jobs moved to") == 1
 

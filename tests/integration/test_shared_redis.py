@@ -111,6 +111,36 @@ def test_scheduler_refused_jobs_are_bounded(redis_client: redis.Redis) -> None:
     assert redis_client.zscore(keys.REFUSED, "stranger") == 5000
 
 
+@pytest.mark.parametrize(
+    "key", [keys.SCHEDULED, keys.LOCK, keys.REFUSED, f"rq:queue:{MAINTENANCE_QUEUE}"]
+)
+def test_scheduler_moves_key_of_wrong_type_aside(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    redis_client.zadd(keys.SCHEDULED, {"stranger": 1})
+    with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
+        process.wait_for_output("now the active scheduler")
+        redis_client.delete(key)
+        redis_client.hset(key, "field", "x")
+        redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})
+        process.wait_for_output(f"moved to {keys.misfit(key)}")
+        since = time.time()
+        wait_until(lambda: _due(redis_client) > since, 10, "the scheduler ticks")
+        assert "waiting for Redis" not in process.output()
+    assert redis_client.hget(keys.misfit(key), "field") == b"x"
+
+
+def _due(client: redis.Redis) -> float:
+    return client.zscore(keys.SCHEDULED, "clusterer-probe") or 0.0
+
+
+def test_scheduler_lock_without_ttl_ends(redis_client: redis.Redis) -> None:
+    redis_client.hset(keys.LOCK, "field", "x")
+    standing_by = Scheduler(redis_client, JOBS)
+    assert not standing_by.acquire_lock()
+    assert 0 < redis_client.pttl(keys.LOCK) <= 3000
+
+
 # ------------------------------------------------------------------------------- doctor
 
 
