@@ -40,6 +40,8 @@ class Channel:
         self._buffer = bytearray(_CHUNK)
         self._made_in = 0
         self._used_at = 0.0
+        self._replies_due = False
+        """Whether commands were sent of which not all replies were read."""
 
     def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
         """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
@@ -86,6 +88,7 @@ class Channel:
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         sock = self._ready()
+        self._replies_due = True
         try:
             sock.sendall(commands[0] if len(commands) == 1 else b"".join(commands))
             replies = [self._reply(sock) for _ in commands]
@@ -98,6 +101,7 @@ class Channel:
         except BaseException:
             self.close()
             raise
+        self._replies_due = False
         self._used_at = monotonic()
         return replies
 
@@ -116,10 +120,11 @@ class Channel:
             self._connection = self._pool.make_connection()
             self._socket = None
             self._made_in = os.getpid()
-        elif self._socket is not None and self._is_outdated(self._socket):
-            self.close()
+        elif self._replies_due or (self._socket is not None and self._is_outdated(self._socket)):
+            self.close()  # an interrupt may have come even before the close that an error brings
         if self._socket is None:
             self._connection.connect()
+            self._replies_due = False
             self._parser = hiredis.Reader()
             # redis-py has no public way to a connection's socket.
             self._socket = self._connection._sock  # noqa: SLF001

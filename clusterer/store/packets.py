@@ -46,7 +46,9 @@ class PacketLog:
     """Appends one machine's packets to its log. Safe to share between threads.
 
     Threads that append at the same moment share a round trip: while one waits for Redis the
-    others queue up, and whoever gets the lock then sends what all of them have queued. A forked
+    others queue up, and the thread that gets the lock next sends what all of them have queued. An
+    entry stays in the queue until it is done, so that a thread that is interrupted while it sends
+    (Ctrl-C) leaves the others' entries to the next one; these may then be stored twice. A forked
     child has an empty queue and a connection of its own.
     """
 
@@ -76,17 +78,19 @@ class PacketLog:
         and no job is on its way. Raises `StateUnavailable`; the frames may then have been stored
         nevertheless, if it was only the answer that was lost.
         """
-        if not self._queued and self._lock.acquire(blocking=False):
-            try:
-                with translated(self._settings, _WHAT):
-                    return self._append(((key, frames),))[0]
-            finally:
-                self._lock.release()
+        # `with` alone: between a call of `acquire` and a `try` an interrupt would keep the lock.
+        if not self._queued and not self._lock.locked():
+            with self._lock, translated(self._settings, _WHAT):
+                return self._append(((key, frames),))[0]
         entry = _Entry(key, frames)
         self._queued.append(entry)
-        with self._lock:
-            while not entry.done:
-                self._send(self._take())
+        try:
+            with self._lock:
+                while not entry.done:
+                    self._send(self._next())
+                    self._drop_done()
+        finally:
+            entry.done = True  # also after an interrupt: no other thread sends it then
         if entry.error is not None:
             raise entry.error
         return entry.enqueue
@@ -96,16 +100,23 @@ class PacketLog:
         with self._lock:
             self._channel.close()
 
-    def _take(self) -> list[_Entry]:
-        """Take the queued entries, oldest first, as many as one round trip may have."""
-        taken: list[_Entry] = []
+    def _next(self) -> list[_Entry]:
+        """Return the queued entries, oldest first, as many as one round trip may have."""
+        found: list[_Entry] = []
         count = size = 0
-        while self._queued and (not taken or (count < MAX_GROUP and size < MAX_CALL)):
-            entry = self._queued.popleft()
-            count += len(entry.frames)
-            size += sum(map(len, entry.frames))
-            taken.append(entry)
-        return taken
+        for entry in self._queued.copy():
+            if found and (count >= MAX_GROUP or size >= MAX_CALL):
+                break
+            if not entry.done:
+                count += len(entry.frames)
+                size += sum(map(len, entry.frames))
+                found.append(entry)
+        return found
+
+    def _drop_done(self) -> None:
+        """Remove entries that are done from the queue's head; only for the lock's holder."""
+        while self._queued and self._queued[0].done:
+            self._queued.popleft()
 
     def _send(self, entries: list[_Entry]) -> None:
         groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]

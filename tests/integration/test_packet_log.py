@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from clusterer import Settings, StateUnavailable
 from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, frame
+from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import entries
 
@@ -123,3 +127,110 @@ def test_a_forked_child_has_a_connection_of_its_own(
         log.append(CLUSTER, [b"parent"])
     assert os.waitpid(pid, 0)[1] == 0
     assert redis_client.xlen(keys.log(1)) == 52
+
+
+def queue_is_longer(log: PacketLog, length: int) -> bool:
+    return len(log._queued) > length
+
+
+class Interrupted(BaseException):
+    """What Ctrl-C is to the thread that it meets."""
+
+
+def test_interrupted_sender_leaves_entries_of_others_whole(
+    log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that sends for others is interrupted before Redis has it."""
+    run = log._channel.run
+    sending, queued = threading.Event(), threading.Event()
+
+    def interrupted(*arguments: Any) -> list[Any]:
+        if threading.current_thread().name == "interrupted":
+            raise Interrupted
+        sending.set()
+        queued.wait(10)
+        return run(*arguments)
+
+    monkeypatch.setattr(log._channel, "run", interrupted)
+    failed: list[BaseException] = []
+
+    def append(number: int) -> None:
+        try:
+            log.append(CLUSTER, [frame(number)])
+        except BaseException as error:  # noqa: BLE001 - the test looks at all of them
+            failed.append(error)
+
+    blocker = threading.Thread(target=append, args=(0,))
+    blocker.start()
+    assert sending.wait(10)
+    names = ["interrupted", *(f"other {n}" for n in range(5))]
+    threads = [
+        threading.Thread(target=append, args=(1 + n,), name=name) for n, name in enumerate(names)
+    ]
+    for at, thread in enumerate(threads):
+        thread.start()
+        wait_until(partial(queue_is_longer, log, at))
+    queued.set()
+    for thread in (blocker, *threads):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert [type(error) for error in failed] == [Interrupted]
+    stored = b"".join(fields[b"frames"] for _, fields in entries(redis_client, keys.log(1)))
+    for number in (0, 2, 3, 4, 5, 6):
+        assert frame(number) in stored
+    assert log.append(CLUSTER, [frame(7)]) in {True, False}
+    assert not log._queued
+
+
+def test_interrupts_of_the_main_thread_disturb_no_other(redis_url: str) -> None:
+    """Real ones, at any moment: a program of its own is interrupted 300 times."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, redis_url],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    sent, stored, errors = done.stdout.splitlines()
+    assert errors == "[]"
+    assert int(stored) >= int(sent) > 0
+
+
+INTERRUPTED = """
+import _thread, sys, threading
+from clusterer import Settings
+from clusterer.store import ClusterKey
+from clusterer.store.client import connect
+from clusterer.store.packets import PacketLog
+
+settings = Settings(redis_url=sys.argv[1])
+log, key, errors, sent = PacketLog(settings, 9), ClusterKey(1, "bin"), [], []
+
+def work():
+    for number in range(400):
+        try:
+            log.append(key, [b"x"])
+            sent.append(number)
+        except BaseException as error:
+            errors.append(repr(error))
+
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for number in range(300):
+    try:
+        threading.Timer(0.0007 * (number % 7), _thread.interrupt_main).start()
+        while True:
+            log.append(key, [b"y"])
+    except KeyboardInterrupt:
+        pass
+while any(thread.is_alive() for thread in threads):
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        pass
+log.append(key, [b"z"])
+stored = b"".join(fields[b"frames"] for _, fields in connect(settings).xrange("clusterer:log:9"))
+print(len(sent), stored.count(b"x"), sorted(set(errors)), sep="\\n")
+"""
