@@ -442,7 +442,7 @@ def test_database_away_changes_nothing(lite: MakeContext, persistent: bool) -> N
 
 def test_redis_away_is_said(lite: MakeContext) -> None:
     provision(lite(), NODE_A)
-    with pytest.raises(StateUnavailable, match="cannot list the clusters"):
+    with pytest.raises(StateUnavailable, match="cannot read clusterer:format: Redis at"):
         reload.run(lite(redis_url="redis://127.0.0.1:1/0"))
 
 
