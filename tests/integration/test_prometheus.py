@@ -85,7 +85,8 @@ def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
 
     lab.add_dead_node()
     lab.modules = ("ratelimit", "dialog")
-    lab.send("dialog", 600)  # of which machine 1 knows nothing
+    lab.send("dialog", 600)  # of which machine 1 knows nothing, as is usual beside OpenSIPS
+    lab.send_broken(600)
     fires("NodeNotUp", "ModuleTimeout", "PacketsDropped")
     for _ in range(7):
         lab.sender.set_state(1, 1, 2, "bin")

@@ -130,6 +130,7 @@ def test_removed_rows_leave_nothing_but_the_counter(make: MakeContext) -> None:
     keys = {key.decode() for key in found}
     assert keys == {
         "clusterer:clusters",
+        "clusterer:format",
         "clusterer:loaded",
         "clusterer:1:bin:nodes",
         "clusterer:1:bin:node:1",

@@ -60,6 +60,11 @@ class Laboratory:
         one = self.sender.packet(module, 0).build()
         self.sender.send_many(1, "bin", [one] * packets)
 
+    def send_broken(self, packets: int) -> None:
+        """Send so many packets of ratelimit at once whose pipe has no end."""
+        one = self.sender.packet("ratelimit", 0).push_int(1000).build()
+        self.sender.send_many(1, "bin", [one] * packets)
+
     def talk(self, stop: threading.Event) -> None:
         """Send a packet of each of `modules` again and again, also while Redis is away."""
         while not stop.wait(PAUSE_S):
