@@ -92,6 +92,12 @@ class Settings:
     backlog_max_age: float = _number(60.0, "seconds an undelivered packet is kept", 1, 86400)
     log_max_packets: int = _number(1_000_000, "packets kept in a sender's log", 1, 10**9)
     max_connections: int = _number(10_000, "inbound BIN connections", 1, 10**6)
+    max_connections_per_address: int = _number(
+        0,
+        "inbound BIN connections from an address of no node; 0: a quarter of max_connections",
+        0,
+        10**6,
+    )
     connection_lifetime: float = _number(
         120.0, "seconds an idle inbound connection stays open", 1, 86400
     )

@@ -10,10 +10,12 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.admission import Admission
 from clusterer.listener.dispatch import Dispatcher, Route
 from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.listener.troubles import Call
+from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder, Packet
 
 BUFFER_SIZE = 65_536
@@ -35,13 +37,24 @@ class Shared:
     before the event loop turns to the next connection.
     """
 
-    def __init__(self, dispatcher: Dispatcher, mirror: Mirror, max_connections: int) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        mirror: Mirror,
+        admission: Admission[Connection],
+        settings: Settings,
+    ) -> None:
         self.dispatcher = dispatcher
         self.mirror = mirror
-        self.max_connections = max_connections
+        self.admission = admission
+        self.settings = settings
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)
-        self.connections: set[Connection] = set()
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that are open, the oldest first."""
+        return tuple(self.admission)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -58,12 +71,15 @@ class Connection(asyncio.BufferedProtocol):
         self._skipped = 0
         self._transport: asyncio.Transport | None = None
         self._message_since: float | None = None
-        self._last_packet_at = 0.0
         self._parked: Iterator[Packet] | None = None
         self.address = address
         """The listening address it came in on."""
         self.source = ("", 0)
         """IP and port of the peer."""
+        self.has_frame = False
+        """Whether a whole frame has come."""
+        self.last_frame_at = 0.0
+        """When the last one came, or the connection was made (monotonic seconds)."""
 
     @property
     def descriptor(self) -> int:
@@ -75,20 +91,15 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername") or ("", 0)
         self.source = (normalised_ip(peer[0]), peer[1])
-        self._last_packet_at = monotonic()
-        if len(self._shared.connections) >= self._shared.max_connections:
-            self._refuse()
-            return
-        self._shared.connections.add(self)
-        self._counters.connections_accepted += 1
-        self._counters.connections_open = len(self._shared.connections)
+        self.last_frame_at = monotonic()
+        if not self._shared.admission.admit(self):
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._count_parked()
         self._routes.clear()
-        self._shared.connections.discard(self)
-        self._counters.connections_open = len(self._shared.connections)
+        self._shared.admission.leave(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._shared.view
@@ -214,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _note_progress(self, now: float, count: int) -> None:
         if count:
-            self._last_packet_at = now
+            self.last_frame_at, self.has_frame = now, True
         if not self._decoder.in_message:
             self._message_since = None
         elif count or self._message_since is None or self._parked is not None:
@@ -232,40 +243,42 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- ends ---------------------------------------------------------------------------------
 
-    def expire(self, now: float, lifetime_s: float, max_message_s: float) -> None:
+    def expire(self, now: float) -> None:
         """Close the connection if it was idle, or a frame has been coming in, for too long.
 
         ``now`` is monotonic, and what had come by then has been read; idle is a connection on
-        which no frame was completed. While packets wait for a slow callback, it is not the peer
-        who keeps us waiting.
+        which no frame was completed: it has less time for the first one. While packets wait for a
+        slow callback, it is not the peer who keeps us waiting.
         """
-        if self._parked is not None:
-            return
-        if self._message_since is not None and now - self._message_since > max_message_s:
-            why = f"a frame did not end within {max_message_s:g} s"
-            self._troubles.limited.warning(
-                ("expired", self.source[0]), now, "closing %s:%d: %s", *self.source, why
-            )
-        elif now - self._last_packet_at <= lifetime_s:
-            return
-        self._counters.connections_expired += 1
-        self.close()
+        reason = self._overdue(now) if self._parked is None else ""
+        if reason:
+            self._counters.connections_expired += 1
+            self._counters.closed[reason] += 1
+            self.close()
+
+    def _overdue(self, now: float) -> str:
+        """Return why the connection is to be closed by ``now``; empty if it may go on."""
+        settings, log = self._shared.settings, self._troubles.limited
+        if self._message_since is not None:
+            limit_s = settings.max_message_time
+            if now - self._message_since > limit_s:
+                why = f"a frame did not end within {limit_s:g} s"
+                key = "expired", self.source[0]
+                log.warning(key, now, "closing %s:%d: %s", *self.source, why)
+                return "unfinished frame"
+        idle_s = now - self.last_frame_at
+        if not self.has_frame:
+            limit_s = self._shared.admission.patience_s(self.source[0])
+            if idle_s > limit_s:
+                why = f"no frame within {limit_s:g} s"
+                log.warning("silent", now, "closing %s:%d: %s", *self.source, why)
+                return "no frame"
+        return "idle" if idle_s > settings.connection_lifetime else ""
 
     def close(self) -> None:
         """End the connection now; what the peer has sent and we have not read is lost."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _refuse(self) -> None:
-        self._counters.connections_refused += 1
-        self._troubles.limited.warning(
-            "refused",
-            monotonic(),
-            "refused a connection from %s:%d: max_connections (%d) are open",
-            *self.source,
-            self._shared.max_connections,
-        )
-        self.close()
 
     def _condemn(self, error: WireError) -> None:
         self._counters.wire_errors += 1

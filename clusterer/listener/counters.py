@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 
 from clusterer.wire import PacketBuilder
 
+CLOSED_FOR = (
+    "max_connections",
+    "max_connections_per_address",
+    "no frame",
+    "unfinished frame",
+    "idle",
+    "displaced",
+)
+"""Why a listener refuses or closes connections; displaced: its place was needed."""
+
 
 class Tally:
     """Packets of one module and machine_id, and their bytes where those are wanted."""
@@ -42,9 +52,11 @@ class Counters:
     connections_accepted: int = 0
     connections_open: int = 0
     connections_refused: int = 0
-    """Over ``max_connections``."""
+    """Over ``max_connections`` or ``max_connections_per_address``."""
     connections_expired: int = 0
-    """Closed by us: idle, or a frame that did not end."""
+    """Closed by us: idle, no frame at all, or a frame that did not end."""
+    closed: Counter[str] = field(default_factory=Counter)
+    """Connections refused or closed by us, by reason: `CLOSED_FOR`."""
     wire_errors: int = 0
     """Connections closed because of bytes that are not BIN."""
     skipped_words: int = 0

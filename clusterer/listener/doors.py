@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from time import monotonic
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 Address = tuple[str, int]
 
 _BACKLOG = 1024
+_AT_ONCE = 16
+"""Connections that asyncio accepts in one go: until they are admitted, nothing bounds them."""
+
 _LOG_INTERVAL_S = 30.0
 
 
@@ -63,9 +67,7 @@ class Doors:
     async def _open(self, address: Address) -> None:
         host, port = address
         try:
-            self._servers[address] = await asyncio.get_running_loop().create_server(
-                lambda: self._factory(address), host, port, backlog=_BACKLOG
-            )
+            self._servers[address] = await self._serve(address)
         except OSError as error:
             self._limited.warning(
                 address,
@@ -79,6 +81,15 @@ class Doors:
         else:
             log.info("listening on %s port %d", host, port, extra=about(self._rows[address]))
             self._warn_of_absence(address)
+
+    async def _serve(self, address: Address) -> asyncio.Server:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        listening = socket.create_server(address, family=family, backlog=_BACKLOG)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: self._factory(address), sock=listening, backlog=_AT_ONCE
+        )
+        listening.listen(_BACKLOG)  # asyncio has made the kernel's queue as short as its own turns
+        return server
 
     def _warn_of_absence(self, address: Address) -> None:
         """Say that an address is not here yet: with ``ip_nonlocal_bind`` that is no error."""

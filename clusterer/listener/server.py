@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -12,6 +13,7 @@ from time import monotonic
 from clusterer import forks
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id
+from clusterer.listener.admission import Admission
 from clusterer.listener.clocks import Clocks, Handover
 from clusterer.listener.connection import Connection, Shared
 from clusterer.listener.counters import Counters
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.24
 """Between two looks at the clock; every tick flushes, and must do so at least every 250 ms."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 DRAIN_S = 2.0
 """How long `Listener.serve` waits at its end for coroutines and threads to do what they have."""
@@ -56,7 +60,8 @@ class Listener:
         self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
         self._clocks = Clocks(server_id, receipts)
         self._mirror = Mirror(server_id, MirrorStore(settings), self.counters)
-        self._shared = Shared(self._dispatcher, self._mirror, settings.max_connections)
+        self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
+        self._shared = Shared(self._dispatcher, self._mirror, self._admission, settings)
         self._lanes: list[Lane] = []
         self._doors = Doors(lambda address: Connection(self._shared, address))
         self._rows: bool | None = None  # whether we have any, None before the first look
@@ -156,6 +161,7 @@ class Listener:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
+        loop.set_exception_handler(self._on_loop_error)
         await self._wait_for_directory()
         self._clocks.start(lambda reply: self._deliver_in(loop, reply))
         try:
@@ -196,14 +202,15 @@ class Listener:
 
     async def _tick(self, now: float) -> None:
         """Do what is to be done every quarter of a second; ``now`` is that of `_all_read`."""
-        self._dispatcher.use(self._directory.views())
+        views = self._directory.views()
+        self._admission.use(views)
+        self._dispatcher.use(views)
         self._dispatcher.end_silences(now)
         self._mirror.end(now)
         self._clocks.hand_over(self._harvest(now))
         await self._follow_rows()
-        settings = self._settings
-        for connection in tuple(self._shared.connections):
-            connection.expire(now, settings.connection_lifetime, settings.max_message_time)
+        for connection in self._admission:
+            connection.expire(now)
 
     def _harvest(self, now: float) -> Handover:
         """Take what was heard since the last tick."""
@@ -227,7 +234,7 @@ class Listener:
                     extra=about_machine(self._server_id, ()),
                 )
         gone = await self._doors.follow(wanted)
-        for connection in tuple(self._shared.connections):
+        for connection in self._admission:
             if connection.address in gone:
                 connection.close()
         self.addresses = self._doors.addresses
@@ -247,8 +254,15 @@ class Listener:
         self._doors.close()
         self.addresses = ()
         self.ready.clear()
-        for connection in tuple(self._shared.connections):
-            connection.close()
+        self._admission.close_all()
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Make room where a connection could not be accepted: the loop tries again in a second."""
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError) and error.errno in _NO_ROOM:
+            self._admission.run_short()
+        else:
+            loop.default_exception_handler(context)
 
     # -- notices --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clusterer.listener.counters import Counters
+from clusterer.listener.counters import CLOSED_FOR, Counters
 from clusterer.store.labels import printable
 from clusterer.store.views import ClusterKey
 
@@ -69,6 +69,13 @@ class InstanceCollector(Collector):
                 ("refused",): seen.connections_refused,
                 ("expired",): seen.connections_expired,
             },
+        )
+        closed = dict.fromkeys(CLOSED_FOR, 0) | seen.closed.copy()
+        yield self._counter(
+            "listener_closed_connections",
+            "Inbound connections refused, or closed by the instance.",
+            ("reason",),
+            {(reason,): count for reason, count in closed.items()},
         )
         drops = dict.fromkeys(REASONS, 0) | seen.drops.copy()
         dropped = {(reason,): count for reason, count in drops.items()}

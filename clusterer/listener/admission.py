@@ -1,0 +1,238 @@
+"""Which inbound connections a listener keeps: bounded in all and per address, known nodes first."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv6Address, ip_address
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.counters import Counters
+from clusterer.logs import LimitedLog
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey, ClusterView
+
+log = logging.getLogger(__name__)
+
+Views = Mapping[ClusterKey, ClusterView]
+
+KNOWN_PATIENCE = 8
+"""A known node has so many times max_message_time for its first frame: in half a minute TCP sends
+again seven times what a bad path loses."""
+
+_OTHER_FILES = 64
+"""Descriptors left for all but inbound connections: Redis, logs, listening sockets."""
+
+_SHARE_KEPT = 0.75
+_LEAST_KEPT = 8
+_SHORTAGE_S = 60.0
+"""Where the process had no descriptor for another connection: the share of the open ones that
+stays, the least of them, and the time for which no more are kept."""
+
+_LOG_INTERVAL_S = 10.0
+_IPV6_NETWORK = 64
+"""Bits: of an IPv6 address the rest is what one host may choose freely."""
+
+
+class Inbound(Protocol):
+    """A connection as the admission sees it."""
+
+    source: tuple[str, int]
+    has_frame: bool
+    """Whether a whole frame has come."""
+    last_frame_at: float
+    """When the last one came, or the connection was made (monotonic seconds)."""
+
+    def close(self) -> None:
+        """End the connection now."""
+
+
+C = TypeVar("C", bound=Inbound)
+
+
+class Admission(Generic[C]):
+    """The open connections of one listener. Belongs to the listener's thread.
+
+    An address that is not a known node's has ``max_connections_per_address`` at the most; an IPv6
+    network of 64 bits counts as one. With ``max_connections`` open only known nodes are admitted:
+    each takes the place of a connection that matters less.
+    """
+
+    def __init__(self, settings: Settings, server_id: int, counters: Counters) -> None:
+        self._settings = settings
+        self._server_id = server_id
+        self._counters = counters
+        self._open: dict[C, str] = {}
+        """With what each counts as; the oldest comes first."""
+        self._by_address: Counter[str] = Counter()
+        self._views: Views = {}
+        self._known: frozenset[str] = frozenset()
+        self._shortage = (0, 0.0)
+        """How many connections fitted when descriptors ran out, and until when that counts."""
+        self._log = LimitedLog(log, _LOG_INTERVAL_S)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(tuple(self._open))
+
+    def use(self, views: Views) -> None:
+        """Take over the latest snapshot: the hosts of its other nodes are the known addresses."""
+        if views == self._views:
+            return
+        self._views = views
+        self._known = frozenset(
+            normalised_ip(node.host)
+            for view in views.values()
+            for node in view.nodes.values()
+            if node.machine_id != self._server_id
+        )
+
+    def patience_s(self, ip: str) -> float:
+        """Return how long a connection from ``ip`` may be without a whole frame."""
+        return self._settings.max_message_time * (KNOWN_PATIENCE if ip in self._known else 1)
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def admit(self, connection: C) -> bool:
+        """Take in a connection, or count it as refused and return False."""
+        ip = connection.source[0]
+        known = ip in self._known
+        bucket = ip if known else _network(ip)
+        reason = self._obstacle(bucket, known=known)
+        if reason:
+            self._refused(connection, reason)
+            return False
+        self._open[connection] = bucket
+        self._by_address[bucket] += 1
+        self._counters.connections_accepted += 1
+        self._counters.connections_open = len(self._open)
+        return True
+
+    def leave(self, connection: C) -> None:
+        """Forget a connection that has ended; safe to call again."""
+        bucket = self._open.pop(connection, None)
+        if bucket is None:
+            return
+        self._by_address[bucket] -= 1
+        if not self._by_address[bucket]:
+            del self._by_address[bucket]
+        self._counters.connections_open = len(self._open)
+
+    def close_all(self) -> None:
+        """Close every connection."""
+        for connection in self:
+            connection.close()
+
+    def run_short(self) -> None:
+        """Keep fewer connections for a while: the process could not open another one."""
+        now = monotonic()
+        room = max(int(len(self._open) * _SHARE_KEPT), _LEAST_KEPT)
+        self._shortage = room, now + _SHORTAGE_S
+        self._log.warning(
+            "short",
+            now,
+            "this process may not open another file (ulimit -n, LimitNOFILE=): keeping at most %d "
+            "inbound connections for %g s",
+            room,
+            _SHORTAGE_S,
+        )
+        for victim in sorted(self._open, key=self._importance)[: max(len(self._open) - room, 0)]:
+            self._displace(victim)
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    def _obstacle(self, bucket: str, *, known: bool) -> str:
+        """Return the name of the setting that forbids one more; empty if there is room, or made."""
+        most = self._most()
+        if not known:
+            if self._by_address[bucket] >= self._most_per_address():
+                return "max_connections_per_address"
+            return "max_connections" if len(self._open) >= most else ""
+        while len(self._open) >= most:
+            victim = self._victim(bucket)
+            if victim is None:
+                return "max_connections"
+            self._displace(victim)
+        return ""
+
+    def _most(self) -> int:
+        """Return how many connections may be open now."""
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        room, until = self._shortage
+        return min(
+            self._settings.max_connections,
+            max(files - _OTHER_FILES, 1) if files != resource.RLIM_INFINITY else 10**9,
+            room if monotonic() < until else 10**9,
+        )
+
+    def _most_per_address(self) -> int:
+        return self._settings.max_connections_per_address or max(self._most() // 4, 1)
+
+    def _victim(self, bucket: str) -> C | None:
+        """Return what a known node's new connection may displace, None if all others matter more.
+
+        A known node that has none may displace any; one that has some, only those of a node that
+        has more.
+        """
+        for connection in self._open:  # what a flood consists of is found at once
+            if not connection.has_frame and not self._is_known(connection):
+                return connection
+        least = min(self._open, key=self._importance)
+        if not self._is_known(least) or not least.has_frame:
+            return least
+        greedy, count = self._by_address.most_common(1)[0]
+        mine = self._by_address[bucket]
+        if mine and count <= mine + 1:
+            return None
+        return min((c for c, b in self._open.items() if b == greedy), key=self._importance)
+
+    def _importance(self, connection: C) -> tuple[bool, bool, float]:
+        return self._is_known(connection), connection.has_frame, connection.last_frame_at
+
+    def _is_known(self, connection: C) -> bool:
+        return connection.source[0] in self._known
+
+    # -- what becomes of the others ---------------------------------------------------------------
+
+    def _displace(self, victim: C) -> None:
+        self._counters.closed["displaced"] += 1
+        self._log.warning(
+            "displaced",
+            monotonic(),
+            "closing %s:%d: its place is needed (%d connections are open)",
+            *victim.source,
+            len(self._open),
+        )
+        self.leave(victim)
+        victim.close()
+
+    def _refused(self, connection: C, setting: str) -> None:
+        self._counters.connections_refused += 1
+        self._counters.closed[setting] += 1
+        most = self._most() if setting == "max_connections" else self._most_per_address()
+        self._log.warning(
+            setting,
+            monotonic(),
+            "refused a connection from %s:%d: %s (%d) are open",
+            *connection.source,
+            setting,
+            most,
+        )
+
+
+def _network(ip: str) -> str:
+    """Return what an address counts as: itself, or its IPv6 network."""
+    try:
+        found = ip_address(ip)
+    except ValueError:
+        return ip
+    if not isinstance(found, IPv6Address):
+        return ip
+    host_bits = 128 - _IPV6_NETWORK
+    return f"{IPv6Address(int(found) >> host_bits << host_bits)}/{_IPV6_NETWORK}"
