@@ -31,6 +31,7 @@ from clusterer.jobs import (
     move_aside,
     move_keys_aside,
 )
+from clusterer.rounds import Rounds
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -84,6 +85,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._renewed_at = self._announced_at = -LOCK_TTL_S
         self._cleaned_at = -CLEAN_S
         self._away = self._standing_by = False
+        self._rounds = Rounds("scheduler")
         self._planned: Mapping[str, float | None] = {}
         self.where = "Redis"
         """Which Redis it is, for people."""
@@ -119,8 +121,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S
-        except Exception:
-            logger.exception("periodic jobs could not be enqueued")
+        except Exception as error:  # noqa: BLE001 - the schedule must go on, whatever is in Redis
+            self._rounds.failed(error)
             return RETRY_S
         if self._away:
             logger.warning("Redis is back")

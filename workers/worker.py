@@ -34,6 +34,7 @@ from clusterer.jobs import (
     is_wrong_type,
     move_aside,
 )
+from clusterer.rounds import Rounds
 from workers import runtime
 from workers.junk_log import JunkLog
 from workers.maintenance import Maintenance
@@ -85,6 +86,7 @@ class Worker(Maintenance):
         self._looked_at = 0.0
         self._junk_log = JunkLog(names[0] if names else "")
         self._running: tuple[RqJob, Execution] | None = None
+        self._rounds, self._commands = Rounds("worker"), Rounds("worker commands")
 
     @property
     def dequeue_timeout(self) -> int:
@@ -155,10 +157,10 @@ class Worker(Maintenance):
             if is_wrong_type(error) and move_aside(self.queues[0]):
                 return None
             self._redis_is_away(error)
-        except Exception:
+        except Exception as error:
             if not self._bootstrapped:
                 raise
-            logger.exception("worker %s: a job could not be handled", self.name)
+            self._rounds.failed(error)
         self.executions.clear()
         self.stop.wait(RETRY_S)
         return None
@@ -303,7 +305,7 @@ class Worker(Maintenance):
     ) -> None:
         """Keep listening for RQ's commands across outages and undecodable commands."""
         if not isinstance(exc, redis.RedisError | OSError):
-            logger.warning("worker %s: bad command ignored: %s", self.name, exc)
+            self._commands.failed(exc)
         if self._left.wait(RETRY_S):
             pubsub_thread.stop()
 

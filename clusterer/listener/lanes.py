@@ -16,6 +16,7 @@ from typing import Any, Protocol, overload
 
 from clusterer.errors import InvalidArgument
 from clusterer.listener.registrations import Callback, ReceiveInfo, Source
+from clusterer.rounds import Rounds
 from clusterer.wire.layout import MAX_FRAME
 
 log = logging.getLogger(__name__)
@@ -236,20 +237,22 @@ class ThreadLane:
             self._troubles.packets_left("stopped", self._module, self._callback, left)
 
     def _work(self) -> None:
+        rounds = Rounds("callback thread")
         while not self._given_up:
             item = self._queue.get()
             if item is None:
                 return
-            _, info, machine_id = item
-            if info is not None:
-                self._bytes_out += len(info.packet.payload)
-            try:
-                self._callback(*item)
-            except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
-                source = info.source if info is not None else None
-                self._troubles.callback_failed(
-                    error, self._module, self._callback, source, machine_id
-                )
+            with rounds.guard():
+                self._call(*item)
+
+    def _call(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
+        if info is not None:
+            self._bytes_out += len(info.packet.payload)
+        try:
+            self._callback(kind, info, machine_id)
+        except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
+            source = info.source if info is not None else None
+            self._troubles.callback_failed(error, self._module, self._callback, source, machine_id)
 
 
 _CANCEL_S = 0.2

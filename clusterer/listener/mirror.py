@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from clusterer.errors import ClustererError
 from clusterer.listener.counters import Counters
 from clusterer.logs import LimitedLog
+from clusterer.rounds import Rounds
 from clusterer.store.mirror import MAX_ENTRY, Mirrored, MirrorStore
 from clusterer.wire import Packet
 
@@ -104,10 +105,12 @@ class Mirror:
     # -- the thread -----------------------------------------------------------------------------
 
     def _work(self) -> None:
+        rounds = Rounds("capture")
         while not self._stopping.is_set():
             if not self._queue:
                 self._wake.wait()
-            self._write()
+            with rounds.guard():
+                self._write()
             self._stopping.wait(_WRITE_S)
 
     def _write(self) -> None:

@@ -24,6 +24,7 @@ from clusterer.listener.mirror import Mirror
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.logs import about_machine
 from clusterer.membership import Node
+from clusterer.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.mirror import MirrorStore
@@ -69,6 +70,7 @@ class Listener:
         self._wake = asyncio.Event()
         self._stopping = False
         self._served = threading.Lock()  # taken for good by the one call of `serve`
+        self._rounds = Rounds("listener")
         self.addresses: tuple[Address, ...] = ()
         self.ready = threading.Event()
         self.turned_at = monotonic()
@@ -167,7 +169,9 @@ class Listener:
         try:
             while not self._stopping:
                 next_at = monotonic() + TICK_S
-                await self._tick(await _all_read())
+                now = await _all_read()
+                with self._rounds.guard():
+                    await self._tick(now)
                 await self._pause(next_at)
         finally:
             self._close()
@@ -268,7 +272,11 @@ class Listener:
 
     def _deliver_in(self, loop: asyncio.AbstractEventLoop, reply: Flushed) -> None:
         with contextlib.suppress(RuntimeError):  # closed in between
-            loop.call_soon_threadsafe(self._take, reply)
+            loop.call_soon_threadsafe(self._attempt_take, reply)
+
+    def _attempt_take(self, reply: Flushed) -> None:
+        with self._rounds.guard():
+            self._take(reply)
 
     def _take(self, reply: Flushed) -> None:
         if reply.state is FlushState.UNKNOWN:

@@ -368,7 +368,7 @@ def test_error_that_is_none_of_redis_does_not_end_the_process(
 
     monkeypatch.setattr(here, "enqueue_jobs", fail)
     assert here._turn() == 0.5
-    assert "periodic jobs could not be enqueued" in caplog.text
+    assert "scheduler: a round failed: ValueError: a bug" in caplog.text
 
 
 def test_leaving_does_not_wait_for_a_redis_that_is_away(

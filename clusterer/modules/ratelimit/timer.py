@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from clusterer.rounds import Rounds
+
 _JOIN_S = 5.0
 """Longest wait for the last call to end; calls to an unreachable Redis end within 2 s."""
 
 
 class Timer:
-    """Calls ``action``, which must not raise, every ``interval`` seconds until `stop`.
+    """Calls ``action`` every ``interval`` seconds until `stop`, whatever it raises.
 
     The first call comes at once. Calls that come due while one still runs are left out. The
     thread is a daemon: it holds up no process that ends without `stop`.
@@ -21,6 +23,7 @@ class Timer:
         self._action = action
         self._interval = interval
         self._stopped = threading.Event()
+        self._rounds = Rounds(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -33,5 +36,6 @@ class Timer:
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stopped.wait(max(0.0, due - time.monotonic())):
-            self._action()
+            with self._rounds.guard():
+                self._action()
             due = max(due + self._interval, time.monotonic())

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from clusterer.errors import ClustererError
 from clusterer.logs import LimitedLog
+from clusterer.rounds import Rounds
 from clusterer.services.mi.address import Address, Place, free_socket_path, grant
 from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.request_fifo import Access
@@ -35,6 +36,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._log = LimitedLog(log, 1.0)
         self._transport: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds("mi datagram")
 
     async def start(self) -> None:
         """Listen; raises `ClustererError`."""
@@ -82,6 +84,7 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     async def _answer(self, data: bytes, addr: Any) -> None:
         peer = addr[0] if isinstance(addr, tuple) else "unix socket"
-        reply = await answer(self._handler, data, f"mi datagram {peer}", _MAX_ANSWER)
-        if reply and addr and self._transport:
-            self._transport.sendto(reply, addr)
+        with self._rounds.guard():
+            reply = await answer(self._handler, data, f"mi datagram {peer}", _MAX_ANSWER)
+            if reply and addr and self._transport:
+                self._transport.sendto(reply, addr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
@@ -13,6 +14,7 @@ from clusterer.mi import MiError, Result, command_from_words, jsonrpc
 from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest
 from clusterer.mi.fifo_lines import Request
 from clusterer.mi.fifo_reply import encode
+from clusterer.rounds import Rounds
 from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.reply_fifo import ReplyFailed, reply_path, write_reply
 from clusterer.services.mi.request_fifo import Access, RequestFifo
@@ -52,24 +54,34 @@ class FifoServer:
         self._fifo: RequestFifo | None = RequestFifo(path, access)
         self._room = asyncio.Semaphore(_REPLIES)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds("mi fifo")
+        self._last_look = self._last_byte = monotonic()
 
     async def run(self) -> None:
         """Serve; only cancelling ends it."""
-        last_look = last_byte = monotonic()
         while True:
-            await self._readable()
-            chunk = self._fifo.read() if self._fifo else b""
-            now = monotonic()
-            if chunk:
-                last_byte = now
-            elif self._decoder.pending and now - last_byte > _UNFINISHED_S:
-                for item in self._decoder.give_up():
-                    await self._take(item)
-            for item in self._decoder.feed(chunk):
+            with self._rounds.guard():
+                await self._readable()
+                await self._turn(self._fifo.read() if self._fifo else b"", monotonic())
+                continue
+            await asyncio.sleep(_LOOK_S)
+
+    async def _turn(self, chunk: bytes, now: float) -> None:
+        """Carry out what ``chunk`` completes, and look after the FIFO; ``now`` is monotonic."""
+        if chunk:
+            self._last_byte = now
+        elif self._decoder.pending and now - self._last_byte > _UNFINISHED_S:
+            await self._take_all(self._decoder.give_up())
+        await self._take_all(self._decoder.feed(chunk))
+        if now - self._last_look >= _LOOK_S:
+            self._last_look = now
+            self.look(now)
+
+    async def _take_all(self, items: Iterable[Item]) -> None:
+        """Carry out requests; one that fails for a reason unforeseen costs itself alone."""
+        for item in items:
+            with self._rounds.guard():
                 await self._take(item)
-            if now - last_look >= _LOOK_S:
-                last_look = now
-                self.look(now)
 
     def close(self) -> None:
         """Remove the FIFO."""
@@ -148,9 +160,10 @@ class FifoServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _write(self, path: Path, data: bytes) -> None:
-        try:
-            await write_reply(path, data)
-        except ReplyFailed as error:
-            self._log.warning(path, monotonic(), "%s", error)
-        finally:
-            self._room.release()
+        with self._rounds.guard():
+            try:
+                await write_reply(path, data)
+            except ReplyFailed as error:
+                self._log.warning(path, monotonic(), "%s", error)
+            finally:
+                self._room.release()

@@ -13,6 +13,7 @@ from time import monotonic
 
 from clusterer.errors import ClustererError
 from clusterer.logs import LimitedLog
+from clusterer.rounds import Rounds
 from clusterer.services.mi.address import Address, Place, free_socket_path, grant
 from clusterer.services.mi.handler import Handler
 from clusterer.services.mi.request_fifo import Access
@@ -58,6 +59,7 @@ class HttpServer:
         self._log = LimitedLog(log, 1.0)
         self._server: asyncio.Server | None = None
         self._connections = 0
+        self._rounds = Rounds("mi http")
 
     async def start(self) -> None:
         """Listen; raises `ClustererError`."""
@@ -91,6 +93,10 @@ class HttpServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
+        with self._rounds.guard():
+            await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             status, body, allow = await self._exchange(reader, writer)
             async with asyncio.timeout(_READ_S):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
+from clusterer.rounds import Rounds
 from clusterer.services.processes.child import ChildSpec, Line
 from clusterer.services.processes.group import ProcessGroup
 
@@ -63,9 +64,13 @@ class Supervisor:
         for spec in specs:
             self._group.start(spec)
             self.watch(spec)
+        rounds = Rounds("supervisor")
         while not self._stop.is_set():
-            self._tell(self._group.read(_LOOK_EVERY_S))
-            self._look(time.monotonic())
+            with rounds.guard():
+                self._tell(self._group.read(_LOOK_EVERY_S))
+                self._look(time.monotonic())
+                continue
+            self._stop.wait(_LOOK_EVERY_S)
         log.info("stopping")
         self._tell(self._group.end())
         log.info("all processes have ended")
