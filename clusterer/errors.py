@@ -50,6 +50,13 @@ class NewerFormat(StateUnavailable):
     """Redis has keys of a newer version of this program: this one must not write there."""
 
 
+class WrongKey(StateUnavailable):
+    """Redis answers, but a key of ours holds another type or value than it has to.
+
+    The message names the key and says what puts it right; to try again before is in vain.
+    """
+
+
 class ProvisioningError(ClustererError):
     """The provisioning database or its table is missing, unreachable or not what it must be."""
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import redis
 
-from clusterer.errors import NewerFormat, StateUnavailable
+from clusterer.errors import NewerFormat, StateUnavailable, WrongKey
+from clusterer.logs import LimitedLog
 from workers.runtime import current
 
 logger = logging.getLogger(__name__)
+
+_limited = LimitedLog(logger, 10.0)
 
 
 def deliver(queue_name: str) -> None:
@@ -67,4 +71,5 @@ def _redis_may_be_away(name: str) -> Iterator[None]:
     except NewerFormat as error:
         logger.error("%s put off: %s", name, error)
     except (StateUnavailable, redis.RedisError) as error:
-        logger.warning("%s put off, Redis is away: %s", name, error)
+        away = "" if isinstance(error, WrongKey) else ", Redis is away"
+        _limited.warning((name, type(error)), monotonic(), "%s put off%s: %s", name, away, error)

@@ -9,6 +9,7 @@ import click
 
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
+from clusterer.logs import plain
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.services import Context
@@ -83,6 +84,8 @@ def _nodes(report: ReloadReport, *, values: bool) -> Iterator[str]:
         yield f"  rejected {rejected}"
     for node in report.kept:
         yield f"  kept     {_name(node)} (as it was, until its row can be used)"
+    for line in report.repaired:
+        yield f"  repaired {plain(line)}"
     for node in report.flushed.edited:
         yield f"  edited   {_name(node)} (the table's {_state(node)} wins)"
 
@@ -91,9 +94,12 @@ def _columns(change: NodeChange, *, values: bool) -> str:
     if not values:
         return ", ".join(change.columns)
     return ", ".join(
-        f"{name} {_shown(change.before, name)} → {_shown(change.after, name)}"
-        for name in change.columns
+        f"{name} {_before(change, name)} → {_shown(change.after, name)}" for name in change.columns
     )
+
+
+def _before(change: NodeChange, name: str) -> str:
+    return "unusable" if name in change.mended else _shown(change.before, name)
 
 
 def _shown(node: Node, name: str) -> str:

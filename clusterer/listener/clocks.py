@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -13,12 +13,15 @@ from clusterer import forks
 from clusterer.errors import StateUnavailable
 from clusterer.listener.ledger import Heard, Ledger
 from clusterer.logs import LimitedLog, about_machine
+from clusterer.rounds import Rounds
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState, Watch
 
 log = logging.getLogger(__name__)
 
 _REPLACED_LOG_S = 60.0
+_MEND_S = 5.0
+"""Between two attempts to start clocks that Redis lost, or that are all of silent nodes."""
 _STOP_S = 3.0
 """Longest wait for the thread's end: Redis has two seconds to answer."""
 
@@ -63,6 +66,7 @@ class Clocks:
         self._wake = threading.Event()
         self._stopping = False
         self._away = False
+        self._mend_at = 0.0
         self._limited = LimitedLog(log, _REPLACED_LOG_S)
         self._thread: threading.Thread | None = None
 
@@ -101,6 +105,7 @@ class Clocks:
     # -- the thread -----------------------------------------------------------------------------
 
     def _work(self, deliver: Callable[[Flushed], object]) -> None:
+        rounds = Rounds("receipts")
         while True:
             self._wake.wait()
             self._wake.clear()
@@ -109,19 +114,22 @@ class Clocks:
             with self._pending_lock:
                 handover, self._pending = self._pending, None
             if handover is not None:
-                self._attempt(handover, deliver)
+                with rounds.guard():
+                    self._attempt(handover, deliver)
 
     def _attempt(self, handover: Handover, deliver: Callable[[Flushed], object]) -> None:
         due = self._ledger.take(handover.heard, handover.at)
         try:
             reply = self._flush(handover, due)
         except StateUnavailable as error:
-            held = Handover(handover.at, self._ledger.forget(), handover.members)
-            self._put_back(Handover(handover.at, due, handover.members).on_top_of(held))
+            self._put_back(handover, due)
             if not self._away:
                 log.warning("module timeouts stand still: %s", error)
             self._away = True
             return
+        except Exception:
+            self._put_back(handover, due)
+            raise
         if self._away:
             log.warning("module timeouts go on")
         self._away = False
@@ -136,10 +144,13 @@ class Clocks:
         else:
             deliver(reply)
 
-    def _put_back(self, handover: Handover) -> None:
+    def _put_back(self, handover: Handover, due: Heard) -> None:
+        """Keep what Redis did not get for the next round."""
+        held = Handover(handover.at, self._ledger.forget(), handover.members)
+        unsent = Handover(handover.at, due, handover.members).on_top_of(held)
         with self._pending_lock:
             newer = self._pending
-            self._pending = newer.on_top_of(handover) if newer else handover
+            self._pending = newer.on_top_of(unsent) if newer else unsent
 
     def _flush(self, handover: Handover, due: Heard) -> Flushed:
         with self._begin_lock:
@@ -169,9 +180,18 @@ class Clocks:
             )
         elif reply.state is FlushState.NOTED:
             self._ledger.written(due)
-        if reply.notices:
-            self._cursor = reply.notices[-1].id
+            self._cursor = reply.cursor
+            if reply.unusable and now >= self._mend_at:
+                self._mend_at = now + _MEND_S
+                self._mend(reply.unusable)
         return reply
+
+    def _mend(self, unusable: Collection[str]) -> None:
+        """Name keys that hold another type; start the clocks again that are lost with one."""
+        self._receipts.name_wrong(sorted(unusable))
+        for watch in self._enrolled:
+            if watch.heard in unusable:
+                self._enrolled[watch] = frozenset()
 
     def _enroll(self, watch: Watch, members: frozenset[int]) -> None:
         known = self._enrolled.get(watch, frozenset())

@@ -24,9 +24,12 @@ class StateColumns(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> StateColumns:
-        """Return what ``str(columns)`` gave; anything else raises ValueError, as a bug would."""
+        """Return what ``str(columns)`` gave; anything else raises ValueError."""
         state, no_tries, last_attempt = text.split(" ")
-        return cls(int(state), int(no_tries), int(last_attempt))
+        found = cls(int(state), int(no_tries), int(last_attempt))
+        if str(found) != text or State(found.state) is None:
+            raise ValueError(f"{text!r} is not 'state no_tries last_attempt'")
+        return found
 
     @classmethod
     def parse_all(cls, text: str) -> tuple[StateColumns, ...]:

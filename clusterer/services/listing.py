@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from clusterer.membership import Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterView, keys, translated
+from clusterer.store.badvalues import number, read_all, text
 from clusterer.store.destinations import field_of
 
 _COUNTERS = ("sent", "failed", "skipped", "lost")
@@ -119,17 +120,14 @@ class SenderHashes(NamedTuple):
 
 def _read_senders(context: Context, senders: list[int]) -> list[SenderHashes]:
     with translated(context.settings, "read the senders' statistics"):
-        pipe = context.redis.pipeline(transaction=False)
-        for sender in senders:
-            for name in HASHES:
-                pipe.hgetall(name(sender))
-        replies = iter([decoded(reply) for reply in pipe.execute()])
+        commands = [("hgetall", name(sender)) for sender in senders for name in HASHES]
+        replies = iter([decoded(reply) for reply in read_all(context.redis, commands)])
     return [SenderHashes(*(next(replies) for _ in HASHES)) for _ in senders]
 
 
 def decoded(reply: Mapping[bytes, bytes]) -> Hash:
     """Return a hash as text."""
-    return {name.decode(): value.decode("utf-8", "replace") for name, value in reply.items()}
+    return {text(name): text(value) for name, value in reply.items()}
 
 
 def sends_to(node: Node, hashes: SenderHashes) -> bool:
@@ -140,19 +138,27 @@ def sends_to(node: Node, hashes: SenderHashes) -> bool:
 def flow_of(sender: int, node: Node, hashes: SenderHashes) -> Traffic:
     """Return the traffic to ``node``; without age, and the backlog may be None."""
     place, stats = field_of(node), hashes.stats
-    appended = int(hashes.counters[f"{node.cluster_id}:{node.protocol}"])
-    reached = hashes.position.get(place)
-    numbers = {name: int(stats.get(f"{place}/{name}", 0)) for name in _COUNTERS}
+    appended = _count(keys.counters(sender), hashes.counters, f"{node.cluster_id}:{node.protocol}")
+    reached = _count(keys.position(sender), hashes.position, place)
+    numbers = {
+        name: _count(keys.stats(sender), stats, f"{place}/{name}") or 0 for name in _COUNTERS
+    }
     return Traffic(
         sender,
         node.cluster_id,
         node.protocol,
         node.machine_id,
-        backlog=None if reached is None else max(0, appended - int(reached)),
+        backlog=None if reached is None else max(0, (appended or 0) - reached),
         oldest_s=None,
         last_delivered=stats.get(f"{place}/last_delivered", ""),
         **numbers,
     )
+
+
+def _count(key: str, found: Hash, name: str) -> int | None:
+    """Return a counter; None if there is none or, reported, something else."""
+    value = number(key, f"field {name}", found.get(name), -1)
+    return None if value < 0 else value
 
 
 Flow = tuple[Traffic, Node, SenderHashes]
@@ -173,7 +179,10 @@ def with_ages(
         for item, node in unknown
     }
     places = {
-        (item.sender, field_of(node)): int(hashes.cursor.get(field_of(node), 0))
+        (item.sender, field_of(node)): _count(
+            keys.cursor(item.sender), hashes.cursor, field_of(node)
+        )
+        or 0
         for item, node, hashes in flows
         if item.backlog
     }

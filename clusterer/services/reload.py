@@ -23,7 +23,9 @@ from clusterer.services import sync
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
+from clusterer.store.keys import CLUSTERS
 from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
+from clusterer.store.reload_read import Found
 from clusterer.store.reloads import ReloadStore
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class ReloadReport:
     """What looks wrong with the nodes' addresses."""
     flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
     """What was written to the table first; only in persistent mode there is something."""
+    repaired: tuple[str, ...] = ()
+    """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
 
     @property
     def loaded(self) -> int:
@@ -110,13 +114,17 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     names = names or Names()
     done: dict[ClusterKey, ReloadPlan] = {}
     open_clusters: set[ClusterKey] | None = None
-    flushed = sync.SyncReport()
+    flushed, mended = sync.SyncReport(), set[str]()
     for _ in range(_ATTEMPTS):
         flushed = flushed.merged(sync.flush(context))
         # Redis before the table: what is written to the table meanwhile is then seen there.
-        snapshots = store.read(context.nodes.clusters())
+        found = store.find()
+        snapshots = store.read(found.clusters, found)
         table = _read(context, names)
-        plans = [] if table.unusable else _plan(context, store, snapshots, table)
+        plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
+        if found.set_is_wrong and plans:
+            store.mend_clusters([plan.key for plan in plans if plan.populated])
+            mended.add(f"key {CLUSTERS}: made again")
         if open_clusters is not None:
             plans = [plan for plan in plans if plan.key in open_clusters]
         open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
@@ -124,7 +132,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
         _note_reports(context, [plan for plan in plans if plan.key in done], by)
         if not open_clusters:
             store.note_loaded(context.nodes.now(), by)
-            return _logged(_report(context, table, done.values(), flushed))
+            return _logged(_report(context, table, done.values(), flushed, mended))
     raise StateUnavailable(
         f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "
         "while they were reloaded; the others are loaded; try again"
@@ -139,12 +147,14 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     `ProvisioningError` or `StateUnavailable`.
     """
     store = ReloadStore(context.settings, context.redis)
-    snapshots = store.read(context.nodes.clusters())
+    found = store.find()
+    snapshots = store.read(found.clusters, found)
     table = _read(context, names or Names())
-    plans = [] if table.unusable else _plan(context, store, snapshots, table)
+    plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
+    mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode
     flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
-    return _report(context, table, plans, flushed or sync.SyncReport())
+    return _report(context, table, plans, flushed or sync.SyncReport(), mended)
 
 
 def _foreseen(
@@ -232,9 +242,13 @@ def _read(context: Context, names: Names, only: Collection[Machine] | None = Non
 
 
 def _plan(
-    context: Context, store: ReloadStore, known: dict[ClusterKey, Snapshot], table: _Table
+    context: Context,
+    store: ReloadStore,
+    known: dict[ClusterKey, Snapshot],
+    table: _Table,
+    found: Found,
 ) -> list[ReloadPlan]:
-    snapshots = known | store.read([key for key in table.clusters if key not in known])
+    snapshots = known | store.read([key for key in table.clusters if key not in known], found)
     persistent, now = context.settings.persistent_mode, context.nodes.now()
     return [
         plan_reload(
@@ -249,7 +263,11 @@ def _plan(
 
 
 def _report(
-    context: Context, table: _Table, plans: Iterable[ReloadPlan], flushed: sync.SyncReport
+    context: Context,
+    table: _Table,
+    plans: Iterable[ReloadPlan],
+    flushed: sync.SyncReport,
+    mended: Iterable[str] = (),
 ) -> ReloadReport:
     ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
     kept = tuple(node for plan in ordered for node in plan.kept)
@@ -266,6 +284,7 @@ def _report(
         unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
         addresses=tuple(address_warnings((*table.nodes, *kept))),
         flushed=flushed,
+        repaired=(*mended, *(line for plan in ordered for line in plan.repairs.described())),
     )
 
 
@@ -281,6 +300,8 @@ def _warn_of_addresses(
 
 
 def _logged(report: ReloadReport) -> ReloadReport:
+    for line in report.repaired:
+        log.info("reload repaired Redis: %s", line)
     log.info(
         "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
         report.database,

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import cache
 
 from clusterer import jobs
+from clusterer.errors import WrongKey
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.rounds import Rounds
 from clusterer.services import restore
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
@@ -16,6 +18,8 @@ from clusterer.store.backlog import QueueState
 from clusterer.store.format import require_format
 
 log = logging.getLogger(__name__)
+
+_rounds = Rounds("sweep")
 
 STARTING_MS = 1000
 """Time that a job may take from RQ's queue to its first act; a wake-up older than that, with no
@@ -32,11 +36,17 @@ def run(context: Context) -> int:
     context.backlog.end_handovers()
     woken = 0
     for state in context.backlog.queues():
-        context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)
-        orphaned = len(state.orphaned) + _end_waiting(context, state)
-        if orphaned:
-            woken += _wake(context, state)
+        try:
+            woken += _look_after(context, state)
+        except WrongKey as error:  # of this queue: the others are looked after
+            _rounds.failed(error, (state.queue,))
     return woken
+
+
+def _look_after(context: Context, state: QueueState) -> int:
+    context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)
+    orphaned = len(state.orphaned) + _end_waiting(context, state)
+    return _wake(context, state) if orphaned else 0
 
 
 def _end_waiting(context: Context, state: QueueState) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
 
-from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.errors import ClustererError, StateUnavailable, WireError
 from clusterer.jobs import StopFlag
 from clusterer.services.recording import Record, packet_of
 from clusterer.store.mirror import ASK_MS, Mirrored, MirrorStore
@@ -108,4 +108,7 @@ class Tail:
             if missing > 0:
                 yield Lost(missing)
             at = packet.at_ms / 1000
-            yield Record(at, self._receiver, packet.source, packet_of(packet.frame))
+            try:
+                yield Record(at, self._receiver, packet.source, packet_of(packet.frame))
+            except WireError as error:
+                log.warning("captured packet %d left out: %s", packet.number, error)

@@ -11,6 +11,7 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import bad, blame, number, read_all
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import as_text
 
@@ -69,10 +70,10 @@ class AuditStore:
         if not wanted:
             return {}
         with translated(self._settings, "read the audit streams"):
-            pipe = self._client.pipeline(transaction=False)
-            for cluster_id in wanted:
-                pipe.xrevrange(keys.events(cluster_id), count=1)
-            replies = pipe.execute()
+            replies = read_all(
+                self._client,
+                [("xrevrange", keys.events(number), "+", "-", 1) for number in wanted],
+            )
         return {
             cluster_id: as_text(found[0][0]) if found else BEGINNING
             for cluster_id, found in zip(wanted, replies, strict=True)
@@ -93,7 +94,7 @@ class AuditStore:
         """
         streams: dict[Any, Any] = {keys.events(number): last for number, last in seen.items()}
         with translated(self._settings, "follow the audit streams"):
-            replies: Any = self._client.xread(streams, count=PAGE, block=int(wait_s * 1000))
+            replies = self._read_new(streams, int(wait_s * 1000))
         found = [
             _decoded(int(as_text(name).split(":")[1]), entry_id, fields)
             for name, entries in replies
@@ -101,11 +102,23 @@ class AuditStore:
         ]
         return sorted(found, key=_order)
 
+    def _read_new(self, streams: dict[Any, Any], block_ms: int) -> Any:
+        """Read streams; without those of another type, should there be one."""
+        try:
+            return self._client.xread(streams, count=PAGE, block=block_ms)
+        except redis.ResponseError:
+            wrong = {each.key for each in blame(self._client, list(streams))}
+            left = {name: last for name, last in streams.items() if name not in wrong}
+            if not wrong:
+                raise
+            return self._client.xread(left, count=PAGE, block=block_ms) if left else []
+
     def _backwards(self, cluster_id: int, last: str, since_ms: int) -> Iterator[AuditEvent]:
         while True:
             with translated(self._settings, f"read the audit stream of cluster {cluster_id}"):
-                entries: Any = self._client.xrevrange(
-                    keys.events(cluster_id), max=last, min=str(since_ms), count=PAGE
+                (entries,) = read_all(
+                    self._client,
+                    [("xrevrange", keys.events(cluster_id), last, str(since_ms), PAGE)],
                 )
             for entry_id, fields in entries:
                 yield _decoded(cluster_id, entry_id, fields)
@@ -124,13 +137,23 @@ def _order(event: AuditEvent) -> tuple[int, int]:
 
 
 def _decoded(cluster_id: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
-    text = {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+    text = {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+        for name, value in fields.items()
+    }
+    key, place = keys.events(cluster_id), f"entry {as_text(entry_id)}, field"
+    if "machine_id" not in text:
+        bad(key, f"entry {as_text(entry_id)}", text, "an event of a node")
+    machine_id, no_tries, failed_attempts = (
+        number(key, f"{place} {name}", text.get(name))
+        for name in ("machine_id", "no_tries", "failed_attempts")
+    )
     return AuditEvent(
         id=as_text(entry_id),
         cluster_id=cluster_id,
-        machine_id=int(text.get("machine_id", 0)),
-        no_tries=int(text.get("no_tries", 0)),
-        failed_attempts=int(text.get("failed_attempts", 0)),
+        machine_id=machine_id,
+        no_tries=no_tries,
+        failed_attempts=failed_attempts,
         **{name: text.get(name, "") for name in _TEXTS},
     )
 

@@ -11,10 +11,18 @@ import redis
 from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import (
+    Command,
+    WrongTypeError,
+    bad,
+    ids,
+    number,
+    read_all,
+    text,
+)
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import FENCE_MS, LEASE_MS
-from clusterer.store.encoding import as_text
-from clusterer.store.scripts import script
+from clusterer.store.scripts import Call, run_each, script
 from clusterer.store.views import ClusterKey
 
 _NO_KEY = -2
@@ -55,16 +63,16 @@ class BacklogStore:
     def queues(self) -> list[QueueState]:
         """Return the state of every delivery queue; two round trips."""
         with translated(self._settings, "look at the delivery queues"):
-            names = sorted(map(as_text, self._client.smembers(keys.QUEUES)))
-            if not names:
-                return []
-            pipe = self._client.pipeline(transaction=False)
-            pipe.time()
+            (members,) = read_all(self._client, [("smembers", keys.QUEUES)])
+            names = sorted(map(text, members))
+            commands: list[Command] = [("time",)]
             for name in names:
-                pipe.smembers(keys.pending(name))
-                pipe.smembers(keys.waiting(name))
-                pipe.get(keys.wake(name))
-            (seconds, micros), *replies = pipe.execute()
+                commands += [
+                    ("smembers", keys.pending(name)),
+                    ("smembers", keys.waiting(name)),
+                    ("get", keys.wake(name)),
+                ]
+            (seconds, micros), *replies = read_all(self._client, commands)
         now_ms = seconds * 1000 + micros // 1000
         return [
             self._state(name, now_ms, *replies[at : at + 3])
@@ -74,14 +82,17 @@ class BacklogStore:
     def _state(
         self, name: str, now_ms: int, pending: set[bytes], waiting: set[bytes], wake: bytes | None
     ) -> QueueState:
-        senders = tuple(sorted(map(int, pending)))
+        senders = tuple(ids(keys.pending(name), pending))
         orphaned: tuple[int, ...] = ()
         if senders:
             with translated(self._settings, "read leases"):
                 left = self._lease_times(senders)
             orphaned = tuple(s for s, ms in zip(senders, left, strict=True) if ms == _NO_KEY)
-        waking_ms = None if wake is None else now_ms - int(wake)
-        return QueueState(name, senders, orphaned, tuple(sorted(map(int, waiting))), waking_ms)
+        rung = number(keys.wake(name), "value", wake)
+        waking_ms = None if wake is None else now_ms - rung
+        return QueueState(
+            name, senders, orphaned, tuple(ids(keys.waiting(name), waiting)), waking_ms
+        )
 
     def _lease_times(self, senders: Sequence[int]) -> list[int]:
         """Return how many ms the senders' leases live, `_NO_KEY` for those that are not leased.
@@ -101,16 +112,17 @@ class BacklogStore:
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of cursors not at the log's end."""
         with translated(self._settings, f"read the cursors of machine {sender}"):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hget(keys.counters(sender), "sequence")
-            pipe.hgetall(keys.cursor(sender))
-            tail, cursors = pipe.execute()
-        found = []
-        for field, cursor in cursors.items():
-            if int(cursor) < int(tail or 0):
-                cluster_id, machine_id, generation = as_text(field).split("/")
-                found.append((int(cluster_id), int(machine_id), int(generation)))
-        return found
+            sequence, cursors = read_all(
+                self._client,
+                [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.cursor(sender))],
+            )
+        tail = number(keys.counters(sender), "field sequence", sequence)
+        return [
+            place
+            for field, cursor in cursors.items()
+            if (place := _destination(sender, field)) is not None
+            and number(keys.cursor(sender), f"field {text(field)}", cursor, tail) < tail
+        ]
 
     def unread(self, sender: int, node: Node) -> tuple[int | None, int]:
         """Return how many packets wait for a node to which nothing was delivered yet, since when.
@@ -119,15 +131,10 @@ class BacklogStore:
         """
         key = ClusterKey(node.cluster_id, node.protocol)
         with translated(self._settings, f"look into the log of machine {sender}"):
-            counters = {
-                as_text(k): int(v) for k, v in self._client.hgetall(keys.counters(sender)).items()
-            }
-            tail = counters.get("sequence", 0)
+            (counters,) = read_all(self._client, [("hgetall", keys.counters(sender))])
+            tail = number(keys.counters(sender), "field sequence", counters.get(b"sequence"))
             start = script("seek")(
-                self._client,
-                [keys.log(sender), keys.counters(sender)],
-                node.generation,
-                tail,
+                self._client, [keys.log(sender), keys.counters(sender)], node.generation, tail
             )
             found = self._client.xrange(keys.log(sender), str(start + 1), "+", _LOOK_AT)
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
@@ -135,12 +142,15 @@ class BacklogStore:
             return 0, 0
         own = ((i, f) for i, f in entries if f.get(b"cluster") == b"%d" % key.cluster_id)
         entry_id, first = next(own, (entries[0][0], {}))
-        since_ms = int(entry_id.partition(b"-")[2])
-        try:
-            before = int(first[b"n"]) - int(first[b"packets"])
-        except (KeyError, ValueError):  # none of this cluster, or one that cannot be read
+        place, since_ms = f"entry {text(entry_id)}", int(entry_id.partition(b"-")[2])
+        n, packets = (
+            number(keys.log(sender), f"{place}, field {name}", first.get(name.encode()), -1)
+            for name in ("n", "packets")
+        )
+        if n < 0 or packets < 0:
             return None, since_ms
-        return counters.get(str(key), 0) - before, since_ms
+        sent = number(keys.counters(sender), f"field {key}", counters.get(str(key).encode()))
+        return max(0, sent - (n - packets)), since_ms
 
     def appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
         """Return for each (sender, sequence) when the packet after it was appended.
@@ -152,10 +162,16 @@ class BacklogStore:
         found: list[int] = []
         with translated(self._settings, "look into the packet logs"):
             for first in range(0, len(places), _PLACES_AT_ONCE):
-                some = places[first : first + _PLACES_AT_ONCE]
-                names = [keys.log(sender) for sender, _ in some]
-                found += script("appended")(self._client, names, *(at for _, at in some))
+                found += self._appended_ms(places[first : first + _PLACES_AT_ONCE])
         return found
+
+    def _appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
+        names = [keys.log(sender) for sender, _ in places]
+        try:
+            return list(script("appended")(self._client, names, *(at for _, at in places)))
+        except WrongTypeError:  # the logs that are none must not hide the others
+            calls = [Call("appended", [keys.log(sender)], (at,)) for sender, at in places]
+            return [reply[0] if reply else 0 for reply in run_each(self._client, calls)]
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node it waits for is up."""
@@ -164,12 +180,18 @@ class BacklogStore:
 
     def end_handovers(self) -> None:
         """End the hand-overs whose worker died: what their fences kept in the logs is trimmed."""
-        lua = script("end_handover")
         with translated(self._settings, "end hand-overs"):
-            for sender in map(int, self._client.smembers(keys.HANDOVERS)):
-                names = (keys.lease, keys.fence, keys.cursor, keys.log)
-                used = [keys.HANDOVERS, *(name(sender) for name in names)]
-                lua(self._client, used, sender, FENCE_MS)
+            (members,) = read_all(self._client, [("smembers", keys.HANDOVERS)])
+            names = (keys.lease, keys.fence, keys.cursor, keys.log)
+            calls = [
+                Call(
+                    "end_handover",
+                    [keys.HANDOVERS, *(name(sender) for name in names)],
+                    (sender, FENCE_MS),
+                )
+                for sender in ids(keys.HANDOVERS, members)
+            ]
+            run_each(self._client, calls)
 
     def trim(self, senders: Iterable[int], max_age_s: float) -> None:
         """Drop packets of the senders' logs that are older than ``max_age_s`` seconds."""
@@ -177,7 +199,11 @@ class BacklogStore:
         with translated(self._settings, "trim packet logs"):
             for at in range(0, len(logs), _TRIM_AT_ONCE):
                 some = logs[at : at + _TRIM_AT_ONCE]
-                script("trim_old")(self._client, some, int(max_age_s * 1000))
+                try:
+                    script("trim_old")(self._client, some, int(max_age_s * 1000))
+                except WrongTypeError:  # a log that is none must not keep the others whole
+                    calls = [Call("trim_old", [log], (int(max_age_s * 1000),)) for log in some]
+                    run_each(self._client, calls)
 
     def call_worker(self, queue: str, *, lost: bool) -> bool:
         """Ring for a worker; True if the caller must enqueue a delivery job.
@@ -187,3 +213,13 @@ class BacklogStore:
         with translated(self._settings, f"call a worker of queue {queue}"):
             names = [keys.wake(queue), keys.doorbell(queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
+
+
+def _destination(sender: int, field: bytes) -> tuple[int, int, int] | None:
+    """Return cluster_id, machine_id and generation of a cursor's field."""
+    parts = text(field).split("/")
+    if len(parts) != 3 or not all(part.isdecimal() and part.isascii() for part in parts):
+        bad(keys.cursor(sender), "field", field, "cluster_id/machine_id/generation")
+        return None
+    cluster_id, machine_id, generation = map(int, parts)
+    return cluster_id, machine_id, generation

@@ -7,9 +7,10 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import open_client, trouble
-from clusterer.errors import StateUnavailable
+from clusterer.endpoint import open_client, said, trouble
+from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.settings import Settings
+from clusterer.store.badvalues import WrongTypeError, is_bad_data
 
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
@@ -41,6 +42,8 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if is_bad_data(error):
+            raise WrongKey(f"cannot {self._what}: {wrong_key(error)}") from error
         if isinstance(error, redis.RedisError):
             raise StateUnavailable(self._message(error)) from error
 
@@ -52,3 +55,11 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
                 f"{settings.data_path}: start `clusterer up`, or set redis_url"
             )
         return f"cannot {what}: {trouble(settings, error)}"
+
+
+def wrong_key(error: BaseException | None) -> str:
+    """Return which key is wrong, as far as the error says."""
+    if isinstance(error, WrongTypeError):
+        return str(error)
+    text = said(error) if isinstance(error, redis.RedisError) else ""
+    return f"{text}; `clusterer doctor` names the key"

@@ -10,6 +10,7 @@ from time import monotonic
 
 from clusterer import forks
 from clusterer.errors import StateUnavailable
+from clusterer.rounds import Rounds
 from clusterer.store.nodes import NodeStore
 from clusterer.store.views import ClusterKey, ClusterView
 
@@ -32,6 +33,7 @@ class Directory:
         self._stop = threading.Event()
         self._started_in = 0
         self._refreshed_at = 0.0
+        self._away = False
         forks.renew_in_child(self)
 
     def renew_in_child(self) -> None:
@@ -77,10 +79,14 @@ class Directory:
         self._stop.set()
         self._started_in = 0
 
-    def _current(self, known: ClusterView | None, key: ClusterKey, version: int) -> ClusterView:
+    def _current(
+        self, known: ClusterView | None, key: ClusterKey, version: int | None
+    ) -> ClusterView:
+        """Return the view as of now; read again whenever Redis has no version to compare with."""
         if known is not None and known.version == version:
             return known
-        return self._store.view(key)
+        found = self._store.view(key, known)
+        return known if known is not None and found == known else found
 
     def _start(self) -> None:
         self.refresh()
@@ -94,15 +100,20 @@ class Directory:
         ).start()
 
     def _keep_fresh(self, stop: threading.Event) -> None:
-        away = False
+        rounds = Rounds("directory")
         while not stop.wait(REFRESH_S):
-            try:
-                self.refresh()
-            except StateUnavailable as error:
-                if not away:
-                    log.warning("answering from the last snapshot: %s", error)
-                away = True
-            else:
-                if away:
-                    log.warning("snapshot is current again")
-                away = False
+            with rounds.guard():
+                self._attempt()
+
+    def _attempt(self) -> None:
+        """Refresh, and log when Redis goes away and when it is back."""
+        try:
+            self.refresh()
+        except StateUnavailable as error:
+            if not self._away:
+                log.warning("answering from the last snapshot: %s", error)
+            self._away = True
+            return
+        if self._away:
+            log.warning("snapshot is current again")
+        self._away = False

@@ -12,9 +12,10 @@ from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import bad, ids, read_all
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
-from clusterer.store.scripts import script
+from clusterer.store.scripts import Call, run_each
 from clusterer.store.views import ClusterKey
 
 _PIPELINE = 1000
@@ -42,20 +43,20 @@ class DirtyNodes:
     def find(self, clusters: Sequence[ClusterKey]) -> list[tuple[ClusterKey, int]]:
         """Return the cluster and machine_id of every marked node."""
         with translated(self._settings, "find nodes that are not in the table yet"):
-            pipe = self._client.pipeline(transaction=False)
-            for key in clusters:
-                pipe.zrange(keys.dirty(*key), 0, -1)
-            found = pipe.execute()
+            found = read_all(
+                self._client, [("zrange", keys.dirty(*key), 0, -1) for key in clusters]
+            )
         return [
-            (key, int(machine_id))
+            (key, machine_id)
             for key, members in zip(clusters, found, strict=True)
-            for machine_id in members
+            for machine_id in ids(keys.dirty(*key), members)
         ]
 
     def begin(self, wanted: Sequence[tuple[ClusterKey, int]]) -> list[DirtyNode]:
         """Take up those of ``wanted`` that are still marked, noting what will be written."""
-        calls = [(key, machine_id, ()) for key, machine_id in wanted]
-        return [_decoded(reply) for reply in self._run("sync_begin", calls) if reply]
+        replies = self._run("sync_begin", [(key, machine_id, ()) for key, machine_id in wanted])
+        found = (_decoded(*place, reply) for place, reply in zip(wanted, replies, strict=True))
+        return [item for item in found if item is not None]
 
     def end(self, written: Iterable[tuple[DirtyNode, StateColumns | None]]) -> int:
         """Note what the table holds now; None (not known) only drops the mark.
@@ -74,33 +75,47 @@ class DirtyNodes:
 
     def synced(self, node: Node) -> tuple[StateColumns, ...]:
         """Return what the table may hold of ``node`` by our own hand, as noted now."""
+        key = ClusterKey(node.cluster_id, node.protocol)
         with translated(self._settings, "read what was written to the table"):
-            (noted,) = self._client.hmget(
-                keys.synced(node.cluster_id, node.protocol), [str(node.machine_id)]
-            )
-        return _columns(noted)
+            (noted,) = read_all(self._client, [("hget", keys.synced(*key), str(node.machine_id))])
+        return known_columns(key, node.machine_id, noted)
 
     def _run(
         self, name: str, calls: Sequence[tuple[ClusterKey, int, tuple[str, ...]]]
     ) -> list[Any]:
-        lua = script(name)
         replies: list[Any] = []
         with translated(self._settings, "note what is written to the table"):
             for start in range(0, len(calls), _PIPELINE):
-                pipe = self._client.pipeline(transaction=False)
-                pipe.script_load(lua.text)
-                for key, machine_id, arguments in calls[start : start + _PIPELINE]:
-                    touched = [keys.node(*key, machine_id), keys.dirty(*key), keys.synced(*key)]
-                    pipe.evalsha(lua.sha, len(touched), *touched, machine_id, *arguments)
-                replies += pipe.execute()[1:]
+                replies += run_each(
+                    self._client,
+                    [
+                        Call(name, _touched(key, machine_id), (machine_id, *arguments))
+                        for key, machine_id, arguments in calls[start : start + _PIPELINE]
+                    ],
+                )
         return replies
 
 
-def _decoded(reply: Sequence[Any]) -> DirtyNode:
+def _touched(key: ClusterKey, machine_id: int) -> list[str]:
+    return [keys.node(*key, machine_id), keys.dirty(*key), keys.synced(*key)]
+
+
+def _decoded(key: ClusterKey, machine_id: int, reply: Sequence[Any] | None) -> DirtyNode | None:
+    if not reply:
+        return None
     mark, synced, flat = reply
-    node = decode_node(dict(zip(flat[::2], flat[1::2], strict=True)))
-    return DirtyNode(node, mark.decode(), _columns(synced))
+    node = decode_node(key, machine_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+    if node is None or not mark:  # reported now
+        return None
+    return DirtyNode(node, mark.decode(), known_columns(key, machine_id, synced))
 
 
-def _columns(noted: object) -> tuple[StateColumns, ...]:
-    return StateColumns.parse_all(noted.decode() if isinstance(noted, bytes) else "")
+def known_columns(key: ClusterKey, machine_id: int, noted: object) -> tuple[StateColumns, ...]:
+    """Return what the table may hold by our own hand; what cannot be that is reported."""
+    found: list[StateColumns] = []
+    for item in noted.split(b",") if isinstance(noted, bytes) else ():
+        try:
+            found += StateColumns.parse_all(item.decode())
+        except ValueError:
+            bad(keys.synced(*key), f"field {machine_id}", item, "'state no_tries last_attempt'")
+    return tuple(found)

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import redis
-from redis.client import Pipeline
 
 from clusterer.membership import Condition, Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import Command, blame, ids, read_all
 from clusterer.store.changes import COMMIT, Cause, Change, due_ms
 from clusterer.store.client import translated
-from clusterer.store.encoding import decode_node
-from clusterer.store.scripts import script
+from clusterer.store.encoding import as_text, decode_node
+from clusterer.store.scripts import Call, run_each
 from clusterer.store.views import ClusterKey
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,14 @@ class DueNodes:
         with translated(self._settings, "find due nodes"):
             self._watch_clock(clusters)
             for batch in _batches(clusters):
-                pipe = self._pipeline(_CLAIM)
-                for key in batch:
-                    _call(pipe, _CLAIM, [keys.due(*key)], int(hide_s * 1000), limit)
-                replies = pipe.execute()[1:]
-                found += [(k, int(i)) for k, ids in zip(batch, replies, strict=True) for i in ids]
+                arguments = (int(hide_s * 1000), limit)
+                calls = [Call(_CLAIM, [keys.due(*key)], arguments) for key in batch]
+                replies = run_each(self._client, calls)
+                found += [
+                    (key, machine_id)
+                    for key, members in zip(batch, replies, strict=True)
+                    for machine_id in ids(keys.due(*key), members or ())
+                ]
             return [node for batch in _batches(found) for node in self._read(batch)[0] if node]
 
     def _watch_clock(self, clusters: Iterable[ClusterKey]) -> None:
@@ -77,15 +80,12 @@ class DueNodes:
             return
         log.warning("Redis's clock was set back by %.0f s: all nodes are looked at anew", back_s)
         for key in clusters:
-            members: Any = self._client.zrange(keys.due(*key), 0, -1)
-            waiting = [(key, int(found)) for found in members]
+            (members,) = read_all(self._client, [("zrange", keys.due(*key), 0, -1)])
+            waiting = [(key, found) for found in ids(keys.due(*key), members)]
             for batch in _batches(waiting):
                 nodes, now = self._read(batch)
-                pipe = self._pipeline(_RESCHEDULE)
-                for node in nodes:
-                    if node is not None:
-                        self._reschedule(pipe, node, now)
-                pipe.execute()
+                known = (node for node in nodes if node is not None)
+                run_each(self._client, [self._rescheduled(node, now) for node in known])
 
     def conclude(self, observations: Iterable[Observation]) -> None:
         """Apply what was observed to each node that is still as it was seen then.
@@ -101,7 +101,7 @@ class DueNodes:
         nodes, now = self._read(
             [(ClusterKey(o.seen.cluster_id, o.seen.protocol), o.seen.machine_id) for o in batch]
         )
-        pipe = self._pipeline(COMMIT, _RESCHEDULE)
+        calls: list[Call] = []
         changes: list[Change | None] = []
         for observed, node in zip(batch, nodes, strict=True):
             if node is None or node.version != observed.seen.version:
@@ -109,15 +109,18 @@ class DueNodes:
             after = apply(node, observed.event, now)
             if after == node:
                 changes.append(None)
-                self._reschedule(pipe, node, now)
+                calls.append(self._rescheduled(node, now))
             else:
                 change = Change(node, after, observed.event, observed.cause)
                 changes.append(change)
                 names, arguments = change.call(self._since(after, now), self._interval)
-                _call(pipe, COMMIT, names, *arguments)
-        for done, version in zip(changes, pipe.execute()[2:], strict=True):
-            if done is not None and version:
-                done.log()
+                calls.append(Call(COMMIT, names, arguments))
+        for done, reply in zip(changes, run_each(self._client, calls), strict=True):
+            if done is not None and reply is not None:
+                version, *unusable = reply
+                blame(self._client, [as_text(name) for name in unusable])
+                if version:
+                    done.log()
 
     def _since(self, node: Node, now: float) -> float:
         """Return from when the node's next look counts: for a ping from this one's beginning."""
@@ -125,31 +128,23 @@ class DueNodes:
             return min(now, self._looked_at) - _EARLY_S
         return now
 
-    def _reschedule(self, pipe: Pipeline, node: Node, now: float) -> None:
+    def _rescheduled(self, node: Node, now: float) -> Call:
         key = ClusterKey(node.cluster_id, node.protocol)
         due = due_ms(node, self._since(node, now), self._interval)
         names = [keys.node(*key, node.machine_id), keys.due(*key)]
-        _call(pipe, _RESCHEDULE, names, node.version, node.machine_id, due)
+        return Call(_RESCHEDULE, names, (node.version, node.machine_id, due))
 
     def _read(self, wanted: Sequence[tuple[ClusterKey, int]]) -> tuple[list[Node | None], float]:
         """Return the nodes (None for one that is gone) and Redis TIME in UNIX seconds."""
-        pipe = self._client.pipeline(transaction=False)
-        for key, machine_id in wanted:
-            pipe.hgetall(keys.node(*key, machine_id))
-        pipe.time()
-        *hashes, (seconds, micros) = pipe.execute()
-        return [decode_node(data) if data else None for data in hashes], seconds + micros / 1e6
-
-    def _pipeline(self, *scripts: str) -> Pipeline:
-        """Return a pipeline that begins by loading the scripts that will be called."""
-        pipe = self._client.pipeline(transaction=False)
-        for name in scripts:
-            pipe.script_load(script(name).text)
-        return pipe
-
-
-def _call(pipe: Pipeline, name: str, names: Sequence[str], *arguments: Any) -> None:
-    pipe.evalsha(script(name).sha, len(names), *names, *arguments)
+        commands: list[Command] = [
+            ("hgetall", keys.node(*key, machine_id)) for key, machine_id in wanted
+        ]
+        *hashes, (seconds, micros) = read_all(self._client, [*commands, ("time",)])
+        nodes = [
+            decode_node(key, machine_id, data)
+            for (key, machine_id), data in zip(wanted, hashes, strict=True)
+        ]
+        return nodes, seconds + micros / 1e6
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import bad, ids, read_all
 from clusterer.store.client import connect, translated
+from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 
 ASK_MS = 3_000
@@ -78,17 +80,18 @@ class MirrorStore:
         if not found:
             return after, []
         ((_, entries),) = found
-        packets = [
-            _decoded(int(number), value)
-            for _, fields in entries
-            for number, value in fields.items()
-        ]
-        return entries[-1][0].decode(), packets
+        decoded = (
+            _decoded(receiver, entry_id, *item)
+            for entry_id, fields in entries
+            for item in fields.items()
+        )
+        return entries[-1][0].decode(), [packet for packet in decoded if packet is not None]
 
     def instances(self) -> list[int]:
         """Return the machine_ids that ever served."""
         with translated(self._settings, "list the instances"):
-            return sorted(int(found) for found in self._client.smembers(keys.INSTANCES))
+            (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
+            return ids(keys.INSTANCES, members)
 
     def close(self) -> None:
         """Close the connection."""
@@ -100,6 +103,10 @@ def _encoded(packet: Mirrored) -> bytes:
     return head.encode() + packet.frame
 
 
-def _decoded(number: int, value: bytes) -> Mirrored:
-    at_ms, ip, port, frame = value.split(b" ", 3)
-    return Mirrored(number, int(at_ms), (ip.decode(), int(port)), frame)
+def _decoded(receiver: int, entry_id: bytes, number: bytes, value: bytes) -> Mirrored | None:
+    try:
+        at_ms, ip, port, frame = value.split(b" ", 3)
+        return Mirrored(int(number), int(at_ms), (ip.decode(), int(port)), frame)
+    except ValueError:
+        bad(keys.tail(receiver), f"entry {as_text(entry_id)}", value, "a captured packet")
+        return None

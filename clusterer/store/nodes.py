@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -10,12 +12,16 @@ from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all
 from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import as_text, decode_node
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
+
+Versions = Mapping[ClusterKey, int | None]
+"""Current version of each cluster; None where Redis has none that can be used."""
 
 _VERSIONS = keys.version(0, "").replace("0:", "*")
 """Pattern of the version's key for a member of `keys.CLUSTERS`."""
@@ -31,6 +37,8 @@ class NodeStore:
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
         self._settings = settings
         self._client = client or connect(settings)
+        self._last: list[ClusterKey] = []
+        """The clusters as they were last read: the set itself may hold a wrong type."""
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -43,39 +51,62 @@ class NodeStore:
     def clusters(self) -> list[ClusterKey]:
         """Return the clusters that exist, in order."""
         with translated(self._settings, "list the clusters"):
-            names = self._client.smembers(keys.CLUSTERS)
-        return sorted(ClusterKey.parse(as_text(name)) for name in names)
+            try:
+                names: Any = self._client.smembers(keys.CLUSTERS)
+            except redis.ResponseError as error:
+                return self._without_set(error)
+        self._last = sorted(filter(None, map(cluster_key, names)))
+        return self._last
 
-    def versions(self) -> dict[ClusterKey, int]:
+    def _without_set(self, error: redis.ResponseError) -> list[ClusterKey]:
+        """Return the clusters where the set of them holds another type: as last read, or found."""
+        if not is_bad_data(error):
+            raise error
+        blame(self._client, [keys.CLUSTERS])
+        if not self._last:
+            self._last = find_clusters(self._client)
+        return self._last
+
+    def versions(self) -> Versions:
         """Return the clusters that exist with their current versions, in one command."""
         with translated(self._settings, "read cluster versions"):
             found = self._names_and_versions()
-        pairs = [(ClusterKey.parse(as_text(name)), int(value or 0)) for name, value in found]
+        pairs = [
+            (key, version_of(key, value)) for name, value in found if (key := cluster_key(name))
+        ]
         return dict(sorted(pairs))
 
     def _names_and_versions(self) -> list[tuple[Any, Any]]:
         try:
             flat: Any = self._client.sort(keys.CLUSTERS, by="nosort", get=["#", _VERSIONS])
-        except redis.ResponseError:  # an account that may not read all keys may not do this
-            names: Any = list(self._client.smembers(keys.CLUSTERS))
-            wanted = [keys.version(*ClusterKey.parse(as_text(name))) for name in names]
-            found: Any = self._client.mget(wanted) if wanted else []
-            return list(zip(names, found, strict=True))
+        except redis.ResponseError:  # forbidden for an account that may not read all keys
+            known = self.clusters()
+            found: Any = self._client.mget([keys.version(*key) for key in known]) if known else []
+            return list(zip(map(str, known), found, strict=True))
+        self._last = sorted(filter(None, map(cluster_key, flat[::2])))
         return list(zip(flat[::2], flat[1::2], strict=True))
 
-    def view(self, key: ClusterKey) -> ClusterView:
-        """Return a snapshot of one cluster; an empty one if it does not exist."""
+    def view(self, key: ClusterKey, known: ClusterView | None = None) -> ClusterView:
+        """Return a snapshot of one cluster; an empty one if it does not exist.
+
+        What cannot be used is reported and left out, or is as it was in ``known``.
+        """
+        before: Mapping[int, Node] = known.nodes if known is not None else {}
         with translated(self._settings, f"read cluster {key}"):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.get(keys.version(*key))
-            pipe.smembers(keys.nodes(*key))
-            version, members = pipe.execute()
-            pipe = self._client.pipeline(transaction=False)
-            for member in members:
-                pipe.hgetall(keys.node(*key, int(member)))
-            hashes = pipe.execute()
-        # Nodes changed after the version was read are newer than it says: seen again next time.
-        return ClusterView.of(key, int(version or 0), (decode_node(h) for h in hashes if h))
+            # The version comes first: nodes changed after it are seen again next time.
+            version, members = read_all(
+                self._client, [("get", keys.version(*key)), ("smembers", keys.nodes(*key))]
+            )
+            wanted = ids(keys.nodes(*key), members) or sorted(before)
+            if not wanted and isinstance(members, WrongType):
+                wanted = find_nodes(self._client, key)
+            hashes = read_all(self._client, [("hgetall", keys.node(*key, i)) for i in wanted])
+        found = (
+            decode_node(key, machine_id, data, before.get(machine_id))
+            for machine_id, data in zip(wanted, hashes, strict=True)
+        )
+        number = version_of(key, version)
+        return ClusterView.of(key, number or 0, (node for node in found if node is not None))
 
     def views(self) -> dict[ClusterKey, ClusterView]:
         """Return snapshots of all clusters."""
@@ -84,11 +115,10 @@ class NodeStore:
     def read(self, key: ClusterKey, machine_id: int) -> tuple[Node | None, float]:
         """Return one node (None if it does not exist) and Redis TIME in UNIX seconds."""
         with translated(self._settings, f"read node {machine_id} of cluster {key}"):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hgetall(keys.node(*key, machine_id))
-            pipe.time()
-            data, (seconds, micros) = pipe.execute()
-        return (decode_node(data) if data else None), seconds + micros / 1e6
+            data, (seconds, micros) = read_all(
+                self._client, [("hgetall", keys.node(*key, machine_id)), ("time",)]
+            )
+        return decode_node(key, machine_id, data), seconds + micros / 1e6
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -144,9 +174,45 @@ class NodeStore:
         change = Change(before, after, event, cause)
         with translated(self._settings, f"change node {after.machine_id} of cluster {change.key}"):
             names, arguments = change.call(now, self._settings.probe_interval)
-            version = script(COMMIT)(self._client, names, *arguments)
+            version, *unusable = script(COMMIT)(self._client, names, *arguments)
+            blame(self._client, [as_text(name) for name in unusable])
         if not version:
             return None
         change.log()
         node, _ = self.read(change.key, after.machine_id)
         return node
+
+
+def cluster_key(member: bytes | str) -> ClusterKey | None:
+    """Return the cluster that a member of the set stands for; None, reported, for any other."""
+    try:
+        return ClusterKey.parse(as_text(member))
+    except ValueError:
+        bad(keys.CLUSTERS, "member", member, "cluster_id:protocol")
+        return None
+
+
+def find_clusters(client: redis.Redis) -> list[ClusterKey]:
+    """Return the clusters that have a set of nodes, whatever `keys.CLUSTERS` says. Takes a scan."""
+    found = set()
+    for name in client.scan_iter(match=keys.nodes(0, "*").replace("0", "*", 1), count=1000):
+        with suppress(ValueError):
+            found.add(ClusterKey.parse(as_text(name).split(":", 1)[1].rpartition(":")[0]))
+    return sorted(found)
+
+
+def find_nodes(client: redis.Redis, key: ClusterKey) -> list[int]:
+    """Return the machine_ids of the nodes of a cluster that have a hash. Takes a scan."""
+    prefix = keys.node(*key, 0)[:-1]
+    names = client.scan_iter(match=f"{prefix}*", count=1000)
+    found = (as_text(name).removeprefix(prefix) for name in names)
+    return sorted({int(machine_id) for machine_id in found if machine_id.isdecimal()})
+
+
+def version_of(key: ClusterKey, value: bytes | None) -> int | None:
+    """Return a cluster's version; None if there is none or, reported, something else."""
+    if value is None or not value.isdigit():
+        if value is not None:
+            bad(keys.version(*key), "value", value, "a whole number")
+        return None
+    return int(value)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError
 
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import Command, WrongType, bad, blame, ids, number, read_all
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
-from clusterer.store.scripts import script
+from clusterer.store.scripts import Call, run_each, script
 from clusterer.store.watches import Flushed, FlushState, Notice, Reception, Verdict, Watch
 
 MAX_GAP_MS = 2_000
@@ -29,8 +31,10 @@ NOTICES_CAP = 20_000
 _NOTICES_AT_ONCE = 1_000
 _JUDGED_AT_ONCE = 1_000
 
-_Call = tuple[list[str], list[Any]]
-"""Keys and arguments of one script call."""
+_MOST_DIGITS = 15
+"""Of a number of ms: what is longer is none of ours."""
+
+_NUMBER = re.compile(rf"\d{{1,{_MOST_DIGITS}}}", re.ASCII)
 
 
 class Receipts:
@@ -52,6 +56,7 @@ class Receipts:
         """
         require_format(self._settings, self._client)
         with translated(self._settings, f"register machine {receiver}"):
+            blame(self._client, [keys.modules(receiver)])  # the script replaces it
             old = [watch for watch in self._watches([receiver]) if watch.cluster_id]
             last = script("begin")(
                 self._client,
@@ -109,9 +114,15 @@ class Receipts:
         last notice read.
         """
         with translated(self._settings, "note who was heard"):
-            state, now_ms, notices, tailed_ms = script("flush")(
+            state, now_ms, notices, tailed_ms, *unusable = script("flush")(
                 self._client,
-                [keys.modules(receiver), keys.notices(receiver), *(w.heard for w in heard_ms)],
+                [
+                    keys.modules(receiver),
+                    keys.notices(receiver),
+                    keys.INSTANCES,
+                    *(w.heard for w in heard_ms),
+                ],
+                receiver,
                 run,
                 age_ms,
                 MAX_GAP_MS,
@@ -120,16 +131,27 @@ class Receipts:
                 GONE_MS,
                 *(_pairs(heard) for heard in heard_ms.values()),
             )
-        found = tuple(_notice(*item) for item in notices)
-        return Flushed(FlushState(state), int(now_ms), found, int(tailed_ms))
+        found = (_notice(keys.notices(receiver), *item) for item in notices)
+        return Flushed(
+            FlushState(state),
+            int(now_ms),
+            tuple(notice for notice in found if notice is not None),
+            int(tailed_ms),
+            _text(notices[-1][0]) if notices else cursor,
+            tuple(map(_text, unusable)),
+        )
+
+    def name_wrong(self, names: Sequence[str]) -> None:
+        """Report those keys that hold another type than they have to."""
+        with translated(self._settings, "look at the types of keys"):
+            blame(self._client, names)
 
     # -- the timeout job's side -----------------------------------------------------------------
 
     def watches(self) -> list[Watch]:
         """Return the registrations with a timeout of all instances."""
         with translated(self._settings, "list the registered modules"):
-            receivers = sorted(map(int, self._client.smembers(keys.INSTANCES)))
-            return [watch for watch in self._watches(receivers) if watch.timeout_ms]
+            return [watch for watch in self._watches(self._receivers()) if watch.timeout_ms]
 
     def judge(self, watches: Sequence[Watch]) -> list[Verdict]:
         """Silence whoever was silent for too long, end silences that are over: one round trip.
@@ -140,12 +162,11 @@ class Receipts:
         if not watches:
             return []
         with translated(self._settings, "judge module timeouts"):
-            replies = self._run_all("verdict", [_verdict_call(watch) for watch in watches])
-        return [
-            Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))
-            for watch, (silent, over) in zip(watches, replies, strict=True)
-            if silent or over
-        ]
+            replies = run_each(self._client, [_verdict_call(watch) for watch in watches])
+        verdicts = (
+            _verdict(watch, *reply) for watch, reply in zip(watches, replies, strict=True) if reply
+        )
+        return [verdict for verdict in verdicts if verdict.silenced or verdict.released]
 
     # -- for the operator -----------------------------------------------------------------------
 
@@ -155,66 +176,97 @@ class Receipts:
         A node that is silenced for a registration has no clock there.
         """
         with translated(self._settings, "read who was heard"):
-            receivers = sorted(map(int, self._client.smembers(keys.INSTANCES)))
-            watches = [watch for watch in self._watches(receivers) if watch.cluster_id]
-            pipe = self._client.pipeline(transaction=False)
-            pipe.time()
+            watches = [watch for watch in self._watches(self._receivers()) if watch.cluster_id]
+            commands: list[Command] = [("time",)]
             for watch in watches:
-                pipe.hmget(keys.modules(watch.receiver), "begun", "flushed_at")
-                pipe.zrange(watch.heard, 0, -1, withscores=True)
-            (seconds, micros), *replies = pipe.execute()
+                commands += [
+                    ("hgetall", keys.modules(watch.receiver)),
+                    ("zrange", watch.heard, 0, -1, False, True),
+                ]
+            (seconds, micros), *replies = read_all(self._client, commands)
         now_ms = seconds * 1000 + micros // 1000
-        found = zip(watches, replies[::2], replies[1::2], strict=True)
-        return [
-            Reception(watch, int(begun), {int(m): int(at) for m, at in clocks}, now_ms)
-            for watch, (begun, flushed), clocks in found
-            if begun and flushed and now_ms - int(flushed) < 2 * MAX_GAP_MS
-        ]
+        found = (
+            _reception(watch, modules, clocks, now_ms)
+            for watch, modules, clocks in zip(watches, replies[::2], replies[1::2], strict=True)
+        )
+        return [reception for reception in found if reception is not None]
+
+    def _receivers(self) -> list[int]:
+        """Return the instances; by a scan if the set of them holds another type."""
+        (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
+        if isinstance(members, WrongType):
+            prefix = keys.modules(0)[:-1]
+            names = self._client.scan_iter(match=f"{prefix}*", count=1000)
+            members = {name.removeprefix(prefix.encode()) for name in names}
+        return ids(keys.INSTANCES, members)
 
     def _watches(self, receivers: Sequence[int]) -> list[Watch]:
-        if not receivers:
-            return []
-        pipe = self._client.pipeline(transaction=False)
-        for receiver in receivers:
-            pipe.hgetall(keys.modules(receiver))
-        hashes = pipe.execute()
+        hashes = read_all(self._client, [("hgetall", keys.modules(found)) for found in receivers])
         return [
-            Watch.parse(receiver, _text(field), int(value))
+            watch
             for receiver, fields in zip(receivers, hashes, strict=True)
-            for field, value in fields.items()
-            if b":" in field
+            for watch in watches_in(receiver, fields)
         ]
 
-    def _run_all(self, name: str, calls: Sequence[_Call]) -> list[Any]:
-        """Run one script many times in one round trip (two more if Redis has not loaded it)."""
-        chosen = script(name)
-        replies = self._pipelined(chosen.sha, calls)
-        lost = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if lost:
-            self._client.script_load(chosen.text)
-            again = self._pipelined(chosen.sha, [calls[at] for at in lost])
-            for at, reply in zip(lost, again, strict=True):
-                replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, redis.RedisError):
-                raise reply
-        return replies
 
-    def _pipelined(self, sha: str, calls: Sequence[_Call]) -> list[Any]:
-        pipe = self._client.pipeline(transaction=False)
-        for names, arguments in calls:
-            pipe.evalsha(sha, len(names), *names, *arguments)
-        return pipe.execute(raise_on_error=False)
+def _reception(
+    watch: Watch,
+    modules: Mapping[bytes, bytes],
+    clocks: Iterable[tuple[bytes, float]],
+    now_ms: int,
+) -> Reception | None:
+    """Return what an instance has heard; None for one that is not listening."""
+    begun, flushed = (
+        number(keys.modules(watch.receiver), f"field {name}", modules.get(name.encode()))
+        for name in ("begun", "flushed_at")
+    )
+    if not begun or not flushed or now_ms - flushed >= 2 * MAX_GAP_MS:
+        return None
+    return Reception(watch, begun, scores(watch.heard, clocks), now_ms)
 
 
-def _verdict_call(watch: Watch) -> _Call:
+def scores(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
+    """Return a sorted set of machine_ids and times; a time that is none, as inf, is left out."""
+    found = {member: at for member, at in members if isfinite(at)}
+    return {machine_id: int(found[b"%d" % machine_id]) for machine_id in ids(key, found)}
+
+
+def watches_in(receiver: int, fields: Mapping[bytes, bytes]) -> list[Watch]:
+    """Return the registrations in an instance's hash; what is none is reported."""
+    found = []
+    for field, value in fields.items():
+        if b":" in field:
+            watch = _watch(receiver, field, value)
+            found += [watch] if watch is not None else []
+    return found
+
+
+def _watch(receiver: int, field: bytes, value: bytes) -> Watch | None:
+    if not value.isdigit() or len(value) > _MOST_DIGITS:
+        bad(keys.modules(receiver), f"field {_text(field)}", value, "a timeout in ms")
+        return None
+    try:
+        return Watch.parse(receiver, _text(field), int(value))
+    except ValueError:
+        bad(keys.modules(receiver), "field", field, "module:cluster_id")
+        return None
+
+
+def _verdict(watch: Watch, silent: Sequence[bytes], over: Sequence[bytes], *rest: Any) -> Verdict:
+    """Return what the script decided; ``rest``: members that it left alone, by their key."""
+    for key, members in zip((watch.heard, watch.silenced), rest, strict=False):
+        ids(key, members)
+    return Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))
+
+
+def _verdict_call(watch: Watch) -> Call:
     names = [
         keys.modules(watch.receiver),
         watch.heard,
         watch.silenced,
         keys.notices(watch.receiver),
     ]
-    return names, [
+    arguments = [
         watch.field,
         watch.module,
         watch.cluster_id,
@@ -222,21 +274,21 @@ def _verdict_call(watch: Watch) -> _Call:
         NOTICES_CAP,
         GONE_MS,
     ]
+    return Call("verdict", names, arguments)
 
 
 def _pairs(heard_ms: Mapping[int, int]) -> str:
     return json.dumps([number for item in heard_ms.items() for number in (item[1], item[0])])
 
 
-def _notice(entry_id: bytes, flat: Sequence[bytes]) -> Notice:
+def _notice(key: str, entry_id: bytes, flat: Sequence[bytes]) -> Notice | None:
     fields = dict(zip(map(_text, flat[::2]), map(_text, flat[1::2]), strict=True))
-    return Notice(
-        _text(entry_id),
-        fields["registration"].rpartition(":")[0],
-        int(fields["cluster"]),
-        int(fields["machine_id"]),
-        int(fields["silenced_until"]),
-    )
+    numbers = [fields.get(name, "") for name in ("cluster", "machine_id", "silenced_until")]
+    token, colon, _ = fields.get("registration", "").rpartition(":")
+    if not colon or not all(_NUMBER.fullmatch(number) for number in numbers):
+        bad(key, f"entry {_text(entry_id)}", fields, "a module timeout")
+        return None
+    return Notice(_text(entry_id), token, *map(int, numbers))
 
 
 def _text(value: bytes) -> str:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns, as_loaded
+from clusterer.store.repairs import Keeping, Repairs, plan_repairs
 from clusterer.store.views import ClusterKey, ClusterView
 
 _OURS = ("generation", "version")
 """Fields of a node that the table knows nothing of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A node's hash that cannot be read whole."""
+
+    values: Mapping[str, Any]
+    """Fields that can be used."""
+    lost: tuple[str, ...]
+    """Names of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,10 @@ class Snapshot:
     """Machines whose state is not yet written to the table."""
     synced: Mapping[int, str]
     """What the table said when it was last read or written, or may say by our own hand."""
+    damaged: Mapping[int, Damaged] = field(default_factory=dict)
+    """Nodes whose hash cannot be read whole, by machine_id."""
+    keeping: Keeping | None = None
+    """What is beside the nodes; None if only some of them are looked at."""
 
     def edited(self, row: Node) -> bool:
         """Whether an operator changed the state in the ``row`` since we read or wrote it."""
@@ -37,7 +53,10 @@ class Snapshot:
         return StateColumns.of(row) not in expected
 
     def _known(self, row: Node) -> tuple[StateColumns, ...]:
-        return StateColumns.parse_all(self.synced.get(row.machine_id, ""))
+        try:
+            return StateColumns.parse_all(self.synced.get(row.machine_id, ""))
+        except ValueError:  # nothing that we wrote
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +69,14 @@ class NodeChange:
     """The state is Redis's own and still has to be written to the table."""
     edited: bool = field(default=False, compare=False)
     """An operator changed the state in the table since we read or wrote it."""
+    mended: tuple[str, ...] = ()
+    """Fields that Redis had lost or could not be used; ``before`` has those of the table."""
 
     @property
     def due(self) -> bool:
         """Whether the table has news; a state that only Redis knows is none."""
-        return self.edited or not set(self.columns) <= set(StateColumns._fields)
+        news = not set(self.columns) <= set(StateColumns._fields)
+        return self.edited or news or bool(self.mended)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,14 +84,17 @@ class NodeChange:
         return tuple(
             item.name
             for item in fields(Node)
-            if item.name not in _OURS
-            and getattr(self.before, item.name) != getattr(self.after, item.name)
+            if item.name in self.mended
+            or (
+                item.name not in _OURS
+                and getattr(self.before, item.name) != getattr(self.after, item.name)
+            )
         )
 
     @property
     def readdressed(self) -> bool:
         """Whether packets go somewhere else from now on."""
-        return self.before.address != self.after.address
+        return self.before.address != self.after.address or "generation" in self.mended
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +115,21 @@ class ReloadPlan:
     reported: tuple[tuple[Node, StateColumns], ...] = ()
     """Nodes that keep their state, and what another machine wrote to the table of them."""
 
+    repairs: Repairs = field(default_factory=Repairs)
+    """What is put right beside the nodes."""
+
     table: Mapping[int, StateColumns] = field(default_factory=dict, repr=False, compare=False)
     """What the table says of the states, by machine_id."""
 
     @property
+    def populated(self) -> bool:
+        """Whether the cluster has nodes afterwards."""
+        return bool(self.added or self.changed or self.unchanged or self.kept)
+
+    @property
     def empty(self) -> bool:
         """Whether nothing is to be written."""
-        return not (self.added or self.changed or self.removed or self.noted)
+        return not (self.added or self.changed or self.removed or self.noted or self.repairs)
 
 
 def plan_reload(
@@ -121,6 +154,10 @@ def plan_reload(
     for machine_id, row in wanted.items():
         current = view.nodes.get(machine_id)
         loaded = row if now is None else as_loaded(row, now)
+        mended: tuple[str, ...] = ()
+        if current is None and machine_id in snapshot.damaged:
+            current = replace(loaded, **snapshot.damaged[machine_id].values)
+            mended = snapshot.damaged[machine_id].lost
         if current is None:
             added.append(loaded)
             continue
@@ -129,14 +166,20 @@ def plan_reload(
         target = _target(current, loaded, kept or (persistent and not edited))
         if persistent and not dirty and snapshot.reported(row):
             reported.append((target, StateColumns.of(row)))
-        if target != current:
-            changed.append(NodeChange(current, target, kept, edited))
+        if target != current or mended:
+            changed.append(NodeChange(current, target, kept, edited, mended))
             continue
         unchanged += 1
         stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))
         if not kept and (dirty or stale):
             noted.append(row)
     gone = [node for node in view.nodes.values() if node.machine_id not in wanted]
+    rewritten = {node.machine_id for node in (*added, *(change.after for change in changed))}
+    staying = [
+        node
+        for machine_id, node in view.nodes.items()
+        if machine_id not in rewritten and (machine_id in wanted or machine_id in unreadable)
+    ]
     return ReloadPlan(
         key=view.key,
         version=view.version,
@@ -147,6 +190,14 @@ def plan_reload(
         noted=tuple(noted),
         kept=tuple(node for node in gone if node.machine_id in unreadable),
         reported=tuple(reported),
+        repairs=plan_repairs(
+            view,
+            snapshot.keeping,
+            staying,
+            wanted={*wanted, *unreadable},
+            noted=[row.machine_id for row in noted if row.machine_id not in snapshot.synced],
+            now=now,
+        ),
         table={machine_id: StateColumns.of(row) for machine_id, row in wanted.items()},
     )
 

@@ -13,22 +13,22 @@ import redis
 from clusterer.membership import Node, next_look
 from clusterer.membership.columns import StateColumns
 from clusterer.settings import Settings
-from clusterer.store import keys
+from clusterer.store import keys, reload_read
+from clusterer.store.badvalues import ids, read_all
 from clusterer.store.changes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.client import translated
 from clusterer.store.destinations import field_of, forget
-from clusterer.store.encoding import decode_node, encode_node
+from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
 from clusterer.store.reload_plan import ReloadPlan, Snapshot
+from clusterer.store.reload_read import Found, cluster_keys
+from clusterer.store.repairs import Repairs
 from clusterer.store.scripts import script
-from clusterer.store.views import ClusterKey, ClusterView
+from clusterer.store.views import ClusterKey
 
 _SCRIPT_NODES = 500
 """Nodes changed by one script call, some 10 ms of Redis's time. A larger cluster takes several
 calls and is then not replaced in one step."""
-
-_PIPELINE = 1000
-"""Commands sent at once."""
 
 _PIPELINED_SENDERS = 100
 """Senders that are told at once of nodes that are gone."""
@@ -44,37 +44,29 @@ class ReloadStore:
         self._settings = settings
         self._client = client
 
-    def read(self, wanted: Sequence[ClusterKey]) -> dict[ClusterKey, Snapshot]:
-        """Return snapshots of the clusters ``wanted``; of an unknown one an empty one."""
+    def find(self) -> Found:
+        """Return what there is of clusters; takes a scan."""
+        with translated(self._settings, "list the clusters"):
+            return reload_read.find(self._client)
+
+    def read(
+        self, wanted: Sequence[ClusterKey], found: Found | None = None
+    ) -> dict[ClusterKey, Snapshot]:
+        """Return snapshots of the clusters ``wanted``; of an unknown one an empty one.
+
+        With ``found`` they also say what is wrong beside the nodes.
+        """
         with translated(self._settings, "read the clusters"):
-            # The version comes first: what changes later makes the commit fail.
-            commands: list[tuple[Any, ...]] = [("get", keys.version(*key)) for key in wanted]
-            commands += [("zrange", keys.dirty(*key), 0, -1) for key in wanted]
-            commands += [("hgetall", keys.synced(*key)) for key in wanted]
-            commands += [("smembers", keys.nodes(*key)) for key in wanted]
-            replies = self._run(commands)
-            count = len(wanted)
-            versions, dirty, synced, members = (
-                replies[i * count : (i + 1) * count] for i in range(4)
-            )
-            pairs = [
-                (key, int(member))
-                for key, found in zip(wanted, members, strict=True)
-                for member in found
-            ]
-            hashes = self._run([("hgetall", keys.node(*key, member)) for key, member in pairs])
-        nodes: dict[ClusterKey, list[Node]] = {key: [] for key in wanted}
-        for (key, _), data in zip(pairs, hashes, strict=True):
-            if data:
-                nodes[key].append(decode_node(data))
-        return {
-            key: Snapshot(
-                ClusterView.of(key, int(versions[i] or 0), nodes[key]),
-                frozenset(map(int, dirty[i])),
-                {int(machine_id): noted.decode() for machine_id, noted in synced[i].items()},
-            )
-            for i, key in enumerate(wanted)
-        }
+            return reload_read.read(self._client, wanted, found)
+
+    def mend_clusters(self, clusters: Sequence[ClusterKey]) -> None:
+        """Make the set of clusters anew: it holds another type, or what is no cluster."""
+        with translated(self._settings, "mend the set of clusters"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.delete(keys.CLUSTERS)
+            if clusters:
+                pipe.sadd(keys.CLUSTERS, *map(str, clusters))
+            pipe.execute()
 
     def note_loaded(self, now: float, by: str) -> None:
         """Note that Redis holds the whole table; ``now``: UNIX time in seconds, from Redis."""
@@ -87,21 +79,9 @@ class ReloadStore:
         Nobody else is told so for ``for_s`` seconds.
         """
         with translated(self._settings, "look whether the table was loaded"):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.exists(keys.LOADED)
-            pipe.scard(keys.CLUSTERS)
-            if any(pipe.execute()):
+            if any(read_all(self._client, [("exists", keys.LOADED), ("scard", keys.CLUSTERS)])):
                 return False
             return bool(self._client.set(keys.LOADED, "restoring", nx=True, ex=for_s))
-
-    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        replies: list[Any] = []
-        for start in range(0, len(commands), _PIPELINE):
-            pipe = self._client.pipeline(transaction=False)
-            for command, *arguments in commands[start : start + _PIPELINE]:
-                getattr(pipe, command)(*arguments)
-            replies += pipe.execute()
-        return replies
 
     def commit(self, plans: Iterable[ReloadPlan], now: float, cause: Cause) -> set[ClusterKey]:
         """Carry out the plans; return the clusters that were changed since they were read.
@@ -130,7 +110,8 @@ class ReloadStore:
         """Delete what all senders know of destinations that are there no more."""
         if not fields:
             return
-        senders = map(int, self._client.smembers(keys.SENDERS))
+        (members,) = read_all(self._client, [("smembers", keys.SENDERS)])
+        senders = iter(ids(keys.SENDERS, members))
         while batch := list(islice(senders, _PIPELINED_SENDERS)):
             pipe = self._client.pipeline(transaction=False)
             for sender in batch:
@@ -146,16 +127,21 @@ class ReloadStore:
         while batch := list(islice(waiting, _PIPELINED_STEPS)):
             pipe = self._client.pipeline(transaction=False)
             for key, step in batch:
-                names = [*_cluster_keys(key), *step.hashes]
-                pipe.evalsha(lua.sha, len(names), *names, step.document(key, versions[key]))
+                names = [*cluster_keys(key), *step.hashes]
+                document = step.document(key, versions[key])
+                pipe.evalsha(lua.sha, len(names), *names, document, *step.strangers)
             replies |= zip((key for key, _ in batch), pipe.execute(), strict=True)
         return replies
 
     def _steps(self, plan: ReloadPlan, now: float, cause: Cause) -> Iterator[_Step]:
         """Split what a plan does into script calls of bounded size."""
         actions = self._actions(plan, now, cause)
-        while batch := list(islice(actions, _SCRIPT_NODES)):
+        repairs = plan.repairs
+        while (batch := list(islice(actions, _SCRIPT_NODES))) or repairs:
             step = _Step()
+            if repairs:
+                step.repair(repairs, [self._due(node, now) for node in repairs.due])
+                repairs = Repairs()
             for kind, node, item in batch:
                 step.add(kind, node, item)
                 if kind == "remove" or (item.get("added") and node.generation):
@@ -181,14 +167,17 @@ class ReloadStore:
     def _put(
         self, plan: ReloadPlan, node: Node, now: float, event: list[str], *, new_address: bool
     ) -> dict[str, Any]:
-        due = next_look(node, now, self._settings.probe_interval)
         return {
             "added": new_address,
-            "due": "" if due is None else str(int(due * 1000)),
+            "due": self._due(node, now),
             "synced": str(plan.table[node.machine_id]),
             "fields": _flat(encode_node(node)),
             "event": event,
         }
+
+    def _due(self, node: Node, now: float) -> str:
+        due = next_look(node, now, self._settings.probe_interval)
+        return "" if due is None else str(int(due * 1000))
 
 
 class _Step:
@@ -198,7 +187,18 @@ class _Step:
         self.hashes: list[str] = []
         self.gone: list[str] = []
         """Destinations that are no more when it is done."""
-        self._items: dict[str, list[dict[str, Any]]] = {"put": [], "remove": [], "mark": []}
+        self.strangers: list[bytes | str] = []
+        """Places of keys in the call and members that cannot be there, in pairs."""
+        self._items: dict[str, list[Any]] = {
+            "put": [],
+            "remove": [],
+            "mark": [],
+            "drop": [],
+            "join": [],
+            "due": [],
+        }
+        self._version = ""
+        self._repairs = False
 
     def add(self, kind: str, node: Node, item: dict[str, Any]) -> None:
         item["machine_id"] = str(node.machine_id)
@@ -207,18 +207,34 @@ class _Step:
             item["key"] = _CLUSTER_KEYS + len(self.hashes)
         self._items[kind].append(item)
 
+    def repair(self, repairs: Repairs, due: Sequence[str]) -> None:
+        places = {name: str(at) for at, name in enumerate(cluster_keys(repairs.key), 1)}
+        for name, member in repairs.strangers:
+            self.strangers += (places[name], member)
+        for machine_id in repairs.dropped:
+            self.hashes.append(keys.node(*repairs.key, machine_id))
+            item = {"machine_id": str(machine_id), "key": _CLUSTER_KEYS + len(self.hashes)}
+            self._items["drop"].append(item)
+        self._items["join"] = [str(machine_id) for machine_id in repairs.joined]
+        self._items["due"] = [
+            [at, str(node.machine_id)] for node, at in zip(repairs.due, due, strict=True)
+        ]
+        self._version = str(repairs.version or "")
+        self._repairs = True
+
     def document(self, key: ClusterKey, expected: int) -> str:
-        head = {"name": str(key), "expected": str(expected), "cap": EVENTS_CAP}
+        head = {
+            "name": str(key),
+            "expected": str(expected),
+            "cap": EVENTS_CAP,
+            "version": self._version,
+            "repairs": self._repairs,
+        }
         return json.dumps(head | self._items)
 
 
 _CLUSTER_KEYS = 7
 """Keys of the cluster that the script is given before those of the nodes."""
-
-
-def _cluster_keys(key: ClusterKey) -> list[str]:
-    own = [of(*key) for of in (keys.nodes, keys.version, keys.due, keys.dirty, keys.synced)]
-    return [keys.CLUSTERS, *own, keys.events(key.cluster_id)]
 
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 import redis
+
+from clusterer.store.badvalues import WrongTypeError, bad, blame, is_bad_data, wrong_types
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 """The line at which a script gets the functions of ``lua/include/<name>.lua``."""
@@ -26,6 +30,14 @@ class Script:
     def __call__(self, client: redis.Redis, keys: list[str], *arguments: Any) -> Any:
         """Run the script atomically and return its reply."""
         try:
+            return self._run(client, keys, arguments)
+        except redis.ResponseError as error:
+            if is_bad_data(error) and (wrong := wrong_types(client, keys)):
+                raise WrongTypeError(wrong[0]) from error
+            raise
+
+    def _run(self, client: redis.Redis, keys: list[str], arguments: Sequence[Any]) -> Any:
+        try:
             return client.evalsha(self.sha, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:
             return client.eval(self.text, len(keys), *keys, *arguments)
@@ -40,3 +52,37 @@ def script(name: str) -> Script:
 def _text(*path: str) -> str:
     where = files("clusterer.store").joinpath("lua", *path[:-1], f"{path[-1]}.lua")
     return where.read_text("utf-8").rstrip("\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a script among many that are sent at once."""
+
+    script: str
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+
+
+def run_each(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+    """Run scripts, each call for itself, in one round trip; return their replies.
+
+    A call that fails because of what its keys hold is reported, and its reply is None; any other
+    error is raised.
+    """
+    pipe = client.pipeline(transaction=False)
+    names = sorted({call.script for call in calls})
+    for name in names:
+        pipe.script_load(script(name).text)
+    for call in calls:
+        pipe.evalsha(script(call.script).sha, len(call.keys), *call.keys, *call.arguments)
+    replies = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_bad_data(reply):
+            raise reply
+    replies = replies[len(names) :]
+    for at, reply in enumerate(replies):
+        if isinstance(reply, Exception):
+            replies[at] = None
+            if not blame(client, calls[at].keys):
+                bad(calls[at].keys[0], "", reply, "what its script can use")
+    return replies

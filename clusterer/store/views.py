@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from clusterer.ids import MAX_ID, require_protocol
 from clusterer.membership import Node, State
 
 
@@ -21,9 +22,13 @@ class ClusterKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ClusterKey:
-        """Return the key that ``str(key)`` gave."""
+        """Return the key that ``str(key)`` gave; anything else raises ValueError."""
         cluster_id, _, protocol = text.partition(":")
-        return cls(int(cluster_id), protocol)
+        key = cls(int(cluster_id), protocol)
+        if str(key) != text or not 1 <= key.cluster_id <= MAX_ID:
+            raise ValueError(f"{text!r} is not cluster_id:protocol")
+        require_protocol(protocol)  # raises a ValueError too
+        return key
 
 
 @dataclass(frozen=True, slots=True)

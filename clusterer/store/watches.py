@@ -40,8 +40,10 @@ class Watch:
 
     @classmethod
     def parse(cls, receiver: int, field: str, timeout_ms: int) -> Watch:
-        """Return the watch of a field of the instance's hash."""
+        """Return the watch of a field of the instance's hash; raises ValueError for another."""
         token, _, cluster_id = field.rpartition(":")
+        if not cluster_id.isdecimal() or not cluster_id.isascii():
+            raise ValueError(f"{field!r} is not module:cluster_id")
         return cls(receiver, token, token.partition("#")[0], int(cluster_id), timeout_ms)
 
 
@@ -94,6 +96,10 @@ class Flushed:
     notices: tuple[Notice, ...]
     tailed_ms: int = 0
     """For how long from now the instance is asked to mirror what it receives."""
+    cursor: str = "0-0"
+    """Id of the last notice read, one that cannot be understood included."""
+    unusable: tuple[str, ...] = ()
+    """Keys that hold another type than they have to, and sets of clocks that are empty."""
 
 
 @dataclass(frozen=True, slots=True)

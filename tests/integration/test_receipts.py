@@ -12,6 +12,7 @@ from clusterer.errors import StateUnavailable
 from clusterer.services import Context, timeouts
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import collected
 from clusterer.store.receipts import GONE_MS, Receipts
 from clusterer.store.watches import Flushed, FlushState, Verdict, Watch
 from tests.support.ports import free_port
@@ -416,9 +417,10 @@ def test_redis_away_is_state_unavailable() -> None:
             call()
 
 
-def test_a_script_that_fails_is_an_error_not_a_verdict(
+def test_judge_with_a_wrong_key_names_it_and_gives_no_verdict(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     redis_client.set(WATCH.silenced, "no sorted set")
-    with pytest.raises(StateUnavailable, match="WRONGTYPE"):
-        receipts.judge([WATCH])
+    with collected() as found:
+        assert receipts.judge([WATCH]) == []
+    assert [bad.key for bad in found] == [WATCH.silenced]

@@ -17,15 +17,22 @@ from clusterer.services.doctor import (
     receiving,
     redis_server,
     table,
+    values,
     workers,
 )
 from clusterer.services.doctor.finding import Finding, Level, error, skipped
+from clusterer.store.badvalues import BadValue, collected
 
 __all__ = ["Finding", "Level", "run"]
 
 
 def run(context: Context) -> Iterator[Finding]:
     """Yield what is found, as it is found. Changes nothing, and works with Redis or table away."""
+    with collected() as problems:
+        yield from _checks(context, problems)
+
+
+def _checks(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     away = ""
     try:
         yield from redis_server.check(context)
@@ -41,12 +48,14 @@ def run(context: Context) -> Iterator[Finding]:
     if away:
         yield from (*fleet.unknown(), *network.unknown(), workers.unknown(), receiving.unknown())
         yield skipped(backlog.CHECK, "needs Redis")
+        yield skipped(values.CHECK, "needs Redis")
         return
     yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
     yield from _surviving(network.CHECKS[2], lambda: network.check(context))
     yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
     yield from _surviving(receiving.CHECK, lambda: receiving.check(context))
     yield from _surviving(backlog.CHECK, lambda: backlog.check(context))
+    yield from _surviving(values.CHECK, lambda: values.check(context, problems))
 
 
 def _fleet(context: Context) -> Iterator[Finding]:

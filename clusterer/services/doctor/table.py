@@ -118,6 +118,12 @@ def _compared(context: Context, names: Names) -> Finding:
         return warn(CHECKS[2], found.note, "correct the rows, then run `clusterer reload`")
     news = [change.after for change in found.changed if change.due]
     differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
+    if found.repaired:
+        shown = "; ".join(found.repaired[:_NAMED])
+        more = f" and {len(found.repaired) - _NAMED} more" if len(found.repaired) > _NAMED else ""
+        return error(
+            CHECKS[2], f"Redis has lost or wrong keys: {shown}{more}", "run `clusterer reload`"
+        )
     if not differing:
         return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
     places = [f"cluster {c}:{p} machine {m}" for c, p, m in differing]

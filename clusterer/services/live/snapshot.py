@@ -11,7 +11,6 @@ from clusterer.services.context import Context
 from clusterer.services.listing import (
     HASHES,
     Flow,
-    Hash,
     SenderHashes,
     Traffic,
     decoded,
@@ -20,7 +19,10 @@ from clusterer.services.listing import (
     with_ages,
 )
 from clusterer.store import ClusterKey, ClusterView, keys, translated
-from clusterer.store.encoding import as_text, decode_node
+from clusterer.store.badvalues import Command, WrongType, ids, number, read_all
+from clusterer.store.encoding import decode_node
+from clusterer.store.nodes import cluster_key
+from clusterer.store.receipts import scores, watches_in
 from clusterer.store.watches import Watch
 
 _ROUNDS = 6
@@ -95,27 +97,29 @@ class Reader:
         return replace(found, traffic=tuple(traffic))
 
     def _ask(self, plan: _Plan) -> list[Any]:
-        pipe = self._context.redis.pipeline(transaction=False)
-        pipe.time()
-        pipe.smembers(keys.CLUSTERS)
-        pipe.smembers(keys.INSTANCES)
-        pipe.zrange(fleet.SCHEDULE, 0, -1, withscores=True)
-        pipe.smembers(fleet.PROBERS)
-        for worker in plan.probers:
-            pipe.ttl(worker)
-        for key, machine_ids in plan.members.items():
-            pipe.smembers(keys.nodes(*key))
-            for machine_id in machine_ids:
-                pipe.hgetall(keys.node(*key, machine_id))
-        for sender in plan.senders:
-            for name in HASHES:
-                pipe.hgetall(name(sender))
-        for receiver, watches in plan.watches.items():
-            pipe.hgetall(keys.modules(receiver))
-            for watch in watches:
-                pipe.zrange(watch.heard, 0, -1, withscores=True)
-                pipe.zrange(watch.silenced, 0, -1, withscores=True)
-        return pipe.execute()
+        return read_all(self._context.redis, list(_commands(plan)))
+
+
+def _commands(plan: _Plan) -> Iterator[Command]:
+    yield ("time",)
+    yield "smembers", keys.CLUSTERS
+    yield "smembers", keys.INSTANCES
+    yield "zrange", fleet.SCHEDULE, 0, -1, False, True
+    yield "smembers", fleet.PROBERS
+    for worker in plan.probers:
+        yield "ttl", worker
+    for key, machine_ids in plan.members.items():
+        yield "smembers", keys.nodes(*key)
+        for machine_id in machine_ids:
+            yield "hgetall", keys.node(*key, machine_id)
+    for sender in plan.senders:
+        for name in HASHES:
+            yield "hgetall", name(sender)
+    for receiver, watches in plan.watches.items():
+        yield "hgetall", keys.modules(receiver)
+        for watch in watches:
+            yield "zrange", watch.heard, 0, -1, False, True
+            yield "zrange", watch.silenced, 0, -1, False, True
 
 
 def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
@@ -125,23 +129,26 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     schedule, probers = next(replies), tuple(sorted(next(replies)))
     stalled = _stalled([at for _, at in schedule], now, [next(replies) for _ in plan.probers])
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
-        sorted(ClusterKey.parse(as_text(name)) for name in clusters), ()
+        sorted(filter(None, map(cluster_key, clusters))), ()
     )
-    watches: dict[int, tuple[Watch, ...]] = dict.fromkeys(sorted(map(int, instances)), ())
+    if isinstance(clusters, WrongType):  # what was known of them stays
+        members = dict.fromkeys(plan.members, ())
+    watches: dict[int, tuple[Watch, ...]] = dict.fromkeys(ids(keys.INSTANCES, instances), ())
     views = []
     for key, asked in plan.members.items():
-        ids = tuple(sorted(map(int, next(replies))))
-        nodes = [decode_node(found) for found in (next(replies) for _ in asked) if found]
+        found_ids = next(replies)
+        nodes = [decode_node(key, machine_id, next(replies)) for machine_id in asked]
         if key in members:
-            members[key] = ids
-            views.append(ClusterView.of(key, 0, nodes))
+            wrong = isinstance(found_ids, WrongType)
+            members[key] = asked if wrong else tuple(ids(keys.nodes(*key), found_ids))
+            views.append(ClusterView.of(key, 0, (node for node in nodes if node is not None)))
     hashes = {
         sender: SenderHashes(*(decoded(next(replies)) for _ in HASHES)) for sender in plan.senders
     }
     receipts: list[Receipt] = []
     for receiver, known in plan.watches.items():
-        modules = decoded(next(replies))
-        found = [Receipt(w, _flushed(modules), *_scores(replies, 2)) for w in known]
+        modules: Mapping[bytes, bytes] = next(replies)
+        found = [Receipt(w, _flushed(receiver, modules), *_scores(replies, w)) for w in known]
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
@@ -157,18 +164,18 @@ def _stalled(due: Sequence[float], now: float, key_ttls_s: Sequence[int]) -> str
     return "" if any(lives) else "no maintenance worker runs"
 
 
-def _watches(receiver: int, modules: Hash) -> tuple[Watch, ...]:
-    found = [Watch.parse(receiver, name, int(ms)) for name, ms in modules.items() if ":" in name]
-    clocked = [watch for watch in found if watch.cluster_id]
+def _watches(receiver: int, modules: Mapping[bytes, bytes]) -> tuple[Watch, ...]:
+    clocked = [watch for watch in watches_in(receiver, modules) if watch.cluster_id]
     return tuple(sorted(clocked, key=lambda watch: (watch.cluster_id, watch.token)))
 
 
-def _flushed(modules: Hash) -> int:
-    return int(modules.get("flushed_at") or 0)
+def _flushed(receiver: int, modules: Mapping[bytes, bytes]) -> int:
+    return number(keys.modules(receiver), "field flushed_at", modules.get(b"flushed_at"))
 
 
-def _scores(replies: Iterator[Any], count: int) -> list[dict[int, int]]:
-    return [{int(name): int(ms) for name, ms in next(replies)} for _ in range(count)]
+def _scores(replies: Iterator[Any], watch: Watch) -> list[dict[int, int]]:
+    """Return what the two sorted sets of a registration hold."""
+    return [scores(key, next(replies)) for key in (watch.heard, watch.silenced)]
 
 
 def _flows(views: Sequence[ClusterView], hashes: Mapping[int, SenderHashes]) -> list[Flow]:

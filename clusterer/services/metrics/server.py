@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from clusterer.services.metrics.loops import LoopCollector, Surviving
 from clusterer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,6 @@ def registry_of(collectors: Iterable[Collector]) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     for made in (ProcessCollector, PlatformCollector, GCCollector):
         made(registry=registry)
-    for collector in collectors:
-        registry.register(collector)
+    for collector in (*collectors, LoopCollector()):
+        registry.register(Surviving(collector))
     return registry

@@ -9,6 +9,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'run', ARGV[2], 'begun', string.format('%.0f', now))
-redis.call('SADD', KEYS[2], ARGV[1])
-local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-return last[1] and last[1][1] or '0-0'
+-- The next flush names either of them, should it hold another type.
+redis.pcall('SADD', KEYS[2], ARGV[1])
+local last = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+return not last.err and last[1] and last[1][1] or '0-0'

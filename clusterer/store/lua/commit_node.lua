@@ -1,26 +1,38 @@
 -- Replace one node if nobody changed it since it was read.
+-- A key of a wrong type beside the node's own keeps no node from being changed: it is left as it
+-- is and named in the reply. Without a usable counter the node's own version is counted on.
 -- KEYS  node, version, due, dirty, events
 -- ARGV  version read, machine_id, due ms ('' = never), cap of the events stream,
 --       number of hash fields, field, value, ..., then the audit event's field, value, ...
--- reply the node's new version, 0 if it was changed or removed in between
+-- reply {the node's new version, keys that could not be used, ...}, {0} if the node was changed or
+--       removed in between
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
-  return 0
+  return {0}
 end
-local version = redis.call('INCR', KEYS[2])
+local unusable = {}
+local function try(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    unusable[#unusable + 1] = key
+    return nil
+  end
+  return reply
+end
+local version = try('INCR', KEYS[2]) or ARGV[1] + 1
 local fields = tonumber(ARGV[5])
 for i = 6, 5 + fields * 2, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[1], 'version', version)
 if ARGV[3] == '' then
-  redis.call('ZREM', KEYS[3], ARGV[2])
+  try('ZREM', KEYS[3], ARGV[2])
 else
-  redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
+  try('ZADD', KEYS[3], ARGV[3], ARGV[2])
 end
-redis.call('ZADD', KEYS[4], version, ARGV[2])
-local event = {'XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'version', version}
+try('ZADD', KEYS[4], version, ARGV[2])
+local event = {}
 for i = 6 + fields * 2, #ARGV do
   event[#event + 1] = ARGV[i]
 end
-redis.call(unpack(event))
-return version
+try('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'version', version, unpack(event))
+return {version, unpack(unusable)}

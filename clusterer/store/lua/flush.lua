@@ -2,34 +2,48 @@
 -- A node without a clock (silenced, removed) gets none here. After a gap nobody knows who was
 -- silent and who was not listened to: all clocks restart.
 -- Runs four times a second per instance: what it does in the usual case is all that counts.
--- KEYS  modules, notices, then one heard set per registration
--- ARGV  token of the run, ms since the instance stopped looking, longest gap ms,
---       id of the last notice read, most notices to return,
+-- KEYS  modules, notices, instances, then one heard set per registration
+-- ARGV  machine_id of the instance, token of the run, ms since the instance stopped looking,
+--       longest gap ms, id of the last notice read, most notices to return,
 --       ms without a flush after which another run is gone,
 --       then per heard set a JSON list: ms since heard, machine_id, ...
--- reply {state, Redis ms, notices, ms for which somebody will tail}; state: 1 noted, 0 nothing is
---       registered here (Redis lost its data, or another run began later and is gone), -1 another
---       run of this instance began later
+-- reply {state, Redis ms, notices, ms for which packets are to be captured, keys that hold another
+--       type and heard sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
+--       (Redis lost its data, or another run began later and is gone), -1 another run of this
+--       instance began later
 local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified', 'tail', 'begun')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if known[1] ~= ARGV[1] then
-  local lives = known[1] and now - tonumber(known[2] or known[5] or now) < tonumber(ARGV[6])
+local unusable = {}
+local function try(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    unusable[#unusable + 1] = key
+    return {}
+  end
+  return reply
+end
+local last = tonumber(known[2] or '')  -- nil too for what is no number: as if it were not there
+if known[1] ~= ARGV[2] then
+  local since = last or tonumber(known[5] or '') or now
+  local lives = known[1] and now - since < tonumber(ARGV[7])
   return {lives and -1 or 0, 0, {}, 0}
 end
-local flushed_at = now - tonumber(ARGV[2])
-local gap = known[2] and math.abs(flushed_at - tonumber(known[2]))
-local restart = not gap or gap > tonumber(ARGV[3])
-for i = 3, #KEYS do
-  if restart then
-    local ids = redis.call('ZRANGE', KEYS[i], 0, -1)
+local flushed_at = now - tonumber(ARGV[3])
+local gap = last and math.abs(flushed_at - last)
+local restart = not gap or not (gap <= tonumber(ARGV[4]))
+for i = 4, #KEYS do
+  if try('ZCARD', KEYS[i]) == 0 then
+    unusable[#unusable + 1] = KEYS[i]
+  elseif restart then
+    local ids = try('ZRANGE', KEYS[i], 0, -1)
     for first = 1, #ids, 2000 do
       local clocks = {}
       for at = first, math.min(first + 1999, #ids) do
         clocks[#clocks + 1] = now
         clocks[#clocks + 1] = ids[at]
       end
-      redis.call('ZADD', KEYS[i], unpack(clocks))
+      try('ZADD', KEYS[i], unpack(clocks))
     end
   else
     local heard = cjson.decode(ARGV[4 + i])
@@ -38,13 +52,15 @@ for i = 3, #KEYS do
       for at = first, last, 2 do
         heard[at] = now - heard[at]
       end
-      redis.call('ZADD', KEYS[i], 'XX', 'GT', unpack(heard, first, last))
+      try('ZADD', KEYS[i], 'XX', 'GT', unpack(heard, first, last))
     end
   end
 end
+try('SADD', KEYS[3], ARGV[1])  -- it may have been lost since the run began
 redis.call('HSET', KEYS[1], 'flushed_at', string.format('%.0f', flushed_at))
-local tailed = math.max(0, tonumber(known[4] or 0) - now)
-if not known[3] or known[3] == ARGV[4] then
-  return {1, now, {}, tailed}
+local tailed = math.max(0, (tonumber(known[4] or '') or 0) - now)
+local notices = {}
+if known[3] and known[3] ~= ARGV[5] then
+  notices = try('XRANGE', KEYS[2], '(' .. ARGV[5], '+', 'COUNT', ARGV[6])
 end
-return {1, now, redis.call('XRANGE', KEYS[2], '(' .. ARGV[4], '+', 'COUNT', ARGV[5]), tailed}
+return {1, now, notices, tailed, unpack(unusable)}

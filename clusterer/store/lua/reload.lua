@@ -1,26 +1,70 @@
 -- Bring nodes of one cluster in line with the table, if nobody changed the cluster since it was read.
 -- KEYS  clusters, nodes, version, due, dirty, synced, events, then the node hashes touched
--- ARGV  1 JSON document: {name, expected, cap,
+--       Keys of the cluster and nodes' hashes that hold another type are deleted first.
+-- ARGV  1 JSON document: {name, expected, cap, version, repairs,
 --         put = [{key, machine_id, added, keep, due, synced, fields = [..], event = [..]}],
 --         remove = [{key, machine_id, event = [..]}],
---         mark = [{machine_id, synced}]}
+--         mark = [{machine_id, synced}], drop = [{key, machine_id}], join = [machine_id],
+--         due = [[ms, machine_id]]}
 --       'key' is an index into KEYS; 'added' asks for a new generation; 'keep' leaves what is not
 --       yet written to the table marked as such; 'mark' only notes what the table says; lists are
---       flat pairs
+--       flat pairs; 'version' is where a lost counter begins again ('' = it is there), 'repairs'
+--       whether anything beside the nodes is put right; 'drop' deletes what remains of a node,
+--       'join' and 'due' only make the entries of nodes that are there
+--       then pairs: index into KEYS, member or field that is to be removed there
 -- reply the cluster's version, -1 if it was changed in between
 local plan = cjson.decode(ARGV[1])
-if (redis.call('GET', KEYS[3]) or '0') ~= plan.expected then
+local function heal(key, wanted)
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= wanted and kind ~= 'none' then
+    redis.call('DEL', key)
+  end
+end
+for at, kind in ipairs({'set', 'string', 'zset', 'zset', 'hash', 'stream'}) do
+  heal(KEYS[at + 1], kind)
+end
+local current = redis.call('GET', KEYS[3]) or '0'
+if not string.match(current, '^%d+$') then
+  current = '0'
+  redis.call('SET', KEYS[3], current)
+end
+if current ~= plan.expected then
   return -1
+end
+if plan.version ~= '' then
+  current = plan.version
+  redis.call('SET', KEYS[3], current)
 end
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
-local version = tonumber(plan.expected)
+local version = tonumber(current)
 local function record(event)
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', plan.cap, '*', 'version', version, unpack(event))
 end
 local function says(machine_id, synced)
   redis.call('ZREM', KEYS[5], machine_id)
   redis.call('HSET', KEYS[6], machine_id, synced)
+end
+for at = 2, #ARGV, 2 do
+  local place = tonumber(ARGV[at])
+  local remove = ({[2] = 'SREM', [4] = 'ZREM', [5] = 'ZREM', [6] = 'HDEL'})[place]
+  redis.call(remove, KEYS[place], ARGV[at + 1])
+end
+for _, item in ipairs(plan.drop) do
+  redis.call('DEL', KEYS[item.key])
+  redis.call('SREM', KEYS[2], item.machine_id)
+  redis.call('ZREM', KEYS[4], item.machine_id)
+  redis.call('ZREM', KEYS[5], item.machine_id)
+  redis.call('HDEL', KEYS[6], item.machine_id)
+end
+for _, machine_id in ipairs(plan.join) do
+  redis.call('SADD', KEYS[2], machine_id)
+end
+for _, item in ipairs(plan.due) do
+  redis.call('ZADD', KEYS[4], item[1], item[2])
+end
+if plan.repairs then
+  version = redis.call('INCR', KEYS[3])
 end
 for _, item in ipairs(plan.remove) do
   version = redis.call('INCR', KEYS[3])
@@ -33,6 +77,7 @@ for _, item in ipairs(plan.remove) do
 end
 for _, item in ipairs(plan.put) do
   version = redis.call('INCR', KEYS[3])
+  heal(KEYS[item.key], 'hash')
   redis.call('HSET', KEYS[item.key], 'version', version, unpack(item.fields))
   if item.added then
     redis.call('HSET', KEYS[item.key], 'generation', now)
@@ -51,9 +96,6 @@ end
 for _, item in ipairs(plan.mark) do
   says(item.machine_id, item.synced)
 end
-if redis.call('SCARD', KEYS[2]) > 0 then
-  redis.call('SADD', KEYS[1], plan.name)
-else
-  redis.call('SREM', KEYS[1], plan.name)
-end
+-- Should the set of clusters hold another type, a reload has made it anew before.
+redis.pcall(redis.call('SCARD', KEYS[2]) > 0 and 'SADD' or 'SREM', KEYS[1], plan.name)
 return version

@@ -4,7 +4,8 @@
 -- ARGV  machine_id
 -- reply {} if there is nothing to write, else {mark, what the table may hold, node as flat pairs}
 --       mark: version at which the node was marked; the second is a comma separated list of
---       'state no_tries last_attempt', the oldest first
+--       'state no_tries last_attempt', the oldest first. Without a mark ('') if the node holds
+--       something else than numbers there: then nothing is noted
 local mark = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not mark then
   return {}
@@ -14,6 +15,11 @@ if not state[1] then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('HDEL', KEYS[3], ARGV[1])
   return {}
+end
+for i = 1, 3 do
+  if not string.match(state[i] or '', '^%d+$') then
+    return {'', '', redis.call('HGETALL', KEYS[1])}
+  end
 end
 local wanted = table.concat(state, ' ')
 local before = redis.call('HGET', KEYS[3], ARGV[1]) or ''

@@ -3,7 +3,8 @@
 -- KEYS  modules, heard, silenced, notices
 -- ARGV  registration, module, cluster_id, most nodes to judge at once, cap of the notices,
 --       ms after which an instance that has not flushed is gone
--- reply {machine_ids silenced, machine_ids whose silence ended}
+-- reply {machine_ids silenced, machine_ids whose silence ended, members of heard and of silenced
+--       that are no machine_ids: they are left alone}
 local known = redis.call('HMGET', KEYS[1], 'flushed_at', ARGV[1])
 local flushed_at, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
 local time = redis.call('TIME')
@@ -17,22 +18,32 @@ local far = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. till, '+inf', 'LIMIT', 0
 for _, id in ipairs(far) do
   redis.call('ZADD', KEYS[3], till, id)
 end
-local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
-for _, id in ipairs(over) do
-  redis.call('ZREM', KEYS[3], id)
-  redis.call('ZADD', KEYS[2], now, id)
+local function machines(members)
+  local good, others = {}, {}
+  for _, member in ipairs(members) do
+    local into = string.match(member, '^[1-9]%d*$') and #member <= 10 and good or others
+    into[#into + 1] = member
+  end
+  return good, others
 end
-local silent = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
-  '(' .. string.format('%.0f', flushed_at - timeout), 'LIMIT', 0, ARGV[4])
+local over, bad_silenced = machines(
+  redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4]))
+for _, id in ipairs(over) do
+  redis.call('ZADD', KEYS[2], now, id)
+  redis.call('ZREM', KEYS[3], id)
+end
+local silent, bad_heard = machines(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
+  '(' .. string.format('%.0f', flushed_at - timeout), 'LIMIT', 0, ARGV[4]))
 local notice
 for _, id in ipairs(silent) do
-  redis.call('ZREM', KEYS[2], id)
-  redis.call('ZADD', KEYS[3], till, id)
+  -- The notice comes first: if it cannot be written, the node is not silenced unannounced.
   notice = redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'event', 'timeout',
     'registration', ARGV[1], 'module', ARGV[2], 'cluster', ARGV[3], 'machine_id', id,
     'silenced_until', till)
+  redis.call('ZADD', KEYS[3], till, id)
+  redis.call('ZREM', KEYS[2], id)
 end
 if notice then
   redis.call('HSET', KEYS[1], 'notified', notice)
 end
-return {silent, over}
+return {silent, over, bad_heard, bad_silenced}

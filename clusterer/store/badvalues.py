@@ -1,0 +1,236 @@
+"""Values in Redis that cannot be used: each is named, counted and skipped, the rest is used.
+
+Readers take what they can and call `report` for everything else. Keys of another type than ours
+are found by `read_all`, which every reader of many keys uses, and by `blame` for scripts.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import redis
+
+from clusterer.ids import MAX_ID
+from clusterer.logs import LimitedLog, plain
+from clusterer.store.key_types import NAMES, expected_type, remedy
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+"""Between two log lines about the same value."""
+
+_SHOWN = 40
+"""Characters of a value in messages."""
+
+_PIPELINE = 1000
+"""Commands sent at once."""
+
+_DATA_ERRORS = re.compile(
+    r"WRONGTYPE|not an integer|not a valid float|not a float|would overflow"
+    r"|Error running script|user_script|smaller than the target stream top item"
+)
+"""What Redis says where a stored value is at fault, not the server and not the way to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadValue:
+    """Something in Redis that cannot be used."""
+
+    key: str
+    place: str
+    """Where in the key: ``field state``, ``member``, ``entry 1-0``; empty for the key itself."""
+    value: str
+    """What is there, shortened."""
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.described}; {self.remedy}"
+
+    @property
+    def described(self) -> str:
+        """What is where, and what should be there."""
+        place = f" {self.place}:" if self.place else ""
+        return plain(f"key {self.key}{place} {self.value}, expected {self.expected}")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return plain(remedy(self.key))
+
+
+Report = Callable[[BadValue], None]
+
+_limited = LimitedLog(log, INTERVAL_S)
+_lock = threading.Lock()
+_count = 0
+_heard: ContextVar[list[BadValue] | None] = ContextVar("bad values", default=None)
+
+
+def seen() -> int:
+    """Return how often a value could not be used in this process."""
+    return _count
+
+
+@contextmanager
+def collected() -> Iterator[list[BadValue]]:
+    """Collect what is reported inside, in this thread, instead of logging it."""
+    found: list[BadValue] = []
+    token = _heard.set(found)
+    try:
+        yield found
+    finally:
+        _heard.reset(token)
+
+
+def report(bad: BadValue) -> None:
+    """Count a value that is skipped, and log it at a limited rate."""
+    global _count  # noqa: PLW0603 - one number per process
+    with _lock:
+        _count += 1
+    found = _heard.get()
+    if found is not None:
+        found.append(bad)
+        return
+    _limited.warning((bad.key, bad.place), monotonic(), "skipped a bad value in Redis: %s", bad)
+
+
+def bad(key: str, place: str, value: object, expected: str) -> None:
+    """Report a value that is not what it should be."""
+    report(BadValue(key, place, shortened(value), expected))
+
+
+def shortened(value: object) -> str:
+    """Return a value as messages show it."""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+
+
+class WrongTypeError(redis.ResponseError):
+    """Names the key that made a command or script fail."""
+
+
+def is_bad_data(error: object) -> bool:
+    """Whether an error of Redis is about what a key holds, not about the server."""
+    if not isinstance(error, redis.ResponseError):
+        return False
+    return isinstance(error, WrongTypeError) or bool(_DATA_ERRORS.search(str(error)))
+
+
+_NUMBER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
+_ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)
+"""As we write them: one member is one id."""
+
+# -- parsing ------------------------------------------------------------------------------------
+
+
+def number(
+    key: str, place: str, value: bytes | str | None, default: int = 0, *, least: int = 0
+) -> int:
+    """Return a whole number that Redis sent; ``default`` for None or, reported, anything else."""
+    if value is None:
+        return default
+    if _NUMBER.fullmatch(text(value)) and int(value) >= least:
+        return int(value)
+    bad(key, place, value, f"a whole number from {least}")
+    return default
+
+
+def ids(key: str, members: Iterable[Any]) -> list[int]:
+    """Return those members of a set that are ids, in order; the others are reported."""
+    found = []
+    for member in members:
+        if _ID.fullmatch(text(member)) and int(member) <= MAX_ID:
+            found.append(int(member))
+        else:
+            bad(key, "member", member, f"a whole number from 1 to {MAX_ID}")
+    return sorted(found)
+
+
+def text(value: bytes | str) -> str:
+    r"""Return text, with ``\xff`` for a byte that is none."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+
+
+# -- keys of a wrong type -----------------------------------------------------------------------
+
+Command = tuple[Any, ...]
+"""Name of a method of redis-py's pipeline, a key, further arguments."""
+
+
+class WrongType:
+    """Marks what stands in for a key of a wrong type."""
+
+
+class _WrongSet(WrongType, frozenset[Any]):
+    pass
+
+
+class _WrongHash(WrongType, dict[Any, Any]):
+    pass
+
+
+_NOTHING: dict[str, Callable[[], Any]] = {
+    "get": lambda: None,
+    "smembers": _WrongSet,
+    "hgetall": _WrongHash,
+    "hget": lambda: None,
+    "zrange": list,
+    "zscore": lambda: None,
+    "sismember": lambda: 0,
+    "xrevrange": list,
+    "xrange": list,
+    "scard": lambda: 0,
+}
+
+
+def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Return the replies to commands that read one key each, in few round trips.
+
+    A key of a wrong type is reported and read as if it did not exist; sets and hashes that stand
+    in for one are `WrongType`. Other errors are raised.
+    """
+    replies: list[Any] = []
+    for start in range(0, len(commands), _PIPELINE):
+        pipe = client.pipeline(transaction=False)
+        for name, *arguments in commands[start : start + _PIPELINE]:
+            getattr(pipe, name)(*arguments)
+        replies += pipe.execute(raise_on_error=False)
+    wrong = [at for at, reply in enumerate(replies) if isinstance(reply, Exception)]
+    for at in wrong:
+        if not is_bad_data(replies[at]):
+            raise replies[at]
+    blame(client, [str(commands[at][1]) for at in wrong])
+    for at in wrong:
+        replies[at] = _NOTHING[commands[at][0]]()
+    return replies
+
+
+def wrong_types(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
+    """Return those of our keys that hold another type than they have to; one round trip."""
+    if not names:
+        return []
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.type(name)
+    kinds = [text(kind) for kind in pipe.execute()]
+    return [
+        BadValue(name, "", f"holds {NAMES.get(kind, kind)}", NAMES[wanted])
+        for name, kind in zip(names, kinds, strict=True)
+        if (wanted := expected_type(name)) and kind not in ("none", wanted)
+    ]
+
+
+def blame(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
+    """Report those of ``names`` that hold a wrong type, and return them."""
+    found = wrong_types(client, names)
+    for each in found:
+        report(each)
+    return found

@@ -1,0 +1,54 @@
+"""Which type of value each of our keys holds: what is told of a key that holds another one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+STRING, HASH, SET, SORTED_SET, STREAM = "string", "hash", "set", "zset", "stream"
+
+NAMES: Final = {
+    STRING: "a string",
+    HASH: "a hash",
+    SET: "a set",
+    SORTED_SET: "a sorted set",
+    STREAM: "a stream",
+    "list": "a list",
+    "none": "nothing",
+}
+"""Redis's names of types, as people call them."""
+
+_TYPES: Final = tuple(
+    (re.compile(rf"clusterer:{pattern}", re.DOTALL), kind)
+    for pattern, kind in (
+        (r"(clusters|queues|instances|senders|handovers)", SET),
+        (r"(loaded|format)", STRING),
+        (r"(log|notify|tail|doorbell):.*", STREAM),
+        (r"(counters|cursor|position|fence|stats|modules):.*", HASH),
+        (r"(pending|waiting):.*", SET),
+        (r"(lease|wake):.*", STRING),
+        (r"(heard|silenced):.*", SORTED_SET),
+        (r"\d+:events", STREAM),
+        (r"\d+:[^:]+:nodes", SET),
+        (r"\d+:[^:]+:node:.*", HASH),
+        (r"\d+:[^:]+:version", STRING),
+        (r"\d+:[^:]+:(due|dirty)", SORTED_SET),
+        (r"\d+:[^:]+:synced", HASH),
+    )
+)
+
+_FROM_TABLE: Final = re.compile(
+    r"clusterer:(clusters|\d+:([^:]+:(nodes|node:.*|version|due|dirty|synced)|events))"
+)
+
+
+def expected_type(key: str) -> str:
+    """Return Redis's name of the type of ``key``, empty for a key that is not ours."""
+    return next((kind for pattern, kind in _TYPES if pattern.fullmatch(key)), "")
+
+
+def remedy(key: str) -> str:
+    """Return what puts a key right that holds what it must not."""
+    if _FROM_TABLE.fullmatch(key):
+        return "run `clusterer reload`"
+    return f"correct it with redis-cli, or delete it: `redis-cli DEL {key}`"

@@ -1,0 +1,193 @@
+"""A cluster of which every process part runs, and values in its Redis that cannot be used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import redis
+
+from clusterer import Clusterer
+from clusterer.membership import Event
+from clusterer.mi import ListNodes
+from clusterer.provisioning import NewRow
+from clusterer.services import Context, doctor, listing, probe, reload, sweep, sync, timeouts
+from clusterer.services.events import Filter, History
+from clusterer.services.live import Reader
+from clusterer.services.metrics import ClusterCollector
+from clusterer.services.mi.handler import Handler
+from clusterer.settings import Settings
+from clusterer.store import Cause, ClusterKey, keys
+from clusterer.store.key_types import HASH, SET, SORTED_SET, STREAM, STRING, expected_type
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.provisioning import provision
+
+KEY, OTHER = ClusterKey(1, "bin"), ClusterKey(2, "bin")
+QUEUE = "clusterer:delivery"
+MODULE = "m"
+
+BESIDE = (
+    keys.CLUSTERS,
+    keys.LOADED,
+    keys.nodes(*KEY),
+    keys.version(*KEY),
+    keys.due(*KEY),
+    keys.dirty(*KEY),
+    keys.synced(*KEY),
+    keys.events(1),
+)
+"""Keys that a reload writes, but for the nodes' hashes."""
+
+NODE = keys.node(*KEY, 3)
+
+RECEIVING = (
+    keys.INSTANCES,
+    keys.heard(1, MODULE, 1),
+    keys.silenced(1, MODULE, 1),
+    keys.modules(1),
+    keys.notices(1),
+    keys.tail(1),
+)
+
+SENDING = (
+    keys.QUEUES,
+    keys.SENDERS,
+    keys.HANDOVERS,
+    keys.log(1),
+    keys.counters(1),
+    keys.cursor(1),
+    keys.position(1),
+    keys.lease(1),
+    keys.fence(1),
+    keys.stats(1),
+    keys.pending(QUEUE),
+    keys.waiting(QUEUE),
+    keys.wake(QUEUE),
+    keys.doorbell(QUEUE),
+)
+
+ALL = (*BESIDE, NODE, *RECEIVING, *SENDING)
+
+
+def put_wrong_type(client: redis.Redis, key: str) -> None:
+    """Have ``key`` hold another type than it has to."""
+    client.delete(key)
+    if expected_type(key) == HASH:
+        client.rpush(key, "oops")
+    else:
+        client.hset(key, "oops", "oops")
+
+
+def put_wrong_value(client: redis.Redis, key: str) -> None:
+    """Have ``key`` hold, beside what it has, something that cannot be there."""
+    kind = expected_type(key)
+    if kind == STRING:
+        client.set(key, b"oops\xff")
+    elif kind == SET:
+        client.sadd(key, "oops", b"\xff", "-1", "0")
+    elif kind == SORTED_SET:
+        scores: dict[Any, float] = {"oops": 1.0, b"\xff": 2.0, "-1": -inf, "3": inf}
+        client.zadd(key, scores)
+    elif kind == STREAM:
+        client.xadd(key, {"oops": b"\xff"})
+    else:
+        assert kind == HASH
+        client.hset(key, b"oops\xff:1/x", "oops")
+        for field in client.hkeys(key):
+            client.hset(key, field, "oops")
+
+
+def put_back(client: redis.Redis, key: str, dumped: bytes | None) -> None:
+    """Have ``key`` hold what `dump` gave before."""
+    client.delete(key)
+    if dumped is not None:
+        client.restore(key, 0, dumped)
+
+
+@dataclass
+class Everything:
+    """What runs."""
+
+    context: Context
+    instance: Clusterer
+    reader: Reader
+    collector: ClusterCollector
+    history: History
+    client: redis.Redis
+
+    def jobs(self) -> dict[str, Callable[[], Any]]:
+        """Every job and command, by name."""
+        context = self.context
+        return {
+            "probe": lambda: probe.run(context),
+            "timeouts": lambda: timeouts.run(context),
+            "sweep": lambda: sweep.run(context),
+            "sync": lambda: sync.run(context),
+            "list": lambda: listing.as_json(listing.run(context)),
+            "top": self.reader.read,
+            "events": lambda: self.history.past(20),
+            "metrics": lambda: list(self.collector.collect()),
+            "mi": lambda: Handler(context, "test").run(ListNodes(), "test"),
+            "doctor": lambda: list(doctor.run(context)),
+            "reload --dry-run": lambda: reload.preview(context),
+        }
+
+    def flushed_at(self) -> bytes | str | None:
+        """When the instance last said that it listens."""
+        with suppress(redis.ResponseError):
+            return self.client.hget(keys.modules(1), "flushed_at")
+        return None
+
+    def sees(self, key: ClusterKey, machine_id: int, *, up: bool) -> bool:
+        """Whether the instance knows the state of a node."""
+        found = [node.machine_id for node in self.instance.get_nodes(*key)]
+        return (machine_id in found) is up
+
+    def set_up(self, key: ClusterKey, machine_id: int, *, up: bool) -> None:
+        """Set a node up or down, as an operator does."""
+        event = Event.SET_UP if up else Event.SET_DOWN
+        self.context.nodes.command(key, machine_id, event, Cause("test"))
+
+
+@contextmanager
+def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everything]:
+    """Run an instance with a module in a thread; jobs and commands are run by the test.
+
+    Cluster 1 has the nodes 1 (the instance), 2 (up), 3 (temporarily disabled, and due) and 4
+    (likewise); cluster 2 has 1 and 5.
+    """
+    settings = Settings(
+        redis_url=url, db_url=database, server_id=1, persistent_mode=True, delivery_queue=QUEUE
+    )
+    context = Context(settings)
+    rows = [NewRow(1, i, f"bin:127.0.0.1:{free_port()}") for i in (1, 2, 3, 4)]
+    rows += [NewRow(2, i, f"bin:127.0.0.1:{free_port()}") for i in (1, 5)]
+    provision(context, *rows)
+    reload.run(context)
+    for _ in range(3):
+        for machine_id in (3, 4):
+            context.nodes.command(KEY, machine_id, Event.SUSPECTED, Cause("test"))
+    history = History(context, Filter())
+    with Clusterer(settings=settings) as instance:
+        instance.register_module(MODULE, "bin", lambda *_: None, 60, True, 1)
+        thread = threading.Thread(target=instance.serve, daemon=True)
+        thread.start()
+        assert instance.listener.ready.wait(10)
+        instance.send_to(1, "bin", instance.packet(MODULE, 1).build())
+        running = Everything(
+            context, instance, Reader(context), ClusterCollector(context), history, client
+        )
+        wait_until(running.flushed_at, 5, "the instance has told that it listens")
+        for job in running.jobs().values():
+            job()
+        try:
+            yield running
+        finally:
+            instance.stop()
+            thread.join(10)
+            context.close()
