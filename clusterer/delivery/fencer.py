@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import selectors
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
@@ -15,6 +16,7 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.link import Link, LinkBroken
 from clusterer.errors import StateUnavailable
 from clusterer.logs import about
+from clusterer.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store.deliveries import FENCE_MS, Move
 from clusterer.store.drains import DrainStore
@@ -53,6 +55,7 @@ class Fencer:
         self._incoming: list[_Closing] = []
         self._thread: threading.Thread | None = None
         self._leaving = False
+        self._rounds = Rounds("fencer")
 
     def take(self, sender: int, destinations: list[Destination]) -> None:
         """Take over connections whose fences the release has just put up."""
@@ -95,20 +98,25 @@ class Fencer:
                         self._thread = None
                         return
                 for item in fresh:
-                    item.destination.leave_rest()
-                    selector.register(item.link, selectors.EVENT_READ, item)
-                    self._turn(item)
+                    with self._rounds.guard():
+                        item.destination.leave_rest()
+                        selector.register(item.link, selectors.EVENT_READ, item)
+                        self._turn(item)
                 closing += fresh
                 selector.select(_TICK_S)
                 closing = [item for item in closing if not self._done(selector, item)]
 
     def _done(self, selector: selectors.BaseSelector, item: _Closing) -> bool:
-        over = self._turn(item) or self._leaving or monotonic() >= item.give_up_at
+        over = True  # also if its turn fails for a reason unforeseen
+        with self._rounds.guard():
+            over = self._turn(item) or self._leaving or monotonic() >= item.give_up_at
         if over:
-            selector.unregister(item.link)
-            item.destination.rewind()
-            item.link.close()
-            self._unfence(item)
+            with self._rounds.guard():
+                with suppress(KeyError):  # it never was registered
+                    selector.unregister(item.link)
+                item.destination.rewind()
+                item.link.close()
+                self._unfence(item)
         return over
 
     def _turn(self, item: _Closing) -> bool:

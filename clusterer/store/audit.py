@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, blame, number, read_all
+from clusterer.store.badvalues import bad, blame, number, read_all, text
 from clusterer.store.client import connect, translated
-from clusterer.store.encoding import as_text
 
 PAGE = 500
 """Events per round trip."""
+
+_EVENTS = re.compile(r"clusterer:([1-9]\d{0,9}):events", re.ASCII)
 
 BEGINNING = "0-0"
 
@@ -61,8 +63,8 @@ class AuditStore:
         """Return every cluster_id with a stream, also of clusters that do not exist any more."""
         with translated(self._settings, "find the audit streams"):
             names = self._client.scan_iter(match=_pattern(), count=1000)
-            found = [as_text(name).split(":")[1] for name in names]
-        return sorted({int(cluster_id) for cluster_id in found if cluster_id.isdecimal()})
+            found = [_EVENTS.fullmatch(text(name)) for name in names]
+        return sorted({int(match[1]) for match in found if match})
 
     def ends(self, cluster_ids: Iterable[int]) -> dict[int, str]:
         """Return the id of the last event of each cluster, `BEGINNING` if there is none."""
@@ -75,7 +77,7 @@ class AuditStore:
                 [("xrevrange", keys.events(number), "+", "-", 1) for number in wanted],
             )
         return {
-            cluster_id: as_text(found[0][0]) if found else BEGINNING
+            cluster_id: text(found[0][0]) if found else BEGINNING
             for cluster_id, found in zip(wanted, replies, strict=True)
         }
 
@@ -96,7 +98,7 @@ class AuditStore:
         with translated(self._settings, "follow the audit streams"):
             replies = self._read_new(streams, int(wait_s * 1000))
         found = [
-            _decoded(int(as_text(name).split(":")[1]), entry_id, fields)
+            _decoded(int(text(name).split(":")[1]), entry_id, fields)
             for name, entries in replies
             for entry_id, fields in entries
         ]
@@ -124,7 +126,7 @@ class AuditStore:
                 yield _decoded(cluster_id, entry_id, fields)
             if len(entries) < PAGE:
                 return
-            last = "(" + as_text(entries[-1][0])
+            last = "(" + text(entries[-1][0])
 
 
 def _pattern() -> str:
@@ -137,24 +139,24 @@ def _order(event: AuditEvent) -> tuple[int, int]:
 
 
 def _decoded(cluster_id: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
-    text = {
+    found = {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for name, value in fields.items()
     }
-    key, place = keys.events(cluster_id), f"entry {as_text(entry_id)}, field"
-    if "machine_id" not in text:
-        bad(key, f"entry {as_text(entry_id)}", text, "an event of a node")
+    key, place = keys.events(cluster_id), f"entry {text(entry_id)}, field"
+    if "machine_id" not in found:
+        bad(key, f"entry {text(entry_id)}", found, "an event of a node")
     machine_id, no_tries, failed_attempts = (
-        number(key, f"{place} {name}", text.get(name))
+        number(key, f"{place} {name}", found.get(name))
         for name in ("machine_id", "no_tries", "failed_attempts")
     )
     return AuditEvent(
-        id=as_text(entry_id),
+        id=text(entry_id),
         cluster_id=cluster_id,
         machine_id=machine_id,
         no_tries=no_tries,
         failed_attempts=failed_attempts,
-        **{name: text.get(name, "") for name in _TEXTS},
+        **{name: found.get(name, "") for name in _TEXTS},
     )
 
 

@@ -34,8 +34,8 @@ _PIPELINE = 1000
 """Commands sent at once."""
 
 _DATA_ERRORS = re.compile(
-    r"WRONGTYPE|not an integer|not a valid float|not a float|would overflow"
-    r"|Error running script|user_script|smaller than the target stream top item"
+    r"WRONGTYPE|not an integer|not a valid|not a float|would overflow|value is out of range"
+    r"|attempt to |bad argument|Invalid stream ID|smaller than the target stream top item"
 )
 """What Redis says where a stored value is at fault, not the server and not the way to it."""
 

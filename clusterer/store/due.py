@@ -13,10 +13,10 @@ import redis
 from clusterer.membership import Condition, Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, blame, ids, read_all
+from clusterer.store.badvalues import Command, blame, ids, read_all, text
 from clusterer.store.changes import COMMIT, Cause, Change, due_ms
 from clusterer.store.client import translated
-from clusterer.store.encoding import as_text, decode_node
+from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import Call, run_each
 from clusterer.store.views import ClusterKey
 
@@ -118,7 +118,7 @@ class DueNodes:
         for done, reply in zip(changes, run_each(self._client, calls), strict=True):
             if done is not None and reply is not None:
                 version, *unusable = reply
-                blame(self._client, [as_text(name) for name in unusable])
+                blame(self._client, [text(name) for name in unusable])
                 if version:
                     done.log()
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, read_all
+from clusterer.store.badvalues import bad, ids, read_all, text
 from clusterer.store.client import connect, translated
-from clusterer.store.encoding import as_text
 from clusterer.store.scripts import script
 
 ASK_MS = 3_000
@@ -108,5 +107,5 @@ def _decoded(receiver: int, entry_id: bytes, number: bytes, value: bytes) -> Mir
         at_ms, ip, port, frame = value.split(b" ", 3)
         return Mirrored(int(number), int(at_ms), (ip.decode(), int(port)), frame)
     except ValueError:
-        bad(keys.tail(receiver), f"entry {as_text(entry_id)}", value, "a captured packet")
+        bad(keys.tail(receiver), f"entry {text(entry_id)}", value, "a captured packet")
         return None

@@ -12,10 +12,10 @@ from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all
+from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, text
 from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
-from clusterer.store.encoding import as_text, decode_node
+from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.views import ClusterKey, ClusterView
@@ -175,7 +175,7 @@ class NodeStore:
         with translated(self._settings, f"change node {after.machine_id} of cluster {change.key}"):
             names, arguments = change.call(now, self._settings.probe_interval)
             version, *unusable = script(COMMIT)(self._client, names, *arguments)
-            blame(self._client, [as_text(name) for name in unusable])
+            blame(self._client, [text(name) for name in unusable])
         if not version:
             return None
         change.log()
@@ -186,7 +186,7 @@ class NodeStore:
 def cluster_key(member: bytes | str) -> ClusterKey | None:
     """Return the cluster that a member of the set stands for; None, reported, for any other."""
     try:
-        return ClusterKey.parse(as_text(member))
+        return ClusterKey.parse(text(member))
     except ValueError:
         bad(keys.CLUSTERS, "member", member, "cluster_id:protocol")
         return None
@@ -197,7 +197,7 @@ def find_clusters(client: redis.Redis) -> list[ClusterKey]:
     found = set()
     for name in client.scan_iter(match=keys.nodes(0, "*").replace("0", "*", 1), count=1000):
         with suppress(ValueError):
-            found.add(ClusterKey.parse(as_text(name).split(":", 1)[1].rpartition(":")[0]))
+            found.add(ClusterKey.parse(text(name).split(":", 1)[1].rpartition(":")[0]))
     return sorted(found)
 
 
@@ -205,7 +205,7 @@ def find_nodes(client: redis.Redis, key: ClusterKey) -> list[int]:
     """Return the machine_ids of the nodes of a cluster that have a hash. Takes a scan."""
     prefix = keys.node(*key, 0)[:-1]
     names = client.scan_iter(match=f"{prefix}*", count=1000)
-    found = (as_text(name).removeprefix(prefix) for name in names)
+    found = (text(name).removeprefix(prefix) for name in names)
     return sorted({int(machine_id) for machine_id in found if machine_id.isdecimal()})
 
 

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from copy import copy
 from itertools import groupby
 
+import redis
+
 from clusterer import forks
 from clusterer.errors import ClustererError
 from clusterer.settings import Settings
 from clusterer.store.append_commands import MAX_CALL, AppendCommands
+from clusterer.store.badvalues import WrongTypeError, is_bad_data, wrong_types
 from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
@@ -151,4 +154,13 @@ class PacketLog:
         return [reply == ENQUEUE for reply in replies]
 
     def _run(self, commands: list[bytes]) -> list[int]:
-        return self._channel.run(self._script, commands)
+        try:
+            return self._channel.run(self._script, commands)
+        except redis.ResponseError as error:
+            if not is_bad_data(error):
+                raise
+            with connect(self._settings) as client:
+                wrong = wrong_types(client, self._commands.names)
+            if not wrong:
+                raise
+            raise WrongTypeError(wrong[0]) from error

@@ -12,12 +12,8 @@ from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import is_bad_data
 from clusterer.store.client import translated
-
-_DATA = re.compile(
-    "WRONGTYPE|not an integer|not a valid|attempt to |Invalid stream ID|bad argument|out of range"
-)
-"""What Redis says of values; all else that it says is about the server, and concerns everything."""
 
 _TYPES = (
     (keys.log, b"stream"),
@@ -41,9 +37,7 @@ class SenderUnusable(StateUnavailable):
 
 def is_about_data(error: BaseException | None) -> bool:
     """Whether an error comes from a value in Redis, and not from the server or the way to it."""
-    if isinstance(error, ValueError):
-        return True
-    return isinstance(error, redis.ResponseError) and bool(_DATA.search(str(error)))
+    return isinstance(error, ValueError) or is_bad_data(error)
 
 
 class of_sender(translated):  # noqa: N801 - reads as a word of the `with` statement

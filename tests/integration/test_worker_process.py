@@ -126,7 +126,7 @@ def test_stop_command_of_rq_stops_the_delivery(redis_url: str, redis_client: red
         redis_client.publish(f"rq:pubsub:{name}", "no JSON")
         redis_client.publish(f"rq:pubsub:{name}", '{"command": "shutdown"}')
         assert process.wait(END_S) == 0
-        assert "bad command ignored" in process.output()
+        assert "worker commands: a round failed" in process.output()
 
 
 def test_job_that_ignores_the_stop_does_not_keep_the_process(

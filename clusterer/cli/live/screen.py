@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from clusterer.cli.live.keyboard import QUIT, Keyboard
-from clusterer.errors import StateUnavailable
+from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.services.processes import stop_on_signals
 
 _LOOK_S = 0.25
@@ -96,8 +96,10 @@ class _Screen:
         self._page = None
         try:
             look()
-        except StateUnavailable as error:
-            since = self._away.partition(": ")[0] or f"Redis is away since {_clock()}"
+        except Exception as error:  # noqa: BLE001 - one look that fails must not end the screen
+            what = "Redis is away" if _is_away(error) else "This cannot be shown"
+            since = self._away.partition(": ")[0]
+            since = since if since.startswith(what) else f"{what} since {_clock()}"
             self._away = f"{since}: {error}"
         else:
             self._away = ""
@@ -158,6 +160,10 @@ class _Screen:
         last = min(lines, self._offset + self._rows)
         how = "arrow keys, space and b scroll" if "q" in self._quits else "the rest does not fit"
         return Text(f"Lines {self._offset + 1} to {last} of {lines}: {how}", "reverse")
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, StateUnavailable) and not isinstance(error, WrongKey)
 
 
 def _clock() -> str:
