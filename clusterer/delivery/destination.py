@@ -32,7 +32,7 @@ class Outbox:
         """Sequence reached when all of it is written, and the cluster's packet count there."""
         self.last_n = piece.last_n
         self.skipped = 0
-        """Frames given up because the node went down."""
+        """Frames given up because the node went down; counted when the cursor passes them."""
 
     def cut(self) -> int:
         """Give up the frames of which nothing is written yet; return how many are left."""
@@ -167,6 +167,7 @@ class Destination:
         if box.offset < box.end:
             return False
         self.outbox = None
+        self._skip(box.skipped)
         self.cursor, self.cursor_n = box.last, box.last_n
         return True
 
@@ -174,17 +175,14 @@ class Destination:
         """Skip the outbox's frames that are not begun: the node is not up any more."""
         box = self.outbox
         if box is not None:
-            skipped = box.piece.packets - box.cut()
-            self._skip(skipped - box.skipped)
-            box.skipped = skipped
+            box.skipped = box.piece.packets - box.cut()
 
     def leave_rest(self) -> None:
         """Leave the outbox's frames that are not begun to whoever delivers next."""
         box = self.outbox
         if box is not None:
             kept = box.cut()
-            self._skip(-box.skipped)  # that is for the next one to say
-            box.skipped = 0
+            box.skipped = 0  # that is for the next one to say
             box.last, box.last_n = self.cursor, self.cursor_n or box.last_n
             if kept:
                 box.last, box.last_n = box.piece.sequence(kept - 1), box.piece.first_n + kept - 1
@@ -242,7 +240,6 @@ class Destination:
     def _drop_outbox(self) -> None:
         if self.outbox is not None:
             self.wanting = True
-            self._skip(-self.outbox.skipped)  # they are offered again
         self.outbox = None
 
     def young(self) -> bool:

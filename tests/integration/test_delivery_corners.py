@@ -20,7 +20,17 @@ from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
 from clusterer.store.deliveries import Commit, Move, Released
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import (
+    CLUSTER,
+    assert_accounted,
+    delivering,
+    frame,
+    load,
+    node,
+    node_for,
+    numbers,
+    stat,
+)
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -365,7 +375,7 @@ def test_packets_skipped_in_half_a_batch_are_not_skipped_again_by_the_next_worke
             fine.wait_for_frames(1001)
             store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1001)])
-            wait_until(lambda: stat(redis_client, 2, "skipped") > 0, 5, "rest given up")
+            fine.wait_for_frames(1002)  # by then the worker has seen that node 2 is down
             store.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
         slow.resume()
         with delivering(settings):
@@ -376,6 +386,28 @@ def test_packets_skipped_in_half_a_batch_are_not_skipped_again_by_the_next_worke
         sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
     assert sent + skipped == 1003
     assert sent == got
+
+
+def test_crash_with_cut_batch_counts_its_skips_once(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Node 2 goes down while its socket is full; the worker dies before the begun frame ends."""
+    settings = replace(settings, send_timeout=30.0)
+    with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
+        load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            slow.pause()
+            log.append(CLUSTER, [frame(n, 1000) for n in range(1000)])
+            fine.wait_for_frames(1000)
+            NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
+            log.append(CLUSTER, [frame(1000)])
+            fine.wait_for_frames(1001)
+            wait_until(lambda: stat(redis_client, 3, "sent") == 1001, 5, "recorded")
+            redis_client.delete(keys.lease(1))  # as that of a killed worker
+            log.append(CLUSTER, [frame(1001)])
+            wait_until(lambda: drained_to(redis_client, 1002), 5, "all given up")
+    assert_accounted(settings)
 
 
 def test_who_has_lost_the_lease_records_nothing(
