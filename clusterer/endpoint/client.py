@@ -64,6 +64,8 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
     pool = _pool(url, chosen)
     if pool is None:
         raise SettingsError("redis_url has an option after the ? whose value cannot be used")
+    # Whatever the URL says: the store reads bytes, and with text RQ's jobs would stay queued.
+    pool.connection_kwargs["decode_responses"] = False
     return redis.Redis.from_pool(pool)
 
 

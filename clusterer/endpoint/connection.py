@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint.server import Address, Server, cannot_serve, is_replica
+from clusterer.endpoint.server import Address, Server, cannot_serve, is_crowded, is_replica
 
 CHECK_S = 2.0
 """How long a connection is used until it is asked again whether its server takes writes."""
@@ -29,6 +29,14 @@ class _Elsewhere(redis.ConnectionError):
     """The server is a replica, and its name has an address that was not tried."""
 
 
+class Unanswered(redis.ConnectionError):
+    """The server ended the connection before it answered anything: it may expect TLS."""
+
+
+class NoHandshake(TimeoutError):
+    """The server did not answer the beginning of TLS: it may not know TLS."""
+
+
 class Following(redis.connection.AbstractConnection):
     """Base of the connection classes: leaves a server that cannot serve.
 
@@ -39,6 +47,7 @@ class Following(redis.connection.AbstractConnection):
         self._server = server
         self._generation = server.generation
         self._check_at = 0.0
+        self._answered = False
         self._address: Address = ("", 0)
         super().__init__(*args, **options)
         server.add(self)
@@ -98,18 +107,47 @@ class Following(redis.connection.AbstractConnection):
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().read_response(*args, **options)
+            response = super().read_response(*args, **options)
         except redis.RedisError as error:
             self.leave(error)
             if isinstance(error, redis.TimeoutError) and not self.is_connected:
                 self._server.avoid(self._address)
+            self._raise_unanswered(error)
             raise
+        self._answered = True
+        return response
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether there is something to be read within ``timeout`` seconds.
+
+        Raises what the server says where it speaks first: it refuses the connection.
+        """
+        try:
+            readable = self._is_readable(timeout)
+        except redis.ConnectionError as error:
+            self._raise_unanswered(error)
+            raise
+        # A subscription reads its first answer itself.
+        if readable and not self._answered and not self._connect_callbacks:
+            self.read_response()
+        return readable
+
+    def _is_readable(self, timeout: float) -> bool:
+        readable: bool = super().can_read(timeout)
+        return readable
+
+    def _raise_unanswered(self, error: redis.RedisError) -> None:
+        """Raise `Unanswered` if ``error`` is the connection's end before the first answer."""
+        ended = type(error) is redis.ConnectionError and not is_crowded(error)
+        if ended and not self._answered:
+            raise Unanswered(str(error)) from error
 
     def connect_check_health(
         self, check_health: bool = True, retry_socket_connect: bool = True
     ) -> None:
         if self.is_connected:
             return
+        self._answered = False
         for _ in range(_MOST_ADDRESSES):
             try:
                 super().connect_check_health(check_health, retry_socket_connect)
@@ -185,13 +223,18 @@ class TlsConnection(Following, redis.SSLConnection, _Named):
     asked. Over TLS 1.3 that is the rule: the server sends session tickets after the handshake.
     """
 
-    def can_read(self, timeout: float = 0) -> bool:
-        """Whether an answer, or the connection's end, is there to be read within ``timeout`` s."""
-        if not super().can_read(timeout):
+    def _is_readable(self, timeout: float) -> bool:
+        if not super()._is_readable(timeout):
             return False
         # Something came, maybe only for the TLS layer: whatever is for us is in the parser now.
         # redis-py has no public way to let a parser read what there is.
         return bool(self._parser.read_from_socket(timeout=0, raise_on_timeout=False))
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> Any:
+        try:
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise NoHandshake(str(error)) from error
 
 
 class UnixConnection(Following, redis.UnixDomainSocketConnection):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import ssl
+from collections.abc import Iterator
 
 import redis
 
+from clusterer.endpoint.connection import NoHandshake, Unanswered
+from clusterer.endpoint.server import is_crowded
 from clusterer.endpoint.url import public_url
 from clusterer.settings import Settings
 
 _NOISE = re.compile(
     r"^Error -?\d+ connecting to .*?\. (?=[A-Z])"
+    r"|^Error while reading from .*? : \(\d+, '|'\)$"
+    r"|^Error -?\d+ while writing to socket\. "
     r"|^Command # \d+ \(.*?\) of pipeline caused error: "
     r"|\.? script: [0-9a-f]{40}, on @user_script:\d+"
+    r"|(?<=protected mode) because .*"
     r"|\.$",
     re.DOTALL,
 )
@@ -21,6 +28,9 @@ _NOISE = re.compile(
 _USER = "correct user and password in redis_url"
 _RIGHTS = "let redis_url's user do that: `ACL SETUSER`"
 _PRIMARY = "point redis_url at the primary server"
+_MODE = "give Redis a password (requirepass, or ACL SETUSER) and redis_url the same"
+_CROWD = "raise maxclients in redis.conf and the open files of Redis; docs/deployment.md has counts"
+_ELSE = "start Redis, or correct redis_url"
 _CLASSES: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.AuthenticationError, _USER),
     (redis.exceptions.NoPermissionError, _RIGHTS),
@@ -28,8 +38,11 @@ _CLASSES: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.exceptions.MasterDownError, _PRIMARY),
     (redis.OutOfMemoryError, "raise maxmemory"),
     (redis.BusyLoadingError, "wait until it has"),
+    (redis.MaxConnectionsError, "raise max_connections in redis_url, or leave it out"),
+    (redis.InvalidResponse, f"{_ELSE}: the server there does not speak Redis's protocol"),
 )
 _WORDS = (
+    ("^DENIED ", _MODE),
     ("HELLO must be called|NOAUTH|Authentication required|invalid username-password", _USER),
     ("no permissions|NOPERM", _RIGHTS),
     ("read only replica|READONLY|MASTERDOWN|UNBLOCKED", _PRIMARY),
@@ -41,7 +54,18 @@ _WORDS = (
 )
 """For errors of the server that redis-py has no class for, and those of scripts."""
 
-_ELSE = "start Redis, or correct redis_url"
+_ON_THE_WAY: tuple[tuple[type[BaseException], str], ...] = (
+    (Unanswered, f"{_ELSE} (a port for TLS needs rediss://)"),
+    (NoHandshake, f"{_ELSE} (a port without TLS needs redis://)"),
+    (
+        ssl.SSLCertVerificationError,
+        "let redis_url have the CA's file as ssl_ca_certs, and a host that the certificate names",
+    ),
+)
+"""For connections that fail, by the class of the error or of one that it comes from."""
+
+_CERTIFICATE = "give redis_url ssl_certfile and ssl_keyfile: Redis asks for a certificate"
+_TLS = "look at the TLS settings of Redis (a port without TLS needs redis://)"
 
 
 def trouble(settings: Settings, error: redis.RedisError) -> str:
@@ -64,12 +88,32 @@ def remedy(error: BaseException) -> str:
     cause = error if isinstance(error, redis.RedisError) else error.__cause__
     if "start `clusterer up`" in str(error):
         return ""
+    if not isinstance(cause, redis.RedisError):
+        return _ELSE
+    if is_crowded(cause):
+        return _CROWD
     for kind, what in _CLASSES:
         if isinstance(cause, kind):
             return what
-    if not isinstance(cause, redis.RedisError) or isinstance(
-        cause, redis.ConnectionError | redis.TimeoutError
-    ):
-        return _ELSE
+    if isinstance(cause, redis.ConnectionError | redis.TimeoutError):
+        return _on_the_way(cause)
     text = said(cause)
     return next((what for pattern, what in _WORDS if re.search(pattern, text)), _ELSE)
+
+
+def _on_the_way(error: redis.RedisError) -> str:
+    """Return what to do about a connection that failed."""
+    for one in _with_causes(error):
+        for kind, what in _ON_THE_WAY:
+            if isinstance(one, kind):
+                return what
+        if isinstance(one, ssl.SSLError):
+            return _CERTIFICATE if "CERTIFICATE_REQUIRED" in (one.reason or "") else _TLS
+    return _ELSE
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__

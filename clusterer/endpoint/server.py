@@ -22,6 +22,7 @@ Address = tuple[str, int]
 _ELSEWHERE = re.compile(r"\b(?:READONLY|MASTERDOWN|UNBLOCKED force)\b")
 _UNFIT = re.compile(r"\b(?:LOADING|NOREPLICAS|CLUSTERDOWN|MISCONF)\b")
 _NOT_AUTHENTICATED = re.compile(r"^(?:NOAUTH )?Authentication required")
+_CROWDED = re.compile(r"(?:ERR )?max number of clients(?: \+ cluster connections)? reached")
 
 
 class Connected(Protocol):
@@ -53,6 +54,11 @@ def cannot_serve(error: Exception) -> bool:
         return True
     text = str(error)
     return bool(_UNFIT.search(text) or _NOT_AUTHENTICATED.match(text))
+
+
+def is_crowded(error: Exception) -> bool:
+    """Whether ``error`` is the answer of a server that has as many clients as it may have."""
+    return isinstance(error, redis.RedisError) and _CROWDED.match(str(error)) is not None
 
 
 class Server:

@@ -11,19 +11,11 @@ import re
 import unicodedata
 from urllib.parse import parse_qsl, quote
 
-from redis.connection import URL_QUERY_ARGUMENT_PARSERS
-
+from clusterer.endpoint import redis_options
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
 
 SCHEMES = ("redis", "rediss", "unix")
-
-_TEXT_OPTIONS = {"username", "password", "client_name", "encoding", "encoding_errors"}
-_TLS_OPTIONS = {
-    *("ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path"),
-    *("ssl_ca_data", "ssl_password", "ssl_ciphers"),
-}
-_OPTIONS = {*URL_QUERY_ARGUMENT_PARSERS, *_TEXT_OPTIONS, *_TLS_OPTIONS, "decode_responses"}
 
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
 
@@ -34,10 +26,17 @@ def redis_url(settings: Settings) -> str:
 
 
 def check_url(url: str) -> None:
-    """Raise `SettingsError`, without any part of ``url``, if it cannot be used."""
+    """Raise `SettingsError`, without a secret of ``url``, if it cannot be used.
+
+    The files that its options name are read.
+    """
     problem = _problem(url)
     if problem:
         raise SettingsError(f"redis_url {problem}")
+    if url.startswith("rediss://"):
+        problem = redis_options.problem_of_files(_parts(url)[2])
+        if problem:
+            raise SettingsError(f"redis_url {problem}")
 
 
 def public_url(settings: Settings) -> str:
@@ -86,20 +85,17 @@ def _problem(url: str) -> str:
     if "#" in rest:
         return percent_hint("#")
     authority, path, query = _parts(url)
-    if "?" in rest and not _are_known(query, scheme):
-        if "@" in query:
-            return percent_hint("?")
-        return "has an option after the ? that is unknown or has no value"
+    if "?" in rest and (found := _problem_of_options(scheme, query)):
+        return found
     info, at, place = authority.rpartition("@")
     if "@" in path and not (scheme == "unix" and (at or not authority)):
         return percent_hint("/")
     return _problem_of_user(info) or _problem_of_place(scheme, place)
 
 
-def _are_known(query: str, scheme: str) -> bool:
-    names = [part.partition("=")[0] for part in query.split("&") if part]
-    allowed = _OPTIONS if scheme == "rediss" else _OPTIONS - _TLS_OPTIONS
-    return "=" in query and all(name in allowed for name in names)
+def _problem_of_options(scheme: str, query: str) -> str:
+    found = redis_options.OPTIONS[scheme].problem(query)
+    return percent_hint("?") if found and "@" in query else found
 
 
 def _problem_of_user(info: str) -> str:

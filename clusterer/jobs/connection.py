@@ -12,9 +12,6 @@ def connect(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
     """Return a client for RQ only; connects when first used.
 
     ``timeout_s`` bounds connecting and every answer (RQ's workers raise the latter on their own
-    clients). Replies stay bytes, even if the URL says otherwise: with decoded ones RQ's jobs
-    would silently stay queued. Raises `SettingsError` for a URL that cannot be used.
+    clients). Raises `SettingsError` for a URL that cannot be used.
     """
-    client = open_client(settings, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
-    client.connection_pool.connection_kwargs["decode_responses"] = False
-    return client
+    return open_client(settings, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)

@@ -19,10 +19,10 @@ from clusterer.errors import ProvisioningError, SettingsError
 from clusterer.provisioning import NewRow, read_rows
 from clusterer.services import Context, init_db, provision
 from clusterer.settings import Settings
+from tests.support.certificates import self_signed
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import child_environment
-from tests.support.programs import require_program
 from tests.support.provisioning import NODE_A, NODE_B, sql
 
 RENAMED = {
@@ -327,36 +327,10 @@ def test_unix_socket(mariadb_server: MariaDBServer, mariadb_url: str) -> None:
     assert init_db.run(Context(Settings(db_url=url))).table_created
 
 
-_CONFIG = """[req]
-distinguished_name = name
-x509_extensions = extensions
-prompt = no
-[name]
-CN = database
-[extensions]
-basicConstraints = critical, CA:true
-keyUsage = critical, digitalSignature, keyCertSign
-subjectAltName = IP:{host}
-"""
-
-
-def _certificate(directory: Path, host: str) -> Path:
-    """Make a self-signed certificate (with its key beside it) for ``host``."""
-    directory.mkdir()
-    config, key, certificate = (directory / name for name in ("config", "key.pem", "cert.pem"))
-    config.write_text(_CONFIG.format(host=host))
-    words = [require_program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-    words += ["-days", "2", "-config", str(config), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(words, check=True, capture_output=True)
-    for path in (directory, key, certificate):
-        path.chmod(0o755)
-    return certificate
-
-
 def test_server_that_offers_no_encryption_is_refused_where_it_is_asked_for(
     mariadb_url: str, tmp_path: Path
 ) -> None:
-    authority = _certificate(tmp_path / "ca", "127.0.0.1")
+    authority, _ = self_signed(tmp_path / "ca", "127.0.0.1")
     context = Context(Settings(db_url=f"{mariadb_url}?ssl_ca={authority}"))
     with pytest.raises(ProvisioningError, match=r"SSL is required|certificate verify failed"):
         init_db.run(context)
@@ -374,8 +348,8 @@ class _TlsServer(MariaDBServer):
 
 @pytest.mark.mariadb
 def test_only_a_server_that_proves_itself_gets_the_password(tmp_path: Path) -> None:
-    own = _certificate(tmp_path / "own", "127.0.0.9")
-    other = _certificate(tmp_path / "other", "127.0.0.9")
+    own, _ = self_signed(tmp_path / "own", "127.0.0.9")
+    other, _ = self_signed(tmp_path / "other", "127.0.0.9")
     tmp_path.parent.chmod(0o755)
     server = _TlsServer()
     server.tls = own.parent

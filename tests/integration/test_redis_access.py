@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +15,10 @@ import redis
 from clusterer import Clusterer, Settings
 from clusterer.settings import as_environment
 from tests.support import docs
+from tests.support.certificates import self_signed
 from tests.support.cluster import load, node, node_for, numbers
 from tests.support.ports import free_port
 from tests.support.processes import child_environment, end_group, spawn, start, wait_until
-from tests.support.programs import find_program
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer, redis_binary
 
@@ -112,37 +111,7 @@ def test_the_documented_commands_outlive_a_restart_of_redis(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_over_tls(own_redis_server: Callable[[], RedisServer], tmp_path: Path) -> None:
-    server, port = own_redis_server(), free_port()
-    certificate, key = self_signed(tmp_path)
-    options = {
-        "tls-cert-file": certificate,
-        "tls-key-file": key,
-        "tls-ca-cert-file": certificate,
-        "tls-auth-clients": "no",
-        "tls-port": port,
-    }
-    with server.client() as admin:
-        try:
-            for name, value in options.items():
-                admin.config_set(name, str(value))
-        except redis.ResponseError as error:
-            pytest.skip(f"this Redis has no TLS: {error}")
+    certificate, key = self_signed(tmp_path / "own", "127.0.0.1")
+    port = own_redis_server().offer_tls(certificate, key)
     url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
     deliver(Settings(redis_url=url, data_dir=str(tmp_path), server_id=1))
-
-
-def self_signed(directory: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1; return its file and its key's."""
-    openssl = find_program("openssl") or pytest.skip("openssl is not installed")
-    certificate, key = directory / "redis.pem", directory / "redis.key"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-out", certificate, "-keyout", key),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return certificate, key

@@ -120,6 +120,24 @@ class RedisServer:
             return bool(client.ping())
         return False
 
+    def offer_tls(self, certificate: Path, key: Path) -> int:
+        """Listen for TLS too, and return the port; skips the test if this Redis has no TLS."""
+        port = free_port()
+        options = {
+            "tls-cert-file": certificate,
+            "tls-key-file": key,
+            "tls-ca-cert-file": certificate,
+            "tls-auth-clients": "no",
+            "tls-port": port,
+        }
+        with self.client() as admin:
+            try:
+                for name, value in options.items():
+                    admin.config_set(name, str(value))
+            except redis.ResponseError as error:
+                missing(f"a Redis with TLS ({error})")
+        return port
+
     def stop(self) -> None:
         """SIGTERM and wait: the append-only file is complete."""
         if self._process is not None:
