@@ -79,7 +79,9 @@ class Batch:
     """Consecutive entries of one sender's log, read from position ``after``.
 
     It ends before the first entry that cannot be read. If that is the very first one, the batch is
-    a gap: it has no packets, and leads over the entries that follow each other unread.
+    a gap: it has no packets, and leads over the entries that follow each other unread. Where a
+    packet that follows has the sequence of such an entry, another program has put the entry there:
+    it has no place of its own, and the batch goes on with the packet.
     """
 
     __slots__ = ("after", "last", "not_ours", "packets", "size", "slices", "taken", "unread")
@@ -106,7 +108,7 @@ class Batch:
             last = sequence_of(entry_id)
             try:
                 found_cluster, found_protocol, n, packets, frames = self._checked(fields, last)
-                if self.unread:
+                if self.unread and not self.packets and self.last > self.after:
                     return
                 if found_cluster != cluster or found_protocol != protocol:
                     current = self._slice(cluster_of(found_cluster, found_protocol))
@@ -132,9 +134,12 @@ class Batch:
         entry = read_entry(fields)
         cluster, protocol, n, packets, frames = entry
         done = self.last - last + packets
+        if done > 0 and self.unread and not self.packets:
+            self.last = self.after
+            done = self.last - last + packets
         if done <= 0:
             return entry
-        if self.taken or done >= packets:  # only the first entry may be delivered in part
+        if self.packets or done >= packets:  # only the first packets may be delivered in part
             raise Unreadable(f"{packets} packets overlap with those before")
         return cluster, protocol, n, packets - done, frames[frame_ends(frames)[done - 1] :]
 

@@ -108,6 +108,8 @@ class Feeder:
         The batch is empty if no entry can be taken.
         """
         batch = Batch(entries, after)
+        if batch.unread and batch.taken == len(entries):
+            batch = self._passed_over(drain, batch)
         drain.note_unread(batch)
         if batch.taken:
             self._leases.holds.end(drain.sender)
@@ -118,6 +120,16 @@ class Feeder:
             drain.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
             self._store.delete_entries(drain.sender, ids)
         return batch
+
+    def _passed_over(self, drain: Drain, gap: Batch) -> Batch:
+        """Return ``gap``, read again once no packet to come can have the sequence of its end.
+
+        Another program may have added that entry ahead of the counters, and a sender a packet with
+        its sequence since: the packet is behind the entry in the log, and must not be passed over.
+        """
+        self._store.pass_over(drain.sender, gap.last)
+        again = self._store.read(drain.sender, gap.after, gap.taken + 1)
+        return Batch(again, gap.after) if again else gap
 
     def catch_up(self, drain: Drain) -> None:
         """Let those behind take their turn, with one read."""

@@ -219,6 +219,11 @@ class DrainStore:
         with translated(self._settings, f"look at the keys of machine {sender}"):
             return wrong_keys(self._client, sender)
 
+    def pass_over(self, sender: int, sequence: int) -> None:
+        """Have packets to come begin behind ``sequence``, that of an entry that cannot be read."""
+        with of_sender(self._settings, f"pass over a log entry of machine {sender}", sender):
+            script("pass_over")(self._client, [keys.counters(sender)], sequence)
+
     def delete_entries(self, sender: int, ids: Sequence[bytes]) -> None:
         """Delete entries of a log by their ids."""
         with of_sender(self._settings, f"delete log entries of machine {sender}", sender):

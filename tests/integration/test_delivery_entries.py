@@ -216,6 +216,37 @@ def test_entry_with_wild_sequence_stops_nothing(
     assert_accounted(settings)
 
 
+@pytest.mark.parametrize("packets", [1, 3])
+@pytest.mark.parametrize("read_first", [True, False])
+def test_entry_ahead_of_counters_costs_no_packet(
+    settings: Settings,
+    redis_client: redis.Redis,
+    peer: BinReceiver,
+    packets: int,
+    read_first: bool,
+) -> None:
+    """Another program adds an entry; the sender, which does not know of it, gives its number."""
+    log = PacketLog(settings, 1)
+    log.append(CLUSTER, [frame(1)])
+    sent = list(range(2, 2 + packets))
+    with delivering(settings):
+        peer.wait_for_frames(1)
+        if read_first:
+            redis_client.xadd(keys.log(1), {"a": 1}, id="2-1")
+            wait_until(
+                lambda: redis_client.hget(keys.counters(1), "sequence") == b"2", 5, "passed over"
+            )
+            log.append(CLUSTER, [frame(n) for n in sent])
+        else:
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+            redis_client.xadd(keys.log(1), {"a": 1}, id="2-1")
+            log.append(CLUSTER, [frame(n) for n in sent])
+        wait_until(lambda: numbers(peer) == [1, *sent], 5, "all packets")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+    assert stat(redis_client, 3, "lost") == 0
+    assert_accounted(settings)
+
+
 @pytest.mark.parametrize("wild", ["7-1", f"{2**53 + 9}-1", f"{2**64 - 1}-{2**64 - 1}"])
 def test_readers_of_wild_log_answer(
     settings: Settings, redis_client: redis.Redis, peer: BinReceiver, wild: str

@@ -57,6 +57,27 @@ def test_a_sequence_is_the_first_part_of_an_id() -> None:
     assert sequence_of(b"12-34") == 12
 
 
+JUNK = [b"a", b"1"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "last", "packets", "unread"),
+    [
+        ([(b"11-1", JUNK), entry(11, 1, 1)], 11, 1, 1),
+        ([(b"11-1", JUNK), (b"12-1", JUNK), entry(13, 3, 1, 2, 3)], 13, 3, 2),
+        ([(b"11-1", JUNK), (b"12-1", JUNK), entry(12, 1, 1), entry(13, 2, 2)], 13, 2, 2),
+        ([(b"11-1", JUNK), entry(11, 1, 1), (b"12-1", JUNK)], 11, 1, 1),
+        ([(b"11-1", JUNK), (b"12-1", JUNK), entry(13, 1, 1)], 12, 0, 2),
+        ([(b"11-1", JUNK), (b"12-1", JUNK)], 12, 0, 2),
+    ],
+)
+def test_batch_with_foreign_entry_keeps_packet_of_its_number(
+    entries: list[tuple[bytes, list[bytes]]], last: int, packets: int, unread: int
+) -> None:
+    batch = Batch(entries, 10)
+    assert (batch.last, batch.packets, len(batch.unread)) == (last, packets, unread)
+
+
 @pytest.mark.parametrize(
     ("written", "kept", "end"),
     [(0, 0, 0), (1, 1, 101), (100, 1, 101), (101, 1, 101), (102, 2, 203), (306, 3, 306)],
