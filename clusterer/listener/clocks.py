@@ -59,7 +59,10 @@ class Clocks:
         self._cursor = "0-0"
         self._begun = False
         self._begin_lock = forks.lock()
-        self._enrolled: dict[Watch, frozenset[int]] = {}
+        self._members: dict[Watch, frozenset[int]] = {}
+        """The nodes of each registration's cluster."""
+        self._clocked: dict[Watch, set[int]] = {}
+        """Those of them that this run heard: they have clocks in Redis."""
         self._ledger = Ledger()
         self._pending: Handover | None = None
         self._pending_lock = forks.lock()
@@ -71,11 +74,11 @@ class Clocks:
         self._thread: threading.Thread | None = None
 
     def register(self, watch: Watch, members: frozenset[int]) -> None:
-        """Start the clocks of a registration; raises `StateUnavailable`. From any thread."""
+        """Register, with the nodes of its cluster; raises `StateUnavailable`. From any thread."""
         with self._begin_lock:
-            if not self._begun or not self._receipts.register(watch, self._run, members):
-                self._begin({**self._enrolled, watch: members})
-            self._enrolled[watch] = members
+            if not self._begun or not self._receipts.register(watch, self._run, (), members):
+                self._begin({**self._members, watch: members})
+            self._members[watch] = members
 
     def start(self, deliver: Callable[[Flushed], object]) -> None:
         """Start the thread; it calls ``deliver`` with the reply to each flush that was noted or
@@ -155,9 +158,10 @@ class Clocks:
     def _flush(self, handover: Handover, due: Heard) -> Flushed:
         with self._begin_lock:
             if not self._begun:
-                self._begin({**self._enrolled, **handover.members})
+                self._begin({**self._members, **handover.members})
         for watch, members in handover.members.items():
-            self._enroll(watch, members)
+            if watch.cluster_id:
+                self._follow(watch, members, due[watch])
         now = monotonic()
         reply = self._receipts.flush(
             self._server_id,
@@ -172,7 +176,7 @@ class Clocks:
         )
         if reply.state is FlushState.UNKNOWN:
             with self._begin_lock:
-                self._begin({**self._enrolled, **handover.members})
+                self._begin({**self._members, **handover.members})
             log.warning(
                 "Redis had no registrations of machine %d any more: registered again",
                 self._server_id,
@@ -181,32 +185,44 @@ class Clocks:
         elif reply.state is FlushState.NOTED:
             self._ledger.written(due)
             self._cursor = reply.cursor
-            if reply.unusable and now >= self._mend_at:
-                self._mend_at = now + _MEND_S
-                self._mend(reply.unusable)
+            self._mend(reply.unusable, now)
         return reply
 
-    def _mend(self, unusable: Collection[str]) -> None:
-        """Name keys that hold another type; start the clocks again that are lost with one."""
-        self._receipts.name_wrong(sorted(unusable))
-        for watch in self._enrolled:
-            if watch.heard in unusable:
-                self._enrolled[watch] = frozenset()
+    def _follow(self, watch: Watch, members: frozenset[int], heard: Mapping[int, float]) -> None:
+        """Have Redis start the clocks of nodes heard for the first time, and forget those gone."""
+        clocked = self._clocked.setdefault(watch, set())
+        left = self._members.get(watch, frozenset()) - members
+        new = (heard.keys() & members) - clocked
+        if new or left:
+            self._receipts.enroll(watch, new, left)
+            self._ledger.leave(watch, left)
+            clocked |= new
+            clocked -= left
+        self._members[watch] = members
 
-    def _enroll(self, watch: Watch, members: frozenset[int]) -> None:
-        known = self._enrolled.get(watch, frozenset())
-        if members is not known and members != known and watch.cluster_id:
-            self._receipts.enroll(watch, members - known, known - members)
-            self._ledger.leave(watch, known - members)
-            self._enrolled[watch] = members
+    def _mend(self, unusable: Collection[str], now: float) -> None:
+        """Name keys that hold another type; start the clocks again that are lost with one.
+
+        The set of a registration for which no node was heard is rightly empty.
+        """
+        empty = {watch.heard for watch in tuple(self._members) if not self._clocked.get(watch)}
+        lost = [key for key in unusable if key not in empty]
+        if not lost or now < self._mend_at:
+            return
+        self._mend_at = now + _MEND_S
+        self._receipts.name_wrong(sorted(lost))
+        for watch, clocked in self._clocked.items():
+            if watch.heard in lost:
+                self._receipts.enroll(watch, clocked, ())
 
     def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:
-        """Register everything anew. Needs the lock. Begins again later if it fails half-way."""
+        """Register everything again. Needs the lock. Begins again later if it fails half-way."""
         self._begun = False
         self._cursor = self._receipts.begin(self._server_id, self._run)
         for watch, machine_ids in members.items():
-            self._receipts.register(watch, self._run, machine_ids)
-            self._enrolled[watch] = machine_ids
+            heard = self._clocked.get(watch, set()) & machine_ids
+            self._receipts.register(watch, self._run, heard, machine_ids)
+            self._members[watch] = machine_ids
         self._begun = True
 
 

@@ -50,7 +50,7 @@ class Receipts:
     # -- the instance's side --------------------------------------------------------------------
 
     def begin(self, receiver: int, run: str) -> str:
-        """Start the run with the token ``run``: all that earlier runs left is forgotten.
+        """Start the run with the token ``run``: what earlier runs registered is forgotten.
 
         Returns the id of the instance's last notice, from which it reads on.
         """
@@ -72,8 +72,13 @@ class Receipts:
             )
         return _text(last)
 
-    def register(self, watch: Watch, run: str, machine_ids: Collection[int]) -> bool:
-        """Register ``watch``: nobody is silenced for it, each node's clock starts now.
+    def register(
+        self, watch: Watch, run: str, heard: Collection[int], members: Collection[int] = ()
+    ) -> bool:
+        """Register ``watch``: no node is silenced for it.
+
+        The clocks of the nodes in ``heard`` start now, and of those ``members`` of the cluster
+        that an earlier run heard. A node without a clock does not time out.
 
         Returns False if ``run`` is not (or no longer) the instance's: `begin` first.
         """
@@ -84,17 +89,21 @@ class Receipts:
                 run,
                 watch.field,
                 watch.timeout_ms,
-                json.dumps(sorted(machine_ids)),
+                json.dumps(sorted(heard)),
+                json.dumps(sorted(members)),
             )
         return bool(done)
 
-    def enroll(self, watch: Watch, joined: Collection[int], left: Collection[int]) -> None:
-        """Start the clocks of nodes that are new in the cluster, forget those that are gone."""
+    def enroll(self, watch: Watch, heard: Collection[int], left: Collection[int]) -> None:
+        """Start the clocks of nodes that were heard for the first time, forget those that left.
+
+        A node that has a clock keeps it, and one that is silenced gets none.
+        """
         with translated(self._settings, f"follow cluster {watch.cluster_id}"):
             script("enroll")(
                 self._client,
                 [watch.heard, watch.silenced],
-                json.dumps(sorted(joined)),
+                json.dumps(sorted(heard)),
                 json.dumps(sorted(left)),
             )
 

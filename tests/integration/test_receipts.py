@@ -275,16 +275,17 @@ def test_two_registrations_of_a_module_have_clocks_of_their_own(
     assert redis_client.zcard(WATCH.silenced) == 0
 
 
-def test_registration_forgets_silences_and_starts_all_clocks(
+def test_registration_starts_the_clocks_of_nodes_heard_before(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
     old = redis_client.xinfo_stream(keys.notices(1))["last-generated-id"].decode()
     assert receipts.begin(1, "next run") == old
-    assert redis_client.exists(WATCH.heard, WATCH.silenced) == 0
-    assert receipts.register(WATCH, "next run", [2, 3])
-    assert redis_client.zcard(WATCH.heard) == 2
+    assert receipts.register(WATCH, "next run", [], members=[2, 4])
+    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2"], "3 has left, 4 was never heard"
+    assert not redis_client.exists(WATCH.silenced)
+    assert redis_client.ttl(WATCH.heard) == -1
     assert redis_client.smembers(keys.INSTANCES) == {b"1"}
 
 
@@ -303,6 +304,7 @@ def test_an_earlier_runs_modules_are_forgotten(
 ) -> None:
     receipts.begin(1, "next run")
     assert receipts.watches() == []
+    assert redis_client.ttl(WATCH.heard) > 3600, "kept for a registration that is made again"
     assert redis_client.hkeys(keys.modules(1)) == [b"run", b"begun"]
 
 

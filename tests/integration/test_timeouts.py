@@ -96,6 +96,8 @@ def test_a_silent_node_is_announced_silenced_and_up_again(
     with listener_of(redis_url) as listener:
         heard = register(listener, 1.0)
         with serving(listener), timeout_job(redis_url), heartbeat(port, 3), peer(port) as silent:
+            silent.sendall(frame(6))
+            heard.wait_for(6, 2)
             started = time.monotonic()
             heard.wait_for(SERVER_TIMEOUT, 2)
             after = time.monotonic() - started
@@ -132,6 +134,10 @@ def test_a_callback_that_fails_on_a_timeout_does_not_stop_the_listener(
         heard = register(listener, 0.5)
         heard.act = fail
         with serving(listener), timeout_job(redis_url):
+            with peer(port) as connection:
+                connection.sendall(frame(4))
+            with peer(port, 3) as connection:
+                connection.sendall(frame(4, 3))
             heard.wait_for(SERVER_TIMEOUT, 2)
             heard.wait_for(SERVER_TIMEOUT, 3)
             with peer(port) as connection:
@@ -145,13 +151,45 @@ def test_each_registration_has_a_clock_of_its_own(
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
         short, long = register(listener, 0.5), register(listener, 60)
-        with serving(listener), timeout_job(redis_url):
+        with serving(listener), timeout_job(redis_url), peer(port) as connection:
+            connection.sendall(frame(3))
             short.wait_for(SERVER_TIMEOUT, 2)
+            connection.sendall(frame(4))
+            long.wait_for(4, 2)
+            short.wait_for(SERVER_TEMP_DISABLED, 2)
+        assert timed_out(long) == []
+
+
+def test_node_that_was_never_heard_does_not_time_out(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """Beside OpenSIPS it may not run the module; and no clock was ever started for it."""
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 0.5)
+        with serving(listener), timeout_job(redis_url):
             with peer(port) as connection:
                 connection.sendall(frame(4))
-                long.wait_for(4, 2)
-                short.wait_for(SERVER_TEMP_DISABLED, 2)
-        assert timed_out(long) == []
+            for count in (1, 2):
+                heard.wait_for(SERVER_TIMEOUT, 2, count)
+        assert set(timed_out(heard)) == {2}, "3 did not time out in the time of two timeouts of 2"
+
+
+def test_node_heard_before_a_restart_times_out_after_it(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    port = seed(redis_client)
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 0.5)
+        with serving(listener), peer(port) as connection:
+            connection.sendall(frame(4))
+            heard.wait_for(4, 2)
+            wait_until(lambda: redis_client.zcard(keys.heard(1, "ratelimit", 1)))
+    with listener_of(redis_url) as listener:
+        heard = register(listener, 0.5)
+        with serving(listener), timeout_job(redis_url):
+            heard.wait_for(SERVER_TIMEOUT, 2)
+        assert set(timed_out(heard)) == {2}
 
 
 def test_nodes_of_a_reload_get_clocks_and_lose_them(
@@ -162,6 +200,8 @@ def test_nodes_of_a_reload_get_clocks_and_lose_them(
         heard = register(listener, 1.0)
         with serving(listener), timeout_job(redis_url), heartbeat(port, 2), heartbeat(port, 3):
             put_node(redis_client, make_node(4, port=port))
+            with peer(port, 4) as connection:
+                send_until(connection, heard, 5, 4)
             heard.wait_for(SERVER_TIMEOUT, 4)
             redis_client.srem(keys.nodes(1, "bin"), 4)
             redis_client.incr(keys.version(1, "bin"))
@@ -237,6 +277,8 @@ def test_a_redis_that_lost_everything_is_registered_with_again(
         with listener_of(server.url) as listener:
             heard = register(listener, 1.5)
             with serving(listener), timeout_job(server.url), heartbeat(port, 2):
+                with peer(port, 3) as connection:
+                    send_until(connection, heard, 8, 3, timeout_s=2)
                 heard.wait_for(SERVER_TIMEOUT, 3)
                 client.flushall()
                 for machine_id in (1, 2, 3):
@@ -358,6 +400,10 @@ def test_an_instance_that_restarts_hears_of_each_transition_once(
     port = seed(redis_client)
     with timeout_job(redis_url), heartbeats(port, 2):
         with spawn(["-c", _INSTANCE, redis_url]) as first:
+            wait_until(lambda: _accepts(port))
+            with peer(port, 3) as connection:
+                connection.sendall(frame(9, 3))
+                first.wait_for_output("packet 3")
             first.wait_for_output("notice -2 3", 15)
             first.kill()
         with spawn(["-c", _INSTANCE, redis_url]) as second:

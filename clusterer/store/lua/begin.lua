@@ -1,10 +1,11 @@
--- Start a run of an instance: forget what earlier runs registered, heard and silenced.
+-- Start a run of an instance: forget what earlier runs registered. Whom they heard is kept for a
+-- day: a registration that is made again goes on with it.
 -- KEYS  modules, instances, notices, then the heard and silenced sets of earlier registrations
 -- ARGV  machine_id of the instance, token of this run
 -- reply id of the last notice, from which this run reads on
 redis.call('DEL', KEYS[1])
 for i = 4, #KEYS do
-  redis.call('DEL', KEYS[i])
+  redis.call('EXPIRE', KEYS[i], 86400)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,7 @@
--- Follow a cluster's nodes: start the clock of new ones, forget those that are gone.
+-- Follow a cluster's nodes: start the clock of those that were heard for the first time, forget
+-- those that are gone.
 -- KEYS  heard, silenced
--- ARGV  JSON list of machine_ids that are new, JSON list of those that are gone
+-- ARGV  JSON list of machine_ids that were heard, JSON list of those that are gone
 -- reply nothing; sets of another type are left alone
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
