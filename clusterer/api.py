@@ -177,9 +177,10 @@ class Clusterer:
 
         ``packet_type`` is the packet's, or SERVER_TEMP_DISABLED (-1) for a packet that was dropped
         because its node is silenced, or SERVER_TIMEOUT (-2; ``receive_info`` is then None) when
-        nothing came from a node for more than ``timeout`` seconds (0: never). The node is then
-        silenced for twice that time. ``auth_check`` drops packets whose source IP and machine_id
-        are no node of the cluster. All callbacks under one name are called.
+        nothing came from a node for more than ``timeout`` seconds (0: never). A node of which the
+        module never heard does not time out. The node is then silenced for twice that time.
+        ``auth_check`` drops packets whose source IP and machine_id are no node of the cluster. All
+        callbacks under one name are called.
 
         Raises `InvalidArgument` (auth_check and a timeout need a ``cluster_id``), and
         `StateUnavailable`; nothing is registered then.

@@ -119,8 +119,10 @@ def test_node_that_is_silent_to_all_is_no_finding(settings: Settings) -> None:
 
 def test_silenced_node_counts_as_not_heard(settings: Settings, redis_client: redis.Redis) -> None:
     context = Context(settings)
-    with two_instances(settings, timeout=6) as (first, _), node_1_sends_to(first):
+    with two_instances(settings, timeout=6) as (first, second), node_1_sends_to(first):
         silenced = keys.silenced(3, "ratelimit", 1)
+        with node_1_sends_to(second):
+            wait_until(lambda: redis_client.zcard(keys.heard(3, "ratelimit", 1)), 10, "a packet")
 
         def is_silenced() -> bool:
             timeouts.run(context)

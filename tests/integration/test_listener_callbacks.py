@@ -146,7 +146,8 @@ def test_notices_of_timeouts_come_to_coroutines_and_threads(
         timeouts.run(context)
         return (SERVER_TIMEOUT, 2) in heard.seen and (SERVER_TIMEOUT, 2) in awaited.seen
 
-    with serving(listener), contextlib.closing(context):
+    with serving(listener), contextlib.closing(context), peer(port) as connection:
+        connection.sendall(frame(4))
         wait_until(noticed)
 
 

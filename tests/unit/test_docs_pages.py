@@ -116,7 +116,8 @@ def test_no_output_is_shown_that_nothing_compares_with_a_run() -> None:
 
 @every_page
 def test_no_page_is_long(page: Path) -> None:
-    assert len(page.read_text(encoding="utf-8").splitlines()) <= LONGEST_PAGE
+    if page.name != "CHANGELOG.md":  # looked up by version, not read
+        assert len(page.read_text(encoding="utf-8").splitlines()) <= LONGEST_PAGE
 
 
 @every_page
