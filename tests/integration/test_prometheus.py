@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,10 +18,13 @@ import pytest
 
 from clusterer.jobs import connect, keys, queue
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
+from tests.support.cluster import node_for
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
+from tests.support.observing import captured_packets
 from tests.support.processes import wait_until
 from tests.support.prometheus import Prometheus, Sample, needs_prometheus
+from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
 
 RULES = (MONITORING / "alerts.yml").read_text()
@@ -26,6 +34,9 @@ SOONER_S = {"BacklogOld": 1, "DeliverySlow": 0.5, "SchedulerStuck": 3, "Snapshot
 """Limits for alerts on which a test cannot wait as long as an operator."""
 
 WITHIN_S = 20
+
+QUIET_S = 60
+"""How long a healthy cluster is watched."""
 
 
 @pytest.fixture
@@ -84,10 +95,12 @@ def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
     assert faults_of_rules(prometheus) == []
 
     lab.add_dead_node()
-    lab.modules = ("ratelimit", "dialog")
-    lab.send("dialog", 600)  # of which machine 1 knows nothing, as is usual beside OpenSIPS
     lab.send_broken(600)
-    fires("NodeNotUp", "ModuleTimeout", "PacketsDropped")
+    fires("NodeNotUp", "PacketsDropped")
+    lab.modules = ("dialog",)  # of which machine 1 knows nothing, as is usual beside OpenSIPS
+    lab.send("dialog", 600)
+    fires("ModuleTimeout")
+    lab.modules = ("ratelimit", "dialog")
     for _ in range(7):
         lab.sender.set_state(1, 1, 2, "bin")
         lab.sender.set_state(1, 1, 1, "bin")
@@ -112,6 +125,58 @@ def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
     fires("NoMetrics")
     assert fired == ALERTS
     assert faults_of_rules(prometheus) == []
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_healthy_mixed_cluster_has_no_warning_and_no_alert(
+    lab: Laboratory, prometheus: Prometheus
+) -> None:
+    """Beside two OpenSIPS nodes, played from a capture, for a minute; rules without their delays.
+
+    Node 2 has all modules. Node 3 runs no ratelimit, and sends of dialog and usrloc only.
+    """
+    wait_until(lambda: prometheus.firing() == set(), WITHIN_S, "no alert once all is scraped")
+    said = {name: len(process.output()) for name, process in lab.processes.items()}
+    fired: set[str] = set()
+    with BinReceiver() as third, ExitStack() as stack:
+        lab.add_node(node_for(3, third))
+        for machine_id, modules in ((2, {"ratelimit", "dialog", "ul"}), (3, {"dialog", "ul"})):
+            stack.enter_context(playing(lab.node_port, machine_id, modules))
+        until = time.monotonic() + QUIET_S
+        while time.monotonic() < until:
+            fired |= prometheus.firing()
+            time.sleep(1)
+    assert fired == set()
+    for name, process in lab.processes.items():
+        lines = process.output()[said[name] :].splitlines()
+        assert [line for line in lines if " INFO " not in line] == [], name
+
+
+@contextmanager
+def playing(port: int, machine_id: int, modules: set[str]) -> Iterator[None]:
+    """Send what a captured OpenSIPS sent of some modules, again and again, 20 packets a second."""
+    frames = [
+        packet._replace(machine_id=machine_id).encode()
+        for packet in captured_packets()
+        if packet.module in modules
+    ]
+    stop = threading.Event()
+
+    def work() -> None:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            for frame in itertools.cycle(frames):
+                connection.sendall(frame)
+                if stop.wait(0.05):
+                    return
+
+    thread = threading.Thread(target=work, name=f"node {machine_id}")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def is_firing(prometheus: Prometheus, name: str) -> bool:

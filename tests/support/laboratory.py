@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from clusterer import Clusterer
 from clusterer.errors import ClustererError
+from clusterer.membership import Node
 from clusterer.settings import Settings, as_environment
 from tests.support.cluster import load, node, node_for
 from tests.support.ports import free_port
@@ -34,7 +35,9 @@ class Laboratory:
         self.settings = settings
         self._stack = stack
         self._receiver = stack.enter_context(BinReceiver())
-        self._rows = [node(1, free_port()), node_for(2, self._receiver)]
+        self.node_port = free_port()
+        """Where machine 1 listens."""
+        self._rows = [node(1, self.node_port), node_for(2, self._receiver)]
         load(settings, self._rows)
         self.ports = {name: free_port() for name in COMMANDS}
         """Of the processes' metrics."""
@@ -52,7 +55,11 @@ class Laboratory:
 
     def add_dead_node(self) -> None:
         """Provision machine 3, where nobody listens."""
-        self._rows.append(node(3, free_port(), failed_attempts=2))
+        self.add_node(node(3, free_port(), failed_attempts=2))
+
+    def add_node(self, row: Node) -> None:
+        """Provision one more node."""
+        self._rows.append(row)
         load(self.settings, self._rows)
 
     def send(self, module: str, packets: int) -> None:
