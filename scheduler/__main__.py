@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from clusterer import logs
+from clusterer import logs, streams
 from clusterer.errors import ClustererError
 from clusterer.settings import load_settings
 from scheduler.process import run
@@ -13,6 +13,7 @@ from scheduler.process import run
 
 def main() -> int:
     """Parse the command line and run the scheduler; returns the exit code."""
+    streams.prepare()
     parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
     parser.add_argument("--burst", action="store_true", help="enqueue what is due, then end")
     options = parser.parse_args()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from clusterer import logs
+from clusterer import logs, streams
 from clusterer.errors import ClustererError
 from clusterer.settings import load_settings
 from workers.process import KINDS, run
@@ -13,6 +13,7 @@ from workers.process import KINDS, run
 
 def main() -> int:
     """Parse the command line and run the worker; returns the exit code."""
+    streams.prepare()
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--burst", action="store_true", help="end when the queue is empty")

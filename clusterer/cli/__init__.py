@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from clusterer import streams
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells know it."""
@@ -20,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 success, 1 an error that one line on stderr tells, 2 wrong usage, 130 interrupted.
     """
-    if None in (sys.stdin, sys.stdout, sys.stderr):
-        _open_standard_streams()
+    streams.prepare()
     if os.getpid() == 1:
         _heed_sigterm()
     try:
@@ -62,15 +63,6 @@ def _heed_sigterm() -> None:
 
 
 def _leave(*_: object) -> None:
-    os.write(2, _LAST_WORDS.encode())
+    with suppress(OSError):
+        os.write(2, _LAST_WORDS.encode())
     os._exit(INTERRUPTED)
-
-
-def _open_standard_streams() -> None:
-    """Put /dev/null where a stream is closed (``>&-``), lest a connection gets its number."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115

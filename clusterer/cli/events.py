@@ -67,7 +67,7 @@ def events(
         found = history.past(last)
         _tell(found, say)
         if follow:
-            with stop_on_signals() as stop:
+            with stop_on_signals(when_unread=True) as stop:
                 _tell(history.follow(stop), say)
         elif not found and not as_lines:
             click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)

@@ -55,7 +55,7 @@ def tail(
     --node may be given more than once.
     """
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals())
+        stop = stack.enter_context(stop_on_signals(when_unread=True))
         store = stack.enter_context(closing(MirrorStore(settings)))
         following = Tail(store, receiver_of(store, settings.server_id))
         recorder = stack.enter_context(Recorder(write)) if write else None

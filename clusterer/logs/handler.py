@@ -11,6 +11,7 @@ from typing import TextIO
 
 from clusterer import forks
 from clusterer.logs.repeats import Repeats
+from clusterer.streams import LogStream
 
 _EVER = float("inf")
 
@@ -46,12 +47,14 @@ class SummarisingHandler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
     def close(self) -> None:
-        """Say what was left out, and end."""
+        """Say what was left out and what was lost, and end."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
         with self.lock or threading.RLock():
             self._sum_up(_EVER)
+        if isinstance(self.stream, LogStream):
+            self.stream.confess()
         super().close()
 
     def _wait(self) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from types import TracebackType
 
+from clusterer import streams
 from clusterer.logs.formats import HumanFormatter, JsonFormatter
 from clusterer.logs.handler import SummarisingHandler
 from clusterer.settings import LOG_AUTO, Settings
@@ -22,18 +23,27 @@ def configure(
     """Log to stderr as ``log_format`` and ``log_level`` say.
 
     ``process`` is what this process is called in JSON lines, ``level`` what is logged with
-    log_level auto, ``prefix`` what stands before each line for people.
+    log_level auto, ``prefix`` what stands before each line for people. A process for which that
+    is INFO runs until stopped: it goes on without its log where that cannot be written.
     """
+    is_service = level <= logging.INFO
     if settings.log_level != LOG_AUTO:
         level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    handler = SummarisingHandler(sys.stderr)
     as_json = settings.log_format == JSON
-    handler.setFormatter(JsonFormatter(process) if as_json else HumanFormatter(prefix))
+    formatter = JsonFormatter(process) if as_json else HumanFormatter(prefix)
+    if is_service:
+        streams.serve_on(lambda text: f"{formatter.format(_warning(text))}\n")
+    handler = SummarisingHandler(sys.stderr)
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     if as_json:
         sys.excepthook = _crashed
         threading.excepthook = _thread_crashed
+
+
+def _warning(text: str) -> logging.LogRecord:
+    return log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None)
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

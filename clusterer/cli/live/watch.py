@@ -189,7 +189,7 @@ def _tell(watched: Watched, interval_s: float) -> None:
     watched.look()
     for key, row in watched.rows.items():
         _say(watched.now, key, row, _status(row))
-    with stop_on_signals() as stop:
+    with stop_on_signals(when_unread=True) as stop:
         away = False
         while not stop.wait(interval_s):
             before = watched.rows

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from clusterer.services.metrics.log import LogCollector
 from clusterer.services.metrics.loops import LoopCollector, Surviving
 from clusterer.settings import Settings
 
@@ -32,7 +33,7 @@ def serving(
     if not settings.metrics_port:
         yield None
         return
-    registry = registry_of(collectors())
+    registry = registry_of((LogCollector(), *collectors()))
     where = settings.metrics_address, settings.metrics_port
     try:
         server, thread = start_http_server(where[1], where[0], registry)
