@@ -15,7 +15,8 @@ from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from clusterer.store.format import require_format
 from workers import runtime
-from workers.worker import RETRY_S, Worker
+from workers.stopping import RETRY_S
+from workers.worker import Worker
 
 KINDS = ("delivery", "maintenance", "database")
 

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import redis
-from redis.client import PubSub, PubSubWorkerThread
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue as RqQueue
 from rq.serializers import JSONSerializer
-from rq.utils import now
 from rq.worker import WorkerStatus
 
 from clusterer.endpoint import follow, remedy, trouble
 from clusterer.jobs import (
     HEARTBEAT_TTL_S,
     OURS,
+    SUSPENDED,
     Job,
     Queue,
-    StopFlag,
-    handled_signals,
+    Suspension,
     is_wrong_type,
     move_aside,
 )
 from clusterer.rounds import Rounds
 from workers import runtime
 from workers.junk_log import JunkLog
-from workers.maintenance import Maintenance
+from workers.stopping import RETRY_S, Stoppable
+from workers.suspension import LOOK_S as SUSPENSION_LOOK_S
+from workers.suspension import SuspensionLog
 
 WORKER_TTL_S = 15
 """RQ forgets a killed worker a minute after this."""
@@ -48,15 +44,11 @@ DEQUEUE_TIMEOUT_S = 2
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
 LOOK_S = 5.0
 """How often a worker looks whether Redis still knows it."""
-RETRY_S = 0.5
-"""Pause between attempts while Redis is away."""
-GRACE_S = 4.0
-"""What a stop request leaves a job to end; after it the process is gone in any case."""
 
 logger = logging.getLogger(__name__)
 
 
-class Worker(Maintenance):
+class Worker(Stoppable):
     """Runs the jobs of exactly one queue, one after the other, in this process.
 
     In this process, because delivery keeps sockets from job to job; of one queue, because
@@ -79,14 +71,13 @@ class Worker(Maintenance):
         self.worker_ttl = WORKER_TTL_S
         self.maintenance_interval = MAINTENANCE_INTERVAL_S
         self.log_job_description = False
-        self._left = threading.Event()
-        self._waiting = False
         self._away = False
         self._bootstrapped = self._registered = False
         self._looked_at = 0.0
         self._junk_log = JunkLog(names[0] if names else "")
+        self._suspension_log = SuspensionLog()
         self._running: tuple[RqJob, Execution] | None = None
-        self._rounds, self._commands = Rounds("worker"), Rounds("worker commands")
+        self._rounds = Rounds("worker")
 
     @property
     def dequeue_timeout(self) -> int:
@@ -97,11 +88,6 @@ class Worker(Maintenance):
     def connection_timeout(self) -> int:
         """Ours; RQ would compute it from the worker's TTL."""
         return CONNECTION_TIMEOUT_S
-
-    @property
-    def stop(self) -> StopFlag:
-        """The process's stop flag, which running jobs watch."""
-        return runtime.current().stop
 
     # ---------------------------------------------------------------------- the loop
 
@@ -125,9 +111,7 @@ class Worker(Maintenance):
         if with_scheduler:
             raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
         runtime.current().heartbeat = self.beat
-        for number in handled_signals():
-            signal.signal(number, self.request_stop)
-        threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
+        self._heed_signals()
         done, idle_since = 0, time.monotonic()
         try:
             while not self.stop.is_set() and (max_jobs is None or done < max_jobs):
@@ -148,7 +132,9 @@ class Worker(Maintenance):
         try:
             self._report_junk()
             self._register(log_options)
-            self.check_for_suspension(burst)
+            if self._suspended(burst):
+                self.stop.wait(SUSPENSION_LOOK_S)
+                return None
             self._clean_up()
             return self._run_next(burst)
         except StopRequested:
@@ -199,13 +185,33 @@ class Worker(Maintenance):
         self._away = True
         self._registered = False
 
+    def _redis_is_back(self) -> None:
+        if self._away:
+            logger.warning("worker %s: Redis is back", self.name)
+            self._away = False
+
+    def _suspended(self, burst: bool) -> bool:
+        """Show a sign of life; return whether RQ is suspended, which ends a burst."""
+        with self.connection.pipeline() as pipe:
+            self.heartbeat(pipeline=pipe)
+            pipe.pttl(SUSPENDED)
+            suspension = Suspension.of(pipe.execute()[-1])
+        self._suspension_log.note(self.name, suspension, runtime.current().settings)
+        state = WorkerStatus.IDLE if suspension is None else WorkerStatus.SUSPENDED
+        if state != self.get_state():
+            self.set_state(state)
+        if suspension is None:
+            return False
+        self._redis_is_back()
+        if burst:
+            raise StopRequested
+        return True
+
     def _run_next(self, burst: bool) -> bool | None:
         queue = self.queues[0]
         assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
         job_id = self._wait_for_job(queue, None if burst else DEQUEUE_TIMEOUT_S)
-        if self._away:
-            logger.warning("worker %s: Redis is back", self.name)
-            self._away = False
+        self._redis_is_back()
         if job_id is None:
             return False
         job = queue.load(job_id)
@@ -260,54 +266,6 @@ class Worker(Maintenance):
         if self._running is not None:
             with suppress(redis.RedisError):
                 self.maintain_heartbeats(*self._running)
-
-    # ------------------------------------------------------------------------ ending
-
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Signal handler: let the running job end; touches neither Redis nor locks."""
-        self.stop.set()
-        self._stop_requested = True
-        self._shutdown_requested_date = now()
-        signal.signal(signal.SIGINT, self.request_force_stop)
-        signal.signal(signal.SIGTERM, self.request_force_stop)
-        if self._waiting:
-            raise StopRequested
-
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Signal handler of a second request: interrupt the running job."""
-        self.stop.set()
-        super().request_force_stop(signum, frame)
-
-    def _end_in_time(self) -> None:
-        self.stop.wait()
-        if not self._left.wait(GRACE_S):
-            logger.error("worker %s: job did not end in %g s, leaving it", self.name, GRACE_S)
-            os._exit(1)
-
-    def _leave(self) -> None:
-        runtime.current().close()
-        with suppress(redis.RedisError):
-            self.register_death()  # type: ignore[no-untyped-call]
-        self._left.set()
-        with suppress(redis.RedisError):
-            self.unsubscribe()
-
-    def unsubscribe(self) -> None:
-        """End the thread that listens for RQ's commands; RQ's order costs a second at times."""
-        listener: PubSubWorkerThread | None = self.pubsub_thread
-        if self.pubsub is not None and listener is not None:
-            listener.stop()
-            self.pubsub.unsubscribe()  # type: ignore[no-untyped-call]
-            listener.join(timeout=RETRY_S)
-
-    def _pubsub_exception_handler(
-        self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread
-    ) -> None:
-        """Keep listening for RQ's commands across outages and undecodable commands."""
-        if not isinstance(exc, redis.RedisError | OSError):
-            self._commands.failed(exc)
-        if self._left.wait(RETRY_S):
-            pubsub_thread.stop()
 
 
 def _names(queues: str | RqQueue | Sequence[str] | Sequence[RqQueue]) -> list[str]:

@@ -9,6 +9,11 @@ from clusterer.jobs.functions import JOB_FUNCTIONS, OURS
 from clusterer.jobs.junk import JunkReport, JunkStore
 from clusterer.jobs.misfits import is_wrong_type, move_aside, move_keys_aside
 from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
+from clusterer.jobs.suspension import (
+    SUSPENDED,
+    Suspension,
+    resume_command,
+)
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,
     enqueue_delivery,
@@ -22,12 +27,14 @@ __all__ = [
     "JOB_FUNCTIONS",
     "OURS",
     "STOP_SIGNALS",
+    "SUSPENDED",
     "Job",
     "JobRefused",
     "JunkReport",
     "JunkStore",
     "Queue",
     "StopFlag",
+    "Suspension",
     "connect",
     "enqueue_delivery",
     "handled_signals",
@@ -36,5 +43,6 @@ __all__ = [
     "move_keys_aside",
     "queue",
     "queued",
+    "resume_command",
     "taken_lately",
 ]

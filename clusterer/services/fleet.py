@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from clusterer.jobs import OURS, JunkReport, JunkStore
+from clusterer.jobs import OURS, SUSPENDED, JunkReport, JunkStore, Suspension
 from clusterer.jobs import keys as job_keys
 from clusterer.jobs.functions import PERIODIC_IDS
 from clusterer.services.context import Context
@@ -65,6 +65,9 @@ class QueueInfo:
     failed: int
     """In the registry of failed jobs."""
     workers: tuple[WorkerInfo, ...]
+    """Those of this project."""
+    strangers: tuple[WorkerInfo, ...] = ()
+    """Other workers that take its jobs, such as a plain ``rq worker``, and cannot run them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Fleet:
     """Scheduler processes alive; one of them is active."""
     schedule: Mapping[str, float]
     """Periodic job → when it is due next, UNIX seconds."""
+    suspension: Suspension | None = None
+    """What keeps RQ's workers from starting jobs; None: nothing."""
     foreign: Foreign = Foreign()
     junk: tuple[JunkReport, ...] = ()
     """Of each queue that had junk jobs lately."""
@@ -126,6 +131,13 @@ def read(context: Context) -> Fleet:
         return _Reader(context).read()
 
 
+def suspension(context: Context) -> Suspension | None:
+    """Return what keeps RQ's workers from starting jobs. Raises `StateUnavailable`."""
+    with translated(context.settings, "look whether RQ is suspended"):
+        client: Any = context.redis
+        return Suspension.of(client.pttl(SUSPENDED))
+
+
 class _Reader:
     """Reads what others can write to as well: what cannot be understood is noted and left out."""
 
@@ -140,15 +152,16 @@ class _Reader:
         pipe = self._client.pipeline(transaction=False)
         pipe.time()
         pipe.zmscore(SCHEDULE, sorted(PERIODIC_IDS))
+        pipe.pttl(SUSPENDED)
         for name in names:
             pipe.llen(f"{_QUEUE}{name}")
             pipe.zcard(f"rq:failed:{name}")
-        (seconds, micros), times, *sizes = _replies(pipe)
+        (seconds, micros), times, suspended, *sizes = _replies(pipe)
         read = [f"{kind}{name}" for name in names for kind in (_QUEUE, "rq:failed:")]
         counts = [self._known(key, size, 0) for key, size in zip(read, sizes, strict=True)]
         times = self._known(SCHEDULE, times, [None] * len(PERIODIC_IDS))
         queues = [
-            QueueInfo(name, jobs, failed, tuple(w for w in workers if name in w.queues))
+            _queue(name, jobs, failed, [worker for worker in workers if name in worker.queues])
             for name, jobs, failed in zip(names, counts[::2], counts[1::2], strict=True)
         ]
         return Fleet(
@@ -160,6 +173,7 @@ class _Reader:
             schedule={
                 i: at for i, at in zip(sorted(PERIODIC_IDS), times, strict=True) if at is not None
             },
+            suspension=Suspension.of(suspended),
             foreign=self._foreign(names, workers),
             junk=self._junk(names),
             unreadable=tuple(self._unreadable),
@@ -249,6 +263,12 @@ def _worker(key: str, values: Iterable[bytes | None], ttl: int) -> WorkerInfo:
         silent_s=silent_s(ttl),
         ours=ours != "?",
     )
+
+
+def _queue(name: str, jobs: int, failed: int, workers: Collection[WorkerInfo]) -> QueueInfo:
+    ours = tuple(worker for worker in workers if worker.ours)
+    strangers = tuple(worker for worker in workers if not worker.ours)
+    return QueueInfo(name, jobs, failed, ours, strangers)
 
 
 def _text(value: bytes | str) -> str:

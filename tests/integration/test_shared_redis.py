@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -17,7 +18,9 @@ from clusterer.services import Context
 from clusterer.services import fleet as fleets
 from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.doctor.finding import Finding, Level
-from clusterer.settings import MAINTENANCE_QUEUE, Settings
+from clusterer.services.fleet import PROBERS
+from clusterer.services.live import Reader
+from clusterer.settings import DATABASE_QUEUE, DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
 from tests.support.processes import spawn, wait_until
@@ -162,6 +165,83 @@ def test_doctor_own_worker_is_no_stranger(redis_url: str, redis_client: redis.Re
     assert texts(redis_url, "other applications") == []
 
 
+PLAIN = ["-m", "rq.cli", "worker", DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE]
+"""RQ's own worker, which unpickles jobs, or with --serializer json runs them in a fork each."""
+
+
+@pytest.mark.parametrize("options", [[], ["--serializer", "json"]], ids=["pickle", "json"])
+def test_doctor_names_a_plain_rq_worker(
+    redis_url: str, redis_client: redis.Redis, options: list[str]
+) -> None:
+    with spawn([*PLAIN, *options, "--url", redis_url]) as process:
+        process.wait_for_output("Listening on")
+        for kind in ("delivery", "maintenance"):
+            stranger, none = texts(redis_url, f"{kind} workers", Level.ERROR)
+            taken = f"pid {process.pid} takes jobs of clusterer-{kind} and is no worker of"
+            assert taken in stranger
+            assert none == f"no worker of clusterer takes jobs of clusterer-{kind}"
+        assert texts(redis_url, "other applications") == []
+
+
+def test_doctor_names_plain_worker_beside_ours(redis_url: str, redis_client: redis.Redis) -> None:
+    PlainWorker([DATABASE_QUEUE], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
+    PlainWorker([MAINTENANCE_QUEUE], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
+    worker = Worker(MAINTENANCE_QUEUE, connection=redis_client)
+    worker._register((None, "", ""))
+    worker.unsubscribe()
+    assert len(texts(redis_url, "maintenance workers", Level.ERROR)) == 1
+    assert len(texts(redis_url, "maintenance workers", Level.OK)) == 1
+    assert len(texts(redis_url, "database workers", Level.ERROR)) == 1
+
+
+def test_doctor_rq_command_with_our_class_is_ours(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    words = ["-m", "rq.cli", "worker", "-w", "workers.Worker", "--url", redis_url]
+    environment = {"CLUSTERER_REDIS_URL": redis_url}
+    with spawn([*words, MAINTENANCE_QUEUE], environment) as process:
+        process.wait_for_output("Listening on")
+        (text,) = texts(redis_url, "maintenance workers", Level.OK)
+        assert f"pid {process.pid}" in text
+        assert texts(redis_url, "maintenance workers", Level.ERROR) == []
+
+
+def test_live_views_and_metrics_leave_plain_workers_out(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    PlainWorker([MAINTENANCE_QUEUE], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
+    redis_client.zadd(keys.SCHEDULED, {"clusterer-probe": time.time() + 60})
+    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
+        assert fleets.read(context).maintenance.workers == ()
+        reader = Reader(context)
+        assert reader.read().stalled == "no maintenance worker runs"
+        worker = Worker(MAINTENANCE_QUEUE, connection=redis_client)
+        worker._register((None, "", ""))
+        worker.unsubscribe()
+        assert reader.read().stalled == ""
+        assert [each.name for each in fleets.read(context).maintenance.workers] == [worker.name]
+
+
+@pytest.mark.parametrize("key", [PROBERS, keys.SCHEDULED])
+def test_live_views_survive_keys_of_wrong_type(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    redis_client.set(key, "x")
+    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
+        assert Reader(context).read().stalled == "no scheduler runs"
+
+
+@pytest.mark.parametrize("member", [b"rq:worker:w", b"\xff\xfe"])
+def test_live_views_survive_a_hostile_worker(
+    redis_url: str, redis_client: redis.Redis, member: bytes
+) -> None:
+    redis_client.sadd(PROBERS, member)
+    redis_client.set(member, "x")
+    redis_client.zadd(keys.SCHEDULED, {"clusterer-probe": time.time() + 60})
+    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
+        assert Reader(context).read().stalled == "no maintenance worker runs"
+
+
 @pytest.mark.parametrize("key", ["rq:workers", "rq:queues"])
 def test_doctor_names_members_that_are_no_text(
     redis_url: str, redis_client: redis.Redis, key: str
@@ -237,10 +317,11 @@ def test_worker_moves_key_of_wrong_type_aside(
     env = {"CLUSTERER_REDIS_URL": redis_url}
     with (
         spawn(["-m", "workers", "maintenance"], env) as worker,
-        spawn(["-m", "scheduler"], env),
+        spawn(["-m", "scheduler"], env) as scheduler,
     ):
         finished = queue(MAINTENANCE_QUEUE, redis_client).finished_job_registry
         wait_until(lambda: len(finished.get_job_ids()) == 3, 10, "the periodic jobs ran")
-        assert f"moved to {keys.misfit(wrong)}" in worker.output()
+        # The scheduler does the same: one of the two is the first.
+        assert f"moved to {keys.misfit(wrong)}" in worker.output() + scheduler.output()
         assert "waiting for Redis" not in worker.output()
     assert redis_client.get(keys.misfit(wrong)) == b"x"

@@ -85,10 +85,15 @@ class Watched:
         """Redis TIME of the last look, UNIX seconds."""
         return self._seen[-1].now
 
+    @property
+    def stalled(self) -> str:
+        """Why states stood still at the last look, empty if they did not."""
+        return self._seen[-1].stalled
+
     def page(self, width: int, _height: int) -> screen.Page:
         """Return what is shown."""
         title = f"Machine {self._machine_id} at {words.stamp(self.now)}"
-        head = [*words.stalled(self._seen[-1].stalled), Text()]
+        head = [*words.stalled(self.stalled), Text()]
         body = [line for key, row in self.rows.items() for line in _node_lines(key, row, self.now)]
         if not self.rows:
             body = [Text(f"Machine {self._machine_id} is in no cluster any more.", "red"), Text()]
@@ -187,12 +192,13 @@ _STYLES = {condition.value: style for condition, style in output.STYLES.items()}
 def _tell(watched: Watched, interval_s: float) -> None:
     """Print how it is, then a line per change, until a signal."""
     watched.look()
+    _say_stalled("", watched)
     for key, row in watched.rows.items():
         _say(watched.now, key, row, _status(row))
     with stop_on_signals(when_unread=True) as stop:
         away = False
         while not stop.wait(interval_s):
-            before = watched.rows
+            before, stalled = watched.rows, watched.stalled
             try:
                 events = watched.look()
             except StateUnavailable as error:
@@ -203,7 +209,15 @@ def _tell(watched: Watched, interval_s: float) -> None:
             if away:
                 click.echo("clusterer: Redis is back", err=True)
             away = False
+            _say_stalled(stalled, watched)
             _say_changes(watched, before, events)
+
+
+def _say_stalled(before: str, watched: Watched) -> None:
+    """Say that states stand still, or no longer do, if that is news."""
+    if watched.stalled != before:
+        lines = words.stalled(watched.stalled) or [Text("States no longer stand still.")]
+        click.echo(f"clusterer: {lines[0]}", err=True)
 
 
 def _say_changes(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clusterer.services import listing, oldest
+from clusterer.jobs import resume_command
+from clusterer.services import fleet, listing, oldest
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
 from clusterer.services.live.rows import BEHIND_S
@@ -28,7 +29,9 @@ def check(context: Context) -> Iterator[Finding]:
             f"machine {item.sender}: {item.packets} packets wait, the oldest for "
             f"{item.oldest_s:.0f} s"
         )
-        if item.sender in orphaned:
+        if item.sender in orphaned and fleet.suspension(context) is not None:
+            advice = f"RQ is suspended: run `{resume_command(context.settings)}`"
+        elif item.sender in orphaned:
             advice = (
                 f"no worker of {queue} delivers for it: run `clusterer worker delivery` on the "
                 f"host of machine {item.sender}, or correct its url"

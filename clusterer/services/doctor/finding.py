@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
+
+_LAST_S = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+"""The latest time that can be written."""
 
 
 class Level(Enum):
@@ -48,3 +52,12 @@ def error(check: str, text: str, advice: str) -> Finding:
 def skipped(check: str, text: str) -> Finding:
     """Could not be checked."""
     return Finding(check, Level.SKIPPED, text)
+
+
+def stamp(at: float) -> str:
+    """Return a UNIX time as it is written in findings: UTC, whole seconds."""
+    return (
+        datetime.fromtimestamp(min(at, _LAST_S), UTC)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z")
+    )

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from clusterer import jobs
 from clusterer.jobs import Job
 from clusterer.jobs.functions import SYNC_ID
 from clusterer.services.context import Context
 from clusterer.services.doctor import strangers
-from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
-from clusterer.services.fleet import LATE_S, SILENT_S, Fleet, QueueInfo
+from clusterer.services.doctor.finding import Finding, error, ok, skipped, stamp, warn
+from clusterer.services.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
 CHECKS = ("workers", "scheduler", "failed jobs", *strangers.CHECKS)
 
 PILED_UP = 10
+_NAMED = 3
 
 
 def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
     """Check the processes that Redis knows."""
+    if fleet.suspension is not None:
+        yield _suspended(context, fleet)
     backlog = {state.queue: state for state in context.backlog.queues()}
     for queue in fleet.delivery:
         state = backlog.get(queue.name)
         work = bool(state and (state.pending or state.waiting))
         own = queue.name == context.settings.delivery_queue
-        yield _workers(queue, "delivery", needed=work or own or len(fleet.delivery) == 1)
-    yield _workers(fleet.maintenance, "maintenance", needed=True)
-    if context.settings.persistent_mode:
-        yield _workers(fleet.database, "database", needed=True)
+        needed = bool(work or own or len(fleet.delivery) == 1)
+        yield from _queue(fleet, queue, "delivery", needed=needed)
+    yield from _queue(fleet, fleet.maintenance, "maintenance", needed=True)
+    persistent = context.settings.persistent_mode
+    yield from _queue(fleet, fleet.database, "database", needed=persistent)
     yield _scheduler(context, fleet)
     yield _failed(context, fleet)
     yield from strangers.check(fleet)
@@ -40,7 +44,42 @@ def unknown() -> Iterator[Finding]:
     return (skipped(name, "needs Redis") for name in CHECKS)
 
 
-def _workers(queue: QueueInfo, kind: str, *, needed: bool) -> Finding:
+def _suspended(context: Context, fleet: Fleet) -> Finding:
+    assert fleet.suspension is not None  # noqa: S101 - the caller looked
+    left_s = fleet.suspension.left_s
+    until = "" if left_s is None else f" until {stamp(fleet.now + left_s)}"
+    text = (
+        f"RQ is suspended{until}: no worker starts a job; nodes are not probed, and packets wait "
+        "in the logs once the running delivery jobs have ended"
+    )
+    return error(CHECKS[0], text, f"run `{jobs.resume_command(context.settings)}`")
+
+
+def _queue(fleet: Fleet, queue: QueueInfo, kind: str, *, needed: bool) -> Iterator[Finding]:
+    if queue.strangers:
+        yield _strangers(queue, kind)
+    if needed or kind == "delivery":
+        yield _workers(queue, kind, needed=needed, suspended=fleet.suspension is not None)
+
+
+def _strangers(queue: QueueInfo, kind: str) -> Finding:
+    text = (
+        f"{_places(queue.strangers)} takes jobs of {queue.name} and is no worker of clusterer: "
+        "what it takes is not done"
+    )
+    advice = (
+        f"stop it, and start `clusterer worker {kind}`; RQ's own command needs "
+        "`-w workers.Worker`; start a clusterer worker of an earlier version again"
+    )
+    return error(f"{kind} workers", text, advice)
+
+
+def _places(workers: Sequence[WorkerInfo]) -> str:
+    named = ", ".join(worker.place for worker in workers[:_NAMED])
+    return named + (", …" if len(workers) > _NAMED else "")
+
+
+def _workers(queue: QueueInfo, kind: str, *, needed: bool, suspended: bool) -> Finding:
     name = f"{kind} workers"
     start = f"start `clusterer worker {kind}`"
     alive = [worker for worker in queue.workers if worker.silent_s < SILENT_S]
@@ -49,13 +88,12 @@ def _workers(queue: QueueInfo, kind: str, *, needed: bool) -> Finding:
         text = f"{queue.name}: {silent.place} has been silent for {silent.silent_s} s or more"
         return error(name, text, f"look at that process; if it is gone, {start}")
     if not alive:
-        text = f"nobody takes jobs of {queue.name}"
+        text = f"no worker of clusterer takes jobs of {queue.name}"
         if kind == "delivery" and queue.name != DEFAULT_DELIVERY_QUEUE:
             start = start.removesuffix("`") + f" --set delivery_queue={shlex.quote(queue.name)}`"
         return (error if needed else warn)(name, text, start)
-    text = f"{len(alive)} for {queue.name} ({', '.join(worker.place for worker in alive[:3])}"
-    text += ", …)" if len(alive) > 3 else ")"
-    if queue.jobs > PILED_UP:
+    text = f"{len(alive)} for {queue.name} ({_places(alive)})"
+    if queue.jobs > PILED_UP and not suspended:
         return warn(name, f"{text}, but {queue.jobs} jobs wait", f"{start} once more")
     return ok(name, text)
 

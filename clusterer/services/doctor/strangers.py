@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from clusterer.jobs import JunkReport, keys
-from clusterer.services.doctor.finding import Finding, ok, warn
+from clusterer.services.doctor.finding import Finding, ok, stamp, warn
 from clusterer.services.fleet import Fleet
 
 CHECKS = ("junk jobs", "other applications")
@@ -29,18 +28,14 @@ def check(fleet: Fleet) -> Iterator[Finding]:
 
 def _junk(report: JunkReport) -> Finding:
     text = (
-        f"{report.count} in {report.queue} since {_stamp(report.since)}, not run; the latest "
-        f"{_stamp(report.last)}: {report.example}"
+        f"{report.count} in {report.queue} since {stamp(report.since)}, not run; the latest "
+        f"{stamp(report.last)}: {report.example}"
     )
     advice = (
         f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; give what enqueues them another "
         "queue, or another Redis database"
     )
     return warn(CHECKS[0], text, advice)
-
-
-def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _shared(fleet: Fleet) -> Finding:

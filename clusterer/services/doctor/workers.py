@@ -34,6 +34,9 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
     if not queues:
         yield unknown("needs a worker")
         return
+    if fleet.suspension is not None:
+        yield unknown("RQ is suspended")
+        return
     nodes = [node for view in context.nodes.views().values() for node in view.nodes.values()]
     try:
         asked = {queue: _ask(context, queue) for queue in queues if not _delivers(queue)}
@@ -91,6 +94,8 @@ def _unanswered(queue: QueueInfo) -> Finding:
             f"{queue.name} is busy delivering and was not asked: "
             "`clusterer events` shows whom it did not reach",
         )
+    if queue.strangers:
+        return skipped(CHECK, f"{queue.name}: a worker that is not clusterer's takes its jobs")
     return warn(
         CHECK,
         f"no worker of {queue.name} answered within {ANSWER_S:g} s",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.services import fleet
 from clusterer.services.context import Context
 from clusterer.services.listing import (
@@ -27,9 +28,6 @@ from clusterer.store.watches import Watch
 
 _ROUNDS = 6
 """Reads until the plan has to fit; three are needed at first, one later."""
-
-_NO_KEY = -2
-"""What TTL says of a key that does not exist."""
 
 _LOOKED_UP = 20
 """Backlogs that are looked up in the log itself, several round trips each, per snapshot."""
@@ -106,7 +104,9 @@ def _commands(plan: _Plan) -> Iterator[Command]:
     yield "smembers", keys.INSTANCES
     yield "zrange", fleet.SCHEDULE, 0, -1, False, True
     yield "smembers", fleet.PROBERS
+    yield "pttl", SUSPENDED
     for worker in plan.probers:
+        yield "hget", worker, OURS
         yield "ttl", worker
     for key, machine_ids in plan.members.items():
         yield "smembers", keys.nodes(*key)
@@ -127,7 +127,9 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     (seconds, micros), clusters, instances = next(replies), next(replies), next(replies)
     now = float(seconds) + float(micros) / 1e6
     schedule, probers = next(replies), tuple(sorted(next(replies)))
-    stalled = _stalled([at for _, at in schedule], now, [next(replies) for _ in plan.probers])
+    suspension = Suspension.of(next(replies))
+    workers = [(next(replies), next(replies)) for _ in plan.probers]
+    stalled = _stalled([at for _, at in schedule], now, suspension, workers)
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
         sorted(filter(None, map(cluster_key, clusters))), ()
     )
@@ -156,11 +158,19 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     return _Plan(members, watches, probers), snapshot, _flows(views, hashes)
 
 
-def _stalled(due: Sequence[float], now: float, key_ttls_s: Sequence[int]) -> str:
+def _stalled(
+    due: Sequence[float],
+    now: float,
+    suspension: Suspension | None,
+    workers: Iterable[tuple[bytes | None, int]],
+) -> str:
+    """Return why states stand still; ``workers``: the field `OURS` and the TTL of each."""
+    if suspension is not None:
+        return "RQ is suspended, no worker starts a job"
     late_s = fleet.last_tick_s(due, now)
     if late_s is None or late_s > fleet.LATE_S:
         return "no scheduler runs"
-    lives = (ttl != _NO_KEY and fleet.silent_s(ttl) < fleet.SILENT_S for ttl in key_ttls_s)
+    lives = (ours is not None and fleet.silent_s(ttl) < fleet.SILENT_S for ours, ttl in workers)
     return "" if any(lives) else "no maintenance worker runs"
 
 

@@ -132,14 +132,20 @@ def _fleet(fleet: Fleet) -> Iterator[Metric]:
     failed = GaugeMetricFamily(
         "clusterer_queue_failed_jobs", "Jobs in RQ's registry of failed ones.", labels=("queue",)
     )
+    suspended = fleet.suspension is not None
     workers = GaugeMetricFamily(
         "clusterer_queue_workers", "Workers that take a queue's jobs.", labels=("queue",)
     )
     for queue in fleet.queues:
         jobs.add_metric((queue.name,), queue.jobs)
         failed.add_metric((queue.name,), queue.failed)
-        workers.add_metric((queue.name,), len(queue.workers))
+        workers.add_metric((queue.name,), 0 if suspended else len(queue.workers))
     yield from (jobs, failed, workers)
+    yield GaugeMetricFamily(
+        "clusterer_rq_suspended",
+        "1 after `rq suspend`: no worker starts a job.",
+        value=float(suspended),
+    )
     yield GaugeMetricFamily("clusterer_schedulers", "Schedulers alive.", value=fleet.schedulers)
     if fleet.last_tick_s is not None:
         yield GaugeMetricFamily(

@@ -1,0 +1,95 @@
+"""How a worker ends: within seconds of a signal, whatever its job, RQ or Redis do meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import redis
+from redis.client import PubSub, PubSubWorkerThread
+from rq.exceptions import StopRequested
+from rq.utils import now
+
+from clusterer.jobs import StopFlag, handled_signals
+from clusterer.rounds import Rounds
+from workers import runtime
+from workers.maintenance import Maintenance
+
+RETRY_S = 0.5
+"""Pause between attempts while Redis is away."""
+GRACE_S = 4.0
+"""What a stop request leaves a job to end; after it the process is gone in any case."""
+
+logger = logging.getLogger(__name__)
+
+
+class Stoppable(Maintenance):
+    """The part of a worker that ends it when it is asked to."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._left = threading.Event()
+        self._waiting = False
+        self._commands = Rounds("worker commands")
+
+    @property
+    def stop(self) -> StopFlag:
+        """The process's stop flag, which running jobs watch."""
+        return runtime.current().stop
+
+    def _heed_signals(self) -> None:
+        """Install the signal handlers, and what ends a job that does not heed the stop flag."""
+        for number in handled_signals():
+            signal.signal(number, self.request_stop)
+        threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler: let the running job end; touches neither Redis nor locks."""
+        self.stop.set()
+        self._stop_requested = True
+        self._shutdown_requested_date = now()
+        signal.signal(signal.SIGINT, self.request_force_stop)
+        signal.signal(signal.SIGTERM, self.request_force_stop)
+        if self._waiting:
+            raise StopRequested
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler of a second request: interrupt the running job."""
+        self.stop.set()
+        super().request_force_stop(signum, frame)
+
+    def _end_in_time(self) -> None:
+        self.stop.wait()
+        if not self._left.wait(GRACE_S):
+            logger.error("worker %s: job did not end in %g s, leaving it", self.name, GRACE_S)
+            os._exit(1)
+
+    def _leave(self) -> None:
+        runtime.current().close()
+        with suppress(redis.RedisError):
+            self.register_death()  # type: ignore[no-untyped-call]
+        self._left.set()
+        with suppress(redis.RedisError):
+            self.unsubscribe()
+
+    def unsubscribe(self) -> None:
+        """End the thread that listens for RQ's commands; RQ's order costs a second at times."""
+        listener: PubSubWorkerThread | None = self.pubsub_thread
+        if self.pubsub is not None and listener is not None:
+            listener.stop()
+            self.pubsub.unsubscribe()  # type: ignore[no-untyped-call]
+            listener.join(timeout=RETRY_S)
+
+    def _pubsub_exception_handler(
+        self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread
+    ) -> None:
+        """Keep listening for RQ's commands across outages and undecodable commands."""
+        if not isinstance(exc, redis.RedisError | OSError):
+            self._commands.failed(exc)
+        if self._left.wait(RETRY_S):
+            pubsub_thread.stop()
