@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from clusterer.errors import SettingsError
+from clusterer.service_links import is_service_link, why_ignored
+
+log = logging.getLogger(__name__)
 
 DEFAULT_DELIVERY_QUEUE = "clusterer-delivery"
 MAINTENANCE_QUEUE = "clusterer-maintenance"
@@ -170,17 +174,19 @@ def load_settings(
     *,
     config: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], object] = log.warning,
 ) -> Settings:
     """Merge all sources of settings.
 
     ``overrides`` wins over ``environ`` (default: the process's), which wins over the TOML file
     ``config`` (default: the file that CLUSTERER_CONFIG names). None values in ``overrides`` count
-    as not given. Raises `SettingsError` naming the setting and where it came from.
+    as not given. ``warn`` gets a line for each variable that is ignored although a setting has its
+    name. Raises `SettingsError` naming the setting and where it came from.
     """
     environ = os.environ if environ is None else environ
     path = config or environ.get(CONFIG_VARIABLE)
     values = _from_file(Path(path)) if path else {}
-    values |= _from_environment(environ)
+    values |= _from_environment(environ, warn)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     values |= {name: _convert(name, value, "argument") for name, value in given.items()}
     return Settings(**values)
@@ -229,14 +235,17 @@ def _from_file(path: Path) -> dict[str, Any]:
     return {name: _convert(name, value, str(path)) for name, value in section.items()}
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, Any]:
     variables = {name: _variable(name) for name in _KINDS}
     files = {name: f"{_variable(name)}_FILE" for name in SECRETS}
     _check_spelling(environ, [CONFIG_VARIABLE, *variables.values(), *files.values()])
+    links = {name: value for name, value in environ.items() if is_service_link(name, value)}
+    for variable in links.keys() & set(variables.values()):
+        warn(why_ignored(variable, links[variable]))
     found = {
         name: _convert(name, environ[variable], variable)
         for name, variable in variables.items()
-        if variable in environ
+        if variable in environ and variable not in links
     }
     for name, variable in files.items():
         if variable in environ:
@@ -262,13 +271,15 @@ def _secret(path: str, variable: str) -> str:
     return text
 
 
-def _check_spelling(environ: Iterable[str], variables: Sequence[str]) -> None:
+def _check_spelling(environ: Mapping[str, str], variables: Sequence[str]) -> None:
     """Raise `SettingsError` for a variable that nearly has the name of a setting's.
 
-    Others that begin like ours are no fault: Kubernetes makes some for a service of that name.
+    Others that begin like ours are no fault, nor is what Kubernetes makes for its services.
     """
-    for name in environ:
+    for name, value in environ.items():
         if name.startswith(ENV_PREFIX) and name not in variables:
+            if is_service_link(name, value):
+                continue
             meant = difflib.get_close_matches(name, variables, 1, _NEARLY)
             if meant:
                 raise SettingsError(f"unknown variable {name}: did you mean {meant[0]}?")

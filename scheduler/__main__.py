@@ -18,8 +18,10 @@ def main() -> int:
     parser.add_argument("--burst", action="store_true", help="enqueue what is due, then end")
     options = parser.parse_args()
     try:
-        settings = load_settings()
+        warnings: list[str] = []
+        settings = load_settings(warn=warnings.append)
         logs.configure(settings, "scheduler")
+        logs.warn(warnings)
         return run(settings, burst=options.burst)
     except ClustererError as error:
         sys.stderr.write(f"scheduler: {error}\n")

@@ -19,8 +19,10 @@ def main() -> int:
     parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
     options = parser.parse_args()
     try:
-        settings = load_settings()
+        warnings: list[str] = []
+        settings = load_settings(warn=warnings.append)
         logs.configure(settings, f"worker {options.kind}")
+        logs.warn(warnings)
         return run(options.kind, settings, burst=options.burst)
     except ClustererError as error:
         sys.stderr.write(f"workers: {error}\n")

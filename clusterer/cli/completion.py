@@ -75,7 +75,7 @@ def _nodes(context: click.Context) -> Iterator[Node]:
     named = {name: given.get(name) for name in ("redis_url", "data_dir")}
     assigned = dict(text.split("=", 1) for text in given.get("assignments") or () if "=" in text)
     try:
-        settings = load_settings(assigned | named, config=given.get("config"))
+        settings = load_settings(assigned | named, config=given.get("config"), warn=str)
         with closing(Context(settings)) as services:
             views = services.nodes.views()
     except ClustererError:

@@ -96,11 +96,14 @@ def with_settings(
         def wrapper(*args: Any, **options: Any) -> Any:
             verbose, quiet = options.pop("verbose"), options.pop("quiet")
             config = options.pop("config")
-            settings = load_settings(_overrides(options, also), config=config)
+            warnings: list[str] = []
+            values = _overrides(options, also)
+            settings = load_settings(values, config=config, warn=warnings.append)
             if verbose or quiet:
                 settings = replace(settings, log_level="debug" if verbose else "warning")
             name = click.get_current_context().info_name or "clusterer"
             logs.configure(settings, name, level=log_level, prefix=log_prefix)
+            logs.warn(warnings)
             return command(*args, settings=settings, **options)
 
         for option in reversed([*own, *_OPTIONS]):

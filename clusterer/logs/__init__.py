@@ -3,6 +3,6 @@
 from clusterer.logs.fields import about, about_machine
 from clusterer.logs.limited import LimitedLog
 from clusterer.logs.plain import hidden, plain
-from clusterer.logs.setup import JSON, configure
+from clusterer.logs.setup import JSON, configure, warn
 
-__all__ = ["JSON", "LimitedLog", "about", "about_machine", "configure", "hidden", "plain"]
+__all__ = ["JSON", "LimitedLog", "about", "about_machine", "configure", "hidden", "plain", "warn"]

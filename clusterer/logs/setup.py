@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 
 from clusterer import streams
@@ -40,6 +41,12 @@ def configure(
     if as_json:
         sys.excepthook = _crashed
         threading.excepthook = _thread_crashed
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Log what was to be said before there was a log."""
+    for text in texts:
+        log.warning("%s", text)
 
 
 def _warning(text: str) -> logging.LogRecord:

@@ -121,3 +121,26 @@ def test_the_log_of_a_command_line_option_is_json(environment: dict[str, str]) -
     assert result.returncode == 0
     (line,) = (json.loads(text) for text in result.stderr.splitlines() if "down -> up" in text)
     assert (line["process"], line["machine_id"]) == ("set-status", 2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-m", "clusterer", "list"], ["-m", "workers", "maintenance", "--burst"]],
+    ids=" ".join,
+)
+def test_processes_in_kubernetes_warn_once_in_log_form(
+    words: list[str], environment: dict[str, str]
+) -> None:
+    """A service named clusterer-metrics: each command starts."""
+    links = {"CLUSTERER_METRICS_PORT": "tcp://10.96.0.7:9400", "CLUSTERER_PORT": "tcp://10.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=child_environment(environment | links),
+        check=False,
+    )
+    assert done.returncode == 0
+    told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert [line.count("CLUSTERER_METRICS_PORT") for line in told if "ignored" in line] == [1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,53 @@ def test_variables_of_others_are_no_fault() -> None:
     kubernetes = ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_5566_TCP", "PORT_5566_TCP_ADDR")
     names = [f"CLUSTERER_{name}" for name in (*kubernetes, "IMAGE", "VERSION")]
     assert load_settings(environ=dict.fromkeys(names, "x")) == Settings()
+
+
+def service_links(prefix: str, scheme: str = "tcp", ip: str = "10.96.0.7") -> dict[str, str]:
+    """Return what Kubernetes and Docker make for a service with one named port."""
+    host = f"[{ip}]" if ":" in ip else ip
+    url, port = f"{scheme}://{host}:9400", f"{prefix}_PORT_9400_{scheme.upper()}"
+    return {
+        f"{prefix}_SERVICE_HOST": ip,
+        f"{prefix}_SERVICE_PORT": "9400",
+        f"{prefix}_SERVICE_PORT_METRICS": "9400",
+        f"{prefix}_PORT": url,
+        port: url,
+        f"{port}_PROTO": scheme,
+        f"{port}_PORT": "9400",
+        f"{port}_ADDR": ip,
+    }
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "udp", "sctp"])
+@pytest.mark.parametrize("ip", ["10.96.0.7", "fd00::7"])
+def test_load_settings_kubernetes_services_are_ignored(scheme: str, ip: str) -> None:
+    """Whatever a service is called, and how like a setting's name that is."""
+    names = ("CLUSTERER", *(f"CLUSTERER_{item.name.upper()}" for item in fields(Settings)))
+    environ: dict[str, str] = {}
+    for name in (*names, "CLUSTERER_METRICS", "CLUSTERER_REDIS", "CLUSTERER_CONFIG"):
+        environ |= service_links(name, scheme, ip)
+    told: list[str] = []
+    assert load_settings(environ=environ, warn=told.append) == Settings()
+    (line,) = told
+    assert "CLUSTERER_METRICS_PORT=" in line
+    assert "a service named clusterer-metrics;" in line
+    assert "enableServiceLinks: false" in line
+
+
+def test_load_settings_port_of_no_service_is_checked() -> None:
+    for value in ("http://10.0.0.1:80", "tcp", ":9400", "9400/tcp"):
+        with pytest.raises(SettingsError, match="CLUSTERER_METRICS_PORT"):
+            load_settings(environ={"CLUSTERER_METRICS_PORT": value})
+    with pytest.raises(SettingsError, match="did you mean CLUSTERER_METRICS_PORT"):
+        load_settings(environ={"CLUSTERER_METRIC_PORT": "9400"})
+
+
+def test_load_settings_service_link_leaves_file_in_force(tmp_path: Path) -> None:
+    config = tmp_path / "clusterer.toml"
+    config.write_text("metrics_port = 9400\n")
+    environ = service_links("CLUSTERER_METRICS")
+    assert load_settings(config=config, environ=environ, warn=str).metrics_port == 9400
 
 
 @pytest.mark.parametrize("text", ["server_id = ", "clusterer = 5", "\udcff"])
