@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from clusterer.errors import InvalidArgument
+from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.settings import Settings, load_settings
 
@@ -30,6 +30,8 @@ class Runtime:
         """Called with each turn of the worker's loop, and about every 10 s by a long job."""
         self.metrics: JobMetrics | None = None
         self.meter: Meter | None = None
+        self.goes_on = False
+        """Whether the engine has kept leases and connections for a job that must follow at once."""
         self._context: Context | None = None
         self._engine: Engine | None = None
         self._engine_queue = ""
@@ -44,13 +46,26 @@ class Runtime:
         return self._context
 
     def deliver(self, queue_name: str) -> None:
-        """Run a slice of the one engine, whose sockets live on between jobs."""
+        """Run a slice of the one engine, whose sockets live on between jobs.
+
+        Sets `goes_on` if another slice must follow at once.
+        """
         engine = self._engine or self._start_engine(queue_name)
         if queue_name != self._engine_queue:
             raise InvalidArgument(
                 f"this process delivers for queue {self._engine_queue!r}, not {queue_name!r}"
             )
-        engine.run(stop=self.stop, heartbeat=self.heartbeat)
+        self.goes_on = False
+        self.goes_on = bool(engine.run(stop=self.stop, heartbeat=self.heartbeat))
+
+    def pause(self) -> None:
+        """Give back what the last slice has kept: no other slice follows at once."""
+        if self.goes_on and self._engine is not None:
+            self.goes_on = False
+            try:
+                self._engine.hand_over()
+            except StateUnavailable as error:
+                logger.warning("logs not given back, their leases run out: %s", error)
 
     def _start_engine(self, queue_name: str) -> Engine:
         from clusterer.delivery import Engine  # noqa: PLC0415 - keeps workers light

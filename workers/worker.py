@@ -25,6 +25,7 @@ from clusterer.jobs import (
     Job,
     Queue,
     Suspension,
+    begin_delivery,
     is_wrong_type,
     move_aside,
 )
@@ -133,6 +134,7 @@ class Worker(Stoppable):
             self._report_junk()
             self._register(log_options)
             if self._suspended(burst):
+                runtime.current().pause()
                 self.stop.wait(SUSPENSION_LOOK_S)
                 return None
             self._clean_up()
@@ -210,11 +212,15 @@ class Worker(Stoppable):
     def _run_next(self, burst: bool) -> bool | None:
         queue = self.queues[0]
         assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
-        job_id = self._wait_for_job(queue, None if burst else DEQUEUE_TIMEOUT_S)
+        job_id = None if runtime.current().goes_on else self._wait_for_job(queue, burst=burst)
         self._redis_is_back()
-        if job_id is None:
+        if runtime.current().goes_on:
+            # Another worker would take a job from the queue, and the senders with it.
+            job: RqJob | None = begin_delivery(queue)
+        elif job_id is None:
             return False
-        job = queue.load(job_id)
+        else:
+            job = queue.load(job_id)
         if job is None:
             return None
         job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
@@ -228,10 +234,10 @@ class Worker(Stoppable):
             runtime.current().junk_found(count)
             self._junk_log.note(count, latest, time.monotonic())
 
-    def _wait_for_job(self, queue: Queue, timeout_s: int | None) -> str | None:
+    def _wait_for_job(self, queue: Queue, *, burst: bool) -> str | None:
         self._waiting = True
         try:
-            return None if self.stop.is_set() else queue.pop(timeout_s)
+            return None if self.stop.is_set() else queue.pop(None if burst else DEQUEUE_TIMEOUT_S)
         finally:
             self._waiting = False
 

@@ -6,6 +6,7 @@ import logging
 import resource
 import selectors
 from collections.abc import Callable, Collection
+from math import inf
 from time import monotonic
 
 from clusterer.delivery.destination import Destination
@@ -50,6 +51,8 @@ class Connector:
         self._watched: dict[Destination, Drain] = {}
         self._pressed: set[Destination] = set()
         """Those whose peer has something to do: accept, or read."""
+        self._expire_at = inf
+        """No such connection runs out of time before (monotonic seconds): progress moves it on."""
         self.may_write: MayWrite = lambda drain: False
         self.failures = 0
         """Reported send failures; the node's state has changed whenever this has grown."""
@@ -68,7 +71,7 @@ class Connector:
             return
         destination.link = link
         self._watched[destination] = drain
-        self._pressed.add(destination)
+        self._press(destination)
         self._selector.register(
             link, selectors.EVENT_WRITE, lambda: self._on_ready(drain, destination)
         )
@@ -78,7 +81,10 @@ class Connector:
         link, pressed = destination.link, destination.outbox is not None
         if link is None or not link.connected or pressed == (destination in self._pressed):
             return
-        self._pressed ^= {destination}
+        if pressed:
+            self._press(destination)
+        else:
+            self._pressed.discard(destination)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pressed else 0)
         self._selector.modify(link, events, self._selector.get_key(link).data)
 
@@ -133,12 +139,13 @@ class Connector:
         return any(d.link and not d.link.connected and d.link.since > since for d in self._pressed)
 
     def next_deadline(self) -> float:
-        """Return when the next connection runs out of time (monotonic seconds)."""
-        began = (d.link.progress_at for d in self._pressed if d.link)
-        return min(began, default=float("inf")) + self._timeout_s
+        """Return when connections are to be looked at that may have run out of time."""
+        return self._expire_at
 
     def expire(self, now: float) -> None:
         """Give up connections that made no progress for ``send_timeout``."""
+        if now < self._expire_at:
+            return
         since = now - self._timeout_s
         late = [d for d in self._pressed if d.link and d.link.progress_at <= since]
         for destination in late:
@@ -147,6 +154,14 @@ class Connector:
             self._end(destination)
             self._fail(drain, destination, f"{what} for {self._timeout_s:g} s")
             drain.regroup()
+        began = (d.link.progress_at for d in self._pressed if d.link)
+        self._expire_at = min(began, default=inf) + self._timeout_s
+
+    def _press(self, destination: Destination) -> None:
+        """Note that a peer has something to do, from now on."""
+        self._pressed.add(destination)
+        if destination.link is not None:
+            self._expire_at = min(self._expire_at, destination.link.progress_at + self._timeout_s)
 
     def _on_ready(self, drain: Drain, destination: Destination) -> None:
         link = destination.link

@@ -187,11 +187,12 @@ class Destination:
             if kept:
                 box.last, box.last_n = box.piece.sequence(kept - 1), box.piece.first_n + kept - 1
 
-    def skip_to(self, position: int, n: int) -> None:
+    def skip_to(self, position: int, n: int | None) -> None:
         """Go to ``position``, counting what lies between as skipped."""
-        if self.n is not None:
+        if self.n is not None and n is not None:
             self._skip(n - self.n)
-        self._reach(position, n)
+        self.position = self.cursor = position
+        self.n = self.cursor_n = n
 
     def lose_to(self, position: int, n: int | None) -> None:
         """Go to ``position``, counting what lies between as lost: it is not in the log any more."""

@@ -10,6 +10,7 @@ from time import monotonic
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
+from clusterer.delivery.resting import Resting
 from clusterer.ids import PROTO_BIN
 from clusterer.logs import about_machine
 from clusterer.membership import Node, State
@@ -39,7 +40,9 @@ class Drain:
         *,
         replay: bool,
         meter: Meter | None = None,
+        changed: Callable[[Drain], None] = lambda drain: None,
     ) -> None:
+        """``changed`` is called whenever the drain may have something else to do than before."""
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
@@ -50,10 +53,18 @@ class Drain:
         self._store = store
         self._replay = replay
         self._meter = meter
+        self._changed = changed
+        self.taken_at = monotonic()
+        """When the lease was taken (monotonic seconds)."""
         self.clusters = set(claim.counts)
         self._since_ms = dict(claim.since_ms)
         """When each cluster's first packet was appended, Redis ms."""
         self.destinations: dict[str, Destination] = {}
+        self._awake: list[Destination] = []
+        """The destinations that are not resting."""
+        self._counts: dict[ClusterKey, int] = {}
+        """Packets of each cluster up to the head, as far as they were seen."""
+        self._resting = Resting(self.sender, self._counts)
         self.front: list[Destination] = []
         self.behind: list[Destination] = []
         self.read_at = monotonic()
@@ -66,12 +77,8 @@ class Drain:
         self.uncommitted = 0
         self.uncommitted_since = 0.0
         self.trimmed_to = 0
-        self.misplaced = False
-        """The sender's address has changed, or left this host: others are to go on from there."""
         self._ours: dict[ClusterKey, ClusterView | None] | None = None
         """The views of our clusters that were taken over last."""
-        self._counts: dict[ClusterKey, int] = {}
-        """Packets of each cluster up to the head, as far as they were seen."""
         self.update(views)
 
     # -- who is there ---------------------------------------------------------------------------
@@ -85,6 +92,7 @@ class Drain:
         if ours == self._ours:
             return None
         self._ours = ours
+        self._resting.wake(self.head)  # judged as they were until now
         wanted = self._wanted(views)
         gone = [d for field, d in self.destinations.items() if field not in wanted]
         for destination in gone:
@@ -97,6 +105,7 @@ class Drain:
                 self.destinations[field] = self._destination(field, node, start_of)
             else:
                 self._renew(known, node)
+        self._awake = list(self.destinations.values())
         self.regroup()
         return gone
 
@@ -152,15 +161,27 @@ class Drain:
     # -- groups ---------------------------------------------------------------------------------
 
     def regroup(self) -> None:
-        """Sort the destinations into front and behind."""
-        ready = [d for d in self.destinations.values() if self.is_ready(d)]
+        """Sort the destinations into front, behind and resting."""
+        ready = [d for d in self._awake if self.is_ready(d)]
         head = max((d.position for d in ready), default=self.head)
-        if head != self.head:
+        if self._resting and head > self.head:
+            self.wake_all()
+            self.regroup()
+            return
+        if not self._resting and head != self.head:
             self.head = head
             self._counts.clear()
         self.front = [d for d in ready if d.position == self.head]
+        if self._resting.add(self.front, replay=self._replay):
+            self.front = [d for d in self.front if d not in self._resting]
+            self._awake = [d for d in self._awake if d not in self._resting]
         chosen = set(map(id, self.front))
-        self.behind = [d for d in self.destinations.values() if id(d) not in chosen]
+        self.behind = [d for d in self._awake if id(d) not in chosen]
+        self._changed(self)
+
+    def wake_all(self) -> None:
+        """Let each resting destination be offered the next batch by itself."""
+        self._awake += self._resting.wake(self.head)
 
     def is_ready(self, destination: Destination) -> bool:
         """Whether a batch may be offered to the destination now."""
@@ -169,7 +190,7 @@ class Drain:
     @property
     def readable(self) -> bool:
         """Whether the front is to be read: somebody is in it, or nobody is there at all."""
-        return bool(self.front) or not self.destinations
+        return bool(self.front or self._resting) or not self.destinations
 
     def next_behind(self) -> list[Destination]:
         """Return the ready destinations behind whose turn it is; they share one read.
@@ -189,9 +210,11 @@ class Drain:
 
     def advance(self, batch: Batch) -> None:
         """Go on to the end of a batch that was read from ``head``."""
+        self._resting.pass_by(batch, self.head)
         self.head = batch.last
         for key, piece in batch.slices.items():
             self._counts[key] = piece.last_n
+        self._changed(self)
 
     def skip_gap(self, destination: Destination) -> None:
         """Let a node go to the head over entries that are in the log no more.
@@ -241,6 +264,10 @@ class Drain:
             extra=about_machine(self.sender, ()),
         )
 
+    def busy(self) -> bool:
+        """Whether packets came lately, or wait for a node."""
+        return bool(self.behind) or monotonic() < self.read_at + IDLE_S
+
     def retry_at(self) -> float:
         """Return when the next connection is to be tried (monotonic seconds)."""
         return min(
@@ -270,15 +297,28 @@ class Drain:
         """Note that ``packets`` were handled and are not committed yet."""
         if not self.uncommitted:
             self.uncommitted_since = monotonic()
+            self._changed(self)
         self.uncommitted += packets
+        if self.uncommitted >= COMMIT_AFTER:
+            self._changed(self)
+
+    def commit_at(self) -> float:
+        """Return when a commit is due (monotonic seconds)."""
+        if self.uncommitted >= COMMIT_AFTER:
+            return 0.0
+        if self.uncommitted:
+            return min(self.uncommitted_since + COMMIT_AFTER_S, self._resting.due_at)
+        return self._resting.due_at
 
     def needed_from(self) -> int:
         """Return the first sequence that some destination still needs."""
+        self._resting.settle(self.head)
         reached = (d.unacknowledged_from() for d in self.destinations.values())
         return min(reached, default=self.head) + 1
 
     def reached(self) -> int:
         """Return the sequence up to which all nodes that can take packets have them."""
+        self._resting.settle(self.head)
         able = (d.cursor for d in self.destinations.values() if not self.waits(d))
         return min(able, default=max(self.head, self._claim.tail))
 
@@ -293,6 +333,7 @@ class Drain:
 
     def settle(self) -> None:
         """Account for packets at the log's end that were trimmed before they could be read."""
+        self.wake_all()
         tail, counts = self._store.totals(self.sender)
         for d in self.destinations.values():
             if not self.is_ready(d) or d.position > tail:
@@ -306,22 +347,37 @@ class Drain:
         """Return what is to be recorded in Redis since the last time, None if nothing is."""
         moves: list[Move] = []
         counters: dict[str, int | str] = {}
-        for destination in self.destinations.values():
+        trim = trim or self.head - self.trimmed_to > _TRIM_EVERY
+        due = self._awake
+        if trim or monotonic() >= self._resting.due_at:
+            self._resting.settle(self.head)
+            self._resting.due_at = float("inf")
+            due = list(self.destinations.values())
+        for destination in due:
             if (self.touched or trim) and not destination.is_committed():
                 moves.append(destination.move())
                 destination.committed = destination.cursor
                 destination.committed_n = destination.cursor_n
             if destination.counters:
                 counters.update(destination.take_counters())
-        trim = trim or self.head - self.trimmed_to > _TRIM_EVERY
         needed = self.needed_from() if trim else None
         if trim:
             self.trimmed_to = self.head
         self.uncommitted = 0
+        self._changed(self)
         if not moves and not counters and not trim:
             return None
         return Commit(self.sender, moves, counters, needed)
 
+
+IDLE_S = 1.0
+"""Time without a packet after which a sender is the first to make room for others."""
+
+COMMIT_AFTER = 500
+"""Packets written after which they are recorded: what a killed worker's successor may repeat."""
+
+COMMIT_AFTER_S = 0.02
+"""Longest time a written frame waits to be recorded."""
 
 _TRIM_EVERY = 2000
 """Delivered packets after which the log is trimmed; Redis frees whole blocks of 100."""

@@ -8,10 +8,13 @@ import secrets
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 from clusterer import jobs
+from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.claims import Claims
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.feeder import Feeder
@@ -31,26 +34,23 @@ from clusterer.store.usable import SenderUnusable
 log = logging.getLogger(__name__)
 
 SLICE_S = 60.0
-"""Longest run of one job, so that work moves between workers and RQ sees jobs end."""
+"""Longest run of one job, so that RQ sees jobs end."""
 
 SHARED_SLICE_S = 2.0
-"""The same while there are more senders than one job takes: the next job begins with those."""
+"""How often a worker that is full gives some senders back, if others wait."""
 
-COMMIT_AFTER = 500
-"""Packets written after which they are recorded: what a killed worker's successor may repeat."""
+MANY_SENDERS = 10
+"""Senders of which a worker gives some to one that has none."""
 
-COMMIT_AFTER_S = 0.02
-"""Longest time a written frame waits to be recorded."""
-
-CLAIM_EVERY_S = 1.0
+NEIGHBOURS_EVERY_S = 5.0
 HEARTBEAT_EVERY_S = 10.0
 
 
 class Engine:
     """Delivers for the senders of one queue. One per process; not for several threads.
 
-    A job is one call of `run`. Nothing survives between jobs but the thread that closes the last
-    job's connections.
+    A job is one call of `run`. Between jobs live the thread that closes connections, and, if `run`
+    says that another one must follow, leases and connections.
     """
 
     def __init__(self, settings: Settings, queue: str, meter: Meter | None = None) -> None:
@@ -65,7 +65,8 @@ class Engine:
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._connector = Connector(settings, nodes, self._selector)
-        self._leases = Leases(settings, self._store, self._connector.close_all, meter)
+        self._agenda = Agenda()
+        self._leases = Leases(settings, self._store, self._connector.close_all, self._agenda, meter)
         self._handover = Handover(
             settings,
             self._store,
@@ -73,87 +74,133 @@ class Engine:
             self._connector,
             self._fencer,
             directory=self._directory,
+            agenda=self._agenda,
+        )
+        self._claims = Claims(
+            self._store,
+            self._leases,
+            self._handover,
+            self._directory,
+            refresh=self._refresh,
+            exchange_every_s=SHARED_SLICE_S,
         )
         self._connector.may_write = self._leases.may_write
         self._queue = queue
         self._failures_seen = 0
+        self._misplaced: set[Drain] = set()
+        """Senders whose address has changed, or left this host: others are to go on from there."""
         self._feeder = Feeder(
             self._reader,
             self._store,
             self._leases,
             self._connector,
+            agenda=self._agenda,
             refresh=self._refresh,
             leave=self._handover.leave,
         )
-        self._end = self._claim_at = self._heartbeat_at = 0.0
+        self._heartbeat_at = self._neighbours_at = 0.0
+        self._kept = False
+        """Whether leases and connections wait for the next run."""
 
     def run(
         self,
         stop: threading.Event | None = None,
         heartbeat: Callable[[], object] | None = None,
-        slice_s: float = SLICE_S,
+        slice_s: float | None = None,
     ) -> bool:
         """Deliver until nothing is left for ``linger`` seconds, ``slice_s`` is over or ``stop``.
 
         ``heartbeat`` is called about every 10 s. Returns True if packets are left: another job
         is then on its way. Raises `StateUnavailable` when Redis goes away; all connections are
         then closed.
+
+        Without ``slice_s`` the run is over after `SLICE_S`, but gives nothing back: True then says
+        that leases and connections are kept, and that `run` must be called again at once, or
+        `hand_over`.
         """
         stop = stop or threading.Event()
-        self._end = monotonic() + slice_s
-        self._clear_timers()
-        try:
-            self._reader.rung, senders = self._store.begin()
-            self._take(senders)
-            self._selector.register(self._reader.open(), selectors.EVENT_READ, self._feed)
-            while not stop.is_set() and monotonic() < self._end and self._claim():
+        end = monotonic() + (SLICE_S if slice_s is None else slice_s)
+        self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
+        with self._closing():
+            self._begin()
+            while not stop.is_set() and monotonic() < end and self._claim():
                 self._or_hold(self._turn, then=self._refresh)
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
-            if not len(self._leases) and self._leases.refused:
-                self._store.hold_off()
-            left = self._handover.all()
-            if left:
-                self._call_another()
-            self._reader.settle()
-        except StateUnavailable:
-            self._reader.close()
-            raise
-        else:
-            return left
-        finally:
-            self._leases.abandon_all()
-            for key in list(self._selector.get_map().values()):
-                self._selector.unregister(key.fileobj)
+            self._kept = slice_s is None and len(self._leases) > 0 and not stop.is_set()
+            return self._kept or self._give_all()
+
+    def hand_over(self) -> None:
+        """Give back what the last run has kept. Raises `StateUnavailable`."""
+        if self._kept:
+            self._kept = False
+            with self._closing():
+                self._give_all()
 
     def close(self) -> None:
-        """Wait until the last job's connections are closed; at most ``send_timeout`` and a bit."""
+        """Wait until all connections are closed; at most ``send_timeout`` and a bit."""
+        try:
+            self.hand_over()
+        except StateUnavailable as error:
+            log.warning("logs not given back, their leases run out: %s", error)
         self._fencer.join()
         self._reader.close()
         self._selector.close()
 
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """At the end, close whatever the next run does not go on with."""
+        self._kept = False
+        try:
+            yield
+        except StateUnavailable:
+            self._reader.close()
+            raise
+        finally:
+            if not self._kept:
+                self._leases.abandon_all()
+                for key in list(self._selector.get_map().values()):
+                    self._selector.unregister(key.fileobj)
+
     # -- the loop ---------------------------------------------------------------------------------
 
-    def _clear_timers(self) -> None:
-        now = monotonic()
-        self._claim_at = now + CLAIM_EVERY_S
-        self._heartbeat_at = now + HEARTBEAT_EVERY_S
+    def _begin(self) -> None:
+        """Start a job, or go on with what the last one kept."""
+        if len(self._leases):
+            self._leases.renew(force=True)
+            return
+        self._reader.rung, _ = self._store.begin()
+        self._claims.begin()
+        self._selector.register(self._reader.open(), selectors.EVENT_READ, self._feed)
+
+    def _give_all(self) -> bool:
+        if not len(self._leases) and self._leases.refused:
+            self._store.hold_off()
+        left = self._handover.all()
+        self._claims.leave()
+        if left:
+            self._call_another()
+        self._reader.settle()
+        return left
 
     def _turn(self) -> None:
         self._leases.renew()
+        self._agenda.look()
         self._feeder.ask()
         for key, _ in self._selector.select(self._timeout()):
             key.data()
         self._connector.expire(monotonic())
         self._take_over_changes()
-        for drain in self._leases:
-            if drain.behind and drain in self._leases:
-                self._feeder.catch_up(drain)
+        self._agenda.look()
+        due = self._agenda.due(monotonic())
+        self._feeder.catch_up(due)
+        for drain in due:
             if drain.behind and drain in self._leases:
                 self._connect(drain)
-            if drain.misplaced and drain in self._leases:
-                self._move(drain)
+        for drain in [drain for drain in self._misplaced if drain in self._leases]:
+            self._move(drain)
+        self._misplaced.clear()
         self._commit_when_due()
         self._handover.poll_idle()
         self._handover.poll_fences()
@@ -163,20 +210,14 @@ class Engine:
         now = monotonic()
         times = [
             self._leases.renew_at,
-            self._claim_at,
+            self._claims.next_at(),
             self._connector.next_deadline(),
             self._feeder.next_at(now),
             self._handover.idle_poll_at,
+            self._agenda.next_at(),
         ]
-        for drain in self._leases:
-            if drain.uncommitted:
-                times.append(drain.uncommitted_since + COMMIT_AFTER_S)
-            if drain.behind:
-                if drain.next_behind():
-                    return 0.0
-                times.append(drain.retry_at())
-                if drain.fenced():
-                    times.append(self._handover.fence_poll_at)
+        if self._agenda.fenced:
+            times.append(self._handover.fence_poll_at)
         return max(min(times) - now, 0.0)
 
     def _or_hold(self, act: Callable[[], None], *, then: Callable[[], None]) -> None:
@@ -194,30 +235,26 @@ class Engine:
                 return
 
     def _claim(self) -> bool:
-        """Take pending senders, at the times when that is due; True if any drain is held."""
+        """Take pending senders, at the times when that is due; True while the job goes on."""
+        self._or_hold(self._take, then=self._take)
+        return len(self._leases) > 0 or self._claims.expects()
+
+    def _take(self) -> None:
+        if self._claims.turn() or self._has_idle_neighbour():
+            self._call_another()
+
+    def _has_idle_neighbour(self) -> bool:
+        """Whether another worker could take some of many senders; looks now and then only."""
         now = monotonic()
-        if now >= self._claim_at:
-            self._claim_at = now + CLAIM_EVERY_S
-            self._take(self._leases.unclaimed())
-        return len(self._leases) > 0
-
-    def _take(self, senders: list[int]) -> None:
-        def take() -> None:
-            self._take_all(senders)
-
-        self._or_hold(take, then=take)
-
-    def _take_all(self, senders: list[int]) -> None:
-        if senders:
-            self._refresh()
-            if self._leases.claim(senders, self._directory):
-                self._call_another()
-                self._end = min(self._end, monotonic() + SHARED_SLICE_S)
+        if now < self._neighbours_at or len(self._leases) < MANY_SENDERS:
+            return False
+        self._neighbours_at = now + NEIGHBOURS_EVERY_S
+        return jobs.workers_of(self._queue, self._jobs_client) > self._claims.workers
 
     def _feed(self) -> None:
         # Who is full rings for others, and hears it.
         if self._feeder.take() and not self._leases.full:
-            self._claim_at = 0.0
+            self._claims.again()
 
     # -- connections and commits ------------------------------------------------------------------
 
@@ -227,24 +264,20 @@ class Engine:
                 source = source_of(drain.sender, d.key, self._directory.snapshot)
                 if source is not None and not is_local(source):
                     if not self._settings.allow_foreign_source:
-                        drain.misplaced = True  # the address has left this host
+                        self._misplaced.add(drain)  # the address has left this host
                         return
                     source = None
                 self._connector.open(drain, d, source)
+        self._agenda.note(drain)
 
     def _move(self, drain: Drain) -> None:
         """Give a log back whose sender has another address now: in order, also for slow peers."""
         self._handover.give_up(drain)
-        self._claim_at = 0.0
+        self._claims.again()
 
     def _commit_when_due(self) -> None:
-        now = monotonic()
-        self._leases.commit(
-            drain
-            for drain in self._leases
-            if drain.uncommitted >= COMMIT_AFTER
-            or (drain.uncommitted and now >= drain.uncommitted_since + COMMIT_AFTER_S)
-        )
+        self._agenda.look()
+        self._leases.commit(self._agenda.to_commit(monotonic()))
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -262,11 +295,16 @@ class Engine:
             for destination in gone:
                 self._connector.close(destination)
             self._store.forget(drain.sender, [d.field for d in gone])
-            drain.misplaced |= any(
-                d.link is not None
-                and d.source not in (None, source_of(drain.sender, d.key, self._directory.snapshot))
-                for d in drain.destinations.values()
-            )
+            if self._has_moved(drain):
+                self._misplaced.add(drain)
+
+    def _has_moved(self, drain: Drain) -> bool:
+        """Whether a connection is from an address that the sender does not have any more."""
+        views = self._directory.snapshot
+        return any(
+            d.link is not None and d.source not in (None, source_of(drain.sender, d.key, views))
+            for d in drain.destinations.values()
+        )
 
     def _call_another(self) -> None:
         if self._store.call_worker():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from time import monotonic
 
+from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.destination import Destination
@@ -36,6 +37,7 @@ class Feeder:
         leases: Leases,
         connector: Connector,
         *,
+        agenda: Agenda,
         refresh: Callable[[], None],
         leave: Callable[[Drain, bytes, str], None],
     ) -> None:
@@ -45,6 +47,7 @@ class Feeder:
         self._connector = connector
         self._refresh = refresh
         self._leave = leave
+        self._agenda = agenda
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
         """Apart: old packets may be large where new ones are small."""
@@ -59,31 +62,31 @@ class Feeder:
 
     def ask(self) -> None:
         """Begin to read when that is due; have a read under way end if it leaves a log out."""
-        logs = {drain.log: drain.head for drain in self._leases if drain.readable}
+        heads = self._agenda.heads
         if self._reader.busy:
-            if any(self._reader.asked.get(name) != head for name, head in logs.items()):
+            asked = self._reader.asked
+            moved = self._agenda.moved
+            if any(asked.get(name) != heads.get(name, asked.get(name)) for name in moved):
                 self._reader.interrupt()
-        elif monotonic() >= self._pace.ask_at and (logs or not self._connecting()):
-            clusters = {key for drain in self._leases for key in drain.clusters}
-            self._reader.ask(logs, tuple(clusters), self._size.per_log(len(logs)))
+        elif monotonic() >= self._pace.ask_at and (heads or not self._connecting()):
+            clusters = tuple(self._agenda.clusters)
+            self._agenda.moved.clear()
+            self._reader.ask(heads, clusters, self._size.per_log(len(heads)))
 
     def _connecting(self) -> bool:
         """Whether logs will be readable in a moment, when connections are made."""
-        now = monotonic()
-        return self._connector.just_opened(CONNECTING_S) or any(
-            drain.retry_at() <= now for drain in self._leases
-        )
+        return self._connector.just_opened(CONNECTING_S) or self._agenda.connects_by(monotonic())
 
     def take(self) -> bool:
         """Offer what the read under way has brought; True if a sender has become pending."""
         asked = self._reader.asked
         found, versions, rung = self._reader.take()
-        self._pace.note_read(sum(map(len, found.values())), monotonic())
+        self._pace.note_read(sum(map(len, found.values())), monotonic(), len(asked))
         self._note(versions)
         size = 0
-        for drain in self._leases:
-            entries = found.get(drain.log)
-            if entries and asked[drain.log] == drain.head and drain.readable:
+        for name, entries in found.items():
+            drain = self._leases.of_log(name)
+            if drain is not None and asked[name] == drain.head and drain.readable:
                 size += self._offer_front(drain, entries)
         self._size.note(size)
         return rung
@@ -131,33 +134,56 @@ class Feeder:
         again = self._store.read(drain.sender, gap.after, gap.taken + 1)
         return Batch(again, gap.after) if again else gap
 
-    def catch_up(self, drain: Drain) -> None:
-        """Let those behind take their turn, with one read."""
-        group = drain.next_behind()
-        if not group:
+    def catch_up(self, drains: list[Drain]) -> None:
+        """Let those behind take their turn, with one read for all."""
+        turns = [(drain, group) for drain in drains if (group := self._next_group(drain))]
+        if not turns:
             return
-        drain.turn_over()
-        drain.jump()
-        group = [d for d in group if d.position < drain.head]
+        places = [(drain.sender, group[0].position) for drain, group in turns]
+        clusters = tuple({key for drain, _ in turns for key in drain.clusters})
+        count = self._size_behind.per_log(len(turns))
+        if len(places) == 1:
+            entries, versions = self._store.read_on(*places[0], count, clusters)
+            found = [entries]
+        else:
+            found, versions = self._store.read_all(places, count, clusters)
+        if self._note(versions):
+            return  # read again, for those who are to have it now
+        size = 0
+        for (drain, group), (_, after), entries in zip(turns, places, found, strict=True):
+            # What was done for others may have changed this one.
+            still = [d for d in group if d.position == after and drain.is_ready(d)]
+            if still and drain in self._leases:
+                size += self._offer_behind(drain, still, after, entries)
+        self._size_behind.note(size)
+
+    def _next_group(self, drain: Drain) -> list[Destination]:
+        """Return whose turn it is to read; nothing if they are at the head already."""
+        group = drain.next_behind()
         if group:
-            after = group[0].position
-            clusters = tuple(drain.clusters)
-            count = self._size_behind.count
-            entries, versions = self._store.read_on(drain.sender, after, count, clusters)
-            if self._note(versions):
-                return  # read again, for those who are to have it now
-            if entries:
-                batch = self._batch(drain, entries, after)
-                self._size_behind.note(batch.size)
-                if batch.taken:
-                    self._offer(drain, group, batch)
-                return
-            drain.touched = True
-            for destination in group:
-                # Nothing follows although more was there: trimmed. The gap in the cluster's
-                # packet count tells how much, as soon as the next packet comes.
-                drain.skip_gap(destination)
+            drain.turn_over()
+            drain.jump()
+            group = [d for d in group if d.position < drain.head]
+            if not group:
+                drain.regroup()
+        return group
+
+    def _offer_behind(
+        self, drain: Drain, group: list[Destination], after: int, entries: list[LogEntry]
+    ) -> int:
+        """Offer what was read to those behind; return how many bytes it has."""
+        if entries:
+            batch = self._batch(drain, entries, after)
+            if batch.taken:
+                self._offer(drain, group, batch)
+            return batch.size
+        drain.touched = True
+        for destination in group:
+            # Nothing follows although more was there: trimmed. The gap in the cluster's
+            # packet count tells how much, as soon as the next packet comes.
+            drain.skip_gap(destination)
         drain.regroup()
+        return 0
 
     def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
         """Take over what has changed by the time of a read; True if something has."""
@@ -171,6 +197,7 @@ class Feeder:
         drain.touched = True
         if drain.note(batch):
             self._refresh()
+            drain.wake_all()
             group = [
                 d
                 for d in drain.destinations.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
+from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
@@ -38,6 +39,7 @@ class Handover:
         fencer: Fencer,
         *,
         directory: Directory,
+        agenda: Agenda,
     ) -> None:
         self._linger_s = settings.linger
         self._store = store
@@ -45,6 +47,7 @@ class Handover:
         self._connector = connector
         self._fencer = fencer
         self._directory = directory
+        self._agenda = agenda
         self.idle_poll_at = self.fence_poll_at = 0.0
         """When the polls are due (monotonic seconds)."""
 
@@ -89,7 +92,10 @@ class Handover:
 
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
-        drains = list(self._leases)
+        return self.some(list(self._leases))
+
+    def some(self, drains: list[Drain]) -> bool:
+        """Give these logs back, drained or not; True if any has packets left."""
         left = False
         for drain in drains:
             self._leases.renew()  # the last ones must not lose theirs meanwhile
@@ -117,9 +123,8 @@ class Handover:
         if now < self.fence_poll_at:
             return
         self.fence_poll_at = now + FENCE_POLL_S
-        fenced = [drain for drain in self._leases if drain.fenced()]
-        if fenced:
-            self._take_over_fences(fenced)
+        if self._agenda.fenced:
+            self._take_over_fences(list(self._agenda.fenced))
 
     def _take_over_fences(self, drains: list[Drain]) -> None:
         found = self._store.fences([drain.sender for drain in drains])
@@ -149,6 +154,8 @@ class Handover:
             self._leases.lose(drain)
             return result
         self._leases.drop(drain)
+        if result is Released.UNDRAINED:
+            self._leases.gave(drain)
         for destination in still_open:
             self._connector.let_go(destination)
         self._fencer.take(drain.sender, still_open)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
+from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.drain import Drain, Views
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
@@ -13,13 +14,14 @@ from clusterer.delivery.sources import all_local, own_rows
 from clusterer.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
-from clusterer.store.deliveries import LEASE_MS
+from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.drains import DrainStore
+from clusterer.store.usable import SenderUnusable
 
 log = logging.getLogger(__name__)
 
-MAX_SENDERS = 128
-"""Senders that one job drains at a time; others are left to other workers, or to the next job."""
+MAX_SENDERS = 4096
+"""Senders that one worker has at a time; what is more is left to other workers, or waits."""
 
 RENEW_EVERY_S = LEASE_MS / 4000
 WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
@@ -37,21 +39,27 @@ class Leases:
         settings: Settings,
         store: DrainStore,
         abandon: Callable[[Drain], None],
+        agenda: Agenda,
         meter: Meter | None = None,
     ) -> None:
         self._anywhere = settings.allow_foreign_source
         self._replay = settings.backlog == BACKLOG_REPLAY
         self._store = store
         self._abandon = abandon
+        self._agenda = agenda
         self._meter = meter
         self._drains: dict[int, Drain] = {}
+        self._claimed: set[int] = set()
+        """Senders whose lease was just taken, and whose drain is still to be made."""
+        self._by_log: dict[str, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
         self.holds = Holds()
         self._rowless: set[int] = set()
         """Senders without a row, of which it was said."""
         self._views: Views = {}
-        self._served = 0
+        self._given_at: dict[int, float] = {}
+        """When this worker gave senders back that were not drained (monotonic seconds)."""
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
 
@@ -74,28 +82,70 @@ class Leases:
     def __contains__(self, drain: Drain) -> bool:
         return self._drains.get(drain.sender) is drain
 
-    def unclaimed(self) -> list[int]:
-        """Return pending senders that nobody drains."""
-        wanted = [sender for sender in self._store.pending() if sender not in self._drains]
-        leased = self._store.leased(wanted)
-        return [sender for sender in wanted if sender not in leased]
+    def of_log(self, name: str) -> Drain | None:
+        """Return the drain of a log, by its Redis key."""
+        return self._by_log.get(name)
 
-    def claim(self, senders: list[int], directory: Directory) -> bool:
-        """Take what may be taken of ``senders``; True if some are left for another worker."""
+    @property
+    def room(self) -> int:
+        """How many more senders this worker takes."""
+        return max(MAX_SENDERS - len(self._drains), 0)
+
+    def pending(self) -> list[int]:
+        """Return the senders with an undrained log that this worker does not have."""
+        return [sender for sender in self._store.pending() if sender not in self._drains]
+
+    def allowed(self, senders: list[int], directory: Directory) -> list[int]:
+        """Return those of ``senders`` that this worker may deliver for."""
         self._views = directory.snapshot
-        allowed = [
-            sender
-            for sender in senders
-            if sender not in self.holds and self._may_deliver(sender, self._views)
-        ]
-        # Who was served last waits longest: the first ones do not have all the turns.
-        allowed.sort(key=lambda sender: (sender <= self._served, sender))
-        room = max(MAX_SENDERS - len(self._drains), 0)
-        for sender in allowed[:room]:
+        return [s for s in senders if s not in self.holds and self._may_deliver(s, self._views)]
+
+    def unclaimed(self, senders: list[int]) -> list[int]:
+        """Return those of ``senders`` without a lease; those that this worker had come last."""
+        leased = self._store.leased(senders)
+        found = [sender for sender in senders if sender not in leased]
+        self._given_at = {s: self._given_at[s] for s in found if s in self._given_at}
+        return sorted(found, key=lambda sender: (self._given_at.get(sender, 0.0), sender))
+
+    def was_given(self, sender: int) -> bool:
+        """Whether this worker gave the sender back, and no worker has taken it since."""
+        return sender in self._given_at
+
+    def claim(self, senders: list[int], directory: Directory) -> None:
+        """Take ``senders``, as far as other workers have not taken them meanwhile."""
+        if not senders:
+            return
+        self.renew()
+        asked_at = monotonic()
+        claims = self._store.claim_all(senders)
+        if not self._drains:
+            self._write_until = asked_at + WRITE_WITHIN_S
+            self.renew_at = asked_at + RENEW_EVERY_S
+        self._claimed = {claim.sender for claim in claims if isinstance(claim, Claim)}
+        for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
-            self._take(sender, directory)
-            self._served = sender
-        return len(allowed) > room
+            if isinstance(claim, SenderUnusable):
+                self.hold(claim.sender, str(claim))
+            elif claim is not None and claim.sender in self._claimed:
+                self._claimed.discard(claim.sender)
+                self._take_or_hold(claim, directory)
+
+    def _take_or_hold(self, claim: Claim, directory: Directory) -> None:
+        try:
+            self._take(claim, directory)
+        except SenderUnusable as error:
+            self.hold(error.sender, str(error))
+
+    def to_exchange(self, count: int) -> list[Drain]:
+        """Return ``count`` drains that make room: idle ones first, then those taken first."""
+        order = sorted(self, key=lambda drain: (drain.busy(), drain.taken_at))
+        return order[:count]
+
+    def spread(self, count: int) -> list[Drain]:
+        """Return ``count`` drains from all over: other workers get busy and idle senders alike."""
+        drains = list(self)
+        step = max(len(drains) / max(count, 1), 1.0)
+        return [drains[int(at * step)] for at in range(min(count, len(drains)))]
 
     def renew(self, *, force: bool = False) -> None:
         """Renew all leases if that is due; abandon the drains whose lease is lost."""
@@ -103,10 +153,12 @@ class Leases:
         if sent_at < self.renew_at and not force:
             return
         self.renew_at = sent_at + RENEW_EVERY_S
-        if not self._drains:
+        if not (self._drains or self._claimed):
             return
-        for sender in self._store.renew(list(self._drains)):
-            self.lose(self._drains[sender])
+        for sender in self._store.renew([*self._drains, *self._claimed]):
+            self._claimed.discard(sender)
+            if sender in self._drains:
+                self.lose(self._drains[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
 
     def may_write(self, drain: Drain) -> bool:
@@ -154,25 +206,31 @@ class Leases:
     def drop(self, drain: Drain) -> None:
         """Forget a drain that was given back."""
         del self._drains[drain.sender]
+        del self._by_log[drain.log]
+        self._agenda.drop(drain)
+
+    def gave(self, drain: Drain) -> None:
+        """Note that a drain was given back with packets left: other senders come first."""
+        self._given_at[drain.sender] = monotonic()
 
     def abandon_all(self) -> None:
         """Give up everything at once; leases run out by themselves."""
         for drain in self:
+            self.drop(drain)
             self._abandon(drain)
-        self._drains.clear()
 
-    def _take(self, sender: int, directory: Directory) -> None:
-        asked_at = monotonic()
-        claim = self._store.claim(sender)
-        if claim is None:
-            return
-        if not self._drains:
-            self._write_until = asked_at + WRITE_WITHIN_S
-            self.renew_at = asked_at + RENEW_EVERY_S
+    def _take(self, claim: Claim, directory: Directory) -> None:
+        sender = claim.sender
         drain = Drain(
-            claim, self._store, directory.snapshot, replay=self._replay, meter=self._meter
+            claim,
+            self._store,
+            directory.snapshot,
+            replay=self._replay,
+            meter=self._meter,
+            changed=self._agenda.note,
         )
-        self._drains[sender] = drain
+        self._drains[sender] = self._by_log[drain.log] = drain
+        self._agenda.add(drain)
         if drain.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
             directory.refresh()

@@ -16,10 +16,12 @@ from clusterer.jobs.suspension import (
 )
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,
+    begin_delivery,
     enqueue_delivery,
     queue,
     queued,
     taken_lately,
+    workers_of,
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Queue",
     "StopFlag",
     "Suspension",
+    "begin_delivery",
     "connect",
     "enqueue_delivery",
     "handled_signals",
@@ -45,4 +48,5 @@ __all__ = [
     "queued",
     "resume_command",
     "taken_lately",
+    "workers_of",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import redis
 from rq.utils import current_timestamp
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
-from clusterer.jobs.classes import Queue
+from clusterer.jobs.classes import Job, Queue
 from clusterer.jobs.functions import DELIVER
 
 RESULT_TTL_S = 60
@@ -47,6 +50,33 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
         raise StateUnavailable(
             f"cannot wake a worker of queue {queue_name}: {said(error)}"
         ) from error
+
+
+def begin_delivery(delivery_queue: Queue) -> Job:
+    """Return a delivery job that is in no queue: the caller runs it at once.
+
+    Raises `redis.RedisError`.
+    """
+    job = delivery_queue.create_job(
+        DELIVER,
+        args=(delivery_queue.name,),
+        timeout=NO_TIMEOUT,
+        result_ttl=RESULT_TTL_S,
+        failure_ttl=FAILURE_TTL_S,
+    )
+    job.save()
+    return cast(Job, job)
+
+
+def workers_of(name: str, connection: redis.Redis) -> int:
+    """Return how many workers RQ knows of the queue called ``name``, busy or not.
+
+    Raises `StateUnavailable` when Redis cannot be reached, or refuses.
+    """
+    try:
+        return int(connection.scard(WORKERS_BY_QUEUE_KEY % name))
+    except redis.RedisError as error:
+        raise StateUnavailable(f"cannot count the workers of {name}: {said(error)}") from error
 
 
 def queued(name: str, connection: redis.Redis) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
+from zlib import crc32
 
 import redis
 
@@ -29,12 +30,15 @@ from clusterer.store.deliveries import (
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
-from clusterer.store.usable import of_sender, wrong_keys
+from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
 from clusterer.store.views import ClusterKey
 
 HOLD_OFF_MS = 500
 """Time in which a worker that found only senders it may not claim is not called again for them;
 append.lua knows the number too."""
+
+SHARE_MS, SHARES_MS = 2000, 600_000
+"""How long other workers believe a worker's number of senders, and how long it can be looked at."""
 
 
 class DrainStore:
@@ -46,6 +50,7 @@ class DrainStore:
         self._settings = settings
         self._queue = queue
         self._token = token
+        self._number = crc32(token.encode())
         self._client = client or connect(settings)
         # Entries as Redis sends them: redis-py would make a dict of each.
         self._client.set_response_callback("XRANGE", lambda reply, **_: reply)
@@ -64,26 +69,60 @@ class DrainStore:
             found = self._client.mget([keys.lease(sender) for sender in senders])
         return {s for s, token in zip(senders, found, strict=True) if token is not None}
 
+    def share(self, held: int | None) -> list[int]:
+        """Tell the other workers how many senders this one has; return how many each of them has.
+
+        None: this worker does not run any more.
+        """
+        with translated(self._settings, "share the senders"):
+            number = "" if held is None else held
+            return list(
+                script("share")(
+                    self._client,
+                    [keys.shares(self._queue)],
+                    self._number,
+                    number,
+                    SHARE_MS,
+                    SHARES_MS,
+                )
+            )
+
     def claim(self, sender: int) -> Claim | None:
         """Take the lease of a pending sender, None if it is not to be had."""
-        with of_sender(self._settings, f"claim the log of machine {sender}", sender):
-            reply = script("claim")(
-                self._client,
-                [
-                    keys.lease(sender),
-                    keys.pending(self._queue),
-                    keys.cursor(sender),
-                    keys.position(sender),
-                    keys.counters(sender),
-                    keys.fence(sender),
-                    keys.SENDERS,
-                ],
-                self._token,
-                LEASE_MS,
-                sender,
-                FENCE_MS,
+        found = self.claim_all([sender])[0]
+        if isinstance(found, SenderUnusable):
+            raise found
+        return found
+
+    def claim_all(self, senders: Sequence[int]) -> list[Claim | SenderUnusable | None]:
+        """Take the leases of pending senders, in one round trip.
+
+        None stands for a lease that is not to be had, an error for a sender that cannot be used.
+        """
+        names = (keys.cursor, keys.position, keys.counters, keys.fence)
+        pending = keys.pending(self._queue)
+        lua = script("claim")
+        calls = [
+            evalsha(
+                lua,
+                "7",
+                *(keys.lease(sender), pending, *(name(sender) for name in names), keys.SENDERS),
+                *(self._token, str(LEASE_MS), str(sender), str(FENCE_MS)),
             )
-            return None if reply is None else claim_of(sender, reply)
+            for sender in senders
+        ]
+        with translated(self._settings, "claim logs"):
+            replies = self._channel.run_each(lua, calls)
+        return list(map(self._claim_of, senders, replies))
+
+    def _claim_of(self, sender: int, reply: Any) -> Claim | SenderUnusable | None:
+        try:
+            with of_sender(self._settings, f"claim the log of machine {sender}", sender):
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+                return None if reply is None else claim_of(sender, reply)
+        except SenderUnusable as error:
+            return error
 
     def renew(self, senders: Sequence[int]) -> set[int]:
         """Renew leases; return the senders whose lease is lost."""
@@ -176,14 +215,32 @@ class DrainStore:
     def read_on(
         self, sender: int, after: int, count: int, clusters: Sequence[ClusterKey]
     ) -> tuple[list[LogEntry], dict[ClusterKey, int]]:
-        """Return the same, and the clusters' versions as they were after the read."""
-        with of_sender(self._settings, f"read the log of machine {sender}", sender):
+        """Return up to ``count`` entries after a sequence, and the versions as `read_all` does."""
+        (entries,), versions = self.read_all([(sender, after)], count, clusters)
+        return entries, versions
+
+    def read_all(
+        self, places: Sequence[tuple[int, int]], count: int, clusters: Sequence[ClusterKey]
+    ) -> tuple[list[list[LogEntry]], dict[ClusterKey, int]]:
+        """Return up to ``count`` entries that follow each (sender, sequence), in one round trip.
+
+        Also the clusters' versions as they were after the read.
+        """
+        with translated(self._settings, "read logs"):
             pipe = self._client.pipeline(transaction=False)
-            pipe.xrange(keys.log(sender), str(after + 1), "+", count)
+            for sender, after in places:
+                pipe.xrange(keys.log(sender), str(after + 1), "+", count)
             pipe.mget([keys.version(*key) for key in clusters])
-            entries, versions = pipe.execute()
+            *found, versions = pipe.execute(raise_on_error=False)
+        for (sender, _), entries in zip(places, found, strict=True):
+            if isinstance(entries, redis.RedisError):
+                with of_sender(self._settings, f"read the log of machine {sender}", sender):
+                    raise entries
+        if isinstance(versions, redis.RedisError):
+            with translated(self._settings, "read the clusters' versions"):
+                raise versions
         known = zip(clusters, versions, strict=True)
-        return entries, {key: int(version or 0) for key, version in known}
+        return found, {key: int(version or 0) for key, version in known}
 
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""

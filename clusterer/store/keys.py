@@ -91,6 +91,11 @@ def stats(sender: int) -> str:
     return f"clusterer:stats:{sender}"
 
 
+def shares(queue: str) -> str:
+    """Hash with a TTL: number of a worker → ``<expiry ms> <senders that it has>``."""
+    return f"clusterer:shares:{queue}"
+
+
 def pending(queue: str) -> str:
     """Set of the senders with an undrained log."""
     return f"clusterer:pending:{queue}"

@@ -9,14 +9,25 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local at = 5
-for _ = 1, tonumber(ARGV[4]) do
-  redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
-  if ARGV[at + 2] ~= '' then
-    redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 2])
+local at, cursors, positions = 5, {}, {}
+-- All fields of a hash in one call, or a few: each call costs more than a field.
+local function set(hash, pairs, limit)
+  if #pairs > limit then
+    redis.call('HSET', hash, unpack(pairs))
+    return {}
   end
+  return pairs
+end
+for _ = 1, tonumber(ARGV[4]) do
+  cursors[#cursors + 1], cursors[#cursors + 2] = ARGV[at], ARGV[at + 1]
+  if ARGV[at + 2] ~= '' then
+    positions[#positions + 1], positions[#positions + 2] = ARGV[at], ARGV[at + 2]
+  end
+  cursors, positions = set(KEYS[2], cursors, 1000), set(KEYS[3], positions, 1000)
   at = at + 3
 end
+set(KEYS[2], cursors, 0)
+set(KEYS[3], positions, 0)
 local now
 for i = at, #ARGV, 2 do
   if ARGV[i + 1] == 'now' then

@@ -1,0 +1,153 @@
+"""Which senders this worker takes, and which it gives to other workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from time import monotonic
+
+from clusterer.delivery import shares
+from clusterer.delivery.handover import Handover
+from clusterer.delivery.leases import Leases
+from clusterer.store import Directory
+from clusterer.store.drains import DrainStore
+
+LOOK_EVERY_S = 0.5
+"""Longest time between two looks for senders without a worker."""
+
+LOOK_COSTS = 10
+"""A look is followed by a pause so many times as long as it took."""
+
+OTHERS_FIRST_S = 0.4
+"""Time in which workers with a smaller share may take a sender, before this one does."""
+
+CLAIM_AT_ONCE = 8
+"""Senders that are taken before those that the worker has get their turn again."""
+
+JOIN_WITHIN_S = 2.0
+"""How long a worker without senders waits until others give it some of theirs."""
+
+KEEP_S = 60.0
+"""How long a worker gives nothing to others after they have not taken what it gave."""
+
+
+class Claims:
+    """Takes senders a few at a time, and keeps the worker's share in line with the others'.
+
+    A worker that is full gives some back every ``exchange_every_s`` seconds if others wait.
+    """
+
+    def __init__(
+        self,
+        store: DrainStore,
+        leases: Leases,
+        handover: Handover,
+        directory: Directory,
+        *,
+        refresh: Callable[[], None],
+        exchange_every_s: float,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._handover = handover
+        self._directory = directory
+        self._refresh = refresh
+        self._exchange_every_s = exchange_every_s
+        self._wanted: deque[int] = deque()
+        self._seen: dict[int, float] = {}
+        """Since when senders have been seen without a worker (monotonic seconds)."""
+        self._others: list[int] = []
+        """How many senders each of the other workers has."""
+        self._giving = False
+        self._keep_until = 0.0
+        self._look_at = self._not_before = self._join_until = self._exchange_at = 0.0
+
+    @property
+    def workers(self) -> int:
+        """How many workers of the queue run."""
+        return 1 + len(self._others)
+
+    def begin(self) -> None:
+        """Start a job: look for senders now, and wait for some of the others' if there are none."""
+        self._wanted.clear()
+        self._seen.clear()
+        self._look_at = 0.0
+        self._join_until = monotonic() + JOIN_WITHIN_S
+
+    def again(self) -> None:
+        """Look for senders soon."""
+        self._look_at = min(self._look_at, self._not_before)
+
+    def leave(self) -> None:
+        """Tell the other workers that this one does not run any more."""
+        self._store.share(None)
+
+    def next_at(self) -> float:
+        """Return when `turn` has something to do (monotonic seconds)."""
+        return 0.0 if self._wanted else self._look_at
+
+    def expects(self) -> bool:
+        """Whether a worker without senders is about to get some."""
+        if self._wanted or self._seen:
+            return True
+        return monotonic() < self._join_until and shares.lacks(len(self._leases), self._others)
+
+    def turn(self) -> bool:
+        """Do what is due; True if another worker is to be called."""
+        call = False
+        if monotonic() >= self._look_at:
+            began = monotonic()
+            call = self._look(began)
+            ended = monotonic()
+            self._look_at = ended + LOOK_EVERY_S
+            self._not_before = ended + LOOK_COSTS * (ended - began)
+        some = [self._wanted.popleft() for _ in range(min(CLAIM_AT_ONCE, len(self._wanted)))]
+        self._leases.claim(some, self._directory)
+        for sender in some:
+            self._seen.pop(sender, None)
+        return call
+
+    def _look(self, now: float) -> bool:
+        pending = self._leases.pending()
+        if pending:
+            self._refresh()
+        allowed = self._leases.allowed(pending, self._directory)
+        unclaimed = self._leases.unclaimed(allowed)
+        may_join = len(self._leases) or allowed
+        self._others = self._store.share(len(self._leases) if may_join else None)
+        self._seen = {sender: self._seen.get(sender, now) for sender in unclaimed}
+        self._wanted = deque(self._choose(unclaimed, now))
+        over = len(unclaimed) - self._leases.room
+        if over > 0 and self._leases.full:
+            self._exchange(over, now)
+        return self._balance(now) or over > 0
+
+    def _choose(self, unclaimed: list[int], now: float) -> list[int]:
+        """Return which senders to take: the worker's share, and what others have not taken."""
+        room = shares.room(len(self._leases), self._others, len(unclaimed))
+        late = {s for s in unclaimed if now - self._seen[s] >= OTHERS_FIRST_S}
+        if self._others and any(self._leases.was_given(sender) for sender in late):
+            self._keep_until = now + KEEP_S
+        fresh = set(islice((s for s in unclaimed if s not in late), room))
+        return [s for s in unclaimed if s in late or s in fresh][: self._leases.room]
+
+    def _exchange(self, waiting: int, now: float) -> None:
+        """Give some senders back in favour of those that wait."""
+        if now >= self._exchange_at:
+            self._exchange_at = now + self._exchange_every_s
+            count = min(waiting, max(len(self._leases) // 8, 1))
+            self._handover.some(self._leases.to_exchange(count))
+            self._wanted = deque(islice(self._seen, count))
+            self._look_at = 0.0
+
+    def _balance(self, now: float) -> bool:
+        """Give senders to workers with fewer; True if there are some to be taken."""
+        mine = len(self._leases)
+        excess = shares.surplus(mine, self._others, giving=self._giving)
+        if not excess or self._wanted or now < self._keep_until:
+            self._giving = False
+            return False
+        count = shares.at_once(excess)
+        self._giving = excess > count
+        return self._handover.some(self._leases.spread(count))

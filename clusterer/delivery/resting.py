@@ -1,0 +1,91 @@
+"""Nodes of one sender that are not up: they skip every packet, so no packet has to visit them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf
+from time import monotonic
+
+from clusterer.delivery.batch import Batch
+from clusterer.delivery.destination import Destination
+from clusterer.store.views import ClusterKey
+
+RECORD_EACH_S, RECORD_WITHIN_S = 0.05, 10.0
+"""What was skipped is recorded in Redis after so many seconds per resting node, and at most."""
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it are spread evenly between whole numbers, however few they are."""
+
+
+class Resting:
+    """The destinations at the head of the log that skip what comes.
+
+    They have got to the head whenever ``settle`` is called; until then their own position may be
+    further back. ``counts`` has the packets of each cluster up to the head, as far as known.
+    """
+
+    def __init__(self, sender: int, counts: Mapping[ClusterKey, int]) -> None:
+        self._counts = counts
+        self._pace = 0.5 + sender * _GOLDEN % 1
+        """Makes the records of many senders fall due one after the other, not all at once."""
+        self._members: dict[Destination, None] = {}
+        self.due_at = inf
+        """When the skipped packets are to be recorded (monotonic seconds)."""
+
+    def __iter__(self) -> Iterator[Destination]:
+        return iter(self._members)
+
+    def __contains__(self, destination: Destination) -> bool:
+        return destination in self._members
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def add(self, at_head: Iterable[Destination], *, replay: bool) -> bool:
+        """Take those of the destinations that only skip; True if there are any."""
+        found = [] if replay else [d for d in at_head if self._only_skips(d)]
+        self._members |= dict.fromkeys(found)
+        if any(d.counters or not d.is_committed() for d in found):
+            self._record_soon()
+        return bool(found)
+
+    def _only_skips(self, destination: Destination) -> bool:
+        """Whether all that comes is skipped, and nothing else is to be counted before."""
+        n = destination.n
+        return (
+            not destination.up
+            and destination.link is None
+            and n is not None
+            and n == self._counts.get(destination.key, n)
+        )
+
+    def wake(self, head: int) -> list[Destination]:
+        """Let all destinations go, settled; return them."""
+        self.settle(head)
+        woken = list(self._members)
+        self._members.clear()
+        return woken
+
+    def settle(self, head: int) -> None:
+        """Let the destinations get to the head, counting what they passed by as skipped."""
+        for destination in self._members:
+            if destination.position < head:
+                n = self._counts.get(destination.key, destination.n)
+                destination.skip_to(head, n)
+
+    def pass_by(self, batch: Batch, head: int) -> None:
+        """Note that a batch was read from ``head``, before the head and the counts follow it."""
+        if not self._members:
+            return
+        if any(self._counts.get(key) != piece.first_n - 1 for key, piece in batch.slices.items()):
+            # Some packets were lost before, or it is not known: each destination has its own count.
+            self.settle(head)
+            for destination in self._members:
+                destination.offer(batch)
+        self._record_soon()
+
+    def _record_soon(self) -> None:
+        if self.due_at == inf:
+            self.due_at = monotonic() + self._pace * min(
+                RECORD_EACH_S * len(self._members), RECORD_WITHIN_S
+            )
