@@ -64,6 +64,11 @@ class ProvisioningError(ClustererError):
 class DatabaseUnavailable(ProvisioningError):
     """The provisioning database cannot be reached, or refuses what we asked; says why."""
 
+    def __init__(self, message: str, *, advised: bool = False) -> None:
+        """``advised``: the message also says what to do."""
+        super().__init__(message)
+        self.advised = advised
+
 
 class SettingsError(ClustererError):
     """A setting is unknown or has a value that cannot be used; names the setting and its origin."""

@@ -79,7 +79,7 @@ def _run(arguments: list[str]) -> int:
 def _with_advice(error: ClustererError) -> str:
     """A server's or the system's own words say what is wrong, but not what to do."""
     message, cause = str(error), error.__cause__
-    if "`clusterer " in message:
+    if "`clusterer " in message or (isinstance(error, DatabaseUnavailable) and error.advised):
         return message
     if isinstance(error, UnknownNode | UnknownCluster):
         return f"{message}; `clusterer list` shows all nodes"

@@ -16,8 +16,16 @@ from sqlalchemy.pool import NullPool
 from clusterer.errors import DatabaseUnavailable, ProvisioningError
 from clusterer.once import once
 from clusterer.provisioning import schema
+from clusterer.provisioning.advice import advice
+from clusterer.provisioning.options import driver_arguments
 from clusterer.provisioning.replacing import Unconfirmed
-from clusterer.provisioning.url import database_url, public_name, without_secrets
+from clusterer.provisioning.url import (
+    MYSQL_NAMES,
+    database_url,
+    options_of,
+    public_name,
+    without_secrets,
+)
 from clusterer.settings import Settings
 
 TIMEOUT_S = 2
@@ -33,12 +41,6 @@ server; and a value that does not fit its column is refused, not stored as anoth
 
 _BARRED = re.compile("unable to open|readonly")
 _RIGHTS = {"read": os.R_OK, "write": os.W_OK}
-
-_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
-
-
-_PACKAGES = {"cryptography": "PyMySQL[rsa]", "pynacl": "clusterer[ed25519]"}
-"""What to install for a package that the driver lacks to authenticate."""
 
 
 class RowRefused(DatabaseUnavailable):
@@ -95,6 +97,10 @@ class Database:
             ) from error
         except SQLAlchemyError as error:
             raise self._failed(what, error) from error
+        except UnicodeEncodeError as error:
+            if not self._is_mysql:
+                raise
+            raise self._failed(what, error) from None  # its arguments hold the statement
 
     @once
     def _engine(self) -> Engine:
@@ -106,7 +112,9 @@ class Database:
         try:
             # No pool: a connection kept over a fork or an outage does more harm than it saves.
             engine = create_engine(
-                self._url, poolclass=NullPool, connect_args=_connect_arguments(self._url)
+                _without_options(self._url),
+                poolclass=NullPool,
+                connect_args=_connect_arguments(self._url),
             )
         except (SQLAlchemyError, ImportError, OSError) as error:
             raise self._failed("use the provisioning database", error) from error
@@ -117,7 +125,10 @@ class Database:
     def _failed(self, what: str, error: Exception) -> DatabaseUnavailable:
         kind = RowRefused if isinstance(error, IntegrityError) else DatabaseUnavailable
         reason = without_secrets(_reason(error), self._url)
-        return kind(f"cannot {what}: database {self.name}: {reason}{self._hint(error)}")
+        text = f"cannot {what}: database {self.name}: {reason}"
+        if found := self._advice(error):
+            return kind(f"{text} ({found})", advised=True)
+        return kind(f"{text}{self._hint(error)}")
 
     @property
     def _file(self) -> Path | None:
@@ -128,18 +139,18 @@ class Database:
         return None if name.startswith("file:") else Path(name)
 
     def _hint(self, error: Exception) -> str:
-        if self._file and _BARRED.search(str(error)):
-            return _sqlite_hint(self._file)
-        for package, requirement in _PACKAGES.items():
-            if f"'{package}' package is required" in str(error):
-                return f" (pip install '{requirement}')"
+        barred = self._file and _BARRED.search(str(error))
+        return _sqlite_hint(self._file) if self._file and barred else ""
+
+    def _advice(self, error: Exception) -> str:
+        if not self._is_mysql:
+            return ""
         literal = self._settings.db_url.strip().startswith(("mysql://", "mariadb://"))
-        if literal and _PERCENT.search(self._url.password or "") and _code(error) == 1045:
-            return (
-                " (in mysql:// URLs a % stands for itself, as in OpenSIPS; "
-                "mysql+pymysql:// takes percent-encoding)"
-            )
-        return ""
+        return advice(error, self._url, table=self.schema.nodes.name, literal=literal)
+
+    @property
+    def _is_mysql(self) -> bool:
+        return self._url.get_backend_name() in MYSQL_NAMES
 
 
 def _take_any_text(connection: Any, _record: object) -> None:
@@ -171,20 +182,23 @@ def _sqlite_hint(path: Path) -> str:
 
 
 def _connect_arguments(url: URL) -> dict[str, Any]:
-    """Return our time-outs, except those that the URL sets itself."""
+    """Return our time-outs, except those that the URL sets itself, and the URL's options."""
     backend = url.get_backend_name()
     arguments: dict[str, Any] = {}
-    if backend in ("mysql", "mariadb"):
+    if backend in MYSQL_NAMES:
         arguments = {f"{phase}_timeout": TIMEOUT_S for phase in ("connect", "read", "write")}
         arguments["init_command"] = _SESSION
     elif backend == "sqlite":
         arguments = {"timeout": TIMEOUT_S}
-    return {name: value for name, value in arguments.items() if name not in url.query}
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if url.get_driver_name() == "pymysql":
+        arguments |= driver_arguments(options_of(url))
+    return arguments
 
 
-def _code(error: Exception) -> object:
-    arguments = getattr(getattr(error, "orig", None), "args", ())
-    return arguments[0] if arguments else None
+def _without_options(url: URL) -> URL:
+    """Return ``url`` without the options that `_connect_arguments` takes from it."""
+    return url.set(query={}) if url.get_driver_name() == "pymysql" else url
 
 
 def _reason(error: Exception) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from clusterer.endpoint.url import percent_hint
 from clusterer.errors import SettingsError
+from clusterer.provisioning import options
 from clusterer.settings import Settings
 
+MYSQL_NAMES = ("mysql", "mariadb")
 _DRIVER = "mysql+pymysql"
 _SHORTEST = 4
 """Characters of a password that is looked for in texts: shorter ones are parts of many words."""
@@ -30,12 +32,10 @@ def database_url(settings: Settings) -> URL:
     """Return the database's URL as SQLAlchemy takes it.
 
     ``mysql://user:password@host:port/database`` is read as OpenSIPS reads it: nothing in it is
-    percent-encoded. Options may follow in both forms, for example
-    ``?ssl_ca=/etc/ssl/db.pem`` (encrypted, certificate and host name verified;
-    ``&ssl_check_hostname=false`` leaves the name out), ``ssl_cert``, ``ssl_key``,
-    ``unix_socket=/run/mysqld/mysqld.sock``, ``connect_timeout``, ``read_timeout``,
-    ``write_timeout`` (seconds). Empty means the SQLite file ``clusterer.db`` in the data
-    directory. Raises `SettingsError`; its text never holds the password.
+    percent-encoded. The `options` may follow in both forms, for example
+    ``?ssl_ca=/etc/ssl/db.pem`` (encrypted, certificate and host name verified). Empty means the
+    SQLite file ``clusterer.db`` in the data directory. Raises `SettingsError`; its text never
+    holds the password.
     """
     text = settings.db_url.strip()
     if not text:
@@ -52,7 +52,13 @@ def database_url(settings: Settings) -> URL:
             raise SettingsError("db_url must be like sqlite:////path/to/file, without a host")
     elif _is_torn(text, url):
         raise SettingsError(f"db_url {percent_hint('@')}")
-    return _unambiguous(url)
+    query = text.rpartition("@")[2].partition("?")[2]
+    return _unambiguous(url, query or urlencode(url.query, doseq=True))
+
+
+def options_of(url: URL) -> dict[str, str]:
+    """Return the options of a URL that `database_url` returned: each is given once."""
+    return {name: str(value) for name, value in url.query.items()}
 
 
 def public_name(url: URL) -> str:
@@ -82,16 +88,6 @@ def _from_sqlalchemy(text: str) -> URL | None:
     return url
 
 
-def _options() -> set[str]:
-    """Return the names of the driver's options."""
-    from inspect import signature  # noqa: PLC0415 - only for a URL with options
-
-    from pymysql.connections import Connection  # noqa: PLC0415 - the same
-
-    of_dialect = {"use_unicode", "ssl_capath", "ssl_cipher", "ssl_check_hostname"}
-    return {*of_dialect, *signature(Connection).parameters}
-
-
 def _is_torn(text: str, url: URL) -> bool:
     """Whether a part of the password looks like host, database or option, because of an @."""
     if "@" in f"{url.host}{url.database}":
@@ -105,19 +101,30 @@ def _is_torn(text: str, url: URL) -> bool:
     )
 
 
-def _unambiguous(url: URL) -> URL:
-    """Raise `SettingsError` if an @ or & in an option makes parts of the URL look like others."""
+def _unambiguous(url: URL, query: str) -> URL:
+    """Return ``url``, whose options are ``query``.
+
+    Raises `SettingsError` if one cannot be, or if an @ makes parts of the URL look like others.
+    """
     if "password=" in f"{url.username} {url.password}":
         raise SettingsError(f"db_url {percent_hint('@')}")
-    unknown = sorted(set(url.query) - _options()) if url.query else []
-    if url.get_driver_name() == "pymysql" and unknown:
-        # Beside a password, what looks like an option may be the password's end.
-        hidden = any("password" in name for name in url.query)
-        shown = "" if hidden else f" {unknown[0]!r}"
-        raise SettingsError(
-            f"db_url has an unknown option{shown} after the ? (a & in a value is written %26)"
-        )
+    _check_options(url, query)
     return url
+
+
+def _check_options(url: URL, query: str) -> None:
+    """Raise `SettingsError` for options of ``query``, the text after the ?, that cannot be."""
+    if url.get_driver_name() == "pymysql":
+        table = options.MYSQL
+    elif url.get_backend_name() == "sqlite":
+        table = options.SQLITE
+    else:
+        return
+    found = table.problem(query) if query else ""
+    if not found and table is options.MYSQL:
+        found = options.problem_of_tls(options_of(url))
+    if found:
+        raise SettingsError(f"db_url {found}")
 
 
 def _from_opensips(text: str) -> URL:
@@ -136,5 +143,6 @@ def _from_opensips(text: str) -> URL:
             port=port,
             database=match["database"],
             query=dict(parse_qsl(match["query"] or "", keep_blank_values=True)),
-        )
+        ),
+        match["query"] or "",
     )

@@ -50,6 +50,8 @@ def check(context: Context, *, redis: bool) -> Iterator[Finding]:
 
 def _advice(problem: ClustererError) -> str:
     if isinstance(problem, DatabaseUnavailable):
+        if problem.advised:
+            return "do that, then run `clusterer doctor` again"
         return "check db_url, the database server and what its user may do"
     if not isinstance(problem, ProvisioningError):
         return "correct the setting"
@@ -76,11 +78,8 @@ def _barred(context: Context) -> Finding | None:
             try_writing_states(connection, context.database.schema)
     except DatabaseUnavailable as problem:
         columns = "state, no_tries and last_attempt"
-        return error(
-            CHECKS[0],
-            str(problem),
-            f"let this user UPDATE the columns {columns}, or turn persistent_mode off",
-        )
+        what = "do that" if problem.advised else f"let this user UPDATE the columns {columns}"
+        return error(CHECKS[0], str(problem), f"{what}, or turn persistent_mode off")
     return None
 
 
