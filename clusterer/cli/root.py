@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "watch": "clusterer.cli.live.watch:watch",
     "set-status": "clusterer.cli.nodes:set_status",
     "events": "clusterer.cli.events:events",
+    "forget": "clusterer.cli.forget:forget",
     "ping": "clusterer.cli.ping:ping",
     "doctor": "clusterer.cli.doctor:doctor",
     "mi": "clusterer.cli.mi:mi",

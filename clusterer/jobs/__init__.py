@@ -14,6 +14,7 @@ from clusterer.jobs.suspension import (
     Suspension,
     resume_command,
 )
+from clusterer.jobs.unused import delete_queue, has_worker
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,
     begin_delivery,
@@ -39,8 +40,10 @@ __all__ = [
     "Suspension",
     "begin_delivery",
     "connect",
+    "delete_queue",
     "enqueue_delivery",
     "handled_signals",
+    "has_worker",
     "is_wrong_type",
     "move_aside",
     "move_keys_aside",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from redis import Redis
@@ -14,6 +15,21 @@ from clusterer.store.due import DueNodes
 
 if TYPE_CHECKING:
     from clusterer.provisioning import Database
+
+
+class Intervals:
+    """When a process did last what it does now and then. For one thread."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def due(self, what: str, every_s: float) -> bool:
+        """Whether ``what`` is due, which is then done; first ``every_s`` seconds after a call."""
+        now = monotonic()
+        due = now - self._last.setdefault(what, now) >= every_s
+        if due:
+            self._last[what] = now
+        return due
 
 
 class Context:
@@ -41,6 +57,11 @@ class Context:
     def backlog(self) -> BacklogStore:
         """The delivery queues."""
         return BacklogStore(self.settings, self.redis)
+
+    @once
+    def intervals(self) -> Intervals:
+        """What the sweep does less often than every second."""
+        return Intervals()
 
     @once
     def jobs_client(self) -> Redis:

@@ -35,8 +35,13 @@ def run(
         raise InvalidArgument(f"status must be 0 (down) or 1 (up), not {status!r}")
     key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(protocol))
     machine_id = require_id("machine_id", machine_id)
+    reason = require_reason(reason)
+    return context.nodes.command(key, machine_id, _EVENTS[status], Cause(by, reason))
+
+
+def require_reason(reason: str) -> str:
+    """Return an operator's reason as the audit keeps it; raises `InvalidArgument` if too long."""
     if len(reason) > MAX_REASON:
         raise InvalidArgument(f"the reason has {len(reason)} characters, at most {MAX_REASON} fit")
-    # A terminal that is not UTF-8 must not keep anybody from taking a node down.
-    reason = reason.encode("utf-8", "replace").decode()
-    return context.nodes.command(key, machine_id, _EVENTS[status], Cause(by, reason.strip()))
+    # A terminal that is not UTF-8 must not keep an operator from giving the command.
+    return reason.encode("utf-8", "replace").decode().strip()

@@ -11,7 +11,7 @@ from clusterer.errors import WrongKey
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
 from clusterer.rounds import Rounds
-from clusterer.services import restore
+from clusterer.services import restore, unused
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
@@ -40,6 +40,8 @@ def run(context: Context) -> int:
             woken += _look_after(context, state)
         except WrongKey as error:  # of this queue: the others are looked after
             _rounds.failed(error, (state.queue,))
+    if context.intervals.due("unused", unused.EVERY_S):
+        unused.run(context)
     return woken
 
 

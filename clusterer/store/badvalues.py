@@ -188,6 +188,8 @@ _NOTHING: dict[str, Callable[[], Any]] = {
     "xrevrange": list,
     "xrange": list,
     "scard": lambda: 0,
+    "xlen": lambda: 0,
+    "srandmember": list,
 }
 
 

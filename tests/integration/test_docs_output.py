@@ -15,8 +15,13 @@ from clusterer.membership import Event, State
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, init_db
 from clusterer.services.listing import Listing, Traffic
-from clusterer.store import Cause, ClusterKey, ClusterView
+from clusterer.store import Cause, ClusterKey, ClusterView, keys
+from clusterer.store.drains import DrainStore
+from clusterer.store.packets import PacketLog
+from clusterer.store.receipts import Receipts
+from clusterer.store.watches import Watch
 from tests.support import docs, provisioning, transcripts
+from tests.support.cluster import frame
 from tests.support.provisioning import contexts, provision, sql
 from tests.support.seeding import make_node
 from tests.support.story import DATABASE
@@ -68,6 +73,24 @@ def test_the_commands_that_change_things_print_what_the_page_says(run: Run) -> N
             seen += 1
         run(["clusterer", "reload"])
     assert seen >= 10
+
+
+def test_forget_prints_what_the_page_says(run: Run, context: Context) -> None:
+    """Machine 1 has sent a packet, registered ratelimit and been silent for two hours."""
+    provision(context, provisioning.NODE_A, provisioning.NODE_B)
+    run(["clusterer", "reload"])
+    PacketLog(context.settings, 1).append(provisioning.KEY, [frame(sender=1)])
+    drains = DrainStore(context.settings, context.settings.delivery_queue, "test")
+    assert drains.claim(1)
+    drains.release(1, 1, 2, {}, waiting=False, undrained=False)
+    receipts, watch = Receipts(context.settings), Watch(1, "ratelimit", "ratelimit", 1, 0)
+    receipts.begin(1, "run")
+    receipts.register(watch, "run", [1, 2])
+    then = int((context.nodes.now() - 7260) * 1000)
+    context.redis.hset(keys.modules(1), mapping={"begun": then, "flushed_at": then})
+    context.redis.hset(keys.stats(1), "1/2/1/sent", 1)
+    for words, shown in sessions(docs.command_section("forget")):
+        assert run(words) == shown, words
 
 
 def test_a_reload_names_what_it_does_as_the_page_says(run: Run, context: Context) -> None:

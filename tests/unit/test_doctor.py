@@ -143,6 +143,14 @@ def test_another_hosts_queue_without_work_and_workers_is_a_warning() -> None:
     assert found(replace(FLEET, delivery=two)) == {"delivery workers": Level.WARN}
 
 
+def test_doctor_says_when_an_unused_queue_goes() -> None:
+    old = replace(QUEUE, name="old", workers=())
+    finding = fleet._workers(old, "delivery", needed=False, suspended=False)
+    assert "forgotten a day after its last use" in finding.text
+    assert finding.advice.startswith("nothing, unless")
+    assert "forgotten" not in fleet._workers(old, "delivery", needed=True, suspended=False).text
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"schedulers": 0}, {"schedule": {}}, {"schedule": {"clusterer-probe": 990.0}}],

@@ -34,7 +34,8 @@ def check(context: Context) -> Iterator[Finding]:
         elif item.sender in orphaned:
             advice = (
                 f"no worker of {queue} delivers for it: run `clusterer worker delivery` on the "
-                f"host of machine {item.sender}, or correct its url"
+                f"host of machine {item.sender}, or correct its url; if that machine is gone for "
+                f"good: `clusterer forget {item.sender} --force`"
             )
         else:
             advice = "see `clusterer list` for the node that is behind; it reads too slowly"

@@ -91,6 +91,9 @@ def _workers(queue: QueueInfo, kind: str, *, needed: bool, suspended: bool) -> F
         text = f"no worker of clusterer takes jobs of {queue.name}"
         if kind == "delivery" and queue.name != DEFAULT_DELIVERY_QUEUE:
             start = start.removesuffix("`") + f" --set delivery_queue={shlex.quote(queue.name)}`"
+        if not needed:
+            text += ", and no sender needs one: the queue is forgotten a day after its last use"
+            start = f"nothing, unless an instance is to use it: then {start}"
         return (error if needed else warn)(name, text, start)
     text = f"{len(alive)} for {queue.name} ({_places(alive)})"
     if queue.jobs > PILED_UP and not suspended:

@@ -1,0 +1,214 @@
+"""What Redis keeps of machines and queues that may be gone, and its deletion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.badvalues import Command, ids, number, read_all, text
+from clusterer.store.changes import EVENTS_CAP
+from clusterer.store.client import translated
+from clusterer.store.receipts import watches_in
+from clusterer.store.scripts import Call, run_each, script
+
+SAMPLE = 1000
+"""Members of a set that one look takes, by chance: all of them come up within some looks."""
+
+_CLUSTER = re.compile(r"([1-9]\d{0,9}):[^: ]+", re.ASCII)
+_SENDER = (
+    keys.log,
+    keys.counters,
+    keys.cursor,
+    keys.position,
+    keys.stats,
+    keys.lease,
+    keys.fence,
+)
+_INSTANCE = (keys.modules, keys.notices, keys.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What Redis keeps of one machine as sender and as instance. Times are Redis ms."""
+
+    machine_id: int
+    packets: int
+    """Packets that its log ever had."""
+    entries: int
+    """Log entries that are still there: packets that some node has not got."""
+    leased: bool
+    """Whether a worker delivers its packets at this moment."""
+    alive_ms: int
+    """When the instance began, or last said that it receives; 0 if it never did."""
+    clusters: frozenset[int]
+    """Clusters that it sent to or registered a module for."""
+    clocks: tuple[str, ...]
+    """Keys with the clocks and silences of its registrations."""
+    keys: tuple[str, ...]
+    """All its keys that exist."""
+    member: bool
+    """Whether a set of senders, instances or a queue names it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.member)
+
+
+class ForgetStore:
+    """Reads and deletes what is kept of machines and queues. Raises `StateUnavailable`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+
+    def traces(self, machine_id: int) -> Traces:
+        """Return what is kept of a machine; takes a scan."""
+        with translated(self._settings, f"look for machine {machine_id}"):
+            clocks = self._clocks(machine_id)
+            named = [*self._of_queues(), keys.SENDERS, keys.INSTANCES, keys.HANDOVERS]
+            own = [of(machine_id) for of in (*_SENDER, *_INSTANCE)]
+            commands: list[Command] = [("sismember", name, machine_id) for name in named]
+            commands += [("exists", name) for name in (*own, *clocks)]
+            counters, modules, entries, *found = read_all(
+                self._client,
+                [
+                    ("hgetall", keys.counters(machine_id)),
+                    ("hgetall", keys.modules(machine_id)),
+                    ("xlen", keys.log(machine_id)),
+                    *commands,
+                ],
+            )
+        there = zip((*own, *clocks), found[len(named) :], strict=True)
+        exist = tuple(sorted(name for name, exists in there if exists))
+        return Traces(
+            machine_id,
+            packets=_number(keys.counters(machine_id), counters, "sequence"),
+            entries=entries,
+            leased=keys.lease(machine_id) in exist,
+            alive_ms=_alive_ms(machine_id, modules),
+            clusters=_clusters(machine_id, counters, modules),
+            clocks=clocks,
+            keys=exist,
+            member=any(found[: len(named)]),
+        )
+
+    def forget(self, traces: Traces, alive_since_ms: int, *, force: bool) -> bool:
+        """Forget a machine; False if it is in use after all (never with ``force``).
+
+        ``alive_since_ms``: an instance that said since then that it receives is alive.
+        """
+        machine_id, forced = traces.machine_id, int(force)
+        with translated(self._settings, f"forget machine {machine_id}"):
+            instance = _instance_call(machine_id, traces.clocks, alive_since_ms, forced)
+            if not script(instance.script)(self._client, [*instance.keys], *instance.arguments):
+                return False
+            sender = _sender_call(machine_id, self._of_queues(), "", forced)
+            return bool(script(sender.script)(self._client, [*sender.keys], *sender.arguments))
+
+    def note(self, traces: Traces, fields: Mapping[str, str]) -> None:
+        """Add an event to the audit of each cluster that the machine had to do with."""
+        with translated(self._settings, "note a machine that is forgotten"):
+            clusters = traces.clusters or {
+                int(found[1])
+                for name in read_all(self._client, [("smembers", keys.CLUSTERS)])[0]
+                if (found := _CLUSTER.fullmatch(text(name)))
+            }
+            pipe = self._client.pipeline(transaction=False)
+            event: Any = dict(fields)
+            for cluster_id in sorted(clusters):  # no stream begins with a machine that is gone
+                pipe.xadd(keys.events(cluster_id), event, maxlen=EVENTS_CAP, nomkstream=True)
+            pipe.execute(raise_on_error=False)
+
+    def unused_instances(self, before_ms: int) -> list[int]:
+        """Forget instances that were not alive since ``before_ms``; return their ids."""
+        with translated(self._settings, "forget unused instances"):
+            sample = self._sample(keys.INSTANCES)
+            hashes = read_all(self._client, [("hgetall", keys.modules(i)) for i in sample])
+            calls = {}
+            for machine_id, fields in zip(sample, hashes, strict=True):
+                if _alive_ms(machine_id, fields) < before_ms:
+                    clocks = _registered(machine_id, fields)
+                    calls[machine_id] = _instance_call(machine_id, clocks, before_ms, 0)
+            return self._run(calls)
+
+    def unused_senders(
+        self, before_ms: int, kept: Iterable[int], named: Mapping[int, Sequence[str]]
+    ) -> list[int]:
+        """Forget senders but those ``kept`` with an empty log, unused since ``before_ms``.
+
+        ``named``: the pending and waiting sets that name a sender. Returns the senders' ids.
+        """
+        with translated(self._settings, "forget unused senders"):
+            sample = set(self._sample(keys.SENDERS)) - set(kept)
+            return self._run(
+                {i: _sender_call(i, named.get(i, ()), before_ms, 0) for i in sorted(sample)}
+            )
+
+    def unused_queue(self, queue: str, before_ms: int) -> bool:
+        """Forget a queue without senders, unused since ``before_ms``; return whether it was."""
+        of = (keys.pending, keys.waiting, keys.wake, keys.doorbell)
+        names = [keys.QUEUES, *(name(queue) for name in of)]
+        with translated(self._settings, f"forget queue {queue}"):
+            (done,) = run_each(self._client, [Call("forget_queue", names, (queue, before_ms))])
+        return bool(done)
+
+    def _run(self, calls: Mapping[int, Call]) -> list[int]:
+        if not calls:
+            return []
+        replies = run_each(self._client, list(calls.values()))
+        return [machine_id for machine_id, done in zip(calls, replies, strict=True) if done]
+
+    def _sample(self, key: str) -> list[int]:
+        (members,) = read_all(self._client, [("srandmember", key, SAMPLE)])
+        return ids(key, members)
+
+    def _of_queues(self) -> list[str]:
+        (queues,) = read_all(self._client, [("smembers", keys.QUEUES)])
+        names = sorted(map(text, queues))
+        return [of(name) for name in names for of in (keys.pending, keys.waiting)]
+
+    def _clocks(self, machine_id: int) -> tuple[str, ...]:
+        patterns = (f"clusterer:heard:{machine_id}:*", f"clusterer:silenced:{machine_id}:*")
+        found = {
+            text(name) for each in patterns for name in self._client.scan_iter(each, count=1000)
+        }
+        return tuple(sorted(found))
+
+
+def _sender_call(sender: int, named: Iterable[str], before_ms: int | str, forced: int) -> Call:
+    own = (of(sender) for of in _SENDER)
+    names = [keys.SENDERS, keys.HANDOVERS, *own, *named]
+    return Call("forget_sender", names, (sender, before_ms, forced))
+
+
+def _instance_call(receiver: int, clocks: Iterable[str], before_ms: int, forced: int) -> Call:
+    own = (of(receiver) for of in _INSTANCE)
+    names = [keys.INSTANCES, *own, *clocks]
+    return Call("forget_instance", names, (receiver, before_ms, forced))
+
+
+def _registered(receiver: int, modules: Mapping[bytes, bytes]) -> list[str]:
+    watches = watches_in(receiver, modules)
+    return [name for watch in watches for name in (watch.heard, watch.silenced)]
+
+
+def _clusters(
+    machine_id: int, counters: Mapping[bytes, bytes], modules: Mapping[bytes, bytes]
+) -> frozenset[int]:
+    sent = {int(found[1]) for name in counters if (found := _CLUSTER.fullmatch(text(name)))}
+    registered = {watch.cluster_id for watch in watches_in(machine_id, modules)}
+    return frozenset(sent | registered) - {0}
+
+
+def _alive_ms(receiver: int, modules: Mapping[bytes, bytes]) -> int:
+    key = keys.modules(receiver)
+    return max(_number(key, modules, name) for name in ("begun", "flushed_at"))
+
+
+def _number(key: str, fields: Mapping[bytes, bytes], name: str) -> int:
+    return number(key, f"field {name}", fields.get(name.encode()))

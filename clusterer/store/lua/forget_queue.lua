@@ -1,0 +1,22 @@
+-- Forget a delivery queue without senders. The doorbell tells when it was used last: it is rung
+-- whenever a sender becomes pending.
+-- KEYS  queues, pending, waiting, wake, doorbell
+-- ARGV  queue, Redis ms: kept if a sender became pending since
+-- reply 1 forgotten, 0 kept
+if redis.call('SCARD', KEYS[2]) + redis.call('SCARD', KEYS[3]) > 0 then
+  return 0
+end
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[5])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      local ms = tonumber(string.match(info[i + 1], '^%d+'))
+      if ms >= tonumber(ARGV[2]) then
+        return 0
+      end
+    end
+  end
+end
+redis.call('SREM', KEYS[1], ARGV[1])
+redis.call('UNLINK', KEYS[4], KEYS[5])
+return 1

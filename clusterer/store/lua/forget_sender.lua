@@ -1,0 +1,40 @@
+-- Forget a sender whose log is empty and at rest: all its keys at once, so that its next packet
+-- begins a new log, with new counters and without cursors.
+-- KEYS  senders, handovers, log, counters, cursor, position, stats, lease, fence,
+--       then the pending and waiting sets that may name the sender
+-- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
+--       1 to forget it in any case
+-- reply 1 forgotten, 0 kept: packets are in its log, or a worker delivers, or it is in use
+local function in_use()
+  if redis.call('EXISTS', KEYS[8], KEYS[9]) > 0 then
+    return true
+  end
+  if redis.call('EXISTS', KEYS[3]) == 0 then
+    return false
+  end
+  local info = redis.call('XINFO', 'STREAM', KEYS[3])
+  for i = 1, #info, 2 do
+    if info[i] == 'length' and info[i + 1] > 0 then
+      return true
+    end
+    if info[i] == 'last-generated-id' and ARGV[2] ~= '' then
+      local ms = tonumber(string.match(info[i + 1], '%d+$'))
+      if ms >= tonumber(ARGV[2]) then
+        return true
+      end
+    end
+  end
+  return false
+end
+if ARGV[3] ~= '1' and in_use() then
+  return 0
+end
+redis.call('SREM', KEYS[1], ARGV[1])
+redis.call('SREM', KEYS[2], ARGV[1])
+for i = 3, 9 do
+  redis.call('UNLINK', KEYS[i])
+end
+for i = 10, #KEYS do
+  redis.pcall('SREM', KEYS[i], ARGV[1])
+end
+return 1
