@@ -11,7 +11,7 @@ from time import monotonic
 
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
-from clusterer.delivery.link import Link, LinkBroken, LocalTrouble
+from clusterer.delivery.link import Link, LinkBroken, LocalTrouble, UnaskedBytes
 from clusterer.errors import PeerUnreachable
 from clusterer.logs import about
 from clusterer.membership import Event
@@ -26,6 +26,10 @@ RETRY_S = 0.2
 
 STRIKES = 2
 """Connections in a row that a peer may end young, or with packets unsent, until it has failed."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Pause before a node gets another connection that has written on the last one; twice as long each
+time that it does so again."""
 
 MayWrite = Callable[[Drain], bool]
 
@@ -117,12 +121,16 @@ class Connector:
 
     def broken(self, drain: Drain, destination: Destination, error: LinkBroken) -> None:
         """An established connection has ended: connect again, or report the node."""
-        early = destination.young() or destination.outbox is not None
+        writes = isinstance(error, UnaskedBytes)
+        early = destination.young() or destination.outbox is not None or writes
         self._end(destination)
         destination.strikes = destination.strikes + 1 if early else 0
-        if error.unreachable or destination.strikes >= STRIKES:
+        failed = error.unreachable or destination.strikes >= STRIKES
+        if failed:
             self._fail(drain, destination, str(error))
-        else:
+        if writes:
+            self._put_off(drain, destination, error, failed=failed)
+        elif not failed:
             log.info(
                 "cluster %s machine %s (%s): connection of machine %s ended: %s",
                 destination.key,
@@ -132,6 +140,28 @@ class Connector:
                 error,
                 extra=about(destination.node, sender=drain.sender),
             )
+
+    @staticmethod
+    def _put_off(
+        drain: Drain, destination: Destination, error: LinkBroken, *, failed: bool
+    ) -> None:
+        """Leave a node alone for a while, longer each time, that writes where it has to read."""
+        pause_s = min(max(destination.pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        destination.pause_s, destination.retry_at = pause_s, monotonic() + pause_s
+        if not failed:
+            destination.counters["failed"] += 1
+            drain.count(1)
+        log.warning(
+            "cluster %s machine %s (%s): connection of machine %s closed: %s; "
+            "connecting again in %g s",
+            destination.key,
+            destination.node.machine_id,
+            destination.node.url,
+            drain.sender,
+            error,
+            pause_s,
+            extra=about(destination.node, sender=drain.sender),
+        )
 
     def just_opened(self, within_s: float) -> bool:
         """Whether a connection that began less than ``within_s`` ago is still being made."""

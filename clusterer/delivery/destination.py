@@ -92,6 +92,8 @@ class Destination:
         self.strikes = 0
         """Young connections in a row that the peer has ended."""
         self.retry_at = 0.0
+        self.pause_s = 0.0
+        """Last pause that was made because the peer wrote on its connection."""
         self._written = 0
         """Bytes given to the connection."""
         self._marks: deque[Mark] = deque()

@@ -21,6 +21,12 @@ in the middle of one, its lease long gone."""
 SEND_BUFFER = 256 * 1024
 """SO_SNDBUF: bounds what the kernel holds back for a peer that does not read."""
 
+MAX_UNASKED = 64 * 1024
+"""Bytes that a peer may write on a connection: BIN never answers."""
+
+READ_AT_ONCE = 16 * 1024
+"""Bytes read of one peer before the others get their turn."""
+
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; choose the ephemeral port at connect, per destination
 _GONE = frozenset(
     {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -62,10 +68,17 @@ class LinkBroken(Exception):
         self.unreachable = unreachable
 
 
+class UnaskedBytes(LinkBroken):
+    """The peer writes on and on, on a connection on which nothing is expected from it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the node wrote {size} bytes where BIN has no answer", unreachable=False)
+
+
 class Link:
     """A connection being made or established. Nothing is ever read from it but its end."""
 
-    __slots__ = ("connected", "progress_at", "since", "sock")
+    __slots__ = ("connected", "progress_at", "since", "sock", "unasked")
 
     def __init__(self, address: tuple[str, int], source: str | None, send_timeout_s: float) -> None:
         """Start connecting from ``source`` (an IP; None: any).
@@ -74,6 +87,8 @@ class Link:
         """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.connected = False
+        self.unasked = 0
+        """Bytes that the peer has written."""
         self.since = self.progress_at = monotonic()
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -140,15 +155,22 @@ class Link:
         return int.from_bytes(answer, sys.byteorder)
 
     def check(self) -> None:
-        """Call when the socket became readable; raises `LinkBroken` if the peer has closed."""
+        """Call when the socket is readable; raises `LinkBroken` if the peer has closed.
+
+        Reads a bounded number of bytes: what is left makes the socket readable again. Raises
+        `UnaskedBytes` once the peer has written more than `MAX_UNASKED`.
+        """
         try:
-            while chunk := self.sock.recv(65536):
-                del chunk  # BIN never answers; whatever this is, it is not for us
+            size = len(self.sock.recv(READ_AT_ONCE))
         except BlockingIOError:
             return
         except OSError as error:
             raise _broken(error) from error
-        raise LinkBroken("closed by the peer", unreachable=False)
+        if not size:
+            raise LinkBroken("closed by the peer", unreachable=False)
+        self.unasked += size
+        if self.unasked > MAX_UNASKED:
+            raise UnaskedBytes(self.unasked)
 
     def finish_writing(self) -> None:
         """Tell the peer that nothing more comes."""
