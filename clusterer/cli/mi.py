@@ -111,11 +111,11 @@ def mi(
 
     The commands clusterer_reload, clusterer_list and clusterer_set_status, over a FIFO as
     `opensipsctl fifo` speaks it, and as JSON-RPC 2.0 as OpenSIPS 3's tools do. ADDRESS is
-    [IP:]PORT (without an IP only this machine can reach it) or the path of a unix socket.
-    --server-id says which instance is asked.
+    the path of a unix socket, with --mode and --owner, or [IP:]PORT, which any user of
+    this host (without an IP) or any host can use. --server-id says which instance is asked.
 
     \b
-        clusterer mi --server-id 1 --http 8888
+        clusterer mi --server-id 1 --http /run/clusterer/mi_http.sock
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     require_server_id(settings)
     options = Options(

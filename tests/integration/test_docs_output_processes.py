@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import subprocess
-import urllib.request
+import urllib.parse
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +82,6 @@ class Manager:
 
     process: ChildProcess
     directory: Path
-    port: int
 
     def shell(self, script: str) -> str:
         """Run a script of the docs, in this test's directory instead of /tmp; what it prints."""
@@ -100,18 +101,33 @@ def manager(settings: Settings, tmp_path: Path) -> Iterator[Manager]:
     with closing(Context(settings)) as context:
         provision(context, NODE_A, NODE_B)
         reload.run(context)
-    port = free_port()
-    places = ("--fifo", str(tmp_path / "opensips_fifo"), "--reply-dir", str(tmp_path))
-    with started(settings, "mi", "--http", str(port), *places) as process:
-        process.wait_for_output("JSON-RPC")
+    web = tmp_path / "mi_http.sock"
+    with served(settings, tmp_path, str(web)) as process:
         wait_until((tmp_path / "opensips_fifo").exists)
-        yield Manager(process, tmp_path, port)
+        yield Manager(process, tmp_path)
+
+
+@contextmanager
+def served(settings: Settings, directory: Path, web: str) -> Iterator[ChildProcess]:
+    places = ("--fifo", str(directory / "opensips_fifo"), "--reply-dir", str(directory))
+    with started(settings, "mi", "--http", web, *places) as process:
+        process.wait_for_output("JSON-RPC")
+        yield process
 
 
 def test_mi_says_where_it_can_be_reached_as_its_page_shows(manager: Manager) -> None:
-    names = {str(manager.directory): "/tmp", str(manager.port): "8888"}
-    on_page = shown(docs.command_section("mi"), "clusterer mi --server-id 1 --http 8888")
-    assert plain(manager.process.output(), names) == plain(on_page)
+    command = "clusterer mi --server-id 1 --http /tmp/mi_http.sock"
+    on_page = shown(docs.command_section("mi"), command)
+    assert plain(manager.process.output(), {str(manager.directory): "/tmp"}) == plain(on_page)
+
+
+def test_mi_on_a_port_warns_as_its_page_shows(settings: Settings, tmp_path: Path) -> None:
+    port = str(free_port())
+    with served(settings, tmp_path, port) as process:
+        process.wait_for_output("WARNING")
+        said = plain(process.output(), {str(tmp_path): "/tmp", port: "8888"})
+    (warning,) = docs.blocks(docs.command_section("mi"), "text")
+    assert plain(warning).strip() in said
 
 
 def test_the_fifo_answers_what_the_page_shows(manager: Manager) -> None:
@@ -124,8 +140,16 @@ def test_the_fifo_answers_what_the_page_shows(manager: Manager) -> None:
 
 
 def test_json_rpc_answers_what_the_page_shows(manager: Manager) -> None:
-    (((program, option, body, url), on_page),) = sessions(docs.section("mi.md", "JSON-RPC 2.0"))
-    assert (program, option) == ("curl", "-d")
-    place = url.replace(":8888", f":{manager.port}")
-    with urllib.request.urlopen(place, body.encode(), timeout=10) as answer:  # noqa: S310 - loopback
-        assert answer.read().decode() == on_page.strip()
+    ((words, on_page),) = sessions(docs.section("mi.md", "JSON-RPC 2.0"))
+    program, at, path, option, body, url = words
+    assert (program, at, option) == ("curl", "--unix-socket", "-d")
+    web = path.replace("/tmp", str(manager.directory))
+    assert post(web, urllib.parse.urlsplit(url).path, body) == on_page.strip()
+
+
+def post(unix_socket: str, path: str, body: str) -> str:
+    with closing(http.client.HTTPConnection("localhost", timeout=10)) as client:
+        client.sock = socket.socket(socket.AF_UNIX)
+        client.sock.connect(unix_socket)
+        client.request("POST", path, body.encode())
+        return client.getresponse().read().decode()

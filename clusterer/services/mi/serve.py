@@ -67,13 +67,24 @@ async def _serve(context: Context, options: Options, stop: StopFlag, by: str) ->
             await datagram.start()
             stack.callback(datagram.close)
             log.info("JSON-RPC in datagrams: %s", options.datagram)
-        _warn_of_strangers(options)
+        _warn_of_ports(options)
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
 
-def _warn_of_strangers(options: Options) -> None:
-    for address in (options.http, options.datagram):
-        if isinstance(address, Place) and not address.is_local:
-            log.warning("%s: everybody who reaches this address can command the cluster", address)
+def _warn_of_ports(options: Options) -> None:
+    """Say that a port has no owner and no mode: what the FIFO's forbid is allowed there."""
+    for option, address in (("http", options.http), ("datagram", options.datagram)):
+        if isinstance(address, Place):
+            reached_by = (
+                "every user of this host" if address.is_local else "every host of its network"
+            )
+            log.warning(
+                "%s: %s reaches this port and can command the cluster; a unix socket has --mode "
+                "and --owner: --%s /run/clusterer/mi_%s.sock",
+                address,
+                reached_by,
+                option,
+                option,
+            )
