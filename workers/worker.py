@@ -28,6 +28,7 @@ from clusterer.jobs import (
     begin_delivery,
     is_wrong_type,
     move_aside,
+    move_job_aside,
 )
 from clusterer.rounds import Rounds
 from workers import runtime
@@ -223,6 +224,7 @@ class Worker(Stoppable):
             job = queue.load(job_id)
         if job is None:
             return None
+        move_job_aside(job)
         job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
         self.execute_job(job, queue)
         return True

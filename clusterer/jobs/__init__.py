@@ -7,7 +7,7 @@ from clusterer.jobs.classes import Job, JobRefused, Queue
 from clusterer.jobs.connection import connect
 from clusterer.jobs.functions import JOB_FUNCTIONS, OURS
 from clusterer.jobs.junk import JunkReport, JunkStore
-from clusterer.jobs.misfits import is_wrong_type, move_aside, move_keys_aside
+from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside
 from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 from clusterer.jobs.suspension import (
     SUSPENDED,
@@ -46,6 +46,7 @@ __all__ = [
     "has_worker",
     "is_wrong_type",
     "move_aside",
+    "move_job_aside",
     "move_keys_aside",
     "queue",
     "queued",

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 
 import redis
+from rq.executions import ExecutionRegistry
+from rq.job import Job as RqJob
 from rq.queue import Queue as RqQueue
+from rq.results import Result
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 from clusterer.jobs import keys
 from clusterer.jobs.junk import KEPT_S
+from clusterer.logs import LimitedLog
 
-logger = logging.getLogger(__name__)
+LOG_INTERVAL_S = 60.0
+"""Between two log lines about the same key."""
+
+_limited = LimitedLog(logging.getLogger(__name__), LOG_INTERVAL_S)
 
 
 def is_wrong_type(error: Exception) -> bool:
@@ -27,6 +35,19 @@ def move_aside(queue: RqQueue) -> int:
     RQ's sets of all queues and workers are among them: of another type they serve no application.
     """
     return move_keys_aside(queue.connection, _types(queue), f"queue {queue.name}")
+
+
+def move_job_aside(job: RqJob) -> int:
+    """Rename what stands beside ``job``, which is about to run, in the place of RQ's records of it.
+
+    Else RQ fails to note how the job ended, with a traceback; the ids of periodic jobs are known.
+    """
+    beside = {
+        Result.get_key(job.id): "stream",  # type: ignore[no-untyped-call]
+        ExecutionRegistry.key_template.format(job.id): "zset",
+        job.dependents_key: "set",
+    }
+    return move_keys_aside(job.connection, beside, f"job {job.id}")
 
 
 def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component: str) -> int:
@@ -44,7 +65,9 @@ def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component:
         with suppress(redis.ResponseError):  # another process was faster
             client.rename(key, keys.misfit(key))
             client.expire(keys.misfit(key), KEPT_S)
-            logger.warning(
+            _limited.warning(
+                (component, key),
+                monotonic(),
                 "%s: key %s holds a %s, not a %s: moved to %s",
                 *(component, key, kind, expected[key], keys.misfit(key)),
             )
