@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Protocol, cast
 
 import redis
 
+from clusterer.jobs.functions import PERIODIC_IDS, REACH
 from clusterer.jobs.junk import JunkEntry, JunkStore
 from clusterer.jobs.readable import JunkJob, MissingJob, require_hash, require_id, require_ours
 
@@ -20,7 +21,22 @@ _LOOKED_AT = 1000
 """Jobs of a queue among which a repeated id is looked for."""
 _REPEATED = "its id is in the queue once more"
 
-Restore = Callable[[str, dict[bytes, bytes]], object]
+_MOST_WAITING = 10
+"""Jobs of a queue from which on those that repeat others are taken out."""
+_MOST_ALIKE = {REACH: 10}
+"""Jobs of a function that may wait, elsewhere 1: each ``clusterer doctor`` awaits its own."""
+_PERIODIC = frozenset(job_id.encode() for job_id in PERIODIC_IDS)
+
+
+class Runnable(Protocol):
+    """A job that was found good."""
+
+    @property
+    def func_name(self) -> str | None:
+        """Dotted name of its function."""
+
+
+Restore = Callable[[str, dict[bytes, bytes]], Runnable]
 """Makes a job of an id and a hash that were found good; whatever it raises makes them junk."""
 
 
@@ -50,33 +66,63 @@ class Sifter:
         self._restore = restore
         self._store = JunkStore(queue, connection)
 
-    def accept(self, job_id: bytes, waiting: str, popped: str) -> object | None:
+    def accept(self, job_id: bytes, waiting: str, popped: str) -> Runnable | None:
         """Return the job that was moved from the list ``waiting`` to ``popped``; None if junk.
 
-        Junk leaves both lists, also what waits next: for `SIFT_S` at most.
+        Junk leaves both lists, also what waits next: for `SIFT_S` at most. Of many jobs that call
+        the same function, one does the work of all that wait: those are junk as well.
         """
         (found,) = self._judged([job_id])
         if not isinstance(found, JunkEntry):
-            repeats = self._connection.execute_command(  # type: ignore[no-untyped-call]  # lpos() takes no bytes
-                "LPOS", waiting, job_id, "MAXLEN", _LOOKED_AT
-            )
-            if repeats is None:
+            again, count = self._look(waiting, job_id)
+            if again is None:
+                if count > _MOST_WAITING:
+                    self._take_out_repeats(waiting)
                 return found
             found = JunkEntry(job_id, job_id, _REPEATED)
         self._discard(popped, [found])
         self.sift_list(waiting, time.monotonic() + SIFT_S)
         return None
 
+    def _look(self, waiting: str, job_id: bytes) -> tuple[int | None, int]:
+        """Return where the id is in the list once more, and how long the list is."""
+        with self._connection.pipeline(transaction=False) as pipe:
+            pipe.execute_command("LPOS", waiting, job_id, "MAXLEN", _LOOKED_AT)  # type: ignore[no-untyped-call]  # lpos() takes no bytes
+            pipe.llen(waiting)
+            again, count = pipe.execute()
+        return again, count
+
     def sift_list(self, key: str, until: float, *, everything: bool = False) -> None:
         """Take junk out of the list ``key``: up to the next good job, or ``everything``."""
         start = 0
         while time.monotonic() < until:
-            found = self._connection.lrange(key, start, start + _AT_ONCE - 1)
-            members = cast(list[bytes], found)  # RQ's clients never decode
+            members = self._members(key, start)
             junk = list(self._junk_of(members))
             start += len(members) - self._discard(key, junk)
             if not members or (len(junk) < len(members) and not everything):
                 break
+
+    def _take_out_repeats(self, key: str) -> None:
+        """Take the jobs out of the list ``key`` that call what enough others before them call."""
+        start, until = 0, time.monotonic() + SIFT_S
+        waiting: Counter[str] = Counter()
+        while time.monotonic() < until and (members := self._members(key, start)):
+            repeats = list(self._repeats_of(members, waiting))
+            start += len(members) - self._discard(key, repeats)
+
+    def _repeats_of(self, members: Sequence[bytes], waiting: Counter[str]) -> Iterator[JunkEntry]:
+        """Yield the repeats among ``members``, and count in ``waiting`` what each function has."""
+        for member, found in zip(members, self._judged(members), strict=True):
+            if isinstance(found, JunkEntry) or member in _PERIODIC:
+                continue
+            function = found.func_name or ""
+            waiting[function] += 1
+            if waiting[function] > _MOST_ALIKE.get(function, 1):
+                yield JunkEntry(member, member, f"it repeats {function}", own=True)
+
+    def _members(self, key: str, start: int) -> list[bytes]:
+        found = self._connection.lrange(key, start, start + _AT_ONCE - 1)
+        return cast(list[bytes], found)  # RQ's clients never decode
 
     def sift_started(self, key: str, now: float, until: float) -> None:
         """Take junk out of the registry ``key`` of started jobs, as far as they ended by ``now``.
@@ -110,12 +156,12 @@ class Sifter:
             elif left[member]:
                 yield JunkEntry(member, member, _REPEATED)
 
-    def _judged(self, job_ids: Sequence[bytes]) -> list[object]:
+    def _judged(self, job_ids: Sequence[bytes]) -> list[Runnable | JunkEntry]:
         """Read jobs; return each, or why it is junk. One round trip, however many there are."""
         replies = self._store.read(job_ids)
         return [self._judge(*pair) for pair in zip(job_ids, replies, strict=True)]
 
-    def _judge(self, job_id: bytes, reply: Sequence[bytes]) -> object:
+    def _judge(self, job_id: bytes, reply: Sequence[bytes]) -> Runnable | JunkEntry:
         own = False
         try:
             name = require_id(job_id)
@@ -127,7 +173,7 @@ class Sifter:
             missing = isinstance(junk, MissingJob)
             return JunkEntry(job_id, job_id, str(junk), own=own, missing=missing)
 
-    def _restored(self, name: str, fields: dict[bytes, bytes]) -> object:
+    def _restored(self, name: str, fields: dict[bytes, bytes]) -> Runnable:
         try:
             return self._restore(name, fields)
         except Exception as error:

@@ -16,6 +16,7 @@ from rq.queue import Queue as PlainQueue
 
 from clusterer.jobs import JunkStore, enqueue_delivery, keys, queue, queued
 from clusterer.jobs.junk import KEPT_S, MOST_ENTRIES
+from clusterer.services import reach
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
@@ -42,6 +43,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     delivery: Any = types.ModuleType("clusterer.delivery")
     delivery.Engine = Engine
     monkeypatch.setitem(sys.modules, "clusterer.delivery", delivery)
+    monkeypatch.setattr(reach, "run", lambda context: {})
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     runtime.start(Settings())
     yield
@@ -98,6 +100,57 @@ def test_probing_goes_on_behind_ten_thousand(
         worker.wait_for_output("junk jobs moved to")
         assert "Traceback" not in worker.output()
         assert worker.output().count("junk jobs moved to") == 1
+
+
+def test_probing_goes_on_among_ten_thousand_probes(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """One run does the work of all: the others are junk, but not the scheduler's own."""
+    plant_valid(redis_client, MAINTENANCE_QUEUE, "workers.probe", 10_000)
+    env = {"CLUSTERER_REDIS_URL": redis_url}
+    ours = queue(MAINTENANCE_QUEUE, redis_client)
+    with (
+        spawn(["-m", "workers", "maintenance"], env) as worker,
+        spawn(["-m", "scheduler"], env),
+    ):
+        periodic = {job.job_id for job in periodic_jobs(persistent_mode=False)}
+        wait_until(lambda: periodic <= {*ours.finished_job_registry.get_job_ids()}, SOON_S * 2)
+        wait_until(lambda: queued(MAINTENANCE_QUEUE, redis_client) <= 3, 20, "all are merged")
+        worker.wait_for_output("junk jobs moved to")
+    assert ours.finished_job_registry.count < 300
+    count, example = report(redis_client, MAINTENANCE_QUEUE)
+    assert count > 9_700
+    assert example.endswith("it repeats workers.probe")
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("function", ["workers.deliver", "workers.reach"])
+def test_repeats_of_valid_jobs_are_merged(redis_client: redis.Redis, function: str) -> None:
+    plant_valid(redis_client, NAME, function, MANY)
+    enqueue_delivery(NAME, redis_client)
+    assert run_all(redis_client) < SOON_S
+    ran = queue(NAME, redis_client).finished_job_registry.count
+    assert ran == (2 if function == "workers.deliver" else 11)
+    assert report(redis_client)[0] == MANY + 1 - ran
+
+
+@pytest.mark.usefixtures("process")
+def test_few_valid_jobs_all_run(redis_client: redis.Redis) -> None:
+    plant_valid(redis_client, NAME, "workers.reach", 10)
+    run_all(redis_client)
+    assert queue(NAME, redis_client).finished_job_registry.count == 10
+    assert report(redis_client) == (0, "")
+
+
+def plant_valid(client: redis.Redis, name: str, function: str, count: int) -> None:
+    """Put jobs as our processes make them, each with an id of its own, at the end of the queue."""
+    arguments = (name,) if function == "workers.deliver" else ()
+    pipe = client.pipeline(transaction=False)
+    for number in range(count):
+        fields = {**junk.GOOD, "origin": name, "data": junk.call(function, *arguments)}
+        pipe.hset(f"rq:job:valid-{number}", mapping=fields)
+        pipe.rpush(f"rq:queue:{name}", f"valid-{number}")
+    pipe.execute()
 
 
 def test_steady_junk_does_not_delay_periodic_jobs(
