@@ -475,6 +475,21 @@ def test_datagrams_are_answered(context: Context, tmp_path: Path, kind: str) -> 
         assert json.loads(client.recv(65536))["result"] == "OK"
 
 
+def test_datagram_client_that_does_not_read_delays_none(context: Context, tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    kind = socket.AF_UNIX, socket.SOCK_DGRAM
+    options = Options(reply_dir=tmp_path, datagram=path)
+    with serving(context, options), socket.socket(*kind) as deaf, socket.socket(*kind) as client:
+        deaf.bind(str(tmp_path / "deaf"))
+        client.bind(str(tmp_path / "client"))
+        for one in (deaf, client):
+            one.settimeout(5)
+        for _ in range(600):  # more than its queue holds (net.unix.max_dgram_qlen)
+            deaf.sendto(b"junk", str(path))
+        client.sendto(call("clusterer_list"), str(path))
+        assert json.loads(client.recv(65536))["result"]
+
+
 # -- the process -----------------------------------------------------------------------------------
 
 

@@ -11,10 +11,10 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 from prometheus_client.registry import Collector
 
+from clusterer.services.metrics.http import start_server
 from clusterer.services.metrics.log import LogCollector
 from clusterer.services.metrics.loops import LoopCollector, Surviving
 from clusterer.settings import Settings
@@ -36,7 +36,7 @@ def serving(
     registry = registry_of((LogCollector(), *collectors()))
     where = settings.metrics_address, settings.metrics_port
     try:
-        server, thread = start_http_server(where[1], where[0], registry)
+        server, thread = start_server(*where, registry)
     except OSError as error:
         log.error("no metrics: cannot listen on %s port %d: %s", *where, error.strerror or error)
         yield registry

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._access = access
         self._log = LimitedLog(log, 1.0)
         self._transport: asyncio.DatagramTransport | None = None
+        self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._rounds = Rounds("mi datagram")
 
@@ -42,18 +44,28 @@ class DatagramServer(asyncio.DatagramProtocol):
         """Listen; raises `ClustererError`."""
         loop = asyncio.get_running_loop()
         try:
-            if isinstance(self._address, Place):
-                where = (self._address.host, self._address.port)
-                await loop.create_datagram_endpoint(lambda: self, where)
-            else:
-                free_socket_path(self._address, socket.SOCK_DGRAM)
-                path = os.fspath(self._address)
-                await loop.create_datagram_endpoint(lambda: self, path, family=socket.AF_UNIX)
-                grant(self._address, self._access)
+            self._socket = self._bound()
+            await loop.create_datagram_endpoint(lambda: self, sock=self._socket)
         except OSError as error:
             raise ClustererError(
                 f"cannot serve datagrams on {self._address}: {error.strerror}"
             ) from error
+
+    def _bound(self) -> socket.socket:
+        """Return a socket with the address; raises `OSError`, `ClustererError`."""
+        place, where = self._address, _name_of(self._address)
+        if isinstance(place, Path):
+            free_socket_path(place, socket.SOCK_DGRAM)
+        made = socket.socket(_family_of(place), socket.SOCK_DGRAM)
+        try:
+            made.setblocking(False)
+            made.bind(where)
+            if isinstance(place, Path):
+                grant(place, self._access)
+        except OSError:
+            made.close()
+            raise
+        return made
 
     @property
     def port(self) -> int:
@@ -86,5 +98,26 @@ class DatagramServer(asyncio.DatagramProtocol):
         peer = addr[0] if isinstance(addr, tuple) else "unix socket"
         with self._rounds.guard():
             reply = await answer(self._handler, data, f"mi datagram {peer}", _MAX_ANSWER)
-            if reply and addr and self._transport:
-                self._transport.sendto(reply, addr)
+            if reply and addr:
+                self._send(reply, addr)
+
+    def _send(self, reply: bytes, addr: Any) -> None:
+        """Send at once or never: asyncio would keep what a client does not read, before all that
+        is for others.
+        """
+        if self._socket is None:
+            return
+        try:
+            self._socket.sendto(reply, addr)
+        except OSError as error:  # BlockingIOError: the client's queue is full
+            self.error_received(error)
+
+
+def _family_of(address: Address) -> socket.AddressFamily:
+    if isinstance(address, Path):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def _name_of(address: Address) -> str | tuple[str, int]:
+    return os.fspath(address) if isinstance(address, Path) else (address.host, address.port)

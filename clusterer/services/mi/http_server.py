@@ -25,6 +25,9 @@ PATH = "/mi"
 MAX_HEAD = 16_384
 MAX_BODY = 65_536
 _MAX_CONNECTIONS = 100
+_MOST_ANSWERED = 200
+"""Connections over the bound are told so, while there are not too many of these as well."""
+
 _READ_S = 5.0
 """For a client to send its whole request, and again to take the whole answer."""
 
@@ -92,6 +95,9 @@ class HttpServer:
             self._address.unlink(missing_ok=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= _MOST_ANSWERED:
+            writer.transport.abort()
+            return
         self._connections += 1
         with self._rounds.guard():
             await self._serve(reader, writer)

@@ -1,0 +1,81 @@
+"""An HTTP server whose clients cannot hold the process up: bounded in number and in time."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from time import monotonic
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+MOST_CONNECTIONS = 32
+"""Each has a thread; one more takes the place of the oldest."""
+
+WITHIN_S = 15.0
+"""For a client to send its request and to take the whole answer."""
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Log no requests."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._open: dict[socket.socket, float] = {}
+        """With when each came (monotonic seconds); the oldest comes first."""
+        self._lock = threading.Lock()
+        super().__init__(*args, **more)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= MOST_CONNECTIONS:
+                self._cut(next(iter(self._open)))
+            self._open[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End connections that take too long; called twice a second."""
+        since = monotonic() - WITHIN_S
+        with self._lock:
+            for request in [each for each, came in self._open.items() if came < since]:
+                self._cut(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that go away."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    def _cut(self, request: socket.socket) -> None:
+        """End a connection: its thread finds the end of its input, and ends."""
+        del self._open[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def start_server(
+    host: str, port: int, registry: CollectorRegistry
+) -> tuple[WSGIServer, threading.Thread]:
+    """Serve ``registry`` in a daemon thread; raises `OSError`."""
+    family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    kind = _Server6 if family is socket.AF_INET6 else _Server
+    server = make_server(str(place[0]), port, make_wsgi_app(registry), kind, _Handler)
+    thread = threading.Thread(target=server.serve_forever, name="clusterer-metrics", daemon=True)
+    thread.start()
+    return server, thread
