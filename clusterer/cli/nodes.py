@@ -18,26 +18,29 @@ from clusterer.settings import Settings
 
 @click.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with everything known.")
+@click.option("--traffic", is_flag=True, help="Packets of each sender to each node.")
 @with_settings()
-def list_nodes(settings: Settings, as_json: bool) -> None:
-    """Show all nodes of all clusters.
+def list_nodes(settings: Settings, *, as_json: bool, traffic: bool) -> None:
+    """Show all nodes of all clusters, and the packets sent to them.
 
     The instance's own row carries a star. Tries are failed attempts so far and how many
-    disable a node. A second table shows, per sender, the packets still in its log (backlog), how
-    long the oldest has waited, packets sent, failed, skipped because the node was not up, lost,
-    and when the last was delivered. From ten million on packets are in millions (M).
+    disable a node. A second table shows, for each node that packets were sent to, how many
+    machines sent some, the packets still in their logs (backlog), how long the oldest has waited,
+    packets sent, failed, skipped because the node was not up, lost, and when the last was
+    delivered. With --traffic it shows each sender and node that has any traffic. From ten million
+    on packets are in millions (M).
     """
     with closing(Context(settings)) as context:
         found = listing.run(context)
     if as_json:
-        click.echo(json.dumps(listing.as_json(found)))
+        click.echo(json.dumps(listing.as_json(found, pairs=traffic)))
         return
     if not found.clusters:
         click.echo("No clusters. Fill the table, then run `clusterer reload`.")
         return
     from clusterer.cli import output  # noqa: PLC0415 - rich takes a while, --json needs none
 
-    output.show(found)
+    output.show(found, pairs=traffic)
 
 
 @click.command(name="set-status")

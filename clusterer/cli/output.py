@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.text import Text
 from clusterer.cli.live import words
 from clusterer.logs import plain
 from clusterer.membership import Condition, Node
-from clusterer.services.listing import Listing, Traffic
+from clusterer.services import totals
+from clusterer.services.listing import Listing
+from clusterer.services.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 
 COLUMNS = 80
@@ -45,21 +47,21 @@ def state_word(condition: Condition) -> Text:
     return Text(condition.value, STYLES[condition])
 
 
-def show(listing: Listing) -> None:
-    """Print the listing's tables."""
+def show(listing: Listing, *, pairs: bool = False) -> None:
+    """Print the listing's tables; with ``pairs`` the traffic of each sender to each node."""
     found = console()
     found.width = max(found.width, _LEAST_COLUMNS)
-    for table in tables(listing):
+    for table in tables(listing, pairs=pairs):
         found.print(table)
 
 
-def tables(listing: Listing) -> Iterator[Table]:
+def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Table]:
     """Return for each cluster its nodes and, if there were any, the packets sent to them."""
     for view in listing.clusters:
         yield _nodes_table(listing, view)
         traffic = [item for item in listing.traffic if (item.cluster_id, item.protocol) == view.key]
         if traffic:
-            yield _traffic_table(view.key, traffic, listing.now)
+            yield _traffic_table(view.key, traffic, listing.now, pairs=pairs)
 
 
 def _table(title: str, gap: int = 1) -> Table:
@@ -106,21 +108,30 @@ def _place(node: Node) -> str:
     return url if node.host in node.url else f"{url} ({plain(node.host)})"
 
 
-def _traffic_table(key: ClusterKey, traffic: Iterable[Traffic], now: float) -> Table:
+def _traffic_table(
+    key: ClusterKey, traffic: Sequence[Traffic], now: float, *, pairs: bool
+) -> Table:
     table = _table(f"Packets to cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
-    for name in ("From", "To", "Backlog", "Oldest", *_COUNTERS, "Delivered"):
+    first = "From" if pairs else "Senders"
+    for name in (first, "To", "Backlog", "Oldest", *_COUNTERS, "Delivered"):
         table.add_column(name, justify="right", no_wrap=True)
-    for item in traffic:
-        numbers = (item.sent, item.failed, item.skipped, item.lost)
-        table.add_row(
-            str(item.sender),
-            str(item.machine_id),
-            "?" if item.backlog is None else count(item.backlog),
-            "-" if item.oldest_s is None else words.age(item.oldest_s),
-            *map(count, numbers),
-            words.ago(item.last_delivered, now),
-        )
+    if pairs:
+        for item in traffic:
+            table.add_row(str(item.sender), str(item.machine_id), *_traffic_cells(item, now))
+    else:
+        for node in totals.by_node(traffic):
+            table.add_row(str(node.senders), str(node.machine_id), *_traffic_cells(node, now))
     return table
+
+
+def _traffic_cells(item: Traffic | totals.ToNode, now: float) -> tuple[str, ...]:
+    numbers = (item.sent, item.failed, item.skipped, item.lost)
+    return (
+        "?" if item.backlog is None else count(item.backlog),
+        "-" if item.oldest_s is None else words.age(item.oldest_s),
+        *map(count, numbers),
+        words.ago(item.last_delivered, now),
+    )
 
 
 _COUNTERS = ("Sent", "Failed", "Skipped", "Lost")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clusterer.membership import Node, State
-from clusterer.services.listing import Listing, Traffic
+from clusterer.services.listing import Listing
+from clusterer.services.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import redis
 from clusterer import Settings, StateUnavailable, UnknownNode
 from clusterer.membership import Condition, Event
 from clusterer.services import Context, listing, sweep
-from clusterer.services.listing import Traffic
+from clusterer.services.traffic import Traffic
 from clusterer.store import Cause, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, at_rest, delivering, frame, load, node, node_for, numbers

@@ -223,7 +223,8 @@ def test_a_node_replicates_ratelimit_when_told_to(data: Path) -> None:
         all_started(child)
 
         def heartbeats() -> bool:
-            traffic = json.loads(run("list", "--json", "--data-dir", str(data)).stdout)["traffic"]
+            listed = run("list", "--json", "--traffic", "--data-dir", str(data))
+            traffic = json.loads(listed.stdout)["traffic"]
             return any(item["sender"] == 1 and item["machine_id"] == 2 for item in traffic)
 
         wait_until(heartbeats)

@@ -132,14 +132,14 @@ def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Captur
         keys.stats(1),
         mapping={"1/2/8/sent": 60, "1/2/8/failed": 1, "1/2/8/skipped": 4, "1/2/8/lost": 6},
     )
-    assert main(["list", "--json"]) == 0
+    assert main(["list", "--json", "--traffic"]) == 0
     to_2, to_3 = json.loads(capsys.readouterr().out)["traffic"]
     assert (to_2["sender"], to_2["machine_id"], to_2["backlog"]) == (1, 2, 20)
     assert [to_2[name] for name in ("sent", "failed", "skipped", "lost")] == [60, 1, 4, 6]
     assert 72.5 <= to_2["oldest_s"] < 75, "the entry after its cursor"
     assert (to_2["last_delivered"], to_3["last_delivered"]) == ("", str(now_ms - 150_000))
     assert (to_3["backlog"], to_3["oldest_s"]) == (0, None)
-    assert main(["list"]) == 0
+    assert main(["list", "--traffic"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"(?m)^ *1 +2 +20 +1 min +60 +1 +4 +6 +never", out)
     assert re.search(r"(?m)^ *1 +3 +0 +- +0 +0 +0 +0 +2 min ago", out)

@@ -14,7 +14,8 @@ from clusterer.cli import main, output
 from clusterer.membership import Event, State
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, init_db
-from clusterer.services.listing import Listing, Traffic
+from clusterer.services.listing import Listing
+from clusterer.services.traffic import Traffic
 from clusterer.store import Cause, ClusterKey, ClusterView, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
@@ -153,8 +154,12 @@ def test_the_list_looks_like_that(capsys: Capture) -> None:
     traffic = (
         Traffic(1, 1, "bin", 2, 298, 0, 0, 0, backlog=0, oldest_s=None, **delivered),
         Traffic(1, 1, "bin", 3, 169, 0, 0, 0, backlog=129, oldest_s=5.2, **delivered),
+        Traffic(2, 1, "bin", 1, 86, 1, 19, 0, backlog=0, oldest_s=None, **delivered),
+        Traffic(2, 1, "bin", 3, 31, 0, 0, 0, backlog=21, oldest_s=3.0, last_delivered="96000"),
     )
-    output.show(Listing(100.0, 1, (view,), traffic))
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    _, shown = next(sessions(docs.command_section("list")))
-    assert lines == shown.splitlines()
+    totals, pairs, *_ = sessions(docs.command_section("list"))
+    for (words, shown), with_pairs in ((totals, False), (pairs, True)):
+        assert ("--traffic" in words) is with_pairs
+        output.show(Listing(100.0, 1, (view,), traffic), pairs=with_pairs)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert lines == shown.splitlines()

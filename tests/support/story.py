@@ -121,7 +121,7 @@ class Story:
         self._run("top --once", re.compile(r"disabled .* 0 +0\.0 +0\.0 +silent").search)
         quiet = re.compile(r" 0\.0 per second [^\0]* 1 +0 +- ").search
         self.printed["watch 2"] = last_screen(["watch", "2"], self._environment, quiet)
-        for command in ("events --node 2", "list --json", "doctor --server-id 1"):
+        for command in ("events --node 2", "list --json --traffic", "doctor --server-id 1"):
             self._run(command)
 
     # -- how ---------------------------------------------------------------------------------------

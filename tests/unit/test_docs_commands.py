@@ -18,7 +18,8 @@ from clusterer.cli.run import FAILED, OUTPUT_UNWANTED
 from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
-from clusterer.services.listing import Traffic
+from clusterer.services.totals import FromSender, ToNode
+from clusterer.services.traffic import Traffic
 from clusterer.settings import SECRETS, Settings, load_settings
 from tests.support import docs
 from tests.support.docs import PAGES
@@ -191,7 +192,8 @@ def test_exit_codes_are_documented() -> None:
 def test_every_name_in_lists_json_is_documented() -> None:
     section = docs.command_section("list")
     names = {"now", "server_id", "clusters", "traffic", "nodes", "condition", "enabled_in_s", "own"}
-    names |= {item.name for kind in (Node, Traffic) for item in fields(kind)}
+    kinds = (Node, Traffic, ToNode, FromSender)
+    names |= {item.name for kind in kinds for item in fields(kind)} | {"totals", "senders"}
     assert {name for name in names if f"`{name}`" not in section} == set()
 
 

@@ -84,7 +84,7 @@ COMPARED = {
     "docs/commands/demo.md": 1,
     "docs/commands/doctor.md": 4,
     "docs/commands/events.md": 2,
-    "docs/commands/list.md": 2,
+    "docs/commands/list.md": 3,
     "docs/commands/live.md": 3,
     "docs/commands/nodes.md": 11,
     "docs/commands/packets.md": 3,

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from clusterer.membership import Condition, Node
-from clusterer.services.listing import Traffic
+from clusterer.services import totals
 from clusterer.services.live.snapshot import Receipt, Snapshot
+from clusterer.services.traffic import Traffic
 from clusterer.store import ClusterKey
 from clusterer.store.receipts import MAX_GAP_MS
 
@@ -108,8 +109,8 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
                 Row(
                     node,
                     back_in_s(node, after.now),
-                    _backlog(to.get((view.key, machine_id), ())),
-                    _oldest_s(to.get((view.key, machine_id), ())),
+                    totals.backlog(to.get((view.key, machine_id), ())),
+                    totals.oldest_s(to.get((view.key, machine_id), ())),
                     _sum(rates, to.get((view.key, machine_id), ())),
                     _sum(rates, out.get((view.key, machine_id), ())),
                     tuple(to.get((view.key, machine_id), ())),
@@ -148,19 +149,6 @@ def _id(item: Traffic) -> _Flow:
 def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None:
     found = [rates[_id(item)] for item in flows if _id(item) in rates]
     return sum(found) if found else None
-
-
-def _backlog(flows: Iterable[Traffic]) -> int | None:
-    total = 0
-    for item in flows:
-        if item.backlog is None:
-            return None
-        total += item.backlog
-    return total
-
-
-def _oldest_s(flows: Iterable[Traffic]) -> float | None:
-    return max((item.oldest_s for item in flows if item.oldest_s is not None), default=None)
 
 
 def _heard(snapshot: Snapshot) -> Mapping[tuple[int, int], list[Heard]]:

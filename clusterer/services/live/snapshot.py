@@ -7,18 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.jobs import OURS, SUSPENDED, Suspension
-from clusterer.services import fleet
+from clusterer.services import fleet, traffic
 from clusterer.services.context import Context
-from clusterer.services.listing import (
-    HASHES,
-    Flow,
-    SenderHashes,
-    Traffic,
-    decoded,
-    flow_of,
-    sends_to,
-    with_ages,
-)
+from clusterer.services.traffic import Flow, SenderHashes, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.badvalues import Command, WrongType, ids, number, read_all
 from clusterer.store.encoding import decode_node
@@ -68,9 +59,11 @@ class _Plan:
     """Per instance."""
     probers: tuple[bytes, ...] = ()
     """RQ's keys of maintenance workers."""
+    senders: tuple[int, ...] = ()
+    """Machines that have sent packets."""
 
     @property
-    def senders(self) -> list[int]:
+    def machine_ids(self) -> list[int]:
         return sorted({machine_id for ids in self.members.values() for machine_id in ids})
 
 
@@ -91,8 +84,8 @@ class Reader:
                 if plan == self._plan:
                     break
                 self._plan = plan
-        traffic = with_ages(self._context, flows, found.now, _LOOKED_UP)
-        return replace(found, traffic=tuple(traffic))
+        aged = traffic.with_ages(self._context, flows, found.now, _LOOKED_UP)
+        return replace(found, traffic=tuple(aged))
 
     def _ask(self, plan: _Plan) -> list[Any]:
         return read_all(self._context.redis, list(_commands(plan)))
@@ -112,9 +105,10 @@ def _commands(plan: _Plan) -> Iterator[Command]:
         yield "smembers", keys.nodes(*key)
         for machine_id in machine_ids:
             yield "hgetall", keys.node(*key, machine_id)
+    for machine_id in plan.machine_ids:
+        yield traffic.has_sent(machine_id)
     for sender in plan.senders:
-        for name in HASHES:
-            yield "hgetall", name(sender)
+        yield from traffic.commands(sender)
     for receiver, watches in plan.watches.items():
         yield "hgetall", keys.modules(receiver)
         for watch in watches:
@@ -144,9 +138,8 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
             wrong = isinstance(found_ids, WrongType)
             members[key] = asked if wrong else tuple(ids(keys.nodes(*key), found_ids))
             views.append(ClusterView.of(key, 0, (node for node in nodes if node is not None)))
-    hashes = {
-        sender: SenderHashes(*(decoded(next(replies)) for _ in HASHES)) for sender in plan.senders
-    }
+    senders = tuple(machine_id for machine_id in plan.machine_ids if next(replies))
+    hashes = {sender: SenderHashes.of(replies) for sender in plan.senders}
     receipts: list[Receipt] = []
     for receiver, known in plan.watches.items():
         modules: Mapping[bytes, bytes] = next(replies)
@@ -155,7 +148,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
             watches[receiver] = _watches(receiver, modules)
             receipts += found
     snapshot = Snapshot(now, tuple(views), receipts=tuple(receipts), stalled=stalled)
-    return _Plan(members, watches, probers), snapshot, _flows(views, hashes)
+    return _Plan(members, watches, probers, senders), snapshot, traffic.flows_of(views, hashes)
 
 
 def _stalled(
@@ -186,14 +179,3 @@ def _flushed(receiver: int, modules: Mapping[bytes, bytes]) -> int:
 def _scores(replies: Iterator[Any], watch: Watch) -> list[dict[int, int]]:
     """Return what the two sorted sets of a registration hold."""
     return [scores(key, next(replies)) for key in (watch.heard, watch.silenced)]
-
-
-def _flows(views: Sequence[ClusterView], hashes: Mapping[int, SenderHashes]) -> list[Flow]:
-    return [
-        (flow_of(sender, node, found), node, found)
-        for sender, found in hashes.items()
-        if found.counters
-        for view in views
-        for node in view.nodes.values()
-        if node.machine_id != sender and sends_to(node, found)
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,13 +10,15 @@ from prometheus_client.registry import Collector
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition
 from clusterer.services import fleet as fleets
-from clusterer.services import listing, oldest
+from clusterer.services import listing, oldest, totals
 from clusterer.services.context import Context
 from clusterer.services.fleet import Fleet
 from clusterer.services.listing import Listing
 from clusterer.services.metrics.changes import Changes
 from clusterer.services.metrics.highest import Highest
 from clusterer.services.oldest import SenderBacklog
+from clusterer.services.totals import ToNode
+from clusterer.services.traffic import Traffic
 from clusterer.store.destinations import field_of
 
 NODE = ("cluster", "protocol", "machine_id", "url")
@@ -28,6 +30,12 @@ _COUNTERS = {
     "lost": ("lost_packets", "Packets that fell out of the log undelivered."),
 }
 """Of what `clusterer list` counts, what is shown here: name and meaning."""
+
+MOST_PAIRS = 2000
+"""Pairs of sender and node that get time series of their own, four each."""
+
+ALL_SENDERS = "all"
+"""The label ``sender`` of a node's sums."""
 
 
 class ClusterCollector(Collector):
@@ -90,12 +98,13 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
         for node in view.nodes.values()
     }
     flows = [
-        (flow, fields[flow.cluster_id, flow.protocol, flow.machine_id]) for flow in known.traffic
+        (flow, fields[flow.cluster_id, flow.protocol, flow.machine_id])
+        for flow in _series(known.traffic)
     ]
     # A node that comes again, or moves, is another one in Redis: its counters do begin at 0.
     values = highest.of(
         {
-            (flow.sender, field, name): getattr(flow, name)
+            (_sender(flow), field, name): getattr(flow, name)
             for flow, field in flows
             for name in _COUNTERS
         }
@@ -108,12 +117,21 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
         "clusterer_backlog_packets", "Packets that a node has still to get.", labels=FLOW
     )
     for flow, field in flows:
-        labels = (str(flow.sender), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
+        labels = (_sender(flow), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
         for name, counter in counters.items():
-            counter.add_metric(labels, values[flow.sender, field, name])
+            counter.add_metric(labels, values[_sender(flow), field, name])
         if flow.backlog is not None:
             backlog.add_metric(labels, flow.backlog)
     return iter((*counters.values(), backlog))
+
+
+def _series(traffic: Sequence[Traffic]) -> Sequence[Traffic | ToNode]:
+    """Return what gets time series: each pair or, beyond `MOST_PAIRS`, the sums of each node."""
+    return traffic if len(traffic) <= MOST_PAIRS else totals.by_node(traffic)
+
+
+def _sender(flow: Traffic | ToNode) -> str:
+    return str(flow.sender) if isinstance(flow, Traffic) else ALL_SENDERS
 
 
 def _backlog(found: Iterable[SenderBacklog]) -> Iterator[Metric]:
