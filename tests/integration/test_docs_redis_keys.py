@@ -59,6 +59,8 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         with delivering(chosen):
             wait_until(lambda: got, 10, "a packet of machine 1 at machine 2")
+            second.send_to(1, PROTO_BIN, second.packet("ratelimit", 0).build())
+            wait_until(lambda: notices, 10, "a packet of machine 2 at machine 1")
             wait_until(lambda: redis_client.exists("clusterer:waiting:clusterer-delivery"), 10)
         wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)

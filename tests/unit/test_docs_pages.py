@@ -14,9 +14,6 @@ from tests.support import docs
 from tests.support.docs import DOCS, PAGES, ROOT
 from tests.support.transcripts import sessions
 
-LONGEST_PAGE = 160
-"""Lines; a reader looks for one thing, and a page that holds more than one idea is split."""
-
 every_page = pytest.mark.parametrize("page", PAGES, ids=docs.name_of)
 
 
@@ -112,12 +109,6 @@ def test_no_output_is_shown_that_nothing_compares_with_a_run() -> None:
 
 
 # -- what a reader can bear ------------------------------------------------------------------------
-
-
-@every_page
-def test_no_page_is_long(page: Path) -> None:
-    if page.name != "CHANGELOG.md":  # looked up by version, not read
-        assert len(page.read_text(encoding="utf-8").splitlines()) <= LONGEST_PAGE
 
 
 @every_page
