@@ -19,7 +19,7 @@ def plain(text: str, keep: str = "", instead: str = " ") -> str:
 
 
 def hidden(text: str) -> str:
-    """Return ``text`` with *** for user and password of each URL in it, whoever wrote it.
+    """Return ``text`` with *** for user and password of each URL in it, libraries' lines too.
 
     The last guard for texts of libraries and of the command line: our own hold no secrets.
     """

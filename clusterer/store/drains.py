@@ -364,7 +364,7 @@ class DrainStore:
         """Say that the queued wake-up has arrived.
 
         Returns the doorbell's last id and the senders that were pending after it: who reads the
-        doorbell from there misses nobody. Raises `NewerFormat`.
+        doorbell from there misses no sender. Raises `NewerFormat`.
         """
         require_format(self._settings, self._client)
         with translated(self._settings, "begin a delivery job"):

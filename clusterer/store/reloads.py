@@ -60,7 +60,7 @@ class ReloadStore:
             return reload_read.read(self._client, wanted, found)
 
     def mend_clusters(self, clusters: Sequence[ClusterKey]) -> None:
-        """Make the set of clusters anew: it holds another type, or what is no cluster."""
+        """Replace the set of clusters: it holds another type, or what is no cluster."""
         with translated(self._settings, "mend the set of clusters"):
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(keys.CLUSTERS)

@@ -1,5 +1,5 @@
--- Start a run of an instance: forget what earlier runs registered. Whom they heard is kept for a
--- day: a registration that is made again goes on with it.
+-- Start a run of an instance: forget what earlier runs registered. The nodes that they heard are
+-- kept for a day: a registration that is made again goes on with them.
 -- KEYS  modules, instances, notices, then the heard and silenced sets of earlier registrations
 -- ARGV  machine_id of the instance, token of this run
 -- reply id of the last notice, from which this run reads on

@@ -3,7 +3,7 @@
 -- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
 --       field, sequence, n ... (n '' = unknown), then counter, increment ...
 --       (increment 'now' = set the counter to Redis ms)
--- reply 1, 0 if the lease is somebody else's or gone
+-- reply 1, 0 if another worker has the lease, or it is gone
 -- include fences
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

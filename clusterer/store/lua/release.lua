@@ -5,7 +5,7 @@
 --       fence ms, first sequence still needed,
 --       then for each connection field, first sequence that may come back
 -- reply 1 released and drained, 2 released and left pending, 0 kept: there is more to deliver,
---       or a fence is down that this worker has not read; -1 the lease is somebody else's or gone
+--       or a fence is down that this worker has not read; -1 another worker has the lease, or it is gone
 -- include fences
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -1

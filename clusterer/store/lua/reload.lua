@@ -96,6 +96,6 @@ end
 for _, item in ipairs(plan.mark) do
   says(item.machine_id, item.synced)
 end
--- Should the set of clusters hold another type, a reload has made it anew before.
+-- Should the set of clusters hold another type, a reload has replaced it before.
 redis.pcall(redis.call('SCARD', KEYS[2]) > 0 and 'SADD' or 'SREM', KEYS[1], plan.name)
 return version
