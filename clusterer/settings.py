@@ -86,6 +86,9 @@ class Settings:
     data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
     probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)
+    resolve_interval: float = _number(
+        60.0, "seconds between resolutions of nodes' names; 0: at a reload only", 0, 86400
+    )
     send_timeout: float = _number(2.0, "seconds without progress until a send failed", 0.1, 60)
     linger: float = _number(5.0, "seconds a delivery job stays without traffic", 0, 3600)
     backlog: str = _text(

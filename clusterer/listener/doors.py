@@ -11,6 +11,8 @@ from time import monotonic
 
 from clusterer.logs import LimitedLog, about
 from clusterer.membership import Node
+from clusterer.provisioning.address import name_in
+from clusterer.provisioning.names import Names
 from clusterer.routes import is_local
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ _AT_ONCE = 16
 """Connections that asyncio accepts in one go: until they are admitted, nothing bounds them."""
 
 _LOG_INTERVAL_S = 30.0
+_NAME_S = 1.0
+"""Longest wait for a name server."""
 
 
 class Doors:
@@ -32,6 +36,10 @@ class Doors:
         self._servers: dict[Address, asyncio.Server] = {}
         self._rows: dict[Address, Node] = {}
         self._limited = LimitedLog(log, _LOG_INTERVAL_S)
+        self._ask_at: dict[str, float] = {}
+        """When a name is to be resolved again (monotonic seconds)."""
+        self._leads: dict[str, str] = {}
+        """Where names led, in words."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -69,18 +77,38 @@ class Doors:
         try:
             self._servers[address] = await self._serve(address)
         except OSError as error:
+            row = self._rows[address]
             self._limited.warning(
                 address,
                 monotonic(),
-                "cannot listen on %s port %d (this machine's row in the table), trying on: %s",
+                "cannot listen on %s port %d (this machine's row in the table), trying on: %s%s",
                 host,
                 port,
                 os.strerror(error.errno) if error.errno else error,
-                extra=lambda: about(self._rows[address]),
+                await self._lead(row),
+                extra=lambda: about(row),
             )
         else:
             log.info("listening on %s port %d", host, port, extra=about(self._rows[address]))
-            self._warn_of_absence(address)
+            await self._warn_of_absence(address)
+
+    async def _lead(self, row: Node) -> str:
+        """Return where the name of a row leads now, if it has one; asked for now and then."""
+        name, now = name_in(row.url), monotonic()
+        if not name:
+            return ""
+        if now >= self._ask_at.get(name, now):
+            self._ask_at[name] = now + _LOG_INTERVAL_S
+            names = Names(timeout_s=_NAME_S)
+            names.present = {name: (row.host,)}
+            await asyncio.to_thread(names.resolve, [name])
+            found = names.addresses.get(name)
+            self._leads[name] = (
+                f"; {name} leads to {found} now"
+                if found
+                else f"; {name} does not resolve: {names.failures[name]}"
+            )
+        return self._leads[name]
 
     async def _serve(self, address: Address) -> asyncio.Server:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -91,12 +119,13 @@ class Doors:
         listening.listen(_BACKLOG)  # asyncio has made the kernel's queue as short as its own turns
         return server
 
-    def _warn_of_absence(self, address: Address) -> None:
+    async def _warn_of_absence(self, address: Address) -> None:
         """Say that an address is not here yet: with ``ip_nonlocal_bind`` that is no error."""
         if not is_local(address[0]):
             log.warning(
                 "listening on %s port %d, which is not an address of this host now: packets arrive "
-                "once it is; run the instance where the address is, or correct its row",
+                "once it is; run the instance where the address is, or correct its row%s",
                 *address,
+                await self._lead(self._rows[address]),
                 extra=about(self._rows[address]),
             )

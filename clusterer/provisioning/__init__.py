@@ -1,5 +1,6 @@
 """The provisioning database: its URL, its table, and rows read from and written to it."""
 
+from clusterer.provisioning.address import name_in
 from clusterer.provisioning.database import Database, RowRefused
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.replacing import Replacement, replace_rows
@@ -29,6 +30,7 @@ __all__ = [
     "add_rows",
     "create",
     "machine_of",
+    "name_in",
     "read_rows",
     "read_states",
     "replace_rows",

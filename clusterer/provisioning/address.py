@@ -46,6 +46,15 @@ def parse_address(url: str) -> Address:
     return Address(protocol, host, _port(match["port"], protocol), is_name)
 
 
+def name_in(url: str) -> str:
+    """Return the DNS name in a node's URL, empty if it has an IP address or is no URL."""
+    try:
+        address = parse_address(url)
+    except InvalidArgument:
+        return ""
+    return address.host if address.is_name else ""
+
+
 def _host(text: str) -> tuple[str, bool]:
     if text.startswith("["):
         return _ipv6(text[1:-1]), False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -32,6 +32,8 @@ class Names:
     def __init__(self, lookup: Lookup = system_lookup, timeout_s: float = TIMEOUT_S) -> None:
         self._lookup = lookup
         self._timeout_s = timeout_s
+        self.present: Mapping[str, Collection[str]] = {}
+        """Name → addresses in use: one of them stays in use while the name leads to it."""
         self.addresses: dict[str, str] = {}
         """Name → IP address."""
         self.failures: dict[str, str] = {}
@@ -61,7 +63,7 @@ class Names:
         addresses = [ip_address(text) for text in found]
         usable = [address for address in addresses if not why_unusable(address)]
         if usable:
-            self.addresses[name] = _choose(usable)
+            self.addresses[name] = _choose(usable, self.present.get(name, ()))
         else:
             reasons = [why_unusable(address) for address in addresses]
             self.failures[name] = next(iter(reasons), "it has no address")
@@ -90,10 +92,15 @@ class Names:
         return answers
 
 
-def _choose(addresses: Iterable[IPv4Address | IPv6Address]) -> str:
-    """Return the lowest IPv4 address, else the lowest IPv6 one; a loopback address only if all are.
+def _choose(addresses: Iterable[IPv4Address | IPv6Address], present: Collection[str] = ()) -> str:
+    """Return an address that is ``present``, else the lowest IPv4 one, else the lowest IPv6 one.
 
+    A loopback address only if all are.
     Name servers rotate their answers; the first would readdress a node at every reload. A host's
     own name often leads to a loopback address as well, where other hosts would reach themselves.
     """
-    return str(min(addresses, key=lambda found: (found.is_loopback, found.version, found.packed)))
+
+    def rank(found: IPv4Address | IPv6Address) -> tuple[bool, bool, int, bytes]:
+        return found.is_loopback, str(found) not in present, found.version, found.packed
+
+    return str(min(addresses, key=rank))

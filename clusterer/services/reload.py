@@ -19,7 +19,7 @@ from clusterer.provisioning import (
     require,
     validate,
 )
-from clusterer.services import sync
+from clusterer.services import resolve, sync
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
@@ -111,7 +111,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     """
     require_format(context.settings, context.redis)
     store = ReloadStore(context.settings, context.redis)
-    names = names or Names()
+    names = resolve.kept_names(context, names)
     done: dict[ClusterKey, ReloadPlan] = {}
     open_clusters: set[ClusterKey] | None = None
     flushed, mended = sync.SyncReport(), set[str]()
@@ -149,7 +149,7 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     store = ReloadStore(context.settings, context.redis)
     found = store.find()
     snapshots = store.read(found.clusters, found)
-    table = _read(context, names or Names())
+    table = _read(context, resolve.kept_names(context, names))
     plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
     mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode

@@ -11,7 +11,7 @@ from clusterer.errors import WrongKey
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
 from clusterer.rounds import Rounds
-from clusterer.services import restore, unused
+from clusterer.services import resolve, restore, unused
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
@@ -42,6 +42,9 @@ def run(context: Context) -> int:
             _rounds.failed(error, (state.queue,))
     if context.intervals.due("unused", unused.EVERY_S):
         unused.run(context)
+    interval_s = context.settings.resolve_interval
+    if interval_s and context.intervals.due("resolve", interval_s):
+        resolve.start(context)
     return woken
 
 

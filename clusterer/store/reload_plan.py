@@ -92,6 +92,15 @@ class NodeChange:
         )
 
     @property
+    def reason(self) -> str:
+        """What differs, for the audit; where a name in the URL leads now instead of before."""
+        before, after = self.before, self.after
+        if self.columns == ("host",) and before.url == after.url and before.host != after.host:
+            name = after.url.split(":")[1].strip("/")
+            return f"address changed: {name} {before.host} -> {after.host}"
+        return ", ".join(self.columns)
+
+    @property
     def readdressed(self) -> bool:
         """Whether packets go somewhere else from now on."""
         return self.before.address != self.after.address or "generation" in self.mended
@@ -199,6 +208,23 @@ def plan_reload(
             now=now,
         ),
         table={machine_id: StateColumns.of(row) for machine_id, row in wanted.items()},
+    )
+
+
+def plan_addresses(view: ClusterView, hosts: Mapping[int, str]) -> ReloadPlan:
+    """Return how nodes get other addresses, by machine_id, and keep all else.
+
+    What is known of the table stays as it is: it was not read.
+    """
+    nodes = [(view.nodes[machine_id], host) for machine_id, host in sorted(hosts.items())]
+    return ReloadPlan(
+        key=view.key,
+        version=view.version,
+        changed=tuple(
+            NodeChange(node, replace(node, host=host), kept=True) for node, host in nodes
+        ),
+        unchanged=len(view.nodes) - len(nodes),
+        table={node.machine_id: StateColumns.of(node) for node, _ in nodes},
     )
 
 

@@ -157,7 +157,7 @@ class ReloadStore:
             event = _flat(audit_fields(None, node, "added", cause))
             yield "put", node, self._put(plan, node, now, event, new_address=True)
         for change in plan.changed:
-            why = replace(cause, reason=cause.reason or ", ".join(change.columns))
+            why = replace(cause, reason=cause.reason or change.reason)
             event = _flat(audit_fields(change.before, change.after, "changed", why))
             item = self._put(plan, change.after, now, event, new_address=change.readdressed)
             yield "put", change.after, item | {"keep": change.kept}

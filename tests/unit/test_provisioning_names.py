@@ -30,6 +30,18 @@ def test_loopback_address_is_taken_only_without_another() -> None:
     assert names.addresses == {"debian": "192.0.2.3", "six": "2001:db8::1", "own": "127.0.1.1"}
 
 
+def test_present_address_stays_while_the_name_leads_there() -> None:
+    names = Names(lambda name: ["10.0.0.9", "10.0.0.10", "127.0.1.1"])
+    names.present = {"a": {"10.0.0.10"}, "b": {"10.0.0.11"}, "c": {"127.0.1.1"}}
+    names.resolve(["a", "b", "c", "d"])
+    assert names.addresses == {
+        "a": "10.0.0.10",
+        "b": "10.0.0.9",
+        "c": "10.0.0.9",
+        "d": "10.0.0.9",
+    }
+
+
 def test_addresses_that_no_machine_can_have_are_passed_over() -> None:
     answers = {
         "blocked": ["0.0.0.0", "::"],  # noqa: S104 - what filtering name servers answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, inspect, select
 
@@ -15,6 +15,7 @@ from clusterer.errors import (
 from clusterer.membership import Node
 from clusterer.provisioning import (
     Names,
+    name_in,
     read_rows,
     require,
     try_writing_states,
@@ -22,9 +23,10 @@ from clusterer.provisioning import (
 )
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
-from clusterer.services import reload
+from clusterer.services import reload, resolve
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.store.reload_plan import NodeChange
 
 CHECKS = ("table", "table rows", "table and redis")
 _NAMED = 3
@@ -42,10 +44,18 @@ def check(context: Context, *, redis: bool) -> Iterator[Finding]:
         yield from (skipped(name, "needs the table") for name in CHECKS[1:])
         return
     yield _barred(context) or _table(context, registered=registered)
-    names = Names()
+    names = _names(context) if redis else Names()
     _, rejected = validate(rows, context.database.schema.columns, names)
     yield _rows(len(rows), rejected)
     yield _compared(context, names) if redis else skipped(CHECKS[2], "needs Redis")
+
+
+def _names(context: Context) -> Names:
+    """Return names that prefer the addresses in Redis, as a reload does."""
+    try:
+        return resolve.kept_names(context)
+    except StateUnavailable:
+        return Names()
 
 
 def _advice(problem: ClustererError) -> str:
@@ -115,20 +125,40 @@ def _compared(context: Context, names: Names) -> Finding:
         return error(CHECKS[2], str(problem), _advice(problem))
     if found.rows and not found.loaded:
         return warn(CHECKS[2], found.note, "correct the rows, then run `clusterer reload`")
-    news = [change.after for change in found.changed if change.due]
-    differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
     if found.repaired:
         shown = "; ".join(found.repaired[:_NAMED])
         more = f" and {len(found.repaired) - _NAMED} more" if len(found.repaired) > _NAMED else ""
         return error(
             CHECKS[2], f"Redis has lost or wrong keys: {shown}{more}", "run `clusterer reload`"
         )
+    return _differing(context, found)
+
+
+def _differing(context: Context, found: reload.ReloadReport) -> Finding:
+    news = [change.after for change in found.changed if change.due]
+    differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
     if not differing:
         return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
+    moved = [change for change in found.changed if change.columns == ("host",)]
+    if len(moved) == len(differing):
+        return _elsewhere(context, moved)
     places = [f"cluster {c}:{p} machine {m}" for c, p, m in differing]
     shown = ", ".join(places[:_NAMED])
     more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
     return warn(CHECKS[2], f"they differ in {shown}{more}", "run `clusterer reload`")
+
+
+def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
+    """Say which names lead elsewhere than Redis has."""
+    places = [
+        f"{name_in(c.after.url)} (cluster {c.after.cluster_id}:{c.after.protocol} machine "
+        f"{c.after.machine_id}) leads to {c.after.host}, Redis has {c.before.host}"
+        for c in moved[:_NAMED]
+    ]
+    more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    interval_s = context.settings.resolve_interval
+    wait = f", or wait: names are resolved every {interval_s:g} s" if interval_s else ""
+    return warn(CHECKS[2], "; ".join(places) + more, f"run `clusterer reload`{wait}")
 
 
 def _place(node: Node) -> tuple[int, str, int]:

@@ -10,6 +10,7 @@ from clusterer.membership import State
 from clusterer.provisioning import Machine, Names, machine_of
 from clusterer.provisioning.files import COLUMNS, FileRow
 from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.services import resolve
 from clusterer.services.context import Context
 from clusterer.services.provision.changes import Changes, RowChange, planned
 from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
@@ -37,7 +38,7 @@ def add(
     Raises `InvalidArgument` if reload would reject it or its machine has a row already,
     `ProvisioningError` or `StateUnavailable` without database or Redis.
     """
-    names = names or Names()
+    names = resolve.kept_names(context, names)
 
     def plan(found: list[RawRow]) -> Changes:
         if row := by_machine(found).get(machine_of(values) or (0, 0)):
@@ -63,7 +64,7 @@ def edit(
     A row that reload rejects may be mended. Raises `UnknownNode` without such a row, else as
     `add` does.
     """
-    names = names or Names()
+    names = resolve.kept_names(context, names)
     given = {"no_tries": 0} | dict(values) if values.get("state") == State.UP else dict(values)
 
     def plan(found: list[RawRow]) -> Changes:
@@ -83,7 +84,7 @@ def remove(context: Context, machine: Machine, *, by: str) -> Changes:
         return _planned(context, found, {}, remove=[machine])
 
     changes = write(context, plan)
-    apply(context, changes, by=by, names=Names())
+    apply(context, changes, by=by, names=resolve.kept_names(context))
     return changes
 
 
@@ -104,7 +105,7 @@ def import_rows(
     """
     if replace and not given:
         raise InvalidArgument("the file has no rows, and would replace all nodes by none")
-    names = names or Names()
+    names = resolve.kept_names(context, names)
 
     def plan(found: list[RawRow]) -> Changes:
         present = by_machine(found)
