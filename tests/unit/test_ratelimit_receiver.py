@@ -126,6 +126,13 @@ def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
     assert len(views) == 2 - rig.stats.pipes_refused
 
 
+def test_pipe_name_of_wrong_type_makes_a_short_message(rig: Rig) -> None:
+    wrong: Any = b"x" * 65_000
+    with pytest.raises(InvalidArgument, match="name must be text") as refused:
+        rig.table.check(wrong, 50, 1, rig.now)
+    assert len(str(refused.value)) < 200
+
+
 def test_pipe_without_a_name_is_received_and_never_our_own(rig: Rig) -> None:
     packet = Packet("ratelimit", 0, 2, bytes(4) + struct.pack("<iii", 1, 50, 7))
     rig.receiver.take(0, ReceiveInfo(("127.0.0.1", 1), packet), 2)

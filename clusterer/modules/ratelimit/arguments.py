@@ -13,7 +13,7 @@ MAX_NAME = 1_024
 def wire_name(name: object) -> bytes:
     """Return the bytes of a pipe's name. Raises `InvalidArgument`."""
     if not isinstance(name, str) or not name:
-        raise InvalidArgument(f"a pipe's name must be text, not {name!r}")
+        raise InvalidArgument(f"a pipe's name must be text and not empty, not {name!r:.60}")
     try:
         data = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
