@@ -9,7 +9,7 @@ from redis import Redis
 
 from clusterer.once import once
 from clusterer.settings import Settings
-from clusterer.store import NodeStore, connect
+from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.backlog import BacklogStore
 from clusterer.store.due import DueNodes
 
@@ -47,6 +47,11 @@ class Context:
     def nodes(self) -> NodeStore:
         """The nodes of all clusters."""
         return NodeStore(self.settings, self.redis)
+
+    @once
+    def directory(self) -> Directory:
+        """The nodes of all clusters as of the last `Directory.refresh`."""
+        return Directory(self.nodes)
 
     @once
     def due(self) -> DueNodes:

@@ -111,7 +111,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     """
     require_format(context.settings, context.redis)
     store = ReloadStore(context.settings, context.redis)
-    names = resolve.kept_names(context, names)
+    names = names or Names()
     done: dict[ClusterKey, ReloadPlan] = {}
     open_clusters: set[ClusterKey] | None = None
     flushed, mended = sync.SyncReport(), set[str]()
@@ -120,6 +120,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
         # Redis before the table: what is written to the table meanwhile is then seen there.
         found = store.find()
         snapshots = store.read(found.clusters, found)
+        resolve.prefer(names, (snapshot.view for snapshot in snapshots.values()))
         table = _read(context, names)
         plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
         if found.set_is_wrong and plans:
@@ -149,7 +150,8 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     store = ReloadStore(context.settings, context.redis)
     found = store.find()
     snapshots = store.read(found.clusters, found)
-    table = _read(context, resolve.kept_names(context, names))
+    names = resolve.prefer(names or Names(), (snapshot.view for snapshot in snapshots.values()))
+    table = _read(context, names)
     plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
     mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode

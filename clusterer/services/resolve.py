@@ -39,11 +39,13 @@ def run(context: Context, names: Names | None = None) -> list[NodeChange]:
     seconds at most. A name without a usable address changes nothing. Raises `StateUnavailable`.
     """
     require_format(context.settings, context.redis)
-    store, known = ReloadStore(context.settings, context.redis), kept_names(context, names)
+    store, known = ReloadStore(context.settings, context.redis), names or Names()
     done: list[NodeChange] = []
     for _ in range(_ATTEMPTS):
-        views = context.nodes.views()
-        named = list(_named(views))
+        context.directory.refresh()  # reads clusters that changed since the last look
+        views = context.directory.snapshot
+        named = list(_named(views.values()))
+        prefer(known, views.values())
         known.resolve(name for _, name in named)
         plans = [plan_addresses(views[key], hosts) for key, hosts in _moved(named, known).items()]
         conflicts = store.commit(plans, context.nodes.now(), Cause(BY)) if plans else set()
@@ -70,17 +72,23 @@ def kept_names(context: Context, names: Names | None = None) -> Names:
 
     Raises `StateUnavailable`.
     """
-    names = names or Names()
+    store = ReloadStore(context.settings, context.redis)
+    found = store.read(context.nodes.clusters())
+    return prefer(names or Names(), (snapshot.view for snapshot in found.values()))
+
+
+def prefer(names: Names, views: Iterable[ClusterView]) -> Names:
+    """Have ``names`` prefer the addresses that the nodes in ``views`` have; return them."""
     present: dict[str, set[str]] = {}
-    for node, name in _named(context.nodes.views()):
+    for node, name in _named(views):
         present.setdefault(name, set()).add(node.host)
     names.present = present
     return names
 
 
-def _named(views: Mapping[ClusterKey, ClusterView]) -> Iterator[tuple[Node, str]]:
+def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
     """Yield the nodes whose URL has a name, each with that."""
-    for view in views.values():
+    for view in views:
         for node in view.nodes.values():
             if name := name_in(node.url):
                 yield node, name

@@ -92,12 +92,18 @@ class NodeChange:
         )
 
     @property
+    def led_elsewhere(self) -> bool:
+        """Whether only the address differs to which the name in the URL leads."""
+        moved = self.before.host != self.after.host and self.before.url == self.after.url
+        named = self.after.host not in self.after.url
+        return moved and named and self.columns == ("host",) and not self.mended
+
+    @property
     def reason(self) -> str:
         """What differs, for the audit; where a name in the URL leads now instead of before."""
-        before, after = self.before, self.after
-        if self.columns == ("host",) and before.url == after.url and before.host != after.host:
-            name = after.url.split(":")[1].strip("/")
-            return f"address changed: {name} {before.host} -> {after.host}"
+        if self.led_elsewhere:
+            name = self.after.url.split(":")[1].strip("/")
+            return f"address changed: {name} {self.before.host} -> {self.after.host}"
         return ", ".join(self.columns)
 
     @property

@@ -139,7 +139,7 @@ def _differing(context: Context, found: reload.ReloadReport) -> Finding:
     differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
     if not differing:
         return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
-    moved = [change for change in found.changed if change.columns == ("host",)]
+    moved = [change for change in found.changed if change.led_elsewhere]
     if len(moved) == len(differing):
         return _elsewhere(context, moved)
     places = [f"cluster {c}:{p} machine {m}" for c, p, m in differing]
