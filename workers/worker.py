@@ -32,8 +32,9 @@ from clusterer.jobs import (
 )
 from clusterer.rounds import Rounds
 from workers import runtime
+from workers.bookkeeping import Bookkeeping
 from workers.junk_log import JunkLog
-from workers.stopping import RETRY_S, Stoppable
+from workers.stopping import RETRY_S
 from workers.suspension import LOOK_S as SUSPENSION_LOOK_S
 from workers.suspension import SuspensionLog
 
@@ -50,7 +51,7 @@ LOOK_S = 5.0
 logger = logging.getLogger(__name__)
 
 
-class Worker(Stoppable):
+class Worker(Bookkeeping):
     """Runs the jobs of exactly one queue, one after the other, in this process.
 
     In this process, because delivery keeps sockets from job to job; of one queue, because
@@ -134,6 +135,7 @@ class Worker(Stoppable):
         try:
             self._report_junk()
             self._register(log_options)
+            self.complete_records()
             if self._suspended(burst):
                 runtime.current().pause()
                 self.stop.wait(SUSPENSION_LOOK_S)

@@ -2,11 +2,13 @@
 
 from clusterer.endpoint.client import TIMEOUT_S, follow, open_client
 from clusterer.endpoint.messages import remedy, said, trouble
+from clusterer.endpoint.server import is_away
 from clusterer.endpoint.url import public_url, redis_url
 
 __all__ = [
     "TIMEOUT_S",
     "follow",
+    "is_away",
     "open_client",
     "public_url",
     "redis_url",

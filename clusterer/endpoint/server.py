@@ -56,6 +56,12 @@ def cannot_serve(error: Exception) -> bool:
     return bool(_UNFIT.search(text) or _NOT_AUTHENTICATED.match(text))
 
 
+def is_away(error: Exception) -> bool:
+    """Whether ``error`` means that Redis cannot serve now, and not that a command was wrong."""
+    gone = redis.ConnectionError | redis.TimeoutError | redis.OutOfMemoryError
+    return isinstance(error, gone) or cannot_serve(error)
+
+
 def is_crowded(error: Exception) -> bool:
     """Whether ``error`` is the answer of a server that has as many clients as it may have."""
     return isinstance(error, redis.RedisError) and _CROWDED.match(str(error)) is not None

@@ -2,7 +2,8 @@
 
 For tests of the processes around the services. Each stub prints its name when it runs. How the
 delivery engine behaves is the environment variable STUB_ENGINE: "return" (at once), "wait" (until
-asked to stop), "ignore" (asked to stop, it goes on), "away" (Redis is not there).
+asked to stop), "ignore" (asked to stop, it goes on), "away" (Redis is not there),
+"file" (until the file STUB_FILE is there).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import clusterer
 from clusterer.errors import StateUnavailable
+from tests.support.processes import wait_until
 
 SERVICES = ("probe", "timeouts", "sweep", "sync")
 
@@ -49,6 +51,8 @@ class Engine:
             stop.wait(60)
         if behaviour == "ignore":
             threading.Event().wait(60)
+        if behaviour == "file":
+            wait_until(Path(os.environ["STUB_FILE"]).exists, 30)
         print(f"engine ran, stop {stop.is_set()}", flush=True)
 
     def close(self) -> None:

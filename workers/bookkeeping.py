@@ -1,0 +1,90 @@
+"""What RQ writes about a job before and after it, completed once Redis is back.
+
+RQ takes any error of its own writes for one of the job: a job that has ended well would be a failed
+one, with a traceback, because Redis went away at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import redis
+from rq.executions import Execution
+from rq.job import Job as RqJob
+from rq.queue import Queue as RqQueue
+
+from clusterer.endpoint import is_away
+from workers.stopping import Stoppable
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+class Bookkeeping(Stoppable):
+    """The part of a worker that keeps RQ's records of a job complete."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._unwritten: Callable[[], object] | None = None
+        """Completes the records of the latest job; None if they are, or while the job runs."""
+
+    def complete_records(self) -> None:
+        """Write what Redis did not take of the latest job; run the job if it could not begin.
+
+        Raises redis-py's errors.
+        """
+        if self._unwritten is not None:
+            self._unwritten()
+
+    def perform_job(self, job: RqJob, queue: RqQueue, execution: Execution) -> bool:
+        """Run ``job``; return whether it succeeded. Raises what means that Redis is away."""
+        self._unwritten = partial(self._begin_again, job, queue, execution)
+        return super().perform_job(job, queue, execution)
+
+    def prepare_job_execution(
+        self, job: RqJob, remove_from_intermediate_queue: bool = False
+    ) -> None:
+        super().prepare_job_execution(job, remove_from_intermediate_queue)
+        self._unwritten = None
+
+    def _finalize_success(
+        self, job: RqJob, queue: RqQueue, execution: Execution, return_value: Any
+    ) -> None:
+        self._unwritten = partial(self._end_again, job, queue, execution, return_value)
+        super()._finalize_success(job, queue, execution, return_value)
+        self._unwritten = None
+
+    def _finalize_failure(
+        self, job: RqJob, queue: RqQueue, execution: Execution, exc_info: ExcInfo
+    ) -> None:
+        error = exc_info[1]
+        if self._unwritten is not None and isinstance(error, redis.RedisError) and is_away(error):
+            raise error
+        self._unwritten = None
+        super()._finalize_failure(job, queue, execution, exc_info)
+
+    def _begin_again(self, job: RqJob, queue: RqQueue, execution: Execution) -> None:
+        if self._is_known(job, execution):
+            self.perform_job(job, queue, execution)
+
+    def _end_again(
+        self, job: RqJob, queue: RqQueue, execution: Execution, return_value: Any
+    ) -> None:
+        if not self._is_known(job, execution):
+            return
+        try:
+            self._finalize_success(job, queue, execution, return_value)
+        except Exception as error:  # noqa: BLE001 - what RQ itself takes for a failure
+            failure = type(error), error, error.__traceback__
+            self._finalize_failure(job, queue, execution, failure)
+
+    def _is_known(self, job: RqJob, execution: Execution) -> bool:
+        """Whether Redis has the job still: it may have lost its data. If not, nothing is left."""
+        known = bool(self.connection.exists(job.key))
+        if known:
+            self.executions[execution.id] = execution
+        else:
+            self._unwritten = None
+        return known
