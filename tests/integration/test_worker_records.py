@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def _paused(server: RedisServer, *, back: bool) -> None:
         server.pause()
 
 
+@contextmanager
+def _busy_worker(server: RedisServer, flag: Path) -> Iterator[ChildProcess]:
+    """Run a worker in a job that ends once the file ``flag`` is there."""
+    env = {"CLUSTERER_REDIS_URL": server.url, "STUB_ENGINE": "file", "STUB_FILE": str(flag)}
+    with spawn(["-m", "tests.support.stubbed", "workers", "delivery"], env) as process:
+        process.wait_for_output("takes jobs of")
+        with server.client() as client:
+            enqueue_delivery(QUEUE, client)
+        process.wait_for_output("engine runs")
+        yield process
+
+
 def _finish_without_redis(process: ChildProcess, flag: Path) -> None:
     flag.touch()
     process.wait_for_output("engine ran", 10)
@@ -55,12 +68,7 @@ def test_job_that_ends_without_redis_is_no_failure(
     take: Callable[..., None],
 ) -> None:
     server, flag = own_redis_server(), tmp_path / "flag"
-    env = {"CLUSTERER_REDIS_URL": server.url, "STUB_ENGINE": "file", "STUB_FILE": str(flag)}
-    with spawn(["-m", "tests.support.stubbed", "workers", "delivery"], env) as process:
-        process.wait_for_output("takes jobs of")
-        with server.client() as client:
-            enqueue_delivery(QUEUE, client)
-        process.wait_for_output("engine runs")
+    with _busy_worker(server, flag) as process:
         take(server, back=False)
         _finish_without_redis(process, flag)
         take(server, back=True)
@@ -83,12 +91,8 @@ def test_job_that_a_redis_without_data_forgot_is_let_go(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     server, flag = own_redis_server(), tmp_path / "flag"
-    env = {"CLUSTERER_REDIS_URL": server.url, "STUB_ENGINE": "file", "STUB_FILE": str(flag)}
-    with spawn(["-m", "tests.support.stubbed", "workers", "delivery"], env) as process:
-        process.wait_for_output("takes jobs of")
+    with _busy_worker(server, flag) as process:
         with server.client() as client:
-            enqueue_delivery(QUEUE, client)
-            process.wait_for_output("engine runs")
             client.config_set("maxmemory", 1)
             _finish_without_redis(process, flag)
             client.flushall()
