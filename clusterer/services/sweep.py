@@ -11,7 +11,7 @@ from clusterer.errors import WrongKey
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
 from clusterer.rounds import Rounds
-from clusterer.services import resolve, restore, unused
+from clusterer.services import restore, unused
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
@@ -44,6 +44,8 @@ def run(context: Context) -> int:
         unused.run(context)
     interval_s = context.settings.resolve_interval
     if interval_s and context.intervals.due("resolve", interval_s):
+        from clusterer.services import resolve  # noqa: PLC0415 - SQLAlchemy, once it is due
+
         resolve.start(context)
     return woken
 
