@@ -129,7 +129,8 @@ def _check_options(url: URL, query: str) -> None:
 
 def _from_opensips(text: str) -> URL:
     match = _OPENSIPS.fullmatch(text)
-    if match is None or not match["database"]:
+    # An @ there is the one before the host, of a URL that names no database.
+    if match is None or not match["database"] or "@" in match["database"]:
         raise SettingsError("db_url must be like mysql://user:password@host:port/database")
     port = int(match["port"]) if match["port"] else None
     if port is not None and not 1 <= port <= 65535:

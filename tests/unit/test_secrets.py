@@ -126,6 +126,7 @@ def test_redis_url_of_any_form_stays_hidden(form: str, password: str, encoded: b
 @given(password=passwords, encoded=st.booleans())
 @hypothesis_settings(max_examples=50, deadline=None)
 @example(password=f"{MARK}@{MARK}", encoded=False)
+@example(password=f"{MARK}@{MARK}/{MARK}", encoded=False)
 def test_db_url_of_any_form_stays_hidden(form: str, password: str, encoded: bool) -> None:
     if form.startswith(("mysql://{}", "mysql+pymysql://{}")):
         password = password.replace(":", "")  # what is before a colon is the user, and shown
