@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 
 from clusterer.errors import StateUnavailable
-from clusterer.logs import LimitedLog
+from clusterer.logs import LimitedLog, about
 from clusterer.membership import Node
 from clusterer.provisioning import Names, name_in
 from clusterer.rounds import Rounds
@@ -97,7 +97,13 @@ def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
 def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange]) -> None:
     for change in changes:
         key = f"{change.after.cluster_id}:{change.after.protocol}"
-        log.warning("cluster %s machine %s: %s", key, change.after.machine_id, change.reason)
+        log.warning(
+            "cluster %s machine %s: %s",
+            key,
+            change.after.machine_id,
+            change.reason,
+            extra=about(change.after),
+        )
     hosts: Mapping[str, str] = {name: node.host for node, name in named}
     for name, why in known.failures.items():
         if name in hosts:

@@ -24,7 +24,7 @@ _TYPES: Final = tuple(
         (r"(clusters|queues|instances|senders|handovers)", SET),
         (r"(loaded|format)", STRING),
         (r"(log|notify|tail|doorbell):.*", STREAM),
-        (r"(counters|cursor|position|fence|stats|modules):.*", HASH),
+        (r"(counters|cursor|position|fence|stats|modules|shares):.*", HASH),
         (r"(pending|waiting):.*", SET),
         (r"(lease|wake):.*", STRING),
         (r"(heard|silenced):.*", SORTED_SET),
