@@ -190,6 +190,7 @@ _NOTHING: dict[str, Callable[[], Any]] = {
     "scard": lambda: 0,
     "xlen": lambda: 0,
     "srandmember": list,
+    "smismember": WrongType,
 }
 
 

@@ -82,11 +82,13 @@ class Directory:
     def _current(
         self, known: ClusterView | None, key: ClusterKey, version: int | None
     ) -> ClusterView:
-        """Return the view as of now; read again whenever Redis has no version to compare with."""
+        """Return the view as of now; read whole whenever Redis has no version to compare with."""
         if known is not None and known.version == version:
             return known
-        found = self._store.view(key, known)
-        return known if known is not None and found == known else found
+        if known is None:
+            return self._store.view(key)
+        found = self._store.current(known, version)
+        return known if found == known else found
 
     def _start(self) -> None:
         self.refresh()

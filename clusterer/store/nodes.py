@@ -11,8 +11,8 @@ import redis
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
 from clusterer.settings import Settings
-from clusterer.store import keys
-from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, text
+from clusterer.store import keys, node_changes
+from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, seen, text
 from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
@@ -92,21 +92,38 @@ class NodeStore:
         What cannot be used is reported and left out, or is as it was in ``known``.
         """
         before: Mapping[int, Node] = known.nodes if known is not None else {}
+        problems = seen()
         with translated(self._settings, f"read cluster {key}"):
             # The version comes first: nodes changed after it are seen again next time.
-            version, members = read_all(
-                self._client, [("get", keys.version(*key)), ("smembers", keys.nodes(*key))]
+            version, members, last = read_all(
+                self._client,
+                [
+                    ("get", keys.version(*key)),
+                    ("smembers", keys.nodes(*key)),
+                    node_changes.last(key),
+                ],
             )
             wanted = ids(keys.nodes(*key), members) or sorted(before)
             if not wanted and isinstance(members, WrongType):
                 wanted = find_nodes(self._client, key)
             hashes = read_all(self._client, [("hgetall", keys.node(*key, i)) for i in wanted])
-        found = (
+        found = [
             decode_node(key, machine_id, data, before.get(machine_id))
             for machine_id, data in zip(wanted, hashes, strict=True)
-        )
+        ]
         number = version_of(key, version)
-        return ClusterView.of(key, number or 0, (node for node in found if node is not None))
+        mark = node_changes.mark_of(key, last, number) if problems == seen() else ""
+        nodes = (node for node in found if node is not None)
+        return ClusterView.of(key, number or 0, nodes, mark)
+
+    def current(self, known: ClusterView, version: int | None) -> ClusterView:
+        """Return the cluster of ``known`` as it is at ``version`` (None: not known) or later.
+
+        Reads the nodes that changed only, or the whole cluster where Redis does not tell which.
+        """
+        with translated(self._settings, f"read what changed in cluster {known.key}"):
+            found = version and node_changes.updated(self._client, known, version)
+        return found or self.view(known.key, known)
 
     def views(self) -> dict[ClusterKey, ClusterView]:
         """Return snapshots of all clusters."""

@@ -38,12 +38,16 @@ class ClusterView:
     key: ClusterKey
     version: int
     nodes: Mapping[int, Node] = field(default_factory=lambda: MappingProxyType({}))
+    mark: str = field(default="", compare=False)
+    """Id of the event of its version; empty if it is not known, or not all was usable."""
 
     @classmethod
-    def of(cls, key: ClusterKey, version: int, nodes: Iterable[Node]) -> ClusterView:
+    def of(
+        cls, key: ClusterKey, version: int, nodes: Iterable[Node], mark: str = ""
+    ) -> ClusterView:
         """Build a view; nodes are kept in order of their machine_id."""
         by_id = {node.machine_id: node for node in sorted(nodes, key=lambda n: n.machine_id)}
-        return cls(key, version, MappingProxyType(by_id))
+        return cls(key, version, MappingProxyType(by_id), mark)
 
     def up(self, *, without: int = 0) -> list[Node]:
         """Return the nodes that are up, except the machine ``without``."""
