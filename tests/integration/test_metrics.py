@@ -80,6 +80,9 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
         wait_until(lambda: _ten(ports["node"], arrived, machine_id="2"), 20, "ten have come")
         # Counted a moment after they were written.
         wait_until(lambda: _ten(ports["delivery"], sent, sender="2"), 20, "ten are counted")
+        # The packets do not wait for the first periodic job.
+        done = ("clusterer_job_duration_seconds_count", "workers.probe")
+        wait_until(lambda: _ran(ports["maintenance"], *done), 20, "a probe job has run")
         changes = samples(scrape(ports["scheduler"]))
         assert taken_down(changes) == 0
         set_status.run(context, 1, 2, 0, "bin", by="test")
@@ -90,6 +93,12 @@ def taken_down(found: Samples) -> float:
     """Return how often machine 2 was set down, whether it was up before or had failed."""
     changes = ({"machine_id": "2", "before": each, "after": "down"} for each in ("up", "probing"))
     return sum(value(found, "clusterer_node_transitions_total", **labels) for labels in changes)
+
+
+def _ran(port: int, name: str, function: str) -> bool:
+    return (name, frozenset({("function", function)})) in {
+        (each, has & {("function", function)}) for each, has in samples(scrape(port))
+    }
 
 
 def _ten(port: int, name: str, **labels: str) -> bool:
