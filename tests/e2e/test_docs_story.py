@@ -122,7 +122,7 @@ def test_a_key_that_soon_goes_has_what_its_page_shows(story: Story, key: str) ->
 
 @pytest.mark.slow
 def test_the_end_of_lists_json_looks_like_that(story: Story) -> None:
-    (line,) = (words for words in docs.blocks(docs.command_section("list"), "console")[1:])
+    *_, line = docs.blocks(docs.command_section("list"), "console")
     command, _, on_page = line.partition("\n")
     pretty = json.dumps(json.loads(story.printed["list --json --traffic"]), indent=4).splitlines()
     count = int(shlex.split(command)[-1])
