@@ -22,7 +22,7 @@ LOOK_COSTS = 10
 OTHERS_FIRST_S = 0.4
 """Time in which workers with a smaller share may take a sender, before this one does."""
 
-CLAIM_AT_ONCE = 8
+CLAIM_AT_ONCE = 16
 """Senders that are taken before those that the worker has get their turn again."""
 
 JOIN_WITHIN_S = 2.0
@@ -71,7 +71,6 @@ class Claims:
     def begin(self) -> None:
         """Start a job: look for senders now, and wait for some of the others' if there are none."""
         self._wanted.clear()
-        self._seen.clear()
         self._look_at = 0.0
         self._join_until = monotonic() + JOIN_WITHIN_S
 
@@ -129,7 +128,10 @@ class Claims:
         late = {s for s in unclaimed if now - self._seen[s] >= OTHERS_FIRST_S}
         if self._others and any(self._leases.was_given(sender) for sender in late):
             self._keep_until = now + KEEP_S
-        fresh = set(islice((s for s in unclaimed if s not in late), room))
+        # The worker of a lease that has just run out may only be slow.
+        slow = self._leases.run_out if self._others else ()
+        now_free = (s for s in unclaimed if s not in late and s not in slow)
+        fresh = set(islice(now_free, room))
         return [s for s in unclaimed if s in late or s in fresh][: self._leases.room]
 
     def _exchange(self, waiting: int, now: float) -> None:

@@ -50,6 +50,7 @@ class Drain:
         self.clamped = 0
         """Cursors that were ahead of the log: Redis has lost packets."""
         self._claim = claim
+        self.claim_number = claim.number
         self._store = store
         self._replay = replay
         self._meter = meter

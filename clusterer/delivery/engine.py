@@ -123,7 +123,7 @@ class Engine:
         self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
         with self._closing():
             self._begin()
-            while not stop.is_set() and monotonic() < end and self._claim():
+            while not stop.is_set() and self._claim() and monotonic() < end:
                 self._or_hold(self._turn, then=self._refresh)
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S

@@ -49,14 +49,18 @@ class Leases:
         self._agenda = agenda
         self._meter = meter
         self._drains: dict[int, Drain] = {}
-        self._claimed: set[int] = set()
-        """Senders whose lease was just taken, and whose drain is still to be made."""
+        self._claimed: dict[int, int] = {}
+        """Senders whose lease was just taken, and whose drain is still to be made: their claims."""
+        self._leased: set[int] = set()
+        """Senders that other workers had at the last look."""
         self._by_log: dict[str, Drain] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
         self.holds = Holds()
         self._rowless: set[int] = set()
         """Senders without a row, of which it was said."""
+        self.run_out: set[int] = set()
+        """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
         self._views: Views = {}
         self._given_at: dict[int, float] = {}
         """When this worker gave senders back that were not drained (monotonic seconds)."""
@@ -104,6 +108,9 @@ class Leases:
         """Return those of ``senders`` without a lease; those that this worker had come last."""
         leased = self._store.leased(senders)
         found = [sender for sender in senders if sender not in leased]
+        late = [sender for sender in found if sender in self._leased]
+        self.run_out = set(late) - self._store.handed_over(late)
+        self._leased = leased | self.run_out
         self._given_at = {s: self._given_at[s] for s in found if s in self._given_at}
         return sorted(found, key=lambda sender: (self._given_at.get(sender, 0.0), sender))
 
@@ -121,13 +128,13 @@ class Leases:
         if not self._drains:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
-        self._claimed = {claim.sender for claim in claims if isinstance(claim, Claim)}
+        self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
             if isinstance(claim, SenderUnusable):
                 self.hold(claim.sender, str(claim))
             elif claim is not None and claim.sender in self._claimed:
-                self._claimed.discard(claim.sender)
+                del self._claimed[claim.sender]
                 self._take_or_hold(claim, directory)
 
     def _take_or_hold(self, claim: Claim, directory: Directory) -> None:
@@ -155,8 +162,13 @@ class Leases:
         self.renew_at = sent_at + RENEW_EVERY_S
         if not (self._drains or self._claimed):
             return
-        for sender in self._store.renew([*self._drains, *self._claimed]):
-            self._claimed.discard(sender)
+        claims = {sender: drain.claim_number for sender, drain in self._drains.items()}
+        claims |= self._claimed
+        # A worker that was slow may find its leases run out, and no other worker with them. One
+        # that goes before its time was taken away.
+        run_out = sent_at >= self._write_until
+        for sender in self._store.renew(list(claims), claims if run_out else None):
+            self._claimed.pop(sender, None)
             if sender in self._drains:
                 self.lose(self._drains[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
@@ -170,7 +182,11 @@ class Leases:
 
     def commit(self, drains: Iterable[Drain], *, trim: bool = False) -> None:
         """Record what was delivered; abandon the drains whose lease is lost."""
-        commits = [found for drain in drains if (found := drain.take_commit(trim=trim))]
+        due = list(drains)
+        if due and monotonic() >= self._write_until:
+            self.renew(force=True)
+            due = [drain for drain in due if drain in self]
+        commits = [found for drain in due if (found := drain.take_commit(trim=trim))]
         if commits:
             for sender in self._store.commit(commits):
                 self.lose(self._drains[sender])

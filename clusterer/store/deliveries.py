@@ -40,6 +40,8 @@ class Claim:
     """The same → the cluster's packet count there."""
     fenced: frozenset[str]
     """Destinations to which another worker's connection may still be open."""
+    number: int = 0
+    """How many claims of the log there were, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def claim_of(sender: int, reply: list[Any]) -> Claim:
         cursors=_numbers(cursors),
         positions=_numbers(positions),
         fenced=frozenset(_pairs(fences)),
+        number=numbers.get("claims", 0),
     )
 
 

@@ -124,13 +124,31 @@ class DrainStore:
         except SenderUnusable as error:
             return error
 
-    def renew(self, senders: Sequence[int]) -> set[int]:
-        """Renew leases; return the senders whose lease is lost."""
+    def renew(self, senders: Sequence[int], claims: Mapping[int, int] | None = None) -> set[int]:
+        """Renew leases; return the senders whose lease is lost.
+
+        One that has run out is taken again if no worker has claimed the log since the claim whose
+        number is in ``claims``.
+        """
+        numbers = claims or {}
+        names = [name(sender) for sender in senders for name in (keys.lease, keys.counters)]
         with translated(self._settings, "renew leases"):
             held = script("renew")(
-                self._client, [keys.lease(s) for s in senders], self._token, LEASE_MS
+                self._client,
+                names,
+                self._token,
+                LEASE_MS,
+                *(numbers.get(s, "") for s in senders),
             )
-        return {s for s, one in zip(senders, held, strict=True) if not one}
+        return {sender for sender, one in zip(senders, held, strict=True) if not one}
+
+    def handed_over(self, senders: Sequence[int]) -> set[int]:
+        """Return those of ``senders`` whose last worker gave them back, as far as is known."""
+        if not senders:
+            return set()
+        with translated(self._settings, "look for hand-overs"):
+            found = self._client.smismember(keys.HANDOVERS, [str(s) for s in senders])
+        return {sender for sender, one in zip(senders, found, strict=True) if one}
 
     def commit(self, commits: Sequence[Commit]) -> set[int]:
         """Record what was delivered, and renew; return the senders whose lease is lost.
@@ -163,7 +181,15 @@ class DrainStore:
             arguments += (move.field, str(move.sequence), "" if move.n is None else str(move.n))
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
-        names = (keys.lease, keys.cursor, keys.position, keys.stats, keys.log, keys.fence)
+        names = (
+            keys.lease,
+            keys.cursor,
+            keys.position,
+            keys.stats,
+            keys.log,
+            keys.fence,
+            keys.counters,
+        )
         used = [name(sender) for name in names]
         return evalsha(script("commit_delivery"), str(len(used)), *used, *arguments)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,8 @@ import redis
 
 from clusterer import Settings
 from clusterer.delivery import Engine
+from clusterer.delivery.drain import Drain
+from clusterer.delivery.leases import Leases
 from clusterer.membership import State
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore
@@ -108,7 +110,8 @@ def test_workers_of_many_busy_senders_keep_them(
         for _ in range(workers):
             stack.enter_context(delivering(settings))
         stack.enter_context(sending(settings, senders))
-        wait_until(has_shares(redis_client, senders, workers, 160 // workers // 2), 20)
+        wait_until(has_shares(redis_client, senders, workers, 61), 20)
+        wait_until(lambda: moves(redis_client, senders, 1.0) == (0, 0), 10)
         assert moves(redis_client, senders, 5.0) == (0, 0)
 
 
@@ -211,3 +214,56 @@ def test_nodes_that_are_down_cost_no_records_per_packet(
     assert [stat(redis_client, machine, "skipped") for machine in down] == [50] * len(down)
     assert stat(redis_client, 2, "sent") == 50
     assert_accounted(settings)
+
+
+def test_lease_that_ran_out_is_taken_again_unless_claimed_since(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1), node(2)])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+    first, second = (DrainStore(settings, settings.delivery_queue, name) for name in "ab")
+    claim = first.claim(1)
+    assert claim is not None
+    redis_client.delete(keys.lease(1))
+    assert first.renew([1], {1: claim.number}) == set()
+    assert redis_client.get(keys.lease(1)) == b"a"
+    redis_client.delete(keys.lease(1))
+    assert second.claim(1)
+    assert first.renew([1], {1: claim.number}) == {1}
+    redis_client.delete(keys.lease(1))
+    assert first.renew([1], {1: claim.number}) == {1}, "claimed since"
+    assert first.renew([1]) == {1}
+
+
+def slowed(act: Callable[..., None], slow: threading.Event) -> Callable[..., None]:
+    """Return ``act`` that takes longer than a lease lives, once each time that ``slow`` is set."""
+
+    def slowly(leases: Leases, drains: Iterable[Drain], **how: bool) -> None:
+        due = list(drains)
+        if due and slow.is_set():
+            slow.clear()
+            threading.Event().wait(1.5)
+        act(leases, due, **how)
+
+    return slowly
+
+
+def test_worker_that_was_slow_keeps_senders_that_no_other_took(
+    settings: Settings,
+    redis_client: redis.Redis,
+    receiver: BinReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load(settings, [node(1), node_for(2, receiver)])
+    log = PacketLog(settings, 1)
+    slow = threading.Event()
+    monkeypatch.setattr(Leases, "commit", slowed(Leases.commit, slow))
+    with delivering(settings):
+        for number in range(3):
+            log.append(CLUSTER, [frame(number)])
+            receiver.wait_for_frames(number + 1)
+            slow.set()
+    assert "lease lost" not in caplog.text
+    assert numbers(receiver) == [0, 1, 2]
+    assert len(receiver.connections) == 1

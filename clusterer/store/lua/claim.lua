@@ -10,6 +10,7 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 0
   return false
 end
 redis.call('SADD', KEYS[7], ARGV[3])  -- from now on there may be cursors
+redis.call('HINCRBY', KEYS[5], 'claims', 1)
 forget_down(KEYS[6], redis_ms(), tonumber(ARGV[4]))
 return {
   redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),

@@ -1,13 +1,17 @@
--- Renew leases.
--- KEYS  lease ...
--- ARGV  token, lease ms
--- reply for each lease 1, 0 if it is somebody else's or gone
+-- Renew leases. One that has run out is taken again if its log was not claimed since.
+-- KEYS  lease, counters ...
+-- ARGV  token, lease ms, then for each lease the number of the claim ('' = not to be taken again)
+-- reply for each lease 1, 0 if it is another worker's or gone
 local held = {}
-for i, lease in ipairs(KEYS) do
-  held[i] = 0
-  if redis.pcall('GET', lease) == ARGV[1] then
-    redis.call('PEXPIRE', lease, ARGV[2])
-    held[i] = 1
+for i = 1, #KEYS, 2 do
+  local at = (i + 1) / 2
+  local found, number = redis.pcall('GET', KEYS[i]), ARGV[at + 2]
+  held[at] = 0
+  if found == ARGV[1]
+    or (found == false and number ~= '' and redis.pcall('HGET', KEYS[i + 1], 'claims') == number)
+  then
+    redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
+    held[at] = 1
   end
 end
 return held
