@@ -42,9 +42,11 @@ def run(context: Context) -> Listing:
 def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
     """Return the listing as JSON knows it; names are those of the table and of Redis.
 
-    With ``pairs`` it has the traffic of each sender to each node too.
+    ``traffic`` has an entry for each node that packets were sent to; with ``pairs``, for each
+    sender and node. Both have the same figures: sums over it are the same either way.
     """
-    found = {
+    by_pair: Sequence[Traffic | totals.ToNode] = listing.traffic
+    return {
         "now": listing.now,
         "server_id": listing.server_id,
         "clusters": [
@@ -56,10 +58,11 @@ def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
             }
             for view in listing.clusters
         ],
-        "totals": [asdict(item) for item in totals.by_node(listing.traffic)],
+        "traffic": [
+            asdict(item) for item in (by_pair if pairs else totals.by_node(listing.traffic))
+        ],
         "senders": [asdict(item) for item in totals.by_sender(listing.traffic)],
     }
-    return found | ({"traffic": [asdict(item) for item in listing.traffic]} if pairs else {})
 
 
 def _node_as_json(listing: Listing, node: Node) -> dict[str, Any]:

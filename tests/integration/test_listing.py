@@ -105,8 +105,8 @@ def test_list_json_has_sums_and_pairs_on_request_only(
     record(redis_client, 4, sent=5, skipped=2, last_delivered=9_000)
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "traffic" not in found
-    to_2, to_3 = found["totals"]
+    to_2, to_3 = found["traffic"]
+    assert "sender" not in to_2
     assert (to_2["cluster_id"], to_2["protocol"], to_2["machine_id"]) == (1, "bin", 2)
     assert [to_2[name] for name in ("sent", "failed", "skipped", "lost")] == [65, 1, 2, 6]
     assert (to_2["senders"], to_2["backlog"], to_2["last_delivered"]) == (2, 40, "95000")
@@ -115,7 +115,10 @@ def test_list_json_has_sums_and_pairs_on_request_only(
     assert (from_1["sender"], from_1["nodes"], from_1["sent"], from_1["backlog"]) == (1, 2, 60, 20)
     assert (from_4["sender"], from_4["last_delivered"]) == (4, "9000")
     assert main(["list", "--json", "--traffic"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["traffic"]) == 4
+    pairs = json.loads(capsys.readouterr().out)["traffic"]
+    assert len(pairs) == 4
+    for name in ("sent", "failed", "skipped", "lost"):
+        assert sum(pair[name] for pair in pairs) == to_2[name] + to_3[name]
 
 
 @pytest.mark.parametrize("options", [[], ["--traffic"]])
