@@ -64,7 +64,12 @@ def held(lock: Any) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("make", [forks.lock, forks.rlock])
-def test_fork_waits_until_work_under_a_lock_is_done(make: Callable[[], Any]) -> None:
+def test_fork_waits_until_work_under_a_lock_is_done(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        forks, "WAIT_S", 30.0
+    )  # a busy host may not run the other thread for a second
     lock, pair = make(), [0, 0]
 
     def change() -> None:
