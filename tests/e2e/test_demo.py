@@ -65,7 +65,7 @@ def test_everything_is_really_observed(tmp_path: Path) -> None:
 def assert_is_what_the_docs_show(output: str) -> None:
     for page, command in (
         (docs.command_section("demo"), "clusterer demo"),
-        (docs.section("getting-started.md", "See it work"), "scripts/demo"),
+        (docs.section("getting-started.md", "Demonstration"), "scripts/demo"),
     ):
         assert is_excerpt(numberless(shown(page, command)), numberless(output)), output
 

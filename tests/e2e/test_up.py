@@ -82,7 +82,7 @@ def test_nothing_configured_gives_the_example_rows(tmp_path: Path) -> None:
 
 def assert_is_what_getting_started_shows(output: str, data: Path) -> None:
     """All but its last line: whether the example's address is free here is not our affair."""
-    page = docs.section("getting-started.md", "One machine, nothing configured")
+    page = docs.section("getting-started.md", "One host without configuration")
     on_page = shown(page, "clusterer up --replicate-pipes-to 1 --accept-pipes-from 1")
     ours = plain(output, {str(data): "/home/sip/.local/share/clusterer"})
     assert is_excerpt(plain(on_page.partition("…")[0] + "…"), ours), output

@@ -142,7 +142,7 @@ def test_an_import_prints_what_the_page_says(
 
 
 def test_a_bad_setting_is_told_as_the_page_says(capsys: Capture) -> None:
-    ((_, *arguments), shown), *_ = sessions(docs.section("parameters.md", "Where they come from"))
+    ((_, *arguments), shown), *_ = sessions(docs.section("parameters.md", "Sources of settings"))
     assert main(arguments) == 1
     assert capsys.readouterr().err == shown
 

@@ -80,7 +80,7 @@ def test_the_guides_parameters_come_first_and_are_complete() -> None:
 
 def test_the_rest_of_the_guide_is_complete() -> None:
     """Its MI functions, its functions for modules, and the columns of its table."""
-    named = docs.section("parameters.md", "The rest of the guide")
+    named = docs.section("parameters.md", "Other items of the guide")
     assert [name for name in THE_REST.split() if f"`{name}`" not in named] == []
     rows = docs.table_rows(docs.section("api.md", "The seven functions"), columns=2)[1:]
     functions = [row[0].strip("`").partition("(")[0] for row in rows]
