@@ -22,7 +22,7 @@ from clusterer.settings import Settings
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @with_settings()
 def forget(settings: Settings, *, machine: int, reason: str, force: bool, dry_run: bool) -> None:
-    """Delete what Redis keeps of a machine that is gone for good.
+    """Delete what Redis keeps of a machine_id that is no longer used.
 
     Its packet log, counters and cursors as a sender, its registrations and clocks as an
     instance. Refused for a machine that is a node, whose instance is alive, or whose packets

@@ -2,61 +2,73 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import fields
 
 import click
+from click.shell_completion import CompletionItem
 
 from clusterer.cli import loading
 from clusterer.settings import Settings
 
 _NAMES = ", ".join(item.name for item in fields(Settings))
 
-COMMANDS: Mapping[str, str] = {
-    "demo": "clusterer.cli.demo.command:demo",
-    "up": "clusterer.cli.up:up",
-    "init-db": "clusterer.cli.table:init_db",
-    "reload": "clusterer.cli.table:reload",
-    "node-add": "clusterer.cli.provision:node_add",
-    "node-edit": "clusterer.cli.provision:node_edit",
-    "node-remove": "clusterer.cli.provision:node_remove",
-    "import": "clusterer.cli.transfer:import_",
-    "export": "clusterer.cli.transfer:export",
-    "list": "clusterer.cli.nodes:list_nodes",
-    "top": "clusterer.cli.live.top:top",
-    "watch": "clusterer.cli.live.watch:watch",
-    "set-status": "clusterer.cli.nodes:set_status",
-    "events": "clusterer.cli.events:events",
-    "forget": "clusterer.cli.forget:forget",
-    "ping": "clusterer.cli.ping:ping",
-    "doctor": "clusterer.cli.doctor:doctor",
-    "mi": "clusterer.cli.mi:mi",
-    "tail": "clusterer.cli.traffic:tail",
-    "replay": "clusterer.cli.traffic:replay",
-    "node": "clusterer.cli.node:node",
-    "worker": "clusterer.cli.others:worker",
-    "scheduler": "clusterer.cli.others:scheduler",
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("demo.command:demo", "Watch two instances replicate, one die and come back."),
+    "up": ("up:up", "Run everything one host needs, until Ctrl-C."),
+    "init-db": ("table:init_db", "Create the provisioning table, as OpenSIPS 2.2 expects it."),
+    "reload": ("table:reload", "Load the provisioning table into Redis."),
+    "node-add": ("provision:node_add", "Add a node to the table, in effect at once."),
+    "node-edit": ("provision:node_edit", "Change a node's row in the table, in effect at once."),
+    "node-remove": ("provision:node_remove", "Remove a node from the table, in effect at once."),
+    "import": ("transfer:import_", "Import FILE (- for stdin) into the table, in effect at once."),
+    "export": ("transfer:export", "Write the table to FILE, or to stdout."),
+    "list": ("nodes:list_nodes", "Show all nodes of all clusters, and the packets sent to them."),
+    "top": ("live.top:top", "Show all nodes live: state, backlog, traffic."),
+    "watch": ("live.watch:watch", "Follow one node: state, backlog, traffic, events."),
+    "set-status": ("nodes:set_status", "Take a node down (STATUS 0) or up (STATUS 1)."),
+    "events": ("events:events", "Show who or what changed which node, when, and why."),
+    "forget": ("forget:forget", "Delete what Redis keeps of a machine_id that is no longer used."),
+    "ping": ("ping:ping", "Check that this host's processes make progress."),
+    "doctor": ("doctor:doctor", "Check Redis, table, processes, clocks, addresses, backlog."),
+    "mi": ("mi:mi", "Serve OpenSIPS's management interface (MI), until Ctrl-C."),
+    "tail": ("traffic:tail", "Show the packets that an instance receives, until Ctrl-C."),
+    "replay": ("traffic:replay", "Send a recording again, to one node or to a cluster."),
+    "node": ("node:node", "Run one instance until SIGTERM or Ctrl-C."),
+    "worker": ("others:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
+    "scheduler": ("others:scheduler", "Run the scheduler of the periodic jobs."),
 }
-"""Where each command is, in the order in which `--help` shows them."""
+"""Where each command is below `clusterer.cli`, and the first line of its help, in the order of
+`--help`. Both `--help` and completion of a command's name need no more than this table."""
 
 
 class Commands(click.Group):
-    """Imports a command's module only when that command, or help, is asked for."""
+    """Imports a command's module only when that command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = COMMANDS.get(cmd_name)
-        if place is None:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, name = place.partition(":")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
         with loading():
-            command = getattr(importlib.import_module(module), name)
+            command = getattr(importlib.import_module(f"clusterer.cli.{module}"), name)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=about)
+            for name, (_, about) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,6 +76,8 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # noqa: PLC0415 - an error's need only
+
             word = args[0].removeprefix("clusterer_").replace("_", "-")  # as MI has it
             meant = difflib.get_close_matches(word, COMMANDS, 1)
             if not meant:

@@ -58,7 +58,7 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
 def import_(
     settings: Settings, *, file: str, kind: str | None, replace: bool, dry_run: bool
 ) -> None:
-    """Bring FILE (- for stdin) into the table, in effect at once.
+    """Import FILE (- for stdin) into the table, in effect at once.
 
     Rows of new machines are added, others changed. All or nothing: if a row cannot be used,
     each such row is named and nothing is changed. Rows are named by their line in a CSV file

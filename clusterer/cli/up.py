@@ -20,7 +20,7 @@ _PREFIX = "{:<11} | "
 @click.command()
 @with_settings(log_level=logging.INFO, also=RATELIMIT, log_prefix=_PREFIX.format("up"))
 def up(settings: Settings) -> None:
-    """Run everything one machine needs, until Ctrl-C.
+    """Run everything one host needs, until Ctrl-C.
 
     Starts an instance, a delivery and a maintenance worker, a database worker in persistent
     mode, and a scheduler; restarts what crashes. With no Redis configured it starts a private

@@ -46,6 +46,61 @@ def test_every_command_has_helpful_help(name: str, capsys: Capture) -> None:
             assert parameter.help, f"{name} {parameter.opts}"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_table_shows_first_line_of_help(name: str) -> None:
+    """`clusterer --help` and completion take the line from the table, without the command."""
+    assert COMMANDS[name][1] == f"{loaded(name).get_short_help_str(200).rstrip('.')}."
+
+
+HEAVY = {
+    "asyncio",
+    "hiredis",
+    "prometheus_client",
+    "redis",
+    "rich",
+    "rq",
+    "rq_scheduler",
+    "sqlalchemy",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        pytest.param(["--help"], "", id="--help"),
+        pytest.param(["--version"], "", id="--version"),
+        pytest.param([], "clusterer se", id="complete-command"),
+        pytest.param([], "clusterer --he", id="complete-option"),
+    ],
+)
+def test_help_and_completion_import_no_command(arguments: list[str], line: str) -> None:
+    """They take less than 0.2 s on a host that is not busy; with redis, rq, ... twice as long."""
+    script = (
+        "import atexit, sys; from clusterer.cli import main; "
+        "atexit.register(lambda: print(*sys.modules)); sys.exit(main(sys.argv[1:]))"
+    )
+    *_, last = completed(script, arguments, line).splitlines()
+    commands = {f"clusterer.cli.{place.partition(':')[0]}" for place, _ in COMMANDS.values()}
+    assert "clusterer.cli.root" in last.split()
+    assert not (HEAVY | commands) & set(last.split())
+
+
+def completed(script: str, arguments: list[str], line: str) -> str:
+    """Return what ``script`` prints when a shell completes ``line``, if that is not empty."""
+    variables = {
+        "_CLUSTERER_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=child_environment(variables if line else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_every_command_takes_the_shared_options(name: str) -> None:
     names = {option for parameter in loaded(name).params for option in parameter.opts}
