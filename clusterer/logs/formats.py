@@ -1,16 +1,48 @@
-"""The two forms of a log line."""
+"""The two forms of a log line, and its fields about a node."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Protocol
 
-from clusterer.logs.fields import fields_of
 from clusterer.logs.plain import hidden, plain
 
 _HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SHORT = "%(asctime)s %(levelname)s %(message)s"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class NodeLike(Protocol):
+    """The attributes of a node that a log line has as fields."""
+
+    @property
+    def cluster_id(self) -> int: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def machine_id(self) -> int: ...
+    @property
+    def url(self) -> str: ...
+
+
+def about(node: NodeLike, **more: object) -> dict[str, object]:
+    """Return the ``extra`` of a line about ``node``; ``more`` are further fields of the line."""
+    return {
+        "cluster": node.cluster_id,
+        "protocol": node.protocol,
+        "machine_id": node.machine_id,
+        "url": node.url,
+        **more,
+    }
+
+
+def about_machine(machine_id: int, nodes: Iterable[NodeLike], **more: object) -> dict[str, object]:
+    """Return the same for a machine_id: its first node among ``nodes``; it may have none."""
+    own = next((node for node in nodes if node.machine_id == machine_id), None)
+    return {"machine_id": machine_id, **more} if own is None else about(own, **more)
 
 
 class HumanFormatter(logging.Formatter):
@@ -30,13 +62,13 @@ class HumanFormatter(logging.Formatter):
         url = fields.get("url")
         if isinstance(url, str) and url not in record.message:
             place = f"{fields.get('cluster')}:{fields.get('protocol')}"
-            record.message += f" [cluster {place} machine {fields.get('machine_id')} {url}]"
+            record.message += f" [cluster {place} node {fields.get('machine_id')} {url}]"
         return super().formatMessage(record)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time (UTC), level, logger, process, pid, message, and the fields
-    of the line's own, for lines about a node cluster, protocol, machine_id and url.
+    """One JSON object per line: time (UTC), level, logger, process, pid, message, and the line's
+    ``extra``, for lines about a node cluster, protocol, machine_id and url.
     """
 
     def __init__(self, process: str) -> None:
@@ -52,17 +84,17 @@ class JsonFormatter(logging.Formatter):
             "process": self._process,
             "pid": record.process,
             "message": hidden(record.getMessage()),
-            **fields_of(record),
         }
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = hidden(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 
 def foreign_line(text: str, *, process: str, at: float) -> str:
-    """Return a line as JSON that some ``process`` printed at the UNIX time ``at``.
+    """Return as JSON a line that ``process`` printed at the UNIX time ``at``.
 
-    What is JSON already stays as it is.
+    A line that is JSON already stays as it is.
     """
     if text.startswith("{"):
         try:

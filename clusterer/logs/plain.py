@@ -1,4 +1,4 @@
-"""Text that others wrote, as it may be shown: it must not steer a terminal, nor begin a line."""
+"""Text from other programs and users, made safe: it must not steer a terminal or begin a line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _OPTION = re.compile(r"(?<=password=)[^\s\"'&]+")
 
 
 def plain(text: str, keep: str = "", instead: str = " ") -> str:
-    """Return ``text`` with ``instead`` for control characters and all else that has no shape.
+    """Return ``text`` with ``instead`` for control and other unprintable characters.
 
-    ``keep``: characters that stay as they are in any case.
+    The characters in ``keep`` stay as they are.
     """
     if text.isprintable():
         return text
@@ -19,9 +19,9 @@ def plain(text: str, keep: str = "", instead: str = " ") -> str:
 
 
 def hidden(text: str) -> str:
-    """Return ``text`` with *** for user and password of each URL in it, libraries' lines too.
+    """Return ``text`` with *** for user and password of each URL in it.
 
-    The last guard for texts of libraries and of the command line: our own hold no secrets.
+    It guards texts of libraries and of the command line; texts of this project hold no secrets.
     """
     if "://" in text:
         text = _USER.sub(lambda found: _masked(found[0]), text)

@@ -1,4 +1,4 @@
-"""Setting up the logging of a process, once, at its start."""
+"""The logging of a process, set up once, at its start."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ JSON = "json"
 def configure(
     settings: Settings, process: str, *, level: int = logging.INFO, prefix: str = ""
 ) -> None:
-    """Log to stderr as ``log_format`` and ``log_level`` say.
+    """Log to stderr as the settings ``log_format`` and ``log_level`` say.
 
-    ``process`` is what this process is called in JSON lines, ``level`` what is logged with
-    log_level auto, ``prefix`` what stands before each line for people. A process for which that
-    is INFO runs until stopped: it goes on without its log where that cannot be written.
+    ``process`` is the name of this process in JSON lines, ``level`` the level for log_level auto,
+    ``prefix`` a text before each line for people. A process whose ``level`` is INFO runs until
+    stopped: it continues without its log while the log cannot be written.
     """
     is_service = level <= logging.INFO
     if settings.log_level != LOG_AUTO:
@@ -44,7 +44,7 @@ def configure(
 
 
 def warn(texts: Iterable[str]) -> None:
-    """Log what was to be said before there was a log."""
+    """Log warnings that were found before the log was set up."""
     for text in texts:
         log.warning("%s", text)
 
@@ -54,7 +54,7 @@ def _warning(text: str) -> logging.LogRecord:
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Have even a crash be one JSON line."""
+    """Log a crash as one JSON line."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return

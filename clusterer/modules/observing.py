@@ -13,8 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from clusterer import forks
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.logs import LimitedLog, about_machine
-from clusterer.logs.fields import NodeLike
+from clusterer.logs import LimitedLog, NodeLike, about_machine
 from clusterer.modules.expiring import Change, ExpiringTable, Reason
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads import Message, decode

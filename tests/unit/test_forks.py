@@ -17,7 +17,6 @@ import pytest
 
 from clusterer import forks
 from clusterer.logs.handler import SummarisingHandler
-from clusterer.logs.repeats import Repeats
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import Algorithm, RateLimit
 from tests.support.fake_cluster import FakeCluster
@@ -199,7 +198,7 @@ def test_abandoned_pipe_of_the_child_ends_with_the_parents() -> None:
 
 def test_lines_left_out_by_the_parent_are_not_told_by_the_child() -> None:
     stream = io.StringIO()
-    handler = SummarisingHandler(stream, Repeats(burst=1, window_s=60))
+    handler = SummarisingHandler(stream, burst=1, window_s=60)
     record = logging.LogRecord("x", logging.WARNING, "", 1, "flood", None, None)
     for _ in range(5):
         handler.handle(record)

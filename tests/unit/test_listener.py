@@ -72,7 +72,7 @@ def test_more_subjects_than_are_remembered_share_a_line(
         for number in range(2_000):
             limited.warning(number, now, "flood of %d", number)
     assert caplog.messages == [f"flood of {number}" for number in range(1_001)]
-    assert len(limited._said) <= 1_001
+    assert len(limited._limiter._windows) <= 1_001
 
 
 def test_subjects_of_long_ago_make_room_for_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import codecs
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ import scheduler
 import workers
 from clusterer.logs import about, configure
 from clusterer.logs.formats import HumanFormatter, JsonFormatter, foreign_line
-from clusterer.logs.handler import SummarisingHandler
-from clusterer.logs.repeats import BURST, WINDOW_S, Repeats
+from clusterer.logs.handler import BURST, WINDOW_S, SummarisingHandler
+from clusterer.logs.limited import MOST_KINDS, Limiter
 from clusterer.settings import Settings
 from tests.support.cluster import node
 from tests.support.processes import wait_until
@@ -77,7 +78,7 @@ def test_a_line_for_people_names_the_node_once(stream: io.StringIO) -> None:
     log.warning("it failed", extra=about(NODE))
     log.warning("%s failed", NODE.url, extra=about(NODE))
     first, second = stream.getvalue().splitlines()
-    assert first.endswith(f"it failed [cluster 1:bin machine 2 {NODE.url}]")
+    assert first.endswith(f"it failed [cluster 1:bin node 2 {NODE.url}]")
     assert second.endswith(f": {NODE.url} failed")
 
 
@@ -105,7 +106,7 @@ def test_what_a_child_prints_becomes_json_unless_it_is() -> None:
 
 
 def test_each_line_that_names_a_machine_has_its_fields() -> None:
-    """Calls with "machine" in their text; the text and the fields are the call's own."""
+    """Log calls whose text has "machine %" or "node %"."""
     calls = [
         (path.name, node)
         for package in (clusterer, workers, scheduler)
@@ -115,7 +116,9 @@ def test_each_line_that_names_a_machine_has_its_fields() -> None:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in {"debug", "info", "warning", "error", "exception", "log"}
     ]
-    named = [(where, call) for where, call in calls if "machine %" in ast.unparse(call)]
+    named = [
+        (where, call) for where, call in calls if re.search("(machine|node) %", ast.unparse(call))
+    ]
     assert len(named) >= 15
     for where, call in named:
         assert "extra" in {keyword.arg for keyword in call.keywords}, (where, call.lineno)
@@ -124,32 +127,52 @@ def test_each_line_that_names_a_machine_has_its_fields() -> None:
 # -- floods ----------------------------------------------------------------------------------------
 
 
-def test_a_burst_is_said_and_the_rest_is_counted() -> None:
-    repeats = Repeats(burst=3, window_s=10)
-    assert [repeats.admits("a", 0.0) for _ in range(5)] == [True] * 3 + [False] * 2
-    assert repeats.admits("b", 1.0), "another kind is not concerned"
-    assert repeats.over(9.9) == []
-    assert repeats.next_end() == 10.0
-    assert repeats.over(10.0) == [("a", 2)]
-    assert repeats.next_end() is None
-    assert repeats.admits("a", 10.0)
+def test_limiter_after_burst_counts_lines_left_out() -> None:
+    limiter: Limiter[str] = Limiter(burst=3, window_s=10)
+    assert [limiter.admit("a", 0.0, f"line {at}") for at in range(5)] == [0, 0, 0, None, None]
+    assert limiter.admit("b", 1.0) == 0, "another kind has a limit of its own"
+    assert limiter.ended(9.9) == []
+    assert limiter.next_end() == 10.0
+    assert limiter.ended(10.0) == [("line 4", 2)]
+    assert limiter.next_end() is None
+    assert limiter.admit("a", 10.0) == 0
 
 
-def test_a_slow_trickle_is_never_left_out() -> None:
-    repeats = Repeats()
-    assert all(repeats.admits("a", index * WINDOW_S / BURST) for index in range(200))
+def test_limiter_in_next_window_returns_number_left_out() -> None:
+    limiter: Limiter[str] = Limiter(burst=1, window_s=10)
+    assert [limiter.admit("a", at, "x") for at in (0.0, 1.0, 9.9, 10.0, 20.0)] == [
+        *(0, None, None),
+        *(2, 0),
+    ]
 
 
-def test_remembering_kinds_is_bounded() -> None:
-    repeats = Repeats(burst=1)
-    for index in range(5000):
-        repeats.admits(index, 0.0)
-        repeats.admits(index, 0.0)
-    assert len(repeats._kinds) <= 1000
+def test_limiter_with_slow_lines_admits_all() -> None:
+    limiter: Limiter[str] = Limiter(BURST, WINDOW_S)
+    assert all(limiter.admit("a", at * WINDOW_S / BURST) == 0 for at in range(200))
+
+
+def test_limiter_with_many_kinds_has_one_limit_for_the_rest() -> None:
+    limiter: Limiter[int] = Limiter(burst=1, window_s=10)
+    admitted = sum(limiter.admit(kind, 0.0, kind) is not None for kind in range(5000))
+    assert admitted == MOST_KINDS + 1
+    assert limiter.ended(10.0) == [(4999, 5000 - admitted)]
+    assert limiter.admit(5000, 10.0) == 0, "kinds whose window has ended make room"
+
+
+def test_handler_with_late_timer_counts_in_next_line(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SummarisingHandler, "_start_timer", lambda _handler: None)
+    handler = SummarisingHandler(stream, burst=1, window_s=10)
+    log = logger(handler)
+    for now in (0.0, 1.0, 2.0, 10.0):
+        monkeypatch.setattr("clusterer.logs.handler.monotonic", lambda now=now: now)
+        log.warning("no")
+    assert stream.getvalue().splitlines() == ["no", "no (the last of 3 more like it)"]
 
 
 def test_a_flood_ends_with_its_number(stream: io.StringIO) -> None:
-    handler = SummarisingHandler(stream, Repeats(burst=2, window_s=0.2))
+    handler = SummarisingHandler(stream, burst=2, window_s=0.2)
     handler.setFormatter(JsonFormatter("node"))
     log = logger(handler)
     for number in range(100):
@@ -164,7 +187,7 @@ def test_a_flood_ends_with_its_number(stream: io.StringIO) -> None:
 
 
 def test_what_was_left_out_is_told_at_the_end_of_the_process(stream: io.StringIO) -> None:
-    handler = SummarisingHandler(stream, Repeats(burst=1, window_s=60))
+    handler = SummarisingHandler(stream, burst=1, window_s=60)
     log = logger(handler)
     for _ in range(3):
         log.error("no")
@@ -175,7 +198,7 @@ def test_what_was_left_out_is_told_at_the_end_of_the_process(stream: io.StringIO
 
 
 def test_lines_for_debugging_are_all_said(stream: io.StringIO) -> None:
-    log = logger(SummarisingHandler(stream, Repeats(burst=1)))
+    log = logger(SummarisingHandler(stream, burst=1))
     for _ in range(50):
         log.debug("x")
     assert stream.getvalue().count("\n") == 50

@@ -13,8 +13,7 @@ from typing import Self
 from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
-from clusterer.logs import LimitedLog
-from clusterer.logs.fields import NodeLike
+from clusterer.logs import LimitedLog, NodeLike
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
 from clusterer.modules.ratelimit.gauges import Gauges

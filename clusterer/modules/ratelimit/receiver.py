@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.logs import LimitedLog, about_machine
-from clusterer.logs.fields import NodeLike
+from clusterer.logs import LimitedLog, NodeLike, about_machine
 from clusterer.modules.ratelimit.cluster import Received, Stats
 from clusterer.modules.ratelimit.table import PipeTable
 from clusterer.payloads.message import as_text
