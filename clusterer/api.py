@@ -16,7 +16,7 @@ from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
 from clusterer.listener.addresses import normalised_ip
 from clusterer.membership import Event, Node
-from clusterer.once import once
+from clusterer.runtime.once import once
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
 from clusterer.store.append_commands import sub_batches

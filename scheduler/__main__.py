@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from clusterer import logs, streams
 from clusterer.errors import ClustererError
+from clusterer.runtime import logs, streams
 from clusterer.settings import load_settings
 from scheduler.process import run
 

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from clusterer.endpoint import public_url
 from clusterer.jobs import connect
-from clusterer.services.processes import Progress
+from clusterer.processes import Progress
 from clusterer.settings import Settings
 from scheduler.plan import periodic_jobs
 from scheduler.scheduler import Scheduler

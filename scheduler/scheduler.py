@@ -31,7 +31,7 @@ from clusterer.jobs import (
     move_aside,
     move_keys_aside,
 )
-from clusterer.rounds import Rounds
+from clusterer.runtime.rounds import Rounds
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from clusterer.logs.handler import SummarisingHandler
+from clusterer.runtime.logs.handler import SummarisingHandler
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.redis_server import RedisServer
 

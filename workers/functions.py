@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from clusterer.errors import NewerFormat, StateUnavailable, WrongKey
-from clusterer.logs import LimitedLog
+from clusterer.runtime.logs import LimitedLog
 from workers.runtime import current
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def deliver(queue_name: str) -> None:
 
 def probe() -> None:
     """Ping the nodes that are due."""
-    from clusterer.services import probe as service  # noqa: PLC0415 - keeps workers light
+    from clusterer.services.periodic import probe as service  # noqa: PLC0415 - keeps workers light
 
     with _redis_may_be_away("probe"):
         service.run(current().context)
@@ -35,7 +35,9 @@ def probe() -> None:
 
 def check_timeouts() -> None:
     """Find the nodes that have been silent for too long."""
-    from clusterer.services import timeouts as service  # noqa: PLC0415 - keeps workers light
+    from clusterer.services.periodic import (  # noqa: PLC0415 - keeps workers light
+        timeouts as service,
+    )
 
     with _redis_may_be_away("check_timeouts"):
         service.run(current().context)
@@ -43,7 +45,7 @@ def check_timeouts() -> None:
 
 def sweep() -> None:
     """Wake deliveries that nobody attends to."""
-    from clusterer.services import sweep as service  # noqa: PLC0415 - keeps workers light
+    from clusterer.services.periodic import sweep as service  # noqa: PLC0415 - keeps workers light
 
     with _redis_may_be_away("sweep"):
         service.run(current().context)
@@ -51,7 +53,7 @@ def sweep() -> None:
 
 def sync() -> None:
     """Write changed states back to the provisioning table."""
-    from clusterer.services import sync as service  # noqa: PLC0415 - keeps workers light
+    from clusterer.services.periodic import sync as service  # noqa: PLC0415 - keeps workers light
 
     with _redis_may_be_away("sync"):
         service.run(current().context)
@@ -59,7 +61,7 @@ def sync() -> None:
 
 def reach() -> dict[str, Any]:
     """Tell `clusterer doctor` which nodes can be reached from here."""
-    from clusterer.services import reach as service  # noqa: PLC0415 - keeps workers light
+    from clusterer.services.periodic import reach as service  # noqa: PLC0415 - keeps workers light
 
     return service.run(current().context)
 

@@ -32,7 +32,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from clusterer.services.processes import (  # noqa: PLC0415 - only processes need them
+    from clusterer.processes import (  # noqa: PLC0415 - only processes need them
         Progress,
         allow_files,
     )

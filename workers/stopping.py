@@ -16,7 +16,7 @@ from rq.exceptions import StopRequested
 from rq.utils import now
 
 from clusterer.jobs import StopFlag, handled_signals
-from clusterer.rounds import Rounds
+from clusterer.runtime.rounds import Rounds
 from workers import runtime
 from workers.maintenance import Maintenance
 

@@ -30,7 +30,7 @@ from clusterer.jobs import (
     move_aside,
     move_job_aside,
 )
-from clusterer.rounds import Rounds
+from clusterer.runtime.rounds import Rounds
 from workers import runtime
 from workers.bookkeeping import Bookkeeping
 from workers.junk_log import JunkLog

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from clusterer import streams
+from clusterer.runtime import streams
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells know it."""

@@ -12,7 +12,7 @@ import click
 
 from clusterer.cli import terminal
 from clusterer.cli.options import with_settings
-from clusterer.logs import plain
+from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services import doctor as service
 from clusterer.services.doctor import Finding, Level

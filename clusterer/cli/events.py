@@ -13,10 +13,10 @@ import click
 from clusterer.cli import terminal
 from clusterer.cli.live.words import stamp
 from clusterer.cli.options import Number, cluster_option, machine_option, parsed_by, with_settings
-from clusterer.logs import plain
+from clusterer.processes import stop_on_signals
+from clusterer.runtime.logs import plain
 from clusterer.services import Context
-from clusterer.services.events import Filter, History, Since, as_json, parse_since
-from clusterer.services.processes import stop_on_signals
+from clusterer.services.admin.events import Filter, History, Since, as_json, parse_since
 from clusterer.settings import Settings
 from clusterer.store.audit import AuditEvent
 

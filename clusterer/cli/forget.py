@@ -10,8 +10,8 @@ from clusterer.cli.live.words import age
 from clusterer.cli.operator import operator
 from clusterer.cli.options import ID, with_settings
 from clusterer.services import Context
-from clusterer.services import forget as service
-from clusterer.services.forget import Forgotten
+from clusterer.services.admin import forget as service
+from clusterer.services.admin.forget import Forgotten
 from clusterer.settings import Settings
 
 

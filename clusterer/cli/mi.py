@@ -15,11 +15,11 @@ from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import parsed_by, with_settings
 from clusterer.errors import InvalidArgument
+from clusterer.mi.listen_address import Address, parse_address
+from clusterer.mi.request_fifo import Access
+from clusterer.mi.serve import Options, serve
+from clusterer.processes import stop_on_signals
 from clusterer.services import Context
-from clusterer.services.mi import Options, serve
-from clusterer.services.mi.address import Address, parse_address
-from clusterer.services.mi.request_fifo import Access
-from clusterer.services.processes import stop_on_signals
 from clusterer.settings import Settings, require_server_id
 
 _DIRECTORIES = (Path("/run/clusterer"), Path("/tmp"))  # noqa: S108 - where opensipsctl looks

@@ -13,9 +13,9 @@ from clusterer.api import Clusterer
 from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.jobs import StopFlag
 from clusterer.modules.ratelimit import RateLimit
+from clusterer.processes import Progress, allow_connections, stop_on_signals
+from clusterer.processes.progress import NOTE_EVERY_S
 from clusterer.services.metrics import InstanceCollector, serving
-from clusterer.services.processes import Progress, allow_connections, stop_on_signals
-from clusterer.services.processes.progress import NOTE_EVERY_S
 from clusterer.settings import Settings, require_server_id
 
 TURNS_WITHIN_S = 2.0

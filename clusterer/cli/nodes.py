@@ -11,8 +11,9 @@ from clusterer.cli import completion
 from clusterer.cli.operator import operator
 from clusterer.cli.options import ID, with_settings
 from clusterer.ids import PROTO_BIN
-from clusterer.services import Context, listing
-from clusterer.services import set_status as service
+from clusterer.services import Context
+from clusterer.services.admin import set_status as service
+from clusterer.services.status import listing
 from clusterer.settings import Settings
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from clusterer import logs
 from clusterer.cli import completion
 from clusterer.errors import InvalidArgument
 from clusterer.ids import MAX_ID
+from clusterer.runtime import logs
 from clusterer.settings import Settings, load_settings
 
 Command = Callable[..., Any]

@@ -9,10 +9,10 @@ from typing import NoReturn
 
 import click
 
+from clusterer import processes
 from clusterer.cli.options import with_settings
 from clusterer.errors import ClustererError
 from clusterer.jobs import STOP_SIGNALS
-from clusterer.services import processes
 from clusterer.settings import Settings
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from clusterer.cli.live import words
-from clusterer.logs import plain
 from clusterer.membership import Condition, Node
-from clusterer.services import totals
-from clusterer.services.listing import Listing
-from clusterer.services.traffic import Traffic
+from clusterer.runtime.logs import plain
+from clusterer.services.status import totals
+from clusterer.services.status.listing import Listing
+from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 
 COLUMNS = 80

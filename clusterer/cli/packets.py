@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from clusterer.errors import WireError
-from clusterer.logs import plain
 from clusterer.payloads import decode
-from clusterer.services.recording import Record
+from clusterer.runtime.logs import plain
+from clusterer.services.admin.recording import Record
 from clusterer.wire import Packet
 
 _SHOWN_BYTES = 200

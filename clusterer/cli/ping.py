@@ -6,7 +6,7 @@ import click
 
 from clusterer.cli.options import Seconds, with_settings
 from clusterer.errors import ClustererError
-from clusterer.services.processes.progress import WITHIN_S, Alive, living
+from clusterer.processes.progress import WITHIN_S, Alive, living
 from clusterer.settings import Settings
 
 

@@ -18,7 +18,7 @@ from clusterer.errors import (
     UnknownCluster,
     UnknownNode,
 )
-from clusterer.logs import hidden, plain
+from clusterer.runtime.logs import hidden, plain
 
 log = logging.getLogger(__name__)
 

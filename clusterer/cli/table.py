@@ -9,13 +9,13 @@ import click
 
 from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
-from clusterer.logs import plain
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
+from clusterer.runtime.logs import plain
 from clusterer.services import Context
-from clusterer.services import init_db as init_service
-from clusterer.services import reload as reload_service
-from clusterer.services.reload import ReloadReport
+from clusterer.services.table import init_db as init_service
+from clusterer.services.table import reload as reload_service
+from clusterer.services.table.reload import ReloadReport
 from clusterer.settings import Settings
 from clusterer.store.reload_plan import NodeChange
 

@@ -15,15 +15,15 @@ from clusterer.cli.options import ID, Number, cluster_option, machine_option, wi
 from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
+from clusterer.processes import stop_on_signals
 from clusterer.provisioning.address import Address, parse_address
 from clusterer.services import Context
-from clusterer.services import replay as service
-from clusterer.services.processes import stop_on_signals
-from clusterer.services.recording import Record, Recorder, Recording
-from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
+from clusterer.services.admin import replay as service
+from clusterer.services.admin.recording import Record, Recorder, Recording
+from clusterer.services.admin.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
-from clusterer.store.mirror import MirrorStore
+from clusterer.store.captures import MirrorStore
 
 
 @click.command()

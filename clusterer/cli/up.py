@@ -8,10 +8,10 @@ import time
 import click
 
 from clusterer.cli.options import RATELIMIT, with_settings
-from clusterer.logs import JSON
-from clusterer.logs.formats import foreign_line
-from clusterer.services import up as service
-from clusterer.services.processes import Line
+from clusterer.processes import Line
+from clusterer.runtime.logs import JSON
+from clusterer.runtime.logs.formats import foreign_line
+from clusterer.services.admin import up as service
 from clusterer.settings import Settings
 
 _PREFIX = "{:<11} | "

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from math import inf
 from typing import TYPE_CHECKING
 
-from clusterer.store.views import ClusterKey
+from clusterer.membership.views import ClusterKey
 
 if TYPE_CHECKING:
     from clusterer.delivery.drain import Drain

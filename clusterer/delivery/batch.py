@@ -14,9 +14,9 @@ from clusterer.delivery.entries import (
 )
 from clusterer.delivery.frames import Modules, frame_ends
 from clusterer.delivery.meter import Stamps
-from clusterer.once import once
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime.once import once
 from clusterer.store.deliveries import LogEntry
-from clusterer.store.views import ClusterKey
 
 
 class Slice:

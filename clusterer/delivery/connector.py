@@ -13,9 +13,9 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.link import Link, LinkBroken, LocalTrouble, UnaskedBytes
 from clusterer.errors import PeerUnreachable
-from clusterer.logs import about
 from clusterer.membership import Event
-from clusterer.routes import is_local
+from clusterer.runtime.logs import about
+from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore
 

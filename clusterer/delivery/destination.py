@@ -11,9 +11,9 @@ from clusterer.delivery.batch import Batch, Slice
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
 from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Move
 from clusterer.store.destinations import field_of
-from clusterer.store.views import ClusterKey
 
 
 class Outbox:

@@ -12,13 +12,13 @@ from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.resting import Resting
 from clusterer.ids import PROTO_BIN
-from clusterer.logs import about_machine
 from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
 from clusterer.store.deliveries import Claim, Commit, Fences, Move
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
-from clusterer.store.views import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from clusterer.delivery.meter import Meter
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.sources import source_of
 from clusterer.errors import StateUnavailable
-from clusterer.routes import is_local
+from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clusterer.delivery.frames import are_frames
+from clusterer.membership.views import ClusterKey
 from clusterer.store.format import FORMAT
-from clusterer.store.views import ClusterKey
 
 MAX_SEQUENCE = 2**53 - 1
 """Largest sequence that Redis's Lua can count to: an entry behind it is not append.lua's."""

@@ -15,8 +15,8 @@ from time import monotonic
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.link import Link, LinkBroken
 from clusterer.errors import StateUnavailable
-from clusterer.logs import about
-from clusterer.rounds import Rounds
+from clusterer.runtime.logs import about
+from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store.deliveries import FENCE_MS, Move
 from clusterer.store.drains import DrainStore

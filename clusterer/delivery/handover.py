@@ -10,7 +10,7 @@ from clusterer.delivery.connector import Connector
 from clusterer.delivery.drain import Drain
 from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.leases import Leases
-from clusterer.logs import about_machine
+from clusterer.runtime.logs import about_machine
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import Released

@@ -11,7 +11,7 @@ from clusterer.delivery.drain import Drain, Views
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.sources import all_local, own_rows
-from clusterer.logs import about_machine
+from clusterer.runtime.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import LEASE_MS, Claim

@@ -12,7 +12,7 @@ import termios
 from time import monotonic
 
 from clusterer.errors import PeerUnreachable
-from clusterer.routes import bind_source
+from clusterer.runtime.routes import bind_source
 
 MAX_WRITE = 256 * 1024
 """Bytes of the largest single write: what a stopped worker may still put out when it wakes up

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from clusterer.delivery.frames import Share
+from clusterer.membership.views import ClusterKey
 from clusterer.store.labels import ModuleLabels
-from clusterer.store.views import ClusterKey
 
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
 """Upper bounds of the latency's buckets; one more has what took longer."""

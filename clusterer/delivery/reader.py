@@ -9,13 +9,13 @@ from typing import Any
 import redis
 
 from clusterer.delivery.meter import Clock
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.usable import SenderUnusable, is_about_data
-from clusterer.store.views import ClusterKey
 
 BLOCK_MS = 250
 """How long Redis holds a read that finds nothing. Leases are renewed in between."""

@@ -8,7 +8,7 @@ from time import monotonic
 
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
-from clusterer.store.views import ClusterKey
+from clusterer.membership.views import ClusterKey
 
 RECORD_EACH_S, RECORD_WITHIN_S = 0.05, 10.0
 """What was skipped is recorded in Redis after so many seconds per resting node, and at most."""

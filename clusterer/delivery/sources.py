@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from clusterer.delivery.drain import Views
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
-from clusterer.routes import is_local
-from clusterer.store.views import ClusterKey
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime.routes import is_local
 
 
 def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:

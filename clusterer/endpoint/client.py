@@ -9,11 +9,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from clusterer import forks
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
 from clusterer.endpoint.server import server_of
 from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
+from clusterer.runtime import forks
 from clusterer.settings import Settings
 
 TIMEOUT_S = 1.0

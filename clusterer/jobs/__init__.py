@@ -4,7 +4,7 @@ Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 """
 
 from clusterer.jobs.classes import Job, JobRefused, Queue
-from clusterer.jobs.connection import connect
+from clusterer.jobs.client import connect
 from clusterer.jobs.functions import JOB_FUNCTIONS, OURS
 from clusterer.jobs.junk import JunkReport, JunkStore
 from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside

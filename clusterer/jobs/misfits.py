@@ -16,7 +16,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 from clusterer.jobs import keys
 from clusterer.jobs.junk import KEPT_S
-from clusterer.logs import LimitedLog
+from clusterer.runtime.logs import LimitedLog
 
 LOG_INTERVAL_S = 60.0
 """Between two log lines about the same key."""

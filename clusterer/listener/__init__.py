@@ -1,7 +1,7 @@
 """Receiving: BIN connections, packets to callbacks, nodes that fell silent."""
 
+from clusterer.listener.callback_queues import in_thread
 from clusterer.listener.counters import Counters
-from clusterer.listener.lanes import in_thread
 from clusterer.listener.registrations import Callback, ReceiveInfo
 from clusterer.listener.server import Listener
 

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.counters import Counters
-from clusterer.logs import LimitedLog
+from clusterer.runtime.logs import LimitedLog
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, ClusterView
 

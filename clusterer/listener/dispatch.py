@@ -7,6 +7,7 @@ from time import monotonic
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.callback_errors import Call, Troubles, Views
 from clusterer.listener.counters import Counters, Tally
 from clusterer.listener.registrations import (
     Callback,
@@ -14,7 +15,6 @@ from clusterer.listener.registrations import (
     Registration,
     Registry,
 )
-from clusterer.listener.troubles import Call, Troubles, Views
 from clusterer.membership import Node
 from clusterer.store import ClusterKey
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import require_id
+from clusterer.runtime import forks
 from clusterer.store.watches import Watch
 from clusterer.wire import Packet
 

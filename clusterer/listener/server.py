@@ -10,24 +10,24 @@ import os
 import threading
 from time import monotonic
 
-from clusterer import forks
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.listener.admission import Admission
-from clusterer.listener.clocks import Clocks, Handover
-from clusterer.listener.connection import Connection, Shared
+from clusterer.listener.callback_queues import Lane, lane_of
+from clusterer.listener.capture import Mirror
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
-from clusterer.listener.doors import Address, Doors
-from clusterer.listener.lanes import Lane, lane_of
-from clusterer.listener.mirror import Mirror
+from clusterer.listener.inbound import Connection, Shared
+from clusterer.listener.last_seen import Clocks, Handover
+from clusterer.listener.ports import Address, Doors
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
-from clusterer.logs import about_machine
 from clusterer.membership import Node
-from clusterer.rounds import Rounds
+from clusterer.runtime import forks
+from clusterer.runtime.logs import about_machine
+from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
-from clusterer.store.mirror import MirrorStore
+from clusterer.store.captures import MirrorStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState
 

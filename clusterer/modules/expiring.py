@@ -9,8 +9,8 @@ from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar, cast
 
-from clusterer import forks
 from clusterer.errors import InvalidArgument
+from clusterer.runtime import forks
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

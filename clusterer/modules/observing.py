@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from clusterer import forks
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.logs import LimitedLog, NodeLike, about_machine
 from clusterer.modules.expiring import Change, ExpiringTable, Reason
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads import Message, decode
+from clusterer.runtime import forks
+from clusterer.runtime.logs import LimitedLog, NodeLike, about_machine
 from clusterer.wire import Packet
 
 log = logging.getLogger(__name__)

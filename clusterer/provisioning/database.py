@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError
-from clusterer.once import once
 from clusterer.provisioning import schema
 from clusterer.provisioning.advice import advice
 from clusterer.provisioning.options import driver_arguments
@@ -26,6 +25,7 @@ from clusterer.provisioning.url import (
     public_name,
     without_secrets,
 )
+from clusterer.runtime.once import once
 from clusterer.settings import Settings
 
 TIMEOUT_S = 2

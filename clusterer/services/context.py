@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from clusterer.once import once
+from clusterer.runtime.once import once
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.backlog import BacklogStore

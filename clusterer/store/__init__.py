@@ -1,10 +1,10 @@
 """State in Redis: nodes, logs of packets, leases, receipts. Python decides, Lua commits."""
 
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.changes import Cause
 from clusterer.store.client import connect, translated
 from clusterer.store.directory import Directory
 from clusterer.store.nodes import NodeStore
-from clusterer.store.views import ClusterKey, ClusterView
 
 __all__ = [
     "Cause",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.format import FORMAT
 from clusterer.store.scripts import Script
-from clusterer.store.views import ClusterKey
 
 MAX_PIECE = 16 * 1024
 """Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis

@@ -9,6 +9,7 @@ from typing import cast
 import redis
 
 from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import (
@@ -23,7 +24,6 @@ from clusterer.store.badvalues import (
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import FENCE_MS, LEASE_MS
 from clusterer.store.scripts import Call, run_each, script
-from clusterer.store.views import ClusterKey
 
 _NO_KEY = -2
 """What PTTL says of a key that does not exist."""

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from clusterer.ids import MAX_ID
-from clusterer.logs import LimitedLog, plain
+from clusterer.runtime.logs import LimitedLog, plain
 from clusterer.store.key_types import NAMES, expected_type, remedy
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clusterer.logs import about
 from clusterer.membership import FAILURES, Event, Node, next_look
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime.logs import about
 from clusterer.store import keys
 from clusterer.store.encoding import encode_node
-from clusterer.store.views import ClusterKey
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from clusterer.store.views import ClusterKey
+from clusterer.membership.views import ClusterKey
 
 LEASE_MS = 1000
 """Life of an unrenewed lease: how long a killed worker's log waits at the least."""

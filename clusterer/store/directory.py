@@ -8,11 +8,11 @@ import threading
 from collections.abc import Mapping
 from time import monotonic
 
-from clusterer import forks
 from clusterer.errors import StateUnavailable
-from clusterer.rounds import Rounds
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.runtime import forks
+from clusterer.runtime.rounds import Rounds
 from clusterer.store.nodes import NodeStore
-from clusterer.store.views import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import redis
 
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, ids, read_all
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import Call, run_each
-from clusterer.store.views import ClusterKey
 
 _PIPELINE = 1000
 """Commands sent at once."""

@@ -8,6 +8,7 @@ from zlib import crc32
 
 import redis
 
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import Channel, evalsha
@@ -31,7 +32,6 @@ from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
-from clusterer.store.views import ClusterKey
 
 HOLD_OFF_MS = 500
 """Time in which a worker that found only senders it may not claim is not called again for them;

@@ -11,6 +11,7 @@ from typing import TypeVar
 import redis
 
 from clusterer.membership import Condition, Event, Node, apply
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, blame, ids, read_all, text
@@ -18,7 +19,6 @@ from clusterer.store.changes import COMMIT, Cause, Change, due_ms
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import Call, run_each
-from clusterer.store.views import ClusterKey
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from clusterer.ids import MAX_ID
 from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, shortened
-from clusterer.store.views import ClusterKey
 
 _NAMES = tuple(item.name for item in fields(Node))
 _TEXT = frozenset({"url", "protocol", "host", "description"})

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import redis
 
 from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, WrongType, collected, ids, read_all, text
 from clusterer.store.encoding import decode_node
-from clusterer.store.views import ClusterKey, ClusterView
 
 _LAST = 10
 """Events among which that of a version read a moment before is."""

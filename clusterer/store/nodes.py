@@ -10,6 +10,7 @@ import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import keys, node_changes
 from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, seen, text
@@ -18,7 +19,6 @@ from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
-from clusterer.store.views import ClusterKey, ClusterView
 
 Versions = Mapping[ClusterKey, int | None]
 """Current version of each cluster; None where Redis has none that can be used."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clusterer import forks
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime import forks
 from clusterer.store.labels import ModuleLabels
-from clusterer.store.views import ClusterKey
 from clusterer.wire import Packet
 
 

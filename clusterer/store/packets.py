@@ -10,8 +10,9 @@ from itertools import groupby
 
 import redis
 
-from clusterer import forks
 from clusterer.errors import ClustererError
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime import forks
 from clusterer.settings import Settings
 from clusterer.store.append_commands import MAX_CALL, AppendCommands
 from clusterer.store.badvalues import WrongTypeError, is_bad_data, wrong_types
@@ -19,7 +20,6 @@ from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
-from clusterer.store.views import ClusterKey
 
 MAX_GROUP = 1000
 """Frames of concurrent callers that share a round trip."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns, as_loaded
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.repairs import Keeping, Repairs, plan_repairs
-from clusterer.store.views import ClusterKey, ClusterView
 
 _OURS = ("generation", "version")
 """Fields of a node that the table knows nothing of."""

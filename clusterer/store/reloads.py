@@ -12,6 +12,7 @@ import redis
 
 from clusterer.membership import Node, next_look
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys, reload_read
 from clusterer.store.badvalues import ids, read_all
@@ -24,7 +25,6 @@ from clusterer.store.reload_plan import ReloadPlan, Snapshot
 from clusterer.store.reload_read import Found, cluster_keys
 from clusterer.store.repairs import Repairs
 from clusterer.store.scripts import script
-from clusterer.store.views import ClusterKey
 
 _SCRIPT_NODES = 500
 """Nodes changed by one script call, some 10 ms of Redis's time. A larger cluster takes several

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from clusterer.membership import Node, next_look
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
 from clusterer.store.badvalues import shortened
-from clusterer.store.views import ClusterKey, ClusterView
 
 _LATE_S = 3600.0
 """A node that is due later than this after its ``duration`` would never be looked at."""

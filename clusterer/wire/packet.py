@@ -7,7 +7,6 @@ from struct import error as StructError  # noqa: N812 - a class, whatever its na
 from typing import NamedTuple
 
 from clusterer.errors import FrameTooLarge, InvalidArgument, WireError
-from clusterer.wire.keys import KEYS, require_keys
 from clusterer.wire.layout import (
     HEADER,
     INT,
@@ -20,6 +19,7 @@ from clusterer.wire.layout import (
     SHORT_MAX,
     SHORT_MIN,
 )
+from clusterer.wire.required_keys import KEYS, require_keys
 
 
 class FieldReader:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 
 from clusterer import Clusterer, ReceiveInfo, Settings
 from clusterer.membership import Condition
-from clusterer.services import Context, init_db, reload
+from clusterer.services import Context
+from clusterer.services.table import init_db, reload
 from clusterer.settings import as_environment
 from clusterer.store import ClusterKey, keys
 from tests.support.instance import ANSWER, ASK, MODULE

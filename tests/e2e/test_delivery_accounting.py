@@ -12,8 +12,10 @@ import redis
 
 from clusterer import Settings, StateUnavailable, UnknownNode
 from clusterer.membership import Condition, Event
-from clusterer.services import Context, listing, sweep
-from clusterer.services.traffic import Traffic
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
+from clusterer.services.status import listing
+from clusterer.services.status.traffic import Traffic
 from clusterer.store import Cause, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, at_rest, delivering, frame, load, node, node_for, numbers

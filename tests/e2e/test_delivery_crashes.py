@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from clusterer import Clusterer, Settings, StateUnavailable
-from clusterer.services import Context, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
 from clusterer.settings import as_environment
 from clusterer.store import keys
 from tests.support.cluster import assert_accounted, at_rest, load, node, node_for, numbers

@@ -19,7 +19,8 @@ from rq.registry import StartedJobRegistry
 
 from clusterer import Clusterer
 from clusterer.membership import Event, State
-from clusterer.services import Context, reload
+from clusterer.services import Context
+from clusterer.services.table import reload
 from clusterer.settings import DATABASE_QUEUE, Settings, as_environment
 from clusterer.store import Cause, ClusterKey, keys
 from tests.support.cluster import delivering, frame, load, node, node_for, numbers

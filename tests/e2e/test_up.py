@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, init_db
+from clusterer.services import Context
+from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from tests.support import docs
 from tests.support.pids import alive, descendants, wait_until_gone

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from tests.support.seeding import make_node, put_node
 from tests.support.terminal import in_terminal

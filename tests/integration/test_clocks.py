@@ -16,7 +16,7 @@ from clusterer.cli import main
 from clusterer.membership import Condition, Event, Node, State
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
-from clusterer.services import reload as reload_service
+from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from clusterer.errors import DatabaseUnavailable
 from clusterer.provisioning import Database
-from clusterer.services import init_db
 from clusterer.services.context import Context
 from clusterer.services.doctor import table
+from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.mariadb_server import USER, MariaDBServer

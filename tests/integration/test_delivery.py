@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from clusterer.membership import Condition, Event
-from clusterer.services import Context, probe, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import probe, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog

@@ -15,7 +15,8 @@ import redis
 from clusterer import Clusterer, InvalidArgument, Settings
 from clusterer.delivery import Engine, leases
 from clusterer.membership import Event, State
-from clusterer.services import Context, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
 from clusterer.store.deliveries import Commit, Move, Released
 from clusterer.store.drains import DrainStore

@@ -12,10 +12,12 @@ import redis
 
 from clusterer import Clusterer
 from clusterer.errors import NewerFormat
-from clusterer.services import Context, listing, sweep
-from clusterer.services import reload as reload_service
+from clusterer.services import Context
 from clusterer.services.doctor import key_format
 from clusterer.services.doctor.finding import Level
+from clusterer.services.periodic import sweep
+from clusterer.services.status import listing
+from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore

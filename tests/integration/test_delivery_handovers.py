@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from clusterer.delivery.link import Link
-from clusterer.services import Context, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.deliveries import FENCE_MS

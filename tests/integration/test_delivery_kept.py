@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from clusterer.services import Context, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.backlog import BacklogStore

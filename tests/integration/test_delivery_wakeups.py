@@ -11,7 +11,8 @@ import redis
 
 from clusterer import jobs
 from clusterer.delivery import Engine
-from clusterer.services import Context, sweep
+from clusterer.services import Context
+from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers

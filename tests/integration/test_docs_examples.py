@@ -12,8 +12,9 @@ import redis
 
 from clusterer import PROTO_BIN, Clusterer, Settings
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, probe, timeouts
-from clusterer.services import reload as reload_service
+from clusterer.services import Context
+from clusterer.services.periodic import probe, timeouts
+from clusterer.services.table import reload as reload_service
 from clusterer.settings import as_environment
 from tests.support import docs
 from tests.support.cluster import delivering, load, node

@@ -13,9 +13,10 @@ import pytest
 from clusterer.cli import main, output
 from clusterer.membership import Event, State
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, init_db
-from clusterer.services.listing import Listing
-from clusterer.services.traffic import Traffic
+from clusterer.services import Context
+from clusterer.services.status.listing import Listing
+from clusterer.services.status.traffic import Traffic
+from clusterer.services.table import init_db
 from clusterer.store import Cause, ClusterKey, ClusterView, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog

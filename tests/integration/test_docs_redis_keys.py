@@ -15,8 +15,10 @@ from clusterer.ids import SERVER_TIMEOUT
 from clusterer.jobs import keys as job_keys
 from clusterer.jobs import move_aside, queue
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, set_status, timeouts
-from clusterer.services import reload as reload_service
+from clusterer.services import Context
+from clusterer.services.admin import set_status
+from clusterer.services.periodic import timeouts
+from clusterer.services.table import reload as reload_service
 from scheduler import Scheduler, periodic_jobs
 from tests.support import docs, redis_cli
 from tests.support.cluster import delivering

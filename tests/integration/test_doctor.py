@@ -15,8 +15,9 @@ import redis
 from clusterer import jobs
 from clusterer.cli import main
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, set_status
-from clusterer.services import reload as reload_service
+from clusterer.services import Context
+from clusterer.services.admin import set_status
+from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog

@@ -12,8 +12,9 @@ import redis
 from clusterer import Clusterer
 from clusterer.membership import State
 from clusterer.modules.ratelimit import RateLimit
-from clusterer.services import Context, timeouts
+from clusterer.services import Context
 from clusterer.services.doctor import Finding, Level, receiving
+from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.receipts import Receipts

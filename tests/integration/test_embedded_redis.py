@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clusterer.errors import ClustererError, SettingsError, StateUnavailable
-from clusterer.services.processes import EmbeddedRedis, ProcessGroup, binary, embedded
+from clusterer.processes import EmbeddedRedis, ProcessGroup, binary, embedded
 from clusterer.settings import Settings
 from clusterer.store import connect
 from tests.support.pids import alive, wait_until_gone
@@ -113,7 +113,7 @@ def test_no_server_program_says_how_to_get_one(
 
 PARENT = """
 import sys, time
-from clusterer.services.processes import EmbeddedRedis, ProcessGroup
+from clusterer.processes import EmbeddedRedis, ProcessGroup
 from clusterer.settings import Settings
 group = ProcessGroup()
 server = EmbeddedRedis(Settings(data_dir=sys.argv[1]))

@@ -12,8 +12,11 @@ import redis
 from clusterer import jobs
 from clusterer.cli import main
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, forget, reload, sweep, unused
-from clusterer.services.forget import MachineInUse
+from clusterer.services import Context
+from clusterer.services.admin import forget
+from clusterer.services.admin.forget import MachineInUse
+from clusterer.services.periodic import sweep, unused
+from clusterer.services.table import reload
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog

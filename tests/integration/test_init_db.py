@@ -17,7 +17,8 @@ import pytest
 
 from clusterer.errors import ProvisioningError, SettingsError
 from clusterer.provisioning import NewRow, read_rows
-from clusterer.services import Context, init_db, provision
+from clusterer.services import Context, provision
+from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.mariadb_server import MariaDBServer

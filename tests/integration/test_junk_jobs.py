@@ -16,7 +16,7 @@ from rq.queue import Queue as PlainQueue
 
 from clusterer.jobs import JunkStore, enqueue_delivery, keys, queue, queued
 from clusterer.jobs.junk import KEPT_S, MOST_ENTRIES
-from clusterer.services import reach
+from clusterer.services.periodic import reach
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk

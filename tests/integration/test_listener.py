@@ -16,8 +16,8 @@ import redis
 
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 from clusterer.listener import Listener
+from clusterer.listener.callback_errors import UNKNOWN_MODULES_NAMED
 from clusterer.listener.server import TICK_S
-from clusterer.listener.troubles import UNKNOWN_MODULES_NAMED
 from clusterer.store import keys
 from clusterer.wire import PacketBuilder
 from tests.support.listening import Heard, ended, frame, listener_of, peer, send_until, serving

@@ -14,7 +14,8 @@ import redis
 from clusterer import in_thread
 from clusterer.ids import SERVER_TIMEOUT
 from clusterer.listener import Listener, ReceiveInfo
-from clusterer.services import Context, timeouts
+from clusterer.services import Context
+from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from tests.support.listening import Heard, frame, listener_of, peer, serving
 from tests.support.ports import free_port

@@ -22,8 +22,8 @@ import redis
 from clusterer.cli import main
 from clusterer.membership import Event
 from clusterer.services.context import Context
-from clusterer.services.fleet import KEY_TTL_S, LATE_S, SCHEDULE, SILENT_S
 from clusterer.services.live import Reader, rows
+from clusterer.services.status.fleet import KEY_TTL_S, LATE_S, SCHEDULE, SILENT_S
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.processes import child_environment, die_with_parent, end_group, spawn, wait_until

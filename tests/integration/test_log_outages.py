@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from tests.support.pids import descendants, wait_until_gone
 from tests.support.ports import free_port

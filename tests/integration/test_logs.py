@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from clusterer.membership import State
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.settings import Settings, as_environment
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, child_environment, spawn, wait_until

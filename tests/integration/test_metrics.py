@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clusterer import Clusterer
 from clusterer.membership import Node
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics.server import registry_of
 from clusterer.settings import Settings, as_environment

@@ -21,13 +21,14 @@ import pytest
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
 from clusterer.membership import State
+from clusterer.mi.fifo_server import FifoServer
+from clusterer.mi.listen_address import Place
+from clusterer.mi.request_fifo import Access
+from clusterer.mi.serve import Options, serve
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, reload
-from clusterer.services.mi import Options, serve
-from clusterer.services.mi.address import Place
-from clusterer.services.mi.fifo_server import FifoServer
-from clusterer.services.mi.handler import Handler
-from clusterer.services.mi.request_fifo import Access
+from clusterer.services import Context
+from clusterer.services.admin.mi_commands import Handler
+from clusterer.services.table import reload
 from clusterer.settings import Settings
 from tests.support.mi import EXCHANGES
 from tests.support.ports import free_port

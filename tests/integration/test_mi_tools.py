@@ -16,7 +16,8 @@ import pytest
 
 from clusterer.membership import State
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, reload
+from clusterer.services import Context
+from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port

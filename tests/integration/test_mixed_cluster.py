@@ -20,7 +20,7 @@ from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import decode
-from clusterer.services.recording import Record, Recorder
+from clusterer.services.admin.recording import Record, Recorder
 from tests.support.cluster import load, node
 from tests.support.listening import ended, peer
 from tests.support.observing import CAPTURED_AT, captured_packets

@@ -47,11 +47,13 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stubbed services, a fresh runtime; signal handlers as before afterwards."""
     services: Any = types.ModuleType("clusterer.services")
     services.Context = Engine
+    periodic: Any = types.ModuleType("clusterer.services.periodic")
     for name in ("probe", "timeouts", "sweep", "sync"):
-        setattr(services, name, types.SimpleNamespace(run=lambda context: None))
+        setattr(periodic, name, types.SimpleNamespace(run=lambda context: None))
     delivery: Any = types.ModuleType("clusterer.delivery")
     delivery.Engine = Engine
     monkeypatch.setitem(sys.modules, "clusterer.services", services)
+    monkeypatch.setitem(sys.modules, "clusterer.services.periodic", periodic)
     monkeypatch.setitem(sys.modules, "clusterer.delivery", delivery)
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     runtime.start(Settings())

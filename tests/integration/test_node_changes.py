@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, Directory, keys
 from clusterer.store.badvalues import collected

@@ -19,7 +19,8 @@ from clusterer.modules.dialog import Call, Change, Dialogs, Reason
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import CallState, DialogDeleted, ProfileCount, ProfileCounts
-from clusterer.services import Context, set_status
+from clusterer.services import Context
+from clusterer.services.admin import set_status
 from clusterer.settings import as_environment
 from clusterer.wire import Packet
 from tests.support import docs

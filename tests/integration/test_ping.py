@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clusterer.cli import main
-from clusterer.services.processes.progress import Progress, living
+from clusterer.processes.progress import Progress, living
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port

@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from clusterer.membership import Condition, Event, Node, State
-from clusterer.services import Context, probe
+from clusterer.services import Context
+from clusterer.services.periodic import probe
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.cluster import CLUSTER, load, node, node_for

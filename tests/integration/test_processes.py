@@ -13,8 +13,8 @@ import pytest
 
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
-from clusterer.services.processes import ChildSpec, Line, ProcessGroup, Supervisor
-from clusterer.services.processes import supervisor as supervising
+from clusterer.processes import ChildSpec, Line, ProcessGroup, Supervisor
+from clusterer.processes import supervisor as supervising
 from tests.support.pids import alive, wait_until_gone
 from tests.support.processes import spawn, wait_until
 
@@ -122,7 +122,7 @@ def test_the_last_ends_after_all_others(group: ProcessGroup) -> None:
 
 IMPATIENT = """
 import os, signal
-from clusterer.services.processes import interrupt_on_signals
+from clusterer.processes import interrupt_on_signals
 interrupt_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_cleaning_up_is_not_interrupted_a_second_time() -> None:
 
 PARENT = """
 import signal, sys, time
-from clusterer.services.processes import ChildSpec, ProcessGroup
+from clusterer.processes import ChildSpec, ProcessGroup
 group = ProcessGroup()
 code = "import time; time.sleep(60)"
 for number in (signal.SIGTERM, signal.SIGKILL):

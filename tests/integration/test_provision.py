@@ -16,8 +16,10 @@ from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailabl
 from clusterer.membership import Event, Node, State
 from clusterer.provisioning import Names, NewRow
 from clusterer.provisioning.files import parse, render
-from clusterer.services import Context, provision, reload, set_status
+from clusterer.services import Context, provision
+from clusterer.services.admin import set_status
 from clusterer.services.provision import RowsRejected
+from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog

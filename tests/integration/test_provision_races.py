@@ -15,8 +15,11 @@ from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailabl
 from clusterer.membership import State
 from clusterer.provisioning import replacing
 from clusterer.provisioning.files import parse
-from clusterer.services import Context, provision, reload, set_status, sync
+from clusterer.services import Context, provision
+from clusterer.services.admin import set_status
+from clusterer.services.periodic import sync
 from clusterer.services.provision import writing
+from clusterer.services.table import reload
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.processes import child_environment
 from tests.support.provisioning import KEY, NODE_A, NODE_B, MakeContext, contexts, sql

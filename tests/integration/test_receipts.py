@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from clusterer.errors import StateUnavailable
-from clusterer.services import Context, timeouts
+from clusterer.services import Context
+from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import collected

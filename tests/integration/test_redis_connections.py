@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clusterer import Clusterer, Settings
-from clusterer.services import init_db
 from clusterer.services.context import Context
+from clusterer.services.table import init_db
 from clusterer.settings import as_environment
 from tests.support import docs
 from tests.support.cluster import load, node, node_for

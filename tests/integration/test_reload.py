@@ -14,7 +14,9 @@ from clusterer.cli.table import described
 from clusterer.errors import ProvisioningError, StateUnavailable
 from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
-from clusterer.services import Context, reload, sync
+from clusterer.services import Context
+from clusterer.services.periodic import sync
+from clusterer.services.table import reload
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.reloads import ReloadStore
 from tests.support.provisioning import (

@@ -11,8 +11,9 @@ import redis
 
 from clusterer.membership import Event
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, reload, restore
+from clusterer.services import Context
 from clusterer.services.doctor import run as run_doctor
+from clusterer.services.table import reload, restore
 from clusterer.store import Cause, keys
 from clusterer.store.encoding import encode_node
 from clusterer.store.key_types import expected_type

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from clusterer.listener.doors import Doors
+from clusterer.listener.ports import Doors
 from clusterer.membership import Event, State
 from clusterer.provisioning import Names, NewRow
-from clusterer.services import Context, provision, reload, resolve, sweep
+from clusterer.services import Context, provision
 from clusterer.services.doctor import table
 from clusterer.services.doctor.finding import Level
+from clusterer.services.periodic import sweep
+from clusterer.services.table import reload, resolve
 from clusterer.store import Cause, ClusterKey
 from tests.support.cluster import node
 from tests.support.processes import child_environment, spawn, wait_until

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterer.services import Context, provision, reload, restore
+from clusterer.services import Context, provision
+from clusterer.services.table import reload, restore
 from clusterer.settings import Settings, as_environment
 from clusterer.store import keys
 from tests.support.processes import spawn, wait_until

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from clusterer import routes
-from clusterer.routes import is_local
+from clusterer.runtime import routes
+from clusterer.runtime.routes import is_local
 from tests.support.namespaces import run_alone
 
 NONLOCAL_BIND = tuple(
@@ -19,7 +19,9 @@ NONLOCAL_BIND = tuple(
 
 ANY_IP = ("ip route add local 198.51.100.0/24 dev lo", "ip route add local 2001:db8:5::/48 dev lo")
 
-ASK = "import sys; from clusterer.routes import is_local; print(*map(is_local, sys.argv[1:]))"
+ASK = (
+    "import sys; from clusterer.runtime.routes import is_local; print(*map(is_local, sys.argv[1:]))"
+)
 
 
 def asked(hosts: list[str], *prepare: str) -> list[str]:
@@ -55,7 +57,7 @@ def test_is_local_routing_rule_before_local_table_decides() -> None:
 def test_is_local_address_comes_and_goes_is_noticed(address: str) -> None:
     program = """
 import subprocess, sys
-from clusterer.routes import is_local
+from clusterer.runtime.routes import is_local
 host = sys.argv[1].partition("/")[0]
 print(is_local(host))
 for word in "add", "del":
@@ -130,7 +132,7 @@ def test_listener_on_absent_address_warns() -> None:
     """The standby host of keepalived may listen in advance, and its log says so."""
     program = """
 import asyncio, logging, sys
-from clusterer.listener.doors import Doors
+from clusterer.listener.ports import Doors
 from clusterer.membership import Node
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.WARNING)
 async def main():

@@ -15,11 +15,11 @@ from rq.queue import Queue as PlainQueue
 from clusterer.jobs import keys, queue
 from clusterer.jobs.functions import PERIODIC_IDS
 from clusterer.services import Context
-from clusterer.services import fleet as fleets
 from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.doctor.finding import Finding, Level
-from clusterer.services.fleet import PROBERS
 from clusterer.services.live import Reader
+from clusterer.services.status import fleet as fleets
+from clusterer.services.status.fleet import PROBERS
 from clusterer.settings import DATABASE_QUEUE, DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk

@@ -17,12 +17,12 @@ from rq.suspension import resume, suspend
 from clusterer.cli import main
 from clusterer.jobs import SUSPENDED, Suspension, enqueue_delivery, queued, resume_command
 from clusterer.services import Context
-from clusterer.services import fleet as fleets
 from clusterer.services.doctor import Finding, Level
 from clusterer.services.doctor import backlog as backlog_checks
 from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.doctor import workers as worker_checks
 from clusterer.services.metrics import ClusterCollector
+from clusterer.services.status import fleet as fleets
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings, as_environment
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, frame, load, node, node_for, numbers

@@ -13,7 +13,9 @@ import pytest
 
 from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import NewRow, write_states
-from clusterer.services import Context, reload, sync
+from clusterer.services import Context
+from clusterer.services.periodic import sync
+from clusterer.services.table import reload
 from clusterer.store import Cause, NodeStore
 from clusterer.store.dirty import DirtyNodes
 from tests.support.mariadb_server import MariaDBServer

@@ -18,15 +18,15 @@ from clusterer.cli import main
 from clusterer.errors import ClustererError, PeerUnreachable, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.listener import Listener
-from clusterer.listener import mirror as mirroring
+from clusterer.listener import capture as mirroring
+from clusterer.listener.capture import Mirror
 from clusterer.listener.counters import Counters
-from clusterer.listener.mirror import Mirror
-from clusterer.services.recording import Record, Recorder, Recording
-from clusterer.services.replay import NodeConnection
-from clusterer.services.tail import Arrival, Lost, Tail, receiver_of
+from clusterer.services.admin.recording import Record, Recorder, Recording
+from clusterer.services.admin.replay import NodeConnection
+from clusterer.services.admin.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.mirror import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
+from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
 from clusterer.wire import Packet
 from tests.support.cluster import delivering
 from tests.support.listening import Heard, frame, listener_of, peer, serving

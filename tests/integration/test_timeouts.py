@@ -16,7 +16,8 @@ import redis
 from clusterer.errors import StateUnavailable
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener import Listener
-from clusterer.services import Context, timeouts
+from clusterer.services import Context
+from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore, keys
 from clusterer.store.receipts import Receipts

@@ -12,7 +12,7 @@ import redis
 
 from clusterer.errors import ClustererError, WrongKey
 from clusterer.membership import Event
-from clusterer.services import listing
+from clusterer.services.status import listing
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.badvalues import collected
 from clusterer.store.encoding import encode_node

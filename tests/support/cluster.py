@@ -13,7 +13,8 @@ from clusterer.delivery import Engine
 from clusterer.delivery.meter import Meter
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
-from clusterer.services import Context, listing
+from clusterer.services import Context
+from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.drains import DrainStore

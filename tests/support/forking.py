@@ -16,10 +16,10 @@ from collections.abc import Callable
 from itertools import count
 
 from clusterer import PROTO_BIN, Clusterer, Settings
-from clusterer.logs import LimitedLog, configure
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import Algorithm, RateLimit
 from clusterer.payloads import ProfileCount, ProfileCounts
+from clusterer.runtime.logs import LimitedLog, configure
 from tests.support.fake_cluster import FakeCluster
 from tests.support.forked import in_child
 

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import text, update
 
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, init_db
+from clusterer.services import Context
+from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 

@@ -8,6 +8,7 @@ asked to stop), "ignore" (asked to stop, it goes on), "away" (Redis is not there
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import sys
@@ -65,10 +66,11 @@ def install() -> None:
     services.__path__ = [str(Path(clusterer.__file__).with_name("services"))]  # for all others
     services.Context = Context
     sys.modules["clusterer.services"] = services
+    periodic = importlib.import_module("clusterer.services.periodic")
     for name in SERVICES:
-        service: Any = types.ModuleType(f"clusterer.services.{name}")
+        service: Any = types.ModuleType(f"clusterer.services.periodic.{name}")
         service.run = _announcer(name)
-        setattr(services, name, service)
+        setattr(periodic, name, service)
         sys.modules[service.__name__] = service
     delivery: Any = types.ModuleType("clusterer.delivery")
     delivery.Engine = Engine

@@ -15,11 +15,14 @@ from clusterer import Clusterer
 from clusterer.membership import Event
 from clusterer.mi import ListNodes
 from clusterer.provisioning import NewRow
-from clusterer.services import Context, doctor, listing, probe, reload, sweep, sync, timeouts
-from clusterer.services.events import Filter, History
+from clusterer.services import Context, doctor
+from clusterer.services.admin.events import Filter, History
+from clusterer.services.admin.mi_commands import Handler
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
-from clusterer.services.mi.handler import Handler
+from clusterer.services.periodic import probe, sweep, sync, timeouts
+from clusterer.services.status import listing
+from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.key_types import HASH, SET, SORTED_SET, STREAM, STRING, expected_type

@@ -14,7 +14,7 @@ from clusterer.cli.demo.observed import Observed
 from clusterer.cli.demo.screen import Screen
 from clusterer.cli.demo.stage import make_actors
 from clusterer.membership import Condition, State
-from clusterer.services.processes import Line
+from clusterer.processes import Line
 from tests.support.seeding import make_node
 
 UP, PROBING, DISABLED = Condition.UP, Condition.PROBING, Condition.DISABLED

@@ -8,7 +8,7 @@ import pytest
 
 from clusterer.cli.events import described
 from clusterer.errors import InvalidArgument
-from clusterer.services.events import Filter, as_json, parse_since
+from clusterer.services.admin.events import Filter, as_json, parse_since
 from clusterer.store.audit import AuditEvent
 
 NOW = 1_000_000.0

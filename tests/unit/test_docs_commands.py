@@ -18,8 +18,8 @@ from clusterer.cli.run import FAILED, OUTPUT_UNWANTED
 from clusterer.jobs import Job, Queue
 from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
-from clusterer.services.totals import FromSender, ToNode
-from clusterer.services.traffic import Traffic
+from clusterer.services.status.totals import FromSender, ToNode
+from clusterer.services.status.traffic import Traffic
 from clusterer.settings import SECRETS, Settings, load_settings
 from tests.support import docs
 from tests.support.docs import PAGES

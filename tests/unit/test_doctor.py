@@ -10,7 +10,7 @@ import pytest
 
 from clusterer.services import Context
 from clusterer.services.doctor import Level, clocks, fleet, network, redis_server, workers
-from clusterer.services.fleet import Fleet, QueueInfo, WorkerInfo
+from clusterer.services.status.fleet import Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import Settings
 from scheduler.plan import periodic_jobs
 from tests.support.cluster import node

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from clusterer import forks
-from clusterer.logs.handler import SummarisingHandler
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import Algorithm, RateLimit
+from clusterer.runtime import forks
+from clusterer.runtime.logs.handler import SummarisingHandler
 from tests.support.fake_cluster import FakeCluster
 from tests.support.forked import fork, in_child, result_of
 from tests.support.processes import wait_until

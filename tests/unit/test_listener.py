@@ -12,13 +12,13 @@ import pytest
 from clusterer.errors import StateUnavailable
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.addresses import normalised_ip
-from clusterer.listener.clocks import Clocks, Handover
+from clusterer.listener.callback_errors import Views
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
+from clusterer.listener.last_seen import Clocks, Handover
 from clusterer.listener.registrations import Registration, Registry
-from clusterer.listener.troubles import Views
-from clusterer.logs import LimitedLog
 from clusterer.membership import Node
+from clusterer.runtime.logs import LimitedLog
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch
 from clusterer.wire import Packet

@@ -13,7 +13,7 @@ import pytest
 from clusterer import in_thread
 from clusterer.errors import InvalidArgument
 from clusterer.ids import SERVER_TIMEOUT
-from clusterer.listener.lanes import AsyncLane, InThread, Lane, ThreadLane, lane_of
+from clusterer.listener.callback_queues import AsyncLane, InThread, Lane, ThreadLane, lane_of
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.wire import Packet
 

@@ -13,8 +13,8 @@ from clusterer.cli.live.keyboard import keys_in
 from clusterer.cli.live.top import page
 from clusterer.membership import Condition, Node, State
 from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
-from clusterer.services.live.rows import BEHIND_S, LISTENING_MS
-from clusterer.services.traffic import Traffic
+from clusterer.services.live.node_rows import BEHIND_S, LISTENING_MS
+from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch
 from tests.support.seeding import make_node

@@ -17,10 +17,10 @@ import pytest
 import clusterer
 import scheduler
 import workers
-from clusterer.logs import about, configure
-from clusterer.logs.formats import HumanFormatter, JsonFormatter, foreign_line
-from clusterer.logs.handler import BURST, WINDOW_S, SummarisingHandler
-from clusterer.logs.limited import MOST_KINDS, Limiter
+from clusterer.runtime.logs import about, configure
+from clusterer.runtime.logs.formats import HumanFormatter, JsonFormatter, foreign_line
+from clusterer.runtime.logs.handler import BURST, WINDOW_S, SummarisingHandler
+from clusterer.runtime.logs.limited import MOST_KINDS, Limiter
 from clusterer.settings import Settings
 from tests.support.cluster import node
 from tests.support.processes import wait_until
@@ -166,7 +166,7 @@ def test_handler_with_late_timer_counts_in_next_line(
     handler = SummarisingHandler(stream, burst=1, window_s=10)
     log = logger(handler)
     for now in (0.0, 1.0, 2.0, 10.0):
-        monkeypatch.setattr("clusterer.logs.handler.monotonic", lambda now=now: now)
+        monkeypatch.setattr("clusterer.runtime.logs.handler.monotonic", lambda now=now: now)
         log.warning("no")
     assert stream.getvalue().splitlines() == ["no", "no (the last of 3 more like it)"]
 

@@ -11,11 +11,11 @@ from prometheus_client import generate_latest
 
 from clusterer.listener.counters import Counters, Tally
 from clusterer.membership import TRANSITIONS, State, apply
-from clusterer.services import up
+from clusterer.services.admin import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
-from clusterer.services.metrics.changes import USUAL
 from clusterer.services.metrics.highest import Highest
 from clusterer.services.metrics.server import registry_of
+from clusterer.services.metrics.state_changes import USUAL
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 from clusterer.store.labels import MAX_LABELS, OTHERS

@@ -14,8 +14,8 @@ import pytest
 from clusterer import Clusterer, Settings
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import RateLimit
-from clusterer.once import once
 from clusterer.provisioning import Database
+from clusterer.runtime.once import once
 from clusterer.services import Context
 from tests.support.fake_cluster import FakeCluster
 

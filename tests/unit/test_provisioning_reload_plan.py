@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
-from clusterer.store.views import ClusterKey, ClusterView
 
 KEY = ClusterKey(1, "bin")
 

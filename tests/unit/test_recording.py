@@ -15,8 +15,8 @@ import pytest
 from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
-from clusterer.services import replay
-from clusterer.services.recording import Record, Recorder, Recording
+from clusterer.services.admin import replay
+from clusterer.services.admin.recording import Record, Recorder, Recording
 from clusterer.wire import Packet, PacketBuilder
 
 RECORDS = [

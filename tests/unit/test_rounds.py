@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from clusterer import rounds
 from clusterer.errors import StateUnavailable
-from clusterer.rounds import Rounds
+from clusterer.runtime import rounds
+from clusterer.runtime.rounds import Rounds
 
 
 def test_guard_with_an_exception_counts_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from clusterer.cli.run import run
 from clusterer.endpoint import open_client, public_url, trouble
 from clusterer.errors import ClustererError, SettingsError
-from clusterer.logs import hidden
-from clusterer.logs.formats import HumanFormatter, JsonFormatter
 from clusterer.provisioning import Database
 from clusterer.provisioning.url import database_url, public_name
+from clusterer.runtime.logs import hidden
+from clusterer.runtime.logs.formats import HumanFormatter, JsonFormatter
 from clusterer.settings import Settings, load_settings
 
 MARK = "Zq7"

@@ -14,8 +14,8 @@ from typing import TextIO, cast
 
 import pytest
 
-from clusterer.logs.handler import SummarisingHandler
-from clusterer.streams import LogStream
+from clusterer.runtime.logs.handler import SummarisingHandler
+from clusterer.runtime.streams import LogStream
 
 PATIENCE_S = 0.3
 FULL = "/dev/full"

@@ -25,7 +25,7 @@ from clusterer.payloads import (
 )
 from clusterer.payloads.message import FlatMessage
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
-from clusterer.wire.keys import KEYS
+from clusterer.wire.required_keys import KEYS
 from tests.support.vectors import Captured, captured_frames, captured_stream
 
 KEY_OF: dict[type[FlatMessage], str] = {

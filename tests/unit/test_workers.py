@@ -59,11 +59,13 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
     failures.clear()
     services: Any = types.ModuleType("clusterer.services")
     services.Context = Recorder
+    periodic: Any = types.ModuleType("clusterer.services.periodic")
     for name in ("probe", "timeouts", "sweep", "sync"):
-        setattr(services, name, types.SimpleNamespace(run=_service(name)))
+        setattr(periodic, name, types.SimpleNamespace(run=_service(name)))
     delivery: Any = types.ModuleType("clusterer.delivery")
     delivery.Engine = Recorder
     monkeypatch.setitem(sys.modules, "clusterer.services", services)
+    monkeypatch.setitem(sys.modules, "clusterer.services.periodic", periodic)
     monkeypatch.setitem(sys.modules, "clusterer.delivery", delivery)
     yield runtime.start(Settings())
     runtime._Slot.runtime = None

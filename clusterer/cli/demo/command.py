@@ -17,7 +17,7 @@ from clusterer.cli.demo.screen import Screen, summary
 from clusterer.cli.demo.stage import make_actors, make_settings
 from clusterer.cli.demo.story import Story
 from clusterer.cli.options import configure_logging
-from clusterer.services.processes import interrupt_on_signals
+from clusterer.processes import interrupt_on_signals
 
 
 @click.command()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterer.membership import Condition, Node
-from clusterer.services.processes import Line
+from clusterer.processes import Line
 
 EXPECTED_STATES = (Condition.UP, Condition.PROBING, Condition.DISABLED, Condition.UP)
 _LOG_LINES = 8

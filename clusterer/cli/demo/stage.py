@@ -10,13 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterer.errors import ClustererError
+from clusterer.processes import ChildSpec, child_environment, scheduler_command, worker_command
 from clusterer.provisioning import NewRow
-from clusterer.services.processes import (
-    ChildSpec,
-    child_environment,
-    scheduler_command,
-    worker_command,
-)
 from clusterer.settings import Settings
 
 CLUSTER = 1

@@ -23,9 +23,11 @@ from clusterer.cli.demo.stage import (
 from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
-from clusterer.services import Context, init_db, listing, reload
-from clusterer.services.processes import Child, ChildSpec, EmbeddedRedis, ProcessGroup
-from clusterer.services.processes.supervisor import describe_exit
+from clusterer.processes import Child, ChildSpec, EmbeddedRedis, ProcessGroup
+from clusterer.processes.supervisor import describe_exit
+from clusterer.services import Context
+from clusterer.services.status import listing
+from clusterer.services.table import init_db, reload
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 

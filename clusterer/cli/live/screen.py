@@ -13,7 +13,7 @@ from rich.text import Text
 
 from clusterer.cli.live.keyboard import QUIT, Keyboard
 from clusterer.errors import StateUnavailable, WrongKey
-from clusterer.services.processes import stop_on_signals
+from clusterer.processes import stop_on_signals
 
 _LOOK_S = 0.25
 """Longest wait for a key: how late a change of the terminal's size is noticed."""

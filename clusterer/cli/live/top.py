@@ -13,7 +13,7 @@ from rich.text import Text
 from clusterer.cli import output
 from clusterer.cli.live import screen, words
 from clusterer.cli.options import Seconds, with_settings
-from clusterer.logs import plain
+from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import ClusterRows, Reader, Row, Snapshot, rows
 from clusterer.settings import Settings

@@ -15,10 +15,10 @@ from clusterer.cli.live import screen, words
 from clusterer.cli.live.top import INTERVAL
 from clusterer.cli.options import ID, cluster_option, with_settings
 from clusterer.errors import StateUnavailable, UnknownNode
-from clusterer.logs import plain
+from clusterer.processes import stop_on_signals
+from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
-from clusterer.services.processes import stop_on_signals
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 from clusterer.store.audit import AuditEvent

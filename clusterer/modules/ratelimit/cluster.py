@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from clusterer.logs import NodeLike
+from clusterer.runtime.logs import NodeLike
 from clusterer.wire import Packet, PacketBuilder
 
 

@@ -10,10 +10,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from clusterer import forks
 from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN, require_id
-from clusterer.logs import LimitedLog, NodeLike
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.cluster import Cluster, Stats
 from clusterer.modules.ratelimit.gauges import Gauges
@@ -25,6 +23,8 @@ from clusterer.modules.ratelimit.sources import CpuLoad, QueuedBytes
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.modules.ratelimit.timer import Timer
 from clusterer.payloads.ratelimit import MODULE
+from clusterer.runtime import forks
+from clusterer.runtime.logs import LimitedLog, NodeLike
 
 log = logging.getLogger(__name__)
 

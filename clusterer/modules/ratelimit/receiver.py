@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.logs import LimitedLog, NodeLike, about_machine
 from clusterer.modules.ratelimit.cluster import Received, Stats
 from clusterer.modules.ratelimit.table import PipeTable
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import PIPE_COUNTERS, VERSION, Fields, read_records
+from clusterer.runtime.logs import LimitedLog, NodeLike, about_machine
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from clusterer import forks
 from clusterer.modules.ratelimit.algorithms import Algorithm
 from clusterer.modules.ratelimit.feedback import Controller
 from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.reading import Reading
 from clusterer.modules.ratelimit.table import PipeTable
 from clusterer.modules.ratelimit.timer import Timer
+from clusterer.runtime import forks
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clusterer import forks
 from clusterer.modules.ratelimit.algorithms import MEASURED, Algorithm
 from clusterer.modules.ratelimit.arguments import (
     MAX_NAME,
@@ -19,6 +18,7 @@ from clusterer.modules.ratelimit.gauges import Gauges
 from clusterer.modules.ratelimit.pipe import Pipe, PipeView
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import Fields
+from clusterer.runtime import forks
 
 _AT_ONCE = float("-inf")
 

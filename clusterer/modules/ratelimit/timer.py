@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from clusterer.rounds import Rounds
+from clusterer.runtime.rounds import Rounds
 
 _JOIN_S = 5.0
 """Longest wait for the last call to end; calls to an unreachable Redis end within 2 s."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from clusterer.endpoint import remedy
 from clusterer.errors import SettingsError, StateUnavailable
-from clusterer.services import fleet as fleets
 from clusterer.services.context import Context
 from clusterer.services.doctor import (
     backlog,
@@ -21,6 +20,7 @@ from clusterer.services.doctor import (
     workers,
 )
 from clusterer.services.doctor.finding import Finding, Level, error, skipped
+from clusterer.services.status import fleet as fleets
 from clusterer.store.badvalues import BadValue, collected
 
 __all__ = ["Finding", "Level", "run"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clusterer.jobs import resume_command
-from clusterer.services import fleet, listing, oldest
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
-from clusterer.services.live.rows import BEHIND_S
+from clusterer.services.live.node_rows import BEHIND_S
+from clusterer.services.status import fleet, listing, oldest
 from clusterer.settings import BACKLOG_REPLAY
 
 CHECK = "backlog"

@@ -11,7 +11,7 @@ from clusterer.jobs.functions import SYNC_ID
 from clusterer.services.context import Context
 from clusterer.services.doctor import strangers
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, stamp, warn
-from clusterer.services.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
+from clusterer.services.status.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
 CHECKS = ("workers", "scheduler", "failed jobs", *strangers.CHECKS)

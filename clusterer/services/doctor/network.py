@@ -7,10 +7,10 @@ from typing import Any
 
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import ADVICE, Condition, Node, address_warnings
-from clusterer.routes import is_local
-from clusterer.services import reach
+from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.periodic import reach
 
 CHECKS = ("addresses", "own row", "nodes from here")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clusterer.jobs import JunkReport, keys
 from clusterer.services.doctor.finding import Finding, ok, stamp, warn
-from clusterer.services.fleet import Fleet
+from clusterer.services.status.fleet import Fleet
 
 CHECKS = ("junk jobs", "other applications")
 

@@ -23,9 +23,9 @@ from clusterer.provisioning import (
 )
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
-from clusterer.services import reload, resolve
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.table import reload, resolve
 from clusterer.store.reload_plan import NodeChange
 
 CHECKS = ("table", "table rows", "table and redis")

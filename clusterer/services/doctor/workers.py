@@ -18,7 +18,7 @@ from clusterer.jobs.functions import REACH
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, ok, skipped, warn
 from clusterer.services.doctor.network import judged
-from clusterer.services.fleet import Fleet, QueueInfo
+from clusterer.services.status.fleet import Fleet, QueueInfo
 
 CHECK = "nodes from workers"
 

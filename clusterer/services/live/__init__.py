@@ -1,7 +1,7 @@
 """What happens now: snapshots of everything, and what two of them say about each node."""
 
-from clusterer.services.live.changes import NodeEvents, changes
-from clusterer.services.live.rows import ClusterRows, Heard, Row, rows
+from clusterer.services.live.node_events import NodeEvents, changes
+from clusterer.services.live.node_rows import ClusterRows, Heard, Row, rows
 from clusterer.services.live.snapshot import Reader, Receipt, Snapshot
 
 __all__ = [

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.jobs import OURS, SUSPENDED, Suspension
-from clusterer.services import fleet, traffic
 from clusterer.services.context import Context
-from clusterer.services.traffic import Flow, SenderHashes, Traffic
+from clusterer.services.status import fleet, traffic
+from clusterer.services.status.traffic import Flow, SenderHashes, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.badvalues import Command, WrongType, ids, number, read_all
 from clusterer.store.encoding import decode_node

@@ -9,16 +9,16 @@ from prometheus_client.registry import Collector
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition
-from clusterer.services import fleet as fleets
-from clusterer.services import listing, oldest, totals
 from clusterer.services.context import Context
-from clusterer.services.fleet import Fleet
-from clusterer.services.listing import Listing
-from clusterer.services.metrics.changes import Changes
 from clusterer.services.metrics.highest import Highest
-from clusterer.services.oldest import SenderBacklog
-from clusterer.services.totals import ToNode
-from clusterer.services.traffic import Traffic
+from clusterer.services.metrics.state_changes import Changes
+from clusterer.services.status import fleet as fleets
+from clusterer.services.status import listing, oldest, totals
+from clusterer.services.status.fleet import Fleet
+from clusterer.services.status.listing import Listing
+from clusterer.services.status.oldest import SenderBacklog
+from clusterer.services.status.totals import ToNode
+from clusterer.services.status.traffic import Traffic
 from clusterer.store.destinations import field_of
 
 NODE = ("cluster", "protocol", "machine_id", "url")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from clusterer import forks
+from clusterer.runtime import forks
 
 
 class Highest:

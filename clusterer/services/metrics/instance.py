@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from clusterer.listener.counters import CLOSED_FOR, Counters
+from clusterer.membership.views import ClusterKey
 from clusterer.store.labels import printable
-from clusterer.store.views import ClusterKey
 
 _RECEIVER = ("receiver",)
 

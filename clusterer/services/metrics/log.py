@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from clusterer.streams import LogStream
+from clusterer.runtime.streams import LogStream
 
 
 class LogCollector(Collector):

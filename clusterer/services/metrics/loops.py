@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clusterer import rounds
+from clusterer.runtime import rounds
 from clusterer.store import badvalues
 
 

@@ -10,11 +10,11 @@ from clusterer.membership import State
 from clusterer.provisioning import Machine, Names, machine_of
 from clusterer.provisioning.files import COLUMNS, FileRow
 from clusterer.provisioning.rows import RawRow, as_text
-from clusterer.services import resolve
 from clusterer.services.context import Context
-from clusterer.services.provision.changes import Changes, RowChange, planned
 from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
+from clusterer.services.provision.row_changes import Changes, RowChange, planned
 from clusterer.services.provision.writing import apply, known, rows, write
+from clusterer.services.table import resolve
 
 __all__ = [
     "DEFAULTS",

@@ -10,7 +10,7 @@ from clusterer.membership import State
 from clusterer.provisioning import Machine, Names, RejectedRow, machine_of, validate
 from clusterer.provisioning.files import COLUMNS, TEXTS
 from clusterer.provisioning.rows import RawRow, as_text
-from clusterer.services.provision.changes import Values, values_of
+from clusterer.services.provision.row_changes import Values, values_of
 
 DEFAULTS: Values = {
     "state": int(State.UP),

@@ -18,9 +18,9 @@ from clusterer.provisioning import (
     require,
 )
 from clusterer.provisioning.rows import RawRow
-from clusterer.services import reload
 from clusterer.services.context import Context
-from clusterer.services.provision.changes import Changes, Values
+from clusterer.services.provision.row_changes import Changes, Values
+from clusterer.services.table import reload
 from clusterer.store import Cause
 
 Plan = Callable[[list[RawRow]], Changes]

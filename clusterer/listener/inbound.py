@@ -1,0 +1,293 @@
+"""One inbound connection: bytes in, packets to their routes. The hot path of receiving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from time import monotonic
+from typing import cast
+
+from clusterer.errors import WireError
+from clusterer.listener.addresses import normalised_ip
+from clusterer.listener.admission import Admission
+from clusterer.listener.callback_errors import Call
+from clusterer.listener.capture import Mirror
+from clusterer.listener.dispatch import Dispatcher, Route
+from clusterer.listener.registrations import ReceiveInfo
+from clusterer.settings import Settings
+from clusterer.wire import FrameDecoder, Packet
+
+BUFFER_SIZE = 65_536
+"""Bytes taken from a connection before others have their turn: the share of a peer that floods."""
+
+SLICE_S = 0.01
+"""Time for which callbacks get the packets of one connection before others have their turn. A
+callback that takes longer delays the others by its own time, once."""
+
+_MOST_ROUTES = 64
+"""Routes remembered per connection. A peer has one per module; one that invents machine_ids must
+not fill our memory."""
+
+_new = tuple.__new__  # a named tuple's own constructor takes three times as long
+
+
+class Shared:
+    """What all connections of a listener share: the receive buffer among it, which is used up
+    before the event loop turns to the next connection.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        mirror: Mirror,
+        admission: Admission[Connection],
+        settings: Settings,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.mirror = mirror
+        self.admission = admission
+        self.settings = settings
+        self.buffer = bytearray(BUFFER_SIZE)
+        self.view = memoryview(self.buffer)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that are open, the oldest first."""
+        return tuple(self.admission)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Reads frames from one peer and hands each packet to whom it concerns."""
+
+    def __init__(self, shared: Shared, address: tuple[str, int]) -> None:
+        self._shared = shared
+        self._dispatcher = shared.dispatcher
+        self._troubles = shared.dispatcher.troubles
+        self._counters = shared.dispatcher.counters
+        self._decoder = FrameDecoder()
+        self._routes: dict[tuple[str, int | None], Route] = {}
+        self._epoch = -1
+        self._skipped = 0
+        self._transport: asyncio.Transport | None = None
+        self._message_since: float | None = None
+        self._parked: Iterator[Packet] | None = None
+        self.address = address
+        """The listening address it came in on."""
+        self.source = ("", 0)
+        """IP and port of the peer."""
+        self.has_frame = False
+        """Whether a whole frame has come."""
+        self.last_frame_at = 0.0
+        """When the last one came, or the connection was made (monotonic seconds)."""
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's descriptor, -1 without one."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return -1 if sock is None else sock.fileno()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self.source = (normalised_ip(peer[0]), peer[1])
+        self.last_frame_at = monotonic()
+        if not self._shared.admission.admit(self):
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._count_parked()
+        self._routes.clear()
+        self._shared.admission.leave(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._shared.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        now = monotonic()
+        self._counters.bytes += nbytes
+        packets = self._packets(bytes(self._shared.view[:nbytes]))
+        if self._shared.mirror.active:
+            packets = self._shared.mirror.seen(packets, self.source)
+        self._proceed(packets, now)
+
+    def _packets(self, chunk: bytes) -> Iterator[Packet]:
+        try:
+            return self._decoder.feed(chunk)
+        except WireError as error:
+            return _then_raise([], error)
+
+    def _proceed(self, packets: Iterator[Packet], now: float) -> None:
+        """Hand over packets, for a slice of time; what is left waits until others had theirs."""
+        if self._epoch != self._dispatcher.epoch:
+            self._epoch = self._dispatcher.epoch
+            self._routes.clear()
+        try:
+            finished = self._dispatch(packets, now)
+            if not finished:
+                self._park(packets)
+            elif self._parked is not None:
+                self._unpark()
+        except WireError as error:
+            self._condemn(error)
+
+    def _dispatch(self, packets: Iterator[Packet], now: float) -> bool:
+        """Hand over ``packets``; False if there may be more when the slice of time is over.
+
+        Consecutive packets mostly are of the same module and sender: their route is looked up,
+        and their sign of life noted, once.
+        """
+        source, count, module, sender = self.source, 0, None, None
+        weigh, payloads = self._counters.weigh, 0
+        calls: tuple[Call, ...] = ()
+        tally, began = self._counters.others, 0
+        until = now + SLICE_S
+        try:
+            for packet in packets:
+                count += 1
+                kind, machine_id = packet.type, packet.machine_id
+                if kind < 0:
+                    self._troubles.negative_type(source[0], kind, machine_id)
+                    began += 1  # it is not the tally's
+                    self._counters.others.add(1, 0)
+                    continue
+                if machine_id != sender or packet.module != module:
+                    tally.add(count - 1 - began, payloads)
+                    module, sender, began, payloads = packet.module, machine_id, count - 1, 0
+                    route = self._enter(module, sender, now)
+                    calls, tally = route.calls, route.tally or self._counters.others
+                if weigh:
+                    payloads += len(packet.payload)
+                info = _new(ReceiveInfo, (source, packet))
+                for call in calls:
+                    try:
+                        call(kind, info, machine_id)
+                    except Exception as error:  # noqa: BLE001 - a module's fault, not the peer's
+                        self._troubles.callback_failed(error, module, call, source, machine_id)
+                if monotonic() > until:
+                    return False
+        finally:
+            tally.add(count - began, payloads)
+            self._counters.packets += count
+            self._note_progress(now, count)
+        return True
+
+    # -- callbacks that take long -----------------------------------------------------------------
+
+    def _park(self, packets: Iterator[Packet]) -> None:
+        """Keep the packets that are left, read no more, and go on after the others' turn."""
+        if self._transport is None:
+            return
+        if self._parked is None:
+            packets = self._looked_at(packets)
+            self._transport.pause_reading()
+        self._parked = packets
+        asyncio.get_running_loop().call_soon(self._resume)
+
+    def _looked_at(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Note the signs of life of packets that have to wait."""
+        rest: list[Packet] = []
+        now, known = monotonic(), None
+        try:
+            for packet in packets:
+                rest.append(packet)
+                key = packet.module, packet.machine_id
+                if packet.type >= 0 and key != known:
+                    self._enter(*key, now)
+                    known = key
+        except WireError as error:
+            return _then_raise(rest, error)
+        return iter(rest)
+
+    def _resume(self) -> None:
+        if self._parked is not None:
+            self._proceed(self._parked, monotonic())
+
+    def _unpark(self) -> None:
+        self._parked = None
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _enter(self, module: str, machine_id: int | None, now: float) -> Route:
+        """Return the route of packets of ``module`` from ``machine_id``, which lives."""
+        key = module, machine_id
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            route = self._dispatcher.route(self.source[0], module, machine_id)
+            self._routes[key] = route
+        if machine_id is not None:
+            for registration in route.noted:
+                registration.heard[machine_id] = now
+        return route
+
+    def _note_progress(self, now: float, count: int) -> None:
+        if count:
+            self.last_frame_at, self.has_frame = now, True
+        if not self._decoder.in_message:
+            self._message_since = None
+        elif count or self._message_since is None or self._parked is not None:
+            self._message_since = now
+        self._counters.skipped_words += self._decoder.skipped_words - self._skipped
+        self._skipped = self._decoder.skipped_words
+
+    def _count_parked(self) -> None:
+        """Count the packets that still waited when we closed the connection."""
+        parked, self._parked = self._parked, None
+        with contextlib.suppress(WireError):
+            for _ in parked or ():
+                self._counters.packets += 1
+                self._counters.drops["stopped"] += 1
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Close the connection if it was idle, or a frame has been coming in, for too long.
+
+        ``now`` is monotonic, and what had come by then has been read; idle is a connection on
+        which no frame was completed: it has less time for the first one. While packets wait for a
+        slow callback, it is not the peer who keeps us waiting.
+        """
+        reason = self._overdue(now) if self._parked is None else ""
+        if reason:
+            self._counters.connections_expired += 1
+            self._counters.closed[reason] += 1
+            self.close()
+
+    def _overdue(self, now: float) -> str:
+        """Return why the connection is to be closed by ``now``; empty if it may go on."""
+        settings, log = self._shared.settings, self._troubles.limited
+        if self._message_since is not None:
+            limit_s = settings.max_message_time
+            if now - self._message_since > limit_s:
+                why = f"a frame did not end within {limit_s:g} s"
+                key = "expired", self.source[0]
+                log.warning(key, now, "closing %s:%d: %s", *self.source, why)
+                return "unfinished frame"
+        idle_s = now - self.last_frame_at
+        if not self.has_frame:
+            limit_s = self._shared.admission.patience_s(self.source[0])
+            if idle_s > limit_s:
+                why = f"no frame within {limit_s:g} s"
+                log.warning("silent", now, "closing %s:%d: %s", *self.source, why)
+                return "no frame"
+        return "idle" if idle_s > settings.connection_lifetime else ""
+
+    def close(self) -> None:
+        """End the connection now; what the peer has sent and we have not read is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _condemn(self, error: WireError) -> None:
+        self._counters.wire_errors += 1
+        self._troubles.limited.warning(
+            ("wire", self.source[0]), monotonic(), "closing %s:%d: %s", *self.source, error
+        )
+        self.close()
+
+
+def _then_raise(packets: Sequence[Packet], error: WireError) -> Iterator[Packet]:
+    yield from packets
+    raise error

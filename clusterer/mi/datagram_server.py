@@ -1,0 +1,123 @@
+"""JSON-RPC in datagrams as OpenSIPS 3's mi_datagram has it: one call or batch in each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+from time import monotonic
+from typing import Any, cast
+
+from clusterer.errors import ClustererError
+from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
+from clusterer.mi.request_fifo import Access
+from clusterer.mi.rpc import answer
+from clusterer.runtime.logs import LimitedLog
+from clusterer.runtime.rounds import Rounds
+from clusterer.services.admin.mi_commands import Handler
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 64
+"""Datagrams being answered; more are dropped, as datagrams may be."""
+
+_MAX_ANSWER = 65_507
+"""Bytes that UDP can carry; the tools' buffers have about as many, over unix sockets too."""
+
+
+class DatagramServer(asyncio.DatagramProtocol):
+    """Serves one address until closed."""
+
+    def __init__(self, handler: Handler, address: Address, access: Access) -> None:
+        self._handler = handler
+        self._address = address
+        self._access = access
+        self._log = LimitedLog(log, 1.0)
+        self._transport: asyncio.DatagramTransport | None = None
+        self._socket: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds("mi datagram")
+
+    async def start(self) -> None:
+        """Listen; raises `ClustererError`."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._socket = self._bound()
+            await loop.create_datagram_endpoint(lambda: self, sock=self._socket)
+        except OSError as error:
+            raise ClustererError(
+                f"cannot serve datagrams on {self._address}: {error.strerror}"
+            ) from error
+
+    def _bound(self) -> socket.socket:
+        """Return a socket with the address; raises `OSError`, `ClustererError`."""
+        place, where = self._address, _name_of(self._address)
+        if isinstance(place, Path):
+            free_socket_path(place, socket.SOCK_DGRAM)
+        made = socket.socket(_family_of(place), socket.SOCK_DGRAM)
+        try:
+            made.setblocking(False)
+            made.bind(where)
+            if isinstance(place, Path):
+                grant(place, self._access)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    @property
+    def port(self) -> int:
+        """The UDP port, of use where 0 was asked for."""
+        assert self._transport is not None  # noqa: S101 - started
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._transport:
+            self._transport.close()
+        if not isinstance(self._address, Place):
+            self._address.unlink(missing_ok=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if len(self._tasks) >= _AT_ONCE:
+            self._log.warning("full", monotonic(), "too many datagrams at once; one is dropped")
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(data, addr))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def error_received(self, exc: Exception) -> None:
+        self._log.warning("lost", monotonic(), "an answer did not arrive: %s", exc)
+
+    async def _answer(self, data: bytes, addr: Any) -> None:
+        peer = addr[0] if isinstance(addr, tuple) else "unix socket"
+        with self._rounds.guard():
+            reply = await answer(self._handler, data, f"mi datagram {peer}", _MAX_ANSWER)
+            if reply and addr:
+                self._send(reply, addr)
+
+    def _send(self, reply: bytes, addr: Any) -> None:
+        """Send at once or never: asyncio would keep what a client does not read, before all that
+        is for others.
+        """
+        if self._socket is None:
+            return
+        try:
+            self._socket.sendto(reply, addr)
+        except OSError as error:  # BlockingIOError: the client's queue is full
+            self.error_received(error)
+
+
+def _family_of(address: Address) -> socket.AddressFamily:
+    if isinstance(address, Path):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def _name_of(address: Address) -> str | tuple[str, int]:
+    return os.fspath(address) if isinstance(address, Path) else (address.host, address.port)

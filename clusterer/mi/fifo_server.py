@@ -1,0 +1,169 @@
+"""mi_fifo: requests from one FIFO, carried out in their order, replies to many."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from time import monotonic
+
+from clusterer.errors import ClustererError
+from clusterer.mi import MiError, Result, command_from_words, jsonrpc
+from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest
+from clusterer.mi.fifo_lines import Request
+from clusterer.mi.fifo_reply import encode
+from clusterer.mi.reply_fifo import ReplyFailed, reply_path, write_reply
+from clusterer.mi.request_fifo import Access, RequestFifo
+from clusterer.mi.rpc import answer
+from clusterer.runtime.logs import LimitedLog
+from clusterer.runtime.rounds import Rounds
+from clusterer.services.admin.mi_commands import Handler
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+"""Between two looks at whether the FIFO is still there."""
+
+_REMIND_S = 60.0
+"""Between two lines that say the same of a FIFO that cannot be made."""
+
+_UNFINISHED_S = 2.0
+"""Silence after which a request that has begun is forgotten."""
+
+_REPLIES = 256
+"""Replies under way at once; while clients hold up so many, no more requests are read."""
+
+_VIA = "mi fifo"
+
+
+class FifoServer:
+    """Serves one FIFO until its `run` is cancelled."""
+
+    def __init__(self, handler: Handler, path: Path, replies: Path, access: Access) -> None:
+        """Make the FIFO; raises `ClustererError` if that cannot be done."""
+        if not replies.is_dir():
+            raise ClustererError(f"the directory of reply FIFOs, {replies}, does not exist")
+        self._handler = handler
+        self._path = path
+        self._replies = replies
+        self._access = access
+        self._log = LimitedLog(log, 1.0)
+        self._outages = LimitedLog(log, _REMIND_S)
+        self._decoder = RequestDecoder()
+        self._fifo: RequestFifo | None = RequestFifo(path, access)
+        self._room = asyncio.Semaphore(_REPLIES)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds("mi fifo")
+        self._last_look = self._last_byte = monotonic()
+
+    async def run(self) -> None:
+        """Serve; only cancelling ends it."""
+        while True:
+            with self._rounds.guard():
+                await self._readable()
+                await self._turn(self._fifo.read() if self._fifo else b"", monotonic())
+                continue
+            await asyncio.sleep(_LOOK_S)
+
+    async def _turn(self, chunk: bytes, now: float) -> None:
+        """Carry out what ``chunk`` completes, and look after the FIFO; ``now`` is monotonic."""
+        if chunk:
+            self._last_byte = now
+        elif self._decoder.pending and now - self._last_byte > _UNFINISHED_S:
+            await self._take_all(self._decoder.give_up())
+        await self._take_all(self._decoder.feed(chunk))
+        if now - self._last_look >= _LOOK_S:
+            self._last_look = now
+            self.look(now)
+
+    async def _take_all(self, items: Iterable[Item]) -> None:
+        """Carry out requests; one that fails for a reason unforeseen costs itself alone."""
+        for item in items:
+            with self._rounds.guard():
+                await self._take(item)
+
+    def close(self) -> None:
+        """Remove the FIFO."""
+        if self._fifo:
+            self._fifo.close()
+            self._fifo = None
+
+    async def _readable(self) -> None:
+        """Wait until there is something to read, but not longer than until the next look."""
+        if self._fifo is None:
+            await asyncio.sleep(_LOOK_S)
+            return
+        loop, ready, descriptor = asyncio.get_running_loop(), asyncio.Event(), self._fifo.descriptor
+        loop.add_reader(descriptor, ready.set)
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await ready.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(descriptor)
+
+    def look(self, now: float) -> None:
+        """Make the FIFO again if it is gone; ``now`` is monotonic, in seconds."""
+        if self._fifo and self._fifo.is_in_place:
+            return
+        if self._fifo:
+            log.warning("the FIFO %s has vanished; making it again", self._path)
+            self.close()
+        try:
+            self._fifo = RequestFifo(self._path, self._access)
+        except ClustererError as error:
+            self._outages.warning(str(error), now, "clients cannot reach us: %s", error)
+        else:
+            self._outages = LimitedLog(log, _REMIND_S)
+            log.warning("the FIFO %s is there again", self._path)
+
+    async def _take(self, item: Item) -> None:
+        try:
+            path = reply_path(self._replies, item.reply) if item.reply else None
+        except ReplyFailed as error:
+            what = item.command if isinstance(item, Request) else "a request"
+            self._log.warning(item.reply, monotonic(), "refused %s: %s", what, error)
+            return
+        await self._reply(path, await self._answer(item))
+
+    async def _answer(self, item: Item) -> bytes:
+        if isinstance(item, RpcRequest):
+            told = await answer(self._handler, item.body, _VIA)
+            return told + b"\n" if told else b""
+        if isinstance(item, Request):
+            return encode(await self._outcome(item))
+        self._log.warning("bad", monotonic(), "bad request: %s", item.why)
+        if item.is_json:
+            return jsonrpc.refusal(jsonrpc.PARSE_ERROR, "Parse error", item.why) + b"\n"
+        return encode(item.error)
+
+    async def _outcome(self, request: Request) -> Result | MiError:
+        asked = " ".join((request.command, *request.words))
+        try:
+            command = command_from_words(request.command, request.words)
+        except MiError as error:
+            why = f"{error}: {error.detail}" if error.detail else str(error)
+            self._log.warning(str(error), monotonic(), "%s: %s", asked, why)
+            return error
+        log.info("%s", asked, extra=await self._handler.about(command))
+        return await self._handler.handle(command, _VIA)
+
+    async def _reply(self, path: Path | None, data: bytes) -> None:
+        """Start the reply; how long its client takes for it is no matter to the others."""
+        if path is None:
+            return
+        await self._room.acquire()
+        task = asyncio.create_task(self._write(path, data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write(self, path: Path, data: bytes) -> None:
+        with self._rounds.guard():
+            try:
+                await write_reply(path, data)
+            except ReplyFailed as error:
+                self._log.warning(path, monotonic(), "%s", error)
+            finally:
+                self._room.release()

@@ -1,0 +1,90 @@
+"""All that `clusterer mi` serves, in one event loop, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterer.errors import InvalidArgument
+from clusterer.jobs import StopFlag
+from clusterer.mi.datagram_server import DatagramServer
+from clusterer.mi.fifo_server import FifoServer
+from clusterer.mi.http_server import PATH, HttpServer
+from clusterer.mi.listen_address import Address, Place
+from clusterer.mi.request_fifo import Access
+from clusterer.services.admin.mi_commands import Handler
+from clusterer.services.context import Context
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where the management interface is, and who may use it."""
+
+    fifo: Path | None = None
+    reply_dir: Path = Path("/tmp")  # noqa: S108 - mi_fifo's own default, which scripts rely on
+    http: Address | None = None
+    datagram: Address | None = None
+    access: Access = field(default_factory=Access)
+    """Of the FIFO and of unix sockets."""
+
+
+def serve(context: Context, options: Options, stop: StopFlag, *, by: str) -> None:
+    """Serve until ``stop`` is set; ``by`` is who the audit stream names.
+
+    Raises `ClustererError` if something cannot be served.
+    """
+    if not (options.fifo or options.http or options.datagram):
+        raise InvalidArgument("nothing to serve: neither a FIFO nor --http nor --datagram")
+    asyncio.run(_serve(context, options, stop, by))
+
+
+async def _serve(context: Context, options: Options, stop: StopFlag, by: str) -> None:
+    stopped = asyncio.Event()
+    running: list[asyncio.Task[object]] = [asyncio.create_task(stopped.wait())]
+    loop = asyncio.get_running_loop()
+    loop.add_reader(stop.fileno(), stopped.set)
+    async with AsyncExitStack() as stack:
+        handler = Handler(context, by)
+        stack.callback(handler.close)
+        stack.callback(loop.remove_reader, stop.fileno())
+        if options.fifo:
+            fifo = FifoServer(handler, options.fifo, options.reply_dir, options.access)
+            stack.callback(fifo.close)
+            running.append(asyncio.create_task(fifo.run()))
+            log.info("FIFO %s, replies in %s", options.fifo, options.reply_dir)
+        if options.http:
+            http = HttpServer(handler, options.http, options.access)
+            await http.start()
+            stack.callback(http.close)
+            log.info("JSON-RPC over HTTP: %s, POST %s", options.http, PATH)
+        if options.datagram:
+            datagram = DatagramServer(handler, options.datagram, options.access)
+            await datagram.start()
+            stack.callback(datagram.close)
+            log.info("JSON-RPC in datagrams: %s", options.datagram)
+        _warn_of_ports(options)
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+def _warn_of_ports(options: Options) -> None:
+    """Say that a port has no owner and no mode: what the FIFO's forbid is allowed there."""
+    for option, address in (("http", options.http), ("datagram", options.datagram)):
+        if isinstance(address, Place):
+            reached_by = (
+                "every user of this host" if address.is_local else "every host of its network"
+            )
+            log.warning(
+                "%s: %s reaches this port and can command the cluster; a unix socket has --mode "
+                "and --owner: --%s /run/clusterer/mi_%s.sock",
+                address,
+                reached_by,
+                option,
+                option,
+            )

@@ -1,0 +1,35 @@
+"""Child processes: started so that none outlives its parent, watched, restarted, ended."""
+
+from clusterer.processes.child import Child, ChildSpec, Line
+from clusterer.processes.command_lines import (
+    WORKER_KINDS,
+    child_environment,
+    node_command,
+    scheduler_command,
+    worker_command,
+)
+from clusterer.processes.embedded import EmbeddedRedis
+from clusterer.processes.group import ProcessGroup
+from clusterer.processes.limits import allow_connections, allow_files
+from clusterer.processes.progress import Progress
+from clusterer.processes.signals import interrupt_on_signals, stop_on_signals
+from clusterer.processes.supervisor import Supervisor
+
+__all__ = [
+    "WORKER_KINDS",
+    "Child",
+    "ChildSpec",
+    "EmbeddedRedis",
+    "Line",
+    "ProcessGroup",
+    "Progress",
+    "Supervisor",
+    "allow_connections",
+    "allow_files",
+    "child_environment",
+    "interrupt_on_signals",
+    "node_command",
+    "scheduler_command",
+    "stop_on_signals",
+    "worker_command",
+]

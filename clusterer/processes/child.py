@@ -1,0 +1,146 @@
+"""One child process: how it is started, what it says, how it is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from clusterer.errors import ClustererError
+from clusterer.processes.lifetime import signal_at_parents_death
+
+_CHUNK = 65_536
+_LONGEST_LINE = 65_536
+_UMASK = 0o077
+"""Children keep sockets and data to their owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What a child process is."""
+
+    name: str
+    """For log lines; unique in its group."""
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """Its whole environment."""
+    death_signal: int = signal.SIGTERM
+    """What it gets from the kernel when its parent is gone."""
+    log: Path | None = None
+    """File for its output; None: the parent reads it line by line."""
+    inherited: tuple[int, ...] = ()
+    """File descriptors it keeps."""
+    last: bool = False
+    """Ended only after all others, because they need it to end cleanly."""
+
+
+class Line(NamedTuple):
+    """Something that a child said."""
+
+    name: str
+    """The child's."""
+    text: str
+    """Without the line's end."""
+    is_error: bool
+    """Said on stderr, where logs go."""
+
+
+class Child:
+    """A running or ended child. Make it in the main thread; it does not outlive this process."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        """Start it. Raises `ClustererError` if its program cannot be run."""
+        self.spec = spec
+        self._process = _start(spec)
+        self._unfinished: dict[int, bytes] = {}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, negative for the signal that ended it; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def streams(self) -> list[IO[bytes]]:
+        """Its outputs that can still be read."""
+        both = (self._process.stdout, self._process.stderr)
+        return [stream for stream in both if stream is not None and not stream.closed]
+
+    def lines(self, stream: IO[bytes]) -> Iterator[Line]:
+        """Read once from ``stream``, which has something, and return the lines that completes.
+
+        At its end the stream is closed.
+        """
+        chunk = os.read(stream.fileno(), _CHUNK)
+        *lines, rest = (self._unfinished.pop(stream.fileno(), b"") + chunk).split(b"\n")
+        if not chunk or len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, *([rest] if rest else [])], b""
+        self._unfinished[stream.fileno()] = rest
+        is_error = stream is self._process.stderr
+        if not chunk:
+            stream.close()
+        for line in lines:
+            yield Line(self.spec.name, line.decode("utf-8", "replace").rstrip("\r"), is_error)
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, if it still runs."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL it and its whole process group, and reap it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended; False if it has not within ``timeout_s``."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close its outputs."""
+        for stream in self.streams:
+            stream.close()
+
+
+def _start(spec: ChildSpec) -> subprocess.Popen[bytes]:
+    with contextlib.ExitStack() as stack:
+        try:
+            sink = (
+                subprocess.PIPE
+                if spec.log is None
+                else stack.enter_context(_private_file(spec.log))
+            )
+            return subprocess.Popen(
+                spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env=spec.environment,
+                pass_fds=spec.inherited,
+                umask=_UMASK,
+                # A session of its own: Ctrl-C in the terminal is for the parent, which ends them.
+                start_new_session=True,
+                preexec_fn=signal_at_parents_death(spec.death_signal),  # noqa: PLW1509 - system calls only
+            )
+        except OSError as error:
+            raise ClustererError(
+                f"cannot start {spec.name} ({spec.command[0]}): {error}"
+            ) from error
+
+
+def _private_file(path: Path) -> IO[bytes]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o600))

@@ -1,0 +1,171 @@
+"""A private Redis-compatible server in the data directory, for those who have configured none."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections import deque
+from pathlib import Path
+
+import redis
+
+from clusterer.errors import ClustererError, SettingsError, StateUnavailable
+from clusterer.processes.binary import find_server
+from clusterer.processes.child import Child, ChildSpec
+from clusterer.processes.group import ProcessGroup
+from clusterer.settings import Settings
+from clusterer.store import connect
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes: sun_path of a Linux unix socket, less its final zero."""
+START_TIMEOUT_S = 15.0
+LOADING_TIMEOUT_S = 300.0
+"""A large append-only file takes its time; the server says that it is loading."""
+LOCK_TIMEOUT_S = 2.0
+"""A server whose parent was killed keeps the lock until it is gone, some milliseconds later."""
+_POLL_S = 0.02
+
+
+class EmbeddedRedis:
+    """The server of one data directory; the lock file lets only one process have it.
+
+    `start` puts it into a group as the child that ends last. The server inherits the lock, so
+    the directory is free again only when the server is gone, too.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._directory = settings.data_path
+        self._lock: int | None = None
+
+    def start(self, group: ProcessGroup) -> ChildSpec:
+        """Start the server and wait until it answers; return its spec.
+
+        Raises `SettingsError` for a data directory that cannot be used, `ClustererError` if
+        there is no server program, or another process runs one here, or it does not come up.
+        """
+        _check_socket_path(self._settings.redis_socket)
+        program = find_server()
+        _make_directory(self._directory)
+        self._lock = _take_lock(self._directory / "lock")
+        spec = self._spec(program, self._lock)
+        with contextlib.suppress(FileNotFoundError):
+            self._log.unlink()
+        _await_answer(self._settings, group.start(spec), self._log)
+        return spec
+
+    def close(self) -> None:
+        """Give the lock back; the group has ended the server."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "redis.log"
+
+    def _spec(self, program: Path, lock: int) -> ChildSpec:
+        options = {
+            "port": "0",
+            "unixsocket": str(self._settings.redis_socket),
+            "unixsocketperm": "700",
+            "dir": str(self._directory),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return ChildSpec(
+            "redis",
+            (str(program), *words),
+            # SIGKILL loses nothing that was answered: the append-only file is in the kernel's
+            # hands. And it also ends a server that is stopped or stuck.
+            death_signal=signal.SIGKILL,
+            log=self._log,
+            inherited=(lock,),
+            last=True,
+        )
+
+
+def _check_socket_path(path: Path) -> None:
+    size = len(os.fsencode(path))
+    if size > LONGEST_SOCKET_PATH:
+        raise SettingsError(
+            f"data_dir is too long: the path of a unix socket may have {LONGEST_SOCKET_PATH} "
+            f"bytes, {path} has {size}; choose a shorter data_dir or set redis_url"
+        )
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"data_dir {path} cannot be made: {error.strerror}") from error
+
+
+def _take_lock(path: Path) -> int:
+    """Return the descriptor of the locked file, which holds our pid."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise ClustererError(
+                f"`clusterer up` already runs on data_dir {path.parent} (pid {holder}); "
+                "another instance can join it: `clusterer node --server-id N`"
+            )
+        time.sleep(_POLL_S)
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _await_answer(settings: Settings, server: Child, log: Path) -> None:
+    started = time.monotonic()
+    with contextlib.closing(connect(settings)) as client:
+        while True:
+            loading = False
+            try:
+                client.ping()
+            except redis.BusyLoadingError:
+                loading = True
+            except redis.RedisError:
+                pass
+            else:
+                return
+            _check_progress(server, log, time.monotonic() - started, loading=loading)
+            time.sleep(_POLL_S)
+
+
+def _check_progress(server: Child, log: Path, waited_s: float, *, loading: bool) -> None:
+    program = server.spec.command[0]
+    if server.exit_code is not None:
+        raise StateUnavailable(f"{program} ended at once: {_last_words(log)} (see {log})")
+    if waited_s > (LOADING_TIMEOUT_S if loading else START_TIMEOUT_S):
+        raise StateUnavailable(f"{program} does not answer after {waited_s:.0f} s (see {log})")
+
+
+def _last_words(log: Path) -> str:
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            last = deque((line.strip() for line in lines if line.strip()), maxlen=1)
+    except OSError:
+        last = deque()
+    return last[0] if last else "it said nothing"

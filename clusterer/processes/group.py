@@ -1,0 +1,110 @@
+"""Several children at once: what they say, and how they end together."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import IO, Self
+
+from clusterer.processes.child import Child, ChildSpec, Line
+
+GRACE_S = 3.5
+"""How long children may take to end after SIGTERM, before they are killed."""
+LAST_GRACE_S = 1.0
+"""The same, for those that end last. Together well below the 5 s in which all must be gone."""
+_POLL_S = 0.02
+
+
+class ProcessGroup:
+    """Children by name. As a context manager it ends them all, whatever happens inside."""
+
+    def __init__(self) -> None:
+        self.children: dict[str, Child] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+        self._selector.close()
+
+    def start(self, spec: ChildSpec) -> Child:
+        """Start a child, in place of an ended one of the same name. Raises `ClustererError`."""
+        self._forget(spec.name)
+        child = self.children[spec.name] = Child(spec)
+        for stream in child.streams:
+            self._selector.register(stream, selectors.EVENT_READ, child)
+        return child
+
+    def watch(self, descriptor: int) -> None:
+        """Make `read` return at once when ``descriptor`` becomes readable; nobody reads it."""
+        self._selector.register(descriptor, selectors.EVENT_READ, None)
+
+    def read(self, timeout_s: float) -> list[Line]:
+        """Wait at most ``timeout_s`` seconds for something to be said, and return it."""
+        lines: list[Line] = []
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is not None:
+                lines += self._read(key.data, key.fileobj)  # type: ignore[arg-type]  # ours
+        return lines
+
+    def end(self, grace_s: float = GRACE_S) -> list[Line]:
+        """End all children: SIGTERM, and SIGKILL for those that run after ``grace_s`` seconds.
+
+        Returns what they said meanwhile. Children whose spec says `last` come after all others.
+        """
+        last = [child for child in self.children.values() if child.spec.last]
+        first = [child for child in self.children.values() if not child.spec.last]
+        lines = self._end(first, grace_s) + self._end(last, min(grace_s, LAST_GRACE_S))
+        for name in list(self.children):
+            self._forget(name)
+        return lines
+
+    def _end(self, children: list[Child], grace_s: float) -> list[Line]:
+        for child in children:
+            child.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        lines: list[Line] = []
+        # Their output is read on, or a full pipe would keep them from ending.
+        while _running(children) and time.monotonic() < deadline:
+            lines += self._drain(children)
+            time.sleep(_POLL_S)
+        for child in children:
+            child.kill()
+        return lines + self._drain(children)
+
+    def _drain(self, children: list[Child]) -> list[Line]:
+        lines: list[Line] = []
+        for key, _ in self._selector.select(0):
+            if key.data in children:
+                lines += self._read(key.data, key.fileobj)  # type: ignore[arg-type]  # ours
+        return lines
+
+    def _read(self, child: Child, stream: IO[bytes]) -> list[Line]:
+        descriptor = stream.fileno()
+        lines = list(child.lines(stream))
+        if stream.closed:
+            self._selector.unregister(descriptor)
+        return lines
+
+    def _forget(self, name: str) -> None:
+        child = self.children.pop(name, None)
+        if child is None:
+            return
+        child.kill()
+        for stream in child.streams:
+            self._selector.unregister(stream)
+        child.close()
+
+
+def _running(children: Iterable[Child]) -> bool:
+    return any(child.exit_code is None for child in children)

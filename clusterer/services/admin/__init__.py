@@ -1,0 +1,1 @@
+"""What operators' commands do to nodes and with packets."""

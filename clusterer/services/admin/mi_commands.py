@@ -1,0 +1,180 @@
+"""Carrying out MI commands; whoever transports them gets a result or an error to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable, UnknownNode
+from clusterer.ids import require_id
+from clusterer.membership import Condition, Node
+from clusterer.mi import (
+    Command,
+    Listed,
+    ListedCluster,
+    ListedNode,
+    ListNodes,
+    MiError,
+    Ok,
+    Reload,
+    Result,
+    SetStatus,
+    Which,
+    tell,
+)
+from clusterer.runtime.logs import about, about_machine
+from clusterer.services.admin import set_status
+from clusterer.services.context import Context
+from clusterer.services.table import reload
+from clusterer.store import ClusterKey
+
+log = logging.getLogger(__name__)
+
+_LINK_STATES = {Condition.UP: "Up", Condition.PROBING: "Probe"}
+"""OpenSIPS 3's words; all else is ``Down``."""
+
+_LOOK_UP_S = 0.2
+"""Longest wait for what only a log line needs."""
+
+_THREADS = 4
+"""Commands carried out at once; a reload that waits for its database leaves room for others."""
+
+
+class Handler:
+    """Carries out commands for one instance, in threads: Redis and SQL block."""
+
+    def __init__(self, context: Context, by: str) -> None:
+        """``by``: who serves, for the audit; ``context``: its server_id must be set."""
+        self._context = context
+        self._server_id = require_id("server_id", context.settings.server_id)
+        self._by = by
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="clusterer-mi")
+
+    async def handle(self, command: Command, via: str) -> Result | MiError:
+        """Return what came of ``command``; ``via`` is how it came, for the audit."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.run, command, via)
+
+    async def about(self, command: Command) -> dict[str, object]:
+        """Return what a log line about ``command`` says of the node it is for, if it is for one.
+
+        Where Redis does not say at once, that is what the command says.
+        """
+        if not isinstance(command, SetStatus):
+            return {}
+        loop, key = asyncio.get_running_loop(), ClusterKey(command.cluster_id, command.protocol)
+        with contextlib.suppress(StateUnavailable, TimeoutError):
+            async with asyncio.timeout(_LOOK_UP_S):
+                node, _ = await loop.run_in_executor(
+                    self._threads, self._context.nodes.read, key, command.machine_id
+                )
+                if node:
+                    return about(node)
+        return _named(command)
+
+    def close(self) -> None:
+        """Take no more commands, and let those that run end, before their Redis is closed."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def run(self, command: Command, via: str) -> Result | MiError:
+        """Do the same in this thread. Never raises."""
+        try:
+            return self._run(command, f"{self._by} ({via})")
+        except MiError as error:
+            return error
+        except UnknownNode as error:
+            return MiError(404, "No such node", str(error))
+        except InvalidArgument as error:
+            return MiError(400, "Bad parameter", str(error))
+        except ClustererError as error:
+            log.error("%s: %s", via, error, extra=_named(command))
+            return MiError(500, str(error))
+        except Exception:
+            log.exception("%s: %s failed", via, command, extra=_named(command))
+            return MiError(500, "Internal error", "the server's log says more")
+
+    def _run(self, command: Command, by: str) -> Result:
+        if isinstance(command, SetStatus):
+            return self._set_status(command, by)
+        if isinstance(command, Reload):
+            return self._reload(by)
+        if isinstance(command, Which):
+            return tell(command)
+        return self._list(command)
+
+    def _set_status(self, command: SetStatus, by: str) -> Ok:
+        if command.machine_id == self._server_id:
+            raise MiError(404, "No such node", "the instance's own row cannot be set here")
+        set_status.run(
+            self._context,
+            command.cluster_id,
+            command.machine_id,
+            command.status,
+            command.protocol,
+            by=by,
+        )
+        return Ok()
+
+    def _reload(self, by: str) -> Ok:
+        try:
+            report = reload.run(self._context, by=by)
+        except ClustererError as error:
+            log.error("reload failed: %s", error)
+            raise MiError(500, "Failed to reload", str(error)) from error
+        for rejected in report.rejected:
+            log.warning("rejected: %s", rejected)
+        for note in report.notes:
+            log.warning("%s", note)
+        return Ok()
+
+    def _list(self, command: ListNodes) -> Listed:
+        """List the peers as 2.2 does, which puts what it reads before what it has read.
+
+        So the last row comes first, in clusters, protocols and nodes; a cluster without a peer
+        is not listed.
+        """
+        views = self._context.nodes.views().values()
+        own = {view.key.cluster_id for view in views if self._server_id in view.nodes}
+        clusters: dict[int, dict[str, list[ListedNode]]] = {}
+        for node in sorted((n for v in views for n in v.nodes.values()), key=lambda n: n.id):
+            if node.cluster_id in own and node.machine_id != self._server_id:
+                protocols = clusters.setdefault(node.cluster_id, {})
+                protocols.setdefault(node.protocol, []).append(_listed(node))
+        return Listed(
+            tuple(
+                ListedCluster(cluster_id, _newest_first(protocols.values()))
+                for cluster_id, protocols in reversed(clusters.items())
+            )
+        )
+
+
+def _named(command: Command) -> dict[str, object]:
+    """Return what a command itself says of its node."""
+    if not isinstance(command, SetStatus):
+        return {}
+    return about_machine(
+        command.machine_id, (), cluster=command.cluster_id, protocol=command.protocol
+    )
+
+
+def _newest_first(protocols: Collection[list[ListedNode]]) -> tuple[ListedNode, ...]:
+    return tuple(node for nodes in reversed(list(protocols)) for node in reversed(nodes))
+
+
+def _listed(node: Node) -> ListedNode:
+    return ListedNode(
+        node_id=node.machine_id,
+        db_id=node.id,
+        url=node.url,
+        state=int(node.state),
+        last_failed_attempt=node.last_attempt,
+        max_failed_attempts=node.failed_attempts,
+        no_tries=node.no_tries,
+        seconds_until_enabling=node.duration,
+        description=node.description or "none",
+        link_state=_LINK_STATES.get(node.condition, "Down"),
+        next_hop=str(node.machine_id) if node.condition is Condition.UP else "none",
+    )

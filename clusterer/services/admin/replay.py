@@ -1,0 +1,218 @@
+"""A recording sent again: to one node over a connection of its own, or wherever ``send`` leads."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
+from clusterer.errors import InvalidArgument, PeerUnreachable, UnknownNode
+from clusterer.jobs import StopFlag
+from clusterer.services.admin.recording import Record
+from clusterer.services.context import Context
+from clusterer.store import ClusterKey
+from clusterer.wire import Packet
+
+log = logging.getLogger(__name__)
+
+READING_S = 30.0
+"""How long a node may take to read what its kernel holds: of that we only see the end."""
+
+_LOOK_S = 0.2
+_AT_ONCE = 500
+"""Packets sent in one go, at the most."""
+_SLACK_S = 0.001
+"""Packets that are due within so short a time go together."""
+_LONGEST_WAIT_S = 3_600.0
+"""The operating system waits for some weeks at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a recording."""
+
+    packets: int = 0
+    left_out: int = 0
+    """Packets that cannot be sent, such as those without a machine_id."""
+    seconds: float = 0.0
+    harmful: int = 0
+    """Packets left out because they crash OpenSIPS 2.2.8; see `Packet.require_keys`."""
+    first_harmful: str = ""
+    """Place in the recording and fault of the first of them."""
+
+
+class _Selection:
+    """The records that may be sent; counts those that it leaves out."""
+
+    def __init__(self, machine_id: int | None, *, strict: bool) -> None:
+        self._machine_id = machine_id
+        self._strict = strict
+        self.done = Replayed()
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield the records to send, with the packets as they are to be sent."""
+        for number, record in enumerate(records, 1):
+            packet = _altered(record.packet, self._machine_id)
+            if self._strict and (packet.type < 0 or packet.machine_id is None):
+                self.done = replace(self.done, left_out=self.done.left_out + 1)
+            elif self._is_harmless(packet, number):
+                yield record._replace(packet=packet)
+
+    def _is_harmless(self, packet: Packet, number: int) -> bool:
+        try:
+            packet.require_keys()
+        except InvalidArgument as error:
+            first = self.done.first_harmful or f"packet {number}: {error}"
+            self.done = replace(self.done, harmful=self.done.harmful + 1, first_harmful=first)
+            return False
+        return True
+
+
+def run(
+    records: Iterable[Record],
+    send: Callable[[Sequence[Packet]], object],
+    stop: StopFlag,
+    *,
+    speed: float | None,
+    machine_id: int | None = None,
+    strict: bool = False,
+) -> Replayed:
+    """Send the packets of ``records`` with the pauses between them, ``speed`` times as fast.
+
+    Without ``speed`` as fast as ``send`` takes them. With ``machine_id`` all become that
+    machine's. ``strict`` leaves out what no node of a cluster may send: types below 0, and
+    packets without a machine_id. Packets that crash OpenSIPS 2.2.8 are always left out. Ends
+    early when ``stop`` is set.
+    """
+    began = monotonic()
+    batch: list[Packet] = []
+    first: float | None = None
+    sent = 0
+    selection = _Selection(machine_id, strict=strict)
+    for record in selection.of(records):
+        first = record.time if first is None else first
+        due = began + (record.time - first) / speed if speed else began
+        if batch and (len(batch) >= _AT_ONCE or due - monotonic() > _SLACK_S):
+            send(batch)
+            sent, batch = sent + len(batch), []
+        if _stopped_before(due, stop):
+            break
+        batch.append(record.packet)
+    if batch:
+        send(batch)
+    return replace(selection.done, packets=sent + len(batch), seconds=monotonic() - began)
+
+
+def _stopped_before(due: float, stop: StopFlag) -> bool:
+    """Wait until ``due`` (monotonic), however far that is; True, at once, if ``stop`` is set."""
+    while (wait_s := due - monotonic()) > _SLACK_S:
+        if stop.wait(min(wait_s, _LONGEST_WAIT_S)):
+            return True
+    return stop.is_set()
+
+
+def require_sender(context: Context, key: ClusterKey) -> None:
+    """Raise `UnknownNode` if our machine is not in the cluster: nodes that check who sends would
+    drop everything. An unknown cluster passes: sending to it raises by itself.
+    """
+    nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
+    if nodes and server_id not in nodes:
+        raise UnknownNode(
+            f"cluster {key} has no machine {server_id} (server_id): nodes would not know "
+            "who sends; `clusterer list` shows all nodes"
+        )
+
+
+def _altered(packet: Packet, machine_id: int | None) -> Packet:
+    if machine_id is None or packet.machine_id is None:
+        return packet
+    return packet._replace(machine_id=machine_id)
+
+
+class NodeConnection:
+    """A BIN connection to one address.
+
+    Raises `PeerUnreachable` if it cannot be made, or the node takes nothing, for ``timeout_s``.
+    """
+
+    def __init__(self, host: str, port: int, timeout_s: float, source: str = "") -> None:
+        """Connect, from the local address ``source`` if there is one."""
+        self._name = f"{host} port {port}"
+        self._timeout_s = timeout_s
+        local = (source, 0) if source else None
+        try:
+            self._socket = socket.create_connection((host, port), timeout_s, local)
+        except OSError as error:
+            where = f" from {source}" if source else ""
+            raise self._unreachable(f"cannot connect{where}", error) from error
+        if connected_to_itself(self._socket):
+            self._socket.close()
+            raise PeerUnreachable(f"{self._name}: cannot connect: {SELF_CONNECTED}")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Write the packets' frames, however long that takes while the node reads."""
+        rest = memoryview(b"".join([packet.encode() for packet in packets]))
+        try:
+            while rest:  # sendall has one deadline for everything
+                rest = rest[self._socket.send(rest) :]
+        except OSError as error:
+            raise self._unreachable("stopped taking packets", error) from error
+
+    def finish(self, stop: StopFlag, reading_s: float = READING_S) -> None:
+        """Wait until the node has read everything and closed its side in answer to ours.
+
+        For ``reading_s`` after its kernel last took something; less once ``stop`` is set.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            self._wait_for_end(stop, reading_s)
+        except OSError as error:
+            raise self._unreachable("did not confirm that it read everything", error) from error
+
+    def _wait_for_end(self, stop: StopFlag, reading_s: float) -> None:
+        since, queued, said = monotonic(), self._queued(), False
+        self._socket.settimeout(min(_LOOK_S, self._timeout_s))
+        while True:
+            with contextlib.suppress(TimeoutError):
+                if not self._socket.recv(4096):
+                    return
+            if queued != (queued := self._queued()):
+                since = monotonic()
+            waited_s = monotonic() - since
+            if waited_s >= (self._timeout_s if stop.is_set() else reading_s):
+                raise OSError(f"no progress for {waited_s:.3g} s")
+            if waited_s >= self._timeout_s and not said:
+                said = True
+                log.warning("%s has not read everything yet: waiting for it", self._name)
+
+    def _queued(self) -> int:
+        """Return the bytes that the node's kernel has not taken yet."""
+        queued: int = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))[0]
+        return queued
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def _unreachable(self, what: str, error: OSError) -> PeerUnreachable:
+        why = error.strerror or str(error)
+        if isinstance(error, TimeoutError):
+            why = f"no progress for {self._timeout_s:g} s"
+        return PeerUnreachable(f"{self._name}: {what}: {why}")

@@ -1,0 +1,114 @@
+"""What an instance receives, as it arrives, from outside the instance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+from clusterer.errors import ClustererError, StateUnavailable, WireError
+from clusterer.jobs import StopFlag
+from clusterer.services.admin.recording import Record, packet_of
+from clusterer.store.captures import ASK_MS, Mirrored, MirrorStore
+
+log = logging.getLogger(__name__)
+
+_RENEW_S = 1.0
+_BLOCK_MS = 300
+_AWAY_S = 0.5
+_GONE_S = 5.0
+"""An instance that has said nothing for so long does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Packets that the instance received and we did not get: there were too many at once."""
+
+    count: int
+
+
+Arrival = Record | Lost
+
+
+def receiver_of(store: MirrorStore, server_id: int) -> int:
+    """Return the instance to tail: ``server_id``, or (0) the only one there is.
+
+    Raises `ClustererError` if there are several, or none.
+    """
+    if server_id:
+        return server_id
+    known = store.instances()
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise ClustererError("no instance has ever served here: start `clusterer node`")
+    names = ", ".join(map(str, known))
+    raise ClustererError(f"instances {names} receive packets: say which with --server-id")
+
+
+class Tail:
+    """Follows one instance until stopped, through outages of Redis and of the instance."""
+
+    def __init__(self, store: MirrorStore, receiver: int) -> None:
+        """Raises `ClustererError` if Redis knows nothing of such an instance."""
+        self._store = store
+        self._receiver = receiver
+        asked = store.ask(receiver)
+        if asked.silent_s is None:
+            raise ClustererError(
+                f"machine {receiver} does not receive: "
+                f"start `clusterer node --server-id {receiver}`"
+            )
+        self._after = asked.last
+        self._asked_at = monotonic()
+        self._number: int | None = None
+        self._trouble = ""
+        self._note(asked.silent_s)
+
+    def arrivals(self, stop: StopFlag) -> Iterator[list[Arrival]]:
+        """Yield what has arrived, whenever something has."""
+        while not stop.is_set():
+            try:
+                self._renew()
+                self._after, packets = self._store.read(self._receiver, self._after, _BLOCK_MS)
+            except StateUnavailable as error:
+                self._say(f"waiting for Redis: {error}")
+                stop.wait(_AWAY_S)
+                continue
+            if packets:
+                yield list(self._unfolded(packets))
+
+    def _renew(self) -> None:
+        now = monotonic()
+        paused_s = now - self._asked_at
+        if paused_s < _RENEW_S:
+            return
+        self._note(self._store.ask(self._receiver).silent_s)
+        self._asked_at = now
+        if paused_s > ASK_MS / 1000:
+            log.warning("we stood still for %.0f s: packets of that time are missing", paused_s)
+
+    def _note(self, silent_s: float | None) -> None:
+        if silent_s is None or silent_s > _GONE_S:
+            self._say(f"machine {self._receiver} does not run, waiting for it")
+        else:
+            self._say("")
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
+
+    def _unfolded(self, packets: list[Mirrored]) -> Iterator[Arrival]:
+        for packet in packets:
+            # An instance that was started anew counts from 1 again.
+            missing = packet.number - self._number - 1 if self._number is not None else 0
+            self._number = packet.number
+            if missing > 0:
+                yield Lost(missing)
+            at = packet.at_ms / 1000
+            try:
+                yield Record(at, self._receiver, packet.source, packet_of(packet.frame))
+            except WireError as error:
+                log.warning("captured packet %d left out: %s", packet.number, error)

@@ -1,0 +1,111 @@
+"""Everything that one machine runs, under one supervisor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from clusterer import processes
+from clusterer.errors import ProvisioningError
+from clusterer.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
+from clusterer.runtime.logs import about_machine
+from clusterer.services.context import Context
+from clusterer.services.table import init_db, reload
+from clusterer.settings import Settings, require_server_id
+
+log = logging.getLogger(__name__)
+
+EXAMPLE_SERVER_ID = 1
+_BY = "clusterer up"
+
+
+def run(settings: Settings, say: Callable[[Line], None]) -> None:
+    """Run until SIGTERM or SIGINT; all children are gone when this returns.
+
+    Starts an embedded Redis if none is configured, makes and fills the SQLite file if no
+    database is, loads the table, then starts instance, workers and scheduler. ``say`` gets what
+    they print. Raises `ClustererError` if the start fails.
+    """
+    settings = with_server_id(settings)
+    with ExitStack() as stack:
+        redis = EmbeddedRedis(settings)
+        stack.callback(redis.close)
+        group = stack.enter_context(ProcessGroup())
+        found = [] if settings.redis_url else [redis.start(group)]
+        with closing(Context(settings)) as context:
+            load(context)
+        stop = stack.enter_context(processes.stop_on_signals())
+        supervisor = Supervisor(group, stop, say)
+        for spec in found:
+            supervisor.watch(spec)
+        own = about_machine(settings.server_id, ())
+        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id, extra=own)
+        supervisor.run(children(settings))
+
+
+def with_server_id(settings: Settings) -> Settings:
+    """Return the settings with a server_id: the example's first machine, if all is embedded.
+
+    Raises `SettingsError` if the database is configured, so that only its owner knows.
+    """
+    if settings.db_url:
+        require_server_id(settings)
+    if settings.server_id:
+        return settings
+    return replace(settings, server_id=EXAMPLE_SERVER_ID)
+
+
+def load(context: Context) -> None:
+    """Bring the table into Redis, making an embedded one with example rows first.
+
+    Without the database, an instance goes on with what Redis knows, if it knows anything.
+    """
+    try:
+        report = _load(context)
+    except ProvisioningError as error:
+        if not context.nodes.clusters():
+            raise
+        log.warning("going on with the nodes that Redis knows: %s", error)
+        return
+    for rejected in report.rejected:
+        log.warning("rejected: %s", rejected)
+    for note in report.notes:
+        log.warning("%s", note)
+
+
+def _load(context: Context) -> reload.ReloadReport:
+    if context.settings.db_url:
+        return reload.run(context, by=_BY)
+    init_db.run(context)
+    report = reload.run(context, by=_BY)
+    if report.rows:
+        return report
+    for row in init_db.run(context, example=True).rows_added:
+        place = about_machine(row.machine_id, (), cluster=row.cluster_id, url=row.url)
+        log.info(
+            "example: cluster %(cluster)d, machine %(machine_id)d: %(url)s", place, extra=place
+        )
+    return reload.run(context, by=_BY)
+
+
+def children(settings: Settings) -> Iterator[ChildSpec]:
+    """Yield what is to run: the instance, its workers and the scheduler."""
+    kinds = [
+        kind for kind in processes.WORKER_KINDS if settings.persistent_mode or kind != "database"
+    ]
+    commands = {
+        "node": processes.node_command(),
+        **{kind: processes.worker_command(kind) for kind in kinds},
+        "scheduler": processes.scheduler_command(),
+    }
+    for place, (name, command) in enumerate(commands.items()):
+        yield ChildSpec(name, command, processes.child_environment(_with_port(settings, place)))
+
+
+def _with_port(settings: Settings, place: int) -> Settings:
+    """Return the settings with a port for metrics that no other child has."""
+    if not settings.metrics_port:
+        return settings
+    return replace(settings, metrics_port=settings.metrics_port + place)

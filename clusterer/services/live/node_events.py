@@ -1,0 +1,95 @@
+"""What changed about one node: its audit events, and what no event tells."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from clusterer.services.context import Context
+from clusterer.services.live.node_rows import Row
+from clusterer.store.audit import AuditEvent, AuditStore
+
+_POLL_S = 0.001
+"""Shortest wait that Redis takes for one; 0 would be forever."""
+
+
+UNDER_WAY = 100
+"""So many packets may be on their way at any time without meaning anything."""
+
+
+class NodeEvents:
+    """The last audit events of one machine in some clusters, kept up to date by `refresh`."""
+
+    def __init__(self, context: Context, machine_id: int, keep: int = 20) -> None:
+        self._store = AuditStore(context.settings, context.redis)
+        self._machine_id = machine_id
+        self._seen: dict[int, str] = {}
+        self.last: deque[AuditEvent] = deque(maxlen=keep)
+        """Oldest first."""
+
+    def refresh(self, cluster_ids: set[int]) -> list[AuditEvent]:
+        """Return what is new since the last call; one round trip. Raises `StateUnavailable`."""
+        unknown = cluster_ids - self._seen.keys()
+        found = self._past(unknown) if unknown else []
+        known = {number: last for number, last in self._seen.items() if number not in unknown}
+        if known:
+            newer = self._store.newer(known, _POLL_S)
+            self._seen |= {event.cluster_id: event.id for event in newer}
+            found += [event for event in newer if event.machine_id == self._machine_id]
+        self.last.extend(found)
+        return found
+
+    def _past(self, cluster_ids: set[int]) -> list[AuditEvent]:
+        ends = self._store.ends(cluster_ids)
+        newest = self._store.newest_first(ends)
+        own = (event for event in newest if event.machine_id == self._machine_id)
+        found = list(islice(own, self.last.maxlen))
+        self._seen |= ends
+        return found[::-1]
+
+
+def changes(before: Row | None, after: Row | None) -> Iterator[str]:
+    """Say what is different and no audit event tells; ``None``: the node does not exist."""
+    if before is None or after is None:
+        return
+    yield from _backlog_changes(before, after)
+    lost = _lost(after) - _lost(before)
+    if lost > 0:
+        yield f"lost {lost} packets: they fell out of the log before they were delivered"
+    yield from _silence_changes(before, after)
+
+
+def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
+    was, now = _is_behind(before), _is_behind(after)
+    if now and not was:
+        yield f"is behind: backlog {after.backlog}"
+    if was and not now and after.backlog is not None:
+        yield f"is not behind any more: backlog {after.backlog}"
+
+
+def _is_behind(row: Row) -> bool:
+    """Tell a backlog from packets that are just on their way: those of about a second."""
+    return (row.backlog or 0) > max(UNDER_WAY, row.in_per_s or 0.0)
+
+
+def _lost(row: Row) -> int:
+    return sum(item.lost for item in row.flows)
+
+
+def _silence_changes(before: Row, after: Row) -> Iterator[str]:
+    was = _silences(before)
+    for place, silenced_s in _silences(after).items():
+        receiver, module = place
+        known = was.get(place)
+        if silenced_s is not None and known is None:
+            yield (
+                f"machine {receiver} has not heard it for {module}: "
+                f"its packets are dropped for {silenced_s:.0f} s"
+            )
+        if silenced_s is None and known is not None:
+            yield f"machine {receiver} takes its packets for {module} again"
+
+
+def _silences(row: Row) -> Mapping[tuple[int, str], float | None]:
+    return {(item.receiver, item.module): item.silenced_s for item in row.heard}

@@ -1,0 +1,182 @@
+"""Pure: what two snapshots say about each node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from clusterer.membership import Condition, Node
+from clusterer.services.live.snapshot import Receipt, Snapshot
+from clusterer.services.status import totals
+from clusterer.services.status.traffic import Traffic
+from clusterer.store import ClusterKey
+from clusterer.store.receipts import MAX_GAP_MS
+
+LISTENING_MS = 2 * MAX_GAP_MS
+"""An instance that has not flushed for so long knows nothing of who is silent: its clocks will
+restart when it does."""
+
+BEHIND_S = 5.0
+"""Age of the oldest packet that waits from which on a node is behind."""
+
+_Flow = tuple[int, int, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When an instance last heard a node for a module."""
+
+    receiver: int
+    """machine_id of the instance."""
+    module: str
+    age_s: float
+    silenced_s: float | None
+    """For how long from now the node's packets are dropped; None if they are not."""
+    timeout_s: float
+    """Silence after which they are; 0 if never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node."""
+
+    node: Node
+    back_in_s: int | None
+    """Seconds until a disabled node is enabled again; None for all others."""
+    backlog: int | None
+    """Packets of all senders that it has still to get; None if that is not known."""
+    oldest_s: float | None
+    """Age of the oldest of them; None if none waits."""
+    in_per_s: float | None
+    """Packets per second delivered to it; None if nobody sends to it, or at first."""
+    out_per_s: float | None
+    """Packets per second delivered from it to others; None if it sends nothing through us."""
+    flows: tuple[Traffic, ...]
+    """What each sender has for it."""
+    heard: tuple[Heard, ...]
+    """One for each module of each instance that listens now, by module and receiver."""
+
+    @property
+    def troubled(self) -> bool:
+        """Whether somebody should look at it."""
+        return (
+            self.node.condition is not Condition.UP
+            or (self.oldest_s or 0.0) >= BEHIND_S
+            or any(item.silenced_s is not None for item in self.heard)
+        )
+
+    def by_module(self) -> dict[str, Heard]:
+        """Return for each module the worst that is known: silenced if any instance does that,
+        else as the instance that heard it last.
+        """
+        found: dict[str, Heard] = {}
+        for item in self.heard:
+            known = found.get(item.module)
+            if known is None or _worse(item, known):
+                found[item.module] = item
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRows:
+    """One cluster."""
+
+    key: ClusterKey
+    rows: tuple[Row, ...]
+
+    def count(self, condition: Condition) -> int:
+        return sum(row.node.condition is condition for row in self.rows)
+
+    def only(self, *, troubled: bool) -> ClusterRows:
+        """Return the cluster with only the nodes that are in trouble, or only the others."""
+        return replace(self, rows=tuple(row for row in self.rows if row.troubled is troubled))
+
+
+def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
+    """Return every cluster of ``after``; rates are those since ``before``."""
+    rates = _rates(before, after)
+    to: dict[tuple[ClusterKey, int], list[Traffic]] = {}
+    out: dict[tuple[ClusterKey, int], list[Traffic]] = {}
+    for item in after.traffic:
+        key = ClusterKey(item.cluster_id, item.protocol)
+        to.setdefault((key, item.machine_id), []).append(item)
+        out.setdefault((key, item.sender), []).append(item)
+    heard = _heard(after)
+    return tuple(
+        ClusterRows(
+            view.key,
+            tuple(
+                Row(
+                    node,
+                    back_in_s(node, after.now),
+                    totals.backlog(to.get((view.key, machine_id), ())),
+                    totals.oldest_s(to.get((view.key, machine_id), ())),
+                    _sum(rates, to.get((view.key, machine_id), ())),
+                    _sum(rates, out.get((view.key, machine_id), ())),
+                    tuple(to.get((view.key, machine_id), ())),
+                    tuple(heard.get((view.key.cluster_id, machine_id), ())),
+                )
+                for machine_id, node in view.nodes.items()
+            ),
+        )
+        for view in after.clusters
+    )
+
+
+def back_in_s(node: Node, now: float) -> int | None:
+    """Return the seconds until a disabled node is enabled again; None for all others."""
+    return node.enabled_in_s(now)
+
+
+def _rates(before: Snapshot | None, after: Snapshot) -> Mapping[_Flow, float]:
+    if before is None or after.now <= before.now:
+        return {}
+    sent = {_id(item): item.sent for item in before.traffic}
+    # A counter that went back was deleted in between and began anew.
+    grown = {
+        _id(item): item.sent - known
+        if (known := sent.get(_id(item), 0)) <= item.sent
+        else item.sent
+        for item in after.traffic
+    }
+    return {flow: count / (after.now - before.now) for flow, count in grown.items()}
+
+
+def _id(item: Traffic) -> _Flow:
+    return item.sender, item.cluster_id, item.protocol, item.machine_id
+
+
+def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None:
+    found = [rates[_id(item)] for item in flows if _id(item) in rates]
+    return sum(found) if found else None
+
+
+def _heard(snapshot: Snapshot) -> Mapping[tuple[int, int], list[Heard]]:
+    """Return by (cluster_id, machine_id) what instances that run have heard."""
+    now_ms = snapshot.now * 1000
+    found: dict[tuple[int, int], list[Heard]] = {}
+    for receipt in snapshot.receipts:
+        if now_ms - receipt.flushed_ms > LISTENING_MS:
+            continue
+        for machine_id in sorted({*receipt.heard_ms, *receipt.silenced_ms}):
+            place = receipt.watch.cluster_id, machine_id
+            found.setdefault(place, []).append(_of(receipt, machine_id, now_ms))
+    for items in found.values():
+        items.sort(key=lambda item: (item.module, item.receiver))
+    return found
+
+
+def _of(receipt: Receipt, machine_id: int, now_ms: float) -> Heard:
+    until = receipt.silenced_ms.get(machine_id)
+    return Heard(
+        receipt.watch.receiver,
+        receipt.watch.token,
+        max(0.0, now_ms - receipt.heard_ms.get(machine_id, 0)) / 1000,
+        None if until is None else max(0.0, until - now_ms) / 1000,
+        receipt.watch.timeout_ms / 1000,
+    )
+
+
+def _worse(item: Heard, known: Heard) -> bool:
+    silenced = item.silenced_s is not None, known.silenced_s is not None
+    return silenced[0] if silenced[0] != silenced[1] else item.age_s < known.age_s

@@ -1,0 +1,70 @@
+"""Changes of nodes' states, counted from the audit streams."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from clusterer.membership import Condition, Node
+from clusterer.runtime import forks
+from clusterer.services.context import Context
+from clusterer.store.audit import BEGINNING, AuditStore
+
+_LABELS = ("cluster", "protocol", "machine_id", "before", "after")
+_DOWN, _UP, _PROBING, _DISABLED = Condition
+
+USUAL = (
+    (_UP, _PROBING),
+    (_UP, _DISABLED),
+    (_UP, _DOWN),
+    (_PROBING, _UP),
+    (_PROBING, _DISABLED),
+    (_PROBING, _DOWN),
+    (_DISABLED, _UP),
+    (_DISABLED, _DOWN),
+    (_DOWN, _UP),
+)
+"""Changes that are shown of each node before they come: an increase needs a zero to start from."""
+
+
+class Changes:
+    """Counts the audit streams' events since this process began to look."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = AuditStore(context.settings, context.redis)
+        self._seen: dict[int, str] | None = None
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._lock = forks.lock()
+
+    def read(self, nodes: Iterable[Node]) -> Metric:
+        """Return the counts up to now, zeros of ``nodes`` among them. Raises `StateUnavailable`."""
+        usual = [(before.value, after.value) for before, after in USUAL]
+        with self._lock:
+            self._count()
+            metric = CounterMetricFamily(
+                "clusterer_node_transitions", "Changes of nodes' states.", labels=_LABELS
+            )
+            zeros = {
+                (str(node.cluster_id), node.protocol, str(node.machine_id), *pair): 0
+                for node in nodes
+                for pair in usual
+            }
+            for labels, count in sorted((zeros | self._counts).items()):
+                metric.add_metric(labels, count)
+        return metric
+
+    def _count(self) -> None:
+        clusters = self._store.clusters()
+        if self._seen is None:
+            self._seen = self._store.ends(clusters)
+            return
+        for cluster_id in clusters:
+            self._seen.setdefault(cluster_id, BEGINNING)
+        while self._seen and (events := self._store.newer(self._seen, 0.001)):
+            for event in events:
+                self._seen[event.cluster_id] = event.id
+                if event.before != event.after:
+                    place = (str(event.cluster_id), event.protocol, str(event.machine_id))
+                    self._counts[(*place, event.before, event.after)] += 1

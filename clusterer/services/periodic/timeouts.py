@@ -1,0 +1,65 @@
+"""Module timeouts: who was silent for too long is silenced, and up again later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from clusterer.ids import PROTO_BIN
+from clusterer.runtime.logs import about_machine
+from clusterer.services.context import Context
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.format import require_format
+from clusterer.store.receipts import Receipts
+from clusterer.store.watches import Verdict, Watch
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> list[Verdict]:
+    """Do all verdicts that are due, for every instance and registration; returns them.
+
+    Safe to run at the same time in several processes: each transition happens, and is announced
+    to its instance, exactly once. Raises `StateUnavailable`.
+    """
+    require_format(context.settings, context.redis)
+    receipts = Receipts(context.settings, context.redis)
+    done: list[Verdict] = []
+    # For names in log lines only: read once per run, however many instances have a verdict.
+    view_of = cache(context.nodes.view)
+    watches: Sequence[Watch] = receipts.watches()
+    while watches:
+        verdicts = receipts.judge(watches)
+        for verdict in verdicts:
+            _report(verdict, view_of)
+        done += verdicts
+        # More may be due where something was: one call judges a bounded number of nodes.
+        watches = [verdict.watch for verdict in verdicts]
+    return done
+
+
+def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> None:
+    watch = verdict.watch
+    view = view_of(ClusterKey(watch.cluster_id, PROTO_BIN))
+    nodes = view.nodes.values()
+    whose = {"receiver": watch.receiver, "bin_module": watch.module}
+    where = f"module {watch.token} of machine {watch.receiver}"
+    for machine_id in verdict.silenced:
+        log.warning(
+            "cluster %s machine %d: %s heard nothing for more than %g s, silenced for %g s",
+            view.key,
+            machine_id,
+            where,
+            watch.timeout_ms / 1000,
+            watch.timeout_ms / 500,
+            extra=about_machine(machine_id, nodes, **whose),
+        )
+    for machine_id in verdict.released:
+        log.info(
+            "cluster %s machine %d: %s listens to it again",
+            view.key,
+            machine_id,
+            where,
+            extra=about_machine(machine_id, nodes, **whose),
+        )

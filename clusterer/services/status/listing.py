@@ -1,0 +1,87 @@
+"""All nodes of all clusters with what is known of the packets sent to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clusterer.membership import Node
+from clusterer.services.context import Context
+from clusterer.services.status import totals, traffic
+from clusterer.services.status.traffic import SenderHashes, Traffic
+from clusterer.store import ClusterView, translated
+from clusterer.store.badvalues import read_all
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything `clusterer list` shows, as it was at one moment."""
+
+    now: float
+    """Redis TIME of the moment, UNIX seconds."""
+    server_id: int
+    """The own machine_id, 0 if none is configured."""
+    clusters: tuple[ClusterView, ...]
+    traffic: tuple[Traffic, ...]
+    """One for each pair of sender and node that has any."""
+
+    def enabled_in_s(self, node: Node) -> int | None:
+        """Seconds until a temporarily disabled node is enabled again; None for all others."""
+        return node.enabled_in_s(self.now)
+
+
+def run(context: Context) -> Listing:
+    """Read all clusters and their senders' statistics. Raises `StateUnavailable`."""
+    store = context.nodes
+    views = tuple(store.views().values())
+    now = store.now()
+    return Listing(now, context.settings.server_id, views, _traffic(context, views, now))
+
+
+def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
+    """Return the listing as JSON knows it; names are those of the table and of Redis.
+
+    ``traffic`` has an entry for each node that packets were sent to; with ``pairs``, for each
+    sender and node. Both have the same figures: sums over it are the same either way.
+    """
+    by_pair: Sequence[Traffic | totals.ToNode] = listing.traffic
+    return {
+        "now": listing.now,
+        "server_id": listing.server_id,
+        "clusters": [
+            {
+                "cluster_id": view.key.cluster_id,
+                "protocol": view.key.protocol,
+                "version": view.version,
+                "nodes": [_node_as_json(listing, node) for node in view.nodes.values()],
+            }
+            for view in listing.clusters
+        ],
+        "traffic": [
+            asdict(item) for item in (by_pair if pairs else totals.by_node(listing.traffic))
+        ],
+        "senders": [asdict(item) for item in totals.by_sender(listing.traffic)],
+    }
+
+
+def _node_as_json(listing: Listing, node: Node) -> dict[str, Any]:
+    return asdict(node) | {
+        "state": int(node.state),
+        "condition": node.condition.value,
+        "enabled_in_s": listing.enabled_in_s(node),
+        "own": node.machine_id == listing.server_id,
+    }
+
+
+def _traffic(context: Context, views: Sequence[ClusterView], now: float) -> tuple[Traffic, ...]:
+    machine_ids = {machine_id for view in views for machine_id in view.nodes}
+    with translated(context.settings, "read the senders' statistics"):
+        found = _read_senders(context, traffic.senders(context, machine_ids))
+    return tuple(traffic.with_ages(context, traffic.flows_of(views, found), now))
+
+
+def _read_senders(context: Context, senders: Sequence[int]) -> dict[int, SenderHashes]:
+    commands = [command for sender in senders for command in traffic.commands(sender)]
+    replies = iter(read_all(context.redis, commands))
+    return {sender: SenderHashes.of(replies) for sender in senders}

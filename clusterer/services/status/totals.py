@@ -1,0 +1,110 @@
+"""Pure: the traffic of all senders to a node, and of a sender to all nodes, summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from clusterer.services.status.traffic import Traffic
+
+Place = TypeVar("Place")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What pairs of sender and node have together."""
+
+    sent: int
+    failed: int
+    skipped: int
+    """Packets that passed a node by because it was not up."""
+    lost: int
+    """Packets trimmed from a log before they could be delivered."""
+    backlog: int | None
+    """Packets still to be delivered, counted once per node; None if that of a pair is not known."""
+    oldest_s: float | None
+    """Age of the oldest of them; None if none waits."""
+    last_delivered: str
+    """Redis ms of the last delivery; empty if nothing was delivered yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToNode(_Sums):
+    """Packets of all senders to one node."""
+
+    cluster_id: int
+    protocol: str
+    machine_id: int
+    senders: int
+    """How many have sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromSender(_Sums):
+    """Packets of one sender to all nodes."""
+
+    sender: int
+    """machine_id of the sending machine."""
+    nodes: int
+    """To how many it has sent."""
+
+
+def by_node(traffic: Iterable[Traffic]) -> list[ToNode]:
+    """Return the sums for each node that has any traffic, by cluster and machine_id."""
+    groups = _grouped(traffic, lambda item: (item.cluster_id, item.protocol, item.machine_id))
+    return [
+        ToNode(*_sums(items), *place, senders=len(items)) for place, items in sorted(groups.items())
+    ]
+
+
+def by_sender(traffic: Iterable[Traffic]) -> list[FromSender]:
+    """Return the sums for each machine that has sent anything, by its machine_id."""
+    groups = _grouped(traffic, lambda item: item.sender)
+    return [
+        FromSender(*_sums(items), sender, nodes=len(items))
+        for sender, items in sorted(groups.items())
+    ]
+
+
+def _grouped(
+    traffic: Iterable[Traffic], place_of: Callable[[Traffic], Place]
+) -> dict[Place, list[Traffic]]:
+    groups: dict[Place, list[Traffic]] = {}
+    for item in traffic:
+        groups.setdefault(place_of(item), []).append(item)
+    return groups
+
+
+def _sums(
+    items: Sequence[Traffic],
+) -> tuple[int, int, int, int, int | None, float | None, str]:
+    return (
+        sum(item.sent for item in items),
+        sum(item.failed for item in items),
+        sum(item.skipped for item in items),
+        sum(item.lost for item in items),
+        backlog(items),
+        oldest_s(items),
+        max((item.last_delivered for item in items), key=_ms),
+    )
+
+
+def backlog(items: Iterable[Traffic]) -> int | None:
+    """Return how many packets wait; None if that is not known of any of the pairs."""
+    total = 0
+    for item in items:
+        if item.backlog is None:
+            return None
+        total += item.backlog
+    return total
+
+
+def oldest_s(items: Iterable[Traffic]) -> float | None:
+    """Return the age of the oldest packet that waits, in seconds; None if none waits."""
+    return max((item.oldest_s for item in items if item.oldest_s is not None), default=None)
+
+
+def _ms(last_delivered: str) -> int:
+    """Return a time in Redis ms; 0 for none, or for what is no number."""
+    return int(last_delivered) if last_delivered.isdecimal() else 0

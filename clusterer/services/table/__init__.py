@@ -1,0 +1,1 @@
+"""Redis and the provisioning table kept in step."""

@@ -1,0 +1,318 @@
+"""Loading the provisioning table into Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from clusterer.errors import StateUnavailable
+from clusterer.membership import AddressWarning, Node, address_warnings
+from clusterer.membership.columns import StateColumns
+from clusterer.provisioning import (
+    Machine,
+    Names,
+    RejectedRow,
+    Schema,
+    machine_of,
+    read_rows,
+    require,
+    validate,
+)
+from clusterer.services.context import Context
+from clusterer.services.periodic import sync
+from clusterer.services.table import resolve
+from clusterer.store import Cause, ClusterKey, ClusterView
+from clusterer.store.format import require_format
+from clusterer.store.keys import CLUSTERS
+from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
+from clusterer.store.reload_read import Found
+from clusterer.store.reloads import ReloadStore
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+"""Rounds for clusters that change while they are reloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload found and did."""
+
+    database: str
+    """URL without password."""
+    table: str
+    rows: int = 0
+    """Rows in the table."""
+    added: tuple[Node, ...] = ()
+    changed: tuple[NodeChange, ...] = ()
+    removed: tuple[Node, ...] = ()
+    unchanged: int = 0
+    """Nodes whose row is what Redis had."""
+    rejected: tuple[RejectedRow, ...] = ()
+    kept: tuple[Node, ...] = ()
+    """Nodes that stay as they were, because their rows were rejected."""
+    unreadable: frozenset[Machine] = frozenset()
+    """Machines that have rows, but none that can be used."""
+    addresses: tuple[AddressWarning, ...] = ()
+    """What looks wrong with the nodes' addresses."""
+    flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
+    """What was written to the table first; only in persistent mode there is something."""
+    repaired: tuple[str, ...] = ()
+    """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
+
+    @property
+    def loaded(self) -> int:
+        """Nodes that Redis has now."""
+        return len(self.added) + len(self.changed) + self.unchanged
+
+    @property
+    def note(self) -> str:
+        """What is strange about the table as a whole; empty if nothing is."""
+        if not self.rows:
+            return f"table {self.table!r} is empty: no node is left"
+        if len(self.rejected) == self.rows:
+            return f"no row of table {self.table!r} can be used: all nodes stay as they were"
+        return ""
+
+    @property
+    def notes(self) -> list[str]:
+        """`note`, if there is one, and what looks wrong with the addresses."""
+        return [text for text in (self.note, *(found.text for found in self.addresses)) if text]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    rows: int
+    rejected: tuple[RejectedRow, ...]
+    clusters: dict[ClusterKey, list[Node]]
+    unreadable: dict[int, set[int]]
+    """cluster_id → machine_ids that have rows, but none that can be used."""
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        """All nodes whose rows are good."""
+        return (node for nodes in self.clusters.values() for node in nodes)
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there are rows and none is good: a mistake, not a wish to remove all nodes."""
+        return bool(self.rows) and not self.clusters
+
+
+def run(context: Context, *, by: str = "reload", names: Names | None = None) -> ReloadReport:
+    """Make Redis hold what the table holds, and report it.
+
+    In persistent mode changes that are not in the table yet are written there first; otherwise
+    they are lost. Bad rows are skipped, each named in the report: their nodes stay as they were.
+    If every row is bad, nothing changes. ``by``: who asked, for the audit; ``names``: how DNS
+    names are resolved.
+
+    Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
+    """
+    require_format(context.settings, context.redis)
+    store = ReloadStore(context.settings, context.redis)
+    names = names or Names()
+    done: dict[ClusterKey, ReloadPlan] = {}
+    open_clusters: set[ClusterKey] | None = None
+    flushed, mended = sync.SyncReport(), set[str]()
+    for _ in range(_ATTEMPTS):
+        flushed = flushed.merged(sync.flush(context))
+        # Redis before the table: what is written to the table meanwhile is then seen there.
+        found = store.find()
+        snapshots = store.read(found.clusters, found)
+        resolve.prefer(names, (snapshot.view for snapshot in snapshots.values()))
+        table = _read(context, names)
+        plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
+        if found.set_is_wrong and plans:
+            store.mend_clusters([plan.key for plan in plans if plan.populated])
+            mended.add(f"key {CLUSTERS}: made again")
+        if open_clusters is not None:
+            plans = [plan for plan in plans if plan.key in open_clusters]
+        open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
+        done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
+        _note_reports(context, [plan for plan in plans if plan.key in done], by)
+        if not open_clusters:
+            store.note_loaded(context.nodes.now(), by)
+            return _logged(_report(context, table, done.values(), flushed, mended))
+    raise StateUnavailable(
+        f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "
+        "while they were reloaded; the others are loaded; try again"
+    )
+
+
+def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
+    """Return what `run` would report, and change nothing: neither Redis nor the table.
+
+    ``flushed`` is what would come of the changed states first: ``waiting`` of them would be
+    written to the table, ``edited`` would take over what the table says. Raises
+    `ProvisioningError` or `StateUnavailable`.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    found = store.find()
+    snapshots = store.read(found.clusters, found)
+    names = resolve.prefer(names or Names(), (snapshot.view for snapshot in snapshots.values()))
+    table = _read(context, names)
+    plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
+    mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
+    persistent = context.settings.persistent_mode
+    flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
+    return _report(context, table, plans, flushed or sync.SyncReport(), mended)
+
+
+def _foreseen(
+    snapshots: Mapping[ClusterKey, Snapshot], table: _Table, schema: Schema
+) -> sync.SyncReport:
+    """Return what a sync would do: it writes to a bad row as well, unless its state is bad."""
+    state = {schema.columns[name] for name in StateColumns._fields}
+    writable = {item.machine for item in table.rejected if item.column not in state}
+    waiting, edited = 0, []
+    for key, snapshot in snapshots.items():
+        rows = {row.machine_id: row for row in table.clusters.get(key, ())}
+        for machine_id in snapshot.dirty & snapshot.view.nodes.keys():
+            node, row = snapshot.view.nodes[machine_id], rows.get(machine_id)
+            if row is not None and snapshot.edited(row):
+                edited.append(StateColumns.of(row).applied_to(node))
+            elif row is not None or (key.cluster_id, machine_id) in writable:
+                waiting += 1
+    return sync.SyncReport(waiting=waiting, edited=tuple(edited))
+
+
+def apply_rows(
+    context: Context, only: Collection[Machine], *, by: str, settled: bool, names: Names
+) -> ReloadReport:
+    """Bring some machines' rows into Redis, and leave all others as they are.
+
+    ``settled``: the rows' states count, also over those that changed in Redis since; else a
+    state that is not in the table yet stays. Raises as `run` does.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    clusters = {cluster_id for cluster_id, _ in only}
+    for _ in range(_ATTEMPTS):
+        known = [key for key in context.nodes.clusters() if key.cluster_id in clusters]
+        found = store.read(known)
+        table = _read(context, names, only)
+        keys, now = found.keys() | table.clusters.keys(), context.nodes.now()
+        snapshots = found | store.read([key for key in keys if key not in found])
+        plans = [
+            plan_reload(
+                _narrowed(snapshots[key], only),
+                table.clusters.get(key, ()),
+                persistent=not settled,
+                unreadable=table.unreadable.get(key.cluster_id, ()),
+                now=now,
+            )
+            for key in sorted(keys)
+        ]
+        # Each plan that fails is for another cluster: what went through is unchanged next time.
+        if not store.commit(plans, context.nodes.now(), Cause(by)):
+            _note_reports(context, plans, by)
+            report = _logged(_report(context, table, plans, sync.SyncReport()))
+            _warn_of_addresses(snapshots.values(), table, only)
+            return report
+    raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
+
+
+def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> None:
+    for plan in plans:
+        for node, says in plan.reported:
+            sync.note_report(context, node, says, by=by)
+
+
+def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
+    """Return the snapshot as if it had only some machines."""
+    view = snapshot.view
+    nodes = [node for node in view.nodes.values() if (node.cluster_id, node.machine_id) in only]
+    return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
+
+
+def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> _Table:
+    database = context.database
+    with database.connection("read the table") as connection:
+        require(connection, database.schema)
+        rows = read_rows(connection, database.schema)
+    if only is not None:
+        rows = [row for row in rows if machine_of(row) in only]
+    nodes, rejected = validate(rows, database.schema.columns, names)
+    clusters: dict[ClusterKey, list[Node]] = {}
+    for node in nodes:
+        clusters.setdefault(ClusterKey(node.cluster_id, node.protocol), []).append(node)
+    unreadable: dict[int, set[int]] = {}
+    good = {(node.cluster_id, node.machine_id) for node in nodes}
+    for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:
+        unreadable.setdefault(cluster_id, set()).add(machine_id)
+    return _Table(len(rows), tuple(rejected), clusters, unreadable)
+
+
+def _plan(
+    context: Context,
+    store: ReloadStore,
+    known: dict[ClusterKey, Snapshot],
+    table: _Table,
+    found: Found,
+) -> list[ReloadPlan]:
+    snapshots = known | store.read([key for key in table.clusters if key not in known], found)
+    persistent, now = context.settings.persistent_mode, context.nodes.now()
+    return [
+        plan_reload(
+            snapshots[key],
+            table.clusters.get(key, ()),
+            persistent=persistent,
+            unreadable=table.unreadable.get(key.cluster_id, ()),
+            now=now,
+        )
+        for key in sorted(snapshots)
+    ]
+
+
+def _report(
+    context: Context,
+    table: _Table,
+    plans: Iterable[ReloadPlan],
+    flushed: sync.SyncReport,
+    mended: Iterable[str] = (),
+) -> ReloadReport:
+    ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
+    kept = tuple(node for plan in ordered for node in plan.kept)
+    return ReloadReport(
+        database=context.database.name,
+        table=context.settings.db_table,
+        rows=table.rows,
+        added=tuple(node for plan in ordered for node in plan.added),
+        changed=tuple(change for plan in ordered for change in plan.changed),
+        removed=tuple(node for plan in ordered for node in plan.removed),
+        unchanged=sum(plan.unchanged for plan in ordered),
+        rejected=table.rejected,
+        kept=kept,
+        unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
+        addresses=tuple(address_warnings((*table.nodes, *kept))),
+        flushed=flushed,
+        repaired=(*mended, *(line for plan in ordered for line in plan.repairs.described())),
+    )
+
+
+def _warn_of_addresses(
+    snapshots: Iterable[Snapshot], table: _Table, only: Collection[Machine]
+) -> None:
+    """Log what looks wrong with the addresses of some machines beside all others."""
+    nodes = (node for found in snapshots for node in found.view.nodes.values())
+    others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
+    for warning in address_warnings((*table.nodes, *others)):
+        if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
+            log.warning("%s", warning.text)
+
+
+def _logged(report: ReloadReport) -> ReloadReport:
+    for line in report.repaired:
+        log.info("reload repaired Redis: %s", line)
+    log.info(
+        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
+        report.database,
+        report.rows,
+        len(report.added),
+        len(report.changed),
+        len(report.removed),
+        report.unchanged,
+        len(report.rejected),
+    )
+    return report

@@ -1,0 +1,122 @@
+"""The names in nodes' URLs are resolved again: a node whose name leads elsewhere moves there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from time import monotonic
+
+from clusterer.errors import StateUnavailable
+from clusterer.membership import Node
+from clusterer.provisioning import Names, name_in
+from clusterer.runtime.logs import LimitedLog, about
+from clusterer.runtime.rounds import Rounds
+from clusterer.services.context import Context
+from clusterer.store import Cause, ClusterKey, ClusterView
+from clusterer.store.format import require_format
+from clusterer.store.reload_plan import NodeChange, plan_addresses
+from clusterer.store.reloads import ReloadStore
+
+log = logging.getLogger(__name__)
+
+BY = "name resolution"
+"""What the audit names."""
+
+_ATTEMPTS = 20
+"""Rounds for clusters that change meanwhile."""
+
+_THREAD = "clusterer-resolve"
+_SAY_EVERY_S = 3600.0
+_limited = LimitedLog(log, _SAY_EVERY_S)
+_rounds = Rounds("resolve")
+
+
+def run(context: Context, names: Names | None = None) -> list[NodeChange]:
+    """Move nodes whose name leads to another address; return the changes.
+
+    Only nodes in Redis count, the table is not read. All names together take `names.TIMEOUT_S`
+    seconds at most. A name without a usable address changes nothing. Raises `StateUnavailable`.
+    """
+    require_format(context.settings, context.redis)
+    store, known = ReloadStore(context.settings, context.redis), names or Names()
+    done: list[NodeChange] = []
+    for _ in range(_ATTEMPTS):
+        context.directory.refresh()  # reads clusters that changed since the last look
+        views = context.directory.snapshot
+        named = list(_named(views.values()))
+        prefer(known, views.values())
+        known.resolve(name for _, name in named)
+        plans = [plan_addresses(views[key], hosts) for key, hosts in _moved(named, known).items()]
+        conflicts = store.commit(plans, context.nodes.now(), Cause(BY)) if plans else set()
+        done += [change for plan in plans if plan.key not in conflicts for change in plan.changed]
+        if not conflicts:
+            _say(named, known, done)
+            return done
+    raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times while names were resolved")
+
+
+def _moved(named: Iterable[tuple[Node, str]], known: Names) -> dict[ClusterKey, dict[int, str]]:
+    """Return for each cluster the machines whose name leads elsewhere, with where."""
+    moved: dict[ClusterKey, dict[int, str]] = {}
+    for node, name in named:
+        host = known.addresses.get(name, node.host)
+        if host != node.host:
+            key = ClusterKey(node.cluster_id, node.protocol)
+            moved.setdefault(key, {})[node.machine_id] = host
+    return moved
+
+
+def kept_names(context: Context, names: Names | None = None) -> Names:
+    """Return ``names``, or new ones, that prefer the addresses which nodes in Redis have.
+
+    Raises `StateUnavailable`.
+    """
+    store = ReloadStore(context.settings, context.redis)
+    found = store.read(context.nodes.clusters())
+    return prefer(names or Names(), (snapshot.view for snapshot in found.values()))
+
+
+def prefer(names: Names, views: Iterable[ClusterView]) -> Names:
+    """Have ``names`` prefer the addresses that the nodes in ``views`` have; return them."""
+    present: dict[str, set[str]] = {}
+    for node, name in _named(views):
+        present.setdefault(name, set()).add(node.host)
+    names.present = present
+    return names
+
+
+def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
+    """Yield the nodes whose URL has a name, each with that."""
+    for view in views:
+        for node in view.nodes.values():
+            if name := name_in(node.url):
+                yield node, name
+
+
+def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange]) -> None:
+    for change in changes:
+        key = f"{change.after.cluster_id}:{change.after.protocol}"
+        log.warning(
+            "cluster %s machine %s: %s",
+            key,
+            change.after.machine_id,
+            change.reason,
+            extra=about(change.after),
+        )
+    hosts: Mapping[str, str] = {name: node.host for node, name in named}
+    for name, why in known.failures.items():
+        if name in hosts:
+            text = "name %s does not resolve: %s; its nodes keep their address %s"
+            _limited.warning(name, monotonic(), text, name, why, hosts[name])
+
+
+def start(context: Context) -> None:
+    """Do `run` in a thread, unless one does: the sweep must not wait for a name server."""
+    if all(thread.name != _THREAD for thread in threading.enumerate()):
+        threading.Thread(target=_round, args=(context,), name=_THREAD, daemon=True).start()
+
+
+def _round(context: Context) -> None:
+    with _rounds.guard():
+        run(context)

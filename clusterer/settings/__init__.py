@@ -1,0 +1,344 @@
+"""Settings: defaults, a TOML file, CLUSTERER_* variables and the caller's own values, merged."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from clusterer.errors import SettingsError
+from clusterer.settings.service_links import is_service_link, why_ignored
+
+log = logging.getLogger(__name__)
+
+DEFAULT_DELIVERY_QUEUE = "clusterer-delivery"
+MAINTENANCE_QUEUE = "clusterer-maintenance"
+DATABASE_QUEUE = "clusterer-database"
+ENV_PREFIX = "CLUSTERER_"
+CONFIG_VARIABLE = "CLUSTERER_CONFIG"
+SECRETS = ("redis_url", "db_url")
+"""Settings that may hold a password: CLUSTERER_NAME_FILE names a file that holds the value."""
+_MAX_SECRET = 65_536
+"""Characters of such a file."""
+BACKLOG_DROP = "drop"
+BACKLOG_REPLAY = "replay"
+LOG_AUTO = "auto"
+
+_NEARLY = 0.92
+"""Likeness of names of which one is the other misspelt: one or two letters differ."""
+
+_TRUE = frozenset({"1", "yes", "true", "on"})
+_FALSE = frozenset({"0", "no", "false", "off", ""})
+_NOUNS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}
+
+
+def _text(default: str, about: str, *, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"about": about, "choices": choices})
+
+
+def _secret_text(default: str, about: str) -> Any:
+    return field(default=default, metadata={"about": about}, repr=False)
+
+
+def _name(default: str, about: str) -> Any:
+    return field(default=default, metadata={"about": about, "required": True})
+
+
+def _switch(default: bool, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
+def _number(default: float, about: str, low: float, high: float) -> Any:
+    return field(default=default, metadata={"about": about, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that can be configured; names are those of the OpenSIPS module where it has one.
+
+    A value that cannot be used raises `SettingsError`.
+    """
+
+    db_url: str = _secret_text(
+        "", "provisioning database: mysql://user:pw@host/db or an SQLAlchemy URL"
+    )
+    db_table: str = _name("clusterer", "name of the provisioning table")
+    server_id: int = _number(0, "machine_id of this instance", 0, 2**31 - 1)
+    persistent_mode: bool = _switch(False, "write state changes back to the table")
+    cluster_id_col: str = _name("cluster_id", "column of the cluster_id")
+    machine_id_col: str = _name("machine_id", "column of the machine_id")
+    clusterer_id_col: str = _name("id", "column of the row's primary key")
+    state_col: str = _name("state", "column of the state")
+    url_col: str = _name("url", "column of the URL")
+    description_col: str = _name("description", "column of the description")
+    failed_attempts_col: str = _name("failed_attempts", "column of the allowed failed attempts")
+    last_attempt_col: str = _name("last_attempt", "column of the last failed attempt's time")
+    duration_col: str = _name("duration", "column of the temporary disabling's length")
+    no_tries_col: str = _name("no_tries", "column of the number of failed tries")
+    redis_url: str = _secret_text(
+        "", "Redis: redis://, rediss:// or unix:// URL; empty means embedded"
+    )
+    data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
+    delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
+    probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)
+    resolve_interval: float = _number(
+        60.0, "seconds between resolutions of nodes' names; 0: at a reload only", 0, 86400
+    )
+    send_timeout: float = _number(2.0, "seconds without progress until a send failed", 0.1, 60)
+    linger: float = _number(5.0, "seconds a delivery job stays without traffic", 0, 3600)
+    backlog: str = _text(
+        BACKLOG_DROP,
+        "what a node that is not up misses: drop or replay",
+        choices=(BACKLOG_DROP, BACKLOG_REPLAY),
+    )
+    backlog_max_age: float = _number(60.0, "seconds an undelivered packet is kept", 1, 86400)
+    log_max_packets: int = _number(1_000_000, "packets kept in a sender's log", 1, 10**9)
+    max_connections: int = _number(10_000, "inbound BIN connections", 1, 10**6)
+    max_connections_per_address: int = _number(
+        0,
+        "inbound BIN connections from an address of no node; 0: a quarter of max_connections",
+        0,
+        10**6,
+    )
+    connection_lifetime: float = _number(
+        120.0, "seconds an idle inbound connection stays open", 1, 86400
+    )
+    max_message_time: float = _number(4.0, "seconds an unfinished frame may take", 0.1, 3600)
+    allow_foreign_source: bool = _switch(
+        False, "deliver for senders whose BIN address is not local to this host"
+    )
+    log_format: str = _text("human", "form of log lines", choices=("human", "json"))
+    log_level: str = _text(
+        LOG_AUTO,
+        "what is logged; auto: info in processes that run until stopped, else warning",
+        choices=(LOG_AUTO, "debug", "info", "warning", "error"),
+    )
+    metrics_port: int = _number(
+        0, "TCP port of this process's Prometheus metrics; 0: none", 0, 65535
+    )
+    metrics_address: str = _name("127.0.0.1", "IP address on which metrics are served")
+
+    replicate_pipes_to: int = _number(
+        0, "cluster_id to replicate ratelimit pipes to; 0 for none", 0, 2**31 - 1
+    )
+    accept_pipes_from: int = _number(
+        0, "cluster_id to accept ratelimit pipes from; 0 for none", 0, 2**31 - 1
+    )
+    accept_pipes_timeout: int = _number(
+        10, "seconds of silence that invalidate a node's ratelimit pipes", 0, 86400
+    )
+    repl_pipes_auth_check: bool = _switch(
+        False, "take ratelimit pipes only from IP addresses and machine_ids of the table"
+    )
+
+    def __post_init__(self) -> None:
+        for name in _KINDS:
+            _check(name, getattr(self, name), "argument")
+
+    @property
+    def data_path(self) -> Path:
+        """Directory of embedded state: ``data_dir``, else the user's data directory.
+
+        Raises `SettingsError` where that depends on a home directory and the user has none.
+        """
+        if self.data_dir:
+            return _expanded(self.data_dir).absolute()
+        return _expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "clusterer"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Unix socket of the embedded Redis server."""
+        return self.data_path / "redis.sock"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the user has neither HOME nor an entry in /etc/passwd
+        user = path[1:].split("/", maxsplit=1)[0] or f"uid {os.getuid()}"
+        raise SettingsError(
+            f"no directory for the embedded Redis and SQLite file: {path} needs a home directory, "
+            f"and {user} has none; set data_dir (--data-dir DIR or CLUSTERER_DATA_DIR) to a "
+            "directory, or redis_url and db_url to servers"
+        ) from None
+
+
+_KINDS: dict[str, type] = {item.name: type(item.default) for item in fields(Settings)}
+_RULES: dict[str, Mapping[str, Any]] = {item.name: item.metadata for item in fields(Settings)}
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    config: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], object] = log.warning,
+) -> Settings:
+    """Merge all sources of settings.
+
+    ``overrides`` wins over ``environ`` (default: the process's), which wins over the TOML file
+    ``config`` (default: the file that CLUSTERER_CONFIG names). None values in ``overrides`` count
+    as not given. ``warn`` gets a line for each variable that is ignored although a setting has its
+    name. Raises `SettingsError` naming the setting and where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    path = config or environ.get(CONFIG_VARIABLE)
+    values = _from_file(Path(path)) if path else {}
+    values |= _from_environment(environ, warn)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    values |= {name: _convert(name, value, "argument") for name, value in given.items()}
+    return Settings(**values)
+
+
+def require_server_id(settings: Settings) -> int:
+    """Return ``server_id``; raises `SettingsError` where it is not set."""
+    if not settings.server_id:
+        raise SettingsError(
+            "server_id is not set: which machine_id of the table is this instance? "
+            "Say so with --server-id N or CLUSTERER_SERVER_ID"
+        )
+    return settings.server_id
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the CLUSTERER_* variables with which a child process loads these same settings.
+
+    Every setting is in it, so that neither a configuration file nor the parent's own environment
+    can change one. ``data_dir`` stays as it was given: relative, it counts from the child's
+    working directory.
+    """
+    return {_variable(name): _as_text(getattr(settings, name)) for name in _KINDS}
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _as_text(value: bool | float | str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read settings from {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read settings from {path}: {error}") from error
+    section = data.get("clusterer", data)
+    if not isinstance(section, dict):
+        raise SettingsError(f"{path}: 'clusterer' must be a table of settings")
+    return {name: _convert(name, value, str(path)) for name, value in section.items()}
+
+
+def _from_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, Any]:
+    variables = {name: _variable(name) for name in _KINDS}
+    files = {name: f"{_variable(name)}_FILE" for name in SECRETS}
+    _check_spelling(environ, [CONFIG_VARIABLE, *variables.values(), *files.values()])
+    links = {name: value for name, value in environ.items() if is_service_link(name, value)}
+    for variable in links.keys() & set(variables.values()):
+        warn(why_ignored(variable, links[variable]))
+    found = {
+        name: _convert(name, environ[variable], variable)
+        for name, variable in variables.items()
+        if variable in environ and variable not in links
+    }
+    for name, variable in files.items():
+        if variable in environ:
+            if name in found:
+                raise SettingsError(f"{variables[name]} and {variable} are both set: unset one")
+            found[name] = _convert(name, _secret(environ[variable], variable), variable)
+    return found
+
+
+def _secret(path: str, variable: str) -> str:
+    """Return the text of a file without its last line feed; what it holds is in no error."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - an empty path must not become "."
+            text = file.read(_MAX_SECRET + 1).decode()
+    except OSError as error:
+        raise SettingsError(f"cannot read {variable} ({path}): {error.strerror}") from error
+    except ValueError:
+        raise SettingsError(f"{variable} ({path}) holds no UTF-8 text") from None
+    text = text.removesuffix("\n")
+    if not text.strip() or len(text) > _MAX_SECRET:
+        what = f"more than {_MAX_SECRET} characters" if text.strip() else "nothing"
+        raise SettingsError(f"{variable} ({path}) holds {what}; write the URL into it")
+    return text
+
+
+def _check_spelling(environ: Mapping[str, str], variables: Sequence[str]) -> None:
+    """Raise `SettingsError` for a variable that nearly has the name of a setting's.
+
+    Others that begin like ours are no fault, nor is what Kubernetes makes for its services.
+    """
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and name not in variables:
+            if is_service_link(name, value):
+                continue
+            meant = difflib.get_close_matches(name, variables, 1, _NEARLY)
+            if meant:
+                raise SettingsError(f"unknown variable {name}: did you mean {meant[0]}?")
+
+
+def _convert(name: str, value: object, origin: str) -> Any:
+    """Return ``value`` as the setting's own type: text is parsed, other types must fit."""
+    kind = _KINDS.get(name)
+    if kind is None:
+        meant = difflib.get_close_matches(name, _KINDS, 1)
+        hint = f"did you mean {meant[0]!r}?" if meant else "`clusterer --help` names all"
+        # What is no name at all may be a URL with its password.
+        shown = repr(name) if name.replace("-", "_").isidentifier() else "name"
+        raise SettingsError(f"unknown setting {shown} ({origin}): {hint}")
+    converted = _parse(name, kind, value, origin) if isinstance(value, str) else value
+    if kind is float and type(converted) is int:
+        converted = float(converted)
+    _check(name, converted, origin)
+    return converted
+
+
+def _parse(name: str, kind: type, text: str, origin: str) -> Any:
+    try:
+        return _to_bool(text) if kind is bool else kind(text)
+    except ValueError:
+        raise _wrong_kind(name, text, origin) from None
+
+
+def _to_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError(word)
+    return word in _TRUE
+
+
+def _check(name: str, value: object, origin: str) -> None:
+    kind, rule = _KINDS[name], _RULES[name]
+    # Exact types: True is an int to isinstance, and no machine_id.
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise _wrong_kind(name, value, origin)
+    if isinstance(value, int | float) and "low" in rule:
+        _check_range(name, value, rule, origin)
+    if rule.get("required") and not value:
+        raise SettingsError(f"{name} must not be empty ({origin})")
+    choices = rule.get("choices")
+    if choices and value not in choices:
+        words = " or ".join(map(repr, choices))
+        raise SettingsError(f"{name} must be {words}, not {value!r} ({origin})")
+
+
+def _check_range(name: str, value: float, rule: Mapping[str, Any], origin: str) -> None:
+    low, high = rule["low"], rule["high"]
+    if not low <= value <= high:
+        raise SettingsError(f"{name} must be from {low} to {high}, not {value!r} ({origin})")
+
+
+def _wrong_kind(name: str, value: object, origin: str) -> SettingsError:
+    shown = type(value).__name__ if name in SECRETS else repr(value)
+    return SettingsError(f"{name} must be {_NOUNS[_KINDS[name]]}, not {shown} ({origin})")
