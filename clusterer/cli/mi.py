@@ -20,6 +20,7 @@ from clusterer.mi.request_fifo import Access
 from clusterer.mi.serve import Options, serve
 from clusterer.processes import stop_on_signals
 from clusterer.services import Context
+from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.settings import Settings, require_server_id
 
 _DIRECTORIES = (Path("/run/clusterer"), Path("/tmp"))  # noqa: S108 - where opensipsctl looks
@@ -125,5 +126,9 @@ def mi(
         datagram=datagram,
         access=Access(mode, *(owner or (-1, -1))),
     )
-    with closing(Context(settings)) as context, stop_on_signals() as stop:
-        serve(context, options, stop, by=operator())
+    with (
+        closing(Context(settings)) as context,
+        closing(MiCommands(context, operator())) as commands,
+        stop_on_signals() as stop,
+    ):
+        serve(commands, options, stop)

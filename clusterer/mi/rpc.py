@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clusterer.mi import MiError, Result, jsonrpc
-from clusterer.services.admin.mi_commands import Handler
+from clusterer.mi.handler import Handler
 
 
 async def answer(handler: Handler, body: bytes, via: str, limit: int | None = None) -> bytes:

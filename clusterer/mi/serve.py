@@ -12,11 +12,10 @@ from clusterer.errors import InvalidArgument
 from clusterer.jobs import StopFlag
 from clusterer.mi.datagram_server import DatagramServer
 from clusterer.mi.fifo_server import FifoServer
+from clusterer.mi.handler import Handler
 from clusterer.mi.http_server import PATH, HttpServer
 from clusterer.mi.listen_address import Address, Place
 from clusterer.mi.request_fifo import Access
-from clusterer.services.admin.mi_commands import Handler
-from clusterer.services.context import Context
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +32,22 @@ class Options:
     """Of the FIFO and of unix sockets."""
 
 
-def serve(context: Context, options: Options, stop: StopFlag, *, by: str) -> None:
-    """Serve until ``stop`` is set; ``by`` is who the audit stream names.
+def serve(handler: Handler, options: Options, stop: StopFlag) -> None:
+    """Serve until ``stop`` is set; ``handler`` carries out the commands.
 
     Raises `ClustererError` if something cannot be served.
     """
     if not (options.fifo or options.http or options.datagram):
         raise InvalidArgument("nothing to serve: neither a FIFO nor --http nor --datagram")
-    asyncio.run(_serve(context, options, stop, by))
+    asyncio.run(_serve(handler, options, stop))
 
 
-async def _serve(context: Context, options: Options, stop: StopFlag, by: str) -> None:
+async def _serve(handler: Handler, options: Options, stop: StopFlag) -> None:
     stopped = asyncio.Event()
     running: list[asyncio.Task[object]] = [asyncio.create_task(stopped.wait())]
     loop = asyncio.get_running_loop()
     loop.add_reader(stop.fileno(), stopped.set)
     async with AsyncExitStack() as stack:
-        handler = Handler(context, by)
-        stack.callback(handler.close)
         stack.callback(loop.remove_reader, stop.fileno())
         if options.fifo:
             fifo = FifoServer(handler, options.fifo, options.reply_dir, options.access)

@@ -12,7 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from clusterer.mi.request_fifo import Access
 from clusterer.mi.serve import Options, serve
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
-from clusterer.services.admin.mi_commands import Handler
+from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.table import reload
 from clusterer.settings import Settings
 from tests.support.mi import EXCHANGES
@@ -76,7 +76,8 @@ def serving(context: Context, options: Options) -> Iterator[None]:
 
     def work() -> None:
         try:
-            serve(context, options, stop, by="operator root@sip1")
+            with closing(MiCommands(context, "operator root@sip1")) as commands:
+                serve(commands, options, stop)
         except BaseException as error:  # noqa: BLE001 - shown by the test
             failed.append(error)
 
@@ -178,8 +179,11 @@ def test_malformed_parameter_gets_the_reply_of_2_2(context: Context, fifo: Path,
 
 def test_a_second_server_leaves_the_first_its_fifo(context: Context, fifo: Path) -> None:
     options, stop = Options(fifo=fifo, reply_dir=fifo.parent), StopFlag()
-    with pytest.raises(ClustererError, match=r"another process serves the FIFO .* already"):
-        serve(context, options, stop, by="operator root@sip1")
+    with (
+        pytest.raises(ClustererError, match=r"another process serves the FIFO .* already"),
+        closing(MiCommands(context, "operator root@sip1")) as commands,
+    ):
+        serve(commands, options, stop)
     stop.close()
     assert ctl(fifo, "clusterer_list") == LIST
 
@@ -318,7 +322,7 @@ def test_what_may_last_all_night_is_said_once_a_minute(
     context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "fifo"
-    server = FifoServer(Handler(context, "test"), path, tmp_path, Access())
+    server = FifoServer(MiCommands(context, "test"), path, tmp_path, Access())
     path.unlink()
     path.write_bytes(b"mine")
     for half_seconds in range(240):
@@ -333,8 +337,11 @@ def test_mode_is_as_asked_and_the_fifo_goes_with_its_server(
     options = Options(fifo=fifo, reply_dir=tmp_path, access=Access(mode=0o622))
     with serving(context, options):
         wait_until(lambda: stat.S_IMODE(fifo.stat().st_mode) == 0o622, 5)
-        with pytest.raises(ClustererError, match="another process serves the FIFO"):
-            serve(context, options, StopFlag(), by="test")
+        with (
+            pytest.raises(ClustererError, match="another process serves the FIFO"),
+            closing(MiCommands(context, "test")) as commands,
+        ):
+            serve(commands, options, StopFlag())
         assert ctl(fifo, "clusterer_list") == LIST
     assert not fifo.exists()
     os.mkfifo(fifo)  # left by a dead server
@@ -454,8 +461,11 @@ def test_http_over_a_unix_socket(context: Context, tmp_path: Path) -> None:
             connection.connect(str(path))
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             assert b"200 OK" in connection.recv(65536)
-        with pytest.raises(ClustererError, match="another process listens"):
-            serve(context, options, StopFlag(), by="test")
+        with (
+            pytest.raises(ClustererError, match="another process listens"),
+            closing(MiCommands(context, "test")) as commands,
+        ):
+            serve(commands, options, StopFlag())
     assert not path.exists()
 
 

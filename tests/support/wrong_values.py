@@ -17,7 +17,7 @@ from clusterer.mi import ListNodes
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, doctor
 from clusterer.services.admin.events import Filter, History
-from clusterer.services.admin.mi_commands import Handler
+from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.periodic import probe, sweep, sync, timeouts
@@ -135,7 +135,7 @@ class Everything:
             "top": self.reader.read,
             "events": lambda: self.history.past(20),
             "metrics": lambda: list(self.collector.collect()),
-            "mi": lambda: Handler(context, "test").run(ListNodes(), "test"),
+            "mi": lambda: MiCommands(context, "test").run(ListNodes(), "test"),
             "doctor": lambda: list(doctor.run(context)),
             "reload --dry-run": lambda: reload.preview(context),
         }

@@ -43,7 +43,7 @@ _THREADS = 4
 """Commands carried out at once; a reload that waits for its database leaves room for others."""
 
 
-class Handler:
+class MiCommands:
     """Carries out commands for one instance, in threads: Redis and SQL block."""
 
     def __init__(self, context: Context, by: str) -> None:
