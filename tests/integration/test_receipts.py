@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -79,6 +80,60 @@ def test_a_timeout_is_announced_and_lasts_twice_as_long(
     assert 9_000 < notice.silenced_until_ms - reply.now_ms <= 10_000
     assert redis_client.zscore(WATCH.silenced, "2") == notice.silenced_until_ms
     assert flush(receipts, notice.id).notices == ()
+
+
+FOREIGN_NOTICES = {
+    "other fields": {"oops": b"\xff"},
+    "no cluster": {"registration": "ratelimit:1", "machine_id": 2, "silenced_until": 3},
+    "cluster of text": {
+        "registration": "ratelimit:1",
+        "cluster": "oops",
+        "machine_id": 2,
+        "silenced_until": 3,
+    },
+    "endless number": {
+        "registration": "ratelimit:1",
+        "cluster": 1,
+        "machine_id": "9" * 5000,
+        "silenced_until": 3,
+    },
+    "negative time": {
+        "registration": "ratelimit:1",
+        "cluster": 1,
+        "machine_id": 2,
+        "silenced_until": "-3",
+    },
+    "digits of another script": {
+        "registration": "ratelimit:1",
+        "cluster": "\u0661",
+        "machine_id": 2,
+        "silenced_until": 3,
+    },
+    "registration that is no text": {
+        "registration": b"\xff",
+        "cluster": 1,
+        "machine_id": 2,
+        "silenced_until": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("fields", FOREIGN_NOTICES.values(), ids=list(FOREIGN_NOTICES))
+def test_flush_with_foreign_notice_names_it_and_skips_it(
+    receipts: Receipts,
+    cursor: str,
+    redis_client: redis.Redis,
+    context: Context,
+    fields: dict[Any, Any],
+) -> None:
+    redis_client.xadd(keys.notices(1), fields)
+    turn_back(redis_client, 6_000, 2)
+    assert run(context) == [((2,), ())]
+    with collected() as found:
+        reply = flush(receipts, cursor)
+    assert [bad.key for bad in found] == [keys.notices(1)]
+    assert [notice.machine_id for notice in reply.notices] == [2]
+    assert flush(receipts, reply.cursor).notices == ()
 
 
 def test_a_silence_that_is_over_gives_a_fresh_clock(
