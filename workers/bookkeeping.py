@@ -17,6 +17,7 @@ from rq.job import Job as RqJob
 from rq.queue import Queue as RqQueue
 
 from clusterer.endpoint import is_away
+from clusterer.jobs import is_wrong_type, move_job_aside
 from workers.stopping import Stoppable
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
@@ -53,7 +54,12 @@ class Bookkeeping(Stoppable):
         self, job: RqJob, queue: RqQueue, execution: Execution, return_value: Any
     ) -> None:
         self._unwritten = partial(self._end_again, job, queue, execution, return_value)
-        super()._finalize_success(job, queue, execution, return_value)
+        try:
+            super()._finalize_success(job, queue, execution, return_value)
+        except redis.ResponseError as error:  # a key has become one of the wrong type meanwhile
+            if not (is_wrong_type(error) and move_job_aside(job, queue)):
+                raise
+            super()._finalize_success(job, queue, execution, return_value)
         self._unwritten = None
 
     def _finalize_failure(

@@ -226,7 +226,7 @@ class Worker(Bookkeeping):
             job = queue.load(job_id)
         if job is None:
             return None
-        move_job_aside(job)
+        move_job_aside(job, queue)
         job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
         self.execute_job(job, queue)
         return True

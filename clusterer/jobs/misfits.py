@@ -37,17 +37,17 @@ def move_aside(queue: RqQueue) -> int:
     return move_keys_aside(queue.connection, _types(queue), f"queue {queue.name}")
 
 
-def move_job_aside(job: RqJob) -> int:
-    """Rename what stands beside ``job``, which is about to run, in the place of RQ's records of it.
+def move_job_aside(job: RqJob, queue: RqQueue) -> int:
+    """Rename the keys of the wrong type in which RQ records how ``job``, about to run, has ended.
 
-    Else RQ fails to note how the job ended, with a traceback; the ids of periodic jobs are known.
+    RQ would log a traceback for each job. The keys of ``queue`` are among them.
     """
-    beside = {
+    expected = _types(queue) | {
         Result.get_key(job.id): "stream",  # type: ignore[no-untyped-call]
         ExecutionRegistry.key_template.format(job.id): "zset",
         job.dependents_key: "set",
     }
-    return move_keys_aside(job.connection, beside, f"job {job.id}")
+    return move_keys_aside(job.connection, expected, f"job {job.id}")
 
 
 def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component: str) -> int:
@@ -66,7 +66,7 @@ def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component:
             client.rename(key, keys.misfit(key))
             client.expire(keys.misfit(key), KEPT_S)
             _limited.warning(
-                (component, key),
+                key,
                 monotonic(),
                 "%s: key %s holds a %s, not a %s: moved to %s",
                 *(component, key, kind, expected[key], keys.misfit(key)),

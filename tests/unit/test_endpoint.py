@@ -75,6 +75,7 @@ def test_an_error_is_said_without_noise_and_with_what_to_do(
         (redis.exceptions.MasterDownError("no"), "point redis_url at the primary server"),
         (redis.OutOfMemoryError("no"), "raise maxmemory"),
         (redis.BusyLoadingError("no"), "wait until it has"),
+        (redis.ResponseError("ERR unknown command"), ELSE),
     ],
 )
 def test_advice_follows_the_error_and_not_the_url(error: redis.RedisError, what: str) -> None:
