@@ -1,35 +1,28 @@
-"""Which nodes of a cluster were not up for some time, as an observer needs to know it."""
+"""Finds the nodes of a cluster that were not up for some time."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.ids import PROTO_BIN
-from clusterer.modules.observing import Registers
+from clusterer.modules.base import Cluster
 
 STALE_S = 5.0
-"""Age, in seconds, from which what is known of the nodes' states proves nothing."""
-
-
-class Watched(Registers, Protocol):
-    """The part of `clusterer.Clusterer` that knows the nodes' states and how old they are."""
-
-    def snapshot_age_s(self) -> float: ...
+"""Age, in seconds, from which the local copy of the nodes' states is ignored."""
 
 
 class Absences:
-    """Notes since when the nodes that sent something are not up. Not safe to share between threads.
+    """Times how long each node that sent a message is not up. Not safe to share between threads.
 
-    A node that sends again counts as present from then on, whatever its state is. While Redis is
-    away, nothing is known: the time begins again when it is back.
+    A new message of a node resets its time, whatever the node's state. While Redis is unavailable
+    no time is counted; afterwards each time begins at 0.
     """
 
-    def __init__(self, clusterer: Watched, cluster_id: int, limit_s: float) -> None:
-        """``limit_s``: seconds after which a node is gone, 0: never.
+    def __init__(self, clusterer: Cluster, cluster_id: int, limit_s: float) -> None:
+        """``limit_s``: seconds after which a node counts as gone, 0: never.
 
-        Raises `InvalidArgument` for a time below 0 or none.
+        Raises `InvalidArgument` for a negative or infinite time.
         """
         if not 0 <= limit_s < math.inf:
             raise InvalidArgument(f"end_calls_after must be 0 or more seconds, not {limit_s!r}")
@@ -40,25 +33,26 @@ class Absences:
         """By machine_id; None while the node is up."""
 
     def heard(self, machine_id: int) -> None:
-        """Note that a node sent something."""
+        """Note that a node sent a message."""
         if self._limit_s:
             self._since[machine_id] = None
 
     def gone(self, now: float) -> list[int]:
-        """Return the nodes that are gone at ``now`` (never goes back), each once until heard."""
+        """Return the nodes that are gone at ``now`` (monotonic), each once until `heard`."""
         up = self._up() if self._since else None
+        gone = []
         for machine_id, since in list(self._since.items()):
             if up is None or machine_id in up:
                 self._since[machine_id] = None
             elif since is None:
                 self._since[machine_id] = now
-        over = [m for m, since in self._since.items() if _is_over(since, self._limit_s, now)]
-        for machine_id in over:
-            del self._since[machine_id]
-        return over
+            elif now - since >= self._limit_s:
+                del self._since[machine_id]
+                gone.append(machine_id)
+        return gone
 
     def _up(self) -> set[int] | None:
-        """Return the nodes that are up, None if that is not known."""
+        """Return the nodes that are up, None if Redis does not confirm them."""
         try:
             nodes = self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)
         except StateUnavailable:
@@ -66,7 +60,3 @@ class Absences:
         if self._clusterer.snapshot_age_s() > STALE_S:
             return None
         return {node.machine_id for node in nodes}
-
-
-def _is_over(since: float | None, limit_s: float, now: float) -> bool:
-    return since is not None and now - since >= limit_s

@@ -1,7 +1,7 @@
-"""Which messages about a call are older than what is known of it.
+"""Decides which messages about a call are outdated.
 
-OpenSIPS 2.2's processes share one connection and overtake each other: "updated, confirmed" came
-before "created, confirmed without ACK" in 14.8 % of calls, measured beside 2.2.8.
+Messages arrive out of order, because OpenSIPS 2.2's processes share one connection: "updated,
+confirmed" came before "created, confirmed without ACK" in 14.8 % of calls, measured with 2.2.8.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ CallKey = tuple[bytes, bytes, bytes]
 """Call-id, from tag and to tag."""
 
 ENDED_MEMORY_S = 2.0
-"""How long the end of a call is remembered. Overtaken messages come within a millisecond."""
+"""How long the end of a call is kept. Late messages arrive within a millisecond."""
 
 _Identity = tuple[int, ...]
-"""Start and dialog id: another call under the same call-id and tags differs in one of them.
+"""Start and dialog id: another call with the same call-id and tags differs in one of them.
 
-Empty for a call of which only the end is known.
+Empty for a call of which only the deletion arrived.
 """
 
 
 def key_of(message: DialogState | DialogDeleted) -> CallKey:
-    """Return what a message calls its call by."""
+    """Return the key of the call that a message is about."""
     return message.call_id, message.from_tag, message.to_tag
 
 
 def early_key(key: CallKey) -> CallKey:
-    """Return the key that a call had before it had a to tag."""
+    """Return the key of a call before it has a to tag."""
     return key[0], key[1], b""
 
 
 def is_news(sent: DialogState, known: DialogState) -> bool:
-    """Return whether ``sent`` may replace ``known``, both under the same key or its early key.
+    """Return whether ``sent`` may replace ``known``, which has the same key or the early key.
 
-    "Created" is no news of a call that is known by that key, as in 2.2; a state that is none of
+    "Created" does not replace a call with the same key, as in 2.2. A state that is not in
     `CallState` is neither older nor newer than another.
     """
     if isinstance(sent, DialogCreated) and key_of(sent) == key_of(known):
@@ -45,38 +45,34 @@ def is_news(sent: DialogState, known: DialogState) -> bool:
 
 
 class EndedCalls:
-    """Remembers the latest ends of calls, so that an overtaken message brings no call back."""
+    """Keeps the latest ends of calls, so that a late message does not restore an ended call."""
 
     def __init__(self, bounds: Bounds) -> None:
-        """Remember nothing yet, and never more than ``bounds``."""
-        self._ended: ExpiringTable[CallKey, _Identity] = ExpiringTable(_call_id, bounds)
+        """Start empty; ``bounds``: greatest size."""
+        self._ended: ExpiringTable[CallKey, _Identity] = ExpiringTable(early_key, bounds)
 
     def note(
         self, message: DialogDeleted | DialogState, last: DialogState | None, now: float
     ) -> None:
-        """Note that ``message`` ended a call at ``now`` (seconds that never go back).
+        """Note that ``message`` ended a call at ``now`` (monotonic seconds).
 
-        ``last``: what was known of the call. Of a call that was unknown the first messages may
-        still be under way: all are then taken for its own.
+        ``last``: the call's last known message. Without it the first messages of the call may
+        arrive later; `has` then matches every message with the call's key.
         """
         if last is None and isinstance(message, DialogState):
             last = message
         key = key_of(message)
         if last is None and self._ended.get(key, now):
-            return  # a second deletion knows less than the first
+            return  # the first deletion had the identity
         identity = () if last is None else _identity(last)
         for ended in {key, early_key(key)}:
             self._ended.put(ended, identity, now + ENDED_MEMORY_S, 0, now)
 
     def has(self, sent: DialogState, now: float) -> bool:
-        """Return whether ``sent`` is about a call that ended lately."""
+        """Return whether ``sent`` is about a call that ended recently."""
         ended = self._ended.get(key_of(sent), now)
         return ended is not None and ended in {(), _identity(sent)}
 
 
 def _identity(sent: DialogState) -> _Identity:
     return sent.start, sent.dialog_id
-
-
-def _call_id(key: CallKey) -> bytes:
-    return key[0]

@@ -1,37 +1,35 @@
-"""Observer of dialog: which calls are up, and how many are in each profile, across the cluster."""
+"""Observer of dialog: the calls of the cluster, and the number of calls in each profile."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from clusterer.ids import SERVER_TIMEOUT
-from clusterer.modules.absence import Absences, Watched
+from clusterer.modules.absence import Absences
+from clusterer.modules.base import Clock, Cluster, Registration
 from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
-from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
-from clusterer.modules.observing import (
-    Clock,
-    ModuleCallback,
-    Observer,
-    Received,
-    Watchers,
-    monotonic,
-    wall,
-)
+from clusterer.modules.expiring import Bounds, Change, Reason
+from clusterer.modules.observing import Observer, SentText, WatchedTable
 from clusterer.payloads import CallState, DialogDeleted, DialogState, ProfileCount, ProfileCounts
 from clusterer.payloads.dialog import MODULE
 from clusterer.payloads.message import as_bytes, as_text
 
+if TYPE_CHECKING:
+    from clusterer.listener import ReceiveInfo
+
 __all__ = ["Bounds", "Call", "Change", "Dialogs", "ProfileUse", "Reason"]
 
 PROFILE_LIFETIME_S = 10.0
-"""A count that was not refreshed for so long counts as 0, as in 2.2."""
+"""A count not refreshed for this time counts as 0, as in 2.2."""
 
 UNCONFIRMED_LIFETIME_S = 300.0
-"""A call that nobody has answered has no expiry of its own in 2.2; it goes after so long."""
+"""An unconfirmed call has no expiry in 2.2; the observer removes it after this time."""
 
 DEFAULT_LIFETIME_S = 43_200
-"""Of a call without any expiry: 2.2's default_timeout."""
+"""For a call without an expiry: 2.2's default_timeout."""
 
 ProfileKey = tuple[bytes, bytes | None, int]
 """Profile, value and machine_id."""
@@ -39,33 +37,19 @@ ProfileKey = tuple[bytes, bytes | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that is up on some machine of the cluster."""
+    """A call of a node of the cluster."""
 
     sent: DialogState
-    """Everything that was sent, as bytes and numbers."""
+    """The message with all its fields, as bytes and numbers."""
     machine_id: int
-    """The machine that said so last."""
+    """The node that sent the call last."""
 
-    @property
-    def call_id(self) -> str:
-        return as_text(self.sent.call_id)
-
-    @property
-    def from_tag(self) -> str:
-        return as_text(self.sent.from_tag)
-
-    @property
-    def to_tag(self) -> str:
-        """Empty until somebody was reached."""
-        return as_text(self.sent.to_tag)
-
-    @property
-    def from_uri(self) -> str:
-        return as_text(self.sent.from_uri)
-
-    @property
-    def to_uri(self) -> str:
-        return as_text(self.sent.to_uri)
+    call_id = SentText("call_id")
+    from_tag = SentText("from_tag")
+    to_tag = SentText("to_tag")
+    """Empty until the called party has replied."""
+    from_uri = SentText("from_uri")
+    to_uri = SentText("to_uri")
 
     @property
     def started(self) -> int:
@@ -74,13 +58,13 @@ class Call:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether it was answered."""
+        """Whether the call was answered."""
         return self.sent.state >= CallState.CONFIRMED_NO_ACK
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileUse:
-    """How many calls one machine has in a profile with a value."""
+    """How many calls one node has in a profile with a value."""
 
     profile: str
     value: str | None
@@ -90,59 +74,58 @@ class ProfileUse:
 
 
 class Dialogs(Observer):
-    """Keeps the calls and profile counts that the cluster's machines replicate. Thread-safe.
+    """Keeps the calls and profile counts that the cluster's nodes replicate. Thread-safe.
 
-    Registers twice under ``dialog``. For calls without a timeout: they come only when calls
-    change, and a silenced machine's would be lost for good. For profile counts with one: they
-    come ten times a second, and those of a machine that is gone must not count on.
+    Registers twice under ``dialog``. The callback for calls has no timeout: calls come only when
+    they change, and those of a muted node would be lost for good. The callback for profile counts
+    has a timeout: counts come ten times a second, and those of a lost node must not stay.
     """
 
     def __init__(
         self,
-        clusterer: Watched,
+        clusterer: Cluster,
         cluster_id: int,
         *,
         profiles_timeout: float = 10,
         end_calls_after: float = 0,
         bounds: Bounds | None = None,
-        clock: Clock = monotonic,
-        unix_clock: Clock = wall,
+        clock: Clock = time.monotonic,
+        unix_clock: Clock = time.time,
     ) -> None:
         """Make the observer; it receives nothing before `start`.
 
-        ``profiles_timeout``: seconds of silence after which a machine's profile counts are
-        invalidated at once, 0: never. ``end_calls_after``: seconds after which the calls of a node
-        end that was not up all the time and sent nothing about calls, 0: never. ``bounds``: how
-        much is kept, of calls and of counts each.
-        ``clock`` ages counts and never goes back; calls' expiry is compared with ``unix_clock``.
+        ``profiles_timeout``: seconds without a packet after which a node's profile counts are
+        removed at once, 0: never. ``end_calls_after``: seconds for which a node must be not up and
+        send nothing about calls before its calls end, 0: never. ``bounds``: greatest size of the
+        tables of calls and of counts, each. ``clock``: monotonic, for counts; ``unix_clock``
+        decides when calls expire.
         """
-        super().__init__(clusterer, cluster_id, clock)
-        self._unix_clock = unix_clock
+        self._calls: WatchedTable[CallKey, Call] = WatchedTable(
+            "calls", lambda key: key[0], bounds, unix_clock
+        )
+        self._uses: WatchedTable[ProfileKey, ProfileUse] = WatchedTable(
+            "profile counts", lambda key: key[0], bounds, clock
+        )
+        super().__init__(clusterer, cluster_id, clock, self._calls, self._uses)
         self._profiles_timeout = profiles_timeout
         self._absences = Absences(clusterer, cluster_id, end_calls_after)
-        self._calls: ExpiringTable[CallKey, Call] = ExpiringTable(_call_id, bounds or Bounds())
-        self._uses: ExpiringTable[ProfileKey, ProfileUse] = ExpiringTable(
-            _profile, bounds or Bounds()
-        )
         self._ended = EndedCalls(bounds or Bounds())
-        self._call_watchers: Watchers[Call] = Watchers("calls")
-        self._use_watchers: Watchers[ProfileUse] = Watchers("profile counts")
 
     def on_call(self, callback: Callable[[Change[Call]], object]) -> None:
-        """Have ``callback`` called with every change of a call, in the thread that received it."""
-        self._call_watchers.add(callback)
+        """Call ``callback`` with every change of a call, in the thread that received the packet."""
+        self._calls.watch(callback)
 
     def on_profile(self, callback: Callable[[Change[ProfileUse]], object]) -> None:
-        """Have ``callback`` called whenever a machine's count in a profile changes."""
-        self._use_watchers.add(callback)
+        """Call ``callback`` whenever a node's count in a profile changes."""
+        self._uses.watch(callback)
 
     def calls(self, call_id: str | bytes | None = None) -> list[Call]:
-        """Return the calls that are up, all or those of a call-id."""
+        """Return the current calls, all or those of a call-id."""
         group = None if call_id is None else as_bytes(call_id)
-        return self._calls.values(self._unix_clock(), group)
+        return self._calls.values(self._calls.clock(), group)
 
     def profiles(self) -> dict[tuple[str, str | None], int]:
-        """Return the calls per profile and value (None without values), summed over machines."""
+        """Return the calls per profile and value (None without values), summed over nodes."""
         sums: dict[tuple[str, str | None], int] = {}
         for use in self._uses.values(self._clock()):
             key = (use.profile, use.value)
@@ -150,30 +133,25 @@ class Dialogs(Observer):
         return sums
 
     def profile_size(self, profile: str, value: str | None = None) -> int:
-        """Return the calls in a profile on all machines; without ``value``, with any."""
+        """Return the calls in a profile on all nodes; without ``value``, with any value."""
         uses = self._uses.values(self._clock(), as_bytes(profile))
         return sum(use.calls for use in uses if value is None or use.value == value)
 
     def expire(self) -> None:
         with self._telling:
             for machine_id in self._absences.gone(self._clock()):
-                self._drop(self._calls, self._call_watchers, machine_id, Reason.NOT_UP)
-            self._tell(self._calls.expire(self._unix_clock()), self._call_watchers)
-            self._tell(self._uses.expire(self._clock()), self._use_watchers)
+                self._drop(self._calls, machine_id, Reason.NOT_UP)
+            super().expire()
 
-    def _forget(self, machine_id: int, reason: Reason) -> int:
-        calls = self._drop(self._calls, self._call_watchers, machine_id, reason)
-        return calls + self._drop(self._uses, self._use_watchers, machine_id, reason)
-
-    def _registrations(self) -> list[tuple[str, str, ModuleCallback, float]]:
+    def _registrations(self) -> list[Registration]:
         return [
-            ("calls", MODULE, self._receive_call, 0),
-            ("profiles", MODULE, self._receive_counts, self._profiles_timeout),
+            self._registration(MODULE, self._receive_call, 0),
+            self._registration(MODULE, self._receive_counts, self._profiles_timeout),
         ]
 
     # -- calls ------------------------------------------------------------------------------------
 
-    def _receive_call(self, kind: int, received: Received | None, machine_id: int) -> None:
+    def _receive_call(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> None:
         if kind == ProfileCounts.TYPE:
             return
         message = self._message(kind, received, machine_id)
@@ -186,10 +164,10 @@ class Dialogs(Observer):
                 changes = self._put(Call(message, machine_id), received)
             elif isinstance(message, DialogState | DialogDeleted):
                 changes = self._delete(message)
-            self._tell(changes, self._call_watchers)
+            self._tell(self._calls, changes)
 
-    def _put(self, call: Call, received: Received) -> list[Change[Call]]:
-        now = self._unix_clock()
+    def _put(self, call: Call, received: ReceiveInfo) -> list[Change[Call]]:
+        now = self._calls.clock()
         key = key_of(call.sent)
         if not self._is_news(call.sent, now):
             self._stats.stale += 1
@@ -198,7 +176,7 @@ class Dialogs(Observer):
         if until <= now:
             self._stats.stale += 1
             what = f"call {call.call_id[:60]!r}"
-            self._complain_late(what, call.sent.expires, now, call.machine_id, received)
+            self._warn_expired(what, call.sent.expires, now, call.machine_id, received)
             return self._calls.discard([key], Reason.EXPIRED)
         early = self._calls.discard([early_key(key)]) if key[2] else []
         size = len(received.packet.payload)
@@ -225,17 +203,17 @@ class Dialogs(Observer):
 
     # -- profile counts ---------------------------------------------------------------------------
 
-    def _receive_counts(self, kind: int, received: Received | None, machine_id: int) -> None:
+    def _receive_counts(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> None:
         if kind == SERVER_TIMEOUT:
             self._stats.timeouts += 1
-            self._drop(self._uses, self._use_watchers, machine_id, Reason.SILENT)
+            self._drop(self._uses, machine_id, Reason.SILENT)
         elif kind == ProfileCounts.TYPE:
             message = self._message(kind, received, machine_id)
             if isinstance(message, ProfileCounts):
                 now = self._clock()
                 with self._telling:
                     for count in message.counts:
-                        self._tell(self._count(count, machine_id, now), self._use_watchers)
+                        self._tell(self._uses, self._count(count, machine_id, now))
 
     def _count(self, count: ProfileCount, machine_id: int, now: float) -> list[Change[ProfileUse]]:
         profile, value, calls = count
@@ -246,14 +224,6 @@ class Dialogs(Observer):
         use = ProfileUse(as_text(profile), text, machine_id, calls)
         size = len(profile) + len(value or b"")
         return self._uses.put(key, use, now + PROFILE_LIFETIME_S, size, now)
-
-
-def _call_id(key: CallKey) -> bytes:
-    return key[0]
-
-
-def _profile(key: ProfileKey) -> bytes:
-    return key[0]
 
 
 def _until(call: DialogState, now: float) -> float:

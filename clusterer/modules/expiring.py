@@ -1,4 +1,4 @@
-"""A bounded table whose entries expire. Every call gets the time; no thread, no network."""
+"""A bounded table whose entries expire. The time is an argument; no thread, no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_BYTES = 2_000
-"""What an entry takes beside its payload, measured; see `Bounds.max_bytes`."""
+"""Memory of an entry beside its payload, measured; see `Bounds.max_bytes`."""
 
 _SPARE_TICKETS = 1_000
 
@@ -25,16 +25,16 @@ class Reason(StrEnum):
     """Why an entry changed."""
 
     MESSAGE = "message"
-    """A machine said so."""
+    """A node sent a message."""
     EXPIRED = "expired"
     EVICTED = "evicted"
-    """There was no place for it any more; it was the one not heard of for longest."""
+    """The table was full, and the entry was the least recently updated one."""
     SILENT = "silent"
-    """The machine it came from fell silent."""
+    """The module timeout of the node that sent the entry passed."""
     NOT_UP = "not_up"
-    """The node it came from was not up for too long."""
+    """The node that sent the entry was not up for too long."""
     FORGOTTEN = "forgotten"
-    """`forget` was called for the machine it came from."""
+    """`forget` was called for the node that sent the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Change(Generic[V]):
 
     @property
     def value(self) -> V:
-        """What it is about: the new value, the old one if it was removed."""
+        """The new value, or the old one if the entry was removed."""
         return cast(V, self.old if self.new is None else self.new)
 
     @property
@@ -60,16 +60,16 @@ class Change(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much an `ExpiringTable` keeps at most."""
+    """Greatest size of an `ExpiringTable`."""
 
     max_entries: int = 100_000
     max_bytes: int = 512 * 1024 * 1024
     """Payloads plus `ENTRY_BYTES` each. A hostile payload has up to 65,535 bytes."""
 
     def __post_init__(self) -> None:
-        """Raise `InvalidArgument` for bounds below one entry of the largest size."""
+        """Raise `InvalidArgument` for bounds too small for one entry of the largest size."""
         if self.max_entries < 1 or self.max_bytes < 100_000:
-            raise InvalidArgument(f"{self}: no place for a single entry (1 entry, 100,000 bytes)")
+            raise InvalidArgument(f"{self}: must have room for 1 entry and 100,000 bytes")
 
 
 class _Entry(NamedTuple):
@@ -82,11 +82,17 @@ class _Entry(NamedTuple):
 class ExpiringTable(Generic[K, V]):
     """Values by key, in groups of keys. Safe to share between threads.
 
-    At the bounds the entries that were not put for longest go. Costs follow what is due.
+    At its bounds the table evicts the least recently put entries. Its cost follows the entries
+    that are due.
     """
 
+    # Not `cachetools.TLRUCache` 8.0: its `get` takes 2.0 µs (here 0.2) and changes which entry is
+    # evicted next, it does not report evicted entries, and it has one bound and no groups.
+    # python -m timeit -s 'from cachetools import TLRUCache' -s 'c = TLRUCache(9, lambda k, v, now:
+    # now + 99); c[1] = 2' 'c.get(1)'
+
     def __init__(self, group: Callable[[K], Hashable], bounds: Bounds) -> None:
-        """Start empty; ``group`` tells which keys are found together."""
+        """Start empty; ``group`` returns the group of a key."""
         self._group = group
         self._bounds = bounds
         self._lock = forks.lock()
@@ -100,9 +106,9 @@ class ExpiringTable(Generic[K, V]):
         return len(self._entries)
 
     def put(self, key: K, value: V, until: float, size: int, now: float) -> list[Change[V]]:
-        """Set ``key`` until ``until`` (infinity: for ever); return what changed.
+        """Set ``key`` until ``until`` (infinity: for ever); return the changes.
 
-        ``size``: bytes of the payload it came in. An equal value changes nothing but the time.
+        ``size``: bytes of the payload. An equal value changes only the time and makes no change.
         """
         with self._lock:
             changes = self._expire(now)
@@ -118,34 +124,34 @@ class ExpiringTable(Generic[K, V]):
             return changes
 
     def discard(self, keys: Iterable[K], reason: Reason = Reason.MESSAGE) -> list[Change[V]]:
-        """Remove what is there of ``keys``; return what changed."""
+        """Remove the entries of ``keys``; return the changes."""
         with self._lock:
             removed = [self._pop(key) for key in keys]
         return [Change(old, None, reason) for old in removed if old is not None]
 
     def discard_where(self, wanted: Callable[[V], bool], reason: Reason) -> list[Change[V]]:
-        """Remove the entries whose value is ``wanted``; return what changed."""
+        """Remove the entries whose value is ``wanted``; return the changes."""
         with self._lock:
             keys = [key for key, entry in self._entries.items() if wanted(cast(V, entry.value))]
             return [Change(self._pop(key), None, reason) for key in keys]
 
     def expire(self, now: float) -> list[Change[V]]:
-        """Remove what is over at ``now``; return what changed."""
+        """Remove the entries that expired by ``now``; return the changes."""
         with self._lock:
             return self._expire(now)
 
     def get(self, key: K, now: float) -> V | None:
-        """Return the value of ``key`` unless it is over."""
+        """Return the value of ``key`` unless it expired."""
         entry = self._entries.get(key)
         return None if entry is None or entry.until <= now else entry.value  # type: ignore[return-value]
 
     def known_keys(self, group: Hashable | None = None) -> list[K]:
-        """Return the keys of one group, or all; those that are over included."""
+        """Return the keys of one group, or all; expired ones included."""
         with self._lock:
             return list(self._entries if group is None else self._groups.get(group, ()))
 
     def values(self, now: float, group: Hashable | None = None) -> list[V]:
-        """Return the values of one group, or all, that are not over; latest put last."""
+        """Return the values of one group, or all, that have not expired; latest put last."""
         with self._lock:
             if group is None:
                 entries = list(self._entries.values())
@@ -187,7 +193,7 @@ class ExpiringTable(Generic[K, V]):
         return changes
 
     def _drop_old_tickets(self) -> None:
-        """Keep the heap as small as the table: every put leaves its forerunner's ticket there."""
+        """Keep the heap as small as the table: every put leaves an outdated ticket there."""
         self._due = [due for due in self._due if self._holds(due[2], due[1])]
         heapify(self._due)
 

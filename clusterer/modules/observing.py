@@ -1,194 +1,152 @@
-"""What observers of other modules' packets share: registering, decoding, counting, telling."""
+"""Base of the observers: decodes packets, keeps counts, and calls callbacks with changes."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.modules.expiring import Change, ExpiringTable, Reason
-from clusterer.modules.ratelimit.timer import Timer
+from clusterer.modules.base import Clock, Cluster, Module, ModuleCallback, Registration, Timer
+from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
 from clusterer.payloads import Message, decode
+from clusterer.payloads.message import as_text
 from clusterer.runtime import forks
-from clusterer.runtime.logs import LimitedLog, NodeLike, about_machine
-from clusterer.wire import Packet
+from clusterer.runtime.logs import LimitedLog, about_machine
+
+if TYPE_CHECKING:
+    from clusterer.listener import ReceiveInfo
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
-"""Seconds between two log lines about the same trouble."""
+"""Seconds between two log lines about the same fault."""
 
 SWEEP_S = 1.0
-"""Seconds between two looks at what has expired: how late its callbacks may be."""
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-Clock = Callable[[], float]
+"""Seconds between two calls of `Observer.expire`: the greatest delay of its callbacks."""
 
 
-class Received(Protocol):
-    """What a callback gets with a packet."""
-
-    @property
-    def packet(self) -> Packet:
-        """The packet itself."""
-        ...
-
-    @property
-    def source(self) -> tuple[str, int]:
-        """IP address and port of the sender's connection."""
-        ...
-
-
-class Said(Protocol):
-    """An entry that a machine is known to have said."""
+class Sent(Protocol):
+    """An entry that a node sent."""
 
     @property
     def machine_id(self) -> int:
-        """The machine that said so last."""
+        """The node that sent the entry last."""
         ...
 
 
-S = TypeVar("S", bound=Said)
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V", bound=Sent)
 
-ModuleCallback = Callable[[int, Received | None, int], object]
+
+class SentText:
+    """An attribute: a bytes field of the message ``sent`` as text (surrogateescape)."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __get__(self, entry: Any, kind: type | None = None) -> str:
+        """Return the text."""
+        return as_text(getattr(entry.sent, self._field))
 
 
-class Registers(Protocol):
-    """The part of `clusterer.Clusterer` that observers stand on."""
+class WatchedTable(ExpiringTable[K, V]):
+    """An expiring table with a name, a clock, and callbacks for its changes."""
 
-    def get_nodes(self, cluster_id: int, proto: str) -> Sequence[NodeLike]: ...
+    def __init__(
+        self, name: str, group: Callable[[K], Hashable], bounds: Bounds | None, clock: Clock
+    ) -> None:
+        """``clock``: the one that entries' ``until`` refers to."""
+        super().__init__(group, bounds or Bounds())
+        self.name = name
+        self.clock = clock
+        self.callbacks: tuple[Callable[[Change[V]], object], ...] = ()
 
-    def register_module(  # noqa: PLR0917  these are the guide's arguments
-        self,
-        module_name: str,
-        proto: str,
-        callback: ModuleCallback,
-        timeout: float,
-        auth_check: bool,
-        cluster_id: int | None,
-    ) -> None: ...
+    def watch(self, callback: Callable[[Change[V]], object]) -> None:
+        """Add a callback for all changes from now on."""
+        self.callbacks = (*self.callbacks, callback)
 
 
 @dataclass(slots=True)
 class ObserverStats:
-    """What has happened since the observer was made."""
+    """Counts since the observer was made."""
 
     messages: int = 0
     """Messages taken."""
     payload_errors: int = 0
-    """Packets dropped because their fields were not what they must be."""
+    """Packets dropped because a field was invalid."""
     ignored: int = 0
-    """Packets of a type or version that is unknown here."""
+    """Packets of an unknown type or version."""
     unknown_deletes: int = 0
-    """Deletions of what was not there: it was missed, had expired, or was evicted."""
+    """Deletions of unknown entries: missed, expired or evicted earlier."""
     stale: int = 0
-    """Messages older than what is known already."""
+    """Messages older than the known entry."""
     expired: int = 0
     expired_on_arrival: int = 0
-    """Contacts whose time was over when they came: mostly the clocks of the machines differ."""
+    """Contacts that had expired when they arrived: mostly the clocks of the hosts differ."""
     evicted: int = 0
-    """Entries that went because the table was full."""
+    """Entries evicted because the table was full."""
     timeouts: int = 0
-    """Times that a machine fell silent."""
+    """Module timeouts."""
     callback_errors: int = 0
     """Callbacks that raised."""
 
 
-class Observer:
-    """Base of the observers: registers with auth_check, as 2.2's receivers do, and tells changes.
+class Observer(Module):
+    """Base of the observers: registers with auth_check, as 2.2's receivers do.
 
-    What a callback does wrong is counted and logged at a limited rate. A packet with a bad payload
-    is counted, and told to the listener, which logs it and goes on.
+    A callback that raises is counted and logged at a limited rate. A packet with an invalid
+    payload is counted, and reported to the listener, which logs it and continues.
     """
 
-    def __init__(self, clusterer: Registers, cluster_id: int, clock: Clock) -> None:
-        """Observe ``cluster_id``; ``clock``: seconds that never go back."""
-        self._clusterer = clusterer
+    def __init__(
+        self,
+        clusterer: Cluster,
+        cluster_id: int,
+        clock: Clock,
+        *tables: WatchedTable[Any, Any],
+    ) -> None:
+        """Observe ``cluster_id``; ``clock``: monotonic seconds."""
+        self._name = type(self).__name__.lower()
+        super().__init__(clusterer, Timer(self._name, self.expire, SWEEP_S))
         self._cluster_id = require_id("cluster_id", cluster_id)
         self._clock = clock
+        self._tables = tables
         self._stats = ObserverStats()
         self._limited = LimitedLog(log, QUIET_S)
         self._telling = forks.rlock()
-        self._starting = forks.lock()
-        self._registered: list[str] = []
-        self._timer: Timer | None = None
-        forks.renew_in_child(self)
-
-    def renew_in_child(self) -> None:
-        """Be stopped in a forked child, where the thread is missing and no packet comes."""
-        self._timer = None
 
     @property
     def stats(self) -> ObserverStats:
-        """A copy of what was counted so far."""
+        """A copy of the counts since the observer was made."""
         return replace(self._stats)
 
-    def start(self) -> None:
-        """Receive from now on, and look for what expires, until `stop`.
-
-        Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, and may
-        be tried again, if Redis is away and the module cannot be registered.
-        """
-        with self._starting:
-            for name, module, callback, timeout in self._registrations():
-                if name not in self._registered:
-                    self._clusterer.register_module(
-                        module, PROTO_BIN, callback, timeout, True, self._cluster_id
-                    )
-                    self._registered.append(name)
-            if self._timer is None:
-                self._timer = Timer(type(self).__name__.lower(), self.expire, SWEEP_S)
-
-    def stop(self) -> None:
-        """End the looking for what expires. Packets that still come are taken as before."""
-        with self._starting:
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-
     def expire(self) -> None:
-        """Remove what is over and tell the callbacks; `start` has this done every second."""
-        raise NotImplementedError
+        """Remove expired entries and call the callbacks; the timer does so every second."""
+        with self._telling:
+            for table in self._tables:
+                self._tell(table, table.expire(table.clock()))
 
     def forget(self, machine_id: int) -> int:
-        """Remove all that ``machine_id`` said last, and tell the callbacks; return how much went.
+        """Remove all entries that ``machine_id`` sent last; return how many.
 
-        For a node that was restarted and has lost what it had: it deletes nothing by itself.
-        What it says from then on is taken again. Raises `InvalidArgument` for no machine_id.
+        For a node that was restarted and has lost its calls or contacts: it sends no deletions.
+        Later messages of the node are taken again. Raises `InvalidArgument` for an invalid
+        machine_id.
         """
-        return self._forget(require_id("machine_id", machine_id), Reason.FORGOTTEN)
+        require_id("machine_id", machine_id)
+        return sum(self._drop(table, machine_id, Reason.FORGOTTEN) for table in self._tables)
 
-    def _forget(self, machine_id: int, reason: Reason) -> int:
-        """Remove all that ``machine_id`` said last; return how much went."""
-        raise NotImplementedError
+    def _registration(self, module: str, callback: ModuleCallback, timeout: float) -> Registration:
+        return Registration(module, callback, timeout, auth_check=True, cluster_id=self._cluster_id)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def _message(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> Message | None:
+        """Return the message of a packet, None for a notice or an unknown message.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _registrations(self) -> Iterable[tuple[str, str, ModuleCallback, float]]:
-        """Return (our name for it, module, callback, timeout) of what to register."""
-        raise NotImplementedError
-
-    def _message(self, kind: int, received: Received | None, machine_id: int) -> Message | None:
-        """Return the message of a packet; None, counted, if there is none to take.
-
-        Raises `WireError`, counted as well, for a bad payload.
+        Raises `WireError` for an invalid payload.
         """
         if received is None or kind in {SERVER_TIMEOUT, SERVER_TEMP_DISABLED}:
             return None
@@ -201,26 +159,27 @@ class Observer:
         if message is None:
             self._stats.ignored += 1
             fault = f"{packet.module} type {packet.type} in version {packet.version} is unknown"
-            self._complain("unknown", machine_id, received, fault)
+            self._warn("unknown", machine_id, received, fault)
             return None
         self._stats.messages += 1
         return message
 
-    def _complain_late(
-        self, what: str, expires: float, now: float, machine_id: int, received: Received
+    def _warn_expired(
+        self, what: str, expires: float, now: float, machine_id: int, received: ReceiveInfo
     ) -> None:
-        """Log that ``what`` was over when it came; both times are UNIX seconds."""
+        """Log that ``what`` had expired when it arrived; both times are UNIX seconds."""
         fault = (
-            f"{what} expired at {_utc(expires)}, and here it is {_utc(now)}: "
-            "compare the clocks of both machines"
+            f"{what} expired at {_utc(expires)}, the local time is {_utc(now)}; "
+            "compare the clocks of both hosts"
         )
-        self._complain("late", machine_id, received, fault)
+        self._warn("expired", machine_id, received, fault)
 
-    def _complain(self, about: str, machine_id: int, received: Received, fault: str) -> None:
+    def _warn(self, about: str, machine_id: int, received: ReceiveInfo, fault: str) -> None:
         self._limited.warning(
             (about, machine_id),
             self._clock(),
-            "dropped a packet of machine %d at %s: %s",
+            "%s node %d at %s: packet dropped: %s",
+            self._name,
             machine_id,
             received.source[0],
             fault,
@@ -229,70 +188,48 @@ class Observer:
             ),
         )
 
-    def _drop(
-        self,
-        table: ExpiringTable[K, S],
-        watchers: Watchers[S],
-        machine_id: int,
-        reason: Reason,
-    ) -> int:
-        """Remove what ``machine_id`` said last from a table, and tell; return how much went."""
+    def _drop(self, table: WatchedTable[Any, V], machine_id: int, reason: Reason) -> int:
+        """Remove the entries of ``table`` that ``machine_id`` sent last; return how many."""
         with self._telling:
             changes = table.discard_where(lambda entry: entry.machine_id == machine_id, reason)
-            self._tell(changes, watchers)
+            self._tell(table, changes)
         return len(changes)
 
-    def _tell(self, changes: Iterable[Change[V]], watchers: Watchers[V]) -> None:
+    def _tell(self, table: WatchedTable[Any, V], changes: Iterable[Change[V]]) -> None:
+        """Count the changes of ``table`` and call its callbacks."""
         for change in changes:
             self._stats.expired += change.reason is Reason.EXPIRED
             if change.reason is Reason.EVICTED:
                 self._stats.evicted += 1
                 self._limited.warning(
-                    ("evicted", watchers.name),
+                    ("evicted", table.name),
                     self._clock(),
-                    "no more place for %s: the longest unheard of go",
-                    watchers.name,
+                    "%s: table of %s full: least recently updated entries evicted",
+                    self._name,
+                    table.name,
                 )
-            self._stats.callback_errors += watchers.tell(change, self._limited, self._clock())
+            for callback in table.callbacks:
+                self._call(callback, change, table.name)
 
-
-class Watchers(Generic[V]):
-    """Callbacks that want to hear of changes of ``name``."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._callbacks: tuple[Callable[[Change[V]], object], ...] = ()
-
-    def add(self, callback: Callable[[Change[V]], object]) -> None:
-        """Call ``callback`` with every change from now on."""
-        self._callbacks = (*self._callbacks, callback)
-
-    def tell(self, change: Change[V], limited: LimitedLog, now: float) -> int:
-        """Call all callbacks; return how many raised. That is logged at a limited rate."""
-        failed = 0
-        for callback in self._callbacks:
-            try:
-                callback(change)
-            except Exception as error:  # noqa: BLE001  a callback's fault is no reason to stop
-                failed += 1
-                limited.warning(
-                    ("callback", callback, type(error)),
-                    now,
-                    "callback %r failed with a change of %s",
-                    callback,
-                    self.name,
-                    error=error,
-                )
-        return failed
+    def _call(self, callback: Callable[[Change[V]], object], change: Change[V], what: str) -> None:
+        try:
+            callback(change)
+        except Exception as error:  # noqa: BLE001  a callback's fault must not stop the observer
+            self._stats.callback_errors += 1
+            self._limited.warning(
+                ("callback", callback, type(error)),
+                self._clock(),
+                "%s: callback %r failed for a change of %s",
+                self._name,
+                callback,
+                what,
+                error=error,
+            )
 
 
 def _utc(seconds: float) -> str:
-    """Return a UNIX time as text; one that no calendar has as its number."""
+    """Return a UNIX time as text, beyond the calendar's range as a number."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return f"UNIX time {seconds:.0f}"
-
-
-monotonic: Clock = time.monotonic
-wall: Clock = time.time

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN
+from clusterer.listener import ReceiveInfo
 from clusterer.membership import Node
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 
@@ -24,11 +25,9 @@ class FakeClock:
         self.now += seconds
 
 
-class FakeReceived(NamedTuple):
-    """What a callback gets with a packet."""
-
-    packet: Packet
-    source: tuple[str, int] = ("127.0.0.2", 40_000)
+def received(packet: Packet) -> ReceiveInfo:
+    """Return what a callback gets with ``packet``."""
+    return ReceiveInfo(("127.0.0.2", 40_000), packet)
 
 
 class FakeCluster:
@@ -95,11 +94,11 @@ class FakeCluster:
         sender = packet.machine_id if machine_id is None else machine_id
         for registered in self.registered:
             try:
-                registered["callback"](packet.type, FakeReceived(packet), sender)
+                registered["callback"](packet.type, received(packet), sender)
             except WireError as error:
                 self.bad_payloads.append(str(error))
 
-    def notify(self, notice: int, machine_id: int, received: FakeReceived | None = None) -> None:
+    def notify(self, notice: int, machine_id: int, info: ReceiveInfo | None = None) -> None:
         """Have the registered callbacks called with SERVER_TIMEOUT or SERVER_TEMP_DISABLED."""
         for registered in self.registered:
-            registered["callback"](notice, received, machine_id)
+            registered["callback"](notice, info, machine_id)

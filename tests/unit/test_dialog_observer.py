@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from clusterer.payloads import (
 )
 from clusterer.wire import Packet
 from tests.support.cluster import node
-from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
+from tests.support.fake_cluster import FakeClock, FakeCluster, received
 from tests.support.observing import CAPTURED_AT, call, captured_packets, update
 from tests.support.processes import wait_until
 
@@ -82,7 +83,7 @@ def test_start_can_be_tried_again_and_registers_once() -> None:
     cluster.fault = StateUnavailable("Redis is away")
     with pytest.raises(StateUnavailable):
         dialogs.start()
-    assert dialogs._timer is None
+    assert "dialogs" not in [thread.name for thread in threading.enumerate()]
     cluster.fault = None
     with dialogs, dialogs:
         pass
@@ -223,8 +224,8 @@ def test_call_over_already_is_told_with_both_times(
     watched.take(call(expires=int(CAPTURED_AT) - 60))
     (record,) = caplog.records
     assert record.message.endswith(
-        "call 'call-1' expired at 2026-11-22 20:44:52 UTC, and here it is 2026-11-22 20:45:52 UTC: "
-        "compare the clocks of both machines"
+        "call 'call-1' expired at 2026-11-22 20:44:52 UTC, the local time is 2026-11-22 20:45:52 "
+        "UTC; compare the clocks of both hosts"
     )
 
 
@@ -252,7 +253,7 @@ def test_full_table_drops_the_call_not_heard_of_for_longest_and_says_so_once(
     assert watched.dialogs.stats.evicted == 3
     assert watched.story.count(("removed", "evicted")) == 3
     assert [r.message for r in caplog.records] == [
-        "no more place for calls: the longest unheard of go"
+        "dialogs: table of calls full: least recently updated entries evicted"
     ]
 
 
@@ -312,7 +313,7 @@ def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(watched: Watch
 
 def test_packet_of_a_silenced_machine_is_no_news(watched: Watched) -> None:
     packet = ProfileCounts((ProfileCount(b"caller", None, 1),)).encode(2)
-    watched.cluster.notify(SERVER_TEMP_DISABLED, 2, FakeReceived(packet))
+    watched.cluster.notify(SERVER_TEMP_DISABLED, 2, received(packet))
     assert watched.dialogs.profiles() == {}
     assert watched.dialogs.stats.messages == 0
 

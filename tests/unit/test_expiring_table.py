@@ -114,7 +114,7 @@ def test_order_of_expiry_survives_the_clearing_of_old_tickets() -> None:
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 65_535}])
 def test_bounds_that_hold_not_one_entry_are_refused(bounds: dict[str, int]) -> None:
-    with pytest.raises(InvalidArgument, match="no place for a single entry"):
+    with pytest.raises(InvalidArgument, match="must have room for 1 entry"):
         Bounds(**bounds)
 
 

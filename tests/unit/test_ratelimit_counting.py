@@ -160,7 +160,7 @@ def test_red_counts_the_others_in_its_total_but_not_in_its_load(rig: Rig) -> Non
 
 @pytest.mark.parametrize("algorithm", [-1, 6, "TAILDROP", None])
 def test_unknown_algorithm_is_refused(rig: Rig, algorithm: Any) -> None:
-    with pytest.raises(InvalidArgument, match="there is no algorithm"):
+    with pytest.raises(InvalidArgument, match="unknown algorithm"):
         rig.limiter.check("calls", 1, algorithm)
 
 

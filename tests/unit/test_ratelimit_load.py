@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterer.modules.ratelimit import Algorithm, CpuLoad, QueuedBytes, RateLimit
-from clusterer.modules.ratelimit.feedback import Controller
+from clusterer.modules.ratelimit.measuring import Controller
 from tests.support.fake_cluster import FakeClock, FakeCluster
 from tests.support.processes import wait_until
 
@@ -158,7 +158,7 @@ def test_missing_table_raises(proc: Path, name: str) -> None:
 def test_line_that_cannot_be_read_is_named(proc: Path, line: str) -> None:
     with (proc / "net" / "tcp").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(ValueError, match=r"net/tcp: cannot read the line b'"):
+    with pytest.raises(ValueError, match=r"net/tcp: invalid line b'"):
         QueuedBytes((), proc)()
 
 
@@ -278,8 +278,10 @@ def test_source_that_fails_refuses_nothing_and_says_so_once(
     assert passes() == [100, 100]
     assert sorted(record.levelname for record in caplog.records) == ["WARNING", "WARNING"]
     cpu, queued = sorted(caplog.messages)
-    assert cpu.startswith("ratelimit: CPU load cannot be measured, FEEDBACK refuses nothing until")
-    assert queued.startswith("ratelimit: waiting bytes cannot be measured, NETWORK refuses nothing")
+    assert cpu.startswith("ratelimit: measuring CPU load failed: ")
+    assert cpu.endswith("; FEEDBACK refuses nothing until it succeeds")
+    assert queued.startswith("ratelimit: measuring unread bytes failed: ")
+    assert queued.endswith("; NETWORK refuses nothing until it succeeds")
     assert words in cpu
     assert words in queued
     caplog.clear()
@@ -288,8 +290,8 @@ def test_source_that_fails_refuses_nothing_and_says_so_once(
     measure()
     assert passes() == [90, 0]
     assert sorted(caplog.messages) == [
-        "ratelimit: CPU load can be measured again",
-        "ratelimit: waiting bytes can be measured again",
+        "ratelimit: measuring CPU load resumed",
+        "ratelimit: measuring unread bytes resumed",
     ]
 
 
@@ -356,7 +358,7 @@ def test_use_without_a_start_is_warned_of_once(
     limiter.check("calls", 50, NETWORK)
     limiter.check("others", 50, FEEDBACK)
     assert caplog.messages == [
-        "pipe 'calls' refuses nothing yet: NETWORK needs measurements, which begin with start()"
+        "ratelimit pipe 'calls': refuses nothing yet: NETWORK needs measurements; call start()"
     ]
     assert sampler_threads() == []
 

@@ -16,7 +16,7 @@ from clusterer.modules.ratelimit import Algorithm, RateLimit, Stats
 from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
 from clusterer.settings import Settings
 from clusterer.wire import Packet, PacketBuilder
-from tests.support.fake_cluster import FakeClock, FakeCluster, FakeReceived
+from tests.support.fake_cluster import FakeClock, FakeCluster, received
 
 AWAY = StateUnavailable("Redis at redis.example:6379 is away")
 
@@ -90,7 +90,7 @@ def test_start_while_redis_is_away_raises_and_can_be_tried_again(cluster: FakeCl
     cluster.fault = AWAY
     with pytest.raises(StateUnavailable):
         limiter.start()
-    assert limiter._timer is None
+    assert "ratelimit" not in [thread.name for thread in threading.enumerate()]
     cluster.fault = None
     limiter.start()
     limiter.stop()
@@ -174,7 +174,7 @@ def test_failure_is_logged_once_until_it_ends(
     cluster.fault = AWAY
     assert [limiter.replicate() for _ in range(5)] == [False] * 5
     assert [record.message for record in caplog.records] == [
-        f"pipe counters cannot be sent to cluster 7, trying again at every tick: {AWAY}"
+        f"ratelimit cluster 7: sending pipe counters failed: {AWAY}; retrying"
     ]
     assert caplog.records[0].exc_info is None
     cluster.fault = UnknownCluster("no such cluster")
@@ -253,9 +253,8 @@ def test_timer_may_be_stopped_from_its_own_call(cluster: FakeCluster) -> None:
     limiter = RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001)
 
     def stop() -> None:
-        if limiter._timer is not None:
-            limiter.stop()
-            done.set()
+        limiter.stop()
+        done.set()
 
     cluster.on_send = stop
     limiter.start()
@@ -332,7 +331,7 @@ def test_timeout_of_a_machine_invalidates_its_counters_only(
 
 def test_packet_of_a_silenced_machine_is_no_news(limiter: RateLimit, cluster: FakeCluster) -> None:
     packet = packet_from(2, calls(5))
-    cluster.notify(SERVER_TEMP_DISABLED, 2, FakeReceived(packet))
+    cluster.notify(SERVER_TEMP_DISABLED, 2, received(packet))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats())
 
 
@@ -386,7 +385,7 @@ def test_threads_lose_no_check(cluster: FakeCluster) -> None:
         lambda limiter: limiter.check("calls", 1),
         lambda limiter: limiter.pipes(),
         lambda limiter: limiter.replicate(),
-        lambda limiter: limiter._receiver.take(0, FakeReceived(packet_from(2, calls(1))), 2),
+        lambda limiter: limiter._receiver.take(0, received(packet_from(2, calls(1))), 2),
         lambda limiter: limiter._receiver.take(SERVER_TIMEOUT, None, 2),
     ],
     ids=["check", "pipes", "replicate", "packet", "timeout"],

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from clusterer.errors import InvalidArgument
 from clusterer.listener import ReceiveInfo
-from clusterer.modules.ratelimit.cluster import Stats
-from clusterer.modules.ratelimit.gauges import Gauges
-from clusterer.modules.ratelimit.receiver import QUIET_S, Receiver
+from clusterer.modules.ratelimit import Stats
+from clusterer.modules.ratelimit.algorithms import Gauges
+from clusterer.modules.ratelimit.replication import QUIET_S, Receiver
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import PipeRecord, build_packets
@@ -82,7 +82,7 @@ def test_checks_are_judged_by_each_new_counter_at_once(rig: Rig) -> None:
 def test_a_machine_that_was_forgotten_counts_again_with_its_next_packet(rig: Rig) -> None:
     for _ in range(3):
         rig.receive(2, CALLS)
-    rig.table.forget_machine(2)
+    rig.table.forget_node(2)
     assert rig.remote() == {}
     rig.receive(2, CALLS)
     assert rig.remote() == {2: 7}
@@ -128,7 +128,7 @@ def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
 
 def test_pipe_name_of_wrong_type_makes_a_short_message(rig: Rig) -> None:
     wrong: Any = b"x" * 65_000
-    with pytest.raises(InvalidArgument, match="name must be text") as refused:
+    with pytest.raises(InvalidArgument, match="name must be a str") as refused:
         rig.table.check(wrong, 50, 1, rig.now)
     assert len(str(refused.value)) < 200
 
@@ -137,7 +137,7 @@ def test_pipe_without_a_name_is_received_and_never_our_own(rig: Rig) -> None:
     packet = Packet("ratelimit", 0, 2, bytes(4) + struct.pack("<iii", 1, 50, 7))
     rig.receiver.take(0, ReceiveInfo(("127.0.0.1", 1), packet), 2)
     assert rig.remote("") == {2: 7}
-    with pytest.raises(InvalidArgument, match="name must be text"):
+    with pytest.raises(InvalidArgument, match="name must be a str"):
         rig.table.check("", 50, 1, rig.now)
     assert rig.table.own_pipes(rig.now) == []
 
@@ -152,7 +152,7 @@ def test_pipes_without_a_place_are_told_now_and_then_with_their_node(
     rig.now += QUIET_S
     rig.receive(3, CALLS._replace(name=b"more"))
     lines = [record.message for record in caplog.records]
-    assert lines[0] == "ratelimit packet of machine 2 at 127.0.0.1:1: no place for 1 of its pipes"
+    assert lines[0] == "ratelimit node 2 at 127.0.0.1:1: no room for 1 pipes"
     assert lines[1] == f"{lines[0]} (and 2 more like this)"
     fields = [(vars(r)["machine_id"], vars(r).get("url")) for r in caplog.records]
     assert fields == [(2, "bin:127.0.0.1:1"), (2, "bin:127.0.0.1:1"), (3, None)]
@@ -180,8 +180,8 @@ def test_negative_counters_are_told_now_and_then(caplog: pytest.LogCaptureFixtur
     for rig.now in (1.0, 2.0, 3.0, QUIET_S + 1):
         rig.receive(2, CALLS, bad, bad._replace(name=b"second"))
     line = (
-        "ratelimit packet of machine 2 at 127.0.0.1:1: counter -5 of pipe 'hist' left out, and "
-        "those of 1 more: HISTORY pipes that OpenSIPS 2.2 nodes share grow until they overflow"
+        "ratelimit node 2 at 127.0.0.1:1: negative counter -5 of pipe 'hist' ignored, with those "
+        "of 1 more pipes: HISTORY pipes that OpenSIPS 2.2 nodes share grow until they overflow"
     )
     lines = [record.message for record in caplog.records]
     assert lines == [line, f"{line} (and 2 more like this)"]
@@ -267,7 +267,7 @@ def test_counters_freshness_and_bounds_are_those_of_a_plain_model(taken: list[An
             rig.table.check(values[0], 5, 1, rig.now)
             model.check(values[0])
         elif kind == "forget":
-            rig.table.forget_machine(values[0])
+            rig.table.forget_node(values[0])
             model.forget(values[0])
         else:
             rig.receive(values[0], *values[1])
@@ -309,7 +309,7 @@ def test_packets_checks_and_timeouts_in_threads_lose_nothing() -> None:
 
     def notice() -> None:
         while not done.is_set():
-            rig.table.forget_machine(2)
+            rig.table.forget_node(2)
             rig.table.views(rig.now)
 
     with ThreadPoolExecutor(3) as pool:

@@ -156,8 +156,8 @@ def test_contact_expired_on_arrival_is_told_with_both_times(
         watched.take(contact(b"sip:%d\n" % number, expires=int(CAPTURED_AT) - 3_600))
     watched.clock.advance(10)
     watched.take(contact(b"sip:x", expires=-(2**63)))
-    head, here = "dropped a packet of machine 2 at 127.0.0.2: contact", "2026-11-22 20:45:52 UTC"
-    tail = f"and here it is {here}: compare the clocks of both machines"
+    head, here = "usrloc node 2 at 127.0.0.2: packet dropped: contact", "2026-11-22 20:45:52 UTC"
+    tail = f"the local time is {here}; compare the clocks of both hosts"
     first, last = (record.message for record in caplog.records)
     assert first == rf"{head} 'sip:0\n' of 'user1' expired at 2026-11-22 19:45:52 UTC, {tail}"
     assert last.startswith(f"{head} 'sip:x' of 'user1' expired at UNIX time -{2**63}, {tail}")

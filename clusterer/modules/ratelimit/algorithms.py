@@ -1,4 +1,4 @@
-"""Limiting algorithms: one small function each, in one table. Source: docs/ratelimit.md."""
+"""Limiting algorithms, one rule each, and what the rules read. Source: docs/ratelimit.md."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from clusterer.modules.ratelimit.gauges import Gauges
-from clusterer.modules.ratelimit.window import Window
+WINDOW_S = 10.0
+"""Length of HISTORY's window, 2.2's default."""
+
+SLOTS_PER_S = 5
+"""A slot lasts 200 ms, as in 2.2: a check leaves the window with its slot."""
+
+SLOTS = int(WINDOW_S * SLOTS_PER_S)
+_BEFORE_ALL = -(2**63)
 
 
 class Algorithm(IntEnum):
@@ -23,52 +29,98 @@ class Algorithm(IntEnum):
 
 
 MEASURED = frozenset({Algorithm.FEEDBACK, Algorithm.NETWORK})
-"""Algorithms that judge by what is measured on this machine."""
+"""Algorithms whose rules read measurements of this host."""
 
 PERMUTATION = tuple(n * 61 % 100 for n in range(100))
-"""Every number of 0..99 once, in an order that spreads those below any bound evenly: of checks
-that follow each other, FEEDBACK refuses every other one at 50 %, and never a long run of them."""
+"""Every number of 0..99 once, in an order that spreads those below any bound evenly: at 50 %
+FEEDBACK refuses every other check, and never a long run of checks."""
+
+
+class Gauges:
+    """Latest measurements of this host, shared by all pipes of an instance.
+
+    The sampler alone writes them. It replaces each field in one step: readers need no lock.
+    """
+
+    __slots__ = ("drop_rate", "queued_bytes")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Set values that refuse nothing: there is no measurement."""
+        self.drop_rate = 0.0
+        """Percentage of checks that FEEDBACK refuses; 100 and more is all of them."""
+        self.queued_bytes = 0.0
+        """Unread bytes in the sockets, for NETWORK."""
+
+
+class Window:
+    """Checks of the current slot and the `SLOTS` - 1 before it.
+
+    A ring of slots and their sum: the cost of a check does not depend on the number of checks.
+    """
+
+    __slots__ = ("_ring", "_slot", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        """Checks in the window, as of the last call."""
+        self._slot = _BEFORE_ALL
+        self._ring: list[int] = []  # made at the first check: most pipes never need a ring
+
+    def add(self, now: float) -> int:
+        """Count a check at ``now`` and return how many the window has, this check included.
+
+        A ``now`` older than the last one counts in the newest slot: another thread may have read
+        the clock later and counted first.
+        """
+        slot = int(now * SLOTS_PER_S)
+        if slot > self._slot:
+            self._move_to(slot)
+        self._ring[self._slot % SLOTS] += 1
+        self.total += 1
+        return self.total
+
+    def advance(self, now: float) -> None:
+        """Remove the checks that are too old at ``now``."""
+        slot = int(now * SLOTS_PER_S)
+        if self.total and slot > self._slot:
+            self._move_to(slot)
+
+    def _move_to(self, slot: int) -> None:
+        if slot - self._slot >= SLOTS:
+            self._ring = [0] * SLOTS
+            self.total = 0
+        else:
+            for old in range(self._slot + 1, slot + 1):
+                self.total -= self._ring[old % SLOTS]
+                self._ring[old % SLOTS] = 0
+        self._slot = slot
 
 
 class Judged(Protocol):
     """What a rule reads of a pipe."""
 
-    @property
-    def counter(self) -> int:
-        """Own checks of the running interval, this one included."""
-        ...
-
-    @property
-    def last(self) -> int:
-        """Own checks of the last whole interval."""
-        ...
-
-    @property
-    def remote_total(self) -> int:
-        """Sum of the other machines' fresh counters."""
-        ...
-
-    @property
-    def limit(self) -> int: ...
-
-    @property
-    def allowed(self) -> float:
-        """What the limit allows in an interval."""
-        ...
-
-    @property
-    def window(self) -> Window: ...
-
-    @property
-    def gauges(self) -> Gauges: ...
+    counter: int
+    """Own checks of the current interval, this check included."""
+    last: int
+    """Own checks of the last whole interval."""
+    remote_total: int
+    """Sum of the other instances' fresh counters."""
+    limit: int
+    allowed: float
+    """Checks that the limit allows in an interval."""
+    window: Window
+    gauges: Gauges
 
 
 Rule = Callable[[Judged, float], bool]
-"""``(pipe, now) -> passes``, called once for every check, after it was counted."""
+"""``(pipe, now) -> passes``, called once for every check, after the check was counted."""
 
 
 def _none(pipe: Judged, now: float) -> bool:
-    """Let everything pass; the pipe only counts."""
+    """Pass every check; the pipe only counts."""
     return True
 
 
@@ -80,7 +132,7 @@ def _taildrop(pipe: Judged, now: float) -> bool:
 def _red(pipe: Judged, now: float) -> bool:
     """Pass one check in ``load``, the whole number of times the last interval was overused.
 
-    A limit of 0 lets nothing pass; load would have no value.
+    A limit of 0 passes nothing: its load has no value.
     """
     if pipe.allowed <= 0:
         return False
@@ -95,12 +147,12 @@ def _feedback(pipe: Judged, now: float) -> bool:
 
 
 def _network(pipe: Judged, now: float) -> bool:
-    """Pass while no more bytes wait in the sockets than the limit says."""
+    """Pass while the sockets hold no more unread bytes than the limit."""
     return pipe.gauges.queued_bytes <= pipe.limit
 
 
 def _history(pipe: Judged, now: float) -> bool:
-    """Pass while the last seconds' checks, own and remote ones, are within the limit."""
+    """Pass while the window's own checks plus the remote ones are within the limit."""
     return pipe.window.add(now) + pipe.remote_total <= pipe.limit
 
 

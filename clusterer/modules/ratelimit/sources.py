@@ -1,4 +1,4 @@
-"""Where CPU load and waiting bytes come from by default: Linux's /proc."""
+"""Default sources of CPU load and unread bytes: Linux's /proc."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ _LISTEN = b"0A"
 
 
 class CpuLoad:
-    """The share of the machine's CPU time, 0 to 1, that was used since the last call.
+    """The share of the host's CPU time, 0 to 1, that was used since the last call.
 
-    The first call has nothing to compare with and returns 0. Waiting for disks is no load; time
-    that the hypervisor gave to others is. Raises `OSError` or `ValueError` if ``proc``/stat
-    cannot be read.
+    The first call returns 0. Waiting for disks does not count as load, time that the hypervisor
+    gave to other guests does. Raises `OSError` or `ValueError` if ``proc``/stat cannot be read.
     """
 
     def __init__(self, proc: Path = _PROC) -> None:
@@ -32,22 +31,22 @@ class CpuLoad:
         return min(1.0, max(0.0, 1 - (idle - before[0]) / passed))
 
     def _read(self) -> tuple[int, int]:
-        """Return ticks since boot: idle ones, and all of them."""
+        """Return ticks since boot: idle and total."""
         with self._path.open("rb") as stat:
             name, *words = stat.readline().split()
         # user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user already.
         ticks = [int(word) for word in words[: _STEAL + 1]]
         if name != b"cpu" or len(ticks) <= _IOWAIT:
-            raise ValueError(f"{self._path} does not begin with the times of all CPUs")
+            raise ValueError(f"{self._path}: the first line must have the times of all CPUs")
         return ticks[_IDLE] + ticks[_IOWAIT], sum(ticks)
 
 
 class QueuedBytes:
-    """Bytes that have arrived in UDP and TCP sockets and that nobody has read yet.
+    """Unread bytes in UDP and TCP sockets.
 
-    ``ports``: only sockets bound to one of these local ports; empty for all sockets that this
-    machine (its network namespace) has. Takes about 2 µs a socket. Raises `OSError` or
-    `ValueError` if ``proc``/net/udp and its like cannot be read.
+    ``ports``: only sockets bound to one of these local ports; empty: all sockets of this network
+    namespace. Takes about 2 µs a socket. Raises `OSError` or `ValueError` if one of
+    ``proc``/net/udp, tcp, udp6 and tcp6 cannot be read.
     """
 
     def __init__(self, ports: Collection[int] = (), proc: Path = _PROC) -> None:
@@ -55,13 +54,13 @@ class QueuedBytes:
         self._net = proc / "net"
 
     def __call__(self) -> int:
-        return sum(self._waiting(self._net / name) for name in ("udp", "tcp", "udp6", "tcp6"))
+        return sum(self._unread(self._net / name) for name in ("udp", "tcp", "udp6", "tcp6"))
 
-    def _waiting(self, path: Path) -> int:
+    def _unread(self, path: Path) -> int:
         try:
             lines = path.read_bytes().splitlines()[1:]
         except FileNotFoundError:
-            if path.name.endswith("6"):  # IPv6 may be off
+            if path.name.endswith("6"):  # IPv6 may be disabled
                 return 0
             raise
         return sum(self._queues(path, lines))
@@ -70,8 +69,8 @@ class QueuedBytes:
         for line in lines:
             try:
                 _, local, _, state, queues, *_ = line.split()
-                # A listening socket's "queue" are connections to be accepted.
+                # The queue of a listening socket holds connections to be accepted.
                 if state != _LISTEN and (not self._ports or local[-4:] in self._ports):
                     yield int(queues[9:], 16)
             except ValueError as error:
-                raise ValueError(f"{path}: cannot read the line {line!r:.120}") from error
+                raise ValueError(f"{path}: invalid line {line!r:.120}") from error

@@ -1,4 +1,4 @@
-"""All pipes of an instance. Every call gets the time; no thread, no network."""
+"""All pipes of an instance. The time is an argument; no thread, no network."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clusterer.modules.ratelimit.algorithms import MEASURED, Algorithm
-from clusterer.modules.ratelimit.arguments import (
+from clusterer.modules.ratelimit.algorithms import MEASURED, Algorithm, Gauges
+from clusterer.modules.ratelimit.pipe import (
     MAX_NAME,
+    Pipe,
+    PipeView,
     require_algorithm,
     require_limit,
     wire_name,
 )
-from clusterer.modules.ratelimit.gauges import Gauges
-from clusterer.modules.ratelimit.pipe import Pipe, PipeView
 from clusterer.payloads.message import as_text
 from clusterer.payloads.ratelimit import Fields
 from clusterer.runtime import forks
@@ -28,15 +28,15 @@ class Limits:
     """Lifetimes, in seconds, and bounds of what a `PipeTable` keeps."""
 
     remote_lifetime: float = 10.0
-    """A remote counter that was not refreshed for so long counts as 0."""
+    """A remote counter not refreshed for this time counts as 0."""
     idle_lifetime: float = 3_600.0
-    """A pipe that was not used for so long goes."""
+    """A pipe not used for this time is removed."""
     max_pipes: int = 10_000
-    """Pipes that are used here; at that number the least recently used one goes for a new one."""
+    """Own pipes; at this number a new pipe replaces the least recently used one."""
     max_received_pipes: int = 10_000
-    """Pipes that are known only because others sent them."""
+    """Pipes that only other instances use."""
     max_remote_counters: int = 1_000_000
-    """Counters of other machines, over all pipes."""
+    """Counters of other instances, over all pipes."""
 
 
 ALGORITHMS = tuple(sorted(Algorithm))
@@ -44,10 +44,10 @@ ALGORITHMS = tuple(sorted(Algorithm))
 
 
 class Demand(NamedTuple):
-    """What has to be measured for the pipes in use."""
+    """Measurements that the pipes in use need."""
 
     interval: int
-    """Number of the running interval."""
+    """Number of the current interval."""
     feedback: int | None
     """The CPU load to hold, in percent; None without FEEDBACK pipes."""
     network: bool
@@ -55,9 +55,9 @@ class Demand(NamedTuple):
 
 
 class PipeTable:
-    """Pipes by name: those that are used here, and those that only other machines use.
+    """Pipes by name: own ones, and those that only other instances use.
 
-    Times are seconds of a clock that never goes back. Safe to share between threads.
+    Times are monotonic seconds. Safe to share between threads.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class PipeTable:
     ) -> None:
         """Start empty at ``now``, counting over ``interval`` seconds.
 
-        ``on_measured`` is called, and must not call back, when a pipe begins to judge by
-        ``gauges``; ``on_evicted`` when pipes have gone for new ones.
+        The table calls ``on_measured``, which must not call the table, when a pipe begins to need
+        ``gauges``, and ``on_evicted`` after it evicted pipes.
         """
         self._limits = limits
         self._gauges = gauges
         self._on_measured = on_measured
         self._on_evicted = on_evicted
         self.evicted = 0
-        """Pipes that went for new ones."""
-        self._evicted_lately = False
+        """Pipes evicted for new ones."""
+        self._eviction_pending = False
         self.interval = interval
         self._lock = forks.lock()
         self._own: OrderedDict[str, Pipe] = OrderedDict()
@@ -92,14 +92,14 @@ class PipeTable:
         self._interval_end = now + interval
         self._interval_number = 0
         self._by_wire_name: dict[bytes, Pipe] = {}
-        """All pipes, own and received, as packets name them."""
+        """All pipes, own and received."""
         self._in_use: set[Algorithm] = set()
         self._feedback_limit: int | None = None
 
     def check(self, name: str, limit: int, algorithm: int, now: float) -> bool:
         """Count one use of the pipe ``name`` and return whether it passes."""
         with self._lock:
-            if now >= self._interval_end:
+            if now >= self._interval_end:  # hot path: `_catch_up` inline
                 self._end_interval(now)
             pipe = self._own.get(name)
             if pipe is None or pipe.asked != limit or pipe.algorithm != algorithm:
@@ -112,22 +112,22 @@ class PipeTable:
             if now >= pipe.total_until:
                 pipe.sum_remote(now, self._limits.remote_lifetime)
             passes = pipe.rule(pipe, now)
-        if self._evicted_lately:
-            self._evicted_lately = False
+        if self._eviction_pending:
+            self._eviction_pending = False
             self._on_evicted()
         return passes
 
     def demand(self, now: float) -> Demand:
-        """Return what has to be measured; what is no longer used is noticed within an interval."""
+        """Return what to measure; a need ends at most an interval after its last pipe."""
         with self._lock:
             self._catch_up(now)
             feedback = self._feedback_limit if Algorithm.FEEDBACK in self._in_use else None
             return Demand(self._interval_number, feedback, Algorithm.NETWORK in self._in_use)
 
     def own_pipes(self, now: float) -> list[Pipe]:
-        """Return the pipes used here that other machines must hear of.
+        """Return the own pipes to send to other instances.
 
-        A NONE pipe only counts. OpenSIPS 2.2.8 makes it a TAILDROP pipe of limit 0, and logs a
+        NONE pipes are left out: OpenSIPS 2.2.8 makes them TAILDROP pipes of limit 0, and logs a
         warning for each packet.
         """
         with self._lock:
@@ -138,9 +138,9 @@ class PipeTable:
             return [p for p in self._own.values() if p.algorithm is not Algorithm.NONE]
 
     def receive(self, machine_id: int, records: Iterable[Fields], now: float) -> int:
-        """Take the counters of one packet; return how many were refused: negative, or no place.
+        """Take the counters of one packet; return how many were refused: negative, or no room.
 
-        The hot path of receiving: ``with`` takes twice as long for an uncontended lock.
+        Hot path: ``with`` takes twice as long for an uncontended lock.
         """
         refused = 0
         self._lock.acquire()
@@ -166,8 +166,8 @@ class PipeTable:
             self._lock.release()
         return refused
 
-    def forget_machine(self, machine_id: int) -> None:
-        """Invalidate all counters that ``machine_id`` sent."""
+    def forget_node(self, machine_id: int) -> None:
+        """Remove all counters that ``machine_id`` sent."""
         with self._lock:
             for pipe in self._by_wire_name.values():
                 if pipe.remote.pop(machine_id, None) is not None:
@@ -175,7 +175,7 @@ class PipeTable:
                     pipe.total_until = _AT_ONCE
 
     def views(self, now: float) -> dict[str, PipeView]:
-        """Return all pipes as they are, by name, in the order of their names."""
+        """Return all pipes by name, sorted."""
         with self._lock:
             self._catch_up(now)
             lifetime = self._limits.remote_lifetime
@@ -183,7 +183,7 @@ class PipeTable:
         return {view.name: view for view in sorted(views, key=lambda view: view.name)}
 
     def _configured(self, name: str, limit: int, algorithm: int) -> Pipe:
-        """Return the pipe as a caller here wants it; one that was only received becomes ours."""
+        """Return the pipe with this limit and algorithm; a received pipe becomes an own one."""
         encoded = wire_name(name)
         wanted = require_algorithm(name, algorithm)
         require_limit(name, limit, wanted)
@@ -201,7 +201,7 @@ class PipeTable:
 
     def _prepare(self, pipe: Pipe) -> None:
         if pipe.algorithm is Algorithm.FEEDBACK and pipe.limit != self._feedback_limit:
-            # There is one CPU: the newest limit is that of all FEEDBACK pipes.
+            # All FEEDBACK pipes have the newest limit: the host has one CPU load.
             self._feedback_limit = pipe.limit
             for other in self._own.values():
                 if other.algorithm is Algorithm.FEEDBACK:
@@ -209,7 +209,7 @@ class PipeTable:
         self._on_measured(pipe.name, pipe.algorithm)
 
     def _room_for(self, machine_id: int, name: bytes, pipe: Pipe | None) -> Pipe | None:
-        """Return the pipe for a counter that it does not have yet, None if there is no place."""
+        """Return the pipe for a new counter, None if there is no room."""
         if self._remote_counters >= self._limits.max_remote_counters:
             return None
         if pipe is None:
@@ -231,7 +231,7 @@ class PipeTable:
     def _end_interval(self, now: float) -> None:
         missed = (now - self._interval_end) // self.interval
         end = self._interval_end + (missed + 1) * self.interval
-        # Rounding may leave the new end at now: that would be an interval without any time.
+        # Rounding may leave the new end at now: the interval would have no time.
         self._interval_end = end if end > now else now + self.interval
         self._interval_number += 1
         for pipe in self._own.values():
@@ -243,7 +243,7 @@ class PipeTable:
     def _evict(self) -> None:
         self._drop(self._own, next(iter(self._own.values())))
         self.evicted += 1
-        self._evicted_lately = True
+        self._eviction_pending = True
 
     def _drop_unused(self, pipes: dict[str, Pipe], now: float) -> None:
         for pipe in list(pipes.values()):

@@ -1,0 +1,151 @@
+"""Base of the modules in this package: registration, start and stop, and the timer thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from clusterer.ids import PROTO_BIN
+from clusterer.runtime import forks
+from clusterer.runtime.logs import NodeLike
+from clusterer.runtime.rounds import Rounds
+from clusterer.wire import Packet, PacketBuilder
+
+if TYPE_CHECKING:
+    from clusterer.listener import ReceiveInfo
+
+_JOIN_S = 5.0
+"""Longest wait for the last call to end; calls to an unreachable Redis end within 2 s."""
+
+Clock = Callable[[], float]
+"""Returns seconds."""
+
+
+ModuleCallback = Callable[[int, "ReceiveInfo | None", int], object]
+
+
+class Cluster(Protocol):
+    """The part of `clusterer.Clusterer` that the modules use."""
+
+    def get_nodes(self, cluster_id: int, proto: str) -> Sequence[NodeLike]: ...
+
+    def snapshot_age_s(self) -> float: ...
+
+    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder: ...
+
+    def send_to(self, cluster_id: int, proto: str, packet: Packet) -> int: ...
+
+    def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int: ...
+
+    def register_module(  # noqa: PLR0917  these are the guide's arguments
+        self,
+        module_name: str,
+        proto: str,
+        callback: ModuleCallback,
+        timeout: float,
+        auth_check: bool,
+        cluster_id: int | None,
+    ) -> None: ...
+
+
+class Registration(NamedTuple):
+    """Arguments of one `register_module` call."""
+
+    module: str
+    callback: ModuleCallback
+    timeout: float
+    """Seconds; 0: never."""
+    auth_check: bool
+    cluster_id: int
+
+
+class Module:
+    """Registers its callbacks at the first `start`; a context manager that starts and stops."""
+
+    def __init__(self, clusterer: Cluster, timer: Timer | None) -> None:
+        """``timer``: runs from `start` to `stop`."""
+        self._clusterer = clusterer
+        self._timer = timer
+        self._starting = forks.lock()
+        self._registered = 0
+
+    def start(self) -> None:
+        """Register the callbacks and start the timer.
+
+        Packets arrive only while the instance's `serve` runs. Raises `StateUnavailable`, with no
+        timer started, if Redis is unavailable; the call may then be repeated.
+        """
+        with self._starting:
+            missing = self._registrations()[self._registered :]
+            for module, callback, timeout, auth_check, cluster_id in missing:
+                self._clusterer.register_module(
+                    module, PROTO_BIN, callback, timeout, auth_check, cluster_id
+                )
+                self._registered += 1
+        if self._timer is not None:
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Stop the timer. Packets that still arrive are handled as before."""
+        if self._timer is not None:
+            self._timer.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _registrations(self) -> Sequence[Registration]:
+        """Return what to register, always in the same order."""
+        raise NotImplementedError
+
+
+class Timer:
+    """Calls ``action`` every ``interval`` seconds from `start` to `stop`, whatever it raises.
+
+    The first call comes at once. A call that falls due while another one runs is left out. The
+    thread is a daemon: it does not delay the end of the process. In a forked child, which has no
+    such thread, the timer is stopped.
+    """
+
+    def __init__(self, name: str, action: Callable[[], object], interval: float) -> None:
+        self._name = name
+        self._action = action
+        self._interval = interval
+        self._lock = forks.lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        self._thread = None
+
+    def start(self) -> None:
+        """Start the calls, unless they run already."""
+        with self._lock:
+            if self._thread is None:
+                self._stopped = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._stopped,), name=self._name, daemon=True
+                )
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the calls and wait for one that runs; no call comes afterwards."""
+        with self._lock:
+            self._stopped.set()
+            thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_S)
+
+    def _run(self, stopped: threading.Event) -> None:
+        rounds = Rounds(self._name)
+        due = time.monotonic()
+        while not stopped.wait(max(0.0, due - time.monotonic())):
+            with rounds.guard():
+                self._action()
+            due = max(due + self._interval, time.monotonic())
