@@ -11,13 +11,13 @@ from clusterer.cli.operator import operator
 from clusterer.cli.options import with_settings
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.reload_plan import NodeChange
 from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.table import init_db as init_service
 from clusterer.services.table import reload as reload_service
 from clusterer.services.table.reload import ReloadReport
 from clusterer.settings import Settings
-from clusterer.store.reload_plan import NodeChange
 
 
 @click.command(name="init-db")

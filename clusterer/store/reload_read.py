@@ -11,6 +11,8 @@ from typing import Any
 import redis
 
 from clusterer.membership import Node
+from clusterer.membership.reload_plan import Damaged, Snapshot
+from clusterer.membership.repairs import Keeping
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
 from clusterer.store.badvalues import (
@@ -24,8 +26,6 @@ from clusterer.store.badvalues import (
 )
 from clusterer.store.encoding import decoded_fields
 from clusterer.store.nodes import cluster_key, version_of
-from clusterer.store.reload_plan import Damaged, Snapshot
-from clusterer.store.repairs import Keeping
 
 _OURS = re.compile(r"clusterer:(\d+:[^:]+):(nodes|node:(\d+)|version|due|dirty|synced)", re.DOTALL)
 _ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)

@@ -12,18 +12,18 @@ import redis
 
 from clusterer.membership import Node, next_look
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.reload_plan import ReloadPlan, Snapshot
+from clusterer.membership.repairs import Repairs
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys, reload_read
-from clusterer.store.badvalues import ids, read_all
+from clusterer.store.badvalues import ids, read_all, shortened
 from clusterer.store.changes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.client import translated
 from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
-from clusterer.store.reload_plan import ReloadPlan, Snapshot
 from clusterer.store.reload_read import Found, cluster_keys
-from clusterer.store.repairs import Repairs
 from clusterer.store.scripts import script
 
 _SCRIPT_NODES = 500
@@ -239,3 +239,19 @@ _CLUSTER_KEYS = 7
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:
     return [part for pair in pairs.items() for part in pair]
+
+
+def described(repairs: Repairs) -> Iterator[str]:
+    """Yield a line for each repair."""
+    key = repairs.key
+    node_keys = (keys.node(*key, machine_id) for machine_id in repairs.dropped)
+    yield from (f"key {name}: held another type, deleted" for name in repairs.wrong)
+    yield from (f"key {name}: {shortened(found)} removed" for name, found in repairs.strangers)
+    yield from (f"key {keys.nodes(*key)}: {machine_id} added" for machine_id in repairs.joined)
+    yield from (f"key {name}: remains of a node, deleted" for name in node_keys)
+    yield from (f"key {keys.synced(*key)}: {machine_id} added" for machine_id in repairs.noted)
+    yield from (f"key {keys.due(*key)}: time of {n.machine_id} set" for n in repairs.due)
+    if repairs.version:
+        yield f"key {keys.version(*key)}: set again"
+    if repairs.listed:
+        yield f"key {keys.CLUSTERS}: {key} corrected"

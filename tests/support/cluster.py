@@ -13,13 +13,13 @@ from clusterer.delivery import Engine
 from clusterer.delivery.meter import Meter
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
+from clusterer.membership.reload_plan import plan_reload
 from clusterer.services import Context
 from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.encoding import as_text
-from clusterer.store.reload_plan import plan_reload
 from clusterer.store.reloads import ReloadStore
 from clusterer.wire import PacketBuilder
 from tests.support.processes import wait_until

@@ -13,6 +13,7 @@ from clusterer.errors import (
     StateUnavailable,
 )
 from clusterer.membership import Node
+from clusterer.membership.reload_plan import NodeChange
 from clusterer.provisioning import (
     Names,
     name_in,
@@ -26,7 +27,6 @@ from clusterer.provisioning.schema import TABLE_VERSION
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 from clusterer.services.table import reload, resolve
-from clusterer.store.reload_plan import NodeChange
 
 CHECKS = ("table", "table rows", "table and redis")
 _NAMED = 3

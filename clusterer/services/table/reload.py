@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from clusterer.errors import StateUnavailable
 from clusterer.membership import AddressWarning, Node, address_warnings
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 from clusterer.provisioning import (
     Machine,
     Names,
@@ -25,9 +26,8 @@ from clusterer.services.table import resolve
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
 from clusterer.store.keys import CLUSTERS
-from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 from clusterer.store.reload_read import Found
-from clusterer.store.reloads import ReloadStore
+from clusterer.store.reloads import ReloadStore, described
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +287,7 @@ def _report(
         unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
         addresses=tuple(address_warnings((*table.nodes, *kept))),
         flushed=flushed,
-        repaired=(*mended, *(line for plan in ordered for line in plan.repairs.described())),
+        repaired=(*mended, *(line for plan in ordered for line in described(plan.repairs))),
     )
 
 

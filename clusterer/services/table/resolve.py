@@ -9,13 +9,13 @@ from time import monotonic
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
+from clusterer.membership.reload_plan import NodeChange, plan_addresses
 from clusterer.provisioning import Names, name_in
 from clusterer.runtime.logs import LimitedLog, about
 from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
-from clusterer.store.reload_plan import NodeChange, plan_addresses
 from clusterer.store.reloads import ReloadStore
 
 log = logging.getLogger(__name__)

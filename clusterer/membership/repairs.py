@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from math import inf
 
-from clusterer.membership import Node, next_look
+from clusterer.membership.node import Node
+from clusterer.membership.schedule import next_look
 from clusterer.membership.views import ClusterKey, ClusterView
-from clusterer.store import keys
-from clusterer.store.badvalues import shortened
 
 _LATE_S = 3600.0
 """A node that is due later than this after its ``duration`` would never be looked at."""
@@ -61,22 +60,7 @@ class Repairs:
     key: ClusterKey = field(default=ClusterKey(0, ""))
 
     def __bool__(self) -> bool:
-        return any(True for _ in self.described())
-
-    def described(self) -> Iterator[str]:
-        """Yield a line for each."""
-        key = self.key
-        node_keys = (keys.node(*key, machine_id) for machine_id in self.dropped)
-        yield from (f"key {name}: held another type, deleted" for name in self.wrong)
-        yield from (f"key {name}: {shortened(found)} removed" for name, found in self.strangers)
-        yield from (f"key {keys.nodes(*key)}: {machine_id} added" for machine_id in self.joined)
-        yield from (f"key {name}: remains of a node, deleted" for name in node_keys)
-        yield from (f"key {keys.synced(*key)}: {machine_id} added" for machine_id in self.noted)
-        yield from (f"key {keys.due(*key)}: time of {n.machine_id} set" for n in self.due)
-        if self.version:
-            yield f"key {keys.version(*key)}: set again"
-        if self.listed:
-            yield f"key {keys.CLUSTERS}: {key} corrected"
+        return any(getattr(self, item.name) for item in fields(self) if item.name != "key")
 
 
 def plan_repairs(

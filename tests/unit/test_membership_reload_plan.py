@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
+from clusterer.membership.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 from clusterer.membership.views import ClusterKey, ClusterView
-from clusterer.store.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
 
 KEY = ClusterKey(1, "bin")
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns, as_loaded
+from clusterer.membership.node import Node
+from clusterer.membership.repairs import Keeping, Repairs, plan_repairs
 from clusterer.membership.views import ClusterKey, ClusterView
-from clusterer.store.repairs import Keeping, Repairs, plan_repairs
 
 _OURS = ("generation", "version")
 """Fields of a node that the table knows nothing of."""
