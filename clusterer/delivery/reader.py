@@ -15,6 +15,7 @@ from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import LogEntry
+from clusterer.store.nodes import version_of
 from clusterer.store.usable import SenderUnusable, is_about_data
 
 BLOCK_MS = 250
@@ -132,4 +133,4 @@ class LogReader:
             else:
                 found[key] = entries
         known = zip(self._versions, versions[1:], strict=True)
-        return found, {key: int(value or 0) for key, value in known}, rung
+        return found, {key: version_of(key, value) or 0 for key, value in known}, rung

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from zlib import crc32
 
@@ -11,6 +11,7 @@ import redis
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
+from clusterer.store.badvalues import ids
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import (
@@ -30,6 +31,7 @@ from clusterer.store.deliveries import (
 )
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
+from clusterer.store.nodes import version_of
 from clusterer.store.scripts import script
 from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
 
@@ -59,7 +61,10 @@ class DrainStore:
     def pending(self) -> list[int]:
         """Return the senders of the queue with an undrained log, in order."""
         with translated(self._settings, "list pending senders"):
-            return sorted(int(s) for s in self._client.smembers(keys.pending(self._queue)))
+            return self._senders(self._client.smembers(keys.pending(self._queue)))
+
+    def _senders(self, members: Iterable[Any]) -> list[int]:
+        return ids(keys.pending(self._queue), members)
 
     def leased(self, senders: Sequence[int]) -> set[int]:
         """Return those of ``senders`` whose log somebody drains."""
@@ -266,7 +271,7 @@ class DrainStore:
             with translated(self._settings, "read the clusters' versions"):
                 raise versions
         known = zip(clusters, versions, strict=True)
-        return found, {key: int(version or 0) for key, version in known}
+        return found, {key: version_of(key, version) or 0 for key, version in known}
 
     def seek(self, sender: int, generation: int, tail: int) -> int:
         """Return the sequence after which a node of this generation starts."""
@@ -399,4 +404,4 @@ class DrainStore:
             pipe.xrevrange(keys.doorbell(self._queue), count=1)
             pipe.smembers(keys.pending(self._queue))
             _, rings, senders = pipe.execute()
-        return (rings[0][0].decode() if rings else "0"), sorted(map(int, senders))
+        return (rings[0][0].decode() if rings else "0"), self._senders(senders)

@@ -30,6 +30,9 @@ _ATTEMPTS = 50
 """Compare-and-set rounds of a command before it gives up; each lost round means that somebody
 else's change went through."""
 
+_MOST_DIGITS = 18
+"""Longest version of a cluster that is read."""
+
 
 class NodeStore:
     """Access to all clusters of one Redis. Safe to share between threads."""
@@ -228,8 +231,9 @@ def find_nodes(client: redis.Redis, key: ClusterKey) -> list[int]:
 
 def version_of(key: ClusterKey, value: bytes | None) -> int | None:
     """Return a cluster's version; None if there is none or, reported, something else."""
-    if value is None or not value.isdigit():
-        if value is not None:
-            bad(keys.version(*key), "value", value, "a whole number")
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > _MOST_DIGITS:
+        bad(keys.version(*key), "value", value, "a whole number")
         return None
     return int(value)
