@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import redis
@@ -18,9 +17,8 @@ from rq.queue import Queue as RqQueue
 
 from clusterer.endpoint import is_away
 from clusterer.jobs import is_wrong_type, move_job_aside
+from workers.rq_private import ExcInfo
 from workers.stopping import Stoppable
-
-ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
 class Bookkeeping(Stoppable):
@@ -50,26 +48,26 @@ class Bookkeeping(Stoppable):
         super().prepare_job_execution(job, remove_from_intermediate_queue)
         self._unwritten = None
 
-    def _finalize_success(
+    def finalize_success(
         self, job: RqJob, queue: RqQueue, execution: Execution, return_value: Any
     ) -> None:
         self._unwritten = partial(self._end_again, job, queue, execution, return_value)
         try:
-            super()._finalize_success(job, queue, execution, return_value)
+            super().finalize_success(job, queue, execution, return_value)
         except redis.ResponseError as error:  # a key has become one of the wrong type meanwhile
             if not (is_wrong_type(error) and move_job_aside(job, queue)):
                 raise
-            super()._finalize_success(job, queue, execution, return_value)
+            super().finalize_success(job, queue, execution, return_value)
         self._unwritten = None
 
-    def _finalize_failure(
+    def finalize_failure(
         self, job: RqJob, queue: RqQueue, execution: Execution, exc_info: ExcInfo
     ) -> None:
         error = exc_info[1]
         if self._unwritten is not None and isinstance(error, redis.RedisError) and is_away(error):
             raise error
         self._unwritten = None
-        super()._finalize_failure(job, queue, execution, exc_info)
+        super().finalize_failure(job, queue, execution, exc_info)
 
     def _begin_again(self, job: RqJob, queue: RqQueue, execution: Execution) -> None:
         if self._is_known(job, execution):
@@ -81,10 +79,10 @@ class Bookkeeping(Stoppable):
         if not self._is_known(job, execution):
             return
         try:
-            self._finalize_success(job, queue, execution, return_value)
+            self.finalize_success(job, queue, execution, return_value)
         except Exception as error:  # noqa: BLE001 - what RQ itself takes for a failure
             failure = type(error), error, error.__traceback__
-            self._finalize_failure(job, queue, execution, failure)
+            self.finalize_failure(job, queue, execution, failure)
 
     def _is_known(self, job: RqJob, execution: Execution) -> bool:
         """Whether Redis has the job still: it may have lost its data. If not, nothing is left."""

@@ -10,17 +10,17 @@ import logging
 from collections.abc import Callable, Iterator
 
 import redis
-from rq import SimpleWorker
 from rq.queue import Queue as RqQueue
 from rq.utils import now
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry
 
 from clusterer.jobs import Queue, is_wrong_type, move_aside
+from workers.rq_private import Hooks
 
 logger = logging.getLogger(__name__)
 
 
-class Maintenance(SimpleWorker):
+class Maintenance(Hooks):
     """The part of a worker that cleans up after workers that were killed."""
 
     def _clean_up(self) -> None:

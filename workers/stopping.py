@@ -11,9 +11,8 @@ from types import FrameType
 from typing import Any
 
 import redis
-from redis.client import PubSub, PubSubWorkerThread
+from redis.client import PubSubWorkerThread
 from rq.exceptions import StopRequested
-from rq.utils import now
 
 from clusterer.jobs import StopFlag, handled_signals
 from clusterer.runtime.rounds import Rounds
@@ -51,8 +50,7 @@ class Stoppable(Maintenance):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: let the running job end; touches neither Redis nor locks."""
         self.stop.set()
-        self._stop_requested = True
-        self._shutdown_requested_date = now()
+        self.note_stop_request()
         signal.signal(signal.SIGINT, self.request_force_stop)
         signal.signal(signal.SIGTERM, self.request_force_stop)
         if self._waiting:
@@ -85,11 +83,9 @@ class Stoppable(Maintenance):
             self.pubsub.unsubscribe()  # type: ignore[no-untyped-call]
             listener.join(timeout=RETRY_S)
 
-    def _pubsub_exception_handler(
-        self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread
-    ) -> None:
+    def commands_failed(self, error: Exception, listener: PubSubWorkerThread) -> None:
         """Keep listening for RQ's commands across outages and undecodable commands."""
-        if not isinstance(exc, redis.RedisError | OSError):
-            self._commands.failed(exc)
+        if not isinstance(error, redis.RedisError | OSError):
+            self._commands.failed(error)
         if self._left.wait(RETRY_S):
-            pubsub_thread.stop()
+            listener.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from clusterer.delivery.meter import Clock
+from clusterer.endpoint import socket_of
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -55,8 +56,7 @@ class LogReader:
                 connection.send_command("CLIENT", "ID")
                 self._client_id = int(connection.read_response())
             self._connection = connection
-        # redis-py has no public way to a connection's descriptor.
-        descriptor: int = self._connection._sock.fileno()  # noqa: SLF001
+        descriptor: int = socket_of(self._connection).fileno()
         return descriptor
 
     def settle(self) -> None:

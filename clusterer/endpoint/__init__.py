@@ -2,6 +2,7 @@
 
 from clusterer.endpoint.client import TIMEOUT_S, follow, open_client
 from clusterer.endpoint.messages import remedy, said, trouble
+from clusterer.endpoint.redis_private import socket_of
 from clusterer.endpoint.server import is_away
 from clusterer.endpoint.url import public_url, redis_url
 
@@ -14,5 +15,6 @@ __all__ = [
     "redis_url",
     "remedy",
     "said",
+    "socket_of",
     "trouble",
 ]

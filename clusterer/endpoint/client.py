@@ -10,10 +10,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
+from clusterer.endpoint.redis_private import hold_pool_lock
 from clusterer.endpoint.server import server_of
 from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
-from clusterer.runtime import forks
 from clusterer.settings import Settings
 
 TIMEOUT_S = 1.0
@@ -33,8 +33,7 @@ class Pool(redis.ConnectionPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, server=server_of(options), **options)
-        # redis-py empties the pool in a forked child, under this lock that a thread may have held.
-        forks.hold(self._lock)
+        hold_pool_lock(self)
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         connection: Any = super().get_connection(*args, **options)

@@ -14,6 +14,13 @@ from typing import Any
 
 import redis
 
+from clusterer.endpoint.redis_private import (
+    NamedConnection,
+    NamedTlsConnection,
+    is_subscription,
+    read_available,
+    socket_of,
+)
 from clusterer.endpoint.server import Address, Server, cannot_serve, is_crowded, is_replica
 
 CHECK_S = 2.0
@@ -31,10 +38,6 @@ class _Elsewhere(redis.ConnectionError):
 
 class Unanswered(redis.ConnectionError):
     """The server ended the connection before it answered anything: it may expect TLS."""
-
-
-class NoHandshake(TimeoutError):
-    """The server did not answer the beginning of TLS: it may not know TLS."""
 
 
 class Following(redis.connection.AbstractConnection):
@@ -99,7 +102,7 @@ class Following(redis.connection.AbstractConnection):
 
     def interrupt(self) -> None:
         """Have whatever waits for the connection, in any thread, fail at once."""
-        sock: Any = self._sock
+        sock = socket_of(self)
         if sock is not None and self.pid == os.getpid():  # a parent's connection lives on
             with suppress(OSError):
                 # Not the method of a TLS socket, which would go on without TLS.
@@ -127,8 +130,7 @@ class Following(redis.connection.AbstractConnection):
         except redis.ConnectionError as error:
             self._raise_unanswered(error)
             raise
-        # A subscription reads its first answer itself.
-        if readable and not self._answered and not self._connect_callbacks:
+        if readable and not self._answered and not is_subscription(self):
             self.read_response()
         return readable
 
@@ -179,44 +181,11 @@ class Following(redis.connection.AbstractConnection):
         return True
 
 
-class _Named(redis.Connection):
-    """Connects to the addresses of a name in the order in which its `Server` has them."""
-
-    _server: Server
-    _address: Address
-
-    def _connect(self) -> socket.socket:
-        """Return a connected socket. All addresses together get one connect timeout."""
-        timeout_s = self.socket_connect_timeout
-        ends_at = None if timeout_s is None else monotonic() + timeout_s
-        failed = OSError("the name has no address")
-        for address in self._server.addresses(self.host, self.port):
-            left_s = None if ends_at is None else ends_at - monotonic()
-            if left_s is not None and left_s <= 0:
-                break
-            self._address = address
-            try:
-                return self._prepared(socket.create_connection(address, left_s))
-            except OSError as error:
-                self._server.avoid(address)
-                failed = error
-        raise failed
-
-    def _prepared(self, sock: socket.socket) -> socket.socket:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.socket_keepalive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in self.socket_keepalive_options.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.settimeout(self.socket_timeout)
-        return sock
-
-
-class Connection(Following, _Named):
+class Connection(Following, NamedConnection):
     """A connection over TCP."""
 
 
-class TlsConnection(Following, redis.SSLConnection, _Named):
+class TlsConnection(Following, NamedTlsConnection):
     """A connection over TLS that is not taken for used up when it is new.
 
     redis-py's pool refuses a connection on which something can be read before anything was
@@ -224,17 +193,8 @@ class TlsConnection(Following, redis.SSLConnection, _Named):
     """
 
     def _is_readable(self, timeout: float) -> bool:
-        if not super()._is_readable(timeout):
-            return False
-        # Something came, maybe only for the TLS layer: whatever is for us is in the parser now.
-        # redis-py has no public way to let a parser read what there is.
-        return bool(self._parser.read_from_socket(timeout=0, raise_on_timeout=False))
-
-    def _wrap_socket_with_ssl(self, sock: socket.socket) -> Any:
-        try:
-            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
-        except TimeoutError as error:
-            raise NoHandshake(str(error)) from error
+        # Something may have come for the TLS layer only: the parser gets what is for Redis.
+        return super()._is_readable(timeout) and read_available(self)
 
 
 class UnixConnection(Following, redis.UnixDomainSocketConnection):

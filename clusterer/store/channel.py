@@ -13,6 +13,7 @@ from typing import Any
 import hiredis
 import redis
 
+from clusterer.endpoint import socket_of
 from clusterer.settings import Settings
 from clusterer.store.client import connect
 from clusterer.store.scripts import Script
@@ -126,8 +127,7 @@ class Channel:
             self._connection.connect()
             self._replies_due = False
             self._parser = hiredis.Reader()
-            # redis-py has no public way to a connection's socket.
-            self._socket = self._connection._sock  # noqa: SLF001
+            self._socket = socket_of(self._connection)
             _let_the_kernel_wait(self._socket)
         return self._socket
 
