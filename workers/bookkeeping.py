@@ -20,6 +20,9 @@ from clusterer.jobs import is_wrong_type, move_job_aside
 from workers.rq_private import ExcInfo
 from workers.stopping import Stoppable
 
+_COUNTS = ("successful_job_count", "failed_job_count", "total_working_time")
+"""Fields of a worker's hash that RQ increments when a job ends."""
+
 
 class Bookkeeping(Stoppable):
     """The part of a worker that keeps RQ's records of a job complete."""
@@ -54,8 +57,8 @@ class Bookkeeping(Stoppable):
         self._unwritten = partial(self._end_again, job, queue, execution, return_value)
         try:
             super().finalize_success(job, queue, execution, return_value)
-        except redis.ResponseError as error:  # a key has become one of the wrong type meanwhile
-            if not (is_wrong_type(error) and move_job_aside(job, queue)):
+        except redis.ResponseError as error:
+            if not self._mended(error, job, queue):
                 raise
             super().finalize_success(job, queue, execution, return_value)
         self._unwritten = None
@@ -68,6 +71,12 @@ class Bookkeeping(Stoppable):
             raise error
         self._unwritten = None
         super().finalize_failure(job, queue, execution, exc_info)
+
+    def _mended(self, error: redis.ResponseError, job: RqJob, queue: RqQueue) -> bool:
+        """Put right the key in which Redis cannot record the end of ``job``; False if none is."""
+        if is_wrong_type(error):
+            return move_job_aside(job, queue) > 0
+        return "hash value is not" in str(error) and self.connection.hdel(self.key, *_COUNTS) > 0
 
     def _begin_again(self, job: RqJob, queue: RqQueue, execution: Execution) -> None:
         if self._is_known(job, execution):
