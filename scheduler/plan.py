@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clusterer.jobs.functions import (
+from clusterer.jobs.keys import (
     CHECK_TIMEOUTS,
     PERIODIC_IDS,
     PROBE,

@@ -4,16 +4,16 @@ Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 """
 
 from clusterer.jobs.classes import Job, JobRefused, Queue
-from clusterer.jobs.client import connect
-from clusterer.jobs.functions import JOB_FUNCTIONS, OURS
-from clusterer.jobs.junk import JunkReport, JunkStore
-from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside
-from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
-from clusterer.jobs.suspension import (
+from clusterer.jobs.client import (
     SUSPENDED,
     Suspension,
+    connect,
     resume_command,
 )
+from clusterer.jobs.junk import JunkReport, JunkStore
+from clusterer.jobs.keys import JOB_FUNCTIONS, OURS
+from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside
+from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 from clusterer.jobs.unused import delete_queue, has_worker
 from clusterer.jobs.wakeup import (
     HEARTBEAT_TTL_S,

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from clusterer.errors import InvalidArgument
-from clusterer.jobs.functions import JOB_FUNCTIONS
+from clusterer.jobs.keys import JOB_FUNCTIONS
 from clusterer.jobs.sifting import SIFT_S, Sifter
 
 

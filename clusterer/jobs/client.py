@@ -1,10 +1,19 @@
-"""Redis clients for RQ, apart from all others: RQ changes its client's pool."""
+"""Clients of RQ's Redis, and whether RQ is suspended there.
+
+RQ changes its client's pool, so its clients are apart from all others. After `rq suspend` no worker
+on that Redis database starts a job.
+"""
 
 from __future__ import annotations
 
-import redis
+import shlex
+from dataclasses import dataclass
+from typing import Self
 
-from clusterer.endpoint import TIMEOUT_S, open_client
+import redis
+from rq.suspension import WORKERS_SUSPENDED
+
+from clusterer.endpoint import TIMEOUT_S, open_client, public_url
 from clusterer.settings import Settings
 
 
@@ -15,3 +24,30 @@ def connect(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
     clients). Raises `SettingsError` for a URL that cannot be used.
     """
     return open_client(settings, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+
+
+SUSPENDED = WORKERS_SUSPENDED
+"""RQ's key; it exists while RQ is suspended."""
+
+_NO_KEY = -2
+_NO_TTL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """RQ is suspended."""
+
+    left_s: float | None
+    """Seconds until it ends by itself; None if only `rq resume` ends it."""
+
+    @classmethod
+    def of(cls, pttl_ms: int) -> Self | None:
+        """Return what Redis's reply to PTTL of `SUSPENDED` means; None: not suspended."""
+        if pttl_ms == _NO_KEY:
+            return None
+        return cls(None if pttl_ms == _NO_TTL else pttl_ms / 1000)
+
+
+def resume_command(settings: Settings) -> str:
+    """Return the command that ends a suspension; the URL in it has no secrets."""
+    return f"rq resume --url {shlex.quote(public_url(settings))}"

@@ -1,10 +1,31 @@
-"""Names of the Redis keys beside RQ's own. docs/redis-keys/ shows each with a redis-cli line.
+"""Names in Redis beside RQ's own: job functions, fixed ids of jobs, keys.
 
-rq-scheduler's keys are shared by every application on the same Redis database, and its schedulers
-move away whatever is due there. So the schedule of the periodic jobs and its lock are others.
+docs/redis-keys/ shows each key with a redis-cli line. rq-scheduler's keys are shared by every
+application on the same Redis database, and its schedulers move away whatever is due there. So the
+schedule of the periodic jobs and its lock have keys of their own.
 """
 
 from __future__ import annotations
+
+DELIVER = "workers.deliver"
+PROBE = "workers.probe"
+CHECK_TIMEOUTS = "workers.check_timeouts"
+SWEEP = "workers.sweep"
+SYNC = "workers.sync"
+REACH = "workers.reach"
+JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC, REACH})
+"""The only functions a worker imports and runs because a job names them."""
+
+PROBE_ID = "clusterer-probe"
+TIMEOUTS_ID = "clusterer-timeouts"
+SWEEP_ID = "clusterer-sweep"
+SYNC_ID = "clusterer-sync"
+"""The periodic job that only persistent mode has."""
+PERIODIC_IDS = frozenset({PROBE_ID, TIMEOUTS_ID, SWEEP_ID, SYNC_ID})
+
+OURS = "clusterer"
+"""Field of a worker's hash that tells this project's workers from those of other applications."""
+
 
 SCHEDULED = "clusterer:scheduled-jobs"
 """Sorted set: periodic job → when it is due, UNIX seconds."""

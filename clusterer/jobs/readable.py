@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clusterer.errors import InvalidArgument
-from clusterer.jobs.functions import DELIVER, JOB_FUNCTIONS
+from clusterer.jobs.keys import DELIVER, JOB_FUNCTIONS
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 
 MOST_FIELDS = 64

@@ -10,8 +10,8 @@ from typing import Protocol, cast
 
 import redis
 
-from clusterer.jobs.functions import PERIODIC_IDS, REACH
 from clusterer.jobs.junk import JunkEntry, JunkStore
+from clusterer.jobs.keys import PERIODIC_IDS, REACH
 from clusterer.jobs.readable import JunkJob, MissingJob, require_hash, require_id, require_ours
 
 SIFT_S = 1.0

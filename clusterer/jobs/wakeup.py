@@ -11,7 +11,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from clusterer.endpoint import said
 from clusterer.errors import StateUnavailable
 from clusterer.jobs.classes import Job, Queue
-from clusterer.jobs.functions import DELIVER
+from clusterer.jobs.keys import DELIVER
 
 RESULT_TTL_S = 60
 FAILURE_TTL_S = 3600

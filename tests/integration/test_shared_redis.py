@@ -13,7 +13,7 @@ from rq import SimpleWorker as PlainWorker
 from rq.queue import Queue as PlainQueue
 
 from clusterer.jobs import keys, queue
-from clusterer.jobs.functions import PERIODIC_IDS
+from clusterer.jobs.keys import PERIODIC_IDS
 from clusterer.services import Context
 from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.doctor.finding import Finding, Level

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterer import jobs
 from clusterer.jobs import Job
-from clusterer.jobs.functions import SYNC_ID
+from clusterer.jobs.keys import SYNC_ID
 from clusterer.services.context import Context
 from clusterer.services.doctor import strangers
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, stamp, warn

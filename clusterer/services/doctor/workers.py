@@ -14,7 +14,7 @@ from clusterer import jobs
 from clusterer.endpoint import trouble
 from clusterer.errors import StateUnavailable
 from clusterer.jobs import Job
-from clusterer.jobs.functions import REACH
+from clusterer.jobs.keys import REACH
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, ok, skipped, warn
 from clusterer.services.doctor.network import judged

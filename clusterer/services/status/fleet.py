@@ -10,7 +10,7 @@ import redis
 
 from clusterer.jobs import OURS, SUSPENDED, JunkReport, JunkStore, Suspension
 from clusterer.jobs import keys as job_keys
-from clusterer.jobs.functions import PERIODIC_IDS
+from clusterer.jobs.keys import PERIODIC_IDS
 from clusterer.services.context import Context
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 from clusterer.store import keys, translated
