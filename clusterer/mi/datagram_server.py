@@ -11,10 +11,9 @@ from time import monotonic
 from typing import Any, cast
 
 from clusterer.errors import ClustererError
-from clusterer.mi.handler import Handler
 from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
 from clusterer.mi.request_fifo import Access
-from clusterer.mi.rpc import answer
+from clusterer.mi.rpc import Handler, answer
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 

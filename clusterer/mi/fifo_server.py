@@ -10,13 +10,11 @@ from time import monotonic
 
 from clusterer.errors import ClustererError
 from clusterer.mi import MiError, Result, command_from_words, jsonrpc
-from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest
+from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest, encode
 from clusterer.mi.fifo_lines import Request
-from clusterer.mi.fifo_reply import encode
-from clusterer.mi.handler import Handler
 from clusterer.mi.reply_fifo import ReplyFailed, reply_path, write_reply
 from clusterer.mi.request_fifo import Access, RequestFifo
-from clusterer.mi.rpc import answer
+from clusterer.mi.rpc import Handler, answer
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 

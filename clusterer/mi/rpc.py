@@ -1,9 +1,23 @@
-"""From a JSON-RPC body to its answer, whatever brought it."""
+"""JSON-RPC: the calls in a body are carried out, their results are the answer."""
 
 from __future__ import annotations
 
-from clusterer.mi import MiError, Result, jsonrpc
-from clusterer.mi.handler import Handler
+from typing import Protocol
+
+from clusterer.mi import jsonrpc
+from clusterer.mi.commands import Command, MiError, Result
+
+
+class Handler(Protocol):
+    """Carries out commands for one instance."""
+
+    async def handle(self, command: Command, via: str) -> Result | MiError:
+        """Return the result of ``command``; ``via`` names the transport, for the audit."""
+        ...
+
+    async def about(self, command: Command) -> dict[str, object]:
+        """Return the fields of a log line about ``command``: those of its node, if it has one."""
+        ...
 
 
 async def answer(handler: Handler, body: bytes, via: str, limit: int | None = None) -> bytes:

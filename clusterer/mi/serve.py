@@ -12,10 +12,10 @@ from clusterer.errors import InvalidArgument
 from clusterer.jobs import StopFlag
 from clusterer.mi.datagram_server import DatagramServer
 from clusterer.mi.fifo_server import FifoServer
-from clusterer.mi.handler import Handler
 from clusterer.mi.http_server import PATH, HttpServer
 from clusterer.mi.listen_address import Address, Place
 from clusterer.mi.request_fifo import Access
+from clusterer.mi.rpc import Handler
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,8 @@ from clusterer.mi import (
     command_from_words,
     jsonrpc,
 )
-from clusterer.mi.fifo import Item, RequestDecoder
+from clusterer.mi.fifo import Item, RequestDecoder, encode
 from clusterer.mi.fifo_lines import MAX_LINE, BadRequest, Request
-from clusterer.mi.fifo_reply import encode
 from tests.support.mi import EXCHANGES
 
 NODE_B = ListedNode(2, 2, "bin:127.0.0.2:5566", 1, 0, 3, 0, 5, "Node B")

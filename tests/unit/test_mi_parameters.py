@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterer.mi import MiError, command_from_words
-from clusterer.mi.fifo import Item, RequestDecoder
+from clusterer.mi.fifo import Item, RequestDecoder, encode
 from clusterer.mi.fifo_lines import BadRequest, Request
-from clusterer.mi.fifo_reply import encode
 from clusterer.mi.parameters import MAX_QUOTED
 
 HEAD = b":clusterer_set_status:r1\n"

@@ -9,7 +9,7 @@ import pytest
 
 from clusterer.mi import ListNodes, MiError, Reload, SetStatus, Which, jsonrpc, tell
 from clusterer.mi.commands import Names, Recipes
-from clusterer.mi.fifo_reply import encode
+from clusterer.mi.fifo import encode
 
 DOWN = SetStatus(1, 2, 0, "bin")
 NAMES = tell(Which())
