@@ -14,7 +14,7 @@ from clusterer.services import Context
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics import cluster as metrics
-from clusterer.services.metrics.server import registry_of
+from clusterer.services.metrics.http import registry_of
 from clusterer.services.status import listing, oldest
 from clusterer.settings import Settings
 from clusterer.store import keys

@@ -17,7 +17,7 @@ from clusterer.membership import Node
 from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.services.metrics import ClusterCollector
-from clusterer.services.metrics.server import registry_of
+from clusterer.services.metrics.http import registry_of
 from clusterer.settings import Settings, as_environment
 from clusterer.store import NodeStore, keys
 from clusterer.store.destinations import field_of

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from clusterer.delivery.meter import BOUNDS_MS, Clock, Flow, Meter, Stamps
 from clusterer.services.metrics import DeliveryCollector
-from clusterer.services.metrics.server import registry_of
+from clusterer.services.metrics.http import registry_of
 from clusterer.store import ClusterKey
 from clusterer.store.labels import MAX_LABELS, OTHERS, ModuleLabels
 

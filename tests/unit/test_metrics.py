@@ -13,8 +13,8 @@ from clusterer.listener.counters import Counters, Tally
 from clusterer.membership import TRANSITIONS, State, apply
 from clusterer.services.admin import up
 from clusterer.services.metrics import InstanceCollector, JobMetrics, TickMetrics, serving
-from clusterer.services.metrics.highest import Highest
-from clusterer.services.metrics.server import registry_of
+from clusterer.services.metrics.cluster import Highest
+from clusterer.services.metrics.http import registry_of
 from clusterer.services.metrics.state_changes import USUAL
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey

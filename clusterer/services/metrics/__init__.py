@@ -2,10 +2,9 @@
 
 from clusterer.services.metrics.cluster import ClusterCollector
 from clusterer.services.metrics.delivery import DeliveryCollector
+from clusterer.services.metrics.http import serving
 from clusterer.services.metrics.instance import InstanceCollector
-from clusterer.services.metrics.jobs import JobMetrics
-from clusterer.services.metrics.server import serving
-from clusterer.services.metrics.ticks import TickMetrics
+from clusterer.services.metrics.jobs import JobMetrics, TickMetrics
 
 __all__ = [
     "ClusterCollector",

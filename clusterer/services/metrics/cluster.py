@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition
+from clusterer.runtime import forks
 from clusterer.services.context import Context
-from clusterer.services.metrics.highest import Highest
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
 from clusterer.services.status import listing, oldest, totals
@@ -20,6 +20,27 @@ from clusterer.services.status.oldest import SenderBacklog
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store.destinations import field_of
+
+
+class Highest:
+    """The highest values seen. Safe to share between threads.
+
+    When a connection breaks, packets that were skipped or lost behind it are offered again, and
+    are not counted until they are skipped or lost anew. Prometheus would take that for a counter
+    that has begun at 0 again, and all of it for an increase.
+    """
+
+    def __init__(self) -> None:
+        self._values: Mapping[Hashable, int] = {}
+        self._lock = forks.lock()
+
+    def of(self, values: Mapping[Hashable, int]) -> Mapping[Hashable, int]:
+        """Return each value, or the highest that it ever was; forget those that are gone."""
+        with self._lock:
+            before = self._values
+            self._values = {name: max(now, before.get(name, now)) for name, now in values.items()}
+            return self._values
+
 
 NODE = ("cluster", "protocol", "machine_id", "url")
 FLOW = ("sender", "cluster", "protocol", "machine_id")

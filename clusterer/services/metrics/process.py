@@ -1,14 +1,33 @@
-"""Metrics of a process's loops, and collectors that never keep the others from being shown."""
+"""Metrics of any process: lost log lines, failed rounds of loops, skipped values.
+
+A collector that fails never keeps the others from being shown.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from clusterer.runtime import rounds
+from clusterer.runtime.streams import LogStream
 from clusterer.store import badvalues
+
+
+class LogCollector(Collector):
+    """Reads what the stream under the log counts."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter; 0 where stderr is no `LogStream`."""
+        stream = sys.stderr
+        lost = stream.lost_total if isinstance(stream, LogStream) else 0
+        metric = CounterMetricFamily(
+            "clusterer_log_lost_lines", "Lines of the log that could not be written."
+        )
+        metric.add_metric((), lost)
+        yield metric
 
 
 class LoopCollector(Collector):
