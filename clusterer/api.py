@@ -14,8 +14,8 @@ import redis
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
-from clusterer.listener.addresses import normalised_ip
 from clusterer.membership import Event, Node
+from clusterer.membership.addresses import normalised_ip
 from clusterer.runtime.once import once
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect

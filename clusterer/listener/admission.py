@@ -10,8 +10,8 @@ from ipaddress import IPv6Address, ip_address
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.counters import Counters
+from clusterer.membership.addresses import normalised_ip
 from clusterer.runtime.logs import LimitedLog
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, ClusterView

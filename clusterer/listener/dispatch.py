@@ -6,7 +6,6 @@ from itertools import count
 from time import monotonic
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.callback_errors import Call, Troubles, Views
 from clusterer.listener.counters import Counters, Tally
 from clusterer.listener.registrations import (
@@ -16,6 +15,7 @@ from clusterer.listener.registrations import (
     Registry,
 )
 from clusterer.membership import Node
+from clusterer.membership.addresses import normalised_ip
 from clusterer.store import ClusterKey
 
 

@@ -9,12 +9,12 @@ from time import monotonic
 from typing import cast
 
 from clusterer.errors import WireError
-from clusterer.listener.addresses import normalised_ip
 from clusterer.listener.admission import Admission
 from clusterer.listener.callback_errors import Call
 from clusterer.listener.capture import Mirror
 from clusterer.listener.dispatch import Dispatcher, Route
 from clusterer.listener.registrations import ReceiveInfo
+from clusterer.membership.addresses import normalised_ip
 from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder, Packet
 

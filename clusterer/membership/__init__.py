@@ -1,9 +1,8 @@
 """Nodes and their state machine: pure values and functions. No socket, no clock, no Redis."""
 
 from clusterer.membership.addresses import ADVICE, AddressWarning, address_warnings
-from clusterer.membership.machine import FAILURES, TRANSITIONS, Event, apply
+from clusterer.membership.machine import FAILURES, TRANSITIONS, Event, apply, next_look
 from clusterer.membership.node import Condition, Node, State
-from clusterer.membership.schedule import next_look
 
 __all__ = [
     "ADVICE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from clusterer.membership.node import Node
@@ -62,3 +62,17 @@ def _shared(members: list[Node]) -> Iterator[AddressWarning]:
                 f"cluster {found[0].cluster_id}: nodes {names} have one address, {host} port "
                 f"{port}: packets for one reach another",
             )
+
+
+def normalised_ip(text: str) -> str:
+    """Return an IP address in its shortest form; IPv4 mapped into IPv6 becomes IPv4.
+
+    A zone such as ``%eth0`` is dropped. Text that is no IP address is returned as it is.
+    """
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(found)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 
+from clusterer.membership.machine import next_look
 from clusterer.membership.node import Node
-from clusterer.membership.schedule import next_look
 from clusterer.membership.views import ClusterKey, ClusterView
 
 _LATE_S = 3600.0
