@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -236,4 +237,19 @@ def blame(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
     found = wrong_types(client, names)
     for each in found:
         report(each)
+    return found
+
+
+_MOST_KEYS = 20_000
+"""Keys looked at: some 100 ms. A key per registration and node cannot be more in practice."""
+
+_AT_ONCE = 1000
+
+
+def wrong_keys(client: redis.Redis) -> list[BadValue]:
+    """Return the keys that hold a wrong type. Takes a scan."""
+    names = islice(map(text, client.scan_iter(match="clusterer:*", count=1000)), _MOST_KEYS)
+    found: list[BadValue] = []
+    while batch := list(islice(names, _AT_ONCE)):
+        found += wrong_types(client, batch)
     return found

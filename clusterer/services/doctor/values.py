@@ -8,9 +8,8 @@ from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok
 from clusterer.store import translated
 from clusterer.store.audit import PAGE, AuditStore
-from clusterer.store.badvalues import BadValue
+from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
-from clusterer.store.inspection import wrong_keys
 from clusterer.store.receipts import Receipts
 
 CHECK = "redis values"
