@@ -1,7 +1,10 @@
-"""What OpenSIPS 2.2's modules say in their packets, as types. No socket, no clock, no Redis.
+"""Payloads of OpenSIPS 2.2's modules as types. No socket, no clock, no Redis.
 
-`decode` makes a message of a packet. The framing underneath is `clusterer.wire`.
+`decode` returns the message in a packet. `clusterer.wire` does the framing.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from clusterer.payloads.dialog import (
     CallState,
@@ -12,10 +15,9 @@ from clusterer.payloads.dialog import (
     ProfileCount,
     ProfileCounts,
 )
-from clusterer.payloads.message import Message
+from clusterer.payloads.message import VERSION, Message
 from clusterer.payloads.notation import Profile, SocketAddress
 from clusterer.payloads.ratelimit import PipeCounters, PipeRecord
-from clusterer.payloads.registry import MESSAGES, decode
 from clusterer.payloads.usrloc import (
     ContactDeleted,
     ContactInserted,
@@ -24,6 +26,7 @@ from clusterer.payloads.usrloc import (
     RecordDeleted,
     RecordInserted,
 )
+from clusterer.wire import Packet
 
 __all__ = [
     "MESSAGES",
@@ -47,3 +50,32 @@ __all__ = [
     "SocketAddress",
     "decode",
 ]
+
+_CLASSES: tuple[type[Message], ...] = (
+    PipeCounters,
+    DialogCreated,
+    DialogUpdated,
+    DialogDeleted,
+    ProfileCounts,
+    RecordInserted,
+    RecordDeleted,
+    ContactInserted,
+    ContactUpdated,
+    ContactDeleted,
+)
+
+MESSAGES: Mapping[tuple[str, int], type[Message]] = MappingProxyType(
+    {(message.MODULE, message.TYPE): message for message in _CLASSES}
+)
+"""(module, packet type) → class of the message."""
+
+
+def decode(packet: Packet) -> Message | None:
+    """Return the message in ``packet``, None for an unknown module, type or version.
+
+    Raises `WireError`, naming message and field, for an invalid field.
+    """
+    message = MESSAGES.get((packet.module, packet.type))
+    if message is None or packet.version != VERSION:
+        return None
+    return message.decode(packet)

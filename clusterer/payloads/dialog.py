@@ -1,4 +1,4 @@
-"""Messages of OpenSIPS 2.2's dialog module: calls, and counts of calls per profile."""
+"""Messages of OpenSIPS 2.2's dialog module: calls, and the number of calls per profile."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clusterer.payloads.message import (
     Message,
     builder_of,
     pop_field,
+    pop_items,
     printable,
     text_of,
 )
@@ -40,7 +41,7 @@ class CallState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DialogState(FlatMessage):
-    """All that is known of a call; sent as `DialogCreated` or `DialogUpdated`."""
+    """The state of a call; sent as `DialogCreated` or `DialogUpdated`."""
 
     MODULE: ClassVar[str] = MODULE
 
@@ -53,10 +54,10 @@ class DialogState(FlatMessage):
     start: int = field(metadata=INT)
     """UNIX seconds."""
     state: int = field(metadata=INT)
-    """A `CallState`; others are kept as they came."""
+    """A `CallState`; unknown values are kept."""
     caller_socket: bytes = field(metadata=STR)
     callee_socket: bytes = field(metadata=STR)
-    """Empty if there is none."""
+    """Empty without a socket."""
     caller_cseq: bytes = field(metadata=STR)
     callee_cseq: bytes = field(metadata=STR)
     caller_route_set: bytes = field(metadata=STR)
@@ -78,9 +79,9 @@ class DialogState(FlatMessage):
     callee_generated_cseq: int = field(metadata=INT)
 
     def parsed_sockets(self) -> tuple[SocketAddress | None, SocketAddress | None]:
-        """Return the caller's and the callee's socket, None for an empty one.
+        """Return the caller's and the callee's socket, None for an empty field.
 
-        Raises `WireError` for what is no socket.
+        Raises `WireError` for an invalid socket.
         """
         return (
             self._parsed(parse_socket, "caller_socket"),
@@ -88,7 +89,7 @@ class DialogState(FlatMessage):
         )
 
     def parsed_profiles(self) -> tuple[Profile, ...]:
-        """Return the profiles the call is in. Raises `WireError` if they are not written so."""
+        """Return the profiles of the call. Raises `WireError` for an invalid field."""
         return self._parsed(parse_profiles, "profiles")
 
     def parsed_variables(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -98,7 +99,7 @@ class DialogState(FlatMessage):
 
 @dataclass(frozen=True, slots=True)
 class DialogCreated(DialogState):
-    """A call came into being."""
+    """A node created a call."""
 
     TYPE: ClassVar[int] = 1
     NAME: ClassVar[str] = "dialog created"
@@ -106,7 +107,7 @@ class DialogCreated(DialogState):
 
 @dataclass(frozen=True, slots=True)
 class DialogUpdated(DialogState):
-    """A call changed; also the first that is heard of it, if the beginning was missed."""
+    """A call changed. May be the first message about a call, if the receiver missed others."""
 
     TYPE: ClassVar[int] = 2
     NAME: ClassVar[str] = "dialog updated"
@@ -141,7 +142,7 @@ class ProfileCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProfileCounts(Message):
-    """How many of the sender's calls are in each profile. Its regular coming is a heartbeat."""
+    """How many of the sender's calls are in each profile. Sent regularly, as a heartbeat."""
 
     MODULE: ClassVar[str] = MODULE
     TYPE: ClassVar[int] = 4
@@ -151,17 +152,8 @@ class ProfileCounts(Message):
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
-        reader = packet.fields()
-        counts = []
-        while reader.remaining:
-            where = cls.NAME
-            try:
-                profile = pop_field("profile", FieldReader.pop_str, reader)
-                where = f"{cls.NAME}: profile {profile[:40]!r}"
-                counts.append(ProfileCount(profile, *_count(reader)))
-            except WireError as error:
-                raise WireError(f"{where}: {error}") from error
-        return cls(tuple(counts))
+        items = pop_items(cls.NAME, "profile", "profile", packet.fields(), _pop_count)
+        return cls(tuple(ProfileCount(profile, *rest) for profile, rest in items))
 
     def encode(self, machine_id: int) -> Packet:
         builder = builder_of(self, machine_id)
@@ -185,12 +177,12 @@ class ProfileCounts(Message):
         }
 
 
-def _count(reader: FieldReader) -> tuple[bytes | None, int]:
+def _pop_count(reader: FieldReader) -> tuple[bytes | None, int]:
     has_value = pop_field("has value", FieldReader.pop_int, reader)
     if has_value not in {0, 1}:
         raise WireError(f"field 'has value' must be 0 or 1, not {has_value}")
     value = pop_field("value", FieldReader.pop_str, reader) if has_value else None
     calls = pop_field("count", FieldReader.pop_int, reader)
     if calls < 0:
-        raise WireError(f"field 'count' is {calls}")
+        raise WireError(f"field 'count' must be 0 or more, not {calls}")
     return value, calls

@@ -1,4 +1,4 @@
-"""How single fields go over the wire: integers, strings, and numbers packed into strings."""
+"""Kinds of fields on the wire: integers, strings, and numbers packed into strings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Kind(NamedTuple):
     """Reader and writer of one kind of field."""
 
     pop: Callable[[FieldReader], int | bytes | None]
-    """None when nothing is left, `WireError` when the field is not what it must be."""
+    """Returns None when nothing is left; raises `WireError` for an invalid field."""
     push: Callable[[PacketBuilder, int | bytes], object]
 
 
 def _packed(layout: Struct) -> Kind:
-    """Return the kind of a signed number that travels as a str of fixed length."""
+    """Return the kind of a signed number in a str of fixed length."""
 
     def pop(reader: FieldReader) -> int | None:
         data = reader.pop_str()
@@ -37,18 +37,20 @@ def _packed(layout: Struct) -> Kind:
     def push(builder: PacketBuilder, value: int | bytes) -> None:
         limit = 1 << (8 * layout.size - 1)
         if isinstance(value, bool) or not isinstance(value, int) or not -limit <= value < limit:
-            raise InvalidArgument(f"{value!r} is no signed number of {8 * layout.size} bits")
+            raise InvalidArgument(
+                f"must be a signed number of {8 * layout.size} bits, not {value!r}"
+            )
         builder.push_str(layout.pack(value))
 
     return Kind(pop, push)
 
 
 def _push_int(builder: PacketBuilder, value: int | bytes) -> object:
-    return builder.push_int(value)  # type: ignore[arg-type]  # refuses anything but an int
+    return builder.push_int(value)  # type: ignore[arg-type]  # raises for anything but an int
 
 
 def _push_str(builder: PacketBuilder, value: int | bytes) -> object:
-    return builder.push_str(value)  # type: ignore[arg-type]  # refuses numbers
+    return builder.push_str(value)  # type: ignore[arg-type]  # raises for numbers
 
 
 def _metadata(kind: Kind) -> Mapping[str, Kind]:

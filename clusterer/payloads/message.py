@@ -1,11 +1,11 @@
-"""What all payload records have in common: strict decoding, encoding, text.
+"""Base of all payload messages: strict decoding, encoding, text.
 
-A record's fields stand in the order of the wire, each with its kind on the wire as metadata.
+The fields of a message are in wire order, each with its kind on the wire as metadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import ClassVar, NamedTuple, Self, TypeVar, cast
 
@@ -14,27 +14,28 @@ from clusterer.payloads.kinds import KIND, STR, Kind
 from clusterer.wire import FieldReader, Packet, PacketBuilder
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 VERSION = 1
 """Packet version of all messages of OpenSIPS 2.2's modules."""
 
 
 class Message:
-    """One message of a module, without its sender. Strings are bytes, as on the wire."""
+    """A message of a module, without its sender. Strings are bytes, as on the wire."""
 
     __slots__ = ()
 
     MODULE: ClassVar[str]
     TYPE: ClassVar[int]
     NAME: ClassVar[str]
-    """Module and message in words, for logs and errors: ``dialog created``."""
+    """Module and message for logs and errors: ``dialog created``."""
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
-        """Return the message that ``packet`` carries; its module and type are not looked at.
+        """Return the message in ``packet``, whose module and type are not checked.
 
-        Raises `WireError`, naming message and field, if a field is missing or cut off, has a
-        value that it cannot have, or if something is left behind the last one.
+        Raises `WireError`, naming message and field, if a field is missing, cut off or invalid,
+        or if bytes follow the last field.
         """
         raise NotImplementedError
 
@@ -47,20 +48,20 @@ class Message:
         raise NotImplementedError
 
     def shown(self) -> dict[str, object]:
-        """Return all fields for people and JSON: text is always printable, never fails."""
+        """Return all fields for screens and JSON, with printable text. Never raises."""
         raise NotImplementedError
 
 
 class FlatMessage(Message):
-    """A message of a fixed number of fields: a frozen dataclass, its fields those of the wire."""
+    """A message with a fixed number of fields: a frozen dataclass with the fields of the wire."""
 
     __slots__ = ()
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
-        """Return the message that ``packet`` carries; see `Message.decode`.
+        """Return the message in ``packet``; see `Message.decode`.
 
-        A last str that is missing altogether reads as empty: 2.2 leaves it out of the frame.
+        A missing last str reads as empty: 2.2 leaves an empty last str out of the frame.
         """
         reader = packet.fields()
         values = read_fields(cls.NAME, _layout(cls), reader)
@@ -94,7 +95,7 @@ class FlatMessage(Message):
 
 
 class Column(NamedTuple):
-    """One field: its name in Python and in words, and how it goes over the wire."""
+    """One field: its name in Python and in errors, and its kind on the wire."""
 
     name: str
     label: str
@@ -136,14 +137,32 @@ def read_fields(where: str, columns: Iterable[Column], reader: FieldReader) -> l
 
 
 def pop_field(label: str, pop: Callable[[FieldReader], T | None], reader: FieldReader) -> T:
-    """Return the next field; raise `WireError` naming it if it is missing or cut off."""
+    """Return the next field; raise `WireError`, naming the field, if it is missing or cut off."""
     try:
         value = pop(reader)
     except WireError as error:
         raise WireError(f"field '{label}': {error}") from error
     if value is None:
-        raise WireError(f"ends before its field '{label}'")
+        raise WireError(f"ends before field '{label}'")
     return value
+
+
+def pop_items(
+    where: str, item: str, label: str, reader: FieldReader, pop_rest: Callable[[FieldReader], R]
+) -> Iterator[tuple[bytes, R]]:
+    """Yield (name, rest) of each item until nothing is left: ``label`` is the field of the name.
+
+    Raises `WireError` naming ``where``, the item and the field.
+    """
+    while reader.remaining:
+        place = where
+        try:
+            name = pop_field(label, FieldReader.pop_str, reader)
+            place = f"{where}: {item} {name[:40]!r}"
+            rest = pop_rest(reader)
+        except WireError as error:
+            raise WireError(f"{place}: {error}") from error
+        yield name, rest
 
 
 def push_fields(
@@ -158,9 +177,9 @@ def push_fields(
 
 
 def require_end(where: str, reader: FieldReader) -> None:
-    """Raise `WireError` if anything is left."""
+    """Raise `WireError` if bytes are left."""
     if reader.remaining:
-        raise WireError(f"{where}: {reader.remaining} bytes behind its last field")
+        raise WireError(f"{where}: {reader.remaining} bytes after the last field")
 
 
 def builder_of(message: Message, machine_id: int) -> PacketBuilder:
@@ -169,23 +188,23 @@ def builder_of(message: Message, machine_id: int) -> PacketBuilder:
 
 
 def text_of(record: object, field: str, where: str) -> str:
-    """Return a bytes field of ``record`` as text; raise `InvalidArgument` for another field."""
+    """Return a bytes field of ``record`` as text; raise `InvalidArgument` for a number."""
     value = getattr(record, field)
     if not isinstance(value, bytes):
-        raise InvalidArgument(f"{where}: field {field} is {value!r}, no text")
+        raise InvalidArgument(f"{where}: field {field} must be bytes, not {value!r}")
     return as_text(value)
 
 
 def as_text(data: bytes) -> str:
-    """Return ``data`` as text from which the same bytes can be made again (surrogateescape)."""
+    """Return ``data`` as text; `as_bytes` returns the same bytes (surrogateescape)."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def as_bytes(text: str | bytes) -> bytes:
-    """Return the bytes of which `as_text` made ``text``; bytes as they are."""
+    """Return the bytes from which `as_text` made ``text``; bytes unchanged."""
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
 def printable(data: bytes) -> str:
-    """Return ``data`` as text that every terminal and JSON reader takes (backslashreplace)."""
+    """Return ``data`` as text for every terminal and JSON reader (backslashreplace)."""
     return data.decode("utf-8", "backslashreplace")

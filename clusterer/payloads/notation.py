@@ -1,4 +1,4 @@
-"""The texts inside fields: sockets, and the dialog module's profiles and variables."""
+"""Text formats inside fields: sockets, and the dialog module's profiles and variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MAX_PORT = 65_535
 
 _SOCKET = re.compile(rb"([A-Za-z0-9_]+):(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
 
-# Possessive, so that no input makes them try again: their time is linear.
+# Possessive quantifiers: no backtracking, so the time is linear.
 _ENTRY = re.compile(rb"((?:[^\\|#]++|\\.)*+)#((?:[^\\|]++|\\.)*+)\|", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _SPECIAL = re.compile(rb"([\\|#])")
 
 
 class SocketAddress(NamedTuple):
-    """Where a SIP server listens: ``udp:127.0.0.1:5060``."""
+    """Listening address of a SIP server: ``udp:127.0.0.1:5060``."""
 
     protocol: str
     host: str
@@ -32,40 +32,37 @@ class SocketAddress(NamedTuple):
 
 
 def parse_socket(data: bytes) -> SocketAddress | None:
-    """Return the socket that ``data`` prints, None if it is empty.
-
-    Raises `WireError` for anything else.
-    """
+    """Return the socket in ``data``, None if it is empty. Raises `WireError` otherwise."""
     if not data:
         return None
     match = _SOCKET.fullmatch(data)
     if match is None or int(match[4]) > MAX_PORT:
-        raise WireError(f"{data[:60]!r} is no socket such as udp:127.0.0.1:5060")
+        raise WireError(f"{data[:60]!r} must be a socket such as udp:127.0.0.1:5060")
     host = (match[2] or match[3]).decode("utf-8", "surrogateescape")
     return SocketAddress(match[1].decode(), host, int(match[4]))
 
 
 class Profile(NamedTuple):
-    """A dialog profile that a call is in."""
+    """A dialog profile of a call."""
 
     name: bytes
     value: bytes
     """Empty for a profile without values."""
     shared: bytes = b""
-    """``b`` over BIN, ``s`` in a cache, empty: by nobody."""
+    """``b``: over BIN, ``s``: in a cache, empty: not shared."""
 
 
 def parse_pairs(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    r"""Return the pairs of ``name#value|name#value|``, freed of their backslashes.
+    r"""Return the pairs of ``name#value|name#value|`` without their escaping backslashes.
 
-    Raises `WireError` at the first entry that is none. Takes time linear in the length.
+    Raises `WireError` at the first invalid entry. Takes time linear in the length.
     """
     pairs = []
     at = 0
     while at < len(data):
         match = _ENTRY.match(data, at)
         if match is None:
-            raise WireError(f"{data[at : at + 40]!r} at {at} does not begin with name#value|")
+            raise WireError(f"{data[at : at + 40]!r} at {at} must begin with name#value|")
         pairs.append((_ESCAPED.sub(rb"\1", match[1]), _ESCAPED.sub(rb"\1", match[2])))
         at = match.end()
     return tuple(pairs)
@@ -82,9 +79,9 @@ def parse_profiles(data: bytes) -> tuple[Profile, ...]:
 
 
 def format_profiles(profiles: Iterable[Profile]) -> bytes:
-    """Return the text of which `parse_profiles` makes ``profiles``.
+    """Return the text from which `parse_profiles` makes ``profiles``.
 
-    Raises `InvalidArgument` for what it could not tell apart.
+    Raises `InvalidArgument` for a profile that it would read differently.
     """
     return format_pairs(_named(profile) for profile in profiles)
 
@@ -100,7 +97,7 @@ def _named(profile: Profile) -> tuple[bytes, bytes]:
     name, value, shared = profile
     full = b"%b/%b" % (name, shared) if shared else name
     if _profile(full, value) != profile:
-        raise InvalidArgument(f"a profile cannot be named {name[:40]!r} and shared as {shared!r}")
+        raise InvalidArgument(f"a profile named {name[:40]!r} cannot be shared as {shared!r}")
     return full, value
 
 

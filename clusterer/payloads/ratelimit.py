@@ -8,7 +8,15 @@ from struct import Struct
 from typing import ClassVar, NamedTuple, Self
 
 from clusterer.errors import WireError
-from clusterer.payloads.message import VERSION, Message, builder_of, pop_field, printable, text_of
+from clusterer.payloads.message import (
+    VERSION,
+    Message,
+    builder_of,
+    pop_field,
+    pop_items,
+    printable,
+    text_of,
+)
 from clusterer.wire import FieldReader, Packet, PacketBuilder
 
 __all__ = [
@@ -38,14 +46,14 @@ _NUMBERS = Struct("<iii")
 _LEAST = _LENGTH.size + _NUMBERS.size
 """Bytes of a pipe without a name."""
 _ALONE = {_LEAST + name: Struct(f"<i{name}s{_NUMBERS.format[1:]}").unpack for name in range(65)}
-"""What takes a payload apart that is one pipe, by the payload's length, for names up to 64 bytes:
-into the length of the name, the name, algorithm, limit, counter."""
+"""By payload length: unpacks a payload of one pipe with a name of up to 64 bytes into length of the
+name, name, algorithm, limit, counter."""
 _ALGORITHMS = frozenset(range(6))
 _NAME = "ratelimit pipe counters"
 
 
 class PipeRecord(NamedTuple):
-    """One pipe as it goes over the wire."""
+    """One pipe as on the wire."""
 
     name: bytes
     algorithm: int
@@ -53,7 +61,7 @@ class PipeRecord(NamedTuple):
     limit: int
     counter: int
     """Checks in the sender's last whole interval. HISTORY pipes between OpenSIPS 2.2 nodes echo and
-    grow until the number overflows: then it is negative, and says nothing."""
+    grow until the number overflows: a negative number has no meaning."""
 
     def text(self, field: str) -> str:
         """Return a bytes field as text; bytes that are not UTF-8 by surrogateescape."""
@@ -61,12 +69,12 @@ class PipeRecord(NamedTuple):
 
 
 Fields = tuple[bytes, int, int, int]
-"""The same as a plain tuple, which is made in a fifth of the time."""
+"""A `PipeRecord` as a plain tuple, which takes a fifth of the time to make."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipeCounters(Message):
-    """Counters of the sender's pipes. Without any it is a heartbeat."""
+    """Counters of the sender's pipes. Without a pipe: a heartbeat."""
 
     MODULE: ClassVar[str] = MODULE
     TYPE: ClassVar[int] = PIPE_COUNTERS
@@ -92,9 +100,9 @@ class PipeCounters(Message):
 def read_records(packet: Packet) -> list[Fields]:
     """Return all pipes of ``packet``, none for a heartbeat.
 
-    Raises `WireError`, and gives no pipe at all, if a field is missing or cut off or an algorithm
-    is unknown. A counter may be below 0: see `PipeRecord.counter`. A fleet sends many: most
-    have one pipe, which one unpack takes apart; of several, one takes all numbers of a pipe.
+    Raises `WireError`, and returns no pipe at all, if a field is missing or cut off or an
+    algorithm is unknown. A counter may be below 0: see `PipeRecord.counter`. Hot path: one unpack
+    reads a payload of one pipe; for several pipes one unpack reads all numbers of a pipe.
     """
     data = packet.payload
     alone = _ALONE.get(len(data))
@@ -123,7 +131,7 @@ def read_records(packet: Packet) -> list[Fields]:
 def build_packets(
     new_packet: Callable[[], PacketBuilder], records: Iterable[Fields]
 ) -> Iterator[Packet]:
-    """Yield the packets that carry ``records``: at least one, which is then the heartbeat.
+    """Yield the packets with ``records``: at least one, a heartbeat if there are no records.
 
     ``new_packet`` starts a packet of `MODULE`, `PIPE_COUNTERS` and `VERSION`. Counters beyond
     31 bits are sent as the largest one that fits.
@@ -143,21 +151,12 @@ def _push(builder: PacketBuilder, record: Fields) -> None:
 
 
 def _read_slowly(packet: Packet) -> list[Fields]:
-    """Return the same as `read_records`, field by field, so that an error can say where it is."""
-    reader = packet.fields()
-    records = []
-    while reader.remaining:
-        where = _NAME
-        try:
-            name = pop_field("name", FieldReader.pop_str, reader)
-            where = f"{_NAME}: pipe {name[:40]!r}"
-            records.append((name, *_numbers(reader)))
-        except WireError as error:
-            raise WireError(f"{where}: {error}") from error
-    return records
+    """Return the same as `read_records`, field by field, so that an error names its field."""
+    items = pop_items(_NAME, "pipe", "name", packet.fields(), _pop_numbers)
+    return [(name, *numbers) for name, numbers in items]
 
 
-def _numbers(reader: FieldReader) -> tuple[int, int, int]:
+def _pop_numbers(reader: FieldReader) -> tuple[int, int, int]:
     algorithm = pop_field("algorithm", FieldReader.pop_int, reader)
     if algorithm not in _ALGORITHMS:
         raise WireError(f"field 'algorithm' is {algorithm}, which is unknown")

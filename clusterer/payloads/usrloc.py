@@ -12,7 +12,7 @@ from clusterer.payloads.notation import SocketAddress, parse_socket
 MODULE = "ul"
 
 NEVER = 0
-"""A contact's `expires` that never comes."""
+"""Value of `expires` for a contact that never expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Record(FlatMessage):
 
 @dataclass(frozen=True, slots=True)
 class RecordInserted(Record):
-    """An address has come into being; its first contact follows."""
+    """A node added an address of record; the first contact follows."""
 
     TYPE: ClassVar[int] = 1
     NAME: ClassVar[str] = "ul record inserted"
@@ -36,7 +36,7 @@ class RecordInserted(Record):
 
 @dataclass(frozen=True, slots=True)
 class RecordDeleted(Record):
-    """An address is gone, with all its contacts."""
+    """A node deleted an address of record with all its contacts."""
 
     TYPE: ClassVar[int] = 2
     NAME: ClassVar[str] = "ul record deleted"
@@ -44,7 +44,7 @@ class RecordDeleted(Record):
 
 @dataclass(frozen=True, slots=True)
 class ContactState(FlatMessage):
-    """Where an address is registered; sent as `ContactInserted` or `ContactUpdated`."""
+    """A contact of an address of record; sent as `ContactInserted` or `ContactUpdated`."""
 
     MODULE: ClassVar[str] = MODULE
 
@@ -73,17 +73,17 @@ class ContactState(FlatMessage):
 
     @property
     def q_value(self) -> float | None:
-        """The contact's preference, None if it is unset."""
+        """The preference of the contact, None if unset."""
         return None if self.q == -1 else self.q / 1_000
 
     def parsed_socket(self) -> SocketAddress | None:
-        """Return the socket the registration came in on. Raises `WireError` if it is none."""
+        """Return the socket that received the registration. Raises `WireError` if it is invalid."""
         return self._parsed(parse_socket, "socket")
 
 
 @dataclass(frozen=True, slots=True)
 class ContactInserted(ContactState):
-    """A phone has registered."""
+    """A phone registered."""
 
     TYPE: ClassVar[int] = 3
     NAME: ClassVar[str] = "ul contact inserted"
@@ -91,7 +91,7 @@ class ContactInserted(ContactState):
 
 @dataclass(frozen=True, slots=True)
 class ContactUpdated(ContactState):
-    """A phone has registered again."""
+    """A phone registered again."""
 
     TYPE: ClassVar[int] = 4
     NAME: ClassVar[str] = "ul contact updated"
@@ -99,7 +99,7 @@ class ContactUpdated(ContactState):
 
 @dataclass(frozen=True, slots=True)
 class ContactDeleted(FlatMessage):
-    """A phone is registered there no more."""
+    """The registration of a phone ended."""
 
     MODULE: ClassVar[str] = MODULE
     TYPE: ClassVar[int] = 5

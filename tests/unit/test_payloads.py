@@ -67,14 +67,14 @@ def fault_of(packet: Packet) -> str | None:
 
 def assert_names(fault: str, message: type[Message]) -> None:
     assert fault.startswith(f"{message.NAME}: ")
-    assert "field '" in fault or fault.endswith("bytes behind its last field")
+    assert "field '" in fault or fault.endswith("bytes after the last field")
 
 
 # -- captured --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("captured", captured_frames(), ids=lambda c: f"{c.module}-{c.type}")
-def test_captured_frame_decodes_and_encodes_to_the_same_bytes(captured: Captured) -> None:
+def test_captured_frame_encodes_to_same_bytes(captured: Captured) -> None:
     packet = packet_in(captured.frame)
     message = decode(packet)
     assert message is not None
@@ -82,7 +82,7 @@ def test_captured_frame_decodes_and_encodes_to_the_same_bytes(captured: Captured
     assert message.encode(packet.machine_id).encode() == captured.frame
 
 
-def test_every_packet_of_the_captured_stream_is_known() -> None:
+def test_captured_stream_all_packets_known() -> None:
     stream, count = captured_stream()
     messages = [decode(packet) for packet in FrameDecoder().feed(stream)]
     assert len(messages) == count
@@ -90,7 +90,7 @@ def test_every_packet_of_the_captured_stream_is_known() -> None:
     assert {type(message) for message in messages} == set(MESSAGES.values())
 
 
-def test_call_is_read_as_what_it_was() -> None:
+def test_decode_captured_call_fields() -> None:
     call = decode(captured_packet("dialog", 1))
     assert isinstance(call, DialogCreated)
     assert call.call_id == b"2-19489@127.0.0.3"
@@ -104,7 +104,7 @@ def test_call_is_read_as_what_it_was() -> None:
     assert call.callee_contact == b"sip:127.0.0.9:7060;transport=UDP"
 
 
-def test_contact_is_read_as_what_it_was() -> None:
+def test_decode_captured_contact_fields() -> None:
     contact = decode(captured_packet("ul", 3))
     assert isinstance(contact, ContactInserted)
     assert (contact.text("domain"), contact.text("aor")) == ("location", "user1")
@@ -116,7 +116,7 @@ def test_contact_is_read_as_what_it_was() -> None:
     assert (contact.cseq, contact.methods) == (1, -1)
 
 
-def test_profile_counts_are_read_with_and_without_values() -> None:
+def test_decode_profile_counts_with_and_without_values() -> None:
     counts = decode(packet_in(captured_frames()[2].frame))
     assert counts == ProfileCounts(
         (ProfileCount(b"inbound", None, 0), ProfileCount(b"caller", b"sipp", 0))
@@ -155,7 +155,7 @@ MESSAGE = st.one_of(
 
 
 @given(MESSAGE, INTS)
-def test_any_message_comes_back_over_the_wire(message: Message, machine_id: int) -> None:
+def test_encode_any_message_decodes_equal(message: Message, machine_id: int) -> None:
     packet = packet_in(message.encode(machine_id).encode())
     assert packet.machine_id == machine_id
     assert decode(packet) == message
@@ -163,7 +163,7 @@ def test_any_message_comes_back_over_the_wire(message: Message, machine_id: int)
 
 
 @given(st.sampled_from(sorted(MESSAGES)), st.binary(max_size=200))
-def test_hostile_payload_gives_a_message_or_a_wire_error(
+def test_decode_hostile_payload_gives_message_or_wire_error(
     kind: tuple[str, int], payload: bytes
 ) -> None:
     packet = Packet(*kind, 2, payload)
@@ -178,7 +178,7 @@ def test_hostile_payload_gives_a_message_or_a_wire_error(
 
 
 @given(MESSAGE, st.data())
-def test_cut_or_changed_message_gives_a_message_or_a_wire_error(
+def test_decode_damaged_message_gives_message_or_wire_error(
     message: Message, data: st.DataObject
 ) -> None:
     packet = message.encode(2)
@@ -192,7 +192,7 @@ def test_cut_or_changed_message_gives_a_message_or_a_wire_error(
         assert_names(fault, type(message))
 
 
-def test_largest_payload_of_smallest_parts_is_read_whole() -> None:
+def test_decode_largest_payload_of_smallest_items() -> None:
     pipes = PipeCounters((PipeRecord(b"n", 0, 0, 0),) * 3_850)
     assert decode(pipes.encode(1)) == pipes
     counts = ProfileCounts((ProfileCount(b"", None, 0),) * 5_000)
@@ -212,7 +212,7 @@ def test_largest_payload_of_smallest_parts_is_read_whole() -> None:
         Packet("\udcff", 0, 1),
     ],
 )
-def test_unknown_module_type_or_version_is_no_message(packet: Packet) -> None:
+def test_decode_unknown_module_type_or_version_is_none(packet: Packet) -> None:
     assert decode(packet) is None
 
 
@@ -220,7 +220,7 @@ def test_unknown_module_type_or_version_is_no_message(packet: Packet) -> None:
 
 
 @pytest.mark.parametrize("cls", FLAT, ids=lambda cls: cls.NAME)
-def test_message_that_ends_early_names_itself_and_the_field(cls: type[FlatMessage]) -> None:
+def test_decode_cut_off_names_message_and_field(cls: type[FlatMessage]) -> None:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     values = [b"text" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
     whole = cls(*values).encode(1).payload
@@ -233,15 +233,15 @@ def test_message_that_ends_early_names_itself_and_the_field(cls: type[FlatMessag
 
 
 @pytest.mark.parametrize("cls", FLAT, ids=lambda cls: cls.NAME)
-def test_message_with_something_left_over_is_refused(cls: type[FlatMessage]) -> None:
+def test_decode_bytes_after_last_field_raises(cls: type[FlatMessage]) -> None:
     values = [b"x" if f.type == "bytes" else 0 for f in fields(cls)]  # type: ignore[arg-type]
     whole = cls(*values).encode(1).payload
-    with pytest.raises(WireError, match=f"{cls.NAME}: 4 bytes behind its last field"):
+    with pytest.raises(WireError, match=f"{cls.NAME}: 4 bytes after the last field"):
         decode(Packet(cls.MODULE, cls.TYPE, 1, whole + bytes(4)))
 
 
 @pytest.mark.parametrize("cls", [DialogDeleted, RecordInserted, RecordDeleted])
-def test_last_string_that_is_missing_reads_as_empty(cls: type[FlatMessage]) -> None:
+def test_decode_missing_last_string_is_empty(cls: type[FlatMessage]) -> None:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     packet = packet_of(cls, *[b"x"] * (len(names) - 1))
     expected = [*[b"x"] * (len(names) - 1), b""]
@@ -273,7 +273,7 @@ def contact_with(name: str, raw: bytes) -> Packet:
         ("last_modified", b"1", "field 'last modified': 1 bytes"),
     ],
 )
-def test_packed_number_of_another_size_is_refused(name: str, raw: bytes, fault: str) -> None:
+def test_decode_packed_number_of_other_size_raises(name: str, raw: bytes, fault: str) -> None:
     with pytest.raises(WireError, match=f"ul contact inserted: {fault}"):
         decode(contact_with(name, raw))
 
@@ -281,18 +281,18 @@ def test_packed_number_of_another_size_is_refused(name: str, raw: bytes, fault: 
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ((b"p",), "profile b'p': ends before its field 'has value'"),
+        ((b"p",), "profile b'p': ends before field 'has value'"),
         ((b"p", 2, 5), "field 'has value' must be 0 or 1, not 2"),
-        ((b"p", 1), "ends before its field 'value'"),
-        ((b"p", 1, b"v"), "ends before its field 'count'"),
-        ((b"p", 0), "ends before its field 'count'"),
-        ((b"p", 0, 5, b"q", 0), "profile b'q': ends before its field 'count'"),
-        ((b"p", 0, -1), "field 'count' is -1"),
+        ((b"p", 1), "ends before field 'value'"),
+        ((b"p", 1, b"v"), "ends before field 'count'"),
+        ((b"p", 0), "ends before field 'count'"),
+        ((b"p", 0, 5, b"q", 0), "profile b'q': ends before field 'count'"),
+        ((b"p", 0, -1), "field 'count' must be 0 or more, not -1"),
         ((-7,), "field 'profile': string cut off: length -7"),
         ((b"p", 1, -7), "profile b'p': field 'value': string cut off: length -7"),
     ],
 )
-def test_profile_counts_that_are_not_whole_are_refused(
+def test_decode_incomplete_profile_counts_raises(
     values: tuple[int | bytes, ...], fault: str
 ) -> None:
     with pytest.raises(WireError, match=f"dialog profile counts: .*{fault}"):
@@ -300,13 +300,13 @@ def test_profile_counts_that_are_not_whole_are_refused(
 
 
 @given(st.lists(st.builds(PipeRecord, KEYS, st.integers(0, 5), INTS, COUNTS)))
-def test_pipes_are_read_alike_fast_and_slowly(pipes: list[PipeRecord]) -> None:
+def test_read_records_fast_and_slow_agree(pipes: list[PipeRecord]) -> None:
     packet = PipeCounters(tuple(pipes)).encode(1)
     assert _read_slowly(packet) == read_records(packet) == pipes
 
 
 @given(st.binary(max_size=60))
-def test_hostile_pipes_are_judged_alike_fast_and_slowly(payload: bytes) -> None:
+def test_read_records_hostile_fast_and_slow_agree(payload: bytes) -> None:
     packet = Packet("ratelimit", 0, 1, payload)
     results: list[object] = []
     for read in (read_records, _read_slowly):
@@ -320,14 +320,14 @@ def test_hostile_pipes_are_judged_alike_fast_and_slowly(payload: bytes) -> None:
 # -- records ---------------------------------------------------------------------------------------
 
 
-def test_records_are_frozen_and_hashable() -> None:
+def test_messages_are_frozen_and_hashable() -> None:
     deleted = DialogDeleted(b"a", b"b", b"c")
     with pytest.raises(FrozenInstanceError):
         deleted.call_id = b"x"  # type: ignore[misc]
     assert len({deleted, DialogDeleted(b"a", b"b", b"c")}) == 1
 
 
-def test_text_that_is_not_utf8_never_fails_and_keeps_its_bytes() -> None:
+def test_text_not_utf8_keeps_bytes() -> None:
     contact = replace(decode(captured_packet("ul", 5)), contact=b"sip:\xff\xe9")  # type: ignore[type-var]
     assert isinstance(contact, ContactDeleted)
     assert as_bytes(contact.text("contact")) == as_bytes(contact.contact) == b"sip:\xff\xe9"
@@ -344,19 +344,23 @@ def test_text_that_is_not_utf8_never_fails_and_keeps_its_bytes() -> None:
     }
 
 
-def test_records_in_lists_offer_text_as_well() -> None:
+def test_text_of_list_items_returned() -> None:
     pipe, count = PipeRecord(b"z\xc3\xbc", 1, 5, 7), ProfileCount(b"p\xff", b"caller", 1)
     assert pipe.text("name") == "zü"
     assert (count.text("profile"), count.text("value")) == ("p\udcff", "caller")
 
 
-def test_what_is_no_text_is_refused_by_name() -> None:
+def test_text_of_number_raises_with_name() -> None:
     contact = decode(captured_packet("ul", 5))
     assert isinstance(contact, ContactDeleted)
     for record, field, message in (
-        (contact, "cseq", f"ul contact deleted: field cseq is {contact.cseq}, no text"),
-        (PipeRecord(b"a", 1, 5, 7), "limit", "ratelimit pipe counters: field limit is 5, no text"),
-        (ProfileCount(b"p", None, 1), "value", "dialog profile counts: field value is None, no"),
+        (contact, "cseq", f"ul contact deleted: field cseq must be bytes, not {contact.cseq}"),
+        (
+            PipeRecord(b"a", 1, 5, 7),
+            "limit",
+            "ratelimit pipe counters: field limit must be bytes, not 5",
+        ),
+        (ProfileCount(b"p", None, 1), "value", "dialog profile counts: field value must be bytes"),
     ):
         with pytest.raises(InvalidArgument, match=message):
             record.text(field)
@@ -366,21 +370,19 @@ def test_what_is_no_text_is_refused_by_name() -> None:
     ("changes", "fault"),
     [
         ({"cseq": 2**31}, "ul contact inserted: field 'cseq': integer field must be"),
-        ({"expires": 2**63}, "field 'expires': 9223372036854775808 is no signed number of 64"),
-        ({"expires": b"soon"}, "field 'expires': b'soon' is no signed number of 64 bits"),
-        ({"q": True}, "field 'q': True is no signed number of 32 bits"),
+        ({"expires": 2**63}, "field 'expires': must be a signed number of 64 bits, not 9"),
+        ({"expires": b"soon"}, "field 'expires': must be a signed number of 64 bits, not b'soon'"),
+        ({"q": True}, "field 'q': must be a signed number of 32 bits, not True"),
         ({"aor": 5}, "field 'aor'"),
     ],
 )
-def test_value_that_cannot_be_sent_names_message_and_field(
-    changes: dict[str, Any], fault: str
-) -> None:
+def test_encode_invalid_value_names_message_and_field(changes: dict[str, Any], fault: str) -> None:
     contact = replace(ContactInserted(*WHOLE_CONTACT), **changes)
     with pytest.raises(InvalidArgument, match=fault):
         contact.encode(1)
 
 
-def test_message_too_long_for_a_frame_keeps_its_kind_of_error() -> None:
+def test_encode_too_long_message_raises_frame_too_large() -> None:
     contact = replace(ContactInserted(*WHOLE_CONTACT), user_agent=b"x" * 65_500)
     with pytest.raises(FrameTooLarge, match="ul contact inserted: field"):
         contact.encode(1)
@@ -389,13 +391,17 @@ def test_message_too_long_for_a_frame_keeps_its_kind_of_error() -> None:
 @pytest.mark.parametrize(
     ("changes", "call", "fault"),
     [
-        ({"caller_socket": b"udp"}, "parsed_sockets", "field 'caller socket': b'udp' is no socket"),
+        (
+            {"caller_socket": b"udp"},
+            "parsed_sockets",
+            "field 'caller socket': b'udp' must be a socket",
+        ),
         ({"callee_socket": b"x:y:z"}, "parsed_sockets", "field 'callee socket'"),
         ({"profiles": b"a"}, "parsed_profiles", "field 'profiles': b'a' at 0"),
         ({"variables": b"a#b"}, "parsed_variables", "field 'variables': b'a#b' at 0"),
     ],
 )
-def test_part_that_is_written_wrongly_fails_only_when_asked_for(
+def test_parsed_invalid_part_raises_on_access_only(
     changes: dict[str, Any], call: str, fault: str
 ) -> None:
     whole = decode(captured_packet("dialog", 2))
@@ -405,7 +411,7 @@ def test_part_that_is_written_wrongly_fails_only_when_asked_for(
         getattr(message, call)()
 
 
-def test_base_message_leaves_all_to_its_kinds() -> None:
+def test_message_base_methods_not_implemented() -> None:
     for act in (
         lambda: Message.decode(Packet("x", 0, 1)),
         lambda: Message().encode(1),

@@ -30,16 +30,16 @@ SPECIAL = st.lists(st.sampled_from([b"\\", b"|", b"#", b"/", b"a", b"\n", b"\xff
         (b"bin:host.example:65535", SocketAddress("bin", "host.example", 65_535)),
     ],
 )
-def test_socket_is_taken_apart_and_prints_as_it_was(data: bytes, parsed: SocketAddress) -> None:
+def test_parse_socket_prints_same_text(data: bytes, parsed: SocketAddress) -> None:
     assert parse_socket(data) == parsed
     assert str(parsed).encode() == data
 
 
-def test_no_socket_is_none() -> None:
+def test_parse_socket_empty_is_none() -> None:
     assert parse_socket(b"") is None
 
 
-def test_host_that_is_not_utf8_is_kept() -> None:
+def test_parse_socket_host_not_utf8_kept() -> None:
     socket = parse_socket(b"udp:\xff:1")
     assert socket is not None
     assert socket.host == "\udcff"
@@ -49,8 +49,8 @@ def test_host_that_is_not_utf8_is_kept() -> None:
     "data",
     [b"udp", b"udp:h", b"udp:h:", b"udp:h:65536", b"udp:h:x", b"udp:a b:1", b"udp:[::1:5", b":h:1"],
 )
-def test_what_is_no_socket_is_a_wire_error(data: bytes) -> None:
-    with pytest.raises(WireError, match="is no socket"):
+def test_parse_socket_invalid_raises_wire_error(data: bytes) -> None:
+    with pytest.raises(WireError, match="must be a socket"):
         parse_socket(data)
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_socket_is_a_wire_error(data: bytes) -> None:
         (b"a\n#\n|", ((b"a\n", b"\n"),)),
     ],
 )
-def test_pairs_are_freed_of_their_backslashes(
+def test_parse_pairs_removes_backslashes(
     data: bytes, parsed: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     assert parse_pairs(data) == parsed
@@ -75,18 +75,18 @@ def test_pairs_are_freed_of_their_backslashes(
 @pytest.mark.parametrize(
     ("data", "where"), [(b"a", 0), (b"a#b", 0), (b"a|", 0), (b"a#b|c", 4), (b"a#b\\|", 0)]
 )
-def test_what_is_no_pair_is_a_wire_error_that_says_where(data: bytes, where: int) -> None:
-    with pytest.raises(WireError, match=f"at {where} does not begin with"):
+def test_parse_pairs_invalid_raises_with_offset(data: bytes, where: int) -> None:
+    with pytest.raises(WireError, match=f"at {where} must begin with"):
         parse_pairs(data)
 
 
 @given(st.lists(st.tuples(SPECIAL, SPECIAL)).map(tuple))
-def test_any_pairs_come_back(pairs: tuple[tuple[bytes, bytes], ...]) -> None:
+def test_format_pairs_any_pairs_parse_equal(pairs: tuple[tuple[bytes, bytes], ...]) -> None:
     assert parse_pairs(format_pairs(pairs)) == pairs
 
 
 @given(st.binary(max_size=50) | SPECIAL)
-def test_hostile_pairs_are_parsed_or_a_wire_error(data: bytes) -> None:
+def test_parse_pairs_hostile_gives_pairs_or_wire_error(data: bytes) -> None:
     try:
         pairs = parse_pairs(data)
     except WireError:
@@ -95,7 +95,7 @@ def test_hostile_pairs_are_parsed_or_a_wire_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("piece", [b"a", b"\\", b"\\\\", b"#", b"a#", b"\\a", b"|", b"#|"])
-def test_time_is_bounded_on_the_longest_field(piece: bytes) -> None:
+def test_parse_pairs_longest_field_takes_bounded_time(piece: bytes) -> None:
     """Quadratic time would be minutes; exponential, for ever."""
     data = piece * (65_000 // len(piece))
     begun = time.process_time()
@@ -107,7 +107,7 @@ def test_time_is_bounded_on_the_longest_field(piece: bytes) -> None:
     assert time.process_time() - begun < 2
 
 
-def test_profiles_say_how_they_are_shared() -> None:
+def test_parse_profiles_reads_sharing() -> None:
     profiles = (
         Profile(b"inbound", b"", b"b"),
         Profile(b"caller", b"si#pp", b"s"),
@@ -119,6 +119,6 @@ def test_profiles_say_how_they_are_shared() -> None:
 
 
 @pytest.mark.parametrize("profile", [Profile(b"a/b", b""), Profile(b"a", b"", b"x")])
-def test_profile_that_would_be_read_as_another_is_not_written(profile: Profile) -> None:
-    with pytest.raises(InvalidArgument, match="a profile cannot be named"):
+def test_format_profiles_ambiguous_profile_raises(profile: Profile) -> None:
+    with pytest.raises(InvalidArgument, match="a profile named"):
         format_profiles([profile])

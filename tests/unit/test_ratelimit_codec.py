@@ -35,7 +35,7 @@ def cut(packet: Packet, size: int) -> Packet:
 
 
 @pytest.mark.parametrize("captured", CAPTURED, ids=lambda c: f"{c.source}-{len(c.frame)}")
-def test_captured_packet_reads_and_builds_back(captured: Captured) -> None:
+def test_captured_packet_encodes_to_same_bytes(captured: Captured) -> None:
     (packet,) = FrameDecoder().feed(captured.frame)
     assert packet.machine_id is not None
     records = read_records(packet)
@@ -44,13 +44,13 @@ def test_captured_packet_reads_and_builds_back(captured: Captured) -> None:
     assert again.encode() == captured.frame
 
 
-def test_every_ratelimit_packet_of_the_captured_stream_reads() -> None:
+def test_captured_stream_all_packets_decode() -> None:
     packets = [p for p in FrameDecoder().feed(captured_stream()[0]) if p.module == "ratelimit"]
     assert len(packets) > 100
     assert {name for packet in packets for name, *_ in read_records(packet)} == {b"calls"}
 
 
-def test_no_pipe_makes_one_packet_without_fields() -> None:
+def test_build_packets_no_pipe_yields_empty_packet() -> None:
     (heartbeat,) = build_packets(new_packet, [])
     assert heartbeat == Packet("ratelimit", 0, 1)
     assert read_records(heartbeat) == []
@@ -62,7 +62,7 @@ records = st.builds(PipeRecord, names, st.integers(0, 5), ints, ints)
 
 
 @given(st.lists(records, max_size=200))
-def test_any_pipes_come_back_in_order_from_packets_of_bounded_size(sent: list[PipeRecord]) -> None:
+def test_build_packets_any_pipes_round_trip_in_bounded_size(sent: list[PipeRecord]) -> None:
     packets = list(build_packets(new_packet, sent))
     assert [record for packet in packets for record in read_records(packet)] == sent
     sizes = [len(packet.encode()) for packet in packets]
@@ -71,7 +71,7 @@ def test_any_pipes_come_back_in_order_from_packets_of_bounded_size(sent: list[Pi
     assert len(packets) == 1 or packets[-1].payload
 
 
-def test_packet_is_full_once_it_has_grown_past_1400_bytes() -> None:
+def test_build_packets_past_1400_bytes_starts_another() -> None:
     room = 1_400 - 33 - 16
     exactly = PipeRecord(b"x" * room, 1, 1, 1)
     assert len(list(build_packets(new_packet, [exactly, CALLS]))) == 1
@@ -79,7 +79,7 @@ def test_packet_is_full_once_it_has_grown_past_1400_bytes() -> None:
     assert len(list(build_packets(new_packet, [longer, CALLS]))) == 2
 
 
-def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
+def test_counter_beyond_31_bits_sent_as_largest() -> None:
     (packet,) = build_packets(new_packet, [PipeRecord(b"x", 1, 1, 2**40)])
     assert read_records(packet) == [(b"x", 1, 1, 2**31 - 1)]
 
@@ -87,10 +87,10 @@ def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
 @pytest.mark.parametrize(
     ("packet", "fault"),
     [
-        (packet_of(b"a"), "pipe b'a': ends before its field 'algorithm'"),
-        (packet_of(b"a", 1), "pipe b'a': ends before its field 'limit'"),
-        (packet_of(b"a", 1, 100), "pipe b'a': ends before its field 'counter'"),
-        (packet_of(b"a", 1, 100, 5, b"b"), "pipe b'b': ends before its field 'algorithm'"),
+        (packet_of(b"a"), "pipe b'a': ends before field 'algorithm'"),
+        (packet_of(b"a", 1), "pipe b'a': ends before field 'limit'"),
+        (packet_of(b"a", 1, 100), "pipe b'a': ends before field 'counter'"),
+        (packet_of(b"a", 1, 100, 5, b"b"), "pipe b'b': ends before field 'algorithm'"),
         (packet_of(b"a", 6, 100, 5), "pipe b'a': field 'algorithm' is 6, which is unknown"),
         (packet_of(b"a", -1, 100, 5), "pipe b'a': field 'algorithm' is -1, which is unknown"),
         (packet_of(-1), "field 'name': string cut off: length -1"),
@@ -100,13 +100,13 @@ def test_counter_beyond_31_bits_is_sent_as_the_largest() -> None:
         (Packet("ratelimit", 0, 1, b"\1"), "field 'name': integer cut off"),
     ],
 )
-def test_payload_that_is_not_whole_pipes_is_a_wire_error(packet: Packet, fault: str) -> None:
+def test_payload_cut_off_raises_wire_error(packet: Packet, fault: str) -> None:
     with pytest.raises(WireError, match=f"^ratelimit pipe counters: {fault}"):
         read_records(packet)
 
 
 @given(st.binary(max_size=80))
-def test_hostile_payload_gives_pipes_or_a_wire_error(payload: bytes) -> None:
+def test_payload_hostile_gives_pipes_or_wire_error(payload: bytes) -> None:
     try:
         found = read_records(Packet("ratelimit", 0, 1, payload))
     except WireError:
