@@ -1,4 +1,4 @@
-"""Splits a BIN byte stream into packets, however the bytes were cut and whatever they claim."""
+"""Splits a BIN byte stream into packets, for any chunks and any claimed sizes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LENGTH_END = _LENGTH_AT + LENGTH.size
 class FrameDecoder:
     """Incremental decoder of one connection's bytes.
 
-    Holds at most one unfinished frame (65,535 bytes). OpenSIPS 2.2 sends a trailing empty
-    string's four zero bytes but leaves them out of the frame length; zero words before a marker
-    are therefore skipped and counted in ``skipped_words``.
+    Holds at most one unfinished frame (65,535 bytes). OpenSIPS 2.2 sends the four zero bytes of a
+    trailing empty string but does not count them in the frame length. The decoder therefore skips
+    zero words before a marker and counts them in ``skipped_words``.
     """
 
     __slots__ = ("_error", "_missing", "_rest", "skipped_words")
@@ -32,13 +32,13 @@ class FrameDecoder:
 
     @property
     def in_message(self) -> bool:
-        """True while a frame has begun and not ended; zero bytes held back are no frame."""
+        """True while a frame has begun and not ended; zero bytes before a frame do not count."""
         return bool(self._rest) and self._rest[0] != 0
 
     def feed(self, chunk: bytes) -> Iterator[Packet]:
-        """Consume the whole ``chunk`` and iterate over the packets it completed.
+        """Consume the whole ``chunk`` and iterate over the packets that it completes.
 
-        If the stream is bad, the iteration ends with `WireError` after the packets before the
+        If the stream is invalid, the iteration ends with `WireError` after the packets before the
         fault, and every further call raises the same error.
         """
         if self._error is not None:
@@ -62,7 +62,7 @@ class FrameDecoder:
         return bytes(self._rest)
 
     def _split(self, data: bytes, packets: list[Packet]) -> None:
-        """Append the packets that are whole in ``data`` and keep what is left of it."""
+        """Append the packets that are complete in ``data`` and keep the remaining bytes."""
         at, end, alike = 0, len(data), 0
         while end - at >= MIN_FRAME:
             marker, length, version, name_length = HEADER.unpack_from(data, at)
@@ -82,7 +82,7 @@ class FrameDecoder:
         self._hold(data, at)
 
     def _skip_words(self, data: bytes, at: int) -> int:
-        """Return where the zero words at ``at`` end; raise if there is none."""
+        """Return the end of the zero words at ``at``; raise `WireError` without a zero word."""
         start = at
         while data.startswith(_WORD, at):
             at += len(_WORD)
@@ -92,8 +92,8 @@ class FrameDecoder:
         return at
 
     def _hold(self, data: bytes, at: int) -> None:
-        """Keep the unfinished frame at ``at``, unless its first bytes show already that it is
-        none: a peer may never send the others.
+        """Keep the unfinished frame at ``at``. Raise `WireError` at once if its first bytes are
+        invalid: the peer may never send the others.
         """
         if data.startswith(_WORD, at):
             at = self._skip_words(data, at)
@@ -106,7 +106,7 @@ class FrameDecoder:
 
 
 def _missing(rest: bytes) -> int:
-    """Return how many bytes the frame that ``rest`` begins lacks, 0 if that is not known yet."""
+    """Return how many bytes are missing from the frame in ``rest``, 0 if still unknown."""
     if len(rest) < _LENGTH_END:
         return 0
     length = LENGTH.unpack_from(rest, _LENGTH_AT)[0]

@@ -1,4 +1,4 @@
-"""Where things stand in a BIN 2.2 frame. Source: docs/wire.md, read off OpenSIPS 2.2.8."""
+"""Layout of a BIN 2.2 frame. Source: docs/wire.md, checked with OpenSIPS 2.2.8."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEADER = Struct("<4sHxxhxxi")
 """Marker, frame length, 2 undefined bytes, version, 2 undefined bytes, length of the name."""
 
 LENGTH = Struct("<H")
-"""Frame length alone, directly behind the marker."""
+"""Frame length alone, directly after the marker."""
 
 NAME_AT = 16
 """Offset of the module name."""

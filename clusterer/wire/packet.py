@@ -1,4 +1,4 @@
-"""A BIN packet, the reader of its fields, and the builder that makes one."""
+"""A BIN packet, the reader of its fields, and its builder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from clusterer.wire.required_keys import KEYS, require_keys
 
 
 class FieldReader:
-    """Reads a packet's fields in the order in which they were pushed.
+    """Reads the fields of a packet in the order in which the sender pushed them.
 
-    BIN has no type tags: the caller must know what comes next.
+    BIN has no type tags: the caller must know the type of the next field.
     """
 
     __slots__ = ("_at", "_data")
@@ -76,34 +76,34 @@ class FieldReader:
 
 
 class Packet(NamedTuple):
-    """One BIN packet, frozen. A named tuple, because it is made once per received frame and a
+    """A BIN packet, frozen. A named tuple, because the decoder makes one per received frame, and a
     frozen dataclass takes four times as long to make.
     """
 
     module: str
-    """Module name; bytes that are not UTF-8 are carried by surrogateescape."""
+    """Module name; bytes that are not UTF-8 become surrogates (surrogateescape)."""
     type: int
-    """Packet type, signed 32 bit; its meaning is private to the module."""
+    """Packet type, signed 32 bit; the module defines its meaning."""
     machine_id: int | None
-    """The sender's machine_id; None where the frame ends before it."""
+    """The sender's machine_id, None if the frame has none."""
     payload: bytes = b""
-    """The module's own fields, everything behind the machine_id."""
+    """The fields of the module: all bytes after the machine_id."""
     version: int = 1
     """Packet version, signed 16 bit; the modules of 2.2 use 1."""
 
     def fields(self) -> FieldReader:
-        """Return a reader of the fields behind the machine_id."""
+        """Return a reader of the fields after the machine_id."""
         return FieldReader(self.payload)
 
     def require_keys(self) -> None:
-        """Raise `InvalidArgument` for a packet that crashes OpenSIPS 2.2.8, whose key is empty.
+        """Raise `InvalidArgument` for a packet with an empty key, which crashes OpenSIPS 2.2.8.
 
-        For packets that no `PacketBuilder` built, such as received ones, before they are sent.
+        For packets that no `PacketBuilder` built, such as received ones that are sent on.
         """
         require_keys(self.module, self.type, self.version, self.payload)
 
     def encode(self) -> bytes:
-        """Return the frame; bytes that BIN leaves undefined are zero.
+        """Return the frame, with zeros for the bytes that BIN does not define.
 
         Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
         """
@@ -123,7 +123,7 @@ class Packet(NamedTuple):
         if not sender and len(self.payload) >= INT.size:
             raise InvalidArgument(
                 f"{self.module[:40]} packet of type {self.type} has fields but no machine_id: "
-                "its receiver would take the first field for it"
+                "the receiver would read the first field as the machine_id"
             )
         length = NAME_AT + len(name) + len(kind) + len(sender) + len(self.payload)
         if length > MAX_FRAME:
@@ -141,8 +141,8 @@ class PacketBuilder:
     def __init__(self, module: str, type: int, machine_id: int, version: int = 1) -> None:
         """Start a packet of ``module``; ``machine_id`` becomes its first field.
 
-        Raises `InvalidArgument` for a number out of range or a name that is no text,
-        `FrameTooLarge` for a name that no frame can hold.
+        Raises `InvalidArgument` for a number out of range or a name that is not a str,
+        `FrameTooLarge` for a name longer than a frame.
         """
         name = _module_name(module)
         self._module = module
@@ -156,21 +156,21 @@ class PacketBuilder:
 
     @property
     def size(self) -> int:
-        """Bytes of the frame as it stands."""
+        """Bytes of the frame with the fields pushed so far."""
         return self._size
 
     def push_int(self, value: int) -> PacketBuilder:
         """Append a signed 32-bit integer.
 
-        Raises `InvalidArgument` out of that range; `FrameTooLarge`, and changes nothing, if the
-        frame would pass 65,535 bytes.
+        Raises `InvalidArgument` out of that range; `FrameTooLarge`, without a change, if the frame
+        would exceed 65,535 bytes.
         """
         return self._push(_int(value, "integer field"))
 
     def push_str(self, value: bytes | str) -> PacketBuilder:
-        """Append a string: bytes as they are, text as UTF-8 (with surrogateescape).
+        """Append a string: bytes unchanged, text as UTF-8 (with surrogateescape).
 
-        Raises `FrameTooLarge`, and changes nothing, if the frame would pass 65,535 bytes.
+        Raises `FrameTooLarge`, without a change, if the frame would exceed 65,535 bytes.
         """
         if isinstance(value, str):
             value = _encoded("string field", value)
@@ -180,10 +180,10 @@ class PacketBuilder:
         return self._push(INT.pack(len(data)) + data)
 
     def build(self) -> Packet:
-        """Return the packet; the builder may go on and build longer ones.
+        """Return the packet; further pushes and builds are allowed.
 
         Raises `InvalidArgument`, naming module, type and field, for a packet of ``ratelimit``,
-        ``dialog`` or ``ul`` that crashes OpenSIPS 2.2.8 because its key is an empty string.
+        ``dialog`` or ``ul`` with an empty key, which crashes OpenSIPS 2.2.8.
         """
         payload = b"".join(self._parts)
         packet = Packet(self._module, self._type, self._machine_id, payload, self._version)
@@ -208,7 +208,7 @@ def require_range(name: str, value: object, low: int, high: int) -> int:
 
 
 def _module_name(module: object) -> bytes:
-    # Only text is looked up: what is no text may be equal to it, or cannot be hashed.
+    # The cache takes str only: other objects may equal a str, or have no hash.
     return _known_name(module) if type(module) is str else _encoded("module", module)
 
 
@@ -223,7 +223,7 @@ def _encoded(name: str, value: object) -> bytes:
     try:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{name} {value[:40]!r} cannot be UTF-8: {error.reason}") from error
+        raise InvalidArgument(f"{name} {value[:40]!r} is not UTF-8: {error.reason}") from error
 
 
 def _int(value: object, name: str) -> bytes:
@@ -232,5 +232,6 @@ def _int(value: object, name: str) -> bytes:
 
 def _too_large(module: str, kind: int, size: int) -> FrameTooLarge:
     return FrameTooLarge(
-        f"{module[:40]} packet of type {kind} takes {size} bytes, a BIN frame holds {MAX_FRAME}"
+        f"{module[:40]} packet of type {kind} takes {size} bytes, "
+        f"a BIN frame has at most {MAX_FRAME}"
     )

@@ -1,6 +1,6 @@
-"""Keys that must not be empty: OpenSIPS 2.2.8 ends (SIGSEGV) when it receives an empty one.
+"""Keys that must not be empty: an empty key crashes OpenSIPS 2.2.8 (SIGSEGV).
 
-Measured, see docs/wire.md. This table is all that the framing knows of modules' payloads.
+Measured, see docs/wire.md. `clusterer.wire` knows nothing else of the modules' payloads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from clusterer.errors import InvalidArgument
 from clusterer.wire.layout import INT
 
 VERSION = 1
-"""Packet version whose fields are known; 2.2's modules drop packets of any other version."""
+"""Packet version with known fields; the modules of 2.2 drop packets of other versions."""
 
 _PIPE_BYTES = 4 * INT.size
 """Bytes of a pipe without its name: length of the name, algorithm, limit, counter."""
@@ -26,10 +26,9 @@ class Key(NamedTuple):
     """The key of one message."""
 
     message: str
-    """The message in words."""
+    """Name of the message, for errors."""
     empty: Callable[[bytes], str | None]
-    """From a payload that has four zero bytes somewhere to the field that is empty, in words;
-    None if no key is."""
+    """Returns the name of the empty key field of a payload, None if no key is empty."""
 
 
 def _empty_call_id(payload: bytes) -> str | None:
@@ -37,7 +36,7 @@ def _empty_call_id(payload: bytes) -> str | None:
 
 
 def _empty_aor(payload: bytes) -> str | None:
-    """Look at the second str, behind the domain. The payload has 4 bytes at least."""
+    """Check the second str, after the domain. The payload has at least 4 bytes."""
     length: int = INT.unpack_from(payload)[0]
     at = INT.size + length
     return "field 'aor'" if length >= 0 and payload[at : at + INT.size] == _EMPTY else None
@@ -79,6 +78,6 @@ def require_keys(module: str, kind: int, version: int, payload: bytes) -> None:
     empty = key.empty(payload)
     if empty is not None:
         raise InvalidArgument(
-            f"{module} packet of type {kind} ({key.message}): {empty} is empty, and OpenSIPS 2.2.8 "
-            "crashes when it receives that; give the field a value or leave the packet out"
+            f"{module} packet of type {kind} ({key.message}): {empty} is empty, and an empty "
+            "key crashes OpenSIPS 2.2.8; give the field a value or leave the packet out"
         )

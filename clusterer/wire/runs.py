@@ -1,7 +1,7 @@
-"""Fast way through frames that look alike: a peer mostly sends the same message again and again.
+"""Fast decoding of frames of one shape: peers mostly send the same message repeatedly.
 
-One unpack takes a whole frame apart, where the general way needs three and slices; on runs of
-alike frames that is two and a half times as fast.
+One unpack reads a whole frame, instead of three and slices: on runs of frames of one shape that is
+two and a half times as fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from clusterer.wire.packet import Packet
 _START_SIZE = 6
 _HEAD_AT = 12
 
-_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+_new = tuple.__new__  # the constructor of a named tuple takes twice as long
 
 
 @lru_cache(maxsize=256)
@@ -39,7 +39,7 @@ class Shape:
         self._head = data[at + _HEAD_AT : at + NAME_AT + name_length]
 
     def read(self, data: bytes, at: int, packets: list[Packet]) -> int:
-        """Append the packets of this shape from ``at`` on; returns where the last one ends."""
+        """Append the packets of this shape from ``at`` on; return the end of the last one."""
         before = len(packets)
         whole = (len(data) - at) // self.length * self.length
         start, head, name = self._start, self._head, self._name
@@ -53,5 +53,5 @@ class Shape:
 
 
 def has_shape(length: int, name_length: int) -> bool:
-    """Tell whether a frame has room for the machine_id that every `Shape` has."""
+    """Return whether a frame has room for the machine_id that every `Shape` has."""
     return length >= NAME_AT + name_length + INTS.size
