@@ -82,7 +82,7 @@ def parts_of_the_stream() -> tuple[bytes, bytes, bytes]:
     return stream[: ends[0]], stream[ends[0] : ends[1]], stream[ends[1] :]
 
 
-def test_calls_and_contacts_of_the_captured_stream_come_and_go(settings: Settings) -> None:
+def test_captured_stream_adds_and_removes_calls_and_contacts(settings: Settings) -> None:
     until_contact, until_calls, rest = parts_of_the_stream()
     with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
         connection.sendall(until_contact)
@@ -105,7 +105,7 @@ def test_calls_and_contacts_of_the_captured_stream_come_and_go(settings: Setting
         assert (seen.dialogs.stats.messages, seen.usrloc.stats.messages) == (198, 5)
 
 
-def test_machine_from_another_address_is_not_believed(settings: Settings) -> None:
+def test_packet_from_other_address_dropped(settings: Settings) -> None:
     with observing(settings) as seen:
         with peer(seen.port, machine_id=3) as connection:
             connection.sendall(call(b"forged").encode(1).encode())
@@ -117,7 +117,7 @@ def test_machine_from_another_address_is_not_believed(settings: Settings) -> Non
         assert [found.call_id for found in seen.dialogs.calls()] == ["real"]
 
 
-def test_call_after_a_bad_payload_is_taken_from_the_same_connection(
+def test_call_after_invalid_payload_on_same_connection_kept(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
@@ -135,7 +135,7 @@ def test_call_after_a_bad_payload_is_taken_from_the_same_connection(
     assert (fields["cluster"], fields["machine_id"], fields["exc_info"]) == (1, 1, None)
 
 
-def test_calls_whose_messages_overtook_each_other_stay_confirmed(settings: Settings) -> None:
+def test_calls_with_messages_out_of_order_stay_confirmed(settings: Settings) -> None:
     """In the order in which OpenSIPS 2.2.8's processes write them in every seventh call."""
     ended = call(b"ended")
     deletion = DialogDeleted(ended.call_id, ended.from_tag, ended.to_tag)
@@ -148,7 +148,7 @@ def test_calls_whose_messages_overtook_each_other_stay_confirmed(settings: Setti
         assert seen.dialogs.stats.stale == 2
 
 
-def test_calls_of_a_node_that_goes_down_end(settings: Settings) -> None:
+def test_calls_of_node_set_down_end(settings: Settings) -> None:
     told: list[Change[Call]] = []
     with (
         observing(settings, end_calls_after=2) as seen,
@@ -173,7 +173,7 @@ def damaged(packet: Packet, chance: random.Random) -> Packet:
     return packet._replace(payload=bytes(payload) + bytes(chance.choice((0, 0, 3))))
 
 
-def test_thousands_of_damaged_payloads_of_all_modules_end_no_connection(
+def test_damaged_payloads_of_all_modules_keep_connection(
     settings: Settings,
 ) -> None:
     """Each of them is taken, or counted as bad by its module and by the listener."""
@@ -201,9 +201,7 @@ def test_thousands_of_damaged_payloads_of_all_modules_end_no_connection(
     assert taken == [by_module["dialog"] + 1, by_module["ul"], by_module["ratelimit"]]
 
 
-def test_example_of_the_docs_shows_contacts_calls_and_profiles(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_docs_example_shows_contacts_calls_and_profiles(settings: Settings, tmp_path: Path) -> None:
     (example,) = docs.examples(DOC)
     path = tmp_path / "program.py"
     path.write_text(example, encoding="utf-8")
@@ -236,7 +234,7 @@ def _listens(port: int) -> bool:
         return False
 
 
-def test_example_of_messages_prints_what_the_page_says(tmp_path: Path) -> None:
+def test_docs_example_of_messages_prints_documented_text(tmp_path: Path) -> None:
     page = DOC.read_text(encoding="utf-8")
     (example,) = (block for block in docs.blocks(page, "python") if "ContactDeleted" in block)
     path = tmp_path / "program.py"

@@ -80,7 +80,7 @@ def remote(limiter: RateLimit, machine_id: int) -> int:
     return view.remote.get(machine_id, 0) if view else 0
 
 
-def test_traffic_on_each_instance_shows_up_in_the_others_pipes(settings: Settings) -> None:
+def test_traffic_of_each_instance_appears_at_the_other(settings: Settings) -> None:
     with two_instances(settings) as (first, second):
 
         def seen_both_ways() -> bool:
@@ -92,7 +92,7 @@ def test_traffic_on_each_instance_shows_up_in_the_others_pipes(settings: Setting
         assert first.stats.payload_errors == second.stats.payload_errors == 0
 
 
-def test_limit_used_up_on_one_instance_is_used_up_on_the_other(settings: Settings) -> None:
+def test_limit_used_up_by_one_instance_refuses_at_other(settings: Settings) -> None:
     with two_instances(settings) as (busy, idle):
 
         def used_up_elsewhere() -> bool:
@@ -105,7 +105,7 @@ def test_limit_used_up_on_one_instance_is_used_up_on_the_other(settings: Setting
         assert idle.pipes()["calls"].counter == 1
 
 
-def test_heartbeats_look_like_those_of_opensips(settings: Settings) -> None:
+def test_heartbeats_have_same_bytes_as_opensips(settings: Settings) -> None:
     """An instance with no pipe sends, byte for byte, the captured packet of machine 1."""
     captured = {c.frame for c in captured_frames() if c.module == "ratelimit"}
     with BinReceiver() as peer, delivering(settings):
@@ -117,7 +117,7 @@ def test_heartbeats_look_like_those_of_opensips(settings: Settings) -> None:
     assert {packet.machine_id for packet in packets} == {1}
 
 
-def test_example_in_the_docs_runs(
+def test_docs_example_of_ratelimit_runs(
     settings: Settings,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,

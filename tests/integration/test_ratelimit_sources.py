@@ -36,7 +36,7 @@ def send(receiver: socket.socket) -> None:
         sender.sendto(b"x" * 1_000, receiver.getsockname())
 
 
-def test_unread_datagrams_are_counted_until_they_are_read(receiver: socket.socket) -> None:
+def test_queued_bytes_datagrams_counted_until_read(receiver: socket.socket) -> None:
     port = receiver.getsockname()[1]
     queued = QueuedBytes([port])
     assert queued() == 0
@@ -49,9 +49,7 @@ def test_unread_datagrams_are_counted_until_they_are_read(receiver: socket.socke
 
 
 @pytest.mark.parametrize(("family", "host"), ADDRESSES, ids=["IPv4", "IPv6"])
-def test_unread_bytes_of_a_connection_are_counted_and_waiting_connections_are_not(
-    family: int, host: str
-) -> None:
+def test_queued_bytes_counts_data_not_pending_connections(family: int, host: str) -> None:
     with listener(family, host, socket.SOCK_STREAM) as server:
         server.listen()
         queued = QueuedBytes([server.getsockname()[1]])
@@ -65,7 +63,7 @@ def test_unread_bytes_of_a_connection_are_counted_and_waiting_connections_are_no
                 assert queued() == 0
 
 
-def test_network_pipe_refuses_while_a_real_socket_is_not_read(receiver: socket.socket) -> None:
+def test_network_pipe_with_unread_socket_refuses(receiver: socket.socket) -> None:
     queued = QueuedBytes([receiver.getsockname()[1]])
     with RateLimit(FakeCluster(), timer_interval=0.02, queued_bytes=queued) as limiter:
         assert limiter.check("calls", 500, Algorithm.NETWORK)
@@ -75,7 +73,7 @@ def test_network_pipe_refuses_while_a_real_socket_is_not_read(receiver: socket.s
         wait_until(lambda: limiter.check("calls", 500, Algorithm.NETWORK), 10, "a pass")
 
 
-def test_work_shows_in_the_cpu_load() -> None:
+def test_cpu_load_of_busy_process_rises() -> None:
     load = CpuLoad()
     assert load() == 0.0
 

@@ -68,7 +68,7 @@ def deleted(of: Any, **changes: Any) -> DialogDeleted:
 # -- registering -----------------------------------------------------------------------------------
 
 
-def test_calls_have_no_timeout_and_profile_counts_have_one(watched: Watched) -> None:
+def test_start_registers_counts_with_timeout_calls_without(watched: Watched) -> None:
     assert [(r["module_name"], r["proto"], r["timeout"]) for r in watched.cluster.registered] == [
         ("dialog", PROTO_BIN, 0),
         ("dialog", PROTO_BIN, 10),
@@ -77,7 +77,7 @@ def test_calls_have_no_timeout_and_profile_counts_have_one(watched: Watched) -> 
     assert {r["cluster_id"] for r in watched.cluster.registered} == {7}
 
 
-def test_start_can_be_tried_again_and_registers_once() -> None:
+def test_start_repeated_after_failure_registers_once() -> None:
     cluster = FakeCluster()
     dialogs = Dialogs(cluster, 1, profiles_timeout=0)
     cluster.fault = StateUnavailable("Redis is away")
@@ -90,7 +90,7 @@ def test_start_can_be_tried_again_and_registers_once() -> None:
     assert [r["timeout"] for r in cluster.registered] == [0, 0]
 
 
-def test_cluster_must_be_one() -> None:
+def test_dialogs_invalid_cluster_id_raises() -> None:
     with pytest.raises(InvalidArgument, match="cluster_id"):
         Dialogs(FakeCluster(), 0)
 
@@ -98,7 +98,7 @@ def test_cluster_must_be_one() -> None:
 # -- calls -----------------------------------------------------------------------------------------
 
 
-def test_call_is_there_from_its_creation_to_its_deletion(watched: Watched) -> None:
+def test_call_created_then_deleted_removed(watched: Watched) -> None:
     made = call()
     watched.take(made)
     (found,) = watched.dialogs.calls()
@@ -115,7 +115,7 @@ def test_call_is_there_from_its_creation_to_its_deletion(watched: Watched) -> No
     assert watched.dialogs.stats.messages == 2
 
 
-def test_update_replaces_the_call_and_tells_old_and_new(watched: Watched) -> None:
+def test_call_updated_reports_old_and_new(watched: Watched) -> None:
     watched.take(call())
     watched.take(update(), machine_id=3)
     (_, change) = watched.changes
@@ -127,25 +127,25 @@ def test_update_replaces_the_call_and_tells_old_and_new(watched: Watched) -> Non
     assert watched.ids == ["call-1"]
 
 
-def test_the_same_again_is_no_change(watched: Watched) -> None:
+def test_call_repeated_reports_no_change(watched: Watched) -> None:
     watched.take(call())
     watched.take(call())
     assert len(watched.changes) == 1
 
 
-def test_update_of_a_call_whose_beginning_was_missed_adds_it(watched: Watched) -> None:
+def test_call_updated_without_created_added(watched: Watched) -> None:
     watched.take(update())
     assert watched.story == [("added", "message")]
 
 
-def test_update_to_the_state_deleted_removes(watched: Watched) -> None:
+def test_call_updated_to_deleted_removed(watched: Watched) -> None:
     watched.take(call())
     watched.take(update(state=CallState.DELETED))
     assert watched.ids == []
     assert watched.story[-1] == ("removed", "message")
 
 
-def test_calls_are_told_apart_by_call_id_and_both_tags(watched: Watched) -> None:
+def test_calls_with_other_call_id_or_tags_distinct(watched: Watched) -> None:
     for made in (call(), call(from_tag=b"x"), call(to_tag=b"y"), call(b"call-2")):
         watched.take(made)
     assert len(watched.dialogs.calls()) == 4
@@ -155,7 +155,7 @@ def test_calls_are_told_apart_by_call_id_and_both_tags(watched: Watched) -> None
     assert [c.to_tag for c in watched.dialogs.calls("call-1")] == ["19452SIPpTag012"] * 2
 
 
-def test_call_that_gets_its_to_tag_stays_one_call(watched: Watched) -> None:
+def test_call_early_gets_to_tag_stays_one_call(watched: Watched) -> None:
     watched.take(call(to_tag=b"", state=CallState.EARLY))
     watched.take(call())
     assert len(watched.dialogs.calls()) == 1
@@ -163,7 +163,7 @@ def test_call_that_gets_its_to_tag_stays_one_call(watched: Watched) -> None:
     assert watched.changes[1].old == watched.changes[0].new
 
 
-def test_second_branch_of_an_early_call_leaves_the_known_one_alone(watched: Watched) -> None:
+def test_call_second_branch_leaves_first_unchanged(watched: Watched) -> None:
     watched.take(call())
     watched.take(call(to_tag=b"", state=CallState.EARLY))
     watched.take(update())
@@ -172,14 +172,14 @@ def test_second_branch_of_an_early_call_leaves_the_known_one_alone(watched: Watc
 
 
 @pytest.mark.parametrize("to_tag", [b"", b"late"])
-def test_call_deleted_before_it_had_a_to_tag_goes(watched: Watched, to_tag: bytes) -> None:
+def test_call_early_deleted_removed(watched: Watched, to_tag: bytes) -> None:
     early = call(to_tag=b"", state=CallState.EARLY)
     watched.take(early)
     watched.take(deleted(early, to_tag=to_tag))
     assert watched.ids == []
 
 
-def test_deletion_that_came_without_its_empty_to_tag_is_taken(watched: Watched) -> None:
+def test_call_deleted_without_to_tag_field_removed(watched: Watched) -> None:
     early = call(to_tag=b"", state=CallState.EARLY)
     watched.take(early)
     packet = deleted(early).encode(2)
@@ -188,13 +188,13 @@ def test_deletion_that_came_without_its_empty_to_tag_is_taken(watched: Watched) 
     assert watched.dialogs.stats.payload_errors == 0
 
 
-def test_deletion_of_an_unknown_call_is_counted(watched: Watched) -> None:
+def test_call_unknown_deleted_counted(watched: Watched) -> None:
     watched.take(deleted(call()))
     assert watched.dialogs.stats.unknown_deletes == 1
     assert watched.changes == []
 
 
-def test_call_goes_when_it_expires(watched: Watched) -> None:
+def test_call_expired_removed(watched: Watched) -> None:
     watched.take(call(expires=int(CAPTURED_AT) + 60))
     watched.unix.advance(59)
     watched.dialogs.expire()
@@ -207,7 +207,7 @@ def test_call_goes_when_it_expires(watched: Watched) -> None:
     assert watched.dialogs.stats.expired == 1
 
 
-def test_confirmed_call_that_is_over_already_is_stale_and_ends_a_known_one(
+def test_call_expired_on_arrival_removes_known_call(
     watched: Watched,
 ) -> None:
     watched.take(call())
@@ -218,7 +218,7 @@ def test_confirmed_call_that_is_over_already_is_stale_and_ends_a_known_one(
     assert watched.dialogs.stats.stale == 2
 
 
-def test_call_over_already_is_told_with_both_times(
+def test_call_expired_on_arrival_logged_with_both_times(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.take(call(expires=int(CAPTURED_AT) - 60))
@@ -233,7 +233,7 @@ def test_call_over_already_is_told_with_both_times(
     ("state", "expires", "lifetime"),
     [(CallState.EARLY, 1_000, 300), (CallState.CONFIRMED, 0, 43_200), (CallState.EARLY, 0, 43_200)],
 )
-def test_call_without_an_expiry_of_its_own_goes_all_the_same(
+def test_call_without_expiry_removed_after_default(
     watched: Watched, state: int, expires: int, lifetime: float
 ) -> None:
     watched.take(call(state=state, expires=expires))
@@ -243,7 +243,7 @@ def test_call_without_an_expiry_of_its_own_goes_all_the_same(
     assert watched.ids == []
 
 
-def test_full_table_drops_the_call_not_heard_of_for_longest_and_says_so_once(
+def test_calls_full_evicts_oldest_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watched = Watched(bounds=Bounds(max_entries=2))
@@ -260,7 +260,7 @@ def test_full_table_drops_the_call_not_heard_of_for_longest_and_says_so_once(
 # -- profile counts --------------------------------------------------------------------------------
 
 
-def test_profile_counts_are_summed_over_machines(watched: Watched) -> None:
+def test_profiles_summed_over_nodes(watched: Watched) -> None:
     watched.count(3, machine_id=2)
     watched.count(4, machine_id=3)
     watched.count(1, machine_id=3, value=b"other")
@@ -275,7 +275,7 @@ def test_profile_counts_are_summed_over_machines(watched: Watched) -> None:
     assert watched.dialogs.profile_size("nobody's") == 0
 
 
-def test_profile_count_that_is_not_refreshed_for_ten_seconds_goes(watched: Watched) -> None:
+def test_profile_count_after_10_s_removed(watched: Watched) -> None:
     watched.count(3)
     watched.clock.advance(9)
     watched.count(3)
@@ -288,7 +288,7 @@ def test_profile_count_that_is_not_refreshed_for_ten_seconds_goes(watched: Watch
     assert watched.uses == [Change(None, use), Change(use, None, Reason.EXPIRED)]
 
 
-def test_profile_count_of_zero_removes_and_leaves_nothing(watched: Watched) -> None:
+def test_profile_count_0_removed(watched: Watched) -> None:
     watched.count(0)
     watched.count(1)
     watched.count(2)
@@ -297,7 +297,7 @@ def test_profile_count_of_zero_removes_and_leaves_nothing(watched: Watched) -> N
     assert watched.dialogs.profiles() == {}
 
 
-def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(watched: Watched) -> None:
+def test_module_timeout_removes_counts_keeps_calls(watched: Watched) -> None:
     watched.take(call(), machine_id=2)
     watched.count(3, machine_id=2)
     watched.count(4, machine_id=3)
@@ -311,7 +311,7 @@ def test_profile_counts_of_a_silent_machine_go_and_its_calls_stay(watched: Watch
     assert watched.ids == ["call-1"]
 
 
-def test_packet_of_a_silenced_machine_is_no_news(watched: Watched) -> None:
+def test_packet_of_muted_node_ignored(watched: Watched) -> None:
     packet = ProfileCounts((ProfileCount(b"caller", None, 1),)).encode(2)
     watched.cluster.notify(SERVER_TEMP_DISABLED, 2, received(packet))
     assert watched.dialogs.profiles() == {}
@@ -322,7 +322,7 @@ def test_packet_of_a_silenced_machine_is_no_news(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
-def test_bad_payload_is_counted_and_told_to_the_listener_once(watched: Watched, kind: int) -> None:
+def test_invalid_payload_counted_and_reported_once(watched: Watched, kind: int) -> None:
     watched.cluster.deliver(Packet("dialog", kind, 2, b"\1\2\3"))
     assert watched.dialogs.stats.payload_errors == 1
     (told,) = watched.cluster.bad_payloads
@@ -330,7 +330,7 @@ def test_bad_payload_is_counted_and_told_to_the_listener_once(watched: Watched, 
 
 
 @pytest.mark.parametrize("packet", [Packet("dialog", 9, 2), Packet("dialog", 3, 2, b"", 2)])
-def test_unknown_type_or_version_is_ignored_and_counted(
+def test_unknown_type_or_version_ignored_and_counted(
     watched: Watched, packet: Packet, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.cluster.nodes = [node(2, cluster_id=7)]
@@ -340,7 +340,7 @@ def test_unknown_type_or_version_is_ignored_and_counted(
     assert (vars(record)["cluster"], vars(record)["url"]) == (7, "bin:127.0.0.1:1")
 
 
-def test_callback_that_raises_is_counted_and_the_others_are_called(
+def test_callback_raising_counted_others_called(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(change: Change[Call]) -> None:
@@ -356,14 +356,14 @@ def test_callback_that_raises_is_counted_and_the_others_are_called(
     assert len(caplog.records) == 1
 
 
-def test_callback_may_ask_the_observer(watched: Watched) -> None:
+def test_callback_may_call_observer(watched: Watched) -> None:
     seen: list[int] = []
     watched.dialogs.on_call(lambda _: seen.append(len(watched.dialogs.calls())))
     watched.take(call())
     assert seen == [1]
 
 
-def test_timer_expires_by_itself() -> None:
+def test_timer_removes_expired_calls() -> None:
     watched = Watched()
     watched.take(call(expires=int(CAPTURED_AT) + 60))
     watched.unix.advance(60)
@@ -374,7 +374,7 @@ def test_timer_expires_by_itself() -> None:
 # -- captured --------------------------------------------------------------------------------------
 
 
-def test_captured_stream_is_followed_to_its_end(watched: Watched) -> None:
+def test_captured_stream_leaves_expected_calls(watched: Watched) -> None:
     most = 0
     for packet in captured_packets():
         if packet.module == "dialog":

@@ -54,7 +54,7 @@ def deletion(of: DialogState | None = None) -> DialogDeleted:
     return DialogDeleted(of.call_id, of.from_tag, of.to_tag)
 
 
-def test_created_of_a_known_call_changes_nothing(observed: Observed) -> None:
+def test_created_of_known_call_ignored(observed: Observed) -> None:
     observed.take(update(user_flags=1))
     observed.take(call(), call(state=CallState.CONFIRMED, user_flags=9), machine_id=3)
     assert observed.up == [(4, 1)]
@@ -65,30 +65,30 @@ def test_created_of_a_known_call_changes_nothing(observed: Observed) -> None:
 
 @pytest.mark.parametrize("known", [2, 3, 4])
 @pytest.mark.parametrize("sent", [1, 2, 3, 4])
-def test_update_moves_no_call_to_an_older_state(observed: Observed, known: int, sent: int) -> None:
+def test_update_to_older_state_ignored(observed: Observed, known: int, sent: int) -> None:
     observed.take(update(state=known), update(state=sent, user_flags=1))
     assert observed.up == ([(known, 0)] if sent < known else [(sent, 1)])
 
 
-def test_update_of_the_same_state_is_taken(observed: Observed) -> None:
+def test_update_of_same_state_applied(observed: Observed) -> None:
     observed.take(update(), update(user_flags=1), update(user_flags=2))
     assert observed.up == [(4, 2)]
 
 
 @pytest.mark.parametrize("state", [-1, 0, 6, 2**31 - 1])
-def test_unknown_state_blocks_no_later_update(observed: Observed, state: int) -> None:
+def test_unknown_state_allows_later_update(observed: Observed, state: int) -> None:
     observed.take(update(), update(state=state), update(user_flags=1))
     assert observed.up == [(4, 1)]
 
 
-def test_overtaken_early_state_is_older(observed: Observed) -> None:
+def test_early_state_after_confirmed_ignored(observed: Observed) -> None:
     observed.take(update(to_tag=b"", state=CallState.EARLY), call(state=CallState.UNCONFIRMED))
     assert observed.up == [(2, 0)]
 
 
 @pytest.mark.parametrize("late", [call(), update(), update(to_tag=b""), call(to_tag=b"")])
 @pytest.mark.parametrize("ended_by", [deletion(), update(state=CallState.DELETED)])
-def test_late_message_brings_no_ended_call_back(
+def test_late_message_does_not_restore_ended_call(
     observed: Observed, late: Message, ended_by: Message
 ) -> None:
     observed.take(call(), ended_by, late)
@@ -97,7 +97,7 @@ def test_late_message_brings_no_ended_call_back(
 
 
 @pytest.mark.parametrize("differs", [{"start": 1_795_380_352}, {"dialog_id": 1}])
-def test_call_under_reused_ids_is_a_new_call(observed: Observed, differs: dict[str, Any]) -> None:
+def test_reused_ids_make_new_call(observed: Observed, differs: dict[str, Any]) -> None:
     again: dict[str, Any] = {"user_flags": 1} | differs
     observed.take(call(), update(), deletion(), call(**again))
     assert observed.up == [(3, 1)]
@@ -107,13 +107,13 @@ def test_call_under_reused_ids_is_a_new_call(observed: Observed, differs: dict[s
     assert observed.up == []
 
 
-def test_second_deletion_hides_no_new_call(observed: Observed) -> None:
+def test_second_deletion_allows_new_call(observed: Observed) -> None:
     observed.take(call(), deletion(), deletion(), call(dialog_id=1))
     assert observed.up == [(3, 0)]
 
 
 @pytest.mark.parametrize("first", [(), (call(), update())])
-def test_end_of_a_call_is_forgotten_in_time(observed: Observed, first: tuple[Message, ...]) -> None:
+def test_ended_call_forgotten_after_2_s(observed: Observed, first: tuple[Message, ...]) -> None:
     observed.take(*first, deletion())
     observed.clock.advance(ENDED_MEMORY_S - 0.1)
     observed.take(call())
@@ -126,9 +126,7 @@ def test_end_of_a_call_is_forgotten_in_time(observed: Observed, first: tuple[Mes
 @pytest.mark.parametrize(
     "order", list(permutations([call(), update(), update(user_flags=1), deletion()]))
 )
-def test_any_order_of_a_calls_messages_ends_it(
-    observed: Observed, order: Sequence[Message]
-) -> None:
+def test_messages_in_any_order_end_call(observed: Observed, order: Sequence[Message]) -> None:
     observed.take(*order)
     assert observed.up == []
     told = observed.states.get("call-1", [])
@@ -150,7 +148,7 @@ def test_captured_calls_in_any_order_end(order: Sequence[Message]) -> None:
 
 
 @given(st.permutations(captured()))
-def test_captured_calls_reach_their_latest_state(order: Sequence[Message]) -> None:
+def test_captured_calls_in_any_order_reach_latest_state(order: Sequence[Message]) -> None:
     """Ends come last, as they do beside 2.2.8: before them each call is confirmed."""
     observed = Observed()
     observed.take(*(each for each in order if isinstance(each, DialogState)))

@@ -18,7 +18,7 @@ def table_of(max_entries: int = 100, max_bytes: int = 10**9) -> ExpiringTable[st
     return ExpiringTable(lambda key: key[0], Bounds(max_entries, max_bytes))
 
 
-def test_new_value_is_added_another_updates_and_an_equal_one_says_nothing() -> None:
+def test_put_new_other_and_equal_value_reports_changes() -> None:
     table = table_of()
     (added,) = table.put("a", 1, 10, 0, now=0)
     (updated,) = table.put("a", 2, 10, 0, now=0)
@@ -30,7 +30,7 @@ def test_new_value_is_added_another_updates_and_an_equal_one_says_nothing() -> N
     assert len(table) == 0
 
 
-def test_value_is_gone_at_its_time_for_readers_and_once_for_expire() -> None:
+def test_value_at_its_time_expires_once() -> None:
     table = table_of()
     table.put("a", 1, 10, 0, now=0)
     assert (table.get("a", 9.9), table.values(9.9)) == (1, [1])
@@ -40,7 +40,7 @@ def test_value_is_gone_at_its_time_for_readers_and_once_for_expire() -> None:
     assert table.expire(10) == []
 
 
-def test_refreshed_value_lives_on_and_one_given_less_time_goes_sooner() -> None:
+def test_put_again_moves_expiry_later_or_sooner() -> None:
     table = table_of()
     table.put("a", 1, 10, 0, now=0)
     table.put("b", 2, 50, 0, now=0)
@@ -51,14 +51,14 @@ def test_refreshed_value_lives_on_and_one_given_less_time_goes_sooner() -> None:
     assert table.expire(30) == [Change(1, None, Reason.EXPIRED)]
 
 
-def test_value_for_ever_never_goes() -> None:
+def test_value_until_infinity_stays() -> None:
     table = table_of()
     table.put("a", 1, math.inf, 0, now=0)
     assert table.expire(10**12) == []
     assert table.values(10**12) == [1]
 
 
-def test_full_table_drops_the_expired_first_then_the_longest_unheard_of() -> None:
+def test_full_table_evicts_expired_then_oldest() -> None:
     table = table_of(max_entries=3)
     for number, (key, until) in enumerate((("a", 99), ("b", 10), ("c", 99))):
         table.put(key, number, until, 0, now=0)
@@ -71,7 +71,7 @@ def test_full_table_drops_the_expired_first_then_the_longest_unheard_of() -> Non
     assert table.known_keys() == ["a", "d", "e"]
 
 
-def test_large_payloads_are_bounded_by_their_bytes() -> None:
+def test_large_payloads_bounded_by_bytes() -> None:
     table = table_of(max_bytes=3 * (40_000 + ENTRY_BYTES))
     for key in "abcde":
         table.put(key, 1, 99, 40_000, now=0)
@@ -81,7 +81,7 @@ def test_large_payloads_are_bounded_by_their_bytes() -> None:
     assert table.known_keys() == ["c", "d", "e", "f"]
 
 
-def test_keys_of_a_group_are_found_together() -> None:
+def test_values_of_group_returned() -> None:
     table = table_of()
     for number, key in enumerate(("a1", "b1", "a2")):
         table.put(key, number, 10, 0, now=0)
@@ -92,7 +92,7 @@ def test_keys_of_a_group_are_found_together() -> None:
     assert table._groups.keys() == {"b"}
 
 
-def test_refreshing_for_ever_takes_no_more_memory() -> None:
+def test_put_repeated_takes_no_more_memory() -> None:
     table = table_of()
     for now in range(20_000):
         table.put("ab"[now % 2], 1, now + 50_000, 0, now)
@@ -100,7 +100,7 @@ def test_refreshing_for_ever_takes_no_more_memory() -> None:
     assert table.expire(70_000) == [Change(1, None, Reason.EXPIRED)] * 2
 
 
-def test_order_of_expiry_survives_the_clearing_of_old_tickets() -> None:
+def test_expiry_order_after_heap_cleanup_kept() -> None:
     table = table_of()
     untils = [10 + 37 * number % 50 for number in range(50)]
     for number, until in enumerate(untils):
@@ -113,7 +113,7 @@ def test_order_of_expiry_survives_the_clearing_of_old_tickets() -> None:
 
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 65_535}])
-def test_bounds_that_hold_not_one_entry_are_refused(bounds: dict[str, int]) -> None:
+def test_bounds_below_one_entry_raise(bounds: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument, match="must have room for 1 entry"):
         Bounds(**bounds)
 
@@ -129,7 +129,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_changes_tell_exactly_what_the_table_holds(
+def test_changes_match_table_after_any_calls(
     steps: list[tuple[str, str, int, int]],
 ) -> None:
     """Who applies every change to a copy has the table; and the bounds hold at every step."""
@@ -155,7 +155,7 @@ def test_changes_tell_exactly_what_the_table_holds(
     assert table._bytes == len(table) * ENTRY_BYTES
 
 
-def test_table_may_be_read_while_it_is_written() -> None:
+def test_values_read_while_written_complete() -> None:
     table = table_of(max_entries=50)
     faults: list[Exception] = []
     done = threading.Event()

@@ -56,7 +56,7 @@ def rig() -> Rig:
     return Rig(end_calls_after=LIMIT)
 
 
-def test_forget_removes_a_machines_calls_and_counts() -> None:
+def test_forget_removes_calls_and_counts_of_node() -> None:
     rig = Rig()
     rig.take(call(b"a"), 2)
     rig.take(call(b"b"), 3)
@@ -73,7 +73,7 @@ def test_forget_removes_a_machines_calls_and_counts() -> None:
     assert "a" in rig.ids
 
 
-def test_forget_removes_a_machines_contacts() -> None:
+def test_forget_removes_contacts_of_node() -> None:
     cluster = FakeCluster()
     usrloc = Usrloc(cluster, 7, unix_clock=FakeClock(CAPTURED_AT))
     told: list[Change[Any]] = []
@@ -87,12 +87,12 @@ def test_forget_removes_a_machines_contacts() -> None:
 
 
 @pytest.mark.parametrize("machine_id", [0, -1, True, "2", None])
-def test_forget_of_no_machine_id_is_refused(machine_id: Any) -> None:
+def test_forget_invalid_machine_id_raises(machine_id: Any) -> None:
     with pytest.raises(InvalidArgument, match="machine_id"):
         Rig().dialogs.forget(machine_id)
 
 
-def test_calls_end_once_their_node_was_not_up_for_long(rig: Rig) -> None:
+def test_calls_of_node_not_up_for_limit_end(rig: Rig) -> None:
     rig.take(call(b"a"), 2)
     rig.take(call(b"b"), 3)
     rig.passes(5)
@@ -108,7 +108,7 @@ def test_calls_end_once_their_node_was_not_up_for_long(rig: Rig) -> None:
     assert rig.ids == ["b", "c"]
 
 
-def test_calls_stay_without_the_option() -> None:
+def test_calls_without_end_calls_after_stay() -> None:
     rig = Rig()
     rig.take(call())
     rig.only_up()
@@ -116,7 +116,7 @@ def test_calls_stay_without_the_option() -> None:
     assert rig.ids == ["call-1"]
 
 
-def test_node_that_is_up_in_between_keeps_its_calls(rig: Rig) -> None:
+def test_calls_of_node_up_in_between_stay(rig: Rig) -> None:
     rig.take(call())
     for _ in range(3):
         rig.only_up(3)
@@ -126,7 +126,7 @@ def test_node_that_is_up_in_between_keeps_its_calls(rig: Rig) -> None:
     assert rig.ids == ["call-1"]
 
 
-def test_node_that_still_sends_keeps_its_calls(rig: Rig) -> None:
+def test_calls_of_node_that_sends_stay(rig: Rig) -> None:
     """Our way to it is broken, its way to us is not."""
     rig.only_up(3)
     for number in range(3):
@@ -137,7 +137,7 @@ def test_node_that_still_sends_keeps_its_calls(rig: Rig) -> None:
     assert rig.ids == []
 
 
-def test_counts_of_profiles_are_left_to_their_own_time(rig: Rig) -> None:
+def test_profile_counts_ignore_end_calls_after(rig: Rig) -> None:
     rig.only_up()
     rig.passes(LIMIT)
     rig.take(ProfileCounts((ProfileCount(b"caller", None, 1),)))
@@ -146,7 +146,7 @@ def test_counts_of_profiles_are_left_to_their_own_time(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("away", ["stale", "never known"])
-def test_time_without_redis_ends_no_call(rig: Rig, away: str, monkeypatch: Any) -> None:
+def test_calls_while_redis_unavailable_stay(rig: Rig, away: str, monkeypatch: Any) -> None:
     rig.take(call())
     rig.only_up()
     rig.passes(LIMIT - 1)
@@ -168,6 +168,6 @@ def _raise(*_: object) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, math.inf, math.nan])
-def test_time_that_is_none_is_refused(limit: float) -> None:
+def test_end_calls_after_invalid_raises(limit: float) -> None:
     with pytest.raises(InvalidArgument, match="end_calls_after"):
         Rig(end_calls_after=limit)

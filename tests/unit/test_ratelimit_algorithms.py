@@ -67,7 +67,7 @@ def rig() -> Rig:
     return Rig()
 
 
-def test_none_pipe_is_not_sent_to_other_machines(rig: Rig) -> None:
+def test_none_pipe_sent_nowhere(rig: Rig) -> None:
     """OpenSIPS 2.2.8 would warn of it ten times a second."""
     rig.passed(5, 50, TAILDROP)
     rig.passed(5, 50, NONE, name="counted")
@@ -78,7 +78,7 @@ def test_none_pipe_is_not_sent_to_other_machines(rig: Rig) -> None:
     assert [record.name for record in rig.sent] == [b"counted"]
 
 
-def test_every_algorithm_has_its_rule() -> None:
+def test_rules_cover_every_algorithm() -> None:
     assert list(RULES) == list(Algorithm)
 
 
@@ -102,13 +102,15 @@ def test_every_algorithm_has_its_rule() -> None:
         (2_000, 1, 0),
     ],
 )
-def test_red_passes_one_in_load(rig: Rig, last: int, limit: int, passed: int) -> None:
+def test_red_after_overload_passes_one_check_in_load(
+    rig: Rig, last: int, limit: int, passed: int
+) -> None:
     rig.passed(last, limit, RED)
     rig.clock.advance(10)
     assert rig.passed(100, limit, RED) == passed
 
 
-def test_new_limit_of_a_red_pipe_changes_its_load_at_once(rig: Rig) -> None:
+def test_red_new_limit_changes_load_at_once(rig: Rig) -> None:
     rig.passed(100, 1, RED)
     rig.clock.advance(10)
     assert rig.passed(100, 5, RED) == 50
@@ -118,9 +120,7 @@ def test_new_limit_of_a_red_pipe_changes_its_load_at_once(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("queued", "passes"), [(0, 1), (999, 1), (1_000, 1), (1_001, 0)])
-def test_network_refuses_while_more_bytes_wait_than_the_limit(
-    rig: Rig, queued: int, passes: int
-) -> None:
+def test_network_above_limit_of_unread_bytes_refuses(rig: Rig, queued: int, passes: int) -> None:
     rig.passed(1, 1_000, NETWORK)
     rig.measure(queued=queued)
     assert rig.passed(5, 1_000, NETWORK) == 5 * passes
@@ -128,7 +128,7 @@ def test_network_refuses_while_more_bytes_wait_than_the_limit(
     assert rig.passed(5, 1_000, NETWORK) == 5
 
 
-def test_network_pipes_have_limits_of_their_own(rig: Rig) -> None:
+def test_network_two_pipes_have_separate_limits(rig: Rig) -> None:
     rig.passed(1, 1_000, NETWORK)
     rig.measure(queued=500)
     assert rig.passed(1, 1_000, NETWORK) == 1
@@ -138,7 +138,7 @@ def test_network_pipes_have_limits_of_their_own(rig: Rig) -> None:
 # -- FEEDBACK ----------------------------------------------------------------------------------
 
 
-def test_permutation_is_one_and_spreads_evenly() -> None:
+def test_permutation_has_each_number_once_and_spreads_evenly() -> None:
     assert sorted(PERMUTATION) == list(range(100))
     for rate in (5, 10, 25, 50, 75):
         refused = [n for n in range(200) if PERMUTATION[n % 100] < rate]
@@ -163,7 +163,7 @@ def test_permutation_is_one_and_spreads_evenly() -> None:
         ([0.6, 0.0, 0.6], 0),  # what went above 0 has to be worked off
     ],
 )
-def test_feedback_refuses_what_the_controller_says(
+def test_feedback_refuses_drop_rate_of_controller(
     rig: Rig, loads: list[float], refused: int
 ) -> None:
     rig.passed(1, 50, FEEDBACK)
@@ -174,7 +174,7 @@ def test_feedback_refuses_what_the_controller_says(
     assert rig.passed(100, 50, FEEDBACK) == 100 - refused
 
 
-def test_controller_steps_once_an_interval_however_often_it_is_measured(rig: Rig) -> None:
+def test_controller_many_samples_step_once_an_interval(rig: Rig) -> None:
     rig.passed(1, 50, FEEDBACK)
     for _ in range(9):
         rig.measure(load=0.7)
@@ -182,7 +182,7 @@ def test_controller_steps_once_an_interval_however_often_it_is_measured(rig: Rig
     assert rig.passed(100, 50, FEEDBACK) == 95
 
 
-def test_feedback_judges_by_the_total_of_all_machines(rig: Rig) -> None:
+def test_feedback_counts_total_of_all_instances(rig: Rig) -> None:
     rig.passed(1, 50, FEEDBACK)
     rig.clock.advance(10)
     rig.measure(load=1.0)
@@ -191,7 +191,7 @@ def test_feedback_judges_by_the_total_of_all_machines(rig: Rig) -> None:
     assert refused == [n for n in range(1, 101) if PERMUTATION[(n + 37) % 100] < 12.5]
 
 
-def test_newest_limit_is_that_of_all_feedback_pipes(rig: Rig) -> None:
+def test_feedback_newest_limit_applies_to_all_pipes(rig: Rig) -> None:
     rig.passed(1, 50, FEEDBACK)
     rig.passed(1, 7, TAILDROP, name="taildrop")
     rig.passed(1, 60, FEEDBACK, name="others")
@@ -209,7 +209,7 @@ def test_newest_limit_is_that_of_all_feedback_pipes(rig: Rig) -> None:
     assert rig.limiter.pipes()["others"].limit == 40
 
 
-def test_controller_starts_anew_after_a_time_without_feedback_pipes() -> None:
+def test_controller_time_without_feedback_pipes_resets() -> None:
     rig = Rig(limits=Limits(idle_lifetime=20))
     rig.passed(1, 50, FEEDBACK)
     rig.measure(load=1.0)
@@ -222,25 +222,25 @@ def test_controller_starts_anew_after_a_time_without_feedback_pipes() -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 100, 2**31, 50.0, None, True])
-def test_feedback_limit_that_is_no_percentage_is_refused(rig: Rig, limit: Any) -> None:
+def test_feedback_limit_outside_percentage_raises(rig: Rig, limit: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"'calls' must be a percentage of CPU load, .* 1 to"):
         rig.limiter.check("calls", limit, FEEDBACK)
     assert rig.limiter.pipes() == {}
 
 
 @pytest.mark.parametrize("limit", [1, 99])
-def test_feedback_limits_from_1_to_99_are_taken(rig: Rig, limit: int) -> None:
+def test_feedback_limit_1_to_99_accepted(rig: Rig, limit: int) -> None:
     assert rig.limiter.check("calls", limit, FEEDBACK)
 
 
 # -- HISTORY -----------------------------------------------------------------------------------
 
 
-def test_history_limit_is_that_of_a_window_not_of_a_second(rig: Rig) -> None:
+def test_history_limit_applies_to_window(rig: Rig) -> None:
     assert rig.passed(100, 30, HISTORY) == 30
 
 
-def test_check_leaves_the_window_with_its_slot_of_200_ms(rig: Rig) -> None:
+def test_window_check_expires_with_slot_of_200_ms(rig: Rig) -> None:
     rig.passed(3, 3, HISTORY)
     rig.clock.now = 1_000.199
     rig.passed(4, 3, HISTORY)
@@ -251,7 +251,7 @@ def test_check_leaves_the_window_with_its_slot_of_200_ms(rig: Rig) -> None:
         assert rig.calls.window == left
 
 
-def test_refused_checks_fill_the_window_too(rig: Rig) -> None:
+def test_window_refused_check_counts(rig: Rig) -> None:
     rig.passed(30, 10, HISTORY)
     rig.clock.advance(5)
     assert rig.passed(1, 10, HISTORY) == 0
@@ -259,7 +259,7 @@ def test_refused_checks_fill_the_window_too(rig: Rig) -> None:
     assert (rig.passed(20, 10, HISTORY), rig.calls.window) == (9, 21)
 
 
-def test_window_slides_over_the_intervals_end(rig: Rig) -> None:
+def test_window_at_interval_end_keeps_checks(rig: Rig) -> None:
     rig.clock.advance(9.9)
     rig.passed(10, 10, HISTORY)
     rig.clock.advance(0.2)
@@ -268,13 +268,13 @@ def test_window_slides_over_the_intervals_end(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("pause", [10, 10.2, 20, 1_000])
-def test_window_is_empty_after_a_pause(rig: Rig, pause: float) -> None:
+def test_window_after_pause_is_empty(rig: Rig, pause: float) -> None:
     rig.passed(10, 10, HISTORY)
     rig.clock.advance(pause)
     assert rig.passed(20, 10, HISTORY) == 10
 
 
-def test_history_adds_what_others_sent(rig: Rig) -> None:
+def test_history_adds_remote_counters(rig: Rig) -> None:
     rig.hear(2, 3)
     rig.hear(3, 4)
     assert rig.passed(20, 10, HISTORY) == 3
@@ -282,7 +282,7 @@ def test_history_adds_what_others_sent(rig: Rig) -> None:
     assert rig.passed(20, 10, HISTORY) == 10
 
 
-def test_history_sends_its_own_window_as_it_is_now(rig: Rig) -> None:
+def test_history_sends_current_own_window(rig: Rig) -> None:
     rig.hear(2, 100)
     rig.passed(7, 10, HISTORY)
     assert rig.sent == [(b"calls", HISTORY, 10, 7)]
@@ -295,7 +295,7 @@ def test_history_sends_its_own_window_as_it_is_now(rig: Rig) -> None:
     assert rig.sent == [(b"calls", HISTORY, 10, 0)]
 
 
-def test_values_of_history_do_not_echo_between_machines() -> None:
+def test_history_between_instances_does_not_echo() -> None:
     first, second = Rig(), Rig()
     first.passed(5, 10, HISTORY)
     second.passed(4, 10, HISTORY)
@@ -306,7 +306,7 @@ def test_values_of_history_do_not_echo_between_machines() -> None:
     assert (first.passed(5, 10, HISTORY), second.passed(5, 10, HISTORY)) == (1, 1)
 
 
-def test_late_thread_counts_in_the_newest_slot(rig: Rig) -> None:
+def test_window_late_thread_counts_in_newest_slot(rig: Rig) -> None:
     """Its clock was read before another thread moved the window."""
     rig.passed(1, 10, HISTORY)
     rig.clock.advance(1)
@@ -319,12 +319,12 @@ def test_late_thread_counts_in_the_newest_slot(rig: Rig) -> None:
     assert rig.calls.window == 0
 
 
-def test_new_limit_of_a_history_pipe_keeps_its_window(rig: Rig) -> None:
+def test_history_new_limit_keeps_window(rig: Rig) -> None:
     rig.passed(10, 10, HISTORY)
     assert rig.passed(5, 12, HISTORY) == 2
 
 
-def test_pipe_that_changes_its_algorithm_sends_what_the_new_one_counts(rig: Rig) -> None:
+def test_pipe_changed_algorithm_sends_its_counter(rig: Rig) -> None:
     rig.passed(10, 10, HISTORY)
     rig.clock.advance(10)
     rig.passed(3, 10, TAILDROP)
@@ -402,7 +402,7 @@ events = st.lists(
 @given(limit=st.sampled_from([25, 50, 75, 1, 2]), history=events)
 @example(25, [("check", 1), *[("wait", 10_000), ("measure", 16, 0), ("check", 40)] * 3])
 @example(1, [("check", 40), ("wait", 10_000), ("hear", 2, 3), ("check", 40)])
-def test_any_history_is_judged_like_the_plain_model(
+def test_history_any_checks_match_plain_model(
     algorithm: int, limit: int, history: list[tuple[Any, ...]]
 ) -> None:
     if algorithm == FEEDBACK and limit < 25:
@@ -427,7 +427,7 @@ def test_any_history_is_judged_like_the_plain_model(
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_check_is_not_ten_times_slower_than_promised(rig: Rig, algorithm: int) -> None:
+def test_check_takes_at_most_ten_times_the_promise(rig: Rig, algorithm: int) -> None:
     """The promise, 500,000 calls a second, is measured apart: see docs/ratelimit.md."""
     begun = time.perf_counter()
     rig.passed(10_000, 50, algorithm)

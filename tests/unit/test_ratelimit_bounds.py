@@ -23,7 +23,7 @@ def names_of(limits: RateLimit) -> set[str]:
     return {view.name for view in limits.pipes().values() if view.local}
 
 
-def test_names_without_end_are_bounded_counted_and_logged_once(
+def test_pipes_many_names_bounded_counted_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     cluster = FakeCluster()
@@ -38,7 +38,7 @@ def test_names_without_end_are_bounded_counted_and_logged_once(
     assert sum(len(read_records(packet)) for _, packet in cluster.sent) == 10_000
 
 
-def test_pipe_used_last_stays_and_the_least_recently_used_goes() -> None:
+def test_pipes_full_evicts_least_recently_used() -> None:
     limits = RateLimit(FakeCluster(), max_pipes=3)
     for name in ("a", "b", "c", "a", "d"):
         limits.check(name, 5)
@@ -52,7 +52,7 @@ def test_pipe_used_last_stays_and_the_least_recently_used_goes() -> None:
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
-def test_only_pipe_of_every_algorithm_gives_way(algorithm: Algorithm) -> None:
+def test_pipes_full_evicts_any_algorithm(algorithm: Algorithm) -> None:
     limits = RateLimit(FakeCluster(), max_pipes=1)
     for number in range(5):
         limits.check(f"pipe{number}", 50, algorithm)
@@ -60,7 +60,7 @@ def test_only_pipe_of_every_algorithm_gives_way(algorithm: Algorithm) -> None:
     assert limits.stats.pipes_evicted == 4
 
 
-def test_no_more_than_max_pipes_evicts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_pipes_up_to_max_pipes_evicts_nothing(caplog: pytest.LogCaptureFixture) -> None:
     limits = RateLimit(FakeCluster(), max_pipes=100)
     for _ in range(3):
         for number in range(100):
@@ -70,7 +70,7 @@ def test_no_more_than_max_pipes_evicts_nothing(caplog: pytest.LogCaptureFixture)
     assert not caplog.records
 
 
-def test_evicted_pipe_gives_back_the_counters_of_others() -> None:
+def test_pipe_evicted_frees_remote_counters() -> None:
     cluster, clock = FakeCluster(), FakeClock()
     limits = RateLimit(
         cluster,
@@ -88,7 +88,7 @@ def test_evicted_pipe_gives_back_the_counters_of_others() -> None:
     assert dict(limits.pipes()["pipe9"].remote) == {2: 1, 3: 1}
 
 
-def test_evicted_pipe_that_others_use_is_known_as_theirs() -> None:
+def test_pipe_evicted_and_received_is_not_local() -> None:
     cluster = FakeCluster()
     limits = RateLimit(cluster, accept_pipes_from=1, max_pipes=1)
     limits.start()
@@ -101,7 +101,7 @@ def test_evicted_pipe_that_others_use_is_known_as_theirs() -> None:
     assert views["other"].local
 
 
-def test_received_pipe_that_becomes_ours_takes_a_place() -> None:
+def test_pipe_received_then_used_counts_as_own() -> None:
     cluster = FakeCluster()
     limits = RateLimit(cluster, accept_pipes_from=1, max_pipes=1)
     limits.start()
@@ -114,7 +114,7 @@ def test_received_pipe_that_becomes_ours_takes_a_place() -> None:
     assert dict(limits.pipes()["theirs"].remote) == {2: 9}
 
 
-def test_pipes_of_threads_stay_within_the_bound() -> None:
+def test_pipes_of_many_threads_stay_bounded() -> None:
     limits = RateLimit(FakeCluster(), max_pipes=50)
 
     def use(first: int) -> None:
@@ -131,7 +131,7 @@ def test_pipes_of_threads_stay_within_the_bound() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "10", 2**31])
-def test_max_pipes_that_is_no_number_of_pipes_is_refused(wrong: object) -> None:
+def test_max_pipes_invalid_raises(wrong: object) -> None:
     with pytest.raises(InvalidArgument, match="max_pipes must be an integer from 1"):
         RateLimit(FakeCluster(), max_pipes=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="max_pipes must be an integer from 1"):

@@ -50,11 +50,11 @@ def rig() -> Rig:
 # -- own counters ------------------------------------------------------------------------------
 
 
-def test_taildrop_passes_limit_times_interval_then_refuses(rig: Rig) -> None:
+def test_taildrop_above_limit_times_interval_refuses(rig: Rig) -> None:
     assert [rig.passed(10), rig.passed(1)] == [10, 0]
 
 
-def test_next_interval_passes_anew(rig: Rig) -> None:
+def test_taildrop_next_interval_passes_again(rig: Rig) -> None:
     rig.passed(15)
     rig.clock.advance(9.999)
     assert rig.passed(1) == 0
@@ -62,12 +62,12 @@ def test_next_interval_passes_anew(rig: Rig) -> None:
     assert rig.passed(11) == 10
 
 
-def test_refused_checks_count(rig: Rig) -> None:
+def test_check_refused_counts(rig: Rig) -> None:
     rig.passed(25)
     assert rig.calls.counter == 25
 
 
-def test_counter_becomes_last_counter_at_the_intervals_end(rig: Rig) -> None:
+def test_interval_end_moves_counter_to_last_counter(rig: Rig) -> None:
     rig.passed(7)
     assert (rig.calls.counter, rig.calls.last_counter) == (7, 0)
     rig.clock.advance(10)
@@ -76,13 +76,13 @@ def test_counter_becomes_last_counter_at_the_intervals_end(rig: Rig) -> None:
     assert (rig.calls.counter, rig.calls.last_counter) == (2, 7)
 
 
-def test_interval_without_checks_makes_the_last_counter_0(rig: Rig) -> None:
+def test_interval_without_checks_last_counter_is_0(rig: Rig) -> None:
     rig.passed(7)
     rig.clock.advance(20)
     assert rig.calls.last_counter == 0
 
 
-def test_intervals_keep_their_beat_however_late_they_are_noticed(rig: Rig) -> None:
+def test_intervals_noticed_late_keep_their_times(rig: Rig) -> None:
     rig.passed(1)
     rig.clock.advance(34)
     rig.passed(4)
@@ -93,9 +93,7 @@ def test_intervals_keep_their_beat_however_late_they_are_noticed(rig: Rig) -> No
 
 
 @given(st.sampled_from([0.1, 0.3, 0.7, 10.0]), st.lists(st.integers(0, 30), max_size=30))
-def test_ended_interval_lies_ahead_again_in_spite_of_rounding(
-    interval: float, steps: list[int]
-) -> None:
+def test_interval_end_despite_rounding_lies_ahead(interval: float, steps: list[int]) -> None:
     clock = FakeClock()
     limiter = RateLimit(FakeCluster(), timer_interval=interval, clock=clock)
     for step in steps:
@@ -104,19 +102,19 @@ def test_ended_interval_lies_ahead_again_in_spite_of_rounding(
         assert limiter.pipes()["calls"].counter >= 1
 
 
-def test_interval_is_a_setting() -> None:
+def test_interval_setting_applied() -> None:
     rig = Rig(timer_interval=2)
     assert rig.passed(10, limit=3) == 6
     rig.clock.advance(2)
     assert rig.calls.last_counter == 10
 
 
-def test_pipes_count_apart(rig: Rig) -> None:
+def test_pipes_two_names_count_separately(rig: Rig) -> None:
     rig.passed(20)
     assert rig.limiter.check("others", 1)
 
 
-def test_latest_limit_and_algorithm_hold(rig: Rig) -> None:
+def test_check_latest_limit_and_algorithm_apply(rig: Rig) -> None:
     assert rig.passed(11, limit=1) == 10
     assert rig.passed(1, limit=2) == 1
     assert (rig.calls.limit, rig.calls.algorithm) == (2, TAILDROP)
@@ -124,7 +122,7 @@ def test_latest_limit_and_algorithm_hold(rig: Rig) -> None:
     assert (rig.calls.limit, rig.calls.algorithm, rig.calls.counter) == (1, NONE, 13)
 
 
-def test_limit_0_lets_nothing_pass(rig: Rig) -> None:
+def test_limit_0_passes_nothing(rig: Rig) -> None:
     assert rig.passed(5, limit=0) == 0
     assert rig.passed(5, limit=0, algorithm=RED) == 0
 
@@ -132,11 +130,11 @@ def test_limit_0_lets_nothing_pass(rig: Rig) -> None:
 # -- algorithms --------------------------------------------------------------------------------
 
 
-def test_none_passes_whatever_was_counted(rig: Rig) -> None:
+def test_none_passes_every_check(rig: Rig) -> None:
     assert rig.passed(100, algorithm=NONE) == 100
 
 
-def test_red_passes_all_in_an_interval_that_follows_no_overload(rig: Rig) -> None:
+def test_red_without_overload_passes_all(rig: Rig) -> None:
     assert rig.passed(100, algorithm=RED) == 100
     rig.clock.advance(20)
     assert rig.passed(19, algorithm=RED) == 19
@@ -145,13 +143,13 @@ def test_red_passes_all_in_an_interval_that_follows_no_overload(rig: Rig) -> Non
     assert rig.passed(50, algorithm=RED) == 50
 
 
-def test_red_passes_one_check_in_load_after_an_overload(rig: Rig) -> None:
+def test_red_after_overload_passes_one_in_load(rig: Rig) -> None:
     rig.passed(39, algorithm=RED)
     rig.clock.advance(10)
     assert [rig.limiter.check("calls", 1, RED) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
 
 
-def test_red_counts_the_others_in_its_total_but_not_in_its_load(rig: Rig) -> None:
+def test_red_remote_counters_in_total_not_in_load(rig: Rig) -> None:
     rig.passed(20, algorithm=RED)
     rig.clock.advance(10)
     rig.hear(2, 1_001)
@@ -159,13 +157,13 @@ def test_red_counts_the_others_in_its_total_but_not_in_its_load(rig: Rig) -> Non
 
 
 @pytest.mark.parametrize("algorithm", [-1, 6, "TAILDROP", None])
-def test_unknown_algorithm_is_refused(rig: Rig, algorithm: Any) -> None:
+def test_check_unknown_algorithm_raises(rig: Rig, algorithm: Any) -> None:
     with pytest.raises(InvalidArgument, match="unknown algorithm"):
         rig.limiter.check("calls", 1, algorithm)
 
 
 @pytest.mark.parametrize("limit", [-1, 2**31, 1.5, "100", None, True])
-def test_limit_that_cannot_travel_is_refused(rig: Rig, limit: Any) -> None:
+def test_check_limit_beyond_wire_range_raises(rig: Rig, limit: Any) -> None:
     with pytest.raises(InvalidArgument, match="limit of pipe 'calls' must be an integer from 0"):
         rig.limiter.check("calls", limit)
 
@@ -173,27 +171,27 @@ def test_limit_that_cannot_travel_is_refused(rig: Rig, limit: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["", b"calls", 5, None, "\ud800", "\udcc3\udca9", "x" * 1_025, "é" * 513]
 )
-def test_name_that_cannot_travel_is_refused(rig: Rig, name: Any) -> None:
+def test_check_invalid_name_raises(rig: Rig, name: Any) -> None:
     with pytest.raises(InvalidArgument, match="name"):
         rig.limiter.check(name, 1)
     assert rig.limiter.pipes() == {}
 
 
-def test_longest_name_is_taken(rig: Rig) -> None:
+def test_check_longest_name_accepted(rig: Rig) -> None:
     assert rig.limiter.check("é" * 512, 1)
 
 
 # -- remote counters ---------------------------------------------------------------------------
 
 
-def test_remote_counters_of_all_machines_are_added(rig: Rig) -> None:
+def test_remote_counters_of_all_nodes_summed(rig: Rig) -> None:
     rig.hear(2, 3)
     rig.hear(3, 4)
     assert rig.passed(10) == 3
     assert dict(rig.calls.remote) == {2: 3, 3: 4}
 
 
-def test_newer_counter_of_a_machine_replaces_its_older_one(rig: Rig) -> None:
+def test_remote_counter_newer_replaces_older(rig: Rig) -> None:
     rig.passed(1)
     rig.hear(2, 9)
     assert rig.passed(1) == 0
@@ -202,7 +200,7 @@ def test_newer_counter_of_a_machine_replaces_its_older_one(rig: Rig) -> None:
     assert dict(rig.calls.remote) == {2: 5}
 
 
-def test_remote_counter_not_refreshed_for_10_s_counts_as_0(rig: Rig) -> None:
+def test_remote_counter_after_10_s_counts_as_0(rig: Rig) -> None:
     rig.clock.advance(5)
     rig.hear(2, 10)
     rig.clock.advance(9.9)
@@ -212,7 +210,7 @@ def test_remote_counter_not_refreshed_for_10_s_counts_as_0(rig: Rig) -> None:
     assert rig.passed(20) == 9  # one check of this interval was refused above
 
 
-def test_each_machine_expires_at_its_own_time(rig: Rig) -> None:
+def test_remote_counters_of_nodes_expire_separately(rig: Rig) -> None:
     rig.hear(2, 4)
     rig.clock.advance(6)
     rig.hear(3, 3)
@@ -226,21 +224,21 @@ def test_each_machine_expires_at_its_own_time(rig: Rig) -> None:
     assert rig.calls.remote == {}
 
 
-def test_refreshed_counter_stays(rig: Rig) -> None:
+def test_remote_counter_refreshed_stays(rig: Rig) -> None:
     for _ in range(30):
         rig.hear(2, 10)
         rig.clock.advance(1)
     assert rig.passed(1) == 0
 
 
-def test_remote_lifetime_is_a_setting() -> None:
+def test_remote_lifetime_setting_applied() -> None:
     rig = Rig(limits=Limits(remote_lifetime=2))
     rig.hear(2, 10)
     rig.clock.advance(2)
     assert rig.passed(1) == 1
 
 
-def test_remote_counters_do_not_end_with_the_interval(rig: Rig) -> None:
+def test_remote_counter_at_interval_end_stays(rig: Rig) -> None:
     rig.clock.advance(9)
     rig.hear(2, 10)
     rig.clock.advance(1)
@@ -251,29 +249,29 @@ def test_remote_counters_do_not_end_with_the_interval(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_unknown_pipe_of_any_algorithm_is_kept(rig: Rig, algorithm: Algorithm) -> None:
+def test_received_pipe_any_algorithm_kept(rig: Rig, algorithm: Algorithm) -> None:
     rig.receive(2, PipeRecord(b"calls", algorithm, 77, 5))
     assert rig.calls == PipeView("calls", algorithm, 77, 0, 0, {2: 5}, local=False)
 
 
-def test_received_pipe_that_is_used_here_becomes_ours_and_keeps_its_counters(rig: Rig) -> None:
+def test_received_pipe_used_becomes_own_with_counters(rig: Rig) -> None:
     rig.receive(2, PipeRecord(b"calls", Algorithm.HISTORY, 77, 5))
     assert rig.passed(10) == 5
     assert (rig.calls.local, rig.calls.algorithm, rig.calls.limit) == (True, TAILDROP, 1)
 
 
-def test_own_pipe_takes_counters_but_no_limit_from_others(rig: Rig) -> None:
+def test_own_pipe_receives_counters_but_no_limit(rig: Rig) -> None:
     rig.passed(1)
     rig.receive(2, PipeRecord(b"calls", RED, 77, 5))
     assert (rig.calls.algorithm, rig.calls.limit, dict(rig.calls.remote)) == (TAILDROP, 1, {2: 5})
 
 
-def test_name_that_is_no_utf8_is_kept_and_can_be_used(rig: Rig) -> None:
+def test_received_pipe_name_not_utf8_kept_and_usable(rig: Rig) -> None:
     rig.hear(2, 10, name=b"caf\xe9")
     assert not rig.limiter.check("caf\udce9", 1)
 
 
-def test_number_of_received_pipes_is_bounded() -> None:
+def test_received_pipes_number_bounded() -> None:
     rig = Rig(limits=Limits(max_received_pipes=3))
     rig.receive(2, *(PipeRecord(b"%d" % n, 1, 1, n) for n in range(5)))
     assert list(rig.limiter.pipes()) == ["0", "1", "2"]
@@ -286,7 +284,7 @@ def test_number_of_received_pipes_is_bounded() -> None:
     assert dict(rig.calls.remote) == {3: 9}
 
 
-def test_number_of_remote_counters_is_bounded_and_comes_back() -> None:
+def test_remote_counters_number_bounded_and_freed() -> None:
     rig = Rig(limits=Limits(max_remote_counters=2))
     for machine in (2, 3, 4):
         rig.hear(machine, machine)
@@ -303,7 +301,7 @@ def test_number_of_remote_counters_is_bounded_and_comes_back() -> None:
     assert dict(rig.calls.remote) == {5: 5, 6: 6}
 
 
-def test_received_name_longer_than_a_name_may_be_is_refused(rig: Rig) -> None:
+def test_received_pipe_name_too_long_refused(rig: Rig) -> None:
     rig.receive(2, PipeRecord(b"x" * 1_025, 1, 1, 1), PipeRecord(b"y" * 1_024, 1, 1, 1))
     assert list(rig.limiter.pipes()) == ["y" * 1_024]
     assert rig.limiter.stats.pipes_refused == 1
@@ -312,7 +310,7 @@ def test_received_name_longer_than_a_name_may_be_is_refused(rig: Rig) -> None:
 # -- pipes that go -----------------------------------------------------------------------------
 
 
-def test_pipe_unused_for_3600_s_goes(rig: Rig) -> None:
+def test_pipe_unused_for_3600_s_removed(rig: Rig) -> None:
     rig.passed(1)
     rig.clock.advance(3_590)
     assert "calls" in rig.limiter.pipes()
@@ -320,14 +318,14 @@ def test_pipe_unused_for_3600_s_goes(rig: Rig) -> None:
     assert rig.limiter.pipes() == {}
 
 
-def test_pipe_in_use_stays(rig: Rig) -> None:
+def test_pipe_in_use_kept(rig: Rig) -> None:
     for _ in range(5):
         rig.passed(1)
         rig.clock.advance(3_000)
         assert "calls" in rig.limiter.pipes()
 
 
-def test_received_pipe_goes_3600_s_after_the_last_packet_about_it(rig: Rig) -> None:
+def test_received_pipe_3600_s_after_last_packet_removed(rig: Rig) -> None:
     rig.hear(2, 1)
     rig.clock.advance(3_000)
     rig.hear(2, 1)
@@ -337,7 +335,7 @@ def test_received_pipe_goes_3600_s_after_the_last_packet_about_it(rig: Rig) -> N
     assert rig.limiter.pipes() == {}
 
 
-def test_pipe_that_goes_gives_its_remote_counters_back() -> None:
+def test_pipe_removed_frees_remote_counters() -> None:
     rig = Rig(limits=Limits(max_remote_counters=1, idle_lifetime=20, remote_lifetime=1_000))
     rig.passed(1)
     rig.hear(2, 5)
@@ -349,7 +347,7 @@ def test_pipe_that_goes_gives_its_remote_counters_back() -> None:
 # -- the view ----------------------------------------------------------------------------------
 
 
-def test_view_is_frozen_and_sorted(rig: Rig) -> None:
+def test_views_are_frozen_and_sorted(rig: Rig) -> None:
     for name in ("b", "c", "a"):
         rig.limiter.check(name, 1)
     view: Any = rig.limiter.pipes()
@@ -376,7 +374,7 @@ events = st.lists(
 
 
 @given(events)
-def test_any_history_counts_like_a_plain_model(history: list[tuple[Any, ...]]) -> None:
+def test_table_any_calls_match_plain_model(history: list[tuple[Any, ...]]) -> None:
     rig = Rig()
     start, own, heard = rig.clock.now, dict[int, int](), dict[int, tuple[int, float]]()
     for kind, *values in history:

@@ -25,7 +25,7 @@ gains = st.integers(-50, 50)
 
 
 @given(gains, gains, gains, st.lists(st.integers(0, 100), max_size=40), st.integers(1, 99))
-def test_controller_is_a_pid_whose_integral_moves_only_below_0(
+def test_controller_any_loads_match_pid_model(
     kp: int, ki: int, kd: int, loads: list[int], limit: int
 ) -> None:
     controller = Controller(kp, ki, kd)
@@ -42,7 +42,7 @@ def test_controller_is_a_pid_whose_integral_moves_only_below_0(
             break
 
 
-def test_controller_that_is_reset_is_as_new() -> None:
+def test_controller_reset_forgets_steps() -> None:
     controller = Controller(kp=-10, kd=-10)
     first = [controller.step(load, 50) for load in (0.9, 0.6)]
     controller.reset()
@@ -50,7 +50,7 @@ def test_controller_that_is_reset_is_as_new() -> None:
 
 
 @pytest.mark.parametrize(("load", "limit"), [(0.7, 50), (0.9, 70), (0.3, 10), (0.55, 35)])
-def test_rounding_of_floats_refuses_nobody(load: float, limit: int) -> None:
+def test_controller_float_rounding_adds_no_drop_rate(load: float, limit: int) -> None:
     assert Controller().step(load, limit) == 5.0
 
 
@@ -76,7 +76,7 @@ def stat(proc: Path, *ticks: int, name: str = "cpu ") -> None:
         ((110, 0, 0, 110, 0), 0.5),  # an old kernel
     ],
 )
-def test_cpu_load_is_the_busy_share_since_the_last_call(
+def test_cpu_load_returns_busy_share_since_last_call(
     tmp_path: Path, ticks: tuple[int, ...], load: float
 ) -> None:
     source = CpuLoad(tmp_path)
@@ -86,7 +86,7 @@ def test_cpu_load_is_the_busy_share_since_the_last_call(
     assert source() == pytest.approx(load)
 
 
-def test_cpu_load_compares_with_the_last_call_not_the_first(tmp_path: Path) -> None:
+def test_cpu_load_third_call_compares_with_second(tmp_path: Path) -> None:
     source = CpuLoad(tmp_path)
     loads = []
     for busy, idle in ((0, 0), (100, 0), (100, 100), (125, 175)):
@@ -96,7 +96,7 @@ def test_cpu_load_compares_with_the_last_call_not_the_first(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["", "cpu 1 2 3 4\n", "cpu0 1 2 3 4 5\n", "cpu 1 2 x 4 5\n"])
-def test_stat_that_cannot_be_read_raises(tmp_path: Path, text: str) -> None:
+def test_cpu_load_invalid_stat_raises(tmp_path: Path, text: str) -> None:
     (tmp_path / "stat").write_text(text)
     with pytest.raises(ValueError):
         CpuLoad(tmp_path)()
@@ -136,26 +136,26 @@ def proc(tmp_path: Path) -> Path:
         ((80,), 0),
     ],
 )
-def test_unread_bytes_of_the_ports_are_summed(proc: Path, ports: Any, waiting: int) -> None:
+def test_queued_bytes_sums_unread_bytes_of_ports(proc: Path, ports: Any, waiting: int) -> None:
     """Neither what is on its way out nor connections that wait to be accepted."""
     assert QueuedBytes(ports, proc)() == waiting
 
 
-def test_machine_without_ipv6_has_its_sockets_counted(proc: Path) -> None:
+def test_queued_bytes_without_ipv6_counts_ipv4(proc: Path) -> None:
     for name in ("udp6", "tcp6"):
         (proc / "net" / name).unlink()
     assert QueuedBytes((), proc)() == 0x1000 + 3 + 0x200
 
 
 @pytest.mark.parametrize("name", ["udp", "tcp"])
-def test_missing_table_raises(proc: Path, name: str) -> None:
+def test_queued_bytes_missing_table_raises(proc: Path, name: str) -> None:
     (proc / "net" / name).unlink()
     with pytest.raises(FileNotFoundError):
         QueuedBytes((), proc)()
 
 
 @pytest.mark.parametrize("line", ["", "what is this", "0: 0:0035 0 07 00000000:xyz 0"])
-def test_line_that_cannot_be_read_is_named(proc: Path, line: str) -> None:
+def test_queued_bytes_invalid_line_raises_with_line(proc: Path, line: str) -> None:
     with (proc / "net" / "tcp").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(ValueError, match=r"net/tcp: invalid line b'"):
@@ -211,7 +211,7 @@ def sampler_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ratelimit-load"]
 
 
-def test_sockets_are_looked_at_only_for_network_pipes(
+def test_sample_without_network_pipe_reads_no_socket(
     limiter: RateLimit, sources: Sources, clock: FakeClock
 ) -> None:
     limiter.check("calls", 1, TAILDROP)
@@ -228,7 +228,7 @@ def test_sockets_are_looked_at_only_for_network_pipes(
     assert sources.calls == {"cpu_load": 2, "queued_bytes": 3}
 
 
-def test_checks_ask_no_source(limiter: RateLimit, sources: Sources) -> None:
+def test_check_reads_no_source(limiter: RateLimit, sources: Sources) -> None:
     limiter.check("calls", 1, FEEDBACK)
     limiter.check("others", 1, NETWORK)
     assert sources.calls == {"cpu_load": 0, "queued_bytes": 0}
@@ -247,7 +247,7 @@ def fail(sources: Sources, fault: Exception | float) -> None:
         (float("nan"), "nan is not from 0 to"),
     ],
 )
-def test_source_that_fails_refuses_nothing_and_says_so_once(
+def test_source_failing_refuses_nothing_logged_once(
     limiter: RateLimit,
     sources: Sources,
     clock: FakeClock,
@@ -295,14 +295,14 @@ def test_source_that_fails_refuses_nothing_and_says_so_once(
     ]
 
 
-def test_load_above_1_is_no_load(limiter: RateLimit, sources: Sources) -> None:
+def test_cpu_load_above_1_refuses_nothing(limiter: RateLimit, sources: Sources) -> None:
     limiter.check("calls", 50, FEEDBACK)
     sources.load = 70.0
     limiter.sample()
     assert sum(limiter.check("calls", 50, FEEDBACK) for _ in range(100)) == 100
 
 
-def test_thread_runs_only_while_pipes_need_it(limiter: RateLimit) -> None:
+def test_sampler_without_measured_pipe_has_no_thread(limiter: RateLimit) -> None:
     with limiter:
         limiter.check("calls", 1, TAILDROP)
         assert sampler_threads() == []
@@ -313,7 +313,7 @@ def test_thread_runs_only_while_pipes_need_it(limiter: RateLimit) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [FEEDBACK, NETWORK])
-def test_pipes_made_before_the_start_are_measured_from_it_on(
+def test_sampler_start_measures_existing_pipes(
     limiter: RateLimit, sources: Sources, algorithm: int
 ) -> None:
     sources.load, sources.queued = 1.0, 100
@@ -324,7 +324,7 @@ def test_pipes_made_before_the_start_are_measured_from_it_on(
         wait_until(lambda: not limiter.check("calls", 50, algorithm), 10, "a refusal")
 
 
-def test_thread_looks_again_and_again(sources: Sources) -> None:
+def test_sampler_thread_measures_repeatedly(sources: Sources) -> None:
     limiter = RateLimit(
         FakeCluster(), timer_interval=0.01, cpu_load=sources.cpu_load, queued_bytes=lambda: 0
     )
@@ -333,9 +333,7 @@ def test_thread_looks_again_and_again(sources: Sources) -> None:
         wait_until(lambda: sources.calls["cpu_load"] >= 20, 10, "twenty looks at the CPU")
 
 
-def test_nothing_is_refused_for_old_measurements_after_the_stop(
-    limiter: RateLimit, sources: Sources
-) -> None:
+def test_sampler_stop_forgets_measurements(limiter: RateLimit, sources: Sources) -> None:
     sources.load, sources.queued = 1.0, 100
     for name, algorithm in (("calls", FEEDBACK), ("others", NETWORK)):
         limiter.check(name, 50, algorithm)
@@ -350,7 +348,7 @@ def test_nothing_is_refused_for_old_measurements_after_the_stop(
     assert sampler_threads() == []
 
 
-def test_use_without_a_start_is_warned_of_once(
+def test_sampler_not_started_warns_once(
     limiter: RateLimit, caplog: pytest.LogCaptureFixture
 ) -> None:
     limiter.check("fine", 50, TAILDROP)
@@ -363,7 +361,7 @@ def test_use_without_a_start_is_warned_of_once(
     assert sampler_threads() == []
 
 
-def test_two_samples_at_once_are_one_after_the_other(limiter: RateLimit, sources: Sources) -> None:
+def test_sample_in_two_threads_runs_one_after_other(limiter: RateLimit, sources: Sources) -> None:
     """The timer's and a caller's: the controller must not step twice in an interval."""
     limiter.check("calls", 50, FEEDBACK)
     with limiter._sampler._sampling:

@@ -53,12 +53,12 @@ def limiter(cluster: FakeCluster, clock: FakeClock) -> RateLimit:
 # -- registering -------------------------------------------------------------------------------
 
 
-def test_nothing_is_registered_or_sent_before_start(cluster: FakeCluster) -> None:
+def test_module_before_start_registers_and_sends_nothing(cluster: FakeCluster) -> None:
     RateLimit(cluster, replicate_pipes_to=1, accept_pipes_from=1).check("calls", 1)
     assert (cluster.registered, cluster.sent) == ([], [])
 
 
-def test_start_registers_with_the_guides_arguments_and_only_once(cluster: FakeCluster) -> None:
+def test_start_twice_registers_once(cluster: FakeCluster) -> None:
     limiter = RateLimit(cluster, accept_pipes_from=3, accept_pipes_timeout=5, auth_check=True)
     limiter.start()
     limiter.stop()
@@ -74,18 +74,18 @@ def test_start_registers_with_the_guides_arguments_and_only_once(cluster: FakeCl
     }
 
 
-def test_timeout_is_10_s_and_authenticity_is_not_checked_unless_said(cluster: FakeCluster) -> None:
+def test_start_default_timeout_10_s_without_auth_check(cluster: FakeCluster) -> None:
     RateLimit(cluster, accept_pipes_from=3).start()
     assert cluster.registered[0]["timeout"] == 10
     assert cluster.registered[0]["auth_check"] is False
 
 
-def test_module_that_accepts_nothing_is_not_registered(cluster: FakeCluster) -> None:
+def test_start_accepting_nothing_registers_nothing(cluster: FakeCluster) -> None:
     with RateLimit(cluster, replicate_pipes_to=1):
         assert cluster.registered == []
 
 
-def test_start_while_redis_is_away_raises_and_can_be_tried_again(cluster: FakeCluster) -> None:
+def test_start_redis_unavailable_raises_and_is_repeatable(cluster: FakeCluster) -> None:
     limiter = RateLimit(cluster, replicate_pipes_to=1, accept_pipes_from=1)
     cluster.fault = AWAY
     with pytest.raises(StateUnavailable):
@@ -112,9 +112,7 @@ def test_start_while_redis_is_away_raises_and_can_be_tried_again(cluster: FakeCl
         ("replication_interval", float("inf")),
     ],
 )
-def test_option_that_cannot_be_is_refused_by_name(
-    cluster: FakeCluster, option: str, value: Any
-) -> None:
+def test_option_invalid_raises_with_name(cluster: FakeCluster, option: str, value: Any) -> None:
     with pytest.raises(InvalidArgument, match=f"^{option} must be "):
         RateLimit(cluster, **{option: value})
 
@@ -122,12 +120,12 @@ def test_option_that_cannot_be_is_refused_by_name(
 # -- sending -----------------------------------------------------------------------------------
 
 
-def test_heartbeat_is_sent_without_any_pipe(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_replicate_without_pipe_sends_heartbeat(limiter: RateLimit, cluster: FakeCluster) -> None:
     assert limiter.replicate()
     assert cluster.sent == [(7, Packet("ratelimit", 0, 1))]
 
 
-def test_last_counter_is_sent_not_the_running_one(
+def test_replicate_sends_last_counter(
     limiter: RateLimit, cluster: FakeCluster, clock: FakeClock
 ) -> None:
     for _ in range(5):
@@ -140,15 +138,15 @@ def test_last_counter_is_sent_not_the_running_one(
     assert sent == [[calls(0)], [calls(5)]]
 
 
-def test_pipes_that_only_others_use_are_not_sent_on(
-    limiter: RateLimit, cluster: FakeCluster
-) -> None:
+def test_replicate_received_pipe_not_sent(limiter: RateLimit, cluster: FakeCluster) -> None:
     cluster.deliver(packet_from(2, calls(5)))
     limiter.replicate()
     assert read_records(cluster.sent[0][1]) == []
 
 
-def test_many_pipes_go_in_several_packets_at_once(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_replicate_many_pipes_sends_several_packets(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
     for number in range(500):
         limiter.check(f"pipe {number}", 100)
     limiter.replicate()
@@ -160,14 +158,14 @@ def test_many_pipes_go_in_several_packets_at_once(limiter: RateLimit, cluster: F
     assert limiter.stats.packets_sent == len(packets)
 
 
-def test_module_that_replicates_nowhere_sends_nothing(cluster: FakeCluster) -> None:
+def test_replicate_without_cluster_sends_nothing(cluster: FakeCluster) -> None:
     limiter = RateLimit(cluster, accept_pipes_from=1)
     assert not limiter.replicate()
     with limiter:
         assert limiter._timer is None
 
 
-def test_failure_is_logged_once_until_it_ends(
+def test_replicate_failing_logged_once_until_success(
     limiter: RateLimit, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -193,7 +191,7 @@ def test_failure_is_logged_once_until_it_ends(
     assert limiter.stats == Stats(packets_sent=2, send_failures=7)
 
 
-def test_fault_of_the_program_is_logged_with_its_traceback(
+def test_replicate_bug_logged_with_traceback(
     limiter: RateLimit, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.fault = RuntimeError("a bug")
@@ -222,7 +220,7 @@ class Sends:
             assert self._changed.wait_for(lambda: self.count >= count, timeout=10)
 
 
-def test_timer_sends_again_and_again_from_start_to_stop(cluster: FakeCluster) -> None:
+def test_timer_from_start_to_stop_sends_repeatedly(cluster: FakeCluster) -> None:
     sends = Sends(cluster)
     with RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001) as limiter:
         limiter.start()
@@ -238,7 +236,7 @@ def test_timer_sends_again_and_again_from_start_to_stop(cluster: FakeCluster) ->
 
 
 @pytest.mark.parametrize("fault", [AWAY, RuntimeError("a bug")])
-def test_failures_do_not_end_the_timer(cluster: FakeCluster, fault: Exception) -> None:
+def test_timer_after_failures_continues(cluster: FakeCluster, fault: Exception) -> None:
     sends = Sends(cluster)
     cluster.fault = fault
     with RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001):
@@ -248,7 +246,7 @@ def test_failures_do_not_end_the_timer(cluster: FakeCluster, fault: Exception) -
     assert cluster.sent
 
 
-def test_timer_may_be_stopped_from_its_own_call(cluster: FakeCluster) -> None:
+def test_timer_stopped_from_own_call_ends(cluster: FakeCluster) -> None:
     done = threading.Event()
     limiter = RateLimit(cluster, replicate_pipes_to=1, replication_interval=0.001)
 
@@ -264,47 +262,47 @@ def test_timer_may_be_stopped_from_its_own_call(cluster: FakeCluster) -> None:
 # -- receiving ---------------------------------------------------------------------------------
 
 
-def test_counters_of_another_machine_show_up(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_counters_appear_in_pipes(limiter: RateLimit, cluster: FakeCluster) -> None:
     cluster.deliver(packet_from(2, calls(5)))
     view = limiter.pipes()["calls"]
     assert (dict(view.remote), view.limit, view.algorithm) == ({2: 5}, 100, Algorithm.TAILDROP)
     assert limiter.stats.packets_received == 1
 
 
-def test_heartbeat_is_received_and_changes_nothing(
-    limiter: RateLimit, cluster: FakeCluster
-) -> None:
+def test_receive_heartbeat_changes_nothing(limiter: RateLimit, cluster: FakeCluster) -> None:
     cluster.deliver(packet_from(2))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_received=1))
 
 
 @pytest.mark.parametrize("version", [0, 2, -1])
-def test_packet_of_another_version_is_dropped(
+def test_receive_other_version_dropped(
     limiter: RateLimit, cluster: FakeCluster, version: int
 ) -> None:
     cluster.deliver(packet_from(2, calls(5), version=version))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_dropped=1))
 
 
-def test_packet_of_another_type_is_dropped(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_other_type_dropped(limiter: RateLimit, cluster: FakeCluster) -> None:
     cluster.deliver(packet_from(2, calls(5), type=1))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats(packets_dropped=1))
 
 
-def test_packet_with_a_bad_field_is_dropped_whole(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_invalid_field_drops_whole_packet(limiter: RateLimit, cluster: FakeCluster) -> None:
     whole = packet_from(2, calls(5), PipeRecord(b"other", 1, 100, 6))
     cluster.deliver(whole._replace(payload=whole.payload[:-1]))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats(payload_errors=1))
 
 
-def test_bad_payload_is_told_to_the_listener(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_invalid_payload_reported_to_listener(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
     cluster.deliver(packet_from(2, calls(5)._replace(algorithm=6)))
     assert cluster.bad_payloads == [
         "ratelimit pipe counters: pipe b'calls': field 'algorithm' is 6, which is unknown"
     ]
 
 
-def test_packets_of_unknown_type_are_told_to_the_listener(
+def test_receive_unknown_type_reported_to_listener(
     limiter: RateLimit, cluster: FakeCluster
 ) -> None:
     for _ in range(2):
@@ -313,7 +311,7 @@ def test_packets_of_unknown_type_are_told_to_the_listener(
     assert limiter.stats.packets_dropped == 2
 
 
-def test_timeout_of_a_machine_invalidates_its_counters_only(
+def test_module_timeout_invalidates_counters_of_that_node(
     limiter: RateLimit, cluster: FakeCluster
 ) -> None:
     for machine in (2, 3):
@@ -329,13 +327,15 @@ def test_timeout_of_a_machine_invalidates_its_counters_only(
     assert limiter.stats.timeouts == 2
 
 
-def test_packet_of_a_silenced_machine_is_no_news(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_from_muted_node_ignored(limiter: RateLimit, cluster: FakeCluster) -> None:
     packet = packet_from(2, calls(5))
     cluster.notify(SERVER_TEMP_DISABLED, 2, received(packet))
     assert (limiter.pipes(), limiter.stats) == ({}, Stats())
 
 
-def test_machine_counts_again_after_its_timeout(limiter: RateLimit, cluster: FakeCluster) -> None:
+def test_receive_after_module_timeout_counts_again(
+    limiter: RateLimit, cluster: FakeCluster
+) -> None:
     cluster.deliver(packet_from(2, calls(5)))
     cluster.notify(SERVER_TIMEOUT, 2)
     cluster.deliver(packet_from(2, calls(6)))
@@ -361,7 +361,7 @@ def test_two_instances_share_one_limit(clock: FakeClock) -> None:
     assert sum(second.check("calls", 5) for _ in range(30)) == 20
 
 
-def test_threads_lose_no_check(cluster: FakeCluster) -> None:
+def test_check_in_threads_loses_no_check(cluster: FakeCluster) -> None:
     limiter = RateLimit(cluster, timer_interval=3_600)
     barrier = threading.Barrier(4)
     passed: list[int] = []
@@ -390,7 +390,7 @@ def test_threads_lose_no_check(cluster: FakeCluster) -> None:
     ],
     ids=["check", "pipes", "replicate", "packet", "timeout"],
 )
-def test_nobody_touches_the_pipes_while_another_thread_does(
+def test_table_call_waits_for_call_of_other_thread(
     limiter: RateLimit, call: Callable[[RateLimit], object]
 ) -> None:
     """CPython's own lock hides most races from a test with threads: look for ours."""
@@ -404,7 +404,7 @@ def test_nobody_touches_the_pipes_while_another_thread_does(
 
 
 @pytest.mark.parametrize("checked", [False, True])
-def test_setting_of_the_auth_check_reaches_the_registration(checked: bool) -> None:
+def test_auth_check_setting_registered(checked: bool) -> None:
     settings = Settings(accept_pipes_from=1, repl_pipes_auth_check=checked)
     cluster: Any = FakeCluster()
     limiter = ratelimit_of(cluster, settings)

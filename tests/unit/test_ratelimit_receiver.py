@@ -48,21 +48,21 @@ def rig() -> Rig:
     return Rig()
 
 
-def test_a_repeated_packet_counts_each_time_and_changes_nothing(rig: Rig) -> None:
+def test_take_repeated_packet_counted_without_change(rig: Rig) -> None:
     for _ in range(5):
         rig.receive(2, CALLS)
     assert rig.stats.packets_received == 5
     assert rig.remote() == {2: 7}
 
 
-def test_a_repeated_packet_keeps_its_counters_fresh(rig: Rig) -> None:
+def test_take_repeated_packet_keeps_counters_fresh(rig: Rig) -> None:
     for rig.now in (0.0, 6.0, 9.9):
         rig.receive(2, CALLS)
     rig.now = 19.0
     assert rig.remote() == {2: 7}
 
 
-def test_the_newest_counter_of_each_machine_holds(rig: Rig) -> None:
+def test_take_newest_counter_of_each_node_applies(rig: Rig) -> None:
     rig.receive(2, CALLS)
     rig.receive(2, CALLS._replace(counter=8))
     rig.receive(3, CALLS)
@@ -71,7 +71,7 @@ def test_the_newest_counter_of_each_machine_holds(rig: Rig) -> None:
     assert rig.remote() == {2: 7, 3: 7}
 
 
-def test_checks_are_judged_by_each_new_counter_at_once(rig: Rig) -> None:
+def test_check_uses_new_remote_counter_at_once(rig: Rig) -> None:
     verdicts = []
     for counter in (0, 499, 500, 0):
         rig.receive(2, CALLS._replace(counter=counter))
@@ -79,7 +79,7 @@ def test_checks_are_judged_by_each_new_counter_at_once(rig: Rig) -> None:
     assert verdicts == [True, False, False, True]
 
 
-def test_a_machine_that_was_forgotten_counts_again_with_its_next_packet(rig: Rig) -> None:
+def test_take_after_module_timeout_counts_again(rig: Rig) -> None:
     for _ in range(3):
         rig.receive(2, CALLS)
     rig.table.forget_node(2)
@@ -88,7 +88,7 @@ def test_a_machine_that_was_forgotten_counts_again_with_its_next_packet(rig: Rig
     assert rig.remote() == {2: 7}
 
 
-def test_a_pipe_that_becomes_ours_keeps_our_limit(rig: Rig) -> None:
+def test_take_own_pipe_keeps_own_limit(rig: Rig) -> None:
     for _ in range(3):
         rig.receive(2, CALLS)
     rig.table.check("calls", 99, 1, rig.now)
@@ -96,7 +96,7 @@ def test_a_pipe_that_becomes_ours_keeps_our_limit(rig: Rig) -> None:
     assert rig.table.views(rig.now)["calls"].limit == 99
 
 
-def test_the_last_machine_to_send_a_foreign_pipe_says_its_limit(rig: Rig) -> None:
+def test_take_received_pipe_has_limit_of_last_packet(rig: Rig) -> None:
     other = CALLS._replace(limit=60)
     for _ in range(3):
         rig.receive(2, CALLS)
@@ -105,7 +105,7 @@ def test_the_last_machine_to_send_a_foreign_pipe_says_its_limit(rig: Rig) -> Non
     assert rig.table.views(rig.now)["calls"].limit == 50
 
 
-def test_a_pipe_that_went_is_another_one_when_it_comes_again() -> None:
+def test_take_removed_pipe_starts_as_new() -> None:
     rig = Rig(Limits(idle_lifetime=15.0))
     rig.table.check("calls", 99, 1, rig.now)
     rig.receive(2, CALLS)
@@ -117,7 +117,7 @@ def test_a_pipe_that_went_is_another_one_when_it_comes_again() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 300, 1_024])
-def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
+def test_take_names_of_any_length_distinct(rig: Rig, size: int) -> None:
     rig.receive(2, PipeRecord(b"x" * size, 1, 50, 1))
     rig.receive(2, PipeRecord(b"x" * size, 1, 50, 2), PipeRecord(b"y" * size + b"z", 1, 50, 3))
     views = rig.table.views(rig.now)
@@ -126,14 +126,14 @@ def test_names_of_any_length_are_told_apart(rig: Rig, size: int) -> None:
     assert len(views) == 2 - rig.stats.pipes_refused
 
 
-def test_pipe_name_of_wrong_type_makes_a_short_message(rig: Rig) -> None:
+def test_check_name_of_wrong_type_raises_short_error(rig: Rig) -> None:
     wrong: Any = b"x" * 65_000
     with pytest.raises(InvalidArgument, match="name must be a str") as refused:
         rig.table.check(wrong, 50, 1, rig.now)
     assert len(str(refused.value)) < 200
 
 
-def test_pipe_without_a_name_is_received_and_never_our_own(rig: Rig) -> None:
+def test_take_empty_name_kept_but_never_own(rig: Rig) -> None:
     packet = Packet("ratelimit", 0, 2, bytes(4) + struct.pack("<iii", 1, 50, 7))
     rig.receiver.take(0, ReceiveInfo(("127.0.0.1", 1), packet), 2)
     assert rig.remote("") == {2: 7}
@@ -142,7 +142,7 @@ def test_pipe_without_a_name_is_received_and_never_our_own(rig: Rig) -> None:
     assert rig.table.own_pipes(rig.now) == []
 
 
-def test_pipes_without_a_place_are_told_now_and_then_with_their_node(
+def test_take_without_room_logged_at_limited_rate(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     rig = Rig(Limits(max_received_pipes=1))
@@ -160,7 +160,7 @@ def test_pipes_without_a_place_are_told_now_and_then_with_their_node(
 
 @pytest.mark.parametrize("counter", [-1, -660_464, -(2**31)])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_negative_counter_costs_its_pipe_only(rig: Rig, counter: int, place: int) -> None:
+def test_take_negative_counter_ignores_that_pipe_only(rig: Rig, counter: int, place: int) -> None:
     """HISTORY pipes that two OpenSIPS 2.2 nodes share come to such numbers."""
     rig.receive(2, PipeRecord(b"history", 5, 50, 3))
     pipes = [CALLS, CALLS._replace(name=b"more")]
@@ -174,7 +174,7 @@ def test_negative_counter_costs_its_pipe_only(rig: Rig, counter: int, place: int
     assert "another" not in rig.table.views(rig.now)
 
 
-def test_negative_counters_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_take_negative_counter_logged_at_limited_rate(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig(Limits(max_received_pipes=1))
     bad = PipeRecord(b"hist", 5, 50, -5)
     for rig.now in (1.0, 2.0, 3.0, QUIET_S + 1):
@@ -257,7 +257,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-def test_counters_freshness_and_bounds_are_those_of_a_plain_model(taken: list[Any]) -> None:
+def test_take_any_packets_match_plain_model(taken: list[Any]) -> None:
     """What finds pipes by their name on the wire must never be out of step with the pipes."""
     rig, model = Rig(BOUNDED), Model()
     for kind, *values in taken:
@@ -298,7 +298,7 @@ def impatient_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient_threads")
-def test_packets_checks_and_timeouts_in_threads_lose_nothing() -> None:
+def test_table_in_threads_loses_nothing() -> None:
     rig = Rig(Limits(idle_lifetime=3.0), interval=1.0)
     done = threading.Event()
 

@@ -59,7 +59,7 @@ def deletion(of: ContactState, **changes: Any) -> ContactDeleted:
     return replace(message, **changes)
 
 
-def test_contacts_have_no_timeout_and_are_checked(watched: Watched) -> None:
+def test_start_registers_without_timeout_with_auth_check(watched: Watched) -> None:
     (registered,) = watched.cluster.registered
     del registered["callback"]
     assert registered == {
@@ -71,7 +71,7 @@ def test_contacts_have_no_timeout_and_are_checked(watched: Watched) -> None:
     }
 
 
-def test_contact_is_there_from_its_insertion_to_its_deletion(watched: Watched) -> None:
+def test_contact_inserted_then_deleted_removed(watched: Watched) -> None:
     watched.take(RecordInserted(b"location", b"user1"))
     watched.take(contact())
     (found,) = watched.usrloc.contacts()
@@ -83,7 +83,7 @@ def test_contact_is_there_from_its_insertion_to_its_deletion(watched: Watched) -
     assert watched.changes == [Change(None, found), Change(found, None)]
 
 
-def test_update_replaces_and_tells_old_and_new(watched: Watched) -> None:
+def test_contact_updated_reports_old_and_new(watched: Watched) -> None:
     watched.take(contact())
     values = contact(cseq=2, expires=int(CAPTURED_AT) + 900)
     watched.take(ContactUpdated(*(getattr(values, name) for name in values.shown())), 3)
@@ -95,7 +95,7 @@ def test_update_replaces_and_tells_old_and_new(watched: Watched) -> None:
     assert len(watched.uris) == 1
 
 
-def test_contacts_are_told_apart_by_domain_address_and_uri(watched: Watched) -> None:
+def test_contacts_with_other_domain_aor_or_uri_distinct(watched: Watched) -> None:
     for made in (
         contact(),
         contact(b"sip:b@192.0.2.1"),
@@ -110,7 +110,7 @@ def test_contacts_are_told_apart_by_domain_address_and_uri(watched: Watched) -> 
     assert watched.usrloc.contacts("user3") == []
 
 
-def test_deleted_record_takes_all_its_contacts_along(watched: Watched) -> None:
+def test_record_deleted_removes_all_contacts(watched: Watched) -> None:
     for made in (contact(), contact(b"sip:b@192.0.2.1"), contact(aor=b"user2")):
         watched.take(made)
     watched.take(RecordDeleted(b"location", b"user1"))
@@ -118,13 +118,13 @@ def test_deleted_record_takes_all_its_contacts_along(watched: Watched) -> None:
     assert watched.story[-2:] == [("removed", "message")] * 2
 
 
-def test_deletion_of_an_unknown_contact_is_counted(watched: Watched) -> None:
+def test_contact_unknown_deleted_counted(watched: Watched) -> None:
     watched.take(deletion(contact()))
     assert watched.usrloc.stats.unknown_deletes == 1
     assert watched.changes == []
 
 
-def test_contact_goes_when_it_expires(watched: Watched) -> None:
+def test_contact_expired_removed(watched: Watched) -> None:
     watched.take(contact(expires=int(CAPTURED_AT) + 60))
     watched.unix.advance(60)
     assert watched.usrloc.contacts("user1") == watched.usrloc.contacts() == []
@@ -132,14 +132,14 @@ def test_contact_goes_when_it_expires(watched: Watched) -> None:
     assert watched.story == [("added", "message"), ("removed", "expired")]
 
 
-def test_contact_that_never_expires_stays(watched: Watched) -> None:
+def test_contact_without_expiry_stays(watched: Watched) -> None:
     watched.take(contact(expires=0))
     watched.unix.advance(10**9)
     watched.usrloc.expire()
     assert len(watched.uris) == 1
 
 
-def test_contact_that_is_over_already_is_not_kept(watched: Watched) -> None:
+def test_contact_expired_on_arrival_not_kept(watched: Watched) -> None:
     watched.take(contact())
     watched.take(contact(expires=int(CAPTURED_AT), cseq=2))
     assert watched.uris == []
@@ -148,7 +148,7 @@ def test_contact_that_is_over_already_is_not_kept(watched: Watched) -> None:
     assert watched.story[-1] == ("removed", "expired")
 
 
-def test_contact_expired_on_arrival_is_told_with_both_times(
+def test_contact_expired_on_arrival_logged_with_both_times(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.cluster.nodes = [node(2, cluster_id=7)]
@@ -167,7 +167,7 @@ def test_contact_expired_on_arrival_is_told_with_both_times(
     assert watched.changes == []
 
 
-def test_older_registration_of_the_same_phone_changes_nothing(watched: Watched) -> None:
+def test_contact_lower_cseq_ignored(watched: Watched) -> None:
     watched.take(contact(cseq=5))
     watched.take(contact(cseq=4, user_agent=b"old"))
     watched.take(deletion(contact(), cseq=4))
@@ -176,7 +176,7 @@ def test_older_registration_of_the_same_phone_changes_nothing(watched: Watched) 
     assert watched.usrloc.stats.unknown_deletes == 0
 
 
-def test_phone_that_started_anew_counts_from_the_beginning(watched: Watched) -> None:
+def test_contact_new_call_id_restarts_cseq(watched: Watched) -> None:
     watched.take(contact(cseq=5))
     watched.take(contact(cseq=1, call_id=b"another"))
     assert watched.usrloc.contacts()[0].sent.cseq == 1
@@ -184,7 +184,7 @@ def test_phone_that_started_anew_counts_from_the_beginning(watched: Watched) -> 
     assert watched.uris == []
 
 
-def test_full_table_drops_the_contact_not_heard_of_for_longest() -> None:
+def test_contacts_full_evicts_oldest() -> None:
     watched = Watched(bounds=Bounds(max_entries=2))
     for number in range(4):
         watched.take(contact(b"sip:%d" % number))
@@ -192,7 +192,7 @@ def test_full_table_drops_the_contact_not_heard_of_for_longest() -> None:
     assert watched.usrloc.stats.evicted == 2
 
 
-def test_bad_payload_is_counted_and_told_to_the_listener(watched: Watched) -> None:
+def test_invalid_payload_counted_and_reported(watched: Watched) -> None:
     for kind in (1, 2, 3, 4, 5):
         watched.cluster.deliver(Packet("ul", kind, 2, b"\xff\xff\xff\xff"))
     watched.cluster.deliver(Packet("ul", 6, 2))
@@ -202,20 +202,20 @@ def test_bad_payload_is_counted_and_told_to_the_listener(watched: Watched) -> No
     assert "ul record inserted: field 'domain'" in watched.cluster.bad_payloads[0]
 
 
-def test_names_that_are_not_utf8_are_found_by_their_text(watched: Watched) -> None:
+def test_contact_aor_not_utf8_found_by_text(watched: Watched) -> None:
     watched.take(contact(aor=b"us\xe9r"))
     (found,) = watched.usrloc.contacts()
     assert watched.usrloc.contacts(found.aor) == [found]
     assert watched.usrloc.contacts(b"us\xe9r") == [found]
 
 
-def test_silence_takes_no_contact_away(watched: Watched) -> None:
+def test_module_timeout_keeps_contacts(watched: Watched) -> None:
     watched.take(contact())
     watched.cluster.notify(SERVER_TIMEOUT, 2)
     assert len(watched.uris) == 1
 
 
-def test_timer_expires_by_itself() -> None:
+def test_timer_removes_expired_contacts() -> None:
     watched = Watched()
     watched.take(contact())
     watched.unix.advance(1_000)
@@ -223,7 +223,7 @@ def test_timer_expires_by_itself() -> None:
         wait_until(lambda: len(watched.changes) == 2, 5, "the contact's removal")
 
 
-def test_captured_stream_is_followed_to_its_end(watched: Watched) -> None:
+def test_captured_stream_leaves_expected_contacts(watched: Watched) -> None:
     for packet in captured_packets():
         if packet.module == "ul":
             watched.cluster.deliver(packet)

@@ -57,7 +57,7 @@ def until_error(decoder: FrameDecoder, chunks: list[bytes]) -> tuple[list[Packet
 
 
 @pytest.mark.parametrize("captured", captured_frames(), ids=lambda c: f"{c.module}-{c.type}")
-def test_captured_frame_decodes_and_encodes_back(captured: Captured) -> None:
+def test_captured_frame_encodes_to_same_bytes(captured: Captured) -> None:
     (packet,) = FrameDecoder().feed(captured.frame)
     assert (packet.module, packet.type, packet.version) == (captured.module, captured.type, 1)
     assert packet.machine_id == int(captured.source.rsplit(".", 1)[1])
@@ -65,7 +65,7 @@ def test_captured_frame_decodes_and_encodes_back(captured: Captured) -> None:
 
 
 @pytest.mark.parametrize("size", [*range(1, 65), 127, 1000, 1448, 4096, 16_384, 65_536, 10**6])
-def test_captured_stream_decodes_at_every_chunk_size(size: int) -> None:
+def test_captured_stream_any_chunk_size_decodes(size: int) -> None:
     decoder = FrameDecoder()
     packets = fed(decoder, pieces(STREAM, size))
     assert len(packets) == COUNT
@@ -75,7 +75,7 @@ def test_captured_stream_decodes_at_every_chunk_size(size: int) -> None:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=60))
-def test_captured_stream_decodes_at_any_cuts(cuts: list[int]) -> None:
+def test_captured_stream_any_cuts_decodes(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
     chunks = [STREAM[a:b] for a, b in itertools.pairwise(edges)]
     packets = fed(FrameDecoder(), chunks)
@@ -83,7 +83,7 @@ def test_captured_stream_decodes_at_any_cuts(cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_kind_of_buffer_is_taken_and_not_kept(kind: type) -> None:
+def test_feed_any_buffer_type_accepted_and_not_kept(kind: type) -> None:
     store = bytearray(FRAME + FRAME[:10])
     decoder = FrameDecoder()
     assert fed(decoder, [kind(store)]) == [PACKET]
@@ -106,7 +106,7 @@ packets = st.builds(
 
 
 @given(st.lists(packets, max_size=8), st.data())
-def test_any_packets_survive_any_split(sent: list[Packet], data: st.DataObject) -> None:
+def test_feed_any_packets_at_any_split_round_trip(sent: list[Packet], data: st.DataObject) -> None:
     stream = b"".join(packet.encode() for packet in sent)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=20))
     edges = [0, *sorted(cuts), len(stream)]
@@ -125,7 +125,7 @@ alike = st.tuples(
 
 
 @given(st.lists(st.tuples(alike, st.integers(1, 5), st.integers(0, 2)), max_size=8), st.data())
-def test_runs_of_alike_frames_decode_like_single_ones(
+def test_feed_run_of_one_shape_decodes_like_single_frames(
     runs: list[tuple[tuple[bytes, int, int, bytes, bytes], int, int]], data: st.DataObject
 ) -> None:
     frames = []
@@ -144,44 +144,42 @@ def test_runs_of_alike_frames_decode_like_single_ones(
 
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("before", [1, 2, 3, 50])
-def test_hostile_frame_within_a_run_is_an_error_after_the_packets_before(
-    frame: bytes, before: int
-) -> None:
+def test_feed_hostile_frame_in_run_raises_after_packets(frame: bytes, before: int) -> None:
     got, _ = until_error(FrameDecoder(), [FRAME * before + frame + FRAME * 3])
     assert got == [PACKET] * before
 
 
-def test_undefined_header_bytes_are_ignored_and_written_as_zero() -> None:
+def test_header_undefined_bytes_ignored_and_written_as_0() -> None:
     (packet,) = FrameDecoder().feed(raw_frame(ME, junk=b"\xde\xad\xbe\xef"))
     assert packet.encode() == raw_frame(ME)
 
 
-def test_negative_version_and_type_are_signed() -> None:
+def test_header_negative_version_and_type_signed() -> None:
     (packet,) = FrameDecoder().feed(raw_frame(ME, version=-3, kind=-2))
     assert (packet.version, packet.type) == (-3, -2)
 
 
 @pytest.mark.parametrize("rest", [b"", b"\1", b"\1\0", b"\1\0\0"])
-def test_frame_that_ends_before_the_machine_id_has_none(rest: bytes) -> None:
+def test_frame_without_machine_id_has_none(rest: bytes) -> None:
     frame = raw_frame(rest)
     (packet,) = FrameDecoder().feed(frame)
     assert packet == Packet("mod", 7, None, rest)
     assert packet.encode() == frame
 
 
-def test_smallest_frame_has_an_empty_name() -> None:
+def test_smallest_frame_has_empty_name() -> None:
     frame = raw_frame(name=b"")
     assert len(frame) == 20
     assert fed(FrameDecoder(), [frame]) == [Packet("", 7, None)]
 
 
-def test_largest_frame_passes_in_small_chunks() -> None:
+def test_largest_frame_in_small_chunks_decodes() -> None:
     frame = raw_frame(ME + bytes(65_535 - 27))
     assert len(frame) == 65_535
     assert fed(FrameDecoder(), pieces(frame, 100)) == [Packet("mod", 7, 5, bytes(65_508))]
 
 
-def test_name_that_is_no_utf8_comes_back_as_it_was() -> None:
+def test_module_name_not_utf8_round_trips() -> None:
     frame = raw_frame(ME, name=b"\xff\xfe caf\xe9")
     (packet,) = FrameDecoder().feed(frame)
     assert packet.module == "\udcff\udcfe caf\udce9"
@@ -193,19 +191,19 @@ def test_name_that_is_no_utf8_comes_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_hostile_header_is_an_error_at_any_split(frame: bytes, size: int) -> None:
+def test_feed_hostile_header_at_any_split_raises(frame: bytes, size: int) -> None:
     with pytest.raises(WireError):
         fed(FrameDecoder(), pieces(frame + FRAME, size))
 
 
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_header_is_seen_before_the_frame_is_complete(frame: bytes) -> None:
+def test_feed_hostile_header_of_unfinished_frame_raises(frame: bytes) -> None:
     with pytest.raises(WireError):
         list(FrameDecoder().feed(frame[:16]))
 
 
 @pytest.mark.parametrize("length", [0, 12, 19])
-def test_short_length_is_seen_with_its_second_byte(length: int) -> None:
+def test_feed_short_length_raises_at_second_byte(length: int) -> None:
     decoder = FrameDecoder()
     frame = raw_frame(ME, length=length)
     assert list(decoder.feed(frame[:5])) == []
@@ -213,14 +211,14 @@ def test_short_length_is_seen_with_its_second_byte(length: int) -> None:
         list(decoder.feed(frame[5:6]))
 
 
-def test_frame_longer_than_what_comes_waits_and_is_in_message() -> None:
+def test_feed_unfinished_frame_is_in_message() -> None:
     decoder = FrameDecoder()
     assert fed(decoder, pieces(raw_frame(ME, length=65_535), 3)) == []
     assert decoder.in_message
 
 
 @given(st.binary(max_size=60), st.integers(1, 60))
-def test_bytes_behind_a_marker_give_the_same_result_at_any_split(rest: bytes, size: int) -> None:
+def test_feed_bytes_after_marker_at_any_split_agree(rest: bytes, size: int) -> None:
     results = []
     for chunks in (pieces(b"P4CK" + rest, size), [b"P4CK" + rest]):
         got: list[Packet] = []
@@ -236,7 +234,9 @@ def test_bytes_behind_a_marker_give_the_same_result_at_any_split(rest: bytes, si
 
 
 @given(st.integers(0, 65_535), st.integers(-(2**31), 2**31 - 1), st.integers(1, 64))
-def test_any_claimed_lengths_are_survived(length: int, name_length: int, size: int) -> None:
+def test_feed_any_claimed_lengths_raise_wire_error_only(
+    length: int, name_length: int, size: int
+) -> None:
     stream = raw_frame(ME + bytes(30), length=length, name_length=name_length)
     legal = length >= 20 and 0 <= name_length <= length - 20
     decoder = FrameDecoder()
@@ -254,7 +254,7 @@ def test_any_claimed_lengths_are_survived(length: int, name_length: int, size: i
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_wrong_marker_is_seen_with_its_first_wrong_byte(at: int) -> None:
+def test_feed_wrong_marker_raises_at_first_wrong_byte(at: int) -> None:
     decoder = FrameDecoder()
     assert list(decoder.feed(b"P4CK"[:at])) == []
     with pytest.raises(WireError, match="expected the marker"):
@@ -262,7 +262,7 @@ def test_wrong_marker_is_seen_with_its_first_wrong_byte(at: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 10**6])
-def test_wrong_marker_after_a_frame_is_an_error(size: int) -> None:
+def test_feed_wrong_marker_after_frame_raises(size: int) -> None:
     stream = FRAME + b"GET / HTTP/1.1\r\n\r\n" + FRAME
     got, error = until_error(FrameDecoder(), pieces(stream, size))
     assert got == [PACKET]
@@ -273,14 +273,14 @@ def test_wrong_marker_after_a_frame_is_an_error(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 10**6])
-def test_zero_word_before_a_marker_is_skipped_and_counted(size: int) -> None:
+def test_feed_zero_word_before_marker_skipped_and_counted(size: int) -> None:
     decoder = FrameDecoder()
     stream = FRAME + WORD + FRAME + FRAME + WORD + FRAME
     assert fed(decoder, pieces(stream, size)) == [PACKET] * 4
     assert decoder.skipped_words == 2
 
 
-def test_many_zero_words_are_each_counted() -> None:
+def test_feed_many_zero_words_each_counted() -> None:
     decoder = FrameDecoder()
     assert fed(decoder, pieces(FRAME + WORD * 1000 + FRAME, 1448)) == [PACKET] * 2
     assert decoder.skipped_words == 1000
@@ -288,20 +288,20 @@ def test_many_zero_words_are_each_counted() -> None:
 
 @pytest.mark.parametrize("zeros", [1, 2, 3, 5, 6, 7])
 @pytest.mark.parametrize("size", [1, 10**6])
-def test_zeros_that_are_no_whole_word_before_a_marker_are_an_error(zeros: int, size: int) -> None:
+def test_feed_partial_zero_word_before_marker_raises(zeros: int, size: int) -> None:
     with pytest.raises(WireError, match="expected the marker"):
         fed(FrameDecoder(), pieces(FRAME + b"\0" * zeros + FRAME, size))
 
 
 @pytest.mark.parametrize("zeros", range(1, 9))
-def test_zeros_held_back_are_no_message_in_progress(zeros: int) -> None:
+def test_feed_zeros_held_back_not_in_message(zeros: int) -> None:
     decoder = FrameDecoder()
     assert fed(decoder, [FRAME + b"\0" * zeros]) == [PACKET]
     assert not decoder.in_message
     assert decoder.skipped_words == zeros // 4
 
 
-def test_zero_word_is_skipped_when_only_the_next_frames_start_has_come() -> None:
+def test_feed_zero_word_before_unfinished_frame_skipped() -> None:
     decoder = FrameDecoder()
     assert fed(decoder, [FRAME + WORD + FRAME[:2]]) == [PACKET]
     assert decoder.in_message
@@ -312,7 +312,7 @@ def test_zero_word_is_skipped_when_only_the_next_frames_start_has_come() -> None
 # -- what feed() promises ----------------------------------------------------------------------
 
 
-def test_chunk_is_consumed_even_if_nobody_iterates() -> None:
+def test_feed_without_iteration_consumes_chunk() -> None:
     decoder = FrameDecoder()
     decoder.feed(FRAME[:10])
     ignored = decoder.feed(FRAME[10:] + FRAME[:20])
@@ -321,7 +321,7 @@ def test_chunk_is_consumed_even_if_nobody_iterates() -> None:
 
 
 @pytest.mark.parametrize(("chunk", "count"), [(b"", 0), (FRAME[:9], 0), (FRAME * 2, 2)])
-def test_feed_gives_an_iterator(chunk: bytes, count: int) -> None:
+def test_feed_returns_iterator(chunk: bytes, count: int) -> None:
     decoder = FrameDecoder()
     for data in (chunk, FRAME[len(chunk) % len(FRAME) :][:1]):
         found = decoder.feed(data)
@@ -329,12 +329,12 @@ def test_feed_gives_an_iterator(chunk: bytes, count: int) -> None:
         assert len(list(found)) == (count if data is chunk else 0)
 
 
-def test_completed_packets_come_before_the_error_of_the_same_chunk() -> None:
+def test_feed_yields_packets_before_error_of_same_chunk() -> None:
     got, _ = until_error(FrameDecoder(), [FRAME * 3 + HOSTILE["name length -1"] + FRAME])
     assert got == [PACKET] * 3
 
 
-def test_every_call_after_the_error_raises_it_again() -> None:
+def test_feed_after_error_raises_it_again() -> None:
     decoder = FrameDecoder()
     _, error = until_error(decoder, [b"nonsense"])
     for chunk in (FRAME, b"", b"nonsense"):
@@ -344,14 +344,14 @@ def test_every_call_after_the_error_raises_it_again() -> None:
     assert not decoder.in_message
 
 
-def test_error_is_raised_again_even_if_the_bad_chunk_was_never_iterated() -> None:
+def test_feed_after_error_without_iteration_raises_again() -> None:
     decoder = FrameDecoder()
     decoder.feed(FRAME + b"nonsense")
     with pytest.raises(WireError, match="expected the marker"):
         decoder.feed(FRAME)
 
 
-def test_traceback_of_the_error_does_not_grow_with_every_call() -> None:
+def test_feed_after_error_traceback_does_not_grow() -> None:
     decoder = FrameDecoder()
     _, error = until_error(decoder, [b"nonsense"])
     for _ in range(5):
@@ -364,7 +364,7 @@ def test_traceback_of_the_error_does_not_grow_with_every_call() -> None:
     assert depth <= 2
 
 
-def test_memory_stays_at_about_one_frame() -> None:
+def test_decoder_memory_stays_at_one_frame() -> None:
     unfinished = raw_frame(ME, length=65_535)[:-1]
     decoder = FrameDecoder()
     tracemalloc.start()
@@ -381,7 +381,7 @@ def test_memory_stays_at_about_one_frame() -> None:
     assert peak < 1_500_000
 
 
-def test_error_lets_go_of_the_bytes() -> None:
+def test_feed_after_error_frees_bytes() -> None:
     decoder = FrameDecoder()
     assert fed(decoder, [raw_frame(ME, length=100), bytes(60)]) == []
     assert decoder.in_message

@@ -56,7 +56,7 @@ def raw_of(message: FlatMessage, key: str) -> Packet:
 
 
 @pytest.mark.parametrize(("cls", "key"), KEY_OF.items(), ids=lambda value: str(value)[-20:])
-def test_record_with_an_empty_key_is_refused(cls: type[FlatMessage], key: str) -> None:
+def test_encode_empty_key_raises(cls: type[FlatMessage], key: str) -> None:
     label = key.replace("_", " ")
     fault = rf"{cls.MODULE} packet of type {cls.TYPE} \(.*\): field '{label}' is empty"
     with pytest.raises(InvalidArgument, match=fault):
@@ -65,7 +65,7 @@ def test_record_with_an_empty_key_is_refused(cls: type[FlatMessage], key: str) -
 
 
 @pytest.mark.parametrize("cls", [*KEY_OF, *HARMLESS])
-def test_record_with_other_empty_strings_is_built(cls: type[FlatMessage]) -> None:
+def test_encode_other_empty_strings_accepted(cls: type[FlatMessage]) -> None:
     key = KEY_OF.get(cls)
     strings = [f.name for f in fields(cls) if f.type == "bytes"]  # type: ignore[arg-type]
     message = message_of(cls, **{name: b"" for name in strings if name != key})
@@ -74,7 +74,7 @@ def test_record_with_other_empty_strings_is_built(cls: type[FlatMessage]) -> Non
 
 @pytest.mark.parametrize("at", [0, 1, 39])
 @pytest.mark.parametrize("counter", [0, 5])
-def test_pipes_without_a_name_are_refused(at: int, counter: int) -> None:
+def test_encode_pipe_without_name_raises(at: int, counter: int) -> None:
     pipes = [NAMED._replace(counter=counter)] * 40
     PipeCounters(tuple(pipes)).encode(3)
     pipes[at] = UNNAMED
@@ -83,7 +83,7 @@ def test_pipes_without_a_name_are_refused(at: int, counter: int) -> None:
         PipeCounters(tuple(pipes)).encode(3)
 
 
-def test_profiles_without_a_name_are_built() -> None:
+def test_encode_profile_without_name_accepted() -> None:
     counts = ProfileCounts((ProfileCount(b"", b"", 0), ProfileCount(b"", None, 1)))
     assert decode(counts.encode(2)) == counts
 
@@ -100,7 +100,7 @@ def test_profiles_without_a_name_are_built() -> None:
         ("ul", 3, ("location",)),
     ],
 )
-def test_builder_with_an_empty_key_is_refused(
+def test_builder_empty_key_raises(
     module: str, kind: int, before: tuple[str, ...], empty: str | bytes | int
 ) -> None:
     builder = PacketBuilder(module, kind, 2)
@@ -126,7 +126,7 @@ def test_builder_with_an_empty_key_is_refused(
         ("ul", 6, 1),
     ],
 )
-def test_builder_of_another_message_takes_empty_strings(
+def test_builder_of_other_message_accepts_empty_strings(
     module: str, kind: int, version: int
 ) -> None:
     packet = PacketBuilder(module, kind, 2, version).push_str("").push_str("").build()
@@ -137,14 +137,12 @@ def test_builder_of_another_message_takes_empty_strings(
 @pytest.mark.parametrize(
     "payload", [b"", b"\0\0", b"\0" * 3, b"\7\0\0\0\0\0\0\0", b"\xff\xff\xff\xff\0\0\0\0"]
 )
-def test_payload_that_ends_before_its_key_is_let_through(
-    module: str, kind: int, payload: bytes
-) -> None:
+def test_require_keys_payload_without_key_passes(module: str, kind: int, payload: bytes) -> None:
     Packet(module, kind, 2, payload).require_keys()
 
 
 @pytest.mark.parametrize(("cls", "key"), KEY_OF.items(), ids=lambda value: str(value)[-20:])
-def test_packet_with_an_empty_key_still_decodes(cls: type[FlatMessage], key: str) -> None:
+def test_decode_empty_key_accepted(cls: type[FlatMessage], key: str) -> None:
     packet = raw_of(message_of(cls), key)
     (received,) = FrameDecoder().feed(packet.encode())
     assert decode(received) == message_of(cls, **{key: b""})
@@ -152,7 +150,7 @@ def test_packet_with_an_empty_key_still_decodes(cls: type[FlatMessage], key: str
         received.require_keys()
 
 
-def test_pipe_without_a_name_still_decodes() -> None:
+def test_decode_pipe_without_name_accepted() -> None:
     payload = PipeCounters((NAMED._replace(name=b"KEY"),)).encode(3).payload
     packet = Packet("ratelimit", 0, 3, payload.replace(b"\3\0\0\0KEY", bytes(4)))
     assert decode(packet) == PipeCounters((NAMED._replace(name=b""),))
@@ -161,17 +159,17 @@ def test_pipe_without_a_name_still_decodes() -> None:
 
 
 @pytest.mark.parametrize("captured", captured_frames(), ids=lambda c: f"{c.module}-{c.type}")
-def test_captured_frame_has_its_keys(captured: Captured) -> None:
+def test_captured_frame_has_keys(captured: Captured) -> None:
     for packet in FrameDecoder().feed(captured.frame):
         packet.require_keys()
 
 
-def test_captured_stream_has_its_keys() -> None:
+def test_captured_stream_has_keys() -> None:
     for packet in FrameDecoder().feed(captured_stream()[0]):
         packet.require_keys()
 
 
-def test_keys_are_those_of_known_messages() -> None:
+def test_keys_belong_to_known_messages() -> None:
     assert {(module, kind) for module, kinds in KEYS.items() for kind in kinds} <= set(MESSAGES)
     for (module, kind), cls in MESSAGES.items():
         key = KEYS.get(module, {}).get(kind)

@@ -29,37 +29,37 @@ def ints(*values: int) -> bytes:
 # -- reading -----------------------------------------------------------------------------------
 
 
-def test_fields_start_after_the_machine_id() -> None:
+def test_fields_start_after_machine_id() -> None:
     frame = PacketBuilder("mod", 1, 42).push_int(7).push_str(b"x").build().encode()
     (packet,) = FrameDecoder().feed(frame)
     fields = packet.fields()
     assert (fields.pop_int(), fields.pop_str(), fields.pop_int()) == (7, b"x", None)
 
 
-def test_each_reader_of_a_packet_starts_afresh() -> None:
+def test_fields_each_reader_starts_at_first_field() -> None:
     packet = Packet("mod", 1, 2, ints(3))
     assert packet.fields().pop_int() == packet.fields().pop_int() == 3
 
 
-def test_nothing_left_is_none_for_both_kinds() -> None:
+def test_pop_nothing_left_is_none() -> None:
     reader = FieldReader(b"")
     assert reader.pop_int() is None
     assert reader.pop_str() is None
 
 
-def test_empty_string_is_not_nothing() -> None:
+def test_pop_empty_string_is_not_none() -> None:
     reader = FieldReader(ints(0))
     assert reader.pop_str() == b""
     assert reader.pop_str() is None
 
 
 @pytest.mark.parametrize("value", [INT_MIN, -1, 0, 1, INT_MAX])
-def test_integers_are_signed(value: int) -> None:
+def test_pop_int_signed(value: int) -> None:
     assert FieldReader(ints(value)).pop_int() == value
 
 
 @pytest.mark.parametrize("left", [1, 2, 3])
-def test_integer_cut_off_is_an_error_and_stays_one(left: int) -> None:
+def test_pop_int_cut_off_raises_each_time(left: int) -> None:
     reader = FieldReader(ints(9) + b"\1" * left)
     assert reader.pop_int() == 9
     for pop in (reader.pop_int, reader.pop_str, reader.pop_int):
@@ -69,7 +69,7 @@ def test_integer_cut_off_is_an_error_and_stays_one(left: int) -> None:
 
 
 @pytest.mark.parametrize("length", [-1, INT_MIN, 4, 5, INT_MAX])
-def test_string_past_the_frame_is_an_error_and_moves_nothing(length: int) -> None:
+def test_pop_str_past_frame_raises_and_stays(length: int) -> None:
     reader = FieldReader(ints(length) + b"abc")
     for _ in range(2):
         with pytest.raises(WireError, match=f"string cut off: length {length}, 3 bytes left"):
@@ -78,7 +78,7 @@ def test_string_past_the_frame_is_an_error_and_moves_nothing(length: int) -> Non
     assert reader.pop_int() == length
 
 
-def test_string_bytes_come_as_they_are() -> None:
+def test_pop_str_bytes_unchanged() -> None:
     every = bytes(range(256))
     assert FieldReader(ints(256) + every).pop_str() == every
 
@@ -87,7 +87,7 @@ fields = st.lists(st.one_of(st.integers(INT_MIN, INT_MAX), st.binary(max_size=50
 
 
 @given(fields)
-def test_fields_come_back_in_order(pushed: list[int | bytes]) -> None:
+def test_push_any_fields_pop_in_order(pushed: list[int | bytes]) -> None:
     builder = PacketBuilder("mod", 0, 1)
     for value in pushed:
         if isinstance(value, int):
@@ -101,7 +101,7 @@ def test_fields_come_back_in_order(pushed: list[int | bytes]) -> None:
 
 
 @given(st.binary(max_size=60), st.lists(st.booleans(), max_size=20))
-def test_hostile_payload_gives_values_none_or_wire_error(data: bytes, pops: list[bool]) -> None:
+def test_pop_hostile_payload_gives_value_none_or_wire_error(data: bytes, pops: list[bool]) -> None:
     reader = FieldReader(data)
     for as_int in pops:
         before = reader.remaining
@@ -116,20 +116,20 @@ def test_hostile_payload_gives_values_none_or_wire_error(data: bytes, pops: list
 # -- building ----------------------------------------------------------------------------------
 
 
-def test_pushes_return_the_builder() -> None:
+def test_push_returns_builder() -> None:
     builder = PacketBuilder("mod", 0, 1)
     assert builder.push_int(1) is builder
     assert builder.push_str("x") is builder
 
 
-def test_built_packet_does_not_change_when_its_builder_goes_on() -> None:
+def test_build_then_push_leaves_packet_unchanged() -> None:
     builder = PacketBuilder("mod", 0, 1).push_int(1)
     first = builder.build()
     second = builder.push_int(2).build()
     assert (first.payload, second.payload) == (ints(1), ints(1, 2))
 
 
-def test_size_is_that_of_the_frame() -> None:
+def test_builder_size_is_frame_size() -> None:
     builder = PacketBuilder("café", 0, 1)
     assert builder.size == len(builder.build().encode())
     builder.push_int(1).push_str("é")
@@ -147,19 +147,19 @@ def test_size_is_that_of_the_frame() -> None:
         (memoryview(struct.pack("<2i", 1, 2)).cast("i"), ints(1, 2)),
     ],
 )
-def test_string_field_takes_text_and_bytes(value: Any, data: bytes) -> None:
+def test_push_str_text_and_bytes_accepted(value: Any, data: bytes) -> None:
     packet = PacketBuilder("mod", 0, 1).push_str(value).build()
     assert packet.payload == ints(len(data)) + data
 
 
 @pytest.mark.parametrize("value", [None, 5, ["x"], "\ud800"])
-def test_string_field_refuses_what_is_no_string(value: Any) -> None:
+def test_push_str_other_type_raises(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="string field"):
         PacketBuilder("mod", 0, 1).push_str(value)
 
 
 @pytest.mark.parametrize("value", [INT_MIN - 1, INT_MAX + 1, 1.0, "1", None, True])
-def test_integer_field_refuses_what_is_no_32_bit_integer(value: Any) -> None:
+def test_push_int_beyond_32_bits_raises(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="integer field must be an integer from"):
         PacketBuilder("mod", 0, 1).push_int(value)
 
@@ -175,19 +175,19 @@ def test_integer_field_refuses_what_is_no_32_bit_integer(value: Any) -> None:
         (("mod", 0, 1, 2**15), "packet version"),
     ],
 )
-def test_builder_refuses_by_name_what_a_header_cannot_hold(
+def test_builder_invalid_header_value_raises_with_name(
     arguments: tuple[Any, ...], fault: str
 ) -> None:
     with pytest.raises(InvalidArgument, match=f"^{fault} "):
         PacketBuilder(*arguments)
 
 
-def test_frame_of_exactly_65535_bytes_is_built() -> None:
+def test_build_frame_of_65535_bytes_accepted() -> None:
     packet = PacketBuilder("m", 0, 1).push_str(bytes(65_535 - 16 - 1 - 8 - 4)).build()
     assert len(packet.encode()) == 65_535
 
 
-def test_field_that_would_pass_65535_bytes_is_refused_and_changes_nothing() -> None:
+def test_push_beyond_65535_bytes_raises_without_change() -> None:
     builder = PacketBuilder("m", 0, 1).push_str(bytes(65_535 - 16 - 1 - 8 - 4 - 3))
     with pytest.raises(FrameTooLarge, match="m packet of type 0 takes 65536 bytes"):
         builder.push_int(1)
@@ -196,7 +196,7 @@ def test_field_that_would_pass_65535_bytes_is_refused_and_changes_nothing() -> N
     assert builder.size == len(builder.build().encode()) == 65_532
 
 
-def test_name_that_no_frame_can_hold_is_refused() -> None:
+def test_builder_name_longer_than_frame_raises() -> None:
     PacketBuilder("m" * (65_535 - 24), 0, 1)
     with pytest.raises(FrameTooLarge):
         PacketBuilder("m" * (65_535 - 23), 0, 1)
@@ -216,12 +216,12 @@ def test_name_that_no_frame_can_hold_is_refused() -> None:
         (Packet("m", 0, 1, bytes(65_535)), "takes 65560 bytes"),
     ],
 )
-def test_encode_refuses_what_a_frame_cannot_hold(packet: Packet, fault: str) -> None:
+def test_encode_beyond_frame_raises(packet: Packet, fault: str) -> None:
     with pytest.raises(InvalidArgument, match=fault):
         packet.encode()
 
 
-def test_packet_is_frozen_and_compares_by_value() -> None:
+def test_packet_frozen_and_equal_by_value() -> None:
     packet: Any = Packet("m", 0, 1)
     with pytest.raises(AttributeError):
         packet.type = 5
