@@ -16,7 +16,7 @@ from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
 from clusterer.services import Context
 from clusterer.services.periodic import sync
-from clusterer.services.table import reload
+from clusterer.services.table import reload, write_back
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.reloads import ReloadStore
 from tests.support.provisioning import (
@@ -253,20 +253,20 @@ def test_change_after_the_flush_is_kept_and_written_later(
     provision(context, NODE_A)
     reload.run(context)
     sql(context, "UPDATE clusterer SET duration = 7")
-    flush = sync.flush
+    flush = write_back.flush
 
-    def change_after(own: Context) -> sync.SyncReport:
+    def change_after(own: Context) -> write_back.SyncReport:
         report = flush(own)
         context.nodes.command(KEY, 1, Event.SET_DOWN, Cause("test"))
         return report
 
     with monkeypatch.context() as patch:
-        patch.setattr(sync, "flush", change_after)
+        patch.setattr(write_back, "flush", change_after)
         reload.run(context)
     node = context.nodes.view(KEY).nodes[1]
     assert (node.state, node.duration) == (State.DOWN, 7)
     assert sql(context, "SELECT state FROM clusterer") == [(1,)]
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert sql(context, "SELECT state FROM clusterer") == [(0,)]
 
 
@@ -300,7 +300,7 @@ def test_row_that_stays_disabled_for_ever_is_up(
             assert (node.condition, node.no_tries) == (Condition.UP, 0)
             assert node.last_attempt <= 1_700_000_000
     assert reload.run(context).unchanged == 3
-    assert sync.run(context) == sync.SyncReport()
+    assert sync.run(context) == write_back.SyncReport()
     reported = [each["machine_id"] for each in events(context) if each["event"].startswith("rep")]
     assert reported == (["2"] if persistent else [])
     assert sql(context, "SELECT state FROM clusterer") == [(1,), (2,), (2,)]
@@ -312,7 +312,7 @@ def test_row_loaded_as_up_is_written_with_the_next_change(lite: MakeContext) -> 
     edit(context, 2, state=2, no_tries=3, last_attempt=7)
     reload.run(context)
     context.nodes.command(KEY, 2, Event.SET_DOWN, Cause("test"))
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert sql(context, "SELECT state, no_tries FROM clusterer WHERE id = 2") == [(0, 0)]
 
 

@@ -15,7 +15,7 @@ from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import NewRow, write_states
 from clusterer.services import Context
 from clusterer.services.periodic import sync
-from clusterer.services.table import reload
+from clusterer.services.table import reload, write_back
 from clusterer.store import Cause, NodeStore
 from clusterer.store.dirty import DirtyNodes
 from tests.support.mariadb_server import MariaDBServer
@@ -66,11 +66,11 @@ def synced(context: Context, machine_id: int) -> str:
 
 def test_changes_reach_the_table_once(context: Context) -> None:
     node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context) == [(1, 0, 0), (2, 1, node.last_attempt)]
     assert synced(context, 2) == f"2 1 {node.last_attempt}"
     assert dirty(context) == 0
-    assert sync.run(context) == sync.SyncReport()
+    assert sync.run(context) == write_back.SyncReport()
 
 
 def test_other_columns_are_left_to_the_operator(context: Context) -> None:
@@ -84,7 +84,7 @@ def test_other_columns_are_left_to_the_operator(context: Context) -> None:
 
 def test_only_persistent_mode_writes(make: MakeContext, context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
-    assert sync.run(make(persistent_mode=False)) == sync.SyncReport()
+    assert sync.run(make(persistent_mode=False)) == write_back.SyncReport()
     assert rows(context) == [(1, 0, 0)] * 2
     assert dirty(context) == 1
 
@@ -122,14 +122,14 @@ def test_report_of_another_machine_changes_no_state(
     node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
     edit(context, 2, **written)
     (_, reported) = rows(context)
-    assert sync.run(context) == sync.SyncReport(waiting=1)
+    assert sync.run(context) == write_back.SyncReport(waiting=1)
     assert context.nodes.view(KEY).nodes[2] == node
     event = events(context)[-1]
     assert (event["event"], event["by"]) == ("reported in table", "sync")
     assert (event["before"], event["after"]) == ("probing", "probing")
     values = "state {}, no_tries {}, last_attempt {}".format(*reported)
     assert event["reason"].startswith(f"another machine wrote {values}; here it has state 2,")
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1] == (2, 1, node.last_attempt)
     assert (dirty(context), len(events(context))) == (0, 4)
 
@@ -224,7 +224,7 @@ def test_change_between_taking_an_edit_and_reading_it_back_stays_marked(
         patch.setattr(NodeStore, "replace", change_after)
         sync.run(context)
     assert dirty(context) == 1
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1] == (1, 0, 0)
     assert synced(context, 2) == "1 0 0"
 
@@ -243,7 +243,7 @@ def test_edit_that_cannot_be_is_named_and_left_alone(
     assert dropped in caplog.text
     assert rows(context)[1] == (9, 0, 0)
     assert context.nodes.view(KEY).nodes[2].state is State.PROBING
-    assert sync.run(context) == sync.SyncReport()
+    assert sync.run(context) == write_back.SyncReport()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_row_that_is_gone_is_named_once(context: Context, statement: str) -> Non
     (dropped,) = sync.run(context).dropped
     assert dropped.startswith("row 2, machine 2 of cluster 1:bin: its row is gone")
     assert (2, 0, 0) not in rows(context)
-    assert sync.run(context) == sync.SyncReport()
+    assert sync.run(context) == write_back.SyncReport()
 
 
 def test_change_while_writing_stays_marked(
@@ -275,9 +275,9 @@ def test_change_while_writing_stays_marked(
 
     with monkeypatch.context() as patch:
         patch.setattr(DirtyNodes, "end", change_first)
-        assert sync.run(context) == sync.SyncReport(written=1, waiting=1)
+        assert sync.run(context) == write_back.SyncReport(written=1, waiting=1)
     assert rows(context)[1][0] == 2
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1][:2] == (1, 0)
 
 
@@ -299,7 +299,7 @@ def test_own_write_is_not_taken_for_an_edit_after_a_crash(
             sync.run(context)
     assert rows(context)[1][0] == 2
     context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1][:2] == (1, 0)
     assert context.nodes.view(KEY).nodes[2].state is State.UP
     assert synced(context, 2).startswith("1 0 ")
@@ -314,15 +314,15 @@ def test_late_writer_does_not_leave_an_old_state_behind(
     original = write_states
 
     def stall(*args: Any) -> Any:
-        monkeypatch.setattr(sync, "write_states", original)
+        monkeypatch.setattr(write_back, "write_states", original)
         context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
         assert sync.run(context).written == 1
         return original(*args)
 
-    monkeypatch.setattr(sync, "write_states", stall)
-    assert sync.run(context) == sync.SyncReport(written=1, waiting=1)
+    monkeypatch.setattr(write_back, "write_states", stall)
+    assert sync.run(context) == write_back.SyncReport(written=1, waiting=1)
     assert rows(context)[1][0] == 0
-    assert sync.run(context) == sync.SyncReport(written=1)
+    assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1] == (1, 0, 0)
     assert context.nodes.view(KEY).nodes[2].state is State.UP
 
@@ -333,14 +333,14 @@ def test_write_of_another_job_is_no_edit(context: Context, monkeypatch: pytest.M
     original = write_states
 
     def stall(*args: Any) -> Any:
-        monkeypatch.setattr(sync, "write_states", original)
+        monkeypatch.setattr(write_back, "write_states", original)
         context.nodes.command(KEY, 2, Event.SET_UP, CAUSE)
         context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
         assert sync.run(context).written == 1
         return original(*args)
 
-    monkeypatch.setattr(sync, "write_states", stall)
-    assert sync.run(context) == sync.SyncReport(waiting=1)
+    monkeypatch.setattr(write_back, "write_states", stall)
+    assert sync.run(context) == write_back.SyncReport(waiting=1)
     sync.run(context)
     node = context.nodes.view(KEY).nodes[2]
     assert node.state is State.PROBING
@@ -399,10 +399,10 @@ def test_a_slow_database_gets_them_by_and_by(
     many: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "BUDGET_S", 0.0)
-    assert sync.run(many) == sync.SyncReport(written=100, waiting=150)
+    assert sync.run(many) == write_back.SyncReport(written=100, waiting=150)
     assert dirty(many) == 150
-    assert sync.run(many) == sync.SyncReport(written=100, waiting=50)
-    assert sync.run(many) == sync.SyncReport(written=50)
+    assert sync.run(many) == write_back.SyncReport(written=100, waiting=50)
+    assert sync.run(many) == write_back.SyncReport(written=50)
     assert {row[0] for row in rows(many)} == {0}
 
 
@@ -417,7 +417,7 @@ def test_what_is_written_is_done_though_the_job_ends_in_the_middle(
             raise _KilledError
         return original(*args)
 
-    monkeypatch.setattr(sync, "write_states", die_later)
+    monkeypatch.setattr(write_back, "write_states", die_later)
     with pytest.raises(_KilledError):
         sync.run(many)
     assert dirty(many) == 50
@@ -426,7 +426,7 @@ def test_what_is_written_is_done_though_the_job_ends_in_the_middle(
 def test_node_removed_meanwhile_leaves_no_mark(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     context.redis.delete("clusterer:1:bin:node:2")
-    assert sync.run(context) == sync.SyncReport()
+    assert sync.run(context) == write_back.SyncReport()
     assert dirty(context) == 0
 
 

@@ -21,8 +21,8 @@ from clusterer.provisioning import (
     validate,
 )
 from clusterer.services.context import Context
-from clusterer.services.periodic import sync
-from clusterer.services.table import resolve
+from clusterer.services.table import resolve, write_back
+from clusterer.services.table.write_back import SyncReport
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
 from clusterer.store.keys import CLUSTERS
@@ -56,7 +56,7 @@ class ReloadReport:
     """Machines that have rows, but none that can be used."""
     addresses: tuple[AddressWarning, ...] = ()
     """What looks wrong with the nodes' addresses."""
-    flushed: sync.SyncReport = field(default_factory=sync.SyncReport)
+    flushed: SyncReport = field(default_factory=SyncReport)
     """What was written to the table first; only in persistent mode there is something."""
     repaired: tuple[str, ...] = ()
     """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
@@ -115,9 +115,9 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     names = names or Names()
     done: dict[ClusterKey, ReloadPlan] = {}
     open_clusters: set[ClusterKey] | None = None
-    flushed, mended = sync.SyncReport(), set[str]()
+    flushed, mended = SyncReport(), set[str]()
     for _ in range(_ATTEMPTS):
-        flushed = flushed.merged(sync.flush(context))
+        flushed = flushed.merged(write_back.flush(context))
         # Redis before the table: what is written to the table meanwhile is then seen there.
         found = store.find()
         snapshots = store.read(found.clusters, found)
@@ -157,12 +157,12 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode
     flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
-    return _report(context, table, plans, flushed or sync.SyncReport(), mended)
+    return _report(context, table, plans, flushed or SyncReport(), mended)
 
 
 def _foreseen(
     snapshots: Mapping[ClusterKey, Snapshot], table: _Table, schema: Schema
-) -> sync.SyncReport:
+) -> SyncReport:
     """Return what a sync would do: it writes to a bad row as well, unless its state is bad."""
     state = {schema.columns[name] for name in StateColumns._fields}
     writable = {item.machine for item in table.rejected if item.column not in state}
@@ -175,7 +175,7 @@ def _foreseen(
                 edited.append(StateColumns.of(row).applied_to(node))
             elif row is not None or (key.cluster_id, machine_id) in writable:
                 waiting += 1
-    return sync.SyncReport(waiting=waiting, edited=tuple(edited))
+    return SyncReport(waiting=waiting, edited=tuple(edited))
 
 
 def apply_rows(
@@ -207,7 +207,7 @@ def apply_rows(
         # Each plan that fails is for another cluster: what went through is unchanged next time.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
             _note_reports(context, plans, by)
-            report = _logged(_report(context, table, plans, sync.SyncReport()))
+            report = _logged(_report(context, table, plans, SyncReport()))
             _warn_of_addresses(snapshots.values(), table, only)
             return report
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
@@ -216,7 +216,7 @@ def apply_rows(
 def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> None:
     for plan in plans:
         for node, says in plan.reported:
-            sync.note_report(context, node, says, by=by)
+            write_back.note_report(context, node, says, by=by)
 
 
 def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
@@ -269,7 +269,7 @@ def _report(
     context: Context,
     table: _Table,
     plans: Iterable[ReloadPlan],
-    flushed: sync.SyncReport,
+    flushed: SyncReport,
     mended: Iterable[str] = (),
 ) -> ReloadReport:
     ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)

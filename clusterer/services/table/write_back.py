@@ -1,0 +1,202 @@
+"""Writing changed states back to the table (persistent mode)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from clusterer.errors import InvalidArgument
+from clusterer.membership import Node
+from clusterer.membership.columns import StateColumns, as_loaded
+from clusterer.provisioning import StateUpdate, read_states, write_states
+from clusterer.provisioning.rows import RawRow, state_columns
+from clusterer.runtime.logs import about
+from clusterer.services.context import Context
+from clusterer.store import Cause, ClusterKey
+from clusterer.store.dirty import DirtyNode, DirtyNodes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+_BATCH = 100
+"""Nodes after which what was written is noted; a slow database takes seconds for them."""
+
+EDITED = "edited in table"
+"""The audit event of a node whose state an operator changed in the table."""
+
+REPORTED = "reported in table"
+"""The audit event of a node for which another machine wrote a state of its own to the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one synchronization did."""
+
+    written: int = 0
+    """Nodes whose state the table has now."""
+    edited: tuple[Node, ...] = ()
+    """Nodes that took over an edit made in the table, as they are now."""
+    dropped: tuple[str, ...] = ()
+    """Nodes that cannot be written, and why."""
+    waiting: int = 0
+    """Nodes that the next synchronization has to look at."""
+    error: str = ""
+    """Why the database could not be used; empty if it could."""
+
+    def merged(self, later: SyncReport) -> SyncReport:
+        """Return the report of this synchronization and a ``later`` one."""
+        return SyncReport(
+            self.written + later.written,
+            self.edited + later.edited,
+            self.dropped + later.dropped,
+            later.waiting,
+            later.error,
+        )
+
+
+def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
+    """Write what changed to the table; in any but persistent mode do nothing.
+
+    Safe to run twice or twice at once. What is left after ``budget_s`` seconds stays marked for
+    a later call. Raises `ProvisioningError` if the database cannot be used, `StateUnavailable`.
+    """
+    if not context.settings.persistent_mode:
+        return SyncReport()
+    marks = DirtyNodes(context.settings, context.redis)
+    found = marks.find(context.nodes.clusters())
+    if not found:
+        return SyncReport()
+    report, left = SyncReport(), 0
+    deadline = monotonic() + budget_s
+    with context.database.connection("write states to the table") as connection:
+        for start in range(0, len(found), _BATCH):
+            if start and monotonic() > deadline:
+                left = len(found) - start
+                break
+            done = _written(context, marks, connection, found[start : start + _BATCH])
+            report = replace(report.merged(done), waiting=report.waiting + done.waiting)
+    if context.database.away:
+        log.warning("the table can be written again: %s", context.database.name)
+    context.database.away = False
+    return replace(report, waiting=report.waiting + left)
+
+
+def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
+    """Record that another machine wrote to the table what it thinks of a node."""
+    reason = f"another machine wrote {_named(says)}; here it has {_columns_of(node)}"
+    context.nodes.note(node, REPORTED, Cause(by, reason))
+
+
+def _written(
+    context: Context,
+    marks: DirtyNodes,
+    connection: Connection,
+    wanted: Sequence[tuple[ClusterKey, int]],
+) -> SyncReport:
+    """Write some nodes, and tell Redis what came of it: what is done stays done."""
+    schema = context.database.schema
+    taken = marks.begin(wanted)
+    updates = [StateUpdate(item.node, frozenset(item.synced)) for item in taken]
+    missed = {item.node for item in write_states(connection, schema, updates)}
+    rows = read_states(connection, schema, missed)
+    outcome = _Outcome(context, marks)
+    for item in taken:
+        if item.node in missed:
+            outcome.settle(item, rows.get(item.node.id))
+        else:
+            outcome.written(item)
+    return outcome.report()
+
+
+class _Outcome:
+    """Collects what came of each node, and tells Redis."""
+
+    def __init__(self, context: Context, marks: DirtyNodes) -> None:
+        self._context = context
+        self._marks = marks
+        self._ended: list[tuple[DirtyNode, StateColumns | None]] = []
+        self._written = 0
+        self._waiting = 0
+        self._edited: list[Node] = []
+        self._dropped: list[str] = []
+
+    def report(self) -> SyncReport:
+        again = self._marks.end(self._ended)
+        return SyncReport(
+            written=self._written,
+            edited=tuple(self._edited),
+            dropped=tuple(self._dropped),
+            waiting=self._waiting + again,
+        )
+
+    def written(self, item: DirtyNode) -> None:
+        self._written += 1
+        self._ended.append((item, StateColumns.of(item.node)))
+
+    def settle(self, item: DirtyNode, row: RawRow | None) -> None:
+        """Decide about a node whose row did not hold what we expected."""
+        if row is None:
+            self._drop(item, "its row is gone or another machine's; `clusterer reload` removes it")
+            return
+        try:
+            says = state_columns(row, self._context.database.schema.columns)
+        except InvalidArgument as error:
+            self._drop(item, f"somebody wrote to its row what cannot be: {error}")
+            return
+        if says == StateColumns.of(item.node):
+            self.written(item)
+            return
+        known = self._marks.synced(item.node)
+        if says in known:
+            # Not an edit: another job of ours wrote it a moment ago. Next time.
+            self._waiting += 1
+        elif says.is_report(known):
+            self._note_report(item, says)
+        else:
+            self._adopt(item, says)
+
+    def _drop(self, item: DirtyNode, why: str) -> None:
+        node = item.node
+        text = (
+            f"row {node.id}, machine {node.machine_id} of cluster "
+            f"{node.cluster_id}:{node.protocol}: {why}"
+        )
+        log.warning("not written to the table: %s", text, extra=about(node))
+        self._dropped.append(text)
+        self._ended.append((item, None))
+
+    def _note_report(self, item: DirtyNode, says: StateColumns) -> None:
+        """Leave the node as it is: another machine's view of it is no order. Ours goes over it."""
+        note_report(self._context, item.node, says, by="sync")
+        self._ended.append((replace(item, mark=_NO_MARK), says))
+
+    def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
+        """Take over an edit made in the table: it wins over what we wanted to write."""
+        reason = f"table has {_named(says)}, not {_columns_of(item.node)}"
+        after = as_loaded(says.applied_to(item.node), self._context.nodes.now())
+        node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
+        if node is None:
+            self._waiting += 1
+            return
+        self._edited.append(node)
+        # The take-over marked the node. If it has changed once more since, that mark stays.
+        mark = str(node.version) if StateColumns.of(node) == says else _NO_MARK
+        self._ended.append((replace(item, node=node, mark=mark), says))
+
+
+_NO_MARK = "none"
+"""Equal to no mark: what the table holds is noted, the node stays marked."""
+
+
+def _columns_of(node: Node) -> str:
+    return _named(StateColumns.of(node))
+
+
+def _named(columns: StateColumns) -> str:
+    return ", ".join(f"{name} {value}" for name, value in columns._asdict().items())
