@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
+import platform
 import signal
 import sys
 from contextlib import ExitStack
@@ -12,21 +13,50 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+import click
 from rich.console import Console
 
-from scripts.benchmarks.children import BenchmarkFailed
-from scripts.benchmarks.machine import machine
 from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.plan import FULL, QUICK, Plan
+from scripts.benchmarks.processes import BenchmarkFailed
 from scripts.benchmarks.report import show
 from scripts.benchmarks.system import System
 
-QUICK_ENDS_AFTER_S = 46
-FULL_ENDS_AFTER_S = 1200
+NAMES = [*GROUPS, *known_keys()]
 
 
 class OutOfTime(BaseException):
-    """The run has to end; not an Exception, so that nothing on the way takes it for its own."""
+    """The run has to end; not an Exception, so that no handler of a measurement catches it."""
+
+
+@click.command(epilog=f"WHICH: {', '.join(NAMES)}. See docs/benchmarks.md.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("--quick", is_flag=True, help="End within 50 seconds: fewer rounds.")
+@click.option("--metrics", is_flag=True, help="Let delivery workers count for Prometheus.")
+@click.argument("which", nargs=-1, type=click.Choice(NAMES), metavar="[WHICH]...")
+@click.pass_context
+def main(
+    ctx: click.Context, as_json: bool, quick: bool, metrics: bool, which: tuple[str, ...]
+) -> None:
+    """Measure the clusterer next to the naive path and to the bare limit.
+
+    WHICH are the figures to measure; "send" and "receive" are groups of figures, and "send" is
+    the default.
+    """
+    plan = QUICK if quick else FULL
+    begun = monotonic()
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(plan.ends_after_s)
+    plan = replace(plan, end=begun + plan.ends_after_s * 0.9)
+    progress = Console(stderr=True, highlight=False)
+    results = measure(chosen(which, quick=quick), plan, progress, metrics=metrics)
+    signal.alarm(0)
+    results["seconds"] = round(monotonic() - begun, 1)
+    if as_json:
+        click.echo(json.dumps(results))
+    else:
+        show(results, Console(highlight=False, width=None if sys.stdout.isatty() else 100))
+    ctx.exit(int(None in results.values()))
 
 
 def measure(
@@ -37,18 +67,19 @@ def measure(
     begun = monotonic()
     with ExitStack() as stack:
         system = System(stack, metrics=metrics)
-        results["machine"] = machine(system.client)
+        results["machine"] = machine(system)
         for number, one in enumerate(measures):
+            names = ", ".join(one.keys)
             results |= dict.fromkeys(one.keys)
-            progress.print(f"{monotonic() - begun:5.1f} s  {', '.join(one.keys)}")
+            progress.print(f"{monotonic() - begun:5.1f} s  {names}")
             try:
-                results |= one.run(system, _share(plan, measures[number:]))
+                with system.measurement():
+                    results |= rounded(one.run(system, _share(plan, measures[number:])))
             except (BenchmarkFailed, TimeoutError) as error:
-                progress.print(f"failed: {', '.join(one.keys)}: {error}", style="red")
+                progress.print(f"failed: {names}: {error}", style="red")
             except OutOfTime:
-                progress.print(f"out of time while measuring {', '.join(one.keys)}", style="red")
-                results |= {key: None for left in measures[number:] for key in left.keys}
-                break
+                progress.print(f"out of time while measuring {names}", style="red")
+                return results | {key: None for left in measures[number:] for key in left.keys}
     return results
 
 
@@ -58,44 +89,26 @@ def _share(plan: Plan, left: list[Measure]) -> Plan:
     return replace(plan, end=monotonic() + max(plan.end - monotonic(), 0) * part)
 
 
-def main() -> int:
-    """Measure and print; 0 if every measurement could be carried out."""
-    options = _parser().parse_args()
-    unknown = set(options.which) - {*GROUPS, *known_keys()}
-    if unknown:
-        _parser().error(f"unknown: {', '.join(sorted(unknown))}; there are {_names()}")
-    seconds = QUICK_ENDS_AFTER_S if options.quick else FULL_ENDS_AFTER_S
-    plan = replace(QUICK if options.quick else FULL, end=monotonic() + seconds * 0.9)
-    signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(seconds)
-    begun = monotonic()
-    progress = Console(stderr=True, highlight=False)
-    measures = chosen(options.which, quick=options.quick)
-    results = measure(measures, plan, progress, metrics=options.metrics)
-    signal.alarm(0)
-    results["seconds"] = round(monotonic() - begun, 1)
-    if options.json:
-        sys.stdout.write(json.dumps(results) + "\n")
-    else:
-        show(results, Console(highlight=False, width=None if sys.stdout.isatty() else 100))
-    return int(any(value is None for value in results.values()))
+def rounded(value: Any) -> Any:
+    """Round all figures in a result: to whole numbers from 1,000 on, else to three decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    if isinstance(value, float):
+        return round(value) if abs(value) >= 1000 else round(value, 3)
+    return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench",
-        description="Measure our path next to the naive one and to the bare limit.",
-        epilog=f"WHICH: {_names()}. See docs/benchmarks.md.",
-    )
-    parser.add_argument("--json", action="store_true", help="print one object, nothing else")
-    parser.add_argument("--quick", action="store_true", help="end within 50 s: fewer rounds")
-    parser.add_argument("--metrics", action="store_true", help="with the workers' metrics on")
-    parser.add_argument("which", nargs="*", metavar="WHICH", help="measure only these")
-    return parser
-
-
-def _names() -> str:
-    return ", ".join([*GROUPS, *known_keys()])
+def machine(system: System) -> dict[str, Any]:
+    """Return cores, versions and kernel; nothing that names the host."""
+    server: Any = system.client.info("server")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "redis": server.get("redis_version", "unknown"),
+        "kernel": platform.release().split("-")[0],
+    }
 
 
 def _out_of_time(number: int, frame: FrameType | None) -> None:
@@ -103,4 +116,4 @@ def _out_of_time(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="scripts/bench")

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import median
 
-from scripts.benchmarks.children import Process
-from scripts.benchmarks.system import Scene
+from scripts.benchmarks.processes import Process, cpu_s
+from scripts.benchmarks.roles.rivals import NAIVE_QUEUE, BareReader, BareSender, NaiveSender
+from scripts.benchmarks.roles.senders import Senders
+from scripts.benchmarks.system import System
 
 SENDER = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round took."""
-
-    seconds: float
-    """From the first call to the arrival of the last byte at the last node."""
-    sending_s: float
-    """The part of it in which the sender was sending."""
-    deliveries: int
-    cpu_s: float
-    """CPU time of sender, worker and Redis."""
-
-    @property
-    def per_s(self) -> float:
-        return self.deliveries / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        return self.cpu_s / self.deliveries * 1e6
+def paired_ratio(ours: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios of rounds that ran next to each other."""
+    return median(one / other for one, other in zip(ours, others, strict=False))
 
 
 @dataclass(slots=True)
@@ -38,79 +24,76 @@ class Path:
     """One way; `run` adds a round."""
 
     name: str
-    scene: Scene
+    system: System
     nodes: int
     processes: Sequence[Process]
-    send: Callable[[int], Any]
-    """Sends so many packets; returns when it began and how long it took."""
-    rounds: list[Round] = field(default_factory=list)
+    send: Callable[[int], int]
+    """Sends so many packets; returns when the first call began (monotonic ns)."""
+    rates: list[float] = field(default_factory=list)
+    """Deliveries per second of each round: until the last byte is at the last node."""
+    cpu_us: list[float] = field(default_factory=list)
+    """CPU time per delivery of sender, worker and Redis, of each round."""
 
     def warm_up(self, packets: int) -> None:
-        """Send something that does not count: connections are made, code is loaded."""
-        before = self.scene.received()
-        self.send(packets)
-        self.scene.wait_for(before + packets * self.nodes, f"{self.name}, warming up")
+        """Send packets that do not count: processes connect and load their code."""
+        with self.system.arrival_of(packets * self.nodes, f"{self.name}, warming up"):
+            self.send(packets)
 
-    def run(self, packets: int) -> Round:
+    def run(self, packets: int) -> None:
         """Send ``packets`` and wait until all have arrived."""
         deliveries = packets * self.nodes
-        before, cpu = self.scene.received(), self._cpu_s()
-        sent = self.send(packets)
-        self.scene.wait_for(before + deliveries, self.name)
-        seconds = (self.scene.shared.last_ns() - sent["started_ns"]) / 1e9
-        done = Round(seconds, sent["seconds"], deliveries, self._cpu_s() - cpu)
-        self.rounds.append(done)
-        return done
+        cpu = self._cpu_s()
+        with self.system.arrival_of(deliveries, self.name):
+            began = self.send(packets)
+        self.rates.append(deliveries * 1e9 / (self.system.last_arrival_ns() - began))
+        self.cpu_us.append((self._cpu_s() - cpu) * 1e6 / deliveries)
 
-    def rates(self) -> list[float]:
-        """Return deliveries per second of all rounds."""
-        return [one.per_s for one in self.rounds]
+    def figures(self) -> dict[str, float | list[float]]:
+        """Return medians, and the lowest and highest rate."""
+        return {
+            "deliveries_per_s": median(self.rates),
+            "packets_per_s": median(self.rates) / self.nodes,
+            "cpu_us_per_delivery": median(self.cpu_us),
+            "spread": [min(self.rates), max(self.rates)],
+        }
 
     def _cpu_s(self) -> float:
-        return self.scene.redis_cpu_s() + sum(process.cpu_s for process in self.processes)
+        return sum(map(cpu_s, [self.system.redis.pid, *(one.pid for one in self.processes)]))
 
 
-def ours(scene: Scene, nodes: int, size: int, sender: int = SENDER) -> Path:
+def ours(system: System, nodes: int, size: int) -> Path:
     """Our path with calls of ``size`` packets (1: `send_to`)."""
-    scene.provision(sender, nodes)
-    worker, child = scene.worker(), scene.senders(sender)
+    system.provision(SENDER, nodes)
+    worker, child = system.worker(), system.senders(SENDER)
 
-    def send(packets: int) -> Any:
+    def send(packets: int) -> int:
         if size == 1:
-            return child.call("single", sender=sender, packets=packets)
-        return child.call("batch", sender=sender, packets=packets, size=size)
+            return child.call(Senders.single, SENDER, packets)
+        return child.call(Senders.batch, SENDER, packets, size)
 
-    return Path("ours", scene, nodes, [worker, child], send)
+    return Path("ours", system, nodes, [worker, child], send)
 
 
-def limit(scene: Scene, nodes: int, size: int) -> Path:
+def limit(system: System, nodes: int, size: int) -> Path:
     """The bare limit with the same calls."""
-    url = scene.settings.redis_url
-    reader = scene.child("limit", url=url, ports=scene.system.ports[:nodes])
-    child = scene.child("limit", url=url)
-    reader.answer()
-    child.answer()
-    return Path(
-        "bare limit",
-        scene,
-        nodes,
-        [reader, child],
-        lambda packets: child.call("send", packets=packets, size=size),
-    )
+    reader = system.child(BareReader, system.redis.url, system.ports[:nodes])
+    reader.begin(BareReader.run)
+    child = system.child(BareSender, system.redis.url)
+
+    def send(packets: int) -> int:
+        return child.call(BareSender.send, packets, size)
+
+    return Path("bare limit", system, nodes, [reader, child], send)
 
 
-def naive(scene: Scene, nodes: int) -> Path:
-    """One RQ job per packet and node."""
-    url = scene.settings.redis_url
-    worker = scene.child("naive", url=url, worker=True)
-    child = scene.child("naive", url=url)
-    worker.answer()
-    child.answer()
-    ports = scene.system.ports[:nodes]
-    return Path(
-        "naive",
-        scene,
-        nodes,
-        [worker, child],
-        lambda packets: child.call("send", packets=packets, ports=ports),
-    )
+def naive(system: System, nodes: int) -> Path:
+    """One RQ job per packet and node, done by RQ's own worker."""
+    url = system.redis.url
+    options = ["-q", "-u", url, "-w", "rq.SimpleWorker", "-S", "json", NAIVE_QUEUE]
+    worker = system.process("rq.cli", "worker", *options)
+    child = system.child(NaiveSender, url)
+
+    def send(packets: int) -> int:
+        return child.call(NaiveSender.send, packets, system.ports[:nodes])
+
+    return Path("naive", system, nodes, [worker, child], send)

@@ -11,10 +11,10 @@ from time import monotonic
 class Plan:
     """What a run does; `QUICK` and `FULL` are the two usual ones."""
 
+    ends_after_s: int
+    """Bound of the whole run."""
     rounds: int
     """Rounds of each path."""
-    packets: int
-    """Packets of a round of single calls."""
     batch_packets: int
     """Packets of a round of calls with 100 packets each."""
     naive_packets: int
@@ -22,11 +22,13 @@ class Plan:
     paced_s: float
     """Length of steady traffic."""
     wakes: int
-    """Senders woken after silence."""
+    """Number of senders that send again after silence."""
     settle_s: float
-    """Pause before idle processes are looked at."""
+    """Pause before the CPU time of idle processes is measured."""
     idle_s: float
-    """How long idle processes are looked at."""
+    """Length of that measurement."""
+    packets: int = 10_000
+    """Packets of a round of single calls."""
     end: float = float("inf")
     """When no further round may begin (monotonic seconds)."""
 
@@ -41,8 +43,8 @@ class Plan:
 
 
 QUICK = Plan(
+    ends_after_s=46,
     rounds=3,
-    packets=10_000,
     batch_packets=100_000,
     naive_packets=50,
     paced_s=3.0,
@@ -51,8 +53,8 @@ QUICK = Plan(
     idle_s=5.0,
 )
 FULL = Plan(
+    ends_after_s=1200,
     rounds=7,
-    packets=10_000,
     batch_packets=200_000,
     naive_packets=100,
     paced_s=10.0,

@@ -1,4 +1,4 @@
-"""The figures as tables for people."""
+"""The figures as tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _TITLES = {
     "single": "send_to, one packet a call",
     "batch": "send_many, 100 packets a call",
 }
+_APART = (*_TITLES, "machine", "seconds")
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
@@ -23,45 +24,26 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     for key, title in _TITLES.items():
         if results.get(key):
             console.print(_paths(f"{title}, {results[key]['packets']:,} a round", results[key]))
-    others = {
-        key: value
-        for key, value in results.items()
-        if key not in (*_TITLES, "machine", "seconds") and value is not None
-    }
-    if others:
-        console.print(_figures(others))
+    others = Table(title="Other figures", title_justify="left", show_header=False)
+    for key, value in results.items():
+        if key not in _APART and value is not None:
+            others.add_row(key, _in_words(value))
+    if others.row_count:
+        console.print(others)
     console.print(_verdicts(results))
 
 
 def _paths(title: str, found: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{title}, 4 nodes, medians", title_justify="left")
-    table.add_column("path")
-    for name in ("packets/s", "deliveries/s", "lowest", "highest", "CPU µs/delivery"):
-        table.add_column(name, justify="right")
-    for name, figures in (
-        ("ours", found),
-        ("bare limit", found["limit"]),
-        ("naive, 1 RQ job each", found["naive"]),
-    ):
-        low, high = figures["spread"]
-        table.add_row(
-            name,
-            f"{figures['packets_per_s']:,}",
-            f"{figures['deliveries_per_s']:,}",
-            f"{low:,}",
-            f"{high:,}",
-            f"{figures['cpu_us_per_delivery']:,.2f}",
-        )
+    numbers = ("packets/s", "deliveries/s", "lowest", "highest", "CPU µs/delivery")
+    table = _table(f"{title}, 4 nodes, medians", "path", *numbers)
+    rows = {"ours": found, "bare limit": found["limit"], "naive, 1 RQ job each": found["naive"]}
+    for name, one in rows.items():
+        rates = [one["packets_per_s"], one["deliveries_per_s"], *one["spread"]]
+        cells = [f"{rate:,.0f}" for rate in rates]
+        table.add_row(name, *cells, f"{one['cpu_us_per_delivery']:,.2f}")
     table.add_section()
     table.add_row("ours / naive", f"{found['vs_naive']:,.0f} x")
     table.add_row("ours / bare limit", f"{found['vs_limit']:.2f} x")
-    return table
-
-
-def _figures(found: Mapping[str, Any]) -> Table:
-    table = Table(title="Other figures", title_justify="left", show_header=False)
-    for key, value in found.items():
-        table.add_row(key, _in_words(value))
     return table
 
 
@@ -72,16 +54,17 @@ def _in_words(value: object) -> str:
 
 
 def _verdicts(results: Mapping[str, Any]) -> Table:
-    table = Table(title="Targets", title_justify="left")
-    table.add_column("what")
-    table.add_column("target", justify="right")
-    table.add_column("measured", justify="right")
+    table = _table("Targets", "what", "target", "measured")
     table.add_column("met")
-    for verdict in verdicts(results):
-        table.add_row(
-            verdict.what,
-            verdict.target,
-            verdict.value,
-            "yes" if verdict.met else "[bold red]NO[/]",
-        )
+    for one in verdicts(results):
+        met = "yes" if one.met else "[bold red]NO[/]"
+        table.add_row(one.what, one.target, one.value, met)
+    return table
+
+
+def _table(title: str, first: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
     return table

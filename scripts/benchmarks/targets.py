@@ -1,17 +1,18 @@
-"""What the figures are held against."""
+"""What the figures are compared to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any
 
-Results = Mapping[str, Any]
+_OPERATORS = {">=": ge, ">": gt, "<=": le, "<": lt, "±": le}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target and how it was met."""
+    """One target and whether the figure meets it."""
 
     what: str
     target: str
@@ -20,23 +21,31 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
+    """What a figure has to be."""
+
     needs: str
     """Key of the result."""
+    take: str | Callable[[Any], float]
+    """Key of the figure within that result, "" for the result itself; or how to compute it."""
     what: str
     target: str
-    value: Callable[[Any], float]
-    met: Callable[[float], bool]
-    shown: str = "{:g}"
+    """Operator (>= if there is none), bound and unit."""
+    digits: int
+    """Decimals of the figure that are shown."""
 
+    def judge(self, result: Any) -> Verdict:
+        """Compare the figure in a result to the target."""
+        value = self._figure(result)
+        *operator, bound, unit = self.target.split()
+        met = _OPERATORS["".join(operator) or ">="](value, float(bound.replace(",", "")))
+        sign = "± " if operator == ["±"] else ""
+        return Verdict(self.what, self.target, f"{sign}{value:.{self.digits}f} {unit}", met)
 
-def _at(*path: str) -> Callable[[Any], float]:
-    def look(found: Any) -> float:
-        for name in path:
-            found = found[name]
-        return float(found)
-
-    return look
+    def _figure(self, result: Any) -> float:
+        if callable(self.take):
+            return self.take(result)
+        return float(result[self.take] if self.take else result)
 
 
 def _flatness(costs: Mapping[str, float]) -> float:
@@ -49,178 +58,48 @@ def _growth(rates: Mapping[str, float]) -> float:
     return rates["64"] / rates["4"]
 
 
-def _starved(found: Mapping[str, float]) -> float:
+def _slowest(found: Mapping[str, float]) -> float:
     return found["slowest_packets"] / found["packets_each"] * 100
 
 
 TARGETS = (
-    _Target(
-        "single", "send_to vs naive", ">= 100 x", _at("vs_naive"), lambda x: x >= 100, "{:.0f} x"
-    ),
-    _Target(
-        "single", "send_to vs limit", ">= 0.6 x", _at("vs_limit"), lambda x: x >= 0.6, "{:.2f} x"
-    ),
-    _Target(
-        "single",
-        "send_to, CPU per delivery",
-        "<= 25 µs",
-        _at("cpu_us_per_delivery"),
-        lambda x: x <= 25,
-        "{:.1f} µs",
-    ),
-    _Target(
-        "batch", "send_many vs naive", ">= 2000 x", _at("vs_naive"), lambda x: x >= 2000, "{:.0f} x"
-    ),
-    _Target(
-        "batch", "send_many vs limit", ">= 0.5 x", _at("vs_limit"), lambda x: x >= 0.5, "{:.2f} x"
-    ),
-    _Target(
-        "batch",
-        "send_many, CPU per delivery",
-        "<= 3 µs",
-        _at("cpu_us_per_delivery"),
-        lambda x: x <= 3,
-        "{:.2f} µs",
-    ),
-    _Target(
-        "latency_warm_ms",
-        "latency at 100/s, p50",
-        "<= 1 ms",
-        _at("p50"),
-        lambda x: x <= 1,
-        "{:.2f} ms",
-    ),
-    _Target(
-        "latency_warm_ms",
-        "latency at 100/s, p99",
-        "<= 5 ms",
-        _at("p99"),
-        lambda x: x <= 5,
-        "{:.2f} ms",
-    ),
-    _Target(
-        "latency_cold_ms",
-        "latency after silence, p50",
-        "<= 8 ms",
-        _at("p50"),
-        lambda x: x <= 8,
-        "{:.2f} ms",
-    ),
-    _Target(
-        "send_to_us",
-        "cost of send_to, 1 to 64 nodes",
-        "± 20 %",
-        _flatness,
-        lambda x: x <= 20,
-        "± {:.0f} %",
-    ),
-    _Target(
-        "deliveries_per_s",
-        "deliveries/s, 64 nodes vs 4",
-        ">= 1 x",
-        _growth,
-        lambda x: x >= 1,
-        "{:.2f} x",
-    ),
-    _Target("get_nodes_us", "get_nodes, p50", "<= 10 µs", float, lambda x: x <= 10, "{:.2f} µs"),
-    _Target("check_us", "check, p50", "<= 10 µs", float, lambda x: x <= 10, "{:.2f} µs"),
-    _Target(
-        "idle_cpu_percent", "idle, all processes", "<= 3 %", float, lambda x: x <= 3, "{:.2f} %"
-    ),
-    _Target("threads", "4 threads vs 1", "> 1 x", _at("vs_one"), lambda x: x > 1, "{:.2f} x"),
-    _Target(
-        "many_senders",
-        "50 senders, 2 workers, p99",
-        "<= 20 ms",
-        _at("p99"),
-        lambda x: x <= 20,
-        "{:.2f} ms",
-    ),
-    _Target(
-        "many_senders",
-        "50 senders, the slowest one's packets",
-        "100 %",
-        _starved,
-        lambda x: x >= 100,
-        "{:.0f} %",
-    ),
-    _Target(
-        "many_senders",
-        "50 senders, RQ jobs",
-        "<= 5 /s",
-        _at("jobs_per_s"),
-        lambda x: x <= 5,
-        "{:.2f} /s",
-    ),
-    _Target(
-        "stuck_peer",
-        "p99 of 3 peers, the 4th stuck",
-        "< 2 x",
-        _at("ratio"),
-        lambda x: x < 2,
-        "{:.2f} x",
-    ),
-    _Target(
-        "memory",
-        "worker's growth, 1,000,000 waiting",
-        "<= 20 MB",
-        _at("growth_mb"),
-        lambda x: x <= 20,
-        "{:.1f} MB",
-    ),
-    _Target(
-        "listener", "listener vs bare", ">= 0.5 x", _at("vs_bare"), lambda x: x >= 0.5, "{:.2f} x"
-    ),
-    _Target(
-        "listener_ratelimit",
-        "listener with ratelimit vs bare",
-        ">= 0.25 x",
-        _at("vs_bare"),
-        lambda x: x >= 0.25,
-        "{:.2f} x",
-    ),
-    _Target(
-        "redis_commands_per_s",
-        "Redis commands at 100,000 packets/s",
-        "<= 20 /s",
-        float,
-        lambda x: x <= 20,
-        "{:.1f} /s",
-    ),
-    _Target(
-        "idle_connections",
-        "1,000 connections, CPU",
-        "<= 5 %",
-        _at("cpu_percent"),
-        lambda x: x <= 5,
-        "{:.2f} %",
-    ),
-    _Target(
-        "idle_connections",
-        "1,000 connections, memory",
-        "<= 100 MB",
-        _at("memory_mb"),
-        lambda x: x <= 100,
-        "{:.1f} MB",
-    ),
-    _Target(
-        "decoder_fuzz",
-        "1,000,000 hostile streams, memory",
-        "<= 5 MB",
-        _at("growth_mb"),
-        lambda x: x <= 5,
-        "{:.1f} MB",
-    ),
+    Target("single", "vs_naive", "send_to vs naive", ">= 100 x", 0),
+    Target("single", "vs_limit", "send_to vs limit", ">= 0.6 x", 2),
+    Target("single", "cpu_us_per_delivery", "send_to, CPU per delivery", "<= 25 µs", 1),
+    Target("batch", "vs_naive", "send_many vs naive", ">= 2000 x", 0),
+    Target("batch", "vs_limit", "send_many vs limit", ">= 0.5 x", 2),
+    Target("batch", "cpu_us_per_delivery", "send_many, CPU per delivery", "<= 3 µs", 2),
+    Target("latency_warm_ms", "p50", "latency at 100/s, p50", "<= 1 ms", 2),
+    Target("latency_warm_ms", "p99", "latency at 100/s, p99", "<= 5 ms", 2),
+    Target("latency_cold_ms", "p50", "latency after silence, p50", "<= 8 ms", 2),
+    Target("send_to_us", _flatness, "cost of send_to, 1 to 64 nodes", "± 20 %", 0),
+    Target("deliveries_per_s", _growth, "deliveries/s, 64 nodes vs 4", ">= 1 x", 2),
+    Target("get_nodes_us", "", "get_nodes, p50", "<= 10 µs", 2),
+    Target("check_us", "", "check, p50", "<= 10 µs", 2),
+    Target("idle_cpu_percent", "", "idle, all processes", "<= 3 %", 2),
+    Target("threads", "vs_one", "4 threads vs 1", "> 1 x", 2),
+    Target("many_senders", "p99", "50 senders, 2 workers, p99", "<= 20 ms", 2),
+    Target("many_senders", _slowest, "50 senders, the slowest one's packets", "100 %", 0),
+    Target("many_senders", "jobs_per_s", "50 senders, RQ jobs", "<= 5 /s", 2),
+    Target("many_senders_200", "p99", "200 senders, 10 nodes, p99", "<= 100 ms", 1),
+    Target("many_senders_200", "starved", "200 senders, starved", "<= 0 senders", 0),
+    Target("many_senders_1000", "p99", "1,000 senders, 10 nodes, p99", "<= 100 ms", 1),
+    Target("many_senders_1000", "starved", "1,000 senders, starved", "<= 0 senders", 0),
+    Target("stuck_peer", "ratio", "p99 of 3 peers, the 4th stuck", "< 2 x", 2),
+    Target("memory", "growth_mb", "worker's growth, 1,000,000 waiting", "<= 20 MB", 1),
+    Target("listener", "vs_bare", "listener vs bare", ">= 0.5 x", 2),
+    Target("listener_ratelimit", "vs_bare", "listener with ratelimit vs bare", ">= 0.25 x", 2),
+    Target("redis_commands_per_s", "", "Redis commands at 100,000 packets/s", "<= 20 /s", 1),
+    Target("idle_connections", "cpu_percent", "1,000 connections, CPU", "<= 5 %", 2),
+    Target("idle_connections", "memory_mb", "1,000 connections, memory", "<= 100 MB", 1),
+    Target("decoder_fuzz", "growth_mb", "1,000,000 hostile streams, memory", "<= 5 MB", 1),
 )
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """Hold the figures that are there against their targets."""
-    found = []
-    for target in TARGETS:
-        if results.get(target.needs) is not None:
-            value = target.value(results[target.needs])
-            found.append(
-                Verdict(target.what, target.target, target.shown.format(value), target.met(value))
-            )
-    return found
+def verdicts(results: Mapping[str, Any]) -> list[Verdict]:
+    """Compare the figures that were measured to their targets."""
+    return [
+        target.judge(results[target.needs])
+        for target in TARGETS
+        if results.get(target.needs) is not None
+    ]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import socket
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from scripts.benchmarks.machine import machine
+from scripts.benchmarks.__main__ import machine, rounded
 from scripts.benchmarks.measures import GROUPS, chosen, known_keys
+from scripts.benchmarks.measures.many_senders import ManySenders, figures
 from scripts.benchmarks.measures.throughput import single
 from scripts.benchmarks.plan import QUICK
 from scripts.benchmarks.report import show
+from scripts.benchmarks.roles.frames import packet
+from scripts.benchmarks.roles.receivers import Arrival, Receivers
 from scripts.benchmarks.system import System
 from scripts.benchmarks.targets import TARGETS, verdicts
 from tests.support import docs
+from tests.support.processes import wait_until
 
-TINY = replace(QUICK, rounds=1, packets=200, naive_packets=2)
+TINY = replace(QUICK, rounds=1, packets=200, naive_packets=2, paced_s=0.5)
 
 PATH = {"deliveries_per_s", "packets_per_s", "cpu_us_per_delivery", "spread"}
 
@@ -27,7 +32,8 @@ PATH = {"deliveries_per_s", "packets_per_s", "cpu_us_per_delivery", "spread"}
 def test_single_measures_three_paths_and_their_ratios() -> None:
     with ExitStack() as stack:
         system = System(stack)
-        results = single(system, TINY) | {"machine": machine(system.client)}
+        with system.measurement():
+            results = rounded(single(system, TINY)) | {"machine": machine(system)}
 
     found = json.loads(json.dumps(results))
     assert set(found["single"]) == PATH | {"vs_naive", "vs_limit", "packets", "limit", "naive"}
@@ -41,6 +47,55 @@ def test_single_measures_three_paths_and_their_ratios() -> None:
     text = console.export_text()
     assert "bare limit" in text
     assert "send_to vs naive" in text
+
+
+MANY = {"p50", "p99", "packets_each", "slowest_packets", "starved", "duplicates", "jobs_per_s"}
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("shared", [True, False], ids=["one cluster", "clusters of their own"])
+def test_many_senders_get_all_packets_to_all_nodes(shared: bool) -> None:
+    with ExitStack() as stack:
+        system = System(stack)
+        with system.measurement():
+            found = ManySenders("some", 3, 20, nodes=2, shared=shared)(system, TINY)["some"]
+    assert set(found) == MANY
+    assert found["packets_each"] == found["slowest_packets"] == 10
+    assert found["duplicates"] == 0
+    assert 0 < found["p50"] <= found["p99"]
+
+
+def test_many_senders_counts_starved_and_slowest() -> None:
+    on_time = [Arrival(node, sender, 5, 6) for node in (0, 1) for sender in (1, 2)]
+    expected = {"p50": 1e-6, "p99": 1e-6, "slowest_packets": 1, "starved": 0}
+    assert figures(on_time, (1, 2), 2) == expected
+    late = [*on_time[:3], Arrival(1, 2, 5, 2 * 10**9)]
+    assert figures(late, (1, 2), 2)["starved"] == 1
+    assert figures(on_time[:3], (1, 2), 2)["slowest_packets"] == 0.5
+    assert figures(on_time, (1, 2, 3), 2)["slowest_packets"] == 0
+
+
+def test_receivers_count_a_repeated_packet_once() -> None:
+    receivers = Receivers(2)
+    early = packet(7).encode()
+    receivers.record(on=True)
+    twice, once = packet(7).encode(), packet(8).encode()
+    connections = [socket.create_connection(("127.0.0.1", port)) for port in receivers.ports()]
+    with connections[0] as first, connections[1] as second:
+        first.sendall(twice + twice[:10])
+        first.sendall(twice[10:] + once)
+        second.sendall(twice + early)
+        wait_until(lambda: receivers.received() == 3 and receivers.duplicates() == 2)
+    found = {(one.node, one.sender) for one in receivers.arrivals()}
+    assert found == {(0, 7), (0, 8), (1, 7)}
+    assert all(0 <= one.latency_ms < 60_000 for one in receivers.arrivals())
+    receivers.record(on=True)
+    assert (receivers.received(), receivers.arrivals(), receivers.duplicates()) == (3, [], 0)
+
+
+def test_rounded_keeps_three_decimals_below_thousand() -> None:
+    found = {"a": 1234.5, "b": [0.12345, 999.9999], "c": 7, "d": None, "e": {"f": 2.0}}
+    assert rounded(found) == {"a": 1234, "b": [0.123, 1000.0], "c": 7, "d": None, "e": {"f": 2.0}}
 
 
 def test_quick_leaves_the_long_measurements_out_unless_asked_for() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.benchmarks.measures.fuzz import decoder_fuzz
-from scripts.benchmarks.measures.idle import idle
-from scripts.benchmarks.measures.latency import cold, warm
-from scripts.benchmarks.measures.lookups import lookups
-from scripts.benchmarks.measures.many_senders import many_senders
-from scripts.benchmarks.measures.memory import memory
-from scripts.benchmarks.measures.nodes import nodes
-from scripts.benchmarks.measures.receiving import idle_connections, redis_commands, speed
-from scripts.benchmarks.measures.stuck_peer import stuck_peer
-from scripts.benchmarks.measures.threads import threads
-from scripts.benchmarks.measures.throughput import batch, single
+from scripts.benchmarks.measures.cost import idle, lookups, memory
+from scripts.benchmarks.measures.latency import cold, stuck_peer, warm
+from scripts.benchmarks.measures.many_senders import FIFTY, THOUSAND, TWO_HUNDRED
+from scripts.benchmarks.measures.receiving import (
+    decoder_fuzz,
+    idle_connections,
+    redis_commands,
+    speed,
+)
+from scripts.benchmarks.measures.throughput import batch, nodes, single, threads
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.system import System
 
@@ -43,7 +42,9 @@ SENDING = (
     Measure(("get_nodes_us", "check_us"), lookups, weight=0.2),
     Measure(("idle_cpu_percent",), idle, weight=3),
     Measure(("threads",), threads, quick=False),
-    Measure(("many_senders",), many_senders, quick=False),
+    Measure(("many_senders",), FIFTY, quick=False),
+    Measure(("many_senders_200",), TWO_HUNDRED),
+    Measure(("many_senders_1000",), THOUSAND, quick=False),
     Measure(("stuck_peer",), stuck_peer, quick=False),
     Measure(("memory",), memory, quick=False),
 )
@@ -63,11 +64,11 @@ def known_keys() -> list[str]:
     return [key for group in GROUPS.values() for measure in group for key in measure.keys]
 
 
-def chosen(which: list[str], *, quick: bool) -> list[Measure]:
+def chosen(which: Sequence[str], *, quick: bool) -> list[Measure]:
     """Return the measurements of a run: those asked for, and of groups all that belong to it."""
     found = []
     for name, group in GROUPS.items():
-        whole = name in which or (name == "send" and not which)
+        whole = name in (which or ["send"])
         found += [
             measure
             for measure in group

@@ -1,18 +1,24 @@
-"""One listener process and eight connections: packets per second next to a bare protocol."""
+"""One listener process: packets per second next to a bare protocol, cost, hostile streams."""
 
 from __future__ import annotations
 
 from statistics import median
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
-from scripts.benchmarks.children import BenchmarkFailed, Child
+from scripts.benchmarks.paths import paired_ratio
 from scripts.benchmarks.plan import Plan
-from scripts.benchmarks.stats import paired_ratio
-from scripts.benchmarks.system import FIRST_RECEIVER, Scene, System
+from scripts.benchmarks.processes import BenchmarkFailed, Child, cpu_s, memory_mb
+from scripts.benchmarks.roles.listeners import BareListener, Listener, RatelimitListener
+from scripts.benchmarks.roles.peers import Peers
+from scripts.benchmarks.system import FIRST_RECEIVER, System
+from tests.support.hostile import attack, resident_mb, streams
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
 PEERS = 8
+MACHINES = list(range(FIRST_RECEIVER, FIRST_RECEIVER + PEERS))
+"""The peers' machine_ids; all have the address 127.0.0.1."""
 PACKETS = 100_000
 """Packets per connection and round; the module's packets take longer, and are fewer."""
 MODULE_PACKETS = 25_000
@@ -21,100 +27,105 @@ AT_ONCE = 1000
 IDLE_CONNECTIONS = 1000
 IDLE_RATE = 100
 
-SERVER_IDS = {"bare": 1, "listener": 2, "ratelimit": 3}
+CASES = 1_000_000
+WARM_UP_CASES = 20_000
+SPLITS = (0, 0, 0, 0, 64, 0, 0, 0, 7)
+SEED = 22
 
-MACHINES = list(range(FIRST_RECEIVER, FIRST_RECEIVER + PEERS))
-"""The peers' machine_ids; all have the address 127.0.0.1."""
+
+class _Counts(Protocol):
+    def count(self) -> int: ...
 
 
 def speed(system: System, plan: Plan) -> dict[str, Any]:
     """Measure the listener with a no-op callback and with the ratelimit module."""
-    with system.scene() as scene:
-        ours = [_listener(scene, kind) for kind in ("bare", "listener", "ratelimit")]
-        peers = _peers(scene)
-        rates: list[list[float]] = [[], [], []]
-        for _ in plan.turns():
-            for found, (child, port), packets in zip(
-                rates, ours, (PACKETS, PACKETS, MODULE_PACKETS), strict=True
-            ):
-                found.append(_flood(peers, child, port, packets))
-    bare, plain, module = rates
+    bare_port = free_port()
+    bare = system.child(BareListener, bare_port)
+    plain, plain_port = _listener(system, 1, Listener)
+    module, module_port = _listener(system, 2, RatelimitListener)
+    peers = system.child(Peers)
+    bare_rates, plain_rates, module_rates = [], [], []
+    for _ in plan.turns():
+        bare_rates.append(_flood(peers, bare, bare_port, PACKETS))
+        plain_rates.append(_flood(peers, plain, plain_port, PACKETS))
+        module_rates.append(_flood(peers, module, module_port, MODULE_PACKETS))
     return {
-        "listener": _figures(plain, bare),
-        "listener_ratelimit": _figures(module, bare),
+        "listener": _figures(plain_rates, bare_rates),
+        "listener_ratelimit": _figures(module_rates, bare_rates),
     }
 
 
 def redis_commands(system: System, plan: Plan) -> dict[str, Any]:
     """Measure the commands that an instance has Redis run while 100,000 packets/s come in."""
-    with system.scene() as scene:
-        child, port = _listener(scene, "listener")
-        peers = _peers(scene)
-        peers.call("hold", port=port, connections=PEERS)
-        options = {"machine_ids": MACHINES, "rate": RATE, "at_once": AT_ONCE}
-        peers.call("trickle", seconds=1.0, **options)
-        counted = child.call("count")
-        before = _commands(scene)
-        sent = peers.call("trickle", seconds=plan.paced_s, **options)
-        commands = _commands(scene) - before - 1  # the first look itself
-        wait_until(lambda: child.call("count") >= counted + sent * 0.99, 10, "packets are in")
-    return {"redis_commands_per_s": round(commands / plan.paced_s, 1)}
+    child, port = _listener(system, 1, Listener)
+    peers = system.child(Peers)
+    peers.call(Peers.hold, port, PEERS)
+    peers.call(Peers.trickle, MACHINES, RATE, AT_ONCE, seconds=1.0)
+    counted = child.call(Listener.count)
+    before = _commands(system)
+    sent = peers.call(Peers.trickle, MACHINES, RATE, AT_ONCE, plan.paced_s)
+    commands = _commands(system) - before - 1  # the first look itself
+    wait_until(lambda: child.call(Listener.count) >= counted + sent * 0.99, message="packets")
+    return {"redis_commands_per_s": commands / plan.paced_s}
 
 
 def idle_connections(system: System, plan: Plan) -> dict[str, Any]:
     """Measure CPU and memory of an instance with 1,000 connections and 100 packets/s in all."""
-    with system.scene() as scene:
-        child, port = _listener(scene, "listener")
-        peers = _peers(scene)
-        peers.call("hold", port=port, connections=IDLE_CONNECTIONS)
-        before = child.cpu_s
-        peers.call("trickle", machine_ids=MACHINES, rate=IDLE_RATE, at_once=1, seconds=plan.paced_s)
-        cpu = (child.cpu_s - before) / plan.paced_s * 100
-        memory = child.memory_mb
+    child, port = _listener(system, 1, Listener)
+    peers = system.child(Peers)
+    peers.call(Peers.hold, port, IDLE_CONNECTIONS)
+    before = cpu_s(child.pid)
+    peers.call(Peers.trickle, MACHINES, IDLE_RATE, 1, plan.paced_s)
     return {
         "idle_connections": {
             "connections": IDLE_CONNECTIONS,
-            "cpu_percent": round(cpu, 2),
-            "memory_mb": round(memory, 1),
+            "cpu_percent": (cpu_s(child.pid) - before) / plan.paced_s * 100,
+            "memory_mb": memory_mb(child.pid),
         }
     }
 
 
-def _listener(scene: Scene, kind: str) -> tuple[Child, int]:
+def decoder_fuzz(system: System, plan: Plan) -> dict[str, Any]:
+    """Decode a million streams that begin like BIN and then lie; any fault raises."""
+    for data in streams(SEED - 1, WARM_UP_CASES):
+        attack(data, 0)
+    memory, begun, packets = resident_mb(), monotonic(), 0
+    for number, data in enumerate(streams(SEED, CASES)):
+        packets += attack(data, SPLITS[number % len(SPLITS)])
+    return {
+        "decoder_fuzz": {
+            "cases": CASES,
+            "packets": packets,
+            "seconds": monotonic() - begun,
+            "growth_mb": resident_mb() - memory,
+        }
+    }
+
+
+def _listener(system: System, server_id: int, role: type[Listener]) -> tuple[Child[Listener], int]:
     port = free_port()
-    server_id = SERVER_IDS[kind]
-    scene.provision(server_id, PEERS, own_port=port)
-    child = scene.child("listening", kind=kind, port=port, server_id=server_id)
-    child.answer()
-    probe = _peers(scene)
-    probe.call("hold", port=port, connections=1)
-    return child, port
+    system.provision(server_id, PEERS, own_port=port)
+    return system.child(role, server_id), port
 
 
-def _peers(scene: Scene) -> Child:
-    child = scene.child("peers")
-    child.answer()
-    return child
-
-
-def _flood(peers: Child, listener: Child, port: int, packets: int) -> float:
-    before = listener.call("count")
-    seconds = peers.call("flood", port=port, machine_ids=MACHINES, packets=packets)
-    got = listener.call("count") - before
+def _flood(peers: Child[Peers], listener: Child[Any], port: int, packets: int) -> float:
+    before = listener.call(_Counts.count)
+    seconds = peers.call(Peers.flood, port, MACHINES, packets)
+    got = listener.call(_Counts.count) - before
     if got != packets * PEERS:
-        raise BenchmarkFailed(f"the listener handed on {got} of {packets * PEERS} packets")
-    return packets * PEERS / float(seconds)
+        raise BenchmarkFailed(f"listener: {got} of {packets * PEERS} packets came to the callback")
+    return packets * PEERS / seconds
 
 
 def _figures(rates: list[float], bare: list[float]) -> dict[str, float]:
     return {
-        "packets_per_s": round(median(rates)),
-        "vs_bare": round(paired_ratio(rates, bare), 3),
-        "bare_packets_per_s": round(median(bare)),
+        "packets_per_s": median(rates),
+        "vs_bare": paired_ratio(rates, bare),
+        "bare_packets_per_s": median(bare),
     }
 
 
-def _commands(scene: Scene) -> int:
+def _commands(system: System) -> int:
     """Return how many commands Redis has run, those of scripts and ours included."""
-    info: Any = scene.client.info("stats")
+    info: Any = system.client.info("stats")
     return int(info["total_commands_processed"])

@@ -1,4 +1,4 @@
-"""Deliveries per second from one sender to four nodes: ours, the bare limit, one job each."""
+"""Packets per second: next to the naive path and the bare limit, by threads, by nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ from statistics import median
 from typing import Any
 
 from scripts.benchmarks import paths
-from scripts.benchmarks.paths import Path
+from scripts.benchmarks.paths import Path, paired_ratio
 from scripts.benchmarks.plan import Plan
-from scripts.benchmarks.stats import Spread, paired_ratio
+from scripts.benchmarks.roles.senders import Senders
 from scripts.benchmarks.system import System
 
 NODES = 4
 SIZE = 100
 """Packets in a call of `send_many`."""
+THREADS_S = 1.5
+
+NUMBERS = (1, 4, 16, 64)
+"""Numbers of nodes that are compared."""
+CALLS = 1000
+BUSY_CALLS = 60
+BUSY_RATE = 200.0
+DELIVERIES = 200_000
 
 
 def single(system: System, plan: Plan) -> dict[str, Any]:
@@ -27,41 +35,84 @@ def batch(system: System, plan: Plan) -> dict[str, Any]:
 
 
 def _compare(system: System, plan: Plan, size: int, packets: int) -> dict[str, Any]:
-    with system.scene() as scene:
-        naive = paths.naive(scene, NODES)
-        limit = paths.limit(scene, NODES, size)
-        ours = paths.ours(scene, NODES, size)
-        naive.warm_up(5)
-        limit.warm_up(packets // 10)
-        ours.warm_up(packets // 10)
-        for turn in plan.turns():
-            limit.run(packets)
-            ours.run(packets)
-            if turn % 2 == 0:
-                naive.run(plan.naive_packets)
-    rate = Spread.of(ours.rates())
-    return {
-        "deliveries_per_s": round(rate.middle),
-        "vs_naive": round(rate.middle / median(naive.rates()), 1),
-        "vs_limit": round(paired_ratio(ours.rates(), limit.rates()), 3),
-        "cpu_us_per_delivery": round(median(one.cpu_us for one in ours.rounds), 2),
-        "packets_per_s": round(rate.middle / NODES),
+    naive = paths.naive(system, NODES)
+    limit = paths.limit(system, NODES, size)
+    ours = paths.ours(system, NODES, size)
+    naive.warm_up(5)
+    limit.warm_up(packets // 10)
+    ours.warm_up(packets // 10)
+    for turn in plan.turns():
+        limit.run(packets)
+        ours.run(packets)
+        if turn % 2 == 0:
+            naive.run(plan.naive_packets)
+    return ours.figures() | {
+        "vs_naive": median(ours.rates) / median(naive.rates),
+        "vs_limit": paired_ratio(ours.rates, limit.rates),
         "packets": packets,
-        "spread": _spread(ours),
-        "limit": _others(limit),
-        "naive": _others(naive),
+        "limit": limit.figures(),
+        "naive": naive.figures(),
     }
 
 
-def _others(path: Path) -> dict[str, Any]:
+def threads(system: System, plan: Plan) -> dict[str, Any]:
+    """Measure packets per second of one thread and of four, in turns."""
+    system.provision(1, NODES)
+    system.worker()
+    sender = system.senders(1)
+    sender.call(Senders.threads, 1, threads=1, seconds=0.2)
+    rates: dict[int, list[float]] = {1: [], 4: []}
+    for _ in plan.turns():
+        for number, found in rates.items():
+            found.append(sender.call(Senders.threads, 1, threads=number, seconds=THREADS_S))
     return {
-        "deliveries_per_s": round(median(path.rates())),
-        "packets_per_s": round(median(path.rates()) / path.nodes),
-        "cpu_us_per_delivery": round(median(one.cpu_us for one in path.rounds), 2),
-        "spread": _spread(path),
+        "threads": {
+            "one_packets_per_s": median(rates[1]),
+            "four_packets_per_s": median(rates[4]),
+            "vs_one": paired_ratio(rates[4], rates[1]),
+        }
     }
 
 
-def _spread(path: Path) -> list[int]:
-    spread = Spread.of(path.rates())
-    return [round(spread.low), round(spread.high)]
+def nodes(system: System, plan: Plan) -> dict[str, Any]:
+    """Measure the cost of a call and deliveries per second by number of nodes.
+
+    The cost of a call is taken before a worker starts: with a worker that writes to 64 nodes on
+    the same few cores, the cost would be the wait for a core. That is reported beside it.
+    """
+    # Cluster N has N nodes; one process sends to all of them.
+    for number in NUMBERS:
+        system.provision(number, number)
+    child = system.senders(*NUMBERS)
+    costs: dict[int, list[float]] = {number: [] for number in NUMBERS}
+    with system.arrival_of(plan.rounds * CALLS * sum(NUMBERS), "first packets"):
+        for _ in range(plan.rounds):
+            for number, found in costs.items():
+                found.extend(child.call(Senders.paced, [number], CALLS, rate=1e6))
+        worker = system.worker()
+    busy = {}
+    for number in NUMBERS:
+        with system.arrival_of(BUSY_CALLS * number, f"send_to to {number} nodes"):
+            busy[number] = child.call(Senders.paced, [number], BUSY_CALLS, rate=BUSY_RATE)
+    ways = {
+        number: Path(
+            f"{number} nodes",
+            system,
+            number,
+            [worker, child],
+            lambda packets, number=number: child.call(Senders.batch, number, packets),  # type: ignore[misc]
+        )
+        for number in NUMBERS
+    }
+    for _ in plan.turns():
+        for number, way in ways.items():
+            way.run(max(DELIVERIES // number, 10_000))
+    return {
+        "send_to_us": _medians(costs),
+        "deliveries_per_s": _medians({number: way.rates for number, way in ways.items()}),
+        "send_to_us_while_delivering": _medians(busy),
+    }
+
+
+def _medians(samples: dict[int, list[float]]) -> dict[str, float]:
+    return {str(number): median(found) for number, found in samples.items()}

@@ -1,21 +1,19 @@
-"""Child process: the sending nodes, with small ratelimit packets as fast or as slow as wanted."""
+"""The sending nodes of a listener: small ratelimit packets as fast or as slow as wanted."""
 
 from __future__ import annotations
 
-import resource
 import socket
 from functools import cache
 from time import monotonic, sleep
 
 from clusterer.wire import PacketBuilder
-from scripts.benchmarks.serving import answer, serve
+from tests.support.processes import wait_until
 
 CHUNK_PACKETS = 1000
 CHUNKS = 25
-"""Pieces of a connection's stream that differ; longer streams begin again."""
+"""Number of different chunks in the stream of a connection; longer streams begin again."""
 COUNTER_SIZE = 4
 """Bytes of a counter, which ends a frame."""
-CONNECT_WITHIN_S = 10.0
 
 
 def frame(machine_id: int, counter: int = 7) -> bytes:
@@ -26,7 +24,7 @@ def frame(machine_id: int, counter: int = 7) -> bytes:
 
 @cache
 def chunks(machine_id: int) -> list[bytes]:
-    """Return a stream in pieces: no counter in it comes twice."""
+    """Return a stream in chunks: no counter in it comes twice."""
     template = frame(machine_id)[:-COUNTER_SIZE]
     return [
         b"".join(
@@ -38,16 +36,15 @@ def chunks(machine_id: int) -> list[bytes]:
 
 
 class Peers:
-    """Connections to one listening port, that of machine N carrying N's packets."""
+    """Connections to one listening port; the connection of node N carries packets of N."""
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
 
     def flood(self, port: int, machine_ids: list[int], packets: int) -> float:
-        """Send ``packets`` over each connection as fast as they are taken; return the seconds.
+        """Send ``packets`` over each connection as fast as the listener reads.
 
-        No counter of a connection comes twice in `CHUNKS` pieces. The end is when the listener,
-        having read everything, closes in its turn.
+        Returns the seconds until the listener has read everything and closes in its turn.
         """
         connections = {_connect(port): chunks(number) for number in machine_ids}
         begun = monotonic()
@@ -84,25 +81,12 @@ class Peers:
 
 
 def _connect(port: int) -> socket.socket:
-    """Connect as soon as the listener is there."""
-    end = monotonic() + CONNECT_WITHIN_S
-    while True:
+    """Connect as soon as the listener listens."""
+
+    def connect() -> socket.socket | None:
         try:
             return socket.create_connection(("127.0.0.1", port))
         except ConnectionRefusedError:
-            if monotonic() > end:
-                raise
-            sleep(0.05)
+            return None
 
-
-def main() -> None:
-    """Answer calls until the parent ends."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    peers = Peers()
-    answer("ready")
-    serve({"flood": peers.flood, "hold": peers.hold, "trickle": peers.trickle})
-
-
-if __name__ == "__main__":
-    main()
+    return wait_until(connect, message=f"a listener on port {port}")

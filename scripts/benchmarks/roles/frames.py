@@ -1,4 +1,4 @@
-"""The benchmarks' packets: all of one size, with the time of sending at a fixed place."""
+"""The packets of senders and receivers: all of one size, the time of sending at a fixed place."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIZE = 200
 """Bytes of a frame."""
 
 SENDER_AT = 25
-"""Where the sender's machine_id stands in a frame (signed, 32 bit)."""
+"""Offset of the sender's machine_id in a frame (signed, 32 bit)."""
 TIME_AT = 33
-"""Where the time of sending stands (monotonic ns, unsigned, 64 bit); a str field's begin."""
+"""Offset of the time of sending (monotonic ns, unsigned, 64 bit): the start of a str field."""
 
 TIME = struct.Struct("<Q")
 SENDER = struct.Struct("<i")

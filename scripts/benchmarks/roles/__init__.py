@@ -1,0 +1,1 @@
+"""The child processes of the benchmarks: one class each, whose methods the benchmark calls."""

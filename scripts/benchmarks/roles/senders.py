@@ -1,0 +1,79 @@
+"""Senders that use the public API as any application does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import monotonic, monotonic_ns, perf_counter_ns, sleep
+from timeit import repeat
+
+from clusterer import Clusterer
+from scripts.benchmarks.roles.frames import packet
+
+
+class Senders:
+    """One instance per machine_id; instance S sends to cluster S, or all to a shared one."""
+
+    def __init__(self, machine_ids: list[int], shared_cluster: int = 0) -> None:
+        self._shared_cluster = shared_cluster
+        self._instances = {number: Clusterer(server_id=number) for number in machine_ids}
+
+    def single(self, sender: int, packets: int) -> int:
+        """Send packets with one call each; return when the first began (monotonic ns)."""
+        send_to, one = self._instances[sender].send_to, packet(sender)
+        began = monotonic_ns()
+        for _ in range(packets):
+            send_to(sender, "bin", one)
+        return began
+
+    def batch(self, sender: int, packets: int, size: int = 100) -> int:
+        """Send packets ``size`` a call; return when the first call began (monotonic ns)."""
+        send_many, some = self._instances[sender].send_many, [packet(sender)] * size
+        began = monotonic_ns()
+        for _ in range(packets // size):
+            send_many(sender, "bin", some)
+        return began
+
+    def threads(self, sender: int, threads: int, seconds: float) -> float:
+        """Send from several threads at once; return packets per second."""
+        instance, one = self._instances[sender], packet(sender)
+        begun = monotonic()
+
+        def work(_: int) -> int:
+            sent = 0
+            while monotonic() < begun + seconds:
+                instance.send_to(sender, "bin", one)
+                sent += 1
+            return sent
+
+        with ThreadPoolExecutor(threads) as pool:
+            sent = sum(pool.map(work, range(threads)))
+        return sent / (monotonic() - begun)
+
+    def paced(self, senders: list[int], packets: int, rate: float) -> list[float]:
+        """Send ``packets`` in all at a steady ``rate`` per second, senders taking turns.
+
+        Returns the duration of each call, in µs.
+        """
+        took = []
+        due = monotonic()
+        for number in range(packets):
+            sleep(max(due - monotonic(), 0.0))
+            due += 1 / rate
+            sender = senders[number % len(senders)]
+            fresh = packet(sender)
+            begun = perf_counter_ns()
+            self._instances[sender].send_to(self._shared_cluster or sender, "bin", fresh)
+            took.append((perf_counter_ns() - begun) / 1e3)
+        return took
+
+    def get_nodes(self, sender: int, calls: int) -> float:
+        """Return the median duration of a call of `get_nodes`, in µs."""
+        ask = self._instances[sender].get_nodes
+        return median(repeat(lambda: ask(sender, "bin"), number=1, repeat=calls)) * 1e6
+
+    def check(self, sender: int, machine_id: int, calls: int) -> float:
+        """Return the median duration of a call of `check` for a known source, in µs."""
+        ask, source = self._instances[sender].check, ("127.0.0.1", 40_000)
+        call = lambda: ask(sender, source, machine_id, "bin")  # noqa: E731
+        return median(repeat(call, number=1, repeat=calls)) * 1e6
