@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from clusterer.cli.demo.command import conclude
 from clusterer.cli.demo.observed import Observed
-from clusterer.cli.demo.screen import Screen
+from clusterer.cli.demo.screen import Screen, live_table
 from clusterer.cli.demo.stage import make_actors
 from clusterer.membership import Condition, State
 from clusterer.processes import Line
@@ -27,8 +26,7 @@ def said(**what: object) -> Line:
 def seen_everything() -> Observed:
     observed = Observed(packets_delivered=5)
     observed.hear(said(machine=1, own=3, remote={"2": 4}, nodes=[2]))
-    observed.hear(said(machine=2, own=3, remote={"1": 4}, nodes=[1]))
-    observed.hear(said(machine=2, **{"from": 1}, sent_ns=1, took_ms=2.5))
+    observed.hear(said(machine=2, own=3, remote={"1": 4}, nodes=[1], took_ms=[2.5]))
     observed.states = [UP, PROBING, DISABLED, UP]
     return observed
 
@@ -92,7 +90,7 @@ def test_logs_are_kept_apart_from_what_instances_say() -> None:
     observed.hear(Line("A", '{"machine": 1}', True))
     observed.hear(Line("A", "no JSON", False))
     assert observed.logs == {"A": deque(['{"machine": 1}', "no JSON"])}
-    assert not observed.instances
+    assert not observed.reports
 
 
 class Terminal(io.StringIO):
@@ -101,12 +99,11 @@ class Terminal(io.StringIO):
 
 
 def show(stream: io.StringIO, observed: Observed) -> str:
-    screen = Screen(stream, make_actors(), live=True)
+    screen, (a, b) = Screen(stream, live=True), make_actors()
     with screen.showing():
-        screen.wait_for("something happens")
         screen.step("something happened")
-        screen.refresh(observed, lambda name: 4711 if name == "A" else None, now=0, last=True)
-    conclude(screen, observed)
+        screen.refresh(live_table(observed, {a: 4711, b: None}, now=0), "something happens")
+    screen.conclude(observed)
     return stream.getvalue()
 
 

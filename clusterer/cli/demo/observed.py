@@ -1,10 +1,11 @@
-"""What was really seen: filled from the instances' own words and from Redis, judged at the end."""
+"""What the demo observed: in the reports of the instances and in Redis; judged at the end."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,67 +16,63 @@ EXPECTED_STATES = (Condition.UP, Condition.PROBING, Condition.DISABLED, Conditio
 _LOG_LINES = 8
 
 
-@dataclass(slots=True)
-class Instance:
-    """The last words of one instance."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line of an instance; machine_ids are text where JSON has them as keys."""
 
+    machine: int
     own: int = 0
-    """Its checks in the last whole interval."""
-    remote: dict[int, int] = field(default_factory=dict)
-    """Checks that it knows of other machines, by machine_id."""
-    nodes: list[int] = field(default_factory=list)
-    """What its get_nodes returns."""
-    last_stamp: dict[int, int] = field(default_factory=dict)
-    """machine_id → when the newest packet from there was sent, CLOCK_MONOTONIC ns."""
+    """Checks of the instance in the last whole interval."""
+    remote: Mapping[str, int] = field(default_factory=dict)
+    """Checks of other nodes in the instance's pipe, by machine_id."""
+    nodes: tuple[int, ...] = ()
+    """What get_nodes returns."""
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """When the newest packet of a node was sent (CLOCK_MONOTONIC, ns), by machine_id."""
+    took_ms: tuple[float, ...] = ()
+    """Latencies of the packets received since the last report."""
 
 
 @dataclass(slots=True)
 class Observed:
-    """Everything seen so far."""
+    """Everything observed so far."""
 
-    instances: dict[int, Instance] = field(default_factory=dict)
-    nodes: dict[int, Node] = field(default_factory=dict)
-    """As Redis has them."""
+    reports: dict[int, Report] = field(default_factory=dict)
+    """The last report of each instance, by machine_id."""
+    nodes: Mapping[int, Node] = field(default_factory=dict)
+    """The nodes in Redis."""
     states: list[Condition] = field(default_factory=list)
-    """B's, one after the other."""
+    """The states of B, one after the other."""
     latencies_ms: list[float] = field(default_factory=list)
     replicated: set[tuple[int, int]] = field(default_factory=set)
-    """(from, to) machine_ids of ratelimit counters seen in the other's pipe."""
+    """(from, to) machine_ids of ratelimit counters seen in the pipe of the receiver."""
     packets_delivered: int = 0
     failure: str = ""
     logs: dict[str, deque[str]] = field(default_factory=dict)
-    """What each process logged last."""
+    """The last log lines of each process."""
 
     def hear(self, line: Line) -> None:
         """Take in one line of a child."""
         if line.is_error or not line.text.startswith("{"):
             self.logs.setdefault(line.name, deque(maxlen=_LOG_LINES)).append(line.text)
             return
-        self._hear(json.loads(line.text))
-
-    def _hear(self, said: dict[str, Any]) -> None:
-        machine_id = said["machine"]
-        instance = self.instances.setdefault(machine_id, Instance())
-        if "took_ms" in said:
-            self.latencies_ms.append(said["took_ms"])
-            instance.last_stamp[said["from"]] = said["sent_ns"]
-            return
-        instance.own, instance.nodes = said["own"], said["nodes"]
-        instance.remote = {int(sender): count for sender, count in said["remote"].items()}
+        report = Report(**json.loads(line.text))
+        self.reports[report.machine] = report
+        self.latencies_ms += report.took_ms
         self.replicated |= {
-            (sender, machine_id) for sender, count in instance.remote.items() if count > 0
+            (int(sender), report.machine) for sender, count in report.remote.items() if count > 0
         }
 
-    def see(self, nodes: dict[int, Node], watched: int) -> None:
-        """Take in the nodes as Redis has them; ``watched`` is the machine whose states count."""
+    def see(self, nodes: Mapping[int, Node], watched: int) -> None:
+        """Take in the nodes in Redis; ``watched`` is the node whose states count."""
         self.nodes = nodes
         condition = nodes[watched].condition
-        if not self.states or self.states[-1] is not condition:
+        if self.states[-1:] != [condition]:
             self.states.append(condition)
 
-    def forget(self, machine_id: int) -> None:
-        """Forget what an instance said: it is another process from now on."""
-        self.instances[machine_id] = Instance()
+    def report_of(self, machine_id: int) -> Report:
+        """Return the last report of an instance, an empty one if there is none."""
+        return self.reports.get(machine_id, Report(machine_id))
 
     @property
     def latency_ms(self) -> float | None:
@@ -84,7 +81,7 @@ class Observed:
 
     @property
     def complete(self) -> bool:
-        """Whether all that the demo promises was seen."""
+        """Whether everything that the demo promises was observed."""
         return (
             not self.failure
             and {(1, 2), (2, 1)} <= self.replicated
@@ -109,6 +106,6 @@ class Observed:
 
 
 def _contains(seen: list[Condition], wanted: tuple[Condition, ...]) -> bool:
-    """Whether ``wanted`` was seen in this order, whatever came between."""
+    """Whether ``wanted`` was seen in this order; other states may lie between."""
     rest = iter(seen)
     return all(condition in rest for condition in wanted)

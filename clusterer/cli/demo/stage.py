@@ -1,4 +1,4 @@
-"""What the demo's processes are and where they live: settings, addresses, command lines."""
+"""The processes of the demo: their settings, addresses and command lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Actor:
     machine_id: int
     host: str
     port: int
-    checks_per_s: int
+    check_ticks: int
+    """Ticks from one ratelimit check to the next."""
 
     @property
     def url(self) -> str:
@@ -37,7 +38,7 @@ class Actor:
 
     @property
     def row(self) -> NewRow:
-        """Its row in the provisioning table."""
+        """The row of the instance in the provisioning table."""
         return NewRow(
             CLUSTER,
             self.machine_id,
@@ -51,27 +52,20 @@ class Actor:
 def make_actors() -> tuple[Actor, Actor]:
     """Return A and B on free ports, on different IP addresses if the system allows it."""
     second = "127.0.0.2" if _is_free("127.0.0.2", 0) else "127.0.0.1"
-    a = Actor("A", 1, "127.0.0.1", _free_port("127.0.0.1", not_port=0), checks_per_s=30)
-    return a, Actor("B", 2, second, _free_port(second, not_port=a.port), checks_per_s=10)
+    ports = random.sample(_PORTS, 1000)
+    a = Actor("A", 1, "127.0.0.1", _free_port("127.0.0.1", ports[::2]), check_ticks=1)
+    return a, Actor("B", 2, second, _free_port(second, ports[1::2]), check_ticks=3)
 
 
 def make_settings(directory: Path) -> Settings:
-    """Return settings that touch nothing outside ``directory``, whatever is configured."""
-    return Settings(
-        data_dir=str(directory),
-        replicate_pipes_to=CLUSTER,
-        accept_pipes_from=CLUSTER,
-    )
+    """Return settings that use nothing outside ``directory``, whatever is configured."""
+    return Settings(data_dir=str(directory), replicate_pipes_to=CLUSTER, accept_pipes_from=CLUSTER)
 
 
 def instance_spec(actor: Actor, settings: Settings) -> ChildSpec:
     """Return the process that runs ``actor``."""
-    module = "clusterer.cli.demo.instance"
-    return _spec(
-        actor.name,
-        (sys.executable, "-P", "-m", module, str(actor.checks_per_s)),
-        replace(settings, server_id=actor.machine_id),
-    )
+    command = (sys.executable, "-P", "-m", "clusterer.cli.demo.instance", str(actor.check_ticks))
+    return _spec(actor.name, command, replace(settings, server_id=actor.machine_id))
 
 
 def helper_specs(settings: Settings) -> list[ChildSpec]:
@@ -84,15 +78,14 @@ def helper_specs(settings: Settings) -> list[ChildSpec]:
 
 
 def _spec(name: str, command: tuple[str, ...], settings: Settings) -> ChildSpec:
-    environment = child_environment(settings)
-    return ChildSpec(name, command, environment, death_signal=signal.SIGKILL)
+    return ChildSpec(name, command, child_environment(settings), death_signal=signal.SIGKILL)
 
 
-def _free_port(host: str, *, not_port: int) -> int:
-    for port in random.sample(_PORTS, 1000):
-        if port != not_port and _is_free(host, port):
+def _free_port(host: str, ports: list[int]) -> int:
+    for port in ports:
+        if _is_free(host, port):
             return port
-    raise ClustererError(f"no free port on {host}")
+    raise ClustererError(f"demo: no free port on {host}")
 
 
 def _is_free(host: str, port: int) -> bool:
