@@ -1,4 +1,4 @@
-"""`clusterer demo` with its real processes: what it sees, and that it leaves nothing behind."""
+"""`clusterer demo` with its real processes: what the demo observes and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def demo(temporary: Path, *options: str) -> Iterator[ChildProcess]:
         "TMPDIR": str(temporary),
         # Must not matter:
         "CLUSTERER_REDIS_URL": "redis://127.0.0.1:1",
-        "CLUSTERER_DB_URL": "mysql://nobody@127.0.0.1:1/nothing",
+        "CLUSTERER_DB_URL": "mysql://user@127.0.0.1:1/nothing",
         "CLUSTERER_SERVER_ID": "77",
     }
     with spawn(["-m", "clusterer", "demo", *options], environment) as child:
@@ -43,7 +43,7 @@ def all_started(child: ChildProcess) -> list[int]:
 
 
 @pytest.mark.slow
-def test_everything_is_really_observed(tmp_path: Path) -> None:
+def test_demo_observes_everything_as_the_docs_show(tmp_path: Path) -> None:
     with demo(tmp_path, "--json") as child:
         pids = all_started(child)
         code = child.wait(60)
@@ -76,7 +76,7 @@ def numberless(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_nothing_survives_an_interrupt(tmp_path: Path) -> None:
+def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
     with demo(tmp_path) as child:
         pids = all_started(child)
         child.signal(signal.SIGINT)
@@ -88,7 +88,7 @@ def test_nothing_survives_an_interrupt(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_survives_a_sigkill(tmp_path: Path) -> None:
+def test_demo_killed_leaves_no_process_behind(tmp_path: Path) -> None:
     with demo(tmp_path) as child:
         pids = all_started(child)
         child.kill()
@@ -96,7 +96,7 @@ def test_nothing_survives_a_sigkill(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_unasked_fails_the_demo(tmp_path: Path) -> None:
+def test_demo_fails_when_a_process_ends_unexpectedly(tmp_path: Path) -> None:
     with demo(tmp_path, "--json", "--keep") as child:
         pids = all_started(child)
         text = wait_until(lambda: [x for x in child.output().splitlines() if "scheduler" in x])[0]

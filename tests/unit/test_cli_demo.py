@@ -1,4 +1,4 @@
-"""What the demo counts as seen, and how it shows itself. No process runs."""
+"""What the demo counts as observed, and what the demo prints. No process runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seen_everything() -> Observed:
     return observed
 
 
-def test_all_that_is_promised_was_seen() -> None:
+def test_observed_with_everything_is_complete() -> None:
     observed = seen_everything()
     assert observed.complete
     assert observed.as_json(12.34) == {
@@ -61,31 +61,31 @@ def test_all_that_is_promised_was_seen() -> None:
     ],
     ids=str,
 )
-def test_one_thing_missing_is_a_failure(lacking: dict[str, object]) -> None:
+def test_observed_with_one_thing_missing_is_not_complete(lacking: dict[str, object]) -> None:
     observed = replace(seen_everything(), **lacking)  # type: ignore[arg-type]  # its own fields
     assert not observed.complete
     assert not observed.as_json(1.0)["ok"]
 
 
-def test_states_between_the_expected_ones_do_no_harm() -> None:
+def test_observed_accepts_states_between_the_expected_ones() -> None:
     states = [UP, PROBING, UP, PROBING, DISABLED, UP]
     assert replace(seen_everything(), states=states).complete
 
 
-def test_a_counter_of_zero_is_no_replication() -> None:
+def test_observed_ignores_a_remote_counter_of_zero() -> None:
     observed = Observed()
     observed.hear(said(machine=1, own=3, remote={"2": 0}, nodes=[]))
     assert not observed.replicated
 
 
-def test_only_changes_of_state_are_noted() -> None:
+def test_observed_keeps_changes_of_state_only() -> None:
     observed = Observed()
     for state, tries in [(1, 0), (1, 0), (2, 1), (2, 2), (2, 3), (1, 0)]:
         observed.see({2: make_node(2, state=State(state), no_tries=tries)}, 2)
     assert observed.states == [UP, PROBING, DISABLED, UP]
 
 
-def test_logs_are_kept_apart_from_what_instances_say() -> None:
+def test_observed_keeps_logs_apart_from_reports() -> None:
     observed = Observed()
     observed.hear(Line("A", '{"machine": 1}', True))
     observed.hear(Line("A", "no JSON", False))
@@ -115,7 +115,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_plain_environment")
-def test_a_pipe_gets_plain_lines_only() -> None:
+def test_screen_in_a_pipe_prints_plain_lines_only() -> None:
     text = show(io.StringIO(), seen_everything())
     assert "something happened" in text
     assert "All of it was really observed" in text
@@ -125,7 +125,7 @@ def test_a_pipe_gets_plain_lines_only() -> None:
 
 
 @pytest.mark.usefixtures("_plain_environment")
-def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screen_in_a_terminal_shows_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     observed = seen_everything()
     observed.nodes = {
@@ -138,7 +138,7 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
         assert word in text
 
 
-def test_a_failure_shows_what_was_logged_last() -> None:
+def test_screen_after_a_failure_prints_the_last_log_lines() -> None:
     observed = Observed(failure="not seen within 3 s: anything")
     observed.hear(Line("delivery worker", "cannot", True))
     text = show(io.StringIO(), observed)
