@@ -1,4 +1,4 @@
-"""The benchmark's figures: the tiniest run, and what is made of its result."""
+"""The figures of the benchmark: the smallest run, and the report of its result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATH = {"deliveries_per_s", "packets_per_s", "cpu_us_per_delivery", "spread"}
 
 
 @pytest.mark.redis
-def test_single_measures_three_paths_and_their_ratios() -> None:
+def test_single_has_three_paths_and_their_ratios() -> None:
     with ExitStack() as stack:
         system = System(stack)
         with system.measurement():
@@ -54,7 +54,7 @@ MANY = {"p50", "p99", "packets_each", "slowest_packets", "starved", "duplicates"
 
 @pytest.mark.redis
 @pytest.mark.parametrize("shared", [True, False], ids=["one cluster", "clusters of their own"])
-def test_many_senders_get_all_packets_to_all_nodes(shared: bool) -> None:
+def test_many_senders_reach_all_nodes_with_all_packets(shared: bool) -> None:
     with ExitStack() as stack:
         system = System(stack)
         with system.measurement():
@@ -98,7 +98,7 @@ def test_rounded_keeps_three_decimals_below_thousand() -> None:
     assert rounded(found) == {"a": 1234, "b": [0.123, 1000.0], "c": 7, "d": None, "e": {"f": 2.0}}
 
 
-def test_quick_leaves_the_long_measurements_out_unless_asked_for() -> None:
+def test_quick_skips_long_measurements_unless_named() -> None:
     quick = {key for measure in chosen([], quick=True) for key in measure.keys}
     assert {"single", "batch", "latency_cold_ms", "deliveries_per_s"} <= quick
     assert "memory" not in quick
@@ -110,7 +110,7 @@ def test_quick_leaves_the_long_measurements_out_unless_asked_for() -> None:
     assert [measure.keys for measure in chosen(["memory"], quick=True)] == [("memory",)]
 
 
-def test_every_target_is_of_a_figure_that_is_measured() -> None:
+def test_targets_are_of_measured_figures() -> None:
     assert {target.needs for target in TARGETS} <= set(known_keys())
 
 
@@ -121,8 +121,8 @@ def rows(table: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["send", "receive"])
-def test_the_runs_on_the_page_have_every_figure_and_target(number: int) -> None:
-    """What they are called, and what targets are; the figures themselves are of one machine."""
+def test_page_shows_every_figure_and_target(number: int) -> None:
+    """Names and targets are compared; the figures themselves are of one host."""
     keys = [key for measure in list(GROUPS.values())[number] for key in measure.keys]
     block = docs.blocks(docs.read("benchmarks/run.md"), "console")[number]
     others, _, targets = block.partition("Other figures\n")[2].partition("Targets\n")
@@ -132,12 +132,12 @@ def test_the_runs_on_the_page_have_every_figure_and_target(number: int) -> None:
     assert [(row[0], row[1]) for row in rows(targets)] == wanted
 
 
-def test_every_figure_is_explained_on_the_page() -> None:
+def test_page_explains_every_figure() -> None:
     page = docs.read("benchmarks.md")
     assert [key for key in known_keys() if f"`{key}`" not in page] == []
 
 
-def test_a_figure_is_met_up_to_its_target_and_not_beyond() -> None:
+def test_verdict_at_the_bound_is_met_and_beyond_is_not() -> None:
     met = {verdict.what: verdict.met for verdict in verdicts({"check_us": 10.0})}
     assert met == {"check, p50": True}
     assert not verdicts({"check_us": 10.1})[0].met

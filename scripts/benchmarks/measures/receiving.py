@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from scripts.benchmarks.paths import paired_ratio
 from scripts.benchmarks.plan import Plan
@@ -33,14 +33,10 @@ SPLITS = (0, 0, 0, 0, 64, 0, 0, 0, 7)
 SEED = 22
 
 
-class _Counts(Protocol):
-    def count(self) -> int: ...
-
-
 def speed(system: System, plan: Plan) -> dict[str, Any]:
     """Measure the listener with a no-op callback and with the ratelimit module."""
     bare_port = free_port()
-    bare = system.child(BareListener, bare_port)
+    bare: Child[Listener] = system.child(BareListener, bare_port)
     plain, plain_port = _listener(system, 1, Listener)
     module, module_port = _listener(system, 2, RatelimitListener)
     peers = system.child(Peers)
@@ -108,10 +104,10 @@ def _listener(system: System, server_id: int, role: type[Listener]) -> tuple[Chi
     return system.child(role, server_id), port
 
 
-def _flood(peers: Child[Peers], listener: Child[Any], port: int, packets: int) -> float:
-    before = listener.call(_Counts.count)
+def _flood(peers: Child[Peers], listener: Child[Listener], port: int, packets: int) -> float:
+    before = listener.call(Listener.count)
     seconds = peers.call(Peers.flood, port, MACHINES, packets)
-    got = listener.call(_Counts.count) - before
+    got = listener.call(Listener.count) - before
     if got != packets * PEERS:
         raise BenchmarkFailed(f"listener: {got} of {packets * PEERS} packets came to the callback")
     return packets * PEERS / seconds

@@ -36,7 +36,7 @@ class RatelimitListener(Listener):
         RateLimit(instance, accept_pipes_from=cluster_id, auth_check=True).start()
 
 
-class BareListener:
+class BareListener(Listener):
     """An asyncio server with nothing but `BareProtocol`."""
 
     def __init__(self, port: int) -> None:
@@ -44,7 +44,6 @@ class BareListener:
         _run_in_thread(lambda: asyncio.run(self._serve()))
 
     def count(self) -> int:
-        """Return how many packets have come to the callback."""
         return BareProtocol.packets
 
     async def _serve(self) -> None:
