@@ -130,6 +130,10 @@ class Following(redis.connection.AbstractConnection):
         except redis.ConnectionError as error:
             self._raise_unanswered(error)
             raise
+        except OSError as error:  # such as an alert of TLS, which redis-py lets through here
+            failure = redis.ConnectionError(f"Error while reading: {error}")
+            self._raise_unanswered(failure)
+            raise failure from error
         if readable and not self._answered and not is_subscription(self):
             self.read_response()
         return readable

@@ -104,13 +104,19 @@ def remedy(error: BaseException) -> str:
 
 def _on_the_way(error: redis.RedisError) -> str:
     """Return what to do about a connection that failed."""
+    if any(map(_wants_certificate, _with_causes(error))):
+        return _CERTIFICATE
     for one in _with_causes(error):
         for kind, what in _ON_THE_WAY:
             if isinstance(one, kind):
                 return what
         if isinstance(one, ssl.SSLError):
-            return _CERTIFICATE if "CERTIFICATE_REQUIRED" in (one.reason or "") else _TLS
+            return _TLS
     return _ELSE
+
+
+def _wants_certificate(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or "")
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
