@@ -64,12 +64,14 @@ def events(
         history = History(context, Filter(start, cluster or 0, node or 0))
         if last is None and not since:
             last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
-        found = history.past(last)
-        _tell(found, say)
         if follow:
             with stop_on_signals(when_unread=True) as stop:
+                _tell(history.past(last), say)
                 _tell(history.follow(stop), say)
-        elif not found and not as_lines:
+            return
+        found = history.past(last)
+        _tell(found, say)
+        if not found and not as_lines:
             click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)
 
 

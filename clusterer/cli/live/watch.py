@@ -191,11 +191,11 @@ _STYLES = {condition.value: style for condition, style in output.STYLES.items()}
 
 def _tell(watched: Watched, interval_s: float) -> None:
     """Print how it is, then a line per change, until a signal."""
-    watched.look()
-    _say_stalled("", watched)
-    for key, row in watched.rows.items():
-        _say(watched.now, key, row, _status(row))
     with stop_on_signals(when_unread=True) as stop:
+        watched.look()
+        _say_stalled("", watched)
+        for key, row in watched.rows.items():
+            _say(watched.now, key, row, _status(row))
         away = False
         while not stop.wait(interval_s):
             before, stalled = watched.rows, watched.stalled
