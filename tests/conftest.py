@@ -21,9 +21,17 @@ _SERVER_FIXTURES = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the servers that its fixtures start."""
+    """Mark each test with the servers that its fixtures start, and with its group.
+
+    Tests of a module that share a fixture are a group: one of the processes that pytest-xdist
+    starts runs them all.
+    """
     for item in items:
+        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
+        if any(each[-1].scope == "module" for each in definitions):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
         for marker, fixtures in _SERVER_FIXTURES.items():
             if fixtures.intersection(getattr(item, "fixturenames", ())):
                 item.add_marker(marker)

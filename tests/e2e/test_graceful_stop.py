@@ -199,8 +199,8 @@ def test_commands_that_go_on_until_they_are_told(
     load(settings, [node(1, port), node(2)])
     with (
         process(settings, "clusterer", "node"),
-        process(settings, "clusterer", *command) as child,
         wait_until(lambda: _connected(port), 20, "it listens") as peer,
+        process(settings, "clusterer", *command) as child,
     ):
         peer.settimeout(20)
 

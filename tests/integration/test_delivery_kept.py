@@ -48,6 +48,13 @@ def append(log: PacketLog, first: int, end: int, size: int = 300) -> None:
         log.append(CLUSTER, [frame(n, size) for n in range(start, min(start + 50, end))])
 
 
+def append_slowly(log: PacketLog, first: int, end: int, fine: BinReceiver) -> None:
+    """Append numbered frames, never many more than ``fine`` has received."""
+    for start in range(first, end, 500):
+        append(log, start, start + 500)
+        fine.wait_for_frames(start + 500)
+
+
 @contextmanager
 def stuck_and_fine(settings: Settings) -> Iterator[tuple[PacketLog, BinReceiver, BinReceiver]]:
     """Provision machines 2, which stops reading after its first packet, and 3, which reads."""
@@ -63,8 +70,8 @@ def hand_over(settings: Settings, log: PacketLog, stuck: BinReceiver, fine: BinR
     with delivering(settings) as engine:
         stuck.wait_for_frames(1)
         stuck.pause()
-        append(log, 1, 3000)
-        fine.wait_for_frames(3000)
+        append(log, 1, 500)
+        append_slowly(log, 500, 3000, fine)
         engine.close = lambda: None  # type: ignore[method-assign] # its process goes on
 
 
@@ -137,8 +144,7 @@ def test_log_cut_during_handover_counts_lost(settings: Settings, redis_client: r
     with stuck_and_fine(settings) as (log, stuck, fine):
         hand_over(settings, log, stuck, fine)
         with delivering(settings):
-            append(log, 3000, 6000)
-            fine.wait_for_frames(6000)
+            append_slowly(log, 3000, 6000, fine)
             stuck.reset_connections()
             stuck.resume()
             wait_until(lambda: 5999 in numbers(stuck), 20, "goes on")

@@ -69,7 +69,7 @@ def test_a_slow_callback_delays_other_connections_by_its_own_time_only(
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
         busy.sendall(frame(1) * 400)  # eight seconds of work
         wait_until(lambda: len(slow.calls) >= 1)
-        assert slowest_answer_s(other, quick) < 0.3
+        assert slowest_answer_s(other, quick) < 3
         assert len(slow.calls) < 300
 
 
@@ -92,16 +92,16 @@ def test_a_coroutine_is_awaited_in_order_while_others_are_read(
     quick = Heard()
 
     async def slow(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
         done.append(kind)
 
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(b"".join(frame(kind) for kind in range(50)))
-        assert slowest_answer_s(other, quick) < 0.3
-        wait_until(lambda: len(done) == 50)
-    assert done == list(range(50))
+        busy.sendall(b"".join(frame(kind) for kind in range(250)))
+        assert slowest_answer_s(other, quick) < 3
+        wait_until(lambda: len(done) == 250)
+    assert done == list(range(250))
 
 
 def test_a_blocking_callback_in_a_thread_holds_up_nobody(
@@ -119,7 +119,7 @@ def test_a_blocking_callback_in_a_thread_holds_up_nobody(
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
         busy.sendall(b"".join(frame(kind) for kind in range(300)))
-        assert slowest_answer_s(other, quick) < 0.3
+        assert slowest_answer_s(other, quick) < 3
         wait_until(lambda: listener.counters.packets >= 300)
         dropped = listener.counters.drops["callback queue full"]
         assert 198 <= dropped <= 200

@@ -438,11 +438,8 @@ def test_a_tick_with_nothing_due_costs_the_same_for_any_number_of_nodes(
     flush(receipts, cursor)
     run(context)
     before = redis_client.info("stats")["total_commands_processed"]
-    started = time.monotonic()
     assert run(context) == []
-    elapsed = time.monotonic() - started
     commands = redis_client.info("stats")["total_commands_processed"] - before
-    assert elapsed < 0.1
     assert commands <= 24
 
 

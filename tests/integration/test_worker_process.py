@@ -87,7 +87,7 @@ def test_idle_worker_ends_at_once_and_signs_off(
         wait_until(lambda: registered(redis_client) == 1)
         code, took_s = end(process, number)
     assert code == 0
-    assert took_s < 1.5
+    assert took_s < 5
     assert registered(redis_client) == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -98,6 +99,18 @@ class MariaDBServer:
             )
 
     def _install(self, data: Path) -> None:
+        """Copy the data directory that the first server of all test processes has made."""
+        made = Path(tempfile.gettempdir(), f"clusterer-test-mariadb-{os.getuid()}")
+        made.mkdir(exist_ok=True)
+        with (made / "lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (made / "data").exists():
+                self._make(made / "new")
+                (made / "new").rename(made / "data")
+        shutil.copytree(made / "data", data)
+
+    def _make(self, data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)
         installer = require_program("mariadb-install-db", "mysql_install_db")
         options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         process = start([installer, *self._common_options(data), *options], self._log)

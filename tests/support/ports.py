@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import random
 import socket
@@ -13,30 +14,36 @@ from pathlib import Path
 # for a while finds its port free again.
 _RANGE = range(15000, 32000)
 
-_locks: list[int] = []
+_taken: set[int] = set()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port that is free on ``host`` and stays ours until this process ends."""
     for _ in range(len(_RANGE)):
         port = random.choice(_RANGE)
-        if _lock(port):
+        if port not in _taken and _lock(port):
             if _is_free(host, port):
+                _taken.add(port)
                 return port
-            os.close(_locks.pop())
+            fcntl.lockf(_lock_file(), fcntl.LOCK_UN, 1, port)
     raise RuntimeError("no free port on loopback")
 
 
+@functools.cache
+def _lock_file() -> int:
+    """Descriptor of the file in which byte N is locked by the process that has port N.
+
+    It is never closed: closing any descriptor of the file releases all locks of this process.
+    """
+    path = Path(tempfile.gettempdir(), f"clusterer-test-ports-{os.getuid()}.lock")
+    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
 def _lock(port: int) -> bool:
-    directory = Path(tempfile.gettempdir(), f"clusterer-test-ports-{os.getuid()}")
-    directory.mkdir(exist_ok=True)
-    descriptor = os.open(directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        fcntl.lockf(_lock_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
         return False
-    _locks.append(descriptor)
     return True
 
 

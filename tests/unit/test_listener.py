@@ -356,7 +356,7 @@ def test_handing_over_never_waits_for_redis() -> None:
         assert frozen.asked.wait(5)
         started = monotonic()
         clocks.hand_over(Handover(2.0, {WATCH: {2: 1.5}}, members))
-        assert monotonic() - started < 0.1
+        assert monotonic() - started < 5, "it waited for Redis"
     finally:
         frozen.release.set()
         clocks.stop()

@@ -426,9 +426,10 @@ def test_history_any_checks_match_plain_model(
 # -- speed -------------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 def test_check_takes_at_most_ten_times_the_promise(rig: Rig, algorithm: int) -> None:
     """The promise, 500,000 calls a second, is measured apart: see docs/ratelimit.md."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     rig.passed(10_000, 50, algorithm)
-    assert time.perf_counter() - begun < 10_000 / 50_000
+    assert time.process_time() - begun < 10_000 / 50_000
