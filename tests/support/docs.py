@@ -159,7 +159,8 @@ def redis_cli_lines() -> list[list[str]]:
 
 def _constants() -> list[str]:
     found = (pair for module in _MODULES for pair in vars(module).items())
-    return [value for name, value in found if name.isupper()]
+    texts = (value for name, value in found if name.isupper() and isinstance(value, str))
+    return [text for text in texts if text.startswith("clusterer:")]
 
 
 def _functions() -> list[Callable[..., str]]:
