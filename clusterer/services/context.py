@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,23 @@ class Intervals:
         if due:
             self._last[what] = now
         return due
+
+
+class Continuity:
+    """Since when a process has done something again and again. For one thread."""
+
+    def __init__(self) -> None:
+        self._last = self._since = -inf
+
+    def lasted_s(self, now: float, gap_s: float) -> float:
+        """Note that it is done at ``now``; return for how long, without a gap over ``gap_s``.
+
+        A clock that is set back makes a gap too.
+        """
+        if not 0 <= now - self._last <= gap_s:
+            self._since = now
+        self._last = now
+        return now - self._since
 
 
 class Context:
@@ -67,6 +85,11 @@ class Context:
     def intervals(self) -> Intervals:
         """What the sweep does less often than every second."""
         return Intervals()
+
+    @once
+    def sweeps(self) -> Continuity:
+        """When this process has swept, by the clock of Redis."""
+        return Continuity()
 
     @once
     def jobs_client(self) -> Redis:

@@ -51,6 +51,8 @@ class QueueState:
     """Senders whose log only waits for nodes to come up."""
     waking_ms: int | None
     """For how long a wake-up is said to be on its way, None if none is."""
+    now_ms: int
+    """That moment, by the clock of Redis."""
 
 
 class BacklogStore:
@@ -91,7 +93,7 @@ class BacklogStore:
         rung = number(keys.wake(name), "value", wake)
         waking_ms = None if wake is None else now_ms - rung
         return QueueState(
-            name, senders, orphaned, tuple(ids(keys.waiting(name), waiting)), waking_ms
+            name, senders, orphaned, tuple(ids(keys.waiting(name), waiting)), waking_ms, now_ms
         )
 
     def _lease_times(self, senders: Sequence[int]) -> list[int]:

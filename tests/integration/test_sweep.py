@@ -154,9 +154,9 @@ def test_idle_logs_cost_nothing(context: Context) -> None:
     assert sweep.run(context) == 0
 
 
-def test_packets_older_than_backlog_max_age_are_dropped(
-    context: Context, redis_client: redis.Redis
-) -> None:
+@pytest.fixture
+def aged(context: Context, redis_client: redis.Redis) -> Context:
+    """A log whose 100 packets are 0.1 to 10 s old, twice as old as they may become."""
     log = PacketLog(context.settings, 1)
     seconds, micros = redis_client.time()
     now_ms = seconds * 1000 + micros // 1000
@@ -165,7 +165,30 @@ def test_packets_older_than_backlog_max_age_are_dropped(
         redis_client.xadd(keys.log(1), {"frame": b""}, id=f"{sequence}-{now_ms - age_ms}")
     redis_client.hset(keys.counters(1), "sequence", 100)
     log.append(CLUSTER, [frame()])
-    sweep.run(context)
+    return context
+
+
+def sweep_until(context: Context, now: float) -> None:
+    """Note a sweep in each of the seven seconds before ``now``."""
+    for ago_s in range(7, 0, -1):
+        context.sweeps.lasted_s(now - ago_s, 1.5)
+
+
+def test_sweep_drops_packets_older_than_backlog_max_age(
+    aged: Context, redis_client: redis.Redis
+) -> None:
+    sweep_until(aged, aged.nodes.now())
+    sweep.run(aged)
     left = redis_client.xlen(keys.log(1))
     assert 40 <= left <= 51
     assert entries(redis_client, keys.log(1))[0][0].startswith(b"5")
+
+
+@pytest.mark.parametrize("ago_s", [None, 60, -3600], ids=["start", "outage", "clock set back"])
+def test_sweep_after_a_gap_drops_no_packet(
+    aged: Context, redis_client: redis.Redis, ago_s: int | None
+) -> None:
+    if ago_s is not None:
+        sweep_until(aged, aged.nodes.now() - ago_s)
+    sweep.run(aged)
+    assert redis_client.xlen(keys.log(1)) == 101

@@ -26,6 +26,13 @@ STARTING_MS = 1000
 """Time that a job may take from RQ's queue to its first act; a wake-up older than that, with no
 job in the queue, is lost."""
 
+SETTLE_S = 5.0
+"""Time after an outage of Redis, or a step of its clock, before packets are dropped for their age:
+delivery workers first record, or send again, what they had delivered and not recorded."""
+
+_SHORTEST_GAP_S, _LONGEST_GAP_S = 2.5, 10.0
+"""Limits of the pause between two sweeps that is taken for an outage."""
+
 
 def run(context: Context) -> int:
     """Look after all delivery queues; return how many wake-ups were needed.
@@ -35,9 +42,12 @@ def run(context: Context) -> int:
     require_format(context.settings, context.redis)
     restore.run(context)
     context.backlog.end_handovers()
-    woken = 0
-    for state in context.backlog.queues():
+    states = context.backlog.queues()
+    woken, may_drop = 0, bool(states) and _may_drop(context, states[0].now_ms / 1000)
+    for state in states:
         try:
+            if may_drop:
+                _drop_old(context, state)
             woken += _look_after(context, state)
         except WrongKey as error:  # of this queue: the others are looked after
             _rounds.failed(error, (state.queue,))
@@ -51,8 +61,17 @@ def run(context: Context) -> int:
     return woken
 
 
-def _look_after(context: Context, state: QueueState) -> int:
+def _may_drop(context: Context, now: float) -> bool:
+    """Whether Redis has been there, and its clock steady, for long enough."""
+    gap_s = min(max(context.settings.backlog_max_age / 2, _SHORTEST_GAP_S), _LONGEST_GAP_S)
+    return context.sweeps.lasted_s(now, gap_s) >= SETTLE_S
+
+
+def _drop_old(context: Context, state: QueueState) -> None:
     context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)
+
+
+def _look_after(context: Context, state: QueueState) -> int:
     orphaned = len(state.orphaned) + _end_waiting(context, state)
     return _wake(context, state) if orphaned else 0
 
