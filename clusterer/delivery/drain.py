@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from time import monotonic
+from typing import NamedTuple
 
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.resting import Resting
-from clusterer.ids import PROTO_BIN
+from clusterer.delivery.resting_nodes import RestingNodes, not_resting
+from clusterer.delivery.roster import Roster, Rosters, Views
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
-from clusterer.store.deliveries import Claim, Commit, Fences, Move
-from clusterer.store.destinations import field_of
+from clusterer.store.deliveries import Claim, Commit, Fences, Move, Rest
 from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
 
-Views = Mapping[ClusterKey, ClusterView]
+
+class Gone(NamedTuple):
+    """Nodes that are not in their cluster any more, and the destinations that stood for some."""
+
+    fields: list[str]
+    destinations: list[Destination]
 
 
 class Drain:
     """The deliveries of one sender while its lease is held.
+
+    A node that is down has no destination from the beginning: see `RestingNodes`.
 
     ``head`` is the position of the front, the group of ready destinations that is furthest; the
     engine's blocking read follows it. All others are behind and read for themselves.
@@ -39,6 +48,7 @@ class Drain:
         views: Views,
         *,
         replay: bool,
+        rosters: Rosters,
         meter: Meter | None = None,
         changed: Callable[[Drain], None] = lambda drain: None,
     ) -> None:
@@ -63,9 +73,14 @@ class Drain:
         self.destinations: dict[str, Destination] = {}
         self._awake: list[Destination] = []
         """The destinations that are not resting."""
-        self._counts: dict[ClusterKey, int] = {}
+        self._counts = dict(claim.counts)
         """Packets of each cluster up to the head, as far as they were seen."""
         self._resting = Resting(self.sender, self._counts)
+        self._rosters = rosters
+        self._known: dict[ClusterKey, Roster] = {}
+        """The roster of each of our clusters that was taken over last."""
+        self._nodes = RestingNodes(claim, rosters, self._counts, self.destinations)
+        """Nodes for which no destination is made."""
         self.front: list[Destination] = []
         self.behind: list[Destination] = []
         self.read_at = monotonic()
@@ -84,8 +99,8 @@ class Drain:
 
     # -- who is there ---------------------------------------------------------------------------
 
-    def update(self, views: Views) -> list[Destination] | None:
-        """Take over the nodes of ``views``; return the destinations that are gone.
+    def update(self, views: Views) -> Gone | None:
+        """Take over the nodes of ``views``; return those that are gone.
 
         None if our clusters are as they were.
         """
@@ -94,38 +109,67 @@ class Drain:
             return None
         self._ours = ours
         self._resting.wake(self.head)  # judged as they were until now
-        wanted = self._wanted(views)
-        gone = [d for field, d in self.destinations.items() if field not in wanted]
-        for destination in gone:
-            del self.destinations[destination.field]
         # Nodes that came with one reload have one generation: one search for all of them.
         start_of = cache(self._start_of)
-        for field, node in wanted.items():
-            known = self.destinations.get(field)
-            if known is None:
-                self.destinations[field] = self._destination(field, node, start_of)
-            else:
-                self._renew(known, node)
+        gone = Gone([], [])
+        for key in ours:
+            self._take_over(key, self._rosters.of(key, views), start_of, gone)
+        self._nodes.look()
         self._awake = list(self.destinations.values())
         self.regroup()
         return gone
 
-    def _wanted(self, views: Views) -> dict[str, Node]:
-        return {
-            field_of(node): node
-            for key in self.clusters
-            if key.protocol == PROTO_BIN and key in views
-            for node in views[key].nodes.values()
-            if node.machine_id != self.sender
-        }
+    def _take_over(
+        self, key: ClusterKey, roster: Roster, start_of: Callable[[int], int], gone: Gone
+    ) -> None:
+        """Follow the changes of one cluster: the cost is that of the changed nodes."""
+        before = self._known.get(key)
+        self._known[key] = roster
+        left, new = roster.since(before) if before else ({}, self._at_first(key, roster))
+        gone.fields.extend(f for f, node in left.items() if node.machine_id != self.sender)
+        gone.destinations.extend(self.destinations.pop(f) for f in left if f in self.destinations)
+        for field, node in new.items():
+            known = self.destinations.get(field)
+            if known is not None:
+                self._renew(known, node)
+            elif node.machine_id == self.sender:
+                continue
+            elif before is None or field not in before.nodes:
+                self.destinations[field] = self._destination(field, node, start_of)
+            elif node.state is State.UP:
+                self._make(field, before.nodes[field]).node = node
+        self._nodes.take_over(key, roster)
+
+    def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
+        return roster.nodes if self._replay else not_resting(self._claim, key, roster)
+
+    def _make(self, field: str, node: Node) -> Destination:
+        """Make the destination of a resting node."""
+        made = self.destinations[field] = self._nodes.made_of(field, node, self.head)
+        self._set_flow(made)
+        return made
+
+    def _make_all(self) -> None:
+        """Make the destinations of all resting nodes."""
+        for nodes in self._nodes.members().values():
+            self._awake += [self._make(field, node) for field, node in nodes.items()]
+        self._nodes.look()
 
     def not_in(self, views: Views) -> list[str]:
-        """Return the fields of those of our destinations that ``views`` does not have."""
-        return list(self.destinations.keys() - self._wanted(views).keys())
+        """Return the fields of those of our nodes that ``views`` does not have."""
+        return [
+            field
+            for key, roster in self._known.items()
+            for field, node in self._rosters.of(key, views).since(roster).gone.items()
+            if node.machine_id != self.sender
+        ]
 
     def stale_fields(self) -> list[str]:
         """Return cursors read with the claim whose node has gone or moved since."""
-        return [field for field in self._claim.cursors if field not in self.destinations]
+        stale = set(self._claim.cursors)
+        for roster in self._known.values():
+            stale -= roster.nodes.keys()
+        return list(stale)
 
     def _start_of(self, generation: int) -> int:
         """Return the sequence after which a node without a cursor starts; one round trip."""
@@ -145,12 +189,16 @@ class Drain:
         if cursor is None:
             cursor = start_of(node.generation)
         destination = Destination(node, cursor, n, fenced=field in claim.fenced)
-        if self._meter is not None:
-            destination.flow = self._meter.flow(self.sender, key, node.machine_id)
+        self._set_flow(destination)
         destination.wanting = cursor < claim.tail
         if cursor != claim.cursors.get(field):
             destination.committed = -1
         return destination
+
+    def _set_flow(self, destination: Destination) -> None:
+        if self._meter is not None:
+            machine_id = destination.node.machine_id
+            destination.flow = self._meter.flow(self.sender, destination.key, machine_id)
 
     @staticmethod
     def _renew(destination: Destination, node: Node) -> None:
@@ -165,11 +213,12 @@ class Drain:
         """Sort the destinations into front, behind and resting."""
         ready = [d for d in self._awake if self.is_ready(d)]
         head = max((d.position for d in ready), default=self.head)
-        if self._resting and head > self.head:
+        if self.holds_head and head > self.head:
             self.wake_all()
+            self._make_all()
             self.regroup()
             return
-        if not self._resting and head != self.head:
+        if not self.holds_head and head != self.head:
             self.head = head
             self._counts.clear()
         self.front = [d for d in ready if d.position == self.head]
@@ -179,6 +228,11 @@ class Drain:
         chosen = set(map(id, self.front))
         self.behind = [d for d in self._awake if id(d) not in chosen]
         self._changed(self)
+
+    @property
+    def holds_head(self) -> bool:
+        """Whether nodes rest at the head, which must not move without a read then."""
+        return bool(self._resting or self._nodes)
 
     def wake_all(self) -> None:
         """Let each resting destination be offered the next batch by itself."""
@@ -212,6 +266,7 @@ class Drain:
     def advance(self, batch: Batch) -> None:
         """Go on to the end of a batch that was read from ``head``."""
         self._resting.pass_by(batch, self.head)
+        self._nodes.pass_by(batch)
         self.head = batch.last
         for key, piece in batch.slices.items():
             self._counts[key] = piece.last_n
@@ -308,8 +363,12 @@ class Drain:
         if self.uncommitted >= COMMIT_AFTER:
             return 0.0
         if self.uncommitted:
-            return min(self.uncommitted_since + COMMIT_AFTER_S, self._resting.due_at)
-        return self._resting.due_at
+            return min(self.uncommitted_since + COMMIT_AFTER_S, self._record_at())
+        return self._record_at()
+
+    def _record_at(self) -> float:
+        """Return when skipped packets are to be recorded (monotonic seconds)."""
+        return min(self._resting.due_at, self._nodes.due_at)
 
     def needed_from(self) -> int:
         """Return the first sequence that some destination still needs."""
@@ -342,7 +401,17 @@ class Drain:
             # At the end already: it came there over a gap whose size was not known then.
             if d.position == tail or not self._store.read(self.sender, d.position, 1):
                 d.lose_to(tail, counts.get(d.key))
+        if self._nodes and self._ends_at_head(tail):
+            self._nodes.jump(counts)
+            self._counts.update(counts)
+            self.head = tail
         self.regroup()
+
+    def _ends_at_head(self, tail: int) -> bool:
+        """Whether the log has nothing to read behind the head."""
+        if self.head < tail:
+            return not self._store.read(self.sender, self.head, 1)
+        return self.head == tail
 
     def take_commit(self, *, trim: bool = False) -> Commit | None:
         """Return what is to be recorded in Redis since the last time, None if nothing is."""
@@ -350,7 +419,11 @@ class Drain:
         counters: dict[str, int | str] = {}
         trim = trim or self.head - self.trimmed_to > _TRIM_EVERY
         due = self._awake
-        if trim or monotonic() >= self._resting.due_at:
+        rests: list[Rest] = []
+        if trim or monotonic() >= self._record_at():
+            rests = self._nodes.record(self.head)
+            if rests:
+                self._claim = replace(self._claim, cursors={}, positions={})
             self._resting.settle(self.head)
             self._resting.due_at = float("inf")
             due = list(self.destinations.values())
@@ -366,9 +439,9 @@ class Drain:
             self.trimmed_to = self.head
         self.uncommitted = 0
         self._changed(self)
-        if not moves and not counters and not trim:
+        if not moves and not counters and not rests and not trim:
             return None
-        return Commit(self.sender, moves, counters, needed)
+        return Commit(self.sender, moves, counters, needed, rests)
 
 
 IDLE_S = 1.0

@@ -292,9 +292,9 @@ class Engine:
             gone = drain.update(self._directory.snapshot)
             if gone is None:
                 continue
-            for destination in gone:
+            for destination in gone.destinations:
                 self._connector.close(destination)
-            self._store.forget(drain.sender, [d.field for d in gone])
+            self._store.forget(drain.sender, gone.fields)
             if self._has_moved(drain):
                 self._misplaced.add(drain)
 

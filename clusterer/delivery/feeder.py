@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
-from clusterer.delivery.batch import Batch
+from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.destination import Destination
 from clusterer.delivery.drain import Drain
@@ -172,6 +172,8 @@ class Feeder:
         self, drain: Drain, group: list[Destination], after: int, entries: list[LogEntry]
     ) -> int:
         """Offer what was read to those behind; return how many bytes it has."""
+        if drain.holds_head:  # the read of the front brings what follows
+            entries = [entry for entry in entries if sequence_of(entry[0]) <= drain.head]
         if entries:
             batch = self._batch(drain, entries, after)
             if batch.taken:
@@ -195,6 +197,7 @@ class Feeder:
 
     def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
         drain.touched = True
+        at_front = group is drain.front
         if drain.note(batch):
             self._refresh()
             drain.wake_all()
@@ -205,7 +208,7 @@ class Feeder:
             ]
         served = [self._offer_one(drain, destination, batch) for destination in group]
         drain.count(batch.packets or batch.taken)
-        if group is drain.front:
+        if at_front:
             drain.advance(batch)
         if not all(served) or group is not drain.front:
             drain.regroup()

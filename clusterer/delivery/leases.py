@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
-from clusterer.delivery.drain import Drain, Views
+from clusterer.delivery.drain import Drain
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
+from clusterer.delivery.roster import Rosters, Views
 from clusterer.delivery.sources import all_local, own_rows
 from clusterer.runtime.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
@@ -48,6 +49,7 @@ class Leases:
         self._abandon = abandon
         self._agenda = agenda
         self._meter = meter
+        self._rosters = Rosters(lambda key: agenda.clusters[key])
         self._drains: dict[int, Drain] = {}
         self._claimed: dict[int, int] = {}
         """Senders whose lease was just taken, and whose drain is still to be made: their claims."""
@@ -129,6 +131,8 @@ class Leases:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
+        if self._claimed:
+            directory.refresh()  # what the logs have is judged by the nodes' state after the claim
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
             if isinstance(claim, SenderUnusable):
@@ -242,6 +246,7 @@ class Leases:
             self._store,
             directory.snapshot,
             replay=self._replay,
+            rosters=self._rosters,
             meter=self._meter,
             changed=self._agenda.note,
         )

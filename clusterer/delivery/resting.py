@@ -17,6 +17,16 @@ _GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it are spread evenly between whole numbers, however few they are."""
 
 
+def pace_of(sender: int) -> float:
+    """Return 0.5 to 1.5: the records of many senders fall due one after the other."""
+    return 0.5 + sender * _GOLDEN % 1
+
+
+def record_within_s(nodes: int) -> float:
+    """Return within how many seconds the skipped packets of so many nodes are recorded."""
+    return min(RECORD_EACH_S * nodes, RECORD_WITHIN_S)
+
+
 class Resting:
     """The destinations at the head of the log that skip what comes.
 
@@ -26,8 +36,7 @@ class Resting:
 
     def __init__(self, sender: int, counts: Mapping[ClusterKey, int]) -> None:
         self._counts = counts
-        self._pace = 0.5 + sender * _GOLDEN % 1
-        """Makes the records of many senders fall due one after the other, not all at once."""
+        self._pace = pace_of(sender)
         self._members: dict[Destination, None] = {}
         self.due_at = inf
         """When the skipped packets are to be recorded (monotonic seconds)."""
@@ -86,6 +95,4 @@ class Resting:
 
     def _record_soon(self) -> None:
         if self.due_at == inf:
-            self.due_at = monotonic() + self._pace * min(
-                RECORD_EACH_S * len(self._members), RECORD_WITHIN_S
-            )
+            self.due_at = monotonic() + self._pace * record_within_s(len(self._members))

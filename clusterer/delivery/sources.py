@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clusterer.delivery.drain import Views
+from clusterer.delivery.roster import Views
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey

@@ -54,6 +54,17 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Destinations that moved to one place together, and what each of them passed by."""
+
+    fields: Sequence[str]
+    sequence: int
+    n: int
+    skipped: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fences:
     """The fences of a sender at one moment; fields are ``cluster/machine/generation``."""
 
@@ -73,6 +84,7 @@ class Commit:
     needed_from: int | None
     """First sequence that is still to be delivered: the log may be trimmed below it. None trims
     nothing."""
+    rests: Sequence[Rest] = ()
 
 
 class Released(Enum):

@@ -181,9 +181,12 @@ class DrainStore:
         sender = commit.sender
         arguments = [self._token, str(LEASE_MS)]
         arguments.append("" if commit.needed_from is None else str(commit.needed_from))
-        arguments.append(str(len(commit.moves)))
+        arguments += (str(len(commit.moves)), str(len(commit.rests)))
         for move in commit.moves:
             arguments += (move.field, str(move.sequence), "" if move.n is None else str(move.n))
+        for rest in commit.rests:
+            numbers = rest.sequence, rest.n, rest.skipped, rest.lost, len(rest.fields)
+            arguments += (*map(str, numbers), *rest.fields)
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
         names = (

@@ -1,7 +1,8 @@
 -- Record what was delivered, if this worker still holds the lease; renews it.
 -- KEYS  lease, cursor, position, stats, log, fence
 -- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
---       field, sequence, n ... (n '' = unknown), then counter, increment ...
+--       number of rests, then for each move field, sequence, n (n '' = unknown), for each rest
+--       sequence, n, skipped, lost, number of fields, field ..., then counter, increment ...
 --       (increment 'now' = set the counter to Redis ms)
 -- reply 1, 0 if another worker has the lease, or it is gone
 -- include fences
@@ -9,7 +10,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local at, cursors, positions = 5, {}, {}
+local at, cursors, positions = 6, {}, {}
 -- All fields of a hash in one call, or a few: each call costs more than a field.
 local function set(hash, pairs, limit)
   if #pairs > limit then
@@ -25,6 +26,36 @@ for _ = 1, tonumber(ARGV[4]) do
   end
   cursors, positions = set(KEYS[2], cursors, 1000), set(KEYS[3], positions, 1000)
   at = at + 3
+end
+-- A counter of many destinations, read and written in one call each.
+local function add(fields, counter, increment)
+  local names, values = {}, {}
+  for i, field in ipairs(fields) do
+    names[i] = field .. counter
+  end
+  for i, had in ipairs(increment ~= '0' and redis.call('HMGET', KEYS[4], unpack(names)) or {}) do
+    if had and not string.match(had, '^%-?%d+$') then
+      redis.call('HINCRBY', KEYS[4], names[i], increment)  -- raises the error of Redis
+    end
+    values[#values + 1] = names[i]
+    values[#values + 1] = string.format('%.0f', (tonumber(had or 0)) + increment)
+  end
+  set(KEYS[4], values, 0)
+end
+for _ = 1, tonumber(ARGV[5]) do
+  local sequence, n, skipped, lost = unpack(ARGV, at, at + 3)
+  local last = at + 4 + tonumber(ARGV[at + 4])
+  for first = at + 5, last, 500 do
+    local fields = {unpack(ARGV, first, math.min(first + 499, last))}
+    for _, field in ipairs(fields) do
+      cursors[#cursors + 1], cursors[#cursors + 2] = field, sequence
+      positions[#positions + 1], positions[#positions + 2] = field, n
+      cursors, positions = set(KEYS[2], cursors, 1000), set(KEYS[3], positions, 1000)
+    end
+    add(fields, '/skipped', skipped)
+    add(fields, '/lost', lost)
+  end
+  at = last + 1
 end
 set(KEYS[2], cursors, 0)
 set(KEYS[3], positions, 0)

@@ -1,0 +1,158 @@
+"""Nodes of one sender that are not up since its log was claimed: no object is made of each."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from math import inf
+from time import monotonic
+
+from clusterer.delivery.batch import Batch
+from clusterer.delivery.destination import Destination
+from clusterer.delivery.resting import pace_of, record_within_s
+from clusterer.delivery.roster import Roster, Rosters
+from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey
+from clusterer.store.deliveries import Claim, Rest
+
+RECORDS_PER_S = 10_000
+"""Most nodes of all senders whose skipped packets one worker records per second, on average."""
+
+
+def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
+    """Return the nodes of a cluster that must have a destination from the claim on.
+
+    All others skip what the log has up to its end at the claim, which the roster is not older
+    than, and how many packets that is, is known.
+    """
+    redis_lost_packets = max(claim.cursors.values(), default=0) > claim.tail
+    if key not in claim.counts or redis_lost_packets:
+        return roster.nodes
+    found = roster.up | {f: roster.down[f] for f in claim.fenced if f in roster.down}
+    since_ms = claim.since_ms.get(key, -1)
+    if roster.youngest > since_ms:
+        for field, node in roster.down.items():
+            if node.generation > since_ms and field not in claim.positions:
+                found[field] = node
+    return found
+
+
+class RestingNodes:
+    """Nodes that are down and that no `Destination` stands for. All of them are at the head.
+
+    The members are not listed: a member is a node that is down in the cluster's roster, is not
+    the sender itself and is not in ``made``. So a sender costs the same with 10 and with 1,000
+    nodes that are down. ``counts`` has the packets of each cluster up to the head.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        rosters: Rosters,
+        counts: Mapping[ClusterKey, int],
+        made: Mapping[str, Destination],
+    ) -> None:
+        self._sender = claim.sender
+        self._counts = counts
+        self._made = made
+        self._rosters = rosters
+        self._cursors, self._positions = claim.cursors, claim.positions
+        """What Redis has of the members, until all of them are recorded in one place."""
+        self._recorded: dict[ClusterKey, tuple[int, int]] = {}
+        """Where a cluster's members were recorded last: sequence and packet count."""
+        self._lost: Counter[ClusterKey] = Counter()
+        """Packets of each cluster that were trimmed unread since then."""
+        self._jumped: Counter[ClusterKey] = Counter()
+        """By how much the packet counts have moved on, or back, without packets since then."""
+        self._down: dict[ClusterKey, Mapping[str, Node]] = {}
+        self._there = False
+        self.due_at = inf
+        """When the skipped packets are to be recorded (monotonic seconds)."""
+
+    def __bool__(self) -> bool:
+        return self._there
+
+    def take_over(self, key: ClusterKey, roster: Roster) -> None:
+        """Note which nodes of a cluster are down; `look` must follow."""
+        self._down[key] = roster.down
+
+    def look(self) -> None:
+        """Find out whether there are members, after nodes or destinations have changed."""
+        self._there = any(
+            field not in self._made and node.machine_id != self._sender
+            for down in self._down.values()
+            for field, node in down.items()
+        )
+
+    def members(self) -> dict[ClusterKey, dict[str, Node]]:
+        """Return all members by cluster and field."""
+        return {
+            key: {
+                field: node
+                for field, node in down.items()
+                if field not in self._made and node.machine_id != self._sender
+            }
+            for key, down in self._down.items()
+        }
+
+    def made_of(self, field: str, node: Node, head: int) -> Destination:
+        """Return a destination for a member, settled at the head."""
+        key = ClusterKey(node.cluster_id, node.protocol)
+        if key in self._recorded:
+            cursor, n = self._recorded[key]
+        else:
+            cursor, n = self._cursors.get(field, -1), self._positions.get(field, 0)
+        destination = Destination(node, cursor, n, fenced=False)
+        destination.lose_to(cursor, n + self._lost[key])
+        destination.n = n + self._jumped[key]
+        destination.skip_to(head, self._counts[key])
+        return destination
+
+    def pass_by(self, batch: Batch) -> None:
+        """Note that a batch was read from the head, before ``counts`` follow it."""
+        if not self._there:
+            return
+        self.jump({key: piece.first_n - 1 for key, piece in batch.slices.items()})
+        if self.due_at == inf:
+            self.due_at = monotonic() + self._record_within_s()
+
+    def jump(self, counts: Mapping[ClusterKey, int]) -> None:
+        """Count as lost what is missing up to ``counts``, before those of the head follow."""
+        for key, n in counts.items():
+            by = n - self._counts.get(key, n)
+            self._jumped[key] += by
+            self._lost[key] += max(by, 0)
+
+    def record(self, head: int) -> list[Rest]:
+        """Return what is to be recorded of all members, who are at the head."""
+        self.due_at = inf
+        found: list[Rest] = []
+        for key, members in self.members().items():
+            place = head, self._counts.get(key, 0)
+            if members and self._recorded.get(key) != place:
+                found += self._rests(key, list(members), *place)
+                self._recorded[key] = place
+            self._lost.pop(key, None)
+            self._jumped.pop(key, None)
+        self._cursors = self._positions = {}
+        return found
+
+    def _rests(self, key: ClusterKey, fields: list[str], head: int, n: int) -> list[Rest]:
+        """Return one record for all members that were recorded with the same packet count."""
+        lost, jumped = self._lost[key], self._jumped[key]
+        if key in self._recorded:
+            before = {self._recorded[key][1]: fields}
+        else:
+            before = defaultdict(list)
+            for field in fields:
+                if self._cursors.get(field) != head or self._positions.get(field) != n:
+                    before[self._positions.get(field, 0)].append(field)
+        return [
+            Rest(some, head, n, skipped=n - at - jumped, lost=lost) for at, some in before.items()
+        ]
+
+    def _record_within_s(self) -> float:
+        members = sum(map(len, self._down.values()))
+        all_members = sum(len(down) * self._rosters.logs_of(k) for k, down in self._down.items())
+        within_s = max(record_within_s(members), all_members / RECORDS_PER_S)
+        return pace_of(self._sender) * within_s

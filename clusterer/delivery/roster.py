@@ -1,0 +1,76 @@
+"""The nodes of a cluster as destinations, worked out once per view for all senders of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from weakref import ref
+
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.store.destinations import field_of
+
+Views = Mapping[ClusterKey, ClusterView]
+
+
+class Changes(NamedTuple):
+    """What differs between two rosters of a cluster."""
+
+    gone: dict[str, Node]
+    """Nodes that only the earlier roster has."""
+    new: dict[str, Node]
+    """Nodes that the earlier roster does not have, or has with other values."""
+
+
+_NOTHING = Changes({}, {})
+
+
+class Roster:
+    """The nodes of one view by field, ``cluster/machine/generation``. Read only."""
+
+    def __init__(self, view: ClusterView | None) -> None:
+        self.view = view
+        self.nodes = {field_of(node): node for node in view.nodes.values()} if view else {}
+        self.up: dict[str, Node] = {}
+        self.down: dict[str, Node] = {}
+        """Nodes in any state but up: they skip every packet."""
+        for field, node in self.nodes.items():
+            (self.up if node.state is State.UP else self.down)[field] = node
+        self.youngest = max((node.generation for node in self.down.values()), default=0)
+        """Latest generation of a node that is down."""
+        self._before: ref[Roster] | None = None
+        self._changes = _NOTHING
+
+    def since(self, before: Roster) -> Changes:
+        """Return what has changed since an earlier roster; the last answer is remembered."""
+        if before is self:
+            return _NOTHING
+        if self._before is None or self._before() is not before:
+            old, new = before.nodes, self.nodes
+            self._changes = Changes(
+                {field: node for field, node in old.items() if field not in new},
+                {
+                    f: node
+                    for f, node in new.items()
+                    if old.get(f) is not node and old.get(f) != node
+                },
+            )
+            self._before = ref(before)
+        return self._changes
+
+
+class Rosters:
+    """The newest roster of each cluster. ``logs_of`` counts a cluster's logs in this worker."""
+
+    def __init__(self, logs_of: Callable[[ClusterKey], int]) -> None:
+        self.logs_of = logs_of
+        self._known: dict[ClusterKey, Roster] = {}
+
+    def of(self, key: ClusterKey, views: Views) -> Roster:
+        """Return the roster of a cluster; it is empty where delivery does not apply."""
+        view = views.get(key) if key.protocol == PROTO_BIN else None
+        known = self._known.get(key)
+        if known is None or known.view is not view:
+            known = self._known[key] = Roster(view)
+        return known

@@ -1,0 +1,130 @@
+"""Nodes that are down: counted together, each as if it had been visited by every packet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from clusterer.delivery.batch import Batch
+from clusterer.delivery.destination import Destination
+from clusterer.delivery.resting_nodes import RECORDS_PER_S, RestingNodes, not_resting
+from clusterer.delivery.roster import Roster, Rosters
+from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.store.deliveries import Claim, Rest
+from clusterer.store.destinations import field_of
+from tests.support.cluster import frame, node
+
+KEY = ClusterKey(1, "bin")
+A, B, C = (replace(node(n, state=State.DOWN), generation=5) for n in (2, 3, 4))
+FIELDS = [field_of(each) for each in (A, B, C)]
+CLAIM = Claim(1, 10, {KEY: 10}, {KEY: 7}, {}, {}, frozenset())
+
+
+def roster(*nodes: Node) -> Roster:
+    return Roster(ClusterView.of(KEY, 1, nodes))
+
+
+def resting(
+    claim: Claim = CLAIM, logs: int = 1
+) -> tuple[RestingNodes, dict[ClusterKey, int], dict[str, Destination]]:
+    """Return A, B and C as resting nodes, the counts at their head, and the destinations."""
+    counts, made = dict(claim.counts), dict[str, Destination]()
+    nodes = RestingNodes(claim, Rosters(lambda _: logs), counts, made)
+    nodes.take_over(KEY, roster(A, B, C, node(1, state=State.DOWN)))
+    nodes.look()
+    return nodes, counts, made
+
+
+def read(nodes: RestingNodes, counts: dict[ClusterKey, int], sequence: int, n: int) -> None:
+    """Let the nodes pass a packet by."""
+    fields = [b"cluster", b"1", b"protocol", b"bin", b"n", b"%d" % n, b"packets", b"1"]
+    batch = Batch([(b"%d-1" % sequence, [*fields, b"frames", frame()])], sequence - 1)
+    assert batch.packets == 1
+    nodes.pass_by(batch)
+    counts[KEY] = n
+
+
+def test_record_of_nodes_never_recorded_counts_all_as_skipped() -> None:
+    nodes, counts, _ = resting()
+    read(nodes, counts, 11, 11)
+    assert nodes.record(11) == [Rest(FIELDS, 11, 11, skipped=11, lost=0)]
+    assert nodes.record(11) == []
+    read(nodes, counts, 12, 12)
+    assert nodes.record(12) == [Rest(FIELDS, 12, 12, skipped=1, lost=0)]
+
+
+def test_record_after_claim_continues_each_recorded_count() -> None:
+    cursors = {FIELDS[0]: 10, FIELDS[1]: 8}
+    nodes, counts, _ = resting(replace(CLAIM, cursors=cursors, positions=cursors))
+    rests = nodes.record(10)
+    assert {tuple(rest.fields): rest.skipped for rest in rests} == {
+        (FIELDS[1],): 2,
+        (FIELDS[2],): 10,
+    }
+    read(nodes, counts, 11, 11)
+    assert nodes.record(11) == [Rest(FIELDS, 11, 11, skipped=1, lost=0)]
+
+
+@pytest.mark.parametrize(("n", "skipped", "lost"), [(16, 11, 5), (4, 11, 0)])
+def test_count_that_jumps_is_lost_only_if_it_goes_on(n: int, skipped: int, lost: int) -> None:
+    nodes, counts, _ = resting()
+    read(nodes, counts, 11, n)
+    made = nodes.made_of(FIELDS[0], A, 11)
+    assert made.counters == Counter(skipped=skipped, lost=lost)
+    assert (made.position, made.n) == (11, n)
+    assert nodes.record(11) == [Rest(FIELDS, 11, n, skipped=skipped, lost=lost)]
+
+
+def test_destination_made_after_record_has_nothing_to_count() -> None:
+    nodes, counts, made = resting()
+    read(nodes, counts, 11, 11)
+    nodes.record(11)
+    made[FIELDS[0]] = nodes.made_of(FIELDS[0], A, 11)
+    assert not +made[FIELDS[0]].counters
+    assert made[FIELDS[0]].is_committed()
+    assert list(nodes.members()[KEY]) == FIELDS[1:]
+    made |= dict.fromkeys(FIELDS, made[FIELDS[0]])
+    nodes.look()
+    assert not nodes
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (CLAIM, set()),
+        (replace(CLAIM, fenced=frozenset({FIELDS[1]})), {FIELDS[1]}),
+        (replace(CLAIM, since_ms={KEY: 4}), set(FIELDS)),
+        (replace(CLAIM, since_ms={KEY: 4}, positions={FIELDS[0]: 1}), set(FIELDS[1:])),
+        (replace(CLAIM, cursors={FIELDS[0]: 11}), set(FIELDS)),
+        (replace(CLAIM, counts={}), set(FIELDS)),
+    ],
+)
+def test_not_resting_has_nodes_whose_count_is_unknown(claim: Claim, expected: set[str]) -> None:
+    assert set(not_resting(claim, KEY, roster(A, B, C))) == expected
+
+
+def test_not_resting_has_nodes_that_are_up() -> None:
+    up = replace(A, state=State.UP)
+    assert list(not_resting(CLAIM, KEY, roster(up, B))) == [field_of(up)]
+
+
+def test_record_time_grows_with_the_pairs_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterer.delivery.resting_nodes.monotonic", lambda: 100.0)
+    due = []
+    for logs in (1, RECORDS_PER_S):
+        nodes, counts, _ = resting(logs=logs)
+        read(nodes, counts, 11, 11)
+        due.append(nodes.due_at - 100.0)
+    assert due[0] < 1
+    assert 2 < due[1] < 7
+
+
+def test_roster_since_names_gone_new_and_changed_nodes() -> None:
+    before, up = roster(A, B), replace(B, state=State.UP)
+    after = roster(up, C)
+    assert after.since(before) == ({FIELDS[0]: A}, {FIELDS[1]: up, FIELDS[2]: C})
+    assert after.since(before) is after.since(before)
+    assert after.since(after) == ({}, {})
