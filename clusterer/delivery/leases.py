@@ -131,7 +131,7 @@ class Leases:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
-        if self._claimed:
+        if any(self._has_nodes_down(claim, directory.snapshot) for claim in claims):
             directory.refresh()  # what the logs have is judged by the nodes' state after the claim
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
@@ -140,6 +140,10 @@ class Leases:
             elif claim is not None and claim.sender in self._claimed:
                 del self._claimed[claim.sender]
                 self._take_or_hold(claim, directory)
+
+    def _has_nodes_down(self, claim: Claim | SenderUnusable | None, views: Views) -> bool:
+        keys = claim.counts if isinstance(claim, Claim) else ()
+        return any(self._rosters.of(key, views).down for key in keys)
 
     def _take_or_hold(self, claim: Claim, directory: Directory) -> None:
         try:
