@@ -16,7 +16,7 @@ from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.table import init_db as init_service
 from clusterer.services.table import reload as reload_service
-from clusterer.services.table.reload import ReloadReport
+from clusterer.services.table.reload_report import ReloadReport
 from clusterer.settings import Settings
 
 

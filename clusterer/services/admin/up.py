@@ -13,6 +13,7 @@ from clusterer.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Su
 from clusterer.runtime.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
+from clusterer.services.table.reload_report import ReloadReport
 from clusterer.settings import Settings, require_server_id
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def load(context: Context) -> None:
         log.warning("%s", note)
 
 
-def _load(context: Context) -> reload.ReloadReport:
+def _load(context: Context) -> ReloadReport:
     if context.settings.db_url:
         return reload.run(context, by=_BY)
     init_db.run(context)

@@ -27,6 +27,7 @@ from clusterer.provisioning.schema import TABLE_VERSION
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 from clusterer.services.table import reload, resolve
+from clusterer.services.table.reload_report import ReloadReport
 
 CHECKS = ("table", "table rows", "table and redis")
 _NAMED = 3
@@ -134,7 +135,7 @@ def _compared(context: Context, names: Names) -> Finding:
     return _differing(context, found)
 
 
-def _differing(context: Context, found: reload.ReloadReport) -> Finding:
+def _differing(context: Context, found: ReloadReport) -> Finding:
     news = [change.after for change in found.changed if change.due]
     differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
     if not differing:

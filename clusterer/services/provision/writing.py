@@ -21,6 +21,7 @@ from clusterer.provisioning.rows import RawRow
 from clusterer.services.context import Context
 from clusterer.services.provision.row_changes import Changes, Values
 from clusterer.services.table import reload
+from clusterer.services.table.reload_report import ReloadReport
 from clusterer.store import Cause
 
 Plan = Callable[[list[RawRow]], Changes]
@@ -117,7 +118,7 @@ def apply(
     return applied
 
 
-def _require_good(report: reload.ReloadReport, changes: Changes) -> None:
+def _require_good(report: ReloadReport, changes: Changes) -> None:
     bad = [r for r in report.rejected if r.machine in report.unreadable & changes.values.keys()]
     if bad:
         raise ProvisioningError(f"the table is changed, but has not what was meant: {bad[0]}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from clusterer.errors import StateUnavailable
-from clusterer.membership import AddressWarning, Node, address_warnings
+from clusterer.membership import Node, address_warnings
 from clusterer.membership.columns import StateColumns
-from clusterer.membership.reload_plan import NodeChange, ReloadPlan, Snapshot, plan_reload
+from clusterer.membership.reload_plan import ReloadPlan, Snapshot, plan_reload
 from clusterer.provisioning import (
     Machine,
     Names,
-    RejectedRow,
     Schema,
     machine_of,
     read_rows,
@@ -22,82 +21,18 @@ from clusterer.provisioning import (
 )
 from clusterer.services.context import Context
 from clusterer.services.table import resolve, write_back
+from clusterer.services.table.reload_report import ReloadReport, TableRows, logged, report_of
 from clusterer.services.table.write_back import SyncReport
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
 from clusterer.store.keys import CLUSTERS
 from clusterer.store.reload_read import Found
-from clusterer.store.reloads import ReloadStore, described
+from clusterer.store.reloads import ReloadStore
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 """Rounds for clusters that change while they are reloaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
-    """What a reload found and did."""
-
-    database: str
-    """URL without password."""
-    table: str
-    rows: int = 0
-    """Rows in the table."""
-    added: tuple[Node, ...] = ()
-    changed: tuple[NodeChange, ...] = ()
-    removed: tuple[Node, ...] = ()
-    unchanged: int = 0
-    """Nodes whose row is what Redis had."""
-    rejected: tuple[RejectedRow, ...] = ()
-    kept: tuple[Node, ...] = ()
-    """Nodes that stay as they were, because their rows were rejected."""
-    unreadable: frozenset[Machine] = frozenset()
-    """Machines that have rows, but none that can be used."""
-    addresses: tuple[AddressWarning, ...] = ()
-    """What looks wrong with the nodes' addresses."""
-    flushed: SyncReport = field(default_factory=SyncReport)
-    """What was written to the table first; only in persistent mode there is something."""
-    repaired: tuple[str, ...] = ()
-    """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
-
-    @property
-    def loaded(self) -> int:
-        """Nodes that Redis has now."""
-        return len(self.added) + len(self.changed) + self.unchanged
-
-    @property
-    def note(self) -> str:
-        """What is strange about the table as a whole; empty if nothing is."""
-        if not self.rows:
-            return f"table {self.table!r} is empty: no node is left"
-        if len(self.rejected) == self.rows:
-            return f"no row of table {self.table!r} can be used: all nodes stay as they were"
-        return ""
-
-    @property
-    def notes(self) -> list[str]:
-        """`note`, if there is one, and what looks wrong with the addresses."""
-        return [text for text in (self.note, *(found.text for found in self.addresses)) if text]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    rows: int
-    rejected: tuple[RejectedRow, ...]
-    clusters: dict[ClusterKey, list[Node]]
-    unreadable: dict[int, set[int]]
-    """cluster_id → machine_ids that have rows, but none that can be used."""
-
-    @property
-    def nodes(self) -> Iterator[Node]:
-        """All nodes whose rows are good."""
-        return (node for nodes in self.clusters.values() for node in nodes)
-
-    @property
-    def unusable(self) -> bool:
-        """Whether there are rows and none is good: a mistake, not a wish to remove all nodes."""
-        return bool(self.rows) and not self.clusters
 
 
 def run(context: Context, *, by: str = "reload", names: Names | None = None) -> ReloadReport:
@@ -134,7 +69,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
         _note_reports(context, [plan for plan in plans if plan.key in done], by)
         if not open_clusters:
             store.note_loaded(context.nodes.now(), by)
-            return _logged(_report(context, table, done.values(), flushed, mended))
+            return logged(report_of(context, table, done.values(), flushed, mended))
     raise StateUnavailable(
         f"clusters {', '.join(map(str, sorted(open_clusters or ())))} changed {_ATTEMPTS} times "
         "while they were reloaded; the others are loaded; try again"
@@ -157,11 +92,11 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode
     flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
-    return _report(context, table, plans, flushed or SyncReport(), mended)
+    return report_of(context, table, plans, flushed or SyncReport(), mended)
 
 
 def _foreseen(
-    snapshots: Mapping[ClusterKey, Snapshot], table: _Table, schema: Schema
+    snapshots: Mapping[ClusterKey, Snapshot], table: TableRows, schema: Schema
 ) -> SyncReport:
     """Return what a sync would do: it writes to a bad row as well, unless its state is bad."""
     state = {schema.columns[name] for name in StateColumns._fields}
@@ -207,7 +142,7 @@ def apply_rows(
         # Each plan that fails is for another cluster: what went through is unchanged next time.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
             _note_reports(context, plans, by)
-            report = _logged(_report(context, table, plans, SyncReport()))
+            report = logged(report_of(context, table, plans, SyncReport()))
             _warn_of_addresses(snapshots.values(), table, only)
             return report
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times meanwhile; try again")
@@ -226,7 +161,7 @@ def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
     return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
 
 
-def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> _Table:
+def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> TableRows:
     database = context.database
     with database.connection("read the table") as connection:
         require(connection, database.schema)
@@ -241,14 +176,14 @@ def _read(context: Context, names: Names, only: Collection[Machine] | None = Non
     good = {(node.cluster_id, node.machine_id) for node in nodes}
     for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:
         unreadable.setdefault(cluster_id, set()).add(machine_id)
-    return _Table(len(rows), tuple(rejected), clusters, unreadable)
+    return TableRows(len(rows), tuple(rejected), clusters, unreadable)
 
 
 def _plan(
     context: Context,
     store: ReloadStore,
     known: dict[ClusterKey, Snapshot],
-    table: _Table,
+    table: TableRows,
     found: Found,
 ) -> list[ReloadPlan]:
     snapshots = known | store.read([key for key in table.clusters if key not in known], found)
@@ -265,34 +200,8 @@ def _plan(
     ]
 
 
-def _report(
-    context: Context,
-    table: _Table,
-    plans: Iterable[ReloadPlan],
-    flushed: SyncReport,
-    mended: Iterable[str] = (),
-) -> ReloadReport:
-    ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
-    kept = tuple(node for plan in ordered for node in plan.kept)
-    return ReloadReport(
-        database=context.database.name,
-        table=context.settings.db_table,
-        rows=table.rows,
-        added=tuple(node for plan in ordered for node in plan.added),
-        changed=tuple(change for plan in ordered for change in plan.changed),
-        removed=tuple(node for plan in ordered for node in plan.removed),
-        unchanged=sum(plan.unchanged for plan in ordered),
-        rejected=table.rejected,
-        kept=kept,
-        unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
-        addresses=tuple(address_warnings((*table.nodes, *kept))),
-        flushed=flushed,
-        repaired=(*mended, *(line for plan in ordered for line in described(plan.repairs))),
-    )
-
-
 def _warn_of_addresses(
-    snapshots: Iterable[Snapshot], table: _Table, only: Collection[Machine]
+    snapshots: Iterable[Snapshot], table: TableRows, only: Collection[Machine]
 ) -> None:
     """Log what looks wrong with the addresses of some machines beside all others."""
     nodes = (node for found in snapshots for node in found.view.nodes.values())
@@ -300,19 +209,3 @@ def _warn_of_addresses(
     for warning in address_warnings((*table.nodes, *others)):
         if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
             log.warning("%s", warning.text)
-
-
-def _logged(report: ReloadReport) -> ReloadReport:
-    for line in report.repaired:
-        log.info("reload repaired Redis: %s", line)
-    log.info(
-        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
-        report.database,
-        report.rows,
-        len(report.added),
-        len(report.changed),
-        len(report.removed),
-        report.unchanged,
-        len(report.rejected),
-    )
-    return report

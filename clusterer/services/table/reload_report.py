@@ -1,0 +1,128 @@
+"""What a reload read from the table, and its report of what it found and did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from clusterer.membership import AddressWarning, Node, address_warnings
+from clusterer.membership.reload_plan import NodeChange, ReloadPlan
+from clusterer.provisioning import Machine, RejectedRow
+from clusterer.services.context import Context
+from clusterer.services.table.write_back import SyncReport
+from clusterer.store import ClusterKey
+from clusterer.store.reloads import described
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload found and did."""
+
+    database: str
+    """URL without password."""
+    table: str
+    rows: int = 0
+    """Rows in the table."""
+    added: tuple[Node, ...] = ()
+    changed: tuple[NodeChange, ...] = ()
+    removed: tuple[Node, ...] = ()
+    unchanged: int = 0
+    """Nodes whose row is what Redis had."""
+    rejected: tuple[RejectedRow, ...] = ()
+    kept: tuple[Node, ...] = ()
+    """Nodes that stay as they were, because their rows were rejected."""
+    unreadable: frozenset[Machine] = frozenset()
+    """Machines that have rows, but none that can be used."""
+    addresses: tuple[AddressWarning, ...] = ()
+    """What looks wrong with the nodes' addresses."""
+    flushed: SyncReport = field(default_factory=SyncReport)
+    """What was written to the table first; only in persistent mode there is something."""
+    repaired: tuple[str, ...] = ()
+    """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
+
+    @property
+    def loaded(self) -> int:
+        """Nodes that Redis has now."""
+        return len(self.added) + len(self.changed) + self.unchanged
+
+    @property
+    def note(self) -> str:
+        """What is strange about the table as a whole; empty if nothing is."""
+        if not self.rows:
+            return f"table {self.table!r} is empty: no node is left"
+        if len(self.rejected) == self.rows:
+            return f"no row of table {self.table!r} can be used: all nodes stay as they were"
+        return ""
+
+    @property
+    def notes(self) -> list[str]:
+        """`note`, if there is one, and what looks wrong with the addresses."""
+        return [text for text in (self.note, *(found.text for found in self.addresses)) if text]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """The rows of the table, valid and not."""
+
+    rows: int
+    rejected: tuple[RejectedRow, ...]
+    clusters: dict[ClusterKey, list[Node]]
+    unreadable: dict[int, set[int]]
+    """cluster_id → machine_ids that have rows, but none that can be used."""
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        """All nodes whose rows are good."""
+        return (node for nodes in self.clusters.values() for node in nodes)
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there are rows and none is good: a mistake, not a wish to remove all nodes."""
+        return bool(self.rows) and not self.clusters
+
+
+def report_of(
+    context: Context,
+    table: TableRows,
+    plans: Iterable[ReloadPlan],
+    flushed: SyncReport,
+    mended: Iterable[str] = (),
+) -> ReloadReport:
+    """Return the report of a reload that wrote ``flushed`` first and carried out ``plans``."""
+    ordered: Sequence[ReloadPlan] = sorted(plans, key=lambda plan: plan.key)
+    kept = tuple(node for plan in ordered for node in plan.kept)
+    return ReloadReport(
+        database=context.database.name,
+        table=context.settings.db_table,
+        rows=table.rows,
+        added=tuple(node for plan in ordered for node in plan.added),
+        changed=tuple(change for plan in ordered for change in plan.changed),
+        removed=tuple(node for plan in ordered for node in plan.removed),
+        unchanged=sum(plan.unchanged for plan in ordered),
+        rejected=table.rejected,
+        kept=kept,
+        unreadable=frozenset((c, m) for c, found in table.unreadable.items() for m in found),
+        addresses=tuple(address_warnings((*table.nodes, *kept))),
+        flushed=flushed,
+        repaired=(*mended, *(line for plan in ordered for line in described(plan.repairs))),
+    )
+
+
+def logged(report: ReloadReport) -> ReloadReport:
+    """Log the report, and return it."""
+    for line in report.repaired:
+        log.info("reload repaired Redis: %s", line)
+    log.info(
+        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
+        report.database,
+        report.rows,
+        len(report.added),
+        len(report.changed),
+        len(report.removed),
+        report.unchanged,
+        len(report.rejected),
+    )
+    return report
