@@ -96,15 +96,15 @@ def test_the_hello_module_talks_both_ways_and_notices_silence(
     context = Context(settings)
     with delivering(settings), program(example, "1") as first, contextlib.closing(context):
         with program(example, "2") as second:
-            wait_until(lambda: _probed(context, "machine 2 says hello", first), 20)
-            wait_until(lambda: _probed(context, "machine 1 says hello", second), 20)
+            wait_until(lambda: _probed(context, "node 2 says hello", first), 20)
+            wait_until(lambda: _probed(context, "node 1 says hello", second), 20)
             second.kill()
 
         def silent() -> bool:
             timeouts.run(context)
-            return "machine 2 fell silent" in first.output()
+            return "node 2 timed out" in first.output()
 
-        wait_until(silent, 20, "machine 2 fell silent")
+        wait_until(silent, 20, "node 2 timed out")
 
 
 def _probed(context: Context, text: str, process: ChildProcess) -> bool:

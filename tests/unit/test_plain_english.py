@@ -21,12 +21,9 @@ EXCEPT = (DOCS / "glossary.md", Path(__file__))
 UNDER_REVISION = tuple(
     DOCS / name
     for name in (
-        "api/modules.md",
         "architecture.md",
         "benchmarks.md",
         "commands/doctor.md",
-        "observers.md",
-        "ratelimit.md",
         "troubleshooting/redis-and-table.md",
     )
 )
