@@ -48,7 +48,7 @@ class Observed(NamedTuple):
 
 @contextmanager
 def observing(settings: Settings, **options: Any) -> Iterator[Observed]:
-    """Serve as machine 2 at the time of the capture; machine 1, at 127.0.0.1, is a node."""
+    """Serve as node 2 at the time of the capture; node 1 is at 127.0.0.1."""
     port = free_port()
     load(settings, [node(1, free_port()), node(2, port)])
     instance = Clusterer(2, settings=settings)
@@ -136,7 +136,7 @@ def test_call_after_invalid_payload_on_same_connection_kept(
 
 
 def test_calls_with_messages_out_of_order_stay_confirmed(settings: Settings) -> None:
-    """In the order in which OpenSIPS 2.2.8's processes write them in every seventh call."""
+    """The order is that of OpenSIPS 2.2.8's processes in every seventh call."""
     ended = call(b"ended")
     deletion = DialogDeleted(ended.call_id, ended.from_tag, ended.to_tag)
     messages = [update(b"up"), call(b"up"), ended, deletion, update(b"ended"), call(b"last")]
@@ -163,7 +163,7 @@ def test_calls_of_node_set_down_end(settings: Settings) -> None:
 
 
 def damaged(packet: Packet, chance: random.Random) -> Packet:
-    """Return the packet with other bytes, cut short, or with something behind its end."""
+    """Return the packet with other bytes, cut off, or with bytes after its end."""
     payload = bytearray(packet.payload)
     for _ in range(chance.randint(0, 2)):
         if payload:
@@ -176,7 +176,7 @@ def damaged(packet: Packet, chance: random.Random) -> Packet:
 def test_damaged_payloads_of_all_modules_keep_connection(
     settings: Settings,
 ) -> None:
-    """Each of them is taken, or counted as bad by its module and by the listener."""
+    """Each packet is taken, or counted as invalid by its module and by the listener."""
     chance = random.Random(4)
     captured = list({(each.module, each.type): each for each in captured_packets()}.values())
     packets = [damaged(chance.choice(captured), chance) for _ in range(5_000)]

@@ -44,7 +44,7 @@ def instance(settings: Settings, server_id: int, port: int) -> Iterator[RateLimi
     with cluster:
         thread.start()
         try:
-            wait_until(lambda: listens(port), 10, f"machine {server_id} listening")
+            wait_until(lambda: listens(port), 10, f"node {server_id} listening")
             yield limiter
         finally:
             limiter.stop()
@@ -55,7 +55,7 @@ def instance(settings: Settings, server_id: int, port: int) -> Iterator[RateLimi
 
 @contextmanager
 def two_instances(settings: Settings) -> Iterator[tuple[RateLimit, RateLimit]]:
-    """Run two machines, each sending once both can receive: nobody probes here."""
+    """Run two instances, each sending once both can receive; no probe job runs."""
     ports = free_port(), free_port()
     load(settings, [node(1, ports[0]), node(2, ports[1])])
     with (
@@ -106,7 +106,7 @@ def test_limit_used_up_by_one_instance_refuses_at_other(settings: Settings) -> N
 
 
 def test_heartbeats_have_same_bytes_as_opensips(settings: Settings) -> None:
-    """An instance with no pipe sends, byte for byte, the captured packet of machine 1."""
+    """An instance with no pipe sends, byte for byte, the captured packet of node 1."""
     captured = {c.frame for c in captured_frames() if c.module == "ratelimit"}
     with BinReceiver() as peer, delivering(settings):
         port = free_port()

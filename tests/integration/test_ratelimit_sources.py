@@ -1,4 +1,4 @@
-"""What ratelimit measures by default, on the real machine: sockets with unread bytes, the CPU."""
+"""Default sources of ratelimit on a real host: sockets with unread bytes, CPU load."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def listener(family: int, host: str, kind: int) -> socket.socket:
         sock = socket.socket(family, kind)
         sock.bind((host, 0))
     except OSError as error:
-        pytest.skip(f"no {host} on this machine: {error}")
+        pytest.skip(f"no {host} on this host: {error}")
     return sock
 
 
 @pytest.fixture(params=ADDRESSES, ids=["IPv4", "IPv6"])
 def receiver(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
-    """A bound UDP socket that nobody reads."""
+    """A bound UDP socket without a reader."""
     family, host = request.param
     with listener(family, host, socket.SOCK_DGRAM) as sock:
         yield sock

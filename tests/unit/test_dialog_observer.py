@@ -1,4 +1,4 @@
-"""Calls and profile counts that other machines replicate, seen from Python."""
+"""The observer of dialog: calls and profile counts that other nodes replicate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.processes import wait_until
 
 
 class Watched:
-    """An observer on a cluster that is not there, with what its callbacks heard."""
+    """An observer on a fake cluster, and the changes that its callbacks received."""
 
     def __init__(self, **options: Any) -> None:
         self.cluster = FakeCluster()
@@ -272,7 +272,7 @@ def test_profiles_summed_over_nodes(watched: Watched) -> None:
     }
     assert watched.dialogs.profile_size("caller", "sipp") == 7
     assert watched.dialogs.profile_size("caller") == 8
-    assert watched.dialogs.profile_size("nobody's") == 0
+    assert watched.dialogs.profile_size("unknown") == 0
 
 
 def test_profile_count_after_10_s_removed(watched: Watched) -> None:
@@ -318,7 +318,7 @@ def test_packet_of_muted_node_ignored(watched: Watched) -> None:
     assert watched.dialogs.stats.messages == 0
 
 
-# -- what is not right -----------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])

@@ -1,4 +1,4 @@
-"""Messages about one call that overtook each other, as those of OpenSIPS 2.2's processes do."""
+"""Messages about one call out of order, as OpenSIPS 2.2's processes send them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.observing import CAPTURED_AT, call, captured_packets, update
 
 
 class Observed:
-    """A dialog observer, and each state that it told of the calls, by call-id."""
+    """A dialog observer, and the states that it reported, by call-id."""
 
     def __init__(self) -> None:
         self.cluster = FakeCluster()
@@ -40,7 +40,7 @@ class Observed:
 
     @property
     def up(self) -> list[tuple[int, int]]:
-        """State and user flags of each call that is up."""
+        """State and user flags of each current call."""
         return [(found.sent.state, found.sent.user_flags) for found in self.dialogs.calls()]
 
 
@@ -101,7 +101,7 @@ def test_reused_ids_make_new_call(observed: Observed, differs: dict[str, Any]) -
     again: dict[str, Any] = {"user_flags": 1} | differs
     observed.take(call(), update(), deletion(), call(**again))
     assert observed.up == [(3, 1)]
-    observed.take(update(user_flags=7))  # of the first call, overtaken by its end
+    observed.take(update(user_flags=7))  # of the first call, late
     assert observed.up == [(3, 1)]
     observed.take(update(**again), deletion(), deletion())
     assert observed.up == []
@@ -149,7 +149,7 @@ def test_captured_calls_in_any_order_end(order: Sequence[Message]) -> None:
 
 @given(st.permutations(captured()))
 def test_captured_calls_in_any_order_reach_latest_state(order: Sequence[Message]) -> None:
-    """Ends come last, as they do beside 2.2.8: before them each call is confirmed."""
+    """Deletions come last, as with 2.2.8: before them each call is confirmed."""
     observed = Observed()
     observed.take(*(each for each in order if isinstance(each, DialogState)))
     assert [state for state, _ in observed.up] == [4, 4, 4]

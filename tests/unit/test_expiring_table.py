@@ -1,4 +1,4 @@
-"""The bounded table of observers: expiry, eviction, groups, and what it says about them."""
+"""The bounded table of observers: expiry, eviction, groups, reported changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clusterer.modules.expiring import ENTRY_BYTES, Bounds, Change, ExpiringTabl
 
 
 def table_of(max_entries: int = 100, max_bytes: int = 10**9) -> ExpiringTable[str, int]:
-    """Keys are grouped by their first letter."""
+    """Return a table with keys grouped by their first letter."""
     return ExpiringTable(lambda key: key[0], Bounds(max_entries, max_bytes))
 
 
@@ -132,7 +132,7 @@ STEPS = st.lists(
 def test_changes_match_table_after_any_calls(
     steps: list[tuple[str, str, int, int]],
 ) -> None:
-    """Who applies every change to a copy has the table; and the bounds hold at every step."""
+    """A copy with every change applied equals the table; the bounds hold at every step."""
     table: ExpiringTable[str, tuple[str, int]] = ExpiringTable(lambda key: key[0], Bounds(4))
     copy: dict[str, tuple[str, int]] = {}
     now = 0
@@ -166,7 +166,7 @@ def test_values_read_while_written_complete() -> None:
                 table.values(0)
                 table.values(0, "k")
                 table.known_keys()
-        except Exception as error:  # noqa: BLE001  that none comes is what is tested
+        except Exception as error:  # noqa: BLE001  the test asserts that there is none
             faults.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What observers keep of a node that went, or was restarted without what it had."""
+"""Entries of a node that is gone, or was restarted and lost its state."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rig:
         self.cluster.nodes = [node(each, cluster_id=7) for each in machine_ids]
 
     def passes(self, seconds: float) -> None:
-        """Let time pass, with the look at what has expired once a second."""
+        """Advance the clock, with one call of `expire` a second."""
         for _ in range(int(seconds)):
             self.clock.advance(1)
             self.dialogs.expire()
@@ -127,7 +127,7 @@ def test_calls_of_node_up_in_between_stay(rig: Rig) -> None:
 
 
 def test_calls_of_node_that_sends_stay(rig: Rig) -> None:
-    """Our way to it is broken, its way to us is not."""
+    """The path to the node is broken, the path from the node is not."""
     rig.only_up(3)
     for number in range(3):
         rig.take(call(b"%d" % number))

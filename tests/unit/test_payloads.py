@@ -1,4 +1,4 @@
-"""Messages of the modules: captured ones, any ones, and hostile ones."""
+"""Messages of the modules: captured, generated and hostile."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def packet_of(message: type[Message], *values: int | bytes) -> Packet:
 
 
 def fault_of(packet: Packet) -> str | None:
-    """Return what `decode` says against ``packet``, None if it says nothing."""
+    """Return the error of `decode` for ``packet``, None without an error."""
     try:
         decode(packet)
     except WireError as error:
@@ -173,7 +173,7 @@ def test_decode_hostile_payload_gives_message_or_wire_error(
         return
     message = decode(packet)
     assert message is not None
-    with suppress(InvalidArgument):  # its key is empty, see test_wire_keys.py
+    with suppress(InvalidArgument):  # an empty key, see test_wire_keys.py
         assert message.encode(2).payload in {payload, payload + bytes(4)}
 
 
@@ -199,7 +199,7 @@ def test_decode_largest_payload_of_smallest_items() -> None:
     assert decode(counts.encode(1)) == counts
 
 
-# -- what is not known -----------------------------------------------------------------------------
+# -- unknown messages ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_decode_unknown_module_type_or_version_is_none(packet: Packet) -> None:
     assert decode(packet) is None
 
 
-# -- payloads that are not right -------------------------------------------------------------------
+# -- invalid payloads ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", FLAT, ids=lambda cls: cls.NAME)

@@ -1,4 +1,4 @@
-"""The texts inside fields: sockets, profiles, variables."""
+"""Text formats inside fields: sockets, profiles, variables."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_parse_pairs_hostile_gives_pairs_or_wire_error(data: bytes) -> None:
 
 @pytest.mark.parametrize("piece", [b"a", b"\\", b"\\\\", b"#", b"a#", b"\\a", b"|", b"#|"])
 def test_parse_pairs_longest_field_takes_bounded_time(piece: bytes) -> None:
-    """Quadratic time would be minutes; exponential, for ever."""
+    """Quadratic time would take minutes, exponential time for ever."""
     data = piece * (65_000 // len(piece))
     begun = time.process_time()
     for text in (data, data + b"\\"):

@@ -1,4 +1,4 @@
-"""The algorithms that look at more than one interval: RED, FEEDBACK, NETWORK, HISTORY."""
+"""Algorithms that use more than one interval: RED, FEEDBACK, NETWORK, HISTORY."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE, TAILDROP, RED, FEEDBACK, NETWORK, HISTORY = Algorithm
 
 
 class Rig:
-    """A RateLimit whose clock, CPU load and sockets are in the test's hand; nothing runs."""
+    """A RateLimit that is not started; the test sets clock, CPU load and unread bytes."""
 
     def __init__(self, now: float = 1_000.0, **options: Any) -> None:
         self.clock = FakeClock(now)
@@ -68,7 +68,7 @@ def rig() -> Rig:
 
 
 def test_none_pipe_sent_nowhere(rig: Rig) -> None:
-    """OpenSIPS 2.2.8 would warn of it ten times a second."""
+    """OpenSIPS 2.2.8 would log a warning for each packet."""
     rig.passed(5, 50, TAILDROP)
     rig.passed(5, 50, NONE, name="counted")
     assert [record.name for record in rig.sent] == [b"calls"]
@@ -153,14 +153,14 @@ def test_permutation_has_each_number_once_and_spreads_evenly() -> None:
         ([0.0], 0),
         ([0.5], 0),
         ([0.7], 5),
-        ([1.0], 13),  # 12.5 %: everything below it
+        ([1.0], 13),  # 12.5 %: every number below
         ([0.7, 0.7], 10),
         ([1.0] * 8, 100),
         ([1.0] * 20, 100),
-        ([0.7, 0.6, 0.5], 8),  # 7.5 %, held while the load is right
+        ([0.7, 0.6, 0.5], 8),  # 7.5 %, kept while the load equals the limit
         ([0.7, 0.3], 0),
-        ([0.0, 0.0, 0.7], 5),  # idle times before do not count
-        ([0.6, 0.0, 0.6], 0),  # what went above 0 has to be worked off
+        ([0.0, 0.0, 0.7], 5),  # earlier idle times do not count
+        ([0.6, 0.0, 0.6], 0),  # the integral has to reach 0 again
     ],
 )
 def test_feedback_refuses_drop_rate_of_controller(
@@ -195,7 +195,7 @@ def test_feedback_newest_limit_applies_to_all_pipes(rig: Rig) -> None:
     rig.passed(1, 50, FEEDBACK)
     rig.passed(1, 7, TAILDROP, name="taildrop")
     rig.passed(1, 60, FEEDBACK, name="others")
-    rig.passed(1, 50, FEEDBACK)  # as before: nothing new
+    rig.passed(1, 50, FEEDBACK)  # unchanged
     assert {view.name: view.limit for view in rig.limiter.pipes().values()} == {
         "calls": 60,
         "others": 60,
@@ -307,7 +307,7 @@ def test_history_between_instances_does_not_echo() -> None:
 
 
 def test_window_late_thread_counts_in_newest_slot(rig: Rig) -> None:
-    """Its clock was read before another thread moved the window."""
+    """The thread read the clock before another thread moved the window."""
     rig.passed(1, 10, HISTORY)
     rig.clock.advance(1)
     rig.passed(1, 10, HISTORY)
@@ -333,12 +333,12 @@ def test_pipe_changed_algorithm_sends_its_counter(rig: Rig) -> None:
     assert rig.sent == [(b"calls", HISTORY, 10, 1)]
 
 
-# -- all of them against a plain model -----------------------------------------------------------
+# -- all algorithms against a plain model -------------------------------------------------------
 
 
 @dataclass
 class Model:
-    """Keeps every event with its time in ms, and works everything out anew for each check."""
+    """Keeps every event with its time in ms, and computes every result again for each check."""
 
     algorithm: int
     limit: int
@@ -406,7 +406,7 @@ def test_history_any_checks_match_plain_model(
     algorithm: int, limit: int, history: list[tuple[Any, ...]]
 ) -> None:
     if algorithm == FEEDBACK and limit < 25:
-        limit = 50  # a hundredth of it has to be exact as well
+        limit = 50  # a hundredth of the limit has to be exact as well
     rig, model = Rig(now=0.0), Model(algorithm, limit)
     for kind, *values in history:
         if kind == "wait":
@@ -429,7 +429,7 @@ def test_history_any_checks_match_plain_model(
 @pytest.mark.serial
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 def test_check_takes_at_most_ten_times_the_promise(rig: Rig, algorithm: int) -> None:
-    """The promise, 500,000 calls a second, is measured apart: see docs/ratelimit.md."""
+    """A benchmark measures the promise of 500,000 calls a second: see docs/ratelimit.md."""
     begun = time.process_time()
     rig.passed(10_000, 50, algorithm)
     assert time.process_time() - begun < 10_000 / 50_000

@@ -1,4 +1,4 @@
-"""Own pipes named by requests: bounded, the least recently used goes first."""
+"""Own pipes with names from requests: bounded, the least recently used evicted first."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_pipes_full_evicts_least_recently_used() -> None:
         limits.check(name, 5)
     assert names_of(limits) == {"a", "c", "d"}
     assert limits.pipes()["a"].counter == 2
-    limits.check("c", 7)  # another limit is a use as well
+    limits.check("c", 7)  # a check with another limit is a use as well
     limits.check("b", 5)
     assert names_of(limits) == {"b", "c", "d"}
     assert limits.pipes()["b"].counter == 1, "it counts from 0 again"

@@ -1,4 +1,4 @@
-"""How pipes count and judge: intervals, remote counters, lifetimes, bounds."""
+"""Counters of pipes: intervals, remote counters, lifetimes, bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE, TAILDROP, RED = Algorithm.NONE, Algorithm.TAILDROP, Algorithm.RED
 
 
 class Rig:
-    """A started RateLimit of machine 1 on a fake cluster, with a clock in the test's hand."""
+    """A started RateLimit of node 1 on a fake cluster, with a clock that the test sets."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock()
@@ -245,7 +245,7 @@ def test_remote_counter_at_interval_end_stays(rig: Rig) -> None:
     assert rig.passed(1) == 0
 
 
-# -- pipes known from others -------------------------------------------------------------------
+# -- received pipes ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
@@ -276,7 +276,7 @@ def test_received_pipes_number_bounded() -> None:
     rig.receive(2, *(PipeRecord(b"%d" % n, 1, 1, n) for n in range(5)))
     assert list(rig.limiter.pipes()) == ["0", "1", "2"]
     assert rig.limiter.stats.pipes_refused == 2
-    # Those that are there, and own ones, are still taken.
+    # Counters of known pipes, and of own ones, are still taken.
     rig.hear(3, 8, name=b"1")
     rig.passed(1)
     rig.hear(3, 9)
@@ -286,8 +286,8 @@ def test_received_pipes_number_bounded() -> None:
 
 def test_remote_counters_number_bounded_and_freed() -> None:
     rig = Rig(limits=Limits(max_remote_counters=2))
-    for machine in (2, 3, 4):
-        rig.hear(machine, machine)
+    for node in (2, 3, 4):
+        rig.hear(node, node)
     rig.hear(3, 30)
     assert dict(rig.calls.remote) == {2: 2, 3: 30}
     rig.receive(5, PipeRecord(b"other", 1, 1, 1))
@@ -296,8 +296,8 @@ def test_remote_counters_number_bounded_and_freed() -> None:
     rig.hear(4, 40)
     assert dict(rig.calls.remote) == {3: 30, 4: 40}
     rig.clock.advance(10)
-    for machine in (5, 6, 7):
-        rig.hear(machine, machine)
+    for node in (5, 6, 7):
+        rig.hear(node, node)
     assert dict(rig.calls.remote) == {5: 5, 6: 6}
 
 
@@ -307,7 +307,7 @@ def test_received_pipe_name_too_long_refused(rig: Rig) -> None:
     assert rig.limiter.stats.pipes_refused == 1
 
 
-# -- pipes that go -----------------------------------------------------------------------------
+# -- removed pipes -----------------------------------------------------------------------------
 
 
 def test_pipe_unused_for_3600_s_removed(rig: Rig) -> None:
@@ -360,7 +360,7 @@ def test_views_are_frozen_and_sorted(rig: Rig) -> None:
     assert view["a"].counter == 1
 
 
-# -- everything at once ------------------------------------------------------------------------
+# -- any calls ---------------------------------------------------------------------------------
 
 events = st.lists(
     st.one_of(

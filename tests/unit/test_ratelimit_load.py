@@ -1,4 +1,4 @@
-"""What FEEDBACK and NETWORK measure: the controller, the sources in /proc, the sampler."""
+"""Measurements of FEEDBACK and NETWORK: controller, sources in /proc, sampler."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def stat(proc: Path, *ticks: int, name: str = "cpu ") -> None:
         ((150, 0, 0, 150, 0, 0, 0, 0, 0, 0), 0.5),
         ((100, 0, 0, 200, 0, 0, 0, 0, 0, 0), 0.0),
         ((200, 0, 0, 100, 0, 0, 0, 0, 0, 0), 1.0),
-        ((110, 10, 10, 130, 10, 10, 10, 10, 99, 99), 0.6),  # guests are in user already
+        ((110, 10, 10, 130, 10, 10, 10, 10, 99, 99), 0.6),  # user includes guests
         ((100, 0, 0, 150, 50, 0, 0, 0, 0, 0), 0.0),  # waiting for disks
         ((101, 0, 0, 99, 0, 0, 0, 0, 0, 0), 0.0),  # backwards
         ((110, 0, 0, 99, 0, 0, 0, 0, 0, 0), 1.0),
@@ -102,7 +102,7 @@ def test_cpu_load_invalid_stat_raises(tmp_path: Path, text: str) -> None:
         CpuLoad(tmp_path)()
 
 
-# -- waiting bytes -----------------------------------------------------------------------------
+# -- unread bytes ------------------------------------------------------------------------------
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
 V6 = "0" * 31 + "1"
@@ -137,7 +137,7 @@ def proc(tmp_path: Path) -> Path:
     ],
 )
 def test_queued_bytes_sums_unread_bytes_of_ports(proc: Path, ports: Any, waiting: int) -> None:
-    """Neither what is on its way out nor connections that wait to be accepted."""
+    """Bytes to be sent and connections to be accepted do not count."""
     assert QueuedBytes(ports, proc)() == waiting
 
 
@@ -166,7 +166,7 @@ def test_queued_bytes_invalid_line_raises_with_line(proc: Path, line: str) -> No
 
 
 class Sources:
-    """Sources that count their calls and say or raise what a test wants."""
+    """Sources that count their calls and return or raise what a test sets."""
 
     def __init__(self) -> None:
         self.load: float | Exception = 0.0
@@ -330,7 +330,7 @@ def test_sampler_thread_measures_repeatedly(sources: Sources) -> None:
     )
     with limiter:
         limiter.check("calls", 50, FEEDBACK)
-        wait_until(lambda: sources.calls["cpu_load"] >= 20, 10, "twenty looks at the CPU")
+        wait_until(lambda: sources.calls["cpu_load"] >= 20, 10, "twenty CPU readings")
 
 
 def test_sampler_stop_forgets_measurements(limiter: RateLimit, sources: Sources) -> None:
@@ -362,7 +362,7 @@ def test_sampler_not_started_warns_once(
 
 
 def test_sample_in_two_threads_runs_one_after_other(limiter: RateLimit, sources: Sources) -> None:
-    """The timer's and a caller's: the controller must not step twice in an interval."""
+    """One sample of the timer, one of a caller: the controller steps once in an interval."""
     limiter.check("calls", 50, FEEDBACK)
     with limiter._sampler._sampling:
         thread = threading.Thread(target=limiter.sample, daemon=True)

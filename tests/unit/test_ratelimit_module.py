@@ -1,4 +1,4 @@
-"""The ratelimit module on a cluster: what it registers, sends, takes and drops."""
+"""The ratelimit module on a fake cluster: registering, sending, receiving."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def cluster() -> FakeCluster:
 
 @pytest.fixture
 def limiter(cluster: FakeCluster, clock: FakeClock) -> RateLimit:
-    """A module that accepts, and sends when it is told to: its timer does not run."""
+    """A module that accepts packets, and sends when the test calls: its timer does not run."""
     made = RateLimit(cluster, replicate_pipes_to=7, accept_pipes_from=8, clock=clock)
     cluster.register_module("ratelimit", "bin", made._receiver.take, 10, False, 8)
     return made
@@ -203,7 +203,7 @@ def test_replicate_bug_logged_with_traceback(
 
 
 class Sends:
-    """Lets a test wait until the timer has sent so many times."""
+    """Lets a test wait for a number of sends of the timer."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._changed = threading.Condition()
@@ -314,8 +314,8 @@ def test_receive_unknown_type_reported_to_listener(
 def test_module_timeout_invalidates_counters_of_that_node(
     limiter: RateLimit, cluster: FakeCluster
 ) -> None:
-    for machine in (2, 3):
-        cluster.deliver(packet_from(machine, calls(100), PipeRecord(b"other", 1, 1, 10)))
+    for node in (2, 3):
+        cluster.deliver(packet_from(node, calls(100), PipeRecord(b"other", 1, 1, 10)))
     assert not limiter.check("other", 1)
     cluster.notify(SERVER_TIMEOUT, 2)
     assert {name: dict(view.remote) for name, view in limiter.pipes().items()} == {
@@ -342,11 +342,11 @@ def test_receive_after_module_timeout_counts_again(
     assert dict(limiter.pipes()["calls"].remote) == {2: 6}
 
 
-# -- together ----------------------------------------------------------------------------------
+# -- two instances and threads -----------------------------------------------------------------
 
 
 def test_two_instances_share_one_limit(clock: FakeClock) -> None:
-    """The guide's example: what A used in its last interval is not left for B."""
+    """The guide's example: instance B may not use what A used in its last interval."""
     nodes = [FakeCluster(1), FakeCluster(2)]
     limiters = [
         RateLimit(node, replicate_pipes_to=1, accept_pipes_from=1, clock=clock) for node in nodes
@@ -393,7 +393,7 @@ def test_check_in_threads_loses_no_check(cluster: FakeCluster) -> None:
 def test_table_call_waits_for_call_of_other_thread(
     limiter: RateLimit, call: Callable[[RateLimit], object]
 ) -> None:
-    """CPython's own lock hides most races from a test with threads: look for ours."""
+    """CPython's own lock hides most races from a test with threads: check the table's lock."""
     thread = threading.Thread(target=call, args=(limiter,), daemon=True)
     with limiter._table._lock:
         thread.start()

@@ -1,4 +1,4 @@
-"""Packets of other machines, from the frame to the counters that checks are judged by."""
+"""Received packets, from the frame to the counters that a check adds up."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_take_without_room_logged_at_limited_rate(
 @pytest.mark.parametrize("counter", [-1, -660_464, -(2**31)])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_take_negative_counter_ignores_that_pipe_only(rig: Rig, counter: int, place: int) -> None:
-    """HISTORY pipes that two OpenSIPS 2.2 nodes share come to such numbers."""
+    """HISTORY pipes that two OpenSIPS 2.2 nodes share reach such numbers."""
     rig.receive(2, PipeRecord(b"history", 5, 50, 3))
     pipes = [CALLS, CALLS._replace(name=b"more")]
     pipes.insert(place, PipeRecord(b"history", 5, 50, counter))
@@ -194,7 +194,7 @@ BOUNDED = Limits(idle_lifetime=25.0, max_received_pipes=2, max_remote_counters=4
 
 
 class Model:
-    """Pipes by name, without any short cut."""
+    """Pipes by name, without optimisations."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -232,7 +232,7 @@ class Model:
             remote.pop(machine_id, None)
 
     def tidy(self) -> None:
-        """Drop what is too old, once an interval."""
+        """Remove old pipes and counters, once an interval."""
         if int(self.now // 10) == self.beat:
             return
         self.beat = int(self.now // 10)
@@ -258,7 +258,7 @@ steps = st.one_of(
 
 @given(st.lists(steps, max_size=40))
 def test_take_any_packets_match_plain_model(taken: list[Any]) -> None:
-    """What finds pipes by their name on the wire must never be out of step with the pipes."""
+    """The index by wire name always has the same pipes as the table."""
     rig, model = Rig(BOUNDED), Model()
     for kind, *values in taken:
         if kind == "wait":
@@ -290,7 +290,7 @@ def test_take_any_packets_match_plain_model(taken: list[Any]) -> None:
 
 @pytest.fixture
 def impatient_threads() -> Iterator[None]:
-    """Have threads take turns far more often than they would."""
+    """Make threads switch far more often than usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -1,4 +1,4 @@
-"""Registered contacts that other machines replicate, seen from Python."""
+"""The observer of usrloc: contacts that other nodes replicate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.processes import wait_until
 
 
 class Watched:
-    """An observer on a cluster that is not there, with what its callback heard."""
+    """An observer on a fake cluster, and the changes that its callback received."""
 
     def __init__(self, **options: Any) -> None:
         self.cluster = FakeCluster()

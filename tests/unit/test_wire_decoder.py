@@ -1,4 +1,4 @@
-"""The frame decoder: any split of the stream, any claim in a header."""
+"""The frame decoder: any split of the stream, any header."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fed(decoder: FrameDecoder, chunks: list[bytes]) -> list[Packet]:
 
 
 def until_error(decoder: FrameDecoder, chunks: list[bytes]) -> tuple[list[Packet], WireError]:
-    """Return the packets that came before the error, and the error; there must be one."""
+    """Return the packets before the error, and the error, which must exist."""
     got: list[Packet] = []
     try:
         for chunk in chunks:
@@ -53,7 +53,7 @@ def until_error(decoder: FrameDecoder, chunks: list[bytes]) -> tuple[list[Packet
     pytest.fail(f"no WireError after {got}")
 
 
-# -- what real instances sent ------------------------------------------------------------------
+# -- captured frames ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("captured", captured_frames(), ids=lambda c: f"{c.module}-{c.type}")
@@ -246,7 +246,7 @@ def test_feed_any_claimed_lengths_raise_wire_error_only(
         assert fed(decoder, pieces(stream, size)) == []
     else:
         with pytest.raises(WireError):
-            # A shorter legal frame leaves zeros and then garbage behind.
+            # After a shorter legal frame zeros and then garbage follow.
             fed(decoder, pieces(stream + b"xxxx", size))
 
 
@@ -309,7 +309,7 @@ def test_feed_zero_word_before_unfinished_frame_skipped() -> None:
     assert decoder.skipped_words == 1
 
 
-# -- what feed() promises ----------------------------------------------------------------------
+# -- feed --------------------------------------------------------------------------------------
 
 
 def test_feed_without_iteration_consumes_chunk() -> None:

@@ -1,4 +1,4 @@
-"""Packets with an empty key, which crash OpenSIPS 2.2.8: refused where they are built."""
+"""Packets with an empty key, which crash OpenSIPS 2.2.8: the builder rejects them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets: fields read in order, builders that refuse what no frame can hold."""
+"""Packets: fields in order, builders that reject values beyond a frame."""
 
 from __future__ import annotations
 
