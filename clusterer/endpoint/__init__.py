@@ -2,8 +2,8 @@
 
 from clusterer.endpoint.client import TIMEOUT_S, follow, open_client
 from clusterer.endpoint.messages import remedy, said, trouble
+from clusterer.endpoint.primary import is_away
 from clusterer.endpoint.redis_private import socket_of
-from clusterer.endpoint.server import is_away
 from clusterer.endpoint.url import public_url, redis_url
 
 __all__ = [

@@ -10,8 +10,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
+from clusterer.endpoint.primary import server_of
 from clusterer.endpoint.redis_private import hold_pool_lock
-from clusterer.endpoint.server import server_of
 from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings

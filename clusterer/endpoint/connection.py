@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from clusterer.endpoint.primary import Address, Server, cannot_serve, is_crowded, is_replica
 from clusterer.endpoint.redis_private import (
     NamedConnection,
     NamedTlsConnection,
@@ -21,7 +22,6 @@ from clusterer.endpoint.redis_private import (
     read_available,
     socket_of,
 )
-from clusterer.endpoint.server import Address, Server, cannot_serve, is_crowded, is_replica
 
 CHECK_S = 2.0
 """How long a connection is used until it is asked again whether its server takes writes."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import redis
 
 from clusterer.endpoint.connection import Unanswered
+from clusterer.endpoint.primary import is_crowded
 from clusterer.endpoint.redis_private import NoHandshake
-from clusterer.endpoint.server import is_crowded
 from clusterer.endpoint.url import public_url
 from clusterer.settings import Settings
 

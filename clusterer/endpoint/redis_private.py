@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint.server import Address, Server
+from clusterer.endpoint.primary import Address, Server
 from clusterer.runtime import forks
 
 

@@ -15,9 +15,9 @@ from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, blame, ids, read_all, text
-from clusterer.store.changes import COMMIT, Cause, Change, due_ms
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
+from clusterer.store.node_change import COMMIT, Cause, Change, due_ms
 from clusterer.store.scripts import Call, run_each
 
 log = logging.getLogger(__name__)

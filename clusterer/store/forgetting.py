@@ -12,8 +12,8 @@ import redis
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, ids, number, read_all, text
-from clusterer.store.changes import EVENTS_CAP
 from clusterer.store.client import translated
+from clusterer.store.node_change import EVENTS_CAP
 from clusterer.store.receipts import watches_in
 from clusterer.store.scripts import Call, run_each, script
 

@@ -12,12 +12,12 @@ from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
-from clusterer.store import keys, node_changes
+from clusterer.store import changed_nodes, keys
 from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, seen, text
-from clusterer.store.changes import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
+from clusterer.store.node_change import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.scripts import script
 
 Versions = Mapping[ClusterKey, int | None]
@@ -103,7 +103,7 @@ class NodeStore:
                 [
                     ("get", keys.version(*key)),
                     ("smembers", keys.nodes(*key)),
-                    node_changes.last(key),
+                    changed_nodes.last(key),
                 ],
             )
             wanted = ids(keys.nodes(*key), members) or sorted(before)
@@ -115,7 +115,7 @@ class NodeStore:
             for machine_id, data in zip(wanted, hashes, strict=True)
         ]
         number = version_of(key, version)
-        mark = node_changes.mark_of(key, last, number) if problems == seen() else ""
+        mark = changed_nodes.mark_of(key, last, number) if problems == seen() else ""
         nodes = (node for node in found if node is not None)
         return ClusterView.of(key, number or 0, nodes, mark)
 
@@ -125,7 +125,7 @@ class NodeStore:
         Reads the nodes that changed only, or the whole cluster where Redis does not tell which.
         """
         with translated(self._settings, f"read what changed in cluster {known.key}"):
-            found = version and node_changes.updated(self._client, known, version)
+            found = version and changed_nodes.updated(self._client, known, version)
         return found or self.view(known.key, known)
 
     def views(self) -> dict[ClusterKey, ClusterView]:

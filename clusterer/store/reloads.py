@@ -18,11 +18,11 @@ from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys, reload_read
 from clusterer.store.badvalues import ids, read_all, shortened
-from clusterer.store.changes import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.client import translated
 from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
+from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.reload_read import Found, cluster_keys
 from clusterer.store.scripts import script
 

@@ -13,7 +13,7 @@ from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, Directory, keys
 from clusterer.store.badvalues import collected
-from clusterer.store.changes import Cause
+from clusterer.store.node_change import Cause
 from tests.support.cluster import CLUSTER, load, node
 
 NODES = 200

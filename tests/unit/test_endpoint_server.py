@@ -8,8 +8,8 @@ import socket
 import pytest
 import redis
 
-from clusterer.endpoint import server as module
-from clusterer.endpoint.server import Server, cannot_serve, is_replica, server_of
+from clusterer.endpoint import primary as module
+from clusterer.endpoint.primary import Server, cannot_serve, is_replica, server_of
 
 SHA = "0" * 40
 

@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from clusterer.services.metrics.process import LogCollector, LoopCollector, Surviving
+from clusterer.services.metrics.failures import LogCollector, LoopCollector, Surviving
 from clusterer.settings import Settings
 
 log = logging.getLogger(__name__)
