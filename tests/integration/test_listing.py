@@ -15,7 +15,7 @@ from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics import cluster as metrics
 from clusterer.services.metrics.http import registry_of
-from clusterer.services.status import listing, oldest
+from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
@@ -69,7 +69,7 @@ def test_listing_of_senders_without_traffic_is_empty(
     assert listing.run(context).traffic == ()
     assert commands(redis_client) - before <= 7 * NODES + 20
     assert Reader(context).read().traffic == ()
-    assert oldest.run(listing.run(context)) == []
+    assert listing.sender_backlogs(listing.run(context)) == []
 
 
 def test_listing_has_the_pairs_with_traffic_only(
@@ -95,7 +95,7 @@ def test_packets_that_no_worker_has_seen_are_backlog(
     assert commands(redis_client) - before <= 2 * NODES + 50, "one look at the log"
     assert {(item.sender, item.backlog) for item in found.traffic} == {(1, 1)}
     assert len(found.traffic) == NODES - 1
-    (waiting,) = oldest.run(found)
+    (waiting,) = listing.sender_backlogs(found)
     assert (waiting.sender, waiting.packets) == (1, 1)
 
 

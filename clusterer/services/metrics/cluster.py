@@ -13,10 +13,9 @@ from clusterer.runtime import forks
 from clusterer.services.context import Context
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
-from clusterer.services.status import listing, oldest, totals
+from clusterer.services.status import listing, totals
 from clusterer.services.status.fleet import Fleet
-from clusterer.services.status.listing import Listing
-from clusterer.services.status.oldest import SenderBacklog
+from clusterer.services.status.listing import Listing, SenderBacklog
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store.destinations import field_of
@@ -90,7 +89,7 @@ class ClusterCollector(Collector):
             *_states(known),
             self._changes.read(node for view in known.clusters for node in view.nodes.values()),
             *_traffic(known, self._highest),
-            *_backlog(oldest.run(known)),
+            *_backlog(listing.sender_backlogs(known)),
             *_fleet(fleets.read(self._context)),
         ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clusterer.membership import Node
+from clusterer.membership import Node, State
 from clusterer.services.context import Context
 from clusterer.services.status import totals, traffic
 from clusterer.services.status.traffic import SenderHashes, Traffic
@@ -29,6 +29,19 @@ class Listing:
     def enabled_in_s(self, node: Node) -> int | None:
         """Seconds until a temporarily disabled node is enabled again; None for all others."""
         return node.enabled_in_s(self.now)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderBacklog:
+    """Packets of one sender that are not delivered yet."""
+
+    sender: int
+    packets: int
+    """For the node that is furthest back; nodes that are not up do not count."""
+    oldest_s: float
+    """Age of the oldest of them, by Redis's clock; 0 if there is none."""
+    waiting: int
+    """The same as ``packets`` for nodes that are not up (replay)."""
 
 
 def run(context: Context) -> Listing:
@@ -85,3 +98,28 @@ def _read_senders(context: Context, senders: Sequence[int]) -> dict[int, SenderH
     commands = [command for sender in senders for command in traffic.commands(sender)]
     replies = iter(read_all(context.redis, commands))
     return {sender: SenderHashes.of(replies) for sender in senders}
+
+
+def sender_backlogs(listing: Listing) -> list[SenderBacklog]:
+    """Return the backlog of every sender in ``listing``."""
+    nodes = {
+        (view.key.cluster_id, view.key.protocol, node.machine_id): node
+        for view in listing.clusters
+        for node in view.nodes.values()
+    }
+    flows: dict[int, list[tuple[Traffic, Node]]] = {}
+    for item in listing.traffic:
+        node = nodes[item.cluster_id, item.protocol, item.machine_id]
+        flows.setdefault(item.sender, []).append((item, node))
+    return [_backlog_of(sender, found) for sender, found in flows.items()]
+
+
+def _backlog_of(sender: int, flows: list[tuple[Traffic, Node]]) -> SenderBacklog:
+    up = [item for item, node in flows if node.state is State.UP]
+    waiting = [item.backlog or 0 for item, node in flows if node.state is not State.UP]
+    return SenderBacklog(
+        sender,
+        max((item.backlog or 0 for item in up), default=0),
+        max((item.oldest_s or 0.0 for item in up), default=0.0),
+        max(waiting, default=0),
+    )
