@@ -16,13 +16,12 @@ SIX_WORDS = re.compile(
 )
 """Words of identifiers count as well: an underscore or a capital letter separates them."""
 
-PLACES = (ROOT / "README.md", DOCS)
+PLACES = (ROOT / "README.md", ROOT / "CHANGELOG.md", DOCS)
 EXCEPT = (DOCS / "glossary.md", Path(__file__))
 UNDER_REVISION = tuple(
     DOCS / name
     for name in (
         "architecture.md",
-        "benchmarks.md",
         "commands/doctor.md",
         "troubleshooting/redis-and-table.md",
     )
