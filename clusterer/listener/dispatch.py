@@ -6,8 +6,8 @@ from itertools import count
 from time import monotonic
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.listener.callback_errors import Call, Troubles, Views
 from clusterer.listener.counters import Counters, Tally
+from clusterer.listener.drops import Call, Troubles, Views
 from clusterer.listener.registrations import (
     Callback,
     ReceiveInfo,

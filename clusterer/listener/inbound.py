@@ -10,9 +10,9 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.admission import Admission
-from clusterer.listener.callback_errors import Call
 from clusterer.listener.capture import Mirror
 from clusterer.listener.dispatch import Dispatcher, Route
+from clusterer.listener.drops import Call
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.membership.addresses import normalised_ip
 from clusterer.settings import Settings

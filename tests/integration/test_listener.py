@@ -16,7 +16,7 @@ import redis
 
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 from clusterer.listener import Listener
-from clusterer.listener.callback_errors import UNKNOWN_MODULES_NAMED
+from clusterer.listener.drops import UNKNOWN_MODULES_NAMED
 from clusterer.listener.server import TICK_S
 from clusterer.store import keys
 from clusterer.wire import PacketBuilder

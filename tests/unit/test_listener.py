@@ -11,9 +11,9 @@ import pytest
 
 from clusterer.errors import StateUnavailable
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
-from clusterer.listener.callback_errors import Views
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
+from clusterer.listener.drops import Views
 from clusterer.listener.last_seen import Clocks, Handover
 from clusterer.listener.registrations import Registration, Registry
 from clusterer.membership import Node

@@ -1,4 +1,4 @@
-"""What goes wrong with packets: counted, and logged at a limited rate with whom it is about."""
+"""Packets that are dropped: each is counted, and logged at a limited rate with its node."""
 
 from __future__ import annotations
 
