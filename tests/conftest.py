@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from clusterer.runtime.logs.handler import SummarisingHandler
+from clusterer.settings import Settings
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.redis_server import RedisServer
 
@@ -76,6 +77,13 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 def redis_url(redis_server: RedisServer, redis_client: redis.Redis) -> str:
     """URL of the empty Redis that `redis_client` talks to."""
     return redis_server.url
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings with an empty Redis, a directory of the test's own, and the module's SETTINGS."""
+    more = getattr(request.module, "SETTINGS", {})
+    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), **more)
 
 
 @pytest.fixture

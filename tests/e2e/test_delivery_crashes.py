@@ -28,9 +28,7 @@ AT_LEAST = scaled(0, 20_000)
 BATCH = 500
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, server_id=1, linger=1.0, send_timeout=1.0)
+SETTINGS = {"server_id": 1, "linger": 1.0, "send_timeout": 1.0}
 
 
 @contextmanager

@@ -27,16 +27,12 @@ from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import entries
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    settings = Settings(redis_url=redis_url, server_id=1)
-    load(settings, [node(1), node(2, host="127.0.0.2"), node(3, host="127.0.0.3")])
-    return settings
+SETTINGS = {"server_id": 1}
 
 
 @pytest.fixture
 def instance(settings: Settings) -> Iterator[Clusterer]:
+    load(settings, [node(1), node(2, host="127.0.0.2"), node(3, host="127.0.0.3")])
     with Clusterer(settings=settings) as made:
         yield made
 

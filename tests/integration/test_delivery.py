@@ -20,10 +20,7 @@ from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_f
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.5, send_timeout=1.0)
+SETTINGS = {"linger": 0.5, "send_timeout": 1.0}
 
 
 @pytest.fixture

@@ -41,9 +41,7 @@ from tests.support.redis_server import RedisServer
 SECOND = ClusterKey(2, "bin")
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 class Stream:

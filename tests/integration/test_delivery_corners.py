@@ -38,9 +38,7 @@ from tests.support.receiver import BinReceiver
 SECOND = ClusterKey(2, "bin")
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=5.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 5.0}
 
 
 @pytest.fixture

@@ -48,9 +48,7 @@ SENDER_KEYS = (
 )
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 @pytest.fixture

@@ -29,10 +29,7 @@ from tests.support.cluster import (
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 class Flooding:

@@ -24,10 +24,7 @@ from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
 from tests.support.throttle import ThrottledReceiver
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 @pytest.mark.timeout(300)

@@ -37,9 +37,7 @@ FIELD, OTHER = "1/2/7", "1/3/7"
 """Destinations of tests without nodes."""
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=10.0, send_timeout=20.0)
+SETTINGS = {"linger": 10.0, "send_timeout": 20.0}
 
 
 def append(log: PacketLog, first: int, end: int, size: int = 300) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
 import redis
 
 from clusterer import StateUnavailable
@@ -19,10 +18,7 @@ from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 def test_a_log_trimmed_under_a_stuck_node_counts_its_loss_and_hurts_nobody_else(

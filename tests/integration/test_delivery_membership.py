@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import pytest
 import redis
 
 from clusterer.membership import Event
@@ -17,10 +16,7 @@ from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.throttle import ThrottledReceiver
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(

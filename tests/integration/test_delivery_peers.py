@@ -27,9 +27,7 @@ from tests.support.receiver import BinReceiver, ReceivedConnection
 IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or ""
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 def read_node(settings: Settings, machine_id: int) -> Node:

@@ -6,7 +6,6 @@ import random
 import time
 from dataclasses import replace
 
-import pytest
 import redis
 
 from clusterer.settings import Settings
@@ -20,9 +19,7 @@ from tests.support.receiver import BinReceiver
 HASHES = (keys.cursor, keys.position, keys.fence, keys.stats)
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.2, send_timeout=1.0)
+SETTINGS = {"linger": 0.2, "send_timeout": 1.0}
 
 
 def kept(client: redis.Redis, *senders: int) -> set[str]:

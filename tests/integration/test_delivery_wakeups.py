@@ -22,10 +22,7 @@ from tests.support.scale import scaled
 from workers import runtime
 from workers.worker import Worker
 
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)
+SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 def test_a_packet_after_silence_wakes_a_worker_at_once(

@@ -36,9 +36,7 @@ BESIDE = (
 )
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, delivery_queue=QUEUE, linger=5.0)
+SETTINGS = {"delivery_queue": QUEUE, "linger": 5.0}
 
 
 @pytest.fixture

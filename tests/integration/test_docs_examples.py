@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import redis
 
 from clusterer import PROTO_BIN, Clusterer, Settings
 from clusterer.provisioning import NewRow
@@ -28,9 +27,7 @@ MODULES = docs.DOCS / "api" / "modules.md"
 GETTING_STARTED = docs.DOCS / "getting-started.md"
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.5)
+SETTINGS = {"linger": 0.5}
 
 
 @pytest.fixture

@@ -25,10 +25,7 @@ from tests.support.processes import ChildProcess, spawn, wait_until
 from tests.support.provisioning import NODE_A, NODE_B, provision
 from tests.support.transcripts import plain, sessions, shown
 
-
-@pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), server_id=1)
+SETTINGS = {"server_id": 1}
 
 
 def started(settings: Settings, *words: str, **more: str) -> AbstractContextManager[ChildProcess]:

@@ -32,9 +32,7 @@ from tests.support.redis_server import RedisServer
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path), server_id=1, linger=0.2)
+SETTINGS = {"server_id": 1, "linger": 0.2}
 
 
 def check_up(

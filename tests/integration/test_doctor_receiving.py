@@ -25,11 +25,6 @@ from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url)
-
-
 @contextmanager
 def instance(settings: Settings, server_id: int, timeout: float) -> Iterator[None]:
     """Serve with the ratelimit module, which believes node 1 at 127.0.0.1."""

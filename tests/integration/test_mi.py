@@ -55,9 +55,7 @@ rm "$path"
 """What opensipsctl does for `opensipsctl fifo COMMAND PARAMETER...`."""
 
 
-@pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), server_id=1)
+SETTINGS = {"server_id": 1}
 
 
 @pytest.fixture

@@ -22,12 +22,10 @@ EVENTS = keys.events(1)
 Spoil = Callable[[redis.Redis], object]
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    """Of a cluster with 200 nodes."""
-    settings = Settings(redis_url=redis_url)
+@pytest.fixture(autouse=True)
+def _nodes(settings: Settings) -> None:
+    """Provision a cluster of 200 nodes."""
     load(settings, [node(machine_id) for machine_id in range(1, NODES + 1)])
-    return settings
 
 
 @pytest.fixture

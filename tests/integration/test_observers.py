@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import redis
 
 from clusterer import Clusterer, Settings
 from clusterer.modules.dialog import Call, Change, Dialogs, Reason
@@ -32,11 +31,6 @@ from tests.support.processes import spawn, wait_until
 from tests.support.vectors import captured_stream
 
 DOC = docs.DOCS / "observers.md"
-
-
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url)
 
 
 class Observed(NamedTuple):

@@ -27,9 +27,7 @@ NAMES = {"node": "node-1", "worker": "worker-maintenance", "scheduler": "schedul
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path / "data"), server_id=1)
+SETTINGS = {"server_id": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
 
 from clusterer import Clusterer, Settings
 from clusterer.modules.ratelimit import RateLimit
@@ -24,9 +23,7 @@ from tests.support.vectors import captured_frames
 DOC = Path(__file__).parents[2] / "docs" / "ratelimit.md"
 
 
-@pytest.fixture
-def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, linger=0.5)
+SETTINGS = {"linger": 0.5}
 
 
 @contextmanager
