@@ -21,7 +21,6 @@ EXCEPT = (DOCS / "glossary.md", Path(__file__))
 UNDER_REVISION = tuple(
     DOCS / name
     for name in (
-        "architecture.md",
         "commands/doctor.md",
         "troubleshooting/redis-and-table.md",
     )
