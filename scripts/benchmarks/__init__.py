@@ -1,5 +1,5 @@
-"""Benchmarks: our path next to the naive one and to the bare limit, in one and the same run.
+"""Benchmarks: our path next to the naive path and to the bare limit, all in the same run.
 
-Run by ``scripts/bench``. Machines swing by a factor of two from hour to hour: rounds alternate, and
-what counts are the ratios within one run.
+``scripts/bench`` runs them. The speed of a host changes by a factor of two from hour to hour:
+rounds alternate, and only the ratios within one run count.
 """

@@ -28,6 +28,7 @@ ARRIVE_WITHIN_S = 60.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Started = TypeVar("Started", bound=Process)
 
 
 class System:
@@ -91,9 +92,7 @@ class System:
     def child(self, role: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> Child[R]:
         """Start a process with a role."""
         env = as_environment(self.settings)
-        started = Child(self._directory, env, role, *arguments, **options)
-        self._keep(started)
-        return started
+        return self._keep(Child(self._directory, env, role, *arguments, **options))
 
     def senders(self, *machine_ids: int, shared_cluster: int = 0) -> Child[Senders]:
         """Start a process with an instance per machine_id."""
@@ -148,6 +147,6 @@ class System:
         running = f"rq:wip:{self.settings.delivery_queue}"
         wait_until(lambda: not self.client.exists(*leases, running), message="delivery is quiet")
 
-    def _keep(self, process: Process) -> Process:
+    def _keep(self, process: Started) -> Started:
         self._processes.append(process)
         return process
