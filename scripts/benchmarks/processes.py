@@ -92,8 +92,11 @@ class Child(Process, Generic[R]):
         """Call a method without waiting for its result."""
         assert self.popen.stdin is not None  # noqa: S101 - made with a pipe
         call = json.dumps([method.__name__, arguments, options])
-        self.popen.stdin.write(call.encode() + b"\n")
-        self.popen.stdin.flush()
+        try:
+            self.popen.stdin.write(call.encode() + b"\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError as error:
+            raise self.failed("ended") from error
 
     def answer(self) -> Any:
         """Wait for the result of the oldest call that has not been answered."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from scripts.benchmarks.__main__ import machine, rounded
-from scripts.benchmarks.measures import GROUPS, chosen, known_keys
+from scripts.benchmarks.__main__ import OutOfTime, machine, measure, rounded
+from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.measures.many_senders import ManySenders, figures
 from scripts.benchmarks.measures.throughput import single
-from scripts.benchmarks.plan import QUICK
+from scripts.benchmarks.plan import QUICK, Plan
 from scripts.benchmarks.report import show
 from scripts.benchmarks.roles.frames import packet
 from scripts.benchmarks.roles.receivers import Arrival, Receivers
@@ -91,6 +93,35 @@ def test_receivers_count_a_repeated_packet_once() -> None:
     assert all(0 <= one.latency_ms < 60_000 for one in receivers.arrivals())
     receivers.record(on=True)
     assert (receivers.received(), receivers.arrivals(), receivers.duplicates()) == (3, [], 0)
+
+
+@pytest.mark.redis
+def test_measure_that_fails_gives_null_and_the_next_runs() -> None:
+    def fail(system: System, plan: Plan) -> dict[str, Any]:
+        child = system.child(Receivers, 1)
+        child.begin(Receivers.arrivals)
+        child.popen.kill()
+        child.answer()
+        return {"first": child.answer()}
+
+    def stop(system: System, plan: Plan) -> dict[str, Any]:
+        raise OutOfTime
+
+    measures = [
+        Measure(("first",), fail),
+        Measure(("second",), lambda system, plan: {"second": 0.12345}),
+        Measure(("third", "fourth"), stop),
+        Measure(("fifth",), fail),
+    ]
+    progress = Console(file=io.StringIO(), width=200)
+    found = measure(measures, TINY, progress)
+    del found["machine"]
+    expected = dict.fromkeys(["first", "third", "fourth", "fifth"]) | {"second": 0.123}
+    assert found == expected
+    assert isinstance(progress.file, io.StringIO)
+    text = progress.file.getvalue()
+    assert "failed: first: scripts.benchmarks.roles" in text
+    assert "out of time while measuring third, fourth" in text
 
 
 def test_rounded_keeps_three_decimals_below_thousand() -> None:
