@@ -59,6 +59,7 @@ class Handover:
         self.idle_poll_at = now + IDLE_POLL_S
         for drain in self._leases:
             if now >= drain.read_at + self._linger_s and drain in self._leases:
+                self._leases.renew()  # the last ones must not lose theirs meanwhile
                 self._when_idle(drain)
 
     def _when_idle(self, drain: Drain) -> None:

@@ -49,7 +49,7 @@ class Leases:
         self._abandon = abandon
         self._agenda = agenda
         self._meter = meter
-        self._rosters = Rosters(lambda key: agenda.clusters[key])
+        self._rosters = Rosters()
         self._drains: dict[int, Drain] = {}
         self._claimed: dict[int, int] = {}
         """Senders whose lease was just taken, and whose drain is still to be made: their claims."""

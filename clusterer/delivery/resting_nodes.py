@@ -15,9 +15,6 @@ from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Claim, Rest
 
-RECORDS_PER_S = 10_000
-"""Most nodes of all senders whose skipped packets one worker records per second, on average."""
-
 
 def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
     """Return the nodes of a cluster that must have a destination from the claim on.
@@ -114,7 +111,9 @@ class RestingNodes:
             return
         self.jump({key: piece.first_n - 1 for key, piece in batch.slices.items()})
         if self.due_at == inf:
-            self.due_at = monotonic() + self._record_within_s()
+            nodes = sum(map(len, self._down.values()))
+            within_s = pace_of(self._sender) * record_within_s(nodes)
+            self.due_at = self._rosters.record_at(nodes, monotonic(), within_s)
 
     def jump(self, counts: Mapping[ClusterKey, int]) -> None:
         """Count as lost what is missing up to ``counts``, before those of the head follow."""
@@ -150,9 +149,3 @@ class RestingNodes:
         return [
             Rest(some, head, n, skipped=n - at - jumped, lost=lost) for at, some in before.items()
         ]
-
-    def _record_within_s(self) -> float:
-        members = sum(map(len, self._down.values()))
-        all_members = sum(len(down) * self._rosters.logs_of(k) for k, down in self._down.items())
-        within_s = max(record_within_s(members), all_members / RECORDS_PER_S)
-        return pace_of(self._sender) * within_s

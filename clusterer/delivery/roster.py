@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 from weakref import ref
 
@@ -60,12 +60,17 @@ class Roster:
         return self._changes
 
 
-class Rosters:
-    """The newest roster of each cluster. ``logs_of`` counts a cluster's logs in this worker."""
+RECORDS_PER_S = 5000
+"""Nodes of all senders whose skipped packets one worker records in a second: more at a time would
+hold Redis up."""
 
-    def __init__(self, logs_of: Callable[[ClusterKey], int]) -> None:
-        self.logs_of = logs_of
+
+class Rosters:
+    """The newest roster of each cluster, and when what the nodes skipped is to be recorded."""
+
+    def __init__(self) -> None:
         self._known: dict[ClusterKey, Roster] = {}
+        self._free_at = 0.0
 
     def of(self, key: ClusterKey, views: Views) -> Roster:
         """Return the roster of a cluster; it is empty where delivery does not apply."""
@@ -74,3 +79,8 @@ class Rosters:
         if known is None or known.view is not view:
             known = self._known[key] = Roster(view)
         return known
+
+    def record_at(self, nodes: int, now: float, within_s: float) -> float:
+        """Return when a sender's record of so many nodes has its turn (monotonic seconds)."""
+        self._free_at = max(self._free_at, now) + nodes / RECORDS_PER_S
+        return max(now + within_s, self._free_at)

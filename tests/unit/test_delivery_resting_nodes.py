@@ -9,8 +9,8 @@ import pytest
 
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.destination import Destination
-from clusterer.delivery.resting_nodes import RECORDS_PER_S, RestingNodes, not_resting
-from clusterer.delivery.roster import Roster, Rosters
+from clusterer.delivery.resting_nodes import RestingNodes, not_resting
+from clusterer.delivery.roster import RECORDS_PER_S, Roster, Rosters
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Rest
@@ -28,11 +28,11 @@ def roster(*nodes: Node) -> Roster:
 
 
 def resting(
-    claim: Claim = CLAIM, logs: int = 1
+    claim: Claim = CLAIM,
 ) -> tuple[RestingNodes, dict[ClusterKey, int], dict[str, Destination]]:
     """Return A, B and C as resting nodes, the counts at their head, and the destinations."""
     counts, made = dict(claim.counts), dict[str, Destination]()
-    nodes = RestingNodes(claim, Rosters(lambda _: logs), counts, made)
+    nodes = RestingNodes(claim, Rosters(), counts, made)
     nodes.take_over(KEY, roster(A, B, C, node(1, state=State.DOWN)))
     nodes.look()
     return nodes, counts, made
@@ -111,15 +111,12 @@ def test_not_resting_has_nodes_that_are_up() -> None:
     assert list(not_resting(CLAIM, KEY, roster(up, B))) == [field_of(up)]
 
 
-def test_record_time_grows_with_the_pairs_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterer.delivery.resting_nodes.monotonic", lambda: 100.0)
-    due = []
-    for logs in (1, RECORDS_PER_S):
-        nodes, counts, _ = resting(logs=logs)
-        read(nodes, counts, 11, 11)
-        due.append(nodes.due_at - 100.0)
-    assert due[0] < 1
-    assert 2 < due[1] < 7
+def test_records_of_many_senders_fall_due_one_after_the_other() -> None:
+    rosters = Rosters()
+    due = [rosters.record_at(RECORDS_PER_S // 10, 100.0, 5.0) for _ in range(200)]
+    assert due[0] == due[10] == 105.0
+    assert due[-1] == pytest.approx(120.0)
+    assert rosters.record_at(10, 200.0, 0.5) == 200.5
 
 
 def test_roster_since_names_gone_new_and_changed_nodes() -> None:
