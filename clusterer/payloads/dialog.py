@@ -152,8 +152,10 @@ class ProfileCounts(Message):
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
+        if not packet.payload:
+            return cls()  # a heartbeat: the most frequent packet
         items = pop_items(cls.NAME, "profile", "profile", packet.fields(), _pop_count)
-        return cls(tuple(ProfileCount(profile, *rest) for profile, rest in items))
+        return cls(tuple([ProfileCount(profile, *rest) for profile, rest in items]))
 
     def encode(self, machine_id: int) -> Packet:
         builder = builder_of(self, machine_id)

@@ -5,7 +5,7 @@ The fields of a message are in wire order, each with its kind on the wire as met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import ClassVar, NamedTuple, Self, TypeVar, cast
 
@@ -149,20 +149,21 @@ def pop_field(label: str, pop: Callable[[FieldReader], T | None], reader: FieldR
 
 def pop_items(
     where: str, item: str, label: str, reader: FieldReader, pop_rest: Callable[[FieldReader], R]
-) -> Iterator[tuple[bytes, R]]:
-    """Yield (name, rest) of each item until nothing is left: ``label`` is the field of the name.
+) -> list[tuple[bytes, R]]:
+    """Return (name, rest) of all items until nothing is left; ``label`` is the field of the name.
 
     Raises `WireError` naming ``where``, the item and the field.
     """
+    items = []
     while reader.remaining:
         place = where
         try:
             name = pop_field(label, FieldReader.pop_str, reader)
             place = f"{where}: {item} {name[:40]!r}"
-            rest = pop_rest(reader)
+            items.append((name, pop_rest(reader)))
         except WireError as error:
             raise WireError(f"{place}: {error}") from error
-        yield name, rest
+    return items
 
 
 def push_fields(
