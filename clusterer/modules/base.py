@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from clusterer.ids import PROTO_BIN
 from clusterer.runtime import forks
@@ -50,26 +50,28 @@ class Cluster(Protocol):
     ) -> None: ...
 
 
-class Registration(NamedTuple):
-    """Arguments of one `register_module` call."""
-
-    module: str
-    callback: ModuleCallback
-    timeout: float
-    """Seconds; 0: never."""
-    auth_check: bool
-    cluster_id: int
-
-
 class Module:
     """Registers its callbacks at the first `start`; a context manager that starts and stops."""
 
-    def __init__(self, clusterer: Cluster, timer: Timer | None) -> None:
-        """``timer``: runs from `start` to `stop`."""
+    def __init__(  # noqa: PLR0917  one registration's arguments
+        self,
+        clusterer: Cluster,
+        name: str,
+        cluster_id: int | None,
+        callbacks: Sequence[tuple[ModuleCallback, float]],
+        auth_check: bool,
+        timer: Timer | None,
+    ) -> None:
+        """``cluster_id`` None: register nothing. ``callbacks``: each with its timeout, in seconds,
+        0 for never. ``timer``: runs from `start` to `stop`.
+        """
         self._clusterer = clusterer
-        self._timer = timer
+        self._module = name
+        self._cluster_id = cluster_id
+        self._auth_check = auth_check
+        self._unregistered = [] if cluster_id is None else list(callbacks)
         self._starting = forks.lock()
-        self._registered = 0
+        self._timer = timer
 
     def start(self) -> None:
         """Register the callbacks and start the timer.
@@ -78,12 +80,12 @@ class Module:
         timer started, if Redis is unavailable; the call may then be repeated.
         """
         with self._starting:
-            missing = self._registrations()[self._registered :]
-            for module, callback, timeout, auth_check, cluster_id in missing:
+            while self._unregistered:
+                callback, timeout = self._unregistered[0]
                 self._clusterer.register_module(
-                    module, PROTO_BIN, callback, timeout, auth_check, cluster_id
+                    self._module, PROTO_BIN, callback, timeout, self._auth_check, self._cluster_id
                 )
-                self._registered += 1
+                del self._unregistered[0]
         if self._timer is not None:
             self._timer.start()
 
@@ -92,16 +94,16 @@ class Module:
         if self._timer is not None:
             self._timer.stop()
 
+    def _nodes(self) -> Sequence[NodeLike]:
+        """Return the nodes of the cluster, for log lines."""
+        return self._clusterer.get_nodes(self._cluster_id or 0, PROTO_BIN)
+
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _registrations(self) -> Sequence[Registration]:
-        """Return what to register, always in the same order."""
-        raise NotImplementedError
 
 
 class Timer:

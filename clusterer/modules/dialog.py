@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clusterer.ids import SERVER_TIMEOUT
 from clusterer.modules.absence import Absences
-from clusterer.modules.base import Clock, Cluster, Registration
+from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
 from clusterer.modules.expiring import Bounds, Change, Reason
 from clusterer.modules.observing import Observer, SentText, WatchedTable
@@ -106,8 +107,8 @@ class Dialogs(Observer):
         self._uses: WatchedTable[ProfileKey, ProfileUse] = WatchedTable(
             "profile counts", lambda key: key[0], bounds, clock
         )
-        super().__init__(clusterer, cluster_id, clock, self._calls, self._uses)
-        self._profiles_timeout = profiles_timeout
+        callbacks = [(self._receive_call, 0), (self._receive_counts, profiles_timeout)]
+        super().__init__(clusterer, MODULE, cluster_id, callbacks, clock, self._calls, self._uses)
         self._absences = Absences(clusterer, cluster_id, end_calls_after)
         self._ended = EndedCalls(bounds or Bounds())
 
@@ -126,11 +127,10 @@ class Dialogs(Observer):
 
     def profiles(self) -> dict[tuple[str, str | None], int]:
         """Return the calls per profile and value (None without values), summed over nodes."""
-        sums: dict[tuple[str, str | None], int] = {}
+        sums: Counter[tuple[str, str | None]] = Counter()
         for use in self._uses.values(self._clock()):
-            key = (use.profile, use.value)
-            sums[key] = sums.get(key, 0) + use.calls
-        return sums
+            sums[use.profile, use.value] += use.calls
+        return dict(sums)
 
     def profile_size(self, profile: str, value: str | None = None) -> int:
         """Return the calls in a profile on all nodes; without ``value``, with any value."""
@@ -142,12 +142,6 @@ class Dialogs(Observer):
             for machine_id in self._absences.gone(self._clock()):
                 self._drop(self._calls, machine_id, Reason.NOT_UP)
             super().expire()
-
-    def _registrations(self) -> list[Registration]:
-        return [
-            self._registration(MODULE, self._receive_call, 0),
-            self._registration(MODULE, self._receive_counts, self._profiles_timeout),
-        ]
 
     # -- calls ------------------------------------------------------------------------------------
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clusterer.errors import WireError
-from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
-from clusterer.modules.base import Clock, Cluster, Module, ModuleCallback, Registration, Timer
+from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
+from clusterer.modules.base import Clock, Cluster, Module, ModuleCallback, Timer
 from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
 from clusterer.payloads import Message, decode
 from clusterer.payloads.message import as_text
@@ -105,14 +105,17 @@ class Observer(Module):
     def __init__(
         self,
         clusterer: Cluster,
+        module: str,
         cluster_id: int,
+        callbacks: Sequence[tuple[ModuleCallback, float]],
         clock: Clock,
         *tables: WatchedTable[Any, Any],
     ) -> None:
-        """Observe ``cluster_id``; ``clock``: monotonic seconds."""
+        """Observe ``module`` in ``cluster_id``; ``clock``: monotonic seconds."""
         self._name = type(self).__name__.lower()
-        super().__init__(clusterer, Timer(self._name, self.expire, SWEEP_S))
-        self._cluster_id = require_id("cluster_id", cluster_id)
+        timer = Timer(self._name, self.expire, SWEEP_S)
+        require_id("cluster_id", cluster_id)
+        super().__init__(clusterer, module, cluster_id, callbacks, auth_check=True, timer=timer)
         self._clock = clock
         self._tables = tables
         self._stats = ObserverStats()
@@ -139,9 +142,6 @@ class Observer(Module):
         """
         require_id("machine_id", machine_id)
         return sum(self._drop(table, machine_id, Reason.FORGOTTEN) for table in self._tables)
-
-    def _registration(self, module: str, callback: ModuleCallback, timeout: float) -> Registration:
-        return Registration(module, callback, timeout, auth_check=True, cluster_id=self._cluster_id)
 
     def _message(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> Message | None:
         """Return the message of a packet, None for a notice or an unknown message.
@@ -183,9 +183,7 @@ class Observer(Module):
             machine_id,
             received.source[0],
             fault,
-            extra=lambda: about_machine(
-                machine_id, self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)
-            ),
+            extra=lambda: about_machine(machine_id, self._nodes()),
         )
 
     def _drop(self, table: WatchedTable[Any, V], machine_id: int, reason: Reason) -> int:

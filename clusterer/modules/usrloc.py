@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clusterer.modules.base import Clock, Cluster, Registration
+from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.expiring import Bounds, Change, Reason
 from clusterer.modules.observing import Observer, SentText, WatchedTable
 from clusterer.payloads import ContactDeleted, ContactState, RecordDeleted
@@ -70,7 +70,8 @@ class Usrloc(Observer):
         self._contacts: WatchedTable[Key, Contact] = WatchedTable(
             "contacts", lambda key: key[:2], bounds, unix_clock
         )
-        super().__init__(clusterer, cluster_id, clock, self._contacts)
+        callbacks = [(self._receive, 0.0)]
+        super().__init__(clusterer, MODULE, cluster_id, callbacks, clock, self._contacts)
 
     def on_contact(self, callback: Callable[[Change[Contact]], object]) -> None:
         """Call ``callback`` with every change, in the thread that received the packet."""
@@ -83,9 +84,6 @@ class Usrloc(Observer):
 
     def __len__(self) -> int:
         return len(self._contacts)
-
-    def _registrations(self) -> list[Registration]:
-        return [self._registration(MODULE, self._receive, 0)]
 
     def _receive(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> None:
         message = self._message(kind, received, machine_id)

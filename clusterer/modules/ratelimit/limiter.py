@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from clusterer.errors import InvalidArgument
-from clusterer.ids import PROTO_BIN, require_id
-from clusterer.modules.base import Clock, Cluster, Module, Registration, Timer
+from clusterer.ids import require_id
+from clusterer.modules.base import Clock, Cluster, Module, Timer
 from clusterer.modules.ratelimit.algorithms import Algorithm, Gauges
 from clusterer.modules.ratelimit.measuring import Sampler
 from clusterer.modules.ratelimit.pipe import PipeView
@@ -65,35 +65,38 @@ class RateLimit(Module):
 
         Raises `InvalidArgument`.
         """
-        self._from = _cluster_id("accept_pipes_from", accept_pipes_from)
-        self._timeout = _seconds("accept_pipes_timeout", accept_pipes_timeout, zero=True)
-        self._auth_check = auth_check
+        accept_from = _cluster_id("accept_pipes_from", accept_pipes_from)
+        timeout = _seconds("accept_pipes_timeout", accept_pipes_timeout, zero=True)
         interval = _seconds("timer_interval", timer_interval)
         pause = _seconds("replication_interval", replication_interval)
         self._clock = clock
         gauges = Gauges()
-        self._limits = _bounded(limits or Limits(), max_pipes)
+        limits = limits or Limits()
+        self._max_pipes = require_id(
+            "max_pipes", limits.max_pipes if max_pipes is None else max_pipes
+        )
         self._table = PipeTable(
-            self._limits, interval, clock(), gauges, self._want, on_evicted=self._log_evicted
+            replace(limits, max_pipes=self._max_pipes),
+            interval,
+            clock(),
+            gauges,
+            self._want,
+            on_evicted=self._log_evicted,
         )
         self._limited = LimitedLog(log, QUIET_S)
         self._sampler = Sampler(
             self._table, gauges, cpu_load or CpuLoad(), queued_bytes or QueuedBytes(), clock
         )
         self._stats = Stats()
-        self._receiver = Receiver(
-            self._table,
-            self._stats,
-            clock,
-            lambda: self._clusterer.get_nodes(self._from or 0, PROTO_BIN),
-        )
         self._sender: Sender | None = None
         timer = None
         cluster_id = _cluster_id("replicate_pipes_to", replicate_pipes_to)
         if cluster_id is not None:
             self._sender = Sender(clusterer, cluster_id, self._table, self._stats, clock)
             timer = Timer("ratelimit", self._sender.send, pause)
-        super().__init__(clusterer, timer)
+        self._receiver = Receiver(self._table, self._stats, clock, self._nodes)
+        callbacks = [(self._receiver.take, timeout)]
+        super().__init__(clusterer, MODULE, accept_from, callbacks, auth_check, timer)
         forks.renew_in_child(self)
 
     def check(self, name: str, limit: int, algorithm: int = Algorithm.TAILDROP) -> bool:
@@ -153,12 +156,6 @@ class RateLimit(Module):
         """
         return self._sender.send() if self._sender else False
 
-    def _registrations(self) -> list[Registration]:
-        if self._from is None:
-            return []
-        take = self._receiver.take
-        return [Registration(MODULE, take, self._timeout, self._auth_check, self._from)]
-
     def _want(self, name: str, algorithm: Algorithm) -> None:
         self._sampler.want(name, algorithm)
 
@@ -168,13 +165,8 @@ class RateLimit(Module):
             self._clock(),
             "ratelimit: more than %d own pipes: least recently used pipes evicted, which count "
             "from 0 at their next use; use fewer names, or raise max_pipes",
-            self._limits.max_pipes,
+            self._max_pipes,
         )
-
-
-def _bounded(limits: Limits, max_pipes: int | None) -> Limits:
-    wanted = limits.max_pipes if max_pipes is None else max_pipes
-    return replace(limits, max_pipes=require_id("max_pipes", wanted))
 
 
 def _cluster_id(name: str, value: int | None) -> int | None:

@@ -61,19 +61,15 @@ class Reading:
     def read(self) -> float | None:
         """Return the source's value, None if it raises or is out of range. Never raises."""
         try:
-            value = self._checked()
+            value = self.source()
+            if not 0 <= value <= self.most:
+                raise ValueError(f"{value!r} is not from 0 to {self.most:g}")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001  the source may be a user's; it is logged
             self._log_failure(error)
             return None
         if self.failing:
             self.failing = False
             log.info("ratelimit: measuring %s resumed", self.what)
-        return value
-
-    def _checked(self) -> float:
-        value = self.source()
-        if not 0 <= value <= self.most:
-            raise ValueError(f"{value!r} is not from 0 to {self.most:g}")
         return value
 
     def _log_failure(self, error: Exception) -> None:

@@ -33,23 +33,20 @@ def wire_name(name: object) -> bytes:
     return data
 
 
-def require_algorithm(name: str, algorithm: int) -> Algorithm:
-    """Return the `Algorithm`. Raises `InvalidArgument` for an unknown number."""
+def require_algorithm(name: str, algorithm: int, limit: object) -> Algorithm:
+    """Return the `Algorithm`. Raises `InvalidArgument` if it or its limit is invalid."""
     try:
-        return Algorithm(algorithm)
+        found = Algorithm(algorithm)
     except ValueError:
         raise InvalidArgument(f"pipe {name!r:.60}: unknown algorithm {algorithm!r}") from None
-
-
-def require_limit(name: str, limit: object, algorithm: Algorithm) -> None:
-    """Raise `InvalidArgument` for a limit that ``algorithm`` or the wire format cannot have."""
     low, high, what = 0, INT_MAX, "an integer"
-    if algorithm is Algorithm.FEEDBACK:
+    if found is Algorithm.FEEDBACK:
         low, high, what = 1, 99, "a percentage of CPU load, an integer"
     if isinstance(limit, bool) or not isinstance(limit, int) or not low <= limit <= high:
         raise InvalidArgument(
             f"limit of pipe {name!r:.60} must be {what} from {low} to {high}, not {limit!r}"
         )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from clusterer.modules.ratelimit.pipe import (
     Pipe,
     PipeView,
     require_algorithm,
-    require_limit,
     wire_name,
 )
 from clusterer.payloads.message import as_text
@@ -185,8 +184,7 @@ class PipeTable:
     def _configured(self, name: str, limit: int, algorithm: int) -> Pipe:
         """Return the pipe with this limit and algorithm; a received pipe becomes an own one."""
         encoded = wire_name(name)
-        wanted = require_algorithm(name, algorithm)
-        require_limit(name, limit, wanted)
+        wanted = require_algorithm(name, algorithm, limit)
         pipe = self._own.get(name)
         if pipe is None:
             if len(self._own) >= self._limits.max_pipes:
@@ -195,18 +193,15 @@ class PipeTable:
             self._own[name] = pipe
         pipe.configure(limit, wanted, self.interval)
         self._in_use.add(wanted)
-        if wanted in MEASURED:
-            self._prepare(pipe)
-        return pipe
-
-    def _prepare(self, pipe: Pipe) -> None:
-        if pipe.algorithm is Algorithm.FEEDBACK and pipe.limit != self._feedback_limit:
+        if wanted is Algorithm.FEEDBACK and limit != self._feedback_limit:
             # All FEEDBACK pipes have the newest limit: the host has one CPU load.
-            self._feedback_limit = pipe.limit
+            self._feedback_limit = limit
             for other in self._own.values():
                 if other.algorithm is Algorithm.FEEDBACK:
-                    other.limit = pipe.limit
-        self._on_measured(pipe.name, pipe.algorithm)
+                    other.limit = limit
+        if wanted in MEASURED:
+            self._on_measured(name, wanted)
+        return pipe
 
     def _room_for(self, machine_id: int, name: bytes, pipe: Pipe | None) -> Pipe | None:
         """Return the pipe for a new counter, None if there is no room."""
