@@ -152,7 +152,7 @@ def test_packets_travel_both_ways_between_two_instances(system: System) -> None:
     assert inbox.numbers(ANSWER) == list(range(100))
 
 
-def test_a_dead_node_is_probed_disabled_and_comes_back_while_the_other_gets_everything(
+def test_node_killed_is_probed_disabled_and_up_again(
     system: System,
 ) -> None:
     with BinReceiver("127.0.0.2") as alive, BinReceiver("127.0.0.3") as dead:
@@ -239,7 +239,7 @@ def test_a_silent_node_is_notified_silenced_and_heard_again(system: System) -> N
     assert len(printed(child)) == 3
 
 
-def test_persistent_mode_writes_states_to_the_table_within_two_seconds(system: System) -> None:
+def test_persistent_mode_writes_states_within_two_seconds(system: System) -> None:
     object.__setattr__(system.settings, "persistent_mode", True)
     port = free_port("127.0.0.2")
     system.provision(

@@ -71,7 +71,7 @@ def has_all(receiver: BinReceiver, wanted: set[int]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
+def test_delivery_workers_killed_repeat_at_most_a_batch_each(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     rng = random.Random(1)
@@ -121,7 +121,7 @@ def test_workers_killed_at_random_lose_nothing_and_repeat_at_most_a_batch_each(
     assert max(gaps) <= 3.5, f"resumed within 3 s, and the 50 packets waited for: {gaps}"
 
 
-def test_a_worker_stopped_while_another_takes_over_stays_silent_when_it_goes_on(
+def test_delivery_worker_stopped_during_takeover_writes_nothing(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with ExitStack() as stack:
@@ -170,7 +170,7 @@ def test_a_worker_told_to_end_hands_over_within_five_seconds(
     assert numbers(receiver) == list(range(2000)), "nothing lost, nothing twice, in order"
 
 
-def test_a_worker_stopped_with_bytes_pending_writes_none_of_them_when_it_goes_on(
+def test_delivery_worker_stopped_with_pending_bytes_drops_them(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Its socket is full and becomes writable while it stands still and another takes over."""

@@ -123,7 +123,7 @@ def _connected(port: int) -> socket.socket | None:
         return None
 
 
-def test_a_maintenance_worker_that_probes_nodes_which_do_not_answer(
+def test_maintenance_worker_probing_silent_nodes_stops_in_time(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url)

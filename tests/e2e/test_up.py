@@ -124,7 +124,7 @@ def test_a_frozen_child_is_killed_in_time(data: Path) -> None:
         assert not any(map(alive, pids))
 
 
-def test_nobody_survives_the_supervisors_sigkill(data: Path) -> None:
+def test_up_supervisor_killed_leaves_no_process(data: Path) -> None:
     with up(data) as child:
         pids = all_started(child)
         child.kill()

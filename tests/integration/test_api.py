@@ -123,7 +123,7 @@ def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.R
     assert redis_client.llen("rq:queue:clusterer-delivery") == 1
 
 
-def test_a_packet_that_is_in_the_log_is_no_error_though_nobody_can_be_woken(
+def test_send_to_enqueue_fails_after_append_is_no_error(
     instance: Clusterer, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis_client.set("rq:queues", "of another type")
@@ -131,7 +131,7 @@ def test_a_packet_that_is_in_the_log_is_no_error_though_nobody_can_be_woken(
     assert "the sweep will wake a worker" in caplog.text
 
 
-def test_what_was_sent_is_counted_by_cluster_and_module_where_metrics_are_served(
+def test_send_to_with_metrics_counts_by_cluster_and_module(
     instance: Clusterer, settings: Settings
 ) -> None:
     dialog, ul = (instance.packet(name, 1).push_int(7).build() for name in ("dialog", "ul"))
@@ -157,7 +157,7 @@ def test_what_was_sent_is_counted_by_cluster_and_module_where_metrics_are_served
     assert list(instance.offers) == []
 
 
-def test_send_to_refuses_unknown_clusters_other_protocols_and_negative_types(
+def test_send_to_invalid_cluster_protocol_or_type_raises(
     instance: Clusterer, redis_client: redis.Redis
 ) -> None:
     packet = instance.packet("test", 1).build()
@@ -213,7 +213,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_without_redis_changes_fail_within_two_seconds_and_questions_are_answered(
+def test_api_without_redis_fails_changes_and_answers_reads(
     own_redis_server: Callable[[], RedisServer], fault: str
 ) -> None:
     server = own_redis_server()

@@ -139,7 +139,7 @@ def test_a_bad_time_is_an_error_of_one_line(redis_client: redis.Redis, capsys: C
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_follow_shows_new_events_new_clusters_and_survives_an_outage(
+def test_events_follow_shows_new_clusters_and_survives_outage(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()

@@ -73,7 +73,7 @@ def test_a_missing_table_is_one_line(capsys: Capture) -> None:
     assert "clusterer" in captured.err
 
 
-def test_a_database_that_is_away_is_one_line_that_says_what_to_do(capsys: Capture) -> None:
+def test_cli_database_unavailable_prints_one_line_with_advice(capsys: Capture) -> None:
     url = f"mysql://opensips:secret@127.0.0.1:{free_port()}/opensips"
     assert main(["reload", "--db-url", url]) == 1
     err = capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_with_clocks_half_a_minute_off_all_works_as_ever(
 
 
 @pytest.mark.slow
-def test_a_clock_that_is_set_back_by_an_hour_keeps_nobody_waiting(
+def test_clock_set_back_an_hour_delays_no_probe(
     context: Context, shifted_redis: RedisServer
 ) -> None:
     shifted_redis.clock.set(3600)
@@ -192,7 +192,7 @@ def test_no_packet_is_lost_while_the_clock_jumps(
         assert first == list(range(sent)), "in order, but for what came twice"
 
 
-def test_a_node_added_at_a_time_still_to_come_gets_its_first_packets(
+def test_clock_node_added_in_future_gets_first_packets(
     context: Context, shifted_redis: RedisServer
 ) -> None:
     shifted_redis.clock.set(600)

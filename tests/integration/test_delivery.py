@@ -85,7 +85,7 @@ def test_the_sender_and_other_clusters_nodes_get_nothing(
     assert own.frame_count == 0
 
 
-def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
+def test_delivery_node_not_up_skips_and_counts_packets(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -102,7 +102,7 @@ def test_packets_for_a_node_that_is_not_up_are_skipped_and_counted(
     assert numbers(receivers[0]) == list(range(51))
 
 
-def test_a_connected_node_that_was_taken_down_gets_nothing_until_it_is_up_again(
+def test_delivery_node_set_down_gets_nothing_until_up(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -142,7 +142,7 @@ def test_replay_gives_a_node_that_was_away_what_it_missed(
     assert stat(redis_client, 3, "skipped") == 0
 
 
-def test_replay_brings_a_dead_peer_that_is_back_what_it_missed_in_order_and_once(
+def test_replay_on_to_returned_peer_sends_missed_once_in_order(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     """Nobody says that it is down: sending fails, probes find it again, the sweep ends the wait."""
@@ -180,7 +180,7 @@ def test_replay_brings_a_dead_peer_that_is_back_what_it_missed_in_order_and_once
     assert stat(redis_client, 3, "skipped") == stat(redis_client, 3, "lost") == 0
 
 
-def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
+def test_delivery_connection_refused_sets_node_to_probing(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -198,7 +198,7 @@ def test_a_refused_connection_takes_the_node_to_probing_and_the_others_go_on(
     assert stat(redis_client, 3, "failed") == 1
 
 
-def test_a_peer_that_never_reads_fails_in_time_and_delays_nobody(
+def test_delivery_peer_never_reading_fails_and_delays_no_other(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -269,7 +269,7 @@ def test_hand_overs_between_workers_keep_order_to_a_slow_reader(
     assert all(connection.error is None for connection in slow.connections)
 
 
-def test_a_new_node_gets_nothing_that_was_sent_before_it_was_added(
+def test_delivery_new_node_gets_no_earlier_packets(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     log = PacketLog(settings, 1)
@@ -318,7 +318,7 @@ def test_packets_trimmed_before_delivery_are_counted_as_lost(
     assert numbers(receivers[0]) == [0, 7, 8, 9, 10]
 
 
-def test_packets_trimmed_at_the_end_of_the_log_are_counted_as_lost(
+def test_delivery_log_trimmed_at_end_counts_lost(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -334,7 +334,7 @@ def test_packets_trimmed_at_the_end_of_the_log_are_counted_as_lost(
         wait_until(lambda: drained(redis_client, settings), 5, "log given back")
 
 
-def test_a_cursor_ahead_of_the_log_is_clamped_and_delivery_goes_on(
+def test_delivery_cursor_ahead_of_log_is_clamped(
     settings: Settings,
     redis_client: redis.Redis,
     receivers: list[BinReceiver],
@@ -370,7 +370,7 @@ def test_a_log_whose_counters_were_deleted_goes_on(
     assert int(redis_client.hget(keys.counters(1), "sequence") or 0) == 12
 
 
-def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
+def test_delivery_sender_address_of_other_host_is_not_claimed(
     settings: Settings,
     redis_client: redis.Redis,
     receivers: list[BinReceiver],
@@ -387,7 +387,7 @@ def test_a_sender_whose_address_is_not_of_this_host_is_left_alone(
         receivers[0].wait_for_frames(1)
 
 
-def test_of_a_sender_without_a_row_it_is_said_what_becomes_of_its_packets(
+def test_delivery_sender_without_row_logs_fate_of_packets(
     settings: Settings, receivers: list[BinReceiver], caplog: pytest.LogCaptureFixture
 ) -> None:
     load(settings, [node_for(2, receivers[0])])
@@ -408,7 +408,7 @@ def test_frames_come_from_the_senders_own_address(
     assert receivers[0].connections[0].peer[0] == "127.0.0.7"
 
 
-def test_a_sender_with_a_new_address_sends_from_there_at_once_and_in_order(
+def test_delivery_sender_with_new_address_sends_from_it_in_order(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, linger=30.0)

@@ -130,7 +130,7 @@ with Clusterer(settings=load_settings()) as cluster:
 """
 
 
-def test_two_processes_that_send_as_one_machine_keep_their_own_order(
+def test_log_two_processes_of_one_sender_keep_their_order(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, server_id=1)
@@ -150,7 +150,7 @@ def test_two_processes_that_send_as_one_machine_keep_their_own_order(
         assert got == list(range(1000))
 
 
-def test_a_batch_larger_than_the_log_is_delivered_or_counted_as_lost(
+def test_delivery_batch_larger_than_log_is_sent_or_counted_lost(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, log_max_packets=100)
@@ -169,7 +169,7 @@ def test_a_batch_larger_than_the_log_is_delivered_or_counted_as_lost(
     assert stat(redis_client, 2, "lost") == 5001 - len(got)
 
 
-def test_frames_of_the_largest_size_and_batches_of_any_size_arrive_whole(
+def test_delivery_largest_frames_and_any_batch_arrive_whole(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, server_id=1, send_timeout=5.0)
@@ -216,7 +216,7 @@ class Dripping:
                     connection.record(connection.socket.recv(1))
 
 
-def test_a_peer_that_reads_a_byte_at_a_time_fails_and_delays_nobody(
+def test_delivery_peer_reading_single_bytes_delays_no_other(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
@@ -237,7 +237,7 @@ def test_a_peer_that_reads_a_byte_at_a_time_fails_and_delays_nobody(
     assert not any(c.error for c in slow.connections)
 
 
-def test_ipv6_nodes_get_their_packets_from_the_senders_ipv6_address(
+def test_delivery_ipv6_node_gets_packets_from_ipv6_sender(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver("::1") as peer:
@@ -273,7 +273,7 @@ def both() -> Iterator[BinReceiver]:
         yield receiver
 
 
-def test_a_machine_in_two_clusters_and_one_at_the_senders_own_address(
+def test_delivery_node_in_two_clusters_or_at_sender_address(
     settings: Settings, redis_client: redis.Redis, both: BinReceiver
 ) -> None:
     """Machine 2 gets each cluster's packets once; so does machine 3, at machine 1's address."""
@@ -293,7 +293,7 @@ def test_a_machine_in_two_clusters_and_one_at_the_senders_own_address(
     assert_accounted(settings)
 
 
-def test_a_redis_that_is_out_of_memory_refuses_packets_and_goes_on_when_it_has_some(
+def test_log_redis_out_of_memory_refuses_then_accepts_packets(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()

@@ -68,7 +68,7 @@ def test_no_callers_packets_stay_behind_a_large_group(
     assert stored == 150 * sum(sizes)
 
 
-def test_the_first_packet_to_a_new_cluster_leaves_begun_frames_whole(
+def test_delivery_new_cluster_leaves_begun_frames_whole(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine, BinReceiver() as other:
@@ -132,7 +132,7 @@ def test_more_senders_than_one_job_takes_all_have_their_turn(
     assert got == set(senders)
 
 
-def test_a_worker_that_is_full_rings_for_others_now_and_then_only(
+def test_delivery_full_worker_limits_wakeups_of_others(
     settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "MAX_SENDERS", 1)
@@ -199,7 +199,7 @@ def test_who_gives_many_logs_back_keeps_the_last_ones_until_then(
     assert "lease lost" not in caplog.text
 
 
-def test_senders_that_nobody_may_claim_call_workers_now_and_then_only(
+def test_delivery_unclaimable_senders_limit_wakeups(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     load(settings, [node(1, host="192.0.2.1"), node(2)])
@@ -248,7 +248,7 @@ def test_a_log_that_waits_for_one_node_rests_while_another_is_up(
     context.close()
 
 
-def test_packets_of_a_node_that_went_down_half_written_are_counted_once(
+def test_delivery_node_down_in_mid_frame_counts_packets_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver(receive_buffer=4096) as slow:
@@ -280,7 +280,7 @@ def test_fences_of_dead_workers_are_taken_down(
         wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "no fence left")
 
 
-def test_an_instance_that_was_closed_answers_from_a_fresh_snapshot_when_used_again(
+def test_instance_closed_and_used_again_reads_fresh_snapshot(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     load(settings, [node(1), node(2)])
@@ -292,7 +292,7 @@ def test_an_instance_that_was_closed_answers_from_a_fresh_snapshot_when_used_aga
     instance.close()
 
 
-def test_packets_trimmed_before_a_node_was_ever_served_are_counted_as_lost(
+def test_delivery_trim_before_first_claim_counts_lost(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
     load(settings, [node(1), node_for(2, receiver)])
@@ -308,7 +308,7 @@ def test_packets_trimmed_before_a_node_was_ever_served_are_counted_as_lost(
     assert stat(redis_client, 3, "lost") == 0, "a node that came later has lost nothing"
 
 
-def test_packets_trimmed_before_a_node_of_a_new_cluster_was_served_are_counted_as_lost(
+def test_delivery_trim_before_new_cluster_served_counts_lost(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
     """The cluster's first packet comes while the log is drained, and one of its nodes waits."""
@@ -330,7 +330,7 @@ def test_packets_trimmed_before_a_node_of_a_new_cluster_was_served_are_counted_a
         wait_until(lambda: stat(redis_client, 3, "lost", cluster_id=2) == 10, 5, "loss counted")
 
 
-def test_what_a_node_never_acknowledged_before_it_was_taken_down_counts_once(
+def test_delivery_unacknowledged_at_set_down_counts_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Written, then skipped as it went down, then the connection breaks: back to the written."""
@@ -359,7 +359,7 @@ def drained_to(client: redis.Redis, n: int) -> bool:
     return {int(value) for value in client.hvals(keys.position(1))} == {n}
 
 
-def test_packets_skipped_in_half_a_batch_are_not_skipped_again_by_the_next_worker(
+def test_delivery_half_skipped_batch_is_not_skipped_twice(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """The node goes down while its socket is full, comes up again, and the job ends."""

@@ -28,7 +28,7 @@ SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
 @pytest.mark.timeout(300)
-def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
+def test_handover_of_four_workers_keeps_order_to_slow_reader(
     settings: Settings,
 ) -> None:
     total = scaled(20_000, 60_000)
@@ -47,7 +47,7 @@ def test_four_workers_with_short_slices_keep_order_to_a_throttled_reader(
         assert got == list(range(total))
 
 
-def test_a_fence_stands_as_long_as_a_peer_within_send_timeout_needs(
+def test_closing_guard_lasts_while_peer_reads_within_timeout(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Longer than an unrenewed one: the next worker does not even connect before."""
@@ -72,7 +72,7 @@ def test_a_fence_stands_as_long_as_a_peer_within_send_timeout_needs(
     assert len(slow.connections) > 1
 
 
-def test_what_a_peer_threw_away_after_the_log_was_given_back_is_delivered_again(
+def test_handover_bytes_discarded_by_peer_are_sent_again(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """All was written, the log idle and released; then the peer resets with most of it unread."""
@@ -92,7 +92,7 @@ def test_what_a_peer_threw_away_after_the_log_was_given_back_is_delivered_again(
         wait_until(lambda: stat(redis_client, 2, "sent") == 100, 5, "and counted once")
 
 
-def test_what_may_not_have_arrived_when_a_fence_was_taken_away_is_said(
+def test_closing_guard_taken_away_logs_possible_loss(
     settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = replace(settings, linger=0.2, send_timeout=10.0)
@@ -124,7 +124,7 @@ def test_a_frame_in_which_the_reader_stalls_is_never_torn(settings: Settings) ->
     assert len(peer.connections) > 1
 
 
-def test_a_stopped_worker_writes_nothing_after_another_has_taken_over(
+def test_handover_from_stopped_worker_ends_its_writes(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """The lease is taken away as if the worker had been stopped; it must not write any more."""
@@ -160,7 +160,7 @@ def test_a_stopped_worker_writes_nothing_after_another_has_taken_over(
     assert [int(value) for value in cursor.values()] == [1]
 
 
-def test_a_worker_that_stood_still_just_before_a_write_does_not_write(
+def test_handover_worker_paused_before_write_does_not_write(
     settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between its look at the socket and the write the lease runs out and another takes over."""

@@ -21,7 +21,7 @@ from tests.support.redis_server import RedisServer
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
-def test_a_log_trimmed_under_a_stuck_node_counts_its_loss_and_hurts_nobody_else(
+def test_delivery_trim_under_stuck_node_counts_its_loss_only(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, log_max_packets=2000, send_timeout=30.0)

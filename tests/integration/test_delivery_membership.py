@@ -19,7 +19,7 @@ from tests.support.throttle import ThrottledReceiver
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
-def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(
+def test_delivery_membership_changes_reach_only_nodes_up(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver() as stays, BinReceiver() as moves, BinReceiver() as target:
@@ -57,7 +57,7 @@ def test_membership_changes_in_mid_stream_reach_exactly_the_right_nodes(
     assert old == sorted(set(old))
 
 
-def test_a_node_taken_down_while_it_catches_up_gets_no_more_than_what_was_read(
+def test_delivery_node_set_down_gets_only_what_was_read(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Nothing new comes, so nothing but its own reads can tell the worker."""

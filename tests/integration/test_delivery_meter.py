@@ -94,7 +94,7 @@ def test_time_in_the_log_counts(
     assert 5 * 200 <= flow.sum_ms <= 5 * most
 
 
-def test_a_stuck_node_is_late_by_itself_and_its_packets_count_once(
+def test_meter_stuck_node_is_late_alone_and_counts_once(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     stuck, healthy = receivers
@@ -120,7 +120,7 @@ def test_a_stuck_node_is_late_by_itself_and_its_packets_count_once(
     assert late.sum_ms >= fast.sum_ms + (3000 - before) * 400
 
 
-def test_modules_are_told_apart_at_every_node_however_their_packets_come(
+def test_meter_modules_are_counted_apart_at_every_node(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     slow, fast = receivers
@@ -153,7 +153,7 @@ def test_modules_are_told_apart_at_every_node_however_their_packets_come(
         assert stat(redis_client, machine_id, "sent") == sum(flow.buckets)
 
 
-def test_what_a_broken_connection_lost_counts_again_and_never_less(
+def test_meter_after_broken_connection_never_decreases(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     unlucky, other = receivers

@@ -100,7 +100,7 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
     return statistics.quantiles(found, n=100)[98]
 
 
-def test_who_is_a_little_behind_does_not_wait_for_who_is_far_behind(
+def test_delivery_node_far_behind_delays_no_node_less_behind(
     redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clusterer.store.append_commands.MAX_PIECE", 1)  # an entry per packet
@@ -124,7 +124,7 @@ def test_who_is_a_little_behind_does_not_wait_for_who_is_far_behind(
     assert had < 0.5 * len(far.data)
 
 
-def test_what_is_read_at_once_for_those_behind_is_bounded_in_bytes(
+def test_delivery_catch_up_read_is_bounded_in_bytes(
     redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_on, sizes = DrainStore.read_on, []

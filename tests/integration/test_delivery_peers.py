@@ -36,7 +36,7 @@ def read_node(settings: Settings, machine_id: int) -> Node:
     return found
 
 
-def test_a_vanished_host_has_failed_within_send_timeout_and_a_second(
+def test_delivery_vanished_host_fails_within_send_timeout(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, send_timeout=2.0)
@@ -126,7 +126,7 @@ def other_host(
     assert not count_to or got == count_to * len(frame())
 
 
-def test_a_host_that_was_switched_off_and_on_gets_the_next_packet_once(
+def test_delivery_host_restarted_gets_next_packet_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """No FIN ever came: the first write meets a reset, and what it carried is written again."""
@@ -184,7 +184,7 @@ class Slamming(BinReceiver):
 
 
 @pytest.mark.parametrize(("times", "failures"), [(1, 0), (1000, 1)])
-def test_a_young_connection_that_ends_once_is_made_again_and_twice_is_a_failure(
+def test_delivery_new_connection_ended_twice_is_failure(
     settings: Settings, redis_client: redis.Redis, times: int, failures: int
 ) -> None:
     with Slamming(times) as peer, delivering(replace(settings, linger=30.0)):
@@ -202,7 +202,7 @@ def settled(client: redis.Redis) -> int:
     return stat(client, 2, "sent") + stat(client, 2, "skipped")
 
 
-def test_an_unroutable_peer_fails_in_time_and_delays_nobody(settings: Settings) -> None:
+def test_delivery_unroutable_peer_fails_and_delays_no_other(settings: Settings) -> None:
     with socket.socket() as full, BinReceiver() as alive:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -61,7 +61,7 @@ def test_a_removed_node_is_forgotten_for_every_sender_at_once(
         assert not [f for f in kept(redis_client, *senders) if f.startswith("1/2/")], "moved"
 
 
-def test_senders_are_known_again_after_somebody_deleted_them(
+def test_delivery_deleted_set_of_senders_is_restored(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with BinReceiver() as peer:
@@ -77,7 +77,7 @@ def test_senders_are_known_again_after_somebody_deleted_them(
     assert kept(redis_client, 1) == set()
 
 
-def test_a_worker_that_still_records_its_packets_brings_nothing_back(
+def test_delivery_record_after_removal_restores_nothing(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """The node goes at any moment of a delivery: while it is read, recorded, released, closed."""

@@ -41,7 +41,7 @@ def test_a_packet_after_silence_wakes_a_worker_at_once(
     engine.close()
 
 
-def test_a_sender_that_becomes_pending_is_taken_by_the_running_job_at_once(
+def test_delivery_running_job_claims_pending_sender_at_once(
     settings: Settings,
 ) -> None:
     settings, senders = replace(settings, linger=30.0), range(11, 21)
@@ -78,9 +78,7 @@ def test_delivery_goes_on_whatever_happens_to_the_rq_job(
 
 
 @pytest.mark.timeout(300)
-def test_every_send_wakes_somebody_whatever_the_moment(
-    settings: Settings, redis_client: redis.Redis
-) -> None:
+def test_delivery_every_send_wakes_a_worker(settings: Settings, redis_client: redis.Redis) -> None:
     """Logs are given back all the time while senders go on: the wake-up race."""
     settings = replace(settings, linger=0.005)
     senders, each = (1, 11, 12, 13), scaled(400, 5_000)

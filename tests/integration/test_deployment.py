@@ -56,7 +56,7 @@ def test_a_unit_runs_a_command_of_ours_with_settings_that_exist(path: Path) -> N
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_a_stop_of_the_target_waits_and_a_restart_is_never_given_up(path: Path) -> None:
+def test_deployment_units_wait_at_stop_and_always_restart(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").partition("[Service]\n")[0].splitlines()
     # Stopping goes the other way: `systemctl stop clusterer.target` ends with the last service.
     assert {"PartOf=clusterer.target", "After=clusterer.target"} <= set(lines)
@@ -119,7 +119,7 @@ def services() -> dict[str, str]:
     return _services(result.stdout)
 
 
-def test_every_container_that_stays_has_a_health_check_and_limits(services: dict[str, str]) -> None:
+def test_compose_lasting_containers_have_health_check_and_limits(services: dict[str, str]) -> None:
     assert {"node1", "node2", "delivery1", "maintenance", "scheduler", "redis"} <= set(services)
     for name, text in services.items():
         if re.search(r"(?m)^    restart: ['\"]?no", text):
@@ -164,9 +164,7 @@ def test_our_containers_have_no_more_rights_than_they_need(services: dict[str, s
 
 
 @pytest.mark.parametrize("number", ["1", "2"])
-def test_an_instance_and_its_worker_share_an_address_that_neither_of_them_owns(
-    services: dict[str, str], number: str
-) -> None:
+def test_compose_instance_and_worker_share_address(services: dict[str, str], number: str) -> None:
     for name in ("node", "delivery"):
         assert f"network_mode: service:host{number}" in services[name + number]
         assert (

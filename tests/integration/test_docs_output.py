@@ -67,7 +67,7 @@ def context(redis_url: str, tmp_path: Path) -> Iterator[Context]:
 # -- the table -------------------------------------------------------------------------------------
 
 
-def test_the_commands_that_change_things_print_what_the_page_says(run: Run) -> None:
+def test_docs_output_of_changing_commands_is_as_shown(run: Run) -> None:
     seen = 0
     for name in ("init-db", "node-add", "node-edit", "node-remove", "set-status", "export"):
         for words, shown in sessions(docs.command_section(name)):

@@ -103,7 +103,7 @@ def _serving(settings: Settings, server_id: int) -> Iterator[Clusterer]:
             thread.join(10)
 
 
-def test_every_key_that_the_system_makes_is_documented_with_its_type(traffic: redis.Redis) -> None:
+def test_docs_redis_keys_in_use_are_listed_with_type(traffic: redis.Redis) -> None:
     patterns = docs.key_patterns()
     seen = set()
     for raw in traffic.keys("clusterer:*"):

@@ -86,7 +86,7 @@ def test_all_is_well_where_all_is_well(
     assert "2 of 2" in found["nodes from here"][0]["text"]
 
 
-def test_a_user_who_may_not_write_states_is_noticed_in_persistent_mode(
+def test_doctor_database_user_without_write_right_is_reported(
     settings: Settings,
     mariadb_url: str,
     mariadb_server: MariaDBServer,
@@ -143,7 +143,7 @@ def test_nothing_there_is_told_check_by_check(
     assert not (tmp_path / "none").exists(), "a check-up makes no file"
 
 
-def test_redis_away_leaves_the_table_to_be_checked_and_the_other_way(
+def test_doctor_checks_table_without_redis_and_vice_versa(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     context = Context(settings)
@@ -245,7 +245,7 @@ def test_bad_rows_due_reloads_and_foreign_addresses_are_found(
         ("UPDATE clusterer SET duration = 30", "ok"),
     ],
 )
-def test_a_reload_is_due_for_any_column_but_not_for_states_that_redis_alone_knows(
+def test_doctor_reload_due_for_columns_not_for_redis_states(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,

@@ -51,7 +51,7 @@ def test_data_survive_a_restart(private: Settings) -> None:
 
 
 @pytest.mark.usefixtures("either_server")
-def test_nobody_else_gets_in(private: Settings) -> None:
+def test_embedded_redis_other_user_is_refused(private: Settings) -> None:
     with running(private):
         assert stat.S_IMODE(private.data_path.stat().st_mode) == 0o700
         assert stat.S_IMODE(private.redis_socket.stat().st_mode) == 0o700
@@ -124,7 +124,7 @@ time.sleep(60)
 """
 
 
-def test_it_dies_with_a_killed_parent_and_leaves_the_directory_free(private: Settings) -> None:
+def test_embedded_redis_of_killed_parent_ends(private: Settings) -> None:
     with spawn(["-c", PARENT, str(private.data_path)]) as parent:
         parent.wait_for_output("pid")
         pid = int(parent.output().split()[1])

@@ -63,7 +63,7 @@ def use(cluster: Clusterer) -> bool:
     return (ids, known, cluster.send_to(1, PROTO_BIN, packet)) == ([2, 3], 1, 2)
 
 
-def test_fork_while_threads_wait_for_redis_leaves_a_child_that_works(
+def test_fork_while_threads_wait_for_redis_leaves_child_usable(
     cluster: Clusterer, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
     assert use(cluster)
@@ -101,9 +101,7 @@ def test_fork_of_a_fork_sees_changes(cluster: Clusterer, redis_client: redis.Red
     wait_until(lambda: len(cluster.get_nodes(1, PROTO_BIN)) == 3, 10, "the new node")
 
 
-def test_child_of_a_serving_instance_leaves_sockets_to_the_parent(
-    cluster: Clusterer, port: int
-) -> None:
+def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port: int) -> None:
     heard = Heard()
     cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
     thread = threading.Thread(target=cluster.serve)

@@ -211,7 +211,7 @@ def test_unusable_database_is_one_clear_error(url: str, message: str) -> None:
     ("mode", "why"),
     [(0o444, "readonly database (this user may not write it)"), (0, "(this user may not read it)")],
 )
-def test_a_file_of_somebody_else_is_told(mode: int, why: str, tmp_path: Path) -> None:
+def test_init_db_file_of_other_user_is_reported(mode: int, why: str, tmp_path: Path) -> None:
     """In a process of its own, without root's right to read and write everything."""
     path = tmp_path / "nodes.db"
     init_db.run(Context(Settings(db_url=f"sqlite:///{path}")))
@@ -229,7 +229,7 @@ def test_a_file_of_somebody_else_is_told(mode: int, why: str, tmp_path: Path) ->
     assert f"{why}; `clusterer doctor` says what to do\n" in done.stderr
 
 
-def test_a_directory_of_somebody_else_is_told(tmp_path: Path) -> None:
+def test_export_directory_of_other_user_is_reported(tmp_path: Path) -> None:
     barred = tmp_path / "barred"
     barred.mkdir(mode=0)
     nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
@@ -328,9 +328,7 @@ def test_unix_socket(mariadb_server: MariaDBServer, mariadb_url: str) -> None:
     assert init_db.run(Context(Settings(db_url=url))).table_created
 
 
-def test_server_that_offers_no_encryption_is_refused_where_it_is_asked_for(
-    mariadb_url: str, tmp_path: Path
-) -> None:
+def test_init_db_server_without_tls_is_refused_on_demand(mariadb_url: str, tmp_path: Path) -> None:
     authority, _ = self_signed(tmp_path / "ca", "127.0.0.1")
     context = Context(Settings(db_url=f"{mariadb_url}?ssl_ca={authority}"))
     with pytest.raises(ProvisioningError, match=r"SSL is required|certificate verify failed"):

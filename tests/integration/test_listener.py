@@ -85,7 +85,7 @@ def test_every_callback_of_a_module_gets_the_packet(listener: Listener, port: in
         second.wait_for(1, 2)
 
 
-def test_a_module_registered_while_serving_gets_packets_of_open_connections(
+def test_listener_module_registered_late_gets_open_connections(
     listener: Listener, port: int
 ) -> None:
     first, second = register(listener, Heard()), Heard()
@@ -121,7 +121,7 @@ def test_auth_check_drops_who_is_not_a_known_pair(
     assert f"127.0.0.{source}" in lines[0]
 
 
-def test_a_reload_decides_anew_who_is_known(
+def test_listener_reload_applies_to_open_connections(
     listener: Listener, port: int, redis_client: redis.Redis
 ) -> None:
     heard = register(listener, Heard())
@@ -164,7 +164,7 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
     ],
     ids=["-1", "-2", "module", "machine_id"],
 )
-def test_what_nobody_can_use_is_dropped_and_counted(
+def test_listener_unusable_packet_is_dropped_and_counted(
     listener: Listener, port: int, data: bytes, reason: str
 ) -> None:
     heard = register(listener, Heard(), auth_check=False)
@@ -199,7 +199,7 @@ def test_unknown_module_is_logged_once_and_no_warning(
     assert listener.counters.drops == {"unknown module": 8 + 2 * UNKNOWN_MODULES_NAMED}
 
 
-def test_a_callback_that_raises_is_logged_and_the_connection_lives(
+def test_listener_callback_raising_is_logged_connection_stays(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(kind: int) -> None:
@@ -252,9 +252,7 @@ def test_a_frame_that_does_not_end_closes_the_connection(redis_url: str, port: i
         assert listener.counters.connections_expired == 1
 
 
-def test_steady_traffic_that_never_stops_at_a_frames_end_is_no_drip(
-    redis_url: str, port: int
-) -> None:
+def test_listener_steady_traffic_in_mid_frame_is_no_timeout(redis_url: str, port: int) -> None:
     with listener_of(redis_url, max_message_time=0.6) as listener:
         heard = register(listener, Heard())
         data, half = frame(1), len(frame(1)) // 2
@@ -267,9 +265,7 @@ def test_steady_traffic_that_never_stops_at_a_frames_end_is_no_drip(
         assert listener.counters.connections_expired == 0
 
 
-def test_a_connection_without_packets_is_closed_after_its_lifetime(
-    redis_url: str, port: int
-) -> None:
+def test_listener_idle_connection_is_closed_after_lifetime(redis_url: str, port: int) -> None:
     with listener_of(redis_url, connection_lifetime=1) as listener:
         with serving(listener), peer(port) as idle:
             started = time.monotonic()
@@ -324,9 +320,7 @@ def test_a_flood_leaves_others_their_turn(listener: Listener, port: int) -> None
             flooding.join()
 
 
-def test_zero_words_behind_a_frame_are_a_fault_of_2_2_and_survived(
-    listener: Listener, port: int
-) -> None:
+def test_listener_zero_words_after_frame_are_skipped(listener: Listener, port: int) -> None:
     """2.2 sends a trailing empty string's length, and leaves it out of the frame's."""
     heard = register(listener, Heard())
     with serving(listener), peer(port) as connection:
@@ -403,7 +397,7 @@ def test_without_a_row_it_waits_for_one(
     assert sum("no row" in line for line in caplog.messages) == 1
 
 
-def test_a_new_address_is_taken_and_unchanged_ones_keep_their_connections(
+def test_listener_new_address_keeps_unchanged_connections(
     listener: Listener, port: int, redis_client: redis.Redis
 ) -> None:
     first, moved = free_port(), free_port()
@@ -604,9 +598,7 @@ def test_an_address_is_bound_once_and_named_in_the_log(
     assert {vars(record).get("url") for record in caplog.records} == {f"bin:127.0.0.1:{port}"}
 
 
-def test_a_peer_that_invents_machine_ids_does_not_fill_our_memory(
-    listener: Listener, port: int
-) -> None:
+def test_listener_invented_machine_ids_use_bounded_memory(listener: Listener, port: int) -> None:
     heard = register(listener, Heard(), auth_check=False)
     with serving(listener), peer(port) as connection:
         connection.sendall(b"".join(frame(1, number) for number in range(1, 2_001)))

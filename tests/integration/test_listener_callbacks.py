@@ -60,9 +60,7 @@ def slowest_answer_s(connection: object, heard: Heard, rounds: int = 10) -> floa
     return worst
 
 
-def test_a_slow_callback_delays_other_connections_by_its_own_time_only(
-    listener: Listener, port: int
-) -> None:
+def test_callbacks_slow_delays_others_by_its_own_time_only(listener: Listener, port: int) -> None:
     slow, quick = Heard(act=lambda kind: time.sleep(0.02)), Heard()
     register(listener, slow)
     register(listener, quick, "quick")
@@ -73,9 +71,7 @@ def test_a_slow_callback_delays_other_connections_by_its_own_time_only(
         assert len(slow.calls) < 300
 
 
-def test_packets_behind_a_slow_callback_arrive_whole_and_in_order(
-    listener: Listener, port: int
-) -> None:
+def test_callbacks_slow_keeps_packets_whole_and_in_order(listener: Listener, port: int) -> None:
     heard = Heard(act=lambda kind: time.sleep(0.012) if kind % 10 == 0 else None)
     register(listener, heard)
     with serving(listener), peer(port) as connection:
@@ -104,7 +100,7 @@ def test_a_coroutine_is_awaited_in_order_while_others_are_read(
     assert done == list(range(250))
 
 
-def test_a_blocking_callback_in_a_thread_holds_up_nobody(
+def test_callbacks_blocking_in_thread_delays_no_other(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     release, quick = threading.Event(), Heard()
@@ -169,7 +165,7 @@ def test_stopping_does_what_was_received_first(listener: Listener, port: int) ->
     assert [kind for kind, _ in threaded.seen] == list(range(100))
 
 
-def test_stopping_waits_for_nobody_for_ever(
+def test_callbacks_endless_delay_of_stop_is_bounded(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     release, entered = threading.Event(), threading.Event()
@@ -194,7 +190,7 @@ def test_stopping_waits_for_nobody_for_ever(
     assert any("stopped" in line and "ratelimit" in line for line in caplog.messages)
 
 
-def test_a_flood_of_slow_packets_times_out_nobody_who_talks(
+def test_callbacks_slow_flood_times_out_no_active_node(
     redis_url: str, listener: Listener, port: int
 ) -> None:
     heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
@@ -210,7 +206,7 @@ def test_a_flood_of_slow_packets_times_out_nobody_who_talks(
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
 
 
-def test_a_packet_that_waits_behind_slow_ones_is_a_sign_of_life_from_when_it_came(
+def test_callbacks_queued_packet_counts_from_its_arrival(
     redis_url: str, listener: Listener, port: int
 ) -> None:
     heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
@@ -259,9 +255,7 @@ def test_a_frame_whose_end_waits_for_a_slow_callback_is_no_drip(
         assert listener.counters.connections_expired == 0
 
 
-def test_nobody_is_silent_because_a_callback_blocks(
-    redis_url: str, listener: Listener, port: int
-) -> None:
+def test_callbacks_blocking_mutes_no_node(redis_url: str, listener: Listener, port: int) -> None:
     """Longer than the timeout, and shorter than the gap after which all clocks restart."""
     heard = Heard(act=lambda kind: time.sleep(1.2) if kind == 1 else None)
     register(listener, heard, timeout_s=0.8)
@@ -279,9 +273,7 @@ def test_nobody_is_silent_because_a_callback_blocks(
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
 
 
-def test_the_time_of_a_frame_does_not_run_while_a_callback_keeps_us_from_reading(
-    redis_url: str, port: int
-) -> None:
+def test_callbacks_slow_pauses_the_frame_timeout(redis_url: str, port: int) -> None:
     """The peer may not have been able to send the rest before."""
     left = threading.Event()
 

@@ -192,7 +192,7 @@ def test_nodes_clusters_and_modules_that_come_and_go_are_seen(
         assert reader.read().clusters == ()
 
 
-def test_states_stand_still_without_scheduler_or_maintenance_worker(
+def test_live_without_scheduler_or_worker_shows_unchanged_states(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     put_example(redis_client)

@@ -34,7 +34,7 @@ def files_of(pid: int | str) -> int:
     return max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def test_a_worker_short_of_descriptors_blames_no_node_and_serves_all_once_it_has_some(
+def test_delivery_without_descriptors_fails_no_node(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url, server_id=1, linger=30.0, send_timeout=1.0)
@@ -102,7 +102,7 @@ def own_address(ip: str) -> Iterator[Callable[[str], None]]:
         change("del")
 
 
-def test_an_address_that_leaves_this_host_takes_its_sender_along_and_blames_no_node(
+def test_delivery_sender_address_removed_fails_no_node(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     """As a floating address does: another host's worker is to go on, from there."""

@@ -182,7 +182,7 @@ def test_while_redis_is_away_only_that_is_told(
     context.close()
 
 
-def test_what_a_worker_takes_back_makes_no_counter_fall_and_a_node_that_moved_begins_anew(
+def test_metrics_counters_never_fall_and_moved_node_starts_at_0(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url)

@@ -154,7 +154,7 @@ def test_opensipsctls_way_works_unchanged(
     assert ctl(fifo, "clusterer_set_status", "1", "2", "7", "bin") == b"400 Bad parameter\n\n"
 
 
-def test_recorded_requests_get_their_recorded_replies_byte_for_byte(fifo: Path) -> None:
+def test_mi_recorded_requests_get_recorded_replies(fifo: Path) -> None:
     path = fifo.parent / "reply"
     os.mkfifo(path)
     for name, request, reply in EXCHANGES:
@@ -237,7 +237,9 @@ def test_many_clients_at_once_each_get_their_own_reply(fifo: Path) -> None:
         ]
 
 
-def test_clients_that_never_read_delay_nobody(fifo: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mi_client_that_never_reads_delays_no_other(
+    fifo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(20):
         os.mkfifo(fifo.parent / f"deaf{number}")
         write(fifo, f":clusterer_list:deaf{number}\n\n".encode())
@@ -304,7 +306,7 @@ def test_a_vanished_fifo_comes_back(
     assert ctl(fifo, "clusterer_list") == LIST
 
 
-def test_a_file_in_its_place_is_complained_about_until_it_is_gone(
+def test_mi_fifo_path_occupied_is_logged_until_free(
     fifo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fifo.unlink()

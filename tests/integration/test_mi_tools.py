@@ -230,7 +230,7 @@ def test_both_kinds_of_clients_share_one_fifo(site: Site) -> None:
                 assert json.loads(answer) == wanted
 
 
-def test_json_in_the_fifo_that_is_none_a_notification_and_one_without_a_reply(site: Site) -> None:
+def test_mi_fifo_json_invalid_or_notification_has_no_reply(site: Site) -> None:
     assert json.loads(site.ask(1, ":REPLY:{'single': 1}"))["error"]["code"] == -32700
     cut = json.loads(site.ask(2, ':REPLY:{"jsonrpc": "2.0", '))["error"]
     assert (cut["code"], cut["data"]) == (-32700, "JSON-RPC: the end of its JSON never came")

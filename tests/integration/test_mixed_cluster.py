@@ -151,9 +151,7 @@ def test_the_same_from_another_address_is_dropped_frame_by_frame(
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["its kernel closes", "it vanishes"])
-def test_a_node_that_restarts_in_the_middle_of_a_frame_goes_on_with_the_next(
-    receiver: Receiver, reset: bool
-) -> None:
+def test_mixed_cluster_node_restarted_in_frame_gets_next(receiver: Receiver, reset: bool) -> None:
     stream, frames = captured_stream()
     ends = [0]
     for packet in captured_packets():

@@ -27,7 +27,7 @@ def log(redis_client: redis.Redis, redis_url: str) -> PacketLog:
     return PacketLog(Settings(redis_url=redis_url), 1)
 
 
-def test_threads_that_append_at_once_keep_their_own_order_and_lose_nothing(
+def test_log_append_in_threads_keeps_order_of_each(
     log: PacketLog, redis_client: redis.Redis
 ) -> None:
     wakes: list[bool] = []
@@ -55,7 +55,7 @@ def test_threads_that_append_at_once_keep_their_own_order_and_lose_nothing(
     assert sum(wakes) == 1, "one of all callers enqueues the one job"
 
 
-def test_a_log_that_is_drained_no_more_becomes_pending_with_the_next_packet(
+def test_log_without_lease_is_pending_with_next_packet(
     log: PacketLog, redis_client: redis.Redis
 ) -> None:
     """While a worker drains it the script gets only the keys it needs then."""
@@ -89,7 +89,7 @@ def test_scripts_that_redis_forgot_are_loaded_again(
     assert redis_client.xlen(keys.log(1)) == 2
 
 
-def test_a_connection_that_redis_closed_while_idle_is_replaced_without_an_error(
+def test_log_idle_redis_connection_closed_is_replaced(
     log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clusterer.store.channel._IDLE_S", 0.0)

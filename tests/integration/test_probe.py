@@ -54,7 +54,7 @@ def test_a_node_that_answers_is_up_with_its_tries_kept(
     assert read(context, 2).no_tries == 1
 
 
-def test_a_node_that_refuses_is_disabled_after_its_failed_attempts(
+def test_probe_refusing_node_is_disabled_after_failed_attempts(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(2, port=1)])
@@ -66,7 +66,7 @@ def test_a_node_that_refuses_is_disabled_after_its_failed_attempts(
     assert read(context, 2).condition is Condition.DISABLED
 
 
-def test_a_disabled_node_is_left_alone_until_duration_is_over_and_then_up(
+def test_probe_disabled_node_waits_for_duration_then_up(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(2, port=1, failed_attempts=1, duration=1)])
@@ -184,7 +184,7 @@ def test_what_happens_to_a_node_while_it_is_pinged_counts(
     assert sorted(redis_client.zrange(keys.due(*CLUSTER), 0, -1)) == [b"4", b"5"]
 
 
-def test_a_node_that_is_looked_at_too_early_is_due_when_its_time_has_come(
+def test_probe_node_checked_early_is_due_in_time(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(2, port=1, failed_attempts=1, duration=100)])

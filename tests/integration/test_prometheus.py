@@ -81,7 +81,7 @@ def all_scraped(prometheus: Prometheus, count: int) -> bool:
 
 @needs_prometheus
 @pytest.mark.slow
-def test_every_query_answers_and_every_alert_fires_when_it_must_and_not_before(
+def test_prometheus_queries_answer_and_alerts_fire_in_time(
     server: RedisServer, lab: Laboratory, prometheus: Prometheus
 ) -> None:
     def fires(*names: str) -> None:

@@ -108,7 +108,7 @@ def test_other_nodes_and_states_that_only_redis_knows_stay(make: MakeContext) ->
     assert (node(context, 2).state, node(context, 2).no_tries) == (State.UP, 0)
 
 
-def test_a_state_that_is_named_is_in_effect_also_where_the_row_had_it(make: MakeContext) -> None:
+def test_provision_named_state_applies_though_row_has_it(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A, NODE_B)
     reload.run(context)
@@ -202,9 +202,7 @@ def test_a_file_round_trips(make: MakeContext, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_what_stands_in_the_table_already_can_be_imported_as_it_is(
-    lite: Context, kind: str
-) -> None:
+def test_provision_import_of_unchanged_rows_is_accepted(lite: Context, kind: str) -> None:
     sql(
         lite, "UPDATE clusterer SET description = 'two' || char(10, 13, 27) || 'lines' WHERE id = 1"
     )
@@ -357,9 +355,7 @@ def test_a_preview_changes_nothing(lite: Context) -> None:
     assert report.changed[0].columns == done.changed[0].columns == ("duration",)
 
 
-def test_a_reload_in_mid_stream_loses_nothing_and_keeps_the_books(
-    redis_url: str, tmp_path: Path
-) -> None:
+def test_provision_reload_under_traffic_loses_nothing(redis_url: str, tmp_path: Path) -> None:
     settings = Settings(redis_url=redis_url, db_url=f"sqlite:///{tmp_path / 'test.db'}", linger=0.5)
     context = Context(settings)
     with BinReceiver() as peer, delivering(settings):

@@ -99,7 +99,7 @@ def test_the_same_machine_is_added_once(
     assert agree(context)
 
 
-def test_an_import_is_planned_anew_for_what_changed(
+def test_provision_import_plans_again_after_change(
     context: Context, make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make()
@@ -123,7 +123,7 @@ def test_endless_changes_are_given_up(
     assert sql(context, "SELECT duration FROM clusterer WHERE machine_id = 2") == [(30,)]
 
 
-def test_a_state_that_is_named_wins_over_one_that_waits_to_be_written(
+def test_provision_named_state_wins_over_unwritten_state(
     make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, other = make(persistent_mode=True), make(persistent_mode=True)
@@ -159,7 +159,7 @@ def die(context: Context, *words: str) -> None:
     assert ended.returncode == -signal.SIGKILL
 
 
-def test_what_a_killed_command_left_is_told_by_the_next_or_mended(
+def test_provision_after_killed_command_reports_or_repairs(
     context: Context, tmp_path: Path
 ) -> None:
     die(context, "node-add", "1", "3", "bin:127.0.0.3:1")

@@ -150,7 +150,7 @@ def test_a_silence_that_is_over_gives_a_fresh_clock(
     assert run(context) == []
 
 
-def test_a_clock_that_was_set_back_silences_nobody_for_longer(
+def test_receipts_clock_set_back_mutes_no_node_longer(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     reply = flush(receipts, cursor)
@@ -236,7 +236,7 @@ def test_each_verdict_is_done_once_by_jobs_that_overlap(
     assert sorted(noticed) == many
 
 
-def test_one_job_judges_everybody_who_is_due(
+def test_receipts_one_job_checks_every_node_due(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     many = list(range(10, 2_510))
@@ -245,7 +245,7 @@ def test_one_job_judges_everybody_who_is_due(
     assert sorted(each for silenced, _ in run(context) for each in silenced) == many
 
 
-def test_heard_is_counted_from_when_it_was_not_from_when_it_was_noted(
+def test_receipts_last_seen_is_time_of_arrival(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     turn_back(redis_client, 60_000, 2)
@@ -291,7 +291,7 @@ def test_a_short_gap_is_silence_like_any_other(
     assert run(context) == [((2,), ())]
 
 
-def test_an_instance_that_is_gone_judges_nobody(
+def test_receipts_instance_gone_mutes_no_node(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 200_000, 2)
@@ -301,7 +301,7 @@ def test_an_instance_that_is_gone_judges_nobody(
     assert run(context) == [((2,), ())]
 
 
-def test_an_instance_that_never_served_judges_nobody(
+def test_receipts_instance_never_serving_mutes_no_node(
     receipts: Receipts, redis_client: redis.Redis, context: Context
 ) -> None:
     receipts.begin(1, RUN)
@@ -412,7 +412,7 @@ def test_nodes_come_and_go_with_their_clocks(
     assert redis_client.exists(WATCH.heard, WATCH.silenced) == 0
 
 
-def test_nobody_is_noted_who_has_no_clock(
+def test_receipts_node_without_clock_is_not_recorded(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     flush(receipts, cursor, {9: 0})
@@ -430,7 +430,7 @@ def test_a_large_cluster_is_noted_in_one_flush(
     assert redis_client.zscore(WATCH.heard, str(many[-1])) == reply.now_ms - 7
 
 
-def test_a_tick_with_nothing_due_costs_the_same_for_any_number_of_nodes(
+def test_receipts_idle_tick_costs_same_for_any_nodes(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     for token in ("ratelimit", "dialog", "mine"):

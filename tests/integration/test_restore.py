@@ -58,7 +58,7 @@ def test_a_redis_that_has_nodes_is_left_alone(make: MakeContext) -> None:
     assert list(context.nodes.view(KEY).nodes) == [1]
 
 
-def test_a_table_that_cannot_be_read_is_tried_again_later_and_told_once(
+def test_restore_table_unreadable_retries_and_logs_once(
     make: MakeContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = make()

@@ -90,7 +90,7 @@ with socket.create_server(("::1" if ":" in source else "127.0.0.1", 0), family=f
 @pytest.mark.parametrize(
     "test",
     [
-        "test_an_address_that_leaves_this_host_takes_its_sender_along_and_blames_no_node",
+        "test_delivery_sender_address_removed_fails_no_node",
         "test_worker_away_from_sender_leaves_log_alone",
     ],
 )

@@ -176,7 +176,7 @@ def test_restarted_redis_is_served_again(
         assert process.output().count("waiting for Redis") == 1
 
 
-def test_frozen_redis_is_waited_out_and_does_not_keep_the_process(
+def test_scheduler_redis_frozen_waits_and_process_can_end(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()

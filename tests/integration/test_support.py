@@ -47,7 +47,7 @@ def test_own_redis_keeps_its_data_when_killed(own_redis_server: Callable[[], Red
         assert client.get("key") == b"value"
 
 
-def test_paused_redis_answers_nobody(own_redis_server: Callable[[], RedisServer]) -> None:
+def test_redis_server_paused_answers_no_client(own_redis_server: Callable[[], RedisServer]) -> None:
     server = own_redis_server()
     with server.client(timeout_s=0.2) as client:
         server.pause()
@@ -86,7 +86,7 @@ def test_ports_are_not_given_twice() -> None:
     assert len(ports) == 50
 
 
-def test_spawned_process_ends_with_its_block_and_shows_its_output() -> None:
+def test_spawn_block_end_ends_process_and_shows_output() -> None:
     code = "import sys, time; print('ready', flush=True); time.sleep(60)"
     with spawn(["-c", code]) as process:
         process.wait_for_output("ready")

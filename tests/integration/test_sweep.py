@@ -32,7 +32,7 @@ def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
     made.close()
 
 
-def test_a_log_that_nobody_drains_gets_one_job(context: Context, redis_client: redis.Redis) -> None:
+def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: redis.Redis) -> None:
     assert PacketLog(context.settings, 1).append(CLUSTER, [frame()])
     redis_client.delete(keys.wake(QUEUE))
     assert sweep.run(context) == 1
@@ -80,17 +80,13 @@ def test_a_wake_up_that_was_just_taken_is_not_said_to_be_lost(
     assert ("was lost" in caplog.text) is said
 
 
-def test_a_log_that_somebody_drains_is_left_alone(
-    context: Context, redis_client: redis.Redis
-) -> None:
+def test_sweep_log_with_lease_gets_no_job(context: Context, redis_client: redis.Redis) -> None:
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
     redis_client.set(keys.lease(1), "somebody")
     assert sweep.run(context) == 0
 
 
-def test_a_clock_that_was_put_back_keeps_nobody_waiting(
-    context: Context, redis_client: redis.Redis
-) -> None:
+def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redis.Redis) -> None:
     """An hour: the lease of a dead worker, a lost wake-up, the fence of a closed connection."""
     hour_ms = 3_600_000
     seconds, micros = redis_client.time()
@@ -134,7 +130,7 @@ def test_sweep_many_idle_senders_cost_no_more_commands(
     assert commands() - before == cost
 
 
-def test_a_minute_without_workers_under_traffic_queues_one_wake_up(
+def test_sweep_minute_without_workers_queues_one_job(
     context: Context, redis_client: redis.Redis
 ) -> None:
     """Sixty sweeps, the clock a second further each time, packets in between."""

@@ -171,7 +171,7 @@ def test_edit_over_a_failure_wins(context: Context, edited: dict[str, int], repo
     assert node.state == rows(context)[1][0] == edited["state"]
 
 
-def test_edit_that_loses_the_race_to_a_local_change_is_taken_next_time(
+def test_sync_edit_behind_local_change_is_taken_next_time(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -209,7 +209,7 @@ def test_change_right_after_an_edit_was_taken_stays_marked(
     assert rows(context)[1] == (1, 0, 0)
 
 
-def test_change_between_taking_an_edit_and_reading_it_back_stays_marked(
+def test_sync_change_during_taking_of_edit_stays_marked(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -406,7 +406,7 @@ def test_a_slow_database_gets_them_by_and_by(
     assert {row[0] for row in rows(many)} == {0}
 
 
-def test_what_is_written_is_done_though_the_job_ends_in_the_middle(
+def test_sync_job_ended_in_middle_keeps_written_rows(
     many: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, calls = write_states, list[None]()

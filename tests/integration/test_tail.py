@@ -98,7 +98,7 @@ def mirroring_of(listener: Listener) -> bool:
     return listener._mirror.active
 
 
-def test_who_tails_sees_all_packets_known_or_not_with_their_source(
+def test_tail_shows_known_and_unknown_packets_with_source(
     listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
 ) -> None:
     """Also of an instance without a single registered module."""
@@ -120,7 +120,7 @@ def test_who_tails_sees_all_packets_known_or_not_with_their_source(
     assert tail.lost == 0
 
 
-def test_nothing_is_mirrored_unless_somebody_tails(
+def test_capture_without_tail_copies_nothing(
     listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
 ) -> None:
     heard = Heard()
@@ -168,7 +168,7 @@ def test_a_tail_that_stood_still_says_that_packets_are_missing(
             wait_until(lambda: any("stood still for" in line for line in caplog.messages))
 
 
-def test_what_is_too_much_is_counted_and_shown_and_disturbs_nobody(
+def test_tail_overflow_is_counted_and_delays_no_packet(
     listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
 ) -> None:
     heard = Heard()
@@ -474,7 +474,7 @@ def test_replay_tells_when_the_node_does_not_read_everything(
     assert sum("waiting for it" in line for line in caplog.messages) == 1
 
 
-def test_replay_that_is_stopped_waits_for_the_node_no_longer_than_send_timeout(
+def test_replay_stopped_waits_at_most_send_timeout(
     stop: StopFlag,
 ) -> None:
     stop.set()

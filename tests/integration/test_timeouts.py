@@ -123,7 +123,7 @@ def test_a_silent_node_is_announced_silenced_and_up_again(
         assert node == make_node(2, port=port, version=1, generation=1), "its state is untouched"
 
 
-def test_a_callback_that_fails_on_a_timeout_does_not_stop_the_listener(
+def test_timeouts_callback_raising_does_not_stop_listener(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -227,7 +227,7 @@ def test_flushes_come_at_least_every_250_ms(redis_url: str, redis_client: redis.
     assert len(seen) >= 8
 
 
-def test_redis_frozen_for_long_silences_nobody(
+def test_timeouts_redis_frozen_for_long_mutes_no_node(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -249,7 +249,7 @@ def test_redis_frozen_for_long_silences_nobody(
         assert timed_out(heard) == []
 
 
-def test_a_restarted_redis_silences_nobody_and_timeouts_go_on(
+def test_timeouts_redis_restarted_mutes_no_node(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -290,7 +290,9 @@ def test_a_redis_that_lost_everything_is_registered_with_again(
             assert set(timed_out(heard)) == {3}
 
 
-def test_a_blocked_event_loop_silences_nobody(redis_url: str, redis_client: redis.Redis) -> None:
+def test_timeouts_event_loop_blocked_mutes_no_node(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
         heard = register(listener, 2.0)
@@ -323,7 +325,7 @@ with listener_of(sys.argv[1]) as listener:
 """
 
 
-def test_a_stopped_instance_silences_nobody(redis_url: str, redis_client: redis.Redis) -> None:
+def test_timeouts_instance_stopped_mutes_no_node(redis_url: str, redis_client: redis.Redis) -> None:
     port = seed(redis_client)
     with spawn(["-c", _INSTANCE, redis_url]) as process, timeout_job(redis_url):
         wait_until(lambda: _accepts(port))
@@ -363,7 +365,7 @@ while True:
 """
 
 
-def test_a_killed_maintenance_worker_leaves_no_transition_out_and_none_twice(
+def test_timeouts_worker_killed_sends_each_notice_once(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     """Killed in the middle of thousands of verdicts, again and again."""

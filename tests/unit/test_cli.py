@@ -238,7 +238,7 @@ def test_an_interrupt_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPat
     assert capsys.readouterr().err.strip() == "clusterer: interrupted"
 
 
-def test_settings_come_from_file_environment_and_options_in_this_order(
+def test_cli_settings_from_file_environment_options_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "c.toml"

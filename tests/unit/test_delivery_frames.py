@@ -77,7 +77,7 @@ def test_parts_add_up_to_the_whole(given_frames: Frames, cuts: list[int]) -> Non
     assert {name: (packets[name], size[name]) for name in packets} == totals(found.whole)
 
 
-def test_one_frame_of_many_that_is_longer_or_another_modules_is_found() -> None:
+def test_frames_one_of_other_size_or_module_is_found() -> None:
     frames = [encoded("dialog", b"x" * 20)] * 50
     for odd in (encoded("dialog", b"x" * 21), encoded("dialoh", b"x" * 20)):
         for place in (0, 1, 25, 49):
@@ -102,7 +102,7 @@ def test_one_frame_of_many_that_is_longer_or_another_modules_is_found() -> None:
         b"\xff" * 2000,
     ],
 )
-def test_what_is_no_frame_stops_nobody(junk: bytes) -> None:
+def test_frames_invalid_bytes_stop_no_delivery(junk: bytes) -> None:
     found = Modules(junk, frame_ends(junk))
     for first, end in ((0, 1), (0, 9), (5, 9)):
         found.part(first, end)

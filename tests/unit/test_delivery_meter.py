@@ -71,14 +71,14 @@ def test_before_redis_told_its_time_no_latency_is_invented() -> None:
     assert sum(flow.buckets) == 0
 
 
-def test_a_clock_that_was_set_back_counts_every_packet_once_and_nothing_below_zero() -> None:
+def test_meter_clock_set_back_counts_packets_once() -> None:
     flow = flow_at(clock_at(NOW_MS))
     flow.wrote(Stamps([(NOW_MS + 50, 2), (NOW_MS - 70, 3), (NOW_MS, 4)]), 0, 9, 0.0)
     assert flow.buckets[0] == sum(flow.buckets) == 9
     assert flow.sum_ms == 0
 
 
-def test_senders_are_summed_up_in_the_latency_and_told_apart_with_modules_in_what_is_sent() -> None:
+def test_meter_latency_sums_senders_and_sent_names_them() -> None:
     meter = Meter()
     meter.clock.tell(NOW_MS // 1000, 0, 0.0)
     for sender, age_ms in ((1, 4), (3, 700)):
@@ -107,7 +107,7 @@ def test_senders_are_summed_up_in_the_latency_and_told_apart_with_modules_in_wha
         assert line in text
 
 
-def test_an_application_that_invents_modules_makes_few_series_and_all_packets_count() -> None:
+def test_meter_invented_modules_make_few_series() -> None:
     meter = Meter()
     for machine_id in (2, 3):
         flow = meter.flow(1, ClusterKey(1, "bin"), machine_id)

@@ -138,7 +138,7 @@ def test_a_queue_without_a_living_worker_is_an_error(queue: QueueInfo, level: Le
     assert found(replace(FLEET, maintenance=queue)) == {"maintenance workers": level}
 
 
-def test_another_hosts_queue_without_work_and_workers_is_a_warning() -> None:
+def test_doctor_idle_queue_of_other_host_is_warning() -> None:
     two = (QUEUE, replace(QUEUE, name="old", workers=()))
     assert found(replace(FLEET, delivery=two)) == {"delivery workers": Level.WARN}
 

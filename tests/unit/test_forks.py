@@ -214,7 +214,7 @@ def test_lines_left_out_by_the_parent_are_not_told_by_the_child() -> None:
     assert stream.getvalue() == "flood\nflood (the last of 4 more like it)\n"
 
 
-def test_rate_limit_in_a_child_counts_and_is_stopped_until_started() -> None:
+def test_fork_ratelimit_in_child_counts_and_is_stopped() -> None:
     cluster, load = FakeCluster(), [1.0]
     limits = RateLimit(cluster, replicate_pipes_to=1, timer_interval=0.2, cpu_load=lambda: load[0])
 

@@ -48,7 +48,7 @@ def test_one_address_has_one_form(text: str, normal: str) -> None:
 # -- log lines -------------------------------------------------------------------------------
 
 
-def test_the_same_line_is_said_once_per_interval_and_counts_the_others(
+def test_listener_repeated_log_line_once_per_interval(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
@@ -107,7 +107,7 @@ def test_fields_are_made_for_lines_that_are_logged_only() -> None:
 # -- registrations ---------------------------------------------------------------------------
 
 
-def test_each_registration_of_a_module_and_cluster_has_its_own_token() -> None:
+def test_listener_each_registration_has_its_own_token() -> None:
     registry = Registry(1)
     watches = [registry.reserve("ratelimit", cluster, 1.0) for cluster in (1, 1, 2, 1)]
     assert [watch.token for watch in watches] == [
@@ -119,7 +119,7 @@ def test_each_registration_of_a_module_and_cluster_has_its_own_token() -> None:
     assert {watch.module for watch in watches} == {"ratelimit"}
 
 
-def test_a_module_whose_name_is_a_token_collides_with_nobody() -> None:
+def test_listener_module_named_like_token_collides_with_none() -> None:
     registry = Registry(1)
     registry.reserve("ul#2", 1, 0)
     registry.reserve("ul", 1, 0)
@@ -188,14 +188,14 @@ def test_members_are_the_cluster_without_ourselves() -> None:
     assert registration.members == {2, 3}
 
 
-def test_a_registration_made_after_the_snapshot_changed_still_follows_it() -> None:
+def test_listener_late_registration_follows_snapshot() -> None:
     bench = Bench()
     bench.change(make_node(4))
     registration, _ = bench.register()
     assert registration.members == {2, 3, 4}
 
 
-def test_every_route_is_looked_up_anew_after_a_change() -> None:
+def test_listener_routes_follow_a_change() -> None:
     bench = Bench()
     bench.register()
     before = bench.dispatcher.epoch
@@ -205,7 +205,7 @@ def test_every_route_is_looked_up_anew_after_a_change() -> None:
     assert bench.dispatcher.epoch != before
 
 
-def test_packets_in_a_nodes_name_from_elsewhere_are_not_counted_as_the_nodes() -> None:
+def test_listener_packet_from_wrong_source_not_counted_for_node() -> None:
     bench = Bench()
     bench.register()
     assert bench.dispatcher.route("127.0.0.9", "ul", 2).tally is None
@@ -225,7 +225,7 @@ def test_a_nodes_new_address_is_the_one_that_counts() -> None:
     assert heard.seen == [(5, 2)]
 
 
-def test_without_auth_check_only_machines_of_the_cluster_are_noted() -> None:
+def test_listener_without_auth_check_records_cluster_nodes_only() -> None:
     bench = Bench()
     registration, heard = bench.register(auth_check=False)
     assert bench.send("10.9.9.9", 2) == (registration,)
@@ -234,14 +234,14 @@ def test_without_auth_check_only_machines_of_the_cluster_are_noted() -> None:
     assert heard.seen == [(5, 2), (5, 77), (5, 1)]
 
 
-def test_without_a_cluster_nobody_is_noted() -> None:
+def test_listener_without_cluster_records_no_node() -> None:
     bench = Bench()
     _, heard = bench.register(auth_check=False, cluster_id=0)
     assert bench.send("127.0.0.2", 2) == ()
     assert heard.seen == [(5, 2)]
 
 
-def test_a_cluster_that_does_not_exist_lets_nobody_through() -> None:
+def test_listener_unknown_cluster_accepts_no_packet() -> None:
     bench = Bench()
     _, heard = bench.register(cluster_id=9)
     assert bench.send("127.0.0.2", 2) == ()
@@ -249,7 +249,7 @@ def test_a_cluster_that_does_not_exist_lets_nobody_through() -> None:
     assert bench.dispatcher.counters.drops == {"unknown source": 1}
 
 
-def test_a_packet_that_several_registrations_drop_is_counted_once() -> None:
+def test_listener_packet_dropped_by_several_counts_once() -> None:
     bench = Bench()
     registrations = [bench.register()[0] for _ in range(3)]
     bench.send("10.9.9.9", 2)

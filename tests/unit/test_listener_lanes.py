@@ -111,7 +111,7 @@ def test_in_thread_has_room_for_the_largest_packet(size: Any) -> None:
         in_thread(print, queue_bytes=size)
 
 
-def test_packets_of_one_machine_are_awaited_in_order_and_machines_at_once() -> None:
+def test_callback_queue_awaits_each_node_in_order() -> None:
     done: list[tuple[int, int]] = []
     release = asyncio.Event()
 
@@ -133,7 +133,7 @@ def test_packets_of_one_machine_are_awaited_in_order_and_machines_at_once() -> N
     assert done == [(3, 0), (3, 1), (3, 2), (2, 0), (2, 1), (2, 2)]
 
 
-def test_what_a_coroutine_raises_is_told_and_the_next_packet_comes() -> None:
+def test_callback_queue_coroutine_raising_is_logged() -> None:
     troubles, done = Troubles(), []
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
@@ -178,7 +178,7 @@ def test_a_coroutine_that_never_waits_lets_others_run() -> None:
     run(lambda: AsyncLane("ul", callback, Troubles()), use)
 
 
-def test_coroutines_that_pile_up_are_bounded_but_notices_are_never_dropped() -> None:
+def test_callback_queue_of_coroutines_bounded_except_notices() -> None:
     troubles, done = Troubles(), []
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
@@ -215,7 +215,7 @@ def test_coroutines_that_pile_up_are_bounded_in_bytes_too() -> None:
     assert done == [1, 2, SERVER_TIMEOUT, 5], "what is done makes room"
 
 
-def test_a_coroutine_that_does_not_end_is_cancelled_and_what_it_missed_counted() -> None:
+def test_callback_queue_endless_coroutine_cancelled_and_counted() -> None:
     troubles = Troubles()
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
@@ -263,7 +263,7 @@ def test_what_a_thread_raises_is_told_and_the_next_packet_comes() -> None:
     assert done == [1]
 
 
-def test_a_threads_queue_is_bounded_but_notices_are_never_dropped() -> None:
+def test_callback_queue_of_thread_bounded_except_notices() -> None:
     troubles, done = Troubles(), []
     busy, release = threading.Event(), threading.Event()
 
@@ -311,7 +311,7 @@ def test_a_threads_queue_is_bounded_in_bytes_too() -> None:
     assert done == [0, 1, 2, SERVER_TIMEOUT, 5], "what is taken out makes room"
 
 
-def test_a_thread_that_does_not_end_is_left_and_what_it_missed_counted() -> None:
+def test_callback_queue_endless_thread_left_and_counted() -> None:
     troubles = Troubles()
     busy, release = threading.Event(), threading.Event()
 

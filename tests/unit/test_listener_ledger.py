@@ -30,7 +30,7 @@ def test_who_is_heard_for_the_first_time_is_written_at_once() -> None:
     assert take(Ledger(), 10.0, m2=9.9) == {2: 9.9}
 
 
-def test_who_keeps_talking_is_written_now_and_then_with_the_latest() -> None:
+def test_ledger_active_node_written_at_intervals_with_latest() -> None:
     ledger = Ledger()
     take(ledger, 10.0, m2=10.0)
     assert take(ledger, 10.5, m2=10.4) == {}
@@ -63,7 +63,7 @@ def test_a_node_that_is_gone_is_not_written_any_more() -> None:
 
 
 @pytest.mark.parametrize("timeout_ms", [1, 300, 700, 1_500, 4_000, 10_000])
-def test_nobody_is_judged_by_a_clock_that_was_held_back(timeout_ms: int) -> None:
+def test_ledger_clock_held_back_mutes_no_node(timeout_ms: int) -> None:
     """A flush says until when we listened; by then no clock that lags may be past the timeout."""
     watch = Watch(1, "ul", "ul", 1, timeout_ms)
     ledger, random_ = Ledger(), random.Random(timeout_ms)

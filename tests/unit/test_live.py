@@ -93,7 +93,7 @@ def test_without_time_between_there_are_no_rates(before: Snapshot | None) -> Non
     assert row(2, before, snapshot(flow(1, 2, 9))).in_per_s is None
 
 
-def test_a_counter_that_began_anew_gives_no_negative_rate() -> None:
+def test_live_counter_restarted_gives_no_negative_rate() -> None:
     before = snapshot(flow(1, 2, 1000), now=NOW - 1)
     assert row(2, before, snapshot(flow(1, 2, 7))).in_per_s == 7.0
 
@@ -127,7 +127,7 @@ def test_only_a_disabled_node_is_back_in() -> None:
     assert cluster.count(Condition.DISABLED) == 1
 
 
-def test_last_heard_is_by_whoever_heard_it_last() -> None:
+def test_live_last_seen_is_of_the_latest_instance() -> None:
     found = row(3, None, snapshot(receipts=(receipt(1, {2: 9, 3: 8.0}), receipt(2, {3: 1.5}))))
     assert found.by_module()["ratelimit"].age_s == 1.5
     assert [item.receiver for item in found.heard] == [1, 2]

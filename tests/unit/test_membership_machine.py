@@ -138,7 +138,7 @@ def test_node_allowed_no_failure_is_disabled_by_the_first() -> None:
     assert apply(strict, Event.SEND_FAILED, NOW).condition is DISABLED
 
 
-def test_peer_that_accepts_and_never_reads_still_reaches_disabled() -> None:
+def test_node_accepting_without_reading_becomes_disabled() -> None:
     seen = node(UP)
     conditions = []
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_dead_node_goes_up_probing_disabled_up() -> None:
     assert seen.no_tries == 0
 
 
-def test_a_clock_that_was_set_back_keeps_nobody_disabled() -> None:
+def test_node_clock_set_back_stays_not_disabled() -> None:
     seen = node(DISABLED, no_tries=3, last_attempt=int(NOW) + 3600)
     assert next_look(seen, NOW, 1.0) == NOW + seen.duration
     assert apply(seen, Event.DURATION_ELAPSED, NOW + seen.duration).condition is UP

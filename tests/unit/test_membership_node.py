@@ -119,7 +119,7 @@ def test_node_looked_at_when_due_does_not_stay_stuck(
 COLUMNS = StateColumns(state=2, no_tries=3, last_attempt=1_700_000_000)
 
 
-def test_columns_are_those_of_the_node_and_can_be_applied_to_another() -> None:
+def test_node_columns_apply_to_another_node() -> None:
     changed = COLUMNS.applied_to(NODE)
     assert (changed.state, changed.no_tries, changed.last_attempt) == COLUMNS
     assert StateColumns.of(changed) == COLUMNS

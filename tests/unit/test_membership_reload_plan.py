@@ -39,7 +39,7 @@ def test_new_and_vanished_rows() -> None:
     assert not plan.empty
 
 
-def test_changed_row_keeps_generation_and_version_for_the_store_to_decide() -> None:
+def test_reload_plan_changed_row_keeps_generation_and_version() -> None:
     plan = plan_reload(known(current(1)), [row(1, duration=7, host="10.0.0.2")], persistent=True)
     after = current(1, duration=7, host="10.0.0.2")
     (change,) = plan.changed
@@ -63,7 +63,7 @@ def test_unwritten_state_is_kept_in_persistent_mode() -> None:
     assert plan_reload(known(local, dirty=(1,)), [row(1)], persistent=True).empty
 
 
-def test_edit_in_the_table_wins_where_nothing_waits_to_be_written() -> None:
+def test_reload_plan_table_edit_wins_without_unwritten_state() -> None:
     plan = plan_reload(known(current(1)), [row(1, state=State.DOWN)], persistent=True)
     assert plan.changed == (NodeChange(current(1), current(1, state=State.DOWN)),)
 

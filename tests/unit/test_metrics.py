@@ -107,7 +107,7 @@ def test_job_metrics_junk_counts_as_refused() -> None:
     assert counted in text_of(*metrics.collectors())
 
 
-def test_every_change_of_state_that_the_table_knows_has_a_zero_to_increase_from() -> None:
+def test_metrics_every_state_change_starts_at_zero() -> None:
     known = set()
     for failed_attempts in (1, 2):
         for condition, event in TRANSITIONS:
@@ -151,7 +151,9 @@ def test_port_0_serves_nothing() -> None:
         assert registry is None
 
 
-def test_an_occupied_port_is_told_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_port_occupied_is_logged_and_process_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with serving(Settings(metrics_port=port), JobMetrics().collectors):

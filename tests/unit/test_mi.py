@@ -234,7 +234,7 @@ def test_standard_error_codes(document: object, code: int) -> None:
     assert code_of(rpc(document)) == code
 
 
-def test_a_batch_is_answered_call_by_call_and_notifications_not_at_all() -> None:
+def test_mi_batch_answers_calls_but_no_notifications() -> None:
     note = {"jsonrpc": "2.0", "method": "clusterer_reload"}
     bad_note = {"jsonrpc": "2.0", "method": "nosuch"}
     answers = rpc([call("clusterer_list", id=1), note, 5, bad_note, call("nosuch", id=2)])

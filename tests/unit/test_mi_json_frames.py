@@ -79,7 +79,7 @@ CUT_LINES = [b":clusterer_set_status:gone\n1\n", b":clusterer_set_status:gone\n1
     [(cut, RPC, WHOLE) for cut in CUT_JSON + CUT_LINES]
     + [(cut, LINES, REQUEST) for cut in CUT_JSON],
 )
-def test_a_client_that_died_in_the_middle_costs_the_next_one_nothing(
+def test_json_frames_cut_request_leaves_next_request_whole(
     cut: bytes, stream: bytes, whole: Item
 ) -> None:
     first, *_, last = feed(cut + stream)
@@ -125,7 +125,7 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("unit", [b":a:{", b':a:{"', b":a:[\x01", b":{" * 2, b'{":a:{":a:'])
-def test_hostile_bytes_come_to_an_end_and_the_next_request_is_found(unit: bytes) -> None:
+def test_json_frames_hostile_bytes_end_before_next_request(unit: bytes) -> None:
     decoder = RequestDecoder()
     for _ in range(3):
         for _ in decoder.feed(unit * (65_536 // len(unit))):

@@ -33,7 +33,7 @@ def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(path))
 
 
-def test_every_alert_has_a_test_says_what_to_do_and_is_named_for_us() -> None:
+def test_monitoring_every_alert_has_test_advice_and_prefix() -> None:
     tests = (MONITORING / "alerts_test.yml").read_text()
     fires = {*re.findall(r"alertname=\"(\w+)\"}', value: 1", tests)}
     assert fires == {*ALERTS}
@@ -55,7 +55,7 @@ def test_panels_have_numbers_and_places_of_their_own() -> None:
     assert len(taken) == 24 * (1 + max(down for _, down in taken)), "there is a hole"
 
 
-def test_the_dashboard_brings_no_data_source_of_its_own_and_no_variable_that_is_not_there() -> None:
+def test_monitoring_dashboard_uses_given_source_and_variables() -> None:
     variables = {one["name"]: one for one in BOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     text = json.dumps(BOARD)

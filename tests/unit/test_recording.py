@@ -109,7 +109,7 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
         list(Recording(path))
 
 
-def test_a_recording_is_not_overwritten_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_recording_existing_is_kept_and_missing_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a")
     with pytest.raises(ClustererError, match="not overwritten"):
         Recorder(path)

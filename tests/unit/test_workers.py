@@ -142,7 +142,7 @@ def test_failing_close_does_not_stop_the_other(
     assert caplog.text.count("closing Recorder failed") == 2
 
 
-def test_runtime_comes_from_the_environment_where_none_was_started(
+def test_workers_runtime_default_is_from_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runtime._Slot.runtime = None
