@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _heed_sigterm()
     try:
         with loading():
-            from clusterer.cli.run import run  # noqa: PLC0415 - Ctrl-C may come meanwhile
+            from clusterer.cli.run import run
         return run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         sys.stderr.write(_LAST_WORDS)

@@ -1,53 +1,56 @@
-"""What the shell completes beside commands, options and choices: files, and what Redis knows.
+"""Completion of values in the shell: files, and ids from Redis.
 
-Nothing is said where Redis cannot be asked: a message would land in the middle of a command line.
+An error of Redis prints nothing: a message would land in the middle of a command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from clusterer.errors import ClustererError
-from clusterer.membership import Node
 from clusterer.settings import load_settings
+
+if TYPE_CHECKING:
+    from clusterer.membership import Node
 
 
 def files(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Leave it to the shell, which knows files best."""
+    """Have the shell complete names of files."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def directories(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Leave it to the shell, which knows directories best."""
+    """Have the shell complete names of directories."""
     return [CompletionItem(incomplete, type="dir")]
 
 
 def clusters(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the cluster_ids there are."""
+    """Return the cluster_ids in Redis."""
     return _matching(incomplete, {node.cluster_id: "" for node in _nodes(context)})
 
 
 def machines(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the machine_ids there are, in the cluster that the command line names."""
+    """Return the machine_ids of the cluster that the command line names, or of all."""
     return _matching(incomplete, {node.machine_id: _about(node) for node in _nodes(context)})
 
 
 def protocols(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the protocols of the machine that the command line names."""
+    """Return the protocols of the node that the command line names."""
     machine = context.params.get("machine")
     found = {node.protocol: "" for node in _nodes(context) if machine in (None, node.machine_id)}
     return _matching(incomplete, found)
@@ -68,8 +71,8 @@ def _about(node: Node) -> str:
 
 
 def _nodes(context: click.Context) -> Iterator[Node]:
-    """Give the nodes of the cluster that the command line names, or of all; none if in doubt."""
-    from clusterer.services import Context  # noqa: PLC0415 - only where somebody presses Tab
+    """Yield the nodes of the cluster on the command line, or of all; none after an error."""
+    from clusterer.services import Context
 
     given = context.params
     named = {name: given.get(name) for name in ("redis_url", "data_dir")}

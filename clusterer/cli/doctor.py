@@ -1,4 +1,4 @@
-"""``clusterer doctor``: whether everything is there, and will hold."""
+"""``clusterer doctor``: the health check of all parts."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ import sys
 import textwrap
 from collections import Counter
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli import terminal
+from clusterer.cli import text
 from clusterer.cli.options import with_settings
 from clusterer.runtime.logs import plain
-from clusterer.services import Context
-from clusterer.services import doctor as service
-from clusterer.services.doctor import Finding, Level
 from clusterer.settings import Settings
 
-_COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "red", Level.SKIPPED: None}
+if TYPE_CHECKING:
+    from clusterer.services.doctor import Finding
+
+_COLOURS = {"ok": "green", "warn": "yellow", "error": "red"}
 _INDENT = " " * 8
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @with_settings()
 def doctor(settings: Settings, as_json: bool) -> int:
     """Check Redis, table, processes, clocks, addresses, backlog.
 
-    One line per check: ok, warn, error or skipped, and what to do about it. Changes nothing.
-    The exit code is 1 if there is an error, else 0. Run it with the settings of an instance
-    (--server-id, --set delivery_queue=...) to have its own row and queue checked as well.
+    The command prints one line per check: ok, warn, error or skipped, with advice, and changes
+    nothing. The exit code is 1 if there is an error, else 0. With the settings of an instance
+    (--server-id, --set delivery_queue=...) the command also checks its row and queue.
     """
+    from clusterer.services import Context
+    from clusterer.services import doctor as service
+    from clusterer.services.doctor import Level
+
     found: list[Finding] = []
     with closing(Context(settings)) as context:
         for finding in service.run(context):
@@ -68,7 +73,5 @@ def _line(finding: Finding) -> str:
     line, word = described(finding), finding.level.value
     if not sys.stdout.isatty():
         return line
-    folded = textwrap.fill(
-        line, terminal.columns(), subsequent_indent=_INDENT, break_on_hyphens=False
-    )
-    return terminal.coloured(word, _COLOURS[finding.level]) + folded.removeprefix(word)
+    folded = textwrap.fill(line, text.columns(), subsequent_indent=_INDENT, break_on_hyphens=False)
+    return text.coloured(word, _COLOURS.get(word)) + folded.removeprefix(word)

@@ -7,18 +7,18 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli import terminal
-from clusterer.cli.live.words import stamp
 from clusterer.cli.options import Number, cluster_option, machine_option, parsed_by, with_settings
-from clusterer.processes import stop_on_signals
+from clusterer.cli.text import coloured, columns, stamp
 from clusterer.runtime.logs import plain
-from clusterer.services import Context
-from clusterer.services.admin.events import Filter, History, Since, as_json, parse_since
 from clusterer.settings import Settings
-from clusterer.store.audit import AuditEvent
+
+if TYPE_CHECKING:
+    from clusterer.services.admin.events import Since
+    from clusterer.store.audit import AuditEvent
 
 SHOWN = 50
 """Events shown if neither --since nor --last says how many."""
@@ -30,18 +30,24 @@ _ROOMY = 60
 COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 
 
+def _since_of(text: str) -> Since:
+    from clusterer.services.admin.events import parse_since
+
+    return parse_since(text)
+
+
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Show new events as they come, until Ctrl-C.")
 @click.option(
     "--since",
     metavar="TIME",
-    callback=parsed_by(parse_since),
-    help="An age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.",
+    callback=parsed_by(_since_of),
+    help="Earliest time: an age (90s, 30m, 2h, 1d) or '2026-11-22 23:15'.",
 )
-@click.option("--last", metavar="N", type=Number(0), help="Only the last N.")
-@cluster_option("Only of this cluster_id.")
-@machine_option("--node", about="Only of this machine_id.")
-@click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
+@click.option("--last", metavar="N", type=Number(0), help="Number of events to show, the last N.")
+@cluster_option("Show events of this cluster_id only.")
+@machine_option("--node", about="Show events of this machine_id only.")
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 @with_settings()
 def events(
     settings: Settings,
@@ -55,9 +61,13 @@ def events(
 ) -> None:
     """Show who or what changed which node, when, and why.
 
-    Oldest first; the last 50 unless --since or --last says otherwise. About 10,000 events are
-    kept per cluster. Times are local, by Redis's clock.
+    The oldest event comes first. By default the command shows the last 50. Redis keeps about
+    10,000 events per cluster. Times are local, by Redis's clock.
     """
+    from clusterer.processes import stop_on_signals
+    from clusterer.services import Context
+    from clusterer.services.admin.events import Filter, History
+
     say = _say_json if as_lines else _say
     with closing(Context(settings)) as context:
         start = since(context.nodes.now()) if since else 0.0
@@ -76,7 +86,7 @@ def events(
 
 
 def _of(cluster: int | None, node: int | None) -> str:
-    wanted = [f"machine {node}"] * bool(node) + [f"cluster {cluster}"] * bool(cluster)
+    wanted = [f"node {node}"] * bool(node) + [f"cluster {cluster}"] * bool(cluster)
     return f" of {' in '.join(wanted)}" if wanted else ""
 
 
@@ -88,7 +98,7 @@ def described(event: AuditEvent) -> str:
     """Return the event as one line, without its time."""
     why = f": {event.reason}" if event.reason else ""
     line = (
-        f"cluster {event.cluster_id}:{event.protocol} machine {event.machine_id} ({event.url}): "
+        f"cluster {event.cluster_id}:{event.protocol} node {event.machine_id} ({event.url}): "
         f"{event.before} -> {event.after}, tries {event.no_tries}/{event.failed_attempts}: "
         f"{event.event} by {event.by}{why}"
     )
@@ -102,6 +112,8 @@ def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> Non
 
 
 def _say_json(event: AuditEvent) -> None:
+    from clusterer.services.admin.events import as_json
+
     click.echo(json.dumps(as_json(event)))
 
 
@@ -113,7 +125,7 @@ def _say(event: AuditEvent) -> None:
 
 
 def _folded(line: str) -> str:
-    width = terminal.columns()
+    width = columns()
     indent = " " * (20 if width >= _ROOMY else 4)
     wrapper = textwrap.TextWrapper(
         width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
@@ -123,5 +135,5 @@ def _folded(line: str) -> str:
 
 def _coloured(text: str, event: AuditEvent) -> str:
     plain = f"-> {event.after},"
-    word = terminal.coloured(event.after, COLOURS.get(event.after))
+    word = coloured(event.after, COLOURS.get(event.after))
     return text.replace(plain, f"-> {word},", 1)

@@ -1,34 +1,39 @@
-"""``clusterer forget``: delete what Redis keeps of a machine that is gone for good."""
+"""``clusterer forget``: delete what Redis keeps of a machine_id that is no longer used."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli.live.words import age
-from clusterer.cli.operator import operator
-from clusterer.cli.options import ID, with_settings
-from clusterer.services import Context
-from clusterer.services.admin import forget as service
-from clusterer.services.admin.forget import Forgotten
+from clusterer.cli.options import ID, operator, with_settings
+from clusterer.cli.text import age
 from clusterer.settings import Settings
+
+if TYPE_CHECKING:
+    from clusterer.services.admin.forget import Forgotten
 
 
 @click.command()
 @click.argument("machine", type=ID)
-@click.option("--reason", metavar="TEXT", default="", help="Why; shown by `clusterer events`.")
-@click.option("--force", is_flag=True, help="Forget a machine that is in use, with its packets.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
+)
+@click.option("--force", is_flag=True, help="Delete also a machine_id in use, with its packets.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
 @with_settings()
 def forget(settings: Settings, *, machine: int, reason: str, force: bool, dry_run: bool) -> None:
     """Delete what Redis keeps of a machine_id that is no longer used.
 
-    Its packet log, counters and cursors as a sender, its registrations and clocks as an
-    instance. Refused for a machine that is a node, whose instance is alive, or whose packets
-    are not all delivered. What a machine without a row has not used for a day, and holds no
-    packets, is deleted without this command.
+    The command deletes the packet log, counters and offsets of the sender, and the registrations
+    and last-seen times of the instance. Without --force the command rejects a machine_id that
+    has a node, an instance that is alive, or packets that are not delivered. The sweep job
+    deletes the same, without packets, when a machine_id without a node was not used for a day.
     """
+    from clusterer.services import Context
+    from clusterer.services.admin import forget as service
+
     with closing(Context(settings)) as context:
         done = service.run(
             context, machine, by=operator(), reason=reason, force=force, dry_run=dry_run

@@ -8,26 +8,23 @@ import os
 import pwd
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.operator import operator
-from clusterer.cli.options import parsed_by, with_settings
+from clusterer.cli.options import operator, parsed_by, with_settings
 from clusterer.errors import InvalidArgument
-from clusterer.mi.listen_address import Address, parse_address
-from clusterer.mi.request_fifo import Access
-from clusterer.mi.serve import Options, serve
-from clusterer.processes import stop_on_signals
-from clusterer.services import Context
-from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.settings import Settings, require_server_id
+
+if TYPE_CHECKING:
+    from clusterer.mi.listen_address import Address
 
 _DIRECTORIES = (Path("/run/clusterer"), Path("/tmp"))  # noqa: S108 - where opensipsctl looks
 
 
 def default_fifo() -> Path:
-    """Return where the request FIFO is if nothing is said: in /tmp only if it cannot be elsewhere.
+    """Return the default path of the request FIFO: in /tmp only if /run/clusterer is not writable.
 
     In /tmp any local user may take the name first.
     """
@@ -36,6 +33,8 @@ def default_fifo() -> Path:
 
 
 def _address(text: str) -> Address | None:
+    from clusterer.mi.listen_address import parse_address
+
     return parse_address(text) if text else None
 
 
@@ -63,7 +62,7 @@ def _owner(text: str) -> tuple[int, int]:
     shell_complete=completion.files,
     default=None,
     show_default="/run/clusterer/opensips_fifo where it can be made, else /tmp/opensips_fifo",
-    help="Request FIFO; empty: none.",
+    help="Path of the request FIFO; empty: none.",
 )
 @click.option(
     "--reply-dir",
@@ -72,19 +71,19 @@ def _owner(text: str) -> tuple[int, int]:
     type=Path,
     default="/tmp",  # noqa: S108 - where opensipsctl makes its reply FIFOs
     show_default=True,
-    help="Where clients make their reply FIFOs.",
+    help="Directory in which clients make their reply FIFOs.",
 )
 @click.option(
     "--http",
     metavar="ADDRESS",
     callback=parsed_by(_address),
-    help="Serve JSON-RPC: POST /mi.",
+    help="Address on which to serve JSON-RPC over HTTP: POST /mi.",
 )
 @click.option(
     "--datagram",
     metavar="ADDRESS",
     callback=parsed_by(_address),
-    help="Serve JSON-RPC in datagrams.",
+    help="Address on which to serve JSON-RPC in datagrams.",
 )
 @click.option(
     "--mode",
@@ -92,10 +91,13 @@ def _owner(text: str) -> tuple[int, int]:
     default="0660",
     show_default=True,
     callback=parsed_by(_mode),
-    help="Of FIFO and sockets.",
+    help="Octal permissions of the FIFO and the unix sockets.",
 )
 @click.option(
-    "--owner", metavar="USER[:GROUP]", callback=parsed_by(_owner), help="Of FIFO and sockets."
+    "--owner",
+    metavar="USER[:GROUP]",
+    callback=parsed_by(_owner),
+    help="Owner of the FIFO and the unix sockets.",
 )
 @with_settings(log_level=logging.INFO)
 def mi(
@@ -110,14 +112,20 @@ def mi(
 ) -> None:
     """Serve OpenSIPS's management interface (MI), until Ctrl-C.
 
-    The commands clusterer_reload, clusterer_list and clusterer_set_status, over a FIFO as
-    `opensipsctl fifo` speaks it, and as JSON-RPC 2.0 as OpenSIPS 3's tools do. ADDRESS is
-    the path of a unix socket, with --mode and --owner, or [IP:]PORT, which any user of
-    this host (without an IP) or any host can use. --server-id says which instance is asked.
+    Clients can give the commands clusterer_reload, clusterer_list and clusterer_set_status: over
+    a FIFO, as `opensipsctl fifo` does, and as JSON-RPC 2.0, as OpenSIPS 3's tools do. ADDRESS
+    is the path of a unix socket, with --mode and --owner, or [IP:]PORT. Any user of this host
+    can use a PORT, any host an IP:PORT. --server-id names the instance that answers.
 
     \b
         clusterer mi --server-id 1 --http /run/clusterer/mi_http.sock
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    from clusterer.mi.request_fifo import Access
+    from clusterer.mi.serve import Options, serve
+    from clusterer.processes import stop_on_signals
+    from clusterer.services import Context
+    from clusterer.services.admin.mi_commands import MiCommands
+
     require_server_id(settings)
     options = Options(
         fifo=default_fifo() if fifo is None else Path(fifo) if fifo else None,

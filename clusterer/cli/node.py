@@ -6,20 +6,21 @@ import logging
 import threading
 from contextlib import ExitStack
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.api import Clusterer
 from clusterer.cli.options import RATELIMIT, with_settings
-from clusterer.jobs import StopFlag
-from clusterer.modules.ratelimit import RateLimit
-from clusterer.processes import Progress, allow_connections, stop_on_signals
-from clusterer.processes.progress import NOTE_EVERY_S
-from clusterer.services.metrics import InstanceCollector, serving
 from clusterer.settings import Settings, require_server_id
 
+if TYPE_CHECKING:
+    from clusterer.api import Clusterer
+    from clusterer.jobs import StopFlag
+    from clusterer.modules.ratelimit import RateLimit
+    from clusterer.services.metrics import InstanceCollector
+
 TURNS_WITHIN_S = 2.0
-"""The listener's loop stands still if it takes longer to come round."""
+"""Longest turn of the listener's loop that counts as progress."""
 
 
 @click.command()
@@ -27,12 +28,16 @@ TURNS_WITHIN_S = 2.0
 def node(settings: Settings) -> None:
     """Run one instance until SIGTERM or Ctrl-C.
 
-    It listens on the BIN address of its own row; --server-id says which row that is. With
-    --replicate-pipes-to or --accept-pipes-from it runs the ratelimit module:
+    The instance listens on the BIN address of its own row, which --server-id names. With
+    --replicate-pipes-to or --accept-pipes-from the instance runs the ratelimit module:
 
     \b
         clusterer node --server-id 1 --replicate-pipes-to 1 --accept-pipes-from 1
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    from clusterer.api import Clusterer
+    from clusterer.processes import allow_connections, stop_on_signals
+    from clusterer.services.metrics import serving
+
     require_server_id(settings)
     allow_connections(settings.max_connections)
     with ExitStack() as stack:
@@ -49,6 +54,8 @@ def node(settings: Settings) -> None:
 
 def collector_of(instance: Clusterer) -> InstanceCollector:
     """Return what collects the instance's metrics."""
+    from clusterer.services.metrics import InstanceCollector
+
     return InstanceCollector(
         instance.get_my_id(),
         instance.listener.counters,
@@ -63,6 +70,8 @@ def ratelimit_of(
     """Return the ratelimit module as configured, None if it is not."""
     if not settings.replicate_pipes_to and not settings.accept_pipes_from:
         return None
+    from clusterer.modules.ratelimit import RateLimit
+
     return RateLimit(
         instance,
         replicate_pipes_to=settings.replicate_pipes_to or None,
@@ -75,6 +84,8 @@ def ratelimit_of(
 
 def serve_until(stop: StopFlag, instance: Clusterer) -> None:
     """Serve in this thread until the flag is set (by a signal, which may interrupt anything)."""
+    from clusterer.processes import Progress
+    from clusterer.processes.progress import NOTE_EVERY_S
 
     def end() -> None:
         with Progress(instance.settings, f"node-{instance.get_my_id()}") as progress:

@@ -8,29 +8,27 @@ from contextlib import closing
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.operator import operator
-from clusterer.cli.options import ID, with_settings
+from clusterer.cli.options import ID, operator, with_settings
 from clusterer.ids import PROTO_BIN
-from clusterer.services import Context
-from clusterer.services.admin import set_status as service
-from clusterer.services.status import listing
 from clusterer.settings import Settings
 
 
 @click.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything known.")
-@click.option("--traffic", is_flag=True, help="Packets of each sender to each node.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all fields.")
+@click.option("--traffic", is_flag=True, help="Show the packets of each sender to each node.")
 @with_settings()
 def list_nodes(settings: Settings, *, as_json: bool, traffic: bool) -> None:
     """Show all nodes of all clusters, and the packets sent to them.
 
-    The instance's own row carries a star. Tries are failed attempts so far and how many
-    disable a node. A second table shows, for each node that packets were sent to, how many
-    machines sent some, the packets still in their logs (backlog), how long the oldest has waited,
-    packets sent, failed, skipped because the node was not up, lost, and when the last was
-    delivered. With --traffic it shows each sender and node that has any traffic. From ten million
-    on packets are in millions (M).
+    A star marks the instance's own row. Tries are the failed attempts so far and the number that
+    disables the node. The second table shows, for each node: its senders, the packets in their
+    logs (backlog), the age of the oldest, the packets sent, failed, skipped because the node was
+    not up, and lost, and the time of the last delivery. --traffic shows the same for each pair of
+    sender and node. Numbers from ten million on are in millions (M).
     """
+    from clusterer.services import Context
+    from clusterer.services.status import listing
+
     with closing(Context(settings)) as context:
         found = listing.run(context)
     if as_json:
@@ -39,7 +37,7 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool) -> None:
     if not found.clusters:
         click.echo("No clusters. Fill the table, then run `clusterer reload`.")
         return
-    from clusterer.cli import output  # noqa: PLC0415 - rich takes a while, --json needs none
+    from clusterer.cli import output
 
     output.show(found, pairs=traffic)
 
@@ -49,23 +47,27 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool) -> None:
 @click.argument("machine", type=ID, shell_complete=completion.machines)
 @click.argument("status", type=click.Choice(["0", "1"]))
 @click.argument("proto", default=PROTO_BIN, shell_complete=completion.protocols)
-@click.option("--reason", metavar="TEXT", default="", help="Why; shown by `clusterer events`.")
+@click.option(
+    "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
+)
 @with_settings()
 def set_status(
     settings: Settings, *, cluster: int, machine: int, status: str, proto: str, reason: str
 ) -> None:
     """Take a node down (STATUS 0) or up (STATUS 1).
 
-    A node taken down stays down, and gets no packets, until somebody sets it up again.
-    Reaches every row of the cluster, the own one included. PROTO is the node's protocol,
-    bin if it is left out.
-    `clusterer events` shows who did it, where from, and why:
+    A node that is down receives no packets until an operator sets the node up. The command can
+    set every node of the cluster, also the instance's own. PROTO is the node's protocol; the
+    default is bin. `clusterer events` shows the operator, the host and the reason:
 
     \b
         clusterer set-status 1 2 0 --reason "kernel update"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    from clusterer.services import Context
+    from clusterer.services.admin import set_status as service
+
     with closing(Context(settings)) as context:
         node = service.run(
             context, cluster, machine, int(status), proto, by=operator(), reason=reason
         )
-    click.echo(f"Cluster {cluster}, machine {machine} ({node.url}) is {node.condition.value}.")
+    click.echo(f"Cluster {cluster}, node {machine} ({node.url}) is {node.condition.value}.")

@@ -1,9 +1,12 @@
-"""Options that all commands share."""
+"""Options that all commands share, and the operator who gives a command."""
 
 from __future__ import annotations
 
 import functools
+import getpass
 import logging
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,13 +24,13 @@ Command = Callable[..., Any]
 
 
 class Number(click.IntRange):
-    """A whole number in a range, called so in errors."""
+    """A whole number in a range; errors call it a number."""
 
     name = "number"
 
 
 class Seconds(click.FloatRange):
-    """Seconds in a range, called a number in errors."""
+    """Seconds in a range; errors call it a number."""
 
     name = "number"
 
@@ -52,14 +55,14 @@ RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 
 _FREQUENT = ("redis_url", "db_url", "server_id", "data_dir", "log_format")
 _OPTIONS = (
-    click.option("--redis-url", metavar="URL", help="Redis; without one an embedded server."),
-    click.option("--db-url", metavar="URL", help="Database; without one an SQLite file."),
+    click.option("--redis-url", metavar="URL", help="URL of Redis; by default an embedded server."),
+    click.option("--db-url", metavar="URL", help="URL of the database; by default an SQLite file."),
     click.option("--server-id", metavar="N", type=int, help="machine_id of this instance."),
     click.option(
         "--data-dir",
         metavar="DIR",
         shell_complete=completion.directories,
-        help="Where embedded Redis and SQLite live.",
+        help="Directory of the embedded Redis and SQLite file.",
     ),
     click.option(
         "--config",
@@ -73,10 +76,10 @@ _OPTIONS = (
         "assignments",
         metavar="NAME=VALUE",
         multiple=True,
-        help="Any other setting; `clusterer --help` names them.",
+        help="Value of any setting; `clusterer --help` names them.",
     ),
-    click.option("-v", "--verbose", is_flag=True, help="Log more (to stderr)."),
-    click.option("-q", "--quiet", is_flag=True, help="Log only warnings and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Log at level debug, to stderr."),
+    click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
     click.option("--log-format", type=click.Choice(["human", "json"]), help="Form of log lines."),
 )
 
@@ -84,10 +87,10 @@ _OPTIONS = (
 def with_settings(
     *, log_level: int = logging.WARNING, also: Sequence[str] = (), log_prefix: str = ""
 ) -> Callable[[Command], Command]:
-    """Give a command the shared options; it gets ``settings``, what they all add up to.
+    """Give a command the shared options; the command gets ``settings``, merged of all sources.
 
-    ``log_level`` is what it logs without -v or -q. ``also`` names settings for which it has
-    options of their own. ``log_prefix`` stands before each of its log lines.
+    ``log_level`` is the level without -v and -q. ``also`` names settings for which the command
+    has options of their own. ``log_prefix`` stands before each of its log lines.
     """
     own = [_setting_option(name) for name in also]
 
@@ -126,6 +129,17 @@ def machine_option(*names: str, about: str, many: bool = False) -> Callable[[Com
     return click.option(
         *names, metavar="N", type=ID, multiple=many, shell_complete=complete, help=about
     )
+
+
+def operator() -> str:
+    """Return ``operator user@host`` for the audit, and behind sudo the user who ran sudo."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    hands = os.environ.get("SUDO_USER", "")
+    by = f" (sudo by {hands})" if hands not in ("", user) else ""
+    return f"operator {user}@{socket.gethostname()}{by}".encode("utf-8", "replace").decode()
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:

@@ -1,4 +1,4 @@
-"""``clusterer worker`` and ``clusterer scheduler``: become a program beside the library."""
+"""``clusterer worker`` and ``clusterer scheduler``: replace this process by that program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def worker(settings: Settings, kind: str) -> None:
 
     \b
     delivery     sends the packets of instances whose BIN address is on this host
-    maintenance  probes nodes, finds module timeouts, wakes stuck deliveries
+    maintenance  probes nodes, finds module timeouts, enqueues missing jobs
     database     writes states back to the table (persistent_mode)
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     become(processes.worker_command(kind), settings)
@@ -35,8 +35,8 @@ def worker(settings: Settings, kind: str) -> None:
 def scheduler(settings: Settings) -> None:
     """Run the scheduler of the periodic jobs.
 
-    Runs until SIGTERM or Ctrl-C. Several may run, on one host or many: one works, the others
-    stand by.
+    The scheduler runs until SIGTERM or Ctrl-C. Several may run, on one host or many: one is
+    active, the others stand by.
     """
     become(processes.scheduler_command(), settings)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clusterer.cli.live import words
+from clusterer.cli import text
 from clusterer.membership import Condition, Node
 from clusterer.runtime.logs import plain
 from clusterer.services.status import totals
@@ -77,7 +77,7 @@ def _table(title: str, gap: int = 1) -> Table:
 
 def _nodes_table(listing: Listing, view: ClusterView) -> Table:
     table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}")
-    table.add_column("Machine", justify="right")
+    table.add_column("Node", justify="right")
     longest = max((len(_place(node)) for node in view.nodes.values()), default=0)
     table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))
     table.add_column("State", no_wrap=True)
@@ -128,9 +128,9 @@ def _traffic_cells(item: Traffic | totals.ToNode, now: float) -> tuple[str, ...]
     numbers = (item.sent, item.failed, item.skipped, item.lost)
     return (
         "?" if item.backlog is None else count(item.backlog),
-        "-" if item.oldest_s is None else words.age(item.oldest_s),
+        "-" if item.oldest_s is None else text.age(item.oldest_s),
         *map(count, numbers),
-        words.ago(item.last_delivered, now),
+        text.ago(item.last_delivered, now),
     )
 
 

@@ -1,4 +1,4 @@
-"""Packets for people and for programs: one line each."""
+"""Packets as text and as JSON: one line each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clusterer.services.admin.recording import Record
 from clusterer.wire import Packet
 
 _SHOWN_BYTES = 200
-"""Bytes of a payload that nobody can decode shown in a line."""
+"""Bytes shown in a line of a payload that has no known type."""
 
 
 def as_line(record: Record) -> str:
@@ -22,12 +22,12 @@ def as_line(record: Record) -> str:
     at = datetime.fromtimestamp(record.time).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006 - local
     node = "?" if packet.machine_id is None else packet.machine_id
     line = f"{at} node {node} {packet.module} {_words(packet)}"
-    # What comes over the wire must not steer the terminal.
+    # Bytes from the network must not steer the terminal.
     return plain(line, instead=".")
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """Return the packet as JSON knows it."""
+    """Return the packet's fields for JSON."""
     packet = record.packet
     host, port = record.source
     message, fields, error = _decoded(packet)
@@ -47,7 +47,7 @@ def as_json(record: Record) -> dict[str, Any]:
 
 
 def _decoded(packet: Packet) -> tuple[str | None, dict[str, object] | None, str | None]:
-    """Return the message's name, its fields, and why it has none."""
+    """Return the message's name, its fields, and the error if it has none."""
     try:
         message = decode(packet)
     except WireError as error:

@@ -18,15 +18,15 @@ from clusterer.settings import Settings
     type=Seconds(min=1),
     default=WITHIN_S,
     show_default=True,
-    help="Age of the last progress from which on a process counts as stuck.",
+    help="Age of the last progress at which a process counts as stuck.",
 )
 @with_settings()
 def ping(settings: Settings, *, kind: str | None, within: float) -> None:
     """Check that this host's processes make progress.
 
-    Exit code 0 if at least one runs with this data directory, and none is stuck. KIND leaves only
-    instances, workers or schedulers. Asks neither Redis nor the database: a process that waits
-    for them is well.
+    The exit code is 0 if at least one process runs with this data directory, and none is stuck.
+    KIND selects instances, workers or schedulers. The command asks neither Redis nor the
+    database: a process that waits for them makes progress.
 
     \b
         clusterer ping worker --within 60
@@ -37,7 +37,7 @@ def ping(settings: Settings, *, kind: str | None, within: float) -> None:
         raise ClustererError(f"no {what} runs with data_dir {settings.data_path}")
     stuck = [alive for alive in found if alive.age_s > within]
     if stuck:
-        raise ClustererError("; ".join(map(described, stuck)) + "; restart what is stuck")
+        raise ClustererError("; ".join(map(described, stuck)) + "; restart the stuck processes")
     for alive in found:
         click.echo(described(alive))
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.operator import operator
-from clusterer.cli.options import ID, Number, with_settings
+from clusterer.cli.options import ID, Number, operator, with_settings
 from clusterer.ids import MAX_ID
-from clusterer.services import Context
-from clusterer.services import provision as service
-from clusterer.services.provision import Changes, RowChange
 from clusterer.settings import Settings
+
+if TYPE_CHECKING:
+    from clusterer.services.provision import Changes, RowChange
 
 Command = Callable[..., Any]
 
@@ -23,14 +22,21 @@ COUNT = Number(0, MAX_ID)
 
 
 def with_columns(command: Command) -> Command:
-    """Give a command options for the columns that people set."""
+    """Give a command options for the columns that operators set."""
     options = (
-        click.option("--state", type=click.Choice(["0", "1"]), help="0 down, 1 up."),
         click.option(
-            "--failed-attempts", type=COUNT, metavar="N", help="Failed tries that disable it."
+            "--state", type=click.Choice(["0", "1"]), help="State of the node: 0 down, 1 up."
         ),
-        click.option("--duration", type=COUNT, metavar="N", help="Seconds it stays disabled."),
-        click.option("--description", metavar="TEXT", help="For people."),
+        click.option(
+            "--failed-attempts",
+            type=COUNT,
+            metavar="N",
+            help="Failed attempts that disable the node.",
+        ),
+        click.option(
+            "--duration", type=COUNT, metavar="N", help="Seconds that the node stays disabled."
+        ),
+        click.option("--description", metavar="TEXT", help="Text that `clusterer list` shows."),
     )
     for option in reversed(options):
         command = option(command)
@@ -46,11 +52,15 @@ def with_columns(command: Command) -> Command:
 def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
     """Add a node to the table, in effect at once.
 
-    Checked as a reload checks it; all other nodes stay as they are. URL is protocol:host:port:
+    The command checks the row as a reload does. No other node changes. URL is
+    protocol:host:port:
 
     \b
         clusterer node-add 1 3 bin:192.0.2.3:5566 --description "Node C"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    from clusterer.services import Context
+    from clusterer.services import provision as service
+
     values = {"cluster_id": cluster, "machine_id": machine, "url": url, **given(columns)}
     with closing(Context(settings)) as context:
         changes = service.add(context, values, by=operator())
@@ -66,9 +76,12 @@ def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **colu
 def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any) -> None:
     """Change a node's row in the table, in effect at once.
 
-    Only what is named changes. Unless its address changes, the node keeps its counters and
-    loses no packet; unless --state is given, it keeps its state.
+    Only the columns of the given options change. A node whose address stays keeps its counters
+    and loses no packet. Without --state the node keeps its state.
     """
+    from clusterer.services import Context
+    from clusterer.services import provision as service
+
     values = given(columns)
     if not values:
         raise click.UsageError("Nothing to change: name a column, such as --description TEXT.")
@@ -84,21 +97,24 @@ def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any)
 def node_remove(settings: Settings, *, cluster: int, machine: int) -> None:
     """Remove a node from the table, in effect at once.
 
-    Packets that it has not got yet are dropped.
+    Packets that the node has not received are deleted with the node.
     """
+    from clusterer.services import Context
+    from clusterer.services import provision as service
+
     with closing(Context(settings)) as context:
         changes = service.remove(context, (cluster, machine), by=operator())
     say(changes)
 
 
 def given(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns that were named."""
+    """Return the columns whose options were given."""
     values = {name: value for name, value in columns.items() if value is not None}
     return values | ({"state": int(values["state"])} if "state" in values else {})
 
 
 def say(changes: Changes) -> None:
-    """Print what was done to the one row."""
+    """Print the change of the row."""
     where = f"table {changes.table} in {changes.database}"
     for change in changes.added:
         click.echo(f"Added to {where}: {name(change)}.")
@@ -108,13 +124,13 @@ def say(changes: Changes) -> None:
         click.echo(f"Removed from {where}: {name(change)}.")
     if changes.unchanged:
         again = ", and in effect again" if changes.in_effect_again else ""
-        click.echo(f"Nothing changed in {where}: the row is like that already{again}.")
+        click.echo(f"Nothing changed in {where}: the row has these values already{again}.")
 
 
 def name(change: RowChange) -> str:
-    """Return the machine and where it is."""
+    """Return cluster, node and URL."""
     cluster_id, machine_id = change.machine
-    return f"cluster {cluster_id}, machine {machine_id}: {change.url}"
+    return f"cluster {cluster_id}, node {machine_id}: {change.url}"
 
 
 def differences(change: RowChange) -> str:

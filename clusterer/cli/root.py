@@ -16,7 +16,7 @@ _NAMES = ", ".join(item.name for item in fields(Settings))
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo.command:demo", "Watch two instances replicate, one die and come back."),
-    "up": ("up:up", "Run everything one host needs, until Ctrl-C."),
+    "up": ("up:up", "Run all processes of one host, until Ctrl-C."),
     "init-db": ("table:init_db", "Create the provisioning table, as OpenSIPS 2.2 expects it."),
     "reload": ("table:reload", "Load the provisioning table into Redis."),
     "node-add": ("provision:node_add", "Add a node to the table, in effect at once."),
@@ -25,8 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("transfer:import_", "Import FILE (- for stdin) into the table, in effect at once."),
     "export": ("transfer:export", "Write the table to FILE, or to stdout."),
     "list": ("nodes:list_nodes", "Show all nodes of all clusters, and the packets sent to them."),
-    "top": ("live.top:top", "Show all nodes live: state, backlog, traffic."),
-    "watch": ("live.watch:watch", "Follow one node: state, backlog, traffic, events."),
+    "top": ("live.commands:top", "Show all nodes live: state, backlog, traffic."),
+    "watch": ("live.commands:watch", "Follow one node: state, backlog, traffic, events."),
     "set-status": ("nodes:set_status", "Take a node down (STATUS 0) or up (STATUS 1)."),
     "events": ("events:events", "Show who or what changed which node, when, and why."),
     "forget": ("forget:forget", "Delete what Redis keeps of a machine_id that is no longer used."),
@@ -76,7 +76,7 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib  # noqa: PLC0415 - an error's need only
+            import difflib
 
             word = args[0].removeprefix("clusterer_").replace("_", "-")  # as MI has it
             meant = difflib.get_close_matches(word, COMMANDS, 1)
@@ -95,8 +95,8 @@ class Commands(click.Group):
 )
 @click.version_option(package_name="clusterer", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Clusters that speak OpenSIPS 2.2's binary protocol.
+    """Clusters of instances over OpenSIPS 2.2's binary protocol (BIN).
 
-    Groups instances into clusters, replicates packets between them, and watches which
-    of them can be reached. New here? Try `clusterer demo`.
+    clusterer replicates packets between the nodes of a cluster, and detects the nodes
+    that fail. `clusterer demo` shows all of it at work.
     """

@@ -1,4 +1,4 @@
-"""From arguments to an exit code: whatever goes wrong becomes one line on stderr."""
+"""From arguments to an exit code: every error becomes one line on stderr."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except SystemExit as leaving:
-        # Where nobody reads stdout any more, click replaces it, and rich raises this.
+        # When the reader of stdout has gone, click replaces stdout, and rich raises this.
         if sys.stdout is stdout and not isinstance(leaving.__context__, BrokenPipeError):
             raise
         return OUTPUT_UNWANTED
@@ -86,7 +86,7 @@ def _with_advice(error: ClustererError) -> str:
     if isinstance(cause, OSError) and cause.errno in _REMEDIES:
         return f"{message}; {_REMEDIES[cause.errno]}"
     if isinstance(error, StateUnavailable) and ": Redis at " in message:
-        from clusterer.endpoint import remedy  # noqa: PLC0415 - is loaded by now
+        from clusterer.endpoint import remedy
 
         what = remedy(error)
         return f"{message}; {what}" if what else message

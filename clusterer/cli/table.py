@@ -4,53 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli.operator import operator
-from clusterer.cli.options import with_settings
-from clusterer.membership import Node
+from clusterer.cli.options import operator, with_settings
 from clusterer.membership.columns import StateColumns
-from clusterer.membership.reload_plan import NodeChange
 from clusterer.runtime.logs import plain
-from clusterer.services import Context
-from clusterer.services.table import init_db as init_service
-from clusterer.services.table import reload as reload_service
-from clusterer.services.table.reload_report import ReloadReport
 from clusterer.settings import Settings
+
+if TYPE_CHECKING:
+    from clusterer.membership import Node
+    from clusterer.membership.reload_plan import NodeChange
+    from clusterer.services.table.reload_report import ReloadReport
 
 
 @click.command(name="init-db")
-@click.option("--example", is_flag=True, help="Put in two nodes: 127.0.0.1 and 127.0.0.2.")
+@click.option("--example", is_flag=True, help="Add two nodes: 127.0.0.1 and 127.0.0.2.")
 @with_settings()
 def init_db(settings: Settings, example: bool) -> None:
     """Create the provisioning table, as OpenSIPS 2.2 expects it.
 
-    Safe to repeat: a table that exists already stays as it is.
+    A table that exists already stays as it is.
     """
+    from clusterer.services import Context
+    from clusterer.services.table import init_db as service
+
     with closing(Context(settings)) as context:
-        report = init_service.run(context, example=example)
+        report = service.run(context, example=example)
     done = "created" if report.table_created else "exists"
     click.echo(f"Table {report.table} {done} in {report.database}.")
     for row in report.rows_added:
-        click.echo(f"  added cluster {row.cluster_id}, machine {row.machine_id}: {row.url}")
+        click.echo(f"  added cluster {row.cluster_id}, node {row.machine_id}: {row.url}")
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
 @with_settings()
 def reload(settings: Settings, *, dry_run: bool) -> None:
     """Load the provisioning table into Redis.
 
-    Local changes of state are lost, except in persistent mode, where they are written to the
-    table first. Rows that cannot be used are named; their nodes stay as they were, the rest
-    is loaded.
+    The states in the table replace the states in Redis; in persistent mode the command first
+    writes the states of Redis to the table. The command names invalid rows: their nodes stay as
+    they were, and all other rows are loaded.
     """
+    from clusterer.services import Context
+    from clusterer.services.table import reload as service
+
     with closing(Context(settings)) as context:
-        if dry_run:
-            report = reload_service.preview(context)
-        else:
-            report = reload_service.run(context, by=operator())
+        report = service.preview(context) if dry_run else service.run(context, by=operator())
     for line in described(report, dry_run=dry_run):
         click.echo(line)
 
@@ -112,4 +114,4 @@ def _state(node: Node) -> str:
 
 
 def _name(node: Node) -> str:
-    return f"cluster {node.cluster_id}, machine {node.machine_id}: {node.url}"
+    return f"cluster {node.cluster_id}, node {node.machine_id}: {node.url}"

@@ -6,38 +6,37 @@ import json
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.api import Clusterer
 from clusterer.cli import completion
 from clusterer.cli.options import ID, Number, cluster_option, machine_option, with_settings
-from clusterer.cli.packets import as_json, as_line
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
-from clusterer.processes import stop_on_signals
-from clusterer.provisioning.address import Address, parse_address
-from clusterer.services import Context
-from clusterer.services.admin import replay as service
-from clusterer.services.admin.recording import Record, Recorder, Recording
-from clusterer.services.admin.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
-from clusterer.store import ClusterKey
-from clusterer.store.captures import MirrorStore
+
+if TYPE_CHECKING:
+    from clusterer.provisioning.address import Address
+    from clusterer.services.admin import replay as service
+    from clusterer.services.admin.recording import Recorder, Recording
+    from clusterer.services.admin.tail import Arrival
 
 
 @click.command()
-@click.option("--module", "modules", metavar="NAME", multiple=True, help="Only of this module.")
-@machine_option("--node", "nodes", many=True, about="Only of this sender.")
-@click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
+@click.option(
+    "--module", "modules", metavar="NAME", multiple=True, help="Show packets of this module only."
+)
+@machine_option("--node", "nodes", many=True, about="Show packets of this sender only.")
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--write",
     metavar="FILE",
     type=Path,
     shell_complete=completion.files,
-    help="Record to a new file, for `replay`.",
+    help="New file in which to record, for `replay`.",
 )
-@click.option("--count", metavar="N", type=Number(1), help="End after so many packets.")
+@click.option("--count", metavar="N", type=Number(1), help="Number of packets after which to end.")
 @with_settings()
 def tail(
     settings: Settings,
@@ -50,10 +49,15 @@ def tail(
 ) -> None:
     """Show the packets that an instance receives, until Ctrl-C.
 
-    One line each: time, source node, module, message, fields. Runs beside the instance, on any
-    host with the same Redis; --server-id says which instance if there are several. --module and
-    --node may be given more than once.
+    Each packet is one line: time, source node, module, message, fields. The command runs beside
+    the instance, on any host with the same Redis; --server-id chooses among several instances.
+    --module and --node may be given more than once.
     """
+    from clusterer.processes import stop_on_signals
+    from clusterer.services.admin.recording import Record, Recorder
+    from clusterer.services.admin.tail import Tail, receiver_of
+    from clusterer.store.captures import MirrorStore
+
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals(when_unread=True))
         store = stack.enter_context(closing(MirrorStore(settings)))
@@ -72,6 +76,8 @@ def tail(
 def _wanted(
     arrivals: Iterable[Arrival], modules: Collection[str], nodes: Collection[int]
 ) -> list[Arrival]:
+    from clusterer.services.admin.tail import Lost
+
     return [
         arrival
         for arrival in arrivals
@@ -84,6 +90,9 @@ def _wanted(
 
 
 def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: bool) -> None:
+    from clusterer.cli.packets import as_json, as_line
+    from clusterer.services.admin.tail import Lost
+
     for arrival in arrivals:
         if isinstance(arrival, Lost):
             lost = {"lost": arrival.count}
@@ -103,7 +112,7 @@ class _Speed(click.ParamType[float]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return how many times as fast; infinite for "max"."""
+        """Return the factor of the recorded speed; infinite for "max"."""
         if value == "max":
             return float("inf")
         try:
@@ -115,13 +124,15 @@ class _Speed(click.ParamType[float]):
         return speed
 
 
-class _Target(click.ParamType[Address]):
+class _Target(click.ParamType["Address"]):
     name = "address"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Address:
         """Return the address that ``host:port``, or a node's URL, names."""
+        from clusterer.provisioning.address import Address, parse_address
+
         if isinstance(value, Address):
             return value
         text = str(value).removeprefix(f"{PROTO_BIN}:")
@@ -133,9 +144,9 @@ class _Target(click.ParamType[Address]):
 
 @click.command()
 @click.argument("file", type=Path, shell_complete=completion.files)
-@click.option("--to", metavar="HOST:PORT", type=_Target(), help="Send to this BIN address.")
-@cluster_option("Send to all nodes of this cluster.")
-@click.option("--speed", default="1", type=_Speed(), help="Times as fast, or max.")
+@click.option("--to", metavar="HOST:PORT", type=_Target(), help="BIN address to send to.")
+@cluster_option("cluster_id to whose nodes to send.")
+@click.option("--speed", default="1", type=_Speed(), help="Factor of the recorded speed, or max.")
 @click.option("--as", "machine_id", metavar="N", type=ID, help="With --to: sender's machine_id.")
 @click.option("--bind", metavar="IP", default="", help="With --to: local address to send from.")
 @with_settings()
@@ -151,15 +162,18 @@ def replay(
 ) -> None:
     """Send a recording again, to one node or to a cluster.
 
-    With the pauses that were between the packets, or --speed times as fast. To a node
-    (--to) the packets go as they were recorded. To a cluster (--cluster) they go through the
-    delivery workers as this machine's own: they get its machine_id, --server-id. Packets that
-    crash OpenSIPS 2.2.8 are left out, and named.
+    The pauses between packets are those of the recording, divided by --speed. With --to the
+    packets are sent as they were recorded. With --cluster the delivery workers send the packets
+    as those of this instance, with its machine_id (--server-id). The command leaves out packets
+    that crash OpenSIPS 2.2.8, and names the first.
     """
+    from clusterer.services.admin import replay as service
+    from clusterer.services.admin.recording import Recording
+
     if (to is None) == (cluster is None):
-        raise click.UsageError("Say where to: either --to or --cluster.")
+        raise click.UsageError("Give either --to or --cluster.")
     if cluster is not None and (machine_id or bind):
-        raise click.UsageError("--as and --bind go with --to only.")
+        raise click.UsageError("Give --as and --bind with --to only.")
     recording = Recording(file)
     if to is not None:
         with service.NodeConnection(to.host, to.port, settings.send_timeout, bind) as node:
@@ -189,6 +203,9 @@ def _to_node(
     speed: float | None,
     machine_id: int | None,
 ) -> service.Replayed:
+    from clusterer.processes import stop_on_signals
+    from clusterer.services.admin import replay as service
+
     with stop_on_signals() as stop:
         done = service.run(recording, node.send, stop, speed=speed, machine_id=machine_id)
         node.finish(stop)
@@ -198,8 +215,14 @@ def _to_node(
 def _to_cluster(
     settings: Settings, recording: Recording, cluster_id: int, speed: float | None
 ) -> tuple[service.Replayed, str]:
+    from clusterer.api import Clusterer
+    from clusterer.processes import stop_on_signals
+    from clusterer.services import Context
+    from clusterer.services.admin import replay as service
+    from clusterer.store import ClusterKey
+
     if not settings.server_id:
-        raise SettingsError("server_id is not set: as which machine of the cluster to send?")
+        raise SettingsError("server_id is not set; give it with --server-id or --set server_id=N")
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         context = stack.enter_context(closing(Context(settings)))

@@ -7,20 +7,21 @@ import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.operator import operator
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import operator, with_settings
 from clusterer.cli.provision import differences, name
 from clusterer.errors import ClustererError, InvalidArgument
-from clusterer.provisioning import files
-from clusterer.services import Context
-from clusterer.services import provision as service
-from clusterer.services.provision import Changes, RowsRejected
 from clusterer.settings import Settings
 
+if TYPE_CHECKING:
+    from clusterer.provisioning import files
+    from clusterer.services.provision import Changes
+
+FORMATS = ("csv", "json")
 _STANDARD = "-"
 _MOST_BYTES = 64 * 2**20
 
@@ -28,14 +29,21 @@ _MOST_BYTES = 64 * 2**20
 @click.command(name="export")
 @click.argument("file", default=_STANDARD, shell_complete=completion.files)
 @click.option(
-    "--format", "kind", type=click.Choice(files.FORMATS), help="Default: by name, or csv."
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    help="Format; by default that of the file's name, else csv.",
 )
 @with_settings()
 def export(settings: Settings, *, file: str, kind: str | None) -> None:
     """Write the table to FILE, or to stdout.
 
-    All rows as they are in the table, without their ids; `clusterer import` reads them.
+    FILE gets all rows as they are in the table, without their ids; `clusterer import` reads it.
     """
+    from clusterer.provisioning import files
+    from clusterer.services import Context
+    from clusterer.services import provision as service
+
     with closing(Context(settings)) as context:
         rows = service.export(context)
     text = files.render(rows, kind or ("json" if file.endswith(".json") else "csv"))
@@ -51,26 +59,31 @@ def export(settings: Settings, *, file: str, kind: str | None) -> None:
 
 @click.command(name="import")
 @click.argument("file", shell_complete=completion.files)
-@click.option("--format", "kind", type=click.Choice(files.FORMATS), help="Default: by content.")
-@click.option("--replace", is_flag=True, help="Remove the rows that are not in the file.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--format", "kind", type=click.Choice(FORMATS), help="Format; by default that of the content."
+)
+@click.option("--replace", is_flag=True, help="Remove the table's rows that FILE does not have.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
 @with_settings()
 def import_(
     settings: Settings, *, file: str, kind: str | None, replace: bool, dry_run: bool
 ) -> None:
     """Import FILE (- for stdin) into the table, in effect at once.
 
-    Rows of new machines are added, others changed. All or nothing: if a row cannot be used,
-    each such row is named and nothing is changed. Rows are named by their line in a CSV file
-    and by their place, from 1, in a JSON list.
+    The command adds rows for new nodes and changes the other rows. If a row is invalid, the
+    command names each invalid row and changes nothing. The name of a row is its line in a CSV
+    file, or its place in a JSON list, from 1.
     """
+    from clusterer.services import Context
+    from clusterer.services import provision as service
+
     rows = _read(file, kind or "")
     with closing(Context(settings)) as context:
         try:
             changes = service.import_rows(
                 context, rows, by=operator(), replace=replace, dry_run=dry_run
             )
-        except RowsRejected as error:
+        except service.RowsRejected as error:
             for rejected in error.rejected:
                 click.echo(f"  rejected {rejected}", err=True)
             raise
@@ -99,6 +112,8 @@ def _save(path: Path, content: bytes) -> None:
 
 
 def _read(file: str, kind: str) -> list[files.FileRow]:
+    from clusterer.provisioning import files
+
     try:
         if file == _STANDARD:
             raw = sys.stdin.buffer.read(_MOST_BYTES + 1)

@@ -121,7 +121,7 @@ def test_no_events_is_said_and_is_no_error(redis_client: redis.Redis, capsys: Ca
     assert captured.out == ""
     assert "No events since" in captured.err
     assert main(["events", "--node", "7", "--cluster", "2"]) == 0
-    assert capsys.readouterr().err == "No events of machine 7 in cluster 2.\n"
+    assert capsys.readouterr().err == "No events of node 7 in cluster 2.\n"
 
 
 def test_a_pipe_gets_no_colours_and_one_line_each(
@@ -147,15 +147,15 @@ def test_events_follow_shows_new_clusters_and_survives_outage(
     with server.client() as client:
         put_event(client, time.time(), machine=1)
         with spawn(["-m", "clusterer", "events", "--follow"], environment) as process:
-            process.wait_for_output("machine 1 ")
+            process.wait_for_output("node 1 ")
             put_event(client, time.time(), machine=2)
-            process.wait_for_output("machine 2 ")
+            process.wait_for_output("node 2 ")
             put_event(client, time.time(), machine=3, cluster=7)
-            process.wait_for_output("cluster 7:bin machine 3 ")
+            process.wait_for_output("cluster 7:bin node 3 ")
             server.restart()
             process.wait_for_output("Redis is back")
             put_event(client, time.time(), machine=4)
-            process.wait_for_output("machine 4 ")
+            process.wait_for_output("node 4 ")
             os.kill(process.pid, signal.SIGINT)
             assert process.wait() == 0
-            assert len(re.findall(r"machine \d ", process.output())) == 4
+            assert len(re.findall(r"node \d ", process.output())) == 4

@@ -31,7 +31,7 @@ def test_init_db_says_what_it_made(capsys: Capture) -> None:
     assert main(["init-db", "--example"]) == 0
     out = capsys.readouterr().out
     assert "Table clusterer created in sqlite:" in out
-    assert out.count("  added cluster 1, machine") == 2
+    assert out.count("  added cluster 1, node") == 2
     assert main(["init-db", "--example"]) == 0
     out = capsys.readouterr().out
     assert "Table clusterer exists in sqlite:" in out
@@ -45,15 +45,15 @@ def test_reload_names_what_changed_and_what_was_rejected(
     assert main(["reload"]) == 0
     out = capsys.readouterr().out
     assert "Loaded 2 of 2 rows" in out
-    assert "  added    cluster 1, machine 2: bin:127.0.0.2:5566" in out
+    assert "  added    cluster 1, node 2: bin:127.0.0.2:5566" in out
     sql(tmp_path, "UPDATE clusterer SET duration = 7 WHERE machine_id = 1")
     sql(tmp_path, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'nonsense')")
     sql(tmp_path, "DELETE FROM clusterer WHERE machine_id = 2")
     assert main(["reload"]) == 0
     out = capsys.readouterr().out
     assert "0 added, 1 changed, 1 removed, 0 unchanged, 1 rejected" in out
-    assert "  changed  cluster 1, machine 1: bin:127.0.0.1:5566 (duration)" in out
-    assert "  removed  cluster 1, machine 2: bin:127.0.0.2:5566" in out
+    assert "  changed  cluster 1, node 1: bin:127.0.0.1:5566 (duration)" in out
+    assert "  removed  cluster 1, node 2: bin:127.0.0.2:5566" in out
     assert "  rejected row 3, column 'url': " in out
     events = redis_client.xrevrange(keys.events(1), count=1)
     assert b"operator " in str(events).encode()

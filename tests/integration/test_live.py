@@ -227,27 +227,27 @@ def test_watch_in_a_pipe_prints_a_line_per_change(
     with server.client() as client:
         put_example(client)
         with spawn(arguments, environment) as process:
-            process.wait_for_output("machine 2 (bin:127.0.0.2:5555): up, tries 0/3, backlog 20")
+            process.wait_for_output("node 2 (bin:127.0.0.2:5555): up, tries 0/3, backlog 20")
             store.command(KEY, 2, Event.SET_DOWN, Cause("operator root@sip1", "kernel update"))
             process.wait_for_output("up -> down, tries 0/3: set down by operator root@sip1: kernel")
             store.command(KEY, 1, Event.SET_DOWN, Cause("operator root@sip1"))
             client.hset(keys.counters(1), "1:bin", 900)
             process.wait_for_output("is behind: backlog 830")
             server.pause()
-            process.wait_for_output("waiting: ")
+            process.wait_for_output("waiting for Redis: ")
             server.resume()
             process.wait_for_output("Redis is back")
             os.kill(process.pid, signal.SIGINT)
             assert process.wait() == 0
             assert "\x1b" not in process.output()
-            assert "machine 1 (" not in process.output()
+            assert "node 1 (" not in process.output()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["watch", "9"], "no cluster has a machine 9"),
-        (["watch", "2", "--cluster", "5"], "cluster 5 has no machine 2"),
+        (["watch", "9"], "no cluster has a node 9"),
+        (["watch", "2", "--cluster", "5"], "cluster 5 has no node 2"),
         (["watch", "2", "--redis-url", "redis://127.0.0.1:1"], "Redis at redis://127.0.0.1:1"),
         (["top", "--redis-url", "redis://127.0.0.1:1"], "Redis at redis://127.0.0.1:1"),
     ],

@@ -26,7 +26,7 @@ from tests.support.processes import child_environment, die_with_parent, end_grou
 from tests.support.seeding import make_node, put_node
 
 SERVICES = ("node", "delivery", "maintenance", "scheduler", "mi")
-NO_SCHEDULER = "clusterer: States stand still: no scheduler runs. See `clusterer doctor`.\n"
+NO_SCHEDULER = "clusterer: States are not updated: no scheduler runs. See `clusterer doctor`.\n"
 OUTAGES = ("full", "no reader", "stuck", "closed")
 
 

@@ -46,7 +46,7 @@ def test_ping_tells_running_frozen_and_killed_processes(
         assert f"{NAMES[kind]} (pid {child.pid}): last progress" in capsys.readouterr().out
         child.signal(signal.SIGSTOP)
         wait_until(lambda: main(["ping", kind, "--within", "2"]) == 1)
-        assert "restart what is stuck" in capsys.readouterr().err
+        assert "restart the stuck processes" in capsys.readouterr().err
         child.signal(signal.SIGCONT)
         wait_until(lambda: main(["ping", kind, "--within", "2"]) == 0, 15)
         child.kill()

@@ -401,8 +401,8 @@ def test_the_commands_say_what_they_did(shell: Path, capsys: Capture) -> None:
     added, changed, same, removed = capsys.readouterr().out.splitlines()
     assert added.startswith("Added to table clusterer in sqlite:")
     assert "(duration 30 → 7, description Node C → empty)" in changed
-    assert "is like that already" in same
-    assert removed.endswith("cluster 1, machine 3: bin:127.0.0.3:5566.")
+    assert "has these values already" in same
+    assert removed.endswith("cluster 1, node 3: bin:127.0.0.3:5566.")
 
 
 @pytest.mark.parametrize(
@@ -530,5 +530,5 @@ def test_reload_dry_run_shows_old_and_new(shell: Path, capsys: Capture) -> None:
         out = capsys.readouterr().out
         assert out.startswith("Would load 1 of 2 rows")
         assert "bin:127.0.0.1:5566 (state 1 → 0, duration 30 → 7)" in out
-        assert "  removed  cluster 1, machine 2" in out
+        assert "  removed  cluster 1, node 2" in out
         assert "  rejected row 2, column 'url'" in out

@@ -216,9 +216,9 @@ def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
     lines = list(described(report))[1:]
     assert list(described(foreseen, dry_run=True))[1:-1] == lines[:-1]
     assert [line for line in lines if not line.startswith(("  rejected", "  kept"))] == [
-        "  removed  cluster 1, machine 3: bin:127.0.0.3:1",
+        "  removed  cluster 1, node 3: bin:127.0.0.3:1",
         (
-            "  edited   cluster 1, machine 2: bin:127.0.0.2:5566 "
+            "  edited   cluster 1, node 2: bin:127.0.0.2:5566 "
             "(the table's state 1, no_tries 0, last_attempt 0 wins)"
         ),
         "Written to the table first: 2 changed nodes.",

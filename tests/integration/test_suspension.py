@@ -234,13 +234,13 @@ def test_live_views_name_the_suspension(
     put_node(redis_client, make_node(1))
     suspend(redis_client)
     assert main(["top", "--redis-url", redis_url, "--interval", "0.2"]) == 0
-    assert "States stand still: RQ is suspended" in capsys.readouterr().out
+    assert "States are not updated: RQ is suspended" in capsys.readouterr().out
 
 
 def test_watch_in_a_pipe_tells_of_suspension(redis_url: str, redis_client: redis.Redis) -> None:
     put_node(redis_client, make_node(1))
     suspend(redis_client)
     with spawn(["-m", "clusterer", "watch", "1"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
-        process.wait_for_output("States stand still: RQ is suspended")
+        process.wait_for_output("States are not updated: RQ is suspended")
         resume(redis_client)
-        process.wait_for_output("States stand still: no scheduler runs")
+        process.wait_for_output("States are not updated: no scheduler runs")

@@ -85,7 +85,21 @@ def test_help_and_completion_import_no_command(arguments: list[str], line: str) 
     assert not (HEAVY | commands) & set(last.split())
 
 
-def completed(script: str, arguments: list[str], line: str) -> str:
+IMPORTS_MORE = {"demo", "ping", "worker", "scheduler"}
+
+
+def test_help_of_commands_imports_no_services() -> None:
+    """Nor does the completion of their options; those of `IMPORTS_MORE` have values of services."""
+    script = (
+        "import sys, click; from clusterer.cli.root import cli; "
+        "[cli.get_command(click.Context(cli), name) for name in sys.argv[1:]]; print(*sys.modules)"
+    )
+    modules = completed(script, [name for name in COMMANDS if name not in IMPORTS_MORE]).split()
+    assert "clusterer.cli.traffic" in modules
+    assert not HEAVY & set(modules)
+
+
+def completed(script: str, arguments: list[str], line: str = "") -> str:
     """Return what ``script`` prints when a shell completes ``line``, if that is not empty."""
     variables = {
         "_CLUSTERER_COMPLETE": "bash_complete",

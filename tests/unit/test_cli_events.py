@@ -62,7 +62,7 @@ def test_anything_else_is_refused_with_what_would_do(text: str) -> None:
 
 def test_a_line_says_what_who_and_why() -> None:
     assert described(event()) == (
-        "cluster 1:bin machine 2 (bin:192.0.2.2:5566): up -> probing, tries 1/3: "
+        "cluster 1:bin node 2 (bin:192.0.2.2:5566): up -> probing, tries 1/3: "
         "send failed by delivery of machine 1: Connection refused"
     )
     assert described(event(reason="")).endswith("send failed by delivery of machine 1")

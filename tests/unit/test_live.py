@@ -11,6 +11,7 @@ from rich.text import Text
 from clusterer.cli.live import words
 from clusterer.cli.live.keyboard import keys_in
 from clusterer.cli.live.top import page
+from clusterer.cli.text import age, moment, rate, stamp
 from clusterer.membership import Condition, Node, State
 from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
 from clusterer.services.live.node_rows import BEHIND_S, LISTENING_MS
@@ -267,15 +268,15 @@ def test_nodes_in_trouble_come_first_where_not_all_fit() -> None:
 
 
 def test_states_that_stand_still_are_said_in_one_line() -> None:
-    assert not any("stand still" in line for line in text_of(snapshot()))
+    assert not any("not updated" in line for line in text_of(snapshot()))
     lines = text_of(replace(snapshot(), stalled="no maintenance worker runs"))
-    (line,) = (line for line in lines if "stand still" in line)
-    assert line == "States stand still: no maintenance worker runs. See `clusterer doctor`."
+    (line,) = (line for line in lines if "not updated" in line)
+    assert line == "States are not updated: no maintenance worker runs. See `clusterer doctor`."
 
 
 def test_a_moment_of_another_day_has_its_date() -> None:
-    assert words.moment(NOW, NOW) == words.stamp(NOW)[11:]
-    assert words.moment(NOW - 86_400, NOW) == words.stamp(NOW - 86_400)
+    assert moment(NOW, NOW) == stamp(NOW)[11:]
+    assert moment(NOW - 86_400, NOW) == stamp(NOW - 86_400)
 
 
 def test_no_clusters_says_what_to_do() -> None:
@@ -287,14 +288,14 @@ def test_no_clusters_says_what_to_do() -> None:
     [(None, "-"), (0.0, "0.0"), (9.96, "10.0"), (99.96, "100"), (99999, "99999"), (1e6, "1000k")],
 )
 def test_rates_have_at_most_six_characters(value: float | None, text: str) -> None:
-    assert words.rate(value) == text
+    assert rate(value) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (2e5, "2 d")]
 )
 def test_ages_are_rounded_down(seconds: float, text: str) -> None:
-    assert words.age(seconds) == text
+    assert age(seconds) == text
 
 
 def test_a_cell_that_is_too_long_ends_in_an_ellipsis() -> None:

@@ -26,7 +26,7 @@ class Keyboard:
 
     @property
     def there(self) -> bool:
-        """Whether somebody can press keys."""
+        """Whether stdin is a terminal."""
         return self._before is not None
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A full screen that is drawn again and again, scrolls, and outlives an outage of Redis."""
+"""A full screen that refreshes, scrolls, and stays during an outage of Redis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _END = (b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What there is to be seen; lines that are too long are cut off."""
+    """The content of the screen; long lines are cut off."""
 
     title: str
     head: Sequence[Text]
@@ -122,7 +122,7 @@ class _Screen:
             self._show(self._page)
 
     def refresh(self) -> None:
-        """Draw anew if something was looked at or the terminal's size has changed."""
+        """Draw the screen if there was a look or the terminal's size has changed."""
         if self._page is None or self._size != self._console.size:
             self._size = self._console.size
             self._page = self._draw(*self._size)

@@ -1,4 +1,4 @@
-"""``clusterer top``: all nodes by cluster, as they are now."""
+"""The screen of ``clusterer top``: all nodes by cluster."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-import click
 from rich.text import Text
 
-from clusterer.cli import output
+from clusterer.cli import output, text
 from clusterer.cli.live import screen, words
-from clusterer.cli.options import Seconds, with_settings
 from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import ClusterRows, Reader, Row, Snapshot, rows
 from clusterer.settings import Settings
 
-INTERVAL = Seconds(0.2, 3600)
-
 _OVER = 4
-"""Snapshots over which rates are taken: one alone jumps as packets happen to fall into it."""
+"""Snapshots over which a rate is computed: with fewer, the rate jumps."""
 
 _NAMES = ("Node", "Address", "State", "Tries", "Back in", "Backlog", "In/s", "Out/s")
 _LEAST = (4, 15, 8, 5, 7, 7, 6, 6)
@@ -29,7 +25,7 @@ _RIGHT = (True, False, False, True, True, True, True, True)
 _ADDRESS = 1
 
 _OLD_S = 1.0
-"""Age from which on it is shown how old a backlog is; below, packets are just on their way."""
+"""Least age of a backlog that is shown."""
 
 _AROUND = 4
 """Lines around head and body: title, legend, position."""
@@ -38,16 +34,8 @@ _LEGEND = "In/s, Out/s: packets our workers deliver per second to the node and f
 _EMPTY = "No clusters. Fill the table, then run `clusterer reload`."
 
 
-@click.command()
-@click.option("--interval", metavar="S", type=INTERVAL, default=1.0, help="Seconds between looks.")
-@click.option("--once", is_flag=True, help="Print it once, as in a pipe.")
-@with_settings()
-def top(settings: Settings, *, interval: float, once: bool) -> None:
-    """Show all nodes live: state, backlog, traffic.
-
-    Refreshes until q; arrow keys, space and b scroll. In a pipe, or with --once, it looks for
-    one interval, prints what it saw and ends.
-    """
+def run(settings: Settings, interval_s: float, *, once: bool) -> None:
+    """Show all nodes: on a screen until ``q``, or once, after one interval."""
     console = output.console()
     with closing(Context(settings)) as context:
         reader = Reader(context)
@@ -55,7 +43,7 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
         if screen.is_for(console) and not once:
             screen.show(
                 console,
-                interval,
+                interval_s,
                 lambda: seen.append(reader.read()),
                 lambda width, height: page(
                     seen[0], seen[-1], width, settings.server_id, height=height
@@ -63,7 +51,7 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
             )
             return
         before = reader.read()
-        time.sleep(interval)
+        time.sleep(interval_s)
         found = page(before, reader.read(), output.COLUMNS, settings.server_id, cut=False)
     for line in (Text(found.title), *found.head, *found.body, *found.foot):
         console.print(line, soft_wrap=True)
@@ -80,10 +68,10 @@ def page(
 ) -> screen.Page:
     """Return what is shown; ``own`` is the own machine_id, ``cut`` shortens addresses.
 
-    Nodes in trouble come first if not all fit into ``height``.
+    Nodes with faults come first if not all fit into ``height``.
     """
     clusters = rows(before if before is not after else None, after)
-    title = f"Nodes at {words.stamp(after.now)}"
+    title = f"Nodes at {text.stamp(after.now)}"
     if not clusters:
         return screen.Page(title, [Text()], [Text(_EMPTY)])
     modules = sorted({name for c in clusters for row in c.rows for name in row.by_module()})
@@ -178,13 +166,13 @@ class _Layout:
             Text(f"{node.no_tries}/{node.failed_attempts}"),
             Text("" if row.back_in_s is None else f"{row.back_in_s} s"),
             Text(_backlog(row), "yellow" if row.backlog else ""),
-            Text(words.rate(row.in_per_s)),
-            Text(words.rate(row.out_per_s)),
+            Text(text.rate(row.in_per_s)),
+            Text(text.rate(row.out_per_s)),
         ]
 
 
 def _backlog(row: Row) -> str:
-    """Return how many packets wait and, unless they are just on their way, for how long."""
+    """Return the backlog and, from `_OLD_S` on, the age of its oldest packet."""
     count = "?" if row.backlog is None else str(row.backlog)
     old = row.oldest_s is not None and row.oldest_s >= _OLD_S
-    return f"{count}, {words.age(row.oldest_s or 0.0)}" if old else count
+    return f"{count}, {text.age(row.oldest_s or 0.0)}" if old else count

@@ -1,4 +1,4 @@
-"""``clusterer watch``: one node, with everything that is known of it now."""
+"""The screen and the lines of ``clusterer watch``: one machine_id in all its clusters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from contextlib import closing
 import click
 from rich.text import Text
 
-from clusterer.cli import completion, output
+from clusterer.cli import output, text
 from clusterer.cli.events import described
 from clusterer.cli.live import screen, words
-from clusterer.cli.live.top import INTERVAL
-from clusterer.cli.options import ID, cluster_option, with_settings
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.processes import stop_on_signals
 from clusterer.runtime.logs import plain
@@ -27,28 +25,19 @@ _OVER = 4
 """Snapshots over which rates are taken."""
 
 
-@click.command()
-@click.argument("node", type=ID, shell_complete=completion.machines)
-@cluster_option("Only in this cluster_id.")
-@click.option("--interval", metavar="S", type=INTERVAL, default=1.0, help="Seconds between looks.")
-@with_settings()
-def watch(settings: Settings, *, node: int, cluster: int | None, interval: float) -> None:
-    """Follow one node: state, backlog, traffic, events.
-
-    NODE is its machine_id; of a machine in several clusters all are shown, or --cluster chooses.
-    Refreshes until q. In a pipe it prints a line per change, until Ctrl-C.
-    """
+def run(settings: Settings, machine_id: int, cluster_id: int | None, interval_s: float) -> None:
+    """Show one node: on a screen until ``q``, in a pipe one line per change until a signal."""
     console = output.console()
     with closing(Context(settings)) as context:
-        watched = Watched(context, node, cluster)
+        watched = Watched(context, machine_id, cluster_id)
         if screen.is_for(console):
-            screen.show(console, interval, watched.look, watched.page)
+            screen.show(console, interval_s, watched.look, watched.page)
         else:
-            _tell(watched, interval)
+            _tell(watched, interval_s)
 
 
 class Watched:
-    """One machine, as far as it has been looked at."""
+    """The rows and events of one machine_id as of the last look."""
 
     def __init__(self, context: Context, machine_id: int, cluster_id: int | None) -> None:
         self._machine_id = machine_id
@@ -87,16 +76,16 @@ class Watched:
 
     @property
     def stalled(self) -> str:
-        """Why states stood still at the last look, empty if they did not."""
+        """Why no process updated states at the last look; empty if one did."""
         return self._seen[-1].stalled
 
     def page(self, width: int, _height: int) -> screen.Page:
         """Return what is shown."""
-        title = f"Machine {self._machine_id} at {words.stamp(self.now)}"
+        title = f"Node {self._machine_id} at {text.stamp(self.now)}"
         head = [*words.stalled(self.stalled), Text()]
         body = [line for key, row in self.rows.items() for line in _node_lines(key, row, self.now)]
         if not self.rows:
-            body = [Text(f"Machine {self._machine_id} is in no cluster any more.", "red"), Text()]
+            body = [Text(f"Node {self._machine_id} is in no cluster any more.", "red"), Text()]
         body.append(Text("Last events, newest first", "bold"))
         for event in reversed(self._events.last):
             body += _event_lines(event, self.now, width)
@@ -106,11 +95,7 @@ class Watched:
 
     def _nowhere(self) -> str:
         where = f"cluster {self._cluster_id} has" if self._cluster_id else "no cluster has"
-        number = (
-            f"no machine {self._machine_id}"
-            if self._cluster_id
-            else (f"a machine {self._machine_id}")
-        )
+        number = f"no node {self._machine_id}" if self._cluster_id else f"a node {self._machine_id}"
         return f"{where} {number}; `clusterer list` shows all nodes"
 
 
@@ -124,8 +109,8 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
     yield state
     yield Text(f"  Tries    {_tries(row, now)}")
     yield Text(
-        f"  Packets  {words.rate(row.in_per_s)} per second delivered to it, "
-        f"{words.rate(row.out_per_s)} from it, by our workers"
+        f"  Packets  {text.rate(row.in_per_s)} per second to the node, "
+        f"{text.rate(row.out_per_s)} from it"
     )
     yield Text()
     yield from _flow_lines(row, now)
@@ -134,23 +119,23 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
 
 def _tries(row: Row, now: float) -> str:
     node = row.node
-    found = f"{node.no_tries} of {node.failed_attempts} that disable it"
+    found = f"{node.no_tries} of {node.failed_attempts} that disable the node"
     if node.last_attempt:
-        found += f"; last failure {words.age(max(0.0, now - node.last_attempt))} ago"
+        found += f"; last failure {text.age(max(0.0, now - node.last_attempt))} ago"
     return found
 
 
 def _flow_lines(row: Row, now: float) -> list[Text]:
     if not row.flows:
-        return [Text("  Nobody sends to it."), Text()]
+        return [Text("  No sender has sent packets to the node."), Text()]
     names = ("From", "Backlog", "Oldest", "Sent", "Failed", "Skipped", "Lost", "Last delivered")
     cells = [
         [
             Text(str(item.sender)),
             Text("?" if item.backlog is None else str(item.backlog), "yellow" * bool(item.backlog)),
-            Text("-" if item.oldest_s is None else words.age(item.oldest_s)),
+            Text("-" if item.oldest_s is None else text.age(item.oldest_s)),
             *(Text(str(n)) for n in (item.sent, item.failed, item.skipped, item.lost)),
-            Text(words.ago(item.last_delivered, now)),
+            Text(text.ago(item.last_delivered, now)),
         ]
         for item in row.flows
     ]
@@ -159,13 +144,13 @@ def _flow_lines(row: Row, now: float) -> list[Text]:
 
 def _heard_lines(row: Row) -> list[Text]:
     if not row.heard:
-        return [Text("  No instance with a module that listens to it."), Text()]
+        return [Text("  No instance has a module registered for this cluster."), Text()]
     names = ("Heard by", "Module", "Last heard", "Timeout")
     cells = [
         [
             Text(str(item.receiver)),
             Text(plain(item.module)),
-            Text(f"{words.age(item.age_s)} ago")
+            Text(f"{text.age(item.age_s)} ago")
             if item.silenced_s is None
             else Text(f"silent, dropped for {item.silenced_s:.0f} s", "red"),
             Text(f"{item.timeout_s:g} s" if item.timeout_s else "none"),
@@ -176,8 +161,8 @@ def _heard_lines(row: Row) -> list[Text]:
 
 
 def _event_lines(event: AuditEvent, now: float, width: int) -> list[Text]:
-    """Return when and what, and below it who and why."""
-    line = Text(f"  {words.moment(event.at, now)} cluster {event.cluster_id}: {event.before} -> ")
+    """Return time and states, and below them the cause."""
+    line = Text(f"  {text.moment(event.at, now)} cluster {event.cluster_id}: {event.before} -> ")
     line.append(event.after, _STYLES.get(event.after, ""))
     line.append(f", tries {event.no_tries}/{event.failed_attempts}: ")
     why = f"{event.event} by {event.by}" + (f": {event.reason}" if event.reason else "")
@@ -190,7 +175,7 @@ _STYLES = {condition.value: style for condition, style in output.STYLES.items()}
 
 
 def _tell(watched: Watched, interval_s: float) -> None:
-    """Print how it is, then a line per change, until a signal."""
+    """Print the state, then a line per change, until a signal."""
     with stop_on_signals(when_unread=True) as stop:
         watched.look()
         _say_stalled("", watched)
@@ -203,7 +188,7 @@ def _tell(watched: Watched, interval_s: float) -> None:
                 events = watched.look()
             except StateUnavailable as error:
                 if not away:
-                    click.echo(f"clusterer: waiting: {error}", err=True)
+                    click.echo(f"clusterer: waiting for Redis: {error}", err=True)
                 away = True
                 continue
             if away:
@@ -214,9 +199,9 @@ def _tell(watched: Watched, interval_s: float) -> None:
 
 
 def _say_stalled(before: str, watched: Watched) -> None:
-    """Say that states stand still, or no longer do, if that is news."""
+    """Print that no process updates states, or that one does again, if that has changed."""
     if watched.stalled != before:
-        lines = words.stalled(watched.stalled) or [Text("States no longer stand still.")]
+        lines = words.stalled(watched.stalled) or [Text("States are updated again.")]
         click.echo(f"clusterer: {lines[0]}", err=True)
 
 
@@ -224,10 +209,10 @@ def _say_changes(
     watched: Watched, before: Mapping[ClusterKey, Row], events: Sequence[AuditEvent]
 ) -> None:
     for event in events:
-        click.echo(f"{words.stamp(event.at)} {described(event)}")
+        click.echo(f"{text.stamp(event.at)} {described(event)}")
     for key, row in watched.rows.items():
-        for text in changes(before.get(key), row):
-            _say(watched.now, key, row, text)
+        for change in changes(before.get(key), row):
+            _say(watched.now, key, row, change)
 
 
 def _status(row: Row) -> str:
@@ -238,7 +223,7 @@ def _status(row: Row) -> str:
     )
 
 
-def _say(at: float, key: ClusterKey, row: Row, text: str) -> None:
+def _say(at: float, key: ClusterKey, row: Row, change: str) -> None:
     node = row.node
-    where = f"cluster {key} machine {node.machine_id} ({plain(node.url)})"
-    click.echo(f"{words.stamp(at)} {where}: {text}")
+    where = f"cluster {key} node {node.machine_id} ({plain(node.url)})"
+    click.echo(f"{text.stamp(at)} {where}: {change}")
