@@ -116,7 +116,7 @@ def test_endless_changes_are_given_up(
     other, before = make(), context.nodes.view(KEY)
     statement = "UPDATE clusterer SET last_attempt = last_attempt + 1 WHERE machine_id = 2"
     done = first(monkeypatch, lambda: sql(other, statement), times=100)
-    with pytest.raises(ProvisioningError, match="nothing is done: somebody else changed"):
+    with pytest.raises(ProvisioningError, match="nothing is done: another program changed"):
         provision.edit(context, (1, 2), {"duration": 9}, by=BY)
     assert len(done) == writing._ATTEMPTS
     assert context.nodes.view(KEY) == before

@@ -18,25 +18,13 @@ SIX_WORDS = re.compile(
 
 PLACES = (ROOT / "README.md", ROOT / "CHANGELOG.md", DOCS)
 EXCEPT = (DOCS / "glossary.md", Path(__file__))
-UNDER_REVISION = tuple(
-    DOCS / name
-    for name in (
-        "commands/doctor.md",
-        "troubleshooting/redis-and-table.md",
-    )
-)
-"""Pages that still have some of the words, or quote messages that do. An entry goes with them."""
 SUFFIXES = {".md", ".py", ".lua", ".yml", ".json", ".toml", ".service", ".target", ".sh", ""}
 
 
 def texts(place: Path) -> Iterator[Path]:
     """Yield the files of a folder that have text, or the file itself."""
     found = sorted(place.rglob("*")) if place.is_dir() else [place]
-    yield from (
-        f
-        for f in found
-        if f.is_file() and f.suffix in SUFFIXES and f not in EXCEPT + UNDER_REVISION
-    )
+    yield from (f for f in found if f.is_file() and f.suffix in SUFFIXES and f not in EXCEPT)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)

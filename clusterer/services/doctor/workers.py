@@ -92,7 +92,7 @@ def _unanswered(queue: QueueInfo) -> Finding:
         return ok(
             CHECK,
             f"{queue.name} is busy delivering and was not asked: "
-            "`clusterer events` shows whom it did not reach",
+            "`clusterer events` shows the nodes that were not reached",
         )
     if queue.strangers:
         return skipped(CHECK, f"{queue.name}: a worker that is not clusterer's takes its jobs")

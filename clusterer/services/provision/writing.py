@@ -61,7 +61,7 @@ def write(context: Context, plan: Plan) -> Changes:
         except RowRefused as error:  # somebody added the same machine, or a rule we do not know
             refused = error, found
     raise ProvisioningError(
-        f"nothing is done: somebody else changed these rows {_ATTEMPTS} times meanwhile; try again"
+        f"nothing is done: another program changed these rows {_ATTEMPTS} times; try again"
     )
 
 
