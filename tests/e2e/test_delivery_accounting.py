@@ -181,7 +181,7 @@ class Chaos:
             peer.resume()
 
     def traffic(self) -> tuple[Traffic, ...]:
-        """Return what the listing says, after everybody that is not up was set up again."""
+        """Return what the listing says, after every node that is not up was set up again."""
         with suppress(StateUnavailable):
             for key in (CLUSTER, SECOND):
                 for one in self.context.nodes.view(key).nodes.values():

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, or set anew, under real servers: what doctor says, and what goes on."""
+"""Wrong clocks and changed clocks under real servers: the report of doctor, and the delivery."""
 
 from __future__ import annotations
 

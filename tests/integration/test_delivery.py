@@ -145,7 +145,7 @@ def test_replay_gives_a_node_that_was_away_what_it_missed(
 def test_replay_on_to_returned_peer_sends_missed_once_in_order(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
-    """Nobody says that it is down: sending fails, probes find it again, the sweep ends the wait."""
+    """No command sets it down: sending fails, probes find it again, the sweep ends the wait."""
     settings = replace(settings, backlog="replay", probe_interval=0.2)
     load_receivers(settings, receivers, failed_attempts=99)
     context, sent = Context(settings), 0
@@ -467,4 +467,4 @@ def test_reads_follow_only_the_clusters_that_are_sent_to(
     calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
     assert calls["cmdstat_mget"] <= calls["cmdstat_xread"] + 10
     listed = calls.get("cmdstat_smembers", 0) + calls.get("cmdstat_sort", 0)
-    assert listed <= 20, "clusters are not listed anew with each read"
+    assert listed <= 20, "clusters are not listed again with each read"

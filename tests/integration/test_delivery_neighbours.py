@@ -33,7 +33,7 @@ SLACK_S = 0.002
 
 @contextmanager
 def unroutable() -> Iterator[int]:
-    """Give a port whose SYNs nobody answers: the queue of its listener is full."""
+    """Give a port whose SYNs get no answer: the queue of its listener is full."""
     with ExitStack() as stack:
         full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))

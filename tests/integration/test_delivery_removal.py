@@ -56,7 +56,7 @@ def test_a_removed_node_is_forgotten_for_every_sender_at_once(
         assert not [f for f in kept(redis_client, *senders) if f.startswith("1/3/")]
         assert stat(redis_client, 2, "sent", sender=11) == 10, "others keep their figures"
         load(settings, [*own, node_for(2, stays), node_for(3, goes)])
-        assert stat(redis_client, 3, "sent") == 0, "added again, it begins anew"
+        assert stat(redis_client, 3, "sent") == 0, "added again, it begins at 0"
         load(settings, [*own, node_for(2, goes), node_for(3, goes)])
         assert not [f for f in kept(redis_client, *senders) if f.startswith("1/2/")], "moved"
 

@@ -54,7 +54,7 @@ def test_metrics_are_announced_as_the_page_shows(settings: Settings) -> None:
 
 
 def test_a_log_line_in_json_looks_like_that(settings: Settings) -> None:
-    """A delivery worker finds nobody at machine 2's address."""
+    """A delivery worker finds no listener at node 2's address."""
     url = f"bin:127.0.0.2:{free_port('127.0.0.2')}"
     with closing(Context(settings)) as context:
         provision(context, NODE_A, NewRow(1, 2, url, description="Node B"))

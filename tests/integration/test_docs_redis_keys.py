@@ -133,7 +133,7 @@ def test_every_redis_cli_line_is_of_a_key_of_its_own() -> None:
 def test_every_redis_cli_line_prints_what_the_page_shows(traffic: redis.Redis) -> None:
     """Names of fields, and what members and values are made of; not how many there are."""
     for command, key, *rest in docs.redis_cli_lines():
-        # Machine 1 has silenced both others by now, and hears nobody.
+        # Node 1 has muted both others by now, and receives no packet.
         asked = key.replace("heard:1", "heard:2")
         reply = traffic.execute_command(command, asked, *rest)  # type: ignore[no-untyped-call]  # a wrong type or syntax raises
         if key not in PASSING:

@@ -292,8 +292,8 @@ def test_a_machine_without_a_row_is_an_error(
 ) -> None:
     _, found = check_up(settings, monkeypatch, capsys)
     assert words(found)["own row"] == {"error"}
-    nobody = Settings(**{**_fields(settings), "server_id": 0})
-    _, found = check_up(nobody, monkeypatch, capsys)
+    without_id = Settings(**{**_fields(settings), "server_id": 0})
+    _, found = check_up(without_id, monkeypatch, capsys)
     assert words(found)["own row"] == {"skipped"}
 
 
@@ -320,7 +320,7 @@ def test_old_backlog_is_told_with_its_age(
 
 
 def _age_log(client: redis.Redis, seconds: int) -> None:
-    """Write machine 1's log anew, as it would be had it been sent earlier."""
+    """Write sender 1's log again, with times of earlier packets."""
     entries: Any = client.xrange("clusterer:log:1")
     client.delete("clusterer:log:1")
     for entry_id, fields in entries:

@@ -217,9 +217,9 @@ def test_init_db_file_of_other_user_is_reported(mode: int, why: str, tmp_path: P
     init_db.run(Context(Settings(db_url=f"sqlite:///{path}")))
     path.chmod(mode)
     command = [sys.executable, "-m", "clusterer", "init-db", "--example", "--db-url"]
-    nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
     done = subprocess.run(
-        [*nobody, *command, f"sqlite:///{path}"],
+        [*unprivileged, *command, f"sqlite:///{path}"],
         capture_output=True,
         text=True,
         env=child_environment(),
@@ -232,9 +232,9 @@ def test_init_db_file_of_other_user_is_reported(mode: int, why: str, tmp_path: P
 def test_export_directory_of_other_user_is_reported(tmp_path: Path) -> None:
     barred = tmp_path / "barred"
     barred.mkdir(mode=0)
-    nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
     done = subprocess.run(
-        [*nobody, sys.executable, "-m", "clusterer", "export", "--data-dir", str(barred)],
+        [*unprivileged, sys.executable, "-m", "clusterer", "export", "--data-dir", str(barred)],
         capture_output=True,
         text=True,
         env=child_environment(),

@@ -145,7 +145,7 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
     received = listener.counters.received
     found = {key: (tally.packets, tally.bytes) for key, tally in received.items()}
     found = {key: tally for key, tally in found.items() if tally != (0, 0)}
-    others = found.pop(("ul", 2), (0, 0))  # a node's packets, though nobody wants them
+    others = found.pop(("ul", 2), (0, 0))  # a node's packets without a registration
     assert found == {
         ("ratelimit", 2): (400, 400 * len(frame())),
         ("dialog", 3): (300, 300 * len(big)),

@@ -66,7 +66,7 @@ def test_log_without_lease_is_pending_with_next_packet(
     assert log.append(CLUSTER, [b"3"]), "a job must be enqueued"
     runs = script_runs(redis_client)
     assert [log.append(CLUSTER, [b"%d" % n]) for n in (4, 5)] == [False] * 2, "it is on its way"
-    assert script_runs(redis_client) == runs + 2, "all keys at once: nobody drains the log"
+    assert script_runs(redis_client) == runs + 2, "all keys at once: no worker holds the lease"
     assert redis_client.smembers(keys.pending("clusterer-delivery")) == {b"1"}
     stored = [
         (entry_id.split(b"-")[0], f[b"frames"])

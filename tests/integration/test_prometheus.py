@@ -115,7 +115,7 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
         lab.send("dialog", 3000)
         lab.start("delivery")
         fires("PacketsLost", "DeliverySlow")
-        client.set(keys.LOCK, "nobody who would work", ex=60)
+        client.set(keys.LOCK, "a holder that does no work", ex=60)
         fires("SchedulerStuck")
     server.stop()
     fires("RedisAway", "SnapshotOld")

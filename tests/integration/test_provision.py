@@ -102,7 +102,7 @@ def test_other_nodes_and_states_that_only_redis_knows_stay(make: MakeContext) ->
     context.nodes.command(KEY, 2, Event.SET_DOWN, Cause("test"))
     provision.edit(context, (1, 2), {"description": "new"}, by=BY)
     assert (node(context, 2).state, node(context, 2).description) == (State.DOWN, "new")
-    assert node(context, 1).duration == 30, "nobody asked for that row"
+    assert node(context, 1).duration == 30, "no command asked for that row"
     provision.edit(context, (1, 2), {"state": 0}, by=BY)
     provision.edit(context, (1, 2), {"state": 1}, by=BY)
     assert (node(context, 2).state, node(context, 2).no_tries) == (State.UP, 0)

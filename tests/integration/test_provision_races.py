@@ -47,7 +47,7 @@ def context(make: MakeContext) -> Context:
 def first(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], *, times: int = 1
 ) -> list[object]:
-    """Have somebody else ``act`` between the command's look at the table and its writing."""
+    """Have another operator ``act`` between the command's read of the table and its write."""
     original, done = writing._written, list[object]()
 
     def written(*arguments: Any) -> bool:

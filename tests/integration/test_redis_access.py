@@ -77,7 +77,7 @@ def test_the_documented_user_may_do_everything_that_is_needed(
 
 
 def refused(admin: redis.Redis) -> set[str]:
-    """Return the commands that Redis did not let somebody run."""
+    """Return the commands that Redis refused to a user."""
     found: Any = admin.acl_log()
     return {entry["object"] for entry in found}
 

@@ -45,7 +45,7 @@ def test_a_table_that_was_emptied_on_purpose_stays_unloaded(make: MakeContext) -
     sql(
         context, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 5, 'bin:10.0.0.1')"
     )
-    assert not restore.run(context), "nobody has asked for that row"
+    assert not restore.run(context), "no command asked for that row"
     assert context.nodes.clusters() == []
 
 
@@ -78,7 +78,7 @@ def test_restore_table_unreadable_retries_and_logs_once(
 
 
 def test_a_table_that_may_be_another_redis_is_not_loaded(redis_url: str, tmp_path: Path) -> None:
-    """A worker without db_url would load what somebody once tried out in its data directory."""
+    """A worker without db_url would load an old experiment from its data directory."""
     context = Context(Settings(redis_url=redis_url, data_dir=str(tmp_path)))
     fill(context, NODE_A)
     assert not restore.run(context)

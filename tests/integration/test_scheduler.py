@@ -318,7 +318,7 @@ def test_lock_lost_between_look_and_commit_changes_nothing(
 ) -> None:
     assert here.acquire_lock()
     _, plan, waiting_jobs, strangers = here._look()
-    redis_client.set(LOCK, "somebody else")
+    redis_client.set(LOCK, "another scheduler")
     assert plan.due
     assert not here._commit(plan, waiting_jobs, strangers)
     assert not redis_client.exists(SCHEDULE)
@@ -331,7 +331,7 @@ def test_lock_lost_while_committing_changes_nothing(
     real = here._queue_of
 
     def steal(job: object) -> Queue:
-        redis_client.set(LOCK, "somebody else")
+        redis_client.set(LOCK, "another scheduler")
         return real(here.jobs[0])
 
     assert here.acquire_lock()
@@ -344,12 +344,12 @@ def test_lock_lost_while_committing_changes_nothing(
 def test_lock_of_another_is_neither_taken_nor_freed(
     redis_client: redis.Redis, here: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis_client.set(LOCK, "somebody else", px=60_000)
+    redis_client.set(LOCK, "another scheduler", px=60_000)
     monkeypatch.setattr(here, "_look", lambda: pytest.fail("only the active one looks"))
     assert here.enqueue_jobs() == 0.5
     assert not here.active
     here.remove_lock()
-    assert redis_client.get(LOCK) == b"somebody else"
+    assert redis_client.get(LOCK) == b"another scheduler"
 
 
 def test_lock_is_renewed(redis_client: redis.Redis, here: Scheduler) -> None:

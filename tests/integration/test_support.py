@@ -115,7 +115,7 @@ def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
         "    print(child.pid, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", parent_code]
-    env = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to clean up
+    env = os.environ | {"TMPDIR": str(tmp_path)}  # no process is left to clean up
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as parent:
         assert parent.stdout is not None
         child_pid = int(parent.stdout.readline())

@@ -82,7 +82,7 @@ def test_a_wake_up_that_was_just_taken_is_not_said_to_be_lost(
 
 def test_sweep_log_with_lease_gets_no_job(context: Context, redis_client: redis.Redis) -> None:
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
-    redis_client.set(keys.lease(1), "somebody")
+    redis_client.set(keys.lease(1), "worker")
     assert sweep.run(context) == 0
 
 

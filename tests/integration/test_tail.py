@@ -107,7 +107,7 @@ def test_tail_shows_known_and_unknown_packets_with_source(
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
             began = time.time()
-            connection.sendall(frame(5) + frame(-1) + frame(6, 9, "nobody's"))
+            connection.sendall(frame(5) + frame(-1) + frame(6, 9, "unknown"))
             wait_until(lambda: len(tail.packets) == 3)
         first = tail.got[0]
         assert isinstance(first, Record)
@@ -115,7 +115,7 @@ def test_tail_shows_known_and_unknown_packets_with_source(
         assert first.receiver == 1
         assert abs(first.time - began) < 2
     seen = [(packet.module, packet.type, packet.machine_id) for packet in tail.packets]
-    assert seen == [("ratelimit", 5, 2), ("ratelimit", -1, 2), ("nobody's", 6, 9)]
+    assert seen == [("ratelimit", 5, 2), ("ratelimit", -1, 2), ("unknown", 6, 9)]
     assert tail.packets[0].fields().pop_str() == b"pipe"
     assert tail.lost == 0
 
@@ -158,7 +158,7 @@ def test_a_tail_that_stood_still_says_that_packets_are_missing(
     redis_client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nobody numbers what is not mirrored: the gap is not seen by counting."""
+    """Packets outside the capture have no number: counting does not show the gap."""
     with serving(listener):
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:

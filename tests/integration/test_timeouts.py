@@ -425,7 +425,7 @@ def test_an_instance_that_restarts_hears_of_each_transition_once(
 
 @contextlib.contextmanager
 def heartbeats(port: int, machine_id: int) -> Iterator[None]:
-    """Send packets from a machine whenever somebody listens, until the end of the block."""
+    """Send packets from a node while a listener accepts them, until the end of the block."""
     stop = threading.Event()
 
     def work() -> None:

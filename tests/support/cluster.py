@@ -47,7 +47,7 @@ def load(settings: Settings, nodes: Iterable[Node], key: ClusterKey = CLUSTER) -
         store, wanted = ReloadStore(settings, client), list(nodes)
 
         def loaded() -> bool:
-            """Somebody else may change a node between the look and the commit."""
+            """Another process may change a node between the read and the commit."""
             plan = plan_reload(store.read([key])[key], wanted, persistent=False)
             return not store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
 
@@ -76,7 +76,7 @@ def stat(
 
 
 def at_rest(settings: Settings, sender: int = 1) -> bool:
-    """Whether nobody drains a sender's log and no connection of its is still closing.
+    """Whether no worker holds a sender's lease and no closing guard is up.
 
     A fence that ran out stays in its hash until the next claim: it counts no more.
     """

@@ -54,7 +54,7 @@ class Laboratory:
         self.processes[name] = self._stack.enter_context(spawn(COMMANDS[name], environment))
 
     def add_dead_node(self) -> None:
-        """Provision machine 3, where nobody listens."""
+        """Provision node 3, where no process listens."""
         self.add_node(node(3, free_port(), failed_attempts=2))
 
     def add_node(self, row: Node) -> None:

@@ -1,4 +1,4 @@
-"""Looking at processes that are nobody's children any more."""
+"""Looking at processes whose parent has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.processes import wait_until
 
 
 def alive(pid: int) -> bool:
-    """Whether the process still runs; a zombie that nobody has reaped yet does not."""
+    """Whether the process still runs; a zombie that its parent has not reaped yet does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -91,7 +91,7 @@ class Story:
         self._run("reload")
 
     def _both_work(self) -> None:
-        # Its worker may have been there first, and found nobody listening.
+        # Its worker may have been there first, and found no listener.
         self._run("set-status 1 1 1 bin")
         self._run("list --server-id 1", lambda text: len(_NOTHING_WAITS.findall(text)) == 2)
         self._run("tail --server-id 2 --count 3")

@@ -294,7 +294,7 @@ def test_bad_settings_are_named(
         ["top", "--interval", "soon"],
         ["mi", "--mode", "999"],
         ["mi", "--mode", ""],
-        ["mi", "--owner", "nobody-of-this-name"],
+        ["mi", "--owner", "unknown-user"],
         ["mi", "--http", "1.2.3.4:99999"],
         ["mi", "--datagram", "nonsense"],
     ],

@@ -42,7 +42,7 @@ def fake() -> redis.Redis:
 
 
 def plant(client: redis.Redis, job_id: str, data: object, **fields: str) -> None:
-    """Write a job's hash as somebody would who can write to Redis but has not our classes."""
+    """Write a job's hash as a program with access to Redis but without our classes would."""
     raw = data if isinstance(data, bytes) else zlib.compress(json.dumps(data).encode())
     client.hset(f"rq:job:{job_id}", "data", raw)
     for name, value in {"status": "queued", **fields}.items():

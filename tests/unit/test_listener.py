@@ -175,7 +175,7 @@ class Bench:
         return made, heard
 
     def send(self, ip: str, machine_id: int) -> tuple[Registration, ...]:
-        """Route one packet; returns for whom it was a sign of life."""
+        """Route one packet; returns the nodes for which it was a sign of life."""
         route = self.dispatcher.route(ip, "ul", machine_id)
         for call in route.calls:
             call(5, (("ip", 1), Packet("ul", 5, machine_id)), machine_id)  # type: ignore[arg-type]
