@@ -1,4 +1,4 @@
-"""rq-scheduler, mended: one active of many, survives Redis and poison, never piles jobs up.
+"""rq-scheduler without its faults: one active of many, also after outages and invalid jobs.
 
 Its own tick can lose a job for good, enqueue it twice or die. Here one transaction, which only
 goes through while the lock is ours, enqueues what is due and schedules it again. Schedule and lock
@@ -38,9 +38,9 @@ LOCK_TTL_S = 3.0
 """A killed scheduler is replaced this long, plus `STANDBY_S`, after its last renewal."""
 RENEW_S = 1.0
 STANDBY_S = 0.5
-"""How often one that is not active tries to become it."""
+"""How often a scheduler that stands by tries to become active."""
 POLL_S = 0.5
-"""How often the active one looks at the schedule, beside when a job is due."""
+"""How often the active scheduler looks at the schedule, besides when a job is due."""
 RETRY_S = 0.5
 """Pause between attempts while Redis is away."""
 HEARTBEAT_S = 3.0
@@ -91,8 +91,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         """Which Redis it is, for people."""
         self.progressed: Callable[[], object] = lambda: None
         """Called with each turn of the loop."""
-        self.late: Callable[[float], object] = _nobody_cares
-        """Told, for each job enqueued, by how many seconds it is late."""
+        self.late: Callable[[float], object] = _ignore_lateness
+        """Called for each enqueued job with the seconds that it is late."""
 
     def run(self, burst: bool = False) -> None:
         """Work until `stop` is set, by SIGTERM, SIGINT or SIGHUP too; ``burst``: look once."""
@@ -108,7 +108,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self._leave()
 
     def _turn(self) -> float:
-        """Look once, whatever happens; return how many seconds there are until the next look."""
+        """Look once and survive every error; return the seconds until the next look."""
         try:
             self.heartbeat()
             wait_s = self.enqueue_jobs()
@@ -147,7 +147,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return min(max(plan.next_at - now, 0.0), POLL_S)
 
     def _look(self) -> tuple[float, Plan, set[str], dict[bytes, float]]:
-        """One round trip: the time, what is due, which jobs wait in queues, who else is there."""
+        """Return time, plan, waiting jobs and unknown jobs that are due: one round trip."""
         ids = [job.job_id for job in self.jobs]
         with self.connection.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -202,7 +202,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
     def _remove(self, job_id: bytes, at: float, pipe: Any) -> None:
         pipe.zrem(self.scheduled_jobs_key, job_id)
         if job_id.decode("latin-1") not in OUR_IDS:
-            logger.error("scheduled job %r is none of ours, moved to %s", job_id, self.refused_key)
+            logger.error("scheduler: unknown job %r moved to %s", job_id, self.refused_key)
             pipe.zadd(self.refused_key, {job_id: at})
             pipe.zremrangebyrank(self.refused_key, 0, -1 - MOST_REFUSED)
 
@@ -263,13 +263,13 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return moved + sum(move_aside(self._queue_of(job)) for job in self.jobs)
 
     def remove_lock(self) -> None:
-        """Give the lock up, if it is ours, so that another takes over at once."""
+        """Release the lock, if this scheduler has it, so that another becomes active at once."""
         if self._lock.local.token is not None:
             with suppress(LockError):
                 self._lock.release()
 
     def heartbeat(self) -> None:
-        """Show this scheduler among the living, active or not."""
+        """Write the heartbeat of this scheduler, active or not."""
         if time.monotonic() - self._announced_at < HEARTBEAT_S:
             return
         with self.connection.pipeline() as pipe:
@@ -292,5 +292,5 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
                 self.register_death()
 
 
-def _nobody_cares(_seconds: float) -> None:
+def _ignore_lateness(_seconds: float) -> None:
     """Without metrics."""

@@ -20,7 +20,7 @@ _limited = LimitedLog(logger, 10.0)
 
 
 def deliver(queue_name: str) -> None:
-    """Drain the logs of the senders that wait in ``queue_name``, for one bounded slice."""
+    """Deliver the logs of the senders that wait in ``queue_name``, for a bounded time."""
     with _redis_may_be_away("deliver"):
         current().deliver(queue_name)
 
@@ -34,7 +34,7 @@ def probe() -> None:
 
 
 def check_timeouts() -> None:
-    """Find the nodes that have been silent for too long."""
+    """Find module timeouts."""
     from clusterer.services.periodic import (  # noqa: PLC0415 - keeps workers light
         timeouts as service,
     )
@@ -44,7 +44,7 @@ def check_timeouts() -> None:
 
 
 def sweep() -> None:
-    """Wake deliveries that nobody attends to."""
+    """Enqueue missing delivery jobs."""
     from clusterer.services.periodic import sweep as service  # noqa: PLC0415 - keeps workers light
 
     with _redis_may_be_away("sweep"):
@@ -60,7 +60,7 @@ def sync() -> None:
 
 
 def reach() -> dict[str, Any]:
-    """Tell `clusterer doctor` which nodes can be reached from here."""
+    """Return to `clusterer doctor` which nodes this host can reach."""
     from clusterer.services.periodic import reach as service  # noqa: PLC0415 - keeps workers light
 
     return service.run(current().context)
@@ -71,7 +71,9 @@ def _redis_may_be_away(name: str) -> Iterator[None]:
     try:
         yield
     except NewerFormat as error:
-        logger.error("%s put off: %s", name, error)
+        logger.error("job %s: postponed: %s", name, error)
     except (StateUnavailable, redis.RedisError) as error:
         away = "" if isinstance(error, WrongKey) else ", Redis is away"
-        _limited.warning((name, type(error)), monotonic(), "%s put off%s: %s", name, away, error)
+        _limited.warning(
+            (name, type(error)), monotonic(), "job %s: postponed%s: %s", name, away, error
+        )

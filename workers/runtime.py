@@ -65,7 +65,7 @@ class Runtime:
             try:
                 self._engine.hand_over()
             except StateUnavailable as error:
-                logger.warning("logs not given back, their leases run out: %s", error)
+                logger.warning("worker: logs not released: %s; their leases expire", error)
 
     def _start_engine(self, queue_name: str) -> Engine:
         from clusterer.delivery import Engine  # noqa: PLC0415 - keeps workers light
@@ -93,7 +93,7 @@ class Runtime:
                 if thing is not None:
                     thing.close()
             except Exception:
-                logger.exception("closing %s failed", type(thing).__name__)
+                logger.exception("worker: closing %s failed", type(thing).__name__)
 
 
 class _Slot:

@@ -64,7 +64,7 @@ class Stoppable(Maintenance):
     def _end_in_time(self) -> None:
         self.stop.wait()
         if not self._left.wait(GRACE_S):
-            logger.error("worker %s: job did not end in %g s, leaving it", self.name, GRACE_S)
+            logger.error("worker %s: job did not end in %g s; process ends", self.name, GRACE_S)
             os._exit(1)
 
     def _leave(self) -> None:

@@ -1,4 +1,4 @@
-"""The RQ worker: one queue, jobs in its own process, survives Redis, ends when asked to."""
+"""The RQ worker: one queue, jobs in its own process, continues after outages, ends on request."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ from clusterer.jobs import (
 from clusterer.runtime.rounds import Rounds
 from workers import runtime
 from workers.bookkeeping import Bookkeeping
-from workers.junk_log import JunkLog
+from workers.log_lines import JunkLog, SuspensionLog
 from workers.stopping import RETRY_S
-from workers.suspension import LOOK_S as SUSPENSION_LOOK_S
-from workers.suspension import SuspensionLog
 
 WORKER_TTL_S = 15
 """RQ forgets a killed worker a minute after this."""
@@ -46,7 +44,9 @@ DEQUEUE_TIMEOUT_S = 2
 """How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
 LOOK_S = 5.0
-"""How often a worker looks whether Redis still knows it."""
+"""How often a worker looks for its registration in Redis."""
+SUSPENSION_LOOK_S = 1.0
+"""How often a suspended worker looks whether the suspension has ended."""
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class Worker(Bookkeeping):
         return None
 
     def _register(self, log_options: tuple[str | None, str, str]) -> None:
-        """Appear in ``rq info``; again if Redis has lost its data meanwhile."""
+        """Register for ``rq info``; again if Redis has lost the registration."""
         if self._registered and not self._forgotten():
             return
         # RQ lists a queue, and the workers of it, only once something was enqueued.
@@ -173,17 +173,17 @@ class Worker(Bookkeeping):
         self._registered = True
 
     def _forgotten(self) -> bool:
-        """Whether Redis lost what it knew of this worker; asks now and then only."""
+        """Whether the registration of this worker is missing in Redis; looks every `LOOK_S`."""
         if time.monotonic() - self._looked_at < LOOK_S:
             return False
         self._looked_at = time.monotonic()
         if self.connection.hexists(self.key, "birth"):
             return False
-        logger.warning("worker %s: Redis had forgotten it: registered again", self.name)
+        logger.warning("worker %s: registration missing in Redis, registered again", self.name)
         return True
 
     def _redis_is_away(self, error: redis.RedisError) -> None:
-        """Redis is gone, or refuses what we need: a replica, full, without a disk, forbidden."""
+        """Log that Redis is away or refuses: a replica, full, without a disk, forbidden."""
         if not self._away:
             text = trouble(runtime.current().settings, error)
             logger.warning("worker %s: waiting for %s: %s", self.name, text, remedy(error))
@@ -196,7 +196,7 @@ class Worker(Bookkeeping):
             self._away = False
 
     def _suspended(self, burst: bool) -> bool:
-        """Show a sign of life; return whether RQ is suspended, which ends a burst."""
+        """Send the heartbeat; return whether RQ is suspended, which ends a burst."""
         with self.connection.pipeline() as pipe:
             self.heartbeat(pipeline=pipe)
             pipe.pttl(SUSPENDED)
@@ -258,10 +258,10 @@ class Worker(Bookkeeping):
             runtime.current().job_ended(job.func_name or "", took_s, succeeded=succeeded)
         self.set_state(WorkerStatus.IDLE)
 
-    # ----------------------------------------------------------------- signs of life
+    # --------------------------------------------------------------------- heartbeats
 
     def serialize(self) -> dict[str, Any]:
-        """Return the worker's hash; one field more than RQ's says that it is ours."""
+        """Return the worker's hash; one field more than RQ's marks clusterer's workers."""
         return {**super().serialize(), OURS: 1}
 
     def get_heartbeat_ttl(self, job: RqJob, working_time: float = 0.0) -> int:

@@ -98,7 +98,7 @@ def test_a_worker_that_redis_forgot_signs_on_again(
         wait_until(lambda: registered(redis_client) == 1)
         redis_client.flushall()
         assert registered(redis_client) == 0
-        process.wait_for_output("Redis had forgotten it: registered again", 15)
+        process.wait_for_output("registration missing in Redis, registered again", 15)
         wait_until(lambda: registered(redis_client) == 1)
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine ran")
@@ -144,7 +144,7 @@ def test_job_that_ignores_the_stop_does_not_keep_the_process(
 def test_redis_away_during_a_job_is_no_failure(redis_url: str, redis_client: redis.Redis) -> None:
     with worker(redis_url, engine="away") as process:
         enqueue_delivery(QUEUE, redis_client)
-        process.wait_for_output("deliver put off, Redis is away: stubbed away")
+        process.wait_for_output("job deliver: postponed, Redis is away: stubbed away")
         ours = queue(QUEUE, redis_client)
         wait_until(lambda: ours.finished_job_registry.count == 1)
         assert ours.failed_job_registry.count == 0

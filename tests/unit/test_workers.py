@@ -99,7 +99,7 @@ def test_redis_away_is_one_line_and_no_failure(
     failures["probe"] = error
     workers.probe()
     assert [record.getMessage() for record in caplog.records] == [
-        "probe put off, Redis is away: gone"
+        "job probe: postponed, Redis is away: gone"
     ]
 
 
