@@ -176,7 +176,7 @@ def test_node_killed_is_probed_disabled_and_up_again(
             dead.wait_for_frames(1)
 
 
-def test_a_killed_delivery_worker_loses_nothing(system: System) -> None:
+def test_delivery_worker_killed_loses_nothing(system: System) -> None:
     with BinReceiver("127.0.0.2") as receiver:
         system.provision(
             (1, 1, f"bin:127.0.0.1:{free_port('127.0.0.1')}", 3, 3),
@@ -212,7 +212,7 @@ def test_a_killed_delivery_worker_loses_nothing(system: System) -> None:
     assert receiver.frame_count - 5000 <= 1000, "duplicates are bounded by two batches"
 
 
-def test_a_silent_node_is_notified_silenced_and_heard_again(system: System) -> None:
+def test_node_silent_is_announced_muted_and_heard_again(system: System) -> None:
     child = two_nodes(system)
     system.start_workers("delivery", "maintenance")
     system.process("scheduler")
@@ -261,7 +261,7 @@ def test_persistent_mode_writes_states_within_two_seconds(system: System) -> Non
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_a_reload_keeps_local_changes_only_in_persistent_mode(
+def test_reload_keeps_local_changes_in_persistent_mode_only(
     system: System, persistent: bool
 ) -> None:
     object.__setattr__(system.settings, "persistent_mode", persistent)

@@ -147,7 +147,7 @@ def test_delivery_worker_stopped_during_takeover_writes_nothing(
     assert len(got) - 3000 <= BATCH, "at most the one write in which it was stopped"
 
 
-def test_a_worker_told_to_end_hands_over_within_five_seconds(
+def test_delivery_worker_sigterm_hands_over_within_5_s(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     with ExitStack() as stack:

@@ -40,7 +40,7 @@ LINES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_prints_what_its_page_shows(story: Story, line: str) -> None:
+def test_docs_command_prints_what_its_page_shows(story: Story, line: str) -> None:
     on_page = shown(docs.command_section(line.split(maxsplit=1)[0]), f"clusterer {line}")
     assert plain(told(story, line), story.names) == plain(on_page)
 
@@ -80,7 +80,7 @@ def test_up_says_what_its_page_shows(story: Story) -> None:
 
 
 @pytest.mark.slow
-def test_a_log_line_looks_like_that(story: Story) -> None:
+def test_docs_log_line_is_as_shown(story: Story) -> None:
     (line, *_) = docs.blocks(docs.section("monitoring.md", "Logs"), "text")
     said = by_process(plain(story.printed["what up said"], story.names))
     assert plain(line) in said["delivery"]
@@ -106,7 +106,7 @@ def test_rq_knows_our_workers_as_the_page_shows(story: Story) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["clusterer:lease:1", "clusterer:tail:1"])
-def test_a_key_that_soon_goes_has_what_its_page_shows(story: Story, key: str) -> None:
+def test_docs_short_lived_key_is_as_shown(story: Story, key: str) -> None:
     """A tail's entry may have many packets, and what is in them is not compared."""
     received, on_page = redis_cli.received(story.replies[key])[:3], redis_cli.on_page(key)
 
@@ -121,7 +121,7 @@ def test_a_key_that_soon_goes_has_what_its_page_shows(story: Story, key: str) ->
 
 
 @pytest.mark.slow
-def test_the_end_of_lists_json_looks_like_that(story: Story) -> None:
+def test_docs_end_of_list_json_is_as_shown(story: Story) -> None:
     *_, line = docs.blocks(docs.command_section("list"), "console")
     command, _, on_page = line.partition("\n")
     pretty = json.dumps(json.loads(story.printed["list --json --traffic"]), indent=4).splitlines()

@@ -71,7 +71,7 @@ def sending(instance: Clusterer) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("send_timeout", [2.0, 30.0])
-def test_a_delivery_worker_with_a_backlog_and_a_stuck_peer(
+def test_delivery_worker_with_stuck_peer_stops_in_time(
     redis_client: redis.Redis, redis_url: str, send_timeout: float
 ) -> None:
     settings = Settings(redis_url=redis_url, send_timeout=send_timeout)
@@ -94,7 +94,7 @@ def test_a_delivery_worker_with_a_backlog_and_a_stuck_peer(
         assert numbers(healthy) == sent, "nothing lost, nothing twice, in order"
 
 
-def test_an_instance_that_is_flooded(redis_client: redis.Redis, redis_url: str) -> None:
+def test_instance_flooded_stops_in_time(redis_client: redis.Redis, redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, server_id=1, accept_pipes_from=1)
     port = free_port()
     load(settings, [node(1, port), node(2)])
@@ -153,7 +153,7 @@ def _tries(client: redis.Redis) -> int:
     return int(client.hget(keys.node(1, "bin", 2), "no_tries") or 0)
 
 
-def test_a_database_worker_whose_database_is_frozen(
+def test_database_worker_database_frozen_stops_in_time(
     mariadb_server: MariaDBServer, mariadb_url: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url, db_url=mariadb_url, persistent_mode=True)
@@ -174,7 +174,7 @@ def test_a_database_worker_whose_database_is_frozen(
         assert redis_client.zcard(keys.dirty(1, "bin")) == 1, "to be written later"
 
 
-def test_mi_whose_clients_say_nothing_and_read_nothing(
+def test_mi_with_silent_clients_stops_in_time(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     settings = Settings(redis_url=redis_url, server_id=1, data_dir=str(tmp_path))
@@ -191,7 +191,7 @@ def test_mi_whose_clients_say_nothing_and_read_nothing(
 
 
 @pytest.mark.parametrize("command", [("tail",), ("events", "--follow"), ("watch", "2")])
-def test_commands_that_go_on_until_they_are_told(
+def test_endless_commands_stop_in_time(
     redis_client: redis.Redis, redis_url: str, command: tuple[str, ...]
 ) -> None:
     settings = Settings(redis_url=redis_url, server_id=1)

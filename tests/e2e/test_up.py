@@ -72,7 +72,7 @@ def pid_of(child: ChildProcess, name: str, nth: int = -1) -> int:
     return int(found[nth])
 
 
-def test_nothing_configured_gives_the_example_rows(tmp_path: Path) -> None:
+def test_up_without_configuration_gives_example_rows(tmp_path: Path) -> None:
     with up(tmp_path) as child:
         all_started(child)
         assert_is_what_getting_started_shows(child.output(), tmp_path)
@@ -89,7 +89,7 @@ def assert_is_what_getting_started_shows(output: str, data: Path) -> None:
     assert is_excerpt(plain(on_page.partition("…")[0] + "…"), ours), output
 
 
-def test_what_was_provisioned_is_run_and_survives_a_restart(data: Path) -> None:
+def test_up_provisioned_rows_survive_restart(data: Path) -> None:
     for _ in range(2):
         with up(data) as child:
             all_started(child)
@@ -101,7 +101,7 @@ def test_what_was_provisioned_is_run_and_survives_a_restart(data: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything_within_5_seconds(data: Path, number: signal.Signals) -> None:
+def test_up_signal_ends_all_processes_within_5_s(data: Path, number: signal.Signals) -> None:
     with up(data) as child:
         pids = all_started(child)
         started = time.monotonic()
@@ -113,7 +113,7 @@ def test_a_signal_ends_everything_within_5_seconds(data: Path, number: signal.Si
         assert "Traceback" not in child.output()
 
 
-def test_a_frozen_child_is_killed_in_time(data: Path) -> None:
+def test_up_frozen_child_is_killed_in_time(data: Path) -> None:
     with up(data) as child:
         pids = all_started(child)
         os.kill(pid_of(child, "node"), signal.SIGSTOP)
@@ -131,7 +131,7 @@ def test_up_supervisor_killed_leaves_no_process(data: Path) -> None:
         wait_until_gone(pids, timeout_s=6)
 
 
-def test_a_killed_child_is_started_again(data: Path) -> None:
+def test_up_killed_child_is_started_again(data: Path) -> None:
     with up(data) as child:
         all_started(child)
         old = pid_of(child, "node")
@@ -143,7 +143,7 @@ def test_a_killed_child_is_started_again(data: Path) -> None:
         wait_until(lambda: new in descendants(child.pid))
 
 
-def test_a_killed_redis_comes_back_with_its_data(data: Path) -> None:
+def test_up_killed_redis_restarts_with_its_data(data: Path) -> None:
     with up(data) as child:
         all_started(child)
         assert run("set-status", "1", "2", "0", "bin", "--data-dir", str(data)).returncode == 0
@@ -152,7 +152,7 @@ def test_a_killed_redis_comes_back_with_its_data(data: Path) -> None:
         wait_until(lambda: "down" in run("list", "--data-dir", str(data)).stdout)
 
 
-def test_a_second_supervisor_on_the_same_directory_is_refused(data: Path) -> None:
+def test_up_second_supervisor_of_directory_is_refused(data: Path) -> None:
     with up(data) as child:
         all_started(child)
         refused = run("up", "--data-dir", str(data))
@@ -163,13 +163,13 @@ def test_a_second_supervisor_on_the_same_directory_is_refused(data: Path) -> Non
         assert child.returncode is None
 
 
-def test_persistent_mode_has_a_database_worker(data: Path) -> None:
+def test_up_in_persistent_mode_starts_database_worker(data: Path) -> None:
     with up(data, "--set", "persistent_mode=yes") as child:
         all_started(child, len(COMMON) + 1)
         assert "database started, pid" in child.output()
 
 
-def test_an_external_redis_is_used_as_it_is(data: Path, redis_url: str) -> None:
+def test_up_external_redis_is_used(data: Path, redis_url: str) -> None:
     with up(data, "--redis-url", redis_url) as child:
         all_started(child, len(COMMON) - 1)
         listed = run("list", "--json", "--redis-url", redis_url)
@@ -188,9 +188,7 @@ def test_an_external_redis_is_used_as_it_is(data: Path, redis_url: str) -> None:
         (["--db-url", "sqlite:////nothing/here.db", "--server-id", "1"], "/nothing/here.db"),
     ],
 )
-def test_a_start_that_cannot_succeed_is_explained(
-    data: Path, options: list[str], message: str
-) -> None:
+def test_up_start_failure_is_explained(data: Path, options: list[str], message: str) -> None:
     done = run("up", "--data-dir", str(data), *options)
     assert done.returncode == 1
     assert message in done.stderr
@@ -198,7 +196,7 @@ def test_a_start_that_cannot_succeed_is_explained(
 
 
 @pytest.mark.parametrize("kind", ["delivery", "maintenance", "database"])
-def test_a_worker_replaces_the_command(redis_url: str, kind: str) -> None:
+def test_worker_command_becomes_the_worker(redis_url: str, kind: str) -> None:
     with spawn(["-m", "clusterer", "worker", kind, "--redis-url", redis_url]) as child:
         child.wait_for_output(f"{kind} worker")
         command = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
@@ -206,19 +204,19 @@ def test_a_worker_replaces_the_command(redis_url: str, kind: str) -> None:
         assert child.terminate() == 0
 
 
-def test_the_scheduler_replaces_the_command(redis_url: str) -> None:
+def test_scheduler_command_becomes_the_scheduler(redis_url: str) -> None:
     with spawn(["-m", "clusterer", "scheduler", "--redis-url", redis_url]) as child:
         child.wait_for_output("active scheduler")
         assert child.terminate() == 0
 
 
-def test_a_node_without_identity_is_explained() -> None:
+def test_node_command_without_server_id_is_explained() -> None:
     done = run("node")
     assert done.returncode == 1
     assert "server_id is not set" in done.stderr
 
 
-def test_a_node_replicates_ratelimit_when_told_to(data: Path) -> None:
+def test_node_command_with_option_replicates_ratelimit(data: Path) -> None:
     options = ["--replicate-pipes-to", "1", "--accept-pipes-from", "1"]
     with up(data, *options) as child:
         all_started(child)

@@ -116,7 +116,9 @@ def test_send_to_returns_the_number_of_nodes_that_are_up(
     assert [int(entry_id.split(b"-")[0]) for entry_id, _ in log] == [1, 3]
 
 
-def test_many_packets_wake_one_worker(instance: Clusterer, redis_client: redis.Redis) -> None:
+def test_send_to_many_packets_enqueue_one_job(
+    instance: Clusterer, redis_client: redis.Redis
+) -> None:
     packet = instance.packet("test", 1).build()
     for _ in range(50):
         instance.send_to(1, "bin", packet)
@@ -170,9 +172,7 @@ def test_send_to_invalid_cluster_protocol_or_type_raises(
     assert not redis_client.exists(keys.log(1))
 
 
-def test_a_cluster_that_was_just_loaded_can_be_sent_to(
-    instance: Clusterer, settings: Settings
-) -> None:
+def test_send_to_cluster_just_loaded_is_accepted(instance: Clusterer, settings: Settings) -> None:
     packet = instance.packet("test", 1).build()
     instance.send_to(1, "bin", packet)
     load(settings, [node(1, cluster_id=5), node(2, cluster_id=5)], ClusterKey(5, "bin"))
@@ -180,7 +180,7 @@ def test_a_cluster_that_was_just_loaded_can_be_sent_to(
 
 
 @pytest.mark.parametrize("server_id", [0, -1, 2**31, True])
-def test_a_server_id_that_no_row_can_have_is_refused(server_id: int) -> None:
+def test_server_id_out_of_range_raises(server_id: int) -> None:
     with pytest.raises(InvalidArgument, match="server_id"):
         Clusterer(server_id=server_id)
 

@@ -56,7 +56,7 @@ MANY = {"p50", "p99", "packets_each", "slowest_packets", "starved", "duplicates"
 
 @pytest.mark.redis
 @pytest.mark.parametrize("shared", [True, False], ids=["one cluster", "clusters of their own"])
-def test_many_senders_reach_all_nodes_with_all_packets(shared: bool) -> None:
+def test_bench_many_senders_reach_all_nodes(shared: bool) -> None:
     with ExitStack() as stack:
         system = System(stack)
         with system.measurement():
@@ -67,7 +67,7 @@ def test_many_senders_reach_all_nodes_with_all_packets(shared: bool) -> None:
     assert 0 < found["p50"] <= found["p99"]
 
 
-def test_many_senders_counts_starved_and_slowest() -> None:
+def test_bench_many_senders_counts_starved_and_slowest() -> None:
     on_time = [Arrival(node, sender, 5, 6) for node in (0, 1) for sender in (1, 2)]
     expected = {"p50": 1e-6, "p99": 1e-6, "slowest_packets": 1, "starved": 0}
     assert figures(on_time, (1, 2), 2) == expected

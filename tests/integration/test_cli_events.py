@@ -59,7 +59,7 @@ def test_set_status_records_who_where_and_why(redis_client: redis.Redis, capsys:
     assert re.search(r"down -> up, .*set up by operator \S+@\S+$", second)
 
 
-def test_a_reason_may_be_what_an_old_terminal_sends(
+def test_set_status_reason_in_other_encoding_is_recorded(
     redis_client: redis.Redis, capsys: Capture
 ) -> None:
     """Bytes that are not UTF-8 come as surrogates."""
@@ -72,7 +72,7 @@ def test_a_reason_may_be_what_an_old_terminal_sends(
     assert line.endswith(": St?rung")
 
 
-def test_clusters_are_merged_in_order_of_time(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_events_of_clusters_are_merged_by_time(redis_client: redis.Redis, capsys: Capture) -> None:
     now = time.time()
     for index in range(6):
         put_event(redis_client, now - 60 + index, cluster=1 + index % 2, machine=10 + index)
@@ -95,7 +95,7 @@ def test_clusters_are_merged_in_order_of_time(redis_client: redis.Redis, capsys:
         (["--cluster", "9"], []),
     ],
 )
-def test_options_choose_events(
+def test_events_options_select_events(
     redis_client: redis.Redis, capsys: Capture, options: list[str], machines: list[int]
 ) -> None:
     now = time.time()
@@ -106,7 +106,7 @@ def test_options_choose_events(
     assert [json.loads(line)["machine_id"] for line in lines(capsys)] == machines
 
 
-def test_more_than_one_page_is_read(redis_client: redis.Redis, redis_url: str) -> None:
+def test_events_of_several_pages_are_read(redis_client: redis.Redis, redis_url: str) -> None:
     start = time.time() - 3600
     for index in range(PAGE * 2 + 1):
         put_event(redis_client, start + index / 1000, machine=index + 1)
@@ -115,7 +115,7 @@ def test_more_than_one_page_is_read(redis_client: redis.Redis, redis_url: str) -
     assert found == list(range(PAGE * 2 + 1, 0, -1))
 
 
-def test_no_events_is_said_and_is_no_error(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_events_none_is_said_without_error(redis_client: redis.Redis, capsys: Capture) -> None:
     assert main(["events", "--since", "1h"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -124,7 +124,7 @@ def test_no_events_is_said_and_is_no_error(redis_client: redis.Redis, capsys: Ca
     assert capsys.readouterr().err == "No events of node 7 in cluster 2.\n"
 
 
-def test_a_pipe_gets_no_colours_and_one_line_each(
+def test_events_in_pipe_have_no_colours_and_one_line_each(
     redis_client: redis.Redis, capsys: Capture
 ) -> None:
     put_event(redis_client, time.time())
@@ -134,7 +134,9 @@ def test_a_pipe_gets_no_colours_and_one_line_each(
     assert out.count("\n") == 1
 
 
-def test_a_bad_time_is_an_error_of_one_line(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_events_invalid_time_is_error_of_one_line(
+    redis_client: redis.Redis, capsys: Capture
+) -> None:
     assert main(["events", "--since", "soon"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -41,7 +41,7 @@ def put_example(client: redis.Redis) -> None:
     put_node(client, make_node(5, cluster_id=2))
 
 
-def test_every_cluster_and_every_node_is_listed(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_list_shows_every_cluster_and_node(redis_client: redis.Redis, capsys: Capture) -> None:
     put_example(redis_client)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -55,7 +55,9 @@ def test_every_cluster_and_every_node_is_listed(redis_client: redis.Redis, capsy
     assert re.search(r"3/3 .*\b(29|30) s", rows[2])
 
 
-def test_a_pipe_gets_no_colours_and_80_columns(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_list_in_pipe_has_no_colours_and_80_columns(
+    redis_client: redis.Redis, capsys: Capture
+) -> None:
     put_example(redis_client)
     redis_client.hset(keys.counters(1), "1:bin", 10**9)
     names = ("sent", "failed", "skipped", "lost")
@@ -70,9 +72,7 @@ def test_a_pipe_gets_no_colours_and_80_columns(redis_client: redis.Redis, capsys
     assert len(long_url) >= 54
 
 
-def test_what_others_wrote_cannot_steer_the_terminal(
-    redis_client: redis.Redis, capsys: Capture
-) -> None:
+def test_list_control_characters_are_escaped(redis_client: redis.Redis, capsys: Capture) -> None:
     put_node(redis_client, make_node(2, url="bin:\x1b[31m:1", description="\x1b[2J\x07\nB \u202e"))
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -82,9 +82,7 @@ def test_what_others_wrote_cannot_steer_the_terminal(
     assert capsys.readouterr().err.rstrip("\n").isprintable()
 
 
-def test_a_reader_who_has_seen_enough_makes_no_noise(
-    redis_client: redis.Redis, redis_url: str
-) -> None:
+def test_list_closed_pipe_ends_silently(redis_client: redis.Redis, redis_url: str) -> None:
     put_example(redis_client)
     reading, writing = os.pipe()
     os.close(reading)
@@ -99,7 +97,7 @@ def test_a_reader_who_has_seen_enough_makes_no_noise(
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_json_has_everything(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_list_json_has_every_field(redis_client: redis.Redis, capsys: Capture) -> None:
     put_example(redis_client)
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -116,7 +114,9 @@ def test_json_has_everything(redis_client: redis.Redis, capsys: Capture) -> None
     assert (down["condition"], down["state"]) == ("down", 0)
 
 
-def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Capture) -> None:
+def test_list_shows_backlog_and_losses_of_sender(
+    redis_client: redis.Redis, capsys: Capture
+) -> None:
     put_node(redis_client, make_node(1, generation=7))
     put_node(redis_client, make_node(2, generation=8))
     put_node(redis_client, make_node(3, generation=9))
@@ -145,7 +145,7 @@ def test_backlog_and_losses_per_sender(redis_client: redis.Redis, capsys: Captur
     assert re.search(r"(?m)^ *1 +3 +0 +- +0 +0 +0 +0 +2 min ago", out)
 
 
-def test_nothing_provisioned_says_what_to_do(capsys: Capture) -> None:
+def test_list_without_nodes_gives_advice(capsys: Capture) -> None:
     assert main(["list"]) == 0
     assert "clusterer reload" in capsys.readouterr().out
 
@@ -165,7 +165,7 @@ def test_set_status_reaches_every_row(
     assert redis_client.hmget(key, ["state", "no_tries"]) == [b"1", b"0"]
 
 
-def test_the_audit_names_the_operator(redis_client: redis.Redis) -> None:
+def test_audit_names_operator(redis_client: redis.Redis) -> None:
     put_example(redis_client)
     assert main(["set-status", "1", "2", "0", "bin"]) == 0
     ((_, event),) = cast(
@@ -179,7 +179,7 @@ def test_the_audit_names_the_operator(redis_client: redis.Redis) -> None:
     ("hands", "shown"),
     [("alice", " (sudo by alice)"), ("root", ""), ("al\udcffce", " (sudo by al?ce)")],
 )
-def test_the_audit_names_who_is_behind_sudo(
+def test_audit_under_sudo_names_real_user(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, hands: str, shown: str
 ) -> None:
     put_node(redis_client, make_node(2))

@@ -59,13 +59,13 @@ def test_reload_names_what_changed_and_what_was_rejected(
     assert b"operator " in str(events).encode()
 
 
-def test_an_empty_table_is_pointed_out(capsys: Capture) -> None:
+def test_reload_empty_table_is_reported(capsys: Capture) -> None:
     assert main(["init-db"]) == 0
     assert main(["reload"]) == 0
     assert "Note: table 'clusterer' is empty" in capsys.readouterr().out
 
 
-def test_a_missing_table_is_one_line(capsys: Capture) -> None:
+def test_reload_missing_table_is_error_of_one_line(capsys: Capture) -> None:
     assert main(["reload"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -22,13 +22,13 @@ def _nodes(redis_url: str, redis_client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_terminal_gets_colours(arguments: list[str], redis_url: str) -> None:
+def test_list_in_terminal_has_colours(arguments: list[str], redis_url: str) -> None:
     assert "\x1b[" in in_terminal(arguments, {"CLUSTERER_REDIS_URL": redis_url})[1]
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("wish", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
-def test_who_wants_no_colours_gets_none(
+def test_list_with_no_color_has_no_colours(
     arguments: list[str], wish: dict[str, str], redis_url: str
 ) -> None:
     _, shown = in_terminal(arguments, {"CLUSTERER_REDIS_URL": redis_url} | wish)
@@ -36,7 +36,7 @@ def test_who_wants_no_colours_gets_none(
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_a_url_stays_whole_beside_a_long_description(columns: int, redis_url: str) -> None:
+def test_list_url_beside_long_description_stays_whole(columns: int, redis_url: str) -> None:
     _, shown = in_terminal(["list"], {"CLUSTERER_REDIS_URL": redis_url}, columns=columns)
     assert make_node(1).url in shown
     assert make_node(2).url in shown

@@ -137,7 +137,7 @@ def install(kind: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
-def test_tab_completes_what_a_line_can_go_on_with(
+def test_completion_offers_next_words(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path, kind: str
 ) -> None:
     put_node(redis_client, make_node(12, cluster_id=7, port=5566))
@@ -157,7 +157,7 @@ def test_tab_completes_what_a_line_can_go_on_with(
 
 
 @pytest.mark.parametrize("kind", ["zsh", "fish"])
-def test_nodes_to_choose_from_are_described(
+def test_completion_describes_nodes(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path, kind: str
 ) -> None:
     for machine_id in (12, 13):
@@ -168,7 +168,7 @@ def test_nodes_to_choose_from_are_described(
 
 
 @pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
-def test_without_redis_nothing_is_said_into_the_line(
+def test_completion_without_redis_prints_nothing(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path, kind: str
 ) -> None:
     server = own_redis_server()

@@ -46,7 +46,7 @@ def drained(client: redis.Redis, settings: Settings) -> bool:
     )
 
 
-def test_every_node_gets_every_packet_once_and_in_order(
+def test_delivery_to_every_node_is_once_and_in_order(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -65,7 +65,7 @@ def test_every_node_gets_every_packet_once_and_in_order(
     assert not redis_client.hgetall(keys.fence(1))
 
 
-def test_the_sender_and_other_clusters_nodes_get_nothing(
+def test_delivery_to_sender_and_other_clusters_is_none(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
     own, other, peer = receivers
@@ -121,7 +121,7 @@ def test_delivery_node_set_down_gets_nothing_until_up(
     assert numbers(receivers[1]) == [0, 51]
 
 
-def test_replay_gives_a_node_that_was_away_what_it_missed(
+def test_replay_on_gives_returned_node_missed_packets(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     settings = replace(settings, backlog="replay")
@@ -213,7 +213,7 @@ def test_delivery_peer_never_reading_fails_and_delays_no_other(
     assert numbers(receivers[2]) == list(range(40_000))
 
 
-def test_a_restarted_peer_gets_what_follows_without_a_failure(
+def test_delivery_restarted_peer_continues_without_failure(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -231,7 +231,7 @@ def test_a_restarted_peer_gets_what_follows_without_a_failure(
     assert stat(redis_client, 3, "failed") == 0
 
 
-def test_a_peer_that_resets_every_connection_goes_to_probing(
+def test_delivery_peer_resetting_connections_goes_to_probing(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -247,7 +247,7 @@ def test_a_peer_that_resets_every_connection_goes_to_probing(
     assert condition(settings, 3) is Condition.PROBING
 
 
-def test_hand_overs_between_workers_keep_order_to_a_slow_reader(
+def test_delivery_handovers_keep_order_to_slow_reader(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     total = 6000
@@ -284,7 +284,7 @@ def test_delivery_new_node_gets_no_earlier_packets(
     assert numbers(receivers[1]) == list(range(10, 20))
 
 
-def test_a_node_with_a_new_address_gets_its_packets_there_only(
+def test_delivery_node_with_new_address_gets_packets_there(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
     log = PacketLog(settings, 1)
@@ -300,7 +300,7 @@ def test_a_node_with_a_new_address_gets_its_packets_there_only(
     assert numbers(receivers[1]) == list(range(10, 20))
 
 
-def test_packets_trimmed_before_delivery_are_counted_as_lost(
+def test_delivery_packets_trimmed_before_count_as_lost(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -355,7 +355,7 @@ def test_delivery_cursor_ahead_of_log_is_clamped(
     assert "ahead" in caplog.text
 
 
-def test_a_log_whose_counters_were_deleted_goes_on(
+def test_delivery_log_without_counters_goes_on(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -398,7 +398,7 @@ def test_delivery_sender_without_row_logs_fate_of_packets(
     assert caplog.text.count("machine 1 has no row in the table") == 1
 
 
-def test_frames_come_from_the_senders_own_address(
+def test_delivery_frames_come_from_sender_address(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
     load(settings, [node(1, host="127.0.0.7"), node_for(2, receivers[0])])
@@ -446,7 +446,7 @@ def test_delivery_goes_on_after_redis_was_away(
     assert numbers(receivers[0])[-1] == 1
 
 
-def test_reads_follow_only_the_clusters_that_are_sent_to(
+def test_delivery_reads_only_clusters_in_use(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     """Neither thousands of other clusters nor one that was removed make every read dear."""

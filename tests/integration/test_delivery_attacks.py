@@ -91,7 +91,7 @@ def ends_all_connections(server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("fault", [freezes, restarts, ends_all_connections])
-def test_nothing_accepted_is_lost_or_overtaken_when_redis(
+def test_log_accepted_packets_survive_when_redis(
     own_redis_server: Callable[[], RedisServer], fault: Callable[[RedisServer], None]
 ) -> None:
     server = own_redis_server()
@@ -249,7 +249,7 @@ def test_delivery_ipv6_node_gets_packets_from_ipv6_sender(
     assert {c.peer[0] for c in peer.connections} == {"::1"}
 
 
-def test_a_host_name_in_the_table_leads_to_the_peer(
+def test_delivery_host_name_in_table_leads_to_peer(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     with (

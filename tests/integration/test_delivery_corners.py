@@ -47,7 +47,7 @@ def receiver() -> Iterator[BinReceiver]:
         yield made
 
 
-def test_no_callers_packets_stay_behind_a_large_group(
+def test_log_large_group_holds_up_no_other_caller(
     settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packets, "MAX_GROUP", 5)
@@ -98,7 +98,7 @@ class Number(IntEnum):
 
 
 @pytest.mark.parametrize("cluster_id", [1.0, True, "1", None])
-def test_a_cluster_id_of_another_type_never_reaches_the_log(
+def test_log_cluster_id_of_wrong_type_is_refused(
     settings: Settings, redis_client: redis.Redis, cluster_id: object
 ) -> None:
     load(settings, [node(1), node(2)])
@@ -113,7 +113,7 @@ def test_a_cluster_id_of_another_type_never_reaches_the_log(
     assert set(redis_client.hkeys(keys.counters(1))) == {b"sequence", b"1:bin", b"since 1:bin"}
 
 
-def test_more_senders_than_one_job_takes_all_have_their_turn(
+def test_delivery_more_senders_than_limit_all_have_a_turn(
     settings: Settings, receiver: BinReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "MAX_SENDERS", 2)
@@ -146,7 +146,7 @@ def test_delivery_full_worker_limits_wakeups_of_others(
     assert redis_client.info("commandstats")["cmdstat_smembers"]["calls"] < 20
 
 
-def test_nodes_that_came_together_are_searched_for_together(
+def test_delivery_nodes_added_together_share_one_search(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     load(settings, [node(machine, host="127.0.0.1") for machine in range(1, 65)])
@@ -159,7 +159,7 @@ def test_nodes_that_came_together_are_searched_for_together(
     assert searches < 10  # seek.lua takes some of them
 
 
-def test_who_takes_many_senders_keeps_the_first_ones(
+def test_delivery_claim_of_many_senders_keeps_the_first(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seek, slow = DrainStore.seek, threading.Event()
@@ -179,7 +179,7 @@ def test_who_takes_many_senders_keeps_the_first_ones(
     assert "lease lost" not in caplog.text
 
 
-def test_who_gives_many_logs_back_keeps_the_last_ones_until_then(
+def test_delivery_release_of_many_logs_keeps_the_last(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     release, slow = DrainStore.release, threading.Event()
@@ -214,7 +214,7 @@ def test_delivery_unclaimable_senders_limit_wakeups(
     assert 1 <= jobs <= 8
 
 
-def test_a_newly_pending_sender_ends_the_pause_at_once(
+def test_delivery_new_pending_sender_ends_pause(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     load(settings, [node(1), node(11), node(2)])
@@ -226,7 +226,7 @@ def test_a_newly_pending_sender_ends_the_pause_at_once(
     assert PacketLog(settings, 11).append(CLUSTER, [frame(2)])
 
 
-def test_a_log_that_waits_for_one_node_rests_while_another_is_up(
+def test_delivery_log_waiting_for_one_node_rests(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
     settings = replace(settings, backlog="replay")
@@ -269,7 +269,7 @@ def test_delivery_node_down_in_mid_frame_counts_packets_once(
         assert stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == 1001
 
 
-def test_fences_of_dead_workers_are_taken_down(
+def test_closing_guards_of_dead_workers_are_removed(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
     load(settings, [node(1), node_for(2, receiver)])
@@ -409,7 +409,7 @@ def test_crash_with_cut_batch_counts_its_skips_once(
     assert_accounted(settings)
 
 
-def test_who_has_lost_the_lease_records_nothing(
+def test_delivery_worker_without_lease_records_nothing(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     load(settings, [node(1), node(2)])

@@ -105,7 +105,7 @@ def test_closing_guard_taken_away_logs_possible_loss(
         wait_until(lambda: "to 100 of machine 1 may not have arrived" in caplog.text, 5, "said")
 
 
-def test_a_frame_in_which_the_reader_stalls_is_never_torn(settings: Settings) -> None:
+def test_handover_during_stalled_frame_keeps_it_whole(settings: Settings) -> None:
     total = 2000
     with BinReceiver(receive_buffer=4096) as peer, ExitStack() as stack:
         load(settings, [node(1), node_for(2, peer)])

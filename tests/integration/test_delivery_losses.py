@@ -50,7 +50,7 @@ def test_delivery_trim_under_stuck_node_counts_its_loss_only(
     assert got == sorted(got)
 
 
-def test_redis_from_an_older_append_only_file_is_survived(
+def test_delivery_survives_redis_with_older_data(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     """It knows neither the last 50 packets nor that they were delivered."""

@@ -59,7 +59,7 @@ def redis_ms(client: redis.Redis) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def test_every_packet_and_byte_is_counted_once_for_each_node(
+def test_meter_counts_packets_and_bytes_once_per_node(
     settings: Settings, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)
@@ -78,7 +78,7 @@ def test_every_packet_and_byte_is_counted_once_for_each_node(
         assert flow.sum_ms < 1000 * 5000
 
 
-def test_time_in_the_log_counts(
+def test_meter_latency_includes_time_in_log(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
     load_receivers(settings, receivers)

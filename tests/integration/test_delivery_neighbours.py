@@ -152,7 +152,7 @@ def test_delivery_catch_up_read_is_bounded_in_bytes(
 
 
 @pytest.mark.slow
-def test_bad_peers_do_not_double_the_latency_of_the_others(
+def test_delivery_bad_peers_do_not_double_latency_of_others(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url, linger=30.0, send_timeout=0.5)

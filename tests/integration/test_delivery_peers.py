@@ -150,7 +150,7 @@ def test_delivery_host_restarted_gets_next_packet_once(
     assert read_node(settings, 2).no_tries == 0
 
 
-def test_a_peer_that_closes_idle_connections_never_fails(
+def test_delivery_peer_closing_idle_connections_never_fails(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, linger=10.0)
@@ -224,7 +224,7 @@ def test_delivery_unroutable_peer_fails_and_delays_no_other(settings: Settings) 
             filler.close()
 
 
-def test_three_workers_that_see_one_failure_count_it_once(
+def test_delivery_failure_seen_by_three_workers_counts_once(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     settings = Settings(redis_url=redis_url, linger=0.3, send_timeout=1.0)

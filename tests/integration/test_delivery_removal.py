@@ -39,7 +39,7 @@ def idle(client: redis.Redis, *senders: int) -> bool:
     return not any(client.exists(keys.lease(s), keys.fence(s)) for s in senders)
 
 
-def test_a_removed_node_is_forgotten_for_every_sender_at_once(
+def test_delivery_removed_node_is_deleted_for_all_senders(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     senders = (1, 11, 12)

@@ -25,7 +25,7 @@ from workers.worker import Worker
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
-def test_a_packet_after_silence_wakes_a_worker_at_once(
+def test_delivery_packet_after_silence_wakes_worker_at_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, linger=0.05)

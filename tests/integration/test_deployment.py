@@ -35,7 +35,7 @@ def unit(path: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_a_unit_runs_a_command_of_ours_with_settings_that_exist(path: Path) -> None:
+def test_deployment_unit_has_existing_command_and_settings(path: Path) -> None:
     found = unit(path)
     (start,) = found["ExecStart"]
     program, command, *rest = start.split()
@@ -64,7 +64,7 @@ def test_deployment_units_wait_at_stop_and_always_restart(path: Path) -> None:
     assert "StartLimitIntervalSec=0" in lines
 
 
-def test_the_settings_file_that_the_page_writes_can_be_read(tmp_path: Path) -> None:
+def test_deployment_settings_file_of_page_can_be_read(tmp_path: Path) -> None:
     (block, *_) = docs.blocks(docs.section("deployment.md", "systemd"), "sh")
     written = re.search(
         r"(?s)/etc/clusterer/clusterer\.toml <<'END'\n(.*?)^END$", block, re.MULTILINE
@@ -79,7 +79,7 @@ def test_the_settings_file_that_the_page_writes_can_be_read(tmp_path: Path) -> N
     assert settings.delivery_queue != Settings().delivery_queue, "one per host"
 
 
-def test_the_page_enables_every_unit() -> None:
+def test_deployment_page_enables_every_unit() -> None:
     page = docs.read("deployment.md")
     enabled = set(re.findall(r"clusterer-[a-z]+(?:@[a-z]+)?", page))
     for path in UNITS:
@@ -130,7 +130,7 @@ def test_compose_lasting_containers_have_health_check_and_limits(services: dict[
         assert re.search(r"(?m)^    mem_limit: \S+$", text), name
 
 
-def test_a_health_check_of_several_words_needs_no_quoting(services: dict[str, str]) -> None:
+def test_compose_health_check_of_several_words_has_no_quotes(services: dict[str, str]) -> None:
     # Podman joins the words of the form CMD and splits them again at every blank.
     checked = 0
     for name, text in services.items():
@@ -154,7 +154,7 @@ def test_images_are_named_in_full() -> None:
     assert {image.partition("/")[0] for image in images} == {"docker.io"}
 
 
-def test_our_containers_have_no_more_rights_than_they_need(services: dict[str, str]) -> None:
+def test_compose_containers_have_minimal_rights(services: dict[str, str]) -> None:
     ours = {name: text for name, text in services.items() if "image: clusterer" in text}
     assert len(ours) >= 11
     for name, text in ours.items():
@@ -175,7 +175,7 @@ def test_compose_instance_and_worker_share_address(services: dict[str, str], num
     assert f"bin:{address}:" in services["example-nodes"]
 
 
-def test_our_containers_run_commands_that_exist(services: dict[str, str]) -> None:
+def test_compose_containers_run_existing_commands(services: dict[str, str]) -> None:
     ours = {
         name: re.findall(r"(?m)^    - (\S+)$", text.partition("    command:\n")[2])
         for name, text in services.items()
@@ -212,7 +212,7 @@ def complete(**variables: str) -> str:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_documented_line_prints_a_completion_script(shell: str, tmp_path: Path) -> None:
+def test_completion_documented_line_prints_script(shell: str, tmp_path: Path) -> None:
     page = docs.read("deployment.md")
     assert f"_CLUSTERER_COMPLETE={shell}_source clusterer > " in page
     script = complete(_CLUSTERER_COMPLETE=f"{shell}_source")

@@ -12,7 +12,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
 
-def test_clusters_come_with_their_versions_in_one_command(
+def test_directory_clusters_and_versions_are_one_command(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     put_node(redis_client, make_node(1, cluster_id=12))
@@ -27,11 +27,11 @@ def test_clusters_come_with_their_versions_in_one_command(
     assert list(store.versions()) == sorted(wanted)
 
 
-def test_without_clusters_there_are_no_versions(redis_url: str) -> None:
+def test_directory_without_clusters_has_no_versions(redis_url: str) -> None:
     assert NodeStore(Settings(redis_url=redis_url)).versions() == {}
 
 
-def test_an_account_that_sees_our_keys_only_is_enough(
+def test_directory_account_limited_to_our_keys_is_enough(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()

@@ -50,7 +50,7 @@ def two_machines(settings: Settings) -> None:
     load(settings, [node(m, free_port(), failed_attempts=1000) for m in (1, 2)])
 
 
-def test_the_readmes_example_runs(settings: Settings, program: Program) -> None:
+def test_docs_readme_example_runs(settings: Settings, program: Program) -> None:
     two_machines(settings)
     (example,) = docs.examples(README)
     with program(example) as process:
@@ -58,7 +58,7 @@ def test_the_readmes_example_runs(settings: Settings, program: Program) -> None:
         assert process.output() == "100 Trying\n"
 
 
-def test_the_readmes_second_example_runs(settings: Settings, program: Program) -> None:
+def test_docs_readme_second_example_runs(settings: Settings, program: Program) -> None:
     two_machines(settings)
     (example,) = (b for b in docs.blocks(README.read_text(), "python") if "mymodule" in b)
     with program(example + "cluster.close()\n") as process:
@@ -66,7 +66,7 @@ def test_the_readmes_second_example_runs(settings: Settings, program: Program) -
         assert process.output() == "1 nodes are up and will get it\n"
 
 
-def test_the_ten_lines_of_getting_started_run(settings: Settings, program: Program) -> None:
+def test_docs_getting_started_example_runs(settings: Settings, program: Program) -> None:
     two_machines(settings)
     (example,) = docs.examples(GETTING_STARTED)
     assert example.count("\n") <= 12
@@ -76,7 +76,7 @@ def test_the_ten_lines_of_getting_started_run(settings: Settings, program: Progr
         assert process.output() == f"['{url}']\n1\n"
 
 
-def test_the_example_of_packets_prints_what_the_page_says(program: Program) -> None:
+def test_docs_packets_example_prints_what_page_shows(program: Program) -> None:
     page = API.read_text(encoding="utf-8")
     (example,) = (block for block in docs.blocks(page, "python") if "pop_int(), fields" in block)
     with program(example) as process:
@@ -85,7 +85,7 @@ def test_the_example_of_packets_prints_what_the_page_says(program: Program) -> N
 
 
 @pytest.mark.slow
-def test_the_hello_module_talks_both_ways_and_notices_silence(
+def test_docs_hello_module_sends_receives_and_times_out(
     settings: Settings, program: Program
 ) -> None:
     two_machines(settings)
@@ -113,9 +113,7 @@ def _probed(context: Context, text: str, process: ChildProcess) -> bool:
 # -- opensips --------------------------------------------------------------------------------------
 
 
-def test_the_table_and_the_row_in_the_docs_are_those_that_work(
-    settings: Settings, mariadb_url: str
-) -> None:
+def test_docs_table_and_row_are_accepted(settings: Settings, mariadb_url: str) -> None:
     (create,) = docs.blocks(docs.read("opensips.md"), "sql")
     mend, insert = docs.blocks(docs.read("opensips/joining.md"), "sql")
     context = Context(replace(settings, db_url=mariadb_url))

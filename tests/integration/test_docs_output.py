@@ -77,7 +77,7 @@ def test_docs_output_of_changing_commands_is_as_shown(run: Run) -> None:
     assert seen >= 10
 
 
-def test_forget_prints_what_the_page_says(run: Run, context: Context) -> None:
+def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
     """Machine 1 has sent a packet, registered ratelimit and been silent for two hours."""
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
@@ -95,7 +95,7 @@ def test_forget_prints_what_the_page_says(run: Run, context: Context) -> None:
         assert run(words) == shown, words
 
 
-def test_a_reload_names_what_it_does_as_the_page_says(run: Run, context: Context) -> None:
+def test_docs_reload_output_is_as_shown(run: Run, context: Context) -> None:
     """Machine 2 has failed once, and has another port in the table; rows 4 to 7 are bad."""
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
@@ -107,7 +107,7 @@ def test_a_reload_names_what_it_does_as_the_page_says(run: Run, context: Context
     assert_shown(run, "reload", "clusterer reload")
 
 
-def test_a_dry_reload_names_what_it_would_do_as_the_page_says(run: Run, context: Context) -> None:
+def test_docs_reload_dry_run_output_is_as_shown(run: Run, context: Context) -> None:
     more = [NewRow(1, 3, "bin:127.0.0.3:5566"), NewRow(1, 4, "bin:127.0.0.7:5566")]
     provision(context, provisioning.NODE_A, provisioning.NODE_B, *more)
     run(["clusterer", "reload"])
@@ -124,7 +124,7 @@ def assert_shown(run: Run, name: str, line: str) -> None:
     assert re.sub("(not resolve: ).*", r"\1", ours) == re.sub("(not resolve: ).*", r"\1", page)
 
 
-def test_an_import_prints_what_the_page_says(
+def test_docs_import_output_is_as_shown(
     run: Run, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its file is the page's; so is how a line of it is taken out."""
@@ -142,13 +142,13 @@ def test_an_import_prints_what_the_page_says(
 # -- settings, list --------------------------------------------------------------------------------
 
 
-def test_a_bad_setting_is_told_as_the_page_says(capsys: Capture) -> None:
+def test_docs_invalid_setting_message_is_as_shown(capsys: Capture) -> None:
     ((_, *arguments), shown), *_ = sessions(docs.section("parameters.md", "Sources of settings"))
     assert main(arguments) == 1
     assert capsys.readouterr().err == shown
 
 
-def test_the_list_looks_like_that(capsys: Capture) -> None:
+def test_docs_list_output_is_as_shown(capsys: Capture) -> None:
     c = make_node(3, port=5566, description="Node C", state=State.DOWN)
     view = ClusterView.of(ClusterKey(1, "bin"), 1, [NODE_A, NODE_B, c])
     delivered = {"last_delivered": "95000"}

@@ -33,7 +33,7 @@ def started(settings: Settings, *words: str, **more: str) -> AbstractContextMana
 
 
 @pytest.mark.parametrize("line", ["worker delivery", "scheduler"])
-def test_a_process_says_what_its_page_shows(settings: Settings, line: str) -> None:
+def test_docs_process_output_is_as_shown(settings: Settings, line: str) -> None:
     words = line.split()
     on_page = plain(shown(docs.command_section(words[0]), f"clusterer {line}"))
     with started(settings, *words) as process:
@@ -44,7 +44,7 @@ def test_a_process_says_what_its_page_shows(settings: Settings, line: str) -> No
 # -- monitoring.md ---------------------------------------------------------------------------------
 
 
-def test_metrics_are_announced_as_the_page_shows(settings: Settings) -> None:
+def test_docs_metrics_log_line_is_as_shown(settings: Settings) -> None:
     port = str(free_port())
     page = docs.section("monitoring.md", "Metrics")
     (((_, *words), on_page),) = sessions(page)
@@ -53,7 +53,7 @@ def test_metrics_are_announced_as_the_page_shows(settings: Settings) -> None:
         assert plain(process.output(), {port: "9400"}) == plain(on_page)
 
 
-def test_a_log_line_in_json_looks_like_that(settings: Settings) -> None:
+def test_docs_json_log_line_is_as_shown(settings: Settings) -> None:
     """A delivery worker finds no listener at node 2's address."""
     url = f"bin:127.0.0.2:{free_port('127.0.0.2')}"
     with closing(Context(settings)) as context:
@@ -113,13 +113,13 @@ def served(settings: Settings, directory: Path, web: str) -> Iterator[ChildProce
         yield process
 
 
-def test_mi_says_where_it_can_be_reached_as_its_page_shows(manager: Manager) -> None:
+def test_docs_mi_addresses_are_as_shown(manager: Manager) -> None:
     command = "clusterer mi --server-id 1 --http /tmp/mi_http.sock"
     on_page = shown(docs.command_section("mi"), command)
     assert plain(manager.process.output(), {str(manager.directory): "/tmp"}) == plain(on_page)
 
 
-def test_mi_on_a_port_warns_as_its_page_shows(settings: Settings, tmp_path: Path) -> None:
+def test_docs_mi_port_warning_is_as_shown(settings: Settings, tmp_path: Path) -> None:
     port = str(free_port())
     with served(settings, tmp_path, port) as process:
         process.wait_for_output("WARNING")
@@ -128,7 +128,7 @@ def test_mi_on_a_port_warns_as_its_page_shows(settings: Settings, tmp_path: Path
     assert plain(warning).strip() in said
 
 
-def test_the_fifo_answers_what_the_page_shows(manager: Manager) -> None:
+def test_docs_mi_fifo_reply_is_as_shown(manager: Manager) -> None:
     page = docs.section("mi.md", "Over the FIFO")
     _, by_hand = docs.blocks(page, "sh")
     (reply,) = docs.blocks(page, "text")
@@ -137,7 +137,7 @@ def test_the_fifo_answers_what_the_page_shows(manager: Manager) -> None:
     assert manager.shell(by_hand) == "200 OK\n\n"
 
 
-def test_json_rpc_answers_what_the_page_shows(manager: Manager) -> None:
+def test_docs_mi_json_rpc_reply_is_as_shown(manager: Manager) -> None:
     ((words, on_page),) = sessions(docs.section("mi.md", "JSON-RPC 2.0"))
     program, at, path, option, body, url = words
     assert (program, at, option) == ("curl", "--unix-socket", "-d")

@@ -126,11 +126,11 @@ def _documented_type(key: str) -> str:
     return next(kind for word, kind in kinds.items() if text.startswith(word))
 
 
-def test_every_redis_cli_line_is_of_a_key_of_its_own() -> None:
+def test_docs_redis_cli_lines_are_of_different_keys() -> None:
     assert sorted(words[1] for words in docs.redis_cli_lines()) == sorted(docs.sample_keys())
 
 
-def test_every_redis_cli_line_prints_what_the_page_shows(traffic: redis.Redis) -> None:
+def test_docs_redis_cli_output_is_as_shown(traffic: redis.Redis) -> None:
     """Names of fields, and what members and values are made of; not how many there are."""
     for command, key, *rest in docs.redis_cli_lines():
         # Node 1 has muted both others by now, and receives no packet.

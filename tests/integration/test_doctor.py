@@ -56,7 +56,7 @@ def words(found: dict[str, list[dict[str, str]]]) -> dict[str, set[str]]:
     return {name: {item["level"] for item in items} for name, items in found.items()}
 
 
-def test_all_is_well_where_all_is_well(
+def test_doctor_healthy_system_has_no_finding(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
@@ -128,7 +128,7 @@ def _fields(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
 
-def test_nothing_there_is_told_check_by_check(
+def test_doctor_without_servers_reports_each_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     away = Settings(
@@ -158,7 +158,7 @@ def test_doctor_checks_table_without_redis_and_vice_versa(
     assert words(found)["scheduler"] == {"error"}, "the rest is checked all the same"
 
 
-def test_a_redis_that_can_lose_keys_is_an_error(
+def test_doctor_redis_that_can_lose_keys_is_error(
     own_redis_server: Callable[[], RedisServer],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -174,7 +174,7 @@ def test_a_redis_that_can_lose_keys_is_an_error(
     assert words(found)["redis persistence"] == words(found)["redis eviction"] == {"error"}
 
 
-def test_a_job_whose_worker_ended_is_said_to_do_no_harm(
+def test_doctor_job_of_ended_worker_is_harmless(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     client = jobs.connect(settings)
@@ -193,7 +193,7 @@ def test_a_job_whose_worker_ended_is_said_to_do_no_harm(
     )
 
 
-def test_a_redis_that_refuses_to_write_ends_no_check_up(
+def test_doctor_redis_refusing_writes_ends_no_check(
     own_redis_server: Callable[[], RedisServer],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -262,7 +262,7 @@ def test_doctor_reload_due_for_columns_not_for_redis_states(
     assert words(found)["table and redis"] == {level}
 
 
-def test_what_it_advises_can_be_typed_as_it_stands(
+def test_doctor_advice_is_a_valid_command(
     settings: Settings,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -287,7 +287,7 @@ def test_what_it_advises_can_be_typed_as_it_stands(
     }
 
 
-def test_a_machine_without_a_row_is_an_error(
+def test_doctor_server_id_without_row_is_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     _, found = check_up(settings, monkeypatch, capsys)
@@ -330,7 +330,7 @@ def _age_log(client: redis.Redis, seconds: int) -> None:
     client.hset("clusterer:1:bin:node:2", "generation", int(node) - 2 * seconds * 1000)
 
 
-def test_a_pipe_gets_one_line_per_check_without_colours(
+def test_doctor_in_pipe_prints_one_line_per_check(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     for name, value in as_environment(settings).items():

@@ -154,7 +154,7 @@ def look(receiver: int, at: int | None, module: str = "ratelimit", begun: int = 
         ([look(1, 1_000), look(2, 9_000)], [look(1, 1_000), look(2, 13_000)], []),
     ],
 )
-def test_two_looks_tell_who_misses_a_node(
+def test_doctor_two_reads_name_instances_missing_a_node(
     before: list[Reception], after: list[Reception], found: list[int]
 ) -> None:
     assert [missed.receiver for missed in receiving.missing(before, after)] == found

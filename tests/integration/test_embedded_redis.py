@@ -64,7 +64,7 @@ def test_embedded_redis_other_user_is_refused(private: Settings) -> None:
         assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in files)
 
 
-def test_a_second_one_on_the_same_directory_is_refused(
+def test_embedded_redis_second_in_directory_is_refused(
     private: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.1)
@@ -76,26 +76,26 @@ def test_a_second_one_on_the_same_directory_is_refused(
         assert connect(private).ping()
 
 
-def test_the_server_itself_holds_the_lock(private: Settings) -> None:
+def test_embedded_redis_server_holds_the_lock(private: Settings) -> None:
     with running(private) as group:
         held = Path(f"/proc/{group.children['redis'].pid}/fd").iterdir()
         assert private.data_path / "lock" in [descriptor.readlink() for descriptor in held]
 
 
-def test_a_path_too_long_for_a_socket_is_explained(tmp_path: Path) -> None:
+def test_embedded_redis_path_too_long_is_explained(tmp_path: Path) -> None:
     settings = Settings(data_dir=str(tmp_path / ("x" * 100)))
     with pytest.raises(SettingsError, match=r"data_dir is too long.* 107 bytes"):
         EmbeddedRedis(settings).start(ProcessGroup())
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_embedded_redis_directory_not_creatable_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = Settings(data_dir=str(tmp_path / "file" / "data"))
     with pytest.raises(SettingsError, match=r"data_dir .*file/data"):
         EmbeddedRedis(settings).start(ProcessGroup())
 
 
-def test_a_server_that_ends_at_once_is_quoted(private: Settings) -> None:
+def test_embedded_redis_server_ending_at_once_is_quoted(private: Settings) -> None:
     (private.data_path / "appendonlydir").mkdir(parents=True)
     (private.data_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
     expected = r"ended at once: .+ \(see .*redis.log\)"
@@ -103,7 +103,7 @@ def test_a_server_that_ends_at_once_is_quoted(private: Settings) -> None:
         pass
 
 
-def test_no_server_program_says_how_to_get_one(
+def test_embedded_redis_without_program_gives_advice(
     private: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "PROGRAMS", ())

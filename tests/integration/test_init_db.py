@@ -100,7 +100,7 @@ def test_columns_have_the_types_that_opensips_insists_on(
     ]
 
 
-def test_other_version_is_refused(make: Callable[..., Context]) -> None:
+def test_init_db_other_version_is_refused(make: Callable[..., Context]) -> None:
     context = make()
     init_db.run(context)
     sql(context, "UPDATE version SET table_version = 2")
@@ -110,7 +110,7 @@ def test_other_version_is_refused(make: Callable[..., Context]) -> None:
     assert sql(context, "SELECT * FROM clusterer") == []
 
 
-def test_other_version_keeps_the_table_from_being_made(make: Callable[..., Context]) -> None:
+def test_init_db_other_version_makes_no_table(make: Callable[..., Context]) -> None:
     context = make()
     sql(context, "CREATE TABLE version (table_name CHAR(32), table_version INT)")
     sql(context, "INSERT INTO version VALUES ('clusterer', 3)")
@@ -142,7 +142,7 @@ def test_table_made_by_hand_is_registered(make: Callable[..., Context]) -> None:
     assert (report.table_created, report.version_added) == (False, True)
 
 
-def test_only_machines_that_are_not_there_are_added(make: Callable[..., Context]) -> None:
+def test_init_db_adds_missing_machines_only(make: Callable[..., Context]) -> None:
     context = make()
     init_db.run(context)
     assert init_db.add(context, [NODE_A]) == (NODE_A,)
@@ -151,7 +151,7 @@ def test_only_machines_that_are_not_there_are_added(make: Callable[..., Context]
     assert sql(context, "SELECT url FROM clusterer ORDER BY id") == [(NODE_A.url,), (NODE_B.url,)]
 
 
-def test_many_may_do_it_at_once(make: Callable[..., Context]) -> None:
+def test_init_db_many_at_once_succeed(make: Callable[..., Context]) -> None:
     together = Barrier(6)
 
     def one() -> init_db.InitReport:
@@ -165,7 +165,7 @@ def test_many_may_do_it_at_once(make: Callable[..., Context]) -> None:
     assert sql(make(), "SELECT table_name, table_version FROM version") == [("clusterer", 1)]
 
 
-def test_nothing_configured_makes_a_private_file(tmp_path: Path) -> None:
+def test_init_db_without_configuration_makes_private_file(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     report = init_db.run(Context(Settings(data_dir=str(directory))), example=True)
     assert report.database == f"sqlite:///{directory}/clusterer.db"
@@ -244,7 +244,7 @@ def test_export_directory_of_other_user_is_reported(tmp_path: Path) -> None:
     assert f"(this user may not enter {barred}); `clusterer doctor` says" in done.stderr
 
 
-def test_who_only_reads_makes_no_file(tmp_path: Path) -> None:
+def test_database_read_makes_no_file(tmp_path: Path) -> None:
     for settings in (
         Settings(data_dir=str(tmp_path / "none")),
         Settings(db_url=f"sqlite:///{tmp_path}/none.db"),
@@ -295,7 +295,7 @@ def test_locked_table_is_told_as_one(mariadb_server: MariaDBServer, mariadb_url:
             init_db.add(context, [NODE_A])
 
 
-def test_what_does_not_fit_is_refused_by_a_lenient_server_too(
+def test_database_value_too_long_is_refused_by_lenient_server(
     mariadb_server: MariaDBServer, mariadb_url: str
 ) -> None:
     database = mariadb_url.rpartition("/")[2]
@@ -312,7 +312,7 @@ def test_what_does_not_fit_is_refused_by_a_lenient_server_too(
         mariadb_server.execute(f"SET GLOBAL sql_mode = '{mode}'")
 
 
-def test_a_cell_that_is_no_text_does_not_hide_the_table(tmp_path: Path) -> None:
+def test_database_cell_not_utf8_does_not_hide_table(tmp_path: Path) -> None:
     context = Context(Settings(db_url=f"sqlite:///{tmp_path / 'test.db'}"))
     init_db.run(context, example=True)
     sql(context, "UPDATE clusterer SET description = CAST(x'ff41' AS TEXT) WHERE id = 1")
@@ -346,7 +346,7 @@ class _TlsServer(MariaDBServer):
 
 
 @pytest.mark.mariadb
-def test_only_a_server_that_proves_itself_gets_the_password(tmp_path: Path) -> None:
+def test_database_server_without_proof_gets_no_password(tmp_path: Path) -> None:
     own, _ = self_signed(tmp_path / "own", "127.0.0.9")
     other, _ = self_signed(tmp_path / "other", "127.0.0.9")
     tmp_path.parent.chmod(0o755)

@@ -187,7 +187,7 @@ def test_junk_list_is_bounded_and_expires(redis_client: redis.Redis) -> None:
 
 
 @pytest.mark.usefixtures("process")
-def test_other_applications_job_keeps_its_hash(redis_client: redis.Redis) -> None:
+def test_junk_job_of_other_application_keeps_its_hash(redis_client: redis.Redis) -> None:
     job = PlainQueue("reports", connection=redis_client).enqueue("time.sleep", 0)
     redis_client.rpush(f"rq:queue:{NAME}", job.id, "x:dependents")
     redis_client.sadd("rq:job:x:dependents", "y")

@@ -52,7 +52,7 @@ def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
 # -- who gets what ---------------------------------------------------------------------------
 
 
-def test_a_packet_reaches_the_callback_with_its_source(listener: Listener, port: int) -> None:
+def test_listener_packet_reaches_callback_with_source(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port, 2, "127.0.0.1") as connection:
         connection.sendall(frame(7))
@@ -77,7 +77,7 @@ def test_frames_cut_anywhere_arrive_whole_and_in_order(listener: Listener, port:
     assert listener.counters.bytes == 5_000 * len(frame())
 
 
-def test_every_callback_of_a_module_gets_the_packet(listener: Listener, port: int) -> None:
+def test_listener_every_callback_of_module_gets_packet(listener: Listener, port: int) -> None:
     first, second = register(listener, Heard()), register(listener, Heard(), auth_check=False)
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(1))
@@ -235,7 +235,7 @@ def test_bytes_that_are_not_bin_end_that_connection_only(
     assert any("127.0.0.3" in line and "marker" in line for line in caplog.messages)
 
 
-def test_a_frame_that_does_not_end_closes_the_connection(redis_url: str, port: int) -> None:
+def test_listener_unfinished_frame_closes_connection(redis_url: str, port: int) -> None:
     with listener_of(redis_url, max_message_time=0.6) as listener:
         heard = register(listener, Heard())
         with serving(listener), peer(port) as dripping, peer(port) as silent:
@@ -274,7 +274,7 @@ def test_listener_idle_connection_is_closed_after_lifetime(redis_url: str, port:
         assert listener.counters.connections_expired == 1
 
 
-def test_more_than_max_connections_are_refused(
+def test_listener_above_max_connections_refuses(
     redis_url: str, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listener_of(redis_url, max_connections=2) as listener:
@@ -295,7 +295,7 @@ def test_more_than_max_connections_are_refused(
         assert any("max_connections (2)" in line for line in caplog.messages)
 
 
-def test_a_flood_leaves_others_their_turn(listener: Listener, port: int) -> None:
+def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) -> None:
     heard = register(listener, Heard(), module="quiet")
     register(listener, lambda *args: None)  # type: ignore[arg-type]
     stop = threading.Event()
@@ -338,7 +338,7 @@ def test_listener_zero_words_after_frame_are_skipped(listener: Listener, port: i
     assert listener.counters.wire_errors == 0
 
 
-def test_one_byte_a_second_is_closed_after_the_default_time(
+def test_listener_one_byte_a_second_is_closed_in_time(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(listener), peer(port) as dripping:
@@ -354,7 +354,7 @@ def test_one_byte_a_second_is_closed_after_the_default_time(
     assert any("did not end within 4 s" in line for line in caplog.messages)
 
 
-def test_a_peers_end_is_answered_at_once(listener: Listener, port: int) -> None:
+def test_listener_end_of_peer_is_answered_at_once(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(1))
@@ -367,7 +367,7 @@ def test_a_peers_end_is_answered_at_once(listener: Listener, port: int) -> None:
 # -- addresses -------------------------------------------------------------------------------
 
 
-def test_it_listens_on_the_own_rows_of_all_clusters(
+def test_listener_binds_own_rows_of_all_clusters(
     listener: Listener, port: int, redis_client: redis.Redis
 ) -> None:
     other = free_port("127.0.0.1")
@@ -379,7 +379,7 @@ def test_it_listens_on_the_own_rows_of_all_clusters(
     assert listener.addresses == ()
 
 
-def test_without_a_row_it_waits_for_one(
+def test_listener_without_row_waits_for_row(
     redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listener_of(redis_url) as listener:
@@ -418,7 +418,7 @@ def test_listener_new_address_keeps_unchanged_connections(
             heard.wait_for(3, 2)
 
 
-def test_an_address_in_use_is_logged_and_tried_again(
+def test_listener_address_in_use_is_logged_and_retried(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", port)), serving(listener, ready=False) as thread:
@@ -430,7 +430,7 @@ def test_an_address_in_use_is_logged_and_tried_again(
         assert f"127.0.0.1 port {port}" in blocked[0]
 
 
-def test_a_freed_address_is_taken(listener: Listener, port: int) -> None:
+def test_listener_freed_address_is_bound(listener: Listener, port: int) -> None:
     blocker = socket.create_server(("127.0.0.1", port))
     with blocker, serving(listener, ready=False):
         assert not listener.ready.wait(0.5)
@@ -438,7 +438,7 @@ def test_a_freed_address_is_taken(listener: Listener, port: int) -> None:
         assert listener.ready.wait(5)
 
 
-def test_an_ipv6_row_is_listened_on_and_authenticated(
+def test_listener_ipv6_row_is_bound_and_authenticated(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = free_port()
@@ -476,7 +476,7 @@ def peer_after_serving(listener: Listener, port: int) -> Iterator[socket.socket]
         yield connection
 
 
-def test_a_callback_may_stop_the_listener(listener: Listener, port: int) -> None:
+def test_listener_callback_may_stop_it(listener: Listener, port: int) -> None:
     register(listener, Heard(act=lambda kind: listener.stop()))
     with serving(listener) as thread, peer(port) as connection:
         connection.sendall(frame(1))
@@ -484,7 +484,7 @@ def test_a_callback_may_stop_the_listener(listener: Listener, port: int) -> None
         assert not thread.is_alive()
 
 
-def test_a_listener_serves_once(listener: Listener) -> None:
+def test_listener_serves_once(listener: Listener) -> None:
     listener.stop()
     listener.serve()
     with pytest.raises(ClustererError, match="once"):
@@ -506,7 +506,7 @@ def test_a_listener_serves_once(listener: Listener) -> None:
     ],
     ids=repr,
 )
-def test_a_registration_that_cannot_work_is_refused(
+def test_listener_invalid_registration_is_refused(
     listener: Listener, redis_client: redis.Redis, changes: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidArgument):
@@ -515,7 +515,7 @@ def test_a_registration_that_cannot_work_is_refused(
 
 
 @pytest.mark.parametrize("callback", [None, "print"])
-def test_a_callback_that_cannot_be_called_is_refused(listener: Listener, callback: Heard) -> None:
+def test_listener_callback_not_callable_is_refused(listener: Listener, callback: Heard) -> None:
     with pytest.raises(InvalidArgument, match="ratelimit"):
         register(listener, callback)
 
@@ -587,7 +587,7 @@ def test_packets_are_dispatched_while_redis_is_away(
                     server.resume()
 
 
-def test_an_address_is_bound_once_and_named_in_the_log(
+def test_listener_address_is_bound_once_and_logged(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "clusterer.listener")

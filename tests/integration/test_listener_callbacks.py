@@ -81,7 +81,7 @@ def test_callbacks_slow_keeps_packets_whole_and_in_order(listener: Listener, por
     assert listener.counters.packets == 500
 
 
-def test_a_coroutine_is_awaited_in_order_while_others_are_read(
+def test_callbacks_coroutine_is_awaited_while_others_are_read(
     listener: Listener, port: int
 ) -> None:
     done: list[int] = []
@@ -225,7 +225,7 @@ def test_callbacks_queued_packet_counts_from_its_arrival(
 
 
 @pytest.mark.parametrize("waiting", [2, 3], ids=["same connection", "another connection"])
-def test_a_frame_whose_end_waits_for_a_slow_callback_is_no_drip(
+def test_callbacks_slow_behind_partial_frame_is_no_timeout(
     redis_url: str, port: int, waiting: int
 ) -> None:
     """Its bytes have come long ago: it was the callback that kept us from reading them."""

@@ -120,7 +120,7 @@ def test_signals_leave_the_terminal_as_it_was(
         screen.assert_left_clean()
 
 
-def test_an_outage_is_said_on_the_screen_and_survived(
+def test_live_outage_is_shown_and_survived(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -138,7 +138,7 @@ def test_an_outage_is_said_on_the_screen_and_survived(
         screen.assert_left_clean()
 
 
-def test_more_nodes_than_lines_can_be_scrolled(redis_client: redis.Redis, redis_url: str) -> None:
+def test_live_more_nodes_than_lines_scroll(redis_client: redis.Redis, redis_url: str) -> None:
     for machine_id in range(1, 41):
         put_node(redis_client, make_node(machine_id))
     with terminal(redis_url, "top", "--interval", "60", size=(12, 80)) as screen:
@@ -150,7 +150,7 @@ def test_more_nodes_than_lines_can_be_scrolled(redis_client: redis.Redis, redis_
         screen.assert_left_clean()
 
 
-def test_in_a_pipe_top_prints_one_snapshot(
+def test_live_top_in_pipe_prints_one_snapshot(
     redis_client: redis.Redis, redis_url: str, capsys: Capture
 ) -> None:
     put_example(redis_client)
@@ -162,7 +162,7 @@ def test_in_a_pipe_top_prints_one_snapshot(
     assert re.search(r"2 127\.0\.0\.2:5555 +up +0/3 +20 +0\.0 +- +\d s\n", out)
 
 
-def test_a_refresh_is_one_round_trip(redis_client: redis.Redis, redis_url: str) -> None:
+def test_live_refresh_is_one_round_trip(redis_client: redis.Redis, redis_url: str) -> None:
     put_example(redis_client)
     with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
         reader = Reader(context)
@@ -252,7 +252,7 @@ def test_watch_in_a_pipe_prints_a_line_per_change(
         (["top", "--redis-url", "redis://127.0.0.1:1"], "Redis at redis://127.0.0.1:1"),
     ],
 )
-def test_what_cannot_be_shown_is_an_error_of_one_line(
+def test_live_impossible_view_is_error_of_one_line(
     redis_client: redis.Redis, redis_url: str, capsys: Capture, arguments: list[str], said: str
 ) -> None:
     put_example(redis_client)

@@ -29,7 +29,7 @@ def lines(child: ChildProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in child.output().splitlines()]
 
 
-def test_every_process_logs_json_when_told_by_the_environment(
+def test_logs_json_by_environment_applies_to_every_process(
     environment: dict[str, str], redis_client: redis.Redis
 ) -> None:
     put_node(redis_client, make_node(1, port=free_port()))
@@ -45,7 +45,7 @@ def test_every_process_logs_json_when_told_by_the_environment(
         assert names == ["node", "worker maintenance", "scheduler"]
 
 
-def test_lines_about_a_node_carry_cluster_machine_id_and_url(
+def test_logs_of_node_have_cluster_machine_id_and_url(
     environment: dict[str, str], redis_client: redis.Redis
 ) -> None:
     node = put_node(redis_client, make_node(2, state=State.PROBING, port=free_port()))
@@ -69,7 +69,7 @@ def test_lines_about_a_node_carry_cluster_machine_id_and_url(
         ("warnings.warn('old')", "warning", "UserWarning: old"),
     ],
 )
-def test_even_a_crash_and_a_warning_are_json(code: str, level: str, message: str) -> None:
+def test_logs_of_crash_and_warning_are_json(code: str, level: str, message: str) -> None:
     imports = (
         "import warnings; from threading import Thread; from clusterer import logs; "
         "from clusterer.settings import Settings; "
@@ -104,7 +104,7 @@ def test_up_prints_nothing_but_json_lines(tmp_path: Path) -> None:
     assert {"up", "node", "scheduler", "worker delivery"} <= processes
 
 
-def test_the_log_of_a_command_line_option_is_json(environment: dict[str, str]) -> None:
+def test_logs_json_by_option_applies(environment: dict[str, str]) -> None:
     del environment["CLUSTERER_LOG_FORMAT"]
     context = Context(Settings(redis_url=environment["CLUSTERER_REDIS_URL"]))
     put_node(context.redis, make_node(2))

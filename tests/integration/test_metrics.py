@@ -110,7 +110,7 @@ def _ten(port: int, name: str, **labels: str) -> bool:
     )
 
 
-def test_every_process_shows_its_part_and_no_name_is_invented(system: dict[str, int]) -> None:
+def test_metrics_of_every_process_are_documented_names(system: dict[str, int]) -> None:
     texts = {name: scrape(port) for name, port in system.items()}
     cluster = samples(texts["scheduler"])
     assert value(cluster, "clusterer_skipped_packets_total", sender="2", machine_id="1") == 0
@@ -162,12 +162,12 @@ def _check_names(existing: set[str], text: str) -> None:
 
 
 @needs_promtool
-def test_promtool_finds_nothing_to_say_about_any_process(system: dict[str, int]) -> None:
+def test_metrics_of_every_process_pass_promtool(system: dict[str, int]) -> None:
     for port in system.values():
         assert promtool("check", "metrics", text=scrape(port)) == ""
 
 
-def test_while_redis_is_away_only_that_is_told(
+def test_metrics_without_redis_show_only_redis_down(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis_server()

@@ -138,7 +138,7 @@ def state(context: Context, machine_id: int = 2) -> State:
     return context.nodes.view(KEY).nodes[machine_id].state
 
 
-def test_opensipsctls_way_works_unchanged(
+def test_mi_fifo_request_of_opensipsctl_is_answered(
     context: Context, fifo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ctl(fifo, "clusterer_list") == LIST
@@ -165,7 +165,7 @@ def test_mi_recorded_requests_get_recorded_replies(fifo: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["::", '1"', '"1', '"1"x', '""'])
-def test_malformed_parameter_gets_the_reply_of_2_2(context: Context, fifo: Path, word: str) -> None:
+def test_mi_malformed_parameter_gets_reply_of_2_2(context: Context, fifo: Path, word: str) -> None:
     reply = b"400 parse error in command 'clusterer_set_status'\n"
     assert ctl(fifo, "clusterer_set_status", "1", "2", word, "bin") == reply
     assert ctl(fifo, "clusterer_set_status", word) == reply
@@ -175,7 +175,7 @@ def test_malformed_parameter_gets_the_reply_of_2_2(context: Context, fifo: Path,
     assert ctl(fifo, "clusterer_list") == LIST
 
 
-def test_a_second_server_leaves_the_first_its_fifo(context: Context, fifo: Path) -> None:
+def test_mi_second_server_leaves_fifo_of_first(context: Context, fifo: Path) -> None:
     options, stop = Options(fifo=fifo, reply_dir=fifo.parent), StopFlag()
     with (
         pytest.raises(ClustererError, match=r"another process serves the FIFO .* already"),
@@ -186,16 +186,14 @@ def test_a_second_server_leaves_the_first_its_fifo(context: Context, fifo: Path)
     assert ctl(fifo, "clusterer_list") == LIST
 
 
-def test_unknown_and_own_row_are_no_such_node(context: Context, fifo: Path) -> None:
+def test_mi_unknown_or_own_row_is_no_such_node(context: Context, fifo: Path) -> None:
     for machine, protocol in (("1", "bin"), ("9", "bin"), ("2", "udp")):
         reply = ctl(fifo, "clusterer_set_status", "1", machine, "0", protocol)
         assert reply == b"404 No such node\n\n"
     assert state(context, 1) is State.UP
 
 
-def test_only_own_clusters_with_peers_in_reverse_order_of_rows(
-    context: Context, fifo: Path
-) -> None:
+def test_mi_list_has_own_clusters_in_reverse_order(context: Context, fifo: Path) -> None:
     """2.2 puts clusters, protocols of a cluster and nodes of a protocol before the earlier ones."""
     provision(
         context,
@@ -221,13 +219,13 @@ def test_only_own_clusters_with_peers_in_reverse_order_of_rows(
     assert lines[2].endswith("Description=none")
 
 
-def test_a_failed_reload_says_so(context: Context, fifo: Path) -> None:
+def test_mi_reload_failed_says_so(context: Context, fifo: Path) -> None:
     sql(context, "DROP TABLE clusterer")
     assert ctl(fifo, "clusterer_reload") == b"500 Failed to reload\n\n"
     assert ctl(fifo, "clusterer_list") == LIST
 
 
-def test_many_clients_at_once_each_get_their_own_reply(fifo: Path) -> None:
+def test_mi_many_clients_get_their_own_replies(fifo: Path) -> None:
     with ThreadPoolExecutor(30) as threads:
         lists = [threads.submit(ctl, fifo, "clusterer_list") for _ in range(30)]
         others = [threads.submit(ctl, fifo, f"nosuch{n}") for n in range(30)]
@@ -252,7 +250,7 @@ def test_mi_client_that_never_reads_delays_no_other(
 
 
 @pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "..", "a/b"])
-def test_a_reply_name_that_leads_elsewhere_is_refused(
+def test_mi_reply_path_outside_directory_is_refused(
     context: Context, fifo: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     write(fifo, f":clusterer_set_status:{name}\n1\n2\n0\nbin\n\n".encode())
@@ -265,7 +263,7 @@ def test_a_reply_name_that_leads_elsewhere_is_refused(
     ("kind", "why"),
     [("file", "is no FIFO"), ("link", "is a symbolic link"), ("missing", "is not there")],
 )
-def test_a_reply_goes_into_a_fifo_only(
+def test_mi_reply_to_regular_file_is_refused(
     fifo: Path, caplog: pytest.LogCaptureFixture, kind: str, why: str
 ) -> None:
     victim, reply = fifo.parent / "victim", fifo.parent / "reply"
@@ -281,13 +279,15 @@ def test_a_reply_goes_into_a_fifo_only(
 
 
 @pytest.mark.parametrize("junk", [b"x" * 1_000_000, b"\n" * 100_000, b"\0\xff:::\n" * 1000])
-def test_junk_does_not_end_it(fifo: Path, junk: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_mi_invalid_bytes_do_not_end_server(
+    fifo: Path, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     write(fifo, junk)
     assert ctl(fifo, "clusterer_list") == LIST
     assert caplog.text.count("bad request") <= 5
 
 
-def test_half_a_request_is_answered_and_forgotten(fifo: Path) -> None:
+def test_mi_cut_request_is_answered_and_dropped(fifo: Path) -> None:
     os.mkfifo(fifo.parent / "half")
     write(fifo, b":clusterer_set_status:half\n1\n2")
     reply = fifo.parent / "half"
@@ -296,7 +296,7 @@ def test_half_a_request_is_answered_and_forgotten(fifo: Path) -> None:
 
 
 @pytest.mark.parametrize("instead", ["nothing", "another fifo"])
-def test_a_vanished_fifo_comes_back(
+def test_mi_fifo_removed_is_made_again(
     fifo: Path, instead: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fifo.unlink()
@@ -318,7 +318,7 @@ def test_mi_fifo_path_occupied_is_logged_until_free(
     assert ctl(fifo, "clusterer_list") == LIST
 
 
-def test_what_may_last_all_night_is_said_once_a_minute(
+def test_mi_lasting_error_is_logged_once_a_minute(
     context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "fifo"
@@ -330,9 +330,7 @@ def test_what_may_last_all_night_is_said_once_a_minute(
     assert caplog.text.count("something else is there already") == 2
 
 
-def test_mode_is_as_asked_and_the_fifo_goes_with_its_server(
-    context: Context, tmp_path: Path
-) -> None:
+def test_mi_fifo_has_mode_and_ends_with_server(context: Context, tmp_path: Path) -> None:
     fifo = tmp_path / "f"
     options = Options(fifo=fifo, reply_dir=tmp_path, access=Access(mode=0o622))
     with serving(context, options):
@@ -382,7 +380,7 @@ def raw(place: Place, data: bytes, timeout_s: float = 10) -> bytes:
         return received
 
 
-def test_http_serves_the_three_commands(context: Context, http: Place) -> None:
+def test_mi_http_serves_the_three_commands(context: Context, http: Place) -> None:
     found = post(http, call("clusterer_list"))
     assert found["result"]["Clusters"][0]["Nodes"][0]["url"] == "bin:127.0.0.2:5566"
     params = {"cluster_id": 1, "machine_id": 2, "status": 0, "protocol": "bin"}
@@ -398,7 +396,7 @@ def test_http_serves_the_three_commands(context: Context, http: Place) -> None:
     assert "there is no table" in failed["data"]
 
 
-def test_http_batch_and_notification(context: Context, http: Place) -> None:
+def test_mi_http_batch_and_notification_are_answered(context: Context, http: Place) -> None:
     down = json.dumps(
         {"jsonrpc": "2.0", "method": "clusterer_set_status", "params": [1, 2, 0, "bin"]}
     ).encode()
@@ -427,13 +425,13 @@ HEAD = b"POST /mi HTTP/1.1\r\nHost: x\r\n"
         (HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n", 431),
     ],
 )
-def test_http_refuses_what_is_no_mi_request(http: Place, request_: bytes, status: int) -> None:
+def test_mi_http_other_request_is_refused(http: Place, request_: bytes, status: int) -> None:
     answer = raw(http, request_)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert post(http, call("clusterer_list"))["result"]
 
 
-def test_http_slow_and_many_clients_are_bounded(http: Place) -> None:
+def test_mi_http_slow_and_many_clients_are_bounded(http: Place) -> None:
     slow = [socket.create_connection((http.host, http.port), 10) for _ in range(100)]
     slow[0].sendall(HEAD)
     full = raw(http, HEAD + b"Content-Length: 2\r\n\r\n{}")
@@ -451,7 +449,7 @@ def _served(http: Place) -> bool:
         return False
 
 
-def test_http_over_a_unix_socket(context: Context, tmp_path: Path) -> None:
+def test_mi_http_over_unix_socket_answers(context: Context, tmp_path: Path) -> None:
     path = tmp_path / "mi.sock"
     options = Options(http=path, access=Access(mode=0o600))
     with serving(context, options):
@@ -470,7 +468,7 @@ def test_http_over_a_unix_socket(context: Context, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["udp", "unix"])
-def test_datagrams_are_answered(context: Context, tmp_path: Path, kind: str) -> None:
+def test_mi_datagram_is_answered(context: Context, tmp_path: Path, kind: str) -> None:
     address: Place | Path = Place("127.0.0.1", free_port()) if kind == "udp" else tmp_path / "d"
     target = (address.host, address.port) if isinstance(address, Place) else str(address)
     # The FIFO too: it shows that the server is there.
@@ -486,7 +484,7 @@ def test_datagrams_are_answered(context: Context, tmp_path: Path, kind: str) -> 
         assert json.loads(client.recv(65536))["result"] == "OK"
 
 
-def test_datagram_client_that_does_not_read_delays_none(context: Context, tmp_path: Path) -> None:
+def test_mi_datagram_client_not_reading_delays_no_other(context: Context, tmp_path: Path) -> None:
     path = tmp_path / "d"
     kind = socket.AF_UNIX, socket.SOCK_DGRAM
     options = Options(reply_dir=tmp_path, datagram=path)
@@ -504,7 +502,7 @@ def test_datagram_client_that_does_not_read_delays_none(context: Context, tmp_pa
 # -- the process -----------------------------------------------------------------------------------
 
 
-def test_the_command_serves_until_sigterm(context: Context, tmp_path: Path) -> None:
+def test_mi_command_serves_until_sigterm(context: Context, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     variables = {
         "CLUSTERER_REDIS_URL": context.settings.redis_url,
@@ -520,7 +518,7 @@ def test_the_command_serves_until_sigterm(context: Context, tmp_path: Path) -> N
         assert "Traceback" not in process.output()
 
 
-def test_a_command_that_runs_ends_before_its_redis_is_closed(
+def test_mi_running_command_ends_before_redis_is_closed(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     server, fifo = own_redis_server(), tmp_path / "fifo"

@@ -214,7 +214,7 @@ def test_opensips_cli_completes_commands_and_parameters(site: Site) -> None:
         terminal.type("quit\n")
 
 
-def test_both_kinds_of_clients_share_one_fifo(site: Site) -> None:
+def test_mi_fifo_serves_lines_and_json_together(site: Site) -> None:
     rpc = ':REPLY:{"jsonrpc": "2.0", "id": "NUMBER", "method": "clusterer_reload"}'
     lines = ":nosuchNUMBER:REPLY\n\n"
 
@@ -247,7 +247,7 @@ def test_mi_fifo_json_invalid_or_notification_has_no_reply(site: Site) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "unix"])
-def test_an_answer_too_long_for_a_datagram_is_an_error(site: Site, transport: str) -> None:
+def test_mi_datagram_reply_too_long_is_error(site: Site, transport: str) -> None:
     provision(site.context, *(NewRow(1, n, f"bin:127.0.1.1:{n}") for n in range(3, 403)))
     assert site.cli(transport, "clusterer_reload") == "OK"
     assert "ask over HTTP or the FIFO" in site.refusal(transport, "clusterer_list")

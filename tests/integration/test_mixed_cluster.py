@@ -109,7 +109,7 @@ def replay(recording: Path, receiver: Receiver, source: str) -> None:
     assert main(["replay", str(recording), "--to", to, "--bind", source, "--speed", "max"]) == 0
 
 
-def test_decode_and_encode_give_the_captured_bytes() -> None:
+def test_mixed_cluster_capture_round_trips() -> None:
     again = b""
     for packet in captured_packets():
         message = decode(packet)
@@ -118,9 +118,7 @@ def test_decode_and_encode_give_the_captured_bytes() -> None:
     assert again == captured_stream()[0]
 
 
-def test_every_frame_of_a_replayed_capture_is_accounted_for(
-    receiver: Receiver, recording: Path
-) -> None:
+def test_mixed_cluster_replayed_frames_are_all_counted(receiver: Receiver, recording: Path) -> None:
     stream, frames = captured_stream()
     replay(recording, receiver, "127.0.0.1")
     counters = receiver.instance.listener.counters
@@ -138,7 +136,7 @@ def test_every_frame_of_a_replayed_capture_is_accounted_for(
     assert receiver.limits.pipes()["calls"].limit == 100
 
 
-def test_the_same_from_another_address_is_dropped_frame_by_frame(
+def test_mixed_cluster_frames_from_other_address_are_dropped(
     receiver: Receiver, recording: Path
 ) -> None:
     frames = captured_stream()[1]

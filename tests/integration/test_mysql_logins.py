@@ -100,25 +100,27 @@ def public_key(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return Path(f"{path}.pub").read_bytes()
 
 
-def test_mysql_8_gets_the_password_encrypted(public_key: bytes) -> None:
+def test_mysql_login_of_version_8_encrypts_password(public_key: bytes) -> None:
     with server(SHA2, public_key) as (port, answers):
         assert "Access denied" in refusal(port)
     assert [len(answer) for answer in answers] == [256]
 
 
-def test_mariadb_gets_an_ed25519_signature() -> None:
+def test_mysql_login_of_mariadb_signs_with_ed25519() -> None:
     with server(ED25519) as (port, answers):
         assert "Access denied" in refusal(port)
     assert [len(answer) for answer in answers] == [64]
 
 
-def test_missing_cryptography_is_named(monkeypatch: pytest.MonkeyPatch, public_key: bytes) -> None:
+def test_mysql_login_without_cryptography_names_it(
+    monkeypatch: pytest.MonkeyPatch, public_key: bytes
+) -> None:
     monkeypatch.setattr(pymysql._auth, "_have_cryptography", False)
     with server(SHA2, public_key) as (port, _):
         assert refusal(port).endswith("(pip install 'PyMySQL[rsa]')")
 
 
-def test_missing_ed25519_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mysql_login_without_ed25519_names_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nacl", None)
     monkeypatch.setattr(pymysql._auth, "_nacl_bindings", False)
     with server(ED25519) as (port, _):

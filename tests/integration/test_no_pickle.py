@@ -151,7 +151,7 @@ def walk_everything(client: redis.Redis) -> None:
         queue(NAME, client).failed_job_registry.requeue(job_id)
 
 
-def test_nothing_is_unpickled_on_any_way(
+def test_jobs_from_any_source_are_never_unpickled(
     redis_client: redis.Redis, unpickled: list[str], tmp_path: Path
 ) -> None:
     plant_everywhere(redis_client, bomb(tmp_path / "exploded"))
@@ -160,7 +160,7 @@ def test_nothing_is_unpickled_on_any_way(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_rqs_own_commands_unpickle_nothing_with_our_classes(
+def test_rq_commands_with_our_classes_unpickle_nothing(
     redis_client: redis.Redis, redis_url: str, unpickled: list[str], tmp_path: Path
 ) -> None:
     plant_everywhere(redis_client, bomb(tmp_path / "exploded"))
@@ -174,7 +174,7 @@ def test_rqs_own_commands_unpickle_nothing_with_our_classes(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_traps_would_spring(
+def test_pickle_trap_unpickled_runs(
     redis_client: redis.Redis, unpickled: list[str], tmp_path: Path
 ) -> None:
     """The two tests above would notice: RQ's own classes do unpickle what is planted."""
@@ -183,7 +183,7 @@ def test_the_traps_would_spring(
     assert unpickled
 
 
-def test_plain_rq_info_has_nothing_of_ours_to_unpickle(
+def test_rq_info_without_our_classes_unpickles_nothing(
     redis_client: redis.Redis, redis_url: str, unpickled: list[str]
 ) -> None:
     enqueue_delivery(NAME, redis_client)

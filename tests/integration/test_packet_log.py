@@ -80,7 +80,7 @@ def script_runs(client: redis.Redis) -> int:
     return int(stats["cmdstat_evalsha"]["calls"])
 
 
-def test_scripts_that_redis_forgot_are_loaded_again(
+def test_log_scripts_lost_by_redis_are_loaded_again(
     log: PacketLog, redis_client: redis.Redis
 ) -> None:
     log.append(CLUSTER, [b"1"])
@@ -99,7 +99,7 @@ def test_log_idle_redis_connection_closed_is_replaced(
     assert redis_client.xlen(keys.log(1)) == 2
 
 
-def test_an_append_whose_answer_is_lost_is_not_repeated(
+def test_log_append_with_lost_reply_is_not_repeated(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -115,9 +115,7 @@ def test_an_append_whose_answer_is_lost_is_not_repeated(
     client.close()
 
 
-def test_a_forked_child_has_a_connection_of_its_own(
-    log: PacketLog, redis_client: redis.Redis
-) -> None:
+def test_log_in_forked_child_has_own_connection(log: PacketLog, redis_client: redis.Redis) -> None:
     log.append(CLUSTER, [b"parent"])
     pid = os.fork()
     if pid == 0:
@@ -137,7 +135,7 @@ class Interrupted(BaseException):
     """What Ctrl-C is to the thread that it meets."""
 
 
-def test_interrupted_sender_leaves_entries_of_others_whole(
+def test_log_interrupted_append_leaves_others_whole(
     log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that sends for others is interrupted before Redis has it."""
@@ -182,7 +180,7 @@ def test_interrupted_sender_leaves_entries_of_others_whole(
     assert not log._queued
 
 
-def test_interrupts_of_the_main_thread_disturb_no_other(redis_url: str) -> None:
+def test_log_interrupt_of_main_thread_leaves_other_threads(redis_url: str) -> None:
     """Real ones, at any moment: a program of its own is interrupted 300 times."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, redis_url],

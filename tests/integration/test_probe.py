@@ -42,7 +42,7 @@ def make_due(context: Context, client: redis.Redis) -> None:
     client.zunionstore(name, {name: 0.0})
 
 
-def test_a_node_that_answers_is_up_with_its_tries_kept(
+def test_probe_answered_sets_up_and_keeps_attempts(
     context: Context, redis_client: redis.Redis
 ) -> None:
     with BinReceiver() as receiver:
@@ -81,7 +81,7 @@ def test_probe_disabled_node_waits_for_duration_then_up(
     assert time.time() - failed_at >= 1.0
 
 
-def test_a_node_that_had_failed_is_settled_after_duration(
+def test_probe_failed_node_is_settled_after_duration(
     context: Context, redis_client: redis.Redis
 ) -> None:
     now = int(time.time())
@@ -91,7 +91,7 @@ def test_a_node_that_had_failed_is_settled_after_duration(
     assert not redis_client.zcard(keys.due(*CLUSTER))
 
 
-def test_overlapping_jobs_count_one_failure_once(
+def test_probe_overlapping_jobs_count_failure_once(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(i, port=1, failed_attempts=9) for i in range(2, 30)])
@@ -107,7 +107,7 @@ def test_overlapping_jobs_count_one_failure_once(
         one.close()
 
 
-def test_an_observation_of_an_older_version_is_dropped(context: Context) -> None:
+def test_probe_observation_of_older_version_is_dropped(context: Context) -> None:
     load(context.settings, [node(2)])
     seen = read(context, 2)
     with ThreadPoolExecutor(3) as pool:
@@ -132,7 +132,7 @@ class Interrupted(NodeStore):
         return found
 
 
-def test_an_order_between_look_and_commit_is_not_overwritten(context: Context) -> None:
+def test_probe_set_status_before_commit_is_kept(context: Context) -> None:
     load(context.settings, [node(2)])
     seen = read(context, 2)
     store = Interrupted(context.settings)
@@ -141,7 +141,7 @@ def test_an_order_between_look_and_commit_is_not_overwritten(context: Context) -
     assert (found.state, found.no_tries) == (State.DOWN, 0)
 
 
-def test_pings_run_at_once_and_end_within_their_timeout() -> None:
+def test_probe_pings_run_together_and_end_in_time() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -161,7 +161,7 @@ def test_pings_run_at_once_and_end_within_their_timeout() -> None:
     assert "0.5 s" in next(iter(errors.values()))
 
 
-def test_what_happens_to_a_node_while_it_is_pinged_counts(
+def test_probe_change_of_node_during_ping_counts(
     context: Context, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(context.settings, [node(i, port=1, failed_attempts=9) for i in (2, 3, 4, 5)])
@@ -195,7 +195,7 @@ def test_probe_node_checked_early_is_due_in_time(
     assert due == pytest.approx(read(context, 2).enabled_at * 1000, abs=1000)
 
 
-def test_a_clock_that_was_set_back_stops_nothing(
+def test_probe_clock_set_back_stops_no_ping(
     context: Context, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As if Redis's clock had been an hour ahead until now."""
@@ -214,7 +214,7 @@ def test_a_clock_that_was_set_back_stops_nothing(
     assert "set back by 3600 s" in caplog.text
 
 
-def test_the_next_ping_is_due_an_interval_after_this_one_began(
+def test_probe_next_ping_is_an_interval_after_start(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job a second later must find it due, however long this one took for its pings."""
@@ -237,7 +237,7 @@ def test_the_next_ping_is_due_an_interval_after_this_one_began(
     context.close()
 
 
-def test_hundreds_of_nodes_take_few_round_trips(
+def test_probe_hundreds_of_nodes_takes_few_round_trips(
     context: Context, redis_client: redis.Redis
 ) -> None:
     load(context.settings, [node(i, port=1, failed_attempts=9) for i in range(2, 602)])

@@ -43,7 +43,7 @@ def read_until(group: ProcessGroup, count: int) -> list[Line]:
     return lines
 
 
-def test_both_outputs_are_read_line_by_line(group: ProcessGroup) -> None:
+def test_process_group_reads_both_outputs_by_line(group: ProcessGroup) -> None:
     code = "import sys; print('one'); print('two', file=sys.stderr); print('no end', end='')"
     child = group.start(python("talker", code))
     lines = read_until(group, 3)
@@ -55,18 +55,18 @@ def test_both_outputs_are_read_line_by_line(group: ProcessGroup) -> None:
     assert child.wait(5)
 
 
-def test_an_endless_line_is_cut(group: ProcessGroup) -> None:
+def test_process_group_cuts_endless_line(group: ProcessGroup) -> None:
     group.start(python("bore", "print('x' * 200_000)"))
     lines = read_until(group, 2)
     assert max(len(line.text) for line in lines) <= 2 * 65_536
 
 
-def test_a_program_that_is_not_there_is_named(group: ProcessGroup) -> None:
+def test_process_group_missing_program_is_named(group: ProcessGroup) -> None:
     with pytest.raises(ClustererError, match=r"cannot start ghost .*/no/such/program"):
         group.start(ChildSpec("ghost", ("/no/such/program",)))
 
 
-def test_only_the_main_thread_may_start_children(group: ProcessGroup) -> None:
+def test_process_group_start_outside_main_thread_raises(group: ProcessGroup) -> None:
     caught: list[Exception] = []
 
     def start() -> None:
@@ -81,7 +81,7 @@ def test_only_the_main_thread_may_start_children(group: ProcessGroup) -> None:
     assert "main thread" in str(caught[0])
 
 
-def test_all_are_ended_and_the_deaf_one_is_killed(group: ProcessGroup) -> None:
+def test_process_group_end_kills_child_ignoring_sigterm(group: ProcessGroup) -> None:
     deaf = group.start(python("deaf", STUBBORN + SLEEP))
     polite = group.start(python("polite", "import time; print('here', flush=True); " + SLEEP))
     read_until(group, 2)
@@ -92,7 +92,7 @@ def test_all_are_ended_and_the_deaf_one_is_killed(group: ProcessGroup) -> None:
     assert polite.exit_code == -signal.SIGTERM
 
 
-def test_a_talkative_child_can_end(group: ProcessGroup) -> None:
+def test_process_group_child_with_much_output_ends(group: ProcessGroup) -> None:
     code = (
         "import signal, sys, time\n"
         "def bye(*_):\n"
@@ -107,7 +107,7 @@ def test_a_talkative_child_can_end(group: ProcessGroup) -> None:
     assert lines[-1].text == "goodbye"
 
 
-def test_the_last_ends_after_all_others(group: ProcessGroup) -> None:
+def test_process_group_last_child_ends_last(group: ProcessGroup) -> None:
     code = (
         "import signal, sys, time\n"
         "def bye(*_): print(time.monotonic()); sys.exit()\n"
@@ -134,7 +134,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_cleaning_up_is_not_interrupted_a_second_time() -> None:
+def test_process_group_second_signal_does_not_stop_cleanup() -> None:
     with spawn(["-c", IMPATIENT]) as child:
         assert child.wait() == 0
         assert child.output() == "cleaned up\n"
@@ -153,7 +153,7 @@ time.sleep(60)
 """
 
 
-def test_no_child_survives_the_parents_sigkill() -> None:
+def test_process_group_parent_killed_ends_children() -> None:
     with spawn(["-c", PARENT]) as parent:
         parent.wait_for_output("started")
         pids = [int(word) for word in parent.output().split()[:2]]
@@ -162,7 +162,7 @@ def test_no_child_survives_the_parents_sigkill() -> None:
         wait_until_gone(pids)
 
 
-def test_the_pause_grows_and_is_forgotten() -> None:
+def test_restart_pause_grows_and_is_reset() -> None:
     pauses = [0.0]
     for _ in range(9):
         pauses.append(supervising.pause_after(1.0, pauses[-1]))
@@ -173,11 +173,11 @@ def test_the_pause_grows_and_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("code", "words"), [(3, "exit code 3"), (-9, "SIGKILL"), (-99, "signal 99")]
 )
-def test_an_end_is_described(code: int, words: str) -> None:
+def test_process_end_is_described(code: int, words: str) -> None:
     assert supervising.describe_exit(code) == words
 
 
-def test_a_crashed_child_is_started_again(
+def test_process_group_crashed_child_is_started_again(
     group: ProcessGroup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(supervising, "FIRST_PAUSE_S", 0.01)
@@ -197,7 +197,7 @@ def test_a_crashed_child_is_started_again(
 
 
 @pytest.mark.parametrize("command", [["worker", "maintenance"], ["scheduler"]])
-def test_ctrl_c_while_a_program_is_being_loaded_ends_it_in_order(
+def test_process_ctrl_c_during_import_ends_in_order(
     command: list[str], redis_url: str, tmp_path: Path
 ) -> None:
     """It comes before the first line of ours: loading takes a fifth of a second and more."""

@@ -73,7 +73,7 @@ def table(context: Context) -> list[tuple[object, ...]]:
 # -- one row ---------------------------------------------------------------------------------------
 
 
-def test_added_edited_and_removed_in_table_and_redis(make: MakeContext) -> None:
+def test_provision_add_edit_remove_change_table_and_redis(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A)
     reload.run(context)
@@ -94,7 +94,7 @@ def test_added_edited_and_removed_in_table_and_redis(make: MakeContext) -> None:
     assert (report.unchanged, report.changed) == (1, ())
 
 
-def test_other_nodes_and_states_that_only_redis_knows_stay(make: MakeContext) -> None:
+def test_provision_leaves_other_nodes_and_redis_states(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A, NODE_B)
     reload.run(context)
@@ -123,7 +123,7 @@ def test_provision_named_state_applies_though_row_has_it(make: MakeContext) -> N
     assert (changes.unchanged, changes.in_effect_again) == (((1, 2),), False)
 
 
-def test_another_protocol_moves_the_node(lite: Context) -> None:
+def test_provision_other_protocol_moves_node(lite: Context) -> None:
     provision.edit(lite, (1, 2), {"url": "udp:127.0.0.2:5060"}, by=BY)
     assert [str(key) for key in lite.nodes.clusters()] == ["1:bin", "1:udp"]
     assert list(lite.nodes.view(KEY).nodes) == [1]
@@ -143,7 +143,7 @@ def test_another_protocol_moves_the_node(lite: Context) -> None:
         (row(2), "has a machine 2 already, in row 2"),
     ],
 )
-def test_what_reload_would_reject_is_not_written(
+def test_provision_row_that_reload_rejects_is_not_written(
     lite: Context, values: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lookup(name: str) -> list[str]:
@@ -158,7 +158,7 @@ def test_what_reload_would_reject_is_not_written(
     assert len(events(lite)) == 2
 
 
-def test_unknown_rows_are_errors_and_bad_rows_can_be_mended(lite: Context) -> None:
+def test_provision_unknown_row_raises_and_bad_row_is_editable(lite: Context) -> None:
     with pytest.raises(UnknownNode, match="has no machine 9 in cluster 1"):
         provision.edit(lite, (1, 9), {"duration": 1}, by=BY)
     with pytest.raises(UnknownNode):
@@ -171,7 +171,7 @@ def test_unknown_rows_are_errors_and_bad_rows_can_be_mended(lite: Context) -> No
     assert len(table(lite)) == 2
 
 
-def test_without_redis_the_table_is_not_touched(lite: Context) -> None:
+def test_provision_without_redis_leaves_table(lite: Context) -> None:
     before = table(lite)
     away = Context(replace(lite.settings, redis_url="unix:///nowhere/redis.sock"))
     with pytest.raises(StateUnavailable):
@@ -184,7 +184,7 @@ def test_without_redis_the_table_is_not_touched(lite: Context) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_a_file_round_trips(make: MakeContext, kind: str) -> None:
+def test_provision_export_then_import_round_trips(make: MakeContext, kind: str) -> None:
     context = make()
     odd = NewRow(2, 3, "bin:[::1]:5566", State.DOWN, 9, 0, 'a, "b" ü; ')
     fill(context, NODE_B, NODE_A, odd)
@@ -215,7 +215,7 @@ def test_provision_import_of_unchanged_rows_is_accepted(lite: Context, kind: str
     assert node(lite, 1).description == "two lines"
 
 
-def test_import_adds_changes_and_with_replace_removes(lite: Context) -> None:
+def test_import_adds_and_changes_and_with_replace_removes(lite: Context) -> None:
     text = "cluster_id,machine_id,url,duration\n1,2,bin:127.0.0.2:5566,7\n1,3,bin:127.0.0.3:1,8\n"
     before = table(lite)
     dry = provision.import_rows(lite, parse(text), by=BY, replace=True, dry_run=True)
@@ -230,7 +230,7 @@ def test_import_adds_changes_and_with_replace_removes(lite: Context) -> None:
     assert list(lite.nodes.view(KEY).nodes) == [2, 3]
 
 
-def test_one_bad_row_and_nothing_is_imported_each_bad_row_named(lite: Context) -> None:
+def test_import_bad_rows_are_named_and_nothing_is_written(lite: Context) -> None:
     lines = ["cluster_id,machine_id,url", "1,7,bin:127.0.0.7:1", "1,8,nonsense", ",9,bin:h:1"]
     lines += ["1,7,bin:127.0.0.8:1", "1,10," + "bin:127.0.0.1:" + "1" * 60]
     before = table(lite)
@@ -245,7 +245,7 @@ def test_one_bad_row_and_nothing_is_imported_each_bad_row_named(lite: Context) -
     assert table(lite) == before
 
 
-def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
+def test_import_database_failing_midway_keeps_nothing(lite: Context) -> None:
     sql(
         lite,
         "CREATE TRIGGER t BEFORE INSERT ON clusterer WHEN NEW.machine_id = 9 "
@@ -279,20 +279,20 @@ def test_a_database_that_refuses_half_way_keeps_nothing(lite: Context) -> None:
         ("cluster_id,machine_id,url,,\n1,2,bin:a,,x\n", "line 2 has 5 cells, the heading 3"),
     ],
 )
-def test_a_file_that_is_none_is_told_apart(text: str, message: str) -> None:
+def test_import_file_of_other_format_is_named(text: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         parse(text)
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 @pytest.mark.parametrize("before", ["", "\ufeff", "\r\n\r\n", "\ufeff;;\r\n"])
-def test_what_spreadsheets_save_can_be_read(mark: str, before: str) -> None:
+def test_import_csv_of_spreadsheets_is_read(mark: str, before: str) -> None:
     head, line = ("cluster_id", "machine_id", "url"), ("1", "2", '"bin:192.0.2.1:5566"')
     text = before.replace(";", mark) + mark.join(head) + "\r\n" + mark.join(line) + "\r\n"
     assert parse(text)[0].values == dict(zip(head, ("1", "2", "bin:192.0.2.1:5566"), strict=True))
 
 
-def test_a_file_without_rows_replaces_nothing(lite: Context) -> None:
+def test_import_file_without_rows_replaces_nothing(lite: Context) -> None:
     """The rest of it was lost on its way here."""
     for text in ("cluster_id,machine_id,url\n", "[]"):
         with pytest.raises(InvalidArgument, match="has no rows"):
@@ -300,20 +300,20 @@ def test_a_file_without_rows_replaces_nothing(lite: Context) -> None:
     assert len(table(lite)) == 2
 
 
-def test_what_is_no_text_is_not_written(lite: Context) -> None:
+def test_import_value_that_is_no_text_is_refused(lite: Context) -> None:
     with pytest.raises(RowsRejected) as caught:
         provision.import_rows(lite, parse(json.dumps([row(3, description="\ud800")])), by=BY)
     assert str(caught.value.rejected[0]) == "row 1, column 'description': is not UTF-8"
 
 
 @pytest.mark.parametrize("value", [True, ["a"], {"a": 1}])
-def test_a_description_is_a_text(lite: Context, value: object) -> None:
+def test_import_description_stays_text(lite: Context, value: object) -> None:
     with pytest.raises(RowsRejected) as caught:
         provision.import_rows(lite, parse(json.dumps([row(3, description=value)])), by=BY)
     assert str(caught.value.rejected[0]) == "row 1, column 'description': is no text"
 
 
-def test_a_number_of_thousands_of_digits_is_no_number(lite: Context) -> None:
+def test_import_number_of_thousands_of_digits_is_refused(lite: Context) -> None:
     text = json.dumps([row(3)]).replace('"machine_id": 3', '"machine_id": ' + "9" * 5000)
     with pytest.raises(RowsRejected) as caught:
         provision.import_rows(lite, parse(text), by=BY)
@@ -321,19 +321,19 @@ def test_a_number_of_thousands_of_digits_is_no_number(lite: Context) -> None:
     assert len(caught.value.rejected[0].reason) < 250
 
 
-def test_empty_columns_behind_the_others_do_no_harm(lite: Context) -> None:
+def test_import_empty_trailing_columns_are_ignored(lite: Context) -> None:
     rows = parse("cluster_id;machine_id;url;;\r\n1;3;bin:127.0.0.3:1;;\r\n1;4;bin:127.0.0.4:1\r\n")
     assert len(provision.import_rows(lite, rows, by=BY).added) == 2
 
 
-def test_a_machine_is_found_however_its_number_is_written(lite: Context) -> None:
+def test_import_machine_id_in_any_notation_is_found(lite: Context) -> None:
     text = json.dumps([{"cluster_id": 1.0, "machine_id": " 2", "url": "bin:127.0.0.2:5566"}])
     sql(lite, "UPDATE clusterer SET duration = 7 WHERE machine_id = 2")
     changes = provision.import_rows(lite, parse(text), by=BY)
     assert (changes.unchanged, changes.changed) == (((1, 2),), ())
 
 
-def test_true_is_no_number(lite: Context) -> None:
+def test_import_true_as_number_is_refused(lite: Context) -> None:
     with pytest.raises(RowsRejected) as caught:
         provision.import_rows(lite, parse(json.dumps([row(3, state=True)])), by=BY)
     assert caught.value.rejected[0].column == "state"
@@ -342,7 +342,7 @@ def test_true_is_no_number(lite: Context) -> None:
 # -- reload ----------------------------------------------------------------------------------------
 
 
-def test_a_preview_changes_nothing(lite: Context) -> None:
+def test_import_dry_run_changes_nothing(lite: Context) -> None:
     sql(lite, "UPDATE clusterer SET duration = 7 WHERE machine_id = 1")
     sql(lite, "DELETE FROM clusterer WHERE machine_id = 2")
     sql(lite, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 3, 'bin:127.0.0.3')")
@@ -393,7 +393,7 @@ def shell(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     return tmp_path
 
 
-def test_the_commands_say_what_they_did(shell: Path, capsys: Capture) -> None:
+def test_provision_commands_print_what_changed(shell: Path, capsys: Capture) -> None:
     assert main(["node-add", "1", "3", "bin:127.0.0.3:5566", "--description", "Node C"]) == 0
     assert main(["node-edit", "1", "3", "--duration", "7", "--description", ""]) == 0
     assert main(["node-edit", "1", "3", "--duration", "7"]) == 0
@@ -418,7 +418,7 @@ def test_the_commands_say_what_they_did(shell: Path, capsys: Capture) -> None:
         (["export", "/nowhere/x.csv"], 1, "cannot write /nowhere/x.csv: No such file"),
     ],
 )
-def test_errors_are_one_line(
+def test_provision_errors_are_one_line(
     shell: Path, capsys: Capture, arguments: list[str], code: int, message: str
 ) -> None:
     assert main(arguments) == code
@@ -428,7 +428,7 @@ def test_errors_are_one_line(
     assert code == 2 or captured.err.count("\n") == 1
 
 
-def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
+def test_export_and_import_commands_round_trip(shell: Path, capsys: Capture) -> None:
     assert main(["export"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "1,1,bin:127.0.0.1:5566,1,0,3,0,30,Node A"
@@ -449,7 +449,7 @@ def test_export_and_import_at_the_shell(shell: Path, capsys: Capture) -> None:
     assert errors[1] == "clusterer: nothing is imported: 1 of 2 rows cannot be used"
 
 
-def test_an_export_that_does_not_fit_leaves_the_file_as_it_was(shell: Path, redis_url: str) -> None:
+def test_export_on_full_disk_leaves_file_unchanged(shell: Path, redis_url: str) -> None:
     many = [row(machine_id, description="x" * 60) for machine_id in range(3, 200)]
     assert main(["export", str(shell / "nodes.csv")]) == 0
     before = (shell / "nodes.csv").read_bytes()
@@ -473,7 +473,7 @@ def test_an_export_that_does_not_fit_leaves_the_file_as_it_was(shell: Path, redi
     assert not [path for path in shell.iterdir() if path.name.startswith(".nodes")]
 
 
-def test_an_export_keeps_the_file_what_it_is(shell: Path) -> None:
+def test_export_keeps_kind_and_mode_of_file(shell: Path) -> None:
     real, link = shell / "real.csv", shell / "link.csv"
     real.write_text("old", encoding="utf-8")
     real.chmod(0o604)
@@ -484,14 +484,14 @@ def test_an_export_keeps_the_file_what_it_is(shell: Path) -> None:
     assert real.stat().st_mode & 0o777 == 0o604
 
 
-def test_the_line_that_is_not_utf_8_is_named(shell: Path, capsys: Capture) -> None:
+def test_import_line_not_utf8_is_named(shell: Path, capsys: Capture) -> None:
     file = shell / "nodes.csv"
     file.write_bytes(b"cluster_id,machine_id,url,description\n1,3,bin:127.0.0.3:1,Zo\xeb\n")
     assert main(["import", str(file)]) == 1
     assert "line 2 is not UTF-8: save the file as UTF-8" in capsys.readouterr().err
 
 
-def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(shell: Path, redis_url: str) -> None:
+def test_provision_terminal_not_utf8_gets_replacements(shell: Path, redis_url: str) -> None:
     description = "Köln → Bonn"
     environment = child_environment(
         {
@@ -512,7 +512,7 @@ def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(shell: Path, redis_u
     assert description.encode() in shown("export"), "a file that import reads is UTF-8"
 
 
-def test_a_dry_run_does_not_log_a_reload(lite: Context, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload_dry_run_logs_no_reload(lite: Context, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     reload.preview(lite)
     assert "reloaded" not in caplog.text

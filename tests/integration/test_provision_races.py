@@ -65,7 +65,7 @@ def agree(context: Context) -> bool:
     return not (found.added or found.changed or found.removed or found.rejected)
 
 
-def test_two_edits_of_one_row_both_count(
+def test_provision_two_edits_of_one_row_both_count(
     context: Context, make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make()
@@ -76,7 +76,7 @@ def test_two_edits_of_one_row_both_count(
     assert (node.duration, node.description, agree(context)) == (9, "mine", True)
 
 
-def test_the_edit_of_a_row_that_went_meanwhile_is_an_error(
+def test_provision_edit_of_removed_row_raises(
     context: Context, make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make()
@@ -87,7 +87,7 @@ def test_the_edit_of_a_row_that_went_meanwhile_is_an_error(
 
 
 @pytest.mark.parametrize("unique", [True, False])
-def test_the_same_machine_is_added_once(
+def test_provision_same_machine_is_added_once(
     context: Context, make: MakeContext, monkeypatch: pytest.MonkeyPatch, unique: bool
 ) -> None:
     if not unique and context.settings.db_url.startswith("mysql"):
@@ -110,7 +110,7 @@ def test_provision_import_plans_again_after_change(
     assert (context.nodes.view(KEY).nodes[2].duration, agree(context)) == (9, True)
 
 
-def test_endless_changes_are_given_up(
+def test_provision_endless_changes_raise(
     context: Context, make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other, before = make(), context.nodes.view(KEY)
@@ -181,7 +181,7 @@ def test_provision_after_killed_command_reports_or_repairs(
     assert list(context.nodes.view(KEY).nodes) == [1]
 
 
-def test_redis_that_goes_in_the_middle_is_told(
+def test_provision_redis_lost_midway_is_reported(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
@@ -192,7 +192,7 @@ def test_redis_that_goes_in_the_middle_is_told(
         provision.edit(context, (1, 2), {"duration": 9}, by=BY)
 
 
-def test_a_commit_that_is_not_answered_is_told_as_such(
+def test_provision_unanswered_commit_is_reported(
     mariadb_server: MariaDBServer, mariadb_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with contexts(db_url=mariadb_url, redis_url=redis_url) as make:
@@ -213,7 +213,7 @@ def test_a_commit_that_is_not_answered_is_told_as_such(
             mariadb_server.resume()
 
 
-def test_a_row_that_the_database_made_another_is_told(context: Context) -> None:
+def test_provision_row_altered_by_database_is_reported(context: Context) -> None:
     if context.settings.db_url.startswith("mysql"):
         body = "BEFORE INSERT ON clusterer FOR EACH ROW SET NEW.url = 'x'"
     else:

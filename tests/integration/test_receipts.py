@@ -59,7 +59,7 @@ def run(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [(verdict.silenced, verdict.released) for verdict in timeouts.run(context)]
 
 
-def test_silence_is_judged_by_the_last_flush(
+def test_receipts_silence_is_measured_to_last_flush(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     flushed_at = int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0)
@@ -69,7 +69,7 @@ def test_silence_is_judged_by_the_last_flush(
     assert redis_client.zrange(WATCH.silenced, 0, -1) == [b"3"]
 
 
-def test_a_timeout_is_announced_and_lasts_twice_as_long(
+def test_receipts_timeout_is_announced_and_lasts_twice(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -119,7 +119,7 @@ FOREIGN_NOTICES = {
 
 
 @pytest.mark.parametrize("fields", FOREIGN_NOTICES.values(), ids=list(FOREIGN_NOTICES))
-def test_flush_with_foreign_notice_names_it_and_skips_it(
+def test_receipts_flush_skips_and_names_foreign_notice(
     receipts: Receipts,
     cursor: str,
     redis_client: redis.Redis,
@@ -136,7 +136,7 @@ def test_flush_with_foreign_notice_names_it_and_skips_it(
     assert flush(receipts, reply.cursor).notices == ()
 
 
-def test_a_silence_that_is_over_gives_a_fresh_clock(
+def test_receipts_mute_ended_restarts_clock(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -161,7 +161,7 @@ def test_receipts_clock_set_back_mutes_no_node_longer(
     assert left["3"] == reply.now_ms + 5_000
 
 
-def test_a_flush_before_the_verdict_wins(
+def test_receipts_flush_before_verdict_wins(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -169,7 +169,7 @@ def test_a_flush_before_the_verdict_wins(
     assert run(context) == []
 
 
-def test_a_flush_after_the_verdict_ends_no_silence(
+def test_receipts_flush_after_verdict_keeps_mute(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -178,7 +178,7 @@ def test_a_flush_after_the_verdict_ends_no_silence(
     assert redis_client.zrange(WATCH.heard, 0, -1) == [b"3"]
 
 
-def test_a_flush_that_races_the_verdict_comes_before_or_after_it(
+def test_receipts_flush_beside_verdict_is_before_or_after(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
     """Either the node was heard and nothing happens, or it is silenced and announced, once."""
@@ -211,7 +211,7 @@ def test_a_flush_that_races_the_verdict_comes_before_or_after_it(
     assert outcomes == {True, False}
 
 
-def test_each_verdict_is_done_once_by_jobs_that_overlap(
+def test_receipts_overlapping_jobs_give_each_verdict_once(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
     many = list(range(10, 3_010))
@@ -254,7 +254,7 @@ def test_receipts_last_seen_is_time_of_arrival(
     assert int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0) == reply.now_ms - 200
 
 
-def test_an_older_sign_of_life_does_not_turn_the_clock_back(
+def test_receipts_older_time_does_not_set_clock_back(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     flush(receipts, cursor, {2: 0})
@@ -264,7 +264,7 @@ def test_an_older_sign_of_life_does_not_turn_the_clock_back(
 
 
 @pytest.mark.parametrize("gap_ms", [2_500, -2_500, None])
-def test_after_a_gap_all_clocks_restart(
+def test_receipts_gap_restarts_all_clocks(
     receipts: Receipts,
     cursor: str,
     redis_client: redis.Redis,
@@ -282,7 +282,7 @@ def test_after_a_gap_all_clocks_restart(
     assert run(context) == []
 
 
-def test_a_short_gap_is_silence_like_any_other(
+def test_receipts_short_gap_counts_as_silence(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -310,7 +310,7 @@ def test_receipts_instance_never_serving_mutes_no_node(
     assert run(context) == []
 
 
-def test_timeout_zero_means_never(
+def test_receipts_timeout_0_never_ends(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     never = Watch(1, "ul", "ul", 1, 0)
@@ -320,7 +320,7 @@ def test_timeout_zero_means_never(
     assert run(context) == []
 
 
-def test_two_registrations_of_a_module_have_clocks_of_their_own(
+def test_receipts_each_registration_has_own_clocks(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     second = Watch(1, "ratelimit#2", "ratelimit", 1, 500)
@@ -331,7 +331,7 @@ def test_two_registrations_of_a_module_have_clocks_of_their_own(
     assert redis_client.zcard(WATCH.silenced) == 0
 
 
-def test_registration_starts_the_clocks_of_nodes_heard_before(
+def test_receipts_registration_starts_clocks_of_known_nodes(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -345,7 +345,7 @@ def test_registration_starts_the_clocks_of_nodes_heard_before(
     assert redis_client.smembers(keys.INSTANCES) == {b"1"}
 
 
-def test_registering_the_same_again_forgets_its_silences(
+def test_receipts_repeated_registration_ends_mutes(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -355,7 +355,7 @@ def test_registering_the_same_again_forgets_its_silences(
     assert redis_client.zcard(WATCH.heard) == 2
 
 
-def test_an_earlier_runs_modules_are_forgotten(
+def test_receipts_modules_of_earlier_run_are_removed(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     receipts.begin(1, "next run")
@@ -364,7 +364,7 @@ def test_an_earlier_runs_modules_are_forgotten(
     assert redis_client.hkeys(keys.modules(1)) == [b"run", b"begun"]
 
 
-def test_a_run_that_was_replaced_changes_nothing(
+def test_receipts_replaced_run_changes_nothing(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     receipts.begin(1, "next run")
@@ -378,7 +378,7 @@ def test_a_run_that_was_replaced_changes_nothing(
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_a_run_that_replaced_another_and_is_gone_is_no_obstacle(
+def test_receipts_ended_newer_run_blocks_no_other(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, served: bool
 ) -> None:
     receipts.begin(1, "next run")
@@ -393,7 +393,7 @@ def test_a_run_that_replaced_another_and_is_gone_is_no_obstacle(
     assert flush(receipts, cursor, {2: 0}).state is FlushState.UNKNOWN
 
 
-def test_a_redis_that_lost_its_data_says_so(
+def test_receipts_redis_without_data_is_reported(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     redis_client.flushall()
@@ -401,7 +401,7 @@ def test_a_redis_that_lost_its_data_says_so(
     assert redis_client.keys("*") == []
 
 
-def test_nodes_come_and_go_with_their_clocks(
+def test_receipts_clocks_follow_nodes_added_and_removed(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -419,7 +419,7 @@ def test_receipts_node_without_clock_is_not_recorded(
     assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2", b"3"]
 
 
-def test_a_large_cluster_is_noted_in_one_flush(
+def test_receipts_large_cluster_is_one_flush(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     many = list(range(10, 10_010))
@@ -443,7 +443,7 @@ def test_receipts_idle_tick_costs_same_for_any_nodes(
     assert commands <= 24
 
 
-def test_verdicts_go_on_after_redis_forgot_its_scripts(
+def test_receipts_verdicts_after_script_flush_go_on(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
@@ -451,13 +451,11 @@ def test_verdicts_go_on_after_redis_forgot_its_scripts(
     assert run(context) == [((2,), ())]
 
 
-def test_without_instances_there_is_nothing_to_do(
-    redis_client: redis.Redis, context: Context
-) -> None:
+def test_receipts_without_instances_do_nothing(redis_client: redis.Redis, context: Context) -> None:
     assert run(context) == []
 
 
-def test_redis_away_is_state_unavailable() -> None:
+def test_redis_down_raises_state_unavailable() -> None:
     nowhere = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
     receipts = Receipts(nowhere)
     for call in (

@@ -64,7 +64,7 @@ def deliver(settings: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_the_documented_user_may_do_everything_that_is_needed(
+def test_redis_access_documented_user_has_all_rights(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis_server()
@@ -82,7 +82,7 @@ def refused(admin: redis.Redis) -> set[str]:
     return {entry["object"] for entry in found}
 
 
-def test_the_documented_commands_outlive_a_restart_of_redis(tmp_path: Path) -> None:
+def test_redis_access_survives_restart_of_redis(tmp_path: Path) -> None:
     port = free_port()
     configuration = tmp_path / "redis.conf"
     configuration.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
@@ -110,7 +110,9 @@ def test_the_documented_commands_outlive_a_restart_of_redis(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_over_tls(own_redis_server: Callable[[], RedisServer], tmp_path: Path) -> None:
+def test_redis_access_over_tls_works(
+    own_redis_server: Callable[[], RedisServer], tmp_path: Path
+) -> None:
     certificate, key = self_signed(tmp_path / "own", "127.0.0.1")
     port = own_redis_server().offer_tls(certificate, key)
     url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"

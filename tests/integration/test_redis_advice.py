@@ -119,7 +119,7 @@ def test_redis_with_too_many_clients_is_told(
             assert ": max number of clients reached; raise maxclients in redis.conf" in text
 
 
-def test_protected_mode_is_told() -> None:
+def test_redis_in_protected_mode_is_told() -> None:
     lines = run_alone(["-c", PROTECTED], f"ip address add {ADDRESS}/24 dev lo").splitlines()
     assert len(lines) == 10
     for line in lines:

@@ -56,7 +56,7 @@ def commands(directory: Path, url: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_every_process_follows_a_redis_that_moves(moving: MovingRedis, tmp_path: Path) -> None:
+def test_redis_failover_is_followed_by_every_process(moving: MovingRedis, tmp_path: Path) -> None:
     settings = Settings(redis_url=moving.url, server_id=1, data_dir=str(tmp_path), linger=0.2)
     environment = as_environment(settings) | moving.environment
     with ExitStack() as stack:
@@ -221,7 +221,7 @@ def ours(client: redis.Redis) -> list[object]:
     return [c for c in listed if c["id"] != mine and c["flags"] == "N"]
 
 
-def test_each_check_is_due_only_after_a_while(moving: MovingRedis) -> None:
+def test_redis_failover_check_is_due_after_interval(moving: MovingRedis) -> None:
     with open_client(Settings(redis_url=moving.url)) as client, moving.old.client() as old:
         client.ping()
         before = calls_of("del", old)

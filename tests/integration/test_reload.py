@@ -44,7 +44,7 @@ def lite(redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
         yield factory
 
 
-def test_table_becomes_nodes(make: MakeContext) -> None:
+def test_reload_makes_nodes_of_rows(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B, NewRow(2, 1, "udp:[::1]:5060", State.DOWN))
     began = context.nodes.now()
@@ -85,7 +85,7 @@ def test_reload_notes_loopback_among_others_and_shared_addresses(
     assert "loopback" not in caplog.text, "node 1 was not touched"
 
 
-def test_equal_rows_are_not_touched(make: MakeContext) -> None:
+def test_reload_equal_rows_change_nothing(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B)
     reload.run(context)
@@ -96,7 +96,7 @@ def test_equal_rows_are_not_touched(make: MakeContext) -> None:
     assert len(events(context)) == 2
 
 
-def test_changed_row_keeps_its_generation_unless_readdressed(make: MakeContext) -> None:
+def test_reload_changed_row_keeps_generation_and_address(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B)
     reload.run(context)
@@ -119,7 +119,7 @@ def test_changed_row_keeps_its_generation_unless_readdressed(make: MakeContext) 
     ]
 
 
-def test_removed_rows_leave_nothing_but_the_counter(make: MakeContext) -> None:
+def test_reload_removed_rows_leave_only_counter(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B, NewRow(2, 1, "bin:127.0.0.1:5566"))
     reload.run(context)
@@ -146,7 +146,7 @@ def test_removed_rows_leave_nothing_but_the_counter(make: MakeContext) -> None:
     assert context.redis.hkeys("clusterer:1:bin:synced") == [b"1"]
 
 
-def test_versions_are_never_repeated(make: MakeContext) -> None:
+def test_reload_versions_never_repeat(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A)
     versions = []
@@ -160,7 +160,7 @@ def test_versions_are_never_repeated(make: MakeContext) -> None:
     assert versions == [1, 3, 5]
 
 
-def test_protocol_moves_a_node_to_another_cluster(lite: MakeContext) -> None:
+def test_reload_changed_protocol_moves_node(lite: MakeContext) -> None:
     context = lite()
     provision(context, NODE_A)
     reload.run(context)
@@ -170,7 +170,7 @@ def test_protocol_moves_a_node_to_another_cluster(lite: MakeContext) -> None:
     assert context.nodes.clusters() == [ClusterKey(1, "udp")]
 
 
-def test_local_changes_are_lost_without_persistent_mode(make: MakeContext) -> None:
+def test_reload_without_persistent_mode_drops_local_changes(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B)
     reload.run(context)
@@ -181,7 +181,7 @@ def test_local_changes_are_lost_without_persistent_mode(make: MakeContext) -> No
     assert context.redis.zcard("clusterer:1:bin:dirty") == 0
 
 
-def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None:
+def test_reload_in_persistent_mode_writes_local_changes(make: MakeContext) -> None:
     context = make(persistent_mode=True)
     provision(context, NODE_A, NODE_B)
     reload.run(context)
@@ -198,7 +198,7 @@ def test_local_changes_are_flushed_in_persistent_mode(make: MakeContext) -> None
     assert rows == [(0, 0, 0), (2, 1, view.nodes[2].last_attempt)]
 
 
-def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
+def test_reload_table_edit_wins_and_is_reported(make: MakeContext) -> None:
     context = make(persistent_mode=True)
     more = (NewRow(1, i, f"bin:127.0.0.{i}:1") for i in (3, 4, 5))
     provision(context, NODE_A, NODE_B, *more)
@@ -226,7 +226,7 @@ def test_an_edit_that_wins_is_foreseen_and_told(make: MakeContext) -> None:
     assert context.nodes.view(KEY).nodes[2].state is State.UP
 
 
-def test_report_of_another_machine_is_no_edit(make: MakeContext) -> None:
+def test_reload_report_of_other_machine_is_no_edit(make: MakeContext) -> None:
     context = make(persistent_mode=True)
     provision(context, NODE_A, NODE_B)
     reload.run(context)
@@ -246,7 +246,7 @@ def test_report_of_another_machine_is_no_edit(make: MakeContext) -> None:
     assert context.nodes.view(KEY).nodes[2].state is State.DOWN
 
 
-def test_change_after_the_flush_is_kept_and_written_later(
+def test_reload_change_after_write_is_kept(
     make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make(persistent_mode=True)
@@ -270,7 +270,7 @@ def test_change_after_the_flush_is_kept_and_written_later(
     assert sql(context, "SELECT state FROM clusterer") == [(0,)]
 
 
-def test_nodes_are_due_when_their_state_asks_for_it(make: MakeContext) -> None:
+def test_reload_nodes_are_due_by_state(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, replace(NODE_B, state=State.PROBING), NewRow(1, 3, "bin:[::1]"))
     now = context.nodes.now()
@@ -285,7 +285,7 @@ def test_nodes_are_due_when_their_state_asks_for_it(make: MakeContext) -> None:
 
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("last_attempt", [0, 1_700_000_000, 4_000_000_000, 140_733_193_387_992])
-def test_row_that_stays_disabled_for_ever_is_up(
+def test_reload_row_disabled_for_ever_is_up(
     lite: MakeContext, persistent: bool, last_attempt: int
 ) -> None:
     """OpenSIPS 2.2 writes that a node failed, and never that it is back."""
@@ -306,7 +306,7 @@ def test_row_that_stays_disabled_for_ever_is_up(
     assert sql(context, "SELECT state FROM clusterer") == [(1,), (2,), (2,)]
 
 
-def test_row_loaded_as_up_is_written_with_the_next_change(lite: MakeContext) -> None:
+def test_reload_row_loaded_as_up_is_written_later(lite: MakeContext) -> None:
     context = lite(persistent_mode=True)
     provision(context, NODE_A, NODE_B)
     edit(context, 2, state=2, no_tries=3, last_attempt=7)
@@ -316,7 +316,7 @@ def test_row_loaded_as_up_is_written_with_the_next_change(lite: MakeContext) -> 
     assert sql(context, "SELECT state, no_tries FROM clusterer WHERE id = 2") == [(0, 0)]
 
 
-def test_bad_rows_are_skipped_and_named(make: MakeContext) -> None:
+def test_reload_bad_rows_are_skipped_and_named(make: MakeContext) -> None:
     context = make(url_col="address")
     provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:10.0.0.1:0"), NewRow(-1, 4, "bin:[::1]"))
     report = reload.run(context)
@@ -327,7 +327,7 @@ def test_bad_rows_are_skipped_and_named(make: MakeContext) -> None:
     assert (report.rows, report.loaded, report.note) == (4, 2, "")
 
 
-def test_a_mistake_in_a_row_leaves_its_node_as_it_was(make: MakeContext) -> None:
+def test_reload_bad_row_leaves_its_node(make: MakeContext) -> None:
     context = make()
     provision(context, NODE_A, NODE_B, NewRow(1, 3, "bin:sip3.example.org:1"))
     reload.run(context, names=Names(lambda name: ["10.0.0.3"]))
@@ -351,7 +351,7 @@ def test_a_mistake_in_a_row_leaves_its_node_as_it_was(make: MakeContext) -> None
     assert [node.machine_id for node in report.removed] == [3]
 
 
-def test_a_bad_row_beside_a_good_one_keeps_nothing(lite: MakeContext) -> None:
+def test_reload_bad_row_beside_good_one_keeps_nothing(lite: MakeContext) -> None:
     context = lite()
     columns = "cluster_id, machine_id, url, state, last_attempt, failed_attempts, no_tries"
     sql(context, f"CREATE TABLE clusterer (id INTEGER, {columns}, duration, description)")
@@ -363,7 +363,7 @@ def test_a_bad_row_beside_a_good_one_keeps_nothing(lite: MakeContext) -> None:
     assert ([str(node.url) for node in report.removed], report.kept) == (["bin:10.0.0.2"], ())
 
 
-def test_doubled_and_null_rows_of_a_table_made_by_hand(lite: MakeContext) -> None:
+def test_reload_double_and_null_rows_are_rejected(lite: MakeContext) -> None:
     context = lite()
     columns = "cluster_id, machine_id, url, state, last_attempt, failed_attempts, no_tries"
     sql(context, f"CREATE TABLE clusterer (id INTEGER, {columns}, duration, description)")
@@ -385,7 +385,7 @@ def test_doubled_and_null_rows_of_a_table_made_by_hand(lite: MakeContext) -> Non
     assert [node.port for node in report.added] == [5555]
 
 
-def test_names_are_resolved(lite: MakeContext) -> None:
+def test_reload_resolves_host_names(lite: MakeContext) -> None:
     context = lite()
     provision(context, NewRow(1, 1, "bin:sip1.example.org:5566"), NODE_B)
     reload.run(context, names=Names(lambda name: ["10.0.0.2", "10.0.0.1"]))
@@ -395,7 +395,7 @@ def test_names_are_resolved(lite: MakeContext) -> None:
     assert report.changed[0].readdressed
 
 
-def test_table_without_one_good_row_changes_nothing(lite: MakeContext) -> None:
+def test_reload_without_good_row_changes_nothing(lite: MakeContext) -> None:
     context = lite()
     provision(context, NewRow(1, 1, "bin:sip1.example.org:5566"))
     reload.run(context, names=Names(lambda name: ["10.0.0.1"]))
@@ -418,7 +418,9 @@ def test_table_without_one_good_row_changes_nothing(lite: MakeContext) -> None:
         ("ALTER TABLE clusterer RENAME COLUMN url TO uri", r"no column 'url' \(url_col\)"),
     ],
 )
-def test_unusable_table_changes_nothing(make: MakeContext, damage: str, message: str) -> None:
+def test_reload_unusable_table_changes_nothing(
+    make: MakeContext, damage: str, message: str
+) -> None:
     context = make()
     provision(context, NODE_A)
     reload.run(context)
@@ -430,7 +432,7 @@ def test_unusable_table_changes_nothing(make: MakeContext, damage: str, message:
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_database_away_changes_nothing(lite: MakeContext, persistent: bool) -> None:
+def test_reload_database_down_changes_nothing(lite: MakeContext, persistent: bool) -> None:
     context = lite(persistent_mode=persistent)
     provision(context, NODE_A)
     reload.run(context)
@@ -443,7 +445,7 @@ def test_database_away_changes_nothing(lite: MakeContext, persistent: bool) -> N
     assert context.redis.zcard("clusterer:1:bin:dirty") == 1
 
 
-def test_redis_away_is_said(lite: MakeContext) -> None:
+def test_reload_redis_down_is_reported(lite: MakeContext) -> None:
     provision(lite(), NODE_A)
     with pytest.raises(StateUnavailable, match="cannot read clusterer:format: Redis at"):
         reload.run(lite(redis_url="redis://127.0.0.1:1/0"))
@@ -466,7 +468,7 @@ def _interfere(
     return calls
 
 
-def test_conflict_is_tried_again_and_reported_once(
+def test_reload_conflict_is_retried_and_reported_once(
     make: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make(persistent_mode=True)
@@ -485,7 +487,7 @@ def test_conflict_is_tried_again_and_reported_once(
     assert sql(context, "SELECT state FROM clusterer WHERE cluster_id = 1") == [(0,)]
 
 
-def test_endless_conflict_is_given_up_with_a_name(
+def test_reload_endless_conflict_raises_with_name(
     lite: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = lite()
@@ -497,7 +499,7 @@ def test_endless_conflict_is_given_up_with_a_name(
         reload.run(context)
 
 
-def test_ten_thousand_rows_load_in_seconds(make: MakeContext) -> None:
+def test_reload_of_10000_rows_takes_seconds(make: MakeContext) -> None:
     context = make()
     small = [NewRow(i // 2 + 2, i % 2 + 1, f"bin:127.1.{i // 250}.1") for i in range(8000)]
     large = [NewRow(1, i + 1, f"bin:127.2.{i // 250}.{i % 250 + 1}") for i in range(2000)]

@@ -25,7 +25,7 @@ def make(redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
         yield factory
 
 
-def test_what_was_loaded_once_is_loaded_again_after_a_loss(make: MakeContext) -> None:
+def test_restore_after_data_loss_loads_table(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A, NODE_B)
     reload.run(context)
@@ -37,7 +37,7 @@ def test_what_was_loaded_once_is_loaded_again_after_a_loss(make: MakeContext) ->
     assert not restore.run(context)
 
 
-def test_a_table_that_was_emptied_on_purpose_stays_unloaded(make: MakeContext) -> None:
+def test_restore_after_emptied_table_loads_nothing(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A)
     reload.run(context)
@@ -49,7 +49,7 @@ def test_a_table_that_was_emptied_on_purpose_stays_unloaded(make: MakeContext) -
     assert context.nodes.clusters() == []
 
 
-def test_a_redis_that_has_nodes_is_left_alone(make: MakeContext) -> None:
+def test_restore_with_nodes_in_redis_does_nothing(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A, NODE_B)
     provision.edit(context, (1, 1), {"duration": 9}, by="test")
@@ -77,7 +77,7 @@ def test_restore_table_unreadable_retries_and_logs_once(
     ]
 
 
-def test_a_table_that_may_be_another_redis_is_not_loaded(redis_url: str, tmp_path: Path) -> None:
+def test_restore_table_of_other_redis_is_not_loaded(redis_url: str, tmp_path: Path) -> None:
     """A worker without db_url would load an old experiment from its data directory."""
     context = Context(Settings(redis_url=redis_url, data_dir=str(tmp_path)))
     fill(context, NODE_A)
@@ -87,7 +87,7 @@ def test_a_table_that_may_be_another_redis_is_not_loaded(redis_url: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_everything_comes_back_by_itself_after_flushall(
+def test_restore_after_flushall_brings_all_back(
     own_redis_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis_server()

@@ -86,14 +86,18 @@ def here(redis_client: redis.Redis) -> Scheduler:
 # -------------------------------------------------------------------------- processes
 
 
-def test_without_a_worker_each_job_waits_once(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_without_worker_enqueues_each_job_once(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     with scheduler(redis_url, persistent=True):
         ticks_on(redis_client, 3)
         assert waiting(redis_client) == sorted(ALWAYS)
         assert waiting(redis_client, DATABASE_QUEUE) == ["clusterer-sync"]
 
 
-def test_every_job_comes_every_second(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_enqueues_every_job_each_second(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     times: dict[bytes, list[float]] = {}
     with scheduler(redis_url):
         for _ in range(5 * len(ALWAYS)):
@@ -104,7 +108,9 @@ def test_every_job_comes_every_second(redis_url: str, redis_client: redis.Redis)
         assert len(gaps) == 4
 
 
-def test_two_schedulers_do_not_double_jobs(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_two_at_once_do_not_double_jobs(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     with active_and_standby(redis_url):
         redis_client.delete(f"rq:queue:{MAINTENANCE_QUEUE}")
         taken = [(take(redis_client), time.monotonic()) for _ in range(4 * len(ALWAYS))]
@@ -132,7 +138,7 @@ def test_ended_scheduler_is_replaced_at_once(redis_url: str, redis_client: redis
         ticks_on(redis_client)
 
 
-def test_woken_scheduler_stands_back(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_woken_leaves_lock_to_other(redis_url: str, redis_client: redis.Redis) -> None:
     with active_and_standby(redis_url) as (active, standby):
         active.pause()
         standby.wait_for_output(NOW_ACTIVE, TAKE_OVER_S)
@@ -158,7 +164,7 @@ def test_scheduler_ends_at_once_and_frees_the_lock(
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["data kept", "data lost"])
-def test_restarted_redis_is_served_again(
+def test_scheduler_redis_restarted_is_served_again(
     own_redis_server: Callable[[], RedisServer], lost: bool
 ) -> None:
     server = own_redis_server()
@@ -206,7 +212,7 @@ def test_scheduler_waits_for_a_redis_that_is_not_there_yet(
             ticks_on(client, 1)
 
 
-def test_poison_does_not_kill(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_hostile_values_do_not_end_it(redis_url: str, redis_client: redis.Redis) -> None:
     redis_client.zadd(SCHEDULE, {b"pickled": 1, b"\xff\xfe": 1, b"gone": 2})
     redis_client.hset("rq:job:pickled", mapping={"data": pickle.dumps(("os.system", None, (), {}))})
     with scheduler(redis_url) as process:
@@ -217,7 +223,9 @@ def test_poison_does_not_kill(redis_url: str, redis_client: redis.Redis) -> None
     assert scheduled(redis_client) == ALWAYS
 
 
-def test_burst_enqueues_what_is_due_and_ends(redis_url: str, redis_client: redis.Redis) -> None:
+def test_scheduler_burst_enqueues_due_jobs_and_ends(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     with spawn(["-m", "scheduler", "--burst"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
         assert process.wait() == 0
     assert waiting(redis_client) == sorted(ALWAYS)
@@ -234,7 +242,9 @@ def test_bad_setting_is_one_line(redis_url: str) -> None:
 # --------------------------------------------------------------------------- one look
 
 
-def test_ids_are_stable_over_restarts(redis_client: redis.Redis, here: Scheduler) -> None:
+def test_scheduler_job_ids_are_stable_over_restarts(
+    redis_client: redis.Redis, here: Scheduler
+) -> None:
     here.enqueue_jobs()
     here.remove_lock()
     Scheduler(redis_client, here.jobs).enqueue_jobs()
@@ -242,7 +252,7 @@ def test_ids_are_stable_over_restarts(redis_client: redis.Redis, here: Scheduler
     assert waiting(redis_client) == sorted(ALWAYS)
 
 
-def test_jobs_are_rq_jobs_as_rq_scheduler_makes_them(
+def test_scheduler_jobs_equal_those_of_rq_scheduler(
     redis_client: redis.Redis, here: Scheduler
 ) -> None:
     here.enqueue_jobs()
@@ -257,7 +267,7 @@ def test_jobs_are_rq_jobs_as_rq_scheduler_makes_them(
     assert redis_client.ttl(probe.key) == -1
 
 
-def test_job_that_still_waits_is_not_enqueued_again(
+def test_scheduler_waiting_job_is_not_enqueued_again(
     redis_client: redis.Redis, here: Scheduler
 ) -> None:
     for _ in range(3):
@@ -266,7 +276,7 @@ def test_job_that_still_waits_is_not_enqueued_again(
     assert waiting(redis_client) == sorted(ALWAYS)
 
 
-def test_taken_job_is_enqueued_again(redis_client: redis.Redis, here: Scheduler) -> None:
+def test_scheduler_taken_job_is_enqueued_again(redis_client: redis.Redis, here: Scheduler) -> None:
     here.enqueue_jobs()
     taken = queue(MAINTENANCE_QUEUE, redis_client).pop(None)
     redis_client.delete(SCHEDULE)
@@ -275,7 +285,7 @@ def test_taken_job_is_enqueued_again(redis_client: redis.Redis, here: Scheduler)
 
 
 @pytest.mark.parametrize("spoil", ["expired", "not a hash", "planted"])
-def test_lost_or_spoilt_job_is_made_again(
+def test_scheduler_lost_or_damaged_job_is_made_again(
     redis_client: redis.Redis, here: Scheduler, spoil: str
 ) -> None:
     here.enqueue_jobs()
@@ -292,7 +302,7 @@ def test_lost_or_spoilt_job_is_made_again(
     assert waiting(redis_client) == sorted(ALWAYS)
 
 
-def test_not_due_job_is_left_alone(redis_client: redis.Redis, here: Scheduler) -> None:
+def test_scheduler_job_not_due_is_left(redis_client: redis.Redis, here: Scheduler) -> None:
     here.enqueue_jobs()
     before = redis_client.zrange(SCHEDULE, 0, -1, withscores=True)
     redis_client.delete(f"rq:queue:{MAINTENANCE_QUEUE}")
@@ -302,7 +312,9 @@ def test_not_due_job_is_left_alone(redis_client: redis.Redis, here: Scheduler) -
     assert 0 < wait_s <= 0.5
 
 
-def test_sync_left_by_an_earlier_run_is_removed(redis_client: redis.Redis, here: Scheduler) -> None:
+def test_scheduler_sync_job_of_earlier_run_is_removed(
+    redis_client: redis.Redis, here: Scheduler
+) -> None:
     before = Scheduler(redis_client, periodic_jobs(persistent_mode=True))
     before.enqueue_jobs()
     assert redis_client.zscore(SCHEDULE, "clusterer-sync") is not None
@@ -313,7 +325,7 @@ def test_sync_left_by_an_earlier_run_is_removed(redis_client: redis.Redis, here:
     assert not redis_client.exists(keys.REFUSED)
 
 
-def test_lock_lost_between_look_and_commit_changes_nothing(
+def test_scheduler_lock_lost_before_commit_changes_nothing(
     redis_client: redis.Redis, here: Scheduler
 ) -> None:
     assert here.acquire_lock()
@@ -325,7 +337,7 @@ def test_lock_lost_between_look_and_commit_changes_nothing(
     assert queued(MAINTENANCE_QUEUE, redis_client) == 0
 
 
-def test_lock_lost_while_committing_changes_nothing(
+def test_scheduler_lock_lost_in_commit_changes_nothing(
     redis_client: redis.Redis, here: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = here._queue_of
@@ -341,7 +353,7 @@ def test_lock_lost_while_committing_changes_nothing(
     assert not redis_client.exists(SCHEDULE)
 
 
-def test_lock_of_another_is_neither_taken_nor_freed(
+def test_scheduler_lock_of_other_is_kept(
     redis_client: redis.Redis, here: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_client.set(LOCK, "another scheduler", px=60_000)
@@ -352,7 +364,7 @@ def test_lock_of_another_is_neither_taken_nor_freed(
     assert redis_client.get(LOCK) == b"another scheduler"
 
 
-def test_lock_is_renewed(redis_client: redis.Redis, here: Scheduler) -> None:
+def test_scheduler_lock_is_renewed(redis_client: redis.Redis, here: Scheduler) -> None:
     assert here.acquire_lock()
     redis_client.pexpire(LOCK, 500)
     here._renewed_at = -10.0
@@ -360,7 +372,7 @@ def test_lock_is_renewed(redis_client: redis.Redis, here: Scheduler) -> None:
     assert redis_client.pttl(LOCK) > 2000
 
 
-def test_error_that_is_none_of_redis_does_not_end_the_process(
+def test_scheduler_unexpected_error_does_not_end_it(
     here: Scheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> float:
@@ -371,7 +383,7 @@ def test_error_that_is_none_of_redis_does_not_end_the_process(
     assert "scheduler: a round failed: ValueError: a bug" in caplog.text
 
 
-def test_leaving_does_not_wait_for_a_redis_that_is_away(
+def test_scheduler_end_does_not_wait_for_redis(
     here: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(here, "remove_lock", lambda: pytest.fail("asked Redis"))
@@ -379,7 +391,7 @@ def test_leaving_does_not_wait_for_a_redis_that_is_away(
     here._leave()
 
 
-def test_strangers_that_are_not_due_yet_are_left(
+def test_scheduler_foreign_jobs_not_due_are_left(
     redis_client: redis.Redis, here: Scheduler
 ) -> None:
     redis_client.zadd(SCHEDULE, {"later": time.time() + 1000})
@@ -387,7 +399,7 @@ def test_strangers_that_are_not_due_yet_are_left(
     assert redis_client.zscore(SCHEDULE, "later") is not None
 
 
-def test_thousands_of_strangers_do_not_hide_our_jobs(
+def test_scheduler_thousands_of_foreign_jobs_hide_none(
     redis_client: redis.Redis, here: Scheduler
 ) -> None:
     redis_client.zadd(SCHEDULE, {f"stranger-{n}": 1 for n in range(250)})

@@ -85,9 +85,7 @@ def test_send_many_that_cannot_begin_accepted_none(
     assert caught.value.accepted == 0
 
 
-def test_threads_that_share_a_call_have_errors_of_their_own(
-    redis_client: redis.Redis, redis_url: str
-) -> None:
+def test_send_many_in_threads_raises_own_errors(redis_client: redis.Redis, redis_url: str) -> None:
     log = PacketLog(Settings(redis_url=redis_url), 1)
     log.append(CLUSTER, [frame(0)])
     redis_client.config_set("maxmemory", 1)

@@ -26,7 +26,7 @@ FRAME = PacketBuilder("ratelimit", 0, 1).push_int(7).build().encode()
 
 
 @pytest.mark.parametrize("_round", [1, 2])
-def test_each_test_finds_redis_empty(
+def test_redis_client_fixture_is_empty(
     redis_client: redis.Redis, redis_url: str, _round: int
 ) -> None:
     assert redis_client.dbsize() == 0
@@ -58,7 +58,7 @@ def test_redis_server_paused_answers_no_client(own_redis_server: Callable[[], Re
 
 
 @pytest.mark.parametrize("_round", [1, 2])
-def test_each_test_finds_its_database_empty(mariadb_url: str, _round: int) -> None:
+def test_database_fixture_is_empty(mariadb_url: str, _round: int) -> None:
     url = urlsplit(mariadb_url)
     assert url.hostname is not None
     assert url.port is not None

@@ -40,7 +40,7 @@ def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: re
     assert redis_client.llen(RQ_QUEUE) == 1
 
 
-def test_a_wake_up_whose_job_was_lost_is_replaced(
+def test_sweep_enqueued_flag_without_job_is_replaced(
     context: Context, redis_client: redis.Redis
 ) -> None:
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
@@ -62,7 +62,7 @@ def test_a_wake_up_whose_job_was_lost_is_replaced(
     ],
     ids=["lost", "taken", "started", "started long ago"],
 )
-def test_a_wake_up_that_was_just_taken_is_not_said_to_be_lost(
+def test_sweep_job_just_taken_is_not_reported_lost(
     in_hand: tuple[str, str, int] | None,
     said: bool,
     context: Context,
@@ -146,7 +146,7 @@ def test_sweep_minute_without_workers_queues_one_job(
     assert redis_client.ttl(keys.wake(QUEUE)) > 500, "and it would be another nine minutes"
 
 
-def test_idle_logs_cost_nothing(context: Context) -> None:
+def test_sweep_idle_logs_take_no_commands(context: Context) -> None:
     assert sweep.run(context) == 0
 
 

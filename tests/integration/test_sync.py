@@ -64,7 +64,7 @@ def synced(context: Context, machine_id: int) -> str:
     return noted.decode()
 
 
-def test_changes_reach_the_table_once(context: Context) -> None:
+def test_sync_changes_are_written_once(context: Context) -> None:
     node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
     assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context) == [(1, 0, 0), (2, 1, node.last_attempt)]
@@ -73,7 +73,7 @@ def test_changes_reach_the_table_once(context: Context) -> None:
     assert sync.run(context) == write_back.SyncReport()
 
 
-def test_other_columns_are_left_to_the_operator(context: Context) -> None:
+def test_sync_leaves_other_columns(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     sql(context, "UPDATE clusterer SET duration = 7, url = 'bin:10.0.0.9:1'")
     assert sync.run(context).written == 1
@@ -82,14 +82,14 @@ def test_other_columns_are_left_to_the_operator(context: Context) -> None:
     ]
 
 
-def test_only_persistent_mode_writes(make: MakeContext, context: Context) -> None:
+def test_sync_without_persistent_mode_writes_nothing(make: MakeContext, context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     assert sync.run(make(persistent_mode=False)) == write_back.SyncReport()
     assert rows(context) == [(1, 0, 0)] * 2
     assert dirty(context) == 1
 
 
-def test_edit_in_the_table_wins_and_is_an_event(context: Context) -> None:
+def test_sync_table_edit_wins_and_is_event(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
     sql(context, "UPDATE clusterer SET state = 0 WHERE id = 2")
     report = sync.run(context)
@@ -116,7 +116,7 @@ def test_edit_in_the_table_wins_and_is_an_event(context: Context) -> None:
         {"no_tries": 2, "last_attempt": 7},
     ],
 )
-def test_report_of_another_machine_changes_no_state(
+def test_sync_report_of_other_machine_changes_no_state(
     context: Context, written: dict[str, int]
 ) -> None:
     node = context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -134,7 +134,7 @@ def test_report_of_another_machine_changes_no_state(
     assert (dirty(context), len(events(context))) == (0, 4)
 
 
-def test_node_here_up_stays_up_beside_reports(context: Context) -> None:
+def test_sync_node_up_here_stays_up(context: Context) -> None:
     """OpenSIPS 2.2 counts for itself and never writes that the node is back."""
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
     sync.run(context)
@@ -159,7 +159,9 @@ def test_node_here_up_stays_up_beside_reports(context: Context) -> None:
     ],
 )
 @pytest.mark.parametrize("reported", [False, True])
-def test_edit_over_a_failure_wins(context: Context, edited: dict[str, int], reported: bool) -> None:
+def test_sync_table_edit_wins_over_failure(
+    context: Context, edited: dict[str, int], reported: bool
+) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
     sync.run(context)
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -190,7 +192,7 @@ def test_sync_edit_behind_local_change_is_taken_next_time(
     assert context.nodes.view(KEY).nodes[2].state is State.DOWN
 
 
-def test_change_right_after_an_edit_was_taken_stays_marked(
+def test_sync_change_right_after_taken_edit_stays_marked(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -229,7 +231,7 @@ def test_sync_change_during_taking_of_edit_stays_marked(
     assert synced(context, 2) == "1 0 0"
 
 
-def test_edit_that_cannot_be_is_named_and_left_alone(
+def test_sync_impossible_edit_is_named_and_left(
     context: Context, caplog: pytest.LogCaptureFixture
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -254,7 +256,7 @@ def test_edit_that_cannot_be_is_named_and_left_alone(
         "UPDATE clusterer SET cluster_id = 9 WHERE id = 2",
     ],
 )
-def test_row_that_is_gone_is_named_once(context: Context, statement: str) -> None:
+def test_sync_missing_row_is_named_once(context: Context, statement: str) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     sql(context, statement)
     (dropped,) = sync.run(context).dropped
@@ -263,7 +265,7 @@ def test_row_that_is_gone_is_named_once(context: Context, statement: str) -> Non
     assert sync.run(context) == write_back.SyncReport()
 
 
-def test_change_while_writing_stays_marked(
+def test_sync_change_while_writing_stays_marked(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -285,7 +287,7 @@ class _KilledError(Exception):
     pass
 
 
-def test_own_write_is_not_taken_for_an_edit_after_a_crash(
+def test_sync_own_write_after_crash_is_no_edit(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.nodes.command(KEY, 2, Event.SUSPECTED, CAUSE)
@@ -306,7 +308,7 @@ def test_own_write_is_not_taken_for_an_edit_after_a_crash(
     assert "," not in synced(context, 2)
 
 
-def test_late_writer_does_not_leave_an_old_state_behind(
+def test_sync_late_writer_leaves_no_old_state(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job stalls before its UPDATE, meanwhile the node returns to what the table holds."""
@@ -327,7 +329,9 @@ def test_late_writer_does_not_leave_an_old_state_behind(
     assert context.nodes.view(KEY).nodes[2].state is State.UP
 
 
-def test_write_of_another_job_is_no_edit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_write_of_other_job_is_no_edit(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job stalls before its UPDATE, meanwhile another writes a newer state."""
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     original = write_states
@@ -368,7 +372,7 @@ def _jobs(make: MakeContext, count: int) -> Iterator[None]:
         job.result()
 
 
-def test_jobs_at_once_agree(make: MakeContext) -> None:
+def test_sync_jobs_at_once_agree(make: MakeContext) -> None:
     context = make()
     machines = range(1, 61)
     provision(context, *(NewRow(1, i, f"bin:127.0.1.{i}") for i in machines))
@@ -395,7 +399,7 @@ def many(make: MakeContext) -> Context:
     return context
 
 
-def test_a_slow_database_gets_them_by_and_by(
+def test_sync_slow_database_gets_changes_in_parts(
     many: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "BUDGET_S", 0.0)
@@ -423,14 +427,14 @@ def test_sync_job_ended_in_middle_keeps_written_rows(
     assert dirty(many) == 50
 
 
-def test_node_removed_meanwhile_leaves_no_mark(context: Context) -> None:
+def test_sync_removed_node_leaves_no_mark(context: Context) -> None:
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     context.redis.delete("clusterer:1:bin:node:2")
     assert sync.run(context) == write_back.SyncReport()
     assert dirty(context) == 0
 
 
-def test_list_of_possible_states_does_not_grow_for_ever(context: Context) -> None:
+def test_sync_list_of_states_is_bounded(context: Context) -> None:
     marks = DirtyNodes(context.settings, context.redis)
     for state in (Event.SUSPECTED, Event.SET_UP) * 20:
         context.nodes.command(KEY, 2, state, CAUSE)
@@ -443,7 +447,7 @@ def test_list_of_possible_states_does_not_grow_for_ever(context: Context) -> Non
     assert sync.run(context).written == 1
 
 
-def test_database_away_keeps_the_marks_and_says_so_once(
+def test_sync_database_down_keeps_marks_and_logs_once(
     make: MakeContext, context: Context, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -460,7 +464,7 @@ def test_database_away_keeps_the_marks_and_says_so_once(
     assert "the table can be written again" in caplog.text
 
 
-def test_frozen_database_costs_no_change(
+def test_sync_database_frozen_loses_no_change(
     mariadb_server: MariaDBServer, mariadb_url: str, redis_url: str
 ) -> None:
     with contexts(db_url=mariadb_url, redis_url=redis_url, persistent_mode=True) as make:

@@ -139,7 +139,7 @@ def test_capture_without_tail_copies_nothing(
         assert listener.counters.mirrored == before
 
 
-def test_who_tails_for_long_is_served_for_long(
+def test_tail_for_long_is_served_for_long(
     listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
 ) -> None:
     with serving(listener), peer(port) as connection:
@@ -152,7 +152,7 @@ def test_who_tails_for_long_is_served_for_long(
         assert 0 < redis_client.pttl(keys.tail(1)) <= 10_000, "nothing stays behind"
 
 
-def test_a_tail_that_stood_still_says_that_packets_are_missing(
+def test_tail_paused_reports_missing_packets(
     listener: Listener,
     store: MirrorStore,
     redis_client: redis.Redis,
@@ -186,7 +186,7 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
         assert len(tail.packets) + tail.lost == 100_001
 
 
-def test_the_mirror_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
+def test_capture_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
     for number in range(ENTRIES_CAP + 50):
         store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame())])
     assert redis_client.xlen(keys.tail(1)) == ENTRIES_CAP
@@ -213,7 +213,7 @@ class Away:
     def close(self) -> None: ...
 
 
-def test_the_mirror_is_bounded_in_memory_and_outlives_an_outage(
+def test_capture_is_bounded_in_memory_and_survives_outage(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirroring, "MAX_PACKETS", 100)
@@ -233,7 +233,7 @@ def test_the_mirror_is_bounded_in_memory_and_outlives_an_outage(
     assert [packet.number for packet in store.written] == list(range(1_001, 1_021))
 
 
-def test_the_bytes_that_wait_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capture_waiting_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirroring, "MAX_BYTES", 100_000)
     counters = Counters()
     mirror = Mirror(1, Away(), counters)  # type: ignore[arg-type]  # nothing is called
@@ -242,7 +242,7 @@ def test_the_bytes_that_wait_are_bounded_too(monkeypatch: pytest.MonkeyPatch) ->
     assert (counters.mirrored, counters.mirror_losses) == (1, 2)
 
 
-def test_a_tail_outlives_redis_and_the_instance(
+def test_tail_survives_restart_of_redis_and_instance(
     own_redis_server: Callable[[], RedisServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, port = own_redis_server(), free_port()
@@ -267,7 +267,7 @@ def test_a_tail_outlives_redis_and_the_instance(
         store.close()
 
 
-def test_which_instance_is_tailed(
+def test_tail_option_selects_instance(
     store: MirrorStore, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ClustererError, match="no instance has ever served"):

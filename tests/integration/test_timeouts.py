@@ -90,7 +90,7 @@ def timed_out(heard: Heard) -> list[int]:
     return [machine_id for kind, machine_id in heard.seen if kind == SERVER_TIMEOUT]
 
 
-def test_a_silent_node_is_announced_silenced_and_up_again(
+def test_timeouts_silent_node_is_announced_muted_and_up(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -146,7 +146,7 @@ def test_timeouts_callback_raising_does_not_stop_listener(
                 heard.wait_for(SERVER_TEMP_DISABLED, 2)
 
 
-def test_each_registration_has_a_clock_of_its_own(
+def test_timeouts_each_registration_has_own_clock(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -161,7 +161,7 @@ def test_each_registration_has_a_clock_of_its_own(
         assert timed_out(long) == []
 
 
-def test_node_that_was_never_heard_does_not_time_out(
+def test_timeouts_node_never_heard_is_not_announced(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     """Beside OpenSIPS it may not run the module; and no clock was ever started for it."""
@@ -176,7 +176,7 @@ def test_node_that_was_never_heard_does_not_time_out(
         assert set(timed_out(heard)) == {2}, "3 did not time out in the time of two timeouts of 2"
 
 
-def test_node_heard_before_a_restart_times_out_after_it(
+def test_timeouts_node_heard_before_restart_is_announced(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -193,9 +193,7 @@ def test_node_heard_before_a_restart_times_out_after_it(
         assert set(timed_out(heard)) == {2}
 
 
-def test_nodes_of_a_reload_get_clocks_and_lose_them(
-    redis_url: str, redis_client: redis.Redis
-) -> None:
+def test_timeouts_reload_adds_and_removes_clocks(redis_url: str, redis_client: redis.Redis) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
         heard = register(listener, 1.0)
@@ -213,7 +211,7 @@ def test_nodes_of_a_reload_get_clocks_and_lose_them(
         assert set(timed_out(heard)) == {4}
 
 
-def test_flushes_come_at_least_every_250_ms(redis_url: str, redis_client: redis.Redis) -> None:
+def test_timeouts_flush_comes_every_250_ms(redis_url: str, redis_client: redis.Redis) -> None:
     seed(redis_client)
     with listener_of(redis_url) as listener:
         register(listener, 5)
@@ -269,7 +267,7 @@ def test_timeouts_redis_restarted_mutes_no_node(
             assert set(timed_out(heard)) == {3}
 
 
-def test_a_redis_that_lost_everything_is_registered_with_again(
+def test_timeouts_redis_without_data_is_registered_again(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -341,7 +339,7 @@ def test_timeouts_instance_stopped_mutes_no_node(redis_url: str, redis_client: r
         assert "notice" not in process.output()
 
 
-def test_an_instance_that_is_killed_causes_no_verdicts(
+def test_timeouts_instance_killed_causes_no_verdict(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -397,7 +395,7 @@ def test_timeouts_worker_killed_sends_each_notice_once(
     assert set(seen.values()) == {1}
 
 
-def test_an_instance_that_restarts_hears_of_each_transition_once(
+def test_timeouts_instance_restarted_gets_each_notice_once(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     """What an earlier process was told, or should have been told, does not come again."""
@@ -443,7 +441,7 @@ def heartbeats(port: int, machine_id: int) -> Iterator[None]:
         thread.join()
 
 
-def test_the_second_process_of_a_machine_is_the_one_that_counts(
+def test_timeouts_second_process_of_machine_counts(
     redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     seed(redis_client)

@@ -59,7 +59,7 @@ def _ran(process: ChildProcess, times: int) -> bool:
         ("database", DATABASE_QUEUE, "sync"),
     ],
 )
-def test_each_kind_runs_its_jobs(
+def test_worker_of_each_kind_runs_its_jobs(
     redis_url: str, redis_client: redis.Redis, kind: str, name: str, function: str
 ) -> None:
     with worker(redis_url, kind) as process:
@@ -67,7 +67,7 @@ def test_each_kind_runs_its_jobs(
         process.wait_for_output(f"{function.removeprefix('check_')} ran")
 
 
-def test_engine_and_its_sockets_live_from_job_to_job(
+def test_worker_keeps_engine_and_sockets_between_jobs(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     with worker(redis_url) as process:
@@ -80,7 +80,7 @@ def test_engine_and_its_sockets_live_from_job_to_job(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_idle_worker_ends_at_once_and_signs_off(
+def test_worker_idle_ends_at_once_and_unregisters(
     redis_url: str, redis_client: redis.Redis, number: int
 ) -> None:
     with worker(redis_url) as process:
@@ -91,9 +91,7 @@ def test_idle_worker_ends_at_once_and_signs_off(
     assert registered(redis_client) == 0
 
 
-def test_a_worker_that_redis_forgot_signs_on_again(
-    redis_url: str, redis_client: redis.Redis
-) -> None:
+def test_worker_lost_in_redis_registers_again(redis_url: str, redis_client: redis.Redis) -> None:
     with worker(redis_url) as process:
         wait_until(lambda: registered(redis_client) == 1)
         redis_client.flushall()
@@ -104,9 +102,7 @@ def test_a_worker_that_redis_forgot_signs_on_again(
         process.wait_for_output("engine ran")
 
 
-def test_running_delivery_sees_the_stop_and_finishes(
-    redis_url: str, redis_client: redis.Redis
-) -> None:
+def test_worker_running_delivery_stops_in_order(redis_url: str, redis_client: redis.Redis) -> None:
     with worker(redis_url, engine="wait") as process:
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine runs")
@@ -118,7 +114,9 @@ def test_running_delivery_sees_the_stop_and_finishes(
     assert queue(QUEUE, redis_client).finished_job_registry.count == 1
 
 
-def test_stop_command_of_rq_stops_the_delivery(redis_url: str, redis_client: redis.Redis) -> None:
+def test_worker_stop_command_of_rq_stops_delivery(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     with worker(redis_url, engine="wait") as process:
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine runs")
@@ -129,7 +127,7 @@ def test_stop_command_of_rq_stops_the_delivery(redis_url: str, redis_client: red
         assert "worker commands: a round failed" in process.output()
 
 
-def test_job_that_ignores_the_stop_does_not_keep_the_process(
+def test_worker_job_ignoring_stop_does_not_keep_process(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     with worker(redis_url, engine="ignore") as process:
@@ -141,7 +139,9 @@ def test_job_that_ignores_the_stop_does_not_keep_the_process(
     assert took_s < END_S
 
 
-def test_redis_away_during_a_job_is_no_failure(redis_url: str, redis_client: redis.Redis) -> None:
+def test_worker_redis_down_during_job_is_no_failure(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     with worker(redis_url, engine="away") as process:
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("job deliver: postponed, Redis is away: stubbed away")
@@ -156,7 +156,7 @@ def _run_one(process: ChildProcess, server: RedisServer) -> None:
         process.wait_for_output("engine ran", BACK_S)
 
 
-def test_restarted_redis_finds_its_worker_again(
+def test_worker_redis_restarted_is_served_again(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -168,7 +168,7 @@ def test_restarted_redis_finds_its_worker_again(
         assert process.output().count("waiting for Redis") == 1
 
 
-def test_worker_signs_on_again_with_a_redis_that_lost_everything(
+def test_worker_redis_without_data_registers_again(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
     server = own_redis_server()
@@ -194,7 +194,7 @@ def _replica(client: redis.Redis, *, again: bool = False) -> None:
     ("refuse", "remedy"),
     [(_full, "raise maxmemory"), (_replica, "point redis_url at the primary server")],
 )
-def test_a_redis_that_refuses_to_write_is_waited_out_in_one_line(
+def test_worker_redis_refusing_writes_logs_one_line(
     own_redis_server: Callable[[], RedisServer], refuse: Callable[..., None], remedy: str
 ) -> None:
     server = own_redis_server()
@@ -215,7 +215,7 @@ def test_a_redis_that_refuses_to_write_is_waited_out_in_one_line(
 
 
 @pytest.mark.slow
-def test_frozen_redis_is_waited_out(own_redis_server: Callable[[], RedisServer]) -> None:
+def test_worker_redis_frozen_is_waited_for(own_redis_server: Callable[[], RedisServer]) -> None:
     server = own_redis_server()
     with worker(server.url) as process:
         server.pause()
@@ -299,9 +299,7 @@ def test_rq_info_shows_queues_and_workers(redis_url: str) -> None:
         assert f" idle {name}. jobs: 0 finished, 0 failed" in shown
 
 
-def test_killed_worker_loses_no_job_it_had_not_taken(
-    redis_url: str, redis_client: redis.Redis
-) -> None:
+def test_worker_killed_loses_no_waiting_job(redis_url: str, redis_client: redis.Redis) -> None:
     with worker(redis_url, engine="wait") as process:
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine runs")
@@ -312,7 +310,7 @@ def test_killed_worker_loses_no_job_it_had_not_taken(
         process.wait_for_output("engine ran")
 
 
-def test_heartbeat_keeps_a_long_job_alive(redis_url: str, redis_client: redis.Redis) -> None:
+def test_worker_heartbeat_keeps_long_job(redis_url: str, redis_client: redis.Redis) -> None:
     """The stub beats when it starts: by then RQ's own first sign of life is already there."""
     with worker(redis_url, engine="wait") as process:
         enqueue_delivery(QUEUE, redis_client)
@@ -329,7 +327,7 @@ def test_heartbeat_keeps_a_long_job_alive(redis_url: str, redis_client: redis.Re
         assert 60 < redis_client.ttl(f"rq:worker:{name}") <= 120
 
 
-def test_burst_ends_when_the_queue_is_empty(redis_url: str, redis_client: redis.Redis) -> None:
+def test_worker_burst_ends_with_empty_queue(redis_url: str, redis_client: redis.Redis) -> None:
     for _ in range(3):
         enqueue_delivery(QUEUE, redis_client)
     with spawn(
@@ -348,7 +346,7 @@ def test_bad_setting_is_one_line(redis_url: str) -> None:
         ]
 
 
-def test_suspended_workers_take_no_jobs(redis_url: str, redis_client: redis.Redis) -> None:
+def test_worker_suspended_takes_no_job(redis_url: str, redis_client: redis.Redis) -> None:
     with worker(redis_url) as process:
         wait_until(lambda: registered(redis_client) == 1)
         redis_client.set("rq:suspended", 1)

@@ -36,7 +36,7 @@ def loaded(name: str) -> click.Command:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_helpful_help(name: str, capsys: Capture) -> None:
+def test_cli_every_command_has_help(name: str, capsys: Capture) -> None:
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"Usage: clusterer {name}" in out
@@ -116,12 +116,12 @@ def completed(script: str, arguments: list[str], line: str = "") -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
-def test_every_command_takes_the_shared_options(name: str) -> None:
+def test_cli_every_command_takes_shared_options(name: str) -> None:
     names = {option for parameter in loaded(name).params for option in parameter.opts}
     assert {"--redis-url", "--db-url", "--config", "--set", "-v", "-q"} <= names
 
 
-def test_the_demo_listens_to_no_configuration() -> None:
+def test_cli_demo_ignores_configuration() -> None:
     names = {option for parameter in loaded("demo").params for option in parameter.opts}
     assert names == {"--json", "--keep", "-v", "--verbose"}
 
@@ -137,7 +137,7 @@ def test_help_names_all_commands_and_settings(capsys: Capture) -> None:
         assert name in out
 
 
-def test_version(capsys: Capture) -> None:
+def test_cli_version_is_printed(capsys: Capture) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("clusterer ")
 
@@ -156,7 +156,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None
     ("typed", "meant"),
     [("lst", "list"), ("clusterer_set_status", "set-status"), ("node_add", "node-add")],
 )
-def test_a_slip_of_the_finger_is_pointed_out(typed: str, meant: str, capsys: Capture) -> None:
+def test_cli_misspelt_command_gets_suggestion(typed: str, meant: str, capsys: Capture) -> None:
     assert main([typed]) == 2
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in capsys.readouterr().err
 
@@ -182,7 +182,7 @@ def raising(error: BaseException) -> object:
     return body
 
 
-def test_our_errors_are_one_line_and_exit_code_1(
+def test_cli_own_error_is_one_line_and_exit_code_1(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_as_command(raising(ClustererError("there is\n  no 7")), monkeypatch) == 1
@@ -200,7 +200,7 @@ def test_our_errors_are_one_line_and_exit_code_1(
         (ClustererError, errno.EADDRINUSE, "`ss -lntup` shows who has that address"),
     ],
 )
-def test_an_error_that_only_says_what_is_wrong_gets_advice(
+def test_cli_error_without_advice_gets_advice(
     error: type[ClustererError],
     cause: int | None,
     advice: str,
@@ -224,7 +224,7 @@ def test_an_error_that_only_says_what_is_wrong_gets_advice(
         ("no Redis: start `clusterer up`", "no Redis: start `clusterer up`"),
     ],
 )
-def test_no_redis_says_what_to_do(
+def test_cli_redis_down_gives_advice(
     error: str, shown: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = StateUnavailable(error)
@@ -233,21 +233,21 @@ def test_no_redis_says_what_to_do(
     assert capsys.readouterr().err == f"clusterer: {shown}\n"
 
 
-def test_a_bug_is_one_line_too(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_unexpected_error_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_as_command(raising(KeyError("oops")), monkeypatch) == 1
     assert (
         capsys.readouterr().err == "clusterer: internal error (-v shows more): KeyError: 'oops'\n"
     )
 
 
-def test_a_bug_shows_its_traceback_when_asked(
+def test_cli_unexpected_error_with_option_shows_traceback(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_as_command(raising(KeyError("oops")), monkeypatch, "-v") == 1
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupt_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_interrupt_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_as_command(raising(KeyboardInterrupt()), monkeypatch) == 130
     assert capsys.readouterr().err.strip() == "clusterer: interrupted"
 
@@ -278,7 +278,7 @@ def test_cli_settings_from_file_environment_options_in_order(
         (["--server-id", "-4"], 1, "server_id must be from 0"),
     ],
 )
-def test_bad_settings_are_named(
+def test_cli_invalid_settings_are_named(
     arguments: list[str], code: int, message: str, capsys: Capture
 ) -> None:
     assert main(["list", *arguments]) == code
@@ -300,16 +300,14 @@ def test_bad_settings_are_named(
     ],
     ids=" ".join,
 )
-def test_a_value_that_an_option_cannot_have_is_wrong_usage(
-    arguments: list[str], capsys: Capture
-) -> None:
+def test_cli_invalid_option_value_is_wrong_usage(arguments: list[str], capsys: Capture) -> None:
     assert main([*arguments, "--server-id", "1", "--redis-url", "redis://127.0.0.1:1/0"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"clusterer: Invalid value for '{arguments[1]}': '{arguments[2]}'")
     assert f"; `clusterer {arguments[0]} --help` says more\n" in said
 
 
-def test_no_redis_says_how_to_get_one(tmp_path: Path, capsys: Capture) -> None:
+def test_cli_without_redis_explains_how_to_get_it(tmp_path: Path, capsys: Capture) -> None:
     assert main(["list", "--data-dir", str(tmp_path)]) == 1
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
@@ -317,7 +315,7 @@ def test_no_redis_says_how_to_get_one(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_a_reader_who_leaves_makes_no_noise(arguments: list[str]) -> None:
+def test_cli_closed_pipe_ends_silently(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -333,7 +331,7 @@ def test_a_reader_who_leaves_makes_no_noise(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("module", ["clusterer.settings", "clusterer.cli.nodes"])
-def test_ctrl_c_while_the_program_is_being_loaded_is_one_line(module: str) -> None:
+def test_cli_ctrl_c_during_import_is_one_line(module: str) -> None:
     """Loading takes a fifth of a second, seconds on a busy machine."""
     script = """
 import signal, sys
@@ -361,7 +359,7 @@ sys.exit(main(["list"]))
 
 
 @pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_is_no_trouble(stream: str, tmp_path: Path) -> None:
+def test_cli_closed_stream_is_no_error(stream: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m clusterer doctor {stream}', sys.executable],
         capture_output=True,
@@ -372,7 +370,7 @@ def test_a_closed_stream_is_no_trouble(stream: str, tmp_path: Path) -> None:
     assert (b" checks: " in done.stdout) == (">&-" not in stream.replace("2>&-", ""))
 
 
-def test_a_full_disk_is_one_line() -> None:
+def test_cli_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "clusterer", "--help"],
@@ -385,7 +383,7 @@ def test_a_full_disk_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_the_package_has_what_it_names_and_nothing_else() -> None:
+def test_package_exports_exactly_its_names() -> None:
     for name in clusterer.__all__:
         assert getattr(clusterer, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -46,21 +46,21 @@ def event(**changes: object) -> AuditEvent:
         ("1970-01-02 02:00+02:00", 86400.0),
     ],
 )
-def test_since_is_an_age_or_a_time(text: str, at: float) -> None:
+def test_events_since_is_age_or_time(text: str, at: float) -> None:
     assert parse_since(text)(NOW) == at
 
 
-def test_a_time_without_a_zone_is_local() -> None:
+def test_events_time_without_zone_is_local() -> None:
     assert parse_since("2026-11-22")(NOW) == datetime(2026, 11, 22).timestamp()  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2y", "yesterday", "2026-13-01", "nan h"])
-def test_anything_else_is_refused_with_what_would_do(text: str) -> None:
+def test_events_other_since_is_refused_with_advice(text: str) -> None:
     with pytest.raises(InvalidArgument, match="2h"):
         parse_since(text)(NOW)
 
 
-def test_a_line_says_what_who_and_why() -> None:
+def test_events_line_has_change_operator_and_reason() -> None:
     assert described(event()) == (
         "cluster 1:bin node 2 (bin:192.0.2.2:5566): up -> probing, tries 1/3: "
         "send failed by delivery of machine 1: Connection refused"
@@ -68,19 +68,19 @@ def test_a_line_says_what_who_and_why() -> None:
     assert described(event(reason="")).endswith("send failed by delivery of machine 1")
 
 
-def test_a_reason_cannot_steer_the_terminal() -> None:
+def test_events_reason_control_characters_are_escaped() -> None:
     assert "\x1b" not in described(event(reason="\x1b[2Jgone\nnext"))
     assert "\n" not in described(event(reason="\x1b[2Jgone\nnext"))
 
 
-def test_json_has_the_time_in_both_forms() -> None:
+def test_events_json_has_time_in_both_forms() -> None:
     found = as_json(event())
     assert found["at"] == 999_990.5
     assert datetime.fromisoformat(found["time"]) == datetime.fromtimestamp(999_990.5, UTC)
     assert (found["machine_id"], found["reason"]) == (2, "Connection refused")
 
 
-def test_a_filter_takes_its_node_and_time_only() -> None:
+def test_events_filter_selects_node_and_time() -> None:
     assert event() in Filter()
     assert event() in Filter(since=999_990.5, machine_id=2)
     assert event() not in Filter(since=999_990.6)

@@ -20,7 +20,7 @@ def entry(last: int, n: int, *numbers: int, cluster: int = 1) -> tuple[bytes, li
     return b"%d-1700000000000" % last, fields
 
 
-def test_consecutive_entries_of_a_cluster_become_one_piece() -> None:
+def test_batch_consecutive_entries_of_cluster_are_joined() -> None:
     batch = Batch([entry(1, 1, 1), entry(3, 3, 2, 3)], 0)
     piece = batch.slices[ONE]
     assert (batch.last, batch.packets, batch.size) == (3, 3, 306)
@@ -30,7 +30,7 @@ def test_consecutive_entries_of_a_cluster_become_one_piece() -> None:
     assert [piece.sequence(i) for i in range(3)] == [1, 2, 3]
 
 
-def test_clusters_are_told_apart_and_keep_their_own_counts() -> None:
+def test_batch_clusters_keep_their_own_counts() -> None:
     batch = Batch([entry(1, 7, 1), entry(2, 1, 2, cluster=2), entry(3, 8, 3)], 0)
     assert batch.slices[ONE].first_n == 7
     assert [batch.slices[ONE].sequence(i) for i in range(2)] == [1, 3]
@@ -38,7 +38,7 @@ def test_clusters_are_told_apart_and_keep_their_own_counts() -> None:
 
 
 @pytest.mark.parametrize("after", [10, 11, 12])
-def test_a_position_inside_an_entry_cuts_what_was_delivered(after: int) -> None:
+def test_batch_offset_inside_entry_cuts_delivered_part(after: int) -> None:
     batch = Batch([entry(13, 23, 11, 12, 13), entry(14, 24, 14)], after)
     piece = batch.slices[ONE]
     left = range(after + 1, 15)
@@ -48,12 +48,12 @@ def test_a_position_inside_an_entry_cuts_what_was_delivered(after: int) -> None:
     assert [piece.sequence(i) for i in range(piece.packets)] == list(left)
 
 
-def test_a_frame_that_does_not_exist_has_no_sequence() -> None:
+def test_batch_missing_frame_has_no_sequence() -> None:
     with pytest.raises(IndexError):
         Batch([entry(1, 1, 1)], 0).slices[ONE].sequence(1)
 
 
-def test_a_sequence_is_the_first_part_of_an_id() -> None:
+def test_sequence_is_first_part_of_id() -> None:
     assert sequence_of(b"12-34") == 12
 
 
@@ -82,9 +82,7 @@ def test_batch_with_foreign_entry_keeps_packet_of_its_number(
     ("written", "kept", "end"),
     [(0, 0, 0), (1, 1, 101), (100, 1, 101), (101, 1, 101), (102, 2, 203), (306, 3, 306)],
 )
-def test_an_outbox_is_cut_behind_the_frame_that_was_begun(
-    written: int, kept: int, end: int
-) -> None:
+def test_outbox_is_cut_after_begun_frame(written: int, kept: int, end: int) -> None:
     piece = Batch([entry(3, 3, 1, 2, 3)], 0).slices[ONE]
     box = Outbox(piece, written, 3)
     assert box.cut() == kept

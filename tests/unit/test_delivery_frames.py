@@ -48,7 +48,7 @@ def counted(modules: Sequence[str], frames: Sequence[bytes]) -> dict[bytes, tupl
 
 
 @given(FRAMES, st.data())
-def test_ends_and_modules_are_those_of_each_frame(
+def test_frames_ends_and_modules_are_of_each_frame(
     given_frames: Frames, data: st.DataObject
 ) -> None:
     frames = frames_of(given_frames)
@@ -64,7 +64,7 @@ def test_ends_and_modules_are_those_of_each_frame(
 
 
 @given(FRAMES, st.lists(st.integers(0, 240), max_size=6))
-def test_parts_add_up_to_the_whole(given_frames: Frames, cuts: list[int]) -> None:
+def test_frames_parts_add_up_to_whole(given_frames: Frames, cuts: list[int]) -> None:
     blob = b"".join(frames_of(given_frames))
     found = Modules(blob, frame_ends(blob))
     at = sorted({0, *(min(cut, len(given_frames)) for cut in cuts), len(given_frames)})
@@ -108,7 +108,7 @@ def test_frames_invalid_bytes_stop_no_delivery(junk: bytes) -> None:
         found.part(first, end)
 
 
-def test_names_become_labels_that_can_be_printed_and_are_few() -> None:
+def test_frames_module_labels_are_printable_and_few() -> None:
     labels = ModuleLabels()
     assert labels.of(b"dialog") == labels.of(b"dialog") == "dialog"
     assert labels.of("größe\udcff".encode("utf-8", "surrogateescape")) == "größe\\xff"
@@ -121,7 +121,7 @@ def test_names_become_labels_that_can_be_printed_and_are_few() -> None:
     assert (labels.of(b"dialog"), labels.of(b"")) == ("dialog", ""), "who was there first stays"
 
 
-def test_a_name_that_is_too_long_is_no_part_of_another() -> None:
+def test_frames_long_module_name_is_no_part_of_another() -> None:
     long = "n" * (MAX_NAME + 1)
     blob = encoded(long, b"x") * 3 + encoded("n" * MAX_NAME, b"x") * 3
     found = totals(Modules(blob, frame_ends(blob)).whole)

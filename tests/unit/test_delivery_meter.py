@@ -31,7 +31,7 @@ def flow_at(clock: Clock) -> Flow:
 
 
 @given(RUNS, st.data())
-def test_many_packets_at_once_count_like_each_by_itself(
+def test_meter_many_packets_count_like_single_ones(
     ages: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     runs = [(NOW_MS - age, packets) for age, packets in sorted(ages, reverse=True)]
@@ -50,14 +50,14 @@ def test_many_packets_at_once_count_like_each_by_itself(
 @pytest.mark.parametrize(
     ("age_ms", "bucket"), [(0, 0), (1, 0), (2, 1), (3, 2), (60_000, 14), (60_001, 15)]
 )
-def test_a_bound_belongs_to_its_bucket(age_ms: int, bucket: int) -> None:
+def test_meter_bound_belongs_to_its_bucket(age_ms: int, bucket: int) -> None:
     flow = flow_at(clock_at(NOW_MS))
     flow.wrote(Stamps([(NOW_MS - age_ms, 3)]), 0, 3, 0.0)
     assert flow.buckets[bucket] == 3
     assert flow.sum_ms == 3 * age_ms
 
 
-def test_redis_time_goes_on_by_our_own_clock() -> None:
+def test_meter_redis_time_follows_local_clock() -> None:
     clock = Clock()
     assert clock.ms(5.0) is None
     clock.tell(1_700_000_000, 250_000, 5.0)
@@ -65,7 +65,7 @@ def test_redis_time_goes_on_by_our_own_clock() -> None:
     assert clock.ms(6.5) == 1_700_000_001_750
 
 
-def test_before_redis_told_its_time_no_latency_is_invented() -> None:
+def test_meter_without_redis_time_has_no_latency() -> None:
     flow = flow_at(Clock())
     flow.wrote(Stamps([(NOW_MS, 1)]), 0, 1, 0.0)
     assert sum(flow.buckets) == 0

@@ -28,9 +28,7 @@ from clusterer.delivery.pace import (
     ],
     ids=["trickle", "almost full", "full", "nothing came", "sparse"],
 )
-def test_only_small_reads_that_follow_each_other_fast_pause(
-    entries: int, after_s: float, pause_s: float
-) -> None:
+def test_pace_only_small_fast_reads_pause(entries: int, after_s: float, pause_s: float) -> None:
     pace = Pace()
     pace.note_read(1, 100.0)
     assert pace.ask_at == 100.0
@@ -39,7 +37,7 @@ def test_only_small_reads_that_follow_each_other_fast_pause(
     assert pace.ask_at == now + pause_s
 
 
-def test_the_number_of_entries_follows_their_size_within_bounds() -> None:
+def test_pace_entries_follow_their_size_in_bounds() -> None:
     size = ReadSize()
     assert size.count == FIRST_READ
     size.note(0)
@@ -65,7 +63,7 @@ def test_the_number_of_entries_follows_their_size_within_bounds() -> None:
     ],
     ids=["none", "one", "a few", "many", "of large entries"],
 )
-def test_logs_share_what_one_read_may_bring(count: int, logs: int, share: int) -> None:
+def test_pace_logs_share_bytes_of_one_read(count: int, logs: int, share: int) -> None:
     size = ReadSize()
     size.count = count
     assert size.per_log(logs) == share

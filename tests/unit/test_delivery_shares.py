@@ -45,7 +45,7 @@ def test_surplus_while_giving_goes_on_to_the_share() -> None:
     ("mine", "others", "lacks"),
     [(0, [200], True), (0, [6], False), (0, [], False), (100, [100], False), (0, [20, 20], True)],
 )
-def test_a_worker_waits_only_for_others_that_give(
+def test_share_worker_waits_only_for_others_that_give(
     mine: int, others: list[int], lacks: bool
 ) -> None:
     assert shares.lacks(mine, others) is lacks

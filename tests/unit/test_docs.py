@@ -30,12 +30,12 @@ COMMANDS_OF_TYPE = {
 }
 
 
-def test_every_key_has_its_section_and_no_other_has() -> None:
+def test_docs_keys_and_sections_agree() -> None:
     assert sorted(docs.documented_keys()) == sorted(docs.sample_keys())
 
 
 @pytest.mark.parametrize("key", docs.sample_keys())
-def test_every_key_has_a_type_and_a_redis_cli_line_with_output(key: str) -> None:
+def test_docs_every_key_has_type_and_redis_cli_output(key: str) -> None:
     section = docs.key_section(key)
     kind = re.match(r"[A-Z][a-z ]*", section)
     assert kind, f"{key}: begins with its type"
@@ -48,7 +48,7 @@ def test_every_key_has_a_type_and_a_redis_cli_line_with_output(key: str) -> None
     assert output
 
 
-def test_the_table_of_keys_has_each_with_its_type() -> None:
+def test_docs_table_of_keys_has_each_with_type() -> None:
     rows = docs.table_rows(docs.read("redis-keys.md"), columns=3)[1:]
     listed = {re.sub(r"^\[`(.+)`\].*", r"\1", link): kind for link, kind, _ in rows}
     assert sorted(listed) == sorted(docs.sample_keys())
@@ -56,7 +56,7 @@ def test_the_table_of_keys_has_each_with_its_type() -> None:
         assert docs.key_section(key).startswith(kind.capitalize()), key
 
 
-def test_keys_named_in_other_pages_exist() -> None:
+def test_docs_keys_named_in_other_pages_exist() -> None:
     """With S, R, N, QUEUE, MODULE for what differs."""
     letters = {"S": "1", "R": "1", "QUEUE": "clusterer-delivery", "MODULE": "ratelimit"}
     known = set(docs.sample_keys())
@@ -70,7 +70,7 @@ def test_keys_named_in_other_pages_exist() -> None:
 # -- api.md ----------------------------------------------------------------------------------------
 
 
-def test_every_public_method_and_error_is_documented() -> None:
+def test_docs_every_public_method_and_error_is_described() -> None:
     page = docs.read("api.md")
     names = [name for name in vars(Clusterer) if not name.startswith("_")] + ["settings"]
     assert [name for name in names if not re.search(rf"`{name}\b", page)] == []
@@ -80,7 +80,7 @@ def test_every_public_method_and_error_is_documented() -> None:
     assert [name for name in raised if f"`{name}`" not in page] == []
 
 
-def test_signatures_in_the_docs_are_the_real_ones() -> None:
+def test_docs_signatures_are_those_of_code() -> None:
     found = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", docs.read("api.md")))
     assert len(found) >= 12
     for name, arguments in found.items():
@@ -107,7 +107,7 @@ def string_pieces(path: Path) -> Iterator[str]:
             yield from re.split(r"%[-.\d]*[sdrg]", found.value)
 
 
-def test_quoted_messages_are_the_codes_own() -> None:
+def test_docs_quoted_messages_are_those_of_code() -> None:
     """A line of a ```text block is a message; … stands for what differs."""
     pieces = source_pieces()
     lines = [
@@ -124,7 +124,7 @@ def test_quoted_messages_are_the_codes_own() -> None:
 # -- figures in README.md --------------------------------------------------------------------------
 
 
-def test_readmes_benchmarks_are_names_that_bench_knows() -> None:
+def test_docs_readme_benchmarks_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"`scripts/bench ([^`]+)`", readme)
     assert commands
@@ -158,5 +158,5 @@ def drawn_transitions() -> set[tuple[str, str, str]]:
     return {(a, b, e.strip()) for a, b, events in lines for e in events.split(",") if a != b}
 
 
-def test_the_readmes_state_diagram_is_the_state_machine() -> None:
+def test_docs_readme_state_diagram_is_state_machine() -> None:
     assert drawn_transitions() == real_transitions()

@@ -64,21 +64,21 @@ def values_of(item: Field[object]) -> str:
 
 
 @pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
-def test_every_setting_is_documented_with_its_default_and_values(item: Field[object]) -> None:
+def test_docs_every_setting_has_default_and_values(item: Field[object]) -> None:
     default = written(item.default)
     assert parameter_rows()[item.name] == (f"`{default}`" if default else "empty", values_of(item))
 
 
-def test_no_setting_is_documented_that_does_not_exist() -> None:
+def test_docs_documented_settings_exist() -> None:
     assert list(parameter_rows()) == [item.name for item in fields(Settings)]
 
 
-def test_the_guides_parameters_come_first_and_are_complete() -> None:
+def test_docs_guide_parameters_come_first_and_complete() -> None:
     section = docs.section("parameters.md", "The guide's parameters")
     assert [row[0].strip("`") for row in docs.table_rows(section, columns=4)[1:]] == GUIDE.split()
 
 
-def test_the_rest_of_the_guide_is_complete() -> None:
+def test_docs_rest_of_guide_is_complete() -> None:
     """Its MI functions, its functions for modules, and the columns of its table."""
     named = docs.section("parameters.md", "Other items of the guide")
     assert [name for name in THE_REST.split() if f"`{name}`" not in named] == []
@@ -88,7 +88,7 @@ def test_the_rest_of_the_guide_is_complete() -> None:
     assert len(functions) == 7
 
 
-def test_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
+def test_docs_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
     page = docs.read("parameters.md")
     (toml,) = docs.blocks(page, "toml")
     config = tmp_path / "clusterer.toml"
@@ -100,7 +100,7 @@ def test_examples_of_settings_can_be_loaded(tmp_path: Path) -> None:
     assert load_settings(environ=variables).persistent_mode
 
 
-def test_the_configuration_of_opensips_is_the_same_in_our_words(tmp_path: Path) -> None:
+def test_docs_opensips_configuration_equals_settings(tmp_path: Path) -> None:
     (toml,) = docs.blocks(docs.read("opensips/replacing.md"), "toml")
     config = tmp_path / "clusterer.toml"
     config.write_text(toml, encoding="utf-8")
@@ -115,7 +115,7 @@ def test_the_configuration_of_opensips_is_the_same_in_our_words(tmp_path: Path) 
         assert value == str(int(setting) if value.isdigit() else setting), name
 
 
-def test_every_form_of_db_url_is_one() -> None:
+def test_docs_every_form_of_db_url_is_valid() -> None:
     rows = docs.table_rows(docs.section("parameters.md", "db_url"), columns=2)[1:]
     assert len(rows) >= 8
     for text, _ in rows:
@@ -125,7 +125,7 @@ def test_every_form_of_db_url_is_one() -> None:
     assert (hard.password, hard.port) == ("p@ss%20w/rd", 3307)
 
 
-def test_variables_in_all_pages_are_settings() -> None:
+def test_docs_variables_in_all_pages_are_settings() -> None:
     known = {f"CLUSTERER_{item.name.upper()}" for item in fields(Settings)}
     known |= {f"CLUSTERER_{name.upper()}_FILE" for name in SECRETS}
     known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME", "CLUSTERER_COMPLETE"}
@@ -149,7 +149,7 @@ def shared_options() -> set[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_its_section(name: str) -> None:
+def test_docs_every_command_has_its_section(name: str) -> None:
     section = docs.command_section(name)
     command = command_named(name)
     first = (command.help or "").splitlines()[0]
@@ -165,31 +165,31 @@ def test_every_command_has_its_section(name: str) -> None:
         assert f"$ clusterer {name}" in section, "real output is shown"
 
 
-def test_no_section_is_about_a_command_that_does_not_exist() -> None:
+def test_docs_commands_of_sections_exist() -> None:
     found = re.findall(r"(?m)^## (.+)$", docs.folder("commands"))
     assert sorted(found) == sorted(COMMANDS)
 
 
-def test_the_table_on_top_leads_to_every_command_once() -> None:
+def test_docs_table_leads_to_every_command_once() -> None:
     top = docs.read("commands.md").partition("| exit code")[0]
     found = re.findall(r"\[([a-z-]+)\]\(commands/[a-z]+\.md#\1\)", top)
     assert sorted(found) == sorted(COMMANDS)
 
 
-def test_options_of_all_commands_are_documented() -> None:
+def test_docs_options_of_all_commands_are_described() -> None:
     section = docs.section("commands.md", "Options of all commands")
     for option in shared_options() | {"-h", "--help", "--version"}:
         assert f"`{option}" in section or f"clusterer {option}" in section, option
 
 
-def test_exit_codes_are_documented() -> None:
+def test_docs_exit_codes_are_described() -> None:
     rows = docs.table_rows(docs.read("commands.md"), columns=2)
     codes = [row[0] for row in rows if row[0].isdigit()]
     wrong_usage = click.UsageError("").exit_code
     assert codes == ["0", *map(str, (FAILED, wrong_usage, INTERRUPTED, OUTPUT_UNWANTED))]
 
 
-def test_every_name_in_lists_json_is_documented() -> None:
+def test_docs_every_name_in_list_json_is_described() -> None:
     section = docs.command_section("list")
     names = {"now", "server_id", "clusters", "traffic", "nodes", "condition", "enabled_in_s", "own"}
     kinds = (Node, Traffic, ToNode, FromSender)
@@ -197,7 +197,7 @@ def test_every_name_in_lists_json_is_documented() -> None:
     assert {name for name in names if f"`{name}`" not in section} == set()
 
 
-def test_every_command_line_in_the_docs_can_be_parsed() -> None:
+def test_docs_every_command_line_can_be_parsed() -> None:
     """No page may show an option or command that does not exist."""
     seen = set()
     for page in PAGES:
@@ -213,7 +213,7 @@ def test_every_command_line_in_the_docs_can_be_parsed() -> None:
     assert seen == set(COMMANDS)
 
 
-def test_the_plain_rq_worker_line_names_what_exists() -> None:
+def test_docs_plain_rq_worker_line_names_existing() -> None:
     (line,) = docs.blocks(docs.command_section("worker"), "sh")
     words = shlex.split(line.replace("\\\n", " "))
     classes = {"-w": Worker, "--job-class": Job, "--queue-class": Queue}

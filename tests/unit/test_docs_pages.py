@@ -46,7 +46,7 @@ def links(page: Path) -> list[str]:
 
 
 @every_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_docs_links_have_targets(page: Path) -> None:
     for link in links(page):
         name, _, part = link.partition("#")
         target = (page.parent / name).resolve() if name else page
@@ -54,7 +54,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not part or part in anchors(target.read_text(encoding="utf-8")), link
 
 
-def test_pages_named_anywhere_exist() -> None:
+def test_docs_pages_named_exist() -> None:
     """In code, units, alerts and scripts, where nothing else looks at them."""
     missing = {
         (path.relative_to(ROOT).as_posix(), name)
@@ -98,7 +98,7 @@ tests/e2e/test_docs_story.py, or beside the other tests of the command. So is on
 (A fence in Redis alone is not: it is there for moments.)"""
 
 
-def test_no_output_is_shown_that_nothing_compares_with_a_run() -> None:
+def test_docs_every_output_is_compared_with_a_run() -> None:
     shown: Counter[str] = Counter()
     for page in PAGES:
         name = docs.name_of(page)
@@ -111,7 +111,7 @@ def test_no_output_is_shown_that_nothing_compares_with_a_run() -> None:
 # -- paths of a developer's machine ----------------------------------------------------------------
 
 
-def test_nothing_names_a_directory_of_the_machine_it_was_made_on() -> None:
+def test_docs_machine_paths_are_absent() -> None:
     places = re.compile("|".join(rf"(?<![\w.]){re.escape(f'/{top}/')}" for top in ("work", "root")))
     found = [
         path.relative_to(ROOT).as_posix()

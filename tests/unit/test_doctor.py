@@ -67,20 +67,20 @@ def levels(info: dict[str, Any], fsync: str = "everysec") -> dict[str, Level]:
         ({"maxmemory": 2**20 - 1}, "redis memory", Level.ERROR),
     ],
 )
-def test_redis_that_can_lose_or_refuse_keys_is_named(
+def test_doctor_redis_that_can_lose_or_refuse_keys_is_named(
     changes: dict[str, Any], check: str, level: Level
 ) -> None:
     assert levels(GOOD | changes) == {check: level}
 
 
-def test_redis_as_it_should_be_is_fine() -> None:
+def test_doctor_redis_configured_well_has_no_finding() -> None:
     assert levels(GOOD) == {}
     assert levels(GOOD | {"redis_version": "7.2.4", "valkey_version": "8.1.0"}) == {}
     assert levels(GOOD | {"maxmemory": 2**30}) == {}
     assert levels(GOOD, fsync="") == {}, "CONFIG may be forbidden"
 
 
-def test_an_append_only_file_that_is_not_synced_is_an_error() -> None:
+def test_doctor_unsynced_append_only_file_is_error() -> None:
     assert levels(GOOD, fsync="no") == {"redis persistence": Level.ERROR}
 
 
@@ -88,7 +88,7 @@ def test_an_append_only_file_that_is_not_synced_is_an_error() -> None:
     ("ahead", "level"),
     [(0.0, Level.OK), (0.5, Level.OK), (2, Level.WARN), (-2, Level.WARN), (60, Level.ERROR)],
 )
-def test_clocks_may_differ_by_a_second(
+def test_doctor_clocks_may_differ_by_a_second(
     monkeypatch: pytest.MonkeyPatch, ahead: float, level: Level
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 1000.0)
@@ -121,7 +121,7 @@ def found(fleet_now: Fleet, **settings: Any) -> dict[str, Level]:
     }
 
 
-def test_a_fleet_in_order_is_fine() -> None:
+def test_doctor_workers_in_order_have_no_finding() -> None:
     assert found(FLEET) == {}
 
 
@@ -133,7 +133,7 @@ def test_a_fleet_in_order_is_fine() -> None:
         (replace(QUEUE, jobs=11), Level.WARN),
     ],
 )
-def test_a_queue_without_a_living_worker_is_an_error(queue: QueueInfo, level: Level) -> None:
+def test_doctor_queue_without_live_worker_is_error(queue: QueueInfo, level: Level) -> None:
     assert found(replace(FLEET, delivery=(queue,))) == {"delivery workers": level}
     assert found(replace(FLEET, maintenance=queue)) == {"maintenance workers": level}
 
@@ -156,24 +156,24 @@ def test_doctor_says_when_an_unused_queue_goes() -> None:
     [{"schedulers": 0}, {"schedule": {}}, {"schedule": {"clusterer-probe": 990.0}}],
     ids=["none", "never", "stuck"],
 )
-def test_a_scheduler_that_does_not_tick_is_an_error(changes: dict[str, Any]) -> None:
+def test_doctor_scheduler_without_tick_is_error(changes: dict[str, Any]) -> None:
     assert found(replace(FLEET, **changes)) == {"scheduler": Level.ERROR}
 
 
-def test_persistent_mode_must_be_the_schedulers_too() -> None:
+def test_doctor_persistent_mode_of_scheduler_differs_is_named() -> None:
     wrong = found(FLEET, persistent_mode=True)
     assert wrong == {"database workers": Level.ERROR, "scheduler": Level.ERROR}
     both = {job.job_id: 1000.5 for job in periodic_jobs(persistent_mode=True)}
     assert found(replace(FLEET, schedule=both)) == {"scheduler": Level.ERROR}
 
 
-def test_a_busy_delivery_worker_is_no_fault() -> None:
+def test_doctor_busy_delivery_worker_is_no_finding() -> None:
     busy = replace(QUEUE, workers=(replace(ALIVE, busy=True),))
     assert workers._unanswered(busy).level is Level.OK
     assert workers._unanswered(QUEUE).level is Level.WARN
 
 
-def test_every_unreachable_node_is_named_but_not_a_thousand() -> None:
+def test_doctor_unreachable_nodes_are_named_up_to_a_limit() -> None:
     nodes = [node(number) for number in range(1, 101)]
     errors = {f"1/{number}": "no answer" for number in range(1, 101)}
     lines = list(network.judged("x", "", {"tried": 100, "errors": errors}, nodes))

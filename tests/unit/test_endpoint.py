@@ -54,9 +54,7 @@ ELSE = "start Redis, or correct redis_url"
         ),
     ],
 )
-def test_an_error_is_said_without_noise_and_with_what_to_do(
-    text: str, shown: str, what: str
-) -> None:
+def test_endpoint_error_is_short_and_has_advice(text: str, shown: str, what: str) -> None:
     error = redis.RedisError(text)
     assert said(error) == shown
     assert trouble(Settings(redis_url="redis://:secret@h:1/0"), error) == (
@@ -78,7 +76,7 @@ def test_an_error_is_said_without_noise_and_with_what_to_do(
         (redis.ResponseError("ERR unknown command"), ELSE),
     ],
 )
-def test_advice_follows_the_error_and_not_the_url(error: redis.RedisError, what: str) -> None:
+def test_endpoint_advice_follows_error_not_url(error: redis.RedisError, what: str) -> None:
     assert remedy(error) == what
     with (
         pytest.raises(StateUnavailable) as caught,

@@ -19,7 +19,7 @@ print(allow_connections(count), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "room"), [(256, 1024, 900, 900), (1024, 1024, 100, 100)]
 )
-def test_the_limit_is_raised_to_what_the_system_allows(
+def test_file_limit_is_raised_to_what_system_allows(
     soft: int, hard: int, wanted: int, room: int
 ) -> None:
     with spawn(["-c", _PROGRAM, str(soft), str(hard), str(wanted)]) as process:
@@ -27,7 +27,7 @@ def test_the_limit_is_raised_to_what_the_system_allows(
         assert process.output().split() == [str(room), str(hard)]
 
 
-def test_too_low_a_limit_is_told_at_the_start() -> None:
+def test_file_limit_too_low_is_reported_at_start() -> None:
     with spawn(["-c", _PROGRAM, "256", "512", "10000"]) as process:
         assert process.wait() == 0, process.output()
         assert "max_connections is 10000, but this process may open 512 files" in process.output()

@@ -60,7 +60,7 @@ def test_queue_insists_on_its_job_class(fake: redis.Redis) -> None:
     assert Queue("q", connection=fake, job_class="rq.job.Job").job_class is Job
 
 
-def test_every_way_to_a_queue_is_safe(fake: redis.Redis) -> None:
+def test_queue_from_every_way_is_safe(fake: redis.Redis) -> None:
     enqueue_delivery("q", fake)
     for found in (*Queue.all(fake), Queue.from_queue_key("rq:queue:q", fake), queue("q", fake)):
         assert (found.serializer, found.job_class) == (JSONSerializer, Job)
@@ -192,7 +192,7 @@ def test_queued_counts_what_waits(fake: redis.Redis) -> None:
     assert queued("q", fake) == 1
 
 
-def test_redis_away_is_state_unavailable() -> None:
+def test_redis_down_raises_state_unavailable() -> None:
     client = connect(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
     with pytest.raises(StateUnavailable, match="cannot wake a worker of queue q"):
         enqueue_delivery("q", client)

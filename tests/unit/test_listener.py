@@ -41,7 +41,7 @@ KEY = ClusterKey(1, "bin")
         ("", ""),
     ],
 )
-def test_one_address_has_one_form(text: str, normal: str) -> None:
+def test_listener_address_has_one_form(text: str, normal: str) -> None:
     assert normalised_ip(text) == normal
 
 
@@ -57,14 +57,14 @@ def test_listener_repeated_log_line_once_per_interval(
     assert caplog.messages == ["from here", "from here (and 2 more like this)"]
 
 
-def test_another_subject_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_log_of_other_subject_is_immediate(caplog: pytest.LogCaptureFixture) -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
     limited.warning("one", 0.0, "one")
     limited.warning("two", 0.0, "two")
     assert caplog.messages == ["one", "two"]
 
 
-def test_more_subjects_than_are_remembered_share_a_line(
+def test_listener_log_of_many_subjects_shares_a_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
@@ -75,7 +75,7 @@ def test_more_subjects_than_are_remembered_share_a_line(
     assert len(limited._limiter._windows) <= 1_001
 
 
-def test_subjects_of_long_ago_make_room_for_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_log_forgets_old_subjects(caplog: pytest.LogCaptureFixture) -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
     for number in range(1_000):
         limited.warning(number, number / 100, "flood")
@@ -91,7 +91,7 @@ def test_subjects_of_long_ago_make_room_for_others(caplog: pytest.LogCaptureFixt
     assert caplog.messages[-1] == "another flood"
 
 
-def test_fields_are_made_for_lines_that_are_logged_only() -> None:
+def test_listener_log_fields_are_made_for_logged_lines_only() -> None:
     limited = LimitedLog(logging.getLogger("test"), 10.0)
     made: list[dict[str, object]] = []
 
@@ -126,19 +126,19 @@ def test_listener_module_named_like_token_collides_with_none() -> None:
     assert registry.reserve("ul", 1, 0).token == "ul#3"
 
 
-def test_the_token_of_a_failed_registration_is_free_again() -> None:
+def test_listener_token_of_failed_registration_is_free() -> None:
     registry = Registry(1)
     registry.release(registry.reserve("ul", 1, 0))
     assert registry.reserve("ul", 1, 0).token == "ul"
 
 
 @pytest.mark.parametrize(("seconds", "ms"), [(0, 0), (5, 5_000), (0.0001, 1), (1.5, 1_500)])
-def test_a_timeout_is_kept_in_ms_and_never_rounds_down_to_never(seconds: float, ms: int) -> None:
+def test_listener_timeout_in_ms_never_rounds_to_0(seconds: float, ms: int) -> None:
     assert Registry(1).reserve("ul", 1, seconds).timeout_ms == ms
 
 
 @pytest.mark.parametrize("watch", [Watch(1, "a:b#2", "a:b", 7, 5), Watch(3, "ul", "ul", 0, 0)])
-def test_a_watch_is_read_back_from_its_field(watch: Watch) -> None:
+def test_listener_watch_is_read_back_from_field(watch: Watch) -> None:
     assert Watch.parse(watch.receiver, watch.field, watch.timeout_ms) == watch
 
 
@@ -182,7 +182,7 @@ class Bench:
         return route.noted
 
 
-def test_members_are_the_cluster_without_ourselves() -> None:
+def test_listener_members_are_cluster_without_own_id() -> None:
     bench = Bench()
     registration, _ = bench.register()
     assert registration.members == {2, 3}
@@ -216,7 +216,7 @@ def test_listener_packet_from_wrong_source_not_counted_for_node() -> None:
     assert set(bench.dispatcher.counters.received) == {("ul", 2)}
 
 
-def test_a_nodes_new_address_is_the_one_that_counts() -> None:
+def test_listener_new_address_of_node_counts() -> None:
     bench = Bench()
     _, heard = bench.register()
     bench.change(replace(bench.nodes[2], host="::ffff:127.0.0.9"))
@@ -260,7 +260,7 @@ def test_listener_packet_dropped_by_several_counts_once() -> None:
     assert bench.dispatcher.counters.drops == {"unknown source": 1, "silenced": 1}
 
 
-def test_a_silence_is_told_with_the_node_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_timeout_notice_names_its_node(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     registration, _ = bench.register()
     bench.dispatcher.time_out(registration, 2, until=monotonic() + 10)
@@ -273,7 +273,7 @@ def test_a_silence_is_told_with_the_node_it_is_about(caplog: pytest.LogCaptureFi
     assert (fields["cluster"], fields["machine_id"], fields["url"]) == (1, 2, url)
 
 
-def test_a_silence_concerns_one_registration_and_ends() -> None:
+def test_listener_mute_is_of_one_registration_and_ends() -> None:
     bench = Bench()
     first, heard = bench.register()
     _, other = bench.register()
@@ -290,7 +290,7 @@ def test_a_silence_concerns_one_registration_and_ends() -> None:
     assert heard.seen[-1] == (5, 2)
 
 
-def test_a_silenced_node_from_a_wrong_address_is_a_stranger() -> None:
+def test_listener_muted_node_at_wrong_address_is_unknown() -> None:
     bench = Bench()
     registration, heard = bench.register()
     bench.dispatcher.time_out(registration, 2, until=10.0)
@@ -298,7 +298,7 @@ def test_a_silenced_node_from_a_wrong_address_is_a_stranger() -> None:
     assert heard.seen == [(SERVER_TIMEOUT, 2)]
 
 
-def test_a_node_that_is_gone_is_neither_silenced_nor_announced() -> None:
+def test_listener_removed_node_is_neither_muted_nor_announced() -> None:
     bench = Bench()
     registration, heard = bench.register()
     bench.dispatcher.time_out(registration, 3, until=10.0)
@@ -311,7 +311,7 @@ def test_a_node_that_is_gone_is_neither_silenced_nor_announced() -> None:
     assert heard.seen == [(SERVER_TIMEOUT, 3)]
 
 
-def test_a_redis_that_forgot_all_silences_ends_them_here() -> None:
+def test_listener_redis_without_mutes_ends_them() -> None:
     bench = Bench()
     registration, _ = bench.register()
     bench.dispatcher.time_out(registration, 2, until=1e9)
@@ -325,7 +325,7 @@ WATCH = Watch(1, "ul", "ul", 1, 5_000)
 OTHER = Watch(1, "dialog", "dialog", 1, 5_000)
 
 
-def test_a_handover_redis_did_not_get_is_merged_into_the_next() -> None:
+def test_listener_failed_flush_is_merged_into_next() -> None:
     older = Handover(1.0, {WATCH: {2: 0.5, 3: 0.6}}, {WATCH: frozenset({2, 3})})
     newer = Handover(2.0, {WATCH: {2: 1.5}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})})
     merged = newer.on_top_of(older)
@@ -346,7 +346,7 @@ class FrozenReceipts:
         raise StateUnavailable("frozen")
 
 
-def test_handing_over_never_waits_for_redis() -> None:
+def test_listener_flush_never_waits_for_redis() -> None:
     frozen = FrozenReceipts()
     clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # the one method that is called
     clocks.start(lambda reply: None)
@@ -362,7 +362,7 @@ def test_handing_over_never_waits_for_redis() -> None:
         clocks.stop()
 
 
-def test_without_registrations_redis_is_not_asked() -> None:
+def test_listener_without_registrations_sends_no_command() -> None:
     frozen = FrozenReceipts()
     clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # nothing is called
     clocks.start(lambda reply: None)

@@ -63,7 +63,7 @@ def sending(*kinds: int) -> Callable[[Lane], None]:
     return use
 
 
-def test_a_plain_function_needs_no_lane() -> None:
+def test_callback_queue_plain_function_needs_none() -> None:
     assert lane_of("ul", print, Troubles()) is None
 
 
@@ -71,7 +71,7 @@ class AsyncCallable:
     async def __call__(self, kind: int, info: object, machine_id: int) -> None: ...
 
 
-def test_a_lane_is_found_for_everything_that_waits() -> None:
+def test_callback_queue_is_found_for_every_waiting_kind() -> None:
     async def callback(kind: int, info: object, machine_id: int) -> None: ...
 
     assert isinstance(lane_of("ul", callback, Troubles()), AsyncLane)
@@ -154,7 +154,7 @@ def test_callback_queue_coroutine_raising_is_logged() -> None:
     assert done == [2]
 
 
-def test_a_coroutine_that_never_waits_lets_others_run() -> None:
+def test_callback_queue_busy_coroutine_lets_others_run() -> None:
     turns = 0
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
@@ -194,7 +194,7 @@ def test_callback_queue_of_coroutines_bounded_except_notices() -> None:
     assert done == [1, 1, 1, SERVER_TIMEOUT]
 
 
-def test_coroutines_that_pile_up_are_bounded_in_bytes_too() -> None:
+def test_callback_queue_of_coroutines_bounded_in_bytes() -> None:
     troubles, done = Troubles(), []
     noticed = asyncio.Event()
 
@@ -231,7 +231,7 @@ def test_callback_queue_endless_coroutine_cancelled_and_counted() -> None:
     assert troubles.left == [("stopped", 4)]
 
 
-def test_a_thread_gets_packets_in_order_and_away_from_the_loop() -> None:
+def test_callback_queue_thread_gets_packets_in_order() -> None:
     done: list[tuple[int, int]] = []
 
     def callback(kind: int, info: object, machine_id: int) -> None:
@@ -245,7 +245,7 @@ def test_a_thread_gets_packets_in_order_and_away_from_the_loop() -> None:
     assert {thread for _, thread in done}.isdisjoint({threading.get_ident()})
 
 
-def test_what_a_thread_raises_is_told_and_the_next_packet_comes() -> None:
+def test_callback_queue_thread_raising_is_logged() -> None:
     troubles, done = Troubles(), []
 
     def callback(kind: int, info: object, machine_id: int) -> None:
@@ -285,7 +285,7 @@ def test_callback_queue_of_thread_bounded_except_notices() -> None:
     assert done == [0, 1, 2, SERVER_TIMEOUT]
 
 
-def test_a_threads_queue_is_bounded_in_bytes_too() -> None:
+def test_callback_queue_of_thread_bounded_in_bytes() -> None:
     troubles, done = Troubles(), list[int]()
     busy, release, noticed = (threading.Event() for _ in range(3))
 

@@ -22,11 +22,11 @@ def take(ledger: Ledger, now: float, **heard: float) -> dict[int, float]:
 @pytest.mark.parametrize(
     ("timeout_ms", "hold"), [(0, MAX_HOLD_S), (10_000, 2.0), (1_000, 0.25), (500, 0.0), (1, 0.0)]
 )
-def test_no_clock_is_held_back_for_half_of_its_timeout(timeout_ms: int, hold: float) -> None:
+def test_ledger_holds_no_clock_for_half_its_timeout(timeout_ms: int, hold: float) -> None:
     assert hold_s(Watch(1, "ul", "ul", 1, timeout_ms)) == hold
 
 
-def test_who_is_heard_for_the_first_time_is_written_at_once() -> None:
+def test_ledger_first_packet_is_written_at_once() -> None:
     assert take(Ledger(), 10.0, m2=9.9) == {2: 9.9}
 
 
@@ -39,14 +39,14 @@ def test_ledger_active_node_written_at_intervals_with_latest() -> None:
     assert take(ledger, 12.2) == {}
 
 
-def test_when_one_is_due_all_go_along() -> None:
+def test_ledger_one_due_takes_all_along() -> None:
     ledger = Ledger()
     take(ledger, 10.0, m2=10.0)
     assert take(ledger, 10.2, m2=10.1) == {}
     assert take(ledger, 10.4, m3=10.3) == {2: 10.1, 3: 10.3}
 
 
-def test_what_redis_did_not_get_is_given_back_and_written_next() -> None:
+def test_ledger_failed_write_is_written_next() -> None:
     ledger = Ledger()
     take(ledger, 10.0, m2=10.0)
     take(ledger, 10.2, m2=10.2)
@@ -54,7 +54,7 @@ def test_what_redis_did_not_get_is_given_back_and_written_next() -> None:
     assert take(ledger, 10.3, m2=10.2) == {2: 10.2}
 
 
-def test_a_node_that_is_gone_is_not_written_any_more() -> None:
+def test_ledger_removed_node_is_not_written() -> None:
     ledger = Ledger()
     take(ledger, 10.0, m2=10.0, m3=10.0)
     take(ledger, 10.2, m2=10.1, m3=10.1)

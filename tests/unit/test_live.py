@@ -80,7 +80,7 @@ def row(machine_id: int, before: Snapshot | None, after: Snapshot) -> Row:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def test_rates_are_differences_by_redis_time() -> None:
+def test_live_rates_are_differences_by_redis_time() -> None:
     before = snapshot(flow(1, 2, 100), flow(1, 3, 100), flow(3, 2, 5), now=NOW - 2)
     after = snapshot(flow(1, 2, 120), flow(1, 3, 110), flow(3, 2, 5))
     first, second, third = (row(machine_id, before, after) for machine_id in (1, 2, 3))
@@ -90,7 +90,7 @@ def test_rates_are_differences_by_redis_time() -> None:
 
 
 @pytest.mark.parametrize("before", [None, snapshot(flow(1, 2, 5))], ids=["first", "same moment"])
-def test_without_time_between_there_are_no_rates(before: Snapshot | None) -> None:
+def test_live_without_time_between_has_no_rates(before: Snapshot | None) -> None:
     assert row(2, before, snapshot(flow(1, 2, 9))).in_per_s is None
 
 
@@ -99,12 +99,12 @@ def test_live_counter_restarted_gives_no_negative_rate() -> None:
     assert row(2, before, snapshot(flow(1, 2, 7))).in_per_s == 7.0
 
 
-def test_a_sender_that_is_new_counts_from_nothing() -> None:
+def test_live_new_sender_counts_from_0() -> None:
     before = snapshot(now=NOW - 1)
     assert row(2, before, snapshot(flow(1, 2, 7))).in_per_s == 7.0
 
 
-def test_the_same_machine_in_another_cluster_has_its_own_traffic() -> None:
+def test_live_node_in_two_clusters_has_own_traffic() -> None:
     nodes = (make_node(1), make_node(2), make_node(2, cluster_id=7))
     before = snapshot(flow(1, 2, 0), now=NOW - 1, nodes=nodes)
     one, seven = rows(before, snapshot(flow(1, 2, 9, backlog=4), nodes=nodes))
@@ -112,12 +112,12 @@ def test_the_same_machine_in_another_cluster_has_its_own_traffic() -> None:
     assert [(r.in_per_s, r.backlog) for r in seven.rows] == [(None, 0)]
 
 
-def test_backlog_is_the_sum_and_unknown_if_a_part_is() -> None:
+def test_live_backlog_is_sum_or_unknown() -> None:
     assert row(2, None, snapshot(flow(1, 2, backlog=3), flow(3, 2, backlog=4))).backlog == 7
     assert row(2, None, snapshot(flow(1, 2, backlog=3), flow(3, 2, backlog=None))).backlog is None
 
 
-def test_only_a_disabled_node_is_back_in() -> None:
+def test_live_only_disabled_node_has_time_to_return() -> None:
     nodes = (
         make_node(1),
         make_node(2, state=State.PROBING, no_tries=3, last_attempt=int(NOW) - 10, duration=40),
@@ -134,13 +134,13 @@ def test_live_last_seen_is_of_the_latest_instance() -> None:
     assert [item.receiver for item in found.heard] == [1, 2]
 
 
-def test_one_instance_that_drops_its_packets_outweighs_all() -> None:
+def test_live_instance_dropping_packets_comes_first() -> None:
     receipts = (receipt(1, {3: 0.1}), receipt(2, {}, silenced_s={3: 12}))
     found = row(3, None, snapshot(receipts=receipts)).by_module()["ratelimit"]
     assert (found.receiver, found.silenced_s) == (2, 12.0)
 
 
-def test_an_instance_that_does_not_listen_any_more_says_nothing() -> None:
+def test_live_instance_not_listening_is_ignored() -> None:
     gone = receipt(1, {3: 900.0}, flushed_s=LISTENING_MS / 1000 + 0.1)
     assert row(3, None, snapshot(receipts=(gone,))).heard == ()
 
@@ -152,24 +152,24 @@ def changed(before: Snapshot, after: Snapshot) -> list[str]:
     return list(changes(row(2, None, before), row(2, None, after)))
 
 
-def test_packets_that_are_on_their_way_are_no_change() -> None:
+def test_live_packets_in_transit_are_no_change() -> None:
     assert changed(snapshot(flow(1, 2)), snapshot(flow(1, 2, 50, backlog=100))) == []
 
 
-def test_a_backlog_is_told_when_it_comes_and_when_it_is_gone() -> None:
+def test_live_backlog_is_reported_at_start_and_end() -> None:
     small, large = snapshot(flow(1, 2, backlog=3)), snapshot(flow(1, 2, backlog=101))
     assert changed(small, large) == ["is behind: backlog 101"]
     assert changed(large, small) == ["is not behind any more: backlog 3"]
     assert changed(large, large) == []
 
 
-def test_a_second_of_traffic_is_no_backlog() -> None:
+def test_live_second_of_traffic_is_no_backlog() -> None:
     after = snapshot(flow(1, 2, 5000, backlog=4000))
     before = snapshot(flow(1, 2), now=NOW - 1)
     assert list(changes(row(2, None, before), row(2, before, after))) == []
 
 
-def test_losses_and_silences_are_told() -> None:
+def test_live_losses_and_mutes_are_reported() -> None:
     before = snapshot(flow(1, 2, lost=1), receipts=(receipt(1, {2: 1}),))
     after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, silenced_s={2: 20}),))
     lost, silent = changed(before, after)
@@ -180,7 +180,7 @@ def test_losses_and_silences_are_told() -> None:
     ]
 
 
-def test_a_node_that_came_or_went_is_told_by_its_event() -> None:
+def test_live_node_added_or_removed_is_reported() -> None:
     known = row(2, None, snapshot())
     assert [*changes(None, known), *changes(known, None)] == []
 
@@ -194,7 +194,7 @@ def text_of(after: Snapshot, width: int = 80, *, cut: bool = True) -> list[str]:
     return [line.plain for line in lines]
 
 
-def test_every_line_fits_80_columns_with_the_longest_values() -> None:
+def test_live_longest_values_fit_80_columns() -> None:
     long = make_node(
         2**31 - 1,
         url="bin:[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
@@ -216,7 +216,7 @@ def test_every_line_fits_80_columns_with_the_longest_values() -> None:
     assert "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535" in uncut
 
 
-def test_state_is_a_word_in_colour() -> None:
+def test_live_state_is_word_in_colour() -> None:
     nodes = (make_node(1), make_node(2, state=State.DOWN))
     found = page(snapshot(), snapshot(nodes=nodes), 80, 0)
     assert found.head[0].plain == "2 nodes: 1 up, 1 down"
@@ -226,7 +226,7 @@ def test_state_is_a_word_in_colour() -> None:
     assert (styles["up"], styles["down"]) == ("green", "red")
 
 
-def test_a_module_is_a_column_if_there_is_room() -> None:
+def test_live_module_is_column_if_it_fits() -> None:
     lines = text_of(snapshot(receipts=(receipt(1, {2: 1.2, 3: 70}),)))
     heading, *_ = (line for line in lines if "Backlog" in line)
     assert heading.endswith("ratelimit")
@@ -236,11 +236,11 @@ def test_a_module_is_a_column_if_there_is_room() -> None:
     assert (by_node["1"], by_node["2"], by_node["3"]) == ("-", "1 s", "1 min")
 
 
-def test_the_own_row_carries_a_star() -> None:
+def test_live_own_row_has_star() -> None:
     assert any(line.startswith("  *1 ") for line in text_of(snapshot()))
 
 
-def test_nodes_in_trouble_come_first_where_not_all_fit() -> None:
+def test_live_failing_nodes_come_first_if_not_all_fit() -> None:
     nodes = (
         *(make_node(n) for n in (1, 2, 3, 4)),
         make_node(5, state=State.DOWN),
@@ -267,19 +267,19 @@ def test_nodes_in_trouble_come_first_where_not_all_fit() -> None:
     ]
 
 
-def test_states_that_stand_still_are_said_in_one_line() -> None:
+def test_live_unchanged_states_are_one_line() -> None:
     assert not any("not updated" in line for line in text_of(snapshot()))
     lines = text_of(replace(snapshot(), stalled="no maintenance worker runs"))
     (line,) = (line for line in lines if "not updated" in line)
     assert line == "States are not updated: no maintenance worker runs. See `clusterer doctor`."
 
 
-def test_a_moment_of_another_day_has_its_date() -> None:
+def test_live_time_of_other_day_has_date() -> None:
     assert moment(NOW, NOW) == stamp(NOW)[11:]
     assert moment(NOW - 86_400, NOW) == stamp(NOW - 86_400)
 
 
-def test_no_clusters_says_what_to_do() -> None:
+def test_live_without_clusters_gives_advice() -> None:
     assert any("clusterer reload" in line for line in text_of(Snapshot(NOW)))
 
 
@@ -287,22 +287,22 @@ def test_no_clusters_says_what_to_do() -> None:
     ("value", "text"),
     [(None, "-"), (0.0, "0.0"), (9.96, "10.0"), (99.96, "100"), (99999, "99999"), (1e6, "1000k")],
 )
-def test_rates_have_at_most_six_characters(value: float | None, text: str) -> None:
+def test_live_rates_have_at_most_six_characters(value: float | None, text: str) -> None:
     assert rate(value) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (2e5, "2 d")]
 )
-def test_ages_are_rounded_down(seconds: float, text: str) -> None:
+def test_live_ages_are_rounded_down(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-def test_a_cell_that_is_too_long_ends_in_an_ellipsis() -> None:
+def test_live_cell_too_long_ends_in_ellipsis() -> None:
     assert words.line([Text("abcdef"), Text("x")], [4, 3], [False, True]).plain == "abc…   x"
 
 
-def test_keys_are_told_apart() -> None:
+def test_live_keys_are_told_apart() -> None:
     assert keys_in(b"q\x1b[A\x1bOB\x1b[5~k\n") == [
         b"q",
         b"\x1b[A",
@@ -313,7 +313,7 @@ def test_keys_are_told_apart() -> None:
     ]
 
 
-def test_a_backlog_shows_its_age_once_it_is_more_than_on_its_way() -> None:
+def test_live_backlog_shows_age_beyond_transit() -> None:
     fresh, old = flow(1, 2, backlog=3, oldest_s=0.9), flow(1, 3, backlog=129, oldest_s=75.0)
     shown = "\n".join(
         line.plain for line in page(snapshot(fresh, old), snapshot(fresh, old), 80, 1).body

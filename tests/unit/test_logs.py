@@ -40,7 +40,7 @@ def logger(handler: logging.Handler) -> logging.Logger:
     return made
 
 
-def test_json_lines_carry_the_node_and_their_own_fields(stream: io.StringIO) -> None:
+def test_logs_json_line_has_node_and_own_fields(stream: io.StringIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter("worker delivery"))
     logger(handler).warning("%s failed", "it", extra=about(NODE, sender=1))
@@ -59,7 +59,7 @@ def test_json_lines_carry_the_node_and_their_own_fields(stream: io.StringIO) -> 
     }
 
 
-def test_a_traceback_is_one_json_line(stream: io.StringIO) -> None:
+def test_logs_traceback_is_one_json_line(stream: io.StringIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter("node"))
     try:
@@ -70,7 +70,7 @@ def test_a_traceback_is_one_json_line(stream: io.StringIO) -> None:
     assert "JSONDecodeError: " in json.loads(stream.getvalue())["exception"]
 
 
-def test_a_line_for_people_names_the_node_once(stream: io.StringIO) -> None:
+def test_logs_text_line_names_node_once(stream: io.StringIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(HumanFormatter())
     log = logger(handler)
@@ -81,7 +81,7 @@ def test_a_line_for_people_names_the_node_once(stream: io.StringIO) -> None:
     assert second.endswith(f": {NODE.url} failed")
 
 
-def test_a_line_for_people_cannot_steer_the_terminal(stream: io.StringIO) -> None:
+def test_logs_text_line_escapes_control_characters(stream: io.StringIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(HumanFormatter())
     try:
@@ -93,7 +93,7 @@ def test_a_line_for_people_cannot_steer_the_terminal(stream: io.StringIO) -> Non
     assert traceback[-1] == "LookupError: unknown encoding:  [2J"
 
 
-def test_what_a_child_prints_becomes_json_unless_it_is() -> None:
+def test_logs_output_of_child_becomes_json() -> None:
     assert foreign_line('{"a": 1}', process="node", at=0.0) == '{"a": 1}'
     line = json.loads(foreign_line('{"a": ', process="node", at=0.0))
     assert line == {
@@ -104,7 +104,7 @@ def test_what_a_child_prints_becomes_json_unless_it_is() -> None:
     }
 
 
-def test_each_line_that_names_a_machine_has_its_fields() -> None:
+def test_logs_every_line_of_node_has_its_fields() -> None:
     """Log calls whose text has "machine %" or "node %"."""
     calls = [
         (path.name, node)
@@ -170,7 +170,7 @@ def test_handler_with_late_timer_counts_in_next_line(
     assert stream.getvalue().splitlines() == ["no", "no (the last of 3 more like it)"]
 
 
-def test_a_flood_ends_with_its_number(stream: io.StringIO) -> None:
+def test_logs_flood_ends_with_its_number(stream: io.StringIO) -> None:
     handler = SummarisingHandler(stream, burst=2, window_s=0.2)
     handler.setFormatter(JsonFormatter("node"))
     log = logger(handler)
@@ -185,7 +185,7 @@ def test_a_flood_ends_with_its_number(stream: io.StringIO) -> None:
     assert stream.getvalue().count("\n") == 3
 
 
-def test_what_was_left_out_is_told_at_the_end_of_the_process(stream: io.StringIO) -> None:
+def test_logs_left_out_number_is_logged_at_end(stream: io.StringIO) -> None:
     handler = SummarisingHandler(stream, burst=1, window_s=60)
     log = logger(handler)
     for _ in range(3):
@@ -194,7 +194,7 @@ def test_what_was_left_out_is_told_at_the_end_of_the_process(stream: io.StringIO
     assert stream.getvalue().splitlines() == ["no", "no (the last of 2 more like it)"]
 
 
-def test_lines_for_debugging_are_all_said(stream: io.StringIO) -> None:
+def test_logs_debug_lines_are_not_limited(stream: io.StringIO) -> None:
     log = logger(SummarisingHandler(stream, burst=1))
     for _ in range(50):
         log.debug("x")
@@ -225,8 +225,6 @@ def _root() -> Iterator[None]:
         ("debug", logging.WARNING, logging.DEBUG),
     ],
 )
-def test_the_setting_wins_over_the_commands_own_level(
-    setting: str, default: int, level: int
-) -> None:
+def test_logs_level_setting_wins_over_command(setting: str, default: int, level: int) -> None:
     configure(Settings(log_level=setting), "node", level=default)
     assert logging.getLogger().level == level

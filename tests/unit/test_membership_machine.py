@@ -76,19 +76,19 @@ UNCHANGED = [
 ]
 
 
-def test_table_names_every_pair_and_no_other() -> None:
+def test_machine_table_has_every_pair() -> None:
     assert set(TRANSITIONS) == set(product(Condition, Event))
     assert len(TRANSITIONS) == 4 * 7
 
 
-def test_rows_below_cover_the_whole_table() -> None:
+def test_machine_rows_cover_whole_table() -> None:
     changing = {(condition, event) for condition, _, event, *_ in ROWS}
     assert changing | set(UNCHANGED) == set(TRANSITIONS)
     assert changing & set(UNCHANGED) == {(DOWN, Event.SET_DOWN)}
 
 
 @pytest.mark.parametrize(("before", "tries", "event", "ago", "after", "tries_after", "dated"), ROWS)
-def test_row(
+def test_machine_row_gives_its_cell(
     *,
     before: Condition,
     tries: int,
@@ -111,24 +111,24 @@ def test_row(
 
 @pytest.mark.parametrize(("condition", "event"), UNCHANGED)
 @pytest.mark.parametrize("now", [0.0, NOW, 1e10])
-def test_every_other_pair_changes_nothing(condition: Condition, event: Event, now: float) -> None:
+def test_machine_other_pairs_change_nothing(condition: Condition, event: Event, now: float) -> None:
     old = node(condition, no_tries=3 if condition is DISABLED else 2)
     assert apply(old, event, now) is old
 
 
-def test_missing_cell_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_missing_cell_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {pair: made for pair, made in TRANSITIONS.items() if pair != (UP, Event.SET_UP)}
     monkeypatch.setattr(machine_module, "TRANSITIONS", table)
     with pytest.raises(KeyError):
         apply(node(UP), Event.SET_UP, NOW)
 
 
-def test_unknown_event_raises() -> None:
+def test_machine_unknown_event_raises() -> None:
     with pytest.raises(KeyError):
         apply(node(UP), "send failed", NOW)  # type: ignore[arg-type]  # that is the point
 
 
-def test_table_cannot_be_changed() -> None:
+def test_machine_table_is_immutable() -> None:
     with pytest.raises(TypeError):
         TRANSITIONS[UP, Event.SET_UP] = TRANSITIONS[DOWN, Event.SET_DOWN]  # type: ignore[index]
 
@@ -191,7 +191,7 @@ steps = st.lists(st.tuples(st.sampled_from(Event), st.floats(0, 50)), max_size=4
 
 
 @given(nodes, steps)
-def test_any_history_keeps_the_rules(seen: Node, history: list[tuple[Event, float]]) -> None:
+def test_machine_any_history_keeps_rules(seen: Node, history: list[tuple[Event, float]]) -> None:
     now = 1_000.0
     for event, passed in history:
         now += passed
@@ -212,7 +212,7 @@ def test_any_history_keeps_the_rules(seen: Node, history: list[tuple[Event, floa
 
 
 @given(nodes, st.sampled_from([Event.SET_DOWN, Event.SET_UP]), st.floats(0, 3_000))
-def test_commands_repeated_change_nothing_more(seen: Node, command: Event, now: float) -> None:
+def test_machine_repeated_command_changes_nothing(seen: Node, command: Event, now: float) -> None:
     once = apply(seen, command, now)
     assert apply(once, command, now + 1) == once
 

@@ -41,25 +41,27 @@ PROBE_INTERVAL = 1.5
         (State.PROBING, 0, 0, Condition.DISABLED),
     ],
 )
-def test_condition(state: State, no_tries: int, failed_attempts: int, condition: Condition) -> None:
+def test_node_condition_follows_state_and_attempts(
+    state: State, no_tries: int, failed_attempts: int, condition: Condition
+) -> None:
     node = replace(NODE, state=state, no_tries=no_tries, failed_attempts=failed_attempts)
     assert node.condition is condition
 
 
 @pytest.mark.parametrize("state", [0, 1, 2])
-def test_plain_number_as_state_means_the_same(state: Any) -> None:
+def test_node_state_as_number_means_the_same(state: Any) -> None:
     assert replace(NODE, state=state).condition is replace(NODE, state=State(state)).condition
 
 
-def test_address_is_what_the_host_resolved_to() -> None:
+def test_node_address_is_resolved_host() -> None:
     assert NODE.address == ("127.0.0.1", 5566)
 
 
-def test_enabled_at_is_duration_after_the_last_attempt() -> None:
+def test_node_enabled_at_is_duration_after_last_attempt() -> None:
     assert NODE.enabled_at == 130
 
 
-def test_states_have_the_numbers_of_the_table() -> None:
+def test_node_states_have_numbers_of_table() -> None:
     assert {state.name: state.value for state in State} == {"DOWN": 0, "UP": 1, "PROBING": 2}
 
 
@@ -85,7 +87,9 @@ def test_node_is_frozen() -> None:
         (State.PROBING, 3, 101.0, 130),
     ],
 )
-def test_next_look(state: State, no_tries: int, now: float, due: float | None) -> None:
+def test_node_next_check_follows_condition(
+    state: State, no_tries: int, now: float, due: float | None
+) -> None:
     assert next_look(replace(NODE, state=state, no_tries=no_tries), now, PROBE_INTERVAL) == due
 
 
@@ -126,18 +130,18 @@ def test_node_columns_apply_to_another_node() -> None:
     assert COLUMNS.applied_to(replace(changed, description="other")).description == "other"
 
 
-def test_columns_survive_being_text() -> None:
+def test_node_columns_survive_text() -> None:
     assert str(COLUMNS) == "2 3 1700000000"
     assert StateColumns.parse(str(COLUMNS)) == COLUMNS
 
 
 @pytest.mark.parametrize("text", ["", "2 3", "2 3 4 5", "2 3 x", "2  3 4"])
-def test_text_that_is_no_columns_raises(text: str) -> None:
+def test_node_columns_of_other_text_raise(text: str) -> None:
     with pytest.raises(ValueError):
         StateColumns.parse(text)
 
 
-def test_state_that_does_not_exist_cannot_be_applied() -> None:
+def test_node_unknown_state_raises() -> None:
     with pytest.raises(ValueError, match="3 is not a valid State"):
         COLUMNS._replace(state=3).applied_to(NODE)
 
@@ -158,12 +162,12 @@ def test_state_that_does_not_exist_cannot_be_applied() -> None:
         ((0, 2, 101), False),
     ],
 )
-def test_report_is_told_from_an_operators_edit(says: tuple[int, int, int], report: bool) -> None:
+def test_node_report_differs_from_edit(says: tuple[int, int, int], report: bool) -> None:
     known = (StateColumns(1, 0, 0), StateColumns(2, 1, 100))
     assert StateColumns(*says).is_report(known) is report
 
 
-def test_columns_noted_as_a_list_are_parsed() -> None:
+def test_node_columns_in_list_are_parsed() -> None:
     columns = StateColumns(2, 1, 100), StateColumns(1, 0, 0)
     assert StateColumns.parse_all(",".join(map(str, columns))) == columns
     assert StateColumns.parse_all("") == ()

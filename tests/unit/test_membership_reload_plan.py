@@ -27,13 +27,13 @@ def current(machine_id: int, **changes: object) -> Node:
     return row(machine_id, generation=1000, version=5, **changes)
 
 
-def test_equal_rows_change_nothing() -> None:
+def test_reload_plan_equal_rows_change_nothing() -> None:
     plan = plan_reload(known(current(1), current(2)), [row(1), row(2)], persistent=False)
     assert plan == ReloadPlan(KEY, 9, unchanged=2)
     assert plan.empty
 
 
-def test_new_and_vanished_rows() -> None:
+def test_reload_plan_has_new_and_removed_rows() -> None:
     plan = plan_reload(known(current(1), current(2)), [row(2), row(3)], persistent=True)
     assert plan == ReloadPlan(KEY, 9, added=(row(3),), removed=(current(1),), unchanged=1)
     assert not plan.empty
@@ -49,13 +49,13 @@ def test_reload_plan_changed_row_keeps_generation_and_version() -> None:
     assert not NodeChange(current(1), current(1, duration=7)).readdressed
 
 
-def test_local_changes_are_lost() -> None:
+def test_reload_plan_drops_local_changes() -> None:
     local = current(1, state=State.DOWN)
     plan = plan_reload(known(local, dirty=(1,)), [row(1)], persistent=False)
     assert plan.changed == (NodeChange(local, current(1)),)
 
 
-def test_unwritten_state_is_kept_in_persistent_mode() -> None:
+def test_reload_plan_in_persistent_mode_keeps_unwritten_state() -> None:
     local = current(1, state=State.PROBING, no_tries=2, last_attempt=77)
     plan = plan_reload(known(local, dirty=(1,)), [row(1, duration=7)], persistent=True)
     (change,) = plan.changed
@@ -68,7 +68,7 @@ def test_reload_plan_table_edit_wins_without_unwritten_state() -> None:
     assert plan.changed == (NodeChange(current(1), current(1, state=State.DOWN)),)
 
 
-def test_agreement_is_noted_where_redis_does_not_know_of_it() -> None:
+def test_reload_plan_records_unknown_agreement() -> None:
     for snapshot in (known(current(1), m1="0 0 0"), known(current(1), dirty=(1,))):
         plan = plan_reload(snapshot, [row(1)], persistent=False)
         assert (plan.unchanged, plan.noted) == (1, (row(1),))

@@ -29,7 +29,7 @@ def text_of(*collectors: object) -> str:
     return generate_latest(registry_of(collectors)).decode()  # type: ignore[arg-type]
 
 
-def test_an_instance_shows_its_listeners_counters() -> None:
+def test_metrics_instance_shows_counters_of_listener() -> None:
     counters = Counters(packets=7, bytes=1400, connections_open=2, connections_refused=1)
     counters.received["ratelimit", 2] = Tally("ratelimit")
     counters.received["ratelimit", 2].add(5, 100)
@@ -55,7 +55,7 @@ def test_an_instance_shows_its_listeners_counters() -> None:
     assert text.count("clusterer_received_packets_total{") == 1, "strangers have no labels"
 
 
-def test_a_name_that_is_no_text_is_shown_nevertheless() -> None:
+def test_metrics_name_not_utf8_is_shown() -> None:
     name = "größe\udcff"
     counters, offers = Counters(), Offers()
     counters.received[name, 2] = Tally(name)
@@ -65,7 +65,7 @@ def test_a_name_that_is_no_text_is_shown_nevertheless() -> None:
     assert text.count(r'module="größe\\xff"') == 4, "packets and bytes, in and out"
 
 
-def test_packets_of_invented_modules_are_few_series() -> None:
+def test_metrics_invented_modules_are_few_series() -> None:
     offers = Offers()
     for number in range(500):
         packet = Packet(f"invented {number}", 1, 1)
@@ -76,7 +76,7 @@ def test_packets_of_invented_modules_are_few_series() -> None:
     assert (OTHERS, 500 - MAX_LABELS) in found
 
 
-def test_a_counter_that_is_taken_back_for_a_moment_does_not_fall() -> None:
+def test_metrics_counter_reduced_for_a_moment_does_not_fall() -> None:
     highest = Highest()
     shown = [highest.of({"lost": value})["lost"] for value in (5, 9, 7, 8, 9, 12)]
     assert shown == [5, 9, 9, 9, 9, 12]
@@ -84,7 +84,7 @@ def test_a_counter_that_is_taken_back_for_a_moment_does_not_fall() -> None:
     assert highest.of({"lost": 1}) == {"lost": 1}, "it was gone: this one is new"
 
 
-def test_a_worker_shows_its_jobs() -> None:
+def test_metrics_worker_shows_its_jobs() -> None:
     metrics = JobMetrics()
     metrics.observe("workers.probe", 0.02, succeeded=True)
     metrics.observe("workers.probe", 0.2, succeeded=False)
@@ -94,13 +94,13 @@ def test_a_worker_shows_its_jobs() -> None:
     assert 'clusterer_job_failures_total{function="workers.probe"} 1.0' in text
 
 
-def test_the_first_failure_is_an_increase() -> None:
+def test_metrics_first_failure_is_increase() -> None:
     metrics = JobMetrics(["workers.sync"])
     zero = 'clusterer_job_failures_total{function="workers.sync"} 0.0'
     assert zero in text_of(*metrics.collectors())
 
 
-def test_job_metrics_junk_counts_as_refused() -> None:
+def test_metrics_junk_job_counts_as_refused() -> None:
     metrics = JobMetrics()
     metrics.refused(3)
     counted = 'clusterer_job_failures_total{function="refused"} 3.0'
@@ -126,7 +126,7 @@ def test_metrics_every_state_change_starts_at_zero() -> None:
     assert len(USUAL) == len(known)
 
 
-def test_a_scheduler_shows_its_ticks() -> None:
+def test_metrics_scheduler_shows_its_ticks() -> None:
     metrics = TickMetrics(lambda: True)
     metrics.late(0.02)
     text = text_of(*metrics.collectors())
@@ -146,7 +146,7 @@ def test_metrics_are_served_during_the_block_only() -> None:
         urllib.request.urlopen(url, timeout=5)
 
 
-def test_port_0_serves_nothing() -> None:
+def test_metrics_port_0_serves_nothing() -> None:
     with serving(Settings(), lambda: pytest.fail("made")) as registry:
         assert registry is None
 
@@ -163,7 +163,7 @@ def test_metrics_port_occupied_is_logged_and_process_goes_on(
     assert f"no metrics: cannot listen on 127.0.0.1 port {port}" in record.getMessage()
 
 
-def test_children_of_up_have_ports_of_their_own() -> None:
+def test_metrics_children_of_up_have_own_ports() -> None:
     specs = list(up.children(Settings(metrics_port=9400, persistent_mode=True)))
     ports = {spec.name: spec.environment["CLUSTERER_METRICS_PORT"] for spec in specs}
     assert ports == {

@@ -34,14 +34,14 @@ def carry_out(request: Request) -> Result | MiError:
     return LISTED if isinstance(command, ListNodes) else Ok()
 
 
-def test_the_vectors_are_all_there() -> None:
+def test_mi_vectors_are_complete() -> None:
     assert len(EXCHANGES) == 9
     assert EXCHANGES[1][2].count(b"\t") == 1
 
 
 @pytest.mark.parametrize(("name", "request_", "reply"), EXCHANGES, ids=[e[0] for e in EXCHANGES])
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_every_recorded_request_gets_its_recorded_reply(
+def test_mi_each_recorded_request_gets_recorded_reply(
     name: str, request_: bytes, reply: bytes, size: int
 ) -> None:
     decoder = RequestDecoder()
@@ -54,7 +54,7 @@ def test_every_recorded_request_gets_its_recorded_reply(
     assert not decoder.pending
 
 
-def test_all_recorded_requests_in_one_stream() -> None:
+def test_mi_recorded_requests_in_one_stream_are_parsed() -> None:
     stream = b"".join(request for _, request, _ in EXCHANGES)
     found = list(RequestDecoder().feed(stream))
     assert [encode(carry_out(item)) for item in found if isinstance(item, Request)] == [
@@ -79,7 +79,7 @@ def test_all_recorded_requests_in_one_stream() -> None:
         (("1", "2", "2", "bin"), "400 Bad parameter"),
     ],
 )
-def test_parameters_of_set_status(words: tuple[str, ...], expected: object) -> None:
+def test_mi_set_status_parameters_are_checked(words: tuple[str, ...], expected: object) -> None:
     try:
         found: object = command_from_words("clusterer_set_status", words)
     except MiError as error:
@@ -87,7 +87,7 @@ def test_parameters_of_set_status(words: tuple[str, ...], expected: object) -> N
     assert found == expected
 
 
-def test_other_errors_and_a_missing_description_in_their_wording() -> None:
+def test_mi_errors_and_missing_description_have_texts_of_2_2() -> None:
     assert encode(MiError(500, "Failed to reload")) == b"500 Failed to reload\n\n"
     assert encode(MiError(404, "No such node")) == b"404 No such node\n\n"
     two = Listed((ListedCluster(1, ()), ListedCluster(2, ())))
@@ -107,7 +107,7 @@ WHOLE = HEAD + b"1\n2\n0\nbin\n\n"
 GOOD = Request("clusterer_set_status", "r1", ("1", "2", "0", "bin"))
 
 
-def test_commands_without_parameters_need_no_empty_line() -> None:
+def test_mi_command_without_parameters_needs_no_empty_line() -> None:
     assert feed(b":clusterer_list:a\n:clusterer_reload:b\n") == [
         Request("clusterer_list", "a"),
         Request("clusterer_reload", "b"),
@@ -117,7 +117,7 @@ def test_commands_without_parameters_need_no_empty_line() -> None:
 @pytest.mark.parametrize(
     "form", [b"1\r\n2\r\n0\r\nbin\r\n\r\n", b'cluster::1\n2\n"0"\n "bin" \n\n']
 )
-def test_parameters_as_other_clients_write_them(form: bytes) -> None:
+def test_mi_parameters_of_other_clients_are_read(form: bytes) -> None:
     assert feed(HEAD + form) == [GOOD]
 
 
@@ -134,26 +134,26 @@ def test_parameters_as_other_clients_write_them(form: bytes) -> None:
         (b":clusterer_set_status:r9\n" + b"1" * 2000 + b"\n", "more than 1024 bytes"),
     ],
 )
-def test_after_junk_the_next_request_is_whole(junk: bytes, why: str) -> None:
+def test_mi_request_after_invalid_bytes_is_whole(junk: bytes, why: str) -> None:
     first, *_, last = feed(junk + WHOLE)
     assert isinstance(first, BadRequest)
     assert why in first.why
     assert last == GOOD
 
 
-def test_a_request_behind_a_line_without_an_end_is_found() -> None:
+def test_mi_request_after_unfinished_line_is_found() -> None:
     for size in (5, MAX_LINE + 5, 300_000):
         assert feed(b"x" * size, WHOLE)[-1] == GOOD
 
 
-def test_memory_is_bounded_by_a_line() -> None:
+def test_mi_memory_is_bounded_by_a_line() -> None:
     decoder = RequestDecoder()
     for _ in range(100):
         assert list(decoder.feed(b"z" * 65_536)) == []
     assert len(decoder._held) + len(decoder._lines._line) <= 2 * MAX_LINE
 
 
-def test_what_was_begun_and_never_ended_is_given_up() -> None:
+def test_mi_unfinished_request_is_given_up() -> None:
     decoder = RequestDecoder()
     assert list(decoder.feed(HEAD + b"1\n2")) == []
     assert decoder.pending
@@ -190,7 +190,7 @@ def code_of(answer: object) -> object:
     return answer["error"]["code"]
 
 
-def test_the_three_methods() -> None:
+def test_mi_three_methods_are_answered() -> None:
     by_name = {"cluster_id": 1, "machine_id": "2", "status": 0, "protocol": "bin"}
     assert rpc(call("clusterer_reload", {})) == {"jsonrpc": "2.0", "id": "7", "result": "OK"}
     for params in (by_name, [1, 2, 0, "bin"], ["1", "2", "0", "bin"]):
@@ -230,7 +230,7 @@ def test_the_three_methods() -> None:
         (call("clusterer_set_status", [1, 2, 1, "foo"]), -32602),
     ],
 )
-def test_standard_error_codes(document: object, code: int) -> None:
+def test_mi_standard_error_codes_are_used(document: object, code: int) -> None:
     assert code_of(rpc(document)) == code
 
 
@@ -245,7 +245,7 @@ def test_mi_batch_answers_calls_but_no_notifications() -> None:
     assert isinstance(jsonrpc.parse(json.dumps(note).encode()).calls[0], jsonrpc.Call)
 
 
-def test_errors_of_the_command_keep_their_code_and_say_more() -> None:
+def test_mi_error_of_command_keeps_code_and_detail() -> None:
     message = jsonrpc.parse(json.dumps(call("clusterer_reload")).encode())
     answer = jsonrpc.encode(message, [MiError(500, "Failed to reload", "no table")])
     wanted = {"code": 500, "message": "Failed to reload", "data": "no table"}

@@ -26,13 +26,13 @@ def feed(*chunks: bytes) -> list[Item]:
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 @pytest.mark.parametrize("gap", [b"", b"\n", b" \n\n"])
-def test_requests_of_both_kinds_follow_each_other(size: int, gap: bytes) -> None:
+def test_json_frames_of_both_kinds_follow_each_other(size: int, gap: bytes) -> None:
     stream = gap.join([RPC, RPC, LINES, RPC, LINES])
     chunks = [stream[i : i + size] for i in range(0, len(stream), size)]
     assert feed(*chunks) == [WHOLE, WHOLE, REQUEST, WHOLE, REQUEST]
 
 
-def test_a_request_is_whole_with_its_last_bracket() -> None:
+def test_json_frames_request_ends_with_last_bracket() -> None:
     decoder = RequestDecoder()
     assert list(decoder.feed(RPC[:-1])) == []
     assert decoder.pending
@@ -41,7 +41,7 @@ def test_a_request_is_whole_with_its_last_bracket() -> None:
 
 
 @pytest.mark.parametrize("body", [b'[{"a": 1}, {"b": [2]}]', b'{"a": "} \\" ] {"}', b"{\n\t}"])
-def test_batches_strings_and_line_feeds_between_words(body: bytes) -> None:
+def test_json_frames_batches_strings_and_line_feeds_are_read(body: bytes) -> None:
     assert feed(b"::" + body, b":r: " + body) == [RpcRequest("", body), RpcRequest("r", body)]
 
 
@@ -55,7 +55,7 @@ documents = st.recursive(
 
 
 @given(st.lists(documents, max_size=3), st.booleans())
-def test_whatever_json_can_say_ends_where_it_ends(document: object, escaped: bool) -> None:
+def test_json_frames_any_json_ends_at_its_end(document: object, escaped: bool) -> None:
     body = json.dumps(document, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     frame = JsonFrame()
     assert frame.feed(b"x" + body + b"}", 1) == 1 + len(body)
@@ -88,13 +88,13 @@ def test_json_frames_cut_request_leaves_next_request_whole(
     assert feed(cut, stream)[-1] == whole
 
 
-def test_what_is_no_json_is_answered_as_json() -> None:
+def test_json_frames_invalid_json_is_answered_as_json() -> None:
     first, *_ = feed(b":r1:{'single': 1}\n")
     assert isinstance(first, BadRequest)
     assert (first.reply, first.is_json) == ("r1", True)
 
 
-def test_the_end_that_never_came() -> None:
+def test_json_frames_missing_end_is_given_up() -> None:
     decoder = RequestDecoder()
     assert list(decoder.feed(RPC[:-1])) == []
     (bad,) = decoder.give_up()
@@ -104,7 +104,7 @@ def test_the_end_that_never_came() -> None:
     assert list(decoder.feed(RPC)) == [WHOLE]
 
 
-def test_a_head_that_never_went_on_is_a_line_without_an_end() -> None:
+def test_json_frames_unfinished_head_is_unfinished_line() -> None:
     decoder = RequestDecoder()
     assert list(decoder.feed(b":opensips_fifo_re")) == []
     assert decoder.pending
@@ -114,7 +114,7 @@ def test_a_head_that_never_went_on_is_a_line_without_an_end() -> None:
     assert not decoder.pending
 
 
-def test_memory_is_bounded() -> None:
+def test_json_frames_memory_is_bounded() -> None:
     decoder = RequestDecoder()
     items = [item for _ in range(40) for item in decoder.feed(b':r:["' + b"a" * 10_000)]
     assert all(isinstance(item, BadRequest) for item in items)

@@ -50,7 +50,7 @@ def feed(data: bytes, size: int = 0) -> list[Item]:
     ],
 )
 @pytest.mark.parametrize("size", [0, 1])
-def test_parameter_is_read_as_2_2_reads_it(line: bytes, word: str | None, size: int) -> None:
+def test_mi_parameter_is_read_as_by_2_2(line: bytes, word: str | None, size: int) -> None:
     found = feed(HEAD + line + b"\n2\n\n", size)
     if word is None:  # begins another request
         assert [type(item) for item in found] == [BadRequest, BadRequest]
@@ -82,7 +82,7 @@ UNCLOSED = [b'"', b'"1', b'name::"1', b'"a\\"']
     + [(line, after) for line in UNCLOSED for after in (b"", b"2\n1::3\n")],
 )
 @pytest.mark.parametrize("before", [b"", b"1\n2\n"])
-def test_malformed_parameter_is_a_parse_error(before: bytes, line: bytes, after: bytes) -> None:
+def test_mi_malformed_parameter_is_parse_error(before: bytes, line: bytes, after: bytes) -> None:
     found = feed(HEAD + before + line + b"\n" + after + b"\n:clusterer_list:r2\n")
     (bad, *_), last = found[:-1], found[-1]
     assert isinstance(bad, BadRequest)

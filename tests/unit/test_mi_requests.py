@@ -34,7 +34,7 @@ def parsed(method: str, params: object) -> Any:
     ],
 )
 @pytest.mark.parametrize("method", ["clusterer_set_status", "clusterer:set_status"])
-def test_set_status_as_opensips_2_and_3_name_its_parameters(method: str, params: object) -> None:
+def test_mi_set_status_takes_names_of_opensips_2_and_3(method: str, params: object) -> None:
     assert parsed(method, params) == DOWN
 
 
@@ -57,7 +57,7 @@ def test_wrong_parameters_are_named(params: object, why: str) -> None:
     assert len(detail) < 200
 
 
-def test_the_other_methods_take_nothing() -> None:
+def test_mi_other_methods_take_no_parameters() -> None:
     nothing: tuple[object, ...] = ([], {})
     for params in nothing:
         assert parsed("clusterer_reload", params) == parsed("clusterer:reload", params) == Reload()
@@ -66,7 +66,7 @@ def test_the_other_methods_take_nothing() -> None:
     assert "'a' is no parameter" in parsed("clusterer_reload", {"a": 1})
 
 
-def test_which_names_exactly_what_is_answered() -> None:
+def test_mi_which_names_every_method() -> None:
     assert isinstance(NAMES, Names)
     for name in NAMES.names:
         recipes = tell(Which(name))
@@ -81,7 +81,7 @@ def test_which_names_exactly_what_is_answered() -> None:
         tell(Which("nosuch"))
 
 
-def test_which_in_json_and_in_lines() -> None:
+def test_mi_which_in_json_and_lines_is_answered() -> None:
     message = jsonrpc.parse(b'{"jsonrpc": "2.0", "id": 1, "method": "which"}')
     recipes = tell(Which("clusterer_set_status"))
     assert json.loads(jsonrpc.encode(message, [recipes]))["result"] == [

@@ -17,7 +17,7 @@ ALERTS = re.findall(r"(?m)^ +- alert: (\w+)$", RULES)
 
 
 @needs_promtool
-def test_promtool_accepts_the_rules_and_they_fire_when_they_must() -> None:
+def test_monitoring_rules_pass_promtool_and_fire() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "alerts.yml", cwd=MONITORING)
     said = promtool("test", "rules", "alerts_test.yml", cwd=MONITORING)
     page = docs.section("monitoring.md", "Dashboard and alerts")
@@ -25,7 +25,7 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_must() -> None:
 
 
 @needs_promtool
-def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
+def test_monitoring_queries_of_dashboard_pass_promtool(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(QUERIES)]
     # JSON is YAML.
     path = tmp_path / "queries.yml"
@@ -41,7 +41,7 @@ def test_monitoring_every_alert_has_test_advice_and_prefix() -> None:
     assert all(name.startswith("Clusterer") for name in ALERTS)
 
 
-def test_panels_have_numbers_and_places_of_their_own() -> None:
+def test_monitoring_panels_have_own_numbers_and_places() -> None:
     assert len(QUERIES) >= 30
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
     taken: set[tuple[int, int]] = set()
@@ -72,7 +72,7 @@ UNITS = {"short", "s", "pps", "Bps", "ops"}
 """Grafana's names of units that we use: a number, seconds, packets, bytes and events per second."""
 
 
-def test_every_panel_has_one_unit_and_it_is_its_queries() -> None:
+def test_monitoring_every_panel_has_the_unit_of_its_queries() -> None:
     for panel in PANELS:
         unit = panel["fieldConfig"]["defaults"]["unit"]
         assert unit in UNITS
@@ -89,7 +89,7 @@ def _unit_of(query: str) -> str:
     return {"packets": "pps", "bytes": "Bps"}[counted[1]] if counted else "ops"
 
 
-def test_every_line_says_what_it_is() -> None:
+def test_monitoring_every_line_has_a_legend() -> None:
     for panel in PANELS:
         for target in panel["targets"]:
             grouped = re.match(

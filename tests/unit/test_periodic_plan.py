@@ -24,7 +24,7 @@ NOW = 1000.0
         pytest.param(math.inf, 1001.0, id="never: a foreign value"),
     ],
 )
-def test_due(at: float | None, again_at: float) -> None:
+def test_periodic_plan_due_job_runs(at: float | None, again_at: float) -> None:
     plan = make_plan([JOB], {JOB.job_id: at}, NOW)
     assert [job for job, _ in plan.due] == [JOB]
     assert plan.due[0][1] == pytest.approx(again_at)
@@ -32,13 +32,13 @@ def test_due(at: float | None, again_at: float) -> None:
 
 
 @pytest.mark.parametrize("at", [1000.1, 1001.0])
-def test_not_due(at: float) -> None:
+def test_periodic_plan_job_not_due_waits(at: float) -> None:
     plan = make_plan([JOB], {JOB.job_id: at}, NOW)
     assert plan.due == ()
     assert plan.next_at == at
 
 
-def test_next_look_is_when_the_first_job_is_due() -> None:
+def test_periodic_plan_next_look_is_at_first_due_job() -> None:
     other = PeriodicJob("clusterer-sweep", "workers.sweep", "q", timeout_s=10)
     times = {JOB.job_id: 1000.4, other.job_id: 1000.0}
     plan = make_plan([JOB, other], times, NOW)
@@ -46,7 +46,7 @@ def test_next_look_is_when_the_first_job_is_due() -> None:
     assert plan.next_at == 1000.4
 
 
-def test_sync_runs_in_persistent_mode_only() -> None:
+def test_periodic_plan_has_sync_in_persistent_mode_only() -> None:
     plain = {job.job_id for job in periodic_jobs(persistent_mode=False)}
     persistent = {job.job_id for job in periodic_jobs(persistent_mode=True)}
     assert plain == {"clusterer-probe", "clusterer-timeouts", "clusterer-sweep"}
@@ -54,7 +54,7 @@ def test_sync_runs_in_persistent_mode_only() -> None:
     assert persistent == OUR_IDS
 
 
-def test_database_work_blocks_no_other_queue() -> None:
+def test_periodic_plan_database_jobs_have_own_queue() -> None:
     queues = {job.job_id: job.queue for job in periodic_jobs(persistent_mode=True)}
     assert [i for i, queue in queues.items() if queue == queues["clusterer-sync"]] == [
         "clusterer-sync"

@@ -23,7 +23,7 @@ from clusterer.provisioning.address import Address, parse_address
         ("udp:10.0.0.1:5060", Address("udp", "10.0.0.1", 5060, False)),
     ],
 )
-def test_good_urls(url: str, address: Address) -> None:
+def test_address_valid_urls_are_read(url: str, address: Address) -> None:
     assert parse_address(url) == address
 
 
@@ -66,6 +66,6 @@ def test_good_urls(url: str, address: Address) -> None:
         ("udp:10.0.0.1", "the port is missing"),
     ],
 )
-def test_bad_urls_are_refused_with_a_reason(url: str, reason: str) -> None:
+def test_address_invalid_urls_are_refused_with_reason(url: str, reason: str) -> None:
     with pytest.raises(InvalidArgument, match=reason):
         parse_address(url)

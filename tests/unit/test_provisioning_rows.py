@@ -84,7 +84,9 @@ def test_good_row_becomes_a_node() -> None:
         ({"url": "udp:10.0.0.1:5060"}, {"protocol": "udp"}),
     ],
 )
-def test_what_is_good_too(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_rows_unusual_valid_values_are_accepted(
+    changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
     (node,), rejected = check(row(**changes))
     assert rejected == []
     assert {name: getattr(node, name) for name in expected} == expected
@@ -131,7 +133,7 @@ def test_bad_row_is_named_with_id_column_and_reason(
     assert rejected == [RejectedRow(shown, f"the_{column}", reason)]
 
 
-def test_a_reason_does_not_quote_a_novel() -> None:
+def test_rows_reason_quotes_at_most_a_part() -> None:
     for column in ("url", "duration"):
         _, (rejected,) = check(row(**{column: "9" * 1_000_000}))
         assert len(rejected.reason) < 200

@@ -42,14 +42,14 @@ def write(path: Path, records: Sequence[Record] = RECORDS) -> Path:
     return path
 
 
-def test_a_recording_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_recording_round_trips(tmp_path: Path) -> None:
     recording = Recording(write(tmp_path / "a"))
     assert list(recording) == RECORDS
     assert not recording.cut
 
 
 @pytest.mark.parametrize("cut", range(1, 120, 7))
-def test_a_cut_end_costs_the_last_packet_only(tmp_path: Path, cut: int) -> None:
+def test_recording_cut_at_end_loses_last_packet_only(tmp_path: Path, cut: int) -> None:
     path = write(tmp_path / "a", RECORDS[:2])
     os.truncate(path, path.stat().st_size - cut - 1)
     recording = Recording(path)
@@ -57,14 +57,14 @@ def test_a_cut_end_costs_the_last_packet_only(tmp_path: Path, cut: int) -> None:
     assert recording.cut
 
 
-def test_what_was_flushed_can_be_read_while_it_grows(tmp_path: Path) -> None:
+def test_recording_flushed_part_can_be_read(tmp_path: Path) -> None:
     with Recorder(tmp_path / "a") as recorder:
         recorder.add(RECORDS[0])
         recorder.flush()
         assert list(Recording(tmp_path / "a")) == RECORDS[:1]
 
 
-def test_lines_of_later_versions_are_passed_over(tmp_path: Path) -> None:
+def test_recording_lines_of_later_versions_are_skipped(tmp_path: Path) -> None:
     path = write(tmp_path / "a", RECORDS[:1])
     path.write_text(path.read_text() + '{"note": "hello"}\n')
     assert list(Recording(path)) == RECORDS[:1]
@@ -87,7 +87,7 @@ def test_lines_of_later_versions_are_passed_over(tmp_path: Path) -> None:
     ],
     ids=lambda line: line[-60:],
 )
-def test_a_line_that_is_no_packet_is_named(tmp_path: Path, line: str) -> None:
+def test_recording_invalid_line_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "a", RECORDS[:1])
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ClustererError, match="line 3: no packet"):
@@ -95,14 +95,14 @@ def test_a_line_that_is_no_packet_is_named(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hello\n", "[1]\n", '{"other": 1}\n'])
-def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
+def test_recording_other_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a"
     path.write_text(text)
     with pytest.raises(ClustererError, match="is no recording"):
         list(Recording(path))
 
 
-def test_a_later_version_is_refused(tmp_path: Path) -> None:
+def test_recording_of_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text('{"clusterer recording": 2}\n')
     with pytest.raises(ClustererError, match="version 2, this program reads 1"):
@@ -119,7 +119,7 @@ def test_recording_existing_is_kept_and_missing_is_named(tmp_path: Path) -> None
         list(Recording(tmp_path / "none"))
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+def test_recording_on_full_disk_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -157,7 +157,7 @@ class Sent:
 
 
 @pytest.mark.serial
-def test_pauses_are_kept_and_shortened() -> None:
+def test_replay_pauses_are_kept_and_shortened() -> None:
     sent = Sent()
     done = replay.run(RECORDS[:3], sent, StopFlag(), speed=2)
     assert sent.packets == [record.packet for record in RECORDS[:3]]
@@ -166,7 +166,7 @@ def test_pauses_are_kept_and_shortened() -> None:
     assert done.seconds == pytest.approx(0.1, abs=0.04)
 
 
-def test_max_speed_sends_without_pauses() -> None:
+def test_replay_at_max_speed_has_no_pauses() -> None:
     sent = Sent()
     records = [RECORDS[0]._replace(time=float(number)) for number in range(1_200)]
     assert replay.run(records, sent, StopFlag(), speed=None).packets == 1_200
@@ -174,7 +174,7 @@ def test_max_speed_sends_without_pauses() -> None:
     assert len(set(sent.times)) == 3, "500 at once"
 
 
-def test_a_clock_that_was_set_back_does_not_stop_a_replay() -> None:
+def test_replay_clock_set_back_goes_on() -> None:
     sent = Sent()
     records = [RECORDS[0], RECORDS[0]._replace(time=RECORDS[0].time - 3_600)]
     replay.run(records, sent, StopFlag(), speed=1)
@@ -182,14 +182,14 @@ def test_a_clock_that_was_set_back_does_not_stop_a_replay() -> None:
     assert sent.times[-1] < 10
 
 
-def test_packets_can_become_another_machines() -> None:
+def test_replay_packets_can_get_other_machine_id() -> None:
     sent = Sent()
     done = replay.run(RECORDS, sent, StopFlag(), speed=None, machine_id=7)
     assert [packet.machine_id for packet in sent.packets] == [7, 7, 7, None]
     assert done.left_out == 0
 
 
-def test_what_no_node_may_send_to_a_cluster_is_left_out() -> None:
+def test_replay_to_cluster_leaves_out_foreign_packets() -> None:
     sent = Sent()
     done = replay.run(RECORDS, sent, StopFlag(), speed=None, strict=True)
     assert [packet.machine_id for packet in sent.packets] == [2, 3]
@@ -209,7 +209,7 @@ def test_replay_of_packets_that_crash_nodes_leaves_them_out(strict: bool) -> Non
     assert done.first_harmful.startswith(fault)
 
 
-def test_a_replay_that_is_stopped_ends_at_once() -> None:
+def test_replay_stopped_ends_at_once() -> None:
     sent, stop = Sent(), StopFlag()
 
     def send(packets: Sequence[Packet]) -> None:
@@ -222,7 +222,7 @@ def test_a_replay_that_is_stopped_ends_at_once() -> None:
     assert done.seconds < 10
 
 
-def test_a_pause_longer_than_the_system_can_wait_is_waited_for() -> None:
+def test_replay_very_long_pause_is_waited_for() -> None:
     """A clock that was wrong by years, or a speed close to 0."""
     sent = Sent()
     stop = threading.Event()
@@ -244,7 +244,7 @@ def test_a_pause_longer_than_the_system_can_wait_is_waited_for() -> None:
 # -- lines -----------------------------------------------------------------------------------
 
 
-def test_a_known_message_is_shown_with_its_fields() -> None:
+def test_tail_line_of_known_message_has_fields() -> None:
     pipe = PacketBuilder("ratelimit", 0, 2).push_str("a b").push_int(1).push_int(100).push_int(7)
     record = Record(1_795_389_473.5, 1, ("127.0.0.2", 40_000), pipe.build())
     line = as_line(record)
@@ -257,7 +257,7 @@ def test_a_known_message_is_shown_with_its_fields() -> None:
     assert (found["node"], found["source"], found["error"]) == (2, "127.0.0.2:40000", None)
 
 
-def test_an_unknown_message_is_shown_in_hex() -> None:
+def test_tail_line_of_unknown_message_is_hex() -> None:
     record = RECORDS[0]._replace(packet=Packet("mine\n\x1b[2J", 5, 2, b"\x01\x02"))
     line = as_line(record)
     assert "type 5 payload=0102" in line
@@ -266,19 +266,19 @@ def test_an_unknown_message_is_shown_in_hex() -> None:
     assert (found["message"], found["fields"], found["payload"]) == (None, None, "0102")
 
 
-def test_a_long_unknown_message_stays_a_line() -> None:
+def test_tail_line_of_long_message_stays_one_line() -> None:
     assert len(as_line(RECORDS[2])) < 600
     assert "and 59800 bytes more" in as_line(RECORDS[2])
     assert len(as_json(RECORDS[2])["payload"]) == 120_000
     json.dumps(as_json(RECORDS[2])).encode()
 
 
-def test_a_broken_message_says_what_is_wrong() -> None:
+def test_tail_line_of_invalid_message_names_error() -> None:
     record = RECORDS[0]._replace(packet=Packet("ratelimit", 0, 2, b"\x09\0\0\0ab"))
     assert "payload=090000006162" in as_line(record)
     assert "ratelimit pipe counters" in as_line(record)
     assert as_json(record)["error"]
 
 
-def test_an_ipv6_source_stands_in_brackets() -> None:
+def test_tail_line_of_ipv6_source_has_brackets() -> None:
     assert as_json(RECORDS[1])["source"] == "[::1]:40000"

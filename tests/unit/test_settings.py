@@ -25,7 +25,7 @@ def test_defaults_are_those_of_the_guide() -> None:
     assert settings.clusterer_id_col == "id"
 
 
-def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
+def test_settings_source_wins_over_earlier_source(tmp_path: Path) -> None:
     config = write(tmp_path / "c.toml", "server_id = 1\nlinger = 1\nsend_timeout = 1\n")
     environ = {"CLUSTERER_LINGER": "2", "CLUSTERER_SEND_TIMEOUT": "2"}
     settings = load_settings({"send_timeout": 3.0}, config=config, environ=environ)
@@ -55,7 +55,7 @@ def test_none_counts_as_not_given() -> None:
         *(("0", False), ("no", False), ("Off", False), ("false", False), ("", False)),
     ],
 )
-def test_words_for_yes_and_no(text: str, value: bool) -> None:
+def test_settings_boolean_words_are_read(text: str, value: bool) -> None:
     settings = load_settings(environ={"CLUSTERER_PERSISTENT_MODE": text})
     assert settings.persistent_mode is value
 
@@ -217,7 +217,9 @@ def test_environment_for_a_child_wins_over_a_file(tmp_path: Path) -> None:
     assert load_settings(environ=environ) == CHANGED
 
 
-def test_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_data_directory_default_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Settings(data_dir=str(tmp_path)).redis_socket == tmp_path / "redis.sock"
     monkeypatch.chdir(tmp_path)
     assert Settings(data_dir="state").data_path == tmp_path / "state"

@@ -93,7 +93,7 @@ def test_job_calls_its_service_with_the_kept_context(
 @pytest.mark.parametrize(
     "error", [StateUnavailable("gone"), redis.ConnectionError("gone"), redis.TimeoutError("gone")]
 )
-def test_redis_away_is_one_line_and_no_failure(
+def test_job_redis_down_is_one_line_and_no_failure(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures["probe"] = error
@@ -103,13 +103,13 @@ def test_redis_away_is_one_line_and_no_failure(
     ]
 
 
-def test_other_errors_fail_the_job() -> None:
+def test_job_other_error_fails_it() -> None:
     failures["sweep"] = RuntimeError("a bug")
     with pytest.raises(RuntimeError):
         workers.sweep()
 
 
-def test_one_engine_serves_all_jobs(process: runtime.Runtime) -> None:
+def test_job_engine_serves_all_jobs(process: runtime.Runtime) -> None:
     workers.deliver("q")
     workers.deliver("q")
     (engine,) = made
@@ -117,7 +117,7 @@ def test_one_engine_serves_all_jobs(process: runtime.Runtime) -> None:
     assert engine.runs == [{"stop": process.stop, "heartbeat": process.heartbeat}] * 2
 
 
-def test_other_queue_than_the_engine_s_is_refused() -> None:
+def test_job_for_other_queue_than_engine_is_refused() -> None:
     workers.deliver("q")
     with pytest.raises(InvalidArgument, match="delivers for queue 'q', not 'other'"):
         workers.deliver("other")
@@ -176,7 +176,7 @@ def test_worker_does_not_start_rqs_own_scheduler() -> None:
         worker.work(with_scheduler=True)
 
 
-def test_each_kind_has_its_queue() -> None:
+def test_worker_kind_has_its_queue() -> None:
     settings = Settings(delivery_queue="host-7")
     assert [queue_of(kind, settings) for kind in KINDS] == [
         "host-7",
