@@ -71,7 +71,7 @@ def test_logs_of_node_have_cluster_machine_id_and_url(
 )
 def test_logs_of_crash_and_warning_are_json(code: str, level: str, message: str) -> None:
     imports = (
-        "import warnings; from threading import Thread; from clusterer import logs; "
+        "import warnings; from threading import Thread; from clusterer.runtime import logs; "
         "from clusterer.settings import Settings; "
     )
     program = f"{imports}logs.configure(Settings(log_format='json'), 'node'); {code}"
