@@ -151,6 +151,7 @@ def test_delivery_catch_up_read_is_bounded_in_bytes(
     assert max(sizes) < 4 * READ_BYTES
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 def test_delivery_bad_peers_do_not_double_latency_of_others(
     redis_client: redis.Redis, redis_url: str

@@ -84,6 +84,7 @@ def test_junk_of_any_kind_is_moved_and_counted(
     assert sum(record.levelno >= logging.WARNING for record in caplog.records) <= 2
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("kind", ["pickled", "id not UTF-8", "wrong type"])
 def test_probing_goes_on_behind_ten_thousand(
     redis_url: str, redis_client: redis.Redis, kind: str
@@ -102,6 +103,7 @@ def test_probing_goes_on_behind_ten_thousand(
         assert worker.output().count("junk jobs moved to") == 1
 
 
+@pytest.mark.serial
 def test_probing_goes_on_among_ten_thousand_probes(
     redis_url: str, redis_client: redis.Redis
 ) -> None:

@@ -79,6 +79,7 @@ def all_scraped(prometheus: Prometheus, count: int) -> bool:
     return len(targets) == count and all(target["health"] == "up" for target in targets)
 
 
+@pytest.mark.serial
 @needs_prometheus
 @pytest.mark.slow
 def test_prometheus_queries_answer_and_alerts_fire_in_time(

@@ -499,6 +499,7 @@ def test_reload_endless_conflict_raises_with_name(
         reload.run(context)
 
 
+@pytest.mark.serial
 def test_reload_of_10000_rows_takes_seconds(make: MakeContext) -> None:
     context = make()
     small = [NewRow(i // 2 + 2, i % 2 + 1, f"bin:127.1.{i // 250}.1") for i in range(8000)]
