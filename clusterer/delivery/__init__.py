@@ -1,4 +1,4 @@
-"""The delivery job: drains packet logs into BIN sockets, in order, whole frames only."""
+"""The delivery job: writes packet logs to BIN sockets, in order, whole frames only."""
 
 from clusterer.delivery.engine import Engine
 

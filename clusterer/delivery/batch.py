@@ -19,13 +19,13 @@ from clusterer.runtime.once import once
 from clusterer.store.deliveries import LogEntry
 
 
-class Slice:
+class ClusterFrames:
     """The frames of one cluster in a batch, in order."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._frames: list[bytes] = []
         self._runs: list[tuple[int, int]] = []
-        """Of each part, the sequence of its first packet and how many packets it has."""
+        """Per entry: the sequence of its first packet, and the number of packets."""
         self._ids: list[bytes] = []
         self.packets = 0
         self.last_n = 0
@@ -37,27 +37,27 @@ class Slice:
         return self.last_n - self.packets + 1
 
     def add(self, entry_id: bytes, frames: bytes, first: int, packets: int, last_n: int) -> None:
-        """Append ``packets`` frames in one piece, of which the first has sequence ``first``."""
+        """Append ``packets`` frames of one entry; the first has sequence ``first``."""
         self._ids.append(entry_id)
-        self._parts.append(frames)
+        self._frames.append(frames)
         self._runs.append((first, packets))
         self.packets += packets
         self.last_n = last_n
 
     @once
-    def blob(self) -> bytes:
-        """All frames in one piece, made once for all destinations."""
-        return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+    def data(self) -> bytes:
+        """All frames one after the other, joined once for all peers."""
+        return b"".join(self._frames) if len(self._frames) > 1 else self._frames[0]
 
     @once
     def ends(self) -> Sequence[int]:
-        """Offset in ``blob`` at which each frame ends."""
-        return frame_ends(self.blob)
+        """Offset in ``data`` at which each frame ends."""
+        return frame_ends(self.data)
 
     @once
     def modules(self) -> Modules:
-        """Of which modules the frames are."""
-        return Modules(self.blob, self.ends)
+        """The modules of the frames."""
+        return Modules(self.data, self.ends)
 
     @once
     def stamps(self) -> Stamps:
@@ -76,7 +76,7 @@ class Slice:
 
 
 class Batch:
-    """Consecutive entries of one sender's log, read from position ``after``.
+    """Consecutive entries of one sender's log, read from sequence ``after`` on.
 
     It ends before the first entry that cannot be read. If that is the very first one, the batch is
     a gap: it has no packets, and leads over the entries that follow each other unread. Where a
@@ -84,14 +84,14 @@ class Batch:
     it has no place of its own, and the batch goes on with the packet.
     """
 
-    __slots__ = ("after", "last", "not_ours", "packets", "size", "slices", "taken", "unread")
+    __slots__ = ("after", "clusters", "last", "not_ours", "packets", "size", "taken", "unread")
 
     def __init__(self, entries: Sequence[LogEntry], after: int) -> None:
         self.after = self.last = after
         self.packets = 0
         self.size = 0
         """Bytes of all frames."""
-        self.slices: dict[ClusterKey, Slice] = {}
+        self.clusters: dict[ClusterKey, ClusterFrames] = {}
         self.taken = 0
         """Entries that the batch has, or leads over."""
         self.unread: list[tuple[bytes, str]] = []
@@ -103,7 +103,7 @@ class Batch:
 
     def _read(self, entries: Sequence[LogEntry]) -> None:
         cluster = protocol = b""
-        current = Slice()
+        current = ClusterFrames()
         for entry_id, fields in entries:
             last = sequence_of(entry_id)
             try:
@@ -111,7 +111,7 @@ class Batch:
                 if self.unread and not self.packets and self.last > self.after:
                     return
                 if found_cluster != cluster or found_protocol != protocol:
-                    current = self._slice(cluster_of(found_cluster, found_protocol))
+                    current = self._frames_of(cluster_of(found_cluster, found_protocol))
                     cluster, protocol = found_cluster, found_protocol
                 current.add(entry_id, frames, last - packets + 1, packets, n)
             except NotOurs as error:
@@ -143,8 +143,8 @@ class Batch:
             raise Unreadable(f"{packets} packets overlap with those before")
         return cluster, protocol, n, packets - done, frames[frame_ends(frames)[done - 1] :]
 
-    def _slice(self, key: ClusterKey) -> Slice:
-        return self.slices.setdefault(key, Slice())
+    def _frames_of(self, key: ClusterKey) -> ClusterFrames:
+        return self.clusters.setdefault(key, ClusterFrames())
 
 
 def sequence_of(entry_id: bytes) -> int:

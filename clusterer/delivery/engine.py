@@ -15,14 +15,14 @@ from time import monotonic
 from clusterer import jobs
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.claims import Claims
+from clusterer.delivery.closer import Closer
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.drain import Drain
 from clusterer.delivery.feeder import Feeder
-from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.reader import LogReader
+from clusterer.delivery.session import SenderSession
 from clusterer.delivery.sources import source_of
 from clusterer.errors import StateUnavailable
 from clusterer.runtime.routes import is_local
@@ -61,7 +61,7 @@ class Engine:
         self._jobs_client = jobs.connect(settings)
         self._store = DrainStore(settings, queue, token, client)
         self._directory = Directory(nodes)
-        self._fencer = Fencer(settings, queue, token)
+        self._closer = Closer(settings, queue, token)
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._connector = Connector(settings, nodes, self._selector)
@@ -72,7 +72,7 @@ class Engine:
             self._store,
             self._leases,
             self._connector,
-            self._fencer,
+            self._closer,
             directory=self._directory,
             agenda=self._agenda,
         )
@@ -87,8 +87,8 @@ class Engine:
         self._connector.may_write = self._leases.may_write
         self._queue = queue
         self._failures_seen = 0
-        self._misplaced: set[Drain] = set()
-        """Senders whose address has changed, or left this host: others are to go on from there."""
+        self._misplaced: set[SenderSession] = set()
+        """Sessions whose sender has another address, maybe on another host: the log is released."""
         self._feeder = Feeder(
             self._reader,
             self._store,
@@ -143,8 +143,8 @@ class Engine:
         try:
             self.hand_over()
         except StateUnavailable as error:
-            log.warning("logs not given back, their leases run out: %s", error)
-        self._fencer.join()
+            log.warning("delivery worker: logs not released, their leases expire: %s", error)
+        self._closer.join()
         self._reader.close()
         self._selector.close()
 
@@ -195,15 +195,15 @@ class Engine:
         self._agenda.look()
         due = self._agenda.due(monotonic())
         self._feeder.catch_up(due)
-        for drain in due:
-            if drain.behind and drain in self._leases:
-                self._connect(drain)
-        for drain in [drain for drain in self._misplaced if drain in self._leases]:
-            self._move(drain)
+        for session in due:
+            if session.behind and session in self._leases:
+                self._connect(session)
+        for session in [session for session in self._misplaced if session in self._leases]:
+            self._move(session)
         self._misplaced.clear()
         self._commit_when_due()
         self._handover.poll_idle()
-        self._handover.poll_fences()
+        self._handover.poll_guards()
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
@@ -216,8 +216,8 @@ class Engine:
             self._handover.idle_poll_at,
             self._agenda.next_at(),
         ]
-        if self._agenda.fenced:
-            times.append(self._handover.fence_poll_at)
+        if self._agenda.guarded:
+            times.append(self._handover.guard_poll_at)
         return max(min(times) - now, 0.0)
 
     def _or_hold(self, act: Callable[[], None], *, then: Callable[[], None]) -> None:
@@ -252,27 +252,27 @@ class Engine:
         return jobs.workers_of(self._queue, self._jobs_client) > self._claims.workers
 
     def _feed(self) -> None:
-        # Who is full rings for others, and hears it.
+        # A full worker rings for other workers, and reads its own ring entry.
         if self._feeder.take() and not self._leases.full:
             self._claims.again()
 
     # -- connections and commits ------------------------------------------------------------------
 
-    def _connect(self, drain: Drain) -> None:
-        for d in drain.behind:
-            if d.lacks_link and monotonic() >= d.retry_at:
-                source = source_of(drain.sender, d.key, self._directory.snapshot)
+    def _connect(self, session: SenderSession) -> None:
+        for peer in session.behind:
+            if peer.lacks_link and monotonic() >= peer.retry_at:
+                source = source_of(session.sender, peer.key, self._directory.snapshot)
                 if source is not None and not is_local(source):
                     if not self._settings.allow_foreign_source:
-                        self._misplaced.add(drain)  # the address has left this host
+                        self._misplaced.add(session)  # the address has left this host
                         return
                     source = None
-                self._connector.open(drain, d, source)
-        self._agenda.note(drain)
+                self._connector.open(session, peer, source)
+        self._agenda.note(session)
 
-    def _move(self, drain: Drain) -> None:
+    def _move(self, session: SenderSession) -> None:
         """Give a log back whose sender has another address now: in order, also for slow peers."""
-        self._handover.give_up(drain)
+        self._handover.give_up(session)
         self._claims.again()
 
     def _commit_when_due(self) -> None:
@@ -288,22 +288,23 @@ class Engine:
 
     def _refresh(self) -> None:
         self._directory.refresh()
-        for drain in self._leases:
-            gone = drain.update(self._directory.snapshot)
+        for session in self._leases:
+            gone = session.update(self._directory.snapshot)
             if gone is None:
                 continue
-            for destination in gone.destinations:
-                self._connector.close(destination)
-            self._store.forget(drain.sender, gone.fields)
-            if self._has_moved(drain):
-                self._misplaced.add(drain)
+            for peer in gone.peers:
+                self._connector.close(peer)
+            self._store.forget(session.sender, gone.fields)
+            if self._has_moved(session):
+                self._misplaced.add(session)
 
-    def _has_moved(self, drain: Drain) -> bool:
+    def _has_moved(self, session: SenderSession) -> bool:
         """Whether a connection is from an address that the sender does not have any more."""
         views = self._directory.snapshot
         return any(
-            d.link is not None and d.source not in (None, source_of(drain.sender, d.key, views))
-            for d in drain.destinations.values()
+            peer.link is not None
+            and peer.source not in (None, source_of(session.sender, peer.key, views))
+            for peer in session.peers.values()
         )
 
     def _call_another(self) -> None:

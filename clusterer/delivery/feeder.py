@@ -8,12 +8,12 @@ from time import monotonic
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.destination import Destination
-from clusterer.delivery.drain import Drain
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.pace import Pace, ReadSize
+from clusterer.delivery.peer import Peer
 from clusterer.delivery.reader import LogReader
+from clusterer.delivery.session import SenderSession
 from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.drains import DrainStore
@@ -23,7 +23,7 @@ CONNECTING_S = 0.005
 
 
 class Feeder:
-    """Between the logs in Redis and the destinations of all drains.
+    """Between the logs in Redis and the peers of all sessions.
 
     ``refresh`` is called when the clusters have changed by the time of a read: who gets a packet
     is judged by the state of that moment. ``leave`` gives a log back whose next entry, with that id
@@ -39,7 +39,7 @@ class Feeder:
         *,
         agenda: Agenda,
         refresh: Callable[[], None],
-        leave: Callable[[Drain, bytes, str], None],
+        leave: Callable[[SenderSession, bytes, str], None],
     ) -> None:
         self._reader = reader
         self._store = store
@@ -85,62 +85,62 @@ class Feeder:
         self._note(versions)
         size = 0
         for name, entries in found.items():
-            drain = self._leases.of_log(name)
-            if drain is not None and asked[name] == drain.head and drain.readable:
-                size += self._offer_front(drain, entries)
+            session = self._leases.of_log(name)
+            if session is not None and asked[name] == session.head and session.readable:
+                size += self._offer_front(session, entries)
         self._size.note(size)
         return rung
 
-    def _offer_front(self, drain: Drain, entries: list[LogEntry]) -> int:
+    def _offer_front(self, session: SenderSession, entries: list[LogEntry]) -> int:
         """Offer entries to the front, batch by batch; return how many bytes they have."""
         size = 0
-        while entries and drain in self._leases and drain.readable:
-            batch = self._batch(drain, entries, drain.head)
+        while entries and session in self._leases and session.readable:
+            batch = self._batch(session, entries, session.head)
             if not batch.taken:
                 break
             size += batch.size
-            self._offer(drain, drain.front, batch)
-            if drain.head != batch.last:
+            self._offer(session, session.front, batch)
+            if session.head != batch.last:
                 break  # the front is elsewhere now: it reads again
             entries = entries[batch.taken :]
         return size
 
-    def _batch(self, drain: Drain, entries: list[LogEntry], after: int) -> Batch:
+    def _batch(self, session: SenderSession, entries: list[LogEntry], after: int) -> Batch:
         """Take the next batch off ``entries``, and see to what cannot be read.
 
         The batch is empty if no entry can be taken.
         """
         batch = Batch(entries, after)
         if batch.unread and batch.taken == len(entries):
-            batch = self._passed_over(drain, batch)
-        drain.note_unread(batch)
+            batch = self._passed_over(session, batch)
+        session.note_unread(batch)
         if batch.taken:
-            self._leases.holds.end(drain.sender)
+            self._leases.holds.end(session.sender)
         elif batch.not_ours is not None and batch.not_ours[1]:
-            self._leave(drain, *batch.not_ours)
+            self._leave(session, *batch.not_ours)
         else:
             ids = [entry_id for entry_id, _ in entries]
-            drain.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
-            self._store.delete_entries(drain.sender, ids)
+            session.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
+            self._store.delete_entries(session.sender, ids)
         return batch
 
-    def _passed_over(self, drain: Drain, gap: Batch) -> Batch:
+    def _passed_over(self, session: SenderSession, gap: Batch) -> Batch:
         """Return ``gap``, read again once no packet to come can have the sequence of its end.
 
         Another program may have added that entry ahead of the counters, and a sender a packet with
         its sequence since: the packet is behind the entry in the log, and must not be passed over.
         """
-        self._store.pass_over(drain.sender, gap.last)
-        again = self._store.read(drain.sender, gap.after, gap.taken + 1)
+        self._store.pass_over(session.sender, gap.last)
+        again = self._store.read(session.sender, gap.after, gap.taken + 1)
         return Batch(again, gap.after) if again else gap
 
-    def catch_up(self, drains: list[Drain]) -> None:
+    def catch_up(self, sessions: list[SenderSession]) -> None:
         """Let those behind take their turn, with one read for all."""
-        turns = [(drain, group) for drain in drains if (group := self._next_group(drain))]
+        turns = [(session, group) for session in sessions if (group := self._next_group(session))]
         if not turns:
             return
-        places = [(drain.sender, group[0].position) for drain, group in turns]
-        clusters = tuple({key for drain, _ in turns for key in drain.clusters})
+        places = [(session.sender, group[0].sent_offset) for session, group in turns]
+        clusters = tuple({key for session, _ in turns for key in session.clusters})
         count = self._size_behind.per_log(len(turns))
         if len(places) == 1:
             entries, versions = self._store.read_on(*places[0], count, clusters)
@@ -148,43 +148,43 @@ class Feeder:
         else:
             found, versions = self._store.read_all(places, count, clusters)
         if self._note(versions):
-            return  # read again, for those who are to have it now
+            return  # read again: the peers that get the packets have changed
         size = 0
-        for (drain, group), (_, after), entries in zip(turns, places, found, strict=True):
+        for (session, group), (_, after), entries in zip(turns, places, found, strict=True):
             # What was done for others may have changed this one.
-            still = [d for d in group if d.position == after and drain.is_ready(d)]
-            if still and drain in self._leases:
-                size += self._offer_behind(drain, still, after, entries)
+            still = [peer for peer in group if peer.sent_offset == after and session.is_ready(peer)]
+            if still and session in self._leases:
+                size += self._offer_behind(session, still, after, entries)
         self._size_behind.note(size)
 
-    def _next_group(self, drain: Drain) -> list[Destination]:
-        """Return whose turn it is to read; nothing if they are at the head already."""
-        group = drain.next_behind()
+    def _next_group(self, session: SenderSession) -> list[Peer]:
+        """Return the group whose turn it is to read; empty if the group is at the head already."""
+        group = session.next_behind()
         if group:
-            drain.turn_over()
-            drain.jump()
-            group = [d for d in group if d.position < drain.head]
+            session.turn_over()
+            session.jump()
+            group = [peer for peer in group if peer.sent_offset < session.head]
             if not group:
-                drain.regroup()
+                session.regroup()
         return group
 
     def _offer_behind(
-        self, drain: Drain, group: list[Destination], after: int, entries: list[LogEntry]
+        self, session: SenderSession, group: list[Peer], after: int, entries: list[LogEntry]
     ) -> int:
         """Offer what was read to those behind; return how many bytes it has."""
-        if drain.holds_head:  # the read of the front brings what follows
-            entries = [entry for entry in entries if sequence_of(entry[0]) <= drain.head]
+        if session.holds_head:  # the read of the front brings what follows
+            entries = [entry for entry in entries if sequence_of(entry[0]) <= session.head]
         if entries:
-            batch = self._batch(drain, entries, after)
+            batch = self._batch(session, entries, after)
             if batch.taken:
-                self._offer(drain, group, batch)
+                self._offer(session, group, batch)
             return batch.size
-        drain.touched = True
-        for destination in group:
+        session.touched = True
+        for peer in group:
             # Nothing follows although more was there: trimmed. The gap in the cluster's
             # packet count tells how much, as soon as the next packet comes.
-            drain.skip_gap(destination)
-        drain.regroup()
+            session.skip_gap(peer)
+        session.regroup()
         return 0
 
     def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
@@ -195,32 +195,32 @@ class Feeder:
             self._refresh()
         return changed
 
-    def _offer(self, drain: Drain, group: list[Destination], batch: Batch) -> None:
-        drain.touched = True
-        at_front = group is drain.front
-        if drain.note(batch):
+    def _offer(self, session: SenderSession, group: list[Peer], batch: Batch) -> None:
+        session.touched = True
+        at_front = group is session.front
+        if session.note(batch):
             self._refresh()
-            drain.wake_all()
+            session.wake_all()
             group = [
-                d
-                for d in drain.destinations.values()
-                if d.position == batch.after and drain.is_ready(d)
+                peer
+                for peer in session.peers.values()
+                if peer.sent_offset == batch.after and session.is_ready(peer)
             ]
-        served = [self._offer_one(drain, destination, batch) for destination in group]
-        drain.count(batch.packets or batch.taken)
+        served = [self._offer_one(session, peer, batch) for peer in group]
+        session.count(batch.packets or batch.taken)
         if at_front:
-            drain.advance(batch)
-        if not all(served) or group is not drain.front:
-            drain.regroup()
+            session.advance(batch)
+        if not all(served) or group is not session.front:
+            session.regroup()
 
-    def _offer_one(self, drain: Drain, destination: Destination, batch: Batch) -> bool:
-        if not self._leases.may_write(drain):
+    def _offer_one(self, session: SenderSession, peer: Peer, batch: Batch) -> bool:
+        if not self._leases.may_write(session):
             return False
         try:
-            done = destination.offer(batch)
+            done = peer.offer(batch)
         except LinkBroken as error:
-            self._connector.broken(drain, destination, error)
+            self._connector.broken(session, peer, error)
             return False
-        if destination.outbox is not None:
-            self._connector.watch(destination)
+        if peer.outbox is not None:
+            self._connector.watch(peer)
         return done

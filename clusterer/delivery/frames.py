@@ -1,7 +1,7 @@
-"""Frames in one piece: where each ends, and of which modules they are.
+"""Joined frames: where each frame ends, and the module of each frame.
 
-Frames of one size, as most are that come many at a time, are compared by columns: a slice of every
-n-th byte costs little more than a look at one frame. What is in a log and no frame harms nobody.
+Frames of one size, as most are that come many at a time, are compared by columns: every n-th byte
+at once costs little more than a look at one frame. Bytes that are no frames do no harm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ packets and bytes are its."""
 
 
 def frame_ends(frames: bytes) -> Sequence[int]:
-    """Return the offset at which each of several frames in one piece ends."""
+    """Return the offset at which each of the joined frames ends."""
     return _even_ends(frames) or _any_ends(frames)
 
 
@@ -74,12 +74,12 @@ def _any_ends(frames: bytes) -> Sequence[int]:
 
 
 class Modules:
-    """Of which modules the frames of a piece are."""
+    """The modules of joined frames."""
 
     __slots__ = ("_ends", "_names", "_until", "whole")
 
     def __init__(self, frames: bytes, ends: Sequence[int]) -> None:
-        """Take frames in one piece, and where each ends."""
+        """Take joined frames, and where each ends."""
         name, count = _name(frames, 0), len(ends)
         self._ends = ends
         self._names, self._until = [name], [count]
@@ -93,7 +93,7 @@ class Modules:
             self._until = list(accumulate(packets for _, packets in runs))
             self.whole = self._shares(0, count)
 
-    def part(self, first: int, end: int) -> Sequence[Share]:
+    def between(self, first: int, end: int) -> Sequence[Share]:
         """Return the like for the frames from index ``first`` to before ``end``."""
         count = len(self._ends)
         if first == 0 and end >= count:

@@ -1,4 +1,4 @@
-"""Giving logs back: when they are drained and idle, or because the job ends."""
+"""Releasing logs: when all packets are delivered and the log is idle, or because the job ends."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.closer import Closer
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.drain import Drain
-from clusterer.delivery.fencer import Fencer
 from clusterer.delivery.leases import Leases
+from clusterer.delivery.session import SenderSession
 from clusterer.runtime.logs import about_machine
 from clusterer.settings import Settings
 from clusterer.store import Directory
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 IDLE_POLL_S = 0.25
 """How often it is looked which logs are idle."""
 
-FENCE_POLL_S = 0.02
-"""How often it is looked whether another worker's fences are down."""
+GUARD_POLL_S = 0.02
+"""How often the worker looks whether another worker's closing guards are gone."""
 
 
 class Handover:
-    """Releases leases, fences what is still closing, and waits for the fences of others."""
+    """Releases leases, sets closing guards, and waits for the closing guards of other workers."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Handover:
         store: DrainStore,
         leases: Leases,
         connector: Connector,
-        fencer: Fencer,
+        closer: Closer,
         *,
         directory: Directory,
         agenda: Agenda,
@@ -45,10 +45,10 @@ class Handover:
         self._store = store
         self._leases = leases
         self._connector = connector
-        self._fencer = fencer
+        self._closer = closer
         self._directory = directory
         self._agenda = agenda
-        self.idle_poll_at = self.fence_poll_at = 0.0
+        self.idle_poll_at = self.guard_poll_at = 0.0
         """When the polls are due (monotonic seconds)."""
 
     def poll_idle(self) -> None:
@@ -57,108 +57,108 @@ class Handover:
         if now < self.idle_poll_at:
             return
         self.idle_poll_at = now + IDLE_POLL_S
-        for drain in self._leases:
-            if now >= drain.read_at + self._linger_s and drain in self._leases:
+        for session in self._leases:
+            if now >= session.read_at + self._linger_s and session in self._leases:
                 self._leases.renew()  # the last ones must not lose theirs meanwhile
-                self._when_idle(drain)
+                self._when_idle(session)
 
-    def _when_idle(self, drain: Drain) -> None:
-        """Give the log back if everybody has everything."""
-        drain.settle()
-        if drain.reached() < drain.head or any(d.outbox for d in drain.destinations.values()):
+    def _when_idle(self, session: SenderSession) -> None:
+        """Release the log if every peer has every packet."""
+        session.settle()
+        if session.reached() < session.head or any(peer.outbox for peer in session.peers.values()):
             return
-        if self._release(drain, undrained=False) is Released.KEPT:
-            self._take_over_fences([drain])
+        if self._release(session, undrained=False) is Released.KEPT:
+            self._take_over_guards([session])
         else:
-            self._forget_gone([drain])
+            self._forget_gone([session])
 
-    def give_up(self, drain: Drain) -> None:
+    def give_up(self, session: SenderSession) -> None:
         """Give a log back that has to be gone on with from another address."""
-        self._release(drain, undrained=True)
-        self._forget_gone([drain])
+        self._release(session, undrained=True)
+        self._forget_gone([session])
 
-    def leave(self, drain: Drain, entry_id: bytes, entry_format: str) -> None:
+    def leave(self, session: SenderSession, entry_id: bytes, entry_format: str) -> None:
         """Give a log back as it is: the next entry is for a worker of a newer version."""
-        self._release(drain, undrained=True, trim=False)
-        if self._leases.holds.add(drain.sender, f"format {entry_format}"):
+        self._release(session, undrained=True, trim=False)
+        if self._leases.holds.add(session.sender, f"format {entry_format}"):
             log.error(
                 "sender %s: log entry %s has format %s, this worker reads up to format %s: the log "
                 "stays as it is; upgrade this worker",
-                drain.sender,
+                session.sender,
                 entry_id.decode(),
                 entry_format,
                 FORMAT,
-                extra=about_machine(drain.sender, ()),
+                extra=about_machine(session.sender, ()),
             )
 
     def all(self) -> bool:
         """Give all logs back; True if any has packets left."""
         return self.some(list(self._leases))
 
-    def some(self, drains: list[Drain]) -> bool:
+    def some(self, sessions: list[SenderSession]) -> bool:
         """Give these logs back, drained or not; True if any has packets left."""
         left = False
-        for drain in drains:
+        for session in sessions:
             self._leases.renew()  # the last ones must not lose theirs meanwhile
             try:
-                if drain in self._leases:
-                    left |= self._release(drain, undrained=True) is Released.UNDRAINED
+                if session in self._leases:
+                    left |= self._release(session, undrained=True) is Released.UNDRAINED
             except SenderUnusable as error:
                 self._leases.hold(error.sender, str(error))
-        self._forget_gone(drains)
+        self._forget_gone(sessions)
         return left
 
-    def _forget_gone(self, drains: list[Drain]) -> None:
+    def _forget_gone(self, sessions: list[SenderSession]) -> None:
         """Forget nodes that went while packets to them were still recorded here.
 
-        This worker records nothing any more (its fences are forgotten too). So what went before
-        this look stays forgotten; what goes later is forgotten after it by whoever takes it away.
+        This worker records nothing any more (its closing guards are forgotten too). So a node that
+        went before this look stays forgotten; the component that removes a node later forgets it.
         """
         self._directory.refresh()
-        for drain in drains:
-            self._store.forget(drain.sender, drain.not_in(self._directory.snapshot))
+        for session in sessions:
+            self._store.forget(session.sender, session.not_in(self._directory.snapshot))
 
-    def poll_fences(self) -> None:
+    def poll_guards(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
         now = monotonic()
-        if now < self.fence_poll_at:
+        if now < self.guard_poll_at:
             return
-        self.fence_poll_at = now + FENCE_POLL_S
-        if self._agenda.fenced:
-            self._take_over_fences(list(self._agenda.fenced))
+        self.guard_poll_at = now + GUARD_POLL_S
+        if self._agenda.guarded:
+            self._take_over_guards(list(self._agenda.guarded))
 
-    def _take_over_fences(self, drains: list[Drain]) -> None:
-        found = self._store.fences([drain.sender for drain in drains])
-        for drain, fences in zip(drains, found, strict=True):
-            drain.unfence(fences)
+    def _take_over_guards(self, sessions: list[SenderSession]) -> None:
+        found = self._store.fences([session.sender for session in sessions])
+        for session, fences in zip(sessions, found, strict=True):
+            session.end_guards(fences)
 
-    def _release(self, drain: Drain, *, undrained: bool, trim: bool = True) -> Released:
-        used = trim or drain.touched
+    def _release(self, session: SenderSession, *, undrained: bool, trim: bool = True) -> Released:
+        used = trim or session.touched
         if used:
-            self._leases.commit([drain], trim=trim)
-        if drain not in self._leases:
+            self._leases.commit([session], trim=trim)
+        if session not in self._leases:
             return Released.LOST
         still_open = [
-            d for d in drain.destinations.values() if used and d.link and d.link.connected
+            peer for peer in session.peers.values() if used and peer.link and peer.link.connected
         ]
         result = self._store.release(
-            drain.sender,
-            drain.reached(),
-            drain.needed_from() if trim else 0,
-            {d.field: d.unacknowledged_from() + 1 for d in still_open},
-            waiting=drain.waiting(),
+            session.sender,
+            session.reached(),
+            session.needed_from() if trim else 0,
+            {peer.field: peer.unacknowledged_from() + 1 for peer in still_open},
+            waiting=session.waiting(),
             undrained=undrained,
         )
         if result is Released.KEPT:
             return result
         if result is Released.LOST:
-            self._leases.lose(drain)
+            self._leases.lose(session)
             return result
-        self._leases.drop(drain)
+        self._leases.drop(session)
         if result is Released.UNDRAINED:
-            self._leases.gave(drain)
-        for destination in still_open:
-            self._connector.let_go(destination)
-        self._fencer.take(drain.sender, still_open)
-        self._connector.close_all(drain, but=still_open)
+            self._leases.gave(session)
+        for peer in still_open:
+            self._connector.let_go(peer)
+        self._closer.take(session.sender, still_open)
+        self._connector.close_all(session, but=still_open)
         return result

@@ -1,4 +1,4 @@
-"""The senders whose logs this worker drains: taken, kept, and given up when the lease is lost."""
+"""The senders whose logs this worker delivers: leases are claimed, renewed and lost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
-from clusterer.delivery.drain import Drain
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.roster import Rosters, Views
+from clusterer.delivery.session import SenderSession
 from clusterer.delivery.sources import all_local, own_rows
 from clusterer.runtime.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
@@ -30,16 +30,16 @@ WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
 
 
 class Leases:
-    """All drains of a running job.
+    """All sessions of a running job.
 
-    ``abandon`` is called with a drain whose lease is lost: it must close all its connections.
+    ``abandon`` is called with a session whose lease is lost: it must close all its connections.
     """
 
     def __init__(
         self,
         settings: Settings,
         store: DrainStore,
-        abandon: Callable[[Drain], None],
+        abandon: Callable[[SenderSession], None],
         agenda: Agenda,
         meter: Meter | None = None,
     ) -> None:
@@ -50,12 +50,12 @@ class Leases:
         self._agenda = agenda
         self._meter = meter
         self._rosters = Rosters()
-        self._drains: dict[int, Drain] = {}
+        self._sessions: dict[int, SenderSession] = {}
         self._claimed: dict[int, int] = {}
-        """Senders whose lease was just taken, and whose drain is still to be made: their claims."""
+        """Senders with a lease and still without a session: the numbers of their claims."""
         self._leased: set[int] = set()
         """Senders that other workers had at the last look."""
-        self._by_log: dict[str, Drain] = {}
+        self._by_log: dict[str, SenderSession] = {}
         self._write_until = 0.0
         self._refused: set[int] = set()
         self.holds = Holds()
@@ -69,37 +69,37 @@ class Leases:
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
 
-    def __iter__(self) -> Iterator[Drain]:
-        return iter(tuple(self._drains.values()))
+    def __iter__(self) -> Iterator[SenderSession]:
+        return iter(tuple(self._sessions.values()))
 
     def __len__(self) -> int:
-        return len(self._drains)
+        return len(self._sessions)
 
     @property
     def full(self) -> bool:
         """Whether this worker takes no more senders."""
-        return len(self._drains) >= MAX_SENDERS
+        return len(self._sessions) >= MAX_SENDERS
 
     @property
     def refused(self) -> bool:
         """Whether senders were seen that may not be claimed here."""
         return bool(self._refused or self.holds)
 
-    def __contains__(self, drain: Drain) -> bool:
-        return self._drains.get(drain.sender) is drain
+    def __contains__(self, session: SenderSession) -> bool:
+        return self._sessions.get(session.sender) is session
 
-    def of_log(self, name: str) -> Drain | None:
-        """Return the drain of a log, by its Redis key."""
+    def of_log(self, name: str) -> SenderSession | None:
+        """Return the session of a log, by its Redis key."""
         return self._by_log.get(name)
 
     @property
     def room(self) -> int:
         """How many more senders this worker takes."""
-        return max(MAX_SENDERS - len(self._drains), 0)
+        return max(MAX_SENDERS - len(self._sessions), 0)
 
     def pending(self) -> list[int]:
         """Return the senders with an undrained log that this worker does not have."""
-        return [sender for sender in self._store.pending() if sender not in self._drains]
+        return [sender for sender in self._store.pending() if sender not in self._sessions]
 
     def allowed(self, senders: list[int], directory: Directory) -> list[int]:
         """Return those of ``senders`` that this worker may deliver for."""
@@ -127,7 +127,7 @@ class Leases:
         self.renew()
         asked_at = monotonic()
         claims = self._store.claim_all(senders)
-        if not self._drains:
+        if not self._sessions:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
@@ -151,75 +151,75 @@ class Leases:
         except SenderUnusable as error:
             self.hold(error.sender, str(error))
 
-    def to_exchange(self, count: int) -> list[Drain]:
-        """Return ``count`` drains that make room: idle ones first, then those taken first."""
-        order = sorted(self, key=lambda drain: (drain.busy(), drain.taken_at))
+    def to_exchange(self, count: int) -> list[SenderSession]:
+        """Return ``count`` sessions that make room: idle ones first, then those taken first."""
+        order = sorted(self, key=lambda session: (session.busy(), session.taken_at))
         return order[:count]
 
-    def spread(self, count: int) -> list[Drain]:
-        """Return ``count`` drains from all over: other workers get busy and idle senders alike."""
-        drains = list(self)
-        step = max(len(drains) / max(count, 1), 1.0)
-        return [drains[int(at * step)] for at in range(min(count, len(drains)))]
+    def spread(self, count: int) -> list[SenderSession]:
+        """Return ``count`` sessions, busy and idle ones alike."""
+        sessions = list(self)
+        step = max(len(sessions) / max(count, 1), 1.0)
+        return [sessions[int(at * step)] for at in range(min(count, len(sessions)))]
 
     def renew(self, *, force: bool = False) -> None:
-        """Renew all leases if that is due; abandon the drains whose lease is lost."""
+        """Renew all leases if that is due; abandon the sessions whose lease is lost."""
         sent_at = monotonic()
         if sent_at < self.renew_at and not force:
             return
         self.renew_at = sent_at + RENEW_EVERY_S
-        if not (self._drains or self._claimed):
+        if not (self._sessions or self._claimed):
             return
-        claims = {sender: drain.claim_number for sender, drain in self._drains.items()}
+        claims = {sender: session.claim_number for sender, session in self._sessions.items()}
         claims |= self._claimed
         # A worker that was slow may find its leases run out, and no other worker with them. One
         # that goes before its time was taken away.
         run_out = sent_at >= self._write_until
         for sender in self._store.renew(list(claims), claims if run_out else None):
             self._claimed.pop(sender, None)
-            if sender in self._drains:
-                self.lose(self._drains[sender])
+            if sender in self._sessions:
+                self.lose(self._sessions[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
 
-    def may_write(self, drain: Drain) -> bool:
+    def may_write(self, session: SenderSession) -> bool:
         """Whether the lease certainly still holds; it is renewed if time has run out."""
         if monotonic() < self._write_until:
             return True
         self.renew(force=True)
-        return drain in self and monotonic() < self._write_until
+        return session in self and monotonic() < self._write_until
 
-    def commit(self, drains: Iterable[Drain], *, trim: bool = False) -> None:
-        """Record what was delivered; abandon the drains whose lease is lost."""
-        due = list(drains)
+    def commit(self, sessions: Iterable[SenderSession], *, trim: bool = False) -> None:
+        """Record what was delivered; abandon the sessions whose lease is lost."""
+        due = list(sessions)
         if due and monotonic() >= self._write_until:
             self.renew(force=True)
-            due = [drain for drain in due if drain in self]
-        commits = [found for drain in due if (found := drain.take_commit(trim=trim))]
+            due = [session for session in due if session in self]
+        commits = [found for session in due if (found := session.take_commit(trim=trim))]
         if commits:
             for sender in self._store.commit(commits):
-                self.lose(self._drains[sender])
+                self.lose(self._sessions[sender])
 
-    def lose(self, drain: Drain) -> None:
-        """Give up a drain whose lease is somebody else's by now."""
-        if drain in self:
+    def lose(self, session: SenderSession) -> None:
+        """Give up a session whose lease another worker has taken."""
+        if session in self:
             log.warning(
-                "machine %s: lease lost, another worker delivers",
-                drain.sender,
-                extra=self._about(drain.sender),
+                "sender %s: lease lost; another worker delivers",
+                session.sender,
+                extra=self._about(session.sender),
             )
-            self.drop(drain)
-            self._abandon(drain)
+            self.drop(session)
+            self._abandon(session)
 
     def hold(self, sender: int, reason: str) -> None:
         """Leave a sender alone for a while, as Redis has something wrong of it."""
-        drain = self._drains.get(sender)
-        if drain is not None:
-            self.drop(drain)
-            self._abandon(drain)
+        session = self._sessions.get(sender)
+        if session is not None:
+            self.drop(session)
+            self._abandon(session)
         wrong = "; ".join(self._store.wrong_keys(sender))
         if self.holds.add(sender, wrong or reason):
             log.error(
-                "sender %s: no deliveries: %s; delete or repair what is named, "
+                "sender %s: no deliveries: %s; delete or repair the named values, "
                 "the worker looks again every %.0f s",
                 sender,
                 f"{wrong} ({reason})" if wrong else reason,
@@ -227,25 +227,25 @@ class Leases:
                 extra=self._about(sender),
             )
 
-    def drop(self, drain: Drain) -> None:
-        """Forget a drain that was given back."""
-        del self._drains[drain.sender]
-        del self._by_log[drain.log]
-        self._agenda.drop(drain)
+    def drop(self, session: SenderSession) -> None:
+        """Forget a session that was given back."""
+        del self._sessions[session.sender]
+        del self._by_log[session.log]
+        self._agenda.drop(session)
 
-    def gave(self, drain: Drain) -> None:
-        """Note that a drain was given back with packets left: other senders come first."""
-        self._given_at[drain.sender] = monotonic()
+    def gave(self, session: SenderSession) -> None:
+        """Note that a session was given back with packets left: other senders come first."""
+        self._given_at[session.sender] = monotonic()
 
     def abandon_all(self) -> None:
         """Give up everything at once; leases run out by themselves."""
-        for drain in self:
-            self.drop(drain)
-            self._abandon(drain)
+        for session in self:
+            self.drop(session)
+            self._abandon(session)
 
     def _take(self, claim: Claim, directory: Directory) -> None:
         sender = claim.sender
-        drain = Drain(
+        session = SenderSession(
             claim,
             self._store,
             directory.snapshot,
@@ -254,18 +254,19 @@ class Leases:
             meter=self._meter,
             changed=self._agenda.note,
         )
-        self._drains[sender] = self._by_log[drain.log] = drain
-        self._agenda.add(drain)
-        if drain.stale_fields():
+        self._sessions[sender] = self._by_log[session.log] = session
+        self._agenda.add(session)
+        if session.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
             directory.refresh()
-            drain.update(directory.snapshot)
-            self._store.forget(sender, drain.stale_fields())
-        if drain.clamped:
+            session.update(directory.snapshot)
+            self._store.forget(sender, session.stale_fields())
+        if session.clamped:
             log.warning(
-                "machine %s: %s cursors were ahead of its log's end, %s: Redis has lost packets",
+                "sender %s: %s committed offsets were ahead of the end of the log, %s: "
+                "Redis has lost packets",
                 sender,
-                drain.clamped,
+                session.clamped,
                 claim.tail,
                 extra=self._about(sender),
             )
@@ -277,7 +278,7 @@ class Leases:
         if not hosts and sender not in self._rowless:
             self._rowless.add(sender)
             log.warning(
-                "machine %s has no row in the table: nodes that check who sends drop its packets",
+                "sender %s: no row in the table; nodes with a source check drop its packets",
                 sender,
                 extra=self._about(sender),
             )
@@ -287,8 +288,8 @@ class Leases:
         if sender not in self._refused:
             self._refused.add(sender)
             log.warning(
-                "not delivering for machine %s: its address %s is not one of this host; "
-                "its packets wait for a delivery worker there",
+                "sender %s: not delivered by this worker: address %s is not one of this host; "
+                "the packets wait for a delivery worker there",
                 sender,
                 ", ".join(sorted(hosts)),
                 extra=self._about(sender),

@@ -27,7 +27,7 @@ MAX_UNASKED = 64 * 1024
 READ_AT_ONCE = 16 * 1024
 """Bytes read of one peer before the others get their turn."""
 
-_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; choose the ephemeral port at connect, per destination
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; choose the ephemeral port at connect, per peer
 _GONE = frozenset(
     {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 )

@@ -1,6 +1,6 @@
 """How much of which module goes to each node, and how long it takes from the log to the socket.
 
-There is a meter only where somebody asks for it. It is told of writes, never of packets.
+A worker has a meter only if metrics are on. The peers count writes, never single packets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_00
 
 
 class Stamps:
-    """When the packets of a slice were appended to their log: Redis ms, in order."""
+    """When the packets of a batch were appended to their log: Redis ms, in order."""
 
     __slots__ = ("_ends", "_ms", "_sums", "whole")
 
@@ -32,7 +32,7 @@ class Stamps:
         self.whole = (self._ms[0], self._ms[-1], self._sums[-1], self._ends[-1])
         """Of all packets: the first stamp, the last, their sum, and how many there are."""
 
-    def part(self, first: int, end: int) -> tuple[int, int, int, int]:
+    def between(self, first: int, end: int) -> tuple[int, int, int, int]:
         """Return the like of the packets from index ``first`` to before ``end``."""
         if first == 0 and end == self.whole[3]:
             return self.whole
@@ -111,7 +111,7 @@ class Flow:
             self._observe(stamps, first, end, now_ms)
 
     def _observe(self, stamps: Stamps, first: int, end: int, now_ms: int) -> None:
-        began, ended, total, packets = stamps.part(first, end)
+        began, ended, total, packets = stamps.between(first, end)
         self.sum_ms += max(packets * now_ms - total, 0)
         bucket = bisect_left(BOUNDS_MS, now_ms - ended)  # of the youngest
         oldest = bucket if began == ended else bisect_left(BOUNDS_MS, now_ms - began)

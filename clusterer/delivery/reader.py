@@ -40,7 +40,7 @@ class LogReader:
         self._client = connect(settings)
         self._connection: Any = None
         self._client_id = 0
-        self._doorbell = keys.doorbell(queue)
+        self._ring = keys.doorbell(queue)
         self.rung = "0"
         """Id of the doorbell's last ring that was heard."""
         self._versions: Sequence[ClusterKey] = ()
@@ -77,12 +77,12 @@ class LogReader:
         """Start reading ``logs`` (key → after which sequence)."""
         self.asked = dict(logs)
         self._versions = versions
-        names = [*self.asked, self._doorbell]
+        names = [*self.asked, self._ring]
         ids = [f"{after}-{_MAX_MS}" for after in self.asked.values()]
         ids.append(self.rung)
         read = ("XREAD", "COUNT", str(count), "BLOCK", str(BLOCK_MS), "STREAMS", *names, *ids)
         # There may be no cluster at all; MGET wants a key, and answers nil to a stream's.
-        check = ("MGET", self._doorbell, *(keys.version(*key) for key in versions))
+        check = ("MGET", self._ring, *(keys.version(*key) for key in versions))
         commands = [read, check] if self._clock is None else [read, check, ("TIME",)]
         with translated(self._settings, "read packet logs"):
             self._connection.send_packed_command([pack(*each) for each in commands], False)
@@ -127,7 +127,7 @@ class LogReader:
         rung = False
         for name, entries in reply or ():
             key = name.decode()
-            if key == self._doorbell:
+            if key == self._ring:
                 self.rung = entries[-1][0].decode()
                 rung = True
             else:

@@ -7,7 +7,7 @@ from math import inf
 from time import monotonic
 
 from clusterer.delivery.batch import Batch
-from clusterer.delivery.destination import Destination
+from clusterer.delivery.peer import Peer
 from clusterer.membership.views import ClusterKey
 
 RECORD_EACH_S, RECORD_WITHIN_S = 0.05, 10.0
@@ -28,69 +28,71 @@ def record_within_s(nodes: int) -> float:
 
 
 class Resting:
-    """The destinations at the head of the log that skip what comes.
+    """The peers at the head of the log that skip what comes.
 
-    They have got to the head whenever ``settle`` is called; until then their own position may be
+    They have got to the head whenever ``settle`` is called; until then their own sent offset may be
     further back. ``counts`` has the packets of each cluster up to the head, as far as known.
     """
 
     def __init__(self, sender: int, counts: Mapping[ClusterKey, int]) -> None:
         self._counts = counts
         self._pace = pace_of(sender)
-        self._members: dict[Destination, None] = {}
+        self._members: dict[Peer, None] = {}
         self.due_at = inf
         """When the skipped packets are to be recorded (monotonic seconds)."""
 
-    def __iter__(self) -> Iterator[Destination]:
+    def __iter__(self) -> Iterator[Peer]:
         return iter(self._members)
 
-    def __contains__(self, destination: Destination) -> bool:
-        return destination in self._members
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._members
 
     def __bool__(self) -> bool:
         return bool(self._members)
 
-    def add(self, at_head: Iterable[Destination], *, replay: bool) -> bool:
-        """Take those of the destinations that only skip; True if there are any."""
-        found = [] if replay else [d for d in at_head if self._only_skips(d)]
+    def add(self, at_head: Iterable[Peer], *, replay: bool) -> bool:
+        """Take those of the peers that only skip; True if there are any."""
+        found = [] if replay else [peer for peer in at_head if self._only_skips(peer)]
         self._members |= dict.fromkeys(found)
-        if any(d.counters or not d.is_committed() for d in found):
+        if any(peer.counters or not peer.is_recorded() for peer in found):
             self._record_soon()
         return bool(found)
 
-    def _only_skips(self, destination: Destination) -> bool:
+    def _only_skips(self, peer: Peer) -> bool:
         """Whether all that comes is skipped, and nothing else is to be counted before."""
-        n = destination.n
+        n = peer.sent_n
         return (
-            not destination.up
-            and destination.link is None
+            not peer.up
+            and peer.link is None
             and n is not None
-            and n == self._counts.get(destination.key, n)
+            and n == self._counts.get(peer.key, n)
         )
 
-    def wake(self, head: int) -> list[Destination]:
-        """Let all destinations go, settled; return them."""
+    def wake(self, head: int) -> list[Peer]:
+        """Let all peers go, settled; return them."""
         self.settle(head)
         woken = list(self._members)
         self._members.clear()
         return woken
 
     def settle(self, head: int) -> None:
-        """Let the destinations get to the head, counting what they passed by as skipped."""
-        for destination in self._members:
-            if destination.position < head:
-                n = self._counts.get(destination.key, destination.n)
-                destination.skip_to(head, n)
+        """Let the peers get to the head, counting what they passed by as skipped."""
+        for peer in self._members:
+            if peer.sent_offset < head:
+                n = self._counts.get(peer.key, peer.sent_n)
+                peer.skip_to(head, n)
 
     def pass_by(self, batch: Batch, head: int) -> None:
         """Note that a batch was read from ``head``, before the head and the counts follow it."""
         if not self._members:
             return
-        if any(self._counts.get(key) != piece.first_n - 1 for key, piece in batch.slices.items()):
-            # Some packets were lost before, or it is not known: each destination has its own count.
+        if any(
+            self._counts.get(key) != frames.first_n - 1 for key, frames in batch.clusters.items()
+        ):
+            # Some packets were lost before, or it is not known: each peer has its own count.
             self.settle(head)
-            for destination in self._members:
-                destination.offer(batch)
+            for peer in self._members:
+                peer.offer(batch)
         self._record_soon()
 
     def _record_soon(self) -> None:

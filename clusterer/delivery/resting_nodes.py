@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic
 
 from clusterer.delivery.batch import Batch
-from clusterer.delivery.destination import Destination
+from clusterer.delivery.peer import Peer
 from clusterer.delivery.resting import pace_of, record_within_s
 from clusterer.delivery.roster import Roster, Rosters
 from clusterer.membership import Node
@@ -17,7 +17,7 @@ from clusterer.store.deliveries import Claim, Rest
 
 
 def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
-    """Return the nodes of a cluster that must have a destination from the claim on.
+    """Return the nodes of a cluster that must have a peer from the claim on.
 
     All others skip what the log has up to its end at the claim, which the roster is not older
     than, and how many packets that is, is known.
@@ -35,7 +35,7 @@ def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, N
 
 
 class RestingNodes:
-    """Nodes that are down and that no `Destination` stands for. All of them are at the head.
+    """Nodes that are down and that no `Peer` stands for. All of them are at the head.
 
     The members are not listed: a member is a node that is down in the cluster's roster, is not
     the sender itself and is not in ``made``. So a sender costs the same with 10 and with 1,000
@@ -47,7 +47,7 @@ class RestingNodes:
         claim: Claim,
         rosters: Rosters,
         counts: Mapping[ClusterKey, int],
-        made: Mapping[str, Destination],
+        made: Mapping[str, Peer],
     ) -> None:
         self._sender = claim.sender
         self._counts = counts
@@ -74,7 +74,7 @@ class RestingNodes:
         self._down[key] = roster.down
 
     def look(self) -> None:
-        """Find out whether there are members, after nodes or destinations have changed."""
+        """Find out whether there are members, after nodes or peers have changed."""
         self._there = any(
             field not in self._made and node.machine_id != self._sender
             for down in self._down.values()
@@ -92,24 +92,24 @@ class RestingNodes:
             for key, down in self._down.items()
         }
 
-    def made_of(self, field: str, node: Node, head: int) -> Destination:
-        """Return a destination for a member, settled at the head."""
+    def made_of(self, field: str, node: Node, head: int) -> Peer:
+        """Return a peer for a member, settled at the head."""
         key = ClusterKey(node.cluster_id, node.protocol)
         if key in self._recorded:
-            cursor, n = self._recorded[key]
+            offset, n = self._recorded[key]
         else:
-            cursor, n = self._cursors.get(field, -1), self._positions.get(field, 0)
-        destination = Destination(node, cursor, n, fenced=False)
-        destination.lose_to(cursor, n + self._lost[key])
-        destination.n = n + self._jumped[key]
-        destination.skip_to(head, self._counts[key])
-        return destination
+            offset, n = self._cursors.get(field, -1), self._positions.get(field, 0)
+        peer = Peer(node, offset, n, guarded=False)
+        peer.lose_to(offset, n + self._lost[key])
+        peer.sent_n = n + self._jumped[key]
+        peer.skip_to(head, self._counts[key])
+        return peer
 
     def pass_by(self, batch: Batch) -> None:
         """Note that a batch was read from the head, before ``counts`` follow it."""
         if not self._there:
             return
-        self.jump({key: piece.first_n - 1 for key, piece in batch.slices.items()})
+        self.jump({key: frames.first_n - 1 for key, frames in batch.clusters.items()})
         if self.due_at == inf:
             nodes = sum(map(len, self._down.values()))
             within_s = pace_of(self._sender) * record_within_s(nodes)
@@ -123,7 +123,7 @@ class RestingNodes:
             self._lost[key] += max(by, 0)
 
     def record(self, head: int) -> list[Rest]:
-        """Return what is to be recorded of all members, who are at the head."""
+        """Return what is to be recorded of all members, which are at the head."""
         self.due_at = inf
         found: list[Rest] = []
         for key, members in self.members().items():

@@ -379,8 +379,8 @@ def test_delivery_sender_address_of_other_host_is_not_claimed(
     load(settings, [node(1, host="192.0.2.1"), node_for(2, receivers[0])])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
     with delivering(settings):
-        wait_until(lambda: "not delivering for machine 1" in caplog.text, 5, "said so")
-    (said,) = (vars(r) for r in caplog.records if r.message.startswith("not delivering"))
+        wait_until(lambda: "sender 1: not delivered by this worker" in caplog.text, 5, "said so")
+    (said,) = (vars(r) for r in caplog.records if "not delivered by" in r.message)
     assert (said["cluster"], said["machine_id"], said["url"]) == (1, 1, "bin:192.0.2.1:1")
     assert receivers[0].frame_count == 0
     with delivering(replace(settings, allow_foreign_source=True)):
@@ -395,7 +395,7 @@ def test_delivery_sender_without_row_logs_fate_of_packets(
         for number in range(2):
             PacketLog(settings, 1).append(CLUSTER, [frame(number)])
             receivers[0].wait_for_frames(number + 1)
-    assert caplog.text.count("machine 1 has no row in the table") == 1
+    assert caplog.text.count("sender 1: no row in the table") == 1
 
 
 def test_delivery_frames_come_from_sender_address(

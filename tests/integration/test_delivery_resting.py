@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from clusterer.delivery.destination import Destination
+from clusterer.delivery.peer import Peer
 from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
@@ -47,13 +47,13 @@ def settings(redis_client: redis.Redis, redis_url: str) -> Settings:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the machine_ids of the nodes for which destinations are made."""
     found: list[int] = []
-    original = Destination.__init__
+    original = Peer.__init__
 
-    def counted(self: Destination, node: Any, *rest: Any, **more: Any) -> None:
+    def counted(self: Peer, node: Any, *rest: Any, **more: Any) -> None:
         found.append(node.machine_id)
         original(self, node, *rest, **more)
 
-    monkeypatch.setattr(Destination, "__init__", counted)
+    monkeypatch.setattr(Peer, "__init__", counted)
     return found
 
 

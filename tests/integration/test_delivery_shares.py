@@ -15,8 +15,8 @@ import redis
 
 from clusterer import Settings
 from clusterer.delivery import Engine
-from clusterer.delivery.drain import Drain
 from clusterer.delivery.leases import Leases
+from clusterer.delivery.session import SenderSession
 from clusterer.membership import State
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore
@@ -235,7 +235,7 @@ def test_lease_that_ran_out_is_taken_again_unless_claimed_since(
 def slowed(act: Callable[..., None], slow: threading.Event) -> Callable[..., None]:
     """Return ``act`` that takes longer than a lease lives, once each time that ``slow`` is set."""
 
-    def slowly(leases: Leases, drains: Iterable[Drain], **how: bool) -> None:
+    def slowly(leases: Leases, drains: Iterable[SenderSession], **how: bool) -> None:
         due = list(drains)
         if due and slow.is_set():
             slow.clear()

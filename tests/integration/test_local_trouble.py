@@ -136,7 +136,9 @@ def test_worker_away_from_sender_leaves_log_alone(
         load(settings, [node(1, host="192.0.2.77"), node_for(2, peer)])
         with delivering(settings):
             PacketLog(settings, 1).append(CLUSTER, [frame(0)])
-            wait_until(lambda: "not delivering for machine 1" in caplog.text, 5, "refused")
+            wait_until(
+                lambda: "sender 1: not delivered by this worker" in caplog.text, 5, "refused"
+            )
             assert not redis_client.exists(keys.lease(1))
     found, _ = NodeStore(settings).read(CLUSTER, 2)
     assert found is not None

@@ -1,11 +1,11 @@
-"""Log entries become slices: by cluster, from any position, down to the single frame."""
+"""Log entries become frames: by cluster, from any position, down to the single frame."""
 
 from __future__ import annotations
 
 import pytest
 
 from clusterer.delivery.batch import Batch, sequence_of
-from clusterer.delivery.destination import Outbox
+from clusterer.delivery.peer import Outbox
 from clusterer.store import ClusterKey
 from tests.support.cluster import frame
 
@@ -22,35 +22,35 @@ def entry(last: int, n: int, *numbers: int, cluster: int = 1) -> tuple[bytes, li
 
 def test_batch_consecutive_entries_of_cluster_are_joined() -> None:
     batch = Batch([entry(1, 1, 1), entry(3, 3, 2, 3)], 0)
-    piece = batch.slices[ONE]
+    frames = batch.clusters[ONE]
     assert (batch.last, batch.packets, batch.size) == (3, 3, 306)
-    assert (piece.first_n, piece.last_n, piece.packets) == (1, 3, 3)
-    assert piece.blob == b"".join(frame(n, 100 + n) for n in (1, 2, 3))
-    assert piece.ends == [101, 203, 306]
-    assert [piece.sequence(i) for i in range(3)] == [1, 2, 3]
+    assert (frames.first_n, frames.last_n, frames.packets) == (1, 3, 3)
+    assert frames.data == b"".join(frame(n, 100 + n) for n in (1, 2, 3))
+    assert frames.ends == [101, 203, 306]
+    assert [frames.sequence(i) for i in range(3)] == [1, 2, 3]
 
 
 def test_batch_clusters_keep_their_own_counts() -> None:
     batch = Batch([entry(1, 7, 1), entry(2, 1, 2, cluster=2), entry(3, 8, 3)], 0)
-    assert batch.slices[ONE].first_n == 7
-    assert [batch.slices[ONE].sequence(i) for i in range(2)] == [1, 3]
-    assert batch.slices[TWO].sequence(0) == 2
+    assert batch.clusters[ONE].first_n == 7
+    assert [batch.clusters[ONE].sequence(i) for i in range(2)] == [1, 3]
+    assert batch.clusters[TWO].sequence(0) == 2
 
 
 @pytest.mark.parametrize("after", [10, 11, 12])
 def test_batch_offset_inside_entry_cuts_delivered_part(after: int) -> None:
     batch = Batch([entry(13, 23, 11, 12, 13), entry(14, 24, 14)], after)
-    piece = batch.slices[ONE]
+    frames = batch.clusters[ONE]
     left = range(after + 1, 15)
-    assert piece.blob == b"".join(frame(n, 100 + n) for n in left)
-    assert piece.packets == len(left)
-    assert piece.first_n == 10 + after + 1
-    assert [piece.sequence(i) for i in range(piece.packets)] == list(left)
+    assert frames.data == b"".join(frame(n, 100 + n) for n in left)
+    assert frames.packets == len(left)
+    assert frames.first_n == 10 + after + 1
+    assert [frames.sequence(i) for i in range(frames.packets)] == list(left)
 
 
 def test_batch_missing_frame_has_no_sequence() -> None:
     with pytest.raises(IndexError):
-        Batch([entry(1, 1, 1)], 0).slices[ONE].sequence(1)
+        Batch([entry(1, 1, 1)], 0).clusters[ONE].sequence(1)
 
 
 def test_sequence_is_first_part_of_id() -> None:
@@ -83,7 +83,7 @@ def test_batch_with_foreign_entry_keeps_packet_of_its_number(
     [(0, 0, 0), (1, 1, 101), (100, 1, 101), (101, 1, 101), (102, 2, 203), (306, 3, 306)],
 )
 def test_outbox_is_cut_after_begun_frame(written: int, kept: int, end: int) -> None:
-    piece = Batch([entry(3, 3, 1, 2, 3)], 0).slices[ONE]
-    box = Outbox(piece, written, 3)
+    frames = Batch([entry(3, 3, 1, 2, 3)], 0).clusters[ONE]
+    box = Outbox(frames, written, 3)
     assert box.cut() == kept
     assert box.end == end

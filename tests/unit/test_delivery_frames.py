@@ -60,7 +60,7 @@ def test_frames_ends_and_modules_are_of_each_frame(
     assert totals(found.whole) == counted(modules, frames)
     first = data.draw(st.integers(0, len(frames)))
     end = data.draw(st.integers(first, len(frames)))
-    assert totals(found.part(first, end)) == counted(modules[first:end], frames[first:end])
+    assert totals(found.between(first, end)) == counted(modules[first:end], frames[first:end])
 
 
 @given(FRAMES, st.lists(st.integers(0, 240), max_size=6))
@@ -71,7 +71,7 @@ def test_frames_parts_add_up_to_whole(given_frames: Frames, cuts: list[int]) -> 
     packets: Counter[bytes] = Counter()
     size: Counter[bytes] = Counter()
     for first, end in pairwise(at):
-        for name, count, total in found.part(first, end):
+        for name, count, total in found.between(first, end):
             packets[name] += count
             size[name] += total
     assert {name: (packets[name], size[name]) for name in packets} == totals(found.whole)
@@ -86,7 +86,7 @@ def test_frames_one_of_other_size_or_module_is_found() -> None:
             ends = frame_ends(blob)
             assert list(ends) == list(accumulate(map(len, found)))
             name = odd[16:22]
-            assert (name, 1, len(odd)) in Modules(blob, ends).part(place, place + 1)
+            assert (name, 1, len(odd)) in Modules(blob, ends).between(place, place + 1)
             assert sum(packets for _, packets, _ in Modules(blob, ends).whole) == 50
 
 
@@ -105,7 +105,7 @@ def test_frames_one_of_other_size_or_module_is_found() -> None:
 def test_frames_invalid_bytes_stop_no_delivery(junk: bytes) -> None:
     found = Modules(junk, frame_ends(junk))
     for first, end in ((0, 1), (0, 9), (5, 9)):
-        found.part(first, end)
+        found.between(first, end)
 
 
 def test_frames_module_labels_are_printable_and_few() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from clusterer.delivery.batch import Batch
-from clusterer.delivery.destination import Destination
+from clusterer.delivery.peer import Peer
 from clusterer.delivery.resting_nodes import RestingNodes, not_resting
 from clusterer.delivery.roster import RECORDS_PER_S, Roster, Rosters
 from clusterer.membership import Node, State
@@ -29,9 +29,9 @@ def roster(*nodes: Node) -> Roster:
 
 def resting(
     claim: Claim = CLAIM,
-) -> tuple[RestingNodes, dict[ClusterKey, int], dict[str, Destination]]:
+) -> tuple[RestingNodes, dict[ClusterKey, int], dict[str, Peer]]:
     """Return A, B and C as resting nodes, the counts at their head, and the destinations."""
-    counts, made = dict(claim.counts), dict[str, Destination]()
+    counts, made = dict(claim.counts), dict[str, Peer]()
     nodes = RestingNodes(claim, Rosters(), counts, made)
     nodes.take_over(KEY, roster(A, B, C, node(1, state=State.DOWN)))
     nodes.look()
@@ -74,7 +74,7 @@ def test_count_that_jumps_is_lost_only_if_it_goes_on(n: int, skipped: int, lost:
     read(nodes, counts, 11, n)
     made = nodes.made_of(FIELDS[0], A, 11)
     assert made.counters == Counter(skipped=skipped, lost=lost)
-    assert (made.position, made.n) == (11, n)
+    assert (made.sent_offset, made.sent_n) == (11, n)
     assert nodes.record(11) == [Rest(FIELDS, 11, n, skipped=skipped, lost=lost)]
 
 
@@ -84,7 +84,7 @@ def test_destination_made_after_record_has_nothing_to_count() -> None:
     nodes.record(11)
     made[FIELDS[0]] = nodes.made_of(FIELDS[0], A, 11)
     assert not +made[FIELDS[0]].counters
-    assert made[FIELDS[0]].is_committed()
+    assert made[FIELDS[0]].is_recorded()
     assert list(nodes.members()[KEY]) == FIELDS[1:]
     made |= dict.fromkeys(FIELDS, made[FIELDS[0]])
     nodes.look()

@@ -1,4 +1,4 @@
-"""One claimed sender: its destinations, grouped by how far they are in its log."""
+"""One sender session: a leased log and its peers, grouped by their sent offsets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from clusterer.delivery.batch import Batch
-from clusterer.delivery.destination import Destination
 from clusterer.delivery.meter import Meter
+from clusterer.delivery.peer import Peer
 from clusterer.delivery.resting import Resting
 from clusterer.delivery.resting_nodes import RestingNodes, not_resting
 from clusterer.delivery.roster import Roster, Rosters, Views
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 
 class Gone(NamedTuple):
-    """Nodes that are not in their cluster any more, and the destinations that stood for some."""
+    """Nodes that are not in their cluster any more, and the peers that stood for some."""
 
     fields: list[str]
-    destinations: list[Destination]
+    peers: list[Peer]
 
 
-class Drain:
-    """The deliveries of one sender while its lease is held.
+class SenderSession:
+    """A leased log that a delivery worker delivers.
 
-    A node that is down has no destination from the beginning: see `RestingNodes`.
+    A node that is down has no peer from the beginning: see `RestingNodes`.
 
-    ``head`` is the position of the front, the group of ready destinations that is furthest; the
-    engine's blocking read follows it. All others are behind and read for themselves.
+    ``head`` is the sent offset of the front, the group of ready peers that is furthest. The
+    blocking read of the engine follows the head. The peers behind have reads of their own.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Drain:
         replay: bool,
         rosters: Rosters,
         meter: Meter | None = None,
-        changed: Callable[[Drain], None] = lambda drain: None,
+        changed: Callable[[SenderSession], None] = lambda session: None,
     ) -> None:
-        """``changed`` is called whenever the drain may have something else to do than before."""
+        """``changed`` is called when the session may have something else to do."""
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
         self.head = claim.tail
         self.clamped = 0
-        """Cursors that were ahead of the log: Redis has lost packets."""
+        """Committed offsets that were ahead of the log: Redis has lost packets."""
         self._claim = claim
         self.claim_number = claim.number
         self._store = store
@@ -70,24 +70,24 @@ class Drain:
         self.clusters = set(claim.counts)
         self._since_ms = dict(claim.since_ms)
         """When each cluster's first packet was appended, Redis ms."""
-        self.destinations: dict[str, Destination] = {}
-        self._awake: list[Destination] = []
-        """The destinations that are not resting."""
+        self.peers: dict[str, Peer] = {}
+        self._awake: list[Peer] = []
+        """The peers that are not resting."""
         self._counts = dict(claim.counts)
         """Packets of each cluster up to the head, as far as they were seen."""
         self._resting = Resting(self.sender, self._counts)
         self._rosters = rosters
         self._known: dict[ClusterKey, Roster] = {}
         """The roster of each of our clusters that was taken over last."""
-        self._nodes = RestingNodes(claim, rosters, self._counts, self.destinations)
-        """Nodes for which no destination is made."""
-        self.front: list[Destination] = []
-        self.behind: list[Destination] = []
+        self._nodes = RestingNodes(claim, rosters, self._counts, self.peers)
+        """Nodes for which no peer is made."""
+        self.front: list[Peer] = []
+        self.behind: list[Peer] = []
         self.read_at = monotonic()
         """When a packet was last read (monotonic seconds)."""
         self._nearest_next = False
         self.touched = False
-        """Whether any entry was offered: until then no cursor is recorded."""
+        """Whether any entry was offered: until then no committed offset is recorded."""
         self._unread_to = 0
         """Last sequence of unreadable entries that were logged."""
         self.uncommitted = 0
@@ -97,7 +97,7 @@ class Drain:
         """The views of our clusters that were taken over last."""
         self.update(views)
 
-    # -- who is there ---------------------------------------------------------------------------
+    # -- peers of the session ---------------------------------------------------------------------
 
     def update(self, views: Views) -> Gone | None:
         """Take over the nodes of ``views``; return those that are gone.
@@ -115,7 +115,7 @@ class Drain:
         for key in ours:
             self._take_over(key, self._rosters.of(key, views), start_of, gone)
         self._nodes.look()
-        self._awake = list(self.destinations.values())
+        self._awake = list(self.peers.values())
         self.regroup()
         return gone
 
@@ -127,15 +127,15 @@ class Drain:
         self._known[key] = roster
         left, new = roster.since(before) if before else ({}, self._at_first(key, roster))
         gone.fields.extend(f for f, node in left.items() if node.machine_id != self.sender)
-        gone.destinations.extend(self.destinations.pop(f) for f in left if f in self.destinations)
+        gone.peers.extend(self.peers.pop(f) for f in left if f in self.peers)
         for field, node in new.items():
-            known = self.destinations.get(field)
+            known = self.peers.get(field)
             if known is not None:
                 self._renew(known, node)
             elif node.machine_id == self.sender:
                 continue
             elif before is None or field not in before.nodes:
-                self.destinations[field] = self._destination(field, node, start_of)
+                self.peers[field] = self._peer(field, node, start_of)
             elif node.state is State.UP:
                 self._make(field, before.nodes[field]).node = node
         self._nodes.take_over(key, roster)
@@ -143,14 +143,14 @@ class Drain:
     def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
         return roster.nodes if self._replay else not_resting(self._claim, key, roster)
 
-    def _make(self, field: str, node: Node) -> Destination:
-        """Make the destination of a resting node."""
-        made = self.destinations[field] = self._nodes.made_of(field, node, self.head)
+    def _make(self, field: str, node: Node) -> Peer:
+        """Make the peer of a resting node."""
+        made = self.peers[field] = self._nodes.made_of(field, node, self.head)
         self._set_flow(made)
         return made
 
     def _make_all(self) -> None:
-        """Make the destinations of all resting nodes."""
+        """Make the peers of all resting nodes."""
         for nodes in self._nodes.members().values():
             self._awake += [self._make(field, node) for field, node in nodes.items()]
         self._nodes.look()
@@ -165,54 +165,54 @@ class Drain:
         ]
 
     def stale_fields(self) -> list[str]:
-        """Return cursors read with the claim whose node has gone or moved since."""
+        """Return the destinations of the claim whose node has gone or moved since."""
         stale = set(self._claim.cursors)
         for roster in self._known.values():
             stale -= roster.nodes.keys()
         return list(stale)
 
     def _start_of(self, generation: int) -> int:
-        """Return the sequence after which a node without a cursor starts; one round trip."""
+        """Return the sequence after which a node without an offset starts; one round trip."""
         return self._store.seek(self.sender, generation, self._claim.tail)
 
-    def _destination(self, field: str, node: Node, start_of: Callable[[int], int]) -> Destination:
+    def _peer(self, field: str, node: Node, start_of: Callable[[int], int]) -> Peer:
         claim = self._claim
-        cursor = claim.cursors.get(field)
+        offset = claim.cursors.get(field)
         n = claim.positions.get(field)
         key = ClusterKey(node.cluster_id, node.protocol)
-        if cursor is not None and cursor > claim.tail:
-            # Rather a packet twice than one not at all: start like a node without a cursor.
+        if offset is not None and offset > claim.tail:
+            # Repeating a packet is better than losing one: start like a node without an offset.
             self.clamped += 1
-            cursor = n = None
+            offset = n = None
         elif n is None and node.generation <= self._since_ms.get(key, -1):
             n = 0  # it was there before the cluster's first packet, and none was judged yet
-        if cursor is None:
-            cursor = start_of(node.generation)
-        destination = Destination(node, cursor, n, fenced=field in claim.fenced)
-        self._set_flow(destination)
-        destination.wanting = cursor < claim.tail
-        if cursor != claim.cursors.get(field):
-            destination.committed = -1
-        return destination
+        if offset is None:
+            offset = start_of(node.generation)
+        peer = Peer(node, offset, n, guarded=field in claim.fenced)
+        self._set_flow(peer)
+        peer.wanting = offset < claim.tail
+        if offset != claim.cursors.get(field):
+            peer.recorded_offset = -1
+        return peer
 
-    def _set_flow(self, destination: Destination) -> None:
+    def _set_flow(self, peer: Peer) -> None:
         if self._meter is not None:
-            machine_id = destination.node.machine_id
-            destination.flow = self._meter.flow(self.sender, destination.key, machine_id)
+            machine_id = peer.node.machine_id
+            peer.flow = self._meter.flow(self.sender, peer.key, machine_id)
 
     @staticmethod
-    def _renew(destination: Destination, node: Node) -> None:
-        was_up = destination.up
-        destination.node = node
-        if was_up and not destination.up:
-            destination.stop_writing()
+    def _renew(peer: Peer, node: Node) -> None:
+        was_up = peer.up
+        peer.node = node
+        if was_up and not peer.up:
+            peer.stop_writing()
 
     # -- groups ---------------------------------------------------------------------------------
 
     def regroup(self) -> None:
-        """Sort the destinations into front, behind and resting."""
-        ready = [d for d in self._awake if self.is_ready(d)]
-        head = max((d.position for d in ready), default=self.head)
+        """Sort the peers into front, behind and resting."""
+        ready = [peer for peer in self._awake if self.is_ready(peer)]
+        head = max((peer.sent_offset for peer in ready), default=self.head)
         if self.holds_head and head > self.head:
             self.wake_all()
             self._make_all()
@@ -221,12 +221,12 @@ class Drain:
         if not self.holds_head and head != self.head:
             self.head = head
             self._counts.clear()
-        self.front = [d for d in ready if d.position == self.head]
+        self.front = [peer for peer in ready if peer.sent_offset == self.head]
         if self._resting.add(self.front, replay=self._replay):
-            self.front = [d for d in self.front if d not in self._resting]
-            self._awake = [d for d in self._awake if d not in self._resting]
+            self.front = [peer for peer in self.front if peer not in self._resting]
+            self._awake = [peer for peer in self._awake if peer not in self._resting]
         chosen = set(map(id, self.front))
-        self.behind = [d for d in self._awake if id(d) not in chosen]
+        self.behind = [peer for peer in self._awake if id(peer) not in chosen]
         self._changed(self)
 
     @property
@@ -235,32 +235,32 @@ class Drain:
         return bool(self._resting or self._nodes)
 
     def wake_all(self) -> None:
-        """Let each resting destination be offered the next batch by itself."""
+        """Let each resting peer be offered the next batch by itself."""
         self._awake += self._resting.wake(self.head)
 
-    def is_ready(self, destination: Destination) -> bool:
-        """Whether a batch may be offered to the destination now."""
-        return destination.ready(self._replay)
+    def is_ready(self, peer: Peer) -> bool:
+        """Whether a batch may be offered to the peer now."""
+        return peer.ready(self._replay)
 
     @property
     def readable(self) -> bool:
-        """Whether the front is to be read: somebody is in it, or nobody is there at all."""
-        return bool(self.front or self._resting) or not self.destinations
+        """Whether the front is to be read: it has peers, or the session has none at all."""
+        return bool(self.front or self._resting) or not self.peers
 
-    def next_behind(self) -> list[Destination]:
-        """Return the ready destinations behind whose turn it is; they share one read.
+    def next_behind(self) -> list[Peer]:
+        """Return the ready peers behind whose turn it is; they share one read.
 
-        Every other turn is for the furthest back, who gather the others on their way; the turns
-        in between are for those who will be done first: they do not wait for all the others.
+        Every other turn is for the peers furthest back, which reach the others on their way. The
+        turns in between are for the nearest peers: they do not wait for all the others.
         """
-        ready = [d for d in self.behind if self.is_ready(d)]
+        ready = [peer for peer in self.behind if self.is_ready(peer)]
         if not ready:
             return []
-        position = (max if self._nearest_next else min)(d.position for d in ready)
-        return [d for d in ready if d.position == position]
+        offset = (max if self._nearest_next else min)(peer.sent_offset for peer in ready)
+        return [peer for peer in ready if peer.sent_offset == offset]
 
     def turn_over(self) -> None:
-        """Note that those whose turn it was have had it."""
+        """Note that a group has had its turn."""
         self._nearest_next = not self._nearest_next
 
     def advance(self, batch: Batch) -> None:
@@ -268,33 +268,33 @@ class Drain:
         self._resting.pass_by(batch, self.head)
         self._nodes.pass_by(batch)
         self.head = batch.last
-        for key, piece in batch.slices.items():
-            self._counts[key] = piece.last_n
+        for key, frames in batch.clusters.items():
+            self._counts[key] = frames.last_n
         self._changed(self)
 
-    def skip_gap(self, destination: Destination) -> None:
+    def skip_gap(self, peer: Peer) -> None:
         """Let a node go to the head over entries that are in the log no more.
 
         Counted as lost at once if it is known how many they were, else with the next packet.
         """
-        if destination.key in self._counts:
-            destination.lose_to(self.head, self._counts[destination.key])
+        if peer.key in self._counts:
+            peer.lose_to(self.head, self._counts[peer.key])
         else:
-            destination.position = destination.cursor = self.head
+            peer.sent_offset = peer.committed_offset = self.head
 
     def jump(self) -> None:
         """Let nodes that are not up skip to the head, where it is known how much that is."""
-        for d in self.behind:
-            idle = not d.up and self.is_ready(d) and d.position < self.head
-            if idle and d.n is not None and d.key in self._counts:
-                d.skip_to(self.head, self._counts[d.key])
+        for peer in self.behind:
+            idle = not peer.up and self.is_ready(peer) and peer.sent_offset < self.head
+            if idle and peer.sent_n is not None and peer.key in self._counts:
+                peer.skip_to(self.head, self._counts[peer.key])
 
     # -- times ----------------------------------------------------------------------------------
 
     def note(self, batch: Batch) -> bool:
         """Note that packets were read; True if they name a cluster not seen before."""
         self.read_at = monotonic()
-        new = set(batch.slices) - self.clusters
+        new = set(batch.clusters) - self.clusters
         if new:
             self.clusters |= new
             self._since_ms = self._store.since_ms(self.sender)
@@ -302,7 +302,7 @@ class Drain:
 
     def note_unread(self, batch: Batch) -> None:
         """Say, once for each entry, what a batch leads over. The gap in the cluster's packet count
-        makes it lost for each destination, with the next packet or when the log is idle.
+        makes it lost for each peer, with the next packet or when the log is idle.
         """
         if batch.unread and batch.last > self._unread_to:
             self._unread_to = batch.last
@@ -327,24 +327,24 @@ class Drain:
     def retry_at(self) -> float:
         """Return when the next connection is to be tried (monotonic seconds)."""
         return min(
-            (d.retry_at for d in self.behind if d.lacks_link),
+            (peer.retry_at for peer in self.behind if peer.lacks_link),
             default=float("inf"),
         )
 
-    # -- fences ---------------------------------------------------------------------------------
+    # -- closing guards ---------------------------------------------------------------------------
 
-    def fenced(self) -> bool:
+    def guarded(self) -> bool:
         """Whether another worker's connections may still be open."""
-        return any(d.fenced for d in self.behind)
+        return any(peer.guarded for peer in self.behind)
 
-    def unfence(self, fences: Fences) -> None:
-        """Take over which fences are down, and how far their workers got."""
-        for d in self.behind:
-            if d.fenced and d.field not in fences.up:
-                d.fenced = False
-                cursor = fences.cursors.get(d.field, d.cursor)
-                if cursor != d.cursor:
-                    d.go_on_from(cursor, fences.positions.get(d.field))
+    def end_guards(self, fences: Fences) -> None:
+        """Take over which closing guards are gone, and the offsets of their workers."""
+        for peer in self.behind:
+            if peer.guarded and peer.field not in fences.up:
+                peer.guarded = False
+                offset = fences.cursors.get(peer.field, peer.committed_offset)
+                if offset != peer.committed_offset:
+                    peer.go_on_from(offset, fences.positions.get(peer.field))
         self.regroup()
 
     # -- what to record -------------------------------------------------------------------------
@@ -371,36 +371,36 @@ class Drain:
         return min(self._resting.due_at, self._nodes.due_at)
 
     def needed_from(self) -> int:
-        """Return the first sequence that some destination still needs."""
+        """Return the first sequence that some peer still needs."""
         self._resting.settle(self.head)
-        reached = (d.unacknowledged_from() for d in self.destinations.values())
+        reached = (peer.unacknowledged_from() for peer in self.peers.values())
         return min(reached, default=self.head) + 1
 
     def reached(self) -> int:
         """Return the sequence up to which all nodes that can take packets have them."""
         self._resting.settle(self.head)
-        able = (d.cursor for d in self.destinations.values() if not self.waits(d))
+        able = (peer.committed_offset for peer in self.peers.values() if not self.waits(peer))
         return min(able, default=max(self.head, self._claim.tail))
 
-    def waits(self, destination: Destination) -> bool:
+    def waits(self, peer: Peer) -> bool:
         """Whether the log waits for this node to come up again (replay)."""
-        return self._replay and destination.node.state is not State.UP
+        return self._replay and peer.node.state is not State.UP
 
     def waiting(self) -> bool:
         """Whether a node that is not up has packets to come."""
         end = max(self.head, self._claim.tail)
-        return any(self.waits(d) and d.cursor < end for d in self.destinations.values())
+        return any(self.waits(peer) and peer.committed_offset < end for peer in self.peers.values())
 
     def settle(self) -> None:
         """Account for packets at the log's end that were trimmed before they could be read."""
         self.wake_all()
         tail, counts = self._store.totals(self.sender)
-        for d in self.destinations.values():
-            if not self.is_ready(d) or d.position > tail:
+        for peer in self.peers.values():
+            if not self.is_ready(peer) or peer.sent_offset > tail:
                 continue
             # At the end already: it came there over a gap whose size was not known then.
-            if d.position == tail or not self._store.read(self.sender, d.position, 1):
-                d.lose_to(tail, counts.get(d.key))
+            if peer.sent_offset == tail or not self._store.read(self.sender, peer.sent_offset, 1):
+                peer.lose_to(tail, counts.get(peer.key))
         if self._nodes and self._ends_at_head(tail):
             self._nodes.jump(counts)
             self._counts.update(counts)
@@ -426,14 +426,14 @@ class Drain:
                 self._claim = replace(self._claim, cursors={}, positions={})
             self._resting.settle(self.head)
             self._resting.due_at = float("inf")
-            due = list(self.destinations.values())
-        for destination in due:
-            if (self.touched or trim) and not destination.is_committed():
-                moves.append(destination.move())
-                destination.committed = destination.cursor
-                destination.committed_n = destination.cursor_n
-            if destination.counters:
-                counters.update(destination.take_counters())
+            due = list(self.peers.values())
+        for peer in due:
+            if (self.touched or trim) and not peer.is_recorded():
+                moves.append(peer.move())
+                peer.recorded_offset = peer.committed_offset
+                peer.recorded_n = peer.committed_n
+            if peer.counters:
+                counters.update(peer.take_counters())
         needed = self.needed_from() if trim else None
         if trim:
             self.trimmed_to = self.head

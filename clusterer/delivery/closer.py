@@ -1,6 +1,6 @@
-"""Closes the connections of released logs: to the last byte, and fenced until the peer is done.
+"""Closes the connections of released logs, each under a closing guard until the peer has read all.
 
-Without the fence the next worker's connection would overtake bytes that the peer has not read.
+Without the guard the next worker's connection would overtake bytes that the peer has not read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from clusterer.delivery.destination import Destination
 from clusterer.delivery.link import Link, LinkBroken
+from clusterer.delivery.peer import Peer
 from clusterer.errors import StateUnavailable
 from clusterer.runtime.logs import about
 from clusterer.runtime.rounds import Rounds
@@ -29,23 +29,23 @@ LEAVE_AFTER_S = 3.0
 """Longest wait for peers when the process ends, whatever ``send_timeout``: it is given 4 s."""
 LEAVE_WITHIN_S = 0.5
 WRITE_WITHIN_S = FENCE_MS / 1000 * 0.7
-"""Time after the sending of a renewal in which may be written: shorter than the fence's life."""
+"""Time after the sending of a renewal in which may be written: shorter than the guard's life."""
 
 
 @dataclass(slots=True)
 class _Closing:
     sender: int
-    destination: Destination
+    peer: Peer
     link: Link
     give_up_at: float
     renew_at: float
     write_until: float
-    """The fence certainly stands until then."""
+    """The closing guard certainly exists until then."""
     finished: bool = False
     """Nothing is left to write and the peer has been told."""
 
 
-class Fencer:
+class Closer:
     """A thread that finishes begun frames, closes, and waits for the peers' FIN."""
 
     def __init__(self, settings: Settings, queue: str, token: str) -> None:
@@ -55,17 +55,22 @@ class Fencer:
         self._incoming: list[_Closing] = []
         self._thread: threading.Thread | None = None
         self._leaving = False
-        self._rounds = Rounds("fencer")
+        self._rounds = Rounds("closer")
 
-    def take(self, sender: int, destinations: list[Destination]) -> None:
-        """Take over connections whose fences the release has just put up."""
+    def take(self, sender: int, peers: list[Peer]) -> None:
+        """Take over connections whose closing guards the release has just set."""
         now = monotonic()
         taken = [
             _Closing(
-                sender, d, d.link, now + self._timeout_s, now + RENEW_EVERY_S, now + WRITE_WITHIN_S
+                sender,
+                peer,
+                peer.link,
+                now + self._timeout_s,
+                now + RENEW_EVERY_S,
+                now + WRITE_WITHIN_S,
             )
-            for d in destinations
-            if d.link is not None
+            for peer in peers
+            if peer.link is not None
         ]
         if not taken:
             return
@@ -73,7 +78,7 @@ class Fencer:
             self._incoming += taken
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
-                    target=self._run, name="clusterer-fencer", daemon=True
+                    target=self._run, name="clusterer-closer", daemon=True
                 )
                 self._thread.start()
 
@@ -99,7 +104,7 @@ class Fencer:
                         return
                 for item in fresh:
                     with self._rounds.guard():
-                        item.destination.leave_rest()
+                        item.peer.leave_rest()
                         selector.register(item.link, selectors.EVENT_READ, item)
                         self._turn(item)
                 closing += fresh
@@ -114,9 +119,9 @@ class Fencer:
             with self._rounds.guard():
                 with suppress(KeyError):  # it never was registered
                     selector.unregister(item.link)
-                item.destination.rewind()
+                item.peer.rewind()
                 item.link.close()
-                self._unfence(item)
+                self._end_guard(item)
         return over
 
     def _turn(self, item: _Closing) -> bool:
@@ -125,7 +130,7 @@ class Fencer:
         if monotonic() >= item.give_up_at:
             return True
         try:
-            if not item.finished and monotonic() < item.write_until and item.destination.flush():
+            if not item.finished and monotonic() < item.write_until and item.peer.flush():
                 item.finished = True
                 item.link.finish_writing()
             item.link.check()
@@ -139,50 +144,50 @@ class Fencer:
             return
         item.renew_at = now + RENEW_EVERY_S
         try:
-            destination = item.destination
-            kept_from = destination.unacknowledged_from() + 1
-            if self._store.fence(item.sender, destination.field, kept_from):
+            peer = item.peer
+            kept_from = peer.unacknowledged_from() + 1
+            if self._store.fence(item.sender, peer.field, kept_from):
                 item.write_until = now + WRITE_WITHIN_S
             else:
-                item.give_up_at = 0.0  # somebody else may be connected by now: write nothing
+                item.give_up_at = 0.0  # another worker may be connected: write nothing
         except StateUnavailable as error:
             log.warning(
-                "fence of machine %s not renewed: %s",
+                "sender %s: closing guard of node %s not renewed: %s",
                 item.sender,
+                item.peer.node.machine_id,
                 error,
-                extra=about(item.destination.node, sender=item.sender),
+                extra=about(item.peer.node, sender=item.sender),
             )
 
-    def _unfence(self, item: _Closing) -> None:
-        destination = item.destination
+    def _end_guard(self, item: _Closing) -> None:
+        peer = item.peer
         moved: Move | None = None
-        if not destination.is_committed():
-            moved = destination.move()
+        if not peer.is_recorded():
+            moved = peer.move()
         try:
-            if not self._store.unfence(
-                item.sender, destination.field, moved, destination.take_counters()
-            ):
+            if not self._store.unfence(item.sender, peer.field, moved, peer.take_counters()):
                 _say_unknown(item)
         except StateUnavailable as error:
             log.warning(
-                "fence of machine %s runs out by itself: %s",
+                "sender %s: closing guard of node %s not deleted, it expires: %s",
                 item.sender,
+                peer.node.machine_id,
                 error,
-                extra=about(destination.node, sender=item.sender),
+                extra=about(peer.node, sender=item.sender),
             )
 
 
 def _say_unknown(item: _Closing) -> None:
-    """Others may have gone on from the recorded cursor: it can be put back no more."""
-    destination = item.destination
-    if destination.cursor < destination.committed:
+    """Name the packets that may be missing: another worker may have continued behind them."""
+    peer = item.peer
+    if peer.committed_offset < peer.recorded_offset:
         log.warning(
-            "cluster %s machine %s (%s): packets %s to %s of machine %s may not have arrived",
-            destination.key,
-            destination.node.machine_id,
-            destination.node.url,
-            destination.cursor + 1,
-            destination.committed,
+            "sender %s: packets %s to %s may not have arrived at node %s (cluster %s, %s)",
             item.sender,
-            extra=about(destination.node, sender=item.sender),
+            peer.committed_offset + 1,
+            peer.recorded_offset,
+            peer.node.machine_id,
+            peer.key,
+            peer.node.url,
+            extra=about(peer.node, sender=item.sender),
         )

@@ -1,4 +1,4 @@
-"""One node as the receiver of one sender's packets: how far it is, and its connection."""
+"""One peer of a sender session: its offsets in the log, its outbox and its connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter, deque
 from time import monotonic
 from typing import NamedTuple
 
-from clusterer.delivery.batch import Batch, Slice
+from clusterer.delivery.batch import Batch, ClusterFrames
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
 from clusterer.membership import Node, State
@@ -17,26 +17,26 @@ from clusterer.store.destinations import field_of
 
 
 class Outbox:
-    """A slice of which the socket has not taken everything yet."""
+    """Frames of one batch that the socket has not taken whole."""
 
-    __slots__ = ("end", "last", "last_n", "offset", "piece", "skipped", "view")
+    __slots__ = ("end", "frames", "last", "last_n", "offset", "skipped", "view")
 
-    def __init__(self, piece: Slice, offset: int, last: int) -> None:
-        self.piece = piece
-        self.view = memoryview(piece.blob)
+    def __init__(self, frames: ClusterFrames, offset: int, last: int) -> None:
+        self.frames = frames
+        self.view = memoryview(frames.data)
         self.offset = offset
         """Bytes written."""
         self.end = len(self.view)
         """Bytes that shall be written."""
         self.last = last
         """Sequence reached when all of it is written, and the cluster's packet count there."""
-        self.last_n = piece.last_n
+        self.last_n = frames.last_n
         self.skipped = 0
-        """Frames given up because the node went down; counted when the cursor passes them."""
+        """Frames that are not sent because the node went down; counted when the outbox is empty."""
 
     def cut(self) -> int:
         """Give up the frames of which nothing is written yet; return how many are left."""
-        ends = self.piece.ends
+        ends = self.frames.ends
         whole = bisect_right(ends, self.offset)
         begun = whole < len(ends) and self.offset > (ends[whole - 1] if whole else 0)
         kept = whole + int(begun)
@@ -48,7 +48,7 @@ class Mark(NamedTuple):
     """One write: where it ended in the connection's bytes, and how things stood before it."""
 
     end: int
-    cursor: int
+    offset: int
     n: int | None
     skipped: int
     lost: int
@@ -58,35 +58,36 @@ _MAX_MARKS = 64
 """Writes after which it is worth a system call to see what was acknowledged."""
 
 
-class Destination:
-    """Where one node stands in one sender's log.
+class Peer:
+    """One node as the receiver of one sender's packets.
 
-    ``position`` is the last entry offered to it, ``cursor`` the last whose frame is written
-    whole (or was skipped); they differ while an outbox is being written.
+    ``sent_offset`` is the sequence of the last packet offered to the peer, ``committed_offset``
+    that of the last packet written whole (or skipped). The two differ while the outbox has bytes.
+    ``recorded_offset`` is the committed offset that Redis has.
     """
 
-    def __init__(self, node: Node, cursor: int, n: int | None, *, fenced: bool) -> None:
+    def __init__(self, node: Node, offset: int, n: int | None, *, guarded: bool) -> None:
         self.node = node
         self.key = ClusterKey(node.cluster_id, node.protocol)
         self.field = field_of(node)
         self.stats_prefix = f"{self.field}/"
-        self.position = self.cursor = self.committed = cursor
-        self.n = self.cursor_n = self.committed_n = n
-        """The cluster's packet count at position and cursor; None while unknown."""
+        self.sent_offset = self.committed_offset = self.recorded_offset = offset
+        self.sent_n = self.committed_n = self.recorded_n = n
+        """The cluster's packet count at each of these offsets; None while unknown."""
         self.counters: Counter[str] = Counter()
         """Counted since the last commit."""
         self._skipped = self._lost = 0
         """Counted ever; only differences mean something."""
         self.flow: Flow | None = None
-        """Where writes are noted, if anybody asks for metrics."""
+        """Where writes are counted, if metrics are on."""
         self.link: Link | None = None
         self.outbox: Outbox | None = None
-        self.fenced = fenced
+        self.guarded = guarded
         """Another worker's connection to the node may still be open."""
         self.attempted: Node | None = None
-        """The node as it was when the running attempt to reach it began."""
+        """The node as it was when the running connection attempt began."""
         self.source: str | None = None
-        """Our IP of that attempt; None if any would do."""
+        """Source IP of that attempt; None: any."""
         self.wanting = False
         """Packets wait for a connection that has to be made first."""
         self.strikes = 0
@@ -107,53 +108,53 @@ class Destination:
     @property
     def lacks_link(self) -> bool:
         """Whether packets wait and a connection may be made."""
-        return self.wanting and self.link is None and self.up and not self.fenced
+        return self.wanting and self.link is None and self.up and not self.guarded
 
     def ready(self, replay: bool) -> bool:
         """Whether a batch can be offered now.
 
         Without a connection too, as long as nothing is known to wait for the node.
         """
-        if self.outbox is not None or self.fenced:
+        if self.outbox is not None or self.guarded:
             return False
         if self.node.state is not State.UP:
             return not replay
         return not self.wanting if self.link is None else self.link.connected
 
     def offer(self, batch: Batch) -> bool:
-        """Write the node's slice of ``batch``, or skip it if the node is not up.
+        """Write the frames of the node's cluster, or skip them if the node is not up.
 
-        The batch must follow ``position``. Returns False if the node could not take all of it:
+        The batch must follow the sent offset. Returns False if the node could not take all of it:
         the rest is in the outbox, or ``wanting`` says that a connection has to be made first.
         Raises `LinkBroken`.
         """
-        piece = batch.slices.get(self.key)
-        if piece is None:
-            self.position = self.cursor = batch.last
+        frames = batch.clusters.get(self.key)
+        if frames is None:
+            self.sent_offset = self.committed_offset = batch.last
             return True
         link = self.link
         up = self.node.state is State.UP
         if up and link is None:
             self.wanting = True
             return False
-        if self.n is None or piece.first_n > self.n + 1:
-            if self.n is not None:
-                self._lose(piece.first_n - self.n - 1)
+        if self.sent_n is None or frames.first_n > self.sent_n + 1:
+            if self.sent_n is not None:
+                self._lose(frames.first_n - self.sent_n - 1)
             # Known now, and counted, even if the write fails.
-            self.n = self.cursor_n = piece.first_n - 1
+            self.sent_n = self.committed_n = frames.first_n - 1
         if link is None or not up:
-            self._skip(piece.packets)
-            self._reach(batch.last, piece.last_n)
+            self._skip(frames.packets)
+            self._reach(batch.last, frames.last_n)
             return True
-        written = self._send(link, piece.blob)
+        written = self._send(link, frames.data)
         self.wanting = False
-        if written == len(piece.blob):
-            self._count_sent(link, piece, 0, piece.packets)
-            self._reach(batch.last, piece.last_n)
+        if written == len(frames.data):
+            self._count_sent(link, frames, 0, frames.packets)
+            self._reach(batch.last, frames.last_n)
             return True
-        self.outbox = Outbox(piece, written, batch.last)
-        self.position, self.n = batch.last, piece.last_n
-        self._advance_cursor(0)
+        self.outbox = Outbox(frames, written, batch.last)
+        self.sent_offset, self.sent_n = batch.last, frames.last_n
+        self._advance(0)
         return False
 
     def flush(self) -> bool:
@@ -162,51 +163,51 @@ class Destination:
         if box is None:
             return True
         assert self.link is not None  # noqa: S101  an outbox never outlives its link
-        before = bisect_right(box.piece.ends, box.offset)
+        before = bisect_right(box.frames.ends, box.offset)
         if box.offset < box.end:
             box.offset += self._send(self.link, box.view[box.offset : box.end])
-        self._advance_cursor(before)
+        self._advance(before)
         if box.offset < box.end:
             return False
         self.outbox = None
         self._skip(box.skipped)
-        self.cursor, self.cursor_n = box.last, box.last_n
+        self.committed_offset, self.committed_n = box.last, box.last_n
         return True
 
     def stop_writing(self) -> None:
         """Skip the outbox's frames that are not begun: the node is not up any more."""
         box = self.outbox
         if box is not None:
-            box.skipped = box.piece.packets - box.cut()
+            box.skipped = box.frames.packets - box.cut()
 
     def leave_rest(self) -> None:
-        """Leave the outbox's frames that are not begun to whoever delivers next."""
+        """Leave the outbox's frames that are not begun to the next worker."""
         box = self.outbox
         if box is not None:
             kept = box.cut()
-            box.skipped = 0  # that is for the next one to say
-            box.last, box.last_n = self.cursor, self.cursor_n or box.last_n
+            box.skipped = 0  # the next worker decides
+            box.last, box.last_n = self.committed_offset, self.committed_n or box.last_n
             if kept:
-                box.last, box.last_n = box.piece.sequence(kept - 1), box.piece.first_n + kept - 1
+                box.last, box.last_n = box.frames.sequence(kept - 1), box.frames.first_n + kept - 1
 
-    def skip_to(self, position: int, n: int | None) -> None:
-        """Go to ``position``, counting what lies between as skipped."""
-        if self.n is not None and n is not None:
-            self._skip(n - self.n)
-        self.position = self.cursor = position
-        self.n = self.cursor_n = n
+    def skip_to(self, offset: int, n: int | None) -> None:
+        """Go to ``offset``, counting what lies between as skipped."""
+        if self.sent_n is not None and n is not None:
+            self._skip(n - self.sent_n)
+        self.sent_offset = self.committed_offset = offset
+        self.sent_n = self.committed_n = n
 
-    def lose_to(self, position: int, n: int | None) -> None:
-        """Go to ``position``, counting what lies between as lost: it is not in the log any more."""
-        if self.n is not None and n is not None and n > self.n:
-            self._lose(n - self.n)
-        self.position = self.cursor = position
-        self.n = self.cursor_n = n
+    def lose_to(self, offset: int, n: int | None) -> None:
+        """Go to ``offset``, counting what lies between as lost: it is not in the log any more."""
+        if self.sent_n is not None and n is not None and n > self.sent_n:
+            self._lose(n - self.sent_n)
+        self.sent_offset = self.committed_offset = offset
+        self.sent_n = self.committed_n = n
 
-    def go_on_from(self, position: int, n: int | None) -> None:
+    def go_on_from(self, offset: int, n: int | None) -> None:
         """Go to where another worker's connection has got."""
-        self.position = self.cursor = self.committed = position
-        self.n = self.cursor_n = self.committed_n = n
+        self.sent_offset = self.committed_offset = self.recorded_offset = offset
+        self.sent_n = self.committed_n = self.recorded_n = n
         self.wanting = True
 
     def unacknowledged_from(self) -> int:
@@ -215,7 +216,7 @@ class Destination:
             acknowledged = self._written - self.link.unacknowledged()
             while self._marks and self._marks[0].end <= acknowledged:
                 self._marks.popleft()
-        return self._marks[0].cursor if self._marks else self.cursor
+        return self._marks[0].offset if self._marks else self.committed_offset
 
     def rewind(self) -> None:
         """Forget a broken connection; what has not arrived whole is to be offered again."""
@@ -226,9 +227,9 @@ class Destination:
             skipped, lost = self._skipped - mark.skipped, self._lost - mark.lost
             self._skip(-skipped)
             self._lose(-lost)
-            if mark.n is not None and self.cursor_n is not None:
-                self.counters["sent"] -= self.cursor_n - mark.n - skipped - lost
-            self.cursor, self.cursor_n = mark.cursor, mark.n
+            if mark.n is not None and self.committed_n is not None:
+                self.counters["sent"] -= self.committed_n - mark.n - skipped - lost
+            self.committed_offset, self.committed_n = mark.offset, mark.n
             self.wanting = True
         self.forget_link()
 
@@ -238,7 +239,7 @@ class Destination:
         self._marks.clear()
         self.link = None
         self._drop_outbox()
-        self.position, self.n = self.cursor, self.cursor_n
+        self.sent_offset, self.sent_n = self.committed_offset, self.committed_n
 
     def _drop_outbox(self) -> None:
         if self.outbox is not None:
@@ -249,13 +250,13 @@ class Destination:
         """Whether the connection lived for less than a second."""
         return self.link is not None and monotonic() - self.link.since < 1.0
 
-    def is_committed(self) -> bool:
-        """Whether cursor and packet count are in Redis as they are here."""
-        return self.cursor == self.committed and self.cursor_n == self.committed_n
+    def is_recorded(self) -> bool:
+        """Whether Redis has the committed offset and its packet count."""
+        return self.committed_offset == self.recorded_offset and self.committed_n == self.recorded_n
 
     def move(self) -> Move:
-        """Return the cursor, for a commit."""
-        return Move(self.field, self.cursor, self.cursor_n)
+        """Return the committed offset, for a commit."""
+        return Move(self.field, self.committed_offset, self.committed_n)
 
     def take_counters(self) -> dict[str, int | str]:
         """Return and clear what was counted since the last commit, under the stats' names."""
@@ -275,34 +276,40 @@ class Destination:
         self.counters["lost"] += packets
         self._lost += packets
 
-    def _reach(self, position: int, n: int) -> None:
-        self.position = self.cursor = position
-        self.n = self.cursor_n = n
+    def _reach(self, offset: int, n: int) -> None:
+        self.sent_offset = self.committed_offset = offset
+        self.sent_n = self.committed_n = n
 
     def _send(self, link: Link, data: bytes | memoryview) -> int:
         written = link.send(data)
         if written:
             self._written += written
             self._marks.append(
-                Mark(self._written, self.cursor, self.cursor_n, self._skipped, self._lost)
+                Mark(
+                    self._written,
+                    self.committed_offset,
+                    self.committed_n,
+                    self._skipped,
+                    self._lost,
+                )
             )
             if len(self._marks) > _MAX_MARKS:
                 self.unacknowledged_from()
         return written
 
-    def _count_sent(self, link: Link, piece: Slice, first: int, end: int) -> None:
+    def _count_sent(self, link: Link, frames: ClusterFrames, first: int, end: int) -> None:
         """Count the frames from index ``first`` to before ``end``, just written."""
         self.counters["sent"] += end - first
         if self.flow is not None:
-            self.flow.count(piece.modules.part(first, end))
-            self.flow.wrote(piece.stamps, first, end, link.progress_at)
+            self.flow.count(frames.modules.between(first, end))
+            self.flow.wrote(frames.stamps, first, end, link.progress_at)
 
-    def _advance_cursor(self, before: int) -> None:
+    def _advance(self, before: int) -> None:
         box = self.outbox
         assert box is not None  # noqa: S101  only called while there is one
-        whole = bisect_right(box.piece.ends, box.offset)
+        whole = bisect_right(box.frames.ends, box.offset)
         if whole > before:
             assert self.link is not None  # noqa: S101  what is written was written to it
-            self._count_sent(self.link, box.piece, before, whole)
-            self.cursor = box.piece.sequence(whole - 1)
-            self.cursor_n = box.piece.first_n + whole - 1
+            self._count_sent(self.link, box.frames, before, whole)
+            self.committed_offset = box.frames.sequence(whole - 1)
+            self.committed_n = box.frames.first_n + whole - 1
