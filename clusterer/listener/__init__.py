@@ -1,4 +1,4 @@
-"""Receiving: BIN connections, packets to callbacks, nodes that fell silent."""
+"""Receiving: BIN connections, packets for callbacks, module timeouts."""
 
 from clusterer.listener.callback_queues import in_thread
 from clusterer.listener.counters import Counters

@@ -1,4 +1,4 @@
-"""Which inbound connections a listener keeps: bounded in all and per address, known nodes first."""
+"""Limits of inbound connections: in total and per address. Nodes of the table come first."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ log = logging.getLogger(__name__)
 Views = Mapping[ClusterKey, ClusterView]
 
 KNOWN_PATIENCE = 8
-"""A known node has so many times max_message_time for its first frame: in half a minute TCP sends
-again seven times what a bad path loses."""
+"""A known node has this many times max_message_time for its first frame: TCP repeats a lost segment
+seven times in half a minute."""
 
 _OTHER_FILES = 64
-"""Descriptors left for all but inbound connections: Redis, logs, listening sockets."""
+"""Descriptors for everything except inbound connections: Redis, logs, listening sockets."""
 
 _SHARE_KEPT = 0.75
 _LEAST_KEPT = 8
 _SHORTAGE_S = 60.0
-"""Where the process had no descriptor for another connection: the share of the open ones that
-stays, the least of them, and the time for which no more are kept."""
+"""After the process ran out of descriptors: the share of the open connections that stays open, the
+least number of them, and the time for which the lower limit holds."""
 
 _LOG_INTERVAL_S = 10.0
 _IPV6_NETWORK = 64
-"""Bits: of an IPv6 address the rest is what one host may choose freely."""
+"""Bits. One host may choose the other bits of its IPv6 address freely."""
 
 
 class Inbound(Protocol):
-    """A connection as the admission sees it."""
+    """The part of a connection that `Admission` uses."""
 
     source: tuple[str, int]
     has_frame: bool
-    """Whether a whole frame has come."""
+    """Whether a whole frame was received."""
     last_frame_at: float
-    """When the last one came, or the connection was made (monotonic seconds)."""
+    """Time of the last whole frame, or of the accept (monotonic seconds)."""
 
     def close(self) -> None:
-        """End the connection now."""
+        """Close the connection at once."""
 
 
 C = TypeVar("C", bound=Inbound)
 
 
 class Admission(Generic[C]):
-    """The open connections of one listener. Belongs to the listener's thread.
+    """The open connections of one listener. Used in the listener's thread only.
 
-    An address that is not a known node's has ``max_connections_per_address`` at the most; an IPv6
-    network of 64 bits counts as one. With ``max_connections`` open only known nodes are admitted:
-    each takes the place of a connection that matters less.
+    An address without a node in the table may have ``max_connections_per_address`` connections; an
+    IPv6 network of 64 bits counts as one address. When ``max_connections`` are open, a connection
+    from a known node displaces a less important connection, and all others are refused.
     """
 
     def __init__(self, settings: Settings, server_id: int, counters: Counters) -> None:
@@ -67,12 +67,12 @@ class Admission(Generic[C]):
         self._server_id = server_id
         self._counters = counters
         self._open: dict[C, str] = {}
-        """With what each counts as; the oldest comes first."""
+        """Connection → its address or IPv6 network; the oldest connection comes first."""
         self._by_address: Counter[str] = Counter()
         self._views: Views = {}
         self._known: frozenset[str] = frozenset()
         self._shortage = (0, 0.0)
-        """How many connections fitted when descriptors ran out, and until when that counts."""
+        """The lower limit after descriptors ran out, and its end (monotonic seconds)."""
         self._log = LimitedLog(log, _LOG_INTERVAL_S)
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class Admission(Generic[C]):
         return iter(tuple(self._open))
 
     def use(self, views: Views) -> None:
-        """Take over the latest snapshot: the hosts of its other nodes are the known addresses."""
+        """Use the latest snapshot: the hosts of all nodes but this one are the known addresses."""
         if views == self._views:
             return
         self._views = views
@@ -94,13 +94,13 @@ class Admission(Generic[C]):
         )
 
     def patience_s(self, ip: str) -> float:
-        """Return how long a connection from ``ip`` may be without a whole frame."""
+        """Return the longest time that a connection from ``ip`` may have no whole frame."""
         return self._settings.max_message_time * (KNOWN_PATIENCE if ip in self._known else 1)
 
     # -- connections ------------------------------------------------------------------------------
 
     def admit(self, connection: C) -> bool:
-        """Take in a connection, or count it as refused and return False."""
+        """Add a connection, or count a refused connection and return False."""
         ip = connection.source[0]
         known = ip in self._known
         bucket = ip if known else _network(ip)
@@ -115,7 +115,7 @@ class Admission(Generic[C]):
         return True
 
     def leave(self, connection: C) -> None:
-        """Forget a connection that has ended; safe to call again."""
+        """Remove a closed connection. Safe to call again."""
         bucket = self._open.pop(connection, None)
         if bucket is None:
             return
@@ -130,15 +130,15 @@ class Admission(Generic[C]):
             connection.close()
 
     def run_short(self) -> None:
-        """Keep fewer connections for a while: the process could not open another one."""
+        """Lower the limit for a while: the process cannot open another connection."""
         now = monotonic()
         room = max(int(len(self._open) * _SHARE_KEPT), _LEAST_KEPT)
         self._shortage = room, now + _SHORTAGE_S
         self._log.warning(
             "short",
             now,
-            "this process may not open another file (ulimit -n, LimitNOFILE=): keeping at most %d "
-            "inbound connections for %g s",
+            "listener: this process may not open another file (ulimit -n, LimitNOFILE=); keeping "
+            "at most %d inbound connections for %g s",
             room,
             _SHORTAGE_S,
         )
@@ -148,7 +148,7 @@ class Admission(Generic[C]):
     # -- decisions --------------------------------------------------------------------------------
 
     def _obstacle(self, bucket: str, *, known: bool) -> str:
-        """Return the name of the setting that forbids one more; empty if there is room, or made."""
+        """Return the setting that forbids another connection; empty if a place is free."""
         most = self._most()
         if not known:
             if self._by_address[bucket] >= self._most_per_address():
@@ -162,7 +162,7 @@ class Admission(Generic[C]):
         return ""
 
     def _most(self) -> int:
-        """Return how many connections may be open now."""
+        """Return the present limit of open connections."""
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         room, until = self._shortage
         return min(
@@ -175,12 +175,12 @@ class Admission(Generic[C]):
         return self._settings.max_connections_per_address or max(self._most() // 4, 1)
 
     def _victim(self, bucket: str) -> C | None:
-        """Return what a known node's new connection may displace, None if all others matter more.
+        """Return the connection that a known node's new connection displaces, or None.
 
-        A known node that has none may displace any; one that has some, only those of a node that
-        has more.
+        A known node without a connection may displace any connection. A known node with
+        connections may displace only a connection of a node that has more.
         """
-        for connection in self._open:  # what a flood consists of is found at once
+        for connection in self._open:  # in a flood the first one matches
             if not connection.has_frame and not self._is_known(connection):
                 return connection
         least = min(self._open, key=self._importance)
@@ -198,14 +198,14 @@ class Admission(Generic[C]):
     def _is_known(self, connection: C) -> bool:
         return connection.source[0] in self._known
 
-    # -- what becomes of the others ---------------------------------------------------------------
+    # -- displaced and refused connections --------------------------------------------------------
 
     def _displace(self, victim: C) -> None:
         self._counters.closed["displaced"] += 1
         self._log.warning(
             "displaced",
             monotonic(),
-            "closing %s:%d: its place is needed (%d connections are open)",
+            "connection %s:%d: closed: a node of the table needs its place (%d are open)",
             *victim.source,
             len(self._open),
         )
@@ -219,7 +219,7 @@ class Admission(Generic[C]):
         self._log.warning(
             setting,
             monotonic(),
-            "refused a connection from %s:%d: %s (%d) are open",
+            "connection %s:%d: refused: %s (%d) are open",
             *connection.source,
             setting,
             most,
@@ -227,7 +227,7 @@ class Admission(Generic[C]):
 
 
 def _network(ip: str) -> str:
-    """Return what an address counts as: itself, or its IPv6 network."""
+    """Return the address that is counted: ``ip``, or its IPv6 network."""
     try:
         found = ip_address(ip)
     except ValueError:

@@ -1,11 +1,10 @@
-"""Callbacks that wait: coroutines, and functions with a thread of their own, behind queues."""
+"""Callback queues: between the listener and coroutines, and functions that run in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,32 +14,33 @@ from time import monotonic
 from typing import Any, Protocol, overload
 
 from clusterer.errors import InvalidArgument
-from clusterer.listener.registrations import Callback, ReceiveInfo, Source
+from clusterer.listener.drops import Drops
+from clusterer.listener.registrations import Callback, ReceiveInfo
 from clusterer.runtime.rounds import Rounds
 from clusterer.wire.layout import MAX_FRAME
 
-log = logging.getLogger(__name__)
-
 QUEUE_SIZE = 10_000
-"""Packets that wait for a callback before more are dropped."""
+"""Packets that may wait for a callback; more are dropped."""
 
 QUEUE_BYTES = 16 * 1024 * 1024
-"""Bytes of their payloads, likewise: 1,600 for each packet. Frames may have 65,535."""
+"""Bytes of payload that may wait: 1,600 for each packet. A frame may have 65,535."""
 
 SLICE_S = 0.001
-"""How long a coroutine that never waits may go from packet to packet without letting others run."""
+"""Time after which a coroutine that never waits yields to the event loop."""
+
+_CANCEL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class InThread:
-    """A callback that wants a thread of its own; made by `in_thread`."""
+    """A callback that runs in a thread of its own; made by `in_thread`."""
 
     callback: Callback
     queue_size: int
     queue_bytes: int = QUEUE_BYTES
 
     def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> object:
-        """Call the callback here and now."""
+        """Call the callback in the present thread."""
         return self.callback(kind, info, machine_id)
 
 
@@ -62,10 +62,10 @@ def in_thread(
     queue_size: int = QUEUE_SIZE,
     queue_bytes: int = QUEUE_BYTES,
 ) -> Any:
-    """Have a callback that blocks called in a thread of its own, one packet after the other.
+    """Let the listener call a blocking callback in a thread of its own, one packet at a time.
 
     For `register_module`, as a decorator or around its argument. At most ``queue_size`` packets
-    wait, with ``queue_bytes`` of payload together (from 65,535, the largest frame); more are
+    with ``queue_bytes`` of payload together (from 65,535, the largest frame) wait. More are
     dropped, counted and logged. Notices of timeouts are never dropped. Raises `InvalidArgument`
     for a coroutine function, which needs no thread.
     """
@@ -83,56 +83,44 @@ def in_thread(
 
 
 def is_async(callback: Any) -> bool:
-    """Tell whether a call of ``callback`` gives something to be awaited."""
-    call = getattr(callback, "__call__", None)  # noqa: B004 - its kind is asked, not whether
+    """Return whether a call of ``callback`` returns an awaitable."""
+    call = getattr(callback, "__call__", None)  # noqa: B004 - the method's kind matters
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
 
 
-class Complaints(Protocol):
-    """Where lanes tell what went wrong; may be called from any thread."""
-
-    def callback_failed(
-        self, error: Exception, module: str, call: object, source: Source, machine_id: int
-    ) -> None:
-        """Count and log what a callback raised; ``source`` is None for a notice of ours."""
-
-    def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
-        """Count and log packets that a callback did not get."""
-
-
-class Lane(Protocol):
-    """Stands for a callback in the listener's loop, and never makes it wait."""
+class CallbackQueue(Protocol):
+    """Takes a callback's calls in the listener's loop, and never blocks the loop."""
 
     def __call__(self, kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
         """Queue a call."""
 
     async def finish(self, deadline: float) -> None:
-        """Take no more; end when all is done, at ``deadline`` (monotonic) at the latest."""
+        """Accept no more calls; return when all are done, or at ``deadline`` (monotonic)."""
 
 
-def lane_of(module: str, callback: Any, troubles: Complaints) -> Lane | None:
-    """Return the lane that a callback needs, None for a plain function."""
+def queue_for(module: str, callback: Any, drops: Drops) -> CallbackQueue | None:
+    """Return the queue that a callback needs, None for a plain function."""
     if isinstance(callback, InThread):
-        return ThreadLane(module, callback, troubles)
+        return ThreadQueue(module, callback, drops)
     if is_async(callback):
-        return AsyncLane(module, callback, troubles)
+        return CoroutineQueue(module, callback, drops)
     return None
 
 
-class AsyncLane:
-    """Awaits a coroutine function: the packets of one machine_id in order, machines at once."""
+class CoroutineQueue:
+    """Awaits a coroutine function: in order for each machine_id, machine_ids in parallel."""
 
     def __init__(
         self,
         module: str,
         callback: Callable[..., Any],
-        troubles: Complaints,
+        drops: Drops,
         queue_size: int = QUEUE_SIZE,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._module = module
         self._callback = callback
-        self._troubles = troubles
+        self._drops = drops
         self._size, self._most_bytes = queue_size, queue_bytes
         self._queues: dict[int, deque[tuple[int, ReceiveInfo | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,7 +132,7 @@ class AsyncLane:
         full = self._waiting >= self._size or self._bytes + size > self._most_bytes
         if self._ending or (full and info is not None):
             reason = "stopped" if self._ending else "callback queue full"
-            self._troubles.packets_left(reason, self._module, self._callback, 1)
+            self._drops.packets_left(reason, self._module, self._callback, 1)
             return
         self._waiting += 1
         self._bytes += size
@@ -164,10 +152,10 @@ class AsyncLane:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            # A callback that will not be cancelled is left to the loop's own end.
+            # asyncio.run ends a callback that ignores its cancellation.
             await asyncio.wait(self._tasks, timeout=_CANCEL_S)
         if self._waiting:
-            self._troubles.packets_left("stopped", self._module, self._callback, self._waiting)
+            self._drops.packets_left("stopped", self._module, self._callback, self._waiting)
 
     async def _work(self, machine_id: int, queue: deque[tuple[int, ReceiveInfo | None]]) -> None:
         until = monotonic() + SLICE_S
@@ -188,26 +176,26 @@ class AsyncLane:
         source = info.source if info is not None else None
         try:
             await self._callback(kind, info, machine_id)
-        except Exception as error:  # noqa: BLE001 - a module's fault must not stop the listener
-            self._troubles.callback_failed(error, self._module, self._callback, source, machine_id)
+        except Exception as error:  # noqa: BLE001 - a module's error must not stop the listener
+            self._drops.callback_failed(error, self._module, self._callback, source, machine_id)
         except asyncio.CancelledError:
             if self._ending:
                 raise
-            # Something inside the callback was cancelled, not the callback.
+            # A task inside the callback was cancelled, not the callback.
             inner = RuntimeError("cancelled from within")
-            self._troubles.callback_failed(inner, self._module, self._callback, source, machine_id)
+            self._drops.callback_failed(inner, self._module, self._callback, source, machine_id)
 
 
-class ThreadLane:
+class ThreadQueue:
     """Calls a function in a thread, in order. The thread starts with the first packet."""
 
-    def __init__(self, module: str, wanted: InThread, troubles: Complaints) -> None:
+    def __init__(self, module: str, wanted: InThread, drops: Drops) -> None:
         self._module = module
         self._callback = wanted.callback
         self._size, self._most_bytes = wanted.queue_size, wanted.queue_bytes
         self._bytes_in = self._bytes_out = 0
-        """Bytes put in by the listener's thread and taken out by ours: each writes one of them."""
-        self._troubles = troubles
+        """Bytes that the listener's thread put in, and that the callback's thread took out."""
+        self._drops = drops
         self._queue: SimpleQueue[tuple[int, ReceiveInfo | None, int] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._given_up = False
@@ -217,7 +205,7 @@ class ThreadLane:
             size = len(info.packet.payload)
             waiting = self._bytes_in - self._bytes_out
             if self._queue.qsize() >= self._size or waiting + size > self._most_bytes:
-                self._troubles.packets_left("callback queue full", self._module, self._callback, 1)
+                self._drops.packets_left("callback queue full", self._module, self._callback, 1)
                 return
             self._bytes_in += size
         self._queue.put((kind, info, machine_id))
@@ -233,8 +221,8 @@ class ThreadLane:
         await asyncio.to_thread(self._thread.join, max(0.0, deadline - monotonic()))
         self._given_up = True
         if self._thread.is_alive():
-            left = max(0, self._queue.qsize() - 1)  # one is the end
-            self._troubles.packets_left("stopped", self._module, self._callback, left)
+            left = max(0, self._queue.qsize() - 1)  # without the end mark
+            self._drops.packets_left("stopped", self._module, self._callback, left)
 
     def _work(self) -> None:
         rounds = Rounds("callback thread")
@@ -250,9 +238,6 @@ class ThreadLane:
             self._bytes_out += len(info.packet.payload)
         try:
             self._callback(kind, info, machine_id)
-        except Exception as error:  # noqa: BLE001 - a module's fault must not end its thread
+        except Exception as error:  # noqa: BLE001 - a module's error must not end its thread
             source = info.source if info is not None else None
-            self._troubles.callback_failed(error, self._module, self._callback, source, machine_id)
-
-
-_CANCEL_S = 0.2
+            self._drops.callback_failed(error, self._module, self._callback, source, machine_id)

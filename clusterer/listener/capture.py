@@ -1,4 +1,4 @@
-"""Keeps what comes in for those who tail, from a thread, and within bounds."""
+"""Packet capture: a thread writes copies of received packets for `clusterer tail`, bounded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from clusterer.wire import Packet
 log = logging.getLogger(__name__)
 
 MAX_PACKETS = 10_000
-"""Packets that wait for the thread; more are counted as lost."""
+"""Packets that may wait for the thread; more are counted as lost."""
 MAX_BYTES = 8_388_608
-"""Bytes of their payloads, likewise."""
+"""Bytes of payload that may wait."""
 
 MAX_RATE = 20_000
-"""Packets a second that are encoded and written: what those who tail get must not be taken from
-those who are served."""
+"""Packets a second that the thread encodes and writes: a capture must not slow down callbacks."""
 
 _WRITE_S = 0.05
 _MOST_AT_ONCE = int(MAX_RATE * _WRITE_S)
@@ -35,10 +34,10 @@ _LOG_INTERVAL_S = 30.0
 _Waiting = tuple[int, float, tuple[str, int], Packet]
 
 
-class Mirror:
-    """Takes packets while it is ``active``, which costs nothing otherwise.
+class Capture:
+    """Copies packets while ``active``; costs nothing otherwise.
 
-    `begin`, `end` and `seen` belong to the listener's thread.
+    `begin`, `end` and `copied` run in the listener's thread.
     """
 
     def __init__(self, server_id: int, store: MirrorStore, counters: Counters) -> None:
@@ -57,27 +56,27 @@ class Mirror:
         self.active = False
 
     def begin(self, until: float) -> None:
-        """Mirror until ``until`` (monotonic); somebody tails."""
+        """Capture until ``until`` (monotonic)."""
         self._until = until
         if self.active:
             return
         self.active = True
-        log.info("somebody tails: mirroring what comes in")
+        log.info("instance %d: packet capture started", self._server_id)
         if self._thread is None:
-            name = "clusterer-mirror"
+            name = "clusterer-capture"
             self._thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._thread.start()
         self._wake.set()
 
     def end(self, now: float) -> None:
-        """Mirror no more if nobody has asked for it lately; ``now`` is monotonic."""
+        """Stop the capture if its time is over at ``now`` (monotonic)."""
         if self.active and now > self._until:
             self.active = False
             self._wake.clear()
-            log.info("nobody tails any more")
+            log.info("instance %d: packet capture stopped", self._server_id)
 
-    def seen(self, packets: Iterator[Packet], source: tuple[str, int]) -> Iterator[Packet]:
-        """Pass packets on, and keep each."""
+    def copied(self, packets: Iterator[Packet], source: tuple[str, int]) -> Iterator[Packet]:
+        """Yield ``packets``, and keep a copy of each."""
         now = time.time()
         for packet in packets:
             self._keep(now, source, packet)
@@ -96,10 +95,10 @@ class Mirror:
         size = len(packet.payload)
         waiting = self._bytes_in - self._bytes_out
         if len(self._queue) >= MAX_PACKETS or waiting + size > MAX_BYTES:
-            self._counters.mirror_losses += 1
+            self._counters.capture_losses += 1
             return
         self._bytes_in += size
-        self._counters.mirrored += 1
+        self._counters.captured += 1
         self._queue.append((self._number, now, source, packet))
 
     # -- the thread -----------------------------------------------------------------------------
@@ -118,12 +117,18 @@ class Mirror:
             try:
                 self._store.write(self._server_id, entry)
             except ClustererError as error:
-                # The numbers that are missing tell those who tail.
-                self._limited.warning("away", time.monotonic(), "cannot mirror packets: %s", error)
+                # `clusterer tail` sees the gap in the numbers.
+                self._limited.warning(
+                    "away",
+                    time.monotonic(),
+                    "instance %d: packets not captured: %s",
+                    self._server_id,
+                    error,
+                )
                 return
 
     def _entries(self) -> Iterator[list[Mirrored]]:
-        """Take what waits, in pieces that fit into an entry, as much as the rate allows."""
+        """Take waiting packets up to the rate, in lists that fit into one entry."""
         entry: list[Mirrored] = []
         size = 0
         for packet in self._taken():

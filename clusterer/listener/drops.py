@@ -1,4 +1,4 @@
-"""Packets that are dropped: each is counted, and logged at a limited rate with its node."""
+"""Dropped packets and failed callbacks: counted, and logged at a limited rate."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from clusterer.store import ClusterKey, ClusterView
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
-"""Between two log lines about the same kind of trouble with the same address."""
+"""Between two log lines about the same kind of error and the same address."""
 
 UNKNOWN_MODULES_NAMED = 100
-"""Modules without a registration that the log names, as long as the process lives."""
+"""Modules without a registration that one process names in the log."""
 
 Views = Mapping[ClusterKey, ClusterView]
 Call = Callable[[int, ReceiveInfo, Any], object]
 
 
-class Troubles:
-    """Counts and logs. Belongs to the listener's thread, but for what says otherwise.
+class Drops:
+    """Counts and logs dropped packets. Used in the listener's thread, except where noted.
 
-    ``views`` is the snapshot in which log lines find the nodes they are about.
+    ``views`` is the snapshot from which log lines take the fields of a node.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -38,14 +38,14 @@ class Troubles:
         self.counters = counters
         self.limited = LimitedLog(log, LOG_INTERVAL_S)
         self._unknown: set[str] = set()
-        """Modules without a registration that were named in the log."""
+        """Modules without a registration that the log has named."""
         self._lock = forks.lock()
         self._log = LimitedLog(log, LOG_INTERVAL_S)
 
     # -- packets ----------------------------------------------------------------------------------
 
     def count(self, reason: str) -> Call:
-        """Return what counts a packet as dropped."""
+        """Return a function that counts a dropped packet."""
 
         def count_it(_kind: int, _info: ReceiveInfo, _machine_id: int | None) -> None:
             self.counters.drops[reason] += 1
@@ -53,14 +53,14 @@ class Troubles:
         return count_it
 
     def drop(self, reason: str, ip: str, module: str) -> Call:
-        """Return what counts and logs a packet that nobody gets."""
+        """Return a function that counts and logs a dropped packet."""
 
         def drop(kind: int, info: ReceiveInfo, machine_id: int | None) -> None:
             self.counters.drops[reason] += 1
             self.limited.warning(
                 (reason, ip),
                 monotonic(),
-                "dropped a packet from %s: %s (module %.40r, type %d, machine_id %s)",
+                "listener: packet from %s dropped: %s (module %.40r, type %d, machine_id %s)",
                 ip,
                 reason,
                 module,
@@ -72,16 +72,16 @@ class Troubles:
         return drop
 
     def unknown_module(self, ip: str, module: str, machine_id: int) -> Call:
-        """Return what counts a packet of a module that is not registered; log the module once.
+        """Return a function that counts a dropped packet; log a module without registration once.
 
-        No warning: beside OpenSIPS a node sends what its modules have to say to all, whatever the
-        others run.
+        No warning: an OpenSIPS node sends the packets of its modules to all nodes, also to those
+        that do not run the module.
         """
         if module not in self._unknown and len(self._unknown) < UNKNOWN_MODULES_NAMED:
             self._unknown.add(module)
             log.info(
-                "module %.40r is not registered here: its packets are counted and dropped, first "
-                "one from %s (machine_id %d)",
+                "module %.40r: not registered in this instance: packets counted and dropped, the "
+                "first from %s (machine_id %d)",
                 module,
                 ip,
                 machine_id,
@@ -90,24 +90,24 @@ class Troubles:
         return self.count("unknown module")
 
     def negative_type(self, ip: str, kind: int, machine_id: int | None) -> None:
-        """Count a packet whose type would imitate our own notices."""
+        """Count a packet with a negative type: those types are reserved for notices."""
         self.counters.drops["negative type"] += 1
         self.limited.warning(
             ("negative type", ip),
             monotonic(),
-            "dropped a packet of type %d from %s (machine_id %s): types below 0 are ours",
-            kind,
+            "listener: packet from %s dropped: negative type %d (machine_id %s)",
             ip,
+            kind,
             machine_id,
             extra=lambda: self._about(ip, machine_id),
         )
 
-    def silent(self, node: Node, module: str, for_s: float) -> None:
-        """Log that a node fell silent."""
+    def muted(self, node: Node, module: str, for_s: float) -> None:
+        """Log a module timeout of a node."""
         log.warning(
-            "cluster %d machine %d (%s) fell silent: module %s drops its packets for %.0f s",
-            node.cluster_id,
+            "node %d of cluster %d (%s): module timeout: module %s drops its packets for %.0f s",
             node.machine_id,
+            node.cluster_id,
             node.url,
             module,
             for_s,
@@ -119,20 +119,20 @@ class Troubles:
     def callback_failed(
         self, error: Exception, module: str, call: object, source: Source, machine_id: int | None
     ) -> None:
-        """Count and, at a limited rate, log what a callback raised. From any thread.
+        """Count and log an error of a callback. From any thread.
 
-        A `WireError` is the peer's fault, and its packet a dropped one.
+        A `WireError` is an error of the peer: its packet is a dropped packet.
         """
         if isinstance(error, WireError) and source is not None:
             self._bad_payload(error, module, source[0], machine_id)
             return
-        peer = source or ("ourselves", 0)
+        peer = source or ("this instance", 0)
         with self._lock:
             self.counters.callback_errors += 1
             self._log.warning(
                 ("callback", module, type(error)),
                 monotonic(),
-                "callback %r of module %s failed with a packet from %s",
+                "callback %r of module %s: failed with a packet from %s",
                 call,
                 module,
                 peer[0],
@@ -146,7 +146,7 @@ class Troubles:
             self._log.warning(
                 ("bad payload", module, ip),
                 monotonic(),
-                "dropped a packet from %s: bad payload (module %.40r, machine_id %s): %s",
+                "listener: packet from %s dropped: bad payload (module %.40r, machine_id %s): %s",
                 ip,
                 module,
                 machine_id,
@@ -155,7 +155,7 @@ class Troubles:
             )
 
     def packets_left(self, reason: str, module: str, call: object, count: int) -> None:
-        """Count and, at a limited rate, log packets a callback did not get. From any thread."""
+        """Count and log dropped packets of a callback queue. From any thread."""
         if not count:
             return
         with self._lock:
@@ -163,15 +163,15 @@ class Troubles:
             self._log.warning(
                 ("left", reason, module),
                 monotonic(),
-                "%d packets of module %s did not reach callback %r: %s",
-                count,
-                module,
+                "callback %r of module %s: %d packets dropped: %s",
                 call,
+                module,
+                count,
                 reason,
             )
 
     def _about(self, ip: str, machine_id: int | None, **more: object) -> dict[str, object]:
-        """Return what a log line says of a packet's sender, as far as the table knows it."""
+        """Return the log fields of a packet's sender."""
         if machine_id is None:
             return {"source": ip, **more}
         nodes = (node for view in self.views.values() for node in view.nodes.values())

@@ -1,4 +1,4 @@
-"""One inbound connection: bytes in, packets to their routes. The hot path of receiving."""
+"""One inbound connection: from bytes to calls of callbacks. The hot path of receiving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 from clusterer.errors import WireError
 from clusterer.listener.admission import Admission
-from clusterer.listener.capture import Mirror
+from clusterer.listener.capture import Capture
 from clusterer.listener.dispatch import Dispatcher, Route
 from clusterer.listener.drops import Call
 from clusterer.listener.registrations import ReceiveInfo
@@ -19,33 +19,34 @@ from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder, Packet
 
 BUFFER_SIZE = 65_536
-"""Bytes taken from a connection before others have their turn: the share of a peer that floods."""
+"""Bytes that one connection may deliver before the next connection has its turn."""
 
 SLICE_S = 0.01
-"""Time for which callbacks get the packets of one connection before others have their turn. A
-callback that takes longer delays the others by its own time, once."""
+"""Time for which callbacks get packets of one connection before the next connection has its turn.
+A callback that takes longer delays the next connection by its own time, once."""
 
 _MOST_ROUTES = 64
-"""Routes remembered per connection. A peer has one per module; one that invents machine_ids must
-not fill our memory."""
+"""Routes kept per connection. A peer has one per module; invented machine_ids must not fill the
+memory."""
 
-_new = tuple.__new__  # a named tuple's own constructor takes three times as long
+_new = tuple.__new__  # the constructor of a named tuple takes three times as long
 
 
 class Shared:
-    """What all connections of a listener share: the receive buffer among it, which is used up
-    before the event loop turns to the next connection.
+    """The parts that all connections of a listener share.
+
+    Each connection empties the receive buffer before the event loop serves the next connection.
     """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
-        mirror: Mirror,
+        capture: Capture,
         admission: Admission[Connection],
         settings: Settings,
     ) -> None:
         self.dispatcher = dispatcher
-        self.mirror = mirror
+        self.capture = capture
         self.admission = admission
         self.settings = settings
         self.buffer = bytearray(BUFFER_SIZE)
@@ -53,17 +54,17 @@ class Shared:
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """All that are open, the oldest first."""
+        """The open connections, the oldest first."""
         return tuple(self.admission)
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Reads frames from one peer and hands each packet to whom it concerns."""
+    """Reads frames from one peer, and hands each packet to its callbacks."""
 
     def __init__(self, shared: Shared, address: tuple[str, int]) -> None:
         self._shared = shared
         self._dispatcher = shared.dispatcher
-        self._troubles = shared.dispatcher.troubles
+        self._drops = shared.dispatcher.drops
         self._counters = shared.dispatcher.counters
         self._decoder = FrameDecoder()
         self._routes: dict[tuple[str, int | None], Route] = {}
@@ -73,13 +74,13 @@ class Connection(asyncio.BufferedProtocol):
         self._message_since: float | None = None
         self._parked: Iterator[Packet] | None = None
         self.address = address
-        """The listening address it came in on."""
+        """The listening address that accepted the connection."""
         self.source = ("", 0)
         """IP and port of the peer."""
         self.has_frame = False
-        """Whether a whole frame has come."""
+        """Whether a whole frame was received."""
         self.last_frame_at = 0.0
-        """When the last one came, or the connection was made (monotonic seconds)."""
+        """Time of the last whole frame, or of the accept (monotonic seconds)."""
 
     @property
     def descriptor(self) -> int:
@@ -108,8 +109,8 @@ class Connection(asyncio.BufferedProtocol):
         now = monotonic()
         self._counters.bytes += nbytes
         packets = self._packets(bytes(self._shared.view[:nbytes]))
-        if self._shared.mirror.active:
-            packets = self._shared.mirror.seen(packets, self.source)
+        if self._shared.capture.active:
+            packets = self._shared.capture.copied(packets, self.source)
         self._proceed(packets, now)
 
     def _packets(self, chunk: bytes) -> Iterator[Packet]:
@@ -119,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
             return _then_raise([], error)
 
     def _proceed(self, packets: Iterator[Packet], now: float) -> None:
-        """Hand over packets, for a slice of time; what is left waits until others had theirs."""
+        """Hand over packets for `SLICE_S`; the others wait for the connection's next turn."""
         if self._epoch != self._dispatcher.epoch:
             self._epoch = self._dispatcher.epoch
             self._routes.clear()
@@ -133,10 +134,10 @@ class Connection(asyncio.BufferedProtocol):
             self._condemn(error)
 
     def _dispatch(self, packets: Iterator[Packet], now: float) -> bool:
-        """Hand over ``packets``; False if there may be more when the slice of time is over.
+        """Hand over ``packets``; return False if `SLICE_S` ended before the packets.
 
-        Consecutive packets mostly are of the same module and sender: their route is looked up,
-        and their sign of life noted, once.
+        Consecutive packets mostly have the same module and sender: the method looks up the route
+        and renews the last-seen time once for all of them.
         """
         source, count, module, sender = self.source, 0, None, None
         weigh, payloads = self._counters.weigh, 0
@@ -148,8 +149,8 @@ class Connection(asyncio.BufferedProtocol):
                 count += 1
                 kind, machine_id = packet.type, packet.machine_id
                 if kind < 0:
-                    self._troubles.negative_type(source[0], kind, machine_id)
-                    began += 1  # it is not the tally's
+                    self._drops.negative_type(source[0], kind, machine_id)
+                    began += 1  # not part of the tally
                     self._counters.others.add(1, 0)
                     continue
                 if machine_id != sender or packet.module != module:
@@ -163,8 +164,8 @@ class Connection(asyncio.BufferedProtocol):
                 for call in calls:
                     try:
                         call(kind, info, machine_id)
-                    except Exception as error:  # noqa: BLE001 - a module's fault, not the peer's
-                        self._troubles.callback_failed(error, module, call, source, machine_id)
+                    except Exception as error:  # noqa: BLE001 - a module's error, not the peer's
+                        self._drops.callback_failed(error, module, call, source, machine_id)
                 if monotonic() > until:
                     return False
         finally:
@@ -173,20 +174,20 @@ class Connection(asyncio.BufferedProtocol):
             self._note_progress(now, count)
         return True
 
-    # -- callbacks that take long -----------------------------------------------------------------
+    # -- slow callbacks ---------------------------------------------------------------------------
 
     def _park(self, packets: Iterator[Packet]) -> None:
-        """Keep the packets that are left, read no more, and go on after the others' turn."""
+        """Keep the remaining packets, pause reading, and continue in the connection's next turn."""
         if self._transport is None:
             return
         if self._parked is None:
-            packets = self._looked_at(packets)
+            packets = self._noted(packets)
             self._transport.pause_reading()
         self._parked = packets
         asyncio.get_running_loop().call_soon(self._resume)
 
-    def _looked_at(self, packets: Iterator[Packet]) -> Iterator[Packet]:
-        """Note the signs of life of packets that have to wait."""
+    def _noted(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Renew the last-seen times of packets that have to wait."""
         rest: list[Packet] = []
         now, known = monotonic(), None
         try:
@@ -210,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _enter(self, module: str, machine_id: int | None, now: float) -> Route:
-        """Return the route of packets of ``module`` from ``machine_id``, which lives."""
+        """Return the route of such packets, and renew the last-seen time of ``machine_id``."""
         key = module, machine_id
         route = self._routes.get(key)
         if route is None:
@@ -220,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
             self._routes[key] = route
         if machine_id is not None:
             for registration in route.noted:
-                registration.heard[machine_id] = now
+                registration.last_seen[machine_id] = now
         return route
 
     def _note_progress(self, now: float, count: int) -> None:
@@ -234,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         self._skipped = self._decoder.skipped_words
 
     def _count_parked(self) -> None:
-        """Count the packets that still waited when we closed the connection."""
+        """Count the packets that still waited when the connection closed."""
         parked, self._parked = self._parked, None
         with contextlib.suppress(WireError):
             for _ in parked or ():
@@ -244,11 +245,11 @@ class Connection(asyncio.BufferedProtocol):
     # -- ends ---------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Close the connection if it was idle, or a frame has been coming in, for too long.
+        """Close the connection if it is idle, or if a frame has been unfinished, for too long.
 
-        ``now`` is monotonic, and what had come by then has been read; idle is a connection on
-        which no frame was completed: it has less time for the first one. While packets wait for a
-        slow callback, it is not the peer who keeps us waiting.
+        ``now`` is a monotonic time up to which everything was read. A connection without a
+        completed frame is idle; the limit for the first frame is shorter. The method never closes
+        a connection while its packets wait for a slow callback.
         """
         reason = self._overdue(now) if self._parked is None else ""
         if reason:
@@ -257,33 +258,37 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _overdue(self, now: float) -> str:
-        """Return why the connection is to be closed by ``now``; empty if it may go on."""
-        settings, log = self._shared.settings, self._troubles.limited
+        """Return the reason to close the connection at ``now``; empty if there is none."""
+        settings, log = self._shared.settings, self._drops.limited
         if self._message_since is not None:
             limit_s = settings.max_message_time
             if now - self._message_since > limit_s:
                 why = f"a frame did not end within {limit_s:g} s"
                 key = "expired", self.source[0]
-                log.warning(key, now, "closing %s:%d: %s", *self.source, why)
+                log.warning(key, now, "connection %s:%d: closed: %s", *self.source, why)
                 return "unfinished frame"
         idle_s = now - self.last_frame_at
         if not self.has_frame:
             limit_s = self._shared.admission.patience_s(self.source[0])
             if idle_s > limit_s:
                 why = f"no frame within {limit_s:g} s"
-                log.warning("silent", now, "closing %s:%d: %s", *self.source, why)
+                log.warning("silent", now, "connection %s:%d: closed: %s", *self.source, why)
                 return "no frame"
         return "idle" if idle_s > settings.connection_lifetime else ""
 
     def close(self) -> None:
-        """End the connection now; what the peer has sent and we have not read is lost."""
+        """Close the connection at once; unread bytes of the peer are lost."""
         if self._transport is not None:
             self._transport.abort()
 
     def _condemn(self, error: WireError) -> None:
         self._counters.wire_errors += 1
-        self._troubles.limited.warning(
-            ("wire", self.source[0]), monotonic(), "closing %s:%d: %s", *self.source, error
+        self._drops.limited.warning(
+            ("wire", self.source[0]),
+            monotonic(),
+            "connection %s:%d: closed: %s",
+            *self.source,
+            error,
         )
         self.close()
 

@@ -1,4 +1,4 @@
-"""Keeps the clocks in Redis going, from a thread: a slow Redis must not stop the event loop."""
+"""Last-seen times in Redis, written by a thread: a slow Redis never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from clusterer.errors import StateUnavailable
-from clusterer.listener.ledger import Heard, Ledger
+from clusterer.listener.last_seen_buffer import LastSeen, LastSeenBuffer
 from clusterer.runtime import forks
 from clusterer.runtime.logs import LimitedLog, about_machine
 from clusterer.runtime.rounds import Rounds
@@ -21,35 +21,36 @@ log = logging.getLogger(__name__)
 
 _REPLACED_LOG_S = 60.0
 _MEND_S = 5.0
-"""Between two attempts to start clocks that Redis lost, or that are all of silent nodes."""
+"""Between two attempts to write last-seen times that Redis lost."""
 _STOP_S = 3.0
 """Longest wait for the thread's end: Redis has two seconds to answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
-    """What the event loop saw, once per tick."""
+class TickReport:
+    """The last-seen times of one tick of the event loop."""
 
     at: float
     """Monotonic time up to which all packets have been looked at."""
-    heard: Mapping[Watch, Mapping[int, float]]
+    last_seen: Mapping[Watch, Mapping[int, float]]
     """For every registration: machine_id → monotonic time of its last packet."""
     members: Mapping[Watch, frozenset[int]]
-    """For every registration: the nodes that have a clock."""
+    """For every registration: the nodes of its cluster."""
 
-    def on_top_of(self, older: Handover) -> Handover:
-        """Merge with an earlier hand-over that Redis did not get."""
-        heard = {
-            watch: {**older.heard.get(watch, {}), **newer} for watch, newer in self.heard.items()
+    def after(self, older: TickReport) -> TickReport:
+        """Merge with an older report that Redis did not get."""
+        times = {
+            watch: {**older.last_seen.get(watch, {}), **newer}
+            for watch, newer in self.last_seen.items()
         }
-        return Handover(self.at, heard, self.members)
+        return TickReport(self.at, times, self.members)
 
 
-class Clocks:
-    """Registers an instance's modules, and notes in Redis who was heard.
+class LastSeenWriter:
+    """Registers an instance's modules in Redis, and writes heartbeats and last-seen times.
 
-    The thread only writes what the event loop handed over: while the loop stands still, nothing
-    says that the instance was listening.
+    The thread writes only the reports of the event loop: while the loop is blocked, the instance
+    has no heartbeat.
     """
 
     def __init__(self, server_id: int, receipts: Receipts) -> None:
@@ -61,10 +62,10 @@ class Clocks:
         self._begin_lock = forks.lock()
         self._members: dict[Watch, frozenset[int]] = {}
         """The nodes of each registration's cluster."""
-        self._clocked: dict[Watch, set[int]] = {}
-        """Those of them that this run heard: they have clocks in Redis."""
-        self._ledger = Ledger()
-        self._pending: Handover | None = None
+        self._enrolled: dict[Watch, set[int]] = {}
+        """The nodes among them that have a last-seen time in Redis."""
+        self._buffer = LastSeenBuffer()
+        self._pending: TickReport | None = None
         self._pending_lock = forks.lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -74,28 +75,27 @@ class Clocks:
         self._thread: threading.Thread | None = None
 
     def register(self, watch: Watch, members: frozenset[int]) -> None:
-        """Register, with the nodes of its cluster; raises `StateUnavailable`. From any thread."""
+        """Register a module in Redis; raises `StateUnavailable`. From any thread."""
         with self._begin_lock:
             if not self._begun or not self._receipts.register(watch, self._run, (), members):
                 self._begin({**self._members, watch: members})
             self._members[watch] = members
 
     def start(self, deliver: Callable[[Flushed], object]) -> None:
-        """Start the thread; it calls ``deliver`` with the reply to each flush that was noted or
-        found nothing registered.
+        """Start the thread; the thread calls ``deliver`` with Redis's reply to each report.
 
-        An instance without registrations flushes as well: it can be tailed.
+        An instance without registrations reports as well: its packets can be captured.
         """
         self._thread = threading.Thread(
             target=self._work, args=(deliver,), name="clusterer-receipts", daemon=True
         )
         self._thread.start()
 
-    def hand_over(self, handover: Handover) -> None:
-        """Take what the event loop saw. Never blocks."""
+    def report(self, report: TickReport) -> None:
+        """Queue a report for the thread. Never blocks."""
         with self._pending_lock:
             older = self._pending
-            self._pending = handover.on_top_of(older) if older else handover
+            self._pending = report.after(older) if older else report
         self._wake.set()
 
     def stop(self) -> None:
@@ -115,51 +115,54 @@ class Clocks:
             if self._stopping:
                 return
             with self._pending_lock:
-                handover, self._pending = self._pending, None
-            if handover is not None:
+                report, self._pending = self._pending, None
+            if report is not None:
                 with rounds.guard():
-                    self._attempt(handover, deliver)
+                    self._attempt(report, deliver)
 
-    def _attempt(self, handover: Handover, deliver: Callable[[Flushed], object]) -> None:
-        due = self._ledger.take(handover.heard, handover.at)
+    def _attempt(self, report: TickReport, deliver: Callable[[Flushed], object]) -> None:
+        due = self._buffer.take(report.last_seen, report.at)
         try:
-            reply = self._flush(handover, due)
+            reply = self._flush(report, due)
         except StateUnavailable as error:
-            self._put_back(handover, due)
+            self._put_back(report, due)
             if not self._away:
-                log.warning("module timeouts stand still: %s", error)
+                log.warning(
+                    "instance %d: module timeout tracking paused: %s", self._server_id, error
+                )
             self._away = True
             return
         except Exception:
-            self._put_back(handover, due)
+            self._put_back(report, due)
             raise
         if self._away:
-            log.warning("module timeouts go on")
+            log.warning("instance %d: module timeout tracking resumed", self._server_id)
         self._away = False
         if reply.state is FlushState.REPLACED:
             self._limited.warning(
                 "replaced",
                 monotonic(),
-                "another process runs as machine %d: no module timeouts here",
+                "instance %d: another process has this machine_id: no module timeouts in this "
+                "process",
                 self._server_id,
                 extra=lambda: about_machine(self._server_id, ()),
             )
         else:
             deliver(reply)
 
-    def _put_back(self, handover: Handover, due: Heard) -> None:
-        """Keep what Redis did not get for the next round."""
-        held = Handover(handover.at, self._ledger.forget(), handover.members)
-        unsent = Handover(handover.at, due, handover.members).on_top_of(held)
+    def _put_back(self, report: TickReport, due: LastSeen) -> None:
+        """Keep times that Redis did not get for the next round."""
+        held = TickReport(report.at, self._buffer.forget(), report.members)
+        unsent = TickReport(report.at, due, report.members).after(held)
         with self._pending_lock:
             newer = self._pending
-            self._pending = newer.on_top_of(unsent) if newer else unsent
+            self._pending = newer.after(unsent) if newer else unsent
 
-    def _flush(self, handover: Handover, due: Heard) -> Flushed:
+    def _flush(self, report: TickReport, due: LastSeen) -> Flushed:
         with self._begin_lock:
             if not self._begun:
-                self._begin({**self._members, **handover.members})
-        for watch, members in handover.members.items():
+                self._begin({**self._members, **report.members})
+        for watch, members in report.members.items():
             if watch.cluster_id:
                 self._follow(watch, members, due[watch])
         now = monotonic()
@@ -167,68 +170,68 @@ class Clocks:
             self._server_id,
             self._run,
             {
-                watch: _ages(heard, handover.members[watch], now)
-                for watch, heard in due.items()
+                watch: _ages(times, report.members[watch], now)
+                for watch, times in due.items()
                 if watch.cluster_id
             },
-            age_ms=int((now - handover.at) * 1000),
+            age_ms=int((now - report.at) * 1000),
             cursor=self._cursor,
         )
         if reply.state is FlushState.UNKNOWN:
             with self._begin_lock:
-                self._begin({**self._members, **handover.members})
+                self._begin({**self._members, **report.members})
             log.warning(
-                "Redis had no registrations of machine %d any more: registered again",
+                "instance %d: registrations missing in Redis, registered again",
                 self._server_id,
                 extra=about_machine(self._server_id, ()),
             )
         elif reply.state is FlushState.NOTED:
-            self._ledger.written(due)
+            self._buffer.written(due)
             self._cursor = reply.cursor
             self._mend(reply.unusable, now)
         return reply
 
-    def _follow(self, watch: Watch, members: frozenset[int], heard: Mapping[int, float]) -> None:
-        """Have Redis start the clocks of nodes heard for the first time, and forget those gone."""
-        clocked = self._clocked.setdefault(watch, set())
+    def _follow(self, watch: Watch, members: frozenset[int], times: Mapping[int, float]) -> None:
+        """Enroll nodes with their first packet, and remove nodes that left the cluster."""
+        enrolled = self._enrolled.setdefault(watch, set())
         left = self._members.get(watch, frozenset()) - members
-        new = (heard.keys() & members) - clocked
+        new = (times.keys() & members) - enrolled
         if new or left:
             self._receipts.enroll(watch, new, left)
-            self._ledger.leave(watch, left)
-            clocked |= new
-            clocked -= left
+            self._buffer.leave(watch, left)
+            enrolled |= new
+            enrolled -= left
         self._members[watch] = members
 
     def _mend(self, unusable: Collection[str], now: float) -> None:
-        """Name keys that hold another type; start the clocks again that are lost with one.
+        """Log keys of a wrong type, and enroll the nodes whose times were lost with such a key.
 
-        The set of a registration for which no node was heard is rightly empty.
+        A registration without a packet from a node rightly has no key.
         """
-        empty = {watch.heard for watch in tuple(self._members) if not self._clocked.get(watch)}
+        empty = {watch.heard for watch in tuple(self._members) if not self._enrolled.get(watch)}
         lost = [key for key in unusable if key not in empty]
         if not lost or now < self._mend_at:
             return
         self._mend_at = now + _MEND_S
         self._receipts.name_wrong(sorted(lost))
-        for watch, clocked in self._clocked.items():
+        for watch, enrolled in self._enrolled.items():
             if watch.heard in lost:
-                self._receipts.enroll(watch, clocked, ())
+                self._receipts.enroll(watch, enrolled, ())
 
     def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:
-        """Register everything again. Needs the lock. Begins again later if it fails half-way."""
+        """Register all modules again. Needs the lock. The next round repeats a failed attempt."""
         self._begun = False
         self._cursor = self._receipts.begin(self._server_id, self._run)
         for watch, machine_ids in members.items():
-            heard = self._clocked.get(watch, set()) & machine_ids
-            self._receipts.register(watch, self._run, heard, machine_ids)
+            enrolled = self._enrolled.get(watch, set()) & machine_ids
+            self._receipts.register(watch, self._run, enrolled, machine_ids)
             self._members[watch] = machine_ids
         self._begun = True
 
 
-def _ages(heard: Mapping[int, float], members: frozenset[int], now: float) -> dict[int, int]:
+def _ages(times: Mapping[int, float], members: frozenset[int], now: float) -> dict[int, int]:
     return {
         machine_id: max(0, int((now - at) * 1000))
-        for machine_id, at in heard.items()
+        for machine_id, at in times.items()
         if machine_id in members
     }

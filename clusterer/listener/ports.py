@@ -1,4 +1,4 @@
-"""The sockets an instance listens on: one per address of its own rows, as these come and go."""
+"""The listening sockets of an instance: one per address of its own rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Address = tuple[str, int]
 
 _BACKLOG = 1024
 _AT_ONCE = 16
-"""Connections that asyncio accepts in one go: until they are admitted, nothing bounds them."""
+"""Connections that asyncio accepts at once, before the admission limits them."""
 
 _LOG_INTERVAL_S = 30.0
 _NAME_S = 1.0
 """Longest wait for a name server."""
 
 
-class Doors:
+class Ports:
     """Listening sockets by address. ``factory`` makes the protocol of a connection to one."""
 
     def __init__(self, factory: Callable[[Address], asyncio.BaseProtocol]) -> None:
@@ -37,23 +37,23 @@ class Doors:
         self._rows: dict[Address, Node] = {}
         self._limited = LimitedLog(log, _LOG_INTERVAL_S)
         self._ask_at: dict[str, float] = {}
-        """When a name is to be resolved again (monotonic seconds)."""
+        """Time of the next resolution of a name (monotonic seconds)."""
         self._leads: dict[str, str] = {}
-        """Where names led, in words."""
+        """Result of the last resolution of a name, as text for the log."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where we listen now."""
+        """The addresses that are listened on now."""
         return tuple(self._servers)
 
     def descriptors(self) -> list[int]:
-        """Return those of the sockets that listen."""
+        """Return the descriptors of the listening sockets."""
         return [sock.fileno() for server in self._servers.values() for sock in server.sockets]
 
     async def follow(self, wanted: Mapping[Address, Node]) -> list[Address]:
-        """Listen on exactly the addresses ``wanted``, of rows of ours; return those given up.
+        """Listen on exactly the addresses ``wanted``; return the addresses that are closed now.
 
-        One that cannot be bound is logged now and then: call again to retry.
+        An address that cannot be bound is logged at a limited rate. The next call tries again.
         """
         gone = [address for address in self._servers if address not in wanted]
         for address in gone:
@@ -81,7 +81,7 @@ class Doors:
             self._limited.warning(
                 address,
                 monotonic(),
-                "cannot listen on %s port %d (this machine's row in the table), trying on: %s%s",
+                "cannot listen on %s port %d (own row of this instance): %s%s; retrying",
                 host,
                 port,
                 os.strerror(error.errno) if error.errno else error,
@@ -93,7 +93,7 @@ class Doors:
             await self._warn_of_absence(address)
 
     async def _lead(self, row: Node) -> str:
-        """Return where the name of a row leads now, if it has one; asked for now and then."""
+        """Return the address of the name in a row's URL, as text; resolved at a limited rate."""
         name, now = name_in(row.url), monotonic()
         if not name:
             return ""
@@ -104,7 +104,7 @@ class Doors:
             await asyncio.to_thread(names.resolve, [name])
             found = names.addresses.get(name)
             self._leads[name] = (
-                f"; {name} leads to {found} now"
+                f"; {name} resolves to {found} now"
                 if found
                 else f"; {name} does not resolve: {names.failures[name]}"
             )
@@ -116,15 +116,15 @@ class Doors:
         server = await asyncio.get_running_loop().create_server(
             lambda: self._factory(address), sock=listening, backlog=_AT_ONCE
         )
-        listening.listen(_BACKLOG)  # asyncio has made the kernel's queue as short as its own turns
+        listening.listen(_BACKLOG)  # asyncio sets the kernel's queue to `_AT_ONCE`
         return server
 
     async def _warn_of_absence(self, address: Address) -> None:
-        """Say that an address is not here yet: with ``ip_nonlocal_bind`` that is no error."""
+        """Warn about an address of another host: with ``ip_nonlocal_bind`` the bind succeeds."""
         if not is_local(address[0]):
             log.warning(
-                "listening on %s port %d, which is not an address of this host now: packets arrive "
-                "once it is; run the instance where the address is, or correct its row%s",
+                "listening on %s port %d, which is not an address of this host now: no packets "
+                "until it is; run the instance on the host with the address, or correct its row%s",
                 *address,
                 await self._lead(self._rows[address]),
                 extra=about(self._rows[address]),

@@ -1,4 +1,4 @@
-"""Which callback wants packets of which module, and what it knows about the nodes."""
+"""Registrations of callbacks for modules, with their state of each node."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from clusterer.store.watches import Watch
 from clusterer.wire import Packet
 
 Source = tuple[str, int] | None
-"""IP address and port of a packet's sender; None for a notice of our own."""
+"""IP address and port of a packet's sender; None for a notice."""
 
 
 class ReceiveInfo(NamedTuple):
-    """Where a packet came from. A named tuple, because it is made once per packet."""
+    """A packet and its source. A named tuple, because one is made per packet."""
 
     source: tuple[str, int]
     """IP address and port of the sender's connection."""
@@ -32,18 +32,18 @@ Callback = Callable[[int, ReceiveInfo | None, int], object]
 
 @dataclass(eq=False, slots=True)
 class Registration:
-    """One callback of one module. Its state belongs to the listener's thread."""
+    """One callback of one module. The listener's thread alone uses its state."""
 
     watch: Watch
     callback: Callback
-    """What is called in the listener's thread: the module's function, or the lane to it."""
+    """Called in the listener's thread: the module's function, or its callback queue."""
     auth_check: bool
     members: frozenset[int]
-    """machine_ids of the cluster without our own, as of the last tick."""
-    heard: dict[int, float] = field(default_factory=dict)
+    """machine_ids of the cluster without this instance's, as of the last tick."""
+    last_seen: dict[int, float] = field(default_factory=dict)
     """machine_id → monotonic time of its last packet since the last tick."""
-    silenced: dict[int, float] = field(default_factory=dict)
-    """machine_id → monotonic time until which it is silenced."""
+    muted: dict[int, float] = field(default_factory=dict)
+    """machine_id → monotonic time until which the node is muted."""
 
     @property
     def module(self) -> str:
@@ -66,7 +66,7 @@ class Registry:
         self.by_module: Mapping[str, tuple[Registration, ...]] = MappingProxyType({})
 
     def reserve(self, module: str, cluster_id: int, timeout_s: float) -> Watch:
-        """Return the watch for one more registration; its token is nobody else's."""
+        """Return the watch for one more registration; its token is unique."""
         with self._lock:
             number, token = 1, module
             while (token, cluster_id) in self._tokens:
@@ -76,12 +76,12 @@ class Registry:
         return Watch(self._receiver, token, module, cluster_id, _milliseconds(timeout_s))
 
     def release(self, watch: Watch) -> None:
-        """Give back the token of a registration that failed."""
+        """Free the token of a registration that failed."""
         with self._lock:
             self._tokens.discard((watch.token, watch.cluster_id))
 
     def add(self, registration: Registration) -> None:
-        """From now on the registration gets packets."""
+        """Add a registration: from now on its callback gets packets."""
         with self._lock:
             known = self.by_module.get(registration.module, ())
             merged = {**self.by_module, registration.module: (*known, registration)}
@@ -102,7 +102,7 @@ def check_arguments(
     elif auth_check:
         raise InvalidArgument(f"module {module!r}: auth_check needs a cluster_id to check against")
     elif timeout_s:
-        raise InvalidArgument(f"module {module!r}: a timeout needs the cluster_id of whose nodes")
+        raise InvalidArgument(f"module {module!r}: a timeout needs a cluster_id")
 
 
 def _check_callback(module: str, callback: Any) -> None:

@@ -13,13 +13,13 @@ from time import monotonic
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.listener.admission import Admission
-from clusterer.listener.callback_queues import Lane, lane_of
-from clusterer.listener.capture import Mirror
+from clusterer.listener.callback_queues import CallbackQueue, queue_for
+from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
 from clusterer.listener.inbound import Connection, Shared
-from clusterer.listener.last_seen import Clocks, Handover
-from clusterer.listener.ports import Address, Doors
+from clusterer.listener.last_seen import LastSeenWriter, TickReport
+from clusterer.listener.ports import Address, Ports
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.membership import Node
 from clusterer.runtime import forks
@@ -34,20 +34,20 @@ from clusterer.store.watches import Flushed, FlushState
 log = logging.getLogger(__name__)
 
 TICK_S = 0.24
-"""Between two looks at the clock; every tick flushes, and must do so at least every 250 ms."""
+"""Between two ticks. Each tick reports to Redis, and a report is due at least every 250 ms."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 DRAIN_S = 2.0
-"""How long `Listener.serve` waits at its end for coroutines and threads to do what they have."""
+"""How long `Listener.serve` waits at its end for callback queues."""
 
 
 class Listener:
-    """Accepts BIN connections on the addresses of the machine's own rows, hands packets to the
-    registered callbacks, and tells them of nodes that fell silent.
+    """Accepts BIN connections on the addresses of the instance's own rows, and hands packets and
+    notices of module timeouts to the registered callbacks.
 
-    Made once, served once. ``addresses`` is where it listens now, ``ready`` is set once it does,
-    ``counters`` has what it saw.
+    Serves once. ``addresses`` are the addresses that are listened on now, ``ready`` is set once
+    there is one, ``counters`` counts connections and packets.
     """
 
     def __init__(
@@ -59,22 +59,22 @@ class Listener:
         self._registry = Registry(server_id)
         self.counters = Counters()
         self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
-        self._clocks = Clocks(server_id, receipts)
-        self._mirror = Mirror(server_id, MirrorStore(settings), self.counters)
+        self._last_seen = LastSeenWriter(server_id, receipts)
+        self._capture = Capture(server_id, MirrorStore(settings), self.counters)
         self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
-        self._shared = Shared(self._dispatcher, self._mirror, self._admission, settings)
-        self._lanes: list[Lane] = []
-        self._doors = Doors(lambda address: Connection(self._shared, address))
-        self._rows: bool | None = None  # whether we have any, None before the first look
+        self._shared = Shared(self._dispatcher, self._capture, self._admission, settings)
+        self._callback_queues: list[CallbackQueue] = []
+        self._ports = Ports(lambda address: Connection(self._shared, address))
+        self._rows: bool | None = None  # whether there are own rows; None before the first tick
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
-        self._served = threading.Lock()  # taken for good by the one call of `serve`
+        self._served = threading.Lock()  # the call of `serve` never releases it
         self._rounds = Rounds("listener")
         self.addresses: tuple[Address, ...] = ()
         self.ready = threading.Event()
         self.turned_at = monotonic()
-        """When the loop last came round (monotonic seconds); four times a second if all is well."""
+        """Time of the last tick (monotonic seconds); normally four times a second."""
         self._home = os.getpid()
         forks.renew_in_child(self)
 
@@ -91,10 +91,10 @@ class Listener:
     ) -> None:
         """Call ``callback(packet_type, receive_info, machine_id)`` with packets of ``module``.
 
-        A node of the cluster that is silent for more than ``timeout_s`` seconds (0: never) is
-        announced with SERVER_TIMEOUT and silenced for twice as long. ``auth_check`` lets only
-        packets through whose source IP and machine_id are a node of the cluster. Plain functions
-        run in the listener's thread, coroutine functions in its loop, those of `in_thread` in a
+        When no packet of a node came for more than ``timeout_s`` seconds (0: never), the callback
+        gets SERVER_TIMEOUT, and the node is muted for twice as long. ``auth_check`` drops packets
+        whose source IP and machine_id are not those of a node of the cluster. Plain functions run
+        in the listener's thread, coroutine functions in its loop, callbacks of `in_thread` in a
         thread of their own. Works before and during `serve`.
 
         Raises `InvalidArgument`, `StateUnavailable` when Redis is away, and `ClustererError` in a
@@ -105,18 +105,18 @@ class Listener:
         watch = self._registry.reserve(module, cluster_id or 0, timeout_s)
         try:
             members = members_of(self._directory.views(), watch.cluster_id, self._server_id)
-            self._clocks.register(watch, members)
+            self._last_seen.register(watch, members)
         except ClustererError:
             self._registry.release(watch)
             raise
-        lane = lane_of(module, callback, self._dispatcher.troubles)
-        if lane is not None:
-            self._lanes.append(lane)
-        self._registry.add(Registration(watch, lane or callback, auth_check, members))
+        queue = queue_for(module, callback, self._dispatcher.drops)
+        if queue is not None:
+            self._callback_queues.append(queue)
+        self._registry.add(Registration(watch, queue or callback, auth_check, members))
         self._dispatcher.invalidate()
 
     def stop(self) -> None:
-        """Make `serve` return; before it, make it return at once. Safe to call again."""
+        """Make `serve` return, also if `serve` is called later. Safe to call again."""
         self._stopping = True
         loop = self._loop
         if loop is not None:
@@ -124,13 +124,13 @@ class Listener:
                 loop.call_soon_threadsafe(self._wake.set)
 
     def renew_in_child(self) -> None:
-        """Leave a forked child nothing of what is served in the parent.
+        """Close the parent's sockets in a forked child.
 
-        A child that kept the sockets would keep the port, and the peers' connections, when the
-        parent ends: peers would go on sending to a process that does not read.
+        Otherwise the port and the connections would outlive the parent, and peers would send to a
+        process that does not read.
         """
         self._loop = None
-        forks.abandon(self._doors.descriptors())
+        forks.abandon(self._ports.descriptors())
         forks.abandon(each.descriptor for each in self._shared.connections)
         self.ready = threading.Event()
         if not self._served.locked():
@@ -139,8 +139,8 @@ class Listener:
     def _require_home(self) -> None:
         if self._home != os.getpid():
             raise ClustererError(
-                f"this instance receives in process {self._home}, which forked this one: "
-                "make another Clusterer here, with a server_id of its own"
+                f"this instance receives in process {self._home}, the parent of this process: "
+                "make another Clusterer in this process, with a server_id of its own"
             )
 
     # -- the loop -------------------------------------------------------------------------------
@@ -148,24 +148,24 @@ class Listener:
     def serve(self) -> None:
         """Listen until `stop`. Blocks.
 
-        Waits for Redis, and for a row of this machine in the table, as long as it takes.
+        Waits without limit for Redis, and for a row of this instance in the table.
         """
         self._require_home()
         if not self._served.acquire(blocking=False):
-            raise ClustererError("a listener can serve once: make another")
+            raise ClustererError("a listener serves only once: make another Clusterer")
         try:
             asyncio.run(self._serve())
         finally:
             self._loop = None
-            self._clocks.stop()
-            self._mirror.stop()
+            self._last_seen.stop()
+            self._capture.stop()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         loop.set_exception_handler(self._on_loop_error)
         await self._wait_for_directory()
-        self._clocks.start(lambda reply: self._deliver_in(loop, reply))
+        self._last_seen.start(lambda reply: self._deliver_in(loop, reply))
         try:
             while not self._stopping:
                 next_at = monotonic() + TICK_S
@@ -175,29 +175,29 @@ class Listener:
                 await self._pause(next_at)
         finally:
             self._close()
-            await self._finish_lanes()
+            await self._finish_callbacks()
 
-    async def _finish_lanes(self) -> None:
-        """Let callbacks that wait do what they have, for a bounded time."""
+    async def _finish_callbacks(self) -> None:
+        """Let callback queues finish, for a bounded time."""
         deadline = monotonic() + DRAIN_S
-        await asyncio.gather(*(lane.finish(deadline) for lane in self._lanes))
+        await asyncio.gather(*(queue.finish(deadline) for queue in self._callback_queues))
 
     async def _wait_for_directory(self) -> None:
-        """Wait until the clusters can be read for the first time, off the loop: it may block."""
-        said = False
+        """Wait until the clusters can be read, in a thread: the read may block."""
+        logged = False
         while not self._stopping:
             try:
                 await asyncio.to_thread(self._directory.views)
             except StateUnavailable as error:
-                if not said:
-                    log.warning("not listening yet: %s", error)
-                said = True
+                if not logged:
+                    log.warning("instance %d: not listening yet: %s", self._server_id, error)
+                logged = True
                 await self._pause(monotonic() + TICK_S)
             else:
                 return
 
     async def _pause(self, until: float) -> None:
-        """Wait until ``until`` (monotonic, which is the loop's clock too), or `stop`."""
+        """Wait until ``until`` (monotonic, as the loop's clock), or until `stop`."""
         self.turned_at = monotonic()
         timer = asyncio.get_running_loop().call_at(until, self._wake.set)
         await self._wake.wait()
@@ -205,48 +205,47 @@ class Listener:
         self._wake.clear()
 
     async def _tick(self, now: float) -> None:
-        """Do what is to be done every quarter of a second; ``now`` is that of `_all_read`."""
+        """Do the periodic work of the loop; ``now`` is the result of `_all_read`."""
         views = self._directory.views()
         self._admission.use(views)
         self._dispatcher.use(views)
-        self._dispatcher.end_silences(now)
-        self._mirror.end(now)
-        self._clocks.hand_over(self._harvest(now))
+        self._dispatcher.unmute(now)
+        self._capture.end(now)
+        self._last_seen.report(self._harvest(now))
         await self._follow_rows()
         for connection in self._admission:
             connection.expire(now)
 
-    def _harvest(self, now: float) -> Handover:
-        """Take what was heard since the last tick."""
-        heard, members = {}, {}
+    def _harvest(self, now: float) -> TickReport:
+        """Take the last-seen times since the last tick."""
+        times, members = {}, {}
         for registration in self._registry.all:
-            heard[registration.watch] = registration.heard
-            registration.heard = {}
+            times[registration.watch] = registration.last_seen
+            registration.last_seen = {}
             members[registration.watch] = registration.members
-        return Handover(now, heard, members)
+        return TickReport(now, times, members)
 
     async def _follow_rows(self) -> None:
-        """Listen where our rows say. The table may change at any time."""
+        """Listen on the addresses of the own rows, which may change at any time."""
         wanted = self._own_rows()
         if bool(wanted) != self._rows:
             self._rows = bool(wanted)
             if not wanted:
                 log.warning(
-                    "machine %d has no row in any bin cluster: not listening until a reload "
-                    "brings one",
+                    "instance %d: no row in a bin cluster; not listening until a reload finds one",
                     self._server_id,
                     extra=about_machine(self._server_id, ()),
                 )
-        gone = await self._doors.follow(wanted)
+        gone = await self._ports.follow(wanted)
         for connection in self._admission:
             if connection.address in gone:
                 connection.close()
-        self.addresses = self._doors.addresses
+        self.addresses = self._ports.addresses
         if self.addresses:
             self.ready.set()
 
     def _own_rows(self) -> dict[Address, Node]:
-        """Return the addresses of our rows, each with the first row that has it."""
+        """Return the addresses of the own rows, each with the first row that has it."""
         found: dict[Address, Node] = {}
         for key, view in self._directory.views().items():
             own = view.nodes.get(self._server_id)
@@ -255,13 +254,13 @@ class Listener:
         return found
 
     def _close(self) -> None:
-        self._doors.close()
+        self._ports.close()
         self.addresses = ()
         self.ready.clear()
         self._admission.close_all()
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """Make room where a connection could not be accepted: the loop tries again in a second."""
+        """Close connections when no descriptor is free: the loop accepts again in a second."""
         error = context.get("exception")
         if "socket" in context and isinstance(error, OSError) and error.errno in _NO_ROOM:
             self._admission.run_short()
@@ -280,10 +279,10 @@ class Listener:
 
     def _take(self, reply: Flushed) -> None:
         if reply.state is FlushState.UNKNOWN:
-            self._dispatcher.clear_silences()
+            self._dispatcher.unmute_all()
             return
         if reply.tailed_ms:
-            self._mirror.begin(monotonic() + reply.tailed_ms / 1000)
+            self._capture.begin(monotonic() + reply.tailed_ms / 1000)
         if not reply.notices:
             return
         now = monotonic()
@@ -296,12 +295,11 @@ class Listener:
 
 
 async def _all_read() -> float:
-    """Return a moment (monotonic) by which all that had come in has been looked at.
+    """Return a monotonic time up to which all received bytes were looked at.
 
-    A callback, or somebody who stopped the process, may have kept the loop from reading for long:
-    what peers sent meanwhile must be seen before their silence is judged. A connection that has
-    waited for a callback is taken up again in the loop's next turn, asked for by the one after
-    it, and has been read when that is over.
+    A slow callback or a stopped process may keep the loop from reading. Packets that arrived in
+    that time must count before a timeout is judged. A connection with parked packets needs one
+    turn of the loop to resume, one turn to poll its socket, and one turn to read.
     """
     now = monotonic()
     for _ in range(3):

@@ -192,7 +192,11 @@ def test_unknown_module_is_logged_once_and_no_warning(
                 connection.sendall(frame(module=f"m{number}") + frame(6))
                 heard.wait_for(6, 2)
                 heard.calls.clear()
-    said = [record for record in caplog.records if "is not registered here" in record.getMessage()]
+    said = [
+        record
+        for record in caplog.records
+        if "not registered in this instance" in record.getMessage()
+    ]
     assert len(said) == UNKNOWN_MODULES_NAMED
     assert {record.levelno for record in said} == {logging.INFO}
     assert sum("'dialog'" in record.getMessage() for record in said) == 1

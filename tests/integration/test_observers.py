@@ -123,7 +123,8 @@ def test_call_after_invalid_payload_on_same_connection_kept(
         counters = seen.instance.listener.counters
         assert (counters.drops, counters.callback_errors) == ({"bad payload": 1}, 0)
     (record,) = [each for each in caplog.records if "bad payload" in each.message]
-    start = "dropped a packet from 127.0.0.1: bad payload (module 'dialog', machine_id 1): dialog "
+    start = "listener: packet from 127.0.0.1 dropped: bad payload "
+    start += "(module 'dialog', machine_id 1): dialog "
     assert record.message.startswith(start + "created: field '")
     fields = vars(record)
     assert (fields["cluster"], fields["machine_id"], fields["exc_info"]) == (1, 1, None)

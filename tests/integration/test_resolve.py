@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterer.listener.ports import Doors
+from clusterer.listener.ports import Ports
 from clusterer.membership import Event, State
 from clusterer.provisioning import Names, NewRow
 from clusterer.services import Context, provision
@@ -188,16 +188,16 @@ def test_cannot_listen_says_where_the_name_leads(
     answers.pop("sip2.example")
     if leads is not None:
         answers["sip2.example"] = leads
-    doors = Doors(lambda _: asyncio.Protocol())
+    ports = Ports(lambda _: asyncio.Protocol())
     with socket.create_server(("127.0.0.1", 0)) as taken, caplog.at_level(logging.WARNING):
         row = node(2, taken.getsockname()[1], url="bin:sip2.example:5566")
-        asyncio.run(_follow(doors, row.host, row.port, row))
+        asyncio.run(_follow(ports, row.host, row.port, row))
     assert said in caplog.text
 
 
-async def _follow(doors: Doors, address: str, port: int, row: object) -> None:
-    await doors.follow({(address, port): row})  # type: ignore[dict-item]
-    doors.close()
+async def _follow(ports: Ports, address: str, port: int, row: object) -> None:
+    await ports.follow({(address, port): row})  # type: ignore[dict-item]
+    ports.close()
 
 
 @pytest.mark.skipif(

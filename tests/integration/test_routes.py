@@ -132,14 +132,14 @@ def test_listener_on_absent_address_warns() -> None:
     """The standby host of keepalived may listen in advance, and its log says so."""
     program = """
 import asyncio, logging, sys
-from clusterer.listener.ports import Doors
+from clusterer.listener.ports import Ports
 from clusterer.membership import Node
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.WARNING)
 async def main():
-    doors = Doors(lambda address: asyncio.Protocol())
+    ports = Ports(lambda address: asyncio.Protocol())
     for host in sys.argv[1:]:
-        await doors.follow({(host, 5566): Node(1, 1, 1, f"bin:{host}:5566", "bin", host, 5566)})
-    doors.close()
+        await ports.follow({(host, 5566): Node(1, 1, 1, f"bin:{host}:5566", "bin", host, 5566)})
+    ports.close()
 asyncio.run(main())
 """
     lines = run_alone(["-c", program, "127.0.0.1", "192.0.2.77"], *NONLOCAL_BIND).splitlines()

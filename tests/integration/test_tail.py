@@ -19,8 +19,8 @@ from clusterer.cli import main
 from clusterer.errors import ClustererError, PeerUnreachable, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.listener import Listener
-from clusterer.listener import capture as mirroring
-from clusterer.listener.capture import Mirror
+from clusterer.listener import capture as capturing
+from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
 from clusterer.services.admin.recording import Record, Recorder, Recording
 from clusterer.services.admin.replay import NodeConnection
@@ -95,7 +95,7 @@ def flushed(client: redis.Redis) -> bool:
 
 
 def mirroring_of(listener: Listener) -> bool:
-    return listener._mirror.active
+    return listener._capture.active
 
 
 def test_tail_shows_known_and_unknown_packets_with_source(
@@ -129,14 +129,14 @@ def test_capture_without_tail_copies_nothing(
         wait_until(lambda: flushed(redis_client))
         connection.sendall(frame(1))
         heard.wait_for(1, 2)
-        assert listener.counters.mirrored == 0
+        assert listener.counters.captured == 0
         with Tailing(store):
             wait_until(lambda: mirroring_of(listener))
         wait_until(lambda: not mirroring_of(listener), ASK_MS / 1000 + 2)
-        before = listener.counters.mirrored
+        before = listener.counters.captured
         connection.sendall(frame(2))
         heard.wait_for(2, 2)
-        assert listener.counters.mirrored == before
+        assert listener.counters.captured == before
 
 
 def test_tail_for_long_is_served_for_long(
@@ -179,10 +179,10 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
             wait_until(lambda: mirroring_of(listener))
             connection.sendall(frame(1) * 100_000)
             heard.wait_for(1, 2, 100_000)
-            wait_until(lambda: not listener._mirror._queue)
+            wait_until(lambda: not listener._capture._queue)
             connection.sendall(frame(2))
             wait_until(lambda: any(packet.type == 2 for packet in tail.packets))
-        assert listener.counters.mirror_losses > 0
+        assert listener.counters.capture_losses > 0
         assert len(tail.packets) + tail.lost == 100_001
 
 
@@ -216,30 +216,30 @@ class Away:
 def test_capture_is_bounded_in_memory_and_survives_outage(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mirroring, "MAX_PACKETS", 100)
+    monkeypatch.setattr(capturing, "MAX_PACKETS", 100)
     store, counters = Away(), Counters()
-    mirror = Mirror(1, store, counters)  # type: ignore[arg-type]  # what is called is there
+    capture = Capture(1, store, counters)  # type: ignore[arg-type]  # what is called is there
     packets = [Packet("ul", 1, 2)] * 1_000
-    assert list(mirror.seen(iter(packets), ("127.0.0.2", 1))) == packets
-    assert (counters.mirrored, counters.mirror_losses) == (100, 900)
-    mirror.begin(time.monotonic() + 60)
-    wait_until(lambda: any("cannot mirror" in line for line in caplog.messages))
+    assert list(capture.copied(iter(packets), ("127.0.0.2", 1))) == packets
+    assert (counters.captured, counters.capture_losses) == (100, 900)
+    capture.begin(time.monotonic() + 60)
+    wait_until(lambda: any("packets not captured" in line for line in caplog.messages))
     store.away = False
     big = [Packet("ul", 2, 2, b"\0" * 60_000)] * 20
-    list(mirror.seen(iter(big), ("127.0.0.2", 1)))
+    list(capture.copied(iter(big), ("127.0.0.2", 1)))
     wait_until(lambda: len(store.written) == 20)
-    mirror.stop()
+    capture.stop()
     assert max(store.sizes) <= MAX_ENTRY
     assert [packet.number for packet in store.written] == list(range(1_001, 1_021))
 
 
 def test_capture_waiting_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirroring, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(capturing, "MAX_BYTES", 100_000)
     counters = Counters()
-    mirror = Mirror(1, Away(), counters)  # type: ignore[arg-type]  # nothing is called
+    capture = Capture(1, Away(), counters)  # type: ignore[arg-type]  # nothing is called
     big = [Packet("ul", 2, 2, b"\0" * 60_000)] * 3
-    list(mirror.seen(iter(big), ("127.0.0.2", 1)))
-    assert (counters.mirrored, counters.mirror_losses) == (1, 2)
+    list(capture.copied(iter(big), ("127.0.0.2", 1)))
+    assert (counters.captured, counters.capture_losses) == (1, 2)
 
 
 def test_tail_survives_restart_of_redis_and_instance(

@@ -450,7 +450,9 @@ def test_timeouts_second_process_of_machine_counts(
         with serving(first):
             register(second, 60)
             wait_until(
-                lambda: any("another process runs as machine 1" in m for m in caplog.messages)
+                lambda: any(
+                    "instance 1: another process has this machine_id" in m for m in caplog.messages
+                )
             )
             assert redis_client.hget(keys.modules(1), "flushed_at") is None
 

@@ -14,7 +14,7 @@ from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
 from clusterer.listener.drops import Views
-from clusterer.listener.last_seen import Clocks, Handover
+from clusterer.listener.last_seen import LastSeenWriter, TickReport
 from clusterer.listener.registrations import Registration, Registry
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
@@ -267,7 +267,7 @@ def test_listener_timeout_notice_names_its_node(caplog: pytest.LogCaptureFixture
     (record,) = caplog.records
     url = bench.nodes[2].url
     assert record.message == (
-        f"cluster 1 machine 2 ({url}) fell silent: module ul drops its packets for 10 s"
+        f"node 2 of cluster 1 ({url}): module timeout: module ul drops its packets for 10 s"
     )
     fields = vars(record)
     assert (fields["cluster"], fields["machine_id"], fields["url"]) == (1, 2, url)
@@ -281,10 +281,10 @@ def test_listener_mute_is_of_one_registration_and_ends() -> None:
     assert first not in bench.send("127.0.0.2", 2)
     assert heard.seen == [(SERVER_TIMEOUT, 2), (SERVER_TEMP_DISABLED, 2)]
     assert other.seen == [(5, 2)]
-    bench.dispatcher.end_silences(9.9)
+    bench.dispatcher.unmute(9.9)
     assert first not in bench.send("127.0.0.2", 2)
     before = bench.dispatcher.epoch
-    bench.dispatcher.end_silences(10.0)
+    bench.dispatcher.unmute(10.0)
     assert bench.dispatcher.epoch != before
     assert first in bench.send("127.0.0.2", 2)
     assert heard.seen[-1] == (5, 2)
@@ -302,11 +302,11 @@ def test_listener_removed_node_is_neither_muted_nor_announced() -> None:
     bench = Bench()
     registration, heard = bench.register()
     bench.dispatcher.time_out(registration, 3, until=10.0)
-    registration.heard[2] = 1.0
+    registration.last_seen[2] = 1.0
     bench.change(gone=3)
     bench.change(gone=2)
-    assert registration.silenced == {}
-    assert registration.heard == {}
+    assert registration.muted == {}
+    assert registration.last_seen == {}
     bench.dispatcher.time_out(registration, 2, until=10.0)
     assert heard.seen == [(SERVER_TIMEOUT, 3)]
 
@@ -315,7 +315,7 @@ def test_listener_redis_without_mutes_ends_them() -> None:
     bench = Bench()
     registration, _ = bench.register()
     bench.dispatcher.time_out(registration, 2, until=1e9)
-    bench.dispatcher.clear_silences()
+    bench.dispatcher.unmute_all()
     assert registration in bench.send("127.0.0.2", 2)
 
 
@@ -326,10 +326,10 @@ OTHER = Watch(1, "dialog", "dialog", 1, 5_000)
 
 
 def test_listener_failed_flush_is_merged_into_next() -> None:
-    older = Handover(1.0, {WATCH: {2: 0.5, 3: 0.6}}, {WATCH: frozenset({2, 3})})
-    newer = Handover(2.0, {WATCH: {2: 1.5}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})})
-    merged = newer.on_top_of(older)
-    assert merged == Handover(
+    older = TickReport(1.0, {WATCH: {2: 0.5, 3: 0.6}}, {WATCH: frozenset({2, 3})})
+    newer = TickReport(2.0, {WATCH: {2: 1.5}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})})
+    merged = newer.after(older)
+    assert merged == TickReport(
         2.0, {WATCH: {2: 1.5, 3: 0.6}, OTHER: {2: 1.7}}, {WATCH: frozenset({2})}
     )
 
@@ -348,14 +348,14 @@ class FrozenReceipts:
 
 def test_listener_flush_never_waits_for_redis() -> None:
     frozen = FrozenReceipts()
-    clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # the one method that is called
+    clocks = LastSeenWriter(1, frozen)  # type: ignore[arg-type]  # the one method that is called
     clocks.start(lambda reply: None)
     members = {WATCH: frozenset({2})}
     try:
-        clocks.hand_over(Handover(1.0, {WATCH: {2: 0.5}}, members))
+        clocks.report(TickReport(1.0, {WATCH: {2: 0.5}}, members))
         assert frozen.asked.wait(5)
         started = monotonic()
-        clocks.hand_over(Handover(2.0, {WATCH: {2: 1.5}}, members))
+        clocks.report(TickReport(2.0, {WATCH: {2: 1.5}}, members))
         assert monotonic() - started < 5, "it waited for Redis"
     finally:
         frozen.release.set()
@@ -364,8 +364,8 @@ def test_listener_flush_never_waits_for_redis() -> None:
 
 def test_listener_without_registrations_sends_no_command() -> None:
     frozen = FrozenReceipts()
-    clocks = Clocks(1, frozen)  # type: ignore[arg-type]  # nothing is called
+    clocks = LastSeenWriter(1, frozen)  # type: ignore[arg-type]  # nothing is called
     clocks.start(lambda reply: None)
-    clocks.hand_over(Handover(0.0, {}, {}))
+    clocks.report(TickReport(0.0, {}, {}))
     clocks.stop()
     assert not frozen.asked.is_set()

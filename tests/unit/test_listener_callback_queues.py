@@ -13,7 +13,15 @@ import pytest
 from clusterer import in_thread
 from clusterer.errors import InvalidArgument
 from clusterer.ids import SERVER_TIMEOUT
-from clusterer.listener.callback_queues import AsyncLane, InThread, Lane, ThreadLane, lane_of
+from clusterer.listener.callback_queues import (
+    CallbackQueue,
+    CoroutineQueue,
+    InThread,
+    ThreadQueue,
+    queue_for,
+)
+from clusterer.listener.counters import Counters
+from clusterer.listener.drops import Drops
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.wire import Packet
 
@@ -23,15 +31,16 @@ LARGE = ReceiveInfo(("127.0.0.2", 1), Packet("ul", 1, 2, bytes(30_000)))
 BYTES = 65_535
 
 
-class Troubles:
-    """Remembers what lanes tell."""
+class RecordedDrops(Drops):
+    """Keeps the reports of a callback queue."""
 
     def __init__(self) -> None:
+        super().__init__(Counters())
         self.failed: list[str] = []
         self.left: list[tuple[str, int]] = []
 
     def callback_failed(
-        self, error: Exception, module: str, call: object, source: object, machine_id: int
+        self, error: Exception, module: str, call: object, source: object, machine_id: int | None
     ) -> None:
         self.failed.append(f"{module} {error} {source}")
 
@@ -40,31 +49,33 @@ class Troubles:
             self.left.append((reason, count))
 
 
-def run(make: Callable[[], Lane], use: Callable[[Lane], Any], *, within_s: float = 5) -> None:
-    """Run a lane in a loop, use it there, and end it."""
+def run(
+    make: Callable[[], CallbackQueue], use: Callable[[CallbackQueue], Any], *, within_s: float = 5
+) -> None:
+    """Run a queue in a loop, use it there, and end it."""
 
     async def scene() -> None:
-        lane = make()
-        result = use(lane)
+        queue = make()
+        result = use(queue)
         if result is not None:
             await result
-        await lane.finish(monotonic() + within_s)
+        await queue.finish(monotonic() + within_s)
 
     asyncio.run(scene())
 
 
-def sending(*kinds: int) -> Callable[[Lane], None]:
+def sending(*kinds: int) -> Callable[[CallbackQueue], None]:
     """Return what queues packets of these types from machine 2."""
 
-    def use(lane: Lane) -> None:
+    def use(queue: CallbackQueue) -> None:
         for kind in kinds:
-            lane(kind, INFO, 2)
+            queue(kind, INFO, 2)
 
     return use
 
 
 def test_callback_queue_plain_function_needs_none() -> None:
-    assert lane_of("ul", print, Troubles()) is None
+    assert queue_for("ul", print, RecordedDrops()) is None
 
 
 class AsyncCallable:
@@ -74,9 +85,9 @@ class AsyncCallable:
 def test_callback_queue_is_found_for_every_waiting_kind() -> None:
     async def callback(kind: int, info: object, machine_id: int) -> None: ...
 
-    assert isinstance(lane_of("ul", callback, Troubles()), AsyncLane)
-    assert isinstance(lane_of("ul", AsyncCallable(), Troubles()), AsyncLane)
-    assert isinstance(lane_of("ul", in_thread(print), Troubles()), ThreadLane)
+    assert isinstance(queue_for("ul", callback, RecordedDrops()), CoroutineQueue)
+    assert isinstance(queue_for("ul", AsyncCallable(), RecordedDrops()), CoroutineQueue)
+    assert isinstance(queue_for("ul", in_thread(print), RecordedDrops()), ThreadQueue)
 
 
 def test_in_thread_decorates_with_and_without_arguments() -> None:
@@ -124,17 +135,17 @@ def test_callback_queue_awaits_each_node_in_order() -> None:
         if (machine_id, kind) == (3, 2):
             release.set()
 
-    def use(lane: Lane) -> None:
+    def use(queue: CallbackQueue) -> None:
         for kind in range(3):
-            lane(kind, INFO, 2)
-            lane(kind, INFO, 3)
+            queue(kind, INFO, 2)
+            queue(kind, INFO, 3)
 
-    run(lambda: AsyncLane("ul", callback, Troubles()), use)
+    run(lambda: CoroutineQueue("ul", callback, RecordedDrops()), use)
     assert done == [(3, 0), (3, 1), (3, 2), (2, 0), (2, 1), (2, 2)]
 
 
 def test_callback_queue_coroutine_raising_is_logged() -> None:
-    troubles, done = Troubles(), []
+    drops, done = RecordedDrops(), []
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
         if kind == 0:
@@ -144,10 +155,10 @@ def test_callback_queue_coroutine_raising_is_logged() -> None:
         done.append(kind)
 
     run(
-        lambda: AsyncLane("ul", callback, troubles),
+        lambda: CoroutineQueue("ul", callback, drops),
         sending(0, 1, 2),
     )
-    assert troubles.failed == [
+    assert drops.failed == [
         "ul bad day ('127.0.0.2', 1)",
         "ul cancelled from within ('127.0.0.2', 1)",
     ]
@@ -168,34 +179,34 @@ def test_callback_queue_busy_coroutine_lets_others_run() -> None:
             await asyncio.sleep(0)
             turns += 1
 
-    async def use(lane: Lane) -> None:
+    async def use(queue: CallbackQueue) -> None:
         for kind in range(20):
-            lane(kind, INFO, 2)
+            queue(kind, INFO, 2)
         await others()
         assert turns == 10
-        assert lane._waiting > 5  # type: ignore[attr-defined]
+        assert queue._waiting > 5  # type: ignore[attr-defined]
 
-    run(lambda: AsyncLane("ul", callback, Troubles()), use)
+    run(lambda: CoroutineQueue("ul", callback, RecordedDrops()), use)
 
 
 def test_callback_queue_of_coroutines_bounded_except_notices() -> None:
-    troubles, done = Troubles(), []
+    drops, done = RecordedDrops(), []
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
         done.append(kind)
 
-    def use(lane: Lane) -> None:
+    def use(queue: CallbackQueue) -> None:
         for _ in range(5):
-            lane(1, INFO, 2)
-        lane(SERVER_TIMEOUT, None, 2)
+            queue(1, INFO, 2)
+        queue(SERVER_TIMEOUT, None, 2)
 
-    run(lambda: AsyncLane("ul", callback, troubles, queue_size=3), use)
-    assert troubles.left == [("callback queue full", 1)] * 2
+    run(lambda: CoroutineQueue("ul", callback, drops, queue_size=3), use)
+    assert drops.left == [("callback queue full", 1)] * 2
     assert done == [1, 1, 1, SERVER_TIMEOUT]
 
 
 def test_callback_queue_of_coroutines_bounded_in_bytes() -> None:
-    troubles, done = Troubles(), []
+    drops, done = RecordedDrops(), []
     noticed = asyncio.Event()
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
@@ -203,32 +214,32 @@ def test_callback_queue_of_coroutines_bounded_in_bytes() -> None:
         if kind == SERVER_TIMEOUT:
             noticed.set()
 
-    async def use(lane: Lane) -> None:
+    async def use(queue: CallbackQueue) -> None:
         for kind in (1, 2, 3, 4):
-            lane(kind, LARGE, 2)
-        lane(SERVER_TIMEOUT, None, 2)
+            queue(kind, LARGE, 2)
+        queue(SERVER_TIMEOUT, None, 2)
         await asyncio.wait_for(noticed.wait(), 5)
-        lane(5, LARGE, 2)
+        queue(5, LARGE, 2)
 
-    run(lambda: AsyncLane("ul", callback, troubles, queue_bytes=BYTES), use)
-    assert troubles.left == [("callback queue full", 1)] * 2
+    run(lambda: CoroutineQueue("ul", callback, drops, queue_bytes=BYTES), use)
+    assert drops.left == [("callback queue full", 1)] * 2
     assert done == [1, 2, SERVER_TIMEOUT, 5], "what is done makes room"
 
 
 def test_callback_queue_endless_coroutine_cancelled_and_counted() -> None:
-    troubles = Troubles()
+    drops = RecordedDrops()
 
     async def callback(kind: int, info: object, machine_id: int) -> None:
         await asyncio.sleep(60)
 
-    def use(lane: Lane) -> None:
+    def use(queue: CallbackQueue) -> None:
         for kind in range(4):
-            lane(kind, INFO, 2)
+            queue(kind, INFO, 2)
 
     began = monotonic()
-    run(lambda: AsyncLane("ul", callback, troubles), use, within_s=0.1)
+    run(lambda: CoroutineQueue("ul", callback, drops), use, within_s=0.1)
     assert monotonic() - began < 2
-    assert troubles.left == [("stopped", 4)]
+    assert drops.left == [("stopped", 4)]
 
 
 def test_callback_queue_thread_gets_packets_in_order() -> None:
@@ -238,7 +249,7 @@ def test_callback_queue_thread_gets_packets_in_order() -> None:
         done.append((kind, threading.get_ident()))
 
     run(
-        lambda: ThreadLane("ul", in_thread(callback), Troubles()),
+        lambda: ThreadQueue("ul", in_thread(callback), RecordedDrops()),
         sending(*range(100)),
     )
     assert [kind for kind, _ in done] == list(range(100))
@@ -246,25 +257,25 @@ def test_callback_queue_thread_gets_packets_in_order() -> None:
 
 
 def test_callback_queue_thread_raising_is_logged() -> None:
-    troubles, done = Troubles(), []
+    drops, done = RecordedDrops(), []
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         if kind == 0:
             raise ValueError("bad day")
         done.append(kind)
 
-    def use(lane: Lane) -> None:
-        lane(0, INFO, 2)
-        lane(0, None, 2)
-        lane(1, INFO, 2)
+    def use(queue: CallbackQueue) -> None:
+        queue(0, INFO, 2)
+        queue(0, None, 2)
+        queue(1, INFO, 2)
 
-    run(lambda: ThreadLane("ul", in_thread(callback), troubles), use)
-    assert troubles.failed == ["ul bad day ('127.0.0.2', 1)", "ul bad day None"]
+    run(lambda: ThreadQueue("ul", in_thread(callback), drops), use)
+    assert drops.failed == ["ul bad day ('127.0.0.2', 1)", "ul bad day None"]
     assert done == [1]
 
 
 def test_callback_queue_of_thread_bounded_except_notices() -> None:
-    troubles, done = Troubles(), []
+    drops, done = RecordedDrops(), []
     busy, release = threading.Event(), threading.Event()
 
     def callback(kind: int, info: object, machine_id: int) -> None:
@@ -272,21 +283,21 @@ def test_callback_queue_of_thread_bounded_except_notices() -> None:
         release.wait(10)
         done.append(kind)
 
-    def use(lane: Lane) -> None:
-        lane(0, INFO, 2)
+    def use(queue: CallbackQueue) -> None:
+        queue(0, INFO, 2)
         assert busy.wait(5)
         for kind in range(1, 6):
-            lane(kind, INFO, 2)
-        lane(SERVER_TIMEOUT, None, 2)
+            queue(kind, INFO, 2)
+        queue(SERVER_TIMEOUT, None, 2)
         release.set()
 
-    run(lambda: ThreadLane("ul", in_thread(callback, queue_size=2), troubles), use)
-    assert troubles.left == [("callback queue full", 1)] * 3
+    run(lambda: ThreadQueue("ul", in_thread(callback, queue_size=2), drops), use)
+    assert drops.left == [("callback queue full", 1)] * 3
     assert done == [0, 1, 2, SERVER_TIMEOUT]
 
 
 def test_callback_queue_of_thread_bounded_in_bytes() -> None:
-    troubles, done = Troubles(), list[int]()
+    drops, done = RecordedDrops(), list[int]()
     busy, release, noticed = (threading.Event() for _ in range(3))
 
     def callback(kind: int, info: object, machine_id: int) -> None:
@@ -296,37 +307,37 @@ def test_callback_queue_of_thread_bounded_in_bytes() -> None:
         if kind == SERVER_TIMEOUT:
             noticed.set()
 
-    async def use(lane: Lane) -> None:
-        lane(0, LARGE, 2)
+    async def use(queue: CallbackQueue) -> None:
+        queue(0, LARGE, 2)
         assert busy.wait(5)
         for kind in (1, 2, 3, 4):
-            lane(kind, LARGE, 2)
-        lane(SERVER_TIMEOUT, None, 2)
+            queue(kind, LARGE, 2)
+        queue(SERVER_TIMEOUT, None, 2)
         release.set()
         assert await asyncio.to_thread(noticed.wait, 5)
-        lane(5, LARGE, 2)
+        queue(5, LARGE, 2)
 
-    run(lambda: ThreadLane("ul", in_thread(callback, queue_bytes=BYTES), troubles), use)
-    assert troubles.left == [("callback queue full", 1)] * 2
+    run(lambda: ThreadQueue("ul", in_thread(callback, queue_bytes=BYTES), drops), use)
+    assert drops.left == [("callback queue full", 1)] * 2
     assert done == [0, 1, 2, SERVER_TIMEOUT, 5], "what is taken out makes room"
 
 
 def test_callback_queue_endless_thread_left_and_counted() -> None:
-    troubles = Troubles()
+    drops = RecordedDrops()
     busy, release = threading.Event(), threading.Event()
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         busy.set()
         release.wait(10)
 
-    def use(lane: Lane) -> None:
+    def use(queue: CallbackQueue) -> None:
         for kind in range(4):
-            lane(kind, INFO, 2)
+            queue(kind, INFO, 2)
         assert busy.wait(5)
 
     began = monotonic()
-    run(lambda: ThreadLane("ul", in_thread(callback), troubles), use, within_s=0.1)
+    run(lambda: ThreadQueue("ul", in_thread(callback), drops), use, within_s=0.1)
     took = monotonic() - began
     release.set()
     assert took < 2
-    assert troubles.left == [("stopped", 3)]
+    assert drops.left == [("stopped", 3)]

@@ -6,16 +6,16 @@ import random
 
 import pytest
 
-from clusterer.listener.ledger import MAX_HOLD_S, Ledger, hold_s
+from clusterer.listener.last_seen_buffer import MAX_HOLD_S, LastSeenBuffer, hold_s
 from clusterer.store.watches import Watch
 
 WATCH = Watch(1, "ratelimit", "ratelimit", 1, 10_000)
 
 
-def take(ledger: Ledger, now: float, **heard: float) -> dict[int, float]:
+def take(buffer: LastSeenBuffer, now: float, **heard: float) -> dict[int, float]:
     """Take and write what is due for `WATCH`; ``heard`` is m2=..., m3=..."""
-    due = ledger.take({WATCH: {int(name[1:]): at for name, at in heard.items()}}, now)
-    ledger.written(due)
+    due = buffer.take({WATCH: {int(name[1:]): at for name, at in heard.items()}}, now)
+    buffer.written(due)
     return due[WATCH]
 
 
@@ -27,46 +27,46 @@ def test_ledger_holds_no_clock_for_half_its_timeout(timeout_ms: int, hold: float
 
 
 def test_ledger_first_packet_is_written_at_once() -> None:
-    assert take(Ledger(), 10.0, m2=9.9) == {2: 9.9}
+    assert take(LastSeenBuffer(), 10.0, m2=9.9) == {2: 9.9}
 
 
 def test_ledger_active_node_written_at_intervals_with_latest() -> None:
-    ledger = Ledger()
-    take(ledger, 10.0, m2=10.0)
-    assert take(ledger, 10.5, m2=10.4) == {}
-    assert take(ledger, 11.9, m2=11.8) == {}
-    assert take(ledger, 12.0) == {2: 11.8}, "held back, and not heard since"
-    assert take(ledger, 12.2) == {}
+    buffer = LastSeenBuffer()
+    take(buffer, 10.0, m2=10.0)
+    assert take(buffer, 10.5, m2=10.4) == {}
+    assert take(buffer, 11.9, m2=11.8) == {}
+    assert take(buffer, 12.0) == {2: 11.8}, "held back, and not heard since"
+    assert take(buffer, 12.2) == {}
 
 
 def test_ledger_one_due_takes_all_along() -> None:
-    ledger = Ledger()
-    take(ledger, 10.0, m2=10.0)
-    assert take(ledger, 10.2, m2=10.1) == {}
-    assert take(ledger, 10.4, m3=10.3) == {2: 10.1, 3: 10.3}
+    buffer = LastSeenBuffer()
+    take(buffer, 10.0, m2=10.0)
+    assert take(buffer, 10.2, m2=10.1) == {}
+    assert take(buffer, 10.4, m3=10.3) == {2: 10.1, 3: 10.3}
 
 
 def test_ledger_failed_write_is_written_next() -> None:
-    ledger = Ledger()
-    take(ledger, 10.0, m2=10.0)
-    take(ledger, 10.2, m2=10.2)
-    assert ledger.forget() == {WATCH: {2: 10.2}}
-    assert take(ledger, 10.3, m2=10.2) == {2: 10.2}
+    buffer = LastSeenBuffer()
+    take(buffer, 10.0, m2=10.0)
+    take(buffer, 10.2, m2=10.2)
+    assert buffer.forget() == {WATCH: {2: 10.2}}
+    assert take(buffer, 10.3, m2=10.2) == {2: 10.2}
 
 
 def test_ledger_removed_node_is_not_written() -> None:
-    ledger = Ledger()
-    take(ledger, 10.0, m2=10.0, m3=10.0)
-    take(ledger, 10.2, m2=10.1, m3=10.1)
-    ledger.leave(WATCH, frozenset({2}))
-    assert take(ledger, 12.2) == {3: 10.1}
+    buffer = LastSeenBuffer()
+    take(buffer, 10.0, m2=10.0, m3=10.0)
+    take(buffer, 10.2, m2=10.1, m3=10.1)
+    buffer.leave(WATCH, frozenset({2}))
+    assert take(buffer, 12.2) == {3: 10.1}
 
 
 @pytest.mark.parametrize("timeout_ms", [1, 300, 700, 1_500, 4_000, 10_000])
 def test_ledger_clock_held_back_mutes_no_node(timeout_ms: int) -> None:
     """A flush says until when we listened; by then no clock that lags may be past the timeout."""
     watch = Watch(1, "ul", "ul", 1, timeout_ms)
-    ledger, random_ = Ledger(), random.Random(timeout_ms)
+    buffer, random_ = LastSeenBuffer(), random.Random(timeout_ms)
     in_redis: dict[int, float] = {}
     true: dict[int, float] = {}
     now = 100.0
@@ -78,8 +78,8 @@ def test_ledger_clock_held_back_mutes_no_node(timeout_ms: int) -> None:
             if random_.random() < (1, 0.5, 0.1, 0.02)[machine]
         }
         true |= heard
-        due = ledger.take({watch: heard}, now)
-        ledger.written(due)
+        due = buffer.take({watch: heard}, now)
+        buffer.written(due)
         in_redis |= due[watch]
         for machine, at in true.items():
             if now - at <= timeout_ms / 1000:
