@@ -7,15 +7,15 @@ import sys
 
 from clusterer.errors import ClustererError
 from clusterer.runtime import logs, streams
-from clusterer.settings import load_settings
-from workers.process import KINDS, run
+from clusterer.settings import WORKER_KINDS, load_settings
+from workers.process import run
 
 
 def main() -> int:
     """Parse the command line and run the worker; returns the exit code."""
     streams.prepare()
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=WORKER_KINDS)
     parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
     options = parser.parse_args()
     try:

@@ -12,13 +12,11 @@ import redis
 from clusterer.endpoint import remedy, trouble
 from clusterer.errors import NewerFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
-from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
+from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
 from clusterer.store.format import require_format
 from workers import runtime
 from workers.stopping import RETRY_S
 from workers.worker import Worker
-
-KINDS = ("delivery", "maintenance", "database")
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +24,8 @@ logger = logging.getLogger(__name__)
 def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     """Work until SIGTERM or SIGINT (with ``burst``: until the queue is empty); return 0.
 
-    ``kind`` is one of `KINDS`. Redis may be away, also at the start. Logs nothing per job:
-    there are several a second. Raises `SettingsError` for another kind.
+    ``kind`` is one of `settings.WORKER_KINDS`. Redis may be away, also at the start. Logs nothing
+    per job: there are several a second. Raises `SettingsError` for another kind.
     """
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
@@ -78,7 +76,7 @@ def queue_of(kind: str, settings: Settings) -> str:
         "database": DATABASE_QUEUE,
     }
     if kind not in queues:
-        raise SettingsError(f"kind of worker must be {', '.join(KINDS)}, not {kind!r}")
+        raise SettingsError(f"kind of worker must be {', '.join(WORKER_KINDS)}, not {kind!r}")
     return queues[kind]
 
 

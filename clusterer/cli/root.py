@@ -16,7 +16,7 @@ _NAMES = ", ".join(item.name for item in fields(Settings))
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo.command:demo", "Watch two instances replicate, one die and come back."),
-    "up": ("up:up", "Run all processes of one host, until Ctrl-C."),
+    "up": ("processes:up", "Run all processes of one host, until Ctrl-C."),
     "init-db": ("table:init_db", "Create the provisioning table, as OpenSIPS 2.2 expects it."),
     "reload": ("table:reload", "Load the provisioning table into Redis."),
     "node-add": ("provision:node_add", "Add a node to the table, in effect at once."),
@@ -29,15 +29,15 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "watch": ("live.commands:watch", "Follow one node: state, backlog, traffic, events."),
     "set-status": ("nodes:set_status", "Take a node down (STATUS 0) or up (STATUS 1)."),
     "events": ("events:events", "Show who or what changed which node, when, and why."),
-    "forget": ("forget:forget", "Delete what Redis keeps of a machine_id that is no longer used."),
-    "ping": ("ping:ping", "Check that this host's processes make progress."),
+    "forget": ("nodes:forget", "Delete what Redis keeps of a machine_id that is no longer used."),
+    "ping": ("processes:ping", "Check that this host's processes make progress."),
     "doctor": ("doctor:doctor", "Check Redis, table, processes, clocks, addresses, backlog."),
     "mi": ("mi:mi", "Serve OpenSIPS's management interface (MI), until Ctrl-C."),
     "tail": ("traffic:tail", "Show the packets that an instance receives, until Ctrl-C."),
     "replay": ("traffic:replay", "Send a recording again, to one node or to a cluster."),
     "node": ("node:node", "Run one instance until SIGTERM or Ctrl-C."),
-    "worker": ("others:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
-    "scheduler": ("others:scheduler", "Run the scheduler of the periodic jobs."),
+    "worker": ("processes:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
+    "scheduler": ("processes:scheduler", "Run the scheduler of the periodic jobs."),
 }
 """Where each command is below `clusterer.cli`, and the first line of its help, in the order of
 `--help`. Both `--help` and completion of a command's name need no more than this table."""

@@ -2,7 +2,6 @@
 
 from clusterer.processes.child import Child, ChildSpec, Line
 from clusterer.processes.command_lines import (
-    WORKER_KINDS,
     child_environment,
     node_command,
     scheduler_command,
@@ -16,7 +15,6 @@ from clusterer.processes.signals import interrupt_on_signals, stop_on_signals
 from clusterer.processes.supervisor import Supervisor
 
 __all__ = [
-    "WORKER_KINDS",
     "Child",
     "ChildSpec",
     "EmbeddedRedis",

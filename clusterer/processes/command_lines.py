@@ -7,8 +7,6 @@ import sys
 
 from clusterer.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, as_environment
 
-WORKER_KINDS = ("delivery", "maintenance", "database")
-
 # -P: a directory 'workers' or 'scheduler' where the user happens to be must not be run instead.
 _PYTHON = (sys.executable, "-P", "-m")
 
@@ -19,7 +17,7 @@ def node_command() -> tuple[str, ...]:
 
 
 def worker_command(kind: str) -> tuple[str, ...]:
-    """Return the command that runs one worker; ``kind`` is one of `WORKER_KINDS`."""
+    """Return the command that runs one worker; ``kind`` is one of `settings.WORKER_KINDS`."""
     return (*_PYTHON, "workers", kind)
 
 

@@ -26,10 +26,6 @@ log = logging.getLogger(__name__)
 NOTE_EVERY_S = 1.0
 """The file is touched no more often."""
 
-WITHIN_S = 30.0
-"""Age of the last progress from which on a process counts as stuck: a busy delivery job notes it
-every 10 s, a sync of a slow database ends within 30 s."""
-
 _SUFFIX = ".alive"
 _MOST = 100
 """Processes of one kind and pid, in containers that share a directory."""

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 DEFAULT_DELIVERY_QUEUE = "clusterer-delivery"
 MAINTENANCE_QUEUE = "clusterer-maintenance"
 DATABASE_QUEUE = "clusterer-database"
+WORKER_KINDS = ("delivery", "maintenance", "database")
 ENV_PREFIX = "CLUSTERER_"
 CONFIG_VARIABLE = "CLUSTERER_CONFIG"
 SECRETS = ("redis_url", "db_url")

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from clusterer.cli.root import COMMANDS
-from clusterer.processes import WORKER_KINDS
-from clusterer.settings import ENV_PREFIX, Settings, load_settings
+from clusterer.settings import ENV_PREFIX, WORKER_KINDS, Settings, load_settings
 from tests.support import docs
 from tests.support.processes import child_environment
 from tests.support.programs import find_program

@@ -14,9 +14,9 @@ from fakeredis import FakeRedis
 import workers
 from clusterer.errors import InvalidArgument, SettingsError, StateUnavailable
 from clusterer.jobs import Job, Queue
-from clusterer.settings import Settings
+from clusterer.settings import WORKER_KINDS, Settings
 from workers import runtime
-from workers.process import KINDS, queue_of
+from workers.process import queue_of
 
 
 class Recorder:
@@ -178,7 +178,7 @@ def test_worker_does_not_start_rqs_own_scheduler() -> None:
 
 def test_worker_kind_has_its_queue() -> None:
     settings = Settings(delivery_queue="host-7")
-    assert [queue_of(kind, settings) for kind in KINDS] == [
+    assert [queue_of(kind, settings) for kind in WORKER_KINDS] == [
         "host-7",
         "clusterer-maintenance",
         "clusterer-database",

@@ -11,11 +11,7 @@ from pathlib import Path
 
 import click
 
-from clusterer.cli.demo.screen import Screen
-from clusterer.cli.demo.stage import make_actors, make_settings
-from clusterer.cli.demo.story import Story
 from clusterer.cli.options import configure_logging
-from clusterer.processes import interrupt_on_signals
 
 
 @click.command()
@@ -32,6 +28,11 @@ def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
     and is up again. That takes about 20 seconds. The exit code is 0 only if every step was
     observed.
     """
+    from clusterer.cli.demo.screen import Screen
+    from clusterer.cli.demo.stage import make_actors, make_settings
+    from clusterer.cli.demo.story import Story
+    from clusterer.processes import interrupt_on_signals
+
     configure_logging("ERROR")
     interrupt_on_signals()
     directory = Path(tempfile.mkdtemp(prefix="clusterer-demo-"))

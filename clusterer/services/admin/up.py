@@ -14,7 +14,7 @@ from clusterer.runtime.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
 from clusterer.services.table.reload_report import ReloadReport
-from clusterer.settings import Settings, require_server_id
+from clusterer.settings import WORKER_KINDS, Settings, require_server_id
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,7 @@ def _load(context: Context) -> ReloadReport:
 
 def children(settings: Settings) -> Iterator[ChildSpec]:
     """Yield what is to run: the instance, its workers and the scheduler."""
-    kinds = [
-        kind for kind in processes.WORKER_KINDS if settings.persistent_mode or kind != "database"
-    ]
+    kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
     commands = {
         "node": processes.node_command(),
         **{kind: processes.worker_command(kind) for kind in kinds},
