@@ -138,8 +138,8 @@ def number(
     """Return a whole number that Redis sent; ``default`` for None or, reported, anything else."""
     if value is None:
         return default
-    if _NUMBER.fullmatch(text(value)) and int(value) >= least:
-        return int(value)
+    if _NUMBER.fullmatch(text(value)) and (found := int(value)) >= least:
+        return found
     bad(key, place, value, f"a whole number from {least}")
     return default
 

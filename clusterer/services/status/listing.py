@@ -9,9 +9,8 @@ from typing import Any
 from clusterer.membership import Node, State
 from clusterer.services.context import Context
 from clusterer.services.status import totals, traffic
-from clusterer.services.status.traffic import SenderHashes, Traffic
+from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterView, translated
-from clusterer.store.badvalues import read_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,9 @@ def run(context: Context) -> Listing:
     store = context.nodes
     views = tuple(store.views().values())
     now = store.now()
-    return Listing(now, context.settings.server_id, views, _traffic(context, views, now))
+    with translated(context.settings, "read the senders' statistics"):
+        found = traffic.read(context, views, now)
+    return Listing(now, context.settings.server_id, views, tuple(found))
 
 
 def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
@@ -85,19 +86,6 @@ def _node_as_json(listing: Listing, node: Node) -> dict[str, Any]:
         "enabled_in_s": listing.enabled_in_s(node),
         "own": node.machine_id == listing.server_id,
     }
-
-
-def _traffic(context: Context, views: Sequence[ClusterView], now: float) -> tuple[Traffic, ...]:
-    machine_ids = {machine_id for view in views for machine_id in view.nodes}
-    with translated(context.settings, "read the senders' statistics"):
-        found = _read_senders(context, traffic.senders(context, machine_ids))
-    return tuple(traffic.with_ages(context, traffic.flows_of(views, found), now))
-
-
-def _read_senders(context: Context, senders: Sequence[int]) -> dict[int, SenderHashes]:
-    commands = [command for sender in senders for command in traffic.commands(sender)]
-    replies = iter(read_all(context.redis, commands))
-    return {sender: SenderHashes.of(replies) for sender in senders}
 
 
 def sender_backlogs(listing: Listing) -> list[SenderBacklog]:

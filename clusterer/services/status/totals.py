@@ -79,15 +79,14 @@ def _grouped(
 def _sums(
     items: Sequence[Traffic],
 ) -> tuple[int, int, int, int, int | None, float | None, str]:
-    return (
-        sum(item.sent for item in items),
-        sum(item.failed for item in items),
-        sum(item.skipped for item in items),
-        sum(item.lost for item in items),
-        backlog(items),
-        oldest_s(items),
-        max((item.last_delivered for item in items), key=_ms),
-    )
+    sent = failed = skipped = lost = 0
+    for item in items:  # a million pairs are possible: one pass
+        sent += item.sent
+        failed += item.failed
+        skipped += item.skipped
+        lost += item.lost
+    latest = max({item.last_delivered for item in items}, key=_ms)
+    return sent, failed, skipped, lost, backlog(items), oldest_s(items), latest
 
 
 def backlog(items: Iterable[Traffic]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress, islice
 from typing import Any, NamedTuple
 
@@ -11,12 +11,13 @@ from clusterer.membership import Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterView, keys
 from clusterer.store.badvalues import Command, number, read_all, text
-from clusterer.store.destinations import field_of
-
-_COUNTERS = ("sent", "failed", "skipped", "lost")
+from clusterer.store.destinations import STATS, field_of
 
 _KEYS_AT_ONCE = 1000
 """Keys that one command asks for."""
+
+_SENDERS_AT_ONCE = 50
+"""Senders whose hashes are in memory at once: each has a field per destination and figure."""
 
 _LOOKED_UP = 1000
 """Backlogs that are looked up in the logs themselves, several round trips each."""
@@ -27,26 +28,26 @@ class Traffic:
     """Packets from one sender to one node since the sender's log began."""
 
     sender: int
-    """machine_id of the sending machine."""
+    """machine_id of the sender."""
     cluster_id: int
     protocol: str
     machine_id: int
-    """machine_id of the node they are for."""
+    """machine_id of the node that receives the packets."""
     sent: int
     failed: int
     skipped: int
-    """Packets that passed the node by because it was not up."""
+    """Packets that were not sent because the node was not up."""
     lost: int
-    """Packets trimmed from the log before they could be delivered."""
+    """Packets trimmed from the log before the delivery."""
     backlog: int | None
-    """Packets in the log that the node has still to get; None before the first one is judged."""
+    """Packets in the log that the node has not received; None before a worker judged the first."""
     oldest_s: float | None
-    """Age of the oldest packet that it has still to get, by Redis's clock; None if none waits."""
+    """Age of the oldest packet in the backlog, by the clock of Redis; None if none waits."""
     last_delivered: str
-    """As the delivering worker noted it; empty if nothing was delivered yet."""
+    """Time noted by the delivery worker; empty before the first delivery."""
 
 
-Hash = Mapping[str, str]
+Hash = Mapping[bytes, bytes]
 """A hash of Redis."""
 
 
@@ -67,47 +68,102 @@ class SenderHashes(NamedTuple):
     @classmethod
     def of(cls, replies: Iterator[Any]) -> SenderHashes:
         """Return what the replies to `commands` say."""
-        stats, counters, position, cursor = (_decoded(next(replies)) for _ in _HASHES)
-        return cls(stats, counters, position, cursor, next(replies))
+        return cls(*islice(replies, len(cls._fields)))
 
 
-def _decoded(reply: Mapping[bytes, bytes]) -> Hash:
-    """Return a hash as text."""
-    return {text(name): text(value) for name, value in reply.items()}
+class Flow(NamedTuple):
+    """Traffic of one sender to one node, without what only the log tells."""
+
+    sender: int
+    node: Node
+    counts: tuple[int, int, int, int]
+    """Packets sent, failed, skipped, lost."""
+    last_delivered: str
+    backlog: int | None
+    committed: int
+    """Committed offset; 0 before the first delivery."""
 
 
-def _flow_of(sender: int, node: Node, hashes: SenderHashes) -> Traffic:
-    """Return the traffic to ``node``; without age, and the backlog may be None."""
-    place, stats = field_of(node), hashes.stats
-    appended = _count(keys.counters(sender), hashes.counters, f"{node.cluster_id}:{node.protocol}")
-    reached = _count(keys.position(sender), hashes.position, place)
-    numbers = {
-        name: _count(keys.stats(sender), stats, f"{place}/{name}") or 0 for name in _COUNTERS
-    }
-    return Traffic(
-        sender,
-        node.cluster_id,
-        node.protocol,
-        node.machine_id,
-        backlog=None if reached is None else max(0, (appended or 0) - reached),
-        oldest_s=None,
-        last_delivered=stats.get(f"{place}/last_delivered", ""),
-        **numbers,
-    )
+class _Field(NamedTuple):
+    """A field of a hash: its name, and the same in messages."""
+
+    name: bytes
+    place: str
+
+    @classmethod
+    def of(cls, name: str) -> _Field:
+        return cls(name.encode(), f"field {name}")
 
 
-def _count(key: str, found: Hash, name: str) -> int | None:
+class _Destination(NamedTuple):
+    """A node, and the names of its fields in the hashes of a sender."""
+
+    node: Node
+    field: _Field
+    stats: Sequence[_Field]
+    """Counts, then the time of the last delivery."""
+    cluster: _Field
+
+    @classmethod
+    def of(cls, node: Node) -> _Destination:
+        field = field_of(node)
+        stats = [_Field.of(f"{field}/{name}") for name in STATS]
+        return cls(node, _Field.of(field), stats, _Field.of(f"{node.cluster_id}:{node.protocol}"))
+
+
+class _Sender:
+    """Reads the hashes of one sender."""
+
+    def __init__(self, sender: int, hashes: SenderHashes) -> None:
+        self._sender = sender
+        self._hashes = hashes
+        self._names = [name(sender) for name in _HASHES]
+
+    def flow(self, to: _Destination) -> Flow:
+        """Return the traffic to a node; the backlog may be None."""
+        stats, counters, position, cursor = self._names
+        found = self._hashes
+        sent, failed, skipped, lost = (
+            _count(stats, found.stats, field) or 0 for field in to.stats[:-1]
+        )
+        appended = _count(counters, found.counters, to.cluster)
+        reached = _count(position, found.position, to.field)
+        return Flow(
+            self._sender,
+            to.node,
+            (sent, failed, skipped, lost),
+            text(found.stats.get(to.stats[-1].name, b"")),
+            None if reached is None else max(0, (appended or 0) - reached),
+            _count(cursor, found.cursor, to.field) or 0,
+        )
+
+    def destinations(
+        self, every: Iterable[_Destination], places: Mapping[bytes, Sequence[_Destination]]
+    ) -> list[_Destination]:
+        """Return the nodes to which packets were sent, or for which packets wait."""
+        found = self._hashes
+        recorded = {name.rpartition(b"/")[0] for name in found.stats}
+        recorded |= found.position.keys() | found.cursor.keys()
+        nodes = [to for place in recorded for to in places.get(place, ())]
+        if found.waiting:
+            nodes += [to for to in every if to.field.name not in recorded]
+        own = [
+            t
+            for t in nodes
+            if t.cluster.name in found.counters and t.node.machine_id != self._sender
+        ]
+        return sorted(own, key=lambda t: (t.node.cluster_id, t.node.protocol, t.node.machine_id))
+
+
+def _count(key: str, found: Hash, field: _Field) -> int | None:
     """Return a counter; None if there is none or, reported, something else."""
-    value = number(key, f"field {name}", found.get(name), -1)
-    return None if value < 0 else value
-
-
-Flow = tuple[Traffic, Node, SenderHashes]
-"""Traffic with what it was made of."""
+    value = found.get(field.name)
+    count = -1 if value is None else number(key, field.place, value, -1)
+    return None if count < 0 else count
 
 
 def senders(context: Context, machine_ids: Iterable[int]) -> list[int]:
-    """Return those machines that have sent packets. Asks for 1,000 machines with one command."""
+    """Return the senders among ``machine_ids``. One command asks for 1,000 of them."""
     found: list[int] = []
     waiting = iter(sorted(machine_ids))
     while batch := list(islice(waiting, _KEYS_AT_ONCE)):
@@ -119,50 +175,40 @@ def senders(context: Context, machine_ids: Iterable[int]) -> list[int]:
 
 
 def has_sent(machine_id: int) -> Command:
-    """Return what asks whether a machine has sent packets."""
+    """Return the command that asks whether a sender has this machine_id."""
     return "exists", keys.counters(machine_id)
 
 
 def commands(sender: int) -> Iterator[Command]:
-    """Yield what reads a sender's `SenderHashes`."""
+    """Yield the commands that read the `SenderHashes` of a sender."""
     for name in _HASHES:
         yield "hgetall", name(sender)
     yield "xlen", keys.log(sender)
 
 
+def read(context: Context, views: Sequence[ClusterView], now: float) -> list[Traffic]:
+    """Return the traffic between all nodes of ``views``, by sender and node."""
+    machine_ids = {machine_id for view in views for machine_id in view.nodes}
+    left, flows = iter(senders(context, machine_ids)), list[Flow]()
+    while batch := list(islice(left, _SENDERS_AT_ONCE)):
+        wanted = [command for sender in batch for command in commands(sender)]
+        replies = iter(read_all(context.redis, wanted))
+        flows += flows_of(views, {sender: SenderHashes.of(replies) for sender in batch})
+    return with_ages(context, flows, now)
+
+
 def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) -> list[Flow]:
-    """Return the pairs of sender and node that have traffic; without age, by sender and node.
+    """Return the pairs of sender and node that have traffic, by sender and node.
 
     A pair has traffic if a worker has recorded something of it, or if packets wait in the log
     of the sender before any worker has looked at the node.
     """
-    clusters = list(views)
-    places: dict[str, list[Node]] = {}
-    for view in clusters:
-        for node in view.nodes.values():
-            places.setdefault(field_of(node), []).append(node)
-    return [
-        (_flow_of(sender, node, found), node, found)
-        for sender, found in known.items()
-        for node in _sent_to(found, clusters, places)
-        if node.machine_id != sender
-    ]
-
-
-def _sent_to(
-    found: SenderHashes, views: Iterable[ClusterView], places: Mapping[str, Sequence[Node]]
-) -> list[Node]:
-    recorded = {name.rpartition("/")[0] for name in found.stats}
-    recorded |= found.position.keys() | found.cursor.keys()
-    nodes = {node for place in recorded for node in places.get(place, ()) if _sends(found, node)}
-    if found.waiting:
-        nodes |= {n for v in views if str(v.key) in found.counters for n in v.nodes.values()}
-    return sorted(nodes, key=lambda node: (node.cluster_id, node.protocol, node.machine_id))
-
-
-def _sends(found: SenderHashes, node: Node) -> bool:
-    """Return whether the sender has ever sent to the node's cluster."""
-    return f"{node.cluster_id}:{node.protocol}" in found.counters
+    every = [_Destination.of(node) for view in views for node in view.nodes.values()]
+    places: dict[bytes, list[_Destination]] = {}
+    for to in every:
+        places.setdefault(to.field.name, []).append(to)
+    readers = [_Sender(sender, hashes) for sender, hashes in known.items()]
+    return [reader.flow(to) for reader in readers for to in reader.destinations(every, places)]
 
 
 def with_ages(
@@ -172,44 +218,37 @@ def with_ages(
 
     And how many, for nodes that no worker has looked at yet. That takes several round trips for
     each sender and generation of nodes, for at most ``most`` of them; the oldest come first. All
-    the others together take one.
+    the others together take one for each 1,000 places in logs.
     """
     unread = _unread(context, flows, most)
-    places = {
-        (item.sender, field_of(node)): _count(
-            keys.cursor(item.sender), hashes.cursor, field_of(node)
-        )
-        or 0
-        for item, node, hashes in flows
-        if item.backlog
-    }
-    asked = sorted({(sender, at) for (sender, _), at in places.items()})
+    asked = sorted({(flow.sender, flow.committed) for flow in flows if flow.backlog})
     since_ms = dict(zip(asked, context.backlog.appended_ms(asked), strict=True))
     found = []
-    for item, node, _ in flows:
-        place = item.sender, field_of(node)
-        backlog, ms = item.backlog, 0
+    for flow in flows:
+        backlog = flow.backlog
         if backlog is None:
-            backlog, ms = unread.get(_start(item, node), (None, 0))
-        if place in places:
-            ms = since_ms[item.sender, places[place]]
+            backlog, ms = unread.get(_start(flow), (None, 0))
+        else:
+            ms = since_ms.get((flow.sender, flow.committed), 0)
         age = round(max(0.0, now - ms / 1000), 3) if ms and backlog != 0 else None
-        found.append(replace(item, backlog=backlog, oldest_s=age))
+        node = flow.node
+        place = node.cluster_id, node.protocol, node.machine_id
+        found.append(Traffic(flow.sender, *place, *flow.counts, backlog, age, flow.last_delivered))
     return found
 
 
 _Start = tuple[int, int, int, str]
-"""Generation, sender and cluster: nodes of one generation have all the same to get."""
+"""Generation, sender and cluster: nodes of one generation have the same backlog."""
 
 
-def _start(item: Traffic, node: Node) -> _Start:
-    return node.generation, item.sender, node.cluster_id, node.protocol
+def _start(flow: Flow) -> _Start:
+    return flow.node.generation, flow.sender, flow.node.cluster_id, flow.node.protocol
 
 
 def _unread(
     context: Context, flows: Iterable[Flow], most: int
 ) -> Mapping[_Start, tuple[int | None, int]]:
-    starts = {_start(item, node): node for item, node, _ in flows if item.backlog is None}
+    starts = {_start(flow): flow.node for flow in flows if flow.backlog is None}
     return {
         start: context.backlog.unread(start[1], starts[start]) for start in sorted(starts)[:most]
     }
