@@ -104,7 +104,7 @@ class Closer:
                         return
                 for item in fresh:
                     with self._rounds.guard():
-                        item.peer.leave_rest()
+                        item.peer.release()
                         selector.register(item.link, selectors.EVENT_READ, item)
                         self._turn(item)
                 closing += fresh
@@ -145,7 +145,7 @@ class Closer:
         item.renew_at = now + RENEW_EVERY_S
         try:
             peer = item.peer
-            kept_from = peer.unacknowledged_from() + 1
+            kept_from = peer.acknowledged_offset() + 1
             if self._store.fence(item.sender, peer.field, kept_from):
                 item.write_until = now + WRITE_WITHIN_S
             else:

@@ -11,6 +11,7 @@ from time import monotonic
 
 from clusterer.delivery.link import Link, LinkBroken, LocalTrouble, UnaskedBytes
 from clusterer.delivery.peer import Peer
+from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.session import SenderSession
 from clusterer.errors import PeerUnreachable
 from clusterer.membership import Event
@@ -84,14 +85,14 @@ class Connector:
 
     def watch(self, peer: Peer) -> None:
         """Wait for room in the socket as long as there is an outbox."""
-        link, pressed = peer.link, peer.outbox is not None
-        if link is None or not link.connected or pressed == (peer in self._pressed):
+        link, blocked = peer.link, peer.state is PeerState.BLOCKED
+        if link is None or not peer.connected or blocked == (peer in self._pressed):
             return
-        if pressed:
+        if blocked:
             self._press(peer)
         else:
             self._pressed.discard(peer)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pressed else 0)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if blocked else 0)
         self._selector.modify(link, events, self._selector.get_key(link).data)
 
     def let_go(self, peer: Peer) -> None:
@@ -124,7 +125,7 @@ class Connector:
     def broken(self, session: SenderSession, peer: Peer, error: LinkBroken) -> None:
         """An established connection has ended: connect again, or report the node."""
         writes = isinstance(error, UnaskedBytes)
-        early = peer.young() or peer.outbox is not None or writes
+        early = peer.young() or peer.state is PeerState.BLOCKED or writes
         self._end(peer)
         peer.strikes = peer.strikes + 1 if early else 0
         failed = error.unreachable or peer.strikes >= STRIKES
@@ -150,8 +151,7 @@ class Connector:
         """Whether a connection that began less than ``within_s`` ago is still being made."""
         since = monotonic() - within_s
         return any(
-            peer.link and not peer.link.connected and peer.link.since > since
-            for peer in self._pressed
+            peer.link and not peer.connected and peer.link.since > since for peer in self._pressed
         )
 
     def next_deadline(self) -> float:
@@ -166,7 +166,7 @@ class Connector:
         late = [peer for peer in self._pressed if peer.link and peer.link.progress_at <= since]
         for peer in late:
             session = self._watched[peer]
-            what = "took nothing" if peer.outbox else "did not answer"
+            what = "took nothing" if peer.state is PeerState.BLOCKED else "did not answer"
             self._end(peer)
             self._fail(session, peer, f"{what} for {self._timeout_s:g} s")
             session.regroup()
@@ -184,11 +184,11 @@ class Connector:
         if link is None:
             return
         try:
-            if not link.connected:
+            if not peer.connected:
                 self._established(session, peer, link)
                 return
             link.check()
-            if peer.outbox is None or not self.may_write(session):
+            if peer.state is not PeerState.BLOCKED or not self.may_write(session):
                 return
             if peer.flush():
                 self.watch(peer)
@@ -205,6 +205,7 @@ class Connector:
             self._end(peer)
             self._fail(session, peer, str(error))
         else:
+            peer.change(PeerEvent.CONNECTED)
             self.watch(peer)
         session.regroup()
 

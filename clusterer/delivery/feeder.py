@@ -12,6 +12,7 @@ from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.pace import Pace, ReadSize
 from clusterer.delivery.peer import Peer
+from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
 from clusterer.store import ClusterKey
@@ -221,6 +222,6 @@ class Feeder:
         except LinkBroken as error:
             self._connector.broken(session, peer, error)
             return False
-        if peer.outbox is not None:
+        if peer.state is PeerState.BLOCKED:
             self._connector.watch(peer)
         return done

@@ -9,6 +9,7 @@ from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.closer import Closer
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.leases import Leases
+from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.session import SenderSession
 from clusterer.runtime.logs import about_machine
 from clusterer.settings import Settings
@@ -65,7 +66,9 @@ class Handover:
     def _when_idle(self, session: SenderSession) -> None:
         """Release the log if every peer has every packet."""
         session.settle()
-        if session.reached() < session.head or any(peer.outbox for peer in session.peers.values()):
+        if session.reached() < session.head or any(
+            peer.state is PeerState.BLOCKED for peer in session.peers.values()
+        ):
             return
         if self._release(session, undrained=False) is Released.KEPT:
             self._take_over_guards([session])
@@ -138,14 +141,12 @@ class Handover:
             self._leases.commit([session], trim=trim)
         if session not in self._leases:
             return Released.LOST
-        still_open = [
-            peer for peer in session.peers.values() if used and peer.link and peer.link.connected
-        ]
+        still_open = [peer for peer in session.peers.values() if used and peer.connected]
         result = self._store.release(
             session.sender,
             session.reached(),
             session.needed_from() if trim else 0,
-            {peer.field: peer.unacknowledged_from() + 1 for peer in still_open},
+            {peer.field: peer.acknowledged_offset() + 1 for peer in still_open},
             waiting=session.waiting(),
             undrained=undrained,
         )

@@ -78,7 +78,7 @@ class UnaskedBytes(LinkBroken):
 class Link:
     """A connection being made or established. Nothing is ever read from it but its end."""
 
-    __slots__ = ("connected", "progress_at", "since", "sock", "unasked")
+    __slots__ = ("progress_at", "since", "sock", "unasked")
 
     def __init__(self, address: tuple[str, int], source: str | None, send_timeout_s: float) -> None:
         """Start connecting from ``source`` (an IP; None: any).
@@ -86,7 +86,6 @@ class Link:
         Raises `PeerUnreachable`, or `LocalTrouble`.
         """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.connected = False
         self.unasked = 0
         """Bytes that the peer has written."""
         self.since = self.progress_at = monotonic()
@@ -129,7 +128,6 @@ class Link:
             raise PeerUnreachable(f"cannot connect: {os.strerror(code)}")
         if connected_to_itself(self.sock):
             raise PeerUnreachable(f"cannot connect: {SELF_CONNECTED}")
-        self.connected = True
         self.since = self.progress_at = monotonic()
 
     def send(self, data: bytes | memoryview) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from clusterer.delivery.batch import Batch, ClusterFrames
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
+from clusterer.delivery.peer_states import PeerEvent, PeerState, next_state
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Move
@@ -80,16 +81,14 @@ class Peer:
         """Counted ever; only differences mean something."""
         self.flow: Flow | None = None
         """Where writes are counted, if metrics are on."""
+        self.state = PeerState.GUARDED if guarded else PeerState.IDLE
+        """Changes by `change` only."""
         self.link: Link | None = None
         self.outbox: Outbox | None = None
-        self.guarded = guarded
-        """Another worker's connection to the node may still be open."""
         self.attempted: Node | None = None
         """The node as it was when the running connection attempt began."""
         self.source: str | None = None
         """Source IP of that attempt; None: any."""
-        self.wanting = False
-        """Packets wait for a connection that has to be made first."""
         self.strikes = 0
         """Young connections in a row that the peer has ended."""
         self.retry_at = 0.0
@@ -105,28 +104,32 @@ class Peer:
         """Whether the node gets packets now."""
         return self.node.state is State.UP
 
+    def change(self, event: PeerEvent) -> None:
+        """Take the state that the table names."""
+        self.state = next_state(self.state, event)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session has an established connection."""
+        return self.state is PeerState.STREAMING or self.state is PeerState.BLOCKED
+
     @property
     def lacks_link(self) -> bool:
         """Whether packets wait and a connection may be made."""
-        return self.wanting and self.link is None and self.up and not self.guarded
+        return self.state is PeerState.CONNECTING and self.link is None and self.up
 
     def ready(self, replay: bool) -> bool:
-        """Whether a batch can be offered now.
-
-        Without a connection too, as long as nothing is known to wait for the node.
-        """
-        if self.outbox is not None or self.guarded:
-            return False
-        if self.node.state is not State.UP:
-            return not replay
-        return not self.wanting if self.link is None else self.link.connected
+        """Whether a batch can be offered now: to be written, or skipped if the node is not up."""
+        state, up = self.state, self.node.state is State.UP
+        if state is PeerState.STREAMING or state is PeerState.IDLE:
+            return up or not replay
+        return state is PeerState.CONNECTING and not up and not replay
 
     def offer(self, batch: Batch) -> bool:
         """Write the frames of the node's cluster, or skip them if the node is not up.
 
         The batch must follow the sent offset. Returns False if the node could not take all of it:
-        the rest is in the outbox, or ``wanting`` says that a connection has to be made first.
-        Raises `LinkBroken`.
+        the peer is blocked with the rest in its outbox, or connecting. Raises `LinkBroken`.
         """
         frames = batch.clusters.get(self.key)
         if frames is None:
@@ -135,7 +138,7 @@ class Peer:
         link = self.link
         up = self.node.state is State.UP
         if up and link is None:
-            self.wanting = True
+            self.change(PeerEvent.PACKETS_WAIT)
             return False
         if self.sent_n is None or frames.first_n > self.sent_n + 1:
             if self.sent_n is not None:
@@ -147,12 +150,12 @@ class Peer:
             self._reach(batch.last, frames.last_n)
             return True
         written = self._send(link, frames.data)
-        self.wanting = False
         if written == len(frames.data):
             self._count_sent(link, frames, 0, frames.packets)
             self._reach(batch.last, frames.last_n)
             return True
         self.outbox = Outbox(frames, written, batch.last)
+        self.change(PeerEvent.SOCKET_FULL)
         self.sent_offset, self.sent_n = batch.last, frames.last_n
         self._advance(0)
         return False
@@ -170,6 +173,7 @@ class Peer:
         if box.offset < box.end:
             return False
         self.outbox = None
+        self.change(PeerEvent.SOCKET_FREE)
         self._skip(box.skipped)
         self.committed_offset, self.committed_n = box.last, box.last_n
         return True
@@ -180,8 +184,9 @@ class Peer:
         if box is not None:
             box.skipped = box.frames.packets - box.cut()
 
-    def leave_rest(self) -> None:
-        """Leave the outbox's frames that are not begun to the next worker."""
+    def release(self) -> None:
+        """Begin to close: the outbox's frames that are not begun are for the next worker."""
+        self.change(PeerEvent.RELEASED)
         box = self.outbox
         if box is not None:
             kept = box.cut()
@@ -208,20 +213,25 @@ class Peer:
         """Go to where another worker's connection has got."""
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n
-        self.wanting = True
 
-    def unacknowledged_from(self) -> int:
-        """Return the sequence after which the peer's kernel may not have everything."""
+    def acknowledged_offset(self) -> int:
+        """Return the sequence up to which the peer's kernel has acknowledged every packet."""
         if self.link is not None and self._marks:
             acknowledged = self._written - self.link.unacknowledged()
             while self._marks and self._marks[0].end <= acknowledged:
                 self._marks.popleft()
+        return self._acknowledged
+
+    @property
+    def _acknowledged(self) -> int:
+        """The same, as of the last time that the kernel was asked."""
         return self._marks[0].offset if self._marks else self.committed_offset
 
     def rewind(self) -> None:
-        """Forget a broken connection; what has not arrived whole is to be offered again."""
-        self.unacknowledged_from()
-        self._drop_outbox()
+        """Forget a broken connection; packets that have not arrived are to be offered again."""
+        self.acknowledged_offset()
+        # Packets wait for a connection on which none was written.
+        repeat = self.outbox is not None or bool(self._marks) or not self._written
         if self._marks:
             mark = self._marks[0]
             skipped, lost = self._skipped - mark.skipped, self._lost - mark.lost
@@ -230,21 +240,15 @@ class Peer:
             if mark.n is not None and self.committed_n is not None:
                 self.counters["sent"] -= self.committed_n - mark.n - skipped - lost
             self.committed_offset, self.committed_n = mark.offset, mark.n
-            self.wanting = True
-        self.forget_link()
+        self.forget_link(PeerEvent.BROKEN if repeat else PeerEvent.ENDED)
 
-    def forget_link(self) -> None:
-        """Forget the connection; what is not written whole is to be offered again."""
+    def forget_link(self, event: PeerEvent = PeerEvent.ENDED) -> None:
+        """Forget the connection; packets that are not written whole are to be offered again."""
+        self.change(event)
         self._written = 0
         self._marks.clear()
-        self.link = None
-        self._drop_outbox()
+        self.link = self.outbox = None
         self.sent_offset, self.sent_n = self.committed_offset, self.committed_n
-
-    def _drop_outbox(self) -> None:
-        if self.outbox is not None:
-            self.wanting = True
-        self.outbox = None
 
     def young(self) -> bool:
         """Whether the connection lived for less than a second."""
@@ -255,8 +259,15 @@ class Peer:
         return self.committed_offset == self.recorded_offset and self.committed_n == self.recorded_n
 
     def move(self) -> Move:
-        """Return the committed offset, for a commit."""
+        """Return the committed offset, for a commit. The one place that checks the offsets."""
+        assert self._acknowledged <= self.committed_offset <= self.sent_offset, self.field  # noqa: S101
         return Move(self.field, self.committed_offset, self.committed_n)
+
+    def record(self) -> Move:
+        """Return the committed offset for a commit, and take it as recorded."""
+        move = self.move()
+        self.recorded_offset, self.recorded_n = move.sequence, move.n
+        return move
 
     def take_counters(self) -> dict[str, int | str]:
         """Return and clear what was counted since the last commit, under the stats' names."""
@@ -294,7 +305,7 @@ class Peer:
                 )
             )
             if len(self._marks) > _MAX_MARKS:
-                self.unacknowledged_from()
+                self.acknowledged_offset()
         return written
 
     def _count_sent(self, link: Link, frames: ClusterFrames, first: int, end: int) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
+from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.resting import Resting
 from clusterer.delivery.resting_nodes import RestingNodes, not_resting
 from clusterer.delivery.roster import Roster, Rosters, Views
@@ -190,10 +191,15 @@ class SenderSession:
             offset = start_of(node.generation)
         peer = Peer(node, offset, n, guarded=field in claim.fenced)
         self._set_flow(peer)
-        peer.wanting = offset < claim.tail
+        self._note_waiting(peer)
         if offset != claim.cursors.get(field):
             peer.recorded_offset = -1
         return peer
+
+    def _note_waiting(self, peer: Peer) -> None:
+        """Let a peer connect if the log had packets for it at the claim."""
+        if peer.state is PeerState.IDLE and peer.sent_offset < self._claim.tail:
+            peer.change(PeerEvent.PACKETS_WAIT)
 
     def _set_flow(self, peer: Peer) -> None:
         if self._meter is not None:
@@ -335,16 +341,19 @@ class SenderSession:
 
     def guarded(self) -> bool:
         """Whether another worker's connections may still be open."""
-        return any(peer.guarded for peer in self.behind)
+        return any(peer.state is PeerState.GUARDED for peer in self.behind)
 
     def end_guards(self, fences: Fences) -> None:
         """Take over which closing guards are gone, and the offsets of their workers."""
         for peer in self.behind:
-            if peer.guarded and peer.field not in fences.up:
-                peer.guarded = False
+            if peer.state is PeerState.GUARDED and peer.field not in fences.up:
+                peer.change(PeerEvent.GUARD_ENDED)
                 offset = fences.cursors.get(peer.field, peer.committed_offset)
                 if offset != peer.committed_offset:
                     peer.go_on_from(offset, fences.positions.get(peer.field))
+                    peer.change(PeerEvent.PACKETS_WAIT)
+                else:
+                    self._note_waiting(peer)
         self.regroup()
 
     # -- what to record -------------------------------------------------------------------------
@@ -373,7 +382,7 @@ class SenderSession:
     def needed_from(self) -> int:
         """Return the first sequence that some peer still needs."""
         self._resting.settle(self.head)
-        reached = (peer.unacknowledged_from() for peer in self.peers.values())
+        reached = (peer.acknowledged_offset() for peer in self.peers.values())
         return min(reached, default=self.head) + 1
 
     def reached(self) -> int:
@@ -429,9 +438,7 @@ class SenderSession:
             due = list(self.peers.values())
         for peer in due:
             if (self.touched or trim) and not peer.is_recorded():
-                moves.append(peer.move())
-                peer.recorded_offset = peer.committed_offset
-                peer.recorded_n = peer.committed_n
+                moves.append(peer.record())
             if peer.counters:
                 counters.update(peer.take_counters())
         needed = self.needed_from() if trim else None

@@ -100,7 +100,7 @@ def test_node_that_writes_is_put_off_and_delays_no_other(
         wait_until(lambda: stat(redis_client, 3, "failed") >= 1, 5, "disconnected and counted")
         assert bad.connections <= 4, "a reconnect storm"
     assert numbers(good) == list(range(100))
-    assert "machine 3 (bin:127.0.0.1" in caplog.text
+    assert "node 3 (cluster 1:bin, bin:127.0.0.1" in caplog.text
     assert "bytes where BIN has no answer; connecting again in 1 s" in caplog.text
     assert_accounted(settings)
 
