@@ -178,7 +178,7 @@ def test_doctor_says_where_a_name_leads(context: Context, answers: Answers) -> N
 @pytest.mark.parametrize(
     ("leads", "said"),
     [
-        (["192.0.2.9"], "sip2.example leads to 192.0.2.9 now"),
+        (["192.0.2.9"], "sip2.example resolves to 192.0.2.9 now"),
         (None, "sip2.example does not resolve: Name or service not known"),
     ],
 )
