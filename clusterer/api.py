@@ -176,9 +176,9 @@ class Clusterer:
         """Have ``callback(packet_type, receive_info, machine_id)`` called for a module's packets.
 
         ``packet_type`` is the packet's, or SERVER_TEMP_DISABLED (-1) for a packet that was dropped
-        because its node is silenced, or SERVER_TIMEOUT (-2; ``receive_info`` is then None) when
+        because its node is muted, or SERVER_TIMEOUT (-2; ``receive_info`` is then None) when
         nothing came from a node for more than ``timeout`` seconds (0: never). A node of which the
-        module never heard does not time out. The node is then silenced for twice that time.
+        module never saw does not time out. The node is then muted for twice that time.
         ``auth_check`` drops packets whose source IP and machine_id are no node of the cluster. All
         callbacks under one name are called.
 

@@ -50,6 +50,10 @@ class NewerFormat(StateUnavailable):
     """Redis has keys of a newer version of this program: this one must not write there."""
 
 
+class OlderFormat(StateUnavailable):
+    """A process of an older version uses Redis: no key is renamed until that process has ended."""
+
+
 class WrongKey(StateUnavailable):
     """Redis answers, but a key of ours holds another type or value than it has to.
 

@@ -8,7 +8,7 @@ PROTO_BIN = "bin"
 """The one protocol packets can be sent over and received on."""
 
 SERVER_TEMP_DISABLED = -1
-"""Packet type a callback gets instead of a packet that a silenced node sent."""
+"""Packet type a callback gets instead of a packet that a muted node sent."""
 
 SERVER_TIMEOUT = -2
 """Packet type a callback gets when a node has been silent for longer than its timeout."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from clusterer.errors import NewerFormat, StateUnavailable, WrongKey
+from clusterer.errors import NewerFormat, OlderFormat, StateUnavailable, WrongKey
 from clusterer.runtime.logs import LimitedLog
 from workers.runtime import current
 
@@ -73,7 +73,7 @@ def _redis_may_be_away(name: str) -> Iterator[None]:
     except NewerFormat as error:
         logger.error("job %s: postponed: %s", name, error)
     except (StateUnavailable, redis.RedisError) as error:
-        away = "" if isinstance(error, WrongKey) else ", Redis is away"
+        away = "" if isinstance(error, WrongKey | OlderFormat) else ", Redis is away"
         _limited.warning(
             (name, type(error)), monotonic(), "job %s: postponed%s: %s", name, away, error
         )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import redis
 
 from clusterer.endpoint import remedy, trouble
-from clusterer.errors import NewerFormat, SettingsError, StateUnavailable
+from clusterer.errors import NewerFormat, OlderFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
 from clusterer.store.format import require_format
@@ -93,9 +93,15 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
             raise
         except (redis.RedisError, StateUnavailable) as error:
             if not told:
-                cause = error.__cause__ if isinstance(error, StateUnavailable) else error
-                text = trouble(settings, cause) if isinstance(cause, redis.RedisError) else ""
-                logger.warning("waiting for %s: %s", text or error, remedy(error))
+                logger.warning("waiting for %s", _awaited(settings, error))
             told = True
             state.stop.wait(RETRY_S)
     return None
+
+
+def _awaited(settings: Settings, error: Exception) -> str:
+    if isinstance(error, OlderFormat):
+        return f"the end of older processes: {error}"
+    cause = error.__cause__ if isinstance(error, StateUnavailable) else error
+    text = trouble(settings, cause) if isinstance(cause, redis.RedisError) else ""
+    return f"{text or error}: {remedy(error)}"

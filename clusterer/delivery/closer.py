@@ -18,17 +18,17 @@ from clusterer.errors import StateUnavailable
 from clusterer.runtime.logs import about
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
-from clusterer.store.deliveries import FENCE_MS, Move
+from clusterer.store.deliveries import GUARD_MS, Move
 from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.05
-RENEW_EVERY_S = FENCE_MS / 3000
+RENEW_EVERY_S = GUARD_MS / 3000
 LEAVE_AFTER_S = 3.0
 """Longest wait for peers when the process ends, whatever ``send_timeout``: it is given 4 s."""
 LEAVE_WITHIN_S = 0.5
-WRITE_WITHIN_S = FENCE_MS / 1000 * 0.7
+WRITE_WITHIN_S = GUARD_MS / 1000 * 0.7
 """Time after the sending of a renewal in which may be written: shorter than the guard's life."""
 
 
@@ -146,7 +146,7 @@ class Closer:
         try:
             peer = item.peer
             kept_from = peer.acknowledged_offset() + 1
-            if self._store.fence(item.sender, peer.field, kept_from):
+            if self._store.renew_guard(item.sender, peer.field, kept_from):
                 item.write_until = now + WRITE_WITHIN_S
             else:
                 item.give_up_at = 0.0  # another worker may be connected: write nothing
@@ -165,7 +165,7 @@ class Closer:
         if not peer.is_recorded():
             moved = peer.move()
         try:
-            if not self._store.unfence(item.sender, peer.field, moved, peer.take_counters()):
+            if not self._store.end_guard(item.sender, peer.field, moved, peer.take_counters()):
                 _say_unknown(item)
         except StateUnavailable as error:
             log.warning(

@@ -13,6 +13,8 @@ _NAMES = [b"cluster", b"protocol", b"n", b"packets", b"frames"]
 """Fields in the order in which append.lua writes them, behind the format."""
 _WRITTEN = [b"format", *_NAMES]
 _FORMAT = b"%d" % FORMAT
+_FORMATS = frozenset(b"%d" % number for number in range(1, FORMAT + 1))
+"""Formats whose entries have the fields of today; a log may have entries of all of them."""
 
 
 class Unreadable(Exception):
@@ -51,6 +53,8 @@ def read_entry(fields: list[bytes]) -> Entry:
 def _read_slowly(fields: list[bytes]) -> list[bytes]:
     """Return the values of an entry that does not begin with our format."""
     names, values = fields[::2], fields[1::2]
+    if names == _WRITTEN and values[0] in _FORMATS:
+        return values[1:]
     if b"format" in names:
         found = values[names.index(b"format")]
         if found.isdigit() and int(found[:9]) > FORMAT:

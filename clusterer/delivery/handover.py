@@ -131,9 +131,9 @@ class Handover:
             self._take_over_guards(list(self._agenda.guarded))
 
     def _take_over_guards(self, sessions: list[SenderSession]) -> None:
-        found = self._store.fences([session.sender for session in sessions])
-        for session, fences in zip(sessions, found, strict=True):
-            session.end_guards(fences)
+        found = self._store.guards([session.sender for session in sessions])
+        for session, guards in zip(sessions, found, strict=True):
+            session.end_guards(guards)
 
     def _release(self, session: SenderSession, *, undrained: bool, trim: bool = True) -> Released:
         used = trim or session.touched

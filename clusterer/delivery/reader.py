@@ -28,7 +28,7 @@ _MAX_MS = 2**64 - 1
 
 
 class LogReader:
-    """Sends one XREAD over many logs and the doorbell, and takes its reply when it is there.
+    """Sends one XREAD over many logs and the ring, and takes its reply when it is there.
 
     The same round trip brings the clusters' versions as they were after the read, and sets the
     ``clock``, if there is one.
@@ -40,9 +40,9 @@ class LogReader:
         self._client = connect(settings)
         self._connection: Any = None
         self._client_id = 0
-        self._ring = keys.doorbell(queue)
+        self._ring = keys.ring(queue)
         self.rung = "0"
-        """Id of the doorbell's last ring that was heard."""
+        """Id of the last entry of the ring that was read."""
         self._versions: Sequence[ClusterKey] = ()
         self.asked: dict[str, int] = {}
         """Logs in the read that is under way, and after which sequence."""

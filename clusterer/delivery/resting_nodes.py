@@ -22,14 +22,14 @@ def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, N
     All others skip what the log has up to its end at the claim, which the roster is not older
     than, and how many packets that is, is known.
     """
-    redis_lost_packets = max(claim.cursors.values(), default=0) > claim.tail
+    redis_lost_packets = max(claim.committed.values(), default=0) > claim.tail
     if key not in claim.counts or redis_lost_packets:
         return roster.nodes
-    found = roster.up | {f: roster.down[f] for f in claim.fenced if f in roster.down}
+    found = roster.up | {f: roster.down[f] for f in claim.guarded if f in roster.down}
     since_ms = claim.since_ms.get(key, -1)
     if roster.youngest > since_ms:
         for field, node in roster.down.items():
-            if node.generation > since_ms and field not in claim.positions:
+            if node.generation > since_ms and field not in claim.committed_counts:
                 found[field] = node
     return found
 
@@ -53,7 +53,7 @@ class RestingNodes:
         self._counts = counts
         self._made = made
         self._rosters = rosters
-        self._cursors, self._positions = claim.cursors, claim.positions
+        self._committed, self._committed_counts = claim.committed, claim.committed_counts
         """What Redis has of the members, until all of them are recorded in one place."""
         self._recorded: dict[ClusterKey, tuple[int, int]] = {}
         """Where a cluster's members were recorded last: sequence and packet count."""
@@ -98,7 +98,7 @@ class RestingNodes:
         if key in self._recorded:
             offset, n = self._recorded[key]
         else:
-            offset, n = self._cursors.get(field, -1), self._positions.get(field, 0)
+            offset, n = self._committed.get(field, -1), self._committed_counts.get(field, 0)
         peer = Peer(node, offset, n, guarded=False)
         peer.lose_to(offset, n + self._lost[key])
         peer.sent_n = n + self._jumped[key]
@@ -133,7 +133,7 @@ class RestingNodes:
                 self._recorded[key] = place
             self._lost.pop(key, None)
             self._jumped.pop(key, None)
-        self._cursors = self._positions = {}
+        self._committed = self._committed_counts = {}
         return found
 
     def _rests(self, key: ClusterKey, fields: list[str], head: int, n: int) -> list[Rest]:
@@ -144,8 +144,8 @@ class RestingNodes:
         else:
             before = defaultdict(list)
             for field in fields:
-                if self._cursors.get(field) != head or self._positions.get(field) != n:
-                    before[self._positions.get(field, 0)].append(field)
+                if self._committed.get(field) != head or self._committed_counts.get(field) != n:
+                    before[self._committed_counts.get(field, 0)].append(field)
         return [
             Rest(some, head, n, skipped=n - at - jumped, lost=lost) for at, some in before.items()
         ]

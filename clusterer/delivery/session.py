@@ -20,7 +20,7 @@ from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
-from clusterer.store.deliveries import Claim, Commit, Fences, Move, Rest
+from clusterer.store.deliveries import Claim, ClosingGuards, Commit, Move, Rest
 from clusterer.store.drains import DrainStore
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class SenderSession:
 
     def stale_fields(self) -> list[str]:
         """Return the destinations of the claim whose node has gone or moved since."""
-        stale = set(self._claim.cursors)
+        stale = set(self._claim.committed)
         for roster in self._known.values():
             stale -= roster.nodes.keys()
         return list(stale)
@@ -178,8 +178,8 @@ class SenderSession:
 
     def _peer(self, field: str, node: Node, start_of: Callable[[int], int]) -> Peer:
         claim = self._claim
-        offset = claim.cursors.get(field)
-        n = claim.positions.get(field)
+        offset = claim.committed.get(field)
+        n = claim.committed_counts.get(field)
         key = ClusterKey(node.cluster_id, node.protocol)
         if offset is not None and offset > claim.tail:
             # Repeating a packet is better than losing one: start like a node without an offset.
@@ -189,10 +189,10 @@ class SenderSession:
             n = 0  # it was there before the cluster's first packet, and none was judged yet
         if offset is None:
             offset = start_of(node.generation)
-        peer = Peer(node, offset, n, guarded=field in claim.fenced)
+        peer = Peer(node, offset, n, guarded=field in claim.guarded)
         self._set_flow(peer)
         self._note_waiting(peer)
-        if offset != claim.cursors.get(field):
+        if offset != claim.committed.get(field):
             peer.recorded_offset = -1
         return peer
 
@@ -343,14 +343,14 @@ class SenderSession:
         """Whether another worker's connections may still be open."""
         return any(peer.state is PeerState.GUARDED for peer in self.behind)
 
-    def end_guards(self, fences: Fences) -> None:
+    def end_guards(self, guards: ClosingGuards) -> None:
         """Take over which closing guards are gone, and the offsets of their workers."""
         for peer in self.behind:
-            if peer.state is PeerState.GUARDED and peer.field not in fences.up:
+            if peer.state is PeerState.GUARDED and peer.field not in guards.up:
                 peer.change(PeerEvent.GUARD_ENDED)
-                offset = fences.cursors.get(peer.field, peer.committed_offset)
+                offset = guards.committed.get(peer.field, peer.committed_offset)
                 if offset != peer.committed_offset:
-                    peer.go_on_from(offset, fences.positions.get(peer.field))
+                    peer.go_on_from(offset, guards.committed_counts.get(peer.field))
                     peer.change(PeerEvent.PACKETS_WAIT)
                 else:
                     self._note_waiting(peer)
@@ -432,7 +432,7 @@ class SenderSession:
         if trim or monotonic() >= self._record_at():
             rests = self._nodes.record(self.head)
             if rests:
-                self._claim = replace(self._claim, cursors={}, positions={})
+                self._claim = replace(self._claim, committed={}, committed_counts={})
             self._resting.settle(self.head)
             self._resting.due_at = float("inf")
             due = list(self.peers.values())

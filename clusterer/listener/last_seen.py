@@ -208,14 +208,14 @@ class LastSeenWriter:
 
         A registration without a packet from a node rightly has no key.
         """
-        empty = {watch.heard for watch in tuple(self._members) if not self._enrolled.get(watch)}
+        empty = {watch.last_seen for watch in tuple(self._members) if not self._enrolled.get(watch)}
         lost = [key for key in unusable if key not in empty]
         if not lost or now < self._mend_at:
             return
         self._mend_at = now + _MEND_S
         self._receipts.name_wrong(sorted(lost))
         for watch, enrolled in self._enrolled.items():
-            if watch.heard in lost:
+            if watch.last_seen in lost:
                 self._receipts.enroll(watch, enrolled, ())
 
     def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:

@@ -290,7 +290,7 @@ class Listener:
         for notice in reply.notices:
             registration = found.get((notice.token, notice.cluster_id))
             if registration is not None:
-                until = now + (notice.silenced_until_ms - reply.now_ms) / 1000
+                until = now + (notice.muted_until_ms - reply.now_ms) / 1000
                 self._dispatcher.time_out(registration, notice.machine_id, until)
 
 

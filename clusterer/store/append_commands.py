@@ -28,7 +28,7 @@ class AppendCommands:
         self._sha = append.sha
         self._limit = str(settings.log_max_packets)
         self._keys = (keys.log(sender), keys.counters(sender), keys.lease(sender))
-        self._more_keys = (keys.pending(queue), keys.wake(queue), keys.doorbell(queue), keys.QUEUES)
+        self._more_keys = (keys.pending(queue), keys.enqueued(queue), keys.ring(queue), keys.QUEUES)
         self.names = (*self._keys, *self._more_keys)
         """All keys that an append touches."""
         self._more_arguments = (str(sender), queue)

@@ -22,7 +22,7 @@ from clusterer.store.badvalues import (
     text,
 )
 from clusterer.store.client import connect, translated
-from clusterer.store.deliveries import FENCE_MS, LEASE_MS
+from clusterer.store.deliveries import GUARD_MS, LEASE_MS
 from clusterer.store.scripts import Call, run_each, script
 
 _NO_KEY = -2
@@ -49,8 +49,8 @@ class QueueState:
     """Those of them that nobody drains."""
     waiting: tuple[int, ...]
     """Senders whose log only waits for nodes to come up."""
-    waking_ms: int | None
-    """For how long a wake-up is said to be on its way, None if none is."""
+    enqueued_ms: int | None
+    """Age of the enqueued flag, None if there is none."""
     now_ms: int
     """That moment, by the clock of Redis."""
 
@@ -72,7 +72,7 @@ class BacklogStore:
                 commands += [
                     ("smembers", keys.pending(name)),
                     ("smembers", keys.waiting(name)),
-                    ("get", keys.wake(name)),
+                    ("get", keys.enqueued(name)),
                 ]
             (seconds, micros), *replies = read_all(self._client, commands)
         now_ms = seconds * 1000 + micros // 1000
@@ -82,7 +82,12 @@ class BacklogStore:
         ]
 
     def _state(
-        self, name: str, now_ms: int, pending: set[bytes], waiting: set[bytes], wake: bytes | None
+        self,
+        name: str,
+        now_ms: int,
+        pending: set[bytes],
+        waiting: set[bytes],
+        enqueued: bytes | None,
     ) -> QueueState:
         senders = tuple(ids(keys.pending(name), pending))
         orphaned: tuple[int, ...] = ()
@@ -90,10 +95,10 @@ class BacklogStore:
             with translated(self._settings, "read leases"):
                 left = self._lease_times(senders)
             orphaned = tuple(s for s, ms in zip(senders, left, strict=True) if ms == _NO_KEY)
-        rung = number(keys.wake(name), "value", wake)
-        waking_ms = None if wake is None else now_ms - rung
+        since_ms = number(keys.enqueued(name), "value", enqueued)
+        enqueued_ms = None if enqueued is None else now_ms - since_ms
         return QueueState(
-            name, senders, orphaned, tuple(ids(keys.waiting(name), waiting)), waking_ms, now_ms
+            name, senders, orphaned, tuple(ids(keys.waiting(name), waiting)), enqueued_ms, now_ms
         )
 
     def _lease_times(self, senders: Sequence[int]) -> list[int]:
@@ -112,18 +117,18 @@ class BacklogStore:
         return left
 
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
-        """Return (cluster_id, machine_id, generation) of cursors not at the log's end."""
-        with translated(self._settings, f"read the cursors of machine {sender}"):
-            sequence, cursors = read_all(
+        """Return (cluster_id, machine_id, generation) of committed offsets not at the log's end."""
+        with translated(self._settings, f"read the committed offsets of machine {sender}"):
+            sequence, offsets = read_all(
                 self._client,
-                [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.cursor(sender))],
+                [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.committed(sender))],
             )
         tail = number(keys.counters(sender), "field sequence", sequence)
         return [
             place
-            for field, cursor in cursors.items()
+            for field, offset in offsets.items()
             if (place := _destination(sender, field)) is not None
-            and number(keys.cursor(sender), f"field {text(field)}", cursor, tail) < tail
+            and number(keys.committed(sender), f"field {text(field)}", offset, tail) < tail
         ]
 
     def unread(self, sender: int, node: Node) -> tuple[int | None, int]:
@@ -181,15 +186,15 @@ class BacklogStore:
             self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
 
     def end_handovers(self) -> None:
-        """End the hand-overs whose worker died: what their fences kept in the logs is trimmed."""
+        """End the hand-overs whose worker died: what their guards kept in the logs is trimmed."""
         with translated(self._settings, "end hand-overs"):
             (members,) = read_all(self._client, [("smembers", keys.HANDOVERS)])
-            names = (keys.lease, keys.fence, keys.cursor, keys.log)
+            names = (keys.lease, keys.closing, keys.committed, keys.log)
             calls = [
                 Call(
                     "end_handover",
                     [keys.HANDOVERS, *(name(sender) for name in names)],
-                    (sender, FENCE_MS),
+                    (sender, GUARD_MS),
                 )
                 for sender in ids(keys.HANDOVERS, members)
             ]
@@ -213,15 +218,15 @@ class BacklogStore:
         ``lost`` says that the wake-up said to be on its way is known to be lost.
         """
         with translated(self._settings, f"call a worker of queue {queue}"):
-            names = [keys.wake(queue), keys.doorbell(queue)]
+            names = [keys.enqueued(queue), keys.ring(queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
 
 
 def _destination(sender: int, field: bytes) -> tuple[int, int, int] | None:
-    """Return cluster_id, machine_id and generation of a cursor's field."""
+    """Return cluster_id, machine_id and generation of a committed offset's field."""
     parts = text(field).split("/")
     if len(parts) != 3 or not all(part.isdecimal() and part.isascii() for part in parts):
-        bad(keys.cursor(sender), "field", field, "cluster_id/machine_id/generation")
+        bad(keys.committed(sender), "field", field, "cluster_id/machine_id/generation")
         return None
     cluster_id, machine_id, generation = map(int, parts)
     return cluster_id, machine_id, generation

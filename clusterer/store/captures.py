@@ -53,7 +53,7 @@ class MirrorStore:
 
     def write(self, receiver: int, packets: Sequence[Mirrored]) -> None:
         """Add one entry; the oldest ones go."""
-        key = keys.tail(receiver)
+        key = keys.capture(receiver)
         with translated(self._settings, "mirror packets for those who tail"):
             pipe = self._client.pipeline(transaction=False)
             fields: Any = {packet.number: _encoded(packet) for packet in packets}
@@ -64,8 +64,8 @@ class MirrorStore:
     def ask(self, receiver: int) -> Asked:
         """Ask an instance to mirror for `ASK_MS`."""
         with translated(self._settings, f"ask machine {receiver} for what it receives"):
-            silent_ms, last = script("tail")(
-                self._client, [keys.modules(receiver), keys.tail(receiver)], ASK_MS
+            silent_ms, last = script("request_capture")(
+                self._client, [keys.modules(receiver), keys.capture(receiver)], ASK_MS
             )
         return Asked(None if silent_ms < 0 else silent_ms / 1000, last.decode())
 
@@ -75,7 +75,7 @@ class MirrorStore:
         Returns the id of the last one, ``after`` itself if none came, and their packets.
         """
         with translated(self._settings, f"read what machine {receiver} receives"):
-            found: Any = self._client.xread({keys.tail(receiver): after}, block=block_ms)
+            found: Any = self._client.xread({keys.capture(receiver): after}, block=block_ms)
         if not found:
             return after, []
         ((_, entries),) = found
@@ -107,5 +107,5 @@ def _decoded(receiver: int, entry_id: bytes, number: bytes, value: bytes) -> Mir
         at_ms, ip, port, frame = value.split(b" ", 3)
         return Mirrored(int(number), int(at_ms), (ip.decode(), int(port)), frame)
     except ValueError:
-        bad(keys.tail(receiver), f"entry {text(entry_id)}", value, "a captured packet")
+        bad(keys.capture(receiver), f"entry {text(entry_id)}", value, "a captured packet")
         return None

@@ -13,8 +13,8 @@ from clusterer.membership.views import ClusterKey
 LEASE_MS = 1000
 """Life of an unrenewed lease: how long a killed worker's log waits at the least."""
 
-FENCE_MS = 1000
-"""Life of an unrenewed fence."""
+GUARD_MS = 1000
+"""Life of an unrenewed closing guard."""
 
 _SINCE = "since "
 _COUNTS = re.compile(r"\d+:[a-z0-9]+")
@@ -34,11 +34,11 @@ class Claim:
     """Packets ever appended, by cluster."""
     since_ms: Mapping[ClusterKey, int]
     """Redis ms of each cluster's first packet."""
-    cursors: Mapping[str, int]
+    committed: Mapping[str, int]
     """``cluster/machine/generation`` → sequence of the last whole frame written."""
-    positions: Mapping[str, int]
+    committed_counts: Mapping[str, int]
     """The same → the cluster's packet count there."""
-    fenced: frozenset[str]
+    guarded: frozenset[str]
     """Destinations to which another worker's connection may still be open."""
     number: int = 0
     """How many claims of the log there were, this one included."""
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A cursor that moved."""
+    """A committed offset that moved."""
 
     field: str
     sequence: int
@@ -65,12 +65,12 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Fences:
-    """The fences of a sender at one moment; fields are ``cluster/machine/generation``."""
+class ClosingGuards:
+    """The closing guards of a sender at one moment; fields are ``cluster/machine/generation``."""
 
     up: frozenset[str]
-    cursors: Mapping[str, int]
-    positions: Mapping[str, int]
+    committed: Mapping[str, int]
+    committed_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +99,26 @@ class Released(Enum):
 
 def claim_of(sender: int, reply: list[Any]) -> Claim:
     """Return what the reply of claim.lua says."""
-    cursors, positions, counters, fences = reply
+    committed, committed_counts, counters, guards = reply
     numbers = _numbers(counters)
     return Claim(
         sender=sender,
         tail=numbers.get("sequence", 0),
         counts=by_cluster(numbers),
         since_ms=firsts(numbers),
-        cursors=_numbers(cursors),
-        positions=_numbers(positions),
-        fenced=frozenset(_pairs(fences)),
+        committed=_numbers(committed),
+        committed_counts=_numbers(committed_counts),
+        guarded=frozenset(_pairs(guards)),
         number=numbers.get("claims", 0),
     )
 
 
-def fences_of(reply: list[Any]) -> Fences:
-    """Return what the reply of read_fences.lua says."""
-    up, cursors, positions = reply
-    return Fences(frozenset(field.decode() for field in up), _numbers(cursors), _numbers(positions))
+def guards_of(reply: list[Any]) -> ClosingGuards:
+    """Return what the reply of read_guards.lua says."""
+    up, committed, committed_counts = reply
+    return ClosingGuards(
+        frozenset(field.decode() for field in up), _numbers(committed), _numbers(committed_counts)
+    )
 
 
 def by_cluster(counters: Mapping[str, int]) -> dict[ClusterKey, int]:

@@ -26,6 +26,6 @@ def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
     """Add to ``pipe`` that all that is kept of these destinations of a sender is deleted."""
     for first in range(0, len(fields), _AT_ONCE):
         some = fields[first : first + _AT_ONCE]
-        for name in (keys.cursor, keys.position, keys.fence):
+        for name in (keys.committed, keys.committed_count, keys.closing):
             pipe.hdel(name(sender), *some)
         pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in some for name in STATS))

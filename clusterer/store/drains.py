@@ -1,4 +1,4 @@
-"""The worker's end of the packet logs: leases, cursors, fences, wake-ups."""
+"""The worker's end of the packet logs: leases, committed offsets, closing guards, wake-ups."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from clusterer.store.badvalues import ids
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import (
-    FENCE_MS,
+    GUARD_MS,
     LEASE_MS,
     Claim,
+    ClosingGuards,
     Commit,
-    Fences,
     LogEntry,
     Move,
     Released,
     by_cluster,
     claim_of,
     decoded_numbers,
-    fences_of,
     firsts,
+    guards_of,
 )
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
@@ -104,7 +104,7 @@ class DrainStore:
 
         None stands for a lease that is not to be had, an error for a sender that cannot be used.
         """
-        names = (keys.cursor, keys.position, keys.counters, keys.fence)
+        names = (keys.committed, keys.committed_count, keys.counters, keys.closing)
         pending = keys.pending(self._queue)
         lua = script("claim")
         calls = [
@@ -112,7 +112,7 @@ class DrainStore:
                 lua,
                 "7",
                 *(keys.lease(sender), pending, *(name(sender) for name in names), keys.SENDERS),
-                *(self._token, str(LEASE_MS), str(sender), str(FENCE_MS)),
+                *(self._token, str(LEASE_MS), str(sender), str(GUARD_MS)),
             )
             for sender in senders
         ]
@@ -191,11 +191,11 @@ class DrainStore:
             arguments += (name, str(increment))
         names = (
             keys.lease,
-            keys.cursor,
-            keys.position,
+            keys.committed,
+            keys.committed_count,
             keys.stats,
             keys.log,
-            keys.fence,
+            keys.closing,
             keys.counters,
         )
         used = [name(sender) for name in names]
@@ -206,15 +206,15 @@ class DrainStore:
         sender: int,
         reached: int,
         needed_from: int,
-        fenced: Mapping[str, int],
+        guarded: Mapping[str, int],
         *,
         waiting: bool,
         undrained: bool,
     ) -> Released:
         """Give the lease back; with ``undrained`` also if more is to be delivered.
 
-        ``fenced`` has the destinations whose connections are still open, and for each the first
-        sequence that this worker may give back: the log keeps it until the fence is down.
+        ``guarded`` has the destinations whose connections are still open, and for each the first
+        sequence that this worker may give back: the log keeps it until the guard is down.
         """
         with of_sender(self._settings, f"release the log of machine {sender}", sender):
             return Released(
@@ -225,7 +225,7 @@ class DrainStore:
                         keys.pending(self._queue),
                         keys.waiting(self._queue),
                         keys.counters(sender),
-                        keys.fence(sender),
+                        keys.closing(sender),
                         keys.log(sender),
                         keys.HANDOVERS,
                     ],
@@ -234,9 +234,9 @@ class DrainStore:
                     reached,
                     int(waiting),
                     int(undrained),
-                    FENCE_MS,
+                    GUARD_MS,
                     needed_from,
-                    *(part for pair in fenced.items() for part in pair),
+                    *(part for pair in guarded.items() for part in pair),
                 )
             )
 
@@ -285,24 +285,26 @@ class DrainStore:
                 )
             )
 
-    def fences(self, senders: Sequence[int]) -> list[Fences]:
-        """Return which fences of each sender are up, and how far all its deliveries have got.
+    def guards(self, senders: Sequence[int]) -> list[ClosingGuards]:
+        """Return which guards of each sender are up, and how far all its deliveries have got.
 
-        The deliveries of a leased log go on from what this returns: fences that are down are
+        The deliveries of a leased log go on from what this returns: guards that are down are
         forgotten, and the log keeps nothing for them any more.
         """
-        names = (keys.lease, keys.fence, keys.cursor, keys.position)
-        lua = script("read_fences")
+        names = (keys.lease, keys.closing, keys.committed, keys.committed_count)
+        lua = script("read_guards")
         calls = [
-            evalsha(lua, str(len(names)), *(n(s) for n in names), self._token, str(FENCE_MS))
+            evalsha(lua, str(len(names)), *(n(s) for n in names), self._token, str(GUARD_MS))
             for s in senders
         ]
         found = []
         for sender, reply in zip(
-            senders, self._run_each("read_fences", "read fences", senders, calls), strict=True
+            senders,
+            self._run_each("read_guards", "read closing guards", senders, calls),
+            strict=True,
         ):
-            with of_sender(self._settings, f"read fences of machine {sender}", sender):
-                found.append(fences_of(reply))
+            with of_sender(self._settings, f"read closing guards of machine {sender}", sender):
+                found.append(guards_of(reply))
         return found
 
     def wrong_keys(self, sender: int) -> list[str]:
@@ -320,28 +322,28 @@ class DrainStore:
         with of_sender(self._settings, f"delete log entries of machine {sender}", sender):
             self._client.xdel(keys.log(sender), *ids)
 
-    def fence(self, sender: int, field: str, kept_from: int) -> bool:
-        """Keep one of our fences up; False if it is gone.
+    def renew_guard(self, sender: int, field: str, kept_from: int) -> bool:
+        """Keep one of our guards up; False if it is gone.
 
         The log keeps what follows from sequence ``kept_from``.
         """
-        with of_sender(self._settings, f"renew a fence of machine {sender}", sender):
-            reply = script("fence")(
-                self._client, [keys.fence(sender)], field, self._token, FENCE_MS, kept_from
+        with of_sender(self._settings, f"renew a closing guard of machine {sender}", sender):
+            reply = script("renew_guard")(
+                self._client, [keys.closing(sender)], field, self._token, GUARD_MS, kept_from
             )
         return bool(reply)
 
-    def unfence(
+    def end_guard(
         self, sender: int, field: str, move: Move | None, counters: Mapping[str, int | str]
     ) -> bool:
-        """Take one of our fences down, moving the cursor; False if it was not ours any more."""
-        with of_sender(self._settings, f"take down a fence of machine {sender}", sender):
-            reply = script("unfence")(
+        """End one of our guards, moving the committed offset; False if it was not ours any more."""
+        with of_sender(self._settings, f"end a closing guard of machine {sender}", sender):
+            reply = script("end_guard")(
                 self._client,
                 [
-                    keys.fence(sender),
-                    keys.cursor(sender),
-                    keys.position(sender),
+                    keys.closing(sender),
+                    keys.committed(sender),
+                    keys.committed_count(sender),
                     keys.stats(sender),
                     keys.pending(self._queue),
                     keys.counters(sender),
@@ -362,7 +364,7 @@ class DrainStore:
         """Delete what is kept of a sender's deliveries to nodes that are gone."""
         if not fields:
             return
-        with of_sender(self._settings, f"forget cursors of machine {sender}", sender):
+        with of_sender(self._settings, f"forget committed offsets of machine {sender}", sender):
             pipe = self._client.pipeline(transaction=True)
             forget(pipe, sender, fields)
             pipe.execute()
@@ -384,7 +386,7 @@ class DrainStore:
         ``lost`` says that the wake-up which seems to be on its way is known to be lost.
         """
         with translated(self._settings, "call a delivery worker"):
-            names = [keys.wake(self._queue), keys.doorbell(self._queue)]
+            names = [keys.enqueued(self._queue), keys.ring(self._queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
 
     def hold_off(self) -> None:
@@ -392,19 +394,19 @@ class DrainStore:
         with translated(self._settings, "hold off wake-ups"):
             seconds, micros = self._client.time()
             now_ms = seconds * 1000 + micros // 1000
-            self._client.set(keys.wake(self._queue), now_ms, nx=True, px=HOLD_OFF_MS)
+            self._client.set(keys.enqueued(self._queue), now_ms, nx=True, px=HOLD_OFF_MS)
 
     def begin(self) -> tuple[str, list[int]]:
         """Say that the queued wake-up has arrived.
 
-        Returns the doorbell's last id and the senders that were pending after it: who reads the
-        doorbell from there misses no sender. Raises `NewerFormat`.
+        Returns the ring's last id and the senders that were pending after it: who reads the
+        ring from there misses no sender. Raises `NewerFormat`.
         """
         require_format(self._settings, self._client)
         with translated(self._settings, "begin a delivery job"):
             pipe = self._client.pipeline(transaction=True)
-            pipe.delete(keys.wake(self._queue))
-            pipe.xrevrange(keys.doorbell(self._queue), count=1)
+            pipe.delete(keys.enqueued(self._queue))
+            pipe.xrevrange(keys.ring(self._queue), count=1)
             pipe.smembers(keys.pending(self._queue))
             _, rings, senders = pipe.execute()
         return (rings[0][0].decode() if rings else "0"), self._senders(senders)

@@ -24,13 +24,13 @@ _CLUSTER = re.compile(r"([1-9]\d{0,9}):[^: ]+", re.ASCII)
 _SENDER = (
     keys.log,
     keys.counters,
-    keys.cursor,
-    keys.position,
+    keys.committed,
+    keys.committed_count,
     keys.stats,
     keys.lease,
-    keys.fence,
+    keys.closing,
 )
-_INSTANCE = (keys.modules, keys.notices, keys.tail)
+_INSTANCE = (keys.modules, keys.notices, keys.capture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class ForgetStore:
 
     def unused_queue(self, queue: str, before_ms: int) -> bool:
         """Forget a queue without senders, unused since ``before_ms``; return whether it was."""
-        of = (keys.pending, keys.waiting, keys.wake, keys.doorbell)
+        of = (keys.pending, keys.waiting, keys.enqueued, keys.ring)
         names = [keys.QUEUES, *(name(queue) for name in of)]
         with translated(self._settings, f"forget queue {queue}"):
             (done,) = run_each(self._client, [Call("forget_queue", names, (queue, before_ms))])
@@ -173,7 +173,7 @@ class ForgetStore:
         return [of(name) for name in names for of in (keys.pending, keys.waiting)]
 
     def _clocks(self, machine_id: int) -> tuple[str, ...]:
-        patterns = (f"clusterer:heard:{machine_id}:*", f"clusterer:silenced:{machine_id}:*")
+        patterns = (f"clusterer:last-seen:{machine_id}:*", f"clusterer:muted:{machine_id}:*")
         found = {
             text(name) for each in patterns for name in self._client.scan_iter(each, count=1000)
         }
@@ -194,7 +194,7 @@ def _instance_call(receiver: int, clocks: Iterable[str], before_ms: int, forced:
 
 def _registered(receiver: int, modules: Mapping[bytes, bytes]) -> list[str]:
     watches = watches_in(receiver, modules)
-    return [name for watch in watches for name in (watch.heard, watch.silenced)]
+    return [name for watch in watches for name in (watch.last_seen, watch.muted)]
 
 
 def _clusters(
@@ -207,7 +207,7 @@ def _clusters(
 
 def _alive_ms(receiver: int, modules: Mapping[bytes, bytes]) -> int:
     key = keys.modules(receiver)
-    return max(_number(key, modules, name) for name in ("begun", "flushed_at"))
+    return max(_number(key, modules, name) for name in ("begun", "heartbeat"))
 
 
 def _number(key: str, fields: Mapping[bytes, bytes], name: str) -> int:

@@ -8,8 +8,9 @@ from clusterer.errors import NewerFormat
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.client import translated
+from clusterer.store.migration import migrate
 
-FORMAT = 1
+FORMAT = 2
 """Grows with each change after which an older program would misread what Redis has."""
 
 
@@ -29,16 +30,22 @@ def is_newer(found: bytes | None) -> bool:
     return found is not None and found.isdigit() and int(found[:9]) > FORMAT
 
 
-def require_format(settings: Settings, client: redis.Redis) -> None:
-    """Note our format in Redis, unless there is one.
+def is_older(found: bytes | None) -> bool:
+    """Whether ``found`` is a format that an older program wrote."""
+    return found is not None and found.isdigit() and 0 < int(found[:9]) < FORMAT
 
-    Call it before the first write. Raises `NewerFormat` if the keys in Redis are those of a newer
-    program, `StateUnavailable`. A format that is not a number is left as it is: doctor names it.
+
+def require_format(settings: Settings, client: redis.Redis) -> None:
+    """Write the format to Redis, and rename the keys of an older format.
+
+    Each process calls it before its first write. Raises `NewerFormat` if a newer program wrote the
+    keys in Redis, `OlderFormat` if an older process still uses them, `StateUnavailable`. A format
+    that is not a number stays as it is: doctor names it.
     """
     with translated(settings, f"read {keys.FORMAT}"):
         found = format_found(client)
-        if found is None:
-            client.set(keys.FORMAT, FORMAT, nx=True)
+        if found != b"%d" % FORMAT and not is_newer(found):
+            found = migrate(client, FORMAT)
     if found is not None and is_newer(found):
         raise NewerFormat(newer_text(found))
 

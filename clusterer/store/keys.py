@@ -9,7 +9,7 @@ QUEUES = "clusterer:queues"
 INSTANCES = "clusterer:instances"
 SENDERS = "clusterer:senders"
 HANDOVERS = "clusterer:handovers"
-"""Set of the senders with a fence, or with one whose worker died."""
+"""Set of the senders with a closing guard, or with one whose worker died."""
 LOADED = "clusterer:loaded"
 """String: when the table was loaded last, in Redis ms, and by whom; or, for some seconds, that
 it is being restored."""
@@ -63,14 +63,14 @@ def counters(sender: int) -> str:
     return f"clusterer:counters:{sender}"
 
 
-def cursor(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → sequence of the last whole frame written there."""
-    return f"clusterer:cursor:{sender}"
+def committed(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → committed offset."""
+    return f"clusterer:committed:{sender}"
 
 
-def position(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → the cluster's packet count at the cursor."""
-    return f"clusterer:position:{sender}"
+def committed_count(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → the cluster's packet count at the committed offset."""
+    return f"clusterer:committed-count:{sender}"
 
 
 def lease(sender: int) -> str:
@@ -78,12 +78,12 @@ def lease(sender: int) -> str:
     return f"clusterer:lease:{sender}"
 
 
-def fence(sender: int) -> str:
+def closing(sender: int) -> str:
     """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token> <first sequence kept>``.
 
-    There while a connection closes; see ``lua/include/fences.lua``.
+    The closing guards, there while a connection closes; see ``lua/include/guards.lua``.
     """
-    return f"clusterer:fence:{sender}"
+    return f"clusterer:closing:{sender}"
 
 
 def stats(sender: int) -> str:
@@ -106,28 +106,28 @@ def waiting(queue: str) -> str:
     return f"clusterer:waiting:{queue}"
 
 
-def wake(queue: str) -> str:
-    """String with a TTL: a delivery job is queued and has not started."""
-    return f"clusterer:wake:{queue}"
+def enqueued(queue: str) -> str:
+    """String with a TTL, the enqueued flag: a delivery job is queued and has not started."""
+    return f"clusterer:enqueued:{queue}"
 
 
-def doorbell(queue: str) -> str:
-    """Stream of length 1, rung when a sender becomes pending."""
-    return f"clusterer:doorbell:{queue}"
+def ring(queue: str) -> str:
+    """Stream of length 1 that gets an entry when a sender becomes pending."""
+    return f"clusterer:ring:{queue}"
 
 
-def heard(receiver: int, registration: str, cluster_id: int) -> str:
-    """Sorted set: machine_id → Redis ms at which it was last heard."""
-    return f"clusterer:heard:{receiver}:{registration}:{cluster_id}"
+def last_seen(receiver: int, registration: str, cluster_id: int) -> str:
+    """Sorted set: machine_id → Redis ms of its last packet."""
+    return f"clusterer:last-seen:{receiver}:{registration}:{cluster_id}"
 
 
-def silenced(receiver: int, registration: str, cluster_id: int) -> str:
-    """Sorted set: machine_id → Redis ms until which it is silenced."""
-    return f"clusterer:silenced:{receiver}:{registration}:{cluster_id}"
+def muted(receiver: int, registration: str, cluster_id: int) -> str:
+    """Sorted set: machine_id → Redis ms until which it is muted."""
+    return f"clusterer:muted:{receiver}:{registration}:{cluster_id}"
 
 
 def modules(receiver: int) -> str:
-    """Hash: what an instance registered, and ``flushed_at``."""
+    """Hash: what an instance registered, and ``heartbeat``."""
     return f"clusterer:modules:{receiver}"
 
 
@@ -136,6 +136,6 @@ def notices(receiver: int) -> str:
     return f"clusterer:notify:{receiver}"
 
 
-def tail(receiver: int) -> str:
-    """Capped stream that lives for seconds: what an instance receives while somebody tails."""
-    return f"clusterer:tail:{receiver}"
+def capture(receiver: int) -> str:
+    """Capped stream with a TTL: what an instance receives while ``clusterer tail`` runs."""
+    return f"clusterer:capture:{receiver}"

@@ -1,4 +1,4 @@
-"""When each node was last heard, per instance and module: the clocks that module timeouts go by."""
+"""When each node was last seen, per instance and module: the clocks that module timeouts go by."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from clusterer.store.badvalues import Command, WrongType, bad, blame, ids, numbe
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
 from clusterer.store.scripts import Call, run_each, script
-from clusterer.store.watches import Flushed, FlushState, Notice, Reception, Verdict, Watch
-
-MAX_GAP_MS = 2_000
-"""Longest time between two flushes after which silence still means silence."""
+from clusterer.store.watches import (
+    LISTENING_MS,
+    MAX_GAP_MS,
+    Flushed,
+    FlushState,
+    Notice,
+    Reception,
+    Verdict,
+    Watch,
+)
 
 GONE_MS = 60_000
 """An instance that has not flushed for so long is gone: nobody is judged on its behalf, and an
@@ -64,8 +70,8 @@ class Receipts:
                     keys.modules(receiver),
                     keys.INSTANCES,
                     keys.notices(receiver),
-                    *(watch.heard for watch in old),
-                    *(watch.silenced for watch in old),
+                    *(watch.last_seen for watch in old),
+                    *(watch.muted for watch in old),
                 ],
                 receiver,
                 run,
@@ -73,37 +79,37 @@ class Receipts:
         return _text(last)
 
     def register(
-        self, watch: Watch, run: str, heard: Collection[int], members: Collection[int] = ()
+        self, watch: Watch, run: str, last_seen: Collection[int], members: Collection[int] = ()
     ) -> bool:
-        """Register ``watch``: no node is silenced for it.
+        """Register ``watch``: no node is muted for it.
 
-        The clocks of the nodes in ``heard`` start now, and of those ``members`` of the cluster
-        that an earlier run heard. A node without a clock does not time out.
+        The clocks of the nodes in ``last_seen`` start now, and of those ``members`` of the cluster
+        that an earlier run saw. A node without a clock does not time out.
 
         Returns False if ``run`` is not (or no longer) the instance's: `begin` first.
         """
         with translated(self._settings, f"register module {watch.module!r}"):
             done = script("register")(
                 self._client,
-                [keys.modules(watch.receiver), watch.heard, watch.silenced],
+                [keys.modules(watch.receiver), watch.last_seen, watch.muted],
                 run,
                 watch.field,
                 watch.timeout_ms,
-                json.dumps(sorted(heard)),
+                json.dumps(sorted(last_seen)),
                 json.dumps(sorted(members)),
             )
         return bool(done)
 
-    def enroll(self, watch: Watch, heard: Collection[int], left: Collection[int]) -> None:
-        """Start the clocks of nodes that were heard for the first time, forget those that left.
+    def enroll(self, watch: Watch, last_seen: Collection[int], left: Collection[int]) -> None:
+        """Start the clocks of nodes that were seen for the first time, forget those that left.
 
-        A node that has a clock keeps it, and one that is silenced gets none.
+        A node that has a clock keeps it, and one that is muted gets none.
         """
         with translated(self._settings, f"follow cluster {watch.cluster_id}"):
             script("enroll")(
                 self._client,
-                [watch.heard, watch.silenced],
-                json.dumps(sorted(heard)),
+                [watch.last_seen, watch.muted],
+                json.dumps(sorted(last_seen)),
                 json.dumps(sorted(left)),
             )
 
@@ -111,25 +117,25 @@ class Receipts:
         self,
         receiver: int,
         run: str,
-        heard_ms: Mapping[Watch, Mapping[int, int]],
+        last_seen_ms: Mapping[Watch, Mapping[int, int]],
         *,
         age_ms: int,
         cursor: str,
     ) -> Flushed:
-        """Note how long ago each node was heard, and that the instance listened until now.
+        """Note how long ago each node was seen, and that the instance listened until now.
 
-        ``heard_ms`` has an entry, maybe an empty one, for each registration with a cluster;
+        ``last_seen_ms`` has an entry, maybe an empty one, for each registration with a cluster;
         ``age_ms`` is how long ago its packets were last looked at; ``cursor`` is the id of the
         last notice read.
         """
-        with translated(self._settings, "note who was heard"):
+        with translated(self._settings, "record the nodes last seen"):
             state, now_ms, notices, tailed_ms, *unusable = script("flush")(
                 self._client,
                 [
                     keys.modules(receiver),
                     keys.notices(receiver),
                     keys.INSTANCES,
-                    *(w.heard for w in heard_ms),
+                    *(w.last_seen for w in last_seen_ms),
                 ],
                 receiver,
                 run,
@@ -138,7 +144,7 @@ class Receipts:
                 cursor,
                 _NOTICES_AT_ONCE,
                 GONE_MS,
-                *(_pairs(heard) for heard in heard_ms.values()),
+                *(_pairs(last_seen) for last_seen in last_seen_ms.values()),
             )
         found = (_notice(keys.notices(receiver), *item) for item in notices)
         return Flushed(
@@ -175,22 +181,22 @@ class Receipts:
         verdicts = (
             _verdict(watch, *reply) for watch, reply in zip(watches, replies, strict=True) if reply
         )
-        return [verdict for verdict in verdicts if verdict.silenced or verdict.released]
+        return [verdict for verdict in verdicts if verdict.muted or verdict.released]
 
     # -- for the operator -----------------------------------------------------------------------
 
     def receptions(self) -> list[Reception]:
-        """Return what the instances that are listening have heard, by registration.
+        """Return what the instances that are listening have seen, by registration.
 
-        A node that is silenced for a registration has no clock there.
+        A node that is muted for a registration has no clock there.
         """
-        with translated(self._settings, "read who was heard"):
+        with translated(self._settings, "read the nodes last seen"):
             watches = [watch for watch in self._watches(self._receivers()) if watch.cluster_id]
             commands: list[Command] = [("time",)]
             for watch in watches:
                 commands += [
                     ("hgetall", keys.modules(watch.receiver)),
-                    ("zrange", watch.heard, 0, -1, False, True),
+                    ("zrange", watch.last_seen, 0, -1, False, True),
                 ]
             (seconds, micros), *replies = read_all(self._client, commands)
         now_ms = seconds * 1000 + micros // 1000
@@ -224,14 +230,14 @@ def _reception(
     clocks: Iterable[tuple[bytes, float]],
     now_ms: int,
 ) -> Reception | None:
-    """Return what an instance has heard; None for one that is not listening."""
-    begun, flushed = (
+    """Return what an instance has seen; None for one that is not listening."""
+    begun, heartbeat = (
         number(keys.modules(watch.receiver), f"field {name}", modules.get(name.encode()))
-        for name in ("begun", "flushed_at")
+        for name in ("begun", "heartbeat")
     )
-    if not begun or not flushed or now_ms - flushed >= 2 * MAX_GAP_MS:
+    if not begun or not heartbeat or now_ms - heartbeat >= LISTENING_MS:
         return None
-    return Reception(watch, begun, scores(watch.heard, clocks), now_ms)
+    return Reception(watch, begun, scores(watch.last_seen, clocks), now_ms)
 
 
 def scores(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
@@ -263,7 +269,7 @@ def _watch(receiver: int, field: bytes, value: bytes) -> Watch | None:
 
 def _verdict(watch: Watch, silent: Sequence[bytes], over: Sequence[bytes], *rest: Any) -> Verdict:
     """Return what the script decided; ``rest``: members that it left alone, by their key."""
-    for key, members in zip((watch.heard, watch.silenced), rest, strict=False):
+    for key, members in zip((watch.last_seen, watch.muted), rest, strict=False):
         ids(key, members)
     return Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))
 
@@ -271,8 +277,8 @@ def _verdict(watch: Watch, silent: Sequence[bytes], over: Sequence[bytes], *rest
 def _verdict_call(watch: Watch) -> Call:
     names = [
         keys.modules(watch.receiver),
-        watch.heard,
-        watch.silenced,
+        watch.last_seen,
+        watch.muted,
         keys.notices(watch.receiver),
     ]
     arguments = [
@@ -286,13 +292,13 @@ def _verdict_call(watch: Watch) -> Call:
     return Call("verdict", names, arguments)
 
 
-def _pairs(heard_ms: Mapping[int, int]) -> str:
-    return json.dumps([number for item in heard_ms.items() for number in (item[1], item[0])])
+def _pairs(last_seen_ms: Mapping[int, int]) -> str:
+    return json.dumps([number for item in last_seen_ms.items() for number in (item[1], item[0])])
 
 
 def _notice(key: str, entry_id: bytes, flat: Sequence[bytes]) -> Notice | None:
     fields = dict(zip(map(_text, flat[::2]), map(_text, flat[1::2]), strict=True))
-    numbers = [fields.get(name, "") for name in ("cluster", "machine_id", "silenced_until")]
+    numbers = [fields.get(name, "") for name in ("cluster", "machine_id", "muted_until")]
     token, colon, _ = fields.get("registration", "").rpartition(":")
     if not colon or not all(_NUMBER.fullmatch(number) for number in numbers):
         bad(key, f"entry {_text(entry_id)}", fields, "a module timeout")

@@ -18,13 +18,13 @@ from clusterer.store.client import translated
 _TYPES = (
     (keys.log, b"stream"),
     (keys.counters, b"hash"),
-    (keys.cursor, b"hash"),
-    (keys.position, b"hash"),
+    (keys.committed, b"hash"),
+    (keys.committed_count, b"hash"),
     (keys.stats, b"hash"),
-    (keys.fence, b"hash"),
+    (keys.closing, b"hash"),
     (keys.lease, b"string"),
 )
-_NUMBERS = frozenset({keys.counters, keys.cursor, keys.position, keys.stats})
+_NUMBERS = frozenset({keys.counters, keys.committed, keys.committed_count, keys.stats})
 
 
 class SenderUnusable(StateUnavailable):

@@ -1,4 +1,4 @@
-"""What instances and the timeout job tell each other about who was heard: plain values."""
+"""What instances and the timeout job tell each other about who was seen: plain values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from clusterer.store import keys
+
+MAX_GAP_MS = 2_000
+"""Longest time between two flushes after which silence still means silence."""
+
+LISTENING_MS = 2 * MAX_GAP_MS
+"""An instance whose heartbeat is older does not listen, as far as Redis knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +35,14 @@ class Watch:
         return f"{self.token}:{self.cluster_id}"
 
     @property
-    def heard(self) -> str:
+    def last_seen(self) -> str:
         """Key of its clocks."""
-        return keys.heard(self.receiver, self.token, self.cluster_id)
+        return keys.last_seen(self.receiver, self.token, self.cluster_id)
 
     @property
-    def silenced(self) -> str:
-        """Key of its silenced nodes."""
-        return keys.silenced(self.receiver, self.token, self.cluster_id)
+    def muted(self) -> str:
+        """Key of its muted nodes."""
+        return keys.muted(self.receiver, self.token, self.cluster_id)
 
     @classmethod
     def parse(cls, receiver: int, field: str, timeout_ms: int) -> Watch:
@@ -49,19 +55,19 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """What a registration of an instance that is listening has heard. Times are Redis ms."""
+    """What a registration of an instance that is listening has seen. Times are Redis ms."""
 
     watch: Watch
     begun_ms: int
     """When the instance began to listen."""
-    heard_ms: Mapping[int, int]
+    last_seen_ms: Mapping[int, int]
     """machine_id → its last packet; a clock begins when the module is registered."""
     read_ms: int = 0
     """When this was read."""
 
-    def heard_at(self, machine_id: int) -> int:
-        """Return when a node was heard at the latest; without a clock, when listening began."""
-        return self.heard_ms.get(machine_id, self.begun_ms)
+    def last_seen_at(self, machine_id: int) -> int:
+        """Return when a node was seen at the latest; without a clock, when listening began."""
+        return self.last_seen_ms.get(machine_id, self.begun_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Notice:
     token: str
     cluster_id: int
     machine_id: int
-    silenced_until_ms: int
+    muted_until_ms: int
     """Redis ms."""
 
 
@@ -107,7 +113,7 @@ class Verdict:
     """What the timeout job decided about one registration's nodes."""
 
     watch: Watch
-    silenced: tuple[int, ...]
+    muted: tuple[int, ...]
     """machine_ids that were silent for too long."""
     released: tuple[int, ...]
     """machine_ids whose silence is over."""

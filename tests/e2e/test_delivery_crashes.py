@@ -188,8 +188,8 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         send(instance, range(1, 10_001))
         stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
         wait_until(lambda: cursor_rests(redis_client), 5, "nothing goes any more")
-        cursor = redis_client.hgetall(keys.cursor(1))
-        assert 1 < int(next(iter(cursor.values()))) < 10_001, "bytes are pending"
+        committed = redis_client.hgetall(keys.committed(1))
+        assert 1 < int(next(iter(committed.values()))) < 10_001, "bytes are pending"
         stopped.pause()
         wait_until(lambda: holder(redis_client, workers) not in (stopped, None), 5, "taken over")
         receiver.resume()
@@ -202,7 +202,9 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         assert len(first.data) == before
         send(instance, range(10_001, 10_101))
         wait_until(lambda: numbers(receiver)[-1] == 10_100, 5, "goes on")
-        assert int(next(iter(redis_client.hvals(keys.cursor(1))))) >= 10_001, "no cursor went back"
+        assert int(next(iter(redis_client.hvals(keys.committed(1))))) >= 10_001, (
+            "no cursor went back"
+        )
     second = [p.fields().pop_int() for c in receiver.connections[1:] for p in c.packets]
     assert second == sorted(set(second), key=lambda n: n or 0), (
         "the new connection has them in order"
@@ -210,6 +212,6 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
 
 
 def cursor_rests(client: redis.Redis) -> bool:
-    before = client.hgetall(keys.cursor(1))
+    before = client.hgetall(keys.committed(1))
     time.sleep(0.2)
-    return bool(before) and before == client.hgetall(keys.cursor(1))
+    return bool(before) and before == client.hgetall(keys.committed(1))

@@ -105,7 +105,7 @@ def test_rq_knows_our_workers_as_the_page_shows(story: Story) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["clusterer:lease:1", "clusterer:tail:1"])
+@pytest.mark.parametrize("key", ["clusterer:lease:1", "clusterer:capture:1"])
 def test_docs_short_lived_key_is_as_shown(story: Story, key: str) -> None:
     """A tail's entry may have many packets, and what is in them is not compared."""
     received, on_page = redis_cli.received(story.replies[key])[:3], redis_cli.on_page(key)

@@ -62,7 +62,7 @@ def test_list_in_pipe_has_no_colours_and_80_columns(
     redis_client.hset(keys.counters(1), "1:bin", 10**9)
     names = ("sent", "failed", "skipped", "lost")
     redis_client.hset(keys.stats(1), mapping={f"1/2/1/{name}": 10**9 for name in names})
-    redis_client.hset(keys.position(1), "1/2/1", 1)
+    redis_client.hset(keys.committed_count(1), "1/2/1", 1)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert re.search(r" 1 +2 +999M +- +1000M +1000M +1000M +1000M +never", out)
@@ -121,8 +121,8 @@ def test_list_shows_backlog_and_losses_of_sender(
     put_node(redis_client, make_node(2, generation=8))
     put_node(redis_client, make_node(3, generation=9))
     redis_client.hset(keys.counters(1), mapping={"sequence": 100, "1:bin": 90})
-    redis_client.hset(keys.position(1), mapping={"1/2/8": 70, "1/3/9": 90})
-    redis_client.hset(keys.cursor(1), mapping={"1/2/8": 80, "1/3/9": 100})
+    redis_client.hset(keys.committed_count(1), mapping={"1/2/8": 70, "1/3/9": 90})
+    redis_client.hset(keys.committed(1), mapping={"1/2/8": 80, "1/3/9": 100})
     seconds, micros = redis_client.time()
     now_ms = seconds * 1000 + micros // 1000
     for sequence, age_ms in ((80, 90_500), (90, 72_500), (100, 4_500)):

@@ -62,7 +62,7 @@ def test_delivery_to_every_node_is_once_and_in_order(
         assert numbers(receiver) == list(range(3000))
         assert stat(redis_client, machine_id, "sent") == 3000
     assert redis_client.xlen(keys.log(1)) == 0
-    assert not redis_client.hgetall(keys.fence(1))
+    assert not redis_client.hgetall(keys.closing(1))
 
 
 def test_delivery_to_sender_and_other_clusters_is_none(

@@ -177,7 +177,7 @@ def test_delivery_largest_frames_and_any_batch_arrive_whole(
         load(settings, [node(1), node_for(2, peer)])
         assert cluster.send_many(1, "bin", []) == 1
         assert not redis_client.exists(
-            keys.log(1), keys.counters(1), keys.wake("clusterer-delivery")
+            keys.log(1), keys.counters(1), keys.enqueued("clusterer-delivery")
         )
         small = [cluster.packet("test", 1).push_int(n).build() for n in range(100_000)]
         head = cluster.packet("test", 1).push_int(100_000)

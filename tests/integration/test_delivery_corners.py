@@ -243,8 +243,8 @@ def test_delivery_log_waiting_for_one_node_rests(
         load(settings, [node(1), node_for(2, receiver)])
         sweep.run(context)
         assert not redis_client.sismember(waiting, "1"), "the node it waited for is gone"
-        wait_until(lambda: not redis_client.hexists(keys.cursor(1), "gone"), 1)
-        wait_until(lambda: redis_client.hlen(keys.cursor(1)) == 1, 5, "its cursor too")
+        wait_until(lambda: not redis_client.hexists(keys.committed(1), "gone"), 1)
+        wait_until(lambda: redis_client.hlen(keys.committed(1)) == 1, 5, "its cursor too")
     context.close()
 
 
@@ -273,11 +273,11 @@ def test_closing_guards_of_dead_workers_are_removed(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
     load(settings, [node(1), node_for(2, receiver)])
-    redis_client.hset(keys.fence(1), "1/9/1700000000000", "1700000000000 dead")
+    redis_client.hset(keys.closing(1), "1/9/1700000000000", "1700000000000 dead")
     with delivering(settings):
         PacketLog(settings, 1).append(CLUSTER, [frame(0)])
         receiver.wait_for_frames(1)
-        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "no fence left")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "no fence left")
 
 
 def test_instance_closed_and_used_again_reads_fresh_snapshot(
@@ -356,7 +356,7 @@ def test_delivery_unacknowledged_at_set_down_counts_once(
 
 
 def drained_to(client: redis.Redis, n: int) -> bool:
-    return {int(value) for value in client.hvals(keys.position(1))} == {n}
+    return {int(value) for value in client.hvals(keys.committed_count(1))} == {n}
 
 
 def test_delivery_half_skipped_batch_is_not_skipped_twice(
@@ -424,13 +424,15 @@ def test_delivery_worker_without_lease_records_nothing(
     assert first.renew([1]) == {1}
     released = first.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
     assert released is Released.LOST
-    assert not redis_client.exists(keys.cursor(1), keys.stats(1), keys.fence(1), keys.position(1))
+    assert not redis_client.exists(
+        keys.committed(1), keys.stats(1), keys.closing(1), keys.committed_count(1)
+    )
     assert redis_client.xlen(keys.log(1)) == 1
     assert second.commit([late]) == set()
     released = second.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
     assert released is Released.DRAINED
-    assert not first.fence(1, "1/2/7", 2)
-    assert not first.unfence(1, "1/2/7", Move("1/2/7", 0, 0), {"1/2/7/sent": -1})
-    assert redis_client.hgetall(keys.cursor(1)) == {b"1/2/7": b"1"}
-    assert second.unfence(1, "1/2/7", None, {})
-    assert not redis_client.exists(keys.fence(1))
+    assert not first.renew_guard(1, "1/2/7", 2)
+    assert not first.end_guard(1, "1/2/7", Move("1/2/7", 0, 0), {"1/2/7/sent": -1})
+    assert redis_client.hgetall(keys.committed(1)) == {b"1/2/7": b"1"}
+    assert second.end_guard(1, "1/2/7", None, {})
+    assert not redis_client.exists(keys.closing(1))

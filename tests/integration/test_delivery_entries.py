@@ -40,9 +40,9 @@ from tests.support.receiver import BinReceiver
 SENDER_KEYS = (
     keys.log,
     keys.counters,
-    keys.cursor,
-    keys.position,
-    keys.fence,
+    keys.committed,
+    keys.committed_count,
+    keys.closing,
     keys.lease,
     keys.stats,
 )
@@ -147,15 +147,16 @@ def test_unreadable_entry_of_several_packets_counts_all(
     assert_accounted(settings)
 
 
-def test_entry_without_format_is_delivered(
-    settings: Settings, redis_client: redis.Redis, peer: BinReceiver
+@pytest.mark.parametrize("older", [None, "1"])
+def test_entry_of_older_format_is_delivered(
+    settings: Settings, redis_client: redis.Redis, peer: BinReceiver, older: str | None
 ) -> None:
-    add(redis_client, entry(1, format=None))
+    add(redis_client, entry(1, format=older))
     with delivering(settings):
         wait_until(lambda: numbers(peer) == [1001], 5, "delivered")
 
 
-@pytest.mark.parametrize("newer", ["2", "77", "12345678901234567890"])
+@pytest.mark.parametrize("newer", ["3", "77", "12345678901234567890"])
 def test_entry_of_newer_format_is_left_alone(
     settings: Settings,
     redis_client: redis.Redis,
@@ -175,7 +176,7 @@ def test_entry_of_newer_format_is_left_alone(
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
     assert numbers(peer) == list(range(10))
     assert redis_client.xrange(keys.log(1)) == before
-    assert not redis_client.exists(keys.cursor(1), keys.position(1))
+    assert not redis_client.exists(keys.committed(1), keys.committed_count(1))
     assert redis_client.sismember("clusterer:pending:clusterer-delivery", "1")
     said = [r.getMessage() for r in caplog.records if "sender 1" in r.getMessage()]
     assert len(said) == 1
@@ -192,7 +193,7 @@ def test_entries_before_newer_format_are_delivered(
         wait_until(lambda: numbers(peer) == [1, 2], 5, "what is of our format")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
     assert stat(redis_client, 3, "sent") == 2
-    assert {int(v) for v in redis_client.hvals(keys.cursor(1))} == {2}
+    assert {int(v) for v in redis_client.hvals(keys.committed(1))} == {2}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_wrong_key_of_one_sender_stops_no_other(
         first.append(CLUSTER, [frame(1)])
         second.append(CLUSTER, [frame(2)])
         peer.wait_for_frames(2)
-        wait_until(lambda: redis_client.hlen(keys.cursor(1)), 5, "recorded")
+        wait_until(lambda: redis_client.hlen(keys.committed(1)), 5, "recorded")
         spoil(redis_client, name(1), wrong)
         redis_client.sadd("clusterer:pending:clusterer-delivery", 1)
         for n in range(3, 9):
@@ -312,12 +313,12 @@ def test_sender_resumes_once_its_key_is_repaired(
 ) -> None:
     monkeypatch.setattr("clusterer.delivery.holds.HOLD_S", 1.0)
     PacketLog(settings, 1).append(CLUSTER, [frame(1)])
-    redis_client.rpush(keys.cursor(1), "oops")
+    redis_client.rpush(keys.committed(1), "oops")
     with delivering(settings):
-        wait_until(lambda: "clusterer:cursor:1 is a list, not a hash" in caplog.text, 5, "said")
+        wait_until(lambda: "clusterer:committed:1 is a list, not a hash" in caplog.text, 5, "said")
         time.sleep(1.5)
-        assert caplog.text.count("clusterer:cursor:1 is a list") == 1
-        redis_client.delete(keys.cursor(1))
+        assert caplog.text.count("clusterer:committed:1 is a list") == 1
+        redis_client.delete(keys.committed(1))
         wait_until(lambda: numbers(peer) == [1], 5, "delivered")
 
 
@@ -333,7 +334,7 @@ def test_newer_format_is_not_written_to(
     context = Context(replace(settings, db_url="sqlite://"))
     before = redis_client.dbsize()
     with Clusterer(1, settings=settings) as cluster:
-        with pytest.raises(NewerFormat, match=r"clusterer:format is 2.*upgrade clusterer"):
+        with pytest.raises(NewerFormat, match=r"clusterer:format is 3.*upgrade clusterer"):
             cluster.send_to(1, "bin", cluster.packet("m", 1).build())
         with pytest.raises(NewerFormat):
             cluster.set_state(1, 3, 0, "bin")
@@ -345,7 +346,8 @@ def test_newer_format_is_not_written_to(
 
 
 @pytest.mark.parametrize(
-    ("value", "level"), [("1", Level.OK), ("2", Level.ERROR), ("new", Level.ERROR)]
+    ("value", "level"),
+    [("1", Level.WARN), ("2", Level.OK), ("3", Level.ERROR), ("new", Level.ERROR)],
 )
 def test_doctor_names_format(
     settings: Settings, redis_client: redis.Redis, value: str, level: Level

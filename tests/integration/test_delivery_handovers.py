@@ -1,4 +1,4 @@
-"""Logs that change hands: fences, torn frames, workers that stand still."""
+"""Logs that change hands: guards, torn frames, workers that stand still."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.deliveries import FENCE_MS
+from clusterer.store.deliveries import GUARD_MS
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
@@ -61,10 +61,10 @@ def test_closing_guard_lasts_while_peer_reads_within_timeout(
             slow.pause()
             log.append(CLUSTER, [frame(n, 1000) for n in range(1, 200)])
             fine.wait_for_frames(200)
-            wait_until(lambda: redis_client.hlen(keys.fence(1)) == 1, 5, "the slow one is fenced")
+            wait_until(lambda: redis_client.hlen(keys.closing(1)) == 1, 5, "the slow one is fenced")
             log.append(CLUSTER, [frame(n) for n in range(200, 300)])
             fine.wait_for_frames(300, 2)
-            time.sleep(2.5 * FENCE_MS / 1000)
+            time.sleep(2.5 * GUARD_MS / 1000)
             assert len(slow.connections) == 1
             slow.resume()
             slow.wait_for_frames(300)
@@ -81,12 +81,12 @@ def test_handover_bytes_discarded_by_peer_are_sent_again(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
         assert stat(redis_client, 2, "sent") == 100
         peer.reset_connections()
         peer.resume()
-        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
         sweep.run(Context(settings))
         wait_until(lambda: set(range(90, 100)) <= set(numbers(peer)), 3, "delivered again")
         wait_until(lambda: stat(redis_client, 2, "sent") == 100, 5, "and counted once")
@@ -100,8 +100,8 @@ def test_closing_guard_taken_away_logs_possible_loss(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
-        redis_client.delete(keys.fence(1))
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
+        redis_client.delete(keys.closing(1))
         wait_until(lambda: "to 100 may not have arrived at node" in caplog.text, 5, "said")
 
 
@@ -135,7 +135,7 @@ def test_handover_from_stopped_worker_ends_its_writes(
         with delivering(settings):
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
-            wait_until(lambda: redis_client.hlen(keys.cursor(1)), 2, "cursor recorded")
+            wait_until(lambda: redis_client.hlen(keys.committed(1)), 2, "cursor recorded")
             thief = DrainStore(settings, settings.delivery_queue, "thief")
             redis_client.delete(keys.lease(1))
             assert thief.claim(1) is not None
@@ -151,13 +151,13 @@ def test_handover_from_stopped_worker_ends_its_writes(
             log.append(CLUSTER, [frame(1)])
             time.sleep(1.0)
             seen = numbers(peer)
-            cursor = redis_client.hgetall(keys.cursor(1))
+            committed = redis_client.hgetall(keys.committed(1))
             keep.set()
             thread.join()
             redis_client.delete(keys.lease(1))
             peer.wait_for_frames(2)
     assert seen == [0]
-    assert [int(value) for value in cursor.values()] == [1]
+    assert [int(value) for value in committed.values()] == [1]
 
 
 def test_handover_worker_paused_before_write_does_not_write(
@@ -198,8 +198,8 @@ def test_handover_worker_paused_before_write_does_not_write(
 
 
 def cursor_of(client: redis.Redis) -> int:
-    """Return the only cursor that there is."""
-    return next((int(value) for value in client.hvals(keys.cursor(1))), 0)
+    """Return the only committed offset that there is."""
+    return next((int(value) for value in client.hvals(keys.committed(1))), 0)
 
 
 def rests(peer: BinReceiver) -> bool:

@@ -16,7 +16,7 @@ from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.backlog import BacklogStore
-from clusterer.store.deliveries import FENCE_MS, Commit, Move, Released
+from clusterer.store.deliveries import GUARD_MS, Commit, Move, Released
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import (
@@ -79,7 +79,7 @@ def test_trim_by_next_workers_keeps_what_fence_holds(
 ) -> None:
     with stuck_and_fine(settings) as (log, stuck, fine):
         hand_over(settings, log, stuck, fine)
-        assert redis_client.hlen(keys.fence(1)) >= 1
+        assert redis_client.hlen(keys.closing(1)) >= 1
         for at in range(1, workers):
             with delivering(settings):
                 append(log, 3000 * at, 3000 * at + 3000)
@@ -104,14 +104,14 @@ def test_idle_release_during_handover_keeps_then_empties_log(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
         redis_client.sadd(keys.pending(settings.delivery_queue), 1)
         wait_until(lambda: redis_client.exists(keys.lease(1)), 5, "taken again")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back again")
         assert redis_client.xlen(keys.log(1)) > 0
         stuck.reset_connections()
         stuck.resume()
-        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
         sweep.run(Context(settings))
         wait_until(lambda: set(numbers(stuck)) >= set(range(50, 100)), 5, "all given back")
         wait_until(lambda: not redis_client.xlen(keys.log(1)), 5, "the log is empty")
@@ -128,10 +128,10 @@ def test_idle_log_whose_peer_reads_late_is_emptied(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.fence(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
         assert redis_client.xlen(keys.log(1)) > 0
         stuck.resume()
-        wait_until(lambda: not redis_client.exists(keys.fence(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
         assert redis_client.xlen(keys.log(1)) == 0
         assert numbers(stuck) == list(range(100))
     assert not redis_client.exists(keys.HANDOVERS)
@@ -168,9 +168,9 @@ class Workers:
 
     def release(self, store: DrainStore, *, undrained: bool = False) -> Released:
         """Release by a worker for which everything is written."""
-        fenced = {FIELD: 60} if store is self.first else {}
+        guarded = {FIELD: 60} if store is self.first else {}
         needed = 60 if store is self.first else 101
-        return store.release(1, 100, needed, fenced, waiting=False, undrained=undrained)
+        return store.release(1, 100, needed, guarded, waiting=False, undrained=undrained)
 
     def take_over(self) -> None:
         """Let the second worker claim what the first one has released."""
@@ -178,7 +178,7 @@ class Workers:
         self.client.sadd("clusterer:pending:clusterer-delivery", 1)
         claim = self.second.claim(1)
         assert claim
-        assert claim.fenced == {FIELD}
+        assert claim.guarded == {FIELD}
 
     def ids(self) -> list[int]:
         """Return the sequences of the log's entries."""
@@ -193,35 +193,35 @@ def workers(settings: Settings, redis_client: redis.Redis) -> Workers:
 
 def test_release_after_unread_unfence_keeps_log(workers: Workers) -> None:
     workers.take_over()
-    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
+    assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert workers.second.commit([Commit(1, [], {}, 101)]) == set()
     assert workers.release(workers.second) is Released.KEPT
     assert workers.ids() == [100]
-    (fences,) = workers.second.fences([1])
-    assert (fences.up, fences.cursors[FIELD]) == (frozenset(), 59)
-    assert not workers.client.exists(keys.fence(1))
+    (guards,) = workers.second.guards([1])
+    assert (guards.up, guards.committed[FIELD]) == (frozenset(), 59)
+    assert not workers.client.exists(keys.closing(1))
 
 
 def test_release_undrained_after_unread_unfence_stays_pending(workers: Workers) -> None:
     workers.take_over()
-    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
+    assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert workers.release(workers.second, undrained=True) is Released.UNDRAINED
     assert workers.ids() == [100]
     claim = workers.first.claim(1)
     assert claim
-    assert (claim.fenced, claim.cursors[FIELD]) == (frozenset(), 59)
+    assert (claim.guarded, claim.committed[FIELD]) == (frozenset(), 59)
 
 
 def test_fences_read_by_other_worker_stay(workers: Workers) -> None:
     workers.take_over()
-    assert workers.first.unfence(1, FIELD, Move(FIELD, 59, 59), {})
-    assert not workers.first.fences([1])[0].up
-    assert workers.client.exists(keys.fence(1)), "the holder of the lease has not read it"
+    assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
+    assert not workers.first.guards([1])[0].up
+    assert workers.client.exists(keys.closing(1)), "the holder of the lease has not read it"
 
 
 def test_renewed_fence_keeps_less(workers: Workers) -> None:
     assert workers.release(workers.first) is Released.DRAINED
-    assert workers.first.fence(1, FIELD, 101)
+    assert workers.first.renew_guard(1, FIELD, 101)
     workers.client.sadd("clusterer:pending:clusterer-delivery", 1)
     assert workers.second.claim(1)
     assert workers.release(workers.second) is Released.DRAINED
@@ -231,7 +231,7 @@ def test_renewed_fence_keeps_less(workers: Workers) -> None:
 def test_fence_of_older_worker_keeps_all(workers: Workers) -> None:
     workers.take_over()
     now = workers.client.time()[0] * 1000
-    workers.client.hset(keys.fence(1), FIELD, f"{now + 2000} host:1:77")
+    workers.client.hset(keys.closing(1), FIELD, f"{now + 2000} host:1:77")
     assert workers.release(workers.second) is Released.DRAINED
     assert workers.ids() == [100]
 
@@ -239,8 +239,8 @@ def test_fence_of_older_worker_keeps_all(workers: Workers) -> None:
 @pytest.mark.parametrize("value", ["junk", "", "9 9 9 9", "x y z", "-1 a 5"])
 def test_unreadable_fence_is_forgotten(workers: Workers, value: str) -> None:
     workers.take_over()
-    workers.client.hset(keys.fence(1), FIELD, value)
-    assert workers.second.fences([1])[0].up == frozenset()
+    workers.client.hset(keys.closing(1), FIELD, value)
+    assert workers.second.guards([1])[0].up == frozenset()
     assert workers.release(workers.second) is Released.DRAINED
     assert workers.ids() == []
 
@@ -251,15 +251,15 @@ def test_sweep_after_worker_died_empties_log(workers: Workers, settings: Setting
     backlog.end_handovers()
     assert workers.ids() == [100]
     assert workers.client.smembers(keys.HANDOVERS) == {b"1"}
-    time.sleep(FENCE_MS / 1000 + 0.1)  # Redis's clock, in which a fence ends
+    time.sleep(GUARD_MS / 1000 + 0.1)  # Redis's clock, in which a guard ends
     backlog.end_handovers()
     assert workers.ids() == []
-    assert not workers.client.exists(keys.fence(1), keys.HANDOVERS)
-    assert workers.client.hgetall(keys.cursor(1))[FIELD.encode()] == b"100"
+    assert not workers.client.exists(keys.closing(1), keys.HANDOVERS)
+    assert workers.client.hgetall(keys.committed(1))[FIELD.encode()] == b"100"
 
 
 def test_unfence_without_lease_keeps_what_others_need(workers: Workers) -> None:
     assert workers.release(workers.first) is Released.DRAINED
-    workers.client.hset(keys.cursor(1), OTHER, 99)
-    assert workers.first.unfence(1, FIELD, None, {})
+    workers.client.hset(keys.committed(1), OTHER, 99)
+    assert workers.first.end_guard(1, FIELD, None, {})
     assert workers.ids() == [100]

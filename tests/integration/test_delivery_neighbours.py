@@ -114,7 +114,7 @@ def test_delivery_node_far_behind_delays_no_node_less_behind(
             log.append(CLUSTER, [frame(0)] * 1000)
         nodes = NodeStore(settings).view(CLUSTER).nodes
         for machine, place in cursors.items():
-            for name in (keys.cursor, keys.position):
+            for name in (keys.committed, keys.committed_count):
                 redis_client.hset(name(1), field_of(nodes[machine]), str(place))
         stack.enter_context(delivering(settings))
         receivers[2].wait_for_frames(60_000)

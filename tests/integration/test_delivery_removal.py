@@ -16,7 +16,7 @@ from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_f
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
-HASHES = (keys.cursor, keys.position, keys.fence, keys.stats)
+HASHES = (keys.committed, keys.committed_count, keys.closing, keys.stats)
 
 
 SETTINGS = {"linger": 0.2, "send_timeout": 1.0}
@@ -36,7 +36,7 @@ def present(client: redis.Redis) -> set[str]:
 
 
 def idle(client: redis.Redis, *senders: int) -> bool:
-    return not any(client.exists(keys.lease(s), keys.fence(s)) for s in senders)
+    return not any(client.exists(keys.lease(s), keys.closing(s)) for s in senders)
 
 
 def test_delivery_removed_node_is_deleted_for_all_senders(

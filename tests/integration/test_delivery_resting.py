@@ -92,7 +92,7 @@ def test_claims_make_destinations_of_nodes_that_are_up_only(
     assert set(made) == {UP}
     assert len(made) <= 3 * len(senders), "two claims, and one more if a lease ran out"
     for sender in senders:
-        assert redis_client.hlen(keys.cursor(sender)) == rows
+        assert redis_client.hlen(keys.committed(sender)) == rows
     assert stat(redis_client, 1000 + rows, "skipped", sender=1001) == 2
     assert_accounted(settings)
 
@@ -146,7 +146,7 @@ def test_node_removed_while_down_leaves_nothing_in_redis(
             send(log, 0)
             up.wait_for_frames(1)
             wait_until(lambda: at_rest(settings), 5, "given back")
-            assert redis_client.hlen(keys.cursor(1)) == 2
+            assert redis_client.hlen(keys.committed(1)) == 2
             send(log, 1)
             up.wait_for_frames(2)
             load(settings, [node(1, state=State.DOWN), node_for(UP, up)])
@@ -155,7 +155,7 @@ def test_node_removed_while_down_leaves_nothing_in_redis(
             wait_until(lambda: at_rest(settings), 5, "given back")
         left = [
             field
-            for name in (keys.cursor, keys.position, keys.stats)
+            for name in (keys.committed, keys.committed_count, keys.stats)
             for field in map(as_text, redis_client.hkeys(name(1)))
             if field.startswith(f"1/{DOWN}/")
         ]
@@ -188,8 +188,8 @@ def test_commit_of_rests_moves_all_and_names_bad_counter(
     for sequence in (3, 5):
         rest = Rest(fields, sequence, sequence, skipped=sequence, lost=1)
         assert store.commit([Commit(1, [], {"1/1/7/sent": 2}, None, [rest])]) == set()
-    assert redis_client.hgetall(keys.cursor(1)) == {f.encode(): b"5" for f in fields}
-    assert redis_client.hgetall(keys.position(1)) == {f.encode(): b"5" for f in fields}
+    assert redis_client.hgetall(keys.committed(1)) == {f.encode(): b"5" for f in fields}
+    assert redis_client.hgetall(keys.committed_count(1)) == {f.encode(): b"5" for f in fields}
     assert stat(redis_client, 1, "sent") == 4
     assert {stat(redis_client, at, "skipped") for at in (1, 500, 501, 1100)} == {8}
     assert stat(redis_client, 1100, "lost") == 2

@@ -21,8 +21,8 @@ QUEUE = "clusterer:delivery"
 OF_QUEUE = (
     keys.pending(QUEUE),
     keys.waiting(QUEUE),
-    keys.wake(QUEUE),
-    keys.doorbell(QUEUE),
+    keys.enqueued(QUEUE),
+    keys.ring(QUEUE),
     keys.shares(QUEUE),
 )
 BESIDE = (

@@ -89,7 +89,7 @@ def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
     receipts.begin(1, "run")
     receipts.register(watch, "run", [1, 2])
     then = int((context.nodes.now() - 7260) * 1000)
-    context.redis.hset(keys.modules(1), mapping={"begun": then, "flushed_at": then})
+    context.redis.hset(keys.modules(1), mapping={"begun": then, "heartbeat": then})
     context.redis.hset(keys.stats(1), "1/2/1/sent", 1)
     for words, shown in sessions(docs.command_section("forget")):
         assert run(words) == shown, words

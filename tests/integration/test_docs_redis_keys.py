@@ -27,9 +27,9 @@ from tests.support.processes import wait_until
 from tests.support.provisioning import provision
 from tests.support.redis_cli import shape
 
-PASSING = {"clusterer:lease:1", "clusterer:fence:1", "clusterer:handovers", "clusterer:tail:1"}
+PASSING = {"clusterer:lease:1", "clusterer:closing:1", "clusterer:handovers", "clusterer:capture:1"}
 PASSING |= {job_keys.LOCK}
-"""Leases and fences live for a second at most; tests of delivery see them, and those of
+"""Leases and guards live for a second at most; tests of delivery see them, and those of
 `clusterer tail` its mirror. A scheduler that ends gives its lock up."""
 
 
@@ -134,7 +134,7 @@ def test_docs_redis_cli_output_is_as_shown(traffic: redis.Redis) -> None:
     """Names of fields, and what members and values are made of; not how many there are."""
     for command, key, *rest in docs.redis_cli_lines():
         # Node 1 has muted both others by now, and receives no packet.
-        asked = key.replace("heard:1", "heard:2")
+        asked = key.replace("last-seen:1", "last-seen:2")
         reply = traffic.execute_command(command, asked, *rest)  # type: ignore[no-untyped-call]  # a wrong type or syntax raises
         if key not in PASSING:
             ours, page = redis_cli.received(reply), redis_cli.on_page(key)

@@ -268,7 +268,7 @@ def test_doctor_advice_is_a_valid_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
 ) -> None:
-    """The own queue counts also where Redis has never heard of it."""
+    """The own queue counts also where Redis has never seen of it."""
     context = Context(settings)
     provision(context, NewRow(1, 2, f"bin:127.0.0.1:{free_port()}"))
     reload_service.run(context)

@@ -82,7 +82,7 @@ def two_instances(settings: Settings, timeout: float = 0) -> Iterator[tuple[int,
 
 
 def waits(settings: Settings) -> bool:
-    """Whether one instance heard node 1 so much longer ago than the other that it is suspected."""
+    """Whether one instance saw node 1 so much longer ago than the other that it is suspected."""
     context = Context(settings)
     try:
         return bool(receiving.suspected(Receipts(settings, context.redis).receptions()))
@@ -116,13 +116,15 @@ def test_node_that_is_silent_to_all_is_no_finding(settings: Settings) -> None:
 def test_silenced_node_counts_as_not_heard(settings: Settings, redis_client: redis.Redis) -> None:
     context = Context(settings)
     with two_instances(settings, timeout=6) as (first, second), node_1_sends_to(first):
-        silenced = keys.silenced(3, "ratelimit", 1)
+        muted = keys.muted(3, "ratelimit", 1)
         with node_1_sends_to(second):
-            wait_until(lambda: redis_client.zcard(keys.heard(3, "ratelimit", 1)), 10, "a packet")
+            wait_until(
+                lambda: redis_client.zcard(keys.last_seen(3, "ratelimit", 1)), 10, "a packet"
+            )
 
         def is_silenced() -> bool:
             timeouts.run(context)
-            return redis_client.zscore(silenced, "1") is not None
+            return redis_client.zscore(muted, "1") is not None
 
         wait_until(is_silenced, 30, "the silence")
         wait_until(lambda: waits(settings), 10, "the suspicion")

@@ -66,7 +66,7 @@ def listen(context: Context, receiver: int) -> Watch:
 def silence(context: Context, receiver: int, seconds: float) -> None:
     """Make an instance's last flush that old."""
     at = int((context.nodes.now() - seconds) * 1000)
-    context.redis.hset(keys.modules(receiver), mapping={"begun": at, "flushed_at": at})
+    context.redis.hset(keys.modules(receiver), mapping={"begun": at, "heartbeat": at})
 
 
 def of_machine(client: redis.Redis, machine_id: int) -> set[str]:
@@ -87,7 +87,7 @@ def test_forget_deletes_every_key_of_a_machine(context: Context) -> None:
     listen(context, 9)
     silence(context, 9, 60)
     context.redis.hset(keys.stats(9), "1/2/1/sent", 1)
-    context.redis.set("clusterer:silenced:9:old:1", "of a registration that is gone")
+    context.redis.set("clusterer:muted:9:old:1", "of a registration that is gone")
     before = of_machine(context.redis, 9)
     planned = forget.run(context, 9, by="test", dry_run=True)
     assert set(planned.keys) == before == of_machine(context.redis, 9)
@@ -184,7 +184,7 @@ def test_forgotten_sender_that_returns_begins_cleanly(context: Context) -> None:
     send(context, 9)
     claim = DrainStore(context.settings, QUEUE, "test").claim(9)
     assert claim is not None
-    assert not claim.cursors
+    assert not claim.committed
     assert context.redis.xlen(keys.log(9)) == 1
     assert DrainStore(context.settings, QUEUE, "test").totals(9)[0] == 1
 
@@ -274,7 +274,7 @@ def test_wrong_values_keep_no_other_machine(kind: str, context: Context) -> None
         send(context, sender)
         deliver(context, sender)
     context.redis.delete(keys.log(8), keys.modules(8))
-    for name in (keys.log(8), keys.modules(8), keys.doorbell("odd")):
+    for name in (keys.log(8), keys.modules(8), keys.ring("odd")):
         _ = context.redis.set(name, "x") if kind == "string" else context.redis.rpush(name, "x")
     context.redis.sadd(keys.QUEUES, "odd")
     context.redis.sadd(keys.SENDERS, "junk", "-1")

@@ -47,8 +47,8 @@ def commands(client: redis.Redis) -> int:
 def record(client: redis.Redis, sender: int, **stats: int) -> None:
     """Record a sender's packets to nodes 2 and 3, of which node 3 has all."""
     client.hset(keys.counters(sender), mapping={"sequence": 90, "1:bin": 90})
-    client.hset(keys.position(sender), mapping={"1/2/2": 70, "1/3/3": 90})
-    client.hset(keys.cursor(sender), mapping={"1/2/2": 70, "1/3/3": 90})
+    client.hset(keys.committed_count(sender), mapping={"1/2/2": 70, "1/3/3": 90})
+    client.hset(keys.committed(sender), mapping={"1/2/2": 70, "1/3/3": 90})
     client.hset(keys.stats(sender), mapping={f"1/2/2/{name}": n for name, n in stats.items()})
 
 

@@ -40,12 +40,12 @@ def put_example(client: redis.Redis) -> None:
     put_node(client, make_node(1, generation=7))
     put_node(client, make_node(2, generation=8))
     client.hset(keys.counters(1), mapping={"sequence": 100, "1:bin": 90})
-    client.hset(keys.position(1), mapping={"1/2/8": 70})
+    client.hset(keys.committed_count(1), mapping={"1/2/8": 70})
     client.hset(keys.stats(1), mapping={"1/2/8/sent": 60, "1/2/8/lost": 6})
     now_ms = int(time.time() * 1000)
     client.sadd(keys.INSTANCES, 1)
-    client.hset(keys.modules(1), mapping={"ratelimit:1": 10_000, "flushed_at": now_ms + 60_000})
-    client.zadd(keys.heard(1, "ratelimit", 1), {"2": now_ms - 3000})
+    client.hset(keys.modules(1), mapping={"ratelimit:1": 10_000, "heartbeat": now_ms + 60_000})
+    client.zadd(keys.last_seen(1, "ratelimit", 1), {"2": now_ms - 3000})
 
 
 class Terminal:

@@ -21,7 +21,7 @@ from tests.support.ports import free_port
 
 RUN = "this run"
 WATCH = Watch(1, "ratelimit", "ratelimit", 1, 5_000)
-FLUSHED_AT = "flushed_at"
+FLUSHED_AT = "heartbeat"
 
 
 @pytest.fixture
@@ -50,23 +50,23 @@ def flush(
 
 
 def turn_back(client: redis.Redis, ms: int, *machine_ids: int) -> None:
-    """Make it longer ago that these machines were heard."""
+    """Make it longer ago that these machines were seen."""
     for machine_id in machine_ids:
-        client.zincrby(WATCH.heard, -ms, str(machine_id))
+        client.zincrby(WATCH.last_seen, -ms, str(machine_id))
 
 
 def run(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    return [(verdict.silenced, verdict.released) for verdict in timeouts.run(context)]
+    return [(verdict.muted, verdict.released) for verdict in timeouts.run(context)]
 
 
 def test_receipts_silence_is_measured_to_last_flush(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
-    flushed_at = int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0)
-    redis_client.zadd(WATCH.heard, {"2": flushed_at - 5_000, "3": flushed_at - 5_001})
+    heartbeat = int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0)
+    redis_client.zadd(WATCH.last_seen, {"2": heartbeat - 5_000, "3": heartbeat - 5_001})
     assert run(context) == [((3,), ())]
-    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2"]
-    assert redis_client.zrange(WATCH.silenced, 0, -1) == [b"3"]
+    assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"2"]
+    assert redis_client.zrange(WATCH.muted, 0, -1) == [b"3"]
 
 
 def test_receipts_timeout_is_announced_and_lasts_twice(
@@ -77,43 +77,43 @@ def test_receipts_timeout_is_announced_and_lasts_twice(
     reply = flush(receipts, cursor)
     (notice,) = reply.notices
     assert (notice.token, notice.cluster_id, notice.machine_id) == ("ratelimit", 1, 2)
-    assert 9_000 < notice.silenced_until_ms - reply.now_ms <= 10_000
-    assert redis_client.zscore(WATCH.silenced, "2") == notice.silenced_until_ms
+    assert 9_000 < notice.muted_until_ms - reply.now_ms <= 10_000
+    assert redis_client.zscore(WATCH.muted, "2") == notice.muted_until_ms
     assert flush(receipts, notice.id).notices == ()
 
 
 FOREIGN_NOTICES = {
     "other fields": {"oops": b"\xff"},
-    "no cluster": {"registration": "ratelimit:1", "machine_id": 2, "silenced_until": 3},
+    "no cluster": {"registration": "ratelimit:1", "machine_id": 2, "muted_until": 3},
     "cluster of text": {
         "registration": "ratelimit:1",
         "cluster": "oops",
         "machine_id": 2,
-        "silenced_until": 3,
+        "muted_until": 3,
     },
     "endless number": {
         "registration": "ratelimit:1",
         "cluster": 1,
         "machine_id": "9" * 5000,
-        "silenced_until": 3,
+        "muted_until": 3,
     },
     "negative time": {
         "registration": "ratelimit:1",
         "cluster": 1,
         "machine_id": 2,
-        "silenced_until": "-3",
+        "muted_until": "-3",
     },
     "digits of another script": {
         "registration": "ratelimit:1",
         "cluster": "\u0661",
         "machine_id": 2,
-        "silenced_until": 3,
+        "muted_until": 3,
     },
     "registration that is no text": {
         "registration": b"\xff",
         "cluster": 1,
         "machine_id": 2,
-        "silenced_until": 3,
+        "muted_until": 3,
     },
 }
 
@@ -141,10 +141,10 @@ def test_receipts_mute_ended_restarts_clock(
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
-    redis_client.zincrby(WATCH.silenced, -10_001, "2")
+    redis_client.zincrby(WATCH.muted, -10_001, "2")
     assert run(context) == [((), (2,))]
-    assert redis_client.zcard(WATCH.silenced) == 0
-    fresh = redis_client.zscore(WATCH.heard, "2")
+    assert redis_client.zcard(WATCH.muted) == 0
+    fresh = redis_client.zscore(WATCH.last_seen, "2")
     assert fresh is not None
     assert abs(fresh - redis_client.time()[0] * 1000) < 2_000
     assert run(context) == []
@@ -154,9 +154,9 @@ def test_receipts_clock_set_back_mutes_no_node_longer(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
 ) -> None:
     reply = flush(receipts, cursor)
-    redis_client.zadd(WATCH.silenced, {"2": reply.now_ms + 3_600_000, "3": reply.now_ms + 5_000})
+    redis_client.zadd(WATCH.muted, {"2": reply.now_ms + 3_600_000, "3": reply.now_ms + 5_000})
     assert run(context) == []
-    left = {machine: redis_client.zscore(WATCH.silenced, machine) for machine in ("2", "3")}
+    left = {machine: redis_client.zscore(WATCH.muted, machine) for machine in ("2", "3")}
     assert left["2"] == pytest.approx(reply.now_ms + 2 * WATCH.timeout_ms, abs=1_000)
     assert left["3"] == reply.now_ms + 5_000
 
@@ -175,13 +175,13 @@ def test_receipts_flush_after_verdict_keeps_mute(
     turn_back(redis_client, 6_000, 2)
     run(context)
     flush(receipts, cursor, {2: 0})
-    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"3"]
+    assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"3"]
 
 
 def test_receipts_flush_beside_verdict_is_before_or_after(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
-    """Either the node was heard and nothing happens, or it is silenced and announced, once."""
+    """Either the node was seen and nothing happens, or it is muted and announced, once."""
     other = Receipts(Settings(redis_url=redis_url))
     together = threading.Barrier(2)
     judged: list[tuple[Verdict, ...]] = []
@@ -202,12 +202,12 @@ def test_receipts_flush_beside_verdict_is_before_or_after(
             time.sleep(0.0003)  # both orders are to be seen
         reply = flush(receipts, cursor, {2: 50})
         job.join()
-        silenced = any(2 in verdict.silenced for verdict in judged[-1])
-        outcomes.add(silenced)
-        assert redis_client.xlen(keys.notices(1)) - announced == silenced
-        assert (redis_client.zscore(WATCH.silenced, "2") is not None) == silenced
-        if not silenced:
-            assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms - 50
+        muted = any(2 in verdict.muted for verdict in judged[-1])
+        outcomes.add(muted)
+        assert redis_client.xlen(keys.notices(1)) - announced == muted
+        assert (redis_client.zscore(WATCH.muted, "2") is not None) == muted
+        if not muted:
+            assert redis_client.zscore(WATCH.last_seen, "2") == reply.now_ms - 50
     assert outcomes == {True, False}
 
 
@@ -227,7 +227,7 @@ def test_receipts_overlapping_jobs_give_each_verdict_once(
         thread.start()
     for thread in jobs:
         thread.join()
-    assert sorted(each for verdict in done for each in verdict.silenced) == many
+    assert sorted(each for verdict in done for each in verdict.muted) == many
     assert redis_client.xlen(keys.notices(1)) == 3_000
     noticed: list[int] = []
     while found := flush(receipts, cursor).notices:
@@ -242,7 +242,7 @@ def test_receipts_one_job_checks_every_node_due(
     many = list(range(10, 2_510))
     receipts.enroll(WATCH, many, [2, 3])
     turn_back(redis_client, 6_000, *many)
-    assert sorted(each for silenced, _ in run(context) for each in silenced) == many
+    assert sorted(each for muted, _ in run(context) for each in muted) == many
 
 
 def test_receipts_last_seen_is_time_of_arrival(
@@ -250,7 +250,7 @@ def test_receipts_last_seen_is_time_of_arrival(
 ) -> None:
     turn_back(redis_client, 60_000, 2)
     reply = flush(receipts, cursor, {2: 1_234}, age_ms=200)
-    assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms - 1_234
+    assert redis_client.zscore(WATCH.last_seen, "2") == reply.now_ms - 1_234
     assert int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0) == reply.now_ms - 200
 
 
@@ -258,9 +258,9 @@ def test_receipts_older_time_does_not_set_clock_back(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     flush(receipts, cursor, {2: 0})
-    before = redis_client.zscore(WATCH.heard, "2")
+    before = redis_client.zscore(WATCH.last_seen, "2")
     flush(receipts, cursor, {2: 4_000})
-    assert redis_client.zscore(WATCH.heard, "2") == before
+    assert redis_client.zscore(WATCH.last_seen, "2") == before
 
 
 @pytest.mark.parametrize("gap_ms", [2_500, -2_500, None])
@@ -277,8 +277,8 @@ def test_receipts_gap_restarts_all_clocks(
     else:
         redis_client.hincrby(keys.modules(1), FLUSHED_AT, -gap_ms)
     reply = flush(receipts, cursor, {2: 3_000})
-    assert redis_client.zscore(WATCH.heard, "2") == reply.now_ms
-    assert redis_client.zscore(WATCH.heard, "3") == reply.now_ms
+    assert redis_client.zscore(WATCH.last_seen, "2") == reply.now_ms
+    assert redis_client.zscore(WATCH.last_seen, "3") == reply.now_ms
     assert run(context) == []
 
 
@@ -315,7 +315,7 @@ def test_receipts_timeout_0_never_ends(
 ) -> None:
     never = Watch(1, "ul", "ul", 1, 0)
     receipts.register(never, RUN, [2])
-    redis_client.zadd(never.heard, {"2": 1})
+    redis_client.zadd(never.last_seen, {"2": 1})
     assert receipts.watches() == [WATCH]
     assert run(context) == []
 
@@ -325,10 +325,10 @@ def test_receipts_each_registration_has_own_clocks(
 ) -> None:
     second = Watch(1, "ratelimit#2", "ratelimit", 1, 500)
     receipts.register(second, RUN, [2, 3])
-    redis_client.zincrby(second.heard, -1_000, "2")
+    redis_client.zincrby(second.last_seen, -1_000, "2")
     verdicts = timeouts.run(context)
-    assert [(each.watch, each.silenced) for each in verdicts] == [(second, (2,))]
-    assert redis_client.zcard(WATCH.silenced) == 0
+    assert [(each.watch, each.muted) for each in verdicts] == [(second, (2,))]
+    assert redis_client.zcard(WATCH.muted) == 0
 
 
 def test_receipts_registration_starts_clocks_of_known_nodes(
@@ -339,9 +339,9 @@ def test_receipts_registration_starts_clocks_of_known_nodes(
     old = redis_client.xinfo_stream(keys.notices(1))["last-generated-id"].decode()
     assert receipts.begin(1, "next run") == old
     assert receipts.register(WATCH, "next run", [], members=[2, 4])
-    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2"], "3 has left, 4 was never heard"
-    assert not redis_client.exists(WATCH.silenced)
-    assert redis_client.ttl(WATCH.heard) == -1
+    assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"2"], "3 has left, 4 was never heard"
+    assert not redis_client.exists(WATCH.muted)
+    assert redis_client.ttl(WATCH.last_seen) == -1
     assert redis_client.smembers(keys.INSTANCES) == {b"1"}
 
 
@@ -351,8 +351,8 @@ def test_receipts_repeated_registration_ends_mutes(
     turn_back(redis_client, 6_000, 2)
     run(context)
     assert receipts.register(WATCH, RUN, [2, 3])
-    assert redis_client.zcard(WATCH.silenced) == 0
-    assert redis_client.zcard(WATCH.heard) == 2
+    assert redis_client.zcard(WATCH.muted) == 0
+    assert redis_client.zcard(WATCH.last_seen) == 2
 
 
 def test_receipts_modules_of_earlier_run_are_removed(
@@ -360,7 +360,7 @@ def test_receipts_modules_of_earlier_run_are_removed(
 ) -> None:
     receipts.begin(1, "next run")
     assert receipts.watches() == []
-    assert redis_client.ttl(WATCH.heard) > 3600, "kept for a registration that is made again"
+    assert redis_client.ttl(WATCH.last_seen) > 3600, "kept for a registration that is made again"
     assert redis_client.hkeys(keys.modules(1)) == [b"run", b"begun"]
 
 
@@ -370,10 +370,10 @@ def test_receipts_replaced_run_changes_nothing(
     receipts.begin(1, "next run")
     receipts.register(WATCH, "next run", [2])
     turn_back(redis_client, 3_000, 2)
-    before = redis_client.zscore(WATCH.heard, "2")
+    before = redis_client.zscore(WATCH.last_seen, "2")
     assert flush(receipts, cursor, {2: 0}).state is FlushState.REPLACED
     assert not receipts.register(WATCH, RUN, [2])
-    assert redis_client.zscore(WATCH.heard, "2") == before
+    assert redis_client.zscore(WATCH.last_seen, "2") == before
     assert not redis_client.hexists(keys.modules(1), FLUSHED_AT)
 
 
@@ -407,16 +407,16 @@ def test_receipts_clocks_follow_nodes_added_and_removed(
     turn_back(redis_client, 6_000, 2)
     run(context)
     receipts.enroll(WATCH, [2, 4], [3])
-    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"4"]  # 2 is silenced
+    assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"4"]  # 2 is muted
     receipts.enroll(WATCH, [], [2, 4])
-    assert redis_client.exists(WATCH.heard, WATCH.silenced) == 0
+    assert redis_client.exists(WATCH.last_seen, WATCH.muted) == 0
 
 
 def test_receipts_node_without_clock_is_not_recorded(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
     flush(receipts, cursor, {9: 0})
-    assert redis_client.zrange(WATCH.heard, 0, -1) == [b"2", b"3"]
+    assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"2", b"3"]
 
 
 def test_receipts_large_cluster_is_one_flush(
@@ -426,8 +426,8 @@ def test_receipts_large_cluster_is_one_flush(
     receipts.enroll(WATCH, many, [2, 3])
     turn_back(redis_client, 60_000, many[0], many[-1])
     reply = flush(receipts, cursor, dict.fromkeys(many, 7))
-    assert redis_client.zscore(WATCH.heard, str(many[0])) == reply.now_ms - 7
-    assert redis_client.zscore(WATCH.heard, str(many[-1])) == reply.now_ms - 7
+    assert redis_client.zscore(WATCH.last_seen, str(many[0])) == reply.now_ms - 7
+    assert redis_client.zscore(WATCH.last_seen, str(many[-1])) == reply.now_ms - 7
 
 
 def test_receipts_idle_tick_costs_same_for_any_nodes(
@@ -473,7 +473,7 @@ def test_redis_down_raises_state_unavailable() -> None:
 def test_judge_with_a_wrong_key_names_it_and_gives_no_verdict(
     receipts: Receipts, cursor: str, redis_client: redis.Redis
 ) -> None:
-    redis_client.set(WATCH.silenced, "no sorted set")
+    redis_client.set(WATCH.muted, "no sorted set")
     with collected() as found:
         assert receipts.judge([WATCH]) == []
-    assert [bad.key for bad in found] == [WATCH.silenced]
+    assert [bad.key for bad in found] == [WATCH.muted]

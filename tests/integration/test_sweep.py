@@ -34,7 +34,7 @@ def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
 
 def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: redis.Redis) -> None:
     assert PacketLog(context.settings, 1).append(CLUSTER, [frame()])
-    redis_client.delete(keys.wake(QUEUE))
+    redis_client.delete(keys.enqueued(QUEUE))
     assert sweep.run(context) == 1
     assert sweep.run(context) == 0, "the job is queued now"
     assert redis_client.llen(RQ_QUEUE) == 1
@@ -46,8 +46,8 @@ def test_sweep_enqueued_flag_without_job_is_replaced(
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
     assert not redis_client.llen(RQ_QUEUE)
     assert sweep.run(context) == 0, "the job may have been taken from the queue this moment"
-    young = int(redis_client.get(keys.wake(QUEUE)) or 0)
-    redis_client.set(keys.wake(QUEUE), young - sweep.STARTING_MS - 1)
+    young = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
+    redis_client.set(keys.enqueued(QUEUE), young - sweep.STARTING_MS - 1)
     assert sweep.run(context) == 1
     assert redis_client.llen(RQ_QUEUE) == 1
 
@@ -70,8 +70,8 @@ def test_sweep_job_just_taken_is_not_reported_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     PacketLog(context.settings, 1).append(CLUSTER, [frame()])
-    young = int(redis_client.get(keys.wake(QUEUE)) or 0)
-    redis_client.set(keys.wake(QUEUE), young - sweep.STARTING_MS - 1)
+    young = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
+    redis_client.set(keys.enqueued(QUEUE), young - sweep.STARTING_MS - 1)
     if in_hand and in_hand[0] == "lpush":
         redis_client.lpush(in_hand[1], "job")
     elif in_hand:
@@ -87,24 +87,24 @@ def test_sweep_log_with_lease_gets_no_job(context: Context, redis_client: redis.
 
 
 def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redis.Redis) -> None:
-    """An hour: the lease of a dead worker, a lost wake-up, the fence of a closed connection."""
+    """An hour: the lease of a dead worker, a lost wake-up, the guard of a closed connection."""
     hour_ms = 3_600_000
     seconds, micros = redis_client.time()
     soon = seconds * 1000 + micros // 1000 + hour_ms
     log, store = PacketLog(context.settings, 1), DrainStore(context.settings, QUEUE, "test")
     log.append(CLUSTER, [frame()])
     redis_client.set(keys.lease(1), "dead worker", px=hour_ms)
-    redis_client.set(keys.wake(QUEUE), soon)
-    redis_client.hset(keys.fence(1), "1/2/1", f"{soon} dead worker")
+    redis_client.set(keys.enqueued(QUEUE), soon)
+    redis_client.hset(keys.closing(1), "1/2/1", f"{soon} dead worker")
     assert sweep.run(context) == 0, "a lease that is renewed stays"
     assert 0 < redis_client.pttl(keys.lease(1)) <= LEASE_MS
     wait_until(lambda: sweep.run(context), 2, "a worker is woken")
     claim = store.claim(1)
     assert claim is not None
-    assert not claim.fenced
-    assert not redis_client.exists(keys.fence(1))
-    redis_client.hset(keys.fence(1), "1/2/1", f"{soon} dead worker")
-    assert not store.fences([1])[0].up
+    assert not claim.guarded
+    assert not redis_client.exists(keys.closing(1))
+    redis_client.hset(keys.closing(1), "1/2/1", f"{soon} dead worker")
+    assert not store.guards([1])[0].up
 
 
 def test_sweep_many_idle_senders_cost_no_more_commands(
@@ -122,8 +122,8 @@ def test_sweep_many_idle_senders_cost_no_more_commands(
     for sender in range(1, 10_001):
         pipe.sadd(keys.SENDERS, sender)
         pipe.hset(keys.counters(sender), mapping={"sequence": 7, "1:bin": 7})
-        pipe.hset(keys.cursor(sender), "1/2/1", 7)
-        pipe.hset(keys.position(sender), "1/2/1", 7)
+        pipe.hset(keys.committed(sender), "1/2/1", 7)
+        pipe.hset(keys.committed_count(sender), "1/2/1", 7)
     pipe.execute()
     before = commands()
     assert sweep.run(context) == 0
@@ -141,9 +141,9 @@ def test_sweep_minute_without_workers_queues_one_job(
                 jobs.enqueue_delivery(QUEUE, client)
         sweep.run(context)
         assert redis_client.llen(RQ_QUEUE) == 1, second
-        since = int(redis_client.get(keys.wake(QUEUE)) or 0)
-        redis_client.set(keys.wake(QUEUE), since - 1000, keepttl=True)
-    assert redis_client.ttl(keys.wake(QUEUE)) > 500, "and it would be another nine minutes"
+        since = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
+        redis_client.set(keys.enqueued(QUEUE), since - 1000, keepttl=True)
+    assert redis_client.ttl(keys.enqueued(QUEUE)) > 500, "and it would be another nine minutes"
 
 
 def test_sweep_idle_logs_take_no_commands(context: Context) -> None:

@@ -91,7 +91,7 @@ class Tailing:
 
 
 def flushed(client: redis.Redis) -> bool:
-    return client.hexists(keys.modules(1), "flushed_at")
+    return client.hexists(keys.modules(1), "heartbeat")
 
 
 def mirroring_of(listener: Listener) -> bool:
@@ -149,7 +149,7 @@ def test_tail_for_long_is_served_for_long(
             time.sleep(ASK_MS / 1000 + 1)
             connection.sendall(frame(5))
             wait_until(lambda: len(tail.packets) == 1)
-        assert 0 < redis_client.pttl(keys.tail(1)) <= 10_000, "nothing stays behind"
+        assert 0 < redis_client.pttl(keys.capture(1)) <= 10_000, "nothing stays behind"
 
 
 def test_tail_paused_reports_missing_packets(
@@ -189,7 +189,7 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
 def test_capture_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
     for number in range(ENTRIES_CAP + 50):
         store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame())])
-    assert redis_client.xlen(keys.tail(1)) == ENTRIES_CAP
+    assert redis_client.xlen(keys.capture(1)) == ENTRIES_CAP
     last, found = store.read(1, "0-0", 100)
     assert [packet.number for packet in found] == list(range(50, ENTRIES_CAP + 50))
     assert found[0] == Mirrored(50, 0, ("127.0.0.2", 1), frame())
@@ -281,7 +281,7 @@ def test_tail_option_selects_instance(
     with pytest.raises(ClustererError, match="machine 4 does not receive"):
         Tail(store, 4)
     assert not redis_client.exists(keys.modules(4)), "asking leaves nothing behind"
-    redis_client.hset(keys.modules(4), mapping={"run": "x", "flushed_at": 1})
+    redis_client.hset(keys.modules(4), mapping={"run": "x", "heartbeat": 1})
     Tail(store, 4)
     assert any("machine 4 does not run" in line for line in caplog.messages)
 

@@ -185,7 +185,7 @@ def test_timeouts_node_heard_before_restart_is_announced(
         with serving(listener), peer(port) as connection:
             connection.sendall(frame(4))
             heard.wait_for(4, 2)
-            wait_until(lambda: redis_client.zcard(keys.heard(1, "ratelimit", 1)))
+            wait_until(lambda: redis_client.zcard(keys.last_seen(1, "ratelimit", 1)))
     with listener_of(redis_url) as listener:
         heard = register(listener, 0.5)
         with serving(listener), timeout_job(redis_url):
@@ -204,10 +204,10 @@ def test_timeouts_reload_adds_and_removes_clocks(redis_url: str, redis_client: r
             heard.wait_for(SERVER_TIMEOUT, 4)
             redis_client.srem(keys.nodes(1, "bin"), 4)
             redis_client.incr(keys.version(1, "bin"))
-            silenced = keys.silenced(1, "ratelimit", 1)
-            wait_until(lambda: redis_client.zcard(silenced) == 0)
-            assert redis_client.zscore(keys.heard(1, "ratelimit", 1), "4") is None
-            assert redis_client.zscore(keys.heard(1, "ratelimit", 1), "1") is None, "ourselves"
+            muted = keys.muted(1, "ratelimit", 1)
+            wait_until(lambda: redis_client.zcard(muted) == 0)
+            assert redis_client.zscore(keys.last_seen(1, "ratelimit", 1), "4") is None
+            assert redis_client.zscore(keys.last_seen(1, "ratelimit", 1), "1") is None, "ourselves"
         assert set(timed_out(heard)) == {4}
 
 
@@ -217,10 +217,10 @@ def test_timeouts_flush_comes_every_250_ms(redis_url: str, redis_client: redis.R
         register(listener, 5)
         with serving(listener):
             seen: set[bytes | str | None] = set()
-            wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+            wait_until(lambda: redis_client.hget(keys.modules(1), "heartbeat"))
             end = time.monotonic() + 2
             while time.monotonic() < end:
-                seen.add(redis_client.hget(keys.modules(1), "flushed_at"))
+                seen.add(redis_client.hget(keys.modules(1), "heartbeat"))
                 time.sleep(0.01)
     assert len(seen) >= 8
 
@@ -328,7 +328,7 @@ def test_timeouts_instance_stopped_mutes_no_node(redis_url: str, redis_client: r
     with spawn(["-c", _INSTANCE, redis_url]) as process, timeout_job(redis_url):
         wait_until(lambda: _accepts(port))
         with heartbeat(port, 2), heartbeat(port, 3, 1.0):
-            wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+            wait_until(lambda: redis_client.hget(keys.modules(1), "heartbeat"))
             process.pause()
             time.sleep(6.5)
             process.resume()
@@ -345,7 +345,7 @@ def test_timeouts_instance_killed_causes_no_verdict(
     port = seed(redis_client)
     with spawn(["-c", _INSTANCE, redis_url]) as process, timeout_job(redis_url):
         wait_until(lambda: _accepts(port))
-        wait_until(lambda: redis_client.hget(keys.modules(1), "flushed_at"))
+        wait_until(lambda: redis_client.hget(keys.modules(1), "heartbeat"))
         process.kill()
         time.sleep(4)
         assert redis_client.xlen(keys.notices(1)) == 0
@@ -377,7 +377,7 @@ def test_timeouts_worker_killed_sends_each_notice_once(
     total = len(many) * len(watches)
     for watch in watches:
         stale = dict.fromkeys(map(str, many), 1)
-        redis_client.zadd(watch.heard, stale)
+        redis_client.zadd(watch.last_seen, stale)
 
     def announced() -> int:
         return redis_client.xlen(keys.notices(1))
@@ -413,7 +413,7 @@ def test_timeouts_instance_restarted_gets_each_notice_once(
             began = time.monotonic()
             with peer(port, 3) as connection:
                 connection.sendall(frame(9, 3))
-                second.wait_for_output("packet 3")  # it is silenced no more
+                second.wait_for_output("packet 3")  # it is muted no more
             second.wait_for_output("notice -2 3", 15)
             assert time.monotonic() - began > 2.5, "a clock of its own"
             time.sleep(1)
@@ -454,7 +454,7 @@ def test_timeouts_second_process_of_machine_counts(
                     "instance 1: another process has this machine_id" in m for m in caplog.messages
                 )
             )
-            assert redis_client.hget(keys.modules(1), "flushed_at") is None
+            assert redis_client.hget(keys.modules(1), "heartbeat") is None
 
 
 def _accepts(port: int) -> bool:
@@ -482,10 +482,12 @@ def _assert_reads_once(
         watch = Watch(receiver, "ratelimit", "ratelimit", 1, 10_000)
         redis_client.sadd(keys.INSTANCES, receiver)
         redis_client.hset(keys.modules(receiver), "run", "x")
-        redis_client.hset(keys.modules(receiver), "flushed_at", now_ms)
+        redis_client.hset(keys.modules(receiver), "heartbeat", now_ms)
         redis_client.hset(keys.modules(receiver), watch.field, watch.timeout_ms)
-        redis_client.zadd(watch.heard, {str(m): now_ms for m in range(1, nodes) if m != receiver})
-        redis_client.zadd(watch.heard, {str(nodes): now_ms - 20_000})
+        redis_client.zadd(
+            watch.last_seen, {str(m): now_ms for m in range(1, nodes) if m != receiver}
+        )
+        redis_client.zadd(watch.last_seen, {str(nodes): now_ms - 20_000})
     context = Context(Settings(redis_url=redis_url))
     before = hash_reads(redis_client)
     assert len(timeouts.run(context)) == instances

@@ -38,14 +38,14 @@ NOT_READ = {
     keys.QUEUES,
     keys.SENDERS,
     keys.notices(1),
-    keys.tail(1),
+    keys.capture(1),
     keys.log(1),
-    keys.cursor(1),
-    keys.position(1),
-    keys.fence(1),
+    keys.committed(1),
+    keys.committed_count(1),
+    keys.closing(1),
     keys.stats(1),
     keys.lease(1),
-    keys.doorbell(QUEUE),
+    keys.ring(QUEUE),
 }
 """Keys in which what `put_wrong_value` puts is of no interest to what runs here."""
 
@@ -170,5 +170,5 @@ class _broken:  # noqa: N801 - reads as a word of the `with` statement
         wait_until(lambda: running.sees(key, machine_id, up=up), 5, f"node {machine_id}: {up}")
 
     def _see_flushes(self) -> None:
-        before = self._running.flushed_at()
-        wait_until(lambda: self._running.flushed_at() != before, 5, "the instance flushes")
+        before = self._running.heartbeat()
+        wait_until(lambda: self._running.heartbeat() != before, 5, "the instance flushes")

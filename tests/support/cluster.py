@@ -78,12 +78,12 @@ def stat(
 def at_rest(settings: Settings, sender: int = 1) -> bool:
     """Whether no worker holds a sender's lease and no closing guard is up.
 
-    A fence that ran out stays in its hash until the next claim: it counts no more.
+    A guard that ran out stays in its hash until the next claim: it counts no more.
     """
     with connect(settings) as client:
         store = DrainStore(settings, settings.delivery_queue, "test", client)
-        (fences,) = store.fences([sender])
-        return not client.exists(keys.lease(sender)) and not fences.up
+        (guards,) = store.guards([sender])
+        return not client.exists(keys.lease(sender)) and not guards.up
 
 
 def assert_accounted(settings: Settings) -> None:

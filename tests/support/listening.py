@@ -85,7 +85,7 @@ def frame(kind: int = 0, machine_id: int = 2, module: str = "ratelimit") -> byte
 def send_until(
     connection: socket.socket, heard: Heard, kind: int, machine_id: int, timeout_s: float = 10
 ) -> None:
-    """Send packets of this type and machine_id until one of them gets through to ``heard``."""
+    """Send packets of this type and machine_id until one of them gets through to ``last_seen``."""
 
     def arrived() -> bool:
         connection.sendall(frame(kind, machine_id))

@@ -96,7 +96,7 @@ class Story:
         self._run("list --server-id 1", lambda text: len(_NOTHING_WAITS.findall(text)) == 2)
         self._run("tail --server-id 2 --count 3")
         with self._redis.client() as client:
-            self.replies["clusterer:tail:1"] = client.xrevrange("clusterer:tail:2", count=1)
+            self.replies["clusterer:capture:1"] = client.xrevrange("clusterer:capture:2", count=1)
             self.replies["clusterer:lease:1"] = client.get("clusterer:lease:1")
         self._run(f"rq info --url {self._redis.url}")
         self._run("tail --server-id 2 --write calls.rec --count 5")

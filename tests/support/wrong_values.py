@@ -50,11 +50,11 @@ NODE = keys.node(*KEY, 3)
 
 RECEIVING = (
     keys.INSTANCES,
-    keys.heard(1, MODULE, 1),
-    keys.silenced(1, MODULE, 1),
+    keys.last_seen(1, MODULE, 1),
+    keys.muted(1, MODULE, 1),
     keys.modules(1),
     keys.notices(1),
-    keys.tail(1),
+    keys.capture(1),
 )
 
 SENDING = (
@@ -63,15 +63,15 @@ SENDING = (
     keys.HANDOVERS,
     keys.log(1),
     keys.counters(1),
-    keys.cursor(1),
-    keys.position(1),
+    keys.committed(1),
+    keys.committed_count(1),
     keys.lease(1),
-    keys.fence(1),
+    keys.closing(1),
     keys.stats(1),
     keys.pending(QUEUE),
     keys.waiting(QUEUE),
-    keys.wake(QUEUE),
-    keys.doorbell(QUEUE),
+    keys.enqueued(QUEUE),
+    keys.ring(QUEUE),
 )
 
 ALL = (*BESIDE, NODE, *RECEIVING, *SENDING)
@@ -140,10 +140,10 @@ class Everything:
             "reload --dry-run": lambda: reload.preview(context),
         }
 
-    def flushed_at(self) -> bytes | str | None:
+    def heartbeat(self) -> bytes | str | None:
         """When the instance last said that it listens."""
         with suppress(redis.ResponseError):
-            return self.client.hget(keys.modules(1), "flushed_at")
+            return self.client.hget(keys.modules(1), "heartbeat")
         return None
 
     def sees(self, key: ClusterKey, machine_id: int, *, up: bool) -> bool:
@@ -185,7 +185,7 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
         running = Everything(
             context, instance, Reader(context), ClusterCollector(context), history, client
         )
-        wait_until(running.flushed_at, 5, "the instance has told that it listens")
+        wait_until(running.heartbeat, 5, "the instance has told that it listens")
         for job in running.jobs().values():
             job()
         try:

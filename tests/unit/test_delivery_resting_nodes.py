@@ -57,8 +57,8 @@ def test_record_of_nodes_never_recorded_counts_all_as_skipped() -> None:
 
 
 def test_record_after_claim_continues_each_recorded_count() -> None:
-    cursors = {FIELDS[0]: 10, FIELDS[1]: 8}
-    nodes, counts, _ = resting(replace(CLAIM, cursors=cursors, positions=cursors))
+    committed = {FIELDS[0]: 10, FIELDS[1]: 8}
+    nodes, counts, _ = resting(replace(CLAIM, committed=committed, committed_counts=committed))
     rests = nodes.record(10)
     assert {tuple(rest.fields): rest.skipped for rest in rests} == {
         (FIELDS[1],): 2,
@@ -95,10 +95,10 @@ def test_destination_made_after_record_has_nothing_to_count() -> None:
     ("claim", "expected"),
     [
         (CLAIM, set()),
-        (replace(CLAIM, fenced=frozenset({FIELDS[1]})), {FIELDS[1]}),
+        (replace(CLAIM, guarded=frozenset({FIELDS[1]})), {FIELDS[1]}),
         (replace(CLAIM, since_ms={KEY: 4}), set(FIELDS)),
-        (replace(CLAIM, since_ms={KEY: 4}, positions={FIELDS[0]: 1}), set(FIELDS[1:])),
-        (replace(CLAIM, cursors={FIELDS[0]: 11}), set(FIELDS)),
+        (replace(CLAIM, since_ms={KEY: 4}, committed_counts={FIELDS[0]: 1}), set(FIELDS[1:])),
+        (replace(CLAIM, committed={FIELDS[0]: 11}), set(FIELDS)),
         (replace(CLAIM, counts={}), set(FIELDS)),
     ],
 )

@@ -95,7 +95,7 @@ COMPARED = {
 }
 """How many outputs each page shows. Each is compared with a run: in tests/integration/test_docs_*,
 tests/e2e/test_docs_story.py, or beside the other tests of the command. So is one that is added.
-(A fence in Redis alone is not: it is there for moments.)"""
+(A guard in Redis alone is not: it is there for moments.)"""
 
 
 def test_docs_every_output_is_compared_with_a_run() -> None:

@@ -13,7 +13,7 @@ WATCH = Watch(1, "ratelimit", "ratelimit", 1, 10_000)
 
 
 def take(buffer: LastSeenBuffer, now: float, **heard: float) -> dict[int, float]:
-    """Take and write what is due for `WATCH`; ``heard`` is m2=..., m3=..."""
+    """Take and write what is due for `WATCH`; ``last_seen`` is m2=..., m3=..."""
     due = buffer.take({WATCH: {int(name[1:]): at for name, at in heard.items()}}, now)
     buffer.written(due)
     return due[WATCH]

@@ -14,10 +14,10 @@ from clusterer.cli.live.top import page
 from clusterer.cli.text import age, moment, rate, stamp
 from clusterer.membership import Condition, Node, State
 from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
-from clusterer.services.live.node_rows import BEHIND_S, LISTENING_MS
+from clusterer.services.live.node_rows import BEHIND_S
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.watches import Watch
+from clusterer.store.watches import LISTENING_MS, Watch
 from tests.support.seeding import make_node
 
 NOW = 1_000_000.0
@@ -46,14 +46,14 @@ def receipt(
     heard_s: dict[int, float],
     *,
     module: str = "ratelimit",
-    silenced_s: dict[int, float] | None = None,
-    flushed_s: float = 0.2,
+    muted_s: dict[int, float] | None = None,
+    heartbeat_s: float = 0.2,
 ) -> Receipt:
     return Receipt(
         Watch(receiver, module, module, 1, 10_000),
-        NOW_MS - int(flushed_s * 1000),
+        NOW_MS - int(heartbeat_s * 1000),
         {machine_id: NOW_MS - int(ago * 1000) for machine_id, ago in heard_s.items()},
-        {machine_id: NOW_MS + int(left * 1000) for machine_id, left in (silenced_s or {}).items()},
+        {machine_id: NOW_MS + int(left * 1000) for machine_id, left in (muted_s or {}).items()},
     )
 
 
@@ -131,18 +131,18 @@ def test_live_only_disabled_node_has_time_to_return() -> None:
 def test_live_last_seen_is_of_the_latest_instance() -> None:
     found = row(3, None, snapshot(receipts=(receipt(1, {2: 9, 3: 8.0}), receipt(2, {3: 1.5}))))
     assert found.by_module()["ratelimit"].age_s == 1.5
-    assert [item.receiver for item in found.heard] == [1, 2]
+    assert [item.receiver for item in found.last_seen] == [1, 2]
 
 
 def test_live_instance_dropping_packets_comes_first() -> None:
-    receipts = (receipt(1, {3: 0.1}), receipt(2, {}, silenced_s={3: 12}))
+    receipts = (receipt(1, {3: 0.1}), receipt(2, {}, muted_s={3: 12}))
     found = row(3, None, snapshot(receipts=receipts)).by_module()["ratelimit"]
-    assert (found.receiver, found.silenced_s) == (2, 12.0)
+    assert (found.receiver, found.muted_s) == (2, 12.0)
 
 
 def test_live_instance_not_listening_is_ignored() -> None:
-    gone = receipt(1, {3: 900.0}, flushed_s=LISTENING_MS / 1000 + 0.1)
-    assert row(3, None, snapshot(receipts=(gone,))).heard == ()
+    gone = receipt(1, {3: 900.0}, heartbeat_s=LISTENING_MS / 1000 + 0.1)
+    assert row(3, None, snapshot(receipts=(gone,))).last_seen == ()
 
 
 # -- changes ---------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_live_second_of_traffic_is_no_backlog() -> None:
 
 def test_live_losses_and_mutes_are_reported() -> None:
     before = snapshot(flow(1, 2, lost=1), receipts=(receipt(1, {2: 1}),))
-    after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, silenced_s={2: 20}),))
+    after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, muted_s={2: 20}),))
     lost, silent = changed(before, after)
     assert lost.startswith("lost 3 packets")
     assert silent == "machine 1 has not heard it for ratelimit: its packets are dropped for 20 s"
@@ -251,7 +251,7 @@ def test_live_failing_nodes_come_first_if_not_all_fit() -> None:
         flow(1, 3, backlog=9, oldest_s=BEHIND_S),
         flow(1, 4, backlog=9, oldest_s=BEHIND_S - 1),
         nodes=nodes,
-        receipts=(receipt(1, {1: 0, 3: 0, 4: 0}, silenced_s={2: 9}),),
+        receipts=(receipt(1, {1: 0, 3: 0, 4: 0}, muted_s={2: 9}),),
     )
 
     def order(height: int | None) -> list[tuple[str, ...]]:

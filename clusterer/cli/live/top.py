@@ -95,8 +95,8 @@ def _troubled_first(clusters: Sequence[ClusterRows]) -> Iterator[ClusterRows]:
 
 
 def _silent(clusters: Sequence[ClusterRows]) -> bool:
-    found = (item for c in clusters for row in c.rows for item in row.heard)
-    return any(item.silenced_s is not None for item in found)
+    found = (item for c in clusters for row in c.rows for item in row.last_seen)
+    return any(item.muted_s is not None for item in found)
 
 
 def _summary(clusters: Sequence[ClusterRows]) -> Text:
@@ -126,13 +126,13 @@ class _Layout:
             max(least, *(row[at].cell_len for row in cells)) for at, least in enumerate(_LEAST)
         ]
         room = width - sum(widths) - len(widths) + 1
-        heard = [max(len(name), 6) for name in modules]
+        last_seen = [max(len(name), 6) for name in modules]
         self._modules = modules
-        self._beside = sum(heard) + len(heard) <= room
+        self._beside = sum(last_seen) + len(last_seen) <= room
         if cut and room < 0:
             widths[_ADDRESS] = max(_LEAST[_ADDRESS], widths[_ADDRESS] + room)
-        self._widths = [*widths, *heard] if self._beside else widths
-        self._right = [*_RIGHT, *(True for _ in heard)] if self._beside else list(_RIGHT)
+        self._widths = [*widths, *last_seen] if self._beside else widths
+        self._right = [*_RIGHT, *(True for _ in last_seen)] if self._beside else list(_RIGHT)
 
     def heading(self) -> Text:
         names = [*_NAMES, *self._modules] if self._beside else _NAMES
@@ -144,13 +144,16 @@ class _Layout:
         return [found, *(line for row in cluster.rows for line in self._node(row))]
 
     def _node(self, row: Row) -> list[Text]:
-        heard = row.by_module()
+        last_seen = row.by_module()
         if self._beside:
-            modules = [words.heard_words(heard.get(name)) for name in self._modules]
+            modules = [words.last_seen_words(last_seen.get(name)) for name in self._modules]
             return [self._line([*self._cells(row), *modules])]
-        if not heard:
+        if not last_seen:
             return [self._line(self._cells(row))]
-        parts = [Text(f"{name} ").append_text(words.heard_words(heard[name])) for name in heard]
+        parts = [
+            Text(f"{name} ").append_text(words.last_seen_words(last_seen[name]))
+            for name in last_seen
+        ]
         return [self._line(self._cells(row)), Text("     ").append_text(Text(", ").join(parts))]
 
     def _line(self, cells: Sequence[Text]) -> Text:

@@ -114,7 +114,7 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
     )
     yield Text()
     yield from _flow_lines(row, now)
-    yield from _heard_lines(row)
+    yield from _last_seen_lines(row)
 
 
 def _tries(row: Row, now: float) -> str:
@@ -142,8 +142,8 @@ def _flow_lines(row: Row, now: float) -> list[Text]:
     return [*words.columns(names, [True] * len(names), cells, "  "), Text()]
 
 
-def _heard_lines(row: Row) -> list[Text]:
-    if not row.heard:
+def _last_seen_lines(row: Row) -> list[Text]:
+    if not row.last_seen:
         return [Text("  No instance has a module registered for this cluster."), Text()]
     names = ("Heard by", "Module", "Last heard", "Timeout")
     cells = [
@@ -151,11 +151,11 @@ def _heard_lines(row: Row) -> list[Text]:
             Text(str(item.receiver)),
             Text(plain(item.module)),
             Text(f"{text.age(item.age_s)} ago")
-            if item.silenced_s is None
-            else Text(f"silent, dropped for {item.silenced_s:.0f} s", "red"),
+            if item.muted_s is None
+            else Text(f"silent, dropped for {item.muted_s:.0f} s", "red"),
             Text(f"{item.timeout_s:g} s" if item.timeout_s else "none"),
         ]
-        for item in row.heard
+        for item in row.last_seen
     ]
     return [*words.columns(names, (True, False, True, True), cells, "  "), Text()]
 

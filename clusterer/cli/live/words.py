@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from clusterer.cli.text import age
-from clusterer.services.live import Heard
+from clusterer.services.live import LastSeen
 
 GAP = " "
 
 
-def heard_words(item: Heard | None) -> Text:
+def last_seen_words(item: LastSeen | None) -> Text:
     """Return how long ago a packet of the node came, or that the node is muted."""
     if item is None:
         return Text("-")
-    if item.silenced_s is not None:
+    if item.muted_s is not None:
         return Text("silent", "red")
     return Text(age(item.age_s))
 

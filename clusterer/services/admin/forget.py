@@ -12,12 +12,9 @@ from clusterer.services.context import Context
 from clusterer.store.forgetting import ForgetStore, Traces
 from clusterer.store.format import require_format
 from clusterer.store.nodes import find_nodes
-from clusterer.store.receipts import MAX_GAP_MS
+from clusterer.store.watches import LISTENING_MS
 
 EVENT = "forgotten"
-
-ALIVE_MS = 2 * MAX_GAP_MS
-"""An instance that said so long ago that it receives is alive."""
 
 
 class MachineInUse(ClustererError):
@@ -63,7 +60,7 @@ def run(
     if not traces:
         raise InvalidArgument(f"Redis keeps nothing of machine {machine_id}: nothing to forget")
     if not dry_run:
-        if not store.forget(traces, now_ms - ALIVE_MS, force=force):
+        if not store.forget(traces, now_ms - LISTENING_MS, force=force):
             raise MachineInUse(f"machine {machine_id} was used meanwhile: stop it, then try again")
         store.note(traces, _event(machine_id, by, reason))
     return Forgotten(
@@ -83,7 +80,7 @@ def _in_use(context: Context, traces: Traces, now_ms: int) -> str:
     rows = [row for row in _rows(context) if row is not None and row[1] == traces.machine_id]
     for found in rows:
         return f"it has a row in the table, {_remove(*found)}"
-    if now_ms - traces.alive_ms < ALIVE_MS:
+    if now_ms - traces.alive_ms < LISTENING_MS:
         return "its instance is alive, stop it first"
     if traces.leased:
         return "a worker delivers its packets at this moment, wait until it is done"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, error, ok
+from clusterer.services.doctor.finding import Finding, error, ok, warn
 from clusterer.store import keys
 from clusterer.store.client import translated
 from clusterer.store.encoding import as_text
-from clusterer.store.format import FORMAT, format_found, is_newer, newer_text
+from clusterer.store.format import FORMAT, format_found, is_newer, is_older, newer_text
 
 CHECK = "redis format"
 
@@ -26,10 +26,16 @@ def _judged(found: bytes | None) -> Finding:
         return ok(CHECK, f"{keys.FORMAT} is not set yet")
     if is_newer(found):
         return error(CHECK, newer_text(found), "upgrade clusterer here")
+    if is_older(found):
+        return warn(
+            CHECK,
+            f"{keys.FORMAT} is {as_text(found)}, and this program writes format {FORMAT}",
+            "stop all processes of the older version: the first new process renames the keys",
+        )
     if found != b"%d" % FORMAT:
         return error(
             CHECK,
             f"{keys.FORMAT} is {as_text(found)!r:.40}, not a format that a program wrote",
-            f"redis-cli SET {keys.FORMAT} {FORMAT}, unless a newer clusterer uses this Redis",
+            f"redis-cli DEL {keys.FORMAT}, unless a newer clusterer uses this Redis",
         )
     return ok(CHECK, f"keys have format {FORMAT}")

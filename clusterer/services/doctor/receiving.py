@@ -21,12 +21,12 @@ from clusterer.store.watches import Reception
 CHECK = "receiving"
 
 MISSED_MS = 5_000
-"""How much longer ago than another an instance must have heard a node to be suspected.
+"""How much longer ago than another an instance must have seen a node to be suspected.
 
 Clocks in Redis are written every 2 s."""
 
 PAUSE_S = 4.0
-"""Between the two looks: a node that sends is heard again meanwhile. Only with a suspicion."""
+"""Between the two looks: a node that sends is seen again meanwhile. Only with a suspicion."""
 
 _NAMED = 10
 
@@ -62,29 +62,29 @@ def unknown() -> Finding:
 
 
 def suspected(receptions: Sequence[Reception]) -> set[Missed]:
-    """Return the instances that heard a node `MISSED_MS` longer ago than another one did."""
+    """Return the instances that saw a node `MISSED_MS` longer ago than another one did."""
     return {
         Missed(cluster_id, one.watch.receiver, machine_id)
         for (cluster_id, _), group in _groups(receptions).items()
         for machine_id, latest in _latest(group).items()
         for one in group
-        if one.watch.receiver != machine_id and latest - one.heard_at(machine_id) >= MISSED_MS
+        if one.watch.receiver != machine_id and latest - one.last_seen_at(machine_id) >= MISSED_MS
     }
 
 
 def missing(before: Sequence[Reception], after: Sequence[Reception]) -> list[Missed]:
-    """Return those suspected in both looks of nodes that another instance heard in between.
+    """Return those suspected in both looks of nodes that another instance saw in between.
 
     A clock also begins when an instance registers or ends a silence; then it stands still.
     """
-    heard = {
+    last_seen = {
         (reception.watch.cluster_id, machine_id)
         for reception in after
-        for machine_id, at in reception.heard_ms.items()
+        for machine_id, at in reception.last_seen_ms.items()
         if _first_read(before, reception, machine_id) < at
     }
     both = suspected(before) & suspected(after)
-    return sorted(each for each in both if (each.cluster_id, each.machine_id) in heard)
+    return sorted(each for each in both if (each.cluster_id, each.machine_id) in last_seen)
 
 
 def _first_read(before: Sequence[Reception], now: Reception, machine_id: int) -> float:
@@ -92,7 +92,7 @@ def _first_read(before: Sequence[Reception], now: Reception, machine_id: int) ->
 
     A last packet may be noted two seconds late: only a later one shows that the node sends.
     """
-    same = (each for each in before if each.watch == now.watch and machine_id in each.heard_ms)
+    same = (each for each in before if each.watch == now.watch and machine_id in each.last_seen_ms)
     return next((each.read_ms for each in same), float("inf"))
 
 
@@ -108,7 +108,7 @@ def _groups(receptions: Sequence[Reception]) -> Mapping[tuple[int, str], list[Re
 def _latest(group: Sequence[Reception]) -> Mapping[int, int]:
     latest: dict[int, int] = {}
     for reception in group:
-        for machine_id, at in reception.heard_ms.items():
+        for machine_id, at in reception.last_seen_ms.items():
             latest[machine_id] = max(at, latest.get(machine_id, 0))
     return latest
 

@@ -57,7 +57,7 @@ def changes(before: Row | None, after: Row | None) -> Iterator[str]:
     lost = _lost(after) - _lost(before)
     if lost > 0:
         yield f"lost {lost} packets: they fell out of the log before they were delivered"
-    yield from _silence_changes(before, after)
+    yield from _mute_changes(before, after)
 
 
 def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
@@ -77,19 +77,19 @@ def _lost(row: Row) -> int:
     return sum(item.lost for item in row.flows)
 
 
-def _silence_changes(before: Row, after: Row) -> Iterator[str]:
-    was = _silences(before)
-    for place, silenced_s in _silences(after).items():
+def _mute_changes(before: Row, after: Row) -> Iterator[str]:
+    was = _mutes(before)
+    for place, muted_s in _mutes(after).items():
         receiver, module = place
         known = was.get(place)
-        if silenced_s is not None and known is None:
+        if muted_s is not None and known is None:
             yield (
                 f"machine {receiver} has not heard it for {module}: "
-                f"its packets are dropped for {silenced_s:.0f} s"
+                f"its packets are dropped for {muted_s:.0f} s"
             )
-        if silenced_s is None and known is not None:
+        if muted_s is None and known is not None:
             yield f"machine {receiver} takes its packets for {module} again"
 
 
-def _silences(row: Row) -> Mapping[tuple[int, str], float | None]:
-    return {(item.receiver, item.module): item.silenced_s for item in row.heard}
+def _mutes(row: Row) -> Mapping[tuple[int, str], float | None]:
+    return {(item.receiver, item.module): item.muted_s for item in row.last_seen}

@@ -10,11 +10,7 @@ from clusterer.services.live.snapshot import Receipt, Snapshot
 from clusterer.services.status import totals
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
-from clusterer.store.receipts import MAX_GAP_MS
-
-LISTENING_MS = 2 * MAX_GAP_MS
-"""An instance that has not flushed for so long knows nothing of who is silent: its clocks will
-restart when it does."""
+from clusterer.store.watches import LISTENING_MS
 
 BEHIND_S = 5.0
 """Age of the oldest packet that waits from which on a node is behind."""
@@ -23,14 +19,14 @@ _Flow = tuple[int, int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """When an instance last heard a node for a module."""
+class LastSeen:
+    """When an instance last saw a node for a module."""
 
     receiver: int
     """machine_id of the instance."""
     module: str
     age_s: float
-    silenced_s: float | None
+    muted_s: float | None
     """For how long from now the node's packets are dropped; None if they are not."""
     timeout_s: float
     """Silence after which they are; 0 if never."""
@@ -53,7 +49,7 @@ class Row:
     """Packets per second delivered from it to others; None if it sends nothing through us."""
     flows: tuple[Traffic, ...]
     """What each sender has for it."""
-    heard: tuple[Heard, ...]
+    last_seen: tuple[LastSeen, ...]
     """One for each module of each instance that listens now, by module and receiver."""
 
     @property
@@ -62,15 +58,15 @@ class Row:
         return (
             self.node.condition is not Condition.UP
             or (self.oldest_s or 0.0) >= BEHIND_S
-            or any(item.silenced_s is not None for item in self.heard)
+            or any(item.muted_s is not None for item in self.last_seen)
         )
 
-    def by_module(self) -> dict[str, Heard]:
-        """Return for each module the worst that is known: silenced if any instance does that,
-        else as the instance that heard it last.
+    def by_module(self) -> dict[str, LastSeen]:
+        """Return for each module the worst that is known: muted if any instance does that,
+        else as the instance that saw it last.
         """
-        found: dict[str, Heard] = {}
-        for item in self.heard:
+        found: dict[str, LastSeen] = {}
+        for item in self.last_seen:
             known = found.get(item.module)
             if known is None or _worse(item, known):
                 found[item.module] = item
@@ -101,7 +97,7 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
         key = ClusterKey(item.cluster_id, item.protocol)
         to.setdefault((key, item.machine_id), []).append(item)
         out.setdefault((key, item.sender), []).append(item)
-    heard = _heard(after)
+    last_seen = _last_seen(after)
     return tuple(
         ClusterRows(
             view.key,
@@ -114,7 +110,7 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
                     _sum(rates, to.get((view.key, machine_id), ())),
                     _sum(rates, out.get((view.key, machine_id), ())),
                     tuple(to.get((view.key, machine_id), ())),
-                    tuple(heard.get((view.key.cluster_id, machine_id), ())),
+                    tuple(last_seen.get((view.key.cluster_id, machine_id), ())),
                 )
                 for machine_id, node in view.nodes.items()
             ),
@@ -151,14 +147,14 @@ def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None
     return sum(found) if found else None
 
 
-def _heard(snapshot: Snapshot) -> Mapping[tuple[int, int], list[Heard]]:
-    """Return by (cluster_id, machine_id) what instances that run have heard."""
+def _last_seen(snapshot: Snapshot) -> Mapping[tuple[int, int], list[LastSeen]]:
+    """Return by (cluster_id, machine_id) what instances that run have seen."""
     now_ms = snapshot.now * 1000
-    found: dict[tuple[int, int], list[Heard]] = {}
+    found: dict[tuple[int, int], list[LastSeen]] = {}
     for receipt in snapshot.receipts:
-        if now_ms - receipt.flushed_ms > LISTENING_MS:
+        if now_ms - receipt.heartbeat_ms > LISTENING_MS:
             continue
-        for machine_id in sorted({*receipt.heard_ms, *receipt.silenced_ms}):
+        for machine_id in sorted({*receipt.last_seen_ms, *receipt.muted_ms}):
             place = receipt.watch.cluster_id, machine_id
             found.setdefault(place, []).append(_of(receipt, machine_id, now_ms))
     for items in found.values():
@@ -166,17 +162,17 @@ def _heard(snapshot: Snapshot) -> Mapping[tuple[int, int], list[Heard]]:
     return found
 
 
-def _of(receipt: Receipt, machine_id: int, now_ms: float) -> Heard:
-    until = receipt.silenced_ms.get(machine_id)
-    return Heard(
+def _of(receipt: Receipt, machine_id: int, now_ms: float) -> LastSeen:
+    until = receipt.muted_ms.get(machine_id)
+    return LastSeen(
         receipt.watch.receiver,
         receipt.watch.token,
-        max(0.0, now_ms - receipt.heard_ms.get(machine_id, 0)) / 1000,
+        max(0.0, now_ms - receipt.last_seen_ms.get(machine_id, 0)) / 1000,
         None if until is None else max(0.0, until - now_ms) / 1000,
         receipt.watch.timeout_ms / 1000,
     )
 
 
-def _worse(item: Heard, known: Heard) -> bool:
-    silenced = item.silenced_s is not None, known.silenced_s is not None
-    return silenced[0] if silenced[0] != silenced[1] else item.age_s < known.age_s
+def _worse(item: LastSeen, known: LastSeen) -> bool:
+    muted = item.muted_s is not None, known.muted_s is not None
+    return muted[0] if muted[0] != muted[1] else item.age_s < known.age_s

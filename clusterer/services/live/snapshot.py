@@ -26,20 +26,20 @@ _LOOKED_UP = 20
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Whom one instance last heard, when, for one of its registered modules."""
+    """Whom one instance last saw, when, for one of its registered modules."""
 
     watch: Watch
-    flushed_ms: int
+    heartbeat_ms: int
     """Redis ms until which the instance was certainly listening."""
-    heard_ms: Mapping[int, int]
+    last_seen_ms: Mapping[int, int]
     """machine_id → Redis ms; at first when the instance began to listen."""
-    silenced_ms: Mapping[int, int]
+    muted_ms: Mapping[int, int]
     """machine_id → Redis ms until which its packets are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All clusters, their traffic and who heard whom."""
+    """All clusters, their traffic and who saw whom."""
 
     now: float
     """Redis TIME, UNIX seconds."""
@@ -112,8 +112,8 @@ def _commands(plan: _Plan) -> Iterator[Command]:
     for receiver, watches in plan.watches.items():
         yield "hgetall", keys.modules(receiver)
         for watch in watches:
-            yield "zrange", watch.heard, 0, -1, False, True
-            yield "zrange", watch.silenced, 0, -1, False, True
+            yield "zrange", watch.last_seen, 0, -1, False, True
+            yield "zrange", watch.muted, 0, -1, False, True
 
 
 def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
@@ -143,7 +143,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     receipts: list[Receipt] = []
     for receiver, known in plan.watches.items():
         modules: Mapping[bytes, bytes] = next(replies)
-        found = [Receipt(w, _flushed(receiver, modules), *_scores(replies, w)) for w in known]
+        found = [Receipt(w, _heartbeat(receiver, modules), *_scores(replies, w)) for w in known]
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
@@ -172,10 +172,10 @@ def _watches(receiver: int, modules: Mapping[bytes, bytes]) -> tuple[Watch, ...]
     return tuple(sorted(clocked, key=lambda watch: (watch.cluster_id, watch.token)))
 
 
-def _flushed(receiver: int, modules: Mapping[bytes, bytes]) -> int:
-    return number(keys.modules(receiver), "field flushed_at", modules.get(b"flushed_at"))
+def _heartbeat(receiver: int, modules: Mapping[bytes, bytes]) -> int:
+    return number(keys.modules(receiver), "field heartbeat", modules.get(b"heartbeat"))
 
 
 def _scores(replies: Iterator[Any], watch: Watch) -> list[dict[int, int]]:
     """Return what the two sorted sets of a registration hold."""
-    return [scores(key, next(replies)) for key in (watch.heard, watch.silenced)]
+    return [scores(key, next(replies)) for key in (watch.last_seen, watch.muted)]

@@ -102,7 +102,7 @@ def _can_go_on(
 
 def _wake(context: Context, state: QueueState) -> int:
     # From far in the future: the clock was put back meanwhile.
-    waking = state.waking_ms is not None and abs(state.waking_ms) > STARTING_MS
+    waking = state.enqueued_ms is not None and abs(state.enqueued_ms) > STARTING_MS
     lost = waking and not jobs.queued(state.queue, context.jobs_client)
     if lost and not jobs.taken_lately(state.queue, context.jobs_client):
         log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)

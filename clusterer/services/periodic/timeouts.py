@@ -1,4 +1,4 @@
-"""Module timeouts: who was silent for too long is silenced, and up again later."""
+"""Module timeouts: who was silent for too long is muted, and up again later."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> N
     nodes = view.nodes.values()
     whose = {"receiver": watch.receiver, "bin_module": watch.module}
     where = f"module {watch.token} of machine {watch.receiver}"
-    for machine_id in verdict.silenced:
+    for machine_id in verdict.muted:
         log.warning(
-            "cluster %s machine %d: %s heard nothing for more than %g s, silenced for %g s",
+            "cluster %s node %d: %s received no packet for more than %g s, muted for %g s",
             view.key,
             machine_id,
             where,

@@ -51,7 +51,7 @@ Hash = Mapping[bytes, bytes]
 """A hash of Redis."""
 
 
-_HASHES = (keys.stats, keys.counters, keys.position, keys.cursor)
+_HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
 """What is read of a sender, in the order of the fields of `SenderHashes`."""
 
 
@@ -60,8 +60,8 @@ class SenderHashes(NamedTuple):
 
     stats: Hash
     counters: Hash
-    position: Hash
-    cursor: Hash
+    committed_count: Hash
+    committed: Hash
     waiting: int
     """Entries in the sender's log."""
 
@@ -121,20 +121,20 @@ class _Sender:
 
     def flow(self, to: _Destination) -> Flow:
         """Return the traffic to a node; the backlog may be None."""
-        stats, counters, position, cursor = self._names
+        stats, counters, committed_count, committed = self._names
         found = self._hashes
         sent, failed, skipped, lost = (
             _count(stats, found.stats, field) or 0 for field in to.stats[:-1]
         )
         appended = _count(counters, found.counters, to.cluster)
-        reached = _count(position, found.position, to.field)
+        reached = _count(committed_count, found.committed_count, to.field)
         return Flow(
             self._sender,
             to.node,
             (sent, failed, skipped, lost),
             text(found.stats.get(to.stats[-1].name, b"")),
             None if reached is None else max(0, (appended or 0) - reached),
-            _count(cursor, found.cursor, to.field) or 0,
+            _count(committed, found.committed, to.field) or 0,
         )
 
     def destinations(
@@ -143,7 +143,7 @@ class _Sender:
         """Return the nodes to which packets were sent, or for which packets wait."""
         found = self._hashes
         recorded = {name.rpartition(b"/")[0] for name in found.stats}
-        recorded |= found.position.keys() | found.cursor.keys()
+        recorded |= found.committed_count.keys() | found.committed.keys()
         nodes = [to for place in recorded for to in places.get(place, ())]
         if found.waiting:
             nodes += [to for to in every if to.field.name not in recorded]

@@ -1,7 +1,7 @@
 -- Append packets to a sender's log and see to it that somebody will deliver them.
 -- With three keys only if somebody drains the log already: that is nearly always so while packets
 -- come, and each key or argument that the script does not need is time that the caller waits.
--- KEYS  log, counters, lease [, pending, wake, doorbell, queues]
+-- KEYS  log, counters, lease [, pending, enqueued, ring, queues]
 -- ARGV  cluster_id, protocol, log_max_packets, format [, sender, queue],
 --       then for each entry: number of packets, their frames in one piece
 -- reply 0 somebody drains the log, 1 the caller must enqueue a delivery job, 2 one is on its way,

@@ -1,6 +1,6 @@
--- Start a run of an instance: forget what earlier runs registered. The nodes that they heard are
+-- Start a run of an instance: forget what earlier runs registered. The nodes that they saw are
 -- kept for a day: a registration that is made again goes on with them.
--- KEYS  modules, instances, notices, then the heard and silenced sets of earlier registrations
+-- KEYS  modules, instances, notices, then the last_seen and muted sets of earlier registrations
 -- ARGV  machine_id of the instance, token of this run
 -- reply id of the last notice, from which this run reads on
 redis.call('DEL', KEYS[1])

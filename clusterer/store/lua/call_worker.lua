@@ -1,5 +1,5 @@
 -- Ring for a worker of a queue, and claim the right to enqueue the one job that wakes it.
--- KEYS  wake, doorbell
+-- KEYS  enqueued, ring
 -- ARGV  1 to replace a wake-up known to be lost
 -- reply 1 if the caller must enqueue a delivery job
 local time = redis.call('TIME')

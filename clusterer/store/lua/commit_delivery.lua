@@ -1,16 +1,16 @@
 -- Record what was delivered, if this worker still holds the lease; renews it.
--- KEYS  lease, cursor, position, stats, log, fence
+-- KEYS  lease, committed, committed_count, stats, log, closing
 -- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
 --       number of rests, then for each move field, sequence, n (n '' = unknown), for each rest
 --       sequence, n, skipped, lost, number of fields, field ..., then counter, increment ...
 --       (increment 'now' = set the counter to Redis ms)
 -- reply 1, 0 if another worker has the lease, or it is gone
--- include fences
+-- include guards
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local at, cursors, positions = 6, {}, {}
+local at, committed, counts = 6, {}, {}
 -- All fields of a hash in one call, or a few: each call costs more than a field.
 local function set(hash, pairs, limit)
   if #pairs > limit then
@@ -20,11 +20,11 @@ local function set(hash, pairs, limit)
   return pairs
 end
 for _ = 1, tonumber(ARGV[4]) do
-  cursors[#cursors + 1], cursors[#cursors + 2] = ARGV[at], ARGV[at + 1]
+  committed[#committed + 1], committed[#committed + 2] = ARGV[at], ARGV[at + 1]
   if ARGV[at + 2] ~= '' then
-    positions[#positions + 1], positions[#positions + 2] = ARGV[at], ARGV[at + 2]
+    counts[#counts + 1], counts[#counts + 2] = ARGV[at], ARGV[at + 2]
   end
-  cursors, positions = set(KEYS[2], cursors, 1000), set(KEYS[3], positions, 1000)
+  committed, counts = set(KEYS[2], committed, 1000), set(KEYS[3], counts, 1000)
   at = at + 3
 end
 -- A counter of many destinations, read and written in one call each.
@@ -48,17 +48,17 @@ for _ = 1, tonumber(ARGV[5]) do
   for first = at + 5, last, 500 do
     local fields = {unpack(ARGV, first, math.min(first + 499, last))}
     for _, field in ipairs(fields) do
-      cursors[#cursors + 1], cursors[#cursors + 2] = field, sequence
-      positions[#positions + 1], positions[#positions + 2] = field, n
-      cursors, positions = set(KEYS[2], cursors, 1000), set(KEYS[3], positions, 1000)
+      committed[#committed + 1], committed[#committed + 2] = field, sequence
+      counts[#counts + 1], counts[#counts + 2] = field, n
+      committed, counts = set(KEYS[2], committed, 1000), set(KEYS[3], counts, 1000)
     end
     add(fields, '/skipped', skipped)
     add(fields, '/lost', lost)
   end
   at = last + 1
 end
-set(KEYS[2], cursors, 0)
-set(KEYS[3], positions, 0)
+set(KEYS[2], committed, 0)
+set(KEYS[3], counts, 0)
 local now
 for i = at, #ARGV, 2 do
   if ARGV[i + 1] == 'now' then

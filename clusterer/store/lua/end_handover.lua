@@ -1,9 +1,9 @@
--- End the hand-over of a log whose worker died: forget its fences, and trim what they held. While
+-- End the hand-over of a log whose worker died: forget its guards, and trim what they held. While
 -- the log is leased the holder of the lease does so.
--- KEYS  handovers, lease, fence, cursor, log
--- ARGV  sender, fence ms
+-- KEYS  handovers, lease, closing, committed, log
+-- ARGV  sender, guard ms
 -- reply nothing
--- include fences
+-- include guards
 if redis.call('EXISTS', KEYS[2]) == 0 then
   forget_down(KEYS[3], redis_ms(), tonumber(ARGV[2]))
   trim_unleased(KEYS[5], KEYS[4], KEYS[3])

@@ -1,17 +1,17 @@
--- Note when nodes were last heard, and that the instance was listening until now.
--- A node without a clock (silenced, removed) gets none here. After a gap nobody knows who was
+-- Note when nodes were last seen, and that the instance was listening until now.
+-- A node without a clock (muted, removed) gets none here. After a gap nobody knows who was
 -- silent and who was not listened to: all clocks restart.
 -- Runs four times a second per instance: what it does in the usual case is all that counts.
--- KEYS  modules, notices, instances, then one heard set per registration
+-- KEYS  modules, notices, instances, then one last_seen set per registration
 -- ARGV  machine_id of the instance, token of the run, ms since the instance stopped looking,
 --       longest gap ms, id of the last notice read, most notices to return,
 --       ms without a flush after which another run is gone,
---       then per heard set a JSON list: ms since heard, machine_id, ...
+--       then per last_seen sets a JSON list: ms since seen, machine_id, ...
 -- reply {state, Redis ms, notices, ms for which packets are to be captured, keys that hold another
---       type and heard sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
+--       type and last_seen sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
 --       (Redis lost its data, or another run began later and is gone), -1 another run of this
 --       instance began later
-local known = redis.call('HMGET', KEYS[1], 'run', 'flushed_at', 'notified', 'tail', 'begun')
+local known = redis.call('HMGET', KEYS[1], 'run', 'heartbeat', 'notified', 'tail', 'begun')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local unusable = {}
@@ -29,8 +29,8 @@ if known[1] ~= ARGV[2] then
   local lives = known[1] and now - since < tonumber(ARGV[7])
   return {lives and -1 or 0, 0, {}, 0}
 end
-local flushed_at = now - tonumber(ARGV[3])
-local gap = last and math.abs(flushed_at - last)
+local heartbeat = now - tonumber(ARGV[3])
+local gap = last and math.abs(heartbeat - last)
 local restart = not gap or not (gap <= tonumber(ARGV[4]))
 for i = 4, #KEYS do
   if try('ZCARD', KEYS[i]) == 0 then
@@ -46,18 +46,18 @@ for i = 4, #KEYS do
       try('ZADD', KEYS[i], unpack(clocks))
     end
   else
-    local heard = cjson.decode(ARGV[4 + i])
-    for first = 1, #heard, 4000 do
-      local last = math.min(first + 3999, #heard)
+    local last_seen = cjson.decode(ARGV[4 + i])
+    for first = 1, #last_seen, 4000 do
+      local last = math.min(first + 3999, #last_seen)
       for at = first, last, 2 do
-        heard[at] = now - heard[at]
+        last_seen[at] = now - last_seen[at]
       end
-      try('ZADD', KEYS[i], 'XX', 'GT', unpack(heard, first, last))
+      try('ZADD', KEYS[i], 'XX', 'GT', unpack(last_seen, first, last))
     end
   end
 end
 try('SADD', KEYS[3], ARGV[1])  -- it may have been lost since the run began
-redis.call('HSET', KEYS[1], 'flushed_at', string.format('%.0f', flushed_at))
+redis.call('HSET', KEYS[1], 'heartbeat', string.format('%.0f', heartbeat))
 local tailed = math.max(0, (tonumber(known[4] or '') or 0) - now)
 local notices = {}
 if known[3] and known[3] ~= ARGV[5] then

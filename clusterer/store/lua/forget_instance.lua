@@ -1,9 +1,9 @@
 -- Forget an instance that is not alive: what it registered, its clocks and its notices.
--- KEYS  instances, modules, notices, tail, then the heard and silenced sets of its registrations
--- ARGV  machine_id, Redis ms: kept if it flushed, or began, since; 1 to forget it in any case
+-- KEYS  instances, modules, notices, capture, then the last_seen and muted sets of its registrations
+-- ARGV  machine_id, Redis ms: kept if its heartbeat, or its begin, is later; 1 to forget it in any case
 -- reply 1 forgotten, 0 kept
 if ARGV[3] ~= '1' then
-  for _, at in ipairs(redis.call('HMGET', KEYS[2], 'flushed_at', 'begun')) do
+  for _, at in ipairs(redis.call('HMGET', KEYS[2], 'heartbeat', 'begun')) do
     if (tonumber(at or '') or 0) >= tonumber(ARGV[2]) then
       return 0
     end

@@ -1,6 +1,6 @@
--- Forget a delivery queue without senders. The doorbell tells when it was used last: it is rung
+-- Forget a delivery queue without senders. The ring tells when it was used last: it is rung
 -- whenever a sender becomes pending.
--- KEYS  queues, pending, waiting, wake, doorbell
+-- KEYS  queues, pending, waiting, enqueued, ring
 -- ARGV  queue, Redis ms: kept if a sender became pending since
 -- reply 1 forgotten, 0 kept
 if redis.call('SCARD', KEYS[2]) + redis.call('SCARD', KEYS[3]) > 0 then

@@ -1,6 +1,6 @@
 -- Forget a sender whose log is empty and at rest: all its keys at once, so that its next packet
--- begins a new log, with new counters and without cursors.
--- KEYS  senders, handovers, log, counters, cursor, position, stats, lease, fence,
+-- begins a new log, with new counters and without committed offsets.
+-- KEYS  senders, handovers, log, counters, committed, committed_count, stats, lease, closing,
 --       then the pending and waiting sets that may name the sender
 -- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
 --       1 to forget it in any case

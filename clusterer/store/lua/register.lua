@@ -1,6 +1,6 @@
--- Register a module of an instance: no node is silenced. The clocks of nodes that an earlier run
--- heard, and that still belong to the cluster, start again now; a node that was never heard has none.
--- KEYS  modules, heard, silenced
+-- Register a module of an instance: no node is muted. The clocks of nodes that an earlier run
+-- saw, and that still belong to the cluster, start again now; a node that was never seen has none.
+-- KEYS  modules, last_seen, muted
 -- ARGV  token of the run, registration, timeout ms (0 = never), JSON list of machine_ids whose
 --       clocks start in any case, JSON list of the cluster's machine_ids
 -- reply 1, 0 if this run is not the instance's (Redis lost its data, or another one began)

@@ -1,15 +1,15 @@
--- Silence the nodes of one registration that were not heard in time; end silences that are over.
+-- Mute the nodes of one registration that were not seen in time; unmute those whose time is over.
 -- Reads and acts in one step, so a flush comes before or after it, never in between.
--- KEYS  modules, heard, silenced, notices
+-- KEYS  modules, last_seen, muted, notices
 -- ARGV  registration, module, cluster_id, most nodes to judge at once, cap of the notices,
---       ms after which an instance that has not flushed is gone
--- reply {machine_ids silenced, machine_ids whose silence ended, members of heard and of silenced
+--       ms after which an instance without a heartbeat is gone
+-- reply {machine_ids muted, machine_ids that are muted no more, members of last_seen and of muted
 --       that are no machine_ids: they are left alone}
-local known = redis.call('HMGET', KEYS[1], 'flushed_at', ARGV[1])
-local flushed_at, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
+local known = redis.call('HMGET', KEYS[1], 'heartbeat', ARGV[1])
+local heartbeat, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not flushed_at or not timeout or timeout == 0 or now - flushed_at > tonumber(ARGV[6]) then
+if not heartbeat or not timeout or timeout == 0 or now - heartbeat > tonumber(ARGV[6]) then
   return {{}, {}}
 end
 local till = string.format('%.0f', now + 2 * timeout)
@@ -26,24 +26,24 @@ local function machines(members)
   end
   return good, others
 end
-local over, bad_silenced = machines(
+local over, bad_muted = machines(
   redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4]))
 for _, id in ipairs(over) do
   redis.call('ZADD', KEYS[2], now, id)
   redis.call('ZREM', KEYS[3], id)
 end
-local silent, bad_heard = machines(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
-  '(' .. string.format('%.0f', flushed_at - timeout), 'LIMIT', 0, ARGV[4]))
+local silent, bad_last_seen = machines(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf',
+  '(' .. string.format('%.0f', heartbeat - timeout), 'LIMIT', 0, ARGV[4]))
 local notice
 for _, id in ipairs(silent) do
-  -- The notice comes first: if it cannot be written, the node is not silenced unannounced.
+  -- The notice comes first: if it cannot be written, the node is not muted unannounced.
   notice = redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'event', 'timeout',
     'registration', ARGV[1], 'module', ARGV[2], 'cluster', ARGV[3], 'machine_id', id,
-    'silenced_until', till)
+    'muted_until', till)
   redis.call('ZADD', KEYS[3], till, id)
   redis.call('ZREM', KEYS[2], id)
 end
 if notice then
   redis.call('HSET', KEYS[1], 'notified', notice)
 end
-return {silent, over, bad_heard, bad_silenced}
+return {silent, over, bad_last_seen, bad_muted}

@@ -1,10 +1,10 @@
--- Take down the fence of a connection that has closed.
--- KEYS  fence, cursor, position, stats, pending, counters, lease, log, handovers
+-- End the closing guard of a connection that has closed.
+-- KEYS  closing, committed, committed_count, stats, pending, counters, lease, log, handovers
 -- ARGV  field, token, sequence that was reached after the release ('' = none), n ('' = unknown),
 --       sender, then counter, increment ... ('now' = set the counter to Redis ms)
--- reply 1, 0 if the fence is gone, expired or somebody else's (then nothing changes)
--- include fences
-local expiry, token = split_fence(redis.call('HGET', KEYS[1], ARGV[1]))
+-- reply 1, 0 if the guard is gone, expired or another worker's (then nothing changes)
+-- include guards
+local expiry, token = split_guard(redis.call('HGET', KEYS[1], ARGV[1]))
 local now = redis_ms()
 if token ~= ARGV[2] or tonumber(expiry) < now then
   return 0
@@ -21,7 +21,7 @@ if ARGV[3] ~= '' then
     redis.call('SADD', KEYS[5], ARGV[5])
   end
   if leased then
-    -- The holder of the lease trims and releases by the old cursor until it has read the new one.
+    -- The holder of the lease trims and releases by the old offset until it has read the new one.
     redis.call('HSET', KEYS[1], ARGV[1],
       string.format('0 %s %.0f', token, tonumber(ARGV[3]) + 1))
   end

@@ -1,0 +1,49 @@
+-- Functions for scripts that read closing guards. A guard's value is
+-- '<expiry ms> <token> <first sequence that its worker may give back>'. Expiry 0: the worker has
+-- ended the guard and moved the committed offset, which the holder of the lease has not read yet.
+local function redis_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function split_guard(value)
+  local expiry, token, from = string.match(value or '', '^(%d+) (%S+) (%d+)$')
+  if expiry then
+    return expiry, token, from
+  end
+  return string.match(value or '', '^(%d+) (.*)$')
+end
+-- Whether the worker's connection may still be open. A guard that ends far in the future is from
+-- before the clock was set back; deliveries.py knows that too.
+local function stands(value, now, guard_ms)
+  local expiry = tonumber((split_guard(value)))
+  return expiry ~= nil and expiry >= now and expiry <= now + 5 * guard_ms
+end
+-- Forget the guards that are down: ended, or their worker died while the connection closed,
+-- or the clock was put back.
+local function forget_down(closing, now, guard_ms)
+  local guards = redis.call('HGETALL', closing)
+  for i = 1, #guards, 2 do
+    if not stands(guards[i + 1], now, guard_ms) then
+      redis.call('HDEL', closing, guards[i])
+    end
+  end
+end
+-- The first sequence that the log must keep: `needed`, or what an unfinished hand-over may give
+-- back. A guard without a sequence is from an older worker: everything stays.
+local function kept_from(closing, needed)
+  for _, value in ipairs(redis.call('HVALS', closing)) do
+    local _, _, from = split_guard(value)
+    needed = math.min(needed, tonumber(from) or 0)
+  end
+  return string.format('%.0f', needed)
+end
+-- Trim a log without a lease to what its committed offsets and guards still need.
+local function trim_unleased(log, committed, closing)
+  local needed
+  for _, at in ipairs(redis.call('HVALS', committed)) do
+    needed = math.min(needed or math.huge, tonumber(at) or 0)
+  end
+  if needed then
+    redis.call('XTRIM', log, 'MINID', kept_from(closing, needed + 1))
+  end
+end
