@@ -18,7 +18,8 @@ from clusterer.services.status import listing
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import Cause, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, at_rest, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, at_rest, delivering, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -88,7 +89,7 @@ class Chaos:
         size = self.rng.choice((60, 200, 2000))
         with suppress(StateUnavailable):
             cluster = self.rng.choice((CLUSTER, CLUSTER, SECOND))
-            self.log.append(cluster, [frame(n, size) for n in wanted])
+            self.log.append(cluster, [frame(n, size=size) for n in wanted])
             self.appended += wanted
 
     def add_worker(self) -> None:

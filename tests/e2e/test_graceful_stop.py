@@ -23,7 +23,8 @@ from clusterer.services import Context
 from clusterer.services.table import reload
 from clusterer.settings import DATABASE_QUEUE, Settings, as_environment
 from clusterer.store import Cause, ClusterKey, keys
-from tests.support.cluster import delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import delivering, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, spawn, wait_until
@@ -98,7 +99,7 @@ def test_instance_flooded_stops_in_time(redis_client: redis.Redis, redis_url: st
     settings = Settings(redis_url=redis_url, server_id=1, accept_pipes_from=1)
     port = free_port()
     load(settings, [node(1, port), node(2)])
-    flood = frame(0, 200, 2) * 300
+    flood = frame(0, size=200, sender=2) * 300
     with process(settings, "clusterer", "node") as child:
         peer = wait_until(lambda: _connected(port), 20, "it listens")
         with peer:
@@ -205,7 +206,7 @@ def test_endless_commands_stop_in_time(
         peer.settimeout(20)
 
         def shown() -> bool:
-            peer.sendall(frame(0, 200, 2) * 100)
+            peer.sendall(frame(0, size=200, sender=2) * 100)
             return bool(child.output())
 
         context = Context(settings)

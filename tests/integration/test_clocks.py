@@ -20,7 +20,8 @@ from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,8 +17,9 @@ from clusterer.services.periodic import probe, sweep
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
-from tests.support.processes import wait_until
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
+from tests.support.processes import rounds, wait_until
 from tests.support.receiver import BinReceiver
 
 SETTINGS = {"linger": 0.5, "send_timeout": 1.0}
@@ -153,11 +155,10 @@ def test_replay_on_to_returned_peer_sends_missed_once_in_order(
 
     def send(seconds: float) -> None:
         nonlocal sent
-        swept_at, end = 0.0, time.monotonic() + seconds
-        while time.monotonic() < end:
+        swept_at = 0.0
+        for _ in rounds(seconds):
             log.append(CLUSTER, [frame(sent)])
             sent += 1
-            time.sleep(0.01)
             probe.run(context)
             if time.monotonic() - swept_at > 1.0:
                 swept_at = time.monotonic()
@@ -206,7 +207,7 @@ def test_delivery_peer_never_reading_fails_and_delays_no_other(
     log = PacketLog(settings, 1)
     with delivering(settings):
         for start in range(0, 40_000, 500):
-            log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 500)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 500)])
         receivers[0].wait_for_frames(40_000)
         receivers[2].wait_for_frames(40_000)
         wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
@@ -237,14 +238,16 @@ def test_delivery_peer_resetting_connections_goes_to_probing(
     load_receivers(settings, receivers)
     log = PacketLog(settings, 1)
     with delivering(settings):
-        for number in range(200):
+        sent = itertools.count(1)
+
+        def failed() -> int:
+            """Return the number of packets once node 3 is probing."""
+            number = next(sent)
             log.append(CLUSTER, [frame(number)])
             receivers[1].reset_connections()
-            if condition(settings, 3) is Condition.PROBING:
-                break
-            time.sleep(0.02)
-        receivers[0].wait_for_frames(number + 1)
-    assert condition(settings, 3) is Condition.PROBING
+            return number if condition(settings, 3) is Condition.PROBING else 0
+
+        receivers[0].wait_for_frames(wait_until(failed, 10, "node 3 is probing"))
 
 
 def test_delivery_handovers_keep_order_to_slow_reader(
@@ -259,7 +262,7 @@ def test_delivery_handovers_keep_order_to_slow_reader(
             for _ in range(3):
                 stack.enter_context(delivering(settings, slice_s=0.2))
             for start in range(0, total, 100):
-                log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 100)])
+                log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
                 slow.pause()
                 time.sleep(0.01)
                 slow.resume()

@@ -26,13 +26,13 @@ from tests.support.cluster import (
     assert_accounted,
     at_rest,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
+from tests.support.frames import frame
 from tests.support.processes import spawn, wait_until
 from tests.support.provisioning import contexts, provision
 from tests.support.receiver import BinReceiver
@@ -157,7 +157,7 @@ def test_delivery_batch_larger_than_log_is_sent_or_counted_lost(
     with BinReceiver() as peer:
         load(settings, [node(1), node_for(2, peer)])
         log = PacketLog(settings, 1)
-        log.append(CLUSTER, [frame(n, 8000) for n in range(5000)])
+        log.append(CLUSTER, [frame(n, size=8000) for n in range(5000)])
         log.append(CLUSTER, [frame(5000)])
         with delivering(settings):
             wait_until(lambda: stat(redis_client, 2, "sent") > 0, 5, "delivered")
@@ -224,7 +224,7 @@ def test_delivery_peer_reading_single_bytes_delays_no_other(
         log = PacketLog(settings, 1)
         with delivering(settings), Dripping(slow):
             for start in range(0, 2000, 100):
-                log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 100)])
+                log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
                 fine.wait_for_frames(start + 100, 0.5)
             store = NodeStore(settings)
             wait_until(

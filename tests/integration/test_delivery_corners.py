@@ -25,13 +25,13 @@ from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -81,7 +81,7 @@ def test_delivery_new_cluster_leaves_begun_frames_whole(
             slow.pause()
             total = 1
             while total < 1001:
-                log.append(CLUSTER, [frame(n, 1000) for n in range(total, total + 100)])
+                log.append(CLUSTER, [frame(n, size=1000) for n in range(total, total + 100)])
                 total += 100
             fine.wait_for_frames(1001)
             log.append(SECOND, [frame(0)])
@@ -121,15 +121,14 @@ def test_delivery_more_senders_than_limit_all_have_a_turn(
     senders = range(11, 16)
     load(settings, [*(node(s) for s in senders), node_for(2, receiver)])
     logs = {sender: PacketLog(settings, sender) for sender in senders}
-    got: set[int | None] = set()
+
+    def all_served() -> bool:
+        for sender, log in logs.items():  # all are busy all the time
+            log.append(CLUSTER, [frame(1, sender=sender)])
+        return {packet.machine_id for packet in receiver.packets} == set(senders)
+
     with delivering(replace(settings, linger=30.0)):
-        deadline = time.monotonic() + 10
-        while got != set(senders) and time.monotonic() < deadline:
-            for sender, log in logs.items():  # all are busy all the time
-                log.append(CLUSTER, [frame(1, sender=sender)])
-            time.sleep(0.02)
-            got = {packet.machine_id for packet in receiver.packets}
-    assert got == set(senders)
+        wait_until(all_served, 10, "a packet of every sender")
 
 
 def test_delivery_full_worker_limits_wakeups_of_others(
@@ -256,7 +255,7 @@ def test_delivery_node_down_in_mid_frame_counts_packets_once(
         log = PacketLog(settings, 1)
         with delivering(replace(settings, send_timeout=1.0)):
             slow.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1001)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1001)])
             wait_until(lambda: slow.open_connections, 5, "connected")
             time.sleep(0.1)
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
@@ -341,7 +340,7 @@ def test_delivery_unacknowledged_at_set_down_counts_once(
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
             peer.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 101)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 101)])
             wait_until(lambda: stat(redis_client, 2, "sent") == 101, 5, "all in the kernel")
             store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(n) for n in range(101, 201)])
@@ -370,7 +369,7 @@ def test_delivery_half_skipped_batch_is_not_skipped_twice(
             log.append(CLUSTER, [frame(0)])
             slow.wait_for_frames(1)
             slow.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 1001)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 1001)])
             fine.wait_for_frames(1001)
             store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1001)])
@@ -397,7 +396,7 @@ def test_crash_with_cut_batch_counts_its_skips_once(
         log = PacketLog(settings, 1)
         with delivering(settings):
             slow.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1000)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1000)])
             fine.wait_for_frames(1000)
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1000)])

@@ -19,13 +19,13 @@ from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 

@@ -18,7 +18,8 @@ from clusterer.store import keys
 from clusterer.store.deliveries import GUARD_MS
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
@@ -59,7 +60,7 @@ def test_closing_guard_lasts_while_peer_reads_within_timeout(
             log.append(CLUSTER, [frame(0)])
             slow.wait_for_frames(1)
             slow.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 200)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 200)])
             fine.wait_for_frames(200)
             wait_until(lambda: redis_client.hlen(keys.closing(1)) == 1, 5, "the slow one is fenced")
             log.append(CLUSTER, [frame(n) for n in range(200, 300)])
@@ -80,7 +81,7 @@ def test_handover_bytes_discarded_by_peer_are_sent_again(
     with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
-        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
         wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
         assert stat(redis_client, 2, "sent") == 100
@@ -99,7 +100,7 @@ def test_closing_guard_taken_away_logs_possible_loss(
     with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
-        PacketLog(settings, 1).append(CLUSTER, [frame(n, 1000) for n in range(100)])
+        PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
         wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
         redis_client.delete(keys.closing(1))
         wait_until(lambda: "to 100 may not have arrived at node" in caplog.text, 5, "said")
@@ -113,7 +114,7 @@ def test_handover_during_stalled_frame_keeps_it_whole(settings: Settings) -> Non
         for _ in range(2):
             stack.enter_context(delivering(settings, slice_s=0.3))
         for start in range(0, total, 50):
-            log.append(CLUSTER, [frame(n, 4096) for n in range(start, start + 50)])
+            log.append(CLUSTER, [frame(n, size=4096) for n in range(start, start + 50)])
             peer.pause()
             time.sleep(0.05)
             peer.resume()
@@ -181,7 +182,7 @@ def test_handover_worker_paused_before_write_does_not_write(
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
             peer.pause()
-            log.append(CLUSTER, [frame(n, 1000) for n in range(1, 2001)])
+            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 2001)])
             wait_until(lambda: cursor_of(redis_client) > 1, 5, "begun")
             standing.set()
             peer.resume()  # the socket takes more: the worker looks at it, and stands still

@@ -23,13 +23,13 @@ from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -43,7 +43,7 @@ SETTINGS = {"linger": 10.0, "send_timeout": 20.0}
 def append(log: PacketLog, first: int, end: int, size: int = 300) -> None:
     """Append numbered frames, 50 in a piece."""
     for start in range(first, end, 50):
-        log.append(CLUSTER, [frame(n, size) for n in range(start, min(start + 50, end))])
+        log.append(CLUSTER, [frame(n, size=size) for n in range(start, min(start + 50, end))])
 
 
 def append_slowly(log: PacketLog, first: int, end: int, fine: BinReceiver) -> None:

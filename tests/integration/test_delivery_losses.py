@@ -13,7 +13,8 @@ from clusterer import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -32,7 +33,7 @@ def test_delivery_trim_under_stuck_node_counts_its_loss_only(
         with delivering(settings):
             stuck.pause()
             for start in range(0, total, 100):
-                log.append(CLUSTER, [frame(n, 1000) for n in range(start, start + 100)])
+                log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
                 healthy.wait_for_frames(start + 100)
             stuck.resume()
             wait_until(lambda: stat(redis_client, 2, "lost") > 0, 10, "loss counted")

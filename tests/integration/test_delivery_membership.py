@@ -11,7 +11,8 @@ from clusterer.membership import Event
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.throttle import ThrottledReceiver
@@ -67,7 +68,7 @@ def test_delivery_node_set_down_gets_only_what_was_read(
         load(settings, [node(1), node_for(2, current), node(3, late.port)])
         store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
         log = PacketLog(settings, 1)
-        piece = [frame(n, 100) for n in range(1000)]
+        piece = [frame(n, size=100) for n in range(1000)]
         for _ in range(total // len(piece)):
             log.append(CLUSTER, piece)
         with delivering(settings):

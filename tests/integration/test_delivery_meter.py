@@ -14,16 +14,8 @@ from clusterer.delivery.meter import BOUNDS_MS, Flow, Meter
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
 from clusterer.wire import PacketBuilder
-from tests.support.cluster import (
-    CLUSTER,
-    assert_accounted,
-    delivering,
-    frame,
-    load,
-    node,
-    node_for,
-    stat,
-)
+from tests.support.cluster import CLUSTER, assert_accounted, delivering, load, node, node_for, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -73,7 +65,7 @@ def test_meter_counts_packets_and_bytes_once_per_node(
             receiver.wait_for_frames(1000)
     for machine_id in (2, 3):
         flow = flow_to(meter, machine_id)
-        assert sent_of(flow) == {"test": (1000, 1000 * len(frame()))}
+        assert sent_of(flow) == {"test": (1000, 1000 * len(frame(0)))}
         assert sum(flow.buckets) == 1000
         assert flow.sum_ms < 1000 * 5000
 
@@ -105,7 +97,7 @@ def test_meter_stuck_node_is_late_alone_and_counts_once(
         log.append(CLUSTER, [frame(0)])
         stuck.wait_for_frames(1)
         stuck.pause()
-        log.append(CLUSTER, [frame(n, 2000) for n in range(1, 3000)])
+        log.append(CLUSTER, [frame(n, size=2000) for n in range(1, 3000)])
         healthy.wait_for_frames(3000)
         began = redis_ms(redis_client)
         wait_until(lambda: redis_ms(redis_client) > began + 500, 5, "some time without reading")

@@ -21,7 +21,8 @@ from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -69,7 +70,7 @@ def trouble(settings: Settings, resetting: BinReceiver) -> Iterator[None]:
 def burst(log: PacketLog, good: list[BinReceiver]) -> None:
     """Send more than the stuck peer's buffers take."""
     sizes = [len(receiver.connections[0].data) for receiver in good]
-    log.append(CLUSTER, [frame(0, 1000)] * 500)
+    log.append(CLUSTER, [frame(0, size=1000)] * 500)
     for receiver, before in zip(good, sizes, strict=True):
         wait_until(
             lambda r=receiver, n=before: len(r.connections[0].data) == n + 500_000,  # type: ignore[misc]
@@ -88,14 +89,14 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
         time.sleep(PAUSE_S)
     found: list[float] = []
     for receiver, before in zip(good, sizes, strict=True):
-        whole = before + PACKETS * len(frame())
+        whole = before + PACKETS * len(frame(0))
         (connection,) = receiver.connections
         wait_until(lambda c=connection, n=whole: len(c.data) >= n, 5, "all there")  # type: ignore[misc]
         end = 0
         for at, chunk in connection.chunks:
-            first = max(end - before, 0) // len(frame())
+            first = max(end - before, 0) // len(frame(0))
             end += len(chunk)
-            last = max(end - before, 0) // len(frame())
+            last = max(end - before, 0) // len(frame(0))
             found += [at - sent for sent in sent_at[first:last]]
     return statistics.quantiles(found, n=100)[98]
 
@@ -141,7 +142,7 @@ def test_delivery_catch_up_read_is_bounded_in_bytes(
         load(settings, nodes)
         log = PacketLog(settings, 1)
         with delivering(settings):
-            log.append(CLUSTER, [frame(0, 60_000)] * 300)
+            log.append(CLUSTER, [frame(0, size=60_000)] * 300)
             for number in range(301, 316):  # so the front reads many at once from now on
                 log.append(CLUSTER, [frame(0)])
                 other.wait_for_frames(number)

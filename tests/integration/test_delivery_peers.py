@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -20,7 +21,8 @@ from clusterer.membership import Condition, Node
 from clusterer.settings import Settings
 from clusterer.store import NodeStore, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver, ReceivedConnection
 
@@ -51,12 +53,15 @@ def test_delivery_vanished_host_fails_within_send_timeout(
             wait_until(lambda: stat(redis_client, 2, "sent") == 10, 3, "sent")
             vanish()
             vanished_at = time.monotonic()
-            number = 10
-            while read_node(settings, 2).condition is Condition.UP:
-                assert time.monotonic() < vanished_at + 4.0, "still up"
+            sent = itertools.count(10)
+
+            def failed() -> int:
+                """Return the number of packets once node 2 is not up."""
+                number = next(sent)
                 log.append(CLUSTER, [frame(number)])
-                number += 1
-                time.sleep(0.1)
+                return 0 if read_node(settings, 2).condition is Condition.UP else number + 1
+
+            number = wait_until(failed, 4, "node 2 is not up")
             took = time.monotonic() - vanished_at
             wait_until(
                 lambda: stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == number,
@@ -123,7 +128,7 @@ def other_host(
             one.kill()
             got += sum(map(int, one.communicate()[0].split()))
         ip("netns", "del", name)
-    assert not count_to or got == count_to * len(frame())
+    assert not count_to or got == count_to * len(frame(0))
 
 
 def test_delivery_host_restarted_gets_next_packet_once(

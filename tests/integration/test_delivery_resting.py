@@ -24,13 +24,13 @@ from tests.support.cluster import (
     assert_accounted,
     at_rest,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,14 +25,14 @@ from tests.support.cluster import (
     assert_accounted,
     at_rest,
     delivering,
-    frame,
     load,
     node,
     node_for,
     numbers,
     stat,
 )
-from tests.support.processes import wait_until
+from tests.support.frames import frame
+from tests.support.processes import rounds, wait_until
 from tests.support.receiver import BinReceiver
 
 SETTINGS = {"linger": 30.0}
@@ -74,15 +73,13 @@ def holders(client: redis.Redis, senders: range) -> list[Any]:
 def moves(client: redis.Redis, senders: range, during_s: float) -> tuple[int, int]:
     """Return how often a sender changed its worker, and how many once had none."""
     changes, unserved, before = 0, set(), holders(client, senders)
-    end = time.monotonic() + during_s
-    while time.monotonic() < end:
+    for _ in rounds(during_s, 0.05):
         now = holders(client, senders)
         changes += sum(
             a is not None and b is not None and a != b for a, b in zip(before, now, strict=True)
         )
         unserved |= {sender for sender, one in zip(senders, now, strict=True) if one is None}
         before = [b or a for a, b in zip(before, now, strict=True)]
-        time.sleep(0.05)
     return changes, len(unserved)
 
 

@@ -15,7 +15,8 @@ from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled

@@ -12,7 +12,8 @@ from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.wrong_values import put_wrong_type, put_wrong_value

@@ -23,7 +23,7 @@ from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Watch
 from tests.support import docs, provisioning, transcripts
-from tests.support.cluster import frame
+from tests.support.frames import frame
 from tests.support.provisioning import contexts, provision, sql
 from tests.support.seeding import make_node
 from tests.support.story import DATABASE
@@ -81,7 +81,7 @@ def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
     """Machine 1 has sent a packet, registered ratelimit and been silent for two hours."""
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
-    PacketLog(context.settings, 1).append(provisioning.KEY, [frame(sender=1)])
+    PacketLog(context.settings, 1).append(provisioning.KEY, [frame(0, sender=1)])
     drains = DrainStore(context.settings, context.settings.delivery_queue, "test")
     assert drains.claim(1)
     drains.release(1, 1, 2, {}, waiting=False, undrained=False)

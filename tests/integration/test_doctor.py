@@ -21,7 +21,7 @@ from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import frame
+from tests.support.frames import frame
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until

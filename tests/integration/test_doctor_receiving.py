@@ -20,7 +20,8 @@ from clusterer.store import keys
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Reception, Watch
 from tests.support.cluster import load, node
-from tests.support.listening import frame, peer
+from tests.support.frames import frame
+from tests.support.listening import peer
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
@@ -54,7 +55,7 @@ def node_1_sends_to(*ports: int) -> Iterator[None]:
             while not stop.wait(0.1):
                 for connection in peers:
                     with suppress(OSError):
-                        connection.sendall(frame(0, 1))
+                        connection.sendall(frame(kind=0, sender=1))
 
     thread = threading.Thread(target=work, name="node 1")
     thread.start()

@@ -23,7 +23,8 @@ from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Watch
 from tests.support import provisioning
-from tests.support.cluster import CLUSTER, frame
+from tests.support.cluster import CLUSTER
+from tests.support.frames import frame
 from tests.support.provisioning import contexts, events, provision, sql
 
 QUEUE = "clusterer-delivery"
@@ -42,7 +43,7 @@ def context(redis_url: str, tmp_path: Path) -> Iterator[Context]:
 
 def send(context: Context, sender: int) -> None:
     """Append a packet; it stays undelivered."""
-    PacketLog(context.settings, sender).append(CLUSTER, [frame(sender=sender)])
+    PacketLog(context.settings, sender).append(CLUSTER, [frame(0, sender=sender)])
 
 
 def deliver(context: Context, sender: int) -> None:
@@ -244,7 +245,7 @@ def test_unused_queue_goes_with_its_jobs_and_junk(context: Context) -> None:
     old = "old-a"
     for queue in (QUEUE, old):
         settings = replace(context.settings, delivery_queue=queue)
-        PacketLog(settings, 1).append(CLUSTER, [frame()])
+        PacketLog(settings, 1).append(CLUSTER, [frame(0)])
         jobs.enqueue_delivery(queue, context.jobs_client)
     context.redis.delete(keys.pending(old))
     context.redis.rpush(f"clusterer:junk:{old}", "1 junk")

@@ -20,7 +20,7 @@ from clusterer.services.periodic import reach
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import rounds, spawn, wait_until
 from workers import Worker, runtime
 
 NAME = "deliveries"
@@ -167,11 +167,9 @@ def test_steady_junk_does_not_delay_periodic_jobs(
         worker.wait_for_output("takes jobs of")
         scheduler.wait_for_output("now the active scheduler")
         ended = set()
-        until = time.monotonic() + 5
-        while time.monotonic() < until:
+        for _ in rounds(5, 0.1):
             junk.plant(redis_client, MAINTENANCE_QUEUE, "other function", 10)
             ended.add(redis_client.hget("rq:job:clusterer-probe", "ended_at"))
-            time.sleep(0.1)
         assert len(ended - {b"", None}) >= 4
         assert worker.output().count("junk jobs moved to") == 1
     assert finished.count == 3

@@ -20,7 +20,8 @@ from clusterer.listener.drops import UNKNOWN_MODULES_NAMED
 from clusterer.listener.server import TICK_S
 from clusterer.store import keys
 from clusterer.wire import PacketBuilder
-from tests.support.listening import Heard, ended, frame, listener_of, peer, send_until, serving
+from tests.support.frames import frame
+from tests.support.listening import Heard, ended, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
@@ -55,32 +56,32 @@ def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
 def test_listener_packet_reaches_callback_with_source(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port, 2, "127.0.0.1") as connection:
-        connection.sendall(frame(7))
+        connection.sendall(frame(kind=7, sender=2))
         heard.wait_for(7, 2)
         _, info, _ = heard.calls[0]
         assert info is not None
         assert info.source == connection.getsockname()
         assert (info.packet.module, info.packet.type, info.packet.machine_id) == ("ratelimit", 7, 2)
-        assert info.packet.fields().pop_str() == b"pipe"
+        assert info.packet.encode() == frame(kind=7, sender=2)
 
 
 def test_frames_cut_anywhere_arrive_whole_and_in_order(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"".join(frame(kind) for kind in range(3)):
+        for byte in b"".join(frame(kind=kind, sender=2) for kind in range(3)):
             connection.sendall(bytes([byte]))
-        connection.sendall(b"".join(frame(kind) for kind in range(3, 5_000)))
+        connection.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(3, 5_000)))
         wait_until(lambda: len(heard.calls) == 5_000)
     assert [kind for kind, _ in heard.seen] == list(range(5_000))
     assert listener.counters.packets == 5_000
-    assert listener.counters.bytes == 5_000 * len(frame())
+    assert listener.counters.bytes == 5_000 * len(frame(kind=0, sender=2))
 
 
 def test_listener_every_callback_of_module_gets_packet(listener: Listener, port: int) -> None:
     first, second = register(listener, Heard()), register(listener, Heard(), auth_check=False)
     with serving(listener), peer(port) as connection:
-        connection.sendall(frame(1))
+        connection.sendall(frame(sender=2))
         first.wait_for(1, 2)
         second.wait_for(1, 2)
 
@@ -90,10 +91,10 @@ def test_listener_module_registered_late_gets_open_connections(
 ) -> None:
     first, second = register(listener, Heard()), Heard()
     with serving(listener), peer(port) as connection:
-        connection.sendall(frame(1))
+        connection.sendall(frame(sender=2))
         first.wait_for(1, 2)
         register(listener, second)
-        connection.sendall(frame(2))
+        connection.sendall(frame(kind=2, sender=2))
         second.wait_for(2, 2)
 
 
@@ -112,7 +113,7 @@ def test_auth_check_drops_who_is_not_a_known_pair(
     checked, open_to_all = register(listener, Heard()), Heard()
     register(listener, open_to_all, auth_check=False)
     with serving(listener), peer(port, source) as connection:
-        connection.sendall(frame(1, machine_id) * 100)
+        connection.sendall(frame(sender=machine_id) * 100)
         open_to_all.wait_for(1, machine_id, 100)
     assert checked.calls == []
     assert listener.counters.drops == {"unknown source": 100}
@@ -126,7 +127,7 @@ def test_listener_reload_applies_to_open_connections(
 ) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port, 4) as connection:
-        connection.sendall(frame(1, 4))
+        connection.sendall(frame(sender=4))
         wait_until(lambda: listener.counters.drops["unknown source"] == 1)
         put_node(redis_client, make_node(4, port=port))
         send_until(connection, heard, 2, 4)
@@ -137,7 +138,15 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
     heard = register(listener, Heard(), auth_check=False)
     register(listener, heard, module="dialog", auth_check=False)
     big = PacketBuilder("dialog", 2, 3).push_str(b"x" * 900).build().encode()
-    burst = frame() * 3 + big * 2 + frame(-1) + big + frame(module="ul") + frame() + frame(5, 99)
+    burst = (
+        frame(kind=0, sender=2) * 3
+        + big * 2
+        + frame(kind=-1, sender=2)
+        + big
+        + frame(kind=0, module="ul", sender=2)
+        + frame(kind=0, sender=2)
+        + frame(kind=5, sender=99)
+    )
     with serving(listener), peer(port) as connection:
         for _ in range(100):
             connection.sendall(burst)
@@ -147,7 +156,7 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
     found = {key: tally for key, tally in found.items() if tally != (0, 0)}
     others = found.pop(("ul", 2), (0, 0))  # a node's packets without a registration
     assert found == {
-        ("ratelimit", 2): (400, 400 * len(frame())),
+        ("ratelimit", 2): (400, 400 * len(frame(kind=0, sender=2))),
         ("dialog", 3): (300, 300 * len(big)),
     }
     assert others[0] + listener.counters.others.packets == 300
@@ -157,9 +166,9 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (frame(-1), "negative type"),
-        (frame(-2), "negative type"),
-        (frame(module="dialog"), "unknown module"),
+        (frame(kind=-1, sender=2), "negative type"),
+        (frame(kind=-2, sender=2), "negative type"),
+        (frame(kind=0, module="dialog", sender=2), "unknown module"),
         (struct.pack("<4sHHhHi4si", b"P4CK", 24, 0, 1, 0, 4, b"name", 3), "no machine_id"),
     ],
     ids=["-1", "-2", "module", "machine_id"],
@@ -169,7 +178,7 @@ def test_listener_unusable_packet_is_dropped_and_counted(
 ) -> None:
     heard = register(listener, Heard(), auth_check=False)
     with serving(listener), peer(port) as connection:
-        connection.sendall(data * 2 + frame(5))
+        connection.sendall(data * 2 + frame(kind=5, sender=2))
         heard.wait_for(5, 2)
     assert heard.seen == [(5, 2)]
     assert listener.counters.drops == {reason: 2}
@@ -183,13 +192,19 @@ def test_unknown_module_is_logged_once_and_no_warning(
     with serving(listener):
         for _ in range(2):
             with peer(port) as connection:
-                connection.sendall(frame(module="dialog") * 3 + frame(module="ul") + frame(5))
+                connection.sendall(
+                    frame(kind=0, module="dialog", sender=2) * 3
+                    + frame(kind=0, module="ul", sender=2)
+                    + frame(kind=5, sender=2)
+                )
                 heard.wait_for(5, 2)
             listener._dispatcher.invalidate()
             heard.calls.clear()
         for number in range(2 * UNKNOWN_MODULES_NAMED):
             with peer(port) as connection:
-                connection.sendall(frame(module=f"m{number}") + frame(6))
+                connection.sendall(
+                    frame(kind=0, module=f"m{number}", sender=2) + frame(kind=6, sender=2)
+                )
                 heard.wait_for(6, 2)
                 heard.calls.clear()
     said = [
@@ -212,7 +227,7 @@ def test_listener_callback_raising_is_logged_connection_stays(
 
     bad, good = register(listener, Heard(act=fail)), register(listener, Heard())
     with serving(listener), peer(port) as connection:
-        connection.sendall(frame(1) * 50 + frame(2))
+        connection.sendall(frame(sender=2) * 50 + frame(kind=2, sender=2))
         bad.wait_for(2, 2)
         good.wait_for(2, 2)
     assert good.seen.count((1, 2)) == 50
@@ -230,10 +245,10 @@ def test_bytes_that_are_not_bin_end_that_connection_only(
 ) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port) as good, peer(port, 3) as bad:
-        bad.sendall(frame(1, 3) + b"GET / HTTP/1.1\r\n\r\n")
+        bad.sendall(frame(sender=3) + b"GET / HTTP/1.1\r\n\r\n")
         assert ended(bad)
         heard.wait_for(1, 3)
-        good.sendall(frame(2))
+        good.sendall(frame(kind=2, sender=2))
         heard.wait_for(2, 2)
     assert listener.counters.wire_errors == 1
     assert any("127.0.0.3" in line and "marker" in line for line in caplog.messages)
@@ -245,12 +260,12 @@ def test_listener_unfinished_frame_closes_connection(redis_url: str, port: int) 
         with serving(listener), peer(port) as dripping, peer(port) as silent:
             started = time.monotonic()
             with contextlib.suppress(ConnectionError):
-                for byte in frame(1):
+                for byte in frame(sender=2, size=41):
                     dripping.sendall(bytes([byte]))
                     time.sleep(0.1)
             assert ended(dripping)
             assert 0.5 < time.monotonic() - started < 3
-            silent.sendall(frame(2))
+            silent.sendall(frame(kind=2, sender=2))
             heard.wait_for(2, 2)
         assert heard.seen == [(2, 2)]
         assert listener.counters.connections_expired == 1
@@ -259,7 +274,7 @@ def test_listener_unfinished_frame_closes_connection(redis_url: str, port: int) 
 def test_listener_steady_traffic_in_mid_frame_is_no_timeout(redis_url: str, port: int) -> None:
     with listener_of(redis_url, max_message_time=0.6) as listener:
         heard = register(listener, Heard())
-        data, half = frame(1), len(frame(1)) // 2
+        data, half = frame(sender=2, size=41), 20
         with serving(listener), peer(port) as connection:
             connection.sendall(data[:half])
             for _ in range(30):
@@ -285,15 +300,15 @@ def test_listener_above_max_connections_refuses(
         heard = register(listener, Heard())
         with serving(listener), peer(port) as first:
             with peer(port) as second:
-                first.sendall(frame(1))
-                second.sendall(frame(2))
+                first.sendall(frame(sender=2))
+                second.sendall(frame(kind=2, sender=2))
                 heard.wait_for(1, 2)
                 heard.wait_for(2, 2)
                 with peer(port) as third:
                     assert ended(third)
             wait_until(lambda: listener.counters.connections_open == 1)
             with peer(port) as again:
-                again.sendall(frame(3))
+                again.sendall(frame(kind=3, sender=2))
                 heard.wait_for(3, 2)
         assert listener.counters.connections_refused == 1
         assert any("max_connections (2)" in line for line in caplog.messages)
@@ -305,7 +320,7 @@ def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) 
     stop = threading.Event()
 
     def flood() -> None:
-        data = frame(1) * 5_000
+        data = frame(sender=2) * 5_000
         with peer(port, 3) as connection, contextlib.suppress(OSError):
             while not stop.is_set():
                 connection.sendall(data)
@@ -316,7 +331,7 @@ def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) 
         try:
             wait_until(lambda: listener.counters.packets > 5_000)
             for number in range(10):
-                connection.sendall(frame(number, module="quiet"))
+                connection.sendall(frame(kind=number, module="quiet", sender=2))
                 heard.wait_for(number, 2)
         finally:
             stop.set()
@@ -330,12 +345,12 @@ def test_listener_zero_words_after_frame_are_skipped(listener: Listener, port: i
     with serving(listener), peer(port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for kind, zeros in enumerate((4, 8, 0, 4)):
-            connection.sendall(frame(kind) + bytes(zeros))
+            connection.sendall(frame(kind=kind, sender=2) + bytes(zeros))
             heard.wait_for(kind, 2)
-        connection.sendall(frame(9)[:30])
-        connection.sendall(frame(9)[30:] + bytes(2))
+        connection.sendall(frame(kind=9, sender=2)[:30])
+        connection.sendall(frame(kind=9, sender=2)[30:] + bytes(2))
         heard.wait_for(9, 2)
-        connection.sendall(bytes(2) + frame(10))
+        connection.sendall(bytes(2) + frame(kind=10, sender=2))
         heard.wait_for(10, 2)
         wait_until(lambda: listener.counters.skipped_words == 5)
     assert [kind for kind, _ in heard.seen] == [0, 1, 2, 3, 9, 10]
@@ -348,7 +363,7 @@ def test_listener_one_byte_a_second_is_closed_in_time(
     with serving(listener), peer(port) as dripping:
         started = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            for byte in frame(1)[:12]:
+            for byte in frame(sender=2)[:12]:
                 dripping.sendall(bytes([byte]))
                 dripping.settimeout(1.0)
                 with contextlib.suppress(TimeoutError):
@@ -361,7 +376,7 @@ def test_listener_one_byte_a_second_is_closed_in_time(
 def test_listener_end_of_peer_is_answered_at_once(listener: Listener, port: int) -> None:
     heard = register(listener, Heard())
     with serving(listener), peer(port) as connection:
-        connection.sendall(frame(1))
+        connection.sendall(frame(sender=2))
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(1)
         assert ended(connection)
@@ -396,7 +411,7 @@ def test_listener_without_row_waits_for_row(
             put_node(redis_client, make_node(2, port=port))
             assert listener.ready.wait(5)
             with peer(port) as connection:
-                connection.sendall(frame(1))
+                connection.sendall(frame(sender=2))
                 heard.wait_for(1, 2)
     assert sum("no row" in line for line in caplog.messages) == 1
 
@@ -408,17 +423,17 @@ def test_listener_new_address_keeps_unchanged_connections(
     row = put_node(redis_client, make_node(1, cluster_id=2, port=first))
     heard = register(listener, Heard())
     with serving(listener), peer(port) as kept, peer(first) as given_up:
-        kept.sendall(frame(1))
+        kept.sendall(frame(sender=2))
         heard.wait_for(1, 2)
         put_node(redis_client, replace(row, port=moved, version=2))
         assert ended(given_up)
         wait_until(lambda: ("127.0.0.1", moved) in listener.addresses)
         with pytest.raises(ConnectionRefusedError), peer(first):
             pass
-        kept.sendall(frame(2))
+        kept.sendall(frame(kind=2, sender=2))
         heard.wait_for(2, 2)
         with peer(moved) as connection:
-            connection.sendall(frame(3))
+            connection.sendall(frame(kind=3, sender=2))
             heard.wait_for(3, 2)
 
 
@@ -451,7 +466,7 @@ def test_listener_ipv6_row_is_bound_and_authenticated(
     with listener_of(redis_url) as listener:
         heard = register(listener, Heard())
         with serving(listener), socket.create_connection(("::1", port)) as connection:
-            connection.sendall(frame(1))
+            connection.sendall(frame(sender=2))
             heard.wait_for(1, 2)
 
 
@@ -483,7 +498,7 @@ def peer_after_serving(listener: Listener, port: int) -> Iterator[socket.socket]
 def test_listener_callback_may_stop_it(listener: Listener, port: int) -> None:
     register(listener, Heard(act=lambda kind: listener.stop()))
     with serving(listener) as thread, peer(port) as connection:
-        connection.sendall(frame(1))
+        connection.sendall(frame(sender=2))
         thread.join(5)
         assert not thread.is_alive()
 
@@ -582,7 +597,7 @@ def test_packets_are_dispatched_while_redis_is_away(
                 started = time.monotonic()
                 for number in range(20):
                     with peer(port) as connection:
-                        connection.sendall(frame(number))
+                        connection.sendall(frame(kind=number, sender=2))
                         heard.wait_for(number, 2)
                     time.sleep(0.1)
                 assert time.monotonic() - started < 20, "each of them waited for Redis"
@@ -605,7 +620,7 @@ def test_listener_address_is_bound_once_and_logged(
 def test_listener_invented_machine_ids_use_bounded_memory(listener: Listener, port: int) -> None:
     heard = register(listener, Heard(), auth_check=False)
     with serving(listener), peer(port) as connection:
-        connection.sendall(b"".join(frame(1, number) for number in range(1, 2_001)))
+        connection.sendall(b"".join(frame(sender=number) for number in range(1, 2_001)))
         wait_until(lambda: len(heard.calls) == 2_000)
         (receiving,) = listener._shared.connections
         assert len(receiving._routes) <= 64

@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from clusterer.listener import Listener
-from tests.support.listening import Heard, ended, frame, listener_of, peer, serving
+from tests.support.frames import frame
+from tests.support.listening import Heard, ended, listener_of, peer, serving
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.seeding import make_node, put_node
@@ -48,7 +49,9 @@ def closed_of(listener: Listener, reason: str) -> int:
     return listener.counters.closed[reason]
 
 
-@pytest.mark.parametrize("last_words", [b"", b"P4CK", frame()[:-1]], ids=["", "mark", "half"])
+@pytest.mark.parametrize(
+    "last_words", [b"", b"P4CK", frame(kind=0, sender=2)[:-1]], ids=["", "mark", "half"]
+)
 @pytest.mark.parametrize("sources", [STRANGERS[:1], STRANGERS, (3,)], ids=["one", "many", "node"])
 def test_silent_connections_leave_node_its_place(
     redis_url: str, port: int, sources: tuple[int, ...], last_words: bytes
@@ -63,7 +66,7 @@ def test_silent_connections_leave_node_its_place(
         wait_until(lambda: counters.connections_accepted + counters.connections_refused == 60)
         for kind in range(10):
             with peer(port) as node:
-                node.sendall(frame(kind))
+                node.sendall(frame(kind=kind, sender=2))
                 heard.wait_for(kind, 2, 1, 5)
         assert counters.connections_open <= 40
 
@@ -83,11 +86,11 @@ def test_slow_drip_is_closed_within_message_time(redis_url: str, port: int) -> N
         peer(port, 9) as new,
         peer(port, 2) as old,
     ):
-        old.sendall(frame(1))
+        old.sendall(frame(sender=2))
         heard.wait_for(1, 2)
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            for byte in frame(2):
+            for byte in frame(kind=2, sender=2, size=41):
                 for dripping in (new, old):
                     dripping.sendall(bytes([byte]))
                 time.sleep(0.1)
@@ -101,10 +104,10 @@ def test_slow_drip_is_closed_within_message_time(redis_url: str, port: int) -> N
 def test_node_between_frames_may_be_silent(redis_url: str, port: int) -> None:
     """OpenSIPS 2.2 keeps its connection for the next packet."""
     with listening(redis_url, max_message_time=1) as (listener, heard), peer(port) as node:
-        node.sendall(frame(1))
+        node.sendall(frame(sender=2))
         heard.wait_for(1, 2)
         time.sleep(2.5)
-        node.sendall(frame(2))
+        node.sendall(frame(kind=2, sender=2))
         heard.wait_for(2, 2)
         assert listener.counters.connections_accepted == 1
         assert listener.counters.connections_expired == 0
@@ -114,11 +117,11 @@ def test_frame_then_silence_holds_no_node_up(redis_url: str, port: int) -> None:
     with listening(redis_url, max_connections=20) as (listener, heard), ExitStack() as stack:
         for stranger in held(stack, port, 5, *STRANGERS):
             with contextlib.suppress(ConnectionError):
-                stranger.sendall(frame(0))
+                stranger.sendall(frame(kind=0, sender=2))
         wait_until(lambda: listener.counters.connections_open == 20)
         wait_until(lambda: listener.counters.packets >= 20)
         with peer(port) as node:
-            node.sendall(frame(1))
+            node.sendall(frame(sender=2))
             heard.wait_for(1, 2)
         assert closed_of(listener, "displaced") == 1
 
@@ -164,7 +167,7 @@ def test_listener_short_of_descriptors_serves_nodes(
         held(stack, port, 40, *STRANGERS)
         for kind in range(1, 4):
             with peer(port) as node:
-                node.sendall(frame(kind))
+                node.sendall(frame(kind=kind, sender=2))
                 instance.wait_for_output(f"got {kind}", 20)
         open_files = len(list(Path(f"/proc/{instance.pid}/fd").iterdir()))
         assert open_files < limit - 10, "others find descriptors"

@@ -17,9 +17,10 @@ from clusterer.listener import Listener, ReceiveInfo
 from clusterer.services import Context
 from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
-from tests.support.listening import Heard, frame, listener_of, peer, serving
+from tests.support.frames import frame
+from tests.support.listening import Heard, listener_of, peer, serving
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import rounds, wait_until
 from tests.support.seeding import make_node, put_node
 
 
@@ -54,7 +55,7 @@ def slowest_answer_s(connection: object, heard: Heard, rounds: int = 10) -> floa
     worst = 0.0
     for number in range(rounds):
         began = time.monotonic()
-        connection.sendall(frame(number, 3, "quick"))  # type: ignore[attr-defined]
+        connection.sendall(frame(kind=number, sender=3, module="quick"))  # type: ignore[attr-defined]
         heard.wait_for(number, 3)
         worst = max(worst, time.monotonic() - began)
     return worst
@@ -65,7 +66,7 @@ def test_callbacks_slow_delays_others_by_its_own_time_only(listener: Listener, p
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(frame(1) * 400)  # eight seconds of work
+        busy.sendall(frame(sender=2) * 400)  # eight seconds of work
         wait_until(lambda: len(slow.calls) >= 1)
         assert slowest_answer_s(other, quick) < 3
         assert len(slow.calls) < 300
@@ -75,7 +76,9 @@ def test_callbacks_slow_keeps_packets_whole_and_in_order(listener: Listener, por
     heard = Heard(act=lambda kind: time.sleep(0.012) if kind % 10 == 0 else None)
     register(listener, heard)
     with serving(listener), peer(port) as connection:
-        connection.sendall(b"".join(frame(kind) for kind in range(500)) + b"no marker")
+        connection.sendall(
+            b"".join(frame(kind=kind, sender=2) for kind in range(500)) + b"no marker"
+        )
         wait_until(lambda: listener.counters.wire_errors == 1)
     assert [kind for kind, _ in heard.seen] == list(range(500))
     assert listener.counters.packets == 500
@@ -94,7 +97,7 @@ def test_callbacks_coroutine_is_awaited_while_others_are_read(
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(b"".join(frame(kind) for kind in range(250)))
+        busy.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(250)))
         assert slowest_answer_s(other, quick) < 3
         wait_until(lambda: len(done) == 250)
     assert done == list(range(250))
@@ -114,7 +117,7 @@ def test_callbacks_blocking_in_thread_delays_no_other(
     register(listener, blocking)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(b"".join(frame(kind) for kind in range(300)))
+        busy.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(300)))
         assert slowest_answer_s(other, quick) < 3
         wait_until(lambda: listener.counters.packets >= 300)
         dropped = listener.counters.drops["callback queue full"]
@@ -144,7 +147,7 @@ def test_notices_of_timeouts_come_to_coroutines_and_threads(
         return (SERVER_TIMEOUT, 2) in heard.seen and (SERVER_TIMEOUT, 2) in awaited.seen
 
     with serving(listener), contextlib.closing(context), peer(port) as connection:
-        connection.sendall(frame(4))
+        connection.sendall(frame(kind=4, sender=2))
         wait_until(noticed)
 
 
@@ -159,7 +162,7 @@ def test_stopping_does_what_was_received_first(listener: Listener, port: int) ->
     register(listener, waiting)
     register(listener, in_thread(threaded))
     with serving(listener), peer(port) as connection:
-        connection.sendall(b"".join(frame(kind) for kind in range(100)))
+        connection.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(100)))
         wait_until(lambda: listener.counters.packets == 100)
     assert done == list(range(100))
     assert [kind for kind, _ in threaded.seen] == list(range(100))
@@ -179,7 +182,7 @@ def test_callbacks_endless_delay_of_stop_is_bounded(
     began = 0.0
     try:
         with serving(listener), peer(port) as connection:
-            connection.sendall(frame(1) * 10)
+            connection.sendall(frame(sender=2) * 10)
             assert entered.wait(5)
             wait_until(lambda: listener.counters.packets == 10)
             began = time.monotonic()
@@ -196,13 +199,11 @@ def test_callbacks_slow_flood_times_out_no_active_node(
     heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
     register(listener, heard, timeout_s=1.0)
     context = Context(Settings(redis_url=redis_url))
-    end = time.monotonic() + 4
     with serving(listener), peer(port) as busy, peer(port, 3) as other, contextlib.closing(context):
-        busy.sendall(frame(1) * 300 + frame(2, 2))
-        while time.monotonic() < end:
-            other.sendall(frame(0, 3))
+        busy.sendall(frame(sender=2) * 300 + frame(kind=2, sender=2))
+        for _ in rounds(4, 0.1):
+            other.sendall(frame(kind=0, sender=3))
             timeouts.run(context)
-            time.sleep(0.1)
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
 
 
@@ -214,7 +215,9 @@ def test_callbacks_queued_packet_counts_from_its_arrival(
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port) as busy, contextlib.closing(context):
         time.sleep(1.2)
-        busy.sendall(frame(1) * 100 + frame(2, 3))  # two seconds of work before the last one
+        busy.sendall(
+            frame(sender=2) * 100 + frame(kind=2, sender=3)
+        )  # two seconds of work before the last one
 
         def arrived() -> bool:
             timeouts.run(context)
@@ -242,13 +245,16 @@ def test_callbacks_slow_behind_partial_frame_is_no_timeout(
         with serving(listener), peer(port) as busy, peer(port, 3) as other:
             cut = busy if waiting == 2 else other
             for number in range(2, 5):
-                begin, end = frame(number, waiting)[:20], frame(number, waiting)[20:]
+                begin, end = (
+                    frame(kind=number, sender=waiting)[:20],
+                    frame(kind=number, sender=waiting)[20:],
+                )
                 entered.clear()
                 if cut is other:
                     seen = listener.counters.bytes
                     other.sendall(begin)
                     wait_until(lambda seen=seen: listener.counters.bytes > seen)  # type: ignore[misc]
-                busy.sendall(frame(1) + (begin if cut is busy else b""))
+                busy.sendall(frame(sender=2) + (begin if cut is busy else b""))
                 assert entered.wait(5)
                 cut.sendall(end)
                 heard.wait_for(number, waiting)
@@ -260,15 +266,11 @@ def test_callbacks_blocking_mutes_no_node(redis_url: str, listener: Listener, po
     heard = Heard(act=lambda kind: time.sleep(1.2) if kind == 1 else None)
     register(listener, heard, timeout_s=0.8)
     context = Context(Settings(redis_url=redis_url))
-    end = time.monotonic() + 6
     with serving(listener), peer(port, 3) as other, peer(port) as busy, contextlib.closing(context):
-        turn = 0
-        while time.monotonic() < end:
-            turn += 1
-            busy.sendall(frame(1 if turn % 50 == 10 else 0))
-            other.sendall(frame(0, 3))
+        for turn, _ in enumerate(rounds(6, 0.03), 1):
+            busy.sendall(frame(kind=1 if turn % 50 == 10 else 0, sender=2))
+            other.sendall(frame(kind=0, sender=3))
             timeouts.run(context)
-            time.sleep(0.03)
     assert heard.seen.count((1, 2)) >= 2
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
 
@@ -286,8 +288,8 @@ def test_callbacks_slow_pauses_the_frame_timeout(redis_url: str, port: int) -> N
         heard = Heard(act=slow)
         register(listener, heard)
         with serving(listener), peer(port) as connection:
-            connection.sendall(frame(1) + frame(2)[:20])
+            connection.sendall(frame(sender=2) + frame(kind=2, sender=2)[:20])
             assert left.wait(10)
             time.sleep(0.4)
-            connection.sendall(frame(2)[20:])
+            connection.sendall(frame(kind=2, sender=2)[20:])
             heard.wait_for(2, 2)

@@ -19,7 +19,8 @@ from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, frame
+from tests.support.cluster import CLUSTER
+from tests.support.frames import frame
 from tests.support.seeding import make_node, put_node
 
 NODES = 200
@@ -87,7 +88,7 @@ def test_packets_that_no_worker_has_seen_are_backlog(
     context: Context, redis_client: redis.Redis, redis_url: str
 ) -> None:
     log = PacketLog(Settings(redis_url=redis_url), 1)
-    log.append(CLUSTER, [frame()])
+    log.append(CLUSTER, [frame(0)])
     for machine_id in range(2, NODES + 1):
         redis_client.hset(keys.node(1, "bin", machine_id), "generation", 2)
     before = commands(redis_client)

@@ -21,7 +21,8 @@ from clusterer.services.periodic.probe import ping_all
 from clusterer.settings import Settings, as_environment
 from clusterer.store import NodeStore, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, load, node, node_for, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import spawn, wait_until
 from tests.support.receiver import BinReceiver
 

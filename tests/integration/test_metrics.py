@@ -23,7 +23,8 @@ from clusterer.store import NodeStore, keys
 from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from tests.support import docs
-from tests.support.cluster import CLUSTER, frame, load, node
+from tests.support.cluster import CLUSTER, load, node
+from tests.support.frames import frame
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.promtool import needs_promtool, promtool
@@ -187,7 +188,7 @@ def test_metrics_counters_never_fall_and_moved_node_starts_at_0(
 ) -> None:
     settings = Settings(redis_url=redis_url)
     load(settings, [node(1), node(2)])
-    PacketLog(settings, 1).append(CLUSTER, [frame()])
+    PacketLog(settings, 1).append(CLUSTER, [frame(0)])
     (place,) = (field_of(each) for each in listed(settings) if each.machine_id == 2)
     with contextlib.closing(Context(settings)) as context:
         registry = registry_of([ClusterCollector(context)])

@@ -16,7 +16,8 @@ import redis
 from clusterer import Settings, StateUnavailable
 from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, frame
+from tests.support.cluster import CLUSTER
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import entries

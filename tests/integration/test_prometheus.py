@@ -8,7 +8,6 @@ import math
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,7 +21,7 @@ from tests.support.cluster import node_for
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
 from tests.support.observing import captured_packets
-from tests.support.processes import wait_until
+from tests.support.processes import rounds, wait_until
 from tests.support.prometheus import Prometheus, Sample, needs_prometheus
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -144,10 +143,8 @@ def test_healthy_mixed_cluster_has_no_warning_and_no_alert(
         lab.add_node(node_for(3, third))
         for machine_id, modules in ((2, {"ratelimit", "dialog", "ul"}), (3, {"dialog", "ul"})):
             stack.enter_context(playing(lab.node_port, machine_id, modules))
-        until = time.monotonic() + QUIET_S
-        while time.monotonic() < until:
+        for _ in rounds(QUIET_S, 1):
             fired |= prometheus.firing()
-            time.sleep(1)
     assert fired == set()
     for name, process in lab.processes.items():
         lines = process.output()[said[name] :].splitlines()

@@ -23,7 +23,8 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, frame, numbers, stat
+from tests.support.cluster import CLUSTER, delivering, numbers, stat
+from tests.support.frames import frame
 from tests.support.processes import child_environment, unmeasured
 from tests.support.provisioning import (
     KEY,

@@ -16,7 +16,8 @@ from clusterer.store import ClusterKey, keys
 from clusterer.store.append_commands import MAX_CALL, sub_batches
 from clusterer.store.packets import PacketLog
 from clusterer.wire import Packet
-from tests.support.cluster import CLUSTER, frame, load, node
+from tests.support.cluster import CLUSTER, load, node
+from tests.support.frames import frame
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from clusterer.services.metrics import ClusterCollector
 from clusterer.services.status import fleet as fleets
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings, as_environment
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, frame, load, node, node_for, numbers
+from tests.support.cluster import CLUSTER, load, node, node_for, numbers
+from tests.support.frames import frame
 from tests.support.processes import spawn, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.seeding import make_node, put_node

@@ -16,7 +16,8 @@ from clusterer.store import keys
 from clusterer.store.deliveries import LEASE_MS
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, frame, load, node
+from tests.support.cluster import CLUSTER, load, node
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.streams import entries
 
@@ -33,7 +34,7 @@ def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
 
 
 def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: redis.Redis) -> None:
-    assert PacketLog(context.settings, 1).append(CLUSTER, [frame()])
+    assert PacketLog(context.settings, 1).append(CLUSTER, [frame(0)])
     redis_client.delete(keys.enqueued(QUEUE))
     assert sweep.run(context) == 1
     assert sweep.run(context) == 0, "the job is queued now"
@@ -43,7 +44,7 @@ def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: re
 def test_sweep_enqueued_flag_without_job_is_replaced(
     context: Context, redis_client: redis.Redis
 ) -> None:
-    PacketLog(context.settings, 1).append(CLUSTER, [frame()])
+    PacketLog(context.settings, 1).append(CLUSTER, [frame(0)])
     assert not redis_client.llen(RQ_QUEUE)
     assert sweep.run(context) == 0, "the job may have been taken from the queue this moment"
     young = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
@@ -69,7 +70,7 @@ def test_sweep_job_just_taken_is_not_reported_lost(
     redis_client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    PacketLog(context.settings, 1).append(CLUSTER, [frame()])
+    PacketLog(context.settings, 1).append(CLUSTER, [frame(0)])
     young = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
     redis_client.set(keys.enqueued(QUEUE), young - sweep.STARTING_MS - 1)
     if in_hand and in_hand[0] == "lpush":
@@ -81,7 +82,7 @@ def test_sweep_job_just_taken_is_not_reported_lost(
 
 
 def test_sweep_log_with_lease_gets_no_job(context: Context, redis_client: redis.Redis) -> None:
-    PacketLog(context.settings, 1).append(CLUSTER, [frame()])
+    PacketLog(context.settings, 1).append(CLUSTER, [frame(0)])
     redis_client.set(keys.lease(1), "worker")
     assert sweep.run(context) == 0
 
@@ -92,7 +93,7 @@ def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redi
     seconds, micros = redis_client.time()
     soon = seconds * 1000 + micros // 1000 + hour_ms
     log, store = PacketLog(context.settings, 1), DrainStore(context.settings, QUEUE, "test")
-    log.append(CLUSTER, [frame()])
+    log.append(CLUSTER, [frame(0)])
     redis_client.set(keys.lease(1), "dead worker", px=hour_ms)
     redis_client.set(keys.enqueued(QUEUE), soon)
     redis_client.hset(keys.closing(1), "1/2/1", f"{soon} dead worker")
@@ -137,7 +138,7 @@ def test_sweep_minute_without_workers_queues_one_job(
     log, client = PacketLog(context.settings, 1), jobs.connect(context.settings)
     for second in range(60):
         for _ in range(5):
-            if log.append(CLUSTER, [frame()]):
+            if log.append(CLUSTER, [frame(0)]):
                 jobs.enqueue_delivery(QUEUE, client)
         sweep.run(context)
         assert redis_client.llen(RQ_QUEUE) == 1, second
@@ -160,7 +161,7 @@ def aged(context: Context, redis_client: redis.Redis) -> Context:
         age_ms = (101 - sequence) * 100
         redis_client.xadd(keys.log(1), {"frame": b""}, id=f"{sequence}-{now_ms - age_ms}")
     redis_client.hset(keys.counters(1), "sequence", 100)
-    log.append(CLUSTER, [frame()])
+    log.append(CLUSTER, [frame(0)])
     return context
 
 

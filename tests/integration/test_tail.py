@@ -30,7 +30,8 @@ from clusterer.store import keys
 from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
 from clusterer.wire import Packet
 from tests.support.cluster import delivering
-from tests.support.listening import Heard, frame, listener_of, peer, serving
+from tests.support.frames import frame
+from tests.support.listening import Heard, listener_of, peer, serving
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
@@ -107,7 +108,11 @@ def test_tail_shows_known_and_unknown_packets_with_source(
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
             began = time.time()
-            connection.sendall(frame(5) + frame(-1) + frame(6, 9, "unknown"))
+            connection.sendall(
+                frame(kind=5, sender=2)
+                + frame(kind=-1, sender=2)
+                + frame(kind=6, sender=9, module="unknown")
+            )
             wait_until(lambda: len(tail.packets) == 3)
         first = tail.got[0]
         assert isinstance(first, Record)
@@ -116,7 +121,7 @@ def test_tail_shows_known_and_unknown_packets_with_source(
         assert abs(first.time - began) < 2
     seen = [(packet.module, packet.type, packet.machine_id) for packet in tail.packets]
     assert seen == [("ratelimit", 5, 2), ("ratelimit", -1, 2), ("unknown", 6, 9)]
-    assert tail.packets[0].fields().pop_str() == b"pipe"
+    assert tail.packets[0].encode() == frame(kind=5, sender=2)
     assert tail.lost == 0
 
 
@@ -127,14 +132,14 @@ def test_capture_without_tail_copies_nothing(
     listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
-        connection.sendall(frame(1))
+        connection.sendall(frame(sender=2))
         heard.wait_for(1, 2)
         assert listener.counters.captured == 0
         with Tailing(store):
             wait_until(lambda: mirroring_of(listener))
         wait_until(lambda: not mirroring_of(listener), ASK_MS / 1000 + 2)
         before = listener.counters.captured
-        connection.sendall(frame(2))
+        connection.sendall(frame(kind=2, sender=2))
         heard.wait_for(2, 2)
         assert listener.counters.captured == before
 
@@ -147,7 +152,7 @@ def test_tail_for_long_is_served_for_long(
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
             time.sleep(ASK_MS / 1000 + 1)
-            connection.sendall(frame(5))
+            connection.sendall(frame(kind=5, sender=2))
             wait_until(lambda: len(tail.packets) == 1)
         assert 0 < redis_client.pttl(keys.capture(1)) <= 10_000, "nothing stays behind"
 
@@ -177,10 +182,10 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
-            connection.sendall(frame(1) * 100_000)
+            connection.sendall(frame(sender=2, size=41) * 100_000)
             heard.wait_for(1, 2, 100_000)
             wait_until(lambda: not listener._capture._queue)
-            connection.sendall(frame(2))
+            connection.sendall(frame(kind=2, sender=2))
             wait_until(lambda: any(packet.type == 2 for packet in tail.packets))
         assert listener.counters.capture_losses > 0
         assert len(tail.packets) + tail.lost == 100_001
@@ -188,11 +193,11 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
 
 def test_capture_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
     for number in range(ENTRIES_CAP + 50):
-        store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame())])
+        store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))])
     assert redis_client.xlen(keys.capture(1)) == ENTRIES_CAP
     last, found = store.read(1, "0-0", 100)
     assert [packet.number for packet in found] == list(range(50, ENTRIES_CAP + 50))
-    assert found[0] == Mirrored(50, 0, ("127.0.0.2", 1), frame())
+    assert found[0] == Mirrored(50, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))
     assert store.read(1, last, 10) == (last, [])
 
 
@@ -261,7 +266,7 @@ def test_tail_survives_restart_of_redis_and_instance(
                 with listener_of(server.url) as second, serving(second):
                     wait_until(lambda: mirroring_of(second))
                     with peer(port) as connection:
-                        connection.sendall(frame(7))
+                        connection.sendall(frame(kind=7, sender=2))
                         wait_until(lambda: [p.type for p in tail.packets] == [7])
         assert tail.lost == 0
         store.close()
@@ -303,7 +308,12 @@ def test_tail_filters_records_and_ends(  # noqa: PLR0917 - fixtures
     def traffic() -> None:
         with peer(port) as connection:
             while not stop.wait(0.05):
-                connection.sendall(frame(1) + frame(2, 3) + frame(3, 2, "ul") + frame(4, 2))
+                connection.sendall(
+                    frame(sender=2)
+                    + frame(kind=2, sender=3)
+                    + frame(kind=3, sender=2, module="ul")
+                    + frame(kind=4, sender=2)
+                )
 
     with serving(listener):
         wait_until(lambda: flushed(redis_client))
@@ -325,7 +335,10 @@ def test_tail_filters_records_and_ends(  # noqa: PLR0917 - fixtures
     assert all(" node 2 ratelimit " in line for line in lines)
     assert {(one["node"], one["module"]) for one in objects} == {(2, "ratelimit")}
     records = list(Recording(path))
-    assert {record.packet.encode() for record in records} == {frame(1), frame(4)}
+    assert {record.packet.encode() for record in records} == {
+        frame(sender=2),
+        frame(kind=4, sender=2),
+    }
     assert len(records) == 4
 
 

@@ -21,7 +21,6 @@ from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.encoding import as_text
 from clusterer.store.reloads import ReloadStore
-from clusterer.wire import PacketBuilder
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -52,12 +51,6 @@ def load(settings: Settings, nodes: Iterable[Node], key: ClusterKey = CLUSTER) -
             return not store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
 
         wait_until(loaded, message="the nodes are loaded")
-
-
-def frame(number: int = 0, size: int = 200, sender: int = 1) -> bytes:
-    """Return a frame of ``size`` bytes that carries ``number``."""
-    head = PacketBuilder("test", 1, sender).push_int(number)
-    return head.push_str(b"x" * (size - head.size - 4)).build().encode()
 
 
 def numbers(receiver: BinReceiver) -> list[int]:

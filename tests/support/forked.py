@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
+
+from tests.support.processes import wait_until
 
 
 def fork(child: Callable[[], object]) -> int:
@@ -28,15 +29,17 @@ def fork(child: Callable[[], object]) -> int:
 
 def result_of(pid: int, timeout_s: float = 10) -> int | None:
     """Return the exit code of a child; None, and end it, if it takes longer than ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGABRT)  # so that faulthandler shows where it is
-    os.waitpid(pid, 0)
-    return None
+
+    def ended() -> tuple[int] | None:
+        child, status = os.waitpid(pid, os.WNOHANG)
+        return (os.waitstatus_to_exitcode(status),) if child else None
+
+    try:
+        return wait_until(ended, timeout_s)[0]
+    except TimeoutError:
+        os.kill(pid, signal.SIGABRT)  # so that faulthandler shows where it is
+        os.waitpid(pid, 0)
+        return None
 
 
 def in_child(child: Callable[[], object]) -> int | None:

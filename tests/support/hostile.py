@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from clusterer.errors import ClustererError, WireError
@@ -36,18 +36,18 @@ _FIELDS = (0, 1, 4, -1, 2**31 - 1, -(2**31), 65_535, 9)
 _KINDS = (("ratelimit", range(-1, 2)), ("dialog", range(6)), ("ul", range(7)), ("x", range(2)))
 _HEAD = struct.Struct("<4sHHhHi")
 _INT = struct.Struct("<i")
+_POOL = random.Random(1).randbytes(70_000)
 
 
 def streams(seed: int, count: int) -> Iterator[bytes]:
     """Yield ``count`` streams; the same for the same seed."""
     rng = random.Random(seed)
-    pool = rng.randbytes(70_000)
     makers = (_lying_header, _lying_header, _lying_header, _lying_fields, _bent_frames)
     for number in range(count):
-        yield makers[number % len(makers)](rng, pool)
+        yield makers[number % len(makers)](rng)
 
 
-def _lying_header(rng: random.Random, pool: bytes) -> bytes:
+def _lying_header(rng: random.Random) -> bytes:
     """A header whose lengths are chosen to hurt, and some bytes behind it."""
     choice = rng.random
     length = _LENGTHS[int(choice() * len(_LENGTHS))] if choice() < 0.7 else int(choice() * 65_536)
@@ -55,10 +55,10 @@ def _lying_header(rng: random.Random, pool: bytes) -> bytes:
     head = _HEAD.pack(b"P4CK", length, 0, int(choice() * 9) - 4, 0, name)
     size = length - 16 if choice() < 0.2 else int(choice() * 60)
     at = int(choice() * 1_000)
-    return head + pool[at : at + max(0, size)]
+    return head + _POOL[at : at + max(0, size)]
 
 
-def _lying_fields(rng: random.Random, pool: bytes) -> bytes:
+def _lying_fields(rng: random.Random) -> bytes:
     """A frame that is one, of a module that is one, with fields that are none."""
     choice = rng.random
     module, kinds = _KINDS[int(choice() * len(_KINDS))]
@@ -66,12 +66,12 @@ def _lying_fields(rng: random.Random, pool: bytes) -> bytes:
     for _ in range(int(choice() * 6)):
         parts.append(_INT.pack(_FIELDS[int(choice() * len(_FIELDS))]))
         at = int(choice() * 1_000)
-        parts.append(pool[at : at + int(choice() * 12)])
+        parts.append(_POOL[at : at + int(choice() * 12)])
     packet = PacketBuilder(module, rng.choice(kinds), 2).build()
     return packet._replace(payload=b"".join(parts)).encode()
 
 
-def _bent_frames(rng: random.Random, pool: bytes) -> bytes:
+def _bent_frames(rng: random.Random) -> bytes:
     """Two good frames in which one byte is another, maybe with zero words between or a cut end."""
     choice = rng.random
     good = PacketBuilder("ratelimit", 0, 2).push_str("pipe").push_int(1).push_int(5).push_int(7)
@@ -79,6 +79,13 @@ def _bent_frames(rng: random.Random, pool: bytes) -> bytes:
     data = bytearray(frame + bytes(4 * int(choice() * 3)) + frame)
     data[4 + int(choice() * (len(data) - 4))] = int(choice() * 256)
     return bytes(data[: len(data) - int(choice() * 2) * int(choice() * 50)])
+
+
+MAKERS: dict[str, Callable[[random.Random], bytes]] = {
+    "header": _lying_header,
+    "fields": _lying_fields,
+    "bent": _bent_frames,
+}
 
 
 def attack(data: bytes, split: int) -> int:

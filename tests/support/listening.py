@@ -12,7 +12,7 @@ from clusterer.listener import Listener, ReceiveInfo
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore
 from clusterer.store.receipts import Receipts
-from clusterer.wire import PacketBuilder
+from tests.support.frames import frame
 from tests.support.processes import wait_until
 
 
@@ -77,18 +77,13 @@ def peer(port: int, machine_id: int = 2, host: str = "127.0.0.1") -> Iterator[so
         yield connection
 
 
-def frame(kind: int = 0, machine_id: int = 2, module: str = "ratelimit") -> bytes:
-    """Return a packet of ``module`` with one string field."""
-    return PacketBuilder(module, kind, machine_id).push_str(b"pipe").build().encode()
-
-
 def send_until(
     connection: socket.socket, heard: Heard, kind: int, machine_id: int, timeout_s: float = 10
 ) -> None:
     """Send packets of this type and machine_id until one of them gets through to ``last_seen``."""
 
     def arrived() -> bool:
-        connection.sendall(frame(kind, machine_id))
+        connection.sendall(frame(kind=kind, sender=machine_id))
         return (kind, machine_id) in heard.seen
 
     wait_until(arrived, timeout_s, f"type {kind} of machine {machine_id} passed on")

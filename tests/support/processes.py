@@ -37,6 +37,14 @@ def wait_until(predicate: Callable[[], T | None], timeout_s: float = 10.0, messa
     return value
 
 
+def rounds(seconds: float, pause_s: float = POLL_INTERVAL_S) -> Iterator[None]:
+    """Yield again and again for ``seconds``, with a pause after each round."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(pause_s)
+
+
 def die_with_parent() -> Callable[[], None]:
     """Return a ``preexec_fn`` that has the kernel SIGKILL the child when this thread ends.
 

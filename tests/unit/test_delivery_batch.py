@@ -7,13 +7,13 @@ import pytest
 from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.peer import Outbox
 from clusterer.store import ClusterKey
-from tests.support.cluster import frame
+from tests.support.frames import frame
 
 ONE, TWO = ClusterKey(1, "bin"), ClusterKey(2, "bin")
 
 
 def entry(last: int, n: int, *numbers: int, cluster: int = 1) -> tuple[bytes, list[bytes]]:
-    frames = b"".join(frame(number, 100 + number) for number in numbers)
+    frames = b"".join(frame(number, size=100 + number) for number in numbers)
     values = (b"%d" % cluster, b"bin", b"%d" % n, b"%d" % len(numbers), frames)
     names = (b"cluster", b"protocol", b"n", b"packets", b"frames")
     fields = [part for pair in zip(names, values, strict=True) for part in pair]
@@ -25,7 +25,7 @@ def test_batch_consecutive_entries_of_cluster_are_joined() -> None:
     frames = batch.clusters[ONE]
     assert (batch.last, batch.packets, batch.size) == (3, 3, 306)
     assert (frames.first_n, frames.last_n, frames.packets) == (1, 3, 3)
-    assert frames.data == b"".join(frame(n, 100 + n) for n in (1, 2, 3))
+    assert frames.data == b"".join(frame(n, size=100 + n) for n in (1, 2, 3))
     assert frames.ends == [101, 203, 306]
     assert [frames.sequence(i) for i in range(3)] == [1, 2, 3]
 
@@ -42,7 +42,7 @@ def test_batch_offset_inside_entry_cuts_delivered_part(after: int) -> None:
     batch = Batch([entry(13, 23, 11, 12, 13), entry(14, 24, 14)], after)
     frames = batch.clusters[ONE]
     left = range(after + 1, 15)
-    assert frames.data == b"".join(frame(n, 100 + n) for n in left)
+    assert frames.data == b"".join(frame(n, size=100 + n) for n in left)
     assert frames.packets == len(left)
     assert frames.first_n == 10 + after + 1
     assert [frames.sequence(i) for i in range(frames.packets)] == list(left)

@@ -15,7 +15,8 @@ from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Rest
 from clusterer.store.destinations import field_of
-from tests.support.cluster import frame, node
+from tests.support.cluster import node
+from tests.support.frames import frame
 
 KEY = ClusterKey(1, "bin")
 A, B, C = (replace(node(n, state=State.DOWN), generation=5) for n in (2, 3, 4))
@@ -41,7 +42,7 @@ def resting(
 def read(nodes: RestingNodes, counts: dict[ClusterKey, int], sequence: int, n: int) -> None:
     """Let the nodes pass a packet by."""
     fields = [b"cluster", b"1", b"protocol", b"bin", b"n", b"%d" % n, b"packets", b"1"]
-    batch = Batch([(b"%d-1" % sequence, [*fields, b"frames", frame()])], sequence - 1)
+    batch = Batch([(b"%d-1" % sequence, [*fields, b"frames", frame(0)])], sequence - 1)
     assert batch.packets == 1
     nodes.pass_by(batch)
     counts[KEY] = n

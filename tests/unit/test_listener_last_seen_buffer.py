@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clusterer.listener.last_seen_buffer import MAX_HOLD_S, LastSeenBuffer, hold_s
 from clusterer.store.watches import Watch
@@ -62,25 +62,29 @@ def test_ledger_removed_node_is_not_written() -> None:
     assert take(buffer, 12.2) == {3: 10.1}
 
 
+STEP = st.tuples(
+    st.sampled_from((0.24, 0.3, 1.9)), st.dictionaries(st.integers(2, 5), st.floats(0, 1))
+)
+"""Seconds between two flushes, and when in between the listener received packets of nodes."""
+
+
 @pytest.mark.parametrize("timeout_ms", [1, 300, 700, 1_500, 4_000, 10_000])
-def test_ledger_clock_held_back_mutes_no_node(timeout_ms: int) -> None:
-    """A flush says until when we listened; by then no clock that lags may be past the timeout."""
+@given(steps=st.lists(STEP, max_size=60))
+def test_ledger_clock_held_back_mutes_no_node(
+    timeout_ms: int, steps: list[tuple[float, dict[int, float]]]
+) -> None:
+    """A flush names the time until which the instance listened: no clock may be late by then."""
     watch = Watch(1, "ul", "ul", 1, timeout_ms)
-    buffer, random_ = LastSeenBuffer(), random.Random(timeout_ms)
+    buffer, now = LastSeenBuffer(), 100.0
     in_redis: dict[int, float] = {}
     true: dict[int, float] = {}
-    now = 100.0
-    for _ in range(4_000):
-        began, now = now, now + random_.choice((0.24, 0.24, 0.3, 1.9))
-        heard = {
-            machine: random_.uniform(began, now)
-            for machine in range(4)
-            if random_.random() < (1, 0.5, 0.1, 0.02)[machine]
-        }
+    for pause_s, fractions in steps:
+        heard = {node: now + pause_s * fraction for node, fraction in fractions.items()}
+        now += pause_s
         true |= heard
         due = buffer.take({watch: heard}, now)
         buffer.written(due)
         in_redis |= due[watch]
-        for machine, at in true.items():
+        for node, at in true.items():
             if now - at <= timeout_ms / 1000:
-                assert now - in_redis[machine] <= timeout_ms / 1000
+                assert now - in_redis[node] <= timeout_ms / 1000

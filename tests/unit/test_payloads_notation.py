@@ -94,6 +94,7 @@ def test_parse_pairs_hostile_gives_pairs_or_wire_error(data: bytes) -> None:
     assert parse_pairs(format_pairs(pairs)) == pairs
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("piece", [b"a", b"\\", b"\\\\", b"#", b"a#", b"\\a", b"|", b"#|"])
 def test_parse_pairs_longest_field_takes_bounded_time(piece: bytes) -> None:
     """Quadratic time would take minutes, exponential time for ever."""
