@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 import redis
 
+from clusterer.listener import Listener
 from clusterer.runtime.logs.handler import SummarisingHandler
+from clusterer.services import Context
 from clusterer.settings import Settings
+from tests.support.listening import listener_of
 from tests.support.mariadb_server import MariaDBServer
+from tests.support.ports import free_port
+from tests.support.provisioning import MakeContext, contexts
 from tests.support.redis_server import RedisServer
+from tests.support.seeding import make_node, put_node
 
 _SERVER_FIXTURES = {
     "redis": {"redis_server", "own_redis_server", "shifted_redis"},
@@ -87,6 +93,29 @@ def settings(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> 
 
 
 @pytest.fixture
+def context(settings: Settings) -> Iterator[Context]:
+    """What services get, with `settings`."""
+    with contextlib.closing(Context(settings)) as made:
+        yield made
+
+
+@pytest.fixture
+def port(redis_client: redis.Redis) -> int:
+    """Port of node 1; cluster 1 also has nodes 2 and 3, at 127.0.0.2 and 127.0.0.3."""
+    found = free_port()
+    for machine_id in (1, 2, 3):
+        put_node(redis_client, make_node(machine_id, port=found))
+    return found
+
+
+@pytest.fixture
+def listener(redis_url: str, port: int) -> Iterator[Listener]:
+    """The listener of node 1, which serves nothing yet."""
+    with listener_of(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
 def own_redis_server() -> Iterator[Callable[[], RedisServer]]:
     """Factory of Redis servers of this test alone, to be stopped, killed, paused at will."""
     with contextlib.ExitStack() as stack:
@@ -107,6 +136,16 @@ def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     yield mariadb_server.url(name)
     mariadb_server.resume()
     mariadb_server.drop_database(name)
+
+
+@pytest.fixture
+def make(
+    request: pytest.FixtureRequest, redis_url: str, database_url: str
+) -> Iterator[MakeContext]:
+    """Factory of contexts with an empty database of each kind, and the module's SETTINGS."""
+    more = getattr(request.module, "SETTINGS", {})
+    with contexts(redis_url=redis_url, db_url=database_url, **more) as factory:
+        yield factory
 
 
 @pytest.fixture(params=["mariadb", "sqlite"])

@@ -5,20 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-import redis
 
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
 from tests.support.listening import Heard, peer, send_until
-from tests.support.ports import free_port
-from tests.support.seeding import make_node, put_node
-
-
-@pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    found = free_port()
-    for machine_id in (1, 2):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
 
 
 @pytest.mark.parametrize("attempt", range(8))

@@ -65,7 +65,7 @@ def test_meter_counts_packets_and_bytes_once_per_node(
             receiver.wait_for_frames(1000)
     for machine_id in (2, 3):
         flow = flow_to(meter, machine_id)
-        assert sent_of(flow) == {"test": (1000, 1000 * len(frame(0)))}
+        assert sent_of(flow) == {"ratelimit": (1000, 1000 * len(frame(0)))}
         assert sum(flow.buckets) == 1000
         assert flow.sum_ms < 1000 * 5000
 
@@ -106,7 +106,7 @@ def test_meter_stuck_node_is_late_alone_and_counts_once(
         stuck.wait_for_frames(3000)
     late, fast = flow_to(meter, 2), flow_to(meter, 3)
     size = len(frame(0)) + 2999 * 2000
-    assert sent_of(late) == sent_of(fast) == {"test": (3000, size)}
+    assert sent_of(late) == sent_of(fast) == {"ratelimit": (3000, size)}
     assert sum(late.buckets) == sum(fast.buckets) == 3000
     assert before < 2000, "it was stuck"
     assert late.sum_ms >= fast.sum_ms + (3000 - before) * 400

@@ -19,20 +19,11 @@ import redis
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
 from tests.support.forked import fork, in_child, result_of
 from tests.support.listening import Heard, ended, peer, send_until
-from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
 PROJECT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    found = free_port()
-    for machine_id in (1, 2, 3):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
 
 
 @pytest.fixture

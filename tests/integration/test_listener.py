@@ -28,21 +28,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
 
-@pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    """Port of machine 1; cluster 1 also has machines 2 and 3, at 127.0.0.2 and 127.0.0.3."""
-    found = free_port()
-    for machine_id in (1, 2, 3):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
-
-
-@pytest.fixture
-def listener(redis_url: str, port: int) -> Iterator[Listener]:
-    with listener_of(redis_url) as made:
-        yield made
-
-
 def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
     options = {"timeout_s": 0, "auth_check": True, "cluster_id": 1} | changes
     module = options.pop("module", "ratelimit")

@@ -10,25 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis
 
 from clusterer.listener import Listener
 from tests.support.frames import frame
 from tests.support.listening import Heard, ended, listener_of, peer, serving
-from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
-from tests.support.seeding import make_node, put_node
 
 STRANGERS = (9, 10, 11, 12, 13)
-
-
-@pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    """Port of machine 1; cluster 1 also has machines 2 and 3, at 127.0.0.2 and 127.0.0.3."""
-    found = free_port()
-    for machine_id in (1, 2, 3):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
 
 
 @contextlib.contextmanager

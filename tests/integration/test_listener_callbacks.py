@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-import redis
 
 from clusterer import in_thread
 from clusterer.ids import SERVER_TIMEOUT
@@ -19,23 +17,7 @@ from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from tests.support.frames import frame
 from tests.support.listening import Heard, listener_of, peer, serving
-from tests.support.ports import free_port
 from tests.support.processes import rounds, wait_until
-from tests.support.seeding import make_node, put_node
-
-
-@pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    found = free_port()
-    for machine_id in (1, 2, 3):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
-
-
-@pytest.fixture
-def listener(redis_url: str, port: int) -> Iterator[Listener]:
-    with listener_of(redis_url) as made:
-        yield made
 
 
 def register(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -30,14 +28,13 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def context(
-    redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Context]:
+    context: Context, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> Context:
     """Of a cluster with 200 nodes, machine N of generation N."""
     for machine_id in range(1, NODES + 1):
         put_node(redis_client, make_node(machine_id, generation=machine_id))
-    monkeypatch.setenv("CLUSTERER_REDIS_URL", redis_url)
-    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
-        yield context
+    monkeypatch.setenv("CLUSTERER_REDIS_URL", context.settings.redis_url)
+    return context
 
 
 def commands(client: redis.Redis) -> int:

@@ -29,7 +29,6 @@ from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.table import reload
-from clusterer.settings import Settings
 from tests.support.mi import EXCHANGES
 from tests.support.ports import free_port
 from tests.support.processes import child_environment, spawn, wait_until
@@ -59,12 +58,11 @@ SETTINGS = {"server_id": 1}
 
 
 @pytest.fixture
-def context(settings: Settings) -> Iterator[Context]:
-    found = Context(settings)
-    provision(found, NODE_A, NewRow(1, 2, "bin:127.0.0.2:5566", duration=5, description="Node B"))
-    reload.run(found)
-    yield found
-    found.close()
+def context(context: Context) -> Context:
+    """The context of `tests.conftest`, with two nodes in table and Redis."""
+    provision(context, NODE_A, NewRow(1, 2, "bin:127.0.0.2:5566", duration=5, description="Node B"))
+    reload.run(context)
+    return context
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -26,12 +25,6 @@ Spoil = Callable[[redis.Redis], object]
 def _nodes(settings: Settings) -> None:
     """Provision a cluster of 200 nodes."""
     load(settings, [node(machine_id) for machine_id in range(1, NODES + 1)])
-
-
-@pytest.fixture
-def context(settings: Settings) -> Iterator[Context]:
-    with contextlib.closing(Context(settings)) as context:
-        yield context
 
 
 @pytest.fixture

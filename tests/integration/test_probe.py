@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,12 +19,7 @@ from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.cluster import CLUSTER, load, node, node_for
 from tests.support.receiver import BinReceiver
 
-
-@pytest.fixture
-def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
-    made = Context(Settings(redis_url=redis_url, probe_interval=0.1))
-    yield made
-    made.close()
+SETTINGS = {"probe_interval": 0.1}
 
 
 def read(context: Context, machine_id: int) -> Node:

@@ -43,12 +43,6 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
-    with contexts(db_url=database_url, redis_url=redis_url) as factory:
-        yield factory
-
-
-@pytest.fixture
 def lite(redis_url: str, tmp_path: Path) -> Iterator[Context]:
     url = f"sqlite:///{tmp_path / 'test.db'}"
     with contexts(db_url=url, redis_url=redis_url) as factory:

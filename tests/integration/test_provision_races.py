@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,6 @@ from tests.support.provisioning import provision as fill
 
 BY = "operator root@sip1"
 LINE = {"cluster_id": 1, "machine_id": 3, "url": "bin:127.0.0.3:1"}
-
-
-@pytest.fixture
-def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
-    with contexts(db_url=database_url, redis_url=redis_url) as factory:
-        yield factory
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ def receipts(redis_url: str) -> Receipts:
 
 
 @pytest.fixture
-def context(redis_url: str) -> Context:
-    return Context(Settings(redis_url=redis_url))
-
-
-@pytest.fixture
 def cursor(receipts: Receipts) -> str:
     """Machine 1 has begun, registered `WATCH` for machines 2 and 3, and flushed."""
     found = receipts.begin(1, RUN)

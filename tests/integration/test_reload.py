@@ -33,12 +33,6 @@ from tests.support.provisioning import (
 
 
 @pytest.fixture
-def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
-    with contexts(db_url=database_url, redis_url=redis_url) as factory:
-        yield factory
-
-
-@pytest.fixture
 def lite(redis_url: str, tmp_path: Path) -> Iterator[MakeContext]:
     with contexts(db_url=f"sqlite:///{tmp_path / 'test.db'}", redis_url=redis_url) as factory:
         yield factory

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +32,6 @@ from tests.support.seeding import make_node, put_node
 from workers import Worker
 
 QUEUE = DEFAULT_DELIVERY_QUEUE
-
-
-@pytest.fixture
-def context(redis_url: str) -> Iterator[Context]:
-    with contextlib.closing(Context(Settings(redis_url=redis_url))) as made:
-        yield made
 
 
 def findings(context: Context) -> list[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -11,7 +10,6 @@ import redis
 from clusterer import jobs
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
-from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.deliveries import LEASE_MS
 from clusterer.store.drains import DrainStore
@@ -25,12 +23,14 @@ QUEUE = "clusterer-delivery"
 RQ_QUEUE = f"rq:queue:{QUEUE}"
 
 
+SETTINGS = {"backlog_max_age": 5.0}
+
+
 @pytest.fixture
-def context(redis_client: redis.Redis, redis_url: str) -> Iterator[Context]:
-    made = Context(Settings(redis_url=redis_url, backlog_max_age=5.0))
-    load(made.settings, [node(1), node(2)])
-    yield made
-    made.close()
+def context(context: Context) -> Context:
+    """The context of `tests.conftest`, with two nodes in Redis."""
+    load(context.settings, [node(1), node(2)])
+    return context
 
 
 def test_sweep_log_without_lease_gets_one_job(context: Context, redis_client: redis.Redis) -> None:

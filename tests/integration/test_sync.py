@@ -35,10 +35,7 @@ from tests.support.provisioning import (
 CAUSE = Cause("test")
 
 
-@pytest.fixture
-def make(database_url: str, redis_url: str) -> Iterator[MakeContext]:
-    with contexts(db_url=database_url, redis_url=redis_url, persistent_mode=True) as factory:
-        yield factory
+SETTINGS = {"persistent_mode": True}
 
 
 @pytest.fixture

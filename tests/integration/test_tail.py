@@ -40,20 +40,6 @@ from tests.support.throttle import ThrottledReceiver
 
 
 @pytest.fixture
-def port(redis_client: redis.Redis) -> int:
-    found = free_port()
-    for machine_id in (1, 2, 3):
-        put_node(redis_client, make_node(machine_id, port=found))
-    return found
-
-
-@pytest.fixture
-def listener(redis_url: str, port: int) -> Iterator[Listener]:
-    with listener_of(redis_url) as made:
-        yield made
-
-
-@pytest.fixture
 def store(redis_url: str) -> Iterator[MirrorStore]:
     made = MirrorStore(Settings(redis_url=redis_url))
     yield made
