@@ -53,7 +53,7 @@ def _no_outer_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_logging_left() -> Iterator[None]:
-    """Take away what a command run in this process has set up: it writes to a stream that ends."""
+    """Remove the log handlers of a command run in this process: their stream ends with the test."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -66,7 +66,7 @@ def _no_logging_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """One Redis for all tests. Do not stop or pause it: that is what `own_redis_server` is for."""
+    """One Redis for all tests. A test that stops or pauses a server uses `own_redis_server`."""
     with RedisServer() as server:
         yield server
 
@@ -94,7 +94,7 @@ def settings(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> 
 
 @pytest.fixture
 def context(settings: Settings) -> Iterator[Context]:
-    """What services get, with `settings`."""
+    """The context of services, with `settings`."""
     with contextlib.closing(Context(settings)) as made:
         yield made
 

@@ -108,7 +108,7 @@ def system(redis_client: redis.Redis, redis_url: str, mariadb_url: str) -> Itera
 
 @dataclass
 class Inbox:
-    """What a callback got."""
+    """The packets and notices that a callback received."""
 
     got: list[tuple[int, int, int | None]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)

@@ -173,7 +173,7 @@ def test_delivery_worker_sigterm_hands_over_within_5_s(
 def test_delivery_worker_stopped_with_pending_bytes_drops_them(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    """Its socket is full and becomes writable while it stands still and another takes over."""
+    """The worker's socket is full, and becomes writable while another worker has the lease."""
     settings = replace(settings, send_timeout=10.0)
     with ExitStack() as stack:
         receiver = stack.enter_context(BinReceiver(receive_buffer=4096))

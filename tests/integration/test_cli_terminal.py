@@ -1,4 +1,4 @@
-"""What commands print in a real terminal: colours only where wanted, readable at any width."""
+"""Output of commands in a real terminal: colours only where wanted, readable at any width."""
 
 from __future__ import annotations
 

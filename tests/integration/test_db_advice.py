@@ -1,4 +1,4 @@
-"""What is advised where a real MariaDB refuses a connection or a statement."""
+"""Advice after a real MariaDB refuses a connection or a statement."""
 
 from __future__ import annotations
 

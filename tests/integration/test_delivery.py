@@ -147,7 +147,7 @@ def test_replay_on_gives_returned_node_missed_packets(
 def test_replay_on_to_returned_peer_sends_missed_once_in_order(
     settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
 ) -> None:
-    """No command sets it down: sending fails, probes find it again, the sweep ends the wait."""
+    """No command sets the node down: sending fails, probes find it, the sweep ends the wait."""
     settings = replace(settings, backlog="replay", probe_interval=0.2)
     load_receivers(settings, receivers, failed_attempts=99)
     context, sent = Context(settings), 0

@@ -76,7 +76,7 @@ def test_closing_guard_lasts_while_peer_reads_within_timeout(
 def test_handover_bytes_discarded_by_peer_are_sent_again(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    """All was written, the log idle and released; then the peer resets with most of it unread."""
+    """All bytes are written, the log released; then the peer resets with most bytes unread."""
     settings = replace(settings, linger=0.2, send_timeout=10.0)
     with BinReceiver(receive_buffer=4096) as peer, delivering(settings):
         load(settings, [node(1), node_for(2, peer)])
@@ -128,7 +128,7 @@ def test_handover_during_stalled_frame_keeps_it_whole(settings: Settings) -> Non
 def test_handover_from_stopped_worker_ends_its_writes(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    """The lease is taken away as if the worker had been stopped; it must not write any more."""
+    """The test removes the lease, as after a stop of the worker; the worker must not write then."""
     settings = replace(settings, linger=30.0)
     with BinReceiver() as peer:
         load(settings, [node(1), node_for(2, peer)])

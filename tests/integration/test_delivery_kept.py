@@ -1,4 +1,4 @@
-"""What an unfinished hand-over may give back stays in the log, however many workers trim it."""
+"""Packets that an unfinished hand-over may give back stay in the log, whatever workers trim."""
 
 from __future__ import annotations
 

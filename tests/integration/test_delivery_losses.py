@@ -54,7 +54,7 @@ def test_delivery_trim_under_stuck_node_counts_its_loss_only(
 def test_delivery_survives_redis_with_older_data(
     own_redis_server: Callable[[], RedisServer],
 ) -> None:
-    """It knows neither the last 50 packets nor that they were delivered."""
+    """Redis has neither the last 50 packets nor the record of their delivery."""
     server = own_redis_server()
     settings = Settings(redis_url=server.url, linger=0.3, send_timeout=1.0)
     files, older = server.directory / "appendonlydir", server.directory / "older"

@@ -61,7 +61,7 @@ def test_delivery_membership_changes_reach_only_nodes_up(
 def test_delivery_node_set_down_gets_only_what_was_read(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    """Nothing new comes, so nothing but its own reads can tell the worker."""
+    """No new packet comes: only the worker's own reads show the change."""
     settings = replace(settings, backlog="replay", linger=5.0, log_max_packets=10_000_000)
     store, total = NodeStore(settings), 400_000
     with ThrottledReceiver(20_000_000) as late, BinReceiver() as current:

@@ -1,4 +1,4 @@
-"""What the meter shows of real deliveries is what the receivers got, of which module, and when."""
+"""The meter of real deliveries agrees with the receivers: packets, modules and times."""
 
 from __future__ import annotations
 

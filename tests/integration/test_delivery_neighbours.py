@@ -29,7 +29,7 @@ from tests.support.receiver import BinReceiver
 LEAST_ROUNDS, MOST_ROUNDS, PACKETS, PAUSE_S = 3, 9, 300, 0.005
 BAD = (11, 12, 13)
 SLACK_S = 0.002
-"""What a neighbour on the same machine may cost."""
+"""Latency that another process on the same host may add."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def unroutable() -> Iterator[int]:
 
 @contextmanager
 def trouble(settings: Settings, resetting: BinReceiver) -> Iterator[None]:
-    """Keep the bad nodes up whatever they do, and one of them resetting."""
+    """Set the bad nodes up again and again, and reset the connections of one of them."""
     stop, store = threading.Event(), NodeStore(settings)
 
     def work() -> None:

@@ -134,7 +134,7 @@ def other_host(
 def test_delivery_host_restarted_gets_next_packet_once(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    """No FIN ever came: the first write meets a reset, and what it carried is written again."""
+    """The peer sends no FIN: the first write meets a reset, and its bytes are written again."""
     settings = replace(settings, send_timeout=2.0, linger=30.0)
     addresses = "10.213.7.1", "10.213.7.2"
     with ExitStack() as stack:

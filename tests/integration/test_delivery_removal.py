@@ -1,4 +1,4 @@
-"""What is left of a node that was removed or moved: nothing, for no sender, at once."""
+"""Keys of a node that was removed or moved are deleted at once, for every sender."""
 
 from __future__ import annotations
 

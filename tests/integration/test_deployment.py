@@ -1,4 +1,4 @@
-"""What docs/deployment.md offers: units, containers with checks and limits, shell completion."""
+"""The files of docs/deployment.md: units, containers with checks and limits, completion."""
 
 from __future__ import annotations
 

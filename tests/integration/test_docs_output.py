@@ -1,4 +1,4 @@
-"""What commands print in the docs is what they print: run again and compared."""
+"""Output of commands in the docs, compared with a run of each command."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def assert_shown(run: Run, name: str, line: str) -> None:
 def test_docs_import_output_is_as_shown(
     run: Run, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its file is the page's; so is how a line of it is taken out."""
+    """The file is the page's, and so is the way in which a line is taken out of the file."""
     monkeypatch.chdir(tmp_path)
     provision(context, provisioning.NODE_A, provisioning.NODE_B, NewRow(1, 3, "bin:127.0.0.3:5566"))
     for words, shown in sessions(docs.command_section("import")):

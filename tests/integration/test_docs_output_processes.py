@@ -1,4 +1,4 @@
-"""What processes say and answer in the docs is what they do: started one by one, and compared."""
+"""Output and replies of processes in the docs, compared with processes started one by one."""
 
 from __future__ import annotations
 

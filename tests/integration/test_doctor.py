@@ -120,7 +120,7 @@ def test_doctor_database_user_without_write_right_is_reported(
 
 
 def _healthy(result: tuple[int, Any]) -> tuple[int, Any] | None:
-    """Workers need a moment until RQ knows them."""
+    """Workers are registered with RQ after a moment."""
     return result if result[0] == 0 else None
 
 

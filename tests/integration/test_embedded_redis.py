@@ -1,4 +1,4 @@
-"""The embedded server: where it lives, who may have it, and that it dies with its parent."""
+"""The embedded server: its directory, its users, and its end with the parent process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis keeps of machines and queues that are gone: forgotten on command, and by itself."""
+"""Keys of removed nodes and queues: deleted on command, and after a time."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_callbacks_queued_packet_counts_from_its_arrival(
 def test_callbacks_slow_behind_partial_frame_is_no_timeout(
     redis_url: str, port: int, waiting: int
 ) -> None:
-    """Its bytes have come long ago: it was the callback that kept us from reading them."""
+    """The bytes arrived long ago: the callback kept the listener from reading them."""
     entered = threading.Event()
 
     def slow(kind: int) -> None:

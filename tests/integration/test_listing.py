@@ -1,4 +1,4 @@
-"""What a listing reads, and what of the traffic it shows."""
+"""Commands that a listing sends to Redis, and the traffic that a listing shows."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def running(
 
 
 class Service:
-    """How one kind of process is started, and how it shows that it works."""
+    """How a test starts one kind of process, and the sign that the process works."""
 
     def __init__(self, kind: str, client: redis.Redis, directory: Path) -> None:
         port = free_port()
@@ -171,7 +171,7 @@ def test_service_says_on_stdout_that_log_is_lost(
 
 @pytest.mark.parametrize("outage", OUTAGES[:3])
 def test_up_without_log_keeps_its_children(outage: str, tmp_path: Path) -> None:
-    """Children write to pipes that `up` reads: they must neither end nor wait."""
+    """Children write to pipes that `up` reads: the children must neither end nor wait."""
     words = ["-m", "clusterer", "up", "-v", "--data-dir", str(tmp_path)]
     with broken(outage) as output, running(words, output, {}) as process:
         kinds = ("redis-server", "node", "delivery", "maintenance", "scheduler")
@@ -261,7 +261,7 @@ def test_command_whose_errors_cannot_be_written_fails_alike(
 def test_command_with_nonblocking_stdout_writes_all(
     environment: dict[str, str], redis_client: redis.Redis
 ) -> None:
-    """Another program on the same pipe may have made it so; the reader is slow."""
+    """Another program on the same pipe may have set the flag; the reader is slow."""
     for number in range(1, 251):
         put_node(redis_client, make_node(number, port=free_port()))
     environment["CLUSTERER_LOG_LEVEL"] = "auto"

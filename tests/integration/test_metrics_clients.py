@@ -1,4 +1,4 @@
-"""Clients of the metrics server that say nothing: they hold neither threads nor scrapes up."""
+"""Silent clients of the metrics server: neither threads nor scrapes wait for them."""
 
 from __future__ import annotations
 

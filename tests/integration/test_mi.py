@@ -1,4 +1,4 @@
-"""`clusterer mi` over real FIFOs and sockets: what it answers, and that nothing ends it."""
+"""`clusterer mi` over real FIFOs and sockets: the replies, and requests that must not end it."""
 
 from __future__ import annotations
 

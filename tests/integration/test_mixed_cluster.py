@@ -39,7 +39,7 @@ STORY = [
     *[("call 2", "removed"), ("inbound", 1), ("caller", 1)],
     *[("call 3", "removed"), ("caller", 0), ("inbound", 0)],
 ]
-"""What the capture says, in its order: one phone registers, three calls come and go."""
+"""The contents of the capture in order: one phone registers, three calls begin and end."""
 
 
 @dataclass

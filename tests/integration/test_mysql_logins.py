@@ -1,6 +1,6 @@
 """How database users authenticate: MySQL 8's standard, and MariaDB's plugin ed25519.
 
-The server is scripted: it asks for the authentication as the real one does, notes the answer and
+A scripted server asks for the authentication as the real one does, notes the answer and
 refuses it.
 """
 

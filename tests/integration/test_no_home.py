@@ -16,7 +16,7 @@ REMEDY = "set data_dir (--data-dir DIR or CLUSTERER_DATA_DIR)"
 
 
 def homeless(words: Sequence[str], directory: Path) -> tuple[int, str]:
-    """Run a command as that user; return its exit code and all that it says."""
+    """Run a command as that user; return its exit code and its whole output."""
     if (
         shutil.which("unshare") is None
         or subprocess.run([*UNSHARE, "true"], check=False).returncode

@@ -65,7 +65,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def unpickled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was unpickled: each attempt is noted and fails. RQ hides some such errors."""
+    """Data that was unpickled: each attempt is recorded and fails. RQ hides some such errors."""
     attempts: list[str] = []
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +125,7 @@ def plant_everywhere(client: redis.Redis, payload: bytes) -> None:
 
 
 def walk_everything(client: redis.Redis) -> None:
-    """Go through every way in which we, or RQ for us, read a job."""
+    """Read a job in every way of this project and of RQ."""
     enqueue_delivery(NAME, client)
     assert queued(NAME, client)
     for found in Queue.all(client):
@@ -177,7 +177,7 @@ def test_rq_commands_with_our_classes_unpickle_nothing(
 def test_pickle_trap_unpickled_runs(
     redis_client: redis.Redis, unpickled: list[str], tmp_path: Path
 ) -> None:
-    """The two tests above would notice: RQ's own classes do unpickle what is planted."""
+    """RQ's own classes unpickle the planted data, so the two tests above would fail with them."""
     plant(redis_client, "bomb", bomb(tmp_path / "exploded"))
     PlainJob.fetch("bomb", connection=redis_client)
     assert unpickled

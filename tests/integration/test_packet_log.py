@@ -59,7 +59,7 @@ def test_log_append_in_threads_keeps_order_of_each(
 def test_log_without_lease_is_pending_with_next_packet(
     log: PacketLog, redis_client: redis.Redis
 ) -> None:
-    """While a worker drains it the script gets only the keys it needs then."""
+    """While a worker has the lease, the script gets only the keys that the append needs."""
     redis_client.set(keys.lease(1), "a worker")
     assert [log.append(CLUSTER, [b"%d" % n]) for n in range(3)] == [False] * 3
     assert not redis_client.exists(keys.pending("clusterer-delivery"))
@@ -133,7 +133,7 @@ def queue_is_longer(log: PacketLog, length: int) -> bool:
 
 
 class Interrupted(BaseException):
-    """What Ctrl-C is to the thread that it meets."""
+    """The exception that Ctrl-C raises in a thread."""
 
 
 def test_log_interrupted_append_leaves_others_whole(

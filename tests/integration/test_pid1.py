@@ -60,14 +60,14 @@ def as_pid_1(words: Sequence[str], directory: Path) -> Iterator[int]:
 
 
 def heeds_sigterm(pid: int) -> bool:
-    """Whether a process handles SIGTERM, or holds it back until it can."""
+    """Whether a process handles SIGTERM, or blocks the signal until a handler is set."""
     status = Path(f"/proc/{pid}/status").read_text()
     masks = [line.split()[1] for line in status.splitlines() if line[:6] in {"SigBlk", "SigCgt"}]
     return any(int(mask, 16) & _SIGTERM for mask in masks)
 
 
 def loads_libraries(pid: int) -> bool:
-    """Whether a process has begun to load what takes its time."""
+    """Whether a process has begun to load its libraries."""
     return "hiredis" in Path(f"/proc/{pid}/maps").read_text()
 
 
@@ -89,7 +89,7 @@ def ended(pid: int) -> bool:
 
 
 def test_pid1_heeds_sigterm_whenever_it_comes(tmp_path: Path) -> None:
-    """From the first instruction of ours on, also between handlers."""
+    """From the program's first instruction on, also between handlers."""
     for wait_s in (0.1, 0.3, 0.6, 1.0):
         with as_pid_1(PROGRAMS["worker"], tmp_path) as pid:
             wait_until(lambda: heeds_sigterm(pid))

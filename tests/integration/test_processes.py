@@ -200,7 +200,7 @@ def test_process_group_crashed_child_is_started_again(
 def test_process_ctrl_c_during_import_ends_in_order(
     command: list[str], redis_url: str, tmp_path: Path
 ) -> None:
-    """It comes before the first line of ours: loading takes a fifth of a second and more."""
+    """Ctrl-C comes before the program's first line: loading takes a fifth of a second and more."""
     impatient = "import os, signal, sys\nif '-P' in sys.orig_argv:\n"
     (tmp_path / "sitecustomize.py").write_text(f"{impatient}    os.kill(os.getpid(), 2)\n")
     environment = {"CLUSTERER_REDIS_URL": redis_url, "PYTHONPATH": str(tmp_path)}

@@ -64,7 +64,7 @@ def prometheus(lab: Laboratory) -> Iterator[Prometheus]:
 
 
 def impatient(rules: str) -> str:
-    """Return the alert rules without the times for which they hold still."""
+    """Return the alert rules without the times for which an alert waits."""
     rules = re.sub(r"(?m)^( +for:) .*$", r"\1 0s", rules)
     for name, limit in SOONER_S.items():
         rule = rf"(alert: Clusterer{name}\n +expr: .* >) \d+\n"
@@ -153,7 +153,7 @@ def test_healthy_mixed_cluster_has_no_warning_and_no_alert(
 
 @contextmanager
 def playing(port: int, machine_id: int, modules: set[str]) -> Iterator[None]:
-    """Send what a captured OpenSIPS sent of some modules, again and again, 20 packets a second."""
+    """Send the captured packets of some modules again and again, 20 packets a second."""
     frames = [
         packet._replace(machine_id=machine_id).encode()
         for packet in captured_packets()
@@ -187,14 +187,14 @@ def faults_of_rules(prometheus: Prometheus) -> list[dict[str, Any]]:
 
 
 def faults_in_the_end(prometheus: Prometheus) -> list[str]:
-    """Return what is wrong with the dashboard even when there was time for data to come."""
+    """Return the dashboard's faults that remain after there was time for data to come."""
     with contextlib.suppress(TimeoutError):
         wait_until(lambda: not faults_of_dashboard(prometheus), WITHIN_S)
     return faults_of_dashboard(prometheus)
 
 
 def faults_of_dashboard(prometheus: Prometheus) -> list[str]:
-    """Say what is wrong with what the dashboard would show now."""
+    """Return the faults in the dashboard's present values."""
     return [fault for panel in PANELS for fault in _faults_of(panel, prometheus)]
 
 

@@ -288,7 +288,7 @@ def test_import_csv_of_spreadsheets_is_read(mark: str, before: str) -> None:
 
 
 def test_import_file_without_rows_replaces_nothing(lite: Context) -> None:
-    """The rest of it was lost on its way here."""
+    """The file lost its rows on the way."""
     for text in ("cluster_id,machine_id,url\n", "[]"):
         with pytest.raises(InvalidArgument, match="has no rows"):
             provision.import_rows(lite, parse(text), by=BY, replace=True)

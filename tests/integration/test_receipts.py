@@ -45,7 +45,7 @@ def flush(
 
 
 def turn_back(client: redis.Redis, ms: int, *machine_ids: int) -> None:
-    """Make it longer ago that these machines were seen."""
+    """Set the last packets of these nodes to an earlier time."""
     for machine_id in machine_ids:
         client.zincrby(WATCH.last_seen, -ms, str(machine_id))
 
@@ -176,7 +176,7 @@ def test_receipts_flush_after_verdict_keeps_mute(
 def test_receipts_flush_beside_verdict_is_before_or_after(
     receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
-    """Either the node was seen and nothing happens, or it is muted and announced, once."""
+    """Either the flush wins and nothing happens, or the node is muted and announced, once."""
     other = Receipts(Settings(redis_url=redis_url))
     together = threading.Barrier(2)
     judged: list[tuple[Verdict, ...]] = []

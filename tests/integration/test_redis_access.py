@@ -1,4 +1,4 @@
-"""What Redis may demand of its clients: docs/deployment.md's user suffices, and so does TLS."""
+"""Redis with access rules and TLS: the user of docs/deployment.md has all rights needed."""
 
 from __future__ import annotations
 

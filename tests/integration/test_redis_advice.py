@@ -1,4 +1,4 @@
-"""What is advised where a real Redis refuses a connection, or expects another one."""
+"""Advice after a real Redis refuses a connection or expects another kind."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ Answers = dict[str, list[str]]
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
-    """What the system's resolver says; a name that is not there does not exist."""
+    """The answers of the system's resolver; a missing name does not exist."""
     known: Answers = {"sip2.example": ["192.0.2.2"]}
     real = socket.getaddrinfo
 

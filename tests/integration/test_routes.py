@@ -1,4 +1,4 @@
-"""Which addresses are this host's: as the kernel routes, whatever can be bound."""
+"""Addresses of this host: those that the kernel routes as local, whatever can be bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.namespaces import run_alone
 NONLOCAL_BIND = tuple(
     f"echo 1 >/proc/sys/net/{family}/ip_nonlocal_bind" for family in ("ipv4", "ipv6")
 )
-"""What keepalived's hosts have: every address can be bound."""
+"""The sysctl of hosts with keepalived: every address can be bound."""
 
 ANY_IP = ("ip route add local 198.51.100.0/24 dev lo", "ip route add local 2001:db8:5::/48 dev lo")
 
@@ -95,7 +95,7 @@ with socket.create_server(("::1" if ":" in source else "127.0.0.1", 0), family=f
     ],
 )
 def test_worker_with_nonlocal_bind_heeds_routes(test: str) -> None:
-    """What holds without the sysctl holds with it."""
+    """The sysctl changes no answer."""
     place = f"tests/integration/test_local_trouble.py::{test}"
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", place]
     assert "1 passed" in run_alone(words, *NONLOCAL_BIND, timeout_s=100)

@@ -397,7 +397,7 @@ def test_timeouts_worker_killed_sends_each_notice_once(
 def test_timeouts_instance_restarted_gets_each_notice_once(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """What an earlier process was told, or should have been told, does not come again."""
+    """Notices for an earlier process do not come again."""
     port = seed(redis_client)
     with timeout_job(redis_url), heartbeats(port, 2):
         with spawn(["-c", _INSTANCE, redis_url]) as first:

@@ -33,7 +33,7 @@ class ShiftedClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the server must be started with."""
+        """Environment in which the server must be started."""
         return {
             # libc's malloc before jemalloc's, which asks for the time before there is one.
             "LD_PRELOAD": f"{self._library}:libc.so.6",

@@ -46,7 +46,7 @@ class Laboratory:
             self.start(name)
         self.sender = stack.enter_context(Clusterer(2, settings=settings))
         self.modules: tuple[str, ...] = ("ratelimit",)
-        """What machine 2 sends packets of, all the time."""
+        """Modules whose packets node 2 sends all the time."""
 
     def start(self, name: str) -> None:
         """Start one of the processes, again with the same port."""

@@ -33,7 +33,7 @@ class Heard:
         return [(kind, machine_id) for kind, _, machine_id in self.calls]
 
     def wait_for(self, kind: int, machine_id: int, count: int = 1, timeout_s: float = 10) -> None:
-        """Wait until it was called ``count`` times with this type and machine_id."""
+        """Wait for ``count`` calls with this type and machine_id."""
         wait_until(
             lambda: self.seen.count((kind, machine_id)) >= count,
             timeout_s,
@@ -43,7 +43,7 @@ class Heard:
 
 @contextlib.contextmanager
 def listener_of(redis_url: str, server_id: int = 1, **settings: float) -> Iterator[Listener]:
-    """Make a listener that serves nothing yet; at the end it is stopped."""
+    """Make a listener that serves nothing yet; stop it at the end."""
     chosen = Settings(server_id=server_id, redis_url=redis_url, **settings)  # type: ignore[arg-type]
     directory = Directory(NodeStore(chosen))
     listener = Listener(chosen, server_id, directory, Receipts(chosen))

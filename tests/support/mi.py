@@ -1,4 +1,4 @@
-"""What a real OpenSIPS 2.2.8 answered over its FIFO."""
+"""Replies of a real OpenSIPS 2.2.8 over its FIFO."""
 
 from __future__ import annotations
 

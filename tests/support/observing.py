@@ -1,4 +1,4 @@
-"""Messages for observers of other modules: captured ones, and changed copies of them."""
+"""Messages for observers of other modules: captured messages and changed copies."""
 
 from __future__ import annotations
 

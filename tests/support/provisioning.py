@@ -1,4 +1,4 @@
-"""What tests of the provisioning table share."""
+"""Helpers for tests of the provisioning table."""
 
 from __future__ import annotations
 

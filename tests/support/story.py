@@ -70,7 +70,7 @@ class Story:
         }
 
     def tell(self) -> None:
-        """Tell it, in half a minute."""
+        """Run all commands, in half a minute."""
         with ExitStack() as stack:
             self._the_table_is_made()
             second = self._start(stack, NODE, "listening on")

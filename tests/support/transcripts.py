@@ -1,4 +1,4 @@
-"""What the docs show of commands, and how it is compared with a run: times, ids, widths aside."""
+"""Output of commands in the docs, compared with a run without times, ids and widths."""
 
 from __future__ import annotations
 

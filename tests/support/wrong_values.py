@@ -114,7 +114,7 @@ def put_back(client: redis.Redis, key: str, dumped: bytes | None) -> None:
 
 @dataclass
 class Everything:
-    """What runs."""
+    """All processes of a system."""
 
     context: Context
     instance: Clusterer
@@ -141,7 +141,7 @@ class Everything:
         }
 
     def heartbeat(self) -> bytes | str | None:
-        """When the instance last said that it listens."""
+        """Time of the instance's last heartbeat."""
         with suppress(redis.ResponseError):
             return self.client.hget(keys.modules(1), "heartbeat")
         return None

@@ -74,7 +74,7 @@ HEAVY = {
     ],
 )
 def test_help_and_completion_import_no_command(arguments: list[str], line: str) -> None:
-    """They take less than 0.2 s on a host that is not busy; with redis, rq, ... twice as long."""
+    """Help and completion take 0.2 s on an idle host; with redis and rq twice as long."""
     script = (
         "import atexit, sys; from clusterer.cli import main; "
         "atexit.register(lambda: print(*sys.modules)); sys.exit(main(sys.argv[1:]))"

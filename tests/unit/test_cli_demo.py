@@ -1,4 +1,4 @@
-"""What the demo counts as observed, and what the demo prints. No process runs."""
+"""Observations and output of the demo. No process runs."""
 
 from __future__ import annotations
 

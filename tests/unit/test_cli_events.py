@@ -1,4 +1,4 @@
-"""What `clusterer events` understands and says; no server runs."""
+"""Options and output of `clusterer events`; no server runs."""
 
 from __future__ import annotations
 

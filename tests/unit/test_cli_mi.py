@@ -1,4 +1,4 @@
-"""Where ``clusterer mi`` puts its request FIFO if it is not told."""
+"""The default path of the request FIFO of ``clusterer mi``."""
 
 from __future__ import annotations
 

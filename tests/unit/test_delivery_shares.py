@@ -1,4 +1,4 @@
-"""How senders are divided among workers: a table of what each worker takes and gives."""
+"""Division of senders among workers: a table of senders that each worker takes and gives."""
 
 from __future__ import annotations
 

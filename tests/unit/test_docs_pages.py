@@ -1,4 +1,4 @@
-"""What holds for every page: links lead somewhere, and every page is found."""
+"""Rules for every page: links have targets, and every page is linked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_docs_links_have_targets(page: Path) -> None:
 
 
 def test_docs_pages_named_exist() -> None:
-    """In code, units, alerts and scripts, where nothing else looks at them."""
+    """In code, units, alerts and scripts, which no other test of the docs reads."""
     missing = {
         (path.relative_to(ROOT).as_posix(), name)
         for path in tracked_files()

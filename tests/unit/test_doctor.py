@@ -1,4 +1,4 @@
-"""What the doctor makes of what it is told; no server runs."""
+"""Findings of the doctor from given data; no server runs."""
 
 from __future__ import annotations
 

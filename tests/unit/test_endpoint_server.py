@@ -1,4 +1,4 @@
-"""Which answers mean that another server is to be asked, and which connections that closes."""
+"""Replies after which a client asks another server, and the connections closed then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be an id and what may name a protocol."""
+"""Valid ids and names of protocols."""
 
 from __future__ import annotations
 

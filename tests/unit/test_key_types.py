@@ -1,4 +1,4 @@
-"""Which type each key holds, and what puts a wrong one right."""
+"""The type of each key, and the remedy for a wrong type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can wait before Redis is told, and what cannot."""
+"""Times of last packets: which are written to Redis at once, and which wait."""
 
 from __future__ import annotations
 

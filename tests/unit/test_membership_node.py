@@ -1,4 +1,4 @@
-"""What a node says about itself, and when it must be looked at next."""
+"""Condition and columns of a node, and the time of its next check."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_node_next_check_follows_condition(
 def test_node_looked_at_when_due_does_not_stay_stuck(
     state: State, no_tries: int, duration: int, failed: float
 ) -> None:
-    """What waits for its duration gets it in full, and moves on at the first look."""
+    """A disabled node waits for its whole duration and changes at the first check after it."""
     node = replace(
         NODE, state=state, no_tries=no_tries, duration=duration, last_attempt=int(failed)
     )

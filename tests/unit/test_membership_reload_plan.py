@@ -1,4 +1,4 @@
-"""What a reload does to one cluster."""
+"""Changes that a reload makes to one cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How JSON-RPC's parameters become commands, and what `which` tells of them."""
+"""Commands from parameters of JSON-RPC, and the reply to `which`."""
 
 from __future__ import annotations
 

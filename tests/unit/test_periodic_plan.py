@@ -1,4 +1,4 @@
-"""What the scheduler's pure planner calls due."""
+"""Jobs that the scheduler's pure planner finds due."""
 
 from __future__ import annotations
 

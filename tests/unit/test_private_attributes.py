@@ -41,7 +41,7 @@ class Private:
     user: str
     """The only file that uses it."""
     look_at: str
-    """What breaks if it changes."""
+    """The part of this project that depends on the attribute."""
 
     def __str__(self) -> str:
         return f"{self.library}-{self.owner.__name__}.{self.name}"

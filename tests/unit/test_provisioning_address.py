@@ -1,4 +1,4 @@
-"""What the url column may hold."""
+"""Values of the url column."""
 
 from __future__ import annotations
 

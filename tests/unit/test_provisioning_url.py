@@ -1,4 +1,4 @@
-"""What db_url may be."""
+"""Values of db_url."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings: read back as written, cut ends survived, what is none named."""
+"""Recordings: round trips, cut ends, and files that are no recording."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_recording_on_full_disk_is_named(tmp_path: Path) -> None:
 
 
 class Sent:
-    """Remembers what was sent, and when."""
+    """Records sent packets and their times."""
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []

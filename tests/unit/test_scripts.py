@@ -1,4 +1,4 @@
-"""Which Python `scripts/test` takes beside the main one."""
+"""The second Python of `scripts/test`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where settings come from, who wins, and how a wrong one is named."""
+"""Sources of settings, their precedence, and messages about wrong values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream under a log: it counts what it cannot write, and never raises or waits for long."""
+"""The stream under a log counts lines that cannot be written, and never raises or waits long."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pipe:
     writer: int
 
     def read(self) -> str:
-        """Return what is in it."""
+        """Return the bytes in the pipe."""
         os.set_blocking(self.reader, False)
         found = b""
         try:

@@ -20,7 +20,7 @@ from workers.process import queue_of
 
 
 class Recorder:
-    """Stands in for engine and context, and notes what is done to it."""
+    """Stands in for engine and context, and records calls."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
