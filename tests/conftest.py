@@ -14,7 +14,7 @@ import redis
 from clusterer.listener import Listener
 from clusterer.runtime.logs.handler import SummarisingHandler
 from clusterer.services import Context
-from clusterer.settings import Settings
+from clusterer.settings import Settings, as_environment
 from tests.support.listening import listener_of
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
@@ -97,6 +97,13 @@ def context(settings: Settings) -> Iterator[Context]:
     """The context of services, with `settings`."""
     with contextlib.closing(Context(settings)) as made:
         yield made
+
+
+@pytest.fixture
+def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give commands that run in this process `settings` by environment variables."""
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

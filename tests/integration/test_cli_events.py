@@ -23,9 +23,7 @@ from tests.support.seeding import make_node, put_node
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def _environment(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLUSTERER_REDIS_URL", redis_url)
+pytestmark = pytest.mark.usefixtures("in_environment")
 
 
 def put_event(client: redis.Redis, at_s: float, *, cluster: int = 1, machine: int = 2) -> None:

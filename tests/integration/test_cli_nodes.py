@@ -23,10 +23,8 @@ from tests.support.seeding import make_node, put_node
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def _environment(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLUSTERER_REDIS_URL", redis_url)
-    monkeypatch.setenv("CLUSTERER_SERVER_ID", "1")
+SETTINGS = {"server_id": 1}
+pytestmark = pytest.mark.usefixtures("in_environment")
 
 
 def put_example(client: redis.Redis) -> None:

@@ -26,14 +26,14 @@ NODES = 200
 Capture = pytest.CaptureFixture[str]
 
 
+pytestmark = pytest.mark.usefixtures("in_environment")
+
+
 @pytest.fixture
-def context(
-    context: Context, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> Context:
+def context(context: Context, redis_client: redis.Redis) -> Context:
     """Of a cluster with 200 nodes, machine N of generation N."""
     for machine_id in range(1, NODES + 1):
         put_node(redis_client, make_node(machine_id, generation=machine_id))
-    monkeypatch.setenv("CLUSTERER_REDIS_URL", context.settings.redis_url)
     return context
 
 

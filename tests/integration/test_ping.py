@@ -30,10 +30,7 @@ Capture = pytest.CaptureFixture[str]
 SETTINGS = {"server_id": 1}
 
 
-@pytest.fixture(autouse=True)
-def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in as_environment(settings).items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("in_environment")
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
