@@ -6,7 +6,8 @@ from typing import Any
 
 import redis
 
-from tests.support.cluster import CLUSTER, frame
+from tests.support.cluster import CLUSTER
+from tests.support.frames import frame
 
 QUEUE = "clusterer-delivery"
 

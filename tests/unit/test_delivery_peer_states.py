@@ -39,7 +39,7 @@ def test_peer_state_after_event_is_that_of_table(state: PeerState, event: PeerEv
         assert next_state(state, event) is expected
 
 
-def test_peer_table_has_a_way_from_idle_to_each_state_but_guarded() -> None:
+def test_peer_table_leads_from_idle_to_each_state_but_guarded() -> None:
     reached = {IDLE}
     for _ in PeerState:
         reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}

@@ -22,15 +22,15 @@ def take(buffer: LastSeenBuffer, now: float, **heard: float) -> dict[int, float]
 @pytest.mark.parametrize(
     ("timeout_ms", "hold"), [(0, MAX_HOLD_S), (10_000, 2.0), (1_000, 0.25), (500, 0.0), (1, 0.0)]
 )
-def test_ledger_holds_no_clock_for_half_its_timeout(timeout_ms: int, hold: float) -> None:
+def test_last_seen_buffer_holds_no_clock_for_half_its_timeout(timeout_ms: int, hold: float) -> None:
     assert hold_s(Watch(1, "ul", "ul", 1, timeout_ms)) == hold
 
 
-def test_ledger_first_packet_is_written_at_once() -> None:
+def test_last_seen_buffer_first_packet_is_written_at_once() -> None:
     assert take(LastSeenBuffer(), 10.0, m2=9.9) == {2: 9.9}
 
 
-def test_ledger_active_node_written_at_intervals_with_latest() -> None:
+def test_last_seen_buffer_active_node_written_at_intervals() -> None:
     buffer = LastSeenBuffer()
     take(buffer, 10.0, m2=10.0)
     assert take(buffer, 10.5, m2=10.4) == {}
@@ -39,14 +39,14 @@ def test_ledger_active_node_written_at_intervals_with_latest() -> None:
     assert take(buffer, 12.2) == {}
 
 
-def test_ledger_one_due_takes_all_along() -> None:
+def test_last_seen_buffer_one_due_takes_all_along() -> None:
     buffer = LastSeenBuffer()
     take(buffer, 10.0, m2=10.0)
     assert take(buffer, 10.2, m2=10.1) == {}
     assert take(buffer, 10.4, m3=10.3) == {2: 10.1, 3: 10.3}
 
 
-def test_ledger_failed_write_is_written_next() -> None:
+def test_last_seen_buffer_failed_write_is_written_next() -> None:
     buffer = LastSeenBuffer()
     take(buffer, 10.0, m2=10.0)
     take(buffer, 10.2, m2=10.2)
@@ -54,7 +54,7 @@ def test_ledger_failed_write_is_written_next() -> None:
     assert take(buffer, 10.3, m2=10.2) == {2: 10.2}
 
 
-def test_ledger_removed_node_is_not_written() -> None:
+def test_last_seen_buffer_removed_node_is_not_written() -> None:
     buffer = LastSeenBuffer()
     take(buffer, 10.0, m2=10.0, m3=10.0)
     take(buffer, 10.2, m2=10.1, m3=10.1)
@@ -70,7 +70,7 @@ STEP = st.tuples(
 
 @pytest.mark.parametrize("timeout_ms", [1, 300, 700, 1_500, 4_000, 10_000])
 @given(steps=st.lists(STEP, max_size=60))
-def test_ledger_clock_held_back_mutes_no_node(
+def test_last_seen_buffer_clock_held_back_mutes_no_node(
     timeout_ms: int, steps: list[tuple[float, dict[int, float]]]
 ) -> None:
     """A flush names the time until which the instance listened: no clock may be late by then."""
