@@ -1,4 +1,4 @@
-"""OpenSIPS's management interface: bytes in, commands out; results in, bytes out. Pure."""
+"""OpenSIPS's management interface (MI): its commands, its protocols, its servers."""
 
 from clusterer.mi.commands import (
     Command,

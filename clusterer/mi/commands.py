@@ -1,4 +1,4 @@
-"""MI commands and what comes of them, as values: no protocol's wording is in here."""
+"""MI commands and their results as values, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 
 class MiError(Exception):
-    """A command that is answered with an error: an HTTP-like ``code`` and a ``reason``."""
+    """The error reply to a command: an HTTP-like ``code`` and a ``reason``."""
 
     def __init__(self, code: int, reason: str, detail: str = "") -> None:
-        """Make one; ``detail`` says more than 2.2's wording, where a reply has room for it."""
+        """``detail``: more than the words of OpenSIPS 2.2, for replies with a field for it."""
         super().__init__(f"{code} {reason}")
         self.code = code
         self.reason = reason
@@ -17,18 +17,18 @@ class MiError(Exception):
 
 
 class FifoError(MiError):
-    """An error of mi_fifo itself and not of a command: its reply has no empty line behind it."""
+    """An error of mi_fifo, not of a command: its reply has no final empty line."""
 
 
 class ParseError(FifoError):
-    """A parameter of a command cannot be understood."""
+    """A parameter of a command is malformed."""
 
     def __init__(self, name: str) -> None:
         super().__init__(400, f"parse error in command '{name}'")
 
 
 class UnknownCommand(FifoError):
-    """There is no such command."""
+    """The command does not exist."""
 
     def __init__(self, name: str) -> None:
         super().__init__(500, f"command '{name}' not available")
@@ -56,7 +56,7 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Tell the commands there are, or the ways to give the parameters of one."""
+    """List the commands, or the parameter lists of one command."""
 
     command: str = ""
 
@@ -66,12 +66,12 @@ Command = Reload | ListNodes | SetStatus | Which
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """Done; nothing to tell."""
+    """Success without a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedNode:
-    """What clusterer_list tells of a node; the names are those of OpenSIPS 3's JSON."""
+    """A node in the reply to clusterer_list, under the names of OpenSIPS 3's JSON."""
 
     node_id: int
     db_id: int
@@ -83,13 +83,13 @@ class ListedNode:
     max_failed_attempts: int
     no_tries: int
     seconds_until_enabling: int
-    """The row's duration, whatever the state: that is what 2.2 prints under this name."""
+    """The row's duration in every state, as in OpenSIPS 2.2."""
     description: str
-    """``none`` if the row has none."""
+    """``none`` for a row without a description."""
     link_state: str = "Up"
-    """OpenSIPS 3's word: ``Up``, ``Probe`` or ``Down``."""
+    """State as OpenSIPS 3 writes it: ``Up``, ``Probe`` or ``Down``."""
     next_hop: str = "none"
-    """OpenSIPS 3's: the node through which this one is reached, here itself; or ``none``."""
+    """machine_id of the next node on the way to this node: always its own; or ``none``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +102,21 @@ class ListedCluster:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The answer to `ListNodes`."""
+    """The result of `ListNodes`."""
 
     clusters: tuple[ListedCluster, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The answer to `Which` without a command."""
+    """The result of `Which` without a command."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipes:
-    """The answer to `Which` with one: each way to give its parameters, by their names."""
+    """The result of `Which` with a command: each of its parameter lists."""
 
     recipes: tuple[tuple[str, ...], ...]
 

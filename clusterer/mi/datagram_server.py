@@ -1,4 +1,4 @@
-"""JSON-RPC in datagrams as OpenSIPS 3's mi_datagram has it: one call or batch in each."""
+"""JSON-RPC in datagrams as in OpenSIPS 3's mi_datagram: one call or batch per datagram."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from time import monotonic
 from typing import Any, cast
 
 from clusterer.errors import ClustererError
+from clusterer.mi.jsonrpc import Handler, answer
 from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
 from clusterer.mi.request_fifo import Access
-from clusterer.mi.rpc import Handler, answer
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
-"""Datagrams being answered; more are dropped, as datagrams may be."""
+"""Requests that are answered at once; more datagrams are dropped."""
 
 _MAX_ANSWER = 65_507
-"""Bytes that UDP can carry; the tools' buffers have about as many, over unix sockets too."""
+"""Bytes of the largest UDP datagram; the tools use the same limit over unix sockets."""
 
 
 class DatagramServer(asyncio.DatagramProtocol):
-    """Serves one address until closed."""
+    """Serves one address until `close`."""
 
     def __init__(self, handler: Handler, address: Address, access: Access) -> None:
         self._handler = handler
@@ -51,7 +51,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             ) from error
 
     def _bound(self) -> socket.socket:
-        """Return a socket with the address; raises `OSError`, `ClustererError`."""
+        """Return a socket bound to the address; raises `OSError`, `ClustererError`."""
         place, where = self._address, _name_of(self._address)
         if isinstance(place, Path):
             free_socket_path(place, socket.SOCK_DGRAM)
@@ -68,12 +68,12 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     @property
     def port(self) -> int:
-        """The UDP port, of use where 0 was asked for."""
+        """The UDP port, also if the address has port 0."""
         assert self._transport is not None  # noqa: S101 - started
         return int(self._transport.get_extra_info("sockname")[1])
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._transport:
             self._transport.close()
         if not isinstance(self._address, Place):
@@ -84,14 +84,14 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if len(self._tasks) >= _AT_ONCE:
-            self._log.warning("full", monotonic(), "too many datagrams at once; one is dropped")
+            self._log.warning("full", monotonic(), "mi datagram: request dropped: too many at once")
             return
         task = asyncio.get_running_loop().create_task(self._answer(data, addr))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def error_received(self, exc: Exception) -> None:
-        self._log.warning("lost", monotonic(), "an answer did not arrive: %s", exc)
+        self._log.warning("lost", monotonic(), "mi datagram: answer not delivered: %s", exc)
 
     async def _answer(self, data: bytes, addr: Any) -> None:
         peer = addr[0] if isinstance(addr, tuple) else "unix socket"
@@ -101,8 +101,8 @@ class DatagramServer(asyncio.DatagramProtocol):
                 self._send(reply, addr)
 
     def _send(self, reply: bytes, addr: Any) -> None:
-        """Send at once or never: asyncio would keep what a client does not read, before all that
-        is for others.
+        """Send without waiting: asyncio would queue the answers to all clients behind one that
+        does not read.
         """
         if self._socket is None:
             return

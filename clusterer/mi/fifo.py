@@ -1,6 +1,4 @@
-"""A FIFO's bytes: OpenSIPS 2.2's lines, between them OpenSIPS 3's JSON-RPC; replies as 2.2 words
-them.
-"""
+"""The protocol of mi_fifo: lines of OpenSIPS 2.2, JSON-RPC of OpenSIPS 3, and 2.2's replies."""
 
 from __future__ import annotations
 
@@ -8,19 +6,12 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from clusterer.mi.commands import (
-    FifoError,
-    Listed,
-    ListedNode,
-    MiError,
-    Names,
-    Result,
-)
+from clusterer.mi.commands import FifoError, Listed, ListedNode, MiError, Names, Result
 from clusterer.mi.fifo_lines import BadRequest, LineDecoder, Request
 from clusterer.mi.json_frame import BrokenJson, JsonFrame
 
 _HEAD = re.compile(rb":([^:\s{\[]{0,255}):[ \t]*(?=[{\[])")
-"""``:reply_fifo_name:`` with JSON behind it. A line of 2.2's has its reply's name there."""
+"""``:reply_fifo_name:`` before JSON. OpenSIPS 2.2 has the reply's name in place of the JSON."""
 
 _HEAD_BEGUN = re.compile(rb":[^:\s{\[]{0,255}(?::[ \t]{0,9})?\Z")
 
@@ -30,7 +21,7 @@ class RpcRequest:
     """A whole JSON-RPC request."""
 
     reply: str
-    """Name of the reply FIFO, unchecked; empty if none is wanted."""
+    """Name of the reply FIFO, unchecked; empty if the client wants no reply."""
     body: bytes
 
 
@@ -38,20 +29,18 @@ Item = Request | RpcRequest | BadRequest
 
 
 class RequestDecoder:
-    """Splits the FIFO's bytes, in which requests of both kinds and of many clients follow each
-    other. Memory is bounded whatever comes.
-    """
+    """Splits the FIFO's bytes into the requests of both kinds, in bounded memory."""
 
     def __init__(self) -> None:
         self._lines = LineDecoder()
         self._held = b""
-        """Last bytes, in which a head may have begun."""
+        """The last bytes, which may be the beginning of a head."""
         self._reply = ""
         self._frame: JsonFrame | None = None
 
     @property
     def pending(self) -> bool:
-        """Whether a request has begun and not ended."""
+        """Whether a request is incomplete."""
         return bool(self._held or self._frame or self._lines.pending)
 
     def feed(self, chunk: bytes) -> Iterator[Item]:
@@ -66,7 +55,7 @@ class RequestDecoder:
             except BrokenJson as broken:
                 again = bytes(self._frame.text[1:])
                 yield self._cut(str(broken))
-                # What it swallowed may be the next request: to be looked through once more.
+                # The bytes behind the first brace may be the next request: decode them again.
                 data, at = again + data[broken.index :], 0
                 continue
             if end is None:
@@ -75,15 +64,15 @@ class RequestDecoder:
             self._frame, at = None, end
 
     def give_up(self) -> Iterator[Item]:
-        """Forget what has begun, because its client has been silent for too long."""
+        """Drop an incomplete request: its client has sent nothing for too long."""
         if self._frame:
-            yield self._cut("the end of its JSON never came")
+            yield self._cut("its JSON has no end")
         held, self._held = self._held, b""
         yield from self._lines.feed(held)
         yield from self._lines.give_up()
 
     def _take_lines(self, data: bytes, at: int) -> Generator[Item, None, int]:
-        """Take all lines up to the next head of a JSON-RPC request; return the index behind it."""
+        """Decode the lines before the next JSON-RPC request; return the index behind its head."""
         head = _HEAD.search(data, at)
         if head is None:
             begun = _HEAD_BEGUN.search(data, max(at, len(data) - 300))
@@ -106,7 +95,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def encode(outcome: Result | MiError) -> bytes:
-    """Return the reply, byte for byte as 2.2 writes it."""
+    """Return the reply, byte for byte as OpenSIPS 2.2 writes it."""
     if isinstance(outcome, FifoError):
         return _line(f"{outcome.code} {outcome.reason}")
     if isinstance(outcome, MiError):
@@ -121,7 +110,7 @@ def _lines(result: Result) -> Iterator[bytes]:
             for node in cluster.nodes:
                 yield b"\t" + _line(_server(node))
     elif isinstance(result, Names):
-        # A name with a colon cannot be asked for in 2.2's requests.
+        # Requests of OpenSIPS 2.2 cannot contain a name with a colon.
         yield from (_line(name) for name in result.names if ":" not in name)
 
 
@@ -135,5 +124,5 @@ def _server(node: ListedNode) -> str:
 
 
 def _line(text: str) -> bytes:
-    """Return one line: what would break it (a line feed in a description) becomes a blank."""
+    """Return one line; control characters (a line feed in a description) become blanks."""
     return _UNPRINTABLE.sub(" ", text).encode("utf-8", "replace") + b"\n"

@@ -1,4 +1,4 @@
-"""mi_fifo's requests as OpenSIPS 2.2 takes them: a head, and parameters in lines."""
+"""Requests of OpenSIPS 2.2's mi_fifo: a head, and one parameter per line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from clusterer.mi.parameters import Malformed, Parameters
 from clusterer.mi.requests import WRONG_COUNT, takes_parameters
 
 MAX_LINE = 1024
-"""Bytes in a line, as in 2.2."""
+"""Bytes in a line, as in OpenSIPS 2.2."""
 
 MAX_PARAMETERS = 32
 
 _HEAD = re.compile(r":(?P<command>[^:]+):(?P<reply>[^:]*):?")
 _TAIL = re.compile(r":\w+:[^:/\s]*:?$")
-"""A head at the end of a line that somebody else began and never ended."""
+"""A head at the end of another client's unfinished line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +26,35 @@ class Request:
 
     command: str
     reply: str
-    """Name of the reply FIFO, unchecked; empty if none is wanted."""
+    """Name of the reply FIFO, unchecked; empty if the client wants no reply."""
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BadRequest:
-    """A request that is none, or has been cut short."""
+    """An invalid or incomplete request."""
 
     why: str
-    """For the log."""
+    """Text for the log."""
     reply: str = ""
-    """Name of the FIFO to answer to; empty if it is not known."""
+    """Name of the reply FIFO; empty if unknown."""
     code: int = 400
     reason: str = "Bad request"
     is_json: bool = False
-    """Whether its client reads JSON-RPC."""
+    """Whether the client reads JSON-RPC."""
     malformed: str = ""
-    """Name of the command one of whose parameters cannot be understood."""
+    """Name of a command with a malformed parameter."""
 
     @property
     def error(self) -> MiError:
-        """What to answer."""
+        """The error to reply."""
         return ParseError(self.malformed) if self.malformed else MiError(self.code, self.reason)
 
 
 class LineDecoder:
-    """Splits bytes in which requests of many clients follow each other.
+    """Splits bytes into the requests of many clients, in bounded memory.
 
-    Memory is bounded whatever comes. After anything wrong the next line that begins with ``:``
-    begins a new request.
+    After an error the next line that begins with ``:`` begins a new request.
     """
 
     def __init__(self) -> None:
@@ -67,7 +66,7 @@ class LineDecoder:
 
     @property
     def pending(self) -> bool:
-        """Whether a line or a request has begun and not ended."""
+        """Whether a line or a request is incomplete."""
         return bool(self._line or self._too_long or self._head)
 
     def feed(self, chunk: bytes) -> Iterator[Request | BadRequest]:
@@ -82,16 +81,16 @@ class LineDecoder:
         self._extend(rest)
 
     def give_up(self) -> Iterator[BadRequest]:
-        """Forget what has begun: its client has been silent for too long, or another began."""
+        """Drop an incomplete request: no byte came for too long, or another request began."""
         if self._head:
-            yield self._cut("its end (an empty line) never came")
+            yield self._cut("its end (an empty line) is missing")
         elif self.pending:
             yield BadRequest(f"a line without an end: {_shown(bytes(self._line))}")
         self._line.clear()
         self._too_long = self._skipping = False
 
     def _extend(self, piece: bytes) -> None:
-        """Add to the line; of one that is too long only the last bytes are kept."""
+        """Add to the line; only the last `MAX_LINE` bytes are kept."""
         self._too_long |= len(self._line) + len(piece) > MAX_LINE
         self._line += piece[-MAX_LINE:]
         del self._line[:-MAX_LINE]
@@ -102,7 +101,7 @@ class LineDecoder:
         yield from self._salvage(line.decode("utf-8", "replace"))
 
     def _salvage(self, line: str) -> Iterator[Request | BadRequest]:
-        """Begin the request at the end of a bad line: its client did nothing wrong."""
+        """Begin the request at the end of a bad line: that request may be valid."""
         self._skipping = True
         if found := _TAIL.search(line):
             yield from self._begin(found[0])
@@ -124,7 +123,7 @@ class LineDecoder:
             yield from self._salvage(line)
 
     def _is_head(self, line: str) -> bool:
-        """Whether a line is to begin a request: ``::`` may stand in a parameter without a name."""
+        """Whether a line begins a request: a parameter without a name may begin with ``::``."""
         inside = self._head is not None or self._skipping
         return line.startswith(":") and not (inside and line.startswith("::"))
 
@@ -135,10 +134,10 @@ class LineDecoder:
             self._skipping = True
             yield BadRequest(f"expected :command:reply_fifo_name, found {_shown(line.encode())}")
             return
-        # A blank beside the command's name is part of it, as in 2.2.
+        # A blank beside the command's name is part of the name, as in OpenSIPS 2.2.
         self._head = match["command"], match["reply"].strip()
         if not takes_parameters(self._head[0]):
-            # As 2.2 does: answered without waiting for the empty line, which `echo` leaves out.
+            # As in OpenSIPS 2.2, the reply does not wait for the empty line, which `echo` omits.
             yield self._end()
             self._skipping = True
 

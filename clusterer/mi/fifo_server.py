@@ -1,4 +1,4 @@
-"""mi_fifo: requests from one FIFO, carried out in their order, replies to many."""
+"""The server of mi_fifo: requests from one FIFO in their order, replies to many FIFOs."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from clusterer.errors import ClustererError
 from clusterer.mi import MiError, Result, command_from_words, jsonrpc
 from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest, encode
 from clusterer.mi.fifo_lines import Request
+from clusterer.mi.jsonrpc import Handler, answer
 from clusterer.mi.reply_fifo import ReplyFailed, reply_path, write_reply
 from clusterer.mi.request_fifo import Access, RequestFifo
-from clusterer.mi.rpc import Handler, answer
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
-"""Between two looks at whether the FIFO is still there."""
+"""Between two checks that the FIFO exists."""
 
 _REMIND_S = 60.0
-"""Between two lines that say the same of a FIFO that cannot be made."""
+"""Between two equal log lines about a FIFO that cannot be made."""
 
 _UNFINISHED_S = 2.0
-"""Silence after which a request that has begun is forgotten."""
+"""Time without a byte after which an incomplete request is dropped."""
 
 _REPLIES = 256
-"""Replies under way at once; while clients hold up so many, no more requests are read."""
+"""Replies that may wait for their clients; the server reads no request while all are waiting."""
 
 _VIA = "mi fifo"
 
 
 class FifoServer:
-    """Serves one FIFO until its `run` is cancelled."""
+    """Serves one FIFO until `run` is cancelled."""
 
     def __init__(self, handler: Handler, path: Path, replies: Path, access: Access) -> None:
-        """Make the FIFO; raises `ClustererError` if that cannot be done."""
+        """Make the FIFO; raises `ClustererError` if the FIFO cannot be made."""
         if not replies.is_dir():
-            raise ClustererError(f"the directory of reply FIFOs, {replies}, does not exist")
+            raise ClustererError(f"the directory of reply FIFOs {replies} does not exist")
         self._handler = handler
         self._path = path
         self._replies = replies
@@ -56,7 +56,7 @@ class FifoServer:
         self._last_look = self._last_byte = monotonic()
 
     async def run(self) -> None:
-        """Serve; only cancelling ends it."""
+        """Serve until cancelled."""
         while True:
             with self._rounds.guard():
                 await self._readable()
@@ -65,7 +65,7 @@ class FifoServer:
             await asyncio.sleep(_LOOK_S)
 
     async def _turn(self, chunk: bytes, now: float) -> None:
-        """Carry out what ``chunk`` completes, and look after the FIFO; ``now`` is monotonic."""
+        """Execute the requests that ``chunk`` completes; check the FIFO. ``now`` is monotonic."""
         if chunk:
             self._last_byte = now
         elif self._decoder.pending and now - self._last_byte > _UNFINISHED_S:
@@ -76,7 +76,7 @@ class FifoServer:
             self.look(now)
 
     async def _take_all(self, items: Iterable[Item]) -> None:
-        """Carry out requests; one that fails for a reason unforeseen costs itself alone."""
+        """Execute requests; an unexpected error ends only its own request."""
         for item in items:
             with self._rounds.guard():
                 await self._take(item)
@@ -88,7 +88,7 @@ class FifoServer:
             self._fifo = None
 
     async def _readable(self) -> None:
-        """Wait until there is something to read, but not longer than until the next look."""
+        """Wait for bytes, at most until the next check."""
         if self._fifo is None:
             await asyncio.sleep(_LOOK_S)
             return
@@ -103,26 +103,28 @@ class FifoServer:
             loop.remove_reader(descriptor)
 
     def look(self, now: float) -> None:
-        """Make the FIFO again if it is gone; ``now`` is monotonic, in seconds."""
+        """Make a removed FIFO again; ``now`` is monotonic, in seconds."""
         if self._fifo and self._fifo.is_in_place:
             return
         if self._fifo:
-            log.warning("the FIFO %s has vanished; making it again", self._path)
+            log.warning("mi fifo: %s was removed; creating it again", self._path)
             self.close()
         try:
             self._fifo = RequestFifo(self._path, self._access)
         except ClustererError as error:
-            self._outages.warning(str(error), now, "clients cannot reach us: %s", error)
+            self._outages.warning(
+                str(error), now, "mi fifo: no requests can arrive: %s; retrying", error
+            )
         else:
             self._outages = LimitedLog(log, _REMIND_S)
-            log.warning("the FIFO %s is there again", self._path)
+            log.warning("mi fifo: %s created again", self._path)
 
     async def _take(self, item: Item) -> None:
         try:
             path = reply_path(self._replies, item.reply) if item.reply else None
         except ReplyFailed as error:
             what = item.command if isinstance(item, Request) else "a request"
-            self._log.warning(item.reply, monotonic(), "refused %s: %s", what, error)
+            self._log.warning(item.reply, monotonic(), "mi fifo: %s refused: %s", what, error)
             return
         await self._reply(path, await self._answer(item))
 
@@ -132,7 +134,7 @@ class FifoServer:
             return told + b"\n" if told else b""
         if isinstance(item, Request):
             return encode(await self._outcome(item))
-        self._log.warning("bad", monotonic(), "bad request: %s", item.why)
+        self._log.warning("bad", monotonic(), "mi fifo: bad request: %s", item.why)
         if item.is_json:
             return jsonrpc.refusal(jsonrpc.PARSE_ERROR, "Parse error", item.why) + b"\n"
         return encode(item.error)
@@ -143,13 +145,13 @@ class FifoServer:
             command = command_from_words(request.command, request.words)
         except MiError as error:
             why = f"{error}: {error.detail}" if error.detail else str(error)
-            self._log.warning(str(error), monotonic(), "%s: %s", asked, why)
+            self._log.warning(str(error), monotonic(), "mi fifo: command %s: %s", asked, why)
             return error
-        log.info("%s", asked, extra=await self._handler.about(command))
+        log.info("mi fifo: command %s", asked, extra=await self._handler.about(command))
         return await self._handler.handle(command, _VIA)
 
     async def _reply(self, path: Path | None, data: bytes) -> None:
-        """Start the reply; how long its client takes for it is no matter to the others."""
+        """Start the reply; a slow client delays no other client."""
         if path is None:
             return
         await self._room.acquire()
@@ -162,6 +164,6 @@ class FifoServer:
             try:
                 await write_reply(path, data)
             except ReplyFailed as error:
-                self._log.warning(path, monotonic(), "%s", error)
+                self._log.warning(path, monotonic(), "mi fifo: %s", error)
             finally:
                 self._room.release()

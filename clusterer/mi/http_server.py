@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP as OpenSIPS 3's mi_http has it: POST /mi, on TCP or a unix socket."""
+"""JSON-RPC over HTTP as in OpenSIPS 3's mi_http: POST /mi, on TCP or a unix socket."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from http import HTTPStatus
 from time import monotonic
 
 from clusterer.errors import ClustererError
+from clusterer.mi.jsonrpc import Handler, answer
 from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
 from clusterer.mi.request_fifo import Access
-from clusterer.mi.rpc import Handler, answer
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 
@@ -25,13 +25,13 @@ MAX_HEAD = 16_384
 MAX_BODY = 65_536
 _MAX_CONNECTIONS = 100
 _MOST_ANSWERED = 200
-"""Connections over the bound are told so, while there are not too many of these as well."""
+"""Connections from this number on are closed without an answer."""
 
 _READ_S = 5.0
-"""For a client to send its whole request, and again to take the whole answer."""
+"""Limit for a client to send its request, and again to read the answer."""
 
 _LINGER_S = 1.0
-"""For a client to close after it got its answer."""
+"""Limit for a client to close its connection after the answer."""
 
 
 class _Refused(Exception):
@@ -40,8 +40,8 @@ class _Refused(Exception):
         self.status = status
 
 
-class _NothingAsked(Exception):
-    """The client went without a word: opensips-cli looks first whether somebody listens."""
+class _EmptyRequest(Exception):
+    """The client closed without a request: opensips-cli tests the port with a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Head:
 
 
 class HttpServer:
-    """Serves one address until closed. One request per connection."""
+    """Serves one address until `close`, one request per connection."""
 
     def __init__(self, handler: Handler, address: Address, access: Access) -> None:
         self._handler = handler
@@ -82,12 +82,12 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The TCP port, of use where 0 was asked for."""
+        """The TCP port, also if the address has port 0."""
         assert self._server is not None  # noqa: S101 - started
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server:
             self._server.close()
         if not isinstance(self._address, Place):
@@ -108,12 +108,12 @@ class HttpServer:
                 writer.write(_response(status, body, allow=allow))
                 await writer.drain()
             await _linger(reader, writer)
-        except _NothingAsked:
+        except _EmptyRequest:
             pass
         except (OSError, TimeoutError) as error:
-            self._log.warning("lost", monotonic(), "a client went away: %r", error)
+            self._log.warning("lost", monotonic(), "mi http: client disconnected: %r", error)
         except asyncio.CancelledError:
-            pass  # the loop ends; asyncio's streams would log this as an error of ours
+            pass  # the loop ends; asyncio's streams would log an error
         finally:
             self._connections -= 1
             writer.transport.abort()
@@ -125,12 +125,12 @@ class HttpServer:
             async with asyncio.timeout(_READ_S):
                 body = await self._request(reader, writer)
         except _Refused as refused:
-            self._log.warning(refused.status, monotonic(), "refused: %s", refused)
+            self._log.warning(refused.status, monotonic(), "mi http: request refused: %s", refused)
             return refused.status, f"{refused}\n".encode(), True
         except TimeoutError:
-            return HTTPStatus.REQUEST_TIMEOUT, b"the request came too slowly\n", False
+            return HTTPStatus.REQUEST_TIMEOUT, b"the request took too long\n", False
         except asyncio.IncompleteReadError:
-            return HTTPStatus.BAD_REQUEST, b"the request was cut off\n", False
+            return HTTPStatus.BAD_REQUEST, b"the request is incomplete\n", False
         reply = await answer(self._handler, body, f"mi http {_peer(writer)}")
         return (HTTPStatus.OK if reply else HTTPStatus.NO_CONTENT), reply, False
 
@@ -140,10 +140,11 @@ class HttpServer:
         try:
             head = _parse_head(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.IncompleteReadError as cut:
-            raise cut if cut.partial else _NothingAsked from None
+            raise cut if cut.partial else _EmptyRequest from None
         except asyncio.LimitOverrunError:
             raise _Refused(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head of more than {MAX_HEAD} bytes"
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"the head has more than {MAX_HEAD} bytes",
             ) from None
         length = _checked_length(head)
         if head.fields.get("expect", "").lower() == "100-continue":
@@ -152,8 +153,8 @@ class HttpServer:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say that this was all, and let the client finish: closing over bytes that were never read
-    makes the kernel reset the connection, and the answer is lost.
+    """End the answer, and wait for the client to close: if unread bytes are left at the close, the
+    kernel resets the connection, and the answer is lost.
     """
     writer.write_eof()
     with contextlib.suppress(TimeoutError):
@@ -166,32 +167,34 @@ def _parse_head(raw: bytes) -> _Head:
     lines = raw.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise _Refused(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request")
+        raise _Refused(HTTPStatus.BAD_REQUEST, "not an HTTP/1 request")
     fields: dict[str, str] = {}
     for line in filter(None, lines[1:]):
         name, colon, value = line.partition(":")
         if not colon or name != name.strip() or (name.lower() == "content-length" in fields):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "a bad line in the head")
+            raise _Refused(HTTPStatus.BAD_REQUEST, "malformed header line")
         fields[name.lower()] = value.strip()
     return _Head(words[0], words[1], fields)
 
 
 def _checked_length(head: _Head) -> int:
-    """Return the body's length; raises `_Refused` for all that is no MI request."""
+    """Return the body's length; raises `_Refused` unless the head is that of an MI request."""
     if head.target.partition("?")[0].rstrip("/") != PATH:
-        raise _Refused(HTTPStatus.NOT_FOUND, f"there is only {PATH}")
+        raise _Refused(HTTPStatus.NOT_FOUND, f"the only path is {PATH}")
     if head.method != "POST":
-        raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{PATH} takes POST only")
+        raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{PATH} accepts POST only")
     if "origin" in head.fields:
-        # Only browsers send it, for pages: none of them is to command a cluster.
-        raise _Refused(HTTPStatus.FORBIDDEN, "web pages are not served")
+        # Browsers send Origin for web pages; a web page must not command a cluster.
+        raise _Refused(HTTPStatus.FORBIDDEN, "requests from web pages are refused")
     length = head.fields.get("content-length", "")
     if "transfer-encoding" in head.fields or not length:
-        raise _Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is needed")
+        raise _Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
     if not (length.isascii() and length.isdigit()):
-        raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+        raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
     if len(length) > 9 or int(length) > MAX_BODY:
-        raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body of more than {MAX_BODY} bytes")
+        raise _Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MAX_BODY} bytes"
+        )
     return int(length)
 
 

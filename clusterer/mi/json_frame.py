@@ -1,19 +1,19 @@
-"""Where a JSON text in a stream ends: OpenSIPS 3's clients write no line feed behind it."""
+"""Finds the end of a JSON text in a stream: clients of OpenSIPS 3 write no line feed."""
 
 from __future__ import annotations
 
 MAX_JSON = 65_536
-"""Bytes in one text, as in a body over HTTP."""
+"""Bytes in one text, as in an HTTP body."""
 
 _QUOTE, _ESCAPE, _COLON = b'"\\:'
 _BLANKS = frozenset(b" \t\r\n")
 _OPENING, _CLOSING = frozenset(b"{["), frozenset(b"}]")
 _OUTSIDE = _BLANKS | _OPENING | _CLOSING | frozenset(b',:"+-.0123456789eEtrufalsn')
-"""All that can stand outside of a string: punctuation, numbers, true, false and null."""
+"""The bytes outside of strings: punctuation, numbers, true, false and null."""
 
 
 class BrokenJson(ValueError):
-    """This is no JSON; says why, and at which index of the bytes that were fed this was seen."""
+    """Bytes that are not JSON, with the reason and the index of the first wrong byte."""
 
     def __init__(self, why: str, index: int) -> None:
         super().__init__(why)
@@ -23,8 +23,8 @@ class BrokenJson(ValueError):
 class JsonFrame:
     """Collects one object or array.
 
-    It finds the end, and most of what cannot be JSON as early as it comes: so that a request
-    which was cut off swallows as little as can be of the next one.
+    The frame finds the end, and most bytes that cannot be JSON, at once: an incomplete request
+    consumes as little of the next request as possible.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,9 @@ class JsonFrame:
         self._after_string = False
 
     def feed(self, chunk: bytes, start: int) -> int | None:
-        """Take bytes from index ``start`` on; return the index behind the text's end, None if the
-        end is still to come. Raises `BrokenJson`: the byte at its index is not taken.
+        """Take bytes from index ``start``; return the index behind the text's end, or None.
+
+        Raises `BrokenJson`; the byte at its index is not taken.
         """
         for index in range(start, len(chunk)):
             byte = chunk[index]
@@ -69,7 +70,7 @@ class JsonFrame:
             self._after_string = True
 
     def _outside(self, byte: int) -> bool:
-        """Take a byte outside of strings; whether it ends the text."""
+        """Take a byte outside of strings; return whether the byte ends the text."""
         if byte in _BLANKS:
             return False
         self._after_string = False

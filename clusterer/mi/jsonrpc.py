@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as OpenSIPS 3's tools speak it: calls from bytes, answers to bytes."""
+"""JSON-RPC 2.0 as in OpenSIPS 3's tools: calls from bytes, answers to bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from clusterer.ids import MAX_ID
 from clusterer.mi.commands import (
@@ -34,7 +34,7 @@ Id = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that can be carried out."""
+    """A valid call."""
 
     command: Command
     id: Id
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One call that cannot."""
+    """An invalid call."""
 
     code: int
     message: str
@@ -55,14 +55,43 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one body says."""
+    """The calls of one body."""
 
     calls: tuple[Call | Refused, ...]
     is_batch: bool = False
 
 
+class Handler(Protocol):
+    """Executes commands for one instance."""
+
+    async def handle(self, command: Command, via: str) -> Result | MiError:
+        """Return the result of ``command``; ``via`` names the transport in the audit."""
+        ...
+
+    async def about(self, command: Command) -> dict[str, object]:
+        """Return the log fields of the node in ``command``, if the command has one."""
+        ...
+
+
+async def answer(handler: Handler, body: bytes, via: str, limit: int | None = None) -> bytes:
+    """Execute the calls in ``body`` in order; return the answer, empty if the client wants none.
+
+    ``limit``: bytes that the transport can send. A longer answer is replaced by an error.
+    """
+    message = parse(body)
+    outcomes = [
+        await handler.handle(call.command, via) if isinstance(call, Call) else None
+        for call in message.calls
+    ]
+    reply = encode(message, outcomes)
+    if limit is None or len(reply) <= limit:
+        return reply
+    why = f"it has {len(reply)} bytes, {limit} can be sent: ask over HTTP or the FIFO"
+    return encode(message, [MiError(500, "Answer too long", why)] * len(outcomes))
+
+
 def parse(body: bytes) -> Message:
-    """Return the calls in ``body``. Never raises: what is wrong is a `Refused`."""
+    """Return the calls in ``body``. Never raises: an invalid call is a `Refused`."""
     try:
         document = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -77,9 +106,9 @@ def parse(body: bytes) -> Message:
 
 
 def encode(message: Message, outcomes: Sequence[Result | MiError | None]) -> bytes:
-    """Return the answers, empty if none is wanted.
+    """Return the answers, empty if the client wants none.
 
-    ``outcomes``: what came of each call, in their order; None for those that were refused.
+    ``outcomes``: the result of each call in order; None for a `Refused`.
     """
     answers = [
         _answer(call, outcome)
@@ -92,7 +121,7 @@ def encode(message: Message, outcomes: Sequence[Result | MiError | None]) -> byt
 
 
 def refusal(code: int, message: str, detail: str) -> bytes:
-    """Return the answer to what is no call, or to a call whose own answer cannot be sent."""
+    """Return the answer to an invalid call."""
     return encode(Message((Refused(code, message, detail=detail),)), [None])
 
 
@@ -123,7 +152,7 @@ def _call(item: object) -> Call | Refused:
 
 
 def _can_be_id(value: object) -> bool:
-    # 1e999 is a number to JSON, and infinity to Python, which no JSON can answer with.
+    # Python reads 1e999 as infinity, which JSON cannot express.
     if isinstance(value, float):
         return math.isfinite(value)
     return not isinstance(value, bool) and isinstance(value, str | int | None)
@@ -148,7 +177,7 @@ def _built(method: str, params: Mapping[str, Any] | Sequence[Any]) -> Command:
 
 
 def _word(name: str, value: object) -> str:
-    """Return a parameter as the FIFO would bring it: OpenSIPS's tools send numbers either way."""
+    """Return a parameter as text: OpenSIPS's tools send numbers as numbers or as text."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise MiError(400, BAD_PARAMETER, f"{name[:40]} must be a number or a text")
     if isinstance(value, int) and abs(value) > MAX_ID:
@@ -172,7 +201,7 @@ def _error(code: int, message: str, detail: str) -> dict[str, Any]:
 
 
 def _result(result: Result) -> object:
-    """Return the result under the names that OpenSIPS 3 uses."""
+    """Return the result with the names of OpenSIPS 3."""
     if isinstance(result, Names):
         return result.names
     if isinstance(result, Recipes):

@@ -1,4 +1,4 @@
-"""Where JSON-RPC is served: a host and port, or the path of a unix socket."""
+"""Addresses of JSON-RPC servers: a host and port, or the path of a unix socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this host can reach the address."""
         return ip_address(self.host).is_loopback
 
 
@@ -38,8 +38,9 @@ Address = Place | Path
 
 
 def parse_address(text: str) -> Address:
-    """Return what ``[HOST:]PORT`` or a path with a ``/`` in it names; without a host only this
-    machine. Raises `InvalidArgument`.
+    """Return the address that ``[HOST:]PORT`` or a path with a ``/`` names.
+
+    The default host is 127.0.0.1. Raises `InvalidArgument`.
     """
     if "/" in text:
         return Path(text)
@@ -54,13 +55,13 @@ def parse_address(text: str) -> Address:
 
 
 def free_socket_path(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
-    """Remove a socket that a dead process left; raises `ClustererError` if it is in use."""
+    """Remove the socket of an ended process; raises `ClustererError` if the socket is in use."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise ClustererError(f"cannot listen on {path}: something else is there already")
+        raise ClustererError(f"cannot listen on {path}: the file exists and is not a socket")
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(1.0)
         try:
@@ -68,10 +69,10 @@ def free_socket_path(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -
         except ConnectionRefusedError:
             path.unlink()
             return
-    raise ClustererError(f"another process listens on {path} already")
+    raise ClustererError(f"cannot listen on {path}: another process listens on it")
 
 
 def grant(path: Path, access: Access) -> None:
-    """Give a socket its mode and owner."""
+    """Set mode and owner of a socket."""
     os.chown(path, access.uid, access.gid)
     path.chmod(access.mode)

@@ -1,4 +1,4 @@
-"""Writing a reply into the FIFO that a client has made for it."""
+"""Writes replies to the FIFOs of clients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from clusterer.errors import ClustererError
 
 PATIENCE_S = 2.0
-"""For a client to open its FIFO and read all of the reply. (2.2 waits 0.3 s for the opening.)"""
+"""Limit for a client to open its FIFO and read the reply (OpenSIPS 2.2: 0.3 s to open)."""
 
 _REASONS = {
-    errno.EPIPE: "its client has gone",
+    errno.EPIPE: "its client has closed it",
     errno.ELOOP: "is a symbolic link",
-    errno.ENOENT: "is not there",
-    errno.EACCES: "this user may not write to it",
+    errno.ENOENT: "does not exist",
+    errno.EACCES: "permission denied",
 }
 
 _RETRY_S = 0.01
@@ -25,18 +25,16 @@ _LONGEST_NAME = 255
 
 
 class ReplyFailed(ClustererError):
-    """The reply did not reach the client; says why."""
+    """A reply that did not reach its client, with the reason."""
 
 
 def reply_path(directory: Path, name: str) -> Path:
-    """Return where the client of the FIFO ``name`` waits.
+    """Return the path of the reply FIFO ``name``.
 
-    Raises `ReplyFailed` for a name that leads anywhere else than into ``directory``.
+    Raises `ReplyFailed` for a path outside of ``directory``.
     """
     if "/" in name or "\0" in name or name in (".", ".."):
-        raise ReplyFailed(
-            f"reply FIFO {name!r}: must be a plain name; it is looked for in {directory}"
-        )
+        raise ReplyFailed(f"reply FIFO {name!r}: must be a plain name in {directory}")
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise ReplyFailed(f"reply FIFO {name[:40]!r}…: more than {_LONGEST_NAME} bytes")
     return directory / name
@@ -65,8 +63,9 @@ async def write_reply(path: Path, data: bytes, patience_s: float = PATIENCE_S) -
 
 
 async def _open(path: Path) -> int:
-    """Open for writing as soon as the client has opened for reading, and never wait in the
-    kernel for it: that would stop everybody.
+    """Open for writing once the client has opened for reading.
+
+    The function never blocks in the kernel, which would block all clients.
     """
     while True:
         try:
@@ -81,12 +80,12 @@ async def _open(path: Path) -> int:
 
 
 def _require_fifo(path: Path, descriptor: int) -> None:
-    """Refuse what is not the client's own: a file, or a link to somebody else's FIFO."""
+    """Refuse a file, and a hard link, which may lead to a FIFO of another user."""
     found = os.fstat(descriptor)
     if stat.S_ISFIFO(found.st_mode) and found.st_nlink == 1:
         return
     os.close(descriptor)
-    why = "has several names" if stat.S_ISFIFO(found.st_mode) else "is no FIFO"
+    why = "has hard links" if stat.S_ISFIFO(found.st_mode) else "is not a FIFO"
     raise ReplyFailed(f"reply FIFO {path}: {why}")
 
 

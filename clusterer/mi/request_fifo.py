@@ -1,4 +1,4 @@
-"""The file of the request FIFO: made, watched, made again when somebody removes it."""
+"""The file of the request FIFO, and its permissions."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from clusterer.errors import ClustererError
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use a FIFO or socket."""
+    """Mode and owner of a FIFO or socket."""
 
     mode: int = 0o660
     uid: int = -1
-    """Owner; -1: whoever made it."""
+    """Owner; -1: the user of this process."""
     gid: int = -1
 
 
 class RequestFifo:
-    """A FIFO of ours at ``path``, open for reading as long as this lives."""
+    """The request FIFO at ``path``, open for reading until `close`."""
 
     def __init__(self, path: Path, access: Access) -> None:
-        """Make it. Raises `ClustererError` if it cannot be made or another process serves it."""
+        """Make the FIFO. Raises `ClustererError` if that fails or another process serves it."""
         self.path = path
         try:
             _remove_stale(path)
             os.mkfifo(path, 0o600)
-            # Also open for writing: without a writer every read would be an end of file.
+            # Open for writing too: without a writer every read returns an end of file.
             self.descriptor = os.open(
                 path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             )
@@ -46,7 +46,7 @@ class RequestFifo:
             ) from error
 
     def read(self) -> bytes:
-        """Return what clients have written, empty if there is nothing."""
+        """Return the bytes that clients wrote, maybe none."""
         try:
             return os.read(self.descriptor, 65536)
         except BlockingIOError:
@@ -54,7 +54,7 @@ class RequestFifo:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether clients who open the path still get to us."""
+        """Whether the path still leads to this FIFO."""
         try:
             found, own = self.path.lstat(), os.fstat(self.descriptor)
         except OSError:
@@ -62,7 +62,7 @@ class RequestFifo:
         return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
     def close(self) -> None:
-        """Close it, and remove it unless something else is in its place by now."""
+        """Close the FIFO, and remove the path if it leads to this FIFO."""
         if self.is_in_place:
             self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
@@ -74,12 +74,12 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISFIFO(found.st_mode):
-        raise ClustererError(f"cannot make the FIFO {path}: something else is there already")
+        raise ClustererError(f"cannot make the FIFO {path}: the file exists and is not a FIFO")
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
     except OSError as error:
-        if error.errno != errno.ENXIO:  # anything but: nobody reads it
+        if error.errno != errno.ENXIO:  # ENXIO: no process reads the FIFO
             raise
     else:
-        raise ClustererError(f"another process serves the FIFO {path} already")
+        raise ClustererError(f"cannot make the FIFO {path}: another process serves it")
     path.unlink()

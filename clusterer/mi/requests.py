@@ -1,4 +1,4 @@
-"""The table of MI commands: how each is made of words (FIFO) or of JSON-RPC's parameters."""
+"""The table of MI commands, and their construction from words (FIFO) or JSON-RPC parameters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from clusterer.mi.commands import (
 )
 
 PROTOCOLS = frozenset({"bin", "udp", "tcp", "tls", "sctp", "ws", "wss"})
-"""Those of OpenSIPS 2.2 that can stand in a URL of the table."""
+"""The protocols of OpenSIPS 2.2 that a URL of the table may have."""
 
 _WITHOUT_NODES = "hep_udp"
-"""A protocol of OpenSIPS 2.2 that no URL of the table can name."""
+"""A protocol of OpenSIPS 2.2 that no URL of the table may have."""
 
 BAD_PARAMETER = "Bad parameter"
 WRONG_COUNT = "Too few or too many arguments"
@@ -31,19 +31,19 @@ WRONG_COUNT = "Too few or too many arguments"
 Words = Sequence[str]
 
 _SAME = MappingProxyType({"machine_id": "node_id"})
-"""2.2's name of a parameter → the name that OpenSIPS 3 has for it."""
+"""Parameter in OpenSIPS 2.2 → the same parameter in OpenSIPS 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A command: what makes it of all its parameters, and their names in their order."""
+    """A command: its constructor from all parameters, and their names in order."""
 
     build: Callable[[Words], Command]
     needed: tuple[str, ...] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
-    """What may be left out in JSON-RPC → what stands for it then."""
+    """Parameter that JSON-RPC may omit → its default."""
     has_lines: bool = False
-    """Whether lines of parameters follow in a FIFO."""
+    """Whether lines of parameters follow in the FIFO."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def _nothing(command: Callable[[], Command]) -> Callable[[Words], Command]:
 def _set_status(words: Words) -> Command:
     if not 3 <= len(words) <= 4:
         raise MiError(400, WRONG_COUNT)
-    if len(words) == 3:  # 2.2 counts to three, and then finds that there is no protocol
+    if len(words) == 3:  # OpenSIPS 2.2 accepts three, and then finds no protocol
         raise MiError(400, BAD_PARAMETER, "protocol is missing")
     cluster_id, machine_id, status, protocol = words
     if status not in ("0", "1"):
@@ -98,7 +98,7 @@ _LIST = _Known(_nothing(ListNodes))
 _SET_STATUS = _Known(
     _set_status,
     needed=("cluster_id", "node_id", "status"),
-    optional={"protocol": "bin"},  # OpenSIPS 3 knows no other, and its tools name none
+    optional={"protocol": "bin"},  # the only one of OpenSIPS 3, whose tools name none
     has_lines=True,
 )
 
@@ -107,7 +107,7 @@ _COMMANDS: Mapping[str, _Known] = MappingProxyType(
         "clusterer_list": _LIST,
         "clusterer_reload": _RELOAD,
         "clusterer_set_status": _SET_STATUS,
-        # Newer names of OpenSIPS for the same.
+        # Newer names in OpenSIPS.
         "clusterer:list": _LIST,
         "clusterer:reload": _RELOAD,
         "clusterer:set_status": _SET_STATUS,
@@ -117,12 +117,12 @@ _COMMANDS: Mapping[str, _Known] = MappingProxyType(
 
 
 def takes_parameters(name: str) -> bool:
-    """Whether lines of parameters are read in a FIFO; those of an unknown command never are."""
+    """Whether lines of parameters follow in the FIFO; never for an unknown command."""
     return name in _COMMANDS and _COMMANDS[name].has_lines
 
 
 def command_from_words(name: str, words: Words) -> Command:
-    """Return the command ``name`` with its parameters in order, as 2.2 takes them from a FIFO.
+    """Return the command ``name`` with its parameters in the order of OpenSIPS 2.2's FIFO.
 
     Raises `MiError`.
     """
@@ -147,7 +147,7 @@ def command_from_names(name: str, values: Mapping[str, str]) -> Command:
     twice = len(given) < len(values)
     if unknown or missing or twice:
         words = [f"{word} is missing" for word in missing]
-        words += [f"{word[:40]!r} is no parameter of {name}" for word in unknown]
+        words += [f"{word[:40]!r} is not a parameter of {name}" for word in unknown]
         words += ["node_id and machine_id are the same"] if twice else []
         raise MiError(400, WRONG_COUNT, ", ".join(words))
     whole = {**known.optional, **given}
@@ -155,7 +155,7 @@ def command_from_names(name: str, values: Mapping[str, str]) -> Command:
 
 
 def tell(which: Which) -> Names | Recipes:
-    """Return the answer to ``which``; raises `MiError` if there is no such command."""
+    """Return the result of ``which``; raises `MiError` for an unknown command."""
     if not which.command:
         return Names(tuple(_COMMANDS))
     if which.command not in _COMMANDS:

@@ -1,4 +1,4 @@
-"""All that `clusterer mi` serves, in one event loop, until told to stop."""
+"""The servers of `clusterer mi` in one event loop."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from clusterer.jobs import StopFlag
 from clusterer.mi.datagram_server import DatagramServer
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.http_server import PATH, HttpServer
+from clusterer.mi.jsonrpc import Handler
 from clusterer.mi.listen_address import Address, Place
 from clusterer.mi.request_fifo import Access
-from clusterer.mi.rpc import Handler
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where the management interface is, and who may use it."""
+    """Addresses of the management interface, and their permissions."""
 
     fifo: Path | None = None
-    reply_dir: Path = Path("/tmp")  # noqa: S108 - mi_fifo's own default, which scripts rely on
+    reply_dir: Path = Path("/tmp")  # noqa: S108 - the default of mi_fifo, which scripts use
     http: Address | None = None
     datagram: Address | None = None
     access: Access = field(default_factory=Access)
-    """Of the FIFO and of unix sockets."""
+    """For the FIFO and for unix sockets."""
 
 
 def serve(handler: Handler, options: Options, stop: StopFlag) -> None:
-    """Serve until ``stop`` is set; ``handler`` carries out the commands.
+    """Serve until ``stop`` is set; ``handler`` executes the commands.
 
-    Raises `ClustererError` if something cannot be served.
+    Raises `ClustererError` if an address cannot be served.
     """
     if not (options.fifo or options.http or options.datagram):
-        raise InvalidArgument("nothing to serve: neither a FIFO nor --http nor --datagram")
+        raise InvalidArgument("no address to serve: give a FIFO, --http or --datagram")
     asyncio.run(_serve(handler, options, stop))
 
 
@@ -53,17 +53,17 @@ async def _serve(handler: Handler, options: Options, stop: StopFlag) -> None:
             fifo = FifoServer(handler, options.fifo, options.reply_dir, options.access)
             stack.callback(fifo.close)
             running.append(asyncio.create_task(fifo.run()))
-            log.info("FIFO %s, replies in %s", options.fifo, options.reply_dir)
+            log.info("mi fifo: listening on %s, replies in %s", options.fifo, options.reply_dir)
         if options.http:
             http = HttpServer(handler, options.http, options.access)
             await http.start()
             stack.callback(http.close)
-            log.info("JSON-RPC over HTTP: %s, POST %s", options.http, PATH)
+            log.info("mi http: listening on %s, POST %s", options.http, PATH)
         if options.datagram:
             datagram = DatagramServer(handler, options.datagram, options.access)
             await datagram.start()
             stack.callback(datagram.close)
-            log.info("JSON-RPC in datagrams: %s", options.datagram)
+            log.info("mi datagram: listening on %s", options.datagram)
         _warn_of_ports(options)
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -71,17 +71,14 @@ async def _serve(handler: Handler, options: Options, stop: StopFlag) -> None:
 
 
 def _warn_of_ports(options: Options) -> None:
-    """Say that a port has no owner and no mode: what the FIFO's forbid is allowed there."""
+    """Warn about a port: a port has no owner and no mode, which restrict a FIFO."""
     for option, address in (("http", options.http), ("datagram", options.datagram)):
         if isinstance(address, Place):
             reached_by = (
                 "every user of this host" if address.is_local else "every host of its network"
             )
             log.warning(
-                "%s: %s reaches this port and can command the cluster; a unix socket has --mode "
-                "and --owner: --%s /run/clusterer/mi_%s.sock",
-                address,
-                reached_by,
-                option,
-                option,
+                "mi %s: %s reaches %s and can command the cluster; restrict access with "
+                "a unix socket, --mode and --owner: --%s /run/clusterer/mi_%s.sock",
+                *(option, reached_by, address, option, option),
             )

@@ -109,7 +109,7 @@ def manager(settings: Settings, tmp_path: Path) -> Iterator[Manager]:
 def served(settings: Settings, directory: Path, web: str) -> Iterator[ChildProcess]:
     places = ("--fifo", str(directory / "opensips_fifo"), "--reply-dir", str(directory))
     with started(settings, "mi", "--http", web, *places) as process:
-        process.wait_for_output("JSON-RPC")
+        process.wait_for_output("mi http: listening on")
         yield process
 
 

@@ -45,7 +45,7 @@ def test_mi_set_status_takes_names_of_opensips_2_and_3(method: str, params: obje
         ([1, 2, 0, "bin", 5], "not 5 parameters"),
         ({"cluster_id": 1, "status": 0}, "node_id is missing"),
         ({"cluster_id": 1, "node_id": 2, "machine_id": 2, "status": 0}, "are the same"),
-        ({"cluster_id": 1, "node_id": 2, "status": 0, "x" * 90: 1}, "xxx' is no parameter"),
+        ({"cluster_id": 1, "node_id": 2, "status": 0, "x" * 90: 1}, "xxx' is not a parameter"),
         ([1, 2, "2" * 900], "status must be 0 (down) or 1 (up)"),
         ([1, 2, 0, "x" * 900], "unknown protocol"),
         ([1, "x" * 900, 0], "node_id must be from 1 to"),
@@ -63,7 +63,7 @@ def test_mi_other_methods_take_no_parameters() -> None:
         assert parsed("clusterer_reload", params) == parsed("clusterer:reload", params) == Reload()
         assert parsed("clusterer:list", params) == ListNodes()
     assert "not 1 parameters" in parsed("clusterer_list", [1])
-    assert "'a' is no parameter" in parsed("clusterer_reload", {"a": 1})
+    assert "'a' is not a parameter" in parsed("clusterer_reload", {"a": 1})
 
 
 def test_mi_which_names_every_method() -> None:
