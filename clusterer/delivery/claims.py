@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from time import monotonic
 
 from clusterer.delivery import shares
+from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
-from clusterer.store import Directory
 from clusterer.store.drains import DrainStore
 
 LOOK_EVERY_S = 0.5
@@ -43,16 +42,14 @@ class Claims:
         store: DrainStore,
         leases: Leases,
         handover: Handover,
-        directory: Directory,
         *,
-        refresh: Callable[[], None],
+        watch: ClusterWatch,
         exchange_every_s: float,
     ) -> None:
         self._store = store
         self._leases = leases
         self._handover = handover
-        self._directory = directory
-        self._refresh = refresh
+        self._watch = watch
         self._exchange_every_s = exchange_every_s
         self._wanted: deque[int] = deque()
         self._seen: dict[int, float] = {}
@@ -102,7 +99,7 @@ class Claims:
             self._look_at = ended + LOOK_EVERY_S
             self._not_before = ended + LOOK_COSTS * (ended - began)
         some = [self._wanted.popleft() for _ in range(min(CLAIM_AT_ONCE, len(self._wanted)))]
-        self._leases.claim(some, self._directory)
+        self._leases.claim(some)
         for sender in some:
             self._seen.pop(sender, None)
         return call
@@ -110,8 +107,8 @@ class Claims:
     def _look(self, now: float) -> bool:
         pending = self._leases.pending()
         if pending:
-            self._refresh()
-        allowed = self._leases.allowed(pending, self._directory)
+            self._watch.refresh()
+        allowed = self._leases.allowed(pending)
         unclaimed = self._leases.unclaimed(allowed)
         may_join = len(self._leases) or allowed
         self._others = self._store.share(len(self._leases) if may_join else None)

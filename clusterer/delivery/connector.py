@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import selectors
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from math import inf
 from time import monotonic
 
@@ -36,9 +36,6 @@ _ENDED = "sender %s: connection to node %s (cluster %s, %s) ended: %s"
 _CLOSED = "sender %s: connection to node %s (cluster %s, %s) closed: %s"
 _NOT_NOW = "sender %s: no connection to node %s (cluster %s, %s) now: %s"
 
-MayWrite = Callable[[SenderSession], bool]
-
-
 OTHER_FILES = 64
 """Descriptors kept free for all but connections to peers: Redis, logs, programs."""
 
@@ -62,7 +59,6 @@ class Connector:
         """Those whose peer has something to do: accept, or read."""
         self._expire_at = inf
         """No such connection runs out of time before (monotonic seconds): progress moves it on."""
-        self.may_write: MayWrite = lambda session: False
         self.failures = 0
         """Reported send failures; the node's state has changed whenever this has grown."""
 
@@ -81,7 +77,7 @@ class Connector:
         peer.link = link
         self._watched[peer] = session
         self._press(peer)
-        self._selector.register(link, selectors.EVENT_WRITE, lambda: self._on_ready(session, peer))
+        self._selector.register(link, selectors.EVENT_WRITE, (session, peer))
 
     def watch(self, peer: Peer) -> None:
         """Wait for room in the socket as long as there is an outbox."""
@@ -179,17 +175,24 @@ class Connector:
         if peer.link is not None:
             self._expire_at = min(self._expire_at, peer.link.progress_at + self._timeout_s)
 
-    def _on_ready(self, session: SenderSession, peer: Peer) -> None:
+    def on_ready(self, session: SenderSession, peer: Peer) -> bool:
+        """Look at a connection whose socket is ready; True if the outbox can be written."""
         link = peer.link
         if link is None:
-            return
+            return False
+        if not peer.connected:
+            self._established(session, peer, link)
+            return False
         try:
-            if not peer.connected:
-                self._established(session, peer, link)
-                return
             link.check()
-            if peer.state is not PeerState.BLOCKED or not self.may_write(session):
-                return
+        except LinkBroken as error:
+            self.broken(session, peer, error)
+            session.regroup()
+        return peer.state is PeerState.BLOCKED
+
+    def flush(self, session: SenderSession, peer: Peer) -> None:
+        """Write more of the outbox."""
+        try:
             if peer.flush():
                 self.watch(peer)
                 session.regroup()

@@ -16,16 +16,16 @@ from clusterer import jobs
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.claims import Claims
 from clusterer.delivery.closer import Closer
+from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.feeder import Feeder
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.meter import Meter
+from clusterer.delivery.peer import Peer
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.sources import source_of
 from clusterer.errors import StateUnavailable
-from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore
@@ -54,7 +54,6 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, queue: str, meter: Meter | None = None) -> None:
-        self._settings = settings
         token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         client = connect(settings)
         nodes = NodeStore(settings, client)
@@ -66,7 +65,22 @@ class Engine:
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._connector = Connector(settings, nodes, self._selector)
         self._agenda = Agenda()
-        self._leases = Leases(settings, self._store, self._connector.close_all, self._agenda, meter)
+        self._leases = Leases(
+            settings,
+            self._store,
+            self._directory,
+            connector=self._connector,
+            agenda=self._agenda,
+            meter=meter,
+        )
+        self._watch = ClusterWatch(
+            settings,
+            self._store,
+            directory=self._directory,
+            leases=self._leases,
+            connector=self._connector,
+            agenda=self._agenda,
+        )
         self._handover = Handover(
             settings,
             self._store,
@@ -80,23 +94,18 @@ class Engine:
             self._store,
             self._leases,
             self._handover,
-            self._directory,
-            refresh=self._refresh,
+            watch=self._watch,
             exchange_every_s=SHARED_SLICE_S,
         )
-        self._connector.may_write = self._leases.may_write
         self._queue = queue
-        self._failures_seen = 0
-        self._misplaced: set[SenderSession] = set()
-        """Sessions whose sender has another address, maybe on another host: the log is released."""
         self._feeder = Feeder(
             self._reader,
             self._store,
             self._leases,
             self._connector,
             agenda=self._agenda,
-            refresh=self._refresh,
-            leave=self._handover.leave,
+            handover=self._handover,
+            watch=self._watch,
         )
         self._heartbeat_at = self._neighbours_at = 0.0
         self._kept = False
@@ -124,7 +133,7 @@ class Engine:
         with self._closing():
             self._begin()
             while not stop.is_set() and self._claim() and monotonic() < end:
-                self._or_hold(self._turn, then=self._refresh)
+                self._or_hold(self._turn, then=self._watch.refresh)
                 if heartbeat is not None and monotonic() >= self._heartbeat_at:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
@@ -172,7 +181,7 @@ class Engine:
             return
         self._reader.rung, _ = self._store.begin()
         self._claims.begin()
-        self._selector.register(self._reader.open(), selectors.EVENT_READ, self._feed)
+        self._selector.register(self._reader.open(), selectors.EVENT_READ)
 
     def _give_all(self) -> bool:
         if not len(self._leases) and self._leases.refused:
@@ -189,18 +198,19 @@ class Engine:
         self._agenda.look()
         self._feeder.ask()
         for key, _ in self._selector.select(self._timeout()):
-            key.data()
+            if key.data is None:
+                self._feed()
+            else:
+                self._serve(*key.data)
         self._connector.expire(monotonic())
-        self._take_over_changes()
+        self._watch.refresh_after_failures()
         self._agenda.look()
         due = self._agenda.due(monotonic())
         self._feeder.catch_up(due)
         for session in due:
             if session.behind and session in self._leases:
-                self._connect(session)
-        for session in [session for session in self._misplaced if session in self._leases]:
-            self._move(session)
-        self._misplaced.clear()
+                self._watch.connect(session)
+        self._move_misplaced()
         self._commit_when_due()
         self._handover.poll_idle()
         self._handover.poll_guards()
@@ -258,54 +268,20 @@ class Engine:
 
     # -- connections and commits ------------------------------------------------------------------
 
-    def _connect(self, session: SenderSession) -> None:
-        for peer in session.behind:
-            if peer.lacks_link and monotonic() >= peer.retry_at:
-                source = source_of(session.sender, peer.key, self._directory.snapshot)
-                if source is not None and not is_local(source):
-                    if not self._settings.allow_foreign_source:
-                        self._misplaced.add(session)  # the address has left this host
-                        return
-                    source = None
-                self._connector.open(session, peer, source)
-        self._agenda.note(session)
+    def _serve(self, session: SenderSession, peer: Peer) -> None:
+        """Go on with a connection whose socket is ready."""
+        if self._connector.on_ready(session, peer) and self._leases.may_write(session):
+            self._connector.flush(session, peer)
 
-    def _move(self, session: SenderSession) -> None:
-        """Give a log back whose sender has another address now: in order, also for slow peers."""
-        self._handover.give_up(session)
-        self._claims.again()
+    def _move_misplaced(self) -> None:
+        """Release the logs whose senders have another address: in order, also for slow peers."""
+        while (session := self._watch.next_misplaced()) is not None:
+            self._handover.give_up(session)
+            self._claims.again()
 
     def _commit_when_due(self) -> None:
         self._agenda.look()
         self._leases.commit(self._agenda.to_commit(monotonic()))
-
-    # -- changes ----------------------------------------------------------------------------------
-
-    def _take_over_changes(self) -> None:
-        if self._connector.failures != self._failures_seen:
-            self._failures_seen = self._connector.failures
-            self._refresh()
-
-    def _refresh(self) -> None:
-        self._directory.refresh()
-        for session in self._leases:
-            gone = session.update(self._directory.snapshot)
-            if gone is None:
-                continue
-            for peer in gone.peers:
-                self._connector.close(peer)
-            self._store.forget(session.sender, gone.fields)
-            if self._has_moved(session):
-                self._misplaced.add(session)
-
-    def _has_moved(self, session: SenderSession) -> bool:
-        """Whether a connection is from an address that the sender does not have any more."""
-        views = self._directory.snapshot
-        return any(
-            peer.link is not None
-            and peer.source not in (None, source_of(session.sender, peer.key, views))
-            for peer in session.peers.values()
-        )
 
     def _call_another(self) -> None:
         if self._store.call_worker():

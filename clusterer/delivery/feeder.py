@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch, sequence_of
+from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.pace import Pace, ReadSize
@@ -26,9 +28,8 @@ CONNECTING_S = 0.005
 class Feeder:
     """Between the logs in Redis and the peers of all sessions.
 
-    ``refresh`` is called when the clusters have changed by the time of a read: who gets a packet
-    is judged by the state of that moment. ``leave`` gives a log back whose next entry, with that id
-    and format, is for a newer worker.
+    Each read also brings the versions of the clusters. If a cluster has changed, the sessions are
+    updated first: the state of a node at the time of the read decides whether it gets the packets.
     """
 
     def __init__(
@@ -39,15 +40,15 @@ class Feeder:
         connector: Connector,
         *,
         agenda: Agenda,
-        refresh: Callable[[], None],
-        leave: Callable[[SenderSession, bytes, str], None],
+        handover: Handover,
+        watch: ClusterWatch,
     ) -> None:
         self._reader = reader
         self._store = store
         self._leases = leases
         self._connector = connector
-        self._refresh = refresh
-        self._leave = leave
+        self._handover = handover
+        self._watch = watch
         self._agenda = agenda
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
@@ -118,7 +119,7 @@ class Feeder:
         if batch.taken:
             self._leases.holds.end(session.sender)
         elif batch.not_ours is not None and batch.not_ours[1]:
-            self._leave(session, *batch.not_ours)
+            self._handover.leave(session, *batch.not_ours)
         else:
             ids = [entry_id for entry_id, _ in entries]
             session.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
@@ -193,14 +194,14 @@ class Feeder:
         changed = any(self._versions.get(key) != version for key, version in versions.items())
         if changed:
             self._versions |= versions
-            self._refresh()
+            self._watch.refresh()
         return changed
 
     def _offer(self, session: SenderSession, group: list[Peer], batch: Batch) -> None:
         session.touched = True
         at_front = group is session.front
         if session.note(batch):
-            self._refresh()
+            self._watch.refresh()
             session.wake_all()
             group = [
                 peer

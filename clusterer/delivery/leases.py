@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.connector import Connector
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
+from clusterer.delivery.placement import Placement, own_rows
 from clusterer.delivery.roster import Rosters, Views
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.sources import all_local, own_rows
 from clusterer.runtime.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
@@ -30,23 +31,23 @@ WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
 
 
 class Leases:
-    """All sessions of a running job.
-
-    ``abandon`` is called with a session whose lease is lost: it must close all its connections.
-    """
+    """All sessions of a running job."""
 
     def __init__(
         self,
         settings: Settings,
         store: DrainStore,
-        abandon: Callable[[SenderSession], None],
+        directory: Directory,
+        *,
+        connector: Connector,
         agenda: Agenda,
-        meter: Meter | None = None,
+        meter: Meter | None,
     ) -> None:
-        self._anywhere = settings.allow_foreign_source
+        self._placement = Placement(anywhere=settings.allow_foreign_source)
         self._replay = settings.backlog == BACKLOG_REPLAY
         self._store = store
-        self._abandon = abandon
+        self._directory = directory
+        self._connector = connector
         self._agenda = agenda
         self._meter = meter
         self._rosters = Rosters()
@@ -57,13 +58,9 @@ class Leases:
         """Senders that other workers had at the last look."""
         self._by_log: dict[str, SenderSession] = {}
         self._write_until = 0.0
-        self._refused: set[int] = set()
         self.holds = Holds()
-        self._rowless: set[int] = set()
-        """Senders without a row, of which it was said."""
         self.run_out: set[int] = set()
         """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
-        self._views: Views = {}
         self._given_at: dict[int, float] = {}
         """When this worker gave senders back that were not drained (monotonic seconds)."""
         self.renew_at = 0.0
@@ -83,7 +80,7 @@ class Leases:
     @property
     def refused(self) -> bool:
         """Whether senders were seen that may not be claimed here."""
-        return bool(self._refused or self.holds)
+        return bool(self._placement.refused or self.holds)
 
     def __contains__(self, session: SenderSession) -> bool:
         return self._sessions.get(session.sender) is session
@@ -101,10 +98,10 @@ class Leases:
         """Return the senders with an undrained log that this worker does not have."""
         return [sender for sender in self._store.pending() if sender not in self._sessions]
 
-    def allowed(self, senders: list[int], directory: Directory) -> list[int]:
+    def allowed(self, senders: list[int]) -> list[int]:
         """Return those of ``senders`` that this worker may deliver for."""
-        self._views = directory.snapshot
-        return [s for s in senders if s not in self.holds and self._may_deliver(s, self._views)]
+        views = self._directory.snapshot
+        return [s for s in senders if s not in self.holds and self._placement.allows(s, views)]
 
     def unclaimed(self, senders: list[int]) -> list[int]:
         """Return those of ``senders`` without a lease; those that this worker had come last."""
@@ -120,7 +117,7 @@ class Leases:
         """Whether this worker gave the sender back, and no worker has taken it since."""
         return sender in self._given_at
 
-    def claim(self, senders: list[int], directory: Directory) -> None:
+    def claim(self, senders: list[int]) -> None:
         """Take ``senders``, as far as other workers have not taken them meanwhile."""
         if not senders:
             return
@@ -131,23 +128,23 @@ class Leases:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
-        if any(self._has_nodes_down(claim, directory.snapshot) for claim in claims):
-            directory.refresh()  # what the logs have is judged by the nodes' state after the claim
+        if any(self._has_nodes_down(claim, self._directory.snapshot) for claim in claims):
+            self._directory.refresh()  # the nodes' state after the claim decides about its packets
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
             if isinstance(claim, SenderUnusable):
                 self.hold(claim.sender, str(claim))
             elif claim is not None and claim.sender in self._claimed:
                 del self._claimed[claim.sender]
-                self._take_or_hold(claim, directory)
+                self._take_or_hold(claim)
 
     def _has_nodes_down(self, claim: Claim | SenderUnusable | None, views: Views) -> bool:
         keys = claim.counts if isinstance(claim, Claim) else ()
         return any(self._rosters.of(key, views).down for key in keys)
 
-    def _take_or_hold(self, claim: Claim, directory: Directory) -> None:
+    def _take_or_hold(self, claim: Claim) -> None:
         try:
-            self._take(claim, directory)
+            self._take(claim)
         except SenderUnusable as error:
             self.hold(error.sender, str(error))
 
@@ -207,14 +204,12 @@ class Leases:
                 session.sender,
                 extra=self._about(session.sender),
             )
-            self.drop(session)
             self._abandon(session)
 
     def hold(self, sender: int, reason: str) -> None:
         """Leave a sender alone for a while, as Redis has something wrong of it."""
         session = self._sessions.get(sender)
         if session is not None:
-            self.drop(session)
             self._abandon(session)
         wrong = "; ".join(self._store.wrong_keys(sender))
         if self.holds.add(sender, wrong or reason):
@@ -233,6 +228,11 @@ class Leases:
         del self._by_log[session.log]
         self._agenda.drop(session)
 
+    def _abandon(self, session: SenderSession) -> None:
+        """Forget a session, and close its connections at once."""
+        self.drop(session)
+        self._connector.close_all(session)
+
     def gave(self, session: SenderSession) -> None:
         """Note that a session was given back with packets left: other senders come first."""
         self._given_at[session.sender] = monotonic()
@@ -240,26 +240,25 @@ class Leases:
     def abandon_all(self) -> None:
         """Give up everything at once; leases run out by themselves."""
         for session in self:
-            self.drop(session)
             self._abandon(session)
 
-    def _take(self, claim: Claim, directory: Directory) -> None:
+    def _take(self, claim: Claim) -> None:
         sender = claim.sender
         session = SenderSession(
             claim,
             self._store,
-            directory.snapshot,
+            self._directory.snapshot,
             replay=self._replay,
             rosters=self._rosters,
             meter=self._meter,
-            changed=self._agenda.note,
+            agenda=self._agenda,
         )
         self._sessions[sender] = self._by_log[session.log] = session
         self._agenda.add(session)
         if session.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
-            directory.refresh()
-            session.update(directory.snapshot)
+            self._directory.refresh()
+            session.update(self._directory.snapshot)
             self._store.forget(sender, session.stale_fields())
         if session.clamped:
             log.warning(
@@ -271,30 +270,5 @@ class Leases:
                 extra=self._about(sender),
             )
 
-    def _may_deliver(self, sender: int, views: Views) -> bool:
-        if self._anywhere:
-            return True
-        hosts = {node.host for node in own_rows(sender, views)}
-        if not hosts and sender not in self._rowless:
-            self._rowless.add(sender)
-            log.warning(
-                "sender %s: no row in the table; nodes with a source check drop its packets",
-                sender,
-                extra=self._about(sender),
-            )
-        if all_local(hosts):
-            self._refused.discard(sender)
-            return True
-        if sender not in self._refused:
-            self._refused.add(sender)
-            log.warning(
-                "sender %s: not delivered by this worker: address %s is not one of this host; "
-                "the packets wait for a delivery worker there",
-                sender,
-                ", ".join(sorted(hosts)),
-                extra=self._about(sender),
-            )
-        return False
-
     def _about(self, sender: int) -> dict[str, object]:
-        return about_machine(sender, own_rows(sender, self._views))
+        return about_machine(sender, own_rows(sender, self._directory.snapshot))

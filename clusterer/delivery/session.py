@@ -9,6 +9,7 @@ from functools import cache
 from time import monotonic
 from typing import NamedTuple
 
+from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
@@ -51,9 +52,9 @@ class SenderSession:
         replay: bool,
         rosters: Rosters,
         meter: Meter | None = None,
-        changed: Callable[[SenderSession], None] = lambda session: None,
+        agenda: Agenda,
     ) -> None:
-        """``changed`` is called when the session may have something else to do."""
+        """``agenda`` is told when the session may have something else to do."""
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
@@ -65,7 +66,7 @@ class SenderSession:
         self._store = store
         self._replay = replay
         self._meter = meter
-        self._changed = changed
+        self._agenda = agenda
         self.taken_at = monotonic()
         """When the lease was taken (monotonic seconds)."""
         self.clusters = set(claim.counts)
@@ -233,7 +234,7 @@ class SenderSession:
             self._awake = [peer for peer in self._awake if peer not in self._resting]
         chosen = set(map(id, self.front))
         self.behind = [peer for peer in self._awake if id(peer) not in chosen]
-        self._changed(self)
+        self._agenda.note(self)
 
     @property
     def holds_head(self) -> bool:
@@ -276,7 +277,7 @@ class SenderSession:
         self.head = batch.last
         for key, frames in batch.clusters.items():
             self._counts[key] = frames.last_n
-        self._changed(self)
+        self._agenda.note(self)
 
     def skip_gap(self, peer: Peer) -> None:
         """Let a node go to the head over entries that are in the log no more.
@@ -362,10 +363,10 @@ class SenderSession:
         """Note that ``packets`` were handled and are not committed yet."""
         if not self.uncommitted:
             self.uncommitted_since = monotonic()
-            self._changed(self)
+            self._agenda.note(self)
         self.uncommitted += packets
         if self.uncommitted >= COMMIT_AFTER:
-            self._changed(self)
+            self._agenda.note(self)
 
     def commit_at(self) -> float:
         """Return when a commit is due (monotonic seconds)."""
@@ -445,7 +446,7 @@ class SenderSession:
         if trim:
             self.trimmed_to = self.head
         self.uncommitted = 0
-        self._changed(self)
+        self._agenda.note(self)
         if not moves and not counters and not rests and not trim:
             return None
         return Commit(self.sender, moves, counters, needed, rests)

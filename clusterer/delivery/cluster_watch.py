@@ -1,0 +1,87 @@
+"""Follows the nodes of all clusters for a worker's sessions: added, changed, moved, removed."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.connector import Connector
+from clusterer.delivery.leases import Leases
+from clusterer.delivery.placement import source_of
+from clusterer.delivery.session import SenderSession
+from clusterer.runtime.routes import is_local
+from clusterer.settings import Settings
+from clusterer.store import Directory
+from clusterer.store.drains import DrainStore
+
+
+class ClusterWatch:
+    """Updates the sessions when nodes change, and connects peers from the sender's address."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DrainStore,
+        *,
+        directory: Directory,
+        leases: Leases,
+        connector: Connector,
+        agenda: Agenda,
+    ) -> None:
+        self._anywhere = settings.allow_foreign_source
+        self._store = store
+        self._directory = directory
+        self._leases = leases
+        self._connector = connector
+        self._agenda = agenda
+        self._failures_seen = 0
+        self._misplaced: set[SenderSession] = set()
+
+    def refresh(self) -> None:
+        """Read the clusters that have changed, and update all sessions."""
+        self._directory.refresh()
+        for session in self._leases:
+            gone = session.update(self._directory.snapshot)
+            if gone is None:
+                continue
+            for peer in gone.peers:
+                self._connector.close(peer)
+            self._store.forget(session.sender, gone.fields)
+            if self._has_moved(session):
+                self._misplaced.add(session)
+
+    def refresh_after_failures(self) -> None:
+        """Refresh if a failure was reported since the last time: the node's state has changed."""
+        if self._connector.failures != self._failures_seen:
+            self._failures_seen = self._connector.failures
+            self.refresh()
+
+    def connect(self, session: SenderSession) -> None:
+        """Open the connections that are due, each from the sender's address."""
+        for peer in session.behind:
+            if peer.lacks_link and monotonic() >= peer.retry_at:
+                source = source_of(session.sender, peer.key, self._directory.snapshot)
+                if source is not None and not is_local(source):
+                    if not self._anywhere:
+                        self._misplaced.add(session)  # the address has left this host
+                        return
+                    source = None
+                self._connector.open(session, peer, source)
+        self._agenda.note(session)
+
+    def next_misplaced(self) -> SenderSession | None:
+        """Take a session whose sender has another address, maybe on another host."""
+        while self._misplaced:
+            session = self._misplaced.pop()
+            if session in self._leases:
+                return session
+        return None
+
+    def _has_moved(self, session: SenderSession) -> bool:
+        """Whether a connection is from an address that the sender does not have any more."""
+        views = self._directory.snapshot
+        return any(
+            peer.link is not None
+            and peer.source not in (None, source_of(session.sender, peer.key, views))
+            for peer in session.peers.values()
+        )

@@ -1,0 +1,70 @@
+"""Which senders a delivery worker may deliver for, and from which address."""
+
+from __future__ import annotations
+
+import logging
+
+from clusterer.delivery.roster import Views
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey
+from clusterer.runtime.logs import about_machine
+from clusterer.runtime.routes import is_local
+
+log = logging.getLogger(__name__)
+
+
+def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
+    """Return the IP of the sender's own row in a cluster, None if it has no row there."""
+    view = views.get(key)
+    node = view.nodes.get(sender) if view else None
+    return node.host if node else None
+
+
+def own_rows(sender: int, views: Views) -> list[Node]:
+    """Return all the sender's BIN rows."""
+    return [
+        view.nodes[sender]
+        for key, view in views.items()
+        if key.protocol == PROTO_BIN and sender in view.nodes
+    ]
+
+
+class Placement:
+    """Decides by the senders' addresses, and logs each refusal once."""
+
+    def __init__(self, *, anywhere: bool) -> None:
+        """``anywhere``: deliver also for senders whose address is not one of this host."""
+        self._anywhere = anywhere
+        self.refused: set[int] = set()
+        """Senders that this worker may not deliver for."""
+        self._rowless: set[int] = set()
+        """Senders without a row, as logged."""
+
+    def allows(self, sender: int, views: Views) -> bool:
+        """Whether this worker may deliver for a sender."""
+        if self._anywhere:
+            return True
+        rows = own_rows(sender, views)
+        hosts = {node.host for node in rows}
+        about = about_machine(sender, rows)
+        if not hosts and sender not in self._rowless:
+            self._rowless.add(sender)
+            log.warning(
+                "sender %s: no row in the table; nodes with a source check drop its packets",
+                sender,
+                extra=about,
+            )
+        if all(map(is_local, hosts)):
+            self.refused.discard(sender)
+            return True
+        if sender not in self.refused:
+            self.refused.add(sender)
+            log.warning(
+                "sender %s: not delivered by this worker: address %s is not one of this host; "
+                "the packets wait for a delivery worker there",
+                sender,
+                ", ".join(sorted(hosts)),
+                extra=about,
+            )
+        return False
