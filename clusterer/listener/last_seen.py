@@ -57,7 +57,7 @@ class LastSeenWriter:
         self._server_id = server_id
         self._receipts = receipts
         self._run = uuid.uuid4().hex
-        self._cursor = "0-0"
+        self._last_notice = "0-0"
         self._begun = False
         self._begin_lock = forks.lock()
         self._members: dict[Watch, frozenset[int]] = {}
@@ -175,7 +175,7 @@ class LastSeenWriter:
                 if watch.cluster_id
             },
             age_ms=int((now - report.at) * 1000),
-            cursor=self._cursor,
+            last_notice=self._last_notice,
         )
         if reply.state is FlushState.UNKNOWN:
             with self._begin_lock:
@@ -187,7 +187,7 @@ class LastSeenWriter:
             )
         elif reply.state is FlushState.NOTED:
             self._buffer.written(due)
-            self._cursor = reply.cursor
+            self._last_notice = reply.last_notice
             self._mend(reply.unusable, now)
         return reply
 
@@ -221,7 +221,7 @@ class LastSeenWriter:
     def _begin(self, members: Mapping[Watch, frozenset[int]]) -> None:
         """Register all modules again. Needs the lock. The next round repeats a failed attempt."""
         self._begun = False
-        self._cursor = self._receipts.begin(self._server_id, self._run)
+        self._last_notice = self._receipts.begin(self._server_id, self._run)
         for watch, machine_ids in members.items():
             enrolled = self._enrolled.get(watch, set()) & machine_ids
             self._receipts.register(watch, self._run, enrolled, machine_ids)

@@ -120,12 +120,12 @@ class Receipts:
         last_seen_ms: Mapping[Watch, Mapping[int, int]],
         *,
         age_ms: int,
-        cursor: str,
+        last_notice: str,
     ) -> Flushed:
         """Note how long ago each node was seen, and that the instance listened until now.
 
         ``last_seen_ms`` has an entry, maybe an empty one, for each registration with a cluster;
-        ``age_ms`` is how long ago its packets were last looked at; ``cursor`` is the id of the
+        ``age_ms`` is how long ago its packets were last looked at; ``last_notice`` is the id of the
         last notice read.
         """
         with translated(self._settings, "record the nodes last seen"):
@@ -141,7 +141,7 @@ class Receipts:
                 run,
                 age_ms,
                 MAX_GAP_MS,
-                cursor,
+                last_notice,
                 _NOTICES_AT_ONCE,
                 GONE_MS,
                 *(_pairs(last_seen) for last_seen in last_seen_ms.values()),
@@ -152,7 +152,7 @@ class Receipts:
             int(now_ms),
             tuple(notice for notice in found if notice is not None),
             int(tailed_ms),
-            _text(notices[-1][0]) if notices else cursor,
+            _text(notices[-1][0]) if notices else last_notice,
             tuple(map(_text, unusable)),
         )
 

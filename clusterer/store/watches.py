@@ -102,7 +102,7 @@ class Flushed:
     notices: tuple[Notice, ...]
     tailed_ms: int = 0
     """For how long from now the instance is asked to mirror what it receives."""
-    cursor: str = "0-0"
+    last_notice: str = "0-0"
     """Id of the last notice read, one that cannot be understood included."""
     unusable: tuple[str, ...] = ()
     """Keys that hold another type than they have to, and sets of clocks that are empty."""

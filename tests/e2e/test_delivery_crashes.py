@@ -187,7 +187,7 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         receiver.pause()
         send(instance, range(1, 10_001))
         stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
-        wait_until(lambda: cursor_rests(redis_client), 5, "nothing goes any more")
+        wait_until(lambda: offset_rests(redis_client), 5, "nothing goes any more")
         committed = redis_client.hgetall(keys.committed(1))
         assert 1 < int(next(iter(committed.values()))) < 10_001, "bytes are pending"
         stopped.pause()
@@ -203,7 +203,7 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         send(instance, range(10_001, 10_101))
         wait_until(lambda: numbers(receiver)[-1] == 10_100, 5, "goes on")
         assert int(next(iter(redis_client.hvals(keys.committed(1))))) >= 10_001, (
-            "no cursor went back"
+            "no committed offset went back"
         )
     second = [p.fields().pop_int() for c in receiver.connections[1:] for p in c.packets]
     assert second == sorted(set(second), key=lambda n: n or 0), (
@@ -211,7 +211,7 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
     )
 
 
-def cursor_rests(client: redis.Redis) -> bool:
+def offset_rests(client: redis.Redis) -> bool:
     before = client.hgetall(keys.committed(1))
     time.sleep(0.2)
     return bool(before) and before == client.hgetall(keys.committed(1))

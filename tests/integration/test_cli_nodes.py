@@ -134,7 +134,7 @@ def test_list_shows_backlog_and_losses_of_sender(
     to_2, to_3 = json.loads(capsys.readouterr().out)["traffic"]
     assert (to_2["sender"], to_2["machine_id"], to_2["backlog"]) == (1, 2, 20)
     assert [to_2[name] for name in ("sent", "failed", "skipped", "lost")] == [60, 1, 4, 6]
-    assert 72.5 <= to_2["oldest_s"] < 75, "the entry after its cursor"
+    assert 72.5 <= to_2["oldest_s"] < 75, "the entry after its committed offset"
     assert (to_2["last_delivered"], to_3["last_delivered"]) == ("", str(now_ms - 150_000))
     assert (to_3["backlog"], to_3["oldest_s"]) == (0, None)
     assert main(["list", "--traffic"]) == 0

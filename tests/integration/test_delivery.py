@@ -337,7 +337,7 @@ def test_delivery_log_trimmed_at_end_counts_lost(
         wait_until(lambda: drained(redis_client, settings), 5, "log given back")
 
 
-def test_delivery_cursor_ahead_of_log_is_clamped(
+def test_delivery_offset_ahead_of_log_is_clamped(
     settings: Settings,
     redis_client: redis.Redis,
     receivers: list[BinReceiver],

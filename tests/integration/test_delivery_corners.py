@@ -243,7 +243,7 @@ def test_delivery_log_waiting_for_one_node_rests(
         sweep.run(context)
         assert not redis_client.sismember(waiting, "1"), "the node it waited for is gone"
         wait_until(lambda: not redis_client.hexists(keys.committed(1), "gone"), 1)
-        wait_until(lambda: redis_client.hlen(keys.committed(1)) == 1, 5, "its cursor too")
+        wait_until(lambda: redis_client.hlen(keys.committed(1)) == 1, 5, "its offset too")
     context.close()
 
 
@@ -276,7 +276,7 @@ def test_closing_guards_of_dead_workers_are_removed(
     with delivering(settings):
         PacketLog(settings, 1).append(CLUSTER, [frame(0)])
         receiver.wait_for_frames(1)
-        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "no fence left")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "no guard left")
 
 
 def test_instance_closed_and_used_again_reads_fresh_snapshot(

@@ -62,7 +62,9 @@ def test_closing_guard_lasts_while_peer_reads_within_timeout(
             slow.pause()
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 200)])
             fine.wait_for_frames(200)
-            wait_until(lambda: redis_client.hlen(keys.closing(1)) == 1, 5, "the slow one is fenced")
+            wait_until(
+                lambda: redis_client.hlen(keys.closing(1)) == 1, 5, "the slow one is guarded"
+            )
             log.append(CLUSTER, [frame(n) for n in range(200, 300)])
             fine.wait_for_frames(300, 2)
             time.sleep(2.5 * GUARD_MS / 1000)
@@ -82,7 +84,7 @@ def test_handover_bytes_discarded_by_peer_are_sent_again(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
         assert stat(redis_client, 2, "sent") == 100
         peer.reset_connections()
@@ -101,7 +103,7 @@ def test_closing_guard_taken_away_logs_possible_loss(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
         redis_client.delete(keys.closing(1))
         wait_until(lambda: "to 100 may not have arrived at node" in caplog.text, 5, "said")
 
@@ -136,7 +138,7 @@ def test_handover_from_stopped_worker_ends_its_writes(
         with delivering(settings):
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
-            wait_until(lambda: redis_client.hlen(keys.committed(1)), 2, "cursor recorded")
+            wait_until(lambda: redis_client.hlen(keys.committed(1)), 2, "offset recorded")
             thief = DrainStore(settings, settings.delivery_queue, "thief")
             redis_client.delete(keys.lease(1))
             assert thief.claim(1) is not None
@@ -183,7 +185,7 @@ def test_handover_worker_paused_before_write_does_not_write(
             peer.wait_for_frames(1)
             peer.pause()
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 2001)])
-            wait_until(lambda: cursor_of(redis_client) > 1, 5, "begun")
+            wait_until(lambda: offset_of(redis_client) > 1, 5, "begun")
             standing.set()
             peer.resume()  # the socket takes more: the worker looks at it, and stands still
             thief = DrainStore(settings, settings.delivery_queue, "thief")
@@ -194,11 +196,11 @@ def test_handover_worker_paused_before_write_does_not_write(
             going_on.set()
             wait_until(lambda: peer.connections[0].ended, 5, "connection closed")
             assert len(peer.connections[0].data) == before
-            assert cursor_of(redis_client) < 2001, "and moves no cursor"
+            assert offset_of(redis_client) < 2001, "and moves no offset"
             wait_until(lambda: set(numbers(peer)) == set(range(2001)), 5, "goes on later")
 
 
-def cursor_of(client: redis.Redis) -> int:
+def offset_of(client: redis.Redis) -> int:
     """Return the only committed offset that there is."""
     return next((int(value) for value in client.hvals(keys.committed(1))), 0)
 

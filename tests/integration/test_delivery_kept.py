@@ -74,7 +74,7 @@ def hand_over(settings: Settings, log: PacketLog, stuck: BinReceiver, fine: BinR
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_trim_by_next_workers_keeps_what_fence_holds(
+def test_trim_by_next_workers_keeps_what_guard_holds(
     settings: Settings, redis_client: redis.Redis, workers: int
 ) -> None:
     with stuck_and_fine(settings) as (log, stuck, fine):
@@ -104,7 +104,7 @@ def test_idle_release_during_handover_keeps_then_empties_log(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
         redis_client.sadd(keys.pending(settings.delivery_queue), 1)
         wait_until(lambda: redis_client.exists(keys.lease(1)), 5, "taken again")
         wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back again")
@@ -128,7 +128,7 @@ def test_idle_log_whose_peer_reads_late_is_emptied(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and fenced")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
         assert redis_client.xlen(keys.log(1)) > 0
         stuck.resume()
         wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
@@ -191,7 +191,7 @@ def workers(settings: Settings, redis_client: redis.Redis) -> Workers:
     return Workers(settings, redis_client)
 
 
-def test_release_after_unread_unfence_keeps_log(workers: Workers) -> None:
+def test_release_after_unread_end_of_guard_keeps_log(workers: Workers) -> None:
     workers.take_over()
     assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert workers.second.commit([Commit(1, [], {}, 101)]) == set()
@@ -202,7 +202,7 @@ def test_release_after_unread_unfence_keeps_log(workers: Workers) -> None:
     assert not workers.client.exists(keys.closing(1))
 
 
-def test_release_undrained_after_unread_unfence_stays_pending(workers: Workers) -> None:
+def test_release_undrained_after_unread_end_stays_pending(workers: Workers) -> None:
     workers.take_over()
     assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert workers.release(workers.second, undrained=True) is Released.UNDRAINED
@@ -212,14 +212,14 @@ def test_release_undrained_after_unread_unfence_stays_pending(workers: Workers) 
     assert (claim.guarded, claim.committed[FIELD]) == (frozenset(), 59)
 
 
-def test_fences_read_by_other_worker_stay(workers: Workers) -> None:
+def test_guards_read_by_other_worker_stay(workers: Workers) -> None:
     workers.take_over()
     assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert not workers.first.guards([1])[0].up
     assert workers.client.exists(keys.closing(1)), "the holder of the lease has not read it"
 
 
-def test_renewed_fence_keeps_less(workers: Workers) -> None:
+def test_renewed_guard_keeps_less(workers: Workers) -> None:
     assert workers.release(workers.first) is Released.DRAINED
     assert workers.first.renew_guard(1, FIELD, 101)
     workers.client.sadd("clusterer:pending:clusterer-delivery", 1)
@@ -228,7 +228,7 @@ def test_renewed_fence_keeps_less(workers: Workers) -> None:
     assert workers.ids() == []
 
 
-def test_fence_of_older_worker_keeps_all(workers: Workers) -> None:
+def test_guard_of_older_worker_keeps_all(workers: Workers) -> None:
     workers.take_over()
     now = workers.client.time()[0] * 1000
     workers.client.hset(keys.closing(1), FIELD, f"{now + 2000} host:1:77")
@@ -237,7 +237,7 @@ def test_fence_of_older_worker_keeps_all(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("value", ["junk", "", "9 9 9 9", "x y z", "-1 a 5"])
-def test_unreadable_fence_is_forgotten(workers: Workers, value: str) -> None:
+def test_unreadable_guard_is_forgotten(workers: Workers, value: str) -> None:
     workers.take_over()
     workers.client.hset(keys.closing(1), FIELD, value)
     assert workers.second.guards([1])[0].up == frozenset()
@@ -258,7 +258,7 @@ def test_sweep_after_worker_died_empties_log(workers: Workers, settings: Setting
     assert workers.client.hgetall(keys.committed(1))[FIELD.encode()] == b"100"
 
 
-def test_unfence_without_lease_keeps_what_others_need(workers: Workers) -> None:
+def test_end_of_guard_without_lease_keeps_what_others_need(workers: Workers) -> None:
     assert workers.release(workers.first) is Released.DRAINED
     workers.client.hset(keys.committed(1), OTHER, 99)
     assert workers.first.end_guard(1, FIELD, None, {})

@@ -106,15 +106,15 @@ def test_delivery_node_far_behind_delays_no_node_less_behind(
 ) -> None:
     monkeypatch.setattr("clusterer.store.append_commands.MAX_PIECE", 1)  # an entry per packet
     settings = Settings(redis_url=redis_url, linger=30.0, backlog_max_age=600.0)
-    cursors = {2: 0, 3: 57_000, 4: 60_000}
+    offsets = {2: 0, 3: 57_000, 4: 60_000}
     with ExitStack() as stack:
-        receivers = {machine: stack.enter_context(BinReceiver()) for machine in cursors}
+        receivers = {machine: stack.enter_context(BinReceiver()) for machine in offsets}
         load(settings, [node(1), *(node_for(m, r) for m, r in receivers.items())])
         log = PacketLog(settings, 1)
         for _ in range(60):
             log.append(CLUSTER, [frame(0)] * 1000)
         nodes = NodeStore(settings).view(CLUSTER).nodes
-        for machine, place in cursors.items():
+        for machine, place in offsets.items():
             for name in (keys.committed, keys.committed_count):
                 redis_client.hset(name(1), field_of(nodes[machine]), str(place))
         stack.enter_context(delivering(settings))

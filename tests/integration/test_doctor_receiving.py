@@ -114,7 +114,7 @@ def test_node_that_is_silent_to_all_is_no_finding(settings: Settings) -> None:
         assert found.text == "2 instances; none misses a node that another one hears"
 
 
-def test_silenced_node_counts_as_not_heard(settings: Settings, redis_client: redis.Redis) -> None:
+def test_muted_node_counts_as_not_seen(settings: Settings, redis_client: redis.Redis) -> None:
     context = Context(settings)
     with two_instances(settings, timeout=6) as (first, second), node_1_sends_to(first):
         muted = keys.muted(3, "ratelimit", 1)
@@ -123,13 +123,13 @@ def test_silenced_node_counts_as_not_heard(settings: Settings, redis_client: red
                 lambda: redis_client.zcard(keys.last_seen(3, "ratelimit", 1)), 10, "a packet"
             )
 
-        def is_silenced() -> bool:
+        def is_muted() -> bool:
             timeouts.run(context)
             return redis_client.zscore(muted, "1") is not None
 
-        wait_until(is_silenced, 30, "the silence")
+        wait_until(is_muted, 30, "the end of the module timeout")
         wait_until(lambda: waits(settings), 10, "the suspicion")
-        assert is_silenced()
+        assert is_muted()
         assert [each.level for each in findings(settings)] == [Level.WARN]
     context.close()
 

@@ -60,7 +60,7 @@ def listen(context: Context, receiver: int) -> Watch:
     receipts, watch = Receipts(context.settings), Watch(receiver, "m", "m", 1, 5000)
     receipts.begin(receiver, "run")
     assert receipts.register(watch, "run", [1, 2])
-    receipts.flush(receiver, "run", {watch: {}}, age_ms=0, cursor="0-0")
+    receipts.flush(receiver, "run", {watch: {}}, age_ms=0, last_notice="0-0")
     return watch
 
 
@@ -194,7 +194,7 @@ def test_forgotten_instance_that_runs_registers_again(context: Context) -> None:
     watch = listen(context, 9)
     forget.run(context, 9, by="test", force=True)
     receipts = Receipts(context.settings)
-    flushed = receipts.flush(9, "run", {watch: {}}, age_ms=0, cursor="0-0")
+    flushed = receipts.flush(9, "run", {watch: {}}, age_ms=0, last_notice="0-0")
     assert flushed.state.value == 0, "the instance begins again"
 
 

@@ -30,7 +30,7 @@ def receipts(redis_url: str) -> Receipts:
 
 
 @pytest.fixture
-def cursor(receipts: Receipts) -> str:
+def last_notice(receipts: Receipts) -> str:
     """Machine 1 has begun, registered `WATCH` for machines 2 and 3, and flushed."""
     found = receipts.begin(1, RUN)
     assert receipts.register(WATCH, RUN, [2, 3])
@@ -39,9 +39,12 @@ def cursor(receipts: Receipts) -> str:
 
 
 def flush(
-    receipts: Receipts, cursor: str = "0-0", heard: dict[int, int] | None = None, age_ms: int = 0
+    receipts: Receipts,
+    last_notice: str = "0-0",
+    heard: dict[int, int] | None = None,
+    age_ms: int = 0,
 ) -> Flushed:
-    return receipts.flush(1, RUN, {WATCH: heard or {}}, age_ms=age_ms, cursor=cursor)
+    return receipts.flush(1, RUN, {WATCH: heard or {}}, age_ms=age_ms, last_notice=last_notice)
 
 
 def turn_back(client: redis.Redis, ms: int, *machine_ids: int) -> None:
@@ -55,7 +58,7 @@ def run(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def test_receipts_silence_is_measured_to_last_flush(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     heartbeat = int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0)
     redis_client.zadd(WATCH.last_seen, {"2": heartbeat - 5_000, "3": heartbeat - 5_001})
@@ -65,11 +68,11 @@ def test_receipts_silence_is_measured_to_last_flush(
 
 
 def test_receipts_timeout_is_announced_and_lasts_twice(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     assert run(context) == [((2,), ())]
-    reply = flush(receipts, cursor)
+    reply = flush(receipts, last_notice)
     (notice,) = reply.notices
     assert (notice.token, notice.cluster_id, notice.machine_id) == ("ratelimit", 1, 2)
     assert 9_000 < notice.muted_until_ms - reply.now_ms <= 10_000
@@ -116,7 +119,7 @@ FOREIGN_NOTICES = {
 @pytest.mark.parametrize("fields", FOREIGN_NOTICES.values(), ids=list(FOREIGN_NOTICES))
 def test_receipts_flush_skips_and_names_foreign_notice(
     receipts: Receipts,
-    cursor: str,
+    last_notice: str,
     redis_client: redis.Redis,
     context: Context,
     fields: dict[Any, Any],
@@ -125,14 +128,14 @@ def test_receipts_flush_skips_and_names_foreign_notice(
     turn_back(redis_client, 6_000, 2)
     assert run(context) == [((2,), ())]
     with collected() as found:
-        reply = flush(receipts, cursor)
+        reply = flush(receipts, last_notice)
     assert [bad.key for bad in found] == [keys.notices(1)]
     assert [notice.machine_id for notice in reply.notices] == [2]
-    assert flush(receipts, reply.cursor).notices == ()
+    assert flush(receipts, reply.last_notice).notices == ()
 
 
 def test_receipts_mute_ended_restarts_clock(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
@@ -146,9 +149,9 @@ def test_receipts_mute_ended_restarts_clock(
 
 
 def test_receipts_clock_set_back_mutes_no_node_longer(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
-    reply = flush(receipts, cursor)
+    reply = flush(receipts, last_notice)
     redis_client.zadd(WATCH.muted, {"2": reply.now_ms + 3_600_000, "3": reply.now_ms + 5_000})
     assert run(context) == []
     left = {machine: redis_client.zscore(WATCH.muted, machine) for machine in ("2", "3")}
@@ -157,24 +160,24 @@ def test_receipts_clock_set_back_mutes_no_node_longer(
 
 
 def test_receipts_flush_before_verdict_wins(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
-    flush(receipts, cursor, {2: 100})
+    flush(receipts, last_notice, {2: 100})
     assert run(context) == []
 
 
 def test_receipts_flush_after_verdict_keeps_mute(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
-    flush(receipts, cursor, {2: 0})
+    flush(receipts, last_notice, {2: 0})
     assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"3"]
 
 
 def test_receipts_flush_beside_verdict_is_before_or_after(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
     """Either the flush wins and nothing happens, or the node is muted and announced, once."""
     other = Receipts(Settings(redis_url=redis_url))
@@ -195,7 +198,7 @@ def test_receipts_flush_beside_verdict_is_before_or_after(
         together.wait(5)
         if number % 3 == 0:
             time.sleep(0.0003)  # both orders are to be seen
-        reply = flush(receipts, cursor, {2: 50})
+        reply = flush(receipts, last_notice, {2: 50})
         job.join()
         muted = any(2 in verdict.muted for verdict in judged[-1])
         outcomes.add(muted)
@@ -207,7 +210,7 @@ def test_receipts_flush_beside_verdict_is_before_or_after(
 
 
 def test_receipts_overlapping_jobs_give_each_verdict_once(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, redis_url: str
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, redis_url: str
 ) -> None:
     many = list(range(10, 3_010))
     receipts.enroll(WATCH, many, [2, 3])
@@ -225,14 +228,14 @@ def test_receipts_overlapping_jobs_give_each_verdict_once(
     assert sorted(each for verdict in done for each in verdict.muted) == many
     assert redis_client.xlen(keys.notices(1)) == 3_000
     noticed: list[int] = []
-    while found := flush(receipts, cursor).notices:
+    while found := flush(receipts, last_notice).notices:
         noticed += [notice.machine_id for notice in found]
-        cursor = found[-1].id
+        last_notice = found[-1].id
     assert sorted(noticed) == many
 
 
 def test_receipts_one_job_checks_every_node_due(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     many = list(range(10, 2_510))
     receipts.enroll(WATCH, many, [2, 3])
@@ -241,27 +244,27 @@ def test_receipts_one_job_checks_every_node_due(
 
 
 def test_receipts_last_seen_is_time_of_arrival(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     turn_back(redis_client, 60_000, 2)
-    reply = flush(receipts, cursor, {2: 1_234}, age_ms=200)
+    reply = flush(receipts, last_notice, {2: 1_234}, age_ms=200)
     assert redis_client.zscore(WATCH.last_seen, "2") == reply.now_ms - 1_234
     assert int(redis_client.hget(keys.modules(1), FLUSHED_AT) or 0) == reply.now_ms - 200
 
 
 def test_receipts_older_time_does_not_set_clock_back(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
-    flush(receipts, cursor, {2: 0})
+    flush(receipts, last_notice, {2: 0})
     before = redis_client.zscore(WATCH.last_seen, "2")
-    flush(receipts, cursor, {2: 4_000})
+    flush(receipts, last_notice, {2: 4_000})
     assert redis_client.zscore(WATCH.last_seen, "2") == before
 
 
 @pytest.mark.parametrize("gap_ms", [2_500, -2_500, None])
 def test_receipts_gap_restarts_all_clocks(
     receipts: Receipts,
-    cursor: str,
+    last_notice: str,
     redis_client: redis.Redis,
     context: Context,
     gap_ms: int | None,
@@ -271,23 +274,23 @@ def test_receipts_gap_restarts_all_clocks(
         redis_client.hdel(keys.modules(1), FLUSHED_AT)
     else:
         redis_client.hincrby(keys.modules(1), FLUSHED_AT, -gap_ms)
-    reply = flush(receipts, cursor, {2: 3_000})
+    reply = flush(receipts, last_notice, {2: 3_000})
     assert redis_client.zscore(WATCH.last_seen, "2") == reply.now_ms
     assert redis_client.zscore(WATCH.last_seen, "3") == reply.now_ms
     assert run(context) == []
 
 
 def test_receipts_short_gap_counts_as_silence(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     redis_client.hincrby(keys.modules(1), FLUSHED_AT, -1_500)
-    flush(receipts, cursor)
+    flush(receipts, last_notice)
     assert run(context) == [((2,), ())]
 
 
 def test_receipts_instance_gone_mutes_no_node(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 200_000, 2)
     redis_client.hincrby(keys.modules(1), FLUSHED_AT, -GONE_MS - 1)
@@ -306,7 +309,7 @@ def test_receipts_instance_never_serving_mutes_no_node(
 
 
 def test_receipts_timeout_0_never_ends(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     never = Watch(1, "ul", "ul", 1, 0)
     receipts.register(never, RUN, [2])
@@ -316,7 +319,7 @@ def test_receipts_timeout_0_never_ends(
 
 
 def test_receipts_each_registration_has_own_clocks(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     second = Watch(1, "ratelimit#2", "ratelimit", 1, 500)
     receipts.register(second, RUN, [2, 3])
@@ -327,7 +330,7 @@ def test_receipts_each_registration_has_own_clocks(
 
 
 def test_receipts_registration_starts_clocks_of_known_nodes(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
@@ -341,7 +344,7 @@ def test_receipts_registration_starts_clocks_of_known_nodes(
 
 
 def test_receipts_repeated_registration_ends_mutes(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
@@ -351,7 +354,7 @@ def test_receipts_repeated_registration_ends_mutes(
 
 
 def test_receipts_modules_of_earlier_run_are_removed(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     receipts.begin(1, "next run")
     assert receipts.watches() == []
@@ -360,13 +363,13 @@ def test_receipts_modules_of_earlier_run_are_removed(
 
 
 def test_receipts_replaced_run_changes_nothing(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     receipts.begin(1, "next run")
     receipts.register(WATCH, "next run", [2])
     turn_back(redis_client, 3_000, 2)
     before = redis_client.zscore(WATCH.last_seen, "2")
-    assert flush(receipts, cursor, {2: 0}).state is FlushState.REPLACED
+    assert flush(receipts, last_notice, {2: 0}).state is FlushState.REPLACED
     assert not receipts.register(WATCH, RUN, [2])
     assert redis_client.zscore(WATCH.last_seen, "2") == before
     assert not redis_client.hexists(keys.modules(1), FLUSHED_AT)
@@ -374,7 +377,7 @@ def test_receipts_replaced_run_changes_nothing(
 
 @pytest.mark.parametrize("served", [True, False])
 def test_receipts_ended_newer_run_blocks_no_other(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, served: bool
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, served: bool
 ) -> None:
     receipts.begin(1, "next run")
     began = int(redis_client.hget(keys.modules(1), "begun") or 0)
@@ -382,22 +385,22 @@ def test_receipts_ended_newer_run_blocks_no_other(
         redis_client.hset(
             keys.modules(1), mapping={FLUSHED_AT: began - GONE_MS + 5_000, "begun": 0}
         )
-    assert flush(receipts, cursor, {2: 0}).state is FlushState.REPLACED
+    assert flush(receipts, last_notice, {2: 0}).state is FlushState.REPLACED
     field = FLUSHED_AT if served else "begun"
     redis_client.hincrby(keys.modules(1), field, -GONE_MS)
-    assert flush(receipts, cursor, {2: 0}).state is FlushState.UNKNOWN
+    assert flush(receipts, last_notice, {2: 0}).state is FlushState.UNKNOWN
 
 
 def test_receipts_redis_without_data_is_reported(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     redis_client.flushall()
-    assert flush(receipts, cursor, {2: 0}).state is FlushState.UNKNOWN
+    assert flush(receipts, last_notice, {2: 0}).state is FlushState.UNKNOWN
     assert redis_client.keys("*") == []
 
 
 def test_receipts_clocks_follow_nodes_added_and_removed(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     run(context)
@@ -408,29 +411,29 @@ def test_receipts_clocks_follow_nodes_added_and_removed(
 
 
 def test_receipts_node_without_clock_is_not_recorded(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
-    flush(receipts, cursor, {9: 0})
+    flush(receipts, last_notice, {9: 0})
     assert redis_client.zrange(WATCH.last_seen, 0, -1) == [b"2", b"3"]
 
 
 def test_receipts_large_cluster_is_one_flush(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     many = list(range(10, 10_010))
     receipts.enroll(WATCH, many, [2, 3])
     turn_back(redis_client, 60_000, many[0], many[-1])
-    reply = flush(receipts, cursor, dict.fromkeys(many, 7))
+    reply = flush(receipts, last_notice, dict.fromkeys(many, 7))
     assert redis_client.zscore(WATCH.last_seen, str(many[0])) == reply.now_ms - 7
     assert redis_client.zscore(WATCH.last_seen, str(many[-1])) == reply.now_ms - 7
 
 
 def test_receipts_idle_tick_costs_same_for_any_nodes(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     for token in ("ratelimit", "dialog", "mine"):
         receipts.register(Watch(1, token, token, 1, 60_000), RUN, list(range(2, 10_002)))
-    flush(receipts, cursor)
+    flush(receipts, last_notice)
     run(context)
     before = redis_client.info("stats")["total_commands_processed"]
     assert run(context) == []
@@ -439,7 +442,7 @@ def test_receipts_idle_tick_costs_same_for_any_nodes(
 
 
 def test_receipts_verdicts_after_script_flush_go_on(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis, context: Context
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:
     turn_back(redis_client, 6_000, 2)
     redis_client.script_flush()
@@ -466,7 +469,7 @@ def test_redis_down_raises_state_unavailable() -> None:
 
 
 def test_judge_with_a_wrong_key_names_it_and_gives_no_verdict(
-    receipts: Receipts, cursor: str, redis_client: redis.Redis
+    receipts: Receipts, last_notice: str, redis_client: redis.Redis
 ) -> None:
     redis_client.set(WATCH.muted, "no sorted set")
     with collected() as found:

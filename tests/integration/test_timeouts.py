@@ -162,7 +162,7 @@ def test_timeouts_each_registration_has_own_clock(
         assert timed_out(long) == []
 
 
-def test_timeouts_node_never_heard_is_not_announced(
+def test_timeouts_node_never_seen_is_not_announced(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     """Beside OpenSIPS it may not run the module; and no clock was ever started for it."""
@@ -177,7 +177,7 @@ def test_timeouts_node_never_heard_is_not_announced(
         assert set(timed_out(heard)) == {2}, "3 did not time out in the time of two timeouts of 2"
 
 
-def test_timeouts_node_heard_before_restart_is_announced(
+def test_timeouts_node_seen_before_restart_is_announced(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     port = seed(redis_client)
@@ -372,7 +372,7 @@ def test_timeouts_worker_killed_sends_each_notice_once(
     receipts.begin(1, "run")
     for watch in watches:
         receipts.register(watch, "run", many)
-    receipts.flush(1, "run", {watch: {} for watch in watches}, age_ms=0, cursor="0-0")
+    receipts.flush(1, "run", {watch: {} for watch in watches}, age_ms=0, last_notice="0-0")
     total = len(many) * len(watches)
     for watch in watches:
         stale = dict.fromkeys(map(str, many), 1)
@@ -412,7 +412,7 @@ def test_timeouts_instance_restarted_gets_each_notice_once(
             began = time.monotonic()
             with peer(port, 3) as connection:
                 connection.sendall(frame(kind=9, sender=3))
-                second.wait_for_output("packet 3")  # it is silenced no more
+                second.wait_for_output("packet 3")  # it is muted no more
             second.wait_for_output("notice -2 3", 15)
             assert time.monotonic() - began > 2.5, "a clock of its own"
             time.sleep(1)
