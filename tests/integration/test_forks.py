@@ -101,9 +101,9 @@ def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port:
     reader, writer = os.pipe()
 
     def child() -> bool:
-        with pytest.raises(ClustererError, match="make another Clusterer here"):
+        with pytest.raises(ClustererError, match="make another Clusterer in this process"):
             cluster.register_module("other", PROTO_BIN, heard, 0, False, 1)
-        with pytest.raises(ClustererError, match="make another Clusterer here"):
+        with pytest.raises(ClustererError, match="make another Clusterer in this process"):
             cluster.serve()
         cluster.stop()
         works = use(cluster)

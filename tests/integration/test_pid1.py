@@ -38,8 +38,11 @@ def as_pid_1(words: Sequence[str], directory: Path) -> Iterator[int]:
     settings = Settings(
         redis_url=f"redis://127.0.0.1:{free_port()}", data_dir=str(directory), server_id=1
     )
+    # Coverage sets a handler of SIGTERM of its own, and ends by the signal: PID 1 ignores that.
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("CLUSTERER_")
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CLUSTERER_", "COVERAGE_"))
     }
     command = [unshare, "-rpf", "--kill-child", sys.executable, "-m", *words]
     output = directory / "output"
