@@ -59,9 +59,10 @@ class Handover:
             return
         self.idle_poll_at = now + IDLE_POLL_S
         for session in self._leases:
-            if now >= session.read_at + self._linger_s and session in self._leases:
+            if now >= session.read_at + self._linger_s:
                 self._leases.renew()  # the last ones must not lose theirs meanwhile
-                self._when_idle(session)
+                if session in self._leases:
+                    self._when_idle(session)
 
     def _when_idle(self, session: SenderSession) -> None:
         """Release the log if every peer has every packet."""

@@ -190,8 +190,8 @@ class Leases:
         due = list(sessions)
         if due and monotonic() >= self._write_until:
             self.renew(force=True)
-            due = [session for session in due if session in self]
-        commits = [found for session in due if (found := session.take_commit(trim=trim))]
+        held = (session for session in due if session in self)
+        commits = [found for session in held if (found := session.take_commit(trim=trim))]
         if commits:
             for sender in self._store.commit(commits):
                 self.lose(self._sessions[sender])

@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 import redis
 
+from clusterer.delivery.handover import Handover
+from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import Link
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
@@ -209,3 +211,39 @@ def rests(peer: BinReceiver) -> bool:
     before = len(peer.connections[0].data)
     time.sleep(0.2)
     return len(peer.connections[0].data) == before
+
+
+def test_handover_of_lease_lost_while_idle_is_left_alone(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker takes the lease just before this one gives back the idle log."""
+    thief = DrainStore(settings, settings.delivery_queue, "thief")
+    stolen = threading.Event()
+    real_renew, real_poll = Leases.renew, Handover.poll_idle
+
+    def poll(handover: Handover) -> None:
+        if stolen.is_set():
+            real_poll(handover)
+            return
+        redis_client.delete(keys.lease(1))
+        assert thief.claim(1)
+        handover.idle_poll_at = 0.0
+        time.sleep(settings.linger)
+        stolen.set()
+        real_poll(handover)
+
+    def renew(leases: Leases, *, force: bool = False) -> None:
+        real_renew(leases, force=force or stolen.is_set())
+
+    with BinReceiver() as peer:
+        load(settings, [node(1), node_for(2, peer)])
+        log = PacketLog(settings, 1)
+        with delivering(settings):
+            log.append(CLUSTER, [frame(0)])
+            peer.wait_for_frames(1)
+            monkeypatch.setattr(Leases, "renew", renew)
+            monkeypatch.setattr(Handover, "poll_idle", poll)
+            wait_until(stolen.is_set, 5, "the lease is another worker's")
+            log.append(CLUSTER, [frame(1)])
+            redis_client.delete(keys.lease(1))
+            wait_until(lambda: set(numbers(peer)) == {0, 1}, 10, "the worker goes on")
