@@ -438,7 +438,8 @@ class SenderSession:
             self._resting.due_at = float("inf")
             due = list(self.peers.values())
         for peer in due:
-            if (self.touched or trim) and not peer.is_recorded():
+            # What is counted and up to where is recorded together, or the next worker counts twice.
+            if (self.touched or trim or peer.counters) and not peer.is_recorded():
                 moves.append(peer.record())
             if peer.counters:
                 counters.update(peer.take_counters())

@@ -1,0 +1,41 @@
+"""What a sender session records: counts and the offset up to which they count, together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.roster import Rosters
+from clusterer.delivery.session import SenderSession
+from clusterer.membership import Node, State
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.store.deliveries import Claim, Move
+from clusterer.store.destinations import field_of
+from clusterer.store.drains import DrainStore
+from tests.support.cluster import node
+
+KEY = ClusterKey(1, "bin")
+A, B = (replace(node(n, state=State.DOWN), generation=5) for n in (2, 3))
+CLAIM = Claim(1, 10, {KEY: 10}, {KEY: 7}, {}, {}, frozenset())
+
+
+def views(*nodes: Node) -> dict[ClusterKey, ClusterView]:
+    return {KEY: ClusterView.of(KEY, 1, nodes)}
+
+
+def test_commit_before_first_packet_has_count_with_its_offset() -> None:
+    """A count without its offset is counted again by the next worker that takes the lease."""
+    session = SenderSession(
+        CLAIM,
+        cast(DrainStore, None),
+        views(A, B),
+        replay=False,
+        rosters=Rosters(),
+        agenda=Agenda(),
+    )
+    session.update(views(replace(A, state=State.UP), B))
+    commit = session.take_commit()
+    assert commit is not None
+    assert commit.counters == {f"{field_of(A)}/skipped": 10}
+    assert commit.moves == [Move(field_of(A), 10, 10)]
