@@ -23,6 +23,8 @@ class Event(Enum):
     PROBE_SUCCEEDED = "probe succeeded"
     DURATION_ELAPSED = "duration elapsed"
     """``duration`` seconds have passed since the last failed attempt."""
+    CONFIRMED = "confirmed"
+    """A host reached the node while its verdict was not up."""
     SET_DOWN = "set down"
     SET_UP = "set up"
 
@@ -68,6 +70,7 @@ TRANSITIONS: Mapping[tuple[Condition, Event], Transition] = MappingProxyType(
         (_DOWN, Event.PROBE_FAILED): _same,
         (_DOWN, Event.PROBE_SUCCEEDED): _same,
         (_DOWN, Event.DURATION_ELAPSED): _same,
+        (_DOWN, Event.CONFIRMED): _same,
         (_DOWN, Event.SET_DOWN): _same,
         (_DOWN, Event.SET_UP): _restore,
         (_UP, Event.SEND_FAILED): _fail,
@@ -75,6 +78,7 @@ TRANSITIONS: Mapping[tuple[Condition, Event], Transition] = MappingProxyType(
         (_UP, Event.PROBE_FAILED): _same,
         (_UP, Event.PROBE_SUCCEEDED): _same,
         (_UP, Event.DURATION_ELAPSED): _elapse,
+        (_UP, Event.CONFIRMED): _same,
         (_UP, Event.SET_DOWN): _take_down,
         (_UP, Event.SET_UP): _restore,
         (_PROBING, Event.SEND_FAILED): _fail,
@@ -82,6 +86,7 @@ TRANSITIONS: Mapping[tuple[Condition, Event], Transition] = MappingProxyType(
         (_PROBING, Event.PROBE_FAILED): _fail,
         (_PROBING, Event.PROBE_SUCCEEDED): _answered,
         (_PROBING, Event.DURATION_ELAPSED): _same,
+        (_PROBING, Event.CONFIRMED): _answered,
         (_PROBING, Event.SET_DOWN): _take_down,
         (_PROBING, Event.SET_UP): _restore,
         (_DISABLED, Event.SEND_FAILED): _same,
@@ -89,6 +94,7 @@ TRANSITIONS: Mapping[tuple[Condition, Event], Transition] = MappingProxyType(
         (_DISABLED, Event.PROBE_FAILED): _same,
         (_DISABLED, Event.PROBE_SUCCEEDED): _same,
         (_DISABLED, Event.DURATION_ELAPSED): _elapse,
+        (_DISABLED, Event.CONFIRMED): _answered,
         (_DISABLED, Event.SET_DOWN): _take_down,
         (_DISABLED, Event.SET_UP): _restore,
     }

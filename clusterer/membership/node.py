@@ -49,6 +49,8 @@ class Node:
     description: str = ""
     generation: int = 0
     """Redis time, in ms, when the node was added or got another address."""
+    epoch: int = 0
+    """Version at which the node was last set up, added, or became up again."""
     version: int = 0
     """Grows with every change; taken from a counter of the cluster, so never repeated."""
 

@@ -11,7 +11,7 @@ from clusterer.membership.node import Node
 from clusterer.membership.repairs import Keeping, Repairs, plan_repairs
 from clusterer.membership.views import ClusterKey, ClusterView
 
-_OURS = ("generation", "version")
+_OURS = ("generation", "epoch", "version")
 """Fields of a node that the table knows nothing of."""
 
 
@@ -235,5 +235,7 @@ def plan_addresses(view: ClusterView, hosts: Mapping[int, str]) -> ReloadPlan:
 
 
 def _target(current: Node, row: Node, kept: bool) -> Node:
-    target = replace(row, generation=current.generation, version=current.version)
+    target = replace(
+        row, generation=current.generation, epoch=current.epoch, version=current.version
+    )
     return StateColumns.of(current).applied_to(target) if kept else target

@@ -28,6 +28,7 @@ _RANGES = {
     "no_tries": (0, MAX_ID),
     "duration": (0, MAX_ID),
     "generation": (0, _MAX_COUNT),
+    "epoch": (0, _MAX_COUNT),
     "version": (0, _MAX_COUNT),
 }
 
@@ -36,12 +37,12 @@ _ESSENTIAL = frozenset({"state", "host", "port", "generation", "version"})
 
 
 def encode_node(node: Node) -> dict[str, str]:
-    """Return the hash of ``node``, without version and generation: Redis sets those itself."""
+    """Return the hash of ``node``, without version, generation and epoch: Redis sets those."""
     values = {name: getattr(node, name) for name in _NAMES}
     return {
         name: value if name in _TEXT else str(int(value))
         for name, value in values.items()
-        if name not in ("version", "generation")
+        if name not in ("version", "generation", "epoch")
     }
 
 
@@ -78,6 +79,8 @@ def decoded_fields(
     wrong: dict[str, tuple[object, str]] = {}
     for name in _NAMES:
         raw = data.get(name.encode())
+        if raw is None and name == "epoch":
+            continue  # an earlier release wrote the node
         if raw is None:
             wrong[name] = ("missing", _expected(name, own))
         elif name in own:

@@ -1,0 +1,149 @@
+"""Suspicions: does any host reach this node? Pure values and functions; times are Redis ms.
+
+Theory of operation. The verdict of a node leaves *up* only through a *suspicion* that no host
+answered with an *ack*. A failed attempt opens one. A few probers are asked first, and the one that
+asks; each connects to the node, and says ack or nack. If all of them say nack, or after
+`WIDEN_MS`, all other probers are asked too: they say acks only. One ack ends the suspicion, and
+lifts a verdict that has fallen. A prober without evidence stays silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+FIRST_ASKED = 3
+"""Probers that are asked at once, the asking one not counted."""
+
+WIDEN_MS = 300
+"""After so long without an ack all probers are asked."""
+
+WINDOW_MS = 950
+"""After so long without an ack the verdict falls."""
+
+VOID_MS = 3000
+"""A suspicion that is older, or lies in the future, is void: the next failure opens another."""
+
+PRESENT_MS = 3000
+"""A prober that has not said so for longer may be gone; it is asked after the others."""
+
+
+class Kind(Enum):
+    """Why a suspicion was opened."""
+
+    SUSPECT = "suspect"
+    """An attempt failed: silence confirms it."""
+    PROBE = "probe"
+    """A round of the probe job for a node that is not up: silence says nothing."""
+
+
+class Outcome(Enum):
+    """What becomes of a suspicion."""
+
+    KEEP = "keep"
+    """A prober reached the node: the suspicion ends."""
+    WAIT = "wait"
+    WIDEN = "widen"
+    """All other probers are to be asked."""
+    FALL = "fall"
+    """No prober reaches the node: the verdict counts a failure."""
+    NOTHING = "nothing"
+    """No prober knows: the suspicion ends without a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A suspicion as Redis has it, of one node."""
+
+    since_ms: int
+    """When it was opened, which is also its identity."""
+    version: int
+    """`Node.version` of the node then: of another version, the suspicion is void."""
+    kind: Kind
+    asked: frozenset[int]
+    """machine_ids of the probers that were asked first; the asking one among them."""
+    nacks: frozenset[int]
+    """Those of them that said nack."""
+    all_asked: bool
+    """Whether no other prober is present."""
+    wide: bool = False
+    """Whether all others were asked as well."""
+    reason: str = ""
+    """Why, for people."""
+
+    def __str__(self) -> str:
+        lists = (",".join(map(str, sorted(ids))) or "-" for ids in (self.asked, self.nacks))
+        flags = int(self.all_asked), int(self.wide)
+        words = (self.since_ms, self.version, self.kind.value, *lists, *flags, self.reason)
+        return " ".join(map(str, words)).rstrip()
+
+    @classmethod
+    def parse(cls, text: str) -> Suspicion:
+        """Return what ``str(suspicion)`` gave; anything else raises ValueError."""
+        parts = text.split(" ", 7)
+        if len(parts) < 7:
+            raise ValueError(f"{text!r} is no suspicion")
+        since_ms, version, kind, asked, nacks, all_asked, wide = parts[:7]
+        return cls(
+            int(since_ms),
+            int(version),
+            Kind(kind),
+            _ids(asked),
+            _ids(nacks),
+            all_asked == "1",
+            wide == "1",
+            "".join(parts[7:]),
+        )
+
+    def is_void(self, version: int, now_ms: int) -> bool:
+        """Whether it says nothing any more; ``version`` is the node's."""
+        return version != self.version or not self.since_ms <= now_ms < self.since_ms + VOID_MS
+
+
+def _ids(text: str) -> frozenset[int]:
+    return frozenset() if text == "-" else frozenset(map(int, text.split(",")))
+
+
+def outcome(suspicion: Suspicion, now_ms: int) -> Outcome:
+    """Return what becomes of a suspicion to which no prober has said ack."""
+    age_ms = now_ms - suspicion.since_ms
+    if suspicion.asked and suspicion.nacks >= suspicion.asked:
+        if suspicion.all_asked:
+            return Outcome.FALL
+        if not suspicion.wide:
+            return Outcome.WIDEN
+    if age_ms >= WINDOW_MS:
+        if suspicion.nacks or suspicion.kind is Kind.SUSPECT:
+            return Outcome.FALL
+        return Outcome.NOTHING
+    if age_ms >= WIDEN_MS and not suspicion.wide and not suspicion.all_asked:
+        return Outcome.WIDEN
+    return Outcome.WAIT
+
+
+def choose_asked(
+    probers: Mapping[int, int],
+    *,
+    asking: int | None,
+    elsewhere: Collection[int],
+    confirmed_by: int | None,
+    now_ms: int,
+    turn: int,
+) -> tuple[frozenset[int], bool] | None:
+    """Return which probers are asked first, and whether these are all; None if there is no other.
+
+    ``probers``: machine_id of each present prober → when it last said so. ``asking``: the prober of
+    the host whose attempt failed, None if the probe job asks. ``elsewhere``: the probers that are
+    not on the node's own host. ``confirmed_by``: which prober reached the node last. ``turn``
+    spreads the work over the probers (the cluster's version, say).
+    """
+    others = sorted(m for m in probers if m in elsewhere and m != asking)
+    if not others:
+        return None
+    start = turn % len(others)
+    turned = others[start:] + others[:start]
+    order = sorted(turned, key=lambda m: (m != confirmed_by, now_ms - probers[m] > PRESENT_MS))
+    first = frozenset(order[:FIRST_ASKED])
+    asked = first | ({asking} if asking in probers and asking in elsewhere else frozenset())
+    return frozenset(m for m in asked if m is not None), len(first) == len(others)
