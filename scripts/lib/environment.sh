@@ -73,11 +73,12 @@ prepare_venv() {
     printf '%s\n' "$wanted $extra" >"$stamp"
 }
 
-# Debian packages with the servers that tests start privately, and with faketime, which gives
-# those clocks that are wrong. No system service is needed or started: MariaDB's -core packages
-# have none, and policy-rc.d keeps Redis's from starting.
+# Debian packages with the servers that tests start privately, with faketime, which gives those
+# clocks that are wrong, and with iptables, which breaks links between hosts in namespaces.
+# No system service is needed or started: MariaDB's -core packages have none, and policy-rc.d keeps
+# Redis's from starting.
 install_servers() {
-    install_missing redis-server redis-server ip iproute2 faketime faketime \
+    install_missing redis-server redis-server ip iproute2 iptables iptables faketime faketime \
         mariadbd "mariadb-server-core mariadb-client-core"
 }
 
