@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from clusterer.membership.columns import StateColumns, as_loaded
-from clusterer.membership.node import Node
+from clusterer.membership.node import Node, State
 from clusterer.membership.repairs import Keeping, Repairs, plan_repairs
 from clusterer.membership.views import ClusterKey, ClusterView
 
@@ -77,6 +77,12 @@ class NodeChange:
         """Whether the table has news; a state that only Redis knows is none."""
         news = not set(self.columns) <= set(StateColumns._fields)
         return self.edited or news or bool(self.mended)
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether all senders try the node again: it becomes up, or its epoch was lost."""
+        becomes_up = self.after.state is State.UP and self.before.state is not State.UP
+        return becomes_up or "epoch" in self.mended
 
     @property
     def columns(self) -> tuple[str, ...]:

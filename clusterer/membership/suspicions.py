@@ -9,9 +9,13 @@ lifts a verdict that has fallen. A prober without evidence stays silent.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
+
+from clusterer.membership.node import Node
+from clusterer.membership.views import ClusterKey, ClusterView
 
 FIRST_ASKED = 3
 """Probers that are asked at once, the asking one not counted."""
@@ -27,6 +31,10 @@ VOID_MS = 3000
 
 PRESENT_MS = 3000
 """A prober that has not said so for longer may be gone; it is asked after the others."""
+
+
+EVIDENCE_MS = 2000
+"""An ack must be said so soon after the attempt began: a process that was stopped knows nothing."""
 
 
 class Kind(Enum):
@@ -120,6 +128,25 @@ def outcome(suspicion: Suspicion, now_ms: int) -> Outcome:
     if age_ms >= WIDEN_MS and not suspicion.wide and not suspicion.all_asked:
         return Outcome.WIDEN
     return Outcome.WAIT
+
+
+def elsewhere(
+    node: Node, probers: Iterable[int], views: Mapping[ClusterKey, ClusterView]
+) -> frozenset[int]:
+    """Return those of ``probers`` that are not on the node's own host.
+
+    ``views``: all clusters. The addresses of loopback are those of one host.
+    """
+    hosts: dict[int, set[str]] = {}
+    for view in views.values():
+        for machine_id, found in view.nodes.items():
+            hosts.setdefault(machine_id, set()).add(_host(found))
+    own = hosts.get(node.machine_id, set()) | {_host(node)}
+    return frozenset(m for m in probers if m != node.machine_id and not hosts.get(m, set()) & own)
+
+
+def _host(node: Node) -> str:
+    return "loopback" if ip_address(node.host).is_loopback else node.host
 
 
 def choose_asked(

@@ -240,6 +240,12 @@ def blame(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
     return found
 
 
+def replaced(names: Iterable[bytes | str]) -> None:
+    """Report keys that held another type than they have to, and that a script replaced."""
+    for name in map(text, names):
+        bad(name, "", "another type, replaced", NAMES[expected_type(name)])
+
+
 _MOST_KEYS = 20_000
 """Keys looked at: some 100 ms. A key per registration and node cannot be more in practice."""
 

@@ -29,8 +29,9 @@ _SENDER = (
     keys.stats,
     keys.lease,
     keys.closing,
+    keys.paths,
 )
-_INSTANCE = (keys.modules, keys.notices, keys.capture)
+_INSTANCE = (keys.modules, keys.notices, keys.capture, keys.prober_ring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class ForgetStore:
 
 def _sender_call(sender: int, named: Iterable[str], before_ms: int | str, forced: int) -> Call:
     own = (of(sender) for of in _SENDER)
-    names = [keys.SENDERS, keys.HANDOVERS, *own, *named]
+    names = [keys.SENDERS, keys.HANDOVERS, *own, keys.PATHS, *named]
     return Call("forget_sender", names, (sender, before_ms, forced))
 
 

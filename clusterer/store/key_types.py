@@ -23,17 +23,20 @@ _TYPES: Final = tuple(
     for pattern, kind in (
         (r"(clusters|queues|instances|senders|handovers)", SET),
         (r"(loaded|format)", STRING),
-        (r"(log|notify|capture|ring):.*", STREAM),
-        (r"(counters|committed|committed-count|closing|stats|modules|shares):.*", HASH),
+        (r"paths", HASH),
+        (r"(log|notify|capture|ring|prober-ring):.*", STREAM),
+        (r"(counters|committed|committed-count|closing|stats|modules|shares|paths):.*", HASH),
         (r"(pending|waiting):.*", SET),
-        (r"(lease|enqueued):.*", STRING),
+        (r"(lease|enqueued|prober):.*", STRING),
         (r"(last-seen|muted):.*", SORTED_SET),
-        (r"\d+:events", STREAM),
+        (r"\d+:(events|pathevents)", STREAM),
         (r"\d+:[^:]+:nodes", SET),
         (r"\d+:[^:]+:node:.*", HASH),
         (r"\d+:[^:]+:version", STRING),
         (r"\d+:[^:]+:(due|dirty)", SORTED_SET),
-        (r"\d+:[^:]+:synced", HASH),
+        (r"\d+:[^:]+:(synced|suspicions|confirmed)", HASH),
+        (r"\d+:[^:]+:probers", SORTED_SET),
+        (r"\d+:[^:]+:prober-ring", STREAM),
     )
 )
 

@@ -13,6 +13,9 @@ HANDOVERS = "clusterer:handovers"
 LOADED = "clusterer:loaded"
 """String: when the table was loaded last, in Redis ms, and by whom; or, for some seconds, that
 it is being restored."""
+PATHS = "clusterer:paths"
+"""Hash: sender → number that changes with each change of its path records. A sender without a
+record is not in it, so it is nearly always empty."""
 
 
 def nodes(cluster_id: int, protocol: str) -> str:
@@ -51,6 +54,46 @@ def synced(cluster_id: int, protocol: str) -> str:
 def events(cluster_id: int) -> str:
     """Capped stream: audit of everything that changed in a cluster."""
     return f"clusterer:{cluster_id}:events"
+
+
+def suspicions(cluster_id: int, protocol: str) -> str:
+    """Hash: machine_id → suspicion of the node, see `membership.suspicions`."""
+    return f"clusterer:{cluster_id}:{protocol}:suspicions"
+
+
+def confirmed(cluster_id: int, protocol: str) -> str:
+    """Hash: machine_id → ``<ms> <prober or sender>`` of the last ack."""
+    return f"clusterer:{cluster_id}:{protocol}:confirmed"
+
+
+def probers(cluster_id: int, protocol: str) -> str:
+    """Sorted set: machine_id of a prober → Redis ms of its last heartbeat."""
+    return f"clusterer:{cluster_id}:{protocol}:probers"
+
+
+def probers_ring(cluster_id: int, protocol: str) -> str:
+    """Stream of length 1 that gets an entry when all probers of a cluster are asked."""
+    return f"clusterer:{cluster_id}:{protocol}:prober-ring"
+
+
+def path_events(cluster_id: int) -> str:
+    """Capped stream: audit of the paths to the nodes of a cluster."""
+    return f"clusterer:{cluster_id}:pathevents"
+
+
+def paths(sender: int) -> str:
+    """Hash: ``cluster/machine/generation`` → path record, see `membership.paths`."""
+    return f"clusterer:paths:{sender}"
+
+
+def prober(machine_id: int) -> str:
+    """String with a TTL: token of the process that is the prober ``machine_id``."""
+    return f"clusterer:prober:{machine_id}"
+
+
+def prober_ring(machine_id: int) -> str:
+    """Stream of length 1 that gets an entry when the prober ``machine_id`` is asked."""
+    return f"clusterer:prober-ring:{machine_id}"
 
 
 def log(sender: int) -> str:

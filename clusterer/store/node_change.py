@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clusterer.membership import FAILURES, Event, Node, next_look
+from clusterer.membership import FAILURES, Event, Node, State, next_look
+from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.logs import about
 from clusterer.store import keys
@@ -39,6 +40,14 @@ class Change:
     after: Node
     event: Event | str
     cause: Cause
+    suspicion: Suspicion | None = None
+    """Concluded by the change, which is not made if the suspicion has ended."""
+
+    @property
+    def renews_epoch(self) -> bool:
+        """Whether all senders try the node again: its verdict becomes up, or is set up."""
+        is_up = self.after.state is State.UP
+        return is_up and (self.before.state is not State.UP or self.event is Event.SET_UP)
 
     @property
     def key(self) -> ClusterKey:
@@ -56,10 +65,12 @@ class Change:
             keys.due(*key),
             keys.dirty(*key),
             keys.events(key.cluster_id),
+            keys.suspicions(*key),
         ]
         due = due_ms(self.after, now, probe_interval)
-        head = [self.before.version, machine_id, due, EVENTS_CAP, len(fields) // 2]
-        return names, [*head, *fields, *audit]
+        since = self.suspicion.since_ms if self.suspicion is not None else ""
+        head = [self.before.version, machine_id, due, EVENTS_CAP, since, int(self.renews_epoch)]
+        return names, [*head, len(fields) // 2, *fields, *audit]
 
     def log(self) -> None:
         """Tell of the change, which is committed."""

@@ -10,6 +10,7 @@ import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, apply
+from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import changed_nodes, keys
@@ -18,6 +19,7 @@ from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
 from clusterer.store.node_change import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
+from clusterer.store.paths import is_recorded
 from clusterer.store.scripts import script
 
 Versions = Mapping[ClusterKey, int | None]
@@ -142,17 +144,21 @@ class NodeStore:
 
     # -- changing -----------------------------------------------------------------------------
 
-    def observe(self, seen: Node, event: Event, cause: Cause) -> Node | None:
+    def observe(
+        self, seen: Node, event: Event, cause: Cause, suspicion: Suspicion | None = None
+    ) -> Node | None:
         """Apply what was observed of a node, if it is still as it was ``seen`` then.
 
-        Returns the node as it is now, None if it changed in between (the observation is dropped:
-        several observers of one failure count it once) or no longer exists.
+        With a ``suspicion``, which it concludes, only if that one is still open. Returns the node
+        as it is now, None if it changed in between (the observation is dropped: several observers
+        of one failure count it once) or no longer exists.
         """
         key = ClusterKey(seen.cluster_id, seen.protocol)
         node, now = self.read(key, seen.machine_id)
         if node is None or node.version != seen.version:
             return None
-        return self._commit(node, apply(node, event, now), event, cause, now)
+        after = apply(node, event, now)
+        return self._commit(Change(node, after, event, cause, suspicion), now)
 
     def command(self, key: ClusterKey, machine_id: int, event: Event, cause: Cause) -> Node:
         """Apply an operator's or a module's command, again until no other change interferes.
@@ -164,7 +170,7 @@ class NodeStore:
             node, now = self.read(key, machine_id)
             if node is None:
                 raise UnknownNode(f"cluster {key} has no machine {machine_id}")
-            done = self._commit(node, apply(node, event, now), event, cause, now)
+            done = self._commit(Change(node, apply(node, event, now), event, cause), now)
             if done is not None:
                 return done
         raise StateUnavailable(
@@ -174,8 +180,7 @@ class NodeStore:
 
     def replace(self, before: Node, after: Node, what: str, cause: Cause) -> Node | None:
         """Commit a change that is no event of the state machine (an edit in the table)."""
-        now = self.now()
-        return self._commit(before, after, what, cause, now)
+        return self._commit(Change(before, after, what, cause), self.now())
 
     def note(self, node: Node, what: str, cause: Cause) -> None:
         """Record in the audit what was seen of a node and did not change it."""
@@ -186,13 +191,11 @@ class NodeStore:
                 keys.events(node.cluster_id), record, maxlen=EVENTS_CAP, approximate=True
             )
 
-    def _commit(
-        self, before: Node, after: Node, event: Event | str, cause: Cause, now: float
-    ) -> Node | None:
-        if after == before:
-            return before
-        change = Change(before, after, event, cause)
+    def _commit(self, change: Change, now: float) -> Node | None:
+        after = change.after
         with translated(self._settings, f"change node {after.machine_id} of cluster {change.key}"):
+            if after == change.before and not self._tries_again(change):
+                return after
             names, arguments = change.call(now, self._settings.probe_interval)
             version, *unusable = script(COMMIT)(self._client, names, *arguments)
             blame(self._client, [text(name) for name in unusable])
@@ -201,6 +204,10 @@ class NodeStore:
         change.log()
         node, _ = self.read(change.key, after.machine_id)
         return node
+
+    def _tries_again(self, change: Change) -> bool:
+        """Whether a node that is up is set up for the senders that do not reach it."""
+        return change.renews_epoch and is_recorded(self._client, change.after)
 
 
 def cluster_key(member: bytes | str) -> ClusterKey | None:

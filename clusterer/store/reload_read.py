@@ -196,3 +196,8 @@ def cluster_keys(key: ClusterKey) -> list[str]:
     """Return the keys of a cluster, but for its nodes' hashes, as the script wants them."""
     own = [of(*key) for of in (keys.nodes, keys.version, keys.due, keys.dirty, keys.synced)]
     return [keys.CLUSTERS, *own, keys.events(key.cluster_id)]
+
+
+def prober_keys(key: ClusterKey) -> list[str]:
+    """Return the keys of a cluster's suspicions and probers, as the script wants them."""
+    return [of(*key) for of in (keys.suspicions, keys.confirmed, keys.probers, keys.probers_ring)]

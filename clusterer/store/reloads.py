@@ -23,7 +23,8 @@ from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
-from clusterer.store.reload_read import Found, cluster_keys
+from clusterer.store.paths import PathStore, counters_of
+from clusterer.store.reload_read import Found, cluster_keys, prober_keys
 from clusterer.store.scripts import script
 
 _SCRIPT_NODES = 500
@@ -110,6 +111,7 @@ class ReloadStore:
         """Delete what all senders know of destinations that are there no more."""
         if not fields:
             return
+        self._forget_paths(fields)
         (members,) = read_all(self._client, [("smembers", keys.SENDERS)])
         senders = iter(ids(keys.SENDERS, members))
         while batch := list(islice(senders, _PIPELINED_SENDERS)):
@@ -117,6 +119,12 @@ class ReloadStore:
             for sender in batch:
                 forget(pipe, sender, fields)
             pipe.execute()
+
+    def _forget_paths(self, fields: Sequence[str]) -> None:
+        """Delete the path records of destinations that are there no more."""
+        (data,) = read_all(self._client, [("hgetall", keys.PATHS)])
+        for sender in counters_of(data):
+            PathStore(self._settings, self._client).forget(sender, fields)
 
     def _send(
         self, steps: Mapping[ClusterKey, _Step], versions: Mapping[ClusterKey, int]
@@ -127,7 +135,7 @@ class ReloadStore:
         while batch := list(islice(waiting, _PIPELINED_STEPS)):
             pipe = self._client.pipeline(transaction=False)
             for key, step in batch:
-                names = [*cluster_keys(key), *step.hashes]
+                names = [*cluster_keys(key), *prober_keys(key), *step.hashes]
                 document = step.document(key, versions[key])
                 pipe.evalsha(lua.sha, len(names), *names, document, *step.strangers)
             replies |= zip((key for key, _ in batch), pipe.execute(), strict=True)
@@ -160,6 +168,7 @@ class ReloadStore:
             why = replace(cause, reason=cause.reason or change.reason)
             event = _flat(audit_fields(change.before, change.after, "changed", why))
             item = self._put(plan, change.after, now, event, new_address=change.readdressed)
+            item["epoch"] = change.readdressed or change.is_tried_again
             yield "put", change.after, item | {"keep": change.kept}
         for node in plan.noted:
             yield "mark", node, {"synced": str(StateColumns.of(node))}
@@ -169,6 +178,7 @@ class ReloadStore:
     ) -> dict[str, Any]:
         return {
             "added": new_address,
+            "epoch": new_address,
             "due": self._due(node, now),
             "synced": str(plan.table[node.machine_id]),
             "fields": _flat(encode_node(node)),
@@ -233,7 +243,7 @@ class _Step:
         return json.dumps(head | self._items)
 
 
-_CLUSTER_KEYS = 7
+_CLUSTER_KEYS = 11
 """Keys of the cluster that the script is given before those of the nodes."""
 
 

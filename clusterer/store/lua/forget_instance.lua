@@ -1,5 +1,5 @@
 -- Forget an instance that is not alive: what it registered, its clocks and its notices.
--- KEYS  instances, modules, notices, capture, then the last_seen and muted sets of its registrations
+-- KEYS  instances, modules, notices, capture, ring of its prober, then the last_seen and muted sets of its registrations
 -- ARGV  machine_id, Redis ms: kept if its heartbeat, or its begin, is later; 1 to forget it in any case
 -- reply 1 forgotten, 0 kept
 if ARGV[3] ~= '1' then

@@ -1,7 +1,7 @@
 -- Forget a sender whose log is empty and at rest: all its keys at once, so that its next packet
 -- begins a new log, with new counters and without committed offsets.
 -- KEYS  senders, handovers, log, counters, committed, committed_count, stats, lease, closing,
---       then the pending and waiting sets that may name the sender
+--       paths, counters of paths, then the pending and waiting sets that may name the sender
 -- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
 --       1 to forget it in any case
 -- reply 1 forgotten, 0 kept: packets are in its log, or a worker delivers, or it is in use
@@ -31,10 +31,11 @@ if ARGV[3] ~= '1' and in_use() then
 end
 redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('SREM', KEYS[2], ARGV[1])
-for i = 3, 9 do
+for i = 3, 10 do
   redis.call('UNLINK', KEYS[i])
 end
-for i = 10, #KEYS do
+redis.pcall('HDEL', KEYS[11], ARGV[1])
+for i = 12, #KEYS do
   redis.pcall('SREM', KEYS[i], ARGV[1])
 end
 return 1

@@ -1,12 +1,14 @@
 -- Bring nodes of one cluster in line with the table, if nobody changed the cluster since it was read.
--- KEYS  clusters, nodes, version, due, dirty, synced, events, then the node hashes touched
+-- KEYS  clusters, nodes, version, due, dirty, synced, events, suspicions, confirmed, probers, ring of
+--       the probers, then the node hashes touched
 --       Keys of the cluster and nodes' hashes that hold another type are deleted first.
 -- ARGV  1 JSON document: {name, expected, cap, version, repairs,
---         put = [{key, machine_id, added, keep, due, synced, fields = [..], event = [..]}],
+--         put = [{key, machine_id, added, epoch, keep, due, synced, fields = [..], event = [..]}],
 --         remove = [{key, machine_id, event = [..]}],
 --         mark = [{machine_id, synced}], drop = [{key, machine_id}], join = [machine_id],
 --         due = [[ms, machine_id]]}
---       'key' is an index into KEYS; 'added' asks for a new generation; 'keep' leaves what is not
+--       'key' is an index into KEYS; 'added' asks for a new generation, 'epoch' for a new epoch;
+--       'keep' leaves what is not
 --       yet written to the table marked as such; 'mark' only notes what the table says; lists are
 --       flat pairs; 'version' is where a lost counter begins again ('' = it is there), 'repairs'
 --       whether anything beside the nodes is put right; 'drop' deletes what remains of a node,
@@ -45,6 +47,10 @@ local function says(machine_id, synced)
   redis.call('ZREM', KEYS[5], machine_id)
   redis.call('HSET', KEYS[6], machine_id, synced)
 end
+local function forget_suspicion(machine_id)
+  redis.pcall('HDEL', KEYS[8], machine_id)
+  redis.pcall('HDEL', KEYS[9], machine_id)
+end
 for at = 2, #ARGV, 2 do
   local place = tonumber(ARGV[at])
   local remove = ({[2] = 'SREM', [4] = 'ZREM', [5] = 'ZREM', [6] = 'HDEL'})[place]
@@ -73,6 +79,7 @@ for _, item in ipairs(plan.remove) do
   redis.call('ZREM', KEYS[4], item.machine_id)
   redis.call('ZREM', KEYS[5], item.machine_id)
   redis.call('HDEL', KEYS[6], item.machine_id)
+  forget_suspicion(item.machine_id)
   record(item.event)
 end
 for _, item in ipairs(plan.put) do
@@ -81,6 +88,10 @@ for _, item in ipairs(plan.put) do
   redis.call('HSET', KEYS[item.key], 'version', version, unpack(item.fields))
   if item.added then
     redis.call('HSET', KEYS[item.key], 'generation', now)
+    forget_suspicion(item.machine_id)
+  end
+  if item.epoch then
+    redis.call('HSET', KEYS[item.key], 'epoch', version)
   end
   redis.call('SADD', KEYS[2], item.machine_id)
   if item.due == '' then
@@ -95,6 +106,9 @@ for _, item in ipairs(plan.put) do
 end
 for _, item in ipairs(plan.mark) do
   says(item.machine_id, item.synced)
+end
+if redis.call('SCARD', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[8], KEYS[9], KEYS[10], KEYS[11])
 end
 -- Should the set of clusters hold another type, a reload has replaced it before.
 redis.pcall(redis.call('SCARD', KEYS[2]) > 0 and 'SADD' or 'SREM', KEYS[1], plan.name)

@@ -1,0 +1,26 @@
+-- Open a suspicion of a node that is still as it was read, and ask the first probers.
+-- KEYS  node, suspicions, path events, then the rings of the asked probers
+-- ARGV  version read, machine_id, ms until a suspicion is void, name of the cluster,
+--       suspicion without its time, cap of the stream of path events, then the event's field,
+--       value, ... of the path whose attempt failed (none: there is no such event)
+-- reply {keys of a wrong type that were replaced}, 0 the node changed, 1 a suspicion is open,
+--       2 the probers are asked
+-- include healing
+-- include paths
+-- include suspicion
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
+  return {replaced, 0}
+end
+heal(KEYS[2], 'hash')
+record_event(KEYS[3], ARGV[6], 7, #ARGV)
+local now = redis_ms()
+local found = redis.call('HGET', KEYS[2], ARGV[2])
+if is_open(found, ARGV[1], now, tonumber(ARGV[3])) then
+  return {replaced, 1}
+end
+redis.call('HSET', KEYS[2], ARGV[2], string.format('%.0f %s', now, ARGV[5]))
+for at = 4, #KEYS do
+  heal(KEYS[at], 'stream')
+  redis.call('XADD', KEYS[at], 'MAXLEN', 1, '*', 'cluster', ARGV[4], 'machine_id', ARGV[2])
+end
+return {replaced, 2}

@@ -1,0 +1,269 @@
+"""Path records in Redis: which nodes each sender does not reach. Changed by compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import redis
+
+from clusterer.membership import Condition, Event, Node
+from clusterer.membership.paths import Path, is_void, observed
+from clusterer.membership.suspicions import VOID_MS
+from clusterer.membership.views import ClusterKey
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.badvalues import Command, bad, ids, number, read_all, replaced, text
+from clusterer.store.client import connect, translated
+from clusterer.store.destinations import field_of
+from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
+from clusterer.store.scripts import script
+
+AT_ONCE = 50
+"""Records that one script call changes: some 2 ms of Redis's time."""
+
+
+class Reply(Enum):
+    """What is to be done about the verdict of a node after an observation."""
+
+    CHANGED = -1
+    """The node or the record changed since it was read: the observation is dropped."""
+    CONFIRMED = 1
+    """A host reached the node since the attempt began: nothing."""
+    OPEN = 2
+    """A suspicion is open already: nothing."""
+    ASK = 3
+    """A suspicion is to be opened, see `SuspicionStore.open`."""
+    NOT_UP = 4
+    """The verdict is not up already: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an attempt of a sender to reach a node showed."""
+
+    node: Node
+    before: Path | None
+    """The record as it was read."""
+    event: Event
+    reason: str
+    """Why the attempt failed, for people."""
+    began_ms: int
+    """Redis ms at which the attempt began."""
+    by: str
+    """For the path events, for example ``delivery of machine 1``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records(Mapping[str, Path]):
+    """The path records of one sender, by `field_of` the node."""
+
+    paths: Mapping[str, Path]
+    counter: int
+    """Changes with each change of a record; 0 for a sender without records."""
+    now_ms: int
+    """Redis ms at which they were read."""
+
+    def __getitem__(self, field: str) -> Path:
+        return self.paths[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class PathStore:
+    """Access to the path records of all senders. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Return Redis TIME in ms."""
+        with translated(self._settings, "read the time"):
+            return ms_of(self._client.time())
+
+    def counters(self) -> dict[int, int]:
+        """Return the senders with records, each with a number that changes with its records."""
+        with translated(self._settings, "look for changed paths"):
+            (found,) = read_all(self._client, [("hgetall", keys.PATHS)])
+        return counters_of(found)
+
+    def records(self, sender: int) -> Records:
+        """Return the records of a sender. Those that cannot be used are reported and left out."""
+        return self.all_records([sender])[sender]
+
+    def all_records(self, senders: Sequence[int]) -> dict[int, Records]:
+        """Return the records of senders, read in one round trip."""
+        commands: list[Command] = [("hgetall", keys.paths(sender)) for sender in senders]
+        with translated(self._settings, "read paths"):
+            # The counters come first: records changed after them are seen again next time.
+            time, counted, *hashes = read_all(
+                self._client, [("time",), ("hgetall", keys.PATHS), *commands]
+            )
+        counters, now_ms = counters_of(counted), ms_of(time)
+        return {
+            sender: Records(records_of(sender, data), counters.get(sender, 0), now_ms)
+            for sender, data in zip(senders, hashes, strict=True)
+        }
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def observe(self, sender: int, seen: Sequence[Observation]) -> list[tuple[Reply, Path | None]]:
+        """Record what attempts of a sender showed, at most `AT_ONCE` of them.
+
+        Returns for each what is to be done about the verdict, and the record as it is now. Where
+        the node has another address or epoch, or the record is not as it was read, nothing is
+        written.
+        """
+        now_ms = self.now_ms()
+        names = [keys.PATHS, keys.paths(sender)]
+        arguments: list[Any] = [sender, VOID_MS, EVENTS_CAP]
+        for each in seen:
+            node, key = each.node, ClusterKey(each.node.cluster_id, each.node.protocol)
+            after = observed(node, each.before, each.event, now_ms, each.reason)
+            event = event_of(sender, each, now_ms)
+            names += [keys.node(*key, node.machine_id), keys.suspicions(*key)]
+            names += [keys.confirmed(*key), keys.path_events(key.cluster_id)]
+            arguments += [field_of(node), node.machine_id, node.generation, node.epoch]
+            arguments += [_text(each.before), _text(after), each.began_ms, len(event), *event]
+        with translated(self._settings, f"note paths of sender {sender}"):
+            wrong, *replies = script("observe_paths")(self._client, names, *arguments)
+        replaced(wrong)
+        return [
+            (Reply(code), _parsed(sender, field_of(each.node), record) if record else None)
+            for each, (code, record) in zip(seen, replies, strict=True)
+        ]
+
+    def change(
+        self,
+        sender: int,
+        changes: Sequence[tuple[Node, Path, Path | None, str]],
+        *,
+        by: str = "prober",
+    ) -> list[bool]:
+        """Replace records that are still as they were read; None deletes one.
+
+        A change is the node, the record as it was read, the record after it, and what happened,
+        for the path events: a change that leaves the path's condition as it is makes none.
+        Returns for each change whether it was made.
+        """
+        writes = []
+        for node, before, after, what in changes:
+            reason = after.reason if after is not None else before.reason
+            event = _event(sender, node, (before, after), what, Cause(by, reason))
+            writes.append(_Write(field_of(node), before, after, node.cluster_id, event))
+        return self._write(sender, writes)
+
+    def delete(self, sender: int, fields: Mapping[str, Path]) -> None:
+        """Delete records that are void, by field, if they are still as they were read."""
+        self._write(sender, [_Write(field, path) for field, path in fields.items()])
+
+    def forget(self, sender: int, fields: Iterable[str]) -> None:
+        """Delete the records of destinations that are there no more."""
+        self._write(sender, [_Write(field) for field in fields])
+
+    def _write(self, sender: int, writes: Sequence[_Write]) -> list[bool]:
+        done: list[bool] = []
+        for first in range(0, len(writes), AT_ONCE):
+            names = [keys.PATHS, keys.paths(sender)]
+            arguments: list[Any] = [sender, EVENTS_CAP]
+            for write in writes[first : first + AT_ONCE]:
+                names.append(keys.path_events(write.cluster_id))
+                arguments += [write.field, _text(write.before), _text(write.after)]
+                arguments += [len(write.event), *write.event]
+            with translated(self._settings, f"change paths of sender {sender}"):
+                wrong, *replies = script("change_paths")(self._client, names, *arguments)
+            replaced(wrong)
+            done += map(bool, replies)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What a script does to one record."""
+
+    field: str
+    before: Path | None = None
+    """As it was read; None: as it is."""
+    after: Path | None = None
+    cluster_id: int = 0
+    event: Sequence[str] = ()
+
+
+def ms_of(time: Any) -> int:
+    """Return the reply to Redis TIME in ms."""
+    seconds, micros = time
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def counters_of(data: Mapping[bytes, bytes]) -> dict[int, int]:
+    """Return what `keys.PATHS` holds."""
+    return {
+        sender: number(keys.PATHS, f"field {sender}", data[b"%d" % sender])
+        for sender in ids(keys.PATHS, data)
+    }
+
+
+def records_of(sender: int, data: Mapping[bytes, bytes]) -> dict[str, Path]:
+    """Return what `keys.paths` of a sender holds; what cannot be used is reported and left out."""
+    found = {text(field): _parsed(sender, text(field), value) for field, value in data.items()}
+    return {field: path for field, path in found.items() if path is not None}
+
+
+def _parsed(sender: int, field: str, value: bytes) -> Path | None:
+    try:
+        return Path.parse(text(value))
+    except ValueError:
+        bad(keys.paths(sender), f"field {field}", value, "a path record")
+        return None
+
+
+def event_of(sender: int, seen: Observation, now_ms: int) -> list[str]:
+    """Return the event of an observation, field, value, ...; empty if the condition is the same."""
+    after = observed(seen.node, seen.before, seen.event, now_ms, seen.reason)
+    before = seen.before
+    if before is not None and is_void(before, seen.node, now_ms):
+        before = None
+    cause = Cause(seen.by, seen.reason)
+    return _event(sender, seen.node, (before, after), seen.event.value, cause)
+
+
+def _event(
+    sender: int,
+    node: Node,
+    change: tuple[Path | None, Path | None],
+    what: str,
+    cause: Cause,
+) -> list[str]:
+    before, after = change
+    was, becomes = (path.condition(node) if path else Condition.UP for path in change)
+    if was is becomes:
+        return []
+    counted = after or before
+    fields = audit_fields(node, node, what, cause) | {
+        "sender": str(sender),
+        "before": was.value,
+        "after": becomes.value,
+        "no_tries": str(counted.no_tries if counted else 0),
+    }
+    return [part for pair in fields.items() for part in pair]
+
+
+def _text(path: Path | None) -> str:
+    return "" if path is None else str(path)
+
+
+def is_recorded(client: redis.Redis, node: Node) -> bool:
+    """Return whether any sender has a path record of ``node``."""
+    (counted,) = read_all(client, [("hgetall", keys.PATHS)])
+    senders = ids(keys.PATHS, counted)
+    found = read_all(client, [("hget", keys.paths(sender), field_of(node)) for sender in senders])
+    return any(found)

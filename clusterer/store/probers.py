@@ -1,0 +1,134 @@
+"""Probers in Redis: which hosts can say whether they reach a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+
+from clusterer.membership.suspicions import PRESENT_MS
+from clusterer.membership.views import ClusterKey
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.badvalues import bad, ids, read_all, replaced, text
+from clusterer.store.client import connect, translated
+from clusterer.store.paths import ms_of
+from clusterer.store.scripts import script
+
+LEASE_MS = 3000
+"""A prober renews its lease each second."""
+
+LOOKS_MS = 2500
+"""Two looks that are further apart do not tell that a prober is gone: Redis may have been away."""
+
+_AHEAD_MS = 1000
+"""A heartbeat that is further in the future is from before the clock was set back."""
+
+_MOST_MS = 2**53
+
+Look = dict[ClusterKey, dict[bytes, float]]
+
+
+class ProberStore:
+    """Access to the probers of all clusters. One thread at a time may `sweep`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+        self._looked_ms = 0
+        self._last: Look = {}
+        """Old heartbeats at the last look."""
+
+    def heartbeat(self, machine_id: int, token: str, clusters: Sequence[ClusterKey]) -> int | None:
+        """Say that the prober ``machine_id`` is present in clusters; return Redis ms.
+
+        Returns None if another process of the host is the prober: ``token`` tells them apart.
+        """
+        names = [keys.prober(machine_id)]
+        names += [name for key in clusters for name in (keys.probers(*key), keys.nodes(*key))]
+        with translated(self._settings, f"say that prober {machine_id} is present"):
+            reply = script("heartbeat")(self._client, names, token, LEASE_MS, machine_id)
+        if reply is None:
+            return None
+        now_ms, wrong = reply
+        replaced(wrong)
+        return int(now_ms)
+
+    def leave(self, machine_id: int, token: str, clusters: Iterable[ClusterKey]) -> bool:
+        """Say that the prober ends; return whether it was this process."""
+        names = [keys.prober(machine_id), keys.prober_ring(machine_id)]
+        names += [keys.probers(*key) for key in clusters]
+        with translated(self._settings, f"say that prober {machine_id} ends"):
+            return bool(script("leave")(self._client, names, token, machine_id))
+
+    def present(self, key: ClusterKey) -> dict[int, int]:
+        """Return the probers of a cluster, each with Redis ms of its last heartbeat."""
+        with translated(self._settings, f"read the probers of cluster {key}"):
+            (members,) = read_all(
+                self._client, [("zrange", keys.probers(*key), 0, -1, False, True)]
+            )
+        return scores(key, members)
+
+    def sweep(self, clusters: Iterable[ClusterKey]) -> dict[ClusterKey, list[int]]:
+        """Remove probers whose heartbeat is old and the same as at the last look; return them.
+
+        Two looks that are more than `LOOKS_MS` apart remove none: while Redis is away, all
+        heartbeats become old.
+        """
+        wanted = list(clusters)
+        with translated(self._settings, "sweep the probers"):
+            time, *found = read_all(
+                self._client,
+                [
+                    ("time",),
+                    *(("zrange", keys.probers(*key), 0, -1, False, True) for key in wanted),
+                ],
+            )
+            now_ms = ms_of(time)
+            looks = {
+                key: {member: at for member, at in members if _is_old(at, now_ms)}
+                for key, members in zip(wanted, found, strict=True)
+            }
+            last = self._last if abs(now_ms - self._looked_ms) <= LOOKS_MS else {}
+            self._last, self._looked_ms = looks, now_ms
+            return {
+                key: removed
+                for key, look in looks.items()
+                if (removed := self._remove(key, look, last.get(key, {})))
+            }
+
+    def _remove(
+        self, key: ClusterKey, look: dict[bytes, float], last: dict[bytes, float]
+    ) -> list[int]:
+        gone = [member for member, at in look.items() if last.get(member) == at]
+        if not gone:
+            return []
+        names, arguments = [keys.probers(*key)], list[Any]()
+        for member in gone:
+            names += [f"{prefix}{text(member)}" for prefix in _OF_PROBER]
+            arguments += [member, repr(look[member])]
+        replies = script("sweep_probers")(self._client, names, *arguments)
+        done = [member for member, removed in zip(gone, replies, strict=True) if removed]
+        return ids(keys.probers(*key), done)
+
+
+_OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]
+"""Prefixes: a member of the set may be no machine_id."""
+
+
+def _is_old(at: float, now_ms: int) -> bool:
+    return not now_ms - PRESENT_MS <= at <= now_ms + _AHEAD_MS
+
+
+def scores(key: ClusterKey, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
+    """Return the probers of a cluster's sorted set; members that are none are reported."""
+    name, found = keys.probers(*key), dict(members)
+    usable = {}
+    for prober in ids(name, found):
+        at = found[b"%d" % prober]
+        if 0 <= at <= _MOST_MS:
+            usable[prober] = int(at)
+        else:
+            bad(name, f"member {prober}", at, "a time in ms")
+    return usable

@@ -1,0 +1,210 @@
+"""Suspicions in Redis: opened, answered, ended. Python decides, Lua commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+import redis
+
+from clusterer.membership import Condition, Event, Node, State
+from clusterer.membership.suspicions import (
+    EVIDENCE_MS,
+    VOID_MS,
+    Kind,
+    Suspicion,
+    choose_asked,
+    elsewhere,
+)
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.badvalues import bad, ids, read_all, replaced, text
+from clusterer.store.client import connect, translated
+from clusterer.store.encoding import decode_node
+from clusterer.store.node_change import EVENTS_CAP, Cause
+from clusterer.store.nodes import NodeStore
+from clusterer.store.paths import Observation, event_of, ms_of
+from clusterer.store.probers import scores
+from clusterer.store.scripts import script
+
+_CONFIRMATIONS = 5
+"""How often an ack lifts a verdict that other processes change meanwhile."""
+
+
+class Opened(Enum):
+    """What came of opening a suspicion."""
+
+    CHANGED = 0
+    """The node is gone, is another one, or its verdict does not ask for it: nothing is open."""
+    ALREADY = 1
+    """One is open."""
+    ASKED = 2
+    """It is open now, and the first probers are asked."""
+    ALONE = 3
+    """No other prober is present: the caller changes the node at once."""
+
+
+class SuspicionStore:
+    """Access to the suspicions of all clusters. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+        self._nodes = NodeStore(settings, self._client)
+
+    def open(
+        self,
+        node: Node,
+        kind: Kind,
+        *,
+        asking: int | None,
+        reason: str,
+        views: Mapping[ClusterKey, ClusterView],
+        observation: tuple[int, Observation] | None = None,
+    ) -> Opened:
+        """Open a suspicion of a node, and ask the first probers.
+
+        ``asking``: the prober of the host whose attempt failed; None for the probe job and for a
+        host without a prober. ``views``: all clusters; they tell which probers are on the node's
+        own host. ``observation``: the sender, and what `PathStore.observe` answered with ASK to:
+        the path event is added, unless the caller is alone.
+        """
+        key = ClusterKey(node.cluster_id, node.protocol)
+        with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
+            data, members, confirmed, time = read_all(
+                self._client,
+                [
+                    ("hgetall", keys.node(*key, node.machine_id)),
+                    ("zrange", keys.probers(*key), 0, -1, False, True),
+                    ("hget", keys.confirmed(*key), node.machine_id),
+                    ("time",),
+                ],
+            )
+        found, now_ms = decode_node(key, node.machine_id, data), ms_of(time)
+        if found is None or not _asks_for(kind, node, found):
+            return Opened.CHANGED
+        probers = scores(key, members)
+        chosen = choose_asked(
+            probers,
+            asking=asking,
+            elsewhere=elsewhere(found, probers, views),
+            confirmed_by=_confirmed_by(confirmed),
+            now_ms=now_ms,
+            turn=found.version,
+        )
+        if chosen is None:
+            return Opened.ALONE
+        asked, all_asked = chosen
+        suspicion = Suspicion(0, found.version, kind, asked, frozenset(), all_asked, reason=reason)
+        event = event_of(*observation, now_ms) if observation else []
+        return self._open(key, found, suspicion, event)
+
+    def _open(self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]) -> Opened:
+        rings = [keys.prober_ring(prober) for prober in sorted(suspicion.asked)]
+        names = [keys.node(*key, node.machine_id), keys.suspicions(*key)]
+        names += [keys.path_events(key.cluster_id), *rings]
+        undated = str(suspicion).partition(" ")[2]
+        arguments = (node.version, node.machine_id, VOID_MS, str(key), undated, EVENTS_CAP)
+        with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
+            wrong, code = script("open_suspicion")(self._client, names, *arguments, *event)
+        replaced(wrong)
+        return Opened(code)
+
+    def all(self, clusters: Iterable[ClusterKey]) -> dict[ClusterKey, dict[int, Suspicion]]:
+        """Return the suspicions of clusters by machine_id, read in one round trip.
+
+        What cannot be used is reported and left out.
+        """
+        wanted = list(clusters)
+        with translated(self._settings, "read suspicions"):
+            found = read_all(self._client, [("hgetall", keys.suspicions(*key)) for key in wanted])
+        return {key: _parsed(key, data) for key, data in zip(wanted, found, strict=True)}
+
+    def nack(
+        self, key: ClusterKey, machine_id: int, suspicion: Suspicion, prober: int
+    ) -> Suspicion | None:
+        """Note that a prober that was asked first does not reach the node.
+
+        Returns the suspicion as it is after it, None if it has ended or another is open.
+        """
+        with translated(self._settings, f"answer about node {machine_id} of cluster {key}"):
+            found = script("nack")(
+                self._client, [keys.suspicions(*key)], machine_id, suspicion.since_ms, prober
+            )
+        return Suspicion.parse(text(found)) if found else None
+
+    def widen(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
+        """Ask all probers of the cluster, once; return whether this call did."""
+        names = [keys.suspicions(*key), keys.probers_ring(*key)]
+        with translated(self._settings, f"ask about node {machine_id} of cluster {key}"):
+            return bool(
+                script("widen")(self._client, names, machine_id, suspicion.since_ms, str(key))
+            )
+
+    def ack(
+        self, node: Node, who: int, by: str, *, engine: bool = False, began_ms: int | None = None
+    ) -> bool:
+        """Note that a host reached a node: its suspicion ends, its verdict becomes up.
+
+        ``who``: machine_id of the prober or the sender. ``engine``: the node acknowledged bytes
+        of packets, which also lifts a disabled node. ``began_ms``: Redis ms at which the attempt
+        began: it must not be older than the suspicion, nor than `EVIDENCE_MS`. Returns whether
+        the ack counts.
+        """
+        key = ClusterKey(node.cluster_id, node.protocol)
+        names = [keys.node(*key, node.machine_id), keys.suspicions(*key), keys.confirmed(*key)]
+        began = "" if began_ms is None else began_ms
+        with translated(self._settings, f"confirm node {node.machine_id} of cluster {key}"):
+            wrong, counts, kind = script("ack")(
+                self._client, names, node.machine_id, node.generation, who, began, EVIDENCE_MS
+            )
+        replaced(wrong)
+        if counts:
+            self._lift(node, Cause(by), engine=engine, asked=text(kind) == Kind.PROBE.value)
+        return bool(counts)
+
+    def _lift(self, node: Node, cause: Cause, *, engine: bool, asked: bool) -> None:
+        """Make the verdict up. ``asked``: a round of the probe job was open."""
+        key = ClusterKey(node.cluster_id, node.protocol)
+        for _ in range(_CONFIRMATIONS):
+            found, _now = self._nodes.read(key, node.machine_id)
+            if found is None or found.generation != node.generation:
+                return
+            event = Event.CONFIRMED
+            if found.condition is Condition.DISABLED and not engine:
+                event = Event.DURATION_ELAPSED
+            if found.state is not State.PROBING or (event is Event.DURATION_ELAPSED and not asked):
+                return
+            if self._nodes.observe(found, event, cause) is not None:
+                return
+
+    def end(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
+        """End a suspicion without a change of the node; return whether it was still open."""
+        with translated(self._settings, f"end a suspicion of node {machine_id} of cluster {key}"):
+            return bool(
+                script("end_suspicion")(
+                    self._client, [keys.suspicions(*key)], machine_id, suspicion.since_ms
+                )
+            )
+
+
+def _asks_for(kind: Kind, seen: Node, node: Node) -> bool:
+    wanted = State.UP if kind is Kind.SUSPECT else State.PROBING
+    return node.state is wanted and node.generation == seen.generation
+
+
+def _confirmed_by(value: bytes | None) -> int | None:
+    who = text(value or b"").partition(" ")[2]
+    return int(who) if who.isdecimal() else None
+
+
+def _parsed(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Suspicion]:
+    name, found = keys.suspicions(*key), {}
+    for machine_id in ids(name, data):
+        value = data[b"%d" % machine_id]
+        try:
+            found[machine_id] = Suspicion.parse(text(value))
+        except ValueError:
+            bad(name, f"field {machine_id}", value, "a suspicion")
+    return found
