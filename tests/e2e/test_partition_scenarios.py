@@ -1,0 +1,196 @@
+"""Broken links in larger and stranger clusters; only at full size (TEST_SCALE=full).
+
+Everywhere the same rule: senders skip nothing on whole links, the verdicts of nodes that some host
+reaches stay up, events are limited, and all paths are open soon after the links are mended.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.hosts import Hosts, Mark
+from tests.support.partitions import (
+    assert_healed,
+    assert_nothing_skipped,
+    assert_untouched,
+    broken,
+    conditions,
+    fallen,
+    watch,
+)
+from tests.support.scale import scaled
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.serial,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
+]
+
+THREE = {"a": (1,), "b": (2,), "c": (3,)}
+FOUR = THREE | {"d": (4,)}
+TWO_ON_C = {"a": (1,), "b": (2,), "c": (3, 4)}
+
+BROKEN_S = 12.0
+MOST_CHANGES = 15
+"""Of one verdict or path while a link is broken."""
+
+
+def assert_limited(hosts: Hosts, mark: Mark) -> None:
+    """Check that no verdict and no path changed again and again."""
+    found = conditions(hosts, mark)
+    assert {of: len(all_) for of, all_ in found.items() if len(all_) > MOST_CHANGES} == {}
+
+
+def test_four_hosts_link_cut_others_skip_nothing() -> None:
+    with Hosts(FOUR) as hosts:
+        hosts.wait_until_sending()
+        mark, cut = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.network.cut("a", "b")
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, hosts.pairs - cut)
+        assert conditions(hosts, mark) == {pair: ["probing", "disabled"] for pair in cut}
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == set()
+
+
+def test_four_hosts_halved_halves_skip_nothing() -> None:
+    """Each verdict has one host that says ack: none falls."""
+    with Hosts(FOUR) as hosts:
+        hosts.wait_until_sending()
+        mark, links = hosts.mark(), [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
+        for link in links:
+            hosts.network.cut(*link)
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, hosts.pairs - hosts.between(links))
+        assert_limited(hosts, mark)
+        assert_healed(hosts)
+        assert broken(hosts, mark) == hosts.between(links)
+        assert fallen(hosts, mark) == set()
+
+
+@pytest.mark.parametrize(
+    ("machines", "silent", "periodic"),
+    [
+        pytest.param(FOUR, (), None, id="four_hosts"),
+        pytest.param(TWO_ON_C, (), None, id="two_nodes_on_it"),
+        pytest.param(THREE, (2,), None, id="one_other_sends_nothing"),
+        pytest.param(THREE, (), ("c",), id="only_it_runs_periodic_jobs"),
+        pytest.param(THREE, (), ("a",), id="only_another_runs_periodic_jobs"),
+    ],
+)
+def test_host_cut_off(
+    machines: dict[str, Sequence[int]], silent: Sequence[int], periodic: Sequence[str] | None
+) -> None:
+    with Hosts(machines, silent=silent, periodic=periodic, linger=1.0) as hosts:
+        hosts.wait_until_sending()
+        mark, links = hosts.mark(), [("c", other) for other in machines if other != "c"]
+        whole = hosts.pairs - hosts.between(links)
+        hosts.network.isolate("c")
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, whole)
+        assert fallen(hosts, mark) == set(machines["c"])
+        for machine_id in machines["c"]:
+            assert conditions(hosts, mark)[0, machine_id][:2] == ["probing", "disabled"]
+        assert_limited(hosts, mark)
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == set(machines["c"])
+        assert not broken(hosts, mark) & whole
+
+
+def test_host_cut_off_other_worker_stopped() -> None:
+    """A host that is frozen answers nothing, and stands for nothing."""
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark, whole = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.signal("b", "delivery", signal.SIGSTOP)
+        hosts.network.isolate("c")
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, {(1, 2)})
+        assert fallen(hosts, mark) == {3}
+        hosts.signal("b", "delivery", signal.SIGCONT)
+        watch(3)
+        assert_healed(hosts)
+        assert_nothing_skipped(hosts, mark, whole)
+        assert fallen(hosts, mark) == {3}
+        assert not broken(hosts, mark) & whole
+
+
+def test_link_narrow_other_links_skip_nothing() -> None:
+    """Connects are made over such a link, and no packet arrives."""
+    with Hosts(THREE, size=3000) as hosts:
+        hosts.wait_until_sending()
+        mark, narrow = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.network.narrow("a", "b", 1400)
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, hosts.pairs - narrow)
+        assert broken(hosts, mark) == narrow
+        assert_limited(hosts, mark)
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == set()
+
+
+def test_link_cut_one_way_others_skip_nothing() -> None:
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark, cut = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.network.drop("a", "b")
+        watch(BROKEN_S)
+        assert_untouched(hosts, mark, hosts.pairs - cut)
+        assert conditions(hosts, mark) == {pair: ["probing", "disabled"] for pair in cut}
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == set()
+
+
+@pytest.mark.parametrize("share", [0.3])
+def test_all_links_lose_packets_verdicts_stay_up(share: float) -> None:
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark = hosts.mark()
+        for link in [("a", "b"), ("a", "c"), ("b", "c")]:
+            hosts.network.lose(*link, share)
+        watch(30)
+        assert_limited(hosts, mark)
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == set()
+
+
+def test_host_cut_off_redis_away_others_stay_up() -> None:
+    """When Redis is back all heartbeats are old: that makes no host the only one."""
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark, whole = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.network.isolate("c")
+        watch(6)
+        hosts.stop("hub", "redis")
+        watch(60)
+        hosts.start_redis()
+        watch(BROKEN_S)
+        assert_nothing_skipped(hosts, mark, whole)
+        assert fallen(hosts, mark) == {3}
+        back = hosts.mark()
+        watch(3)
+        assert_untouched(hosts, back, whole)
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == {3}
+        assert not broken(hosts, mark) & whole
+
+
+def test_redis_away_host_vanishes_meanwhile() -> None:
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark, whole = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.stop("hub", "redis")
+        watch(5)
+        hosts.network.isolate("c")
+        watch(5)
+        hosts.start_redis()
+        watch(BROKEN_S)
+        assert_nothing_skipped(hosts, mark, whole)
+        assert fallen(hosts, mark) == {3}
+        assert_healed(hosts)
+        assert fallen(hosts, mark) == {3}
