@@ -14,14 +14,19 @@ from clusterer import PROTO_BIN, Clusterer, Settings
 from clusterer.ids import SERVER_TIMEOUT
 from clusterer.jobs import keys as job_keys
 from clusterer.jobs import move_aside, queue
+from clusterer.membership import Event
+from clusterer.membership.suspicions import Kind
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.services.periodic import timeouts
 from clusterer.services.table import reload as reload_service
+from clusterer.store.paths import Observation, PathStore, Reply
+from clusterer.store.probers import ProberStore
+from clusterer.store.suspicions import Opened, SuspicionStore
 from scheduler import Scheduler, periodic_jobs
 from tests.support import docs, redis_cli
-from tests.support.cluster import delivering
+from tests.support.cluster import CLUSTER, delivering
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.provisioning import provision
@@ -67,8 +72,30 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
+        _break_path(context)
         _schedule_and_junk(redis_client, chosen.delivery_queue)
         yield redis_client
+
+
+def _break_path(context: Context) -> None:
+    """Node 1 is suspected, and the probers 2 and 3 are asked."""
+    probers = ProberStore(context.settings, context.redis)
+    paths = PathStore(context.settings, context.redis)
+    suspicions = SuspicionStore(context.settings, context.redis)
+    for prober in (2, 3):
+        assert probers.heartbeat(prober, f"sip{prober}:1115:d29bdcb0", [CLUSTER])
+    node, _ = context.nodes.read(CLUSTER, 1)
+    assert node is not None
+    assert suspicions.ack(node, 3, "test")
+    began_ms, why = paths.now_ms() + 1, "Connection refused"
+    wait_until(lambda: paths.now_ms() > began_ms, 5, "the attempt begins after the ack")
+    seen = Observation(node, None, Event.SEND_FAILED, why, began_ms, "delivery of machine 1")
+    ((reply, _),) = paths.observe(1, [seen])
+    assert reply is Reply.ASK
+    kind = Kind.SUSPECT
+    opened = suspicions.open(node, kind, asking=2, reason=why, views={}, observation=(1, seen))
+    assert opened is Opened.ASKED
+    assert suspicions.widen(CLUSTER, 1, suspicions.all([CLUSTER])[CLUSTER][1])
 
 
 def _schedule_and_junk(client: redis.Redis, name: str) -> None:

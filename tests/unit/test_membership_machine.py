@@ -55,6 +55,9 @@ ROWS = [
     *((PROBING, 2, event, 10, DISABLED, 3, True) for event in (*FAILURES, Event.PROBE_FAILED)),
     (PROBING, 0, Event.PROBE_SUCCEEDED, 10, UP, 0, False),
     (PROBING, 2, Event.PROBE_SUCCEEDED, 10, UP, 2, False),
+    (PROBING, 1, Event.CONFIRMED, 10, UP, 1, False),
+    (DISABLED, 3, Event.CONFIRMED, 10, UP, 3, False),
+    (DISABLED, 3, Event.CONFIRMED, 99, UP, 3, False),
     (DISABLED, 3, Event.DURATION_ELAPSED, 30, UP, 0, False),
     (DISABLED, 9, Event.DURATION_ELAPSED, 99, UP, 0, False),
     (DISABLED, 3, Event.DURATION_ELAPSED, 29, DISABLED, 3, False),
@@ -68,6 +71,7 @@ UNCHANGED = [
     *((DOWN, event) for event in Event if event is not Event.SET_UP),
     (UP, Event.PROBE_FAILED),
     (UP, Event.PROBE_SUCCEEDED),
+    (UP, Event.CONFIRMED),
     (PROBING, Event.DURATION_ELAPSED),
     (DISABLED, Event.SEND_FAILED),
     (DISABLED, Event.SUSPECTED),
@@ -78,7 +82,7 @@ UNCHANGED = [
 
 def test_machine_table_has_every_pair() -> None:
     assert set(TRANSITIONS) == set(product(Condition, Event))
-    assert len(TRANSITIONS) == 4 * 7
+    assert len(TRANSITIONS) == 4 * 8
 
 
 def test_machine_rows_cover_whole_table() -> None:
@@ -204,7 +208,8 @@ def test_machine_any_history_keeps_rules(seen: Node, history: list[tuple[Event, 
             assert seen.condition is (UP if event is Event.SET_UP else DOWN)
         if before.condition is DISABLED and seen.condition is UP:
             waited = now >= before.last_attempt + before.duration
-            assert event is Event.SET_UP or waited or before.last_attempt > now
+            reached = event in {Event.SET_UP, Event.CONFIRMED}
+            assert reached or waited or before.last_attempt > now
         if seen.no_tries > before.no_tries:
             assert seen.last_attempt == int(now)
         else:
