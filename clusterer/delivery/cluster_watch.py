@@ -5,7 +5,9 @@ from __future__ import annotations
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.failures import Failures
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.placement import source_of
 from clusterer.delivery.session import SenderSession
@@ -26,6 +28,8 @@ class ClusterWatch:
         directory: Directory,
         leases: Leases,
         connector: Connector,
+        failures: Failures,
+        confirmations: Confirmations,
         agenda: Agenda,
     ) -> None:
         self._anywhere = settings.allow_foreign_source
@@ -33,27 +37,29 @@ class ClusterWatch:
         self._directory = directory
         self._leases = leases
         self._connector = connector
+        self._failures = failures
+        self._confirmations = confirmations
         self._agenda = agenda
-        self._failures_seen = 0
         self._misplaced: set[SenderSession] = set()
 
     def refresh(self) -> None:
         """Read the clusters that have changed, and update all sessions."""
         self._directory.refresh()
         for session in self._leases:
-            gone = session.update(self._directory.snapshot)
-            if gone is None:
+            update = session.update(self._directory.snapshot)
+            if update is None:
                 continue
-            for peer in gone.peers:
+            for peer in update.peers:
                 self._connector.close(peer)
-            self._store.forget(session.sender, gone.fields)
+            self._store.forget(session.sender, update.fields)
+            for peer in update.doubted:
+                self._confirmations.doubt(session, peer, monotonic())
             if self._has_moved(session):
                 self._misplaced.add(session)
 
     def refresh_after_failures(self) -> None:
-        """Refresh if a failure was reported since the last time: the node's state has changed."""
-        if self._connector.failures != self._failures_seen:
-            self._failures_seen = self._connector.failures
+        """Report the attempts that failed since the last time, and what has become of the nodes."""
+        if self._failures and self._failures.report():
             self.refresh()
 
     def connect(self, session: SenderSession) -> None:

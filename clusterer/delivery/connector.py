@@ -9,16 +9,16 @@ from collections.abc import Collection
 from math import inf
 from time import monotonic
 
+from clusterer.delivery.confirmations import Confirmations
+from clusterer.delivery.failures import Failures
 from clusterer.delivery.link import Link, LinkBroken, LocalTrouble, UnaskedBytes
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.session import SenderSession
 from clusterer.errors import PeerUnreachable
-from clusterer.membership import Event
 from clusterer.runtime.logs import about
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
-from clusterer.store import Cause, NodeStore
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +49,21 @@ class Connector:
     """Owner of every `Link` while its session is held."""
 
     def __init__(
-        self, settings: Settings, nodes: NodeStore, selector: selectors.BaseSelector
+        self,
+        settings: Settings,
+        failures: Failures,
+        confirmations: Confirmations,
+        selector: selectors.BaseSelector,
     ) -> None:
         self._timeout_s = settings.send_timeout
-        self._nodes = nodes
+        self._failures = failures
+        self._confirmations = confirmations
         self._selector = selector
         self._watched: dict[Peer, SenderSession] = {}
         self._pressed: set[Peer] = set()
         """Those whose peer has something to do: accept, or read."""
         self._expire_at = inf
         """No such connection runs out of time before (monotonic seconds): progress moves it on."""
-        self.failures = 0
-        """Reported send failures; the node's state has changed whenever this has grown."""
 
     def open(self, session: SenderSession, peer: Peer, source: str | None) -> None:
         """Start connecting to a node."""
@@ -69,7 +72,7 @@ class Connector:
             self._check_room()
             link = Link(peer.node.address, source, self._timeout_s)
         except PeerUnreachable as error:
-            self._fail(session, peer, str(error))
+            self._fail(session, peer, str(error), monotonic())
             return
         except LocalTrouble as error:
             self._wait(session, peer, str(error))
@@ -122,11 +125,12 @@ class Connector:
         """An established connection has ended: connect again, or report the node."""
         writes = isinstance(error, UnaskedBytes)
         early = peer.young() or peer.state is PeerState.BLOCKED or writes
+        began_at = _began_at(peer)
         self._end(peer)
         peer.strikes = peer.strikes + 1 if early else 0
         failed = error.unreachable or peer.strikes >= STRIKES
         if failed:
-            self._fail(session, peer, str(error))
+            self._fail(session, peer, str(error), began_at)
         if writes:
             self._put_off(session, peer, error, failed=failed)
         elif not failed:
@@ -163,8 +167,9 @@ class Connector:
         for peer in late:
             session = self._watched[peer]
             what = "took nothing" if peer.state is PeerState.BLOCKED else "did not answer"
+            began_at = _began_at(peer)
             self._end(peer)
-            self._fail(session, peer, f"{what} for {self._timeout_s:g} s")
+            self._fail(session, peer, f"{what} for {self._timeout_s:g} s", began_at)
             session.regroup()
         began = (peer.link.progress_at for peer in self._pressed if peer.link)
         self._expire_at = min(began, default=inf) + self._timeout_s
@@ -202,14 +207,16 @@ class Connector:
             session.regroup()
 
     def _established(self, session: SenderSession, peer: Peer, link: Link) -> None:
+        began_at = link.since
         try:
             link.finish_connecting()
         except PeerUnreachable as error:
             self._end(peer)
-            self._fail(session, peer, str(error))
+            self._fail(session, peer, str(error), began_at)
         else:
             peer.change(PeerEvent.CONNECTED)
             self.watch(peer)
+            self._confirmations.connected(session, peer, began_at, link.since)
         session.regroup()
 
     def _check_room(self) -> None:
@@ -222,7 +229,7 @@ class Connector:
         peer.retry_at = monotonic() + RETRY_S
         _log(logging.WARNING, _NOT_NOW, session, peer, reason)
 
-    def _fail(self, session: SenderSession, peer: Peer, reason: str) -> None:
+    def _fail(self, session: SenderSession, peer: Peer, reason: str, began_at: float) -> None:
         if peer.source is not None and not is_local(peer.source):
             self._wait(session, peer, f"{peer.source} is no address of this host now")
             return
@@ -230,11 +237,12 @@ class Connector:
         peer.strikes = 0
         peer.retry_at = monotonic() + RETRY_S
         session.count(1)
-        self.failures += 1
-        seen = peer.attempted or peer.node
-        self._nodes.observe(
-            seen, Event.SEND_FAILED, Cause(f"delivery of machine {session.sender}", reason)
-        )
+        self._failures.note(session, peer, reason, began_at)
+
+
+def _began_at(peer: Peer) -> float:
+    """Return since when the peer has not answered (monotonic seconds)."""
+    return peer.link.progress_at if peer.link is not None else monotonic()
 
 
 def _log(level: int, text: str, session: SenderSession, peer: Peer, detail: str) -> None:

@@ -15,9 +15,12 @@ from time import monotonic
 from clusterer import jobs
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.claims import Claims
+from clusterer.delivery.clock import Clock
 from clusterer.delivery.closer import Closer
 from clusterer.delivery.cluster_watch import ClusterWatch
+from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.failures import Failures
 from clusterer.delivery.feeder import Feeder
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
@@ -29,6 +32,8 @@ from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.drains import DrainStore
+from clusterer.store.paths import PathStore
+from clusterer.store.suspicions import SuspicionStore
 from clusterer.store.usable import SenderUnusable
 
 log = logging.getLogger(__name__)
@@ -63,14 +68,20 @@ class Engine:
         self._closer = Closer(settings, queue, token)
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self._connector = Connector(settings, nodes, self._selector)
+        clock, paths = Clock(), PathStore(settings, client)
+        suspicions = SuspicionStore(settings, client)
+        self._failures = Failures(nodes, paths, suspicions, self._directory, clock)
+        self._confirmations = Confirmations(suspicions, clock)
+        self._connector = Connector(settings, self._failures, self._confirmations, self._selector)
         self._agenda = Agenda()
         self._leases = Leases(
             settings,
             self._store,
             self._directory,
+            paths=paths,
             connector=self._connector,
             agenda=self._agenda,
+            clock=clock,
             meter=meter,
         )
         self._watch = ClusterWatch(
@@ -79,6 +90,8 @@ class Engine:
             directory=self._directory,
             leases=self._leases,
             connector=self._connector,
+            failures=self._failures,
+            confirmations=self._confirmations,
             agenda=self._agenda,
         )
         self._handover = Handover(
@@ -184,6 +197,7 @@ class Engine:
         self._selector.register(self._reader.open(), selectors.EVENT_READ)
 
     def _give_all(self) -> bool:
+        self._failures.report()
         if not len(self._leases) and self._leases.refused:
             self._store.hold_off()
         left = self._handover.all()
@@ -195,6 +209,7 @@ class Engine:
 
     def _turn(self) -> None:
         self._leases.renew()
+        self._leases.follow_paths()
         self._agenda.look()
         self._feeder.ask()
         for key, _ in self._selector.select(self._timeout()):
@@ -203,6 +218,7 @@ class Engine:
             else:
                 self._serve(*key.data)
         self._connector.expire(monotonic())
+        self._confirmations.look(monotonic())
         self._watch.refresh_after_failures()
         self._agenda.look()
         due = self._agenda.due(monotonic())
@@ -217,6 +233,8 @@ class Engine:
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
+        if self._failures:
+            return 0.0
         now = monotonic()
         times = [
             self._leases.renew_at,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
 from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.clock import Clock
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.holds import HOLD_S, Holds
 from clusterer.delivery.meter import Meter
@@ -18,6 +19,7 @@ from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.drains import DrainStore
+from clusterer.store.paths import PathStore
 from clusterer.store.usable import SenderUnusable
 
 log = logging.getLogger(__name__)
@@ -39,14 +41,18 @@ class Leases:
         store: DrainStore,
         directory: Directory,
         *,
+        paths: PathStore,
         connector: Connector,
         agenda: Agenda,
+        clock: Clock,
         meter: Meter | None,
     ) -> None:
         self._placement = Placement(anywhere=settings.allow_foreign_source)
         self._replay = settings.backlog == BACKLOG_REPLAY
         self._store = store
         self._directory = directory
+        self._paths = paths
+        self._clock = clock
         self._connector = connector
         self._agenda = agenda
         self._meter = meter
@@ -58,6 +64,8 @@ class Leases:
         """Senders that other workers had at the last look."""
         self._by_log: dict[str, SenderSession] = {}
         self._write_until = 0.0
+        self._paths_counters: Mapping[int, int] | None = None
+        """What the last renewal has told of the records, until it is followed."""
         self.holds = Holds()
         self.run_out: set[int] = set()
         """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
@@ -124,11 +132,12 @@ class Leases:
         self.renew()
         asked_at = monotonic()
         claims = self._store.claim_all(senders)
+        self._tell_clock(claims, asked_at)
         if not self._sessions:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
-        if any(self._has_nodes_down(claim, self._directory.snapshot) for claim in claims):
+        if any(self._may_skip(claim, self._directory.snapshot) for claim in claims):
             self._directory.refresh()  # the nodes' state after the claim decides about its packets
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
@@ -138,9 +147,17 @@ class Leases:
                 del self._claimed[claim.sender]
                 self._take_or_hold(claim)
 
-    def _has_nodes_down(self, claim: Claim | SenderUnusable | None, views: Views) -> bool:
-        keys = claim.counts if isinstance(claim, Claim) else ()
-        return any(self._rosters.of(key, views).down for key in keys)
+    def _may_skip(self, claim: Claim | SenderUnusable | None, views: Views) -> bool:
+        """Whether a gate may be closed for the sender of this claim."""
+        if not isinstance(claim, Claim):
+            return False
+        return bool(claim.paths) or any(self._rosters.of(key, views).down for key in claim.counts)
+
+    def _tell_clock(self, claims: Iterable[object], asked_at: float) -> None:
+        for claim in claims:
+            if isinstance(claim, Claim):
+                self._clock.tell_ms(claim.now_ms, asked_at)
+                return
 
     def _take_or_hold(self, claim: Claim) -> None:
         try:
@@ -172,11 +189,36 @@ class Leases:
         # A worker that was slow may find its leases run out, and no other worker with them. One
         # that goes before its time was taken away.
         run_out = sent_at >= self._write_until
-        for sender in self._store.renew(list(claims), claims if run_out else None):
+        renewed = self._store.renew(list(claims), claims if run_out else None)
+        for sender in renewed.lost:
             self._claimed.pop(sender, None)
             if sender in self._sessions:
                 self.lose(self._sessions[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
+        self._clock.tell_ms(renewed.now_ms, sent_at)
+        self._paths_counters = renewed.paths_counters
+
+    def follow_paths(self) -> None:
+        """Read the records that have changed by the last renewal, and judge all gates again.
+
+        Between two turns only: what is being offered must not change its group meanwhile.
+        """
+        counters, self._paths_counters = self._paths_counters, None
+        if counters is None:
+            return
+        self.read_paths(
+            [s for s, session in self._sessions.items() if session.has_old_paths(counters)]
+        )
+        for session in self._sessions.values():
+            session.judge()
+
+    def read_paths(self, senders: Sequence[int]) -> None:
+        """Read the records of these senders' paths."""
+        if not senders:
+            return
+        for sender, records in self._paths.all_records(senders).items():
+            if sender in self._sessions:
+                self._sessions[sender].take_paths(records.paths, records.counter)
 
     def may_write(self, session: SenderSession) -> bool:
         """Whether the lease certainly still holds; it is renewed if time has run out."""
@@ -252,6 +294,7 @@ class Leases:
             rosters=self._rosters,
             meter=self._meter,
             agenda=self._agenda,
+            clock=self._clock,
         )
         self._sessions[sender] = self._by_log[session.log] = session
         self._agenda.add(session)

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from clusterer.delivery.clock import Clock
 from clusterer.delivery.frames import Share
 from clusterer.membership.views import ClusterKey
 from clusterer.store.labels import ModuleLabels
@@ -53,23 +54,6 @@ class Stamps:
     def at(self, index: int) -> int:
         """Return when the packet with that index was appended."""
         return self._ms[bisect_right(self._ends, index)]
-
-
-class Clock:
-    """Redis's clock, reckoned from the last time that it told."""
-
-    __slots__ = ("_ahead_ms",)
-
-    def __init__(self) -> None:
-        self._ahead_ms: float | None = None
-
-    def tell(self, seconds: int, micros: int, now: float) -> None:
-        """Take Redis's time at ``now`` (monotonic seconds)."""
-        self._ahead_ms = seconds * 1000 + micros / 1000 - now * 1000
-
-    def ms(self, now: float) -> int | None:
-        """Return Redis's ms at ``now``, whole as an entry's are; None if it never told."""
-        return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)
 
 
 class Sent:

@@ -12,6 +12,7 @@ from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
 from clusterer.delivery.peer_states import PeerEvent, PeerState, next_state
 from clusterer.membership import Node, State
+from clusterer.membership.paths import Path, gate
 from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Move
 from clusterer.store.destinations import field_of
@@ -33,7 +34,7 @@ class Outbox:
         """Sequence reached when all of it is written, and the cluster's packet count there."""
         self.last_n = frames.last_n
         self.skipped = 0
-        """Frames that are not sent because the node went down; counted when the outbox is empty."""
+        """Frames that are not sent as the gate was closed; counted when the outbox is empty."""
 
     def cut(self) -> int:
         """Give up the frames of which nothing is written yet; return how many are left."""
@@ -69,6 +70,8 @@ class Peer:
 
     def __init__(self, node: Node, offset: int, n: int | None, *, guarded: bool) -> None:
         self.node = node
+        self.up = node.state is not State.DOWN
+        """The gate: whether the sender sends packets to the node now. Changes by `judge` only."""
         self.key = ClusterKey(node.cluster_id, node.protocol)
         self.field = field_of(node)
         self.stats_prefix = f"{self.field}/"
@@ -99,10 +102,12 @@ class Peer:
         self._marks: deque[Mark] = deque()
         """What was written and is not known to be acknowledged."""
 
-    @property
-    def up(self) -> bool:
-        """Whether the node gets packets now."""
-        return self.node.state is State.UP
+    def judge(self, path: Path | None, now_ms: int) -> bool:
+        """Open or close the gate by the sender's record of the path; True if that changed it."""
+        was_up, self.up = self.up, gate(self.node, path, now_ms)
+        if was_up and not self.up:
+            self._stop_writing()
+        return was_up != self.up
 
     def change(self, event: PeerEvent) -> None:
         """Take the state that the table names."""
@@ -119,14 +124,14 @@ class Peer:
         return self.state is PeerState.CONNECTING and self.link is None and self.up
 
     def ready(self, replay: bool) -> bool:
-        """Whether a batch can be offered now: to be written, or skipped if the node is not up."""
-        state, up = self.state, self.node.state is State.UP
+        """Whether a batch can be offered now: to be written, or skipped if the gate is closed."""
+        state, up = self.state, self.up
         if state is PeerState.STREAMING or state is PeerState.IDLE:
             return up or not replay
         return state is PeerState.CONNECTING and not up and not replay
 
     def offer(self, batch: Batch) -> bool:
-        """Write the frames of the node's cluster, or skip them if the node is not up.
+        """Write the frames of the node's cluster, or skip them if the gate is closed.
 
         The batch must follow the sent offset. Returns False if the node could not take all of it:
         the peer is blocked with the rest in its outbox, or connecting. Raises `LinkBroken`.
@@ -136,7 +141,7 @@ class Peer:
             self.sent_offset = self.committed_offset = batch.last
             return True
         link = self.link
-        up = self.node.state is State.UP
+        up = self.up
         if up and link is None:
             self.change(PeerEvent.PACKETS_WAIT)
             return False
@@ -178,8 +183,8 @@ class Peer:
         self.committed_offset, self.committed_n = box.last, box.last_n
         return True
 
-    def stop_writing(self) -> None:
-        """Skip the outbox's frames that are not begun: the node is not up any more."""
+    def _stop_writing(self) -> None:
+        """Skip the outbox's frames that are not begun: the gate is closed now."""
         box = self.outbox
         if box is not None:
             box.skipped = box.frames.packets - box.cut()
@@ -213,6 +218,15 @@ class Peer:
         """Go to where another worker's connection has got."""
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n
+
+    @property
+    def written(self) -> int:
+        """Bytes given to the connection."""
+        return self._written
+
+    def acknowledged_bytes(self) -> int:
+        """Return how many of them the peer's kernel has acknowledged; one system call."""
+        return self._written - self.link.unacknowledged() if self.link is not None else 0
 
     def acknowledged_offset(self) -> int:
         """Return the sequence up to which the peer's kernel has acknowledged every packet."""

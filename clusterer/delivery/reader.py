@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from clusterer.delivery.meter import Clock
+from clusterer.delivery.clock import Clock
 from clusterer.endpoint import socket_of
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings

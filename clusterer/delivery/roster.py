@@ -33,10 +33,11 @@ class Roster:
         self.view = view
         self.nodes = {field_of(node): node for node in view.nodes.values()} if view else {}
         self.up: dict[str, Node] = {}
+        """Nodes that no operator has taken down; no verdict keeps a sender from trying them."""
         self.down: dict[str, Node] = {}
-        """Nodes in any state but up: they skip every packet."""
+        """Nodes that an operator has taken down: they skip every packet."""
         for field, node in self.nodes.items():
-            (self.up if node.state is State.UP else self.down)[field] = node
+            (self.down if node.state is State.DOWN else self.up)[field] = node
         self.youngest = max((node.generation for node in self.down.values()), default=0)
         """Latest generation of a node that is down."""
         self._before: ref[Roster] | None = None

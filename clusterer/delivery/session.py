@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.gates import Gates
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
@@ -18,6 +20,7 @@ from clusterer.delivery.resting import Resting
 from clusterer.delivery.resting_nodes import RestingNodes, not_resting
 from clusterer.delivery.roster import Roster, Rosters, Views
 from clusterer.membership import Node, State
+from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
@@ -27,17 +30,21 @@ from clusterer.store.drains import DrainStore
 log = logging.getLogger(__name__)
 
 
-class Gone(NamedTuple):
-    """Nodes that are not in their cluster any more, and the peers that stood for some."""
+class Update(NamedTuple):
+    """What has come of new views: nodes that are not in their cluster any more, and doubts."""
 
     fields: list[str]
+    """The nodes that are gone."""
     peers: list[Peer]
+    """The peers that stood for some of them."""
+    doubted: list[Peer]
+    """Connected peers whose node's verdict has changed and is not up."""
 
 
 class SenderSession:
     """A leased log that a delivery worker delivers.
 
-    A node that is down has no peer from the beginning: see `RestingNodes`.
+    A node that an operator has taken down has no peer from the beginning: see `RestingNodes`.
 
     ``head`` is the sent offset of the front, the group of ready peers that is furthest. The
     blocking read of the engine follows the head. The peers behind have reads of their own.
@@ -53,8 +60,12 @@ class SenderSession:
         rosters: Rosters,
         meter: Meter | None = None,
         agenda: Agenda,
+        clock: Clock,
     ) -> None:
-        """``agenda`` is told when the session may have something else to do."""
+        """``agenda`` is told when the session may have something else to do.
+
+        ``clock`` knows Redis's time.
+        """
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
@@ -81,6 +92,7 @@ class SenderSession:
         self._rosters = rosters
         self._known: dict[ClusterKey, Roster] = {}
         """The roster of each of our clusters that was taken over last."""
+        self.gates = Gates(claim.paths, claim.paths_counter, clock)
         self._nodes = RestingNodes(claim, rosters, self._counts, self.peers)
         """Nodes for which no peer is made."""
         self.front: list[Peer] = []
@@ -101,8 +113,8 @@ class SenderSession:
 
     # -- peers of the session ---------------------------------------------------------------------
 
-    def update(self, views: Views) -> Gone | None:
-        """Take over the nodes of ``views``; return those that are gone.
+    def update(self, views: Views) -> Update | None:
+        """Take over the nodes of ``views``; return what has come of that.
 
         None if our clusters are as they were.
         """
@@ -113,33 +125,35 @@ class SenderSession:
         self._resting.wake(self.head)  # judged as they were until now
         # Nodes that came with one reload have one generation: one search for all of them.
         start_of = cache(self._start_of)
-        gone = Gone([], [])
+        found = Update([], [], [])
         for key in ours:
-            self._take_over(key, self._rosters.of(key, views), start_of, gone)
+            self._take_over(key, self._rosters.of(key, views), start_of, found)
         self._nodes.look()
         self._awake = list(self.peers.values())
         self.regroup()
-        return gone
+        return found
 
     def _take_over(
-        self, key: ClusterKey, roster: Roster, start_of: Callable[[int], int], gone: Gone
+        self, key: ClusterKey, roster: Roster, start_of: Callable[[int], int], found: Update
     ) -> None:
         """Follow the changes of one cluster: the cost is that of the changed nodes."""
         before = self._known.get(key)
         self._known[key] = roster
         left, new = roster.since(before) if before else ({}, self._at_first(key, roster))
-        gone.fields.extend(f for f, node in left.items() if node.machine_id != self.sender)
-        gone.peers.extend(self.peers.pop(f) for f in left if f in self.peers)
+        found.fields.extend(f for f, node in left.items() if node.machine_id != self.sender)
+        found.peers.extend(self.peers.pop(f) for f in left if f in self.peers)
         for field, node in new.items():
             known = self.peers.get(field)
             if known is not None:
                 self._renew(known, node)
+                if known.connected and node.state is State.PROBING:
+                    found.doubted.append(known)
             elif node.machine_id == self.sender:
                 continue
             elif before is None or field not in before.nodes:
                 self.peers[field] = self._peer(field, node, start_of)
-            elif node.state is State.UP:
-                self._make(field, before.nodes[field]).node = node
+            elif node.state is not State.DOWN:
+                self._renew(self._make(field, before.nodes[field]), node)
         self._nodes.take_over(key, roster)
 
     def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
@@ -192,6 +206,7 @@ class SenderSession:
             offset = start_of(node.generation)
         peer = Peer(node, offset, n, guarded=field in claim.guarded)
         self._set_flow(peer)
+        self.gates.judge(peer)
         self._note_waiting(peer)
         if offset != claim.committed.get(field):
             peer.recorded_offset = -1
@@ -207,12 +222,36 @@ class SenderSession:
             machine_id = peer.node.machine_id
             peer.flow = self._meter.flow(self.sender, peer.key, machine_id)
 
-    @staticmethod
-    def _renew(peer: Peer, node: Node) -> None:
-        was_up = peer.up
+    def _renew(self, peer: Peer, node: Node) -> None:
         peer.node = node
-        if was_up and not peer.up:
-            peer.stop_writing()
+        self.gates.judge(peer)
+
+    # -- gates ----------------------------------------------------------------------------------
+
+    def take_paths(self, paths: Mapping[str, Path], counter: int) -> None:
+        """Take over the sender's records as Redis has them now."""
+        if self.gates.judge_all(self.peers, self.gates.take_over(paths, counter)):
+            self._gates_changed()
+
+    def has_old_paths(self, counters: Mapping[int, int]) -> bool:
+        """Whether Redis, which tells these counters by sender, has other records by now."""
+        return self.gates.counter != counters.get(self.sender, 0)
+
+    def put_path(self, peer: Peer, path: Path | None) -> None:
+        """Take over the record that this worker has written of one path."""
+        self.gates.put(peer.field, path)
+        if self.gates.judge(peer):
+            self._gates_changed()
+
+    def judge(self) -> None:
+        """Open the gates whose records have not been renewed in time."""
+        if self.gates and self.gates.judge_all(self.peers):
+            self._gates_changed()
+
+    def _gates_changed(self) -> None:
+        self._resting.wake(self.head)
+        self._awake = list(self.peers.values())
+        self.regroup()
 
     # -- groups ---------------------------------------------------------------------------------
 
@@ -290,7 +329,7 @@ class SenderSession:
             peer.sent_offset = peer.committed_offset = self.head
 
     def jump(self) -> None:
-        """Let nodes that are not up skip to the head, where it is known how much that is."""
+        """Let peers with a closed gate skip to the head, where it is known how much that is."""
         for peer in self.behind:
             idle = not peer.up and self.is_ready(peer) and peer.sent_offset < self.head
             if idle and peer.sent_n is not None and peer.key in self._counts:
@@ -393,11 +432,11 @@ class SenderSession:
         return min(able, default=max(self.head, self._claim.tail))
 
     def waits(self, peer: Peer) -> bool:
-        """Whether the log waits for this node to come up again (replay)."""
-        return self._replay and peer.node.state is not State.UP
+        """Whether the log waits for this peer's gate to open again (replay)."""
+        return self._replay and not peer.up
 
     def waiting(self) -> bool:
-        """Whether a node that is not up has packets to come."""
+        """Whether a peer whose gate is closed has packets to come."""
         end = max(self.head, self._claim.tail)
         return any(self.waits(peer) and peer.committed_offset < end for peer in self.peers.values())
 

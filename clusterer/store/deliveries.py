@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey
+from clusterer.store.paths import records_of
 
 LEASE_MS = 1000
 """Life of an unrenewed lease: how long a killed worker's log waits at the least."""
@@ -42,6 +44,24 @@ class Claim:
     """Destinations to which another worker's connection may still be open."""
     number: int = 0
     """How many claims of the log there were, this one included."""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """``cluster/machine/generation`` → the sender's record of the path."""
+    paths_counter: int = 0
+    """Grows with each change of the records."""
+    now_ms: int = 0
+    """Redis's time at the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What Redis tells a worker that renews its leases."""
+
+    lost: frozenset[int]
+    """Senders whose lease is lost."""
+    paths_counters: Mapping[int, int]
+    """The counters of the records of all senders' paths; no entry where a sender has none."""
+    now_ms: int
+    """Redis's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +119,7 @@ class Released(Enum):
 
 def claim_of(sender: int, reply: list[Any]) -> Claim:
     """Return what the reply of claim.lua says."""
-    committed, committed_counts, counters, guards = reply
+    committed, committed_counts, counters, guards, records, counter, now_ms = reply
     numbers = _numbers(counters)
     return Claim(
         sender=sender,
@@ -108,8 +128,11 @@ def claim_of(sender: int, reply: list[Any]) -> Claim:
         since_ms=firsts(numbers),
         committed=_numbers(committed),
         committed_counts=_numbers(committed_counts),
-        guarded=frozenset(_pairs(guards)),
+        guarded=frozenset(field.decode() for field in guards[::2]),
         number=numbers.get("claims", 0),
+        paths=records_of(sender, pairs(records)),
+        paths_counter=int(counter) if counter and counter.isdigit() else 0,
+        now_ms=now_ms,
     )
 
 
@@ -135,12 +158,13 @@ def firsts(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
     }
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return a hash that a script sent flat."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
-    return {name: int(value) for name, value in _pairs(flat).items()}
+    return decoded_numbers(pairs(flat))
 
 
 def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:

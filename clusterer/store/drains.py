@@ -23,15 +23,18 @@ from clusterer.store.deliveries import (
     LogEntry,
     Move,
     Released,
+    Renewed,
     by_cluster,
     claim_of,
     decoded_numbers,
     firsts,
     guards_of,
+    pairs,
 )
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
 from clusterer.store.nodes import version_of
+from clusterer.store.paths import counters_of
 from clusterer.store.scripts import script
 from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
 
@@ -110,8 +113,9 @@ class DrainStore:
         calls = [
             evalsha(
                 lua,
-                "7",
+                "9",
                 *(keys.lease(sender), pending, *(name(sender) for name in names), keys.SENDERS),
+                *(keys.paths(sender), keys.PATHS),
                 *(self._token, str(LEASE_MS), str(sender), str(GUARD_MS)),
             )
             for sender in senders
@@ -129,8 +133,8 @@ class DrainStore:
         except SenderUnusable as error:
             return error
 
-    def renew(self, senders: Sequence[int], claims: Mapping[int, int] | None = None) -> set[int]:
-        """Renew leases; return the senders whose lease is lost.
+    def renew(self, senders: Sequence[int], claims: Mapping[int, int] | None = None) -> Renewed:
+        """Renew leases; return which are lost, and what else Redis has told with them.
 
         One that has run out is taken again if no worker has claimed the log since the claim whose
         number is in ``claims``.
@@ -138,14 +142,15 @@ class DrainStore:
         numbers = claims or {}
         names = [name(sender) for sender in senders for name in (keys.lease, keys.counters)]
         with translated(self._settings, "renew leases"):
-            held = script("renew")(
+            held, counters, now_ms = script("renew")(
                 self._client,
-                names,
+                [keys.PATHS, *names],
                 self._token,
                 LEASE_MS,
                 *(numbers.get(s, "") for s in senders),
             )
-        return {sender for sender, one in zip(senders, held, strict=True) if not one}
+        lost = (sender for sender, one in zip(senders, held, strict=True) if not one)
+        return Renewed(frozenset(lost), counters_of(pairs(counters)), now_ms)
 
     def handed_over(self, senders: Sequence[int]) -> set[int]:
         """Return those of ``senders`` whose last worker gave them back, as far as is known."""

@@ -420,7 +420,7 @@ def test_delivery_worker_without_lease_records_nothing(
     assert second.claim(1)
     late = Commit(1, [Move("1/2/7", 1, 1)], {"1/2/7/sent": 1}, needed_from=2)
     assert first.commit([late]) == {1}
-    assert first.renew([1]) == {1}
+    assert first.renew([1]).lost == {1}
     released = first.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
     assert released is Released.LOST
     assert not redis_client.exists(

@@ -219,14 +219,14 @@ def test_lease_that_ran_out_is_taken_again_unless_claimed_since(
     claim = first.claim(1)
     assert claim is not None
     redis_client.delete(keys.lease(1))
-    assert first.renew([1], {1: claim.number}) == set()
+    assert first.renew([1], {1: claim.number}).lost == set()
     assert redis_client.get(keys.lease(1)) == b"a"
     redis_client.delete(keys.lease(1))
     assert second.claim(1)
-    assert first.renew([1], {1: claim.number}) == {1}
+    assert first.renew([1], {1: claim.number}).lost == {1}
     redis_client.delete(keys.lease(1))
-    assert first.renew([1], {1: claim.number}) == {1}, "claimed since"
-    assert first.renew([1]) == {1}
+    assert first.renew([1], {1: claim.number}).lost == {1}, "claimed since"
+    assert first.renew([1]).lost == {1}
 
 
 def slowed(act: Callable[..., None], slow: threading.Event) -> Callable[..., None]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from clusterer.delivery.meter import BOUNDS_MS, Clock, Flow, Meter, Stamps
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.meter import BOUNDS_MS, Flow, Meter, Stamps
 from clusterer.services.metrics import DeliveryCollector
 from clusterer.services.metrics.http import registry_of
 from clusterer.store import ClusterKey

@@ -88,6 +88,7 @@ def test_peer_without_connection_takes_batches_unless_guarded(
 ) -> None:
     found = peer(0, guarded=guarded)
     found.node = replace(found.node, state=State.UP if up else State.DOWN)
+    found.judge(None, 0)
     assert found.ready(replay) is ready
 
 
@@ -100,4 +101,5 @@ def test_peer_with_waiting_packets_connects_or_skips(
     found = peer(0)
     found.change(PeerEvent.PACKETS_WAIT)
     found.node = replace(found.node, state=state)
+    found.judge(None, 0)
     assert (found.lacks_link, found.ready(replay=False)) == (connects, ready)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from clusterer.delivery.agenda import Agenda
+from clusterer.delivery.clock import Clock
 from clusterer.delivery.roster import Rosters
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Node, State
@@ -33,6 +34,7 @@ def test_commit_before_first_packet_has_count_with_its_offset() -> None:
         replay=False,
         rosters=Rosters(),
         agenda=Agenda(),
+        clock=Clock(),
     )
     session.update(views(replace(A, state=State.UP), B))
     commit = session.take_commit()

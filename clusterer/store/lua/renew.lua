@@ -1,10 +1,12 @@
 -- Renew leases. One that has run out is taken again if its log was not claimed since.
--- KEYS  lease, counters ...
+-- KEYS  the counters of all senders' records of paths, then lease, counters ...
 -- ARGV  token, lease ms, then for each lease the number of the claim ('' = not to be taken again)
--- reply for each lease 1, 0 if it is another worker's or gone
+-- reply {for each lease 1, 0 if it is another worker's or gone; the counters of the records (flat
+--       hash, none where the key has a wrong type); Redis ms}
+-- include guards
 local held = {}
-for i = 1, #KEYS, 2 do
-  local at = (i + 1) / 2
+for i = 2, #KEYS, 2 do
+  local at = i / 2
   local found, number = redis.pcall('GET', KEYS[i]), ARGV[at + 2]
   held[at] = 0
   if found == ARGV[1]
@@ -14,4 +16,5 @@ for i = 1, #KEYS, 2 do
     held[at] = 1
   end
 end
-return held
+local counters = redis.pcall('HGETALL', KEYS[1])
+return {held, counters.err and {} or counters, redis_ms()}

@@ -1,0 +1,24 @@
+"""Redis's clock, reckoned from the last time that Redis told."""
+
+from __future__ import annotations
+
+
+class Clock:
+    """Redis's clock, reckoned from the last time that it told."""
+
+    __slots__ = ("_ahead_ms",)
+
+    def __init__(self) -> None:
+        self._ahead_ms: float | None = None
+
+    def tell(self, seconds: int, micros: int, now: float) -> None:
+        """Take Redis's time at ``now`` (monotonic seconds)."""
+        self.tell_ms(seconds * 1000 + micros / 1000, now)
+
+    def tell_ms(self, redis_ms: float, now: float) -> None:
+        """Take Redis's time in ms at ``now`` (monotonic seconds)."""
+        self._ahead_ms = redis_ms - now * 1000
+
+    def ms(self, now: float) -> int | None:
+        """Return Redis's ms at ``now``, whole as an entry's are; None if it never told."""
+        return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)

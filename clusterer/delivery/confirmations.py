@@ -1,0 +1,79 @@
+"""Attempts that work although the verdict of their node is not up: each is said once, as an ack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.peer import Peer
+from clusterer.delivery.session import SenderSession
+from clusterer.membership import Condition, Node, State
+from clusterer.runtime.routes import is_local
+from clusterer.store.suspicions import SuspicionStore
+
+REMEMBER_S = 1.0
+"""How old bytes may be that are taken as evidence: an ack has to be said soon after its attempt."""
+
+
+@dataclass(slots=True)
+class _Doubt:
+    session: SenderSession
+    written: int
+    """Bytes that were written to the connection at some time."""
+    at: float
+    """That time (monotonic seconds)."""
+
+
+class Confirmations:
+    """The connections to nodes that other hosts do not reach, as far as the verdict says.
+
+    Bytes that a node's kernel has acknowledged are evidence if they were written after the verdict
+    was known here. A connection that was made is evidence for a probing node only: a node that was
+    disabled because it took nothing accepts connections.
+    """
+
+    def __init__(self, suspicions: SuspicionStore, clock: Clock) -> None:
+        self._suspicions = suspicions
+        self._clock = clock
+        self._doubts: dict[Peer, _Doubt] = {}
+
+    def connected(self, session: SenderSession, peer: Peer, began_at: float, now: float) -> None:
+        """Note a connection that was made; times are monotonic seconds."""
+        node, seen = peer.node, peer.attempted or peer.node
+        if not _is_doubted(node):
+            return
+        self.doubt(session, peer, now)
+        fell_before = _is_doubted(seen) and seen.epoch == node.epoch
+        if fell_before and node.condition is Condition.PROBING:
+            self._confirm(session, peer, began_at)
+
+    def doubt(self, session: SenderSession, peer: Peer, now: float) -> None:
+        """Watch a connection to a node whose verdict is not up."""
+        self._doubts[peer] = _Doubt(session, peer.written, now)
+
+    def look(self, now: float) -> None:
+        """Say ack for the nodes that have acknowledged bytes. Raises `StateUnavailable`."""
+        for peer, doubt in list(self._doubts.items()):
+            if not peer.connected or not _is_doubted(peer.node):
+                del self._doubts[peer]
+            elif peer.written == doubt.written:
+                doubt.at = now
+            elif peer.acknowledged_bytes() > doubt.written:
+                self._confirm(doubt.session, peer, doubt.at)
+            elif now > doubt.at + REMEMBER_S:
+                doubt.written, doubt.at = peer.written, now
+
+    def _confirm(self, session: SenderSession, peer: Peer, began_at: float) -> None:
+        self._doubts.pop(peer, None)
+        if not is_local(peer.node.host):
+            self._suspicions.ack(
+                peer.node,
+                session.sender,
+                f"delivery of machine {session.sender}",
+                began_ms=self._clock.ms(began_at),
+                engine=True,
+            )
+
+
+def _is_doubted(node: Node) -> bool:
+    return node.state is State.PROBING

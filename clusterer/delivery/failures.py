@@ -1,0 +1,123 @@
+"""Failed attempts of the senders of a worker: each becomes a record, and opens a suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.peer import Peer
+from clusterer.delivery.placement import prober_here
+from clusterer.delivery.session import SenderSession
+from clusterer.membership import Event, Node, State
+from clusterer.membership.suspicions import Kind
+from clusterer.membership.views import ClusterKey
+from clusterer.store import Cause, Directory, NodeStore
+from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
+from clusterer.store.suspicions import Opened, SuspicionStore
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt that failed."""
+
+    session: SenderSession
+    peer: Peer
+    node: Node
+    """The node as it was when the attempt began."""
+    reason: str
+    began_at: float
+    """When the attempt began (monotonic seconds)."""
+
+    @property
+    def cause(self) -> Cause:
+        """The failure as the cause of a change of the node."""
+        return Cause(f"delivery of machine {self.session.sender}", self.reason)
+
+
+class Failures:
+    """What failed since the last report: many nodes that fail at a time make a few calls."""
+
+    def __init__(
+        self,
+        nodes: NodeStore,
+        paths: PathStore,
+        suspicions: SuspicionStore,
+        directory: Directory,
+        clock: Clock,
+    ) -> None:
+        self._nodes = nodes
+        self._paths = paths
+        self._suspicions = suspicions
+        self._directory = directory
+        self._clock = clock
+        self._noted: dict[SenderSession, list[Failure]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def note(self, session: SenderSession, peer: Peer, reason: str, began_at: float) -> None:
+        """Note that an attempt that began at ``began_at`` (monotonic seconds) has failed."""
+        seen = peer.attempted or peer.node
+        failure = Failure(session, peer, seen, reason, began_at)
+        self._noted.setdefault(session, []).append(failure)
+
+    def report(self) -> bool:
+        """Write the records of what failed, which closes the gates; True if anything failed.
+
+        Raises `StateUnavailable`.
+        """
+        noted, self._noted = self._noted, {}
+        for session, failures in noted.items():
+            # The record was changed by another process in between: it may be void, or open.
+            changed = self._observe(session, failures)
+            self._observe(session, [each for each in changed if each.peer.up])
+        return bool(noted)
+
+    def _observe(self, session: SenderSession, failures: Iterable[Failure]) -> list[Failure]:
+        """Write the records; return the failures of paths that have another record by now."""
+        changed, left = [], iter(failures)
+        while some := list(islice(left, AT_ONCE)):
+            seen = [self._observation(failure) for failure in some]
+            replies = self._paths.observe(session.sender, seen)
+            for failure, observation, (reply, path) in zip(some, seen, replies, strict=True):
+                session.put_path(failure.peer, path)
+                if reply is Reply.ASK:
+                    self._ask(failure, observation)
+                elif reply is Reply.CHANGED and path != observation.before:
+                    changed.append(failure)
+        return changed
+
+    def _observation(self, failure: Failure) -> Observation:
+        return Observation(
+            failure.node,
+            failure.session.gates.path(failure.peer.field),
+            Event.SEND_FAILED,
+            failure.reason,
+            self._clock.ms(failure.began_at) or 0,
+            failure.cause.by,
+        )
+
+    def _ask(self, failure: Failure, observation: Observation) -> None:
+        views = self._directory.snapshot
+        opened = self._suspicions.open(
+            failure.node,
+            Kind.SUSPECT,
+            asking=prober_here(views),
+            reason=failure.reason,
+            views=views,
+            observation=(failure.session.sender, observation),
+        )
+        if opened is Opened.ALONE:
+            self._fail_node(failure)
+
+    def _fail_node(self, failure: Failure) -> None:
+        """Let the verdict count the failure: no other host is there to be asked."""
+        seen = failure.node
+        if self._nodes.observe(seen, Event.SEND_FAILED, failure.cause) is not None:
+            return
+        node, _ = self._nodes.read(ClusterKey(seen.cluster_id, seen.protocol), seen.machine_id)
+        same = node is not None and (node.generation, node.epoch) == (seen.generation, seen.epoch)
+        if node is not None and same and node.state is State.UP:
+            self._nodes.observe(node, Event.SEND_FAILED, failure.cause)

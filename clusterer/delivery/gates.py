@@ -1,0 +1,58 @@
+"""Which of one sender's gates are open: the operator's states, and the sender's own records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from time import monotonic
+
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.peer import Peer
+from clusterer.membership.paths import Path
+
+
+class Gates:
+    """The records of one sender's paths, as Redis had them last, and what they say of its peers.
+
+    ``counter`` is the sender's counter in Redis as of these records; it grows with every change.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], counter: int, clock: Clock) -> None:
+        self._paths = dict(paths)
+        self.counter = counter
+        self._clock = clock
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def path(self, field: str) -> Path | None:
+        """Return the record of the path to ``cluster/machine/generation``, void or not."""
+        return self._paths.get(field)
+
+    def take_over(self, paths: Mapping[str, Path], counter: int) -> set[str]:
+        """Take over what Redis has now; return the fields with a record before or after."""
+        touched = self._paths.keys() | paths.keys()
+        self._paths, self.counter = dict(paths), counter
+        return touched
+
+    def put(self, field: str, path: Path | None) -> None:
+        """Take over one record that this worker has written; None: there is none any more."""
+        if path is None:
+            self._paths.pop(field, None)
+        else:
+            self._paths[field] = path
+
+    def judge(self, peer: Peer) -> bool:
+        """Open or close the gate of one peer; True if that changed it."""
+        path = self._paths.get(peer.field)
+        return peer.judge(path, self._now_ms() if path is not None else 0)
+
+    def judge_all(self, peers: Mapping[str, Peer], fields: Iterable[str] | None = None) -> bool:
+        """Judge the peers of these fields (None: of all records); True if any gate changed."""
+        changed = False
+        for field in self._paths if fields is None else fields:
+            if field in peers:
+                changed |= self.judge(peers[field])
+        return changed
+
+    def _now_ms(self) -> int:
+        return self._clock.ms(monotonic()) or 0
