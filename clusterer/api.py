@@ -6,22 +6,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from time import monotonic
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import redis
 
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
-from clusterer.membership import Event, Node
+from clusterer.membership import Event, Node, State
 from clusterer.membership.addresses import normalised_ip
 from clusterer.runtime.once import once
 from clusterer.settings import Settings, load_settings
 from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
 from clusterer.store.append_commands import sub_batches
+from clusterer.store.observing import Observer
 from clusterer.store.offers import Offers
+from clusterer.store.own_paths import OwnPaths, PathReader
 from clusterer.store.packets import PacketLog
+from clusterer.store.paths import PathStore
 from clusterer.store.receipts import Receipts
 from clusterer.wire import Packet, PacketBuilder
 
@@ -29,6 +33,19 @@ log = logging.getLogger(__name__)
 
 _ip = lru_cache(maxsize=4096)(normalised_ip)
 _STATE_EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP, 2: Event.SUSPECTED}
+
+
+class _Up(NamedTuple):
+    """The nodes of a cluster that are up, and what that was decided from."""
+
+    view: ClusterView
+    own: OwnPaths
+    until: float
+    """Monotonic seconds at which the next record becomes void."""
+    nodes: tuple[Node, ...]
+
+    def counts(self) -> bool:
+        return not self.own.paths or monotonic() < self.until
 
 
 class Clusterer:
@@ -62,14 +79,15 @@ class Clusterer:
         self.offers = Offers()
         """What was sent, counted where metrics are served."""
         self._offered = self.offers.add if settings.metrics_port else _uncounted
-        self._up: dict[ClusterKey, tuple[ClusterView, tuple[Node, ...]]] = {}
+        self._up: dict[ClusterKey, _Up] = {}
 
     # -- the guide's functions --------------------------------------------------------------------
 
     def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         """Return the other nodes of a cluster that are up, in order of their machine_id.
 
-        Empty for an unknown cluster. The answer comes from a local snapshot, at most a second
+        A node that this instance does not reach is not up for it, whatever others see. Empty for
+        an unknown cluster. The answer comes from a local snapshot, at most a second
         old; while Redis is away, from the last one. Raises `StateUnavailable` only if there
         never was one, and `InvalidArgument` for a ``proto`` that is no name.
         """
@@ -82,7 +100,9 @@ class Clusterer:
     def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
         """Set another node's state: 0 down, 1 up, 2 a failed attempt was seen (probing).
 
-        Visible at once in this instance. Raises `UnknownNode` for a node that does not exist or
+        0 and 1 count for all senders. 2 is an observation of this instance: the instance skips
+        the node, and the node's state changes for all if no other host reaches the node. Visible
+        at once in this instance. Raises `UnknownNode` for a node that does not exist or
         is this instance itself, `InvalidArgument` for another state, `StateUnavailable`.
         """
         event = _STATE_EVENTS.get(state) if not isinstance(state, bool) else None
@@ -91,7 +111,11 @@ class Clusterer:
         key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
         if require_id("machine_id", machine_id) == self._id:
             raise UnknownNode(f"machine {machine_id} of cluster {key} is this instance itself")
-        self._nodes.command(key, machine_id, event, Cause(f"set_state of machine {self._id}"))
+        by = f"set_state of machine {self._id}"
+        if event is Event.SUSPECTED:
+            self._observer.suspect(key, machine_id, self._directory.views(), by)
+        else:
+            self._nodes.command(key, machine_id, event, Cause(by))
         self._directory.refresh()
 
     def check(self, cluster_id: int, sockaddr: tuple[Any, ...], server_id: int, proto: str) -> int:
@@ -114,7 +138,8 @@ class Clusterer:
     def send_to(self, cluster_id: int, proto: str, packet: Packet) -> int:
         """Have ``packet`` delivered to all nodes of a cluster that are up; return how many are.
 
-        One round trip to Redis, whatever the number of nodes; a delivery worker does the rest.
+        The number is that of `get_nodes`. One round trip to Redis, whatever the number of nodes; a
+        delivery worker does the rest.
         Raises `UnknownCluster`, `FrameTooLarge`, `InvalidArgument` for a protocol other than
         "bin" or a packet of negative type, `StateUnavailable`.
         """
@@ -273,7 +298,15 @@ class Clusterer:
 
     @once
     def _directory(self) -> Directory:
-        return Directory(self._nodes)
+        return Directory(self._nodes, PathReader(self._paths, self._id))
+
+    @once
+    def _paths(self) -> PathStore:
+        return PathStore(self.settings, self._client)
+
+    @once
+    def _observer(self) -> Observer:
+        return Observer(self.settings, self._id, self._client)
 
     @once
     def _log(self) -> PacketLog:
@@ -290,11 +323,16 @@ class Clusterer:
                 view = self._newly_known(key)
             else:
                 return ()
+        own = self._directory.own_paths
         known = self._up.get(key)
-        if known is not None and known[0] is view:
-            return known[1]
-        nodes = tuple(view.up(without=self._id))
-        self._up[key] = (view, nodes)
+        if known is not None and known.view is view and known.own is own and known.counts():
+            return known.nodes
+        nodes = tuple(
+            node
+            for node in view.nodes.values()
+            if node.machine_id != self._id and own.as_seen(node).state is State.UP
+        )
+        self._up[key] = _Up(view, own, own.lasts_until(), nodes)
         return nodes
 
     def _newly_known(self, key: ClusterKey) -> ClusterView:

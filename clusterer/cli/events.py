@@ -19,6 +19,9 @@ from clusterer.settings import Settings
 if TYPE_CHECKING:
     from clusterer.services.admin.events import Since
     from clusterer.store.audit import AuditEvent
+    from clusterer.store.path_events import PathEvent
+
+    Event = AuditEvent | PathEvent
 
 SHOWN = 50
 """Events shown if neither --since nor --last says how many."""
@@ -47,6 +50,7 @@ def _since_of(text: str) -> Since:
 @click.option("--last", metavar="N", type=Number(0), help="Number of events to show, the last N.")
 @cluster_option("Show events of this cluster_id only.")
 @machine_option("--node", about="Show events of this machine_id only.")
+@click.option("--paths", is_flag=True, help="Show events of paths instead of events of nodes.")
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 @with_settings()
 def events(
@@ -57,21 +61,24 @@ def events(
     last: int | None,
     cluster: int | None,
     node: int | None,
+    paths: bool,
     as_lines: bool,
 ) -> None:
     """Show who or what changed which node, when, and why.
 
     The oldest event comes first. By default the command shows the last 50. Redis keeps about
-    10,000 events per cluster. Times are local, by Redis's clock.
+    10,000 events per cluster. Times are local, by Redis's clock. --paths shows which senders
+    reached a node no longer, or again; Redis keeps as many of these events.
     """
     from clusterer.processes import stop_on_signals
     from clusterer.services import Context
-    from clusterer.services.admin.events import Filter, History
+    from clusterer.services.admin.events import Filter, of_nodes, of_paths
 
     say = _say_json if as_lines else _say
     with closing(Context(settings)) as context:
         start = since(context.nodes.now()) if since else 0.0
-        history = History(context, Filter(start, cluster or 0, node or 0))
+        wanted = Filter(start, cluster or 0, node or 0)
+        history = of_paths(context, wanted) if paths else of_nodes(context, wanted)
         if last is None and not since:
             last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
         if follow:
@@ -94,30 +101,45 @@ def _since(start: float) -> str:
     return f" since {stamp(start)}" if start else ""
 
 
-def described(event: AuditEvent) -> str:
+def described(event: Event) -> str:
     """Return the event as one line, without its time."""
-    why = f": {event.reason}" if event.reason else ""
-    line = (
-        f"cluster {event.cluster_id}:{event.protocol} node {event.machine_id} ({event.url}): "
-        f"{event.before} -> {event.after}, tries {event.no_tries}/{event.failed_attempts}: "
-        f"{event.event} by {event.by}{why}"
-    )
+    from clusterer.store.path_events import PathEvent
+
+    line = _path_line(event) if isinstance(event, PathEvent) else _node_line(event)
     # Reasons come from operators and from the table: they must not steer the terminal.
     return plain(line)
 
 
-def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> None:
+def _path_line(event: PathEvent) -> str:
+    why = f": {event.reason}" if event.reason else ""
+    return (
+        f"cluster {event.cluster_id}:{event.protocol} path {event.sender} -> {event.machine_id} "
+        f"({event.url}): {event.before} -> {event.after}, tries "
+        f"{event.no_tries}/{event.failed_attempts}: {event.event} by {event.by}{why}"
+    )
+
+
+def _node_line(event: AuditEvent) -> str:
+    why = f": {event.reason}" if event.reason else ""
+    return (
+        f"cluster {event.cluster_id}:{event.protocol} node {event.machine_id} ({event.url}): "
+        f"{event.before} -> {event.after}, tries {event.no_tries}/{event.failed_attempts}: "
+        f"{event.event} by {event.by}{why}"
+    )
+
+
+def _tell(found: Iterable[Event], say: Callable[[Event], None]) -> None:
     for event in found:
         say(event)
 
 
-def _say_json(event: AuditEvent) -> None:
+def _say_json(event: Event) -> None:
     from clusterer.services.admin.events import as_json
 
     click.echo(json.dumps(as_json(event)))
 
 
-def _say(event: AuditEvent) -> None:
+def _say(event: Event) -> None:
     line = f"{stamp(event.at)} {described(event)}"
     if sys.stdout.isatty():
         line = _coloured(_folded(line), event)
@@ -133,7 +155,7 @@ def _folded(line: str) -> str:
     return wrapper.fill(line)
 
 
-def _coloured(text: str, event: AuditEvent) -> str:
+def _coloured(text: str, event: Event) -> str:
     plain = f"-> {event.after},"
     word = coloured(event.after, COLOURS.get(event.after))
     return text.replace(plain, f"-> {word},", 1)

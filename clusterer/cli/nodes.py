@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.options import ID, operator, with_settings
+from clusterer.cli.options import ID, machine_option, operator, with_settings
 from clusterer.cli.text import age
 from clusterer.ids import PROTO_BIN
 from clusterer.settings import Settings
@@ -21,21 +21,26 @@ if TYPE_CHECKING:
 @click.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all fields.")
 @click.option("--traffic", is_flag=True, help="Show the packets of each sender to each node.")
+@machine_option("--seen-by", about="Show the nodes as this sender sees them.")
 @with_settings()
-def list_nodes(settings: Settings, *, as_json: bool, traffic: bool) -> None:
+def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int | None) -> None:
     """Show all nodes of all clusters, and the packets sent to them.
 
-    A star marks the instance's own row. Tries are the failed attempts so far and the number that
-    disables the node. The second table shows, for each node: its senders, the packets in their
-    logs (backlog), the age of the oldest, the packets sent, failed, skipped because the node was
-    not up, and lost, and the time of the last delivery. --traffic shows the same for each pair of
-    sender and node. Numbers from ten million on are in millions (M).
+    A star marks the instance's own row. The state is the verdict: not up if no sender reaches the
+    node. Tries are the failed attempts so far and the number that disables the node. If a sender
+    does not reach a node that is up, a column shows how many do; --seen-by shows the states for
+    one sender, `clusterer paths` the reasons.
+
+    The second table shows, for each node: its senders, the packets in their logs (backlog), the
+    age of the oldest, the packets sent, failed, skipped because the node was not up, and lost,
+    and the time of the last delivery. --traffic shows the same for each pair of sender and node.
+    Numbers from ten million on are in millions (M).
     """
     from clusterer.services import Context
     from clusterer.services.status import listing
 
     with closing(Context(settings)) as context:
-        found = listing.run(context)
+        found = listing.run(context, seen_by or 0)
     if as_json:
         click.echo(json.dumps(listing.as_json(found, pairs=traffic)))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -15,6 +15,7 @@ from clusterer.membership import Condition, Node
 from clusterer.runtime.logs import plain
 from clusterer.services.status import totals
 from clusterer.services.status.listing import Listing
+from clusterer.services.status.paths import Reach
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 
@@ -76,30 +77,66 @@ def _table(title: str, gap: int = 1) -> Table:
 
 
 def _nodes_table(listing: Listing, view: ClusterView) -> Table:
-    table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}")
+    seen_by = f", as {listing.seen_by} sees it" if listing.seen_by else ""
+    table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}{seen_by}")
+    reach = _reach(listing, view)
     table.add_column("Node", justify="right")
     longest = max((len(_place(node)) for node in view.nodes.values()), default=0)
     table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))
     table.add_column("State", no_wrap=True)
     table.add_column("Tries", justify="right", no_wrap=True)
     table.add_column("Enabled in", justify="right", no_wrap=True)
+    if reach:
+        table.add_column("Reached by", no_wrap=True)
     table.add_column("Description", overflow="fold")
     for node in view.nodes.values():
-        table.add_row(*_node_cells(listing, node))
+        cells = _node_cells(listing, listing.seen(node))
+        if reach:
+            cells.append(_reach_cell(reach.get(node.machine_id)))
+        table.add_row(*cells, Text(plain(node.description)))
     return table
 
 
-def _node_cells(listing: Listing, node: Node) -> tuple[str | Text, ...]:
+def paths_table(key: ClusterKey, rows: Sequence[Sequence[str]]) -> Table:
+    """Return a cluster's paths that are not up: sender, node, state, tries, times, reason."""
+    table = _table(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
+    for name in ("From", "To", "State", "Tries", "Since", "Failed", "Verdict"):
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    table.add_column("Reason", overflow="fold")
+    for sender, node, state, tries, since, failed, verdict, reason in rows:
+        words = (state_word(Condition(word)) for word in (state, verdict))
+        table.add_row(sender, node, next(words), tries, since, failed, next(words), Text(reason))
+    return table
+
+
+_NUMBERS = ("From", "To", "Tries")
+
+
+def _reach(listing: Listing, view: ClusterView) -> Mapping[int, Reach]:
+    """Return how many senders reach each node, if that says more than the states do."""
+    if listing.seen_by:
+        return {}
+    found = listing.reach(view)
+    up = (reach for i, reach in found.items() if view.nodes[i].condition is Condition.UP)
+    return found if any(reach.reached < reach.senders for reach in up) else {}
+
+
+def _node_cells(listing: Listing, node: Node) -> list[str | Text]:
     seconds = listing.enabled_in_s(node)
     own = "* " if node.machine_id == listing.server_id else ""
-    return (
+    return [
         f"{own}{node.machine_id}",
         Text(_place(node)),
         state_word(node.condition),
         f"{node.no_tries}/{node.failed_attempts}",
         "" if seconds is None else f"{seconds} s",
-        Text(plain(node.description)),
-    )
+    ]
+
+
+def _reach_cell(reach: Reach | None) -> Text:
+    if reach is None:
+        return Text()
+    return Text(str(reach), "yellow" if reach.reached < reach.senders else "")
 
 
 def _place(node: Node) -> str:

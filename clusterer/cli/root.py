@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("nodes:list_nodes", "Show all nodes of all clusters, and the packets sent to them."),
     "top": ("live.commands:top", "Show all nodes live: state, backlog, traffic."),
     "watch": ("live.commands:watch", "Follow one node: state, backlog, traffic, events."),
+    "paths": ("paths:paths", "Show which senders do not reach which nodes, since when, and why."),
     "set-status": ("nodes:set_status", "Take a node down (STATUS 0) or up (STATUS 1)."),
     "events": ("events:events", "Show who or what changed which node, when, and why."),
     "forget": ("nodes:forget", "Delete what Redis keeps of a machine_id that is no longer used."),

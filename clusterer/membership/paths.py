@@ -100,6 +100,18 @@ def seen_as(node: Node, path: Path | None, now_ms: int) -> Condition:
     return path.condition(node)
 
 
+def as_seen(node: Node, path: Path | None, now_ms: int) -> Node:
+    """Return the node with the state and the failed attempts that the sender with this record sees.
+
+    For a sender whose gate is open, that is the node itself.
+    """
+    if path is None or node.state is State.DOWN or gate(node, path, now_ms):
+        return node
+    return replace(
+        node, state=path.state, no_tries=path.no_tries, last_attempt=path.last_ms // 1000
+    )
+
+
 Step = Callable[[Path, int], Path | None]
 """What a record becomes at a time; None: there is no record any more."""
 

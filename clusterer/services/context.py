@@ -13,6 +13,9 @@ from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.backlog import BacklogStore
 from clusterer.store.due import DueNodes
+from clusterer.store.paths import PathStore
+from clusterer.store.probers import ProberStore
+from clusterer.store.suspicions import SuspicionStore
 
 if TYPE_CHECKING:
     from clusterer.provisioning import Database
@@ -70,6 +73,21 @@ class Context:
     def directory(self) -> Directory:
         """The nodes of all clusters as of the last `Directory.refresh`."""
         return Directory(self.nodes)
+
+    @once
+    def paths(self) -> PathStore:
+        """Which senders do not reach which nodes."""
+        return PathStore(self.settings, self.redis)
+
+    @once
+    def suspicions(self) -> SuspicionStore:
+        """The questions whether any host reaches a node."""
+        return SuspicionStore(self.settings, self.redis)
+
+    @once
+    def probers(self) -> ProberStore:
+        """The hosts that can say whether they reach a node."""
+        return ProberStore(self.settings, self.redis)
 
     @once
     def due(self) -> DueNodes:

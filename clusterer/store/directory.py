@@ -1,4 +1,7 @@
-"""The local copy of all clusters: at most a second old, or the last one when Redis is away."""
+"""The local copy of all clusters and of the own paths.
+
+It is at most a second old, or the last one when Redis is away.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime import forks
 from clusterer.runtime.rounds import Rounds
 from clusterer.store.nodes import NodeStore
+from clusterer.store.own_paths import OwnPaths, PathReader
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +30,11 @@ class Directory:
     The thread starts with the first look-up, in every process anew after a fork.
     """
 
-    def __init__(self, store: NodeStore) -> None:
+    def __init__(self, store: NodeStore, paths: PathReader | None = None) -> None:
+        """``paths``: whose records of paths are kept beside the nodes; None: no sender's."""
         self._store = store
+        self._path_reader = paths
+        self._own_paths = OwnPaths()
         self._views: dict[ClusterKey, ClusterView] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -63,6 +70,11 @@ class Directory:
             self._start()
         return self._views.get(key)
 
+    @property
+    def own_paths(self) -> OwnPaths:
+        """The own sender's records as of the last `refresh`."""
+        return self._own_paths
+
     def refresh(self) -> None:
         """Bring the snapshot up to date now; raises `StateUnavailable`."""
         with self._lock:
@@ -72,6 +84,8 @@ class Directory:
                 key: self._current(known.get(key), key, version)
                 for key, version in versions.items()
             }
+            if self._path_reader is not None:
+                self._own_paths = self._path_reader.read(self._own_paths)
             self._refreshed_at = monotonic()
 
     def close(self) -> None:

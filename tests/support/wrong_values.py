@@ -16,15 +16,16 @@ from clusterer.membership import Event
 from clusterer.mi import ListNodes
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, doctor
-from clusterer.services.admin.events import Filter, History
+from clusterer.services.admin.events import Filter, History, of_nodes, of_paths
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.periodic import probe, sweep, sync, timeouts
-from clusterer.services.status import listing
+from clusterer.services.status import broken_paths, listing
 from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
+from clusterer.store.audit import AuditEvent
 from clusterer.store.key_types import HASH, SET, SORTED_SET, STREAM, STRING, expected_type
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -120,7 +121,7 @@ class Everything:
     instance: Clusterer
     reader: Reader
     collector: ClusterCollector
-    history: History
+    history: History[AuditEvent]
     client: redis.Redis
 
     def jobs(self) -> dict[str, Callable[[], Any]]:
@@ -133,7 +134,9 @@ class Everything:
             "sync": lambda: sync.run(context),
             "list": lambda: listing.as_json(listing.run(context)),
             "top": self.reader.read,
+            "paths": lambda: broken_paths.run(context, broken_paths.Filter()),
             "events": lambda: self.history.past(20),
+            "events --paths": lambda: of_paths(context, Filter()).past(20),
             "metrics": lambda: list(self.collector.collect()),
             "mi": lambda: MiCommands(context, "test").run(ListNodes(), "test"),
             "doctor": lambda: list(doctor.run(context)),
@@ -175,7 +178,7 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
     for _ in range(3):
         for machine_id in (3, 4):
             context.nodes.command(KEY, machine_id, Event.SUSPECTED, Cause("test"))
-    history = History(context, Filter())
+    history = of_nodes(context, Filter())
     with Clusterer(settings=settings) as instance:
         instance.register_module(MODULE, "bin", lambda *_: None, 60, True, 1)
         thread = threading.Thread(target=instance.serve, daemon=True)

@@ -81,6 +81,8 @@ def page(
     if height is not None and len(body) > height - len(head) - _AROUND:
         body = [line for cluster in _troubled_first(clusters) for line in layout.lines(cluster)]
     legend = [Text(_LEGEND, "dim")]
+    if any(row.partly_reached for c in clusters for row in c.rows):
+        legend.append(Text("up 2/3: 2 of 3 senders reach the node; see `clusterer paths`.", "dim"))
     if modules:
         legend.append(Text(f"{', '.join(modules)}: how long ago an instance heard it", "dim"))
         legend[-1].append(" (silent: its packets are dropped)." if _silent(clusters) else ".")
@@ -165,7 +167,7 @@ class _Layout:
         return [
             Text(f"{own}{node.machine_id}"),
             Text(plain(node.url.removeprefix(f"{node.protocol}:"))),
-            output.state_word(node.condition),
+            words.state(row),
             Text(f"{node.no_tries}/{node.failed_attempts}"),
             Text("" if row.back_in_s is None else f"{row.back_in_s} s"),
             Text(_backlog(row), "yellow" if row.backlog else ""),

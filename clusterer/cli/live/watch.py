@@ -106,6 +106,8 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
     state = Text("  State    ").append_text(output.state_word(node.condition))
     if row.back_in_s is not None:
         state.append(f", enabled again in {row.back_in_s} s")
+    if row.partly_reached:
+        state.append(f", reached by {row.reach} senders", "yellow")
     yield state
     yield Text(f"  Tries    {_tries(row, now)}")
     yield Text(
@@ -113,6 +115,7 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
         f"{text.rate(row.out_per_s)} from it"
     )
     yield Text()
+    yield from _path_lines(row, now)
     yield from _flow_lines(row, now)
     yield from _last_seen_lines(row)
 
@@ -123,6 +126,24 @@ def _tries(row: Row, now: float) -> str:
     if node.last_attempt:
         found += f"; last failure {text.age(max(0.0, now - node.last_attempt))} ago"
     return found
+
+
+def _path_lines(row: Row, now: float) -> list[Text]:
+    """Return the senders that do not reach the node; nothing if all do."""
+    if not row.broken:
+        return []
+    names = ("Not reached from", "State", "Tries", "Failed", "Reason")
+    cells = [
+        [
+            Text(str(item.sender)),
+            output.state_word(item.condition),
+            Text(f"{item.path.no_tries}/{row.node.failed_attempts}"),
+            Text(text.ago(str(item.path.last_ms), now)),
+            Text(plain(item.path.reason)),
+        ]
+        for item in row.broken
+    ]
+    return [*words.columns(names, (True, False, True, True, False), cells, "  "), Text()]
 
 
 def _flow_lines(row: Row, now: float) -> list[Text]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from clusterer.cli.output import state_word
 from clusterer.cli.text import age
-from clusterer.services.live import LastSeen
+from clusterer.services.live import LastSeen, Row
 
 GAP = " "
 
@@ -19,6 +20,14 @@ def last_seen_words(item: LastSeen | None) -> Text:
     if item.muted_s is not None:
         return Text("silent", "red")
     return Text(age(item.age_s))
+
+
+def state(row: Row) -> Text:
+    """Return the state and, if a sender does not reach a node that is up, how many do."""
+    found = state_word(row.node.condition)
+    if row.partly_reached and row.reach:
+        found.append(f" {row.reach.reached}/{row.reach.senders}", "yellow")
+    return found
 
 
 def stalled(why: str) -> list[Text]:

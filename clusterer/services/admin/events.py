@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.services.context import Context
-from clusterer.store.audit import BEGINNING, AuditEvent, AuditStore
+from clusterer.store.audit import AuditEvent, AuditStore
+from clusterer.store.event_streams import BEGINNING, EventStreams
+from clusterer.store.path_events import PathEvent, PathEvents
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,10 @@ class Filter:
     cluster_id: int = 0
     """0: all."""
     machine_id: int = 0
-    """0: all."""
+    """0: all. Of paths: those from and to it."""
 
-    def __contains__(self, event: AuditEvent) -> bool:
-        return (not self.machine_id or event.machine_id == self.machine_id) and (
-            event.at >= self.since
-        )
+    def __contains__(self, event: AuditEvent | PathEvent) -> bool:
+        return (not self.machine_id or event.concerns(self.machine_id)) and event.at >= self.since
 
 
 Since = Callable[[float], float]
@@ -67,15 +67,18 @@ def parse_since(text: str) -> Since:
     return lambda _now: at
 
 
-class History:
+E = TypeVar("E", bound=AuditEvent | PathEvent)
+
+
+class History(Generic[E]):
     """Events of the clusters: first `past`, then, if wanted, `follow` from there on."""
 
-    def __init__(self, context: Context, wanted: Filter) -> None:
-        self._store = AuditStore(context.settings, context.redis)
+    def __init__(self, store: EventStreams[E], wanted: Filter) -> None:
+        self._store = store
         self._wanted = wanted
         self._seen: dict[int, str] = {}
 
-    def past(self, last: int | None = None) -> list[AuditEvent]:
+    def past(self, last: int | None = None) -> list[E]:
         """Return what there is, oldest first; only the ``last`` ones if given.
 
         Raises `StateUnavailable`.
@@ -86,7 +89,7 @@ class History:
         found = list(islice((event for event in events if event in self._wanted), last))
         return found[::-1]
 
-    def follow(self, stop: StopFlag) -> Iterator[AuditEvent]:
+    def follow(self, stop: StopFlag) -> Iterator[E]:
         """Yield what happens after `past`, until ``stop`` is set; waits while Redis is away."""
         away = False
         while not stop.is_set():
@@ -103,7 +106,7 @@ class History:
             away = False
             yield from (event for event in events if event in self._wanted)
 
-    def _next(self, stop: StopFlag) -> list[AuditEvent]:
+    def _next(self, stop: StopFlag) -> list[E]:
         for cluster_id in self._clusters():
             self._seen.setdefault(cluster_id, BEGINNING)
         if not self._seen:
@@ -118,7 +121,17 @@ class History:
         return [wanted] if wanted else self._store.clusters()
 
 
-def as_json(event: AuditEvent) -> dict[str, Any]:
+def of_nodes(context: Context, wanted: Filter) -> History[AuditEvent]:
+    """Return the changes of nodes."""
+    return History(AuditStore(context.settings, context.redis), wanted)
+
+
+def of_paths(context: Context, wanted: Filter) -> History[PathEvent]:
+    """Return the changes of paths."""
+    return History(PathEvents(context.settings, context.redis), wanted)
+
+
+def as_json(event: AuditEvent | PathEvent) -> dict[str, Any]:
     """Return the event as JSON knows it; ``time`` is UTC in ISO 8601, ``at`` UNIX seconds."""
     at = datetime.fromtimestamp(event.at, UTC)
     time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

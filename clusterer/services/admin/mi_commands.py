@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable, UnknownNode
 from clusterer.ids import require_id
 from clusterer.membership import Condition, Node
+from clusterer.membership.paths import as_seen
 from clusterer.mi import (
     Command,
     Listed,
@@ -30,6 +31,7 @@ from clusterer.services.admin import set_status
 from clusterer.services.context import Context
 from clusterer.services.table import reload
 from clusterer.store import ClusterKey
+from clusterer.store.destinations import field_of
 
 log = logging.getLogger(__name__)
 
@@ -131,18 +133,21 @@ class MiCommands:
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:
-        """List the peers as 2.2 does, which puts what it reads before what it has read.
+        """List the peers, with the states that the instance sees.
 
-        So the last row comes first, in clusters, protocols and nodes; a cluster without a peer
-        is not listed.
+        The order is that of 2.2, which puts what it reads before what it has read: the last row
+        comes first, in clusters, protocols and nodes. A cluster without a peer is not listed.
         """
         views = self._context.nodes.views().values()
+        records = self._context.paths.records(self._server_id)
         own = {view.key.cluster_id for view in views if self._server_id in view.nodes}
         clusters: dict[int, dict[str, list[ListedNode]]] = {}
         for node in sorted((n for v in views for n in v.nodes.values()), key=lambda n: n.id):
             if node.cluster_id in own and node.machine_id != self._server_id:
                 protocols = clusters.setdefault(node.cluster_id, {})
-                protocols.setdefault(node.protocol, []).append(_listed(node))
+                protocols.setdefault(node.protocol, []).append(
+                    _listed(as_seen(node, records.get(field_of(node)), records.now_ms))
+                )
         return Listed(
             tuple(
                 ListedCluster(cluster_id, _newest_first(protocols.values()))

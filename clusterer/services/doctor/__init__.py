@@ -13,6 +13,7 @@ from clusterer.services.doctor import (
     fleet,
     key_format,
     network,
+    paths,
     receiving,
     redis_server,
     table,
@@ -46,12 +47,19 @@ def _checks(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
     if away:
-        yield from (*fleet.unknown(), *network.unknown(), workers.unknown(), receiving.unknown())
+        yield from (
+            *fleet.unknown(),
+            *network.unknown(),
+            paths.unknown(),
+            workers.unknown(),
+            receiving.unknown(),
+        )
         yield skipped(backlog.CHECK, "needs Redis")
         yield skipped(values.CHECK, "needs Redis")
         return
     yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
     yield from _surviving(network.CHECKS[2], lambda: network.check(context))
+    yield from _surviving(paths.CHECK, lambda: paths.check(context))
     yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
     yield from _surviving(receiving.CHECK, lambda: receiving.check(context))
     yield from _surviving(backlog.CHECK, lambda: backlog.check(context))

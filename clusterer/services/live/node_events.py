@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
+from clusterer.membership import Condition
 from clusterer.services.context import Context
 from clusterer.services.live.node_rows import Row
 from clusterer.store.audit import AuditEvent, AuditStore
@@ -58,6 +59,7 @@ def changes(before: Row | None, after: Row | None) -> Iterator[str]:
     if lost > 0:
         yield f"lost {lost} packets: they fell out of the log before they were delivered"
     yield from _mute_changes(before, after)
+    yield from _path_changes(before, after)
 
 
 def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
@@ -89,6 +91,19 @@ def _mute_changes(before: Row, after: Row) -> Iterator[str]:
             )
         if muted_s is None and known is not None:
             yield f"machine {receiver} takes its packets for {module} again"
+
+
+def _path_changes(before: Row, after: Row) -> Iterator[str]:
+    """Say which senders reach the node no longer, or again, while its verdict stays up."""
+    if not before.node.condition is after.node.condition is Condition.UP:
+        return
+    was = {item.sender for item in before.broken}
+    now = {item.sender: item.path.reason for item in after.broken}
+    for sender, reason in now.items():
+        if sender not in was:
+            yield f"sender {sender} does not reach it" + (f": {reason}" if reason else "")
+    for sender in sorted(was - now.keys()):
+        yield f"sender {sender} reaches it again"
 
 
 def _mutes(row: Row) -> Mapping[tuple[int, str], float | None]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from clusterer.membership import Condition, Node
 from clusterer.services.live.snapshot import Receipt, Snapshot
-from clusterer.services.status import totals
+from clusterer.services.status import paths, totals
+from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
 from clusterer.store.watches import LISTENING_MS
@@ -51,6 +52,15 @@ class Row:
     """What each sender has for it."""
     last_seen: tuple[LastSeen, ...]
     """One for each module of each instance that listens now, by module and receiver."""
+    broken: tuple[BrokenPath, ...] = ()
+    """Paths to it that are not up."""
+    reach: Reach | None = None
+    """How many of its live senders reach it; None if it has none."""
+
+    @property
+    def partly_reached(self) -> bool:
+        """Whether the node is up, and a sender does not reach it."""
+        return bool(self.broken) and self.node.condition is Condition.UP
 
     @property
     def troubled(self) -> bool:
@@ -59,6 +69,7 @@ class Row:
             self.node.condition is not Condition.UP
             or (self.oldest_s or 0.0) >= BEHIND_S
             or any(item.muted_s is not None for item in self.last_seen)
+            or self.partly_reached
         )
 
     def by_module(self) -> dict[str, LastSeen]:
@@ -98,25 +109,33 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
         to.setdefault((key, item.machine_id), []).append(item)
         out.setdefault((key, item.sender), []).append(item)
     last_seen = _last_seen(after)
-    return tuple(
-        ClusterRows(
-            view.key,
-            tuple(
+    broken: dict[tuple[ClusterKey, int], list[BrokenPath]] = {}
+    for path in after.paths:
+        broken.setdefault((path.key, path.node.machine_id), []).append(path)
+    found = []
+    for view in after.clusters:
+        senders = {i: [item.sender for item in to.get((view.key, i), ())] for i in view.nodes}
+        reach = paths.reach(view, senders, after.paths)
+        of_nodes = []
+        for machine_id, node in view.nodes.items():
+            place = view.key, machine_id
+            flows = to.get(place, ())
+            of_nodes.append(
                 Row(
                     node,
                     back_in_s(node, after.now),
-                    totals.backlog(to.get((view.key, machine_id), ())),
-                    totals.oldest_s(to.get((view.key, machine_id), ())),
-                    _sum(rates, to.get((view.key, machine_id), ())),
-                    _sum(rates, out.get((view.key, machine_id), ())),
-                    tuple(to.get((view.key, machine_id), ())),
+                    totals.backlog(flows),
+                    totals.oldest_s(flows),
+                    _sum(rates, flows),
+                    _sum(rates, out.get(place, ())),
+                    tuple(flows),
                     tuple(last_seen.get((view.key.cluster_id, machine_id), ())),
+                    tuple(broken.get(place, ())),
+                    reach.get(machine_id),
                 )
-                for machine_id, node in view.nodes.items()
-            ),
-        )
-        for view in after.clusters
-    )
+            )
+        found.append(ClusterRows(view.key, tuple(of_nodes)))
+    return tuple(found)
 
 
 def back_in_s(node: Node, now: float) -> int | None:

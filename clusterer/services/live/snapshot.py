@@ -8,12 +8,14 @@ from typing import Any
 
 from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.services.context import Context
-from clusterer.services.status import fleet, traffic
+from clusterer.services.status import fleet, paths, traffic
+from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.traffic import Flow, SenderHashes, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.badvalues import Command, WrongType, ids, number, read_all
 from clusterer.store.encoding import decode_node
 from clusterer.store.nodes import cluster_key
+from clusterer.store.paths import records_of
 from clusterer.store.receipts import scores, watches_in
 from clusterer.store.watches import Watch
 
@@ -46,6 +48,8 @@ class Snapshot:
     clusters: tuple[ClusterView, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    paths: tuple[BrokenPath, ...] = ()
+    """Those that are not up."""
     stalled: str = ""
     """Why states stand still, empty if they do not."""
 
@@ -61,6 +65,8 @@ class _Plan:
     """RQ's keys of maintenance workers."""
     senders: tuple[int, ...] = ()
     """Machines that have sent packets."""
+    path_senders: tuple[int, ...] = ()
+    """Machines with records of paths."""
 
     @property
     def machine_ids(self) -> list[int]:
@@ -98,6 +104,7 @@ def _commands(plan: _Plan) -> Iterator[Command]:
     yield "zrange", fleet.SCHEDULE, 0, -1, False, True
     yield "smembers", fleet.PROBERS
     yield "pttl", SUSPENDED
+    yield "hkeys", keys.PATHS
     for worker in plan.probers:
         yield "hget", worker, OURS
         yield "ttl", worker
@@ -109,6 +116,7 @@ def _commands(plan: _Plan) -> Iterator[Command]:
         yield traffic.has_sent(machine_id)
     for sender in plan.senders:
         yield from traffic.commands(sender)
+    yield from (("hgetall", keys.paths(sender)) for sender in plan.path_senders)
     for receiver, watches in plan.watches.items():
         yield "hgetall", keys.modules(receiver)
         for watch in watches:
@@ -122,6 +130,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     now = float(seconds) + float(micros) / 1e6
     schedule, probers = next(replies), tuple(sorted(next(replies)))
     suspension = Suspension.of(next(replies))
+    path_senders = tuple(ids(keys.PATHS, next(replies)))
     workers = [(next(replies), next(replies)) for _ in plan.probers]
     stalled = _stalled([at for _, at in schedule], now, suspension, workers)
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
@@ -140,6 +149,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
             views.append(ClusterView.of(key, 0, (node for node in nodes if node is not None)))
     senders = tuple(machine_id for machine_id in plan.machine_ids if next(replies))
     hashes = {sender: SenderHashes.of(replies) for sender in plan.senders}
+    records = {sender: records_of(sender, next(replies)) for sender in plan.path_senders}
     receipts: list[Receipt] = []
     for receiver, known in plan.watches.items():
         modules: Mapping[bytes, bytes] = next(replies)
@@ -147,8 +157,10 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
-    snapshot = Snapshot(now, tuple(views), receipts=tuple(receipts), stalled=stalled)
-    return _Plan(members, watches, probers, senders), snapshot, traffic.flows_of(views, hashes)
+    broken = tuple(paths.broken(views, records, int(now * 1000)))
+    snapshot = Snapshot(now, tuple(views), (), tuple(receipts), broken, stalled)
+    wanted = _Plan(members, watches, probers, senders, path_senders)
+    return wanted, snapshot, traffic.flows_of(views, hashes)
 
 
 def _stalled(

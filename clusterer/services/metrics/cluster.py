@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from clusterer.errors import StateUnavailable
-from clusterer.membership import Condition
+from clusterer.membership import Condition, Node, State
 from clusterer.runtime import forks
 from clusterer.services.context import Context
 from clusterer.services.metrics.state_changes import Changes
@@ -16,6 +16,7 @@ from clusterer.services.status import fleet as fleets
 from clusterer.services.status import listing, totals
 from clusterer.services.status.fleet import Fleet
 from clusterer.services.status.listing import Listing, SenderBacklog
+from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store.destinations import field_of
@@ -54,6 +55,9 @@ _COUNTERS = {
 MOST_PAIRS = 2000
 """Pairs of sender and node that get time series of their own, four each."""
 
+MOST_PATHS = 20
+"""Paths to a node that get a time series each."""
+
 ALL_SENDERS = "all"
 """The label ``sender`` of a node's sums."""
 
@@ -87,6 +91,7 @@ class ClusterCollector(Collector):
         known = listing.run(self._context)
         return [
             *_states(known),
+            *_paths(known),
             self._changes.read(node for view in known.clusters for node in view.nodes.values()),
             *_traffic(known, self._highest),
             *_backlog(listing.sender_backlogs(known)),
@@ -109,6 +114,29 @@ def _states(known: Listing) -> Iterator[Metric]:
                 states.add_metric((*labels, condition.value), node.condition is condition)
     yield states
     yield tries
+
+
+def _paths(known: Listing) -> Iterator[Metric]:
+    """Count the senders that do not reach a node, and name some of them while the node is up."""
+    counts = GaugeMetricFamily(
+        "clusterer_broken_paths", "Senders whose path to a node is not up.", labels=NODE
+    )
+    each = GaugeMetricFamily(
+        "clusterer_path_broken",
+        "1 for a path that is not up, to a node that is up.",
+        labels=FLOW,
+    )
+    to: dict[Node, list[BrokenPath]] = {
+        node: [] for view in known.clusters for node in view.nodes.values()
+    }
+    for item in known.paths:
+        to[item.node].append(item)
+    for node, found in to.items():
+        place = str(node.cluster_id), node.protocol, str(node.machine_id)
+        counts.add_metric((*place, node.url), len(found))
+        for item in found[:MOST_PATHS] if node.state is State.UP else ():
+            each.add_metric((str(item.sender), *place), 1)
+    yield from (counts, each)
 
 
 def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:

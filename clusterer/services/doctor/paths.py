@@ -1,0 +1,195 @@
+"""Paths that are not up: whether a node is dead, a link is broken, or a host is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from clusterer.membership import Condition, Node
+from clusterer.services.context import Context
+from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.status import paths
+from clusterer.services.status.paths import BrokenPath
+from clusterer.store import ClusterView
+
+CHECK = "paths"
+
+_NAMED = 10
+"""Findings that are named, one a line."""
+
+_PATHS_NAMED = 3
+"""Paths that one finding names."""
+
+_ALIVE_MS = 5000
+"""A prober whose heartbeat is older may be gone."""
+
+_LEAST = 2
+"""Other hosts that must agree before a single host is blamed."""
+
+_NOT_UP = (Condition.PROBING, Condition.DISABLED)
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Read all records of paths and the present probers. Raises `StateUnavailable`."""
+    views = list(context.nodes.views().values())
+    records, now_ms = paths.read(context)
+    now_ms = now_ms or context.paths.now_ms()
+    found = paths.broken(views, records, now_ms)
+    addresses = _addresses(views)
+    findings: list[Finding] = []
+    for view in views:
+        alive = {
+            address
+            for machine_id, at_ms in context.probers.present(view.key).items()
+            if now_ms - at_ms <= _ALIVE_MS
+            for address in addresses.get(machine_id, ())
+        }
+        findings += judged(view, [item for item in found if item.key == view.key], alive)
+    yield from findings[:_NAMED]
+    if len(findings) > _NAMED:
+        advice = "`clusterer paths` shows all; look at the network first"
+        yield error(CHECK, f"and {len(findings) - _NAMED} more", advice)
+    if not findings:
+        yield ok(CHECK, "no sender reports a path that is not up")
+
+
+def unknown() -> Finding:
+    """Say that nothing can be said without Redis."""
+    return skipped(CHECK, "needs Redis")
+
+
+def _addresses(views: Collection[ClusterView]) -> Mapping[int, set[str]]:
+    """Return the addresses of each machine_id, in all clusters."""
+    found: dict[int, set[str]] = {}
+    for view in views:
+        for machine_id, node in view.nodes.items():
+            found.setdefault(machine_id, set()).add(node.host)
+    return found
+
+
+def judged(
+    view: ClusterView, found: Sequence[BrokenPath], alive: Collection[str]
+) -> Iterator[Finding]:
+    """Yield what is at fault in a cluster. Pure.
+
+    ``found``: its paths that are not up; ``alive``: addresses of hosts with a delivery worker. A
+    host is an address.
+    """
+    cluster = _Cluster(view, found, alive)
+    cut_off = {host for host in cluster.hosts if cluster.is_cut_off(host)}
+    for host in sorted(cut_off):
+        yield cluster.cut_off(host)
+    links: dict[tuple[str, str], list[BrokenPath]] = {}
+    for item in found:
+        between = sorted((cluster.host_of(item.sender), item.node.host))
+        if not cut_off & {*between} and cluster.is_link(item):
+            links.setdefault((between[0], between[1]), []).append(item)
+    for (one, other), items in sorted(links.items()):
+        yield _link(one, other, items)
+    for node in view.nodes.values():
+        linked = any(node is item.node for items in links.values() for item in items)
+        if node.condition in _NOT_UP and node.host not in cut_off and not linked:
+            yield cluster.dead(node)
+
+
+class _Cluster:
+    """What the paths of one cluster say about its hosts."""
+
+    def __init__(
+        self, view: ClusterView, found: Sequence[BrokenPath], alive: Collection[str]
+    ) -> None:
+        self._nodes = view.nodes
+        self._found = found
+        self._alive = {*alive}
+        self.hosts = {n.host for n in view.nodes.values() if n.condition is not Condition.DOWN}
+
+    def host_of(self, sender: int) -> str:
+        """Return the address of a sender; its number if it has no node any more."""
+        node = self._nodes.get(sender)
+        return str(sender) if node is None else node.host
+
+    def is_cut_off(self, host: str) -> bool:
+        """Whether a host that is alive reaches none of the others that are, two at least."""
+        others = self.hosts & self._alive - {host}
+        if len(others) < _LEAST or host not in self._alive:
+            return False
+        own = [node for node in self._nodes.values() if node.host == host]
+        if all(node.condition in _NOT_UP for node in own):
+            return not self._refused(own)
+        return {item.node.host for item in self._found_between({host}, others)} >= others
+
+    def is_link(self, item: BrokenPath) -> bool:
+        """Whether a path shows a broken link: both of its ends are alive."""
+        host, to = self.host_of(item.sender), item.node.host
+        if host == to or self._refused([item.node]):
+            return False
+        if item.node.condition is Condition.UP:
+            return True
+        return {host, to} <= self._alive and len(self._alive & self.hosts) == len({host, to})
+
+    def cut_off(self, host: str) -> Finding:
+        """Tell of a host for which `is_cut_off` is true."""
+        machines = ", ".join(str(i) for i, node in self._nodes.items() if node.host == host)
+        others = f"the {len(self.hosts & self._alive - {host})} other hosts"
+        of_host = f"host {host} (machine {machines})"
+        found = self._found_between({host}, self.hosts)
+        what = (
+            f"{of_host} reaches none of {others}"
+            if found
+            else f"none of {others} reaches {of_host}"
+        )
+        why = _named(found or self._found_between(self.hosts, {host}))
+        return error(
+            CHECK,
+            f"{what}, though its worker is alive: {why}",
+            f"look at the network of host {host}: interface, switch, firewall; the others go on",
+        )
+
+    def dead(self, node: Node) -> Finding:
+        """Tell of a node that is not up, as far as is known."""
+        where = f"cluster {node.cluster_id} node {node.machine_id} ({node.url})"
+        asked = len((self._alive & self.hosts) - {node.host})
+        refused = self._refused([node])
+        start = f"start `clusterer node --server-id {node.machine_id}` (or OpenSIPS) there"
+        if refused or asked >= _LEAST:
+            seen = f": {refused}" if refused else f": none of {asked} hosts reaches it"
+            return error(CHECK, f"{where} is dead{seen}", start)
+        which = "only one other host" if asked else "no other host"
+        return warn(
+            CHECK,
+            f"{where} is {node.condition.value}; not known whether the node is dead or a link is "
+            f"broken: {which} can say",
+            f"look at the host of node {node.machine_id}, and {start} if it does not run; if it "
+            "runs, look for a firewall between",
+        )
+
+    def _found_between(self, from_: Collection[str], to: Collection[str]) -> list[BrokenPath]:
+        return [
+            item
+            for item in self._found
+            if self.host_of(item.sender) in from_
+            and item.node.host in to
+            and item.node.host != self.host_of(item.sender)
+        ]
+
+    def _refused(self, nodes: Sequence[Node]) -> str:
+        """Return the reason of a sender whose connection a node refused: the host answers."""
+        reasons = (item.path.reason for item in self._found if item.node in nodes)
+        return next((reason for reason in reasons if "refused" in reason.lower()), "")
+
+
+def _link(one: str, other: str, items: Sequence[BrokenPath]) -> Finding:
+    return error(
+        CHECK,
+        f"the link between hosts {one} and {other} is broken: {_named(items)}",
+        "look for a firewall or a route between these two hosts: other hosts reach them; these "
+        "senders skip these nodes until the link works",
+    )
+
+
+def _named(items: Sequence[BrokenPath]) -> str:
+    shown = ", ".join(
+        f"{item.sender} does not reach node {item.node.machine_id}"
+        + (f" ({item.path.reason})" if item.path.reason else "")
+        for item in items[:_PATHS_NAMED]
+    )
+    return shown + (f" and {len(items) - _PATHS_NAMED} more" if len(items) > _PATHS_NAMED else "")

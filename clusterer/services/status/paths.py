@@ -1,0 +1,114 @@
+"""Which senders reach which node: paths that are not up, and their number per node."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from clusterer.membership import Condition, Node, State
+from clusterer.membership.paths import Path, is_void
+from clusterer.services.context import Context
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.destinations import field_of
+from clusterer.store.path_events import PathEvents
+
+_EVENTS_READ = 10_000
+"""Path events of a cluster that are searched for the beginning of what lasts."""
+
+Records = Mapping[int, Mapping[str, Path]]
+"""The records of each sender, by the destination's field."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPath:
+    """A path that is not up: the sender skips the node."""
+
+    sender: int
+    node: Node
+    path: Path
+
+    @property
+    def key(self) -> ClusterKey:
+        """The cluster."""
+        return ClusterKey(self.node.cluster_id, self.node.protocol)
+
+    @property
+    def condition(self) -> Condition:
+        """Probing or disabled."""
+        return self.path.condition(self.node)
+
+
+class Reach(NamedTuple):
+    """How many of a node's live senders reach it."""
+
+    reached: int
+    senders: int
+
+    def __str__(self) -> str:
+        return f"{self.reached} of {self.senders}"
+
+
+def read(context: Context) -> tuple[Records, int]:
+    """Return all records, and Redis ms; one or two round trips. Raises `StateUnavailable`."""
+    senders = sorted(context.paths.counters())
+    found = context.paths.all_records(senders) if senders else {}
+    now_ms = max((records.now_ms for records in found.values()), default=0)
+    return {sender: records.paths for sender, records in found.items()}, now_ms
+
+
+def broken(views: Iterable[ClusterView], records: Records, now_ms: int) -> list[BrokenPath]:
+    """Return the paths that are not up, by cluster, node and sender. Void records do not count."""
+    return [
+        BrokenPath(sender, node, path)
+        for node in (node for view in views for node in view.nodes.values())
+        for sender, paths in sorted(records.items())
+        if (path := paths.get(field_of(node))) is not None
+        and path.state is not State.UP
+        and node.state is not State.DOWN
+        and not is_void(path, node, now_ms)
+    ]
+
+
+def reach(
+    view: ClusterView, senders: Mapping[int, Collection[int]], found: Iterable[BrokenPath]
+) -> dict[int, Reach]:
+    """Return for each node of a cluster how many of its live senders reach it.
+
+    ``senders``: machine_id of a node → the senders that have sent to it. A sender is live while
+    its own node is up, or while it has a record of a path. No sender reaches a node whose verdict
+    is not up. Nodes without a live sender are left out.
+    """
+    failing: dict[int, set[int]] = {}
+    for item in found:
+        if item.key == view.key:
+            failing.setdefault(item.node.machine_id, set()).add(item.sender)
+    recording = {sender for those in failing.values() for sender in those}
+    live = {i for i, node in view.nodes.items() if node.state is State.UP or i in recording}
+    reached: dict[int, Reach] = {}
+    for machine_id, node in view.nodes.items():
+        broken_from = failing.get(machine_id, set())
+        known = (live & {*senders.get(machine_id, ())} | broken_from) - {machine_id}
+        if known and node.state is not State.DOWN:
+            up = node.state is State.UP
+            reached[machine_id] = Reach(len(known - broken_from) if up else 0, len(known))
+    return reached
+
+
+def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str], float]:
+    """Return when each path was last up: (sender, destination's field) → UNIX seconds.
+
+    From the path events; a path whose event Redis has no longer is left out.
+    """
+    wanted = {(item.key.cluster_id, item.sender, item.node.machine_id): item for item in found}
+    store = PathEvents(context.settings, context.redis)
+    ends = store.ends({cluster_id for cluster_id, _, _ in wanted})
+    times: dict[tuple[int, str], float] = {}
+    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+        place = event.cluster_id, event.sender, event.machine_id
+        if event.before == Condition.UP.value and (item := wanted.pop(place, None)):
+            times[item.sender, field_of(item.node)] = event.at
+        if not wanted:
+            break
+    return times

@@ -1,0 +1,94 @@
+"""What an instance's own program says about a node: ``set_state(…, 2)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import redis
+
+from clusterer.errors import StateUnavailable, UnknownNode
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Condition, Event, Node
+from clusterer.membership.suspicions import Kind, elsewhere
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.runtime.routes import is_local
+from clusterer.settings import Settings
+from clusterer.store.destinations import field_of
+from clusterer.store.node_change import Cause
+from clusterer.store.nodes import NodeStore
+from clusterer.store.paths import Observation, PathStore, Reply
+from clusterer.store.probers import ProberStore
+from clusterer.store.suspicions import Opened, SuspicionStore
+
+_ATTEMPTS = 50
+"""Observations that other changes interfere with before the call gives up."""
+
+
+class Observer:
+    """Records that an instance took a node for failed. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, sender: int, client: redis.Redis) -> None:
+        self._sender = sender
+        self._nodes = NodeStore(settings, client)
+        self._paths = PathStore(settings, client)
+        self._suspicions = SuspicionStore(settings, client)
+        self._probers = ProberStore(settings, client)
+
+    def suspect(
+        self, key: ClusterKey, machine_id: int, views: Mapping[ClusterKey, ClusterView], by: str
+    ) -> None:
+        """Note a failed attempt of the sender, and have other hosts asked about the node.
+
+        Where no other host can be asked, the node itself changes at once. Raises `UnknownNode`,
+        `StateUnavailable`.
+        """
+        for _ in range(_ATTEMPTS):
+            node, _now = self._nodes.read(key, machine_id)
+            if node is None:
+                raise UnknownNode(f"cluster {key} has no machine {machine_id}")
+            if node.condition is Condition.DOWN or self._suspected(node, views, by):
+                return
+        raise StateUnavailable(
+            f"machine {machine_id} of cluster {key} changed {_ATTEMPTS} times; try again"
+        )
+
+    def _suspected(self, node: Node, views: Mapping[ClusterKey, ClusterView], by: str) -> bool:
+        """Whether it is noted; False if the node or the record changed meanwhile."""
+        if node.protocol != PROTO_BIN:  # no packet is sent to it
+            return self._commit(node, by)
+        records = self._paths.records(self._sender)
+        before = records.get(field_of(node))
+        seen = Observation(node, before, Event.SUSPECTED, "", records.now_ms, by)
+        ((reply, _after),) = self._paths.observe(self._sender, [seen])
+        if reply is Reply.NOT_UP:
+            return not self._is_alone(node, views) or self._commit(node, by)
+        if reply is not Reply.ASK:
+            return reply is not Reply.CHANGED
+        opened = self._suspicions.open(
+            node,
+            Kind.SUSPECT,
+            asking=prober_here(views),
+            reason=by,
+            views=views,
+            observation=(self._sender, seen),
+        )
+        return self._commit(node, by) if opened is Opened.ALONE else True
+
+    def _is_alone(self, node: Node, views: Mapping[ClusterKey, ClusterView]) -> bool:
+        """Whether no other host can say if the node can be reached."""
+        present = self._probers.present(ClusterKey(node.cluster_id, node.protocol))
+        return not elsewhere(node, present.keys() - {prober_here(views)}, views)
+
+    def _commit(self, node: Node, by: str) -> bool:
+        return self._nodes.observe(node, Event.SUSPECTED, Cause(by)) is not None
+
+
+def prober_here(views: Mapping[ClusterKey, ClusterView]) -> int | None:
+    """Return the machine_id of this host's prober, the host's lowest; None without a local row."""
+    local = {
+        machine_id
+        for key, view in views.items()
+        for machine_id, node in view.nodes.items()
+        if key.protocol == PROTO_BIN and is_local(node.host)
+    }
+    return min(local, default=None)
