@@ -103,7 +103,8 @@ class Hosts:
         self.duration_s = duration_s
         self._periodic = machines if periodic is None else periodic
         self._size = size
-        self._code = code or {}
+        self.code = dict(code or {})
+        """Host → directory of its code; a host that is not in it runs the code of this version."""
         self._changes = {"send_timeout": 1.0, "probe_interval": 0.5, "linger": 60.0} | settings
         self._stack = ExitStack()
         self.network = Network()
@@ -137,11 +138,8 @@ class Hosts:
         self.client: Any = redis.Redis(unix_socket_path=f"{self.directory}/redis.sock")
         self.rows = {m: self._row(m) for m in self.host_of}
         load(self.settings, self.rows.values())
-        for host, owned in self.machines.items():
-            for machine_id in owned:
-                self.start(host, f"instance {machine_id}")
-            for name in ("delivery", *(PERIODIC if host in self._periodic else ())):
-                self.start(host, name)
+        for host in self.machines:
+            self.start_host(host)
 
     def _row(self, machine_id: int) -> Node:
         address, port = self.network.addresses[self.host_of[machine_id]], 5500 + machine_id
@@ -174,6 +172,19 @@ class Hosts:
 
         wait_until(answers, 15, "Redis answers")
 
+    def start_host(self, host: str) -> None:
+        """Start all processes of a host."""
+        for machine_id in self.machines[host]:
+            self.start(host, f"instance {machine_id}")
+        for name in ("delivery", *(PERIODIC if host in self._periodic else ())):
+            self.start(host, name)
+
+    def upgrade(self, host: str) -> None:
+        """End all processes of a host, and start them with the code of this version."""
+        self.code.pop(host, None)
+        _end_all([process for (at, _), process in self.processes.items() if at == host])
+        self.start_host(host)
+
     def start(self, host: str, name: str) -> None:
         """Start a process of a host: "delivery", "maintenance", "scheduler", "instance N"."""
         kind, _, number = name.partition(" ")
@@ -186,7 +197,7 @@ class Hosts:
             delivery_queue=f"q-{host}",
             server_id=int(number or self.machines[host][0]),
         )
-        code = self._code.get(host, Path.cwd())
+        code = self.code.get(host, Path.cwd())
         environment = child_environment(as_environment(changed)) | {"PYTHONPATH": str(code)}
         words = talk if kind == "instance" else _COMMANDS[kind]
         command = [*self.network.inside(host), "env", "-C", str(code), sys.executable, "-P", *words]
@@ -200,6 +211,11 @@ class Hosts:
         """Send a signal to a process of a host."""
         self.processes[host, name].send_signal(number)
 
+    def kill(self, host: str, name: str) -> None:
+        """SIGKILL a process of a host, and reap it."""
+        self.processes[host, name].kill()
+        self.processes[host, name].wait()
+
     def output(self, host: str, name: str) -> str:
         """Return what a process of a host has written so far."""
         return self._log(host, name).read_text(encoding="utf-8", errors="replace")
@@ -208,13 +224,7 @@ class Hosts:
         return self.directory / f"{host}-{name}.log"
 
     def _end(self) -> None:
-        running = list(self.processes.values())
-        for process in running:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in running:
-            end_group(process)
+        _end_all(list(self.processes.values()))
         if hasattr(self, "client"):
             self.client.close()
             self.context.close()
@@ -332,3 +342,13 @@ class Hosts:
             return all(found[p].sent >= 5 and not found[p].skipped for p in self.pairs)
 
         wait_until(steady, timeout_s, "all senders send without a skipped packet")
+
+
+def _end_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes at once."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+    for process in processes:
+        end_group(process)

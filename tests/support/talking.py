@@ -1,8 +1,8 @@
 """An instance as a process of its own that sends packets all the time.
 
 Run as ``python talking.py INTERVAL_S SIZE``: a packet of at least SIZE bytes each INTERVAL_S,
-0 for none. Settings come from the environment. It imports nothing of the tests, so that the code
-of another version can run it.
+0 for none. SIGUSR1 has it pause, SIGUSR2 go on. Settings come from the environment. It imports
+nothing of the tests, so that the code of another version can run it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ def main() -> None:
     interval_s, size = float(sys.argv[1]), int(sys.argv[2])
     instance = Clusterer()
     instance.register_module(MODULE, "bin", lambda *_: None, 0, True, 1)
-    stop = threading.Event()
+    stop, talking = threading.Event(), threading.Event()
+    talking.set()
 
     def talk() -> None:
         number = 0
         while not stop.wait(interval_s):
+            talking.wait()
             packet = instance.packet(MODULE, 1).push_int(number).push_str("x" * size)
             try:
                 instance.send_to(1, "bin", packet.build())
@@ -41,6 +43,8 @@ def main() -> None:
     if interval_s:
         threading.Thread(target=talk, name="talk", daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: instance.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: talking.clear())
+    signal.signal(signal.SIGUSR2, lambda *_: talking.set())
     instance.serve()
     stop.set()
     instance.close()

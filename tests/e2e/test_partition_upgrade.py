@@ -1,0 +1,99 @@
+"""Delivery workers of the version before paths, beside new ones, while a host is cut off."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.hosts import Hosts
+from tests.support.partitions import (
+    assert_healed,
+    assert_nothing_skipped,
+    assert_untouched,
+    broken,
+    fallen,
+    watch,
+)
+from tests.support.programs import require_program
+from tests.support.scale import scaled
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.serial,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
+]
+
+BEFORE = "d9b45cd"
+"""The last commit in which all senders share one state per node."""
+
+WHOLE = {(1, 2), (2, 1)}
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """The code of the version before, in a directory of its own."""
+    archive = tmp_path / "before.tar"
+    done = subprocess.run(
+        [
+            require_program("git"),
+            "archive",
+            "-o",
+            archive,
+            BEFORE,
+            "clusterer",
+            "workers",
+            "scheduler",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip(f"the history of the code is not here: {done.stderr.strip()}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def test_old_worker_beside_new_upgrade_in_steps(before: Path) -> None:
+    """New hosts skip nothing between them; all is right once the last worker is new."""
+    machines = {"a": (1,), "b": (2,), "c": (3,)}
+    with Hosts(machines, code=dict.fromkeys(machines, before)) as hosts:
+        hosts.wait_until_sending()
+        hosts.upgrade("a")
+        hosts.upgrade("b")
+        hosts.wait_until_sending()
+        mark = hosts.mark()
+        hosts.network.isolate("c")
+        watch(10)
+        assert_untouched(hosts, mark, WHOLE)
+        assert not broken(hosts, mark) & WHOLE
+        assert_healed(hosts)
+
+        hosts.upgrade("c")
+        hosts.wait_until_sending()
+        mark = hosts.mark()
+        hosts.network.isolate("c")
+        watch(10)
+        assert_untouched(hosts, mark, WHOLE)
+        assert fallen(hosts, mark) == {3}
+        assert_healed(hosts)
+        assert not broken(hosts, mark) & WHOLE
+
+
+def test_new_worker_beside_old_heals(before: Path) -> None:
+    """Old hosts skip packets as they always did; no state stays behind."""
+    with Hosts({"a": (1,), "b": (2,), "c": (3,)}, code={"a": before, "b": before}) as hosts:
+        hosts.wait_until_sending()
+        hosts.network.isolate("c")
+        watch(10)
+        assert_healed(hosts)
+        mark = hosts.mark()
+        watch(5)
+        assert_nothing_skipped(hosts, mark, hosts.pairs)
+        assert fallen(hosts, mark) == set()
