@@ -28,6 +28,8 @@ _MAX_SECRET = 65_536
 """Characters of such a file."""
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
+REENABLE_UP = "up"
+REENABLE_PROBE = "probe"
 LOG_AUTO = "auto"
 
 _NEARLY = 0.92
@@ -87,6 +89,14 @@ class Settings:
     data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
     probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)
+    ping_interval: float = _number(
+        5.0, "seconds in which each node that is up is pinged twice; 0: no pings", 0, 3600
+    )
+    reenable: str = _text(
+        REENABLE_UP,
+        "what enables a disabled node after its duration: up, by itself; probe, an answered ping",
+        choices=(REENABLE_UP, REENABLE_PROBE),
+    )
     resolve_interval: float = _number(
         60.0, "seconds between resolutions of nodes' names; 0: at a reload only", 0, 86400
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redis.client import Pipeline
 
+from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
 
 STATS = ("sent", "failed", "skipped", "lost", "last_delivered")
@@ -20,6 +22,17 @@ _AT_ONCE = 1000
 def field_of(node: Node) -> str:
     """Return the name of a destination; a node with another address is another one."""
     return f"{node.cluster_id}/{node.machine_id}/{node.generation}"
+
+
+def node_of(field: str, views: Mapping[ClusterKey, ClusterView]) -> Node | None:
+    """Return the node that `field_of` named; None if it is gone, was moved, or was never one."""
+    cluster_id, _, rest = field.partition("/")
+    machine_id = rest.partition("/")[0]
+    if not (cluster_id.isdecimal() and machine_id.isdecimal()):
+        return None
+    view = views.get(ClusterKey(int(cluster_id), PROTO_BIN))
+    node = view.nodes.get(int(machine_id)) if view else None
+    return node if node is not None and field_of(node) == field else None
 
 
 def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:

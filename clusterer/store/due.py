@@ -97,6 +97,21 @@ class DueNodes:
             for batch in _batches(observations):
                 self._conclude(batch)
 
+    def postpone(self, nodes: Iterable[Node]) -> None:
+        """Look at nodes again as long after the claim as if they had failed then.
+
+        A probing node is due after the probe interval, a disabled one after ``duration`` seconds.
+        """
+        with translated(self._settings, "postpone nodes"):
+            for batch in _batches(nodes):
+                run_each(self._client, [self._postponed(node) for node in batch])
+
+    def _postponed(self, node: Node) -> Call:
+        disabled = node.condition is Condition.DISABLED
+        after_s = node.duration if disabled else self._interval
+        due = int((self._looked_at + after_s - _EARLY_S) * 1000)
+        return self._due(node, due)
+
     def _conclude(self, batch: Sequence[Observation]) -> None:
         nodes, now = self._read(
             [(ClusterKey(o.seen.cluster_id, o.seen.protocol), o.seen.machine_id) for o in batch]
@@ -129,8 +144,11 @@ class DueNodes:
         return now
 
     def _rescheduled(self, node: Node, now: float) -> Call:
+        return self._due(node, due_ms(node, self._since(node, now), self._interval))
+
+    @staticmethod
+    def _due(node: Node, due: int | str) -> Call:
         key = ClusterKey(node.cluster_id, node.protocol)
-        due = due_ms(node, self._since(node, now), self._interval)
         names = [keys.node(*key, node.machine_id), keys.due(*key)]
         return Call(_RESCHEDULE, names, (node.version, node.machine_id, due))
 

@@ -73,6 +73,7 @@ def install() -> None:
         setattr(periodic, name, service)
         sys.modules[service.__name__] = service
     delivery: Any = types.ModuleType("clusterer.delivery")
+    delivery.__path__ = [str(Path(clusterer.__file__).with_name("delivery"))]
     delivery.Engine = Engine
     sys.modules["clusterer.delivery"] = delivery
 

@@ -1,4 +1,8 @@
-"""The probe job: pings probing nodes, re-enables disabled ones, settles recovered ones."""
+"""The probe job: has probing nodes checked, re-enables disabled ones, settles recovered ones.
+
+Where a prober on another host than the node's is present, the job opens a round: the probers answer
+it, and decide. Else the job itself pings. It also does what a prober may have left undone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.services.context import Context
+from clusterer.services.periodic import suspected, void_paths
+from clusterer.settings import REENABLE_PROBE
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.due import Observation
 from clusterer.store.format import require_format
@@ -31,12 +37,29 @@ _CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
 def run(context: Context) -> int:
     """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
     require_format(context.settings, context.redis)
-    due = context.due.claim(context.nodes.clusters(), HIDE_S)
-    errors = ping_all(
-        n for n in due if n.condition is Condition.PROBING and n.protocol == PROTO_BIN
+    clusters = context.nodes.clusters()
+    due = context.due.claim(clusters, HIDE_S)
+    to_ping = [node for node in due if _needs_ping(context, node)]
+    asked = suspected.ask(context, to_ping)
+    errors = ping_all(node for node in to_ping if _key(node) not in asked)
+    silent = [n for n in to_ping if n.condition is Condition.DISABLED and _key(n) in errors]
+    context.due.postpone([n for n in due if _key(n) in asked or n in silent])
+    context.due.conclude(
+        _observed(node, errors.get(_key(node), ""))
+        for node in due
+        if _key(node) not in asked and node not in silent
     )
-    context.due.conclude(_observed(node, errors.get(_key(node), "")) for node in due)
+    suspected.conclude(context, clusters)
+    void_paths.run(context)
     return len(due)
+
+
+def _needs_ping(context: Context, node: Node) -> bool:
+    if node.protocol != PROTO_BIN:
+        return False
+    if node.condition is Condition.DISABLED:
+        return context.settings.reenable == REENABLE_PROBE
+    return node.condition is Condition.PROBING
 
 
 def _observed(node: Node, error: str) -> Observation:

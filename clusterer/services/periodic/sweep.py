@@ -9,14 +9,17 @@ from functools import cache
 from clusterer import jobs
 from clusterer.errors import WrongKey
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import Node, State
+from clusterer.membership import Node
+from clusterer.membership.paths import gate
 from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context
 from clusterer.services.periodic import unused
 from clusterer.services.table import restore
 from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
+from clusterer.store.destinations import field_of
 from clusterer.store.format import require_format
+from clusterer.store.paths import Records
 
 log = logging.getLogger(__name__)
 
@@ -79,23 +82,31 @@ def _look_after(context: Context, state: QueueState) -> int:
 def _end_waiting(context: Context, state: QueueState) -> int:
     """Make those senders pending that have something to do again; return how many."""
     resumed = 0
+    if not state.waiting:
+        return 0
     # Most senders wait for the same few nodes.
     node_of = cache(lambda key, machine_id: context.nodes.read(key, machine_id)[0])
+    records = context.paths.all_records(sorted(state.waiting))
     for sender in state.waiting:
-        if _can_go_on(context, sender, node_of):
+        if _can_go_on(context, sender, node_of, records[sender]):
             context.backlog.resume(state.queue, sender)
             resumed += 1
     return resumed
 
 
 def _can_go_on(
-    context: Context, sender: int, node_of: Callable[[ClusterKey, int], Node | None]
+    context: Context,
+    sender: int,
+    node_of: Callable[[ClusterKey, int], Node | None],
+    records: Records,
 ) -> bool:
-    """Whether a node that the log waits for is up, or none is left: there is something to do."""
+    """Whether a gate is open for which the log waits, or no node is left: something is to do."""
     behind = context.backlog.behind(sender)
     for cluster_id, machine_id, generation in behind:
         node = node_of(ClusterKey(cluster_id, PROTO_BIN), machine_id)
-        if node is None or node.generation != generation or node.state is State.UP:
+        if node is None or node.generation != generation:
+            return True
+        if gate(node, records.get(field_of(node)), records.now_ms):
             return True
     return not behind
 

@@ -1,0 +1,128 @@
+"""Answers suspicions: checks the nodes that a prober is asked about, says ack or nack, decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from time import monotonic
+
+from clusterer.membership import Node
+from clusterer.membership.suspicions import WIDEN_MS, WINDOW_MS, Suspicion
+from clusterer.membership.views import ClusterKey
+from clusterer.prober.checks import Found
+from clusterer.prober.scene import Scene
+
+_Found = Mapping[ClusterKey, Mapping[int, Suspicion]]
+
+BETWEEN_S = 0.1
+"""Least time between two looks at the suspicions."""
+
+_MARGIN_MS = 50
+"""A check ends so long before the suspicion does."""
+
+_LEAST_MS = 300
+"""A check takes at least so long, also if the prober heard of the suspicion late."""
+
+_SOON_MS = 5
+"""A timer is so much later than the time for which it waits: Redis's clock is known roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A suspicion of a node; ``since_ms`` tells it from later ones of the same node."""
+
+    key: ClusterKey
+    machine_id: int
+    since_ms: int
+
+
+class Answers:
+    """One prober's part in the suspicions of its clusters. For one thread."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._checked: set[_Case] = set()
+        self._look_at = 0.0
+        self._looked_at = -inf
+
+    @property
+    def next_at(self) -> float:
+        """When `turn` has something to do (monotonic seconds)."""
+        return self._look_at
+
+    def rung(self) -> None:
+        """Look soon: a suspicion may ask this prober."""
+        self._look_at = min(self._look_at, self._looked_at + BETWEEN_S)
+
+    def turn(self) -> None:
+        """Look at the suspicions if it is time."""
+        if monotonic() < self._look_at:
+            return
+        scene = self._scene
+        self._look_at, self._looked_at = inf, monotonic()
+        found = scene.suspicions.all(scene.place.clusters)
+        if self._is_ahead(found):
+            scene.refresh()
+        cases: set[_Case] = set()
+        for key, suspicions in found.items():
+            for machine_id, suspicion in suspicions.items():
+                case = _Case(key, machine_id, suspicion.since_ms)
+                cases.add(case)
+                self._consider(case, suspicion)
+        self._checked &= cases
+
+    def _is_ahead(self, found: _Found) -> bool:
+        """Whether a suspicion is of a later version of its node than the one known here."""
+        place = self._scene.place
+        return any(
+            (node := place.node(key, machine_id)) is None or node.version != suspicion.version
+            for key, suspicions in found.items()
+            for machine_id, suspicion in suspicions.items()
+        )
+
+    def _consider(self, case: _Case, suspicion: Suspicion) -> None:
+        scene = self._scene
+        node = scene.place.node(case.key, case.machine_id)
+        if node is None or suspicion.is_void(node.version, scene.now_ms):
+            return
+        asked = scene.me in suspicion.asked
+        silent = scene.place.is_here(node)  # that this host reaches its own node says nothing
+        if (asked or suspicion.wide) and case not in self._checked and not silent:
+            self._checked.add(case)
+            left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
+            scene.checks.start(
+                node,
+                scene.place.sources.get(case.key),
+                max(left_ms, _LEAST_MS) / 1000,
+                partial(self._said, case, node, suspicion),
+                urgent=True,
+            )
+        if asked:
+            self._decide(node, suspicion)
+
+    def _decide(self, node: Node, suspicion: Suspicion) -> None:
+        """Do what the suspicion asks for by now, and come back when it is time again."""
+        scene = self._scene
+        scene.verdicts.conclude(node, suspicion, scene.now_ms, scene.by)
+        age_ms = scene.now_ms - suspicion.since_ms
+        for at_ms in (WIDEN_MS, WINDOW_MS):
+            if age_ms < at_ms:
+                at = monotonic() + (at_ms - age_ms + _SOON_MS) / 1000
+                self._look_at = min(self._look_at, at)
+
+    def _said(self, case: _Case, node: Node, suspicion: Suspicion, found: Found) -> None:
+        """Say what a check found, if it found anything."""
+        scene = self._scene
+        if found.reached:
+            # The check began after this prober had read the suspicion, whatever its clock says.
+            began_ms = max(scene.at_ms(found.began), suspicion.since_ms)
+            scene.suspicions.ack(node, scene.me, scene.by, began_ms=began_ms)
+        elif found.reached is False and scene.me in suspicion.asked:
+            source = scene.place.sources.get(case.key)
+            if source is not None and not scene.place.has(source):
+                return  # the address has left this host
+            after = scene.suspicions.nack(case.key, case.machine_id, suspicion, scene.me)
+            if after is not None:
+                self._decide(node, after)

@@ -1,0 +1,179 @@
+"""The paths of a host's own machines that are not up: checks them, and deletes void records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import TypeVar
+from zlib import crc32
+
+from clusterer.membership import Condition, Event, Node, State
+from clusterer.membership.paths import Path, due_ms, is_void, observed
+from clusterer.membership.views import ClusterKey
+from clusterer.prober.checks import Found
+from clusterer.prober.scene import Scene
+from clusterer.store.destinations import node_of
+from clusterer.store.paths import Observation, Reply
+
+TURN_S = 0.25
+"""Between two looks at the records: what checks found is written in one call."""
+
+PROBING_S, DISABLED_S = 0.5, 0.75
+"""How long the check of a path takes at most."""
+
+_AT_ONCE = 50
+"""Records in one call."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a check found of a path whose record was ``before``."""
+
+    node: Node
+    before: Path
+    reached: bool
+    reason: str
+
+
+class OwnPaths:
+    """The records of the senders on one prober's host. For one thread."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._counters: dict[int, int] = {}
+        """Of each own sender's records, as they were read."""
+        self._records: dict[int, Mapping[str, Path]] = {}
+        self._stale: set[int] = set()
+        self._checking: set[tuple[int, str]] = set()
+        self._results: dict[int, dict[str, _Result]] = {}
+        self._turn_at = inf
+
+    @property
+    def next_at(self) -> float:
+        """When `turn` has something to do (monotonic seconds)."""
+        return self._turn_at
+
+    def notice(self, counters: Mapping[int, int]) -> None:
+        """Compare the senders' counters with those that were read."""
+        own = self._scene.place.machines
+        for sender in own | self._records.keys():
+            if sender not in own or sender not in counters:
+                self._records.pop(sender, None)
+                self._counters.pop(sender, None)
+            elif counters[sender] != self._counters.get(sender):
+                self._stale.add(sender)
+        self._turn_at = min(self._turn_at, 0.0) if self._stale or self._records else inf
+
+    def forget(self) -> None:
+        """Read all records again: Redis was away, or another process was the prober."""
+        self._counters.clear()
+        self._results.clear()
+
+    def turn(self) -> None:
+        """Write what checks found, delete void records, begin the checks that are due."""
+        if monotonic() < self._turn_at:
+            return
+        self._turn_at = monotonic() + TURN_S
+        self._write()
+        if self._stale:
+            self._read()
+        for sender, records in self._records.items():
+            self._look_after(sender, records)
+        if not (self._records or self._stale or self._results):
+            self._turn_at = inf
+
+    def _read(self) -> None:
+        stale = sorted(self._stale)
+        for sender, records in self._scene.paths.all_records(stale).items():
+            self._records[sender] = dict(records)
+            self._counters[sender] = records.counter
+        self._stale.clear()
+
+    def _look_after(self, sender: int, records: Mapping[str, Path]) -> None:
+        scene = self._scene
+        now_ms, views = scene.now_ms, scene.place.views
+        void = {}
+        for field, path in records.items():
+            node = node_of(field, views)
+            if node is None or is_void(path, node, now_ms):
+                void[field] = path
+            elif node.state is State.UP and (sender, field) not in self._checking:
+                self._check_if_due(sender, field, path, node)
+        if void:
+            scene.paths.delete(sender, void)
+            self._stale.add(sender)
+
+    def _check_if_due(self, sender: int, field: str, path: Path, node: Node) -> None:
+        scene = self._scene
+        spread = crc32(f"{sender}/{field}/{path.last_ms}".encode()) % 1000 / 1000
+        if scene.now_ms < due_ms(node, path, scene.settings.probe_interval, spread):
+            return
+        if path.state is State.UP:
+            self._results.setdefault(sender, {})[field] = _Result(node, path, True, "")
+            return
+        disabled = path.condition(node) is Condition.DISABLED
+        key = ClusterKey(node.cluster_id, node.protocol)
+        view = scene.place.views[key]
+        row = view.nodes.get(sender)
+        self._checking.add((sender, field))
+        scene.checks.start(
+            node,
+            row.host if row is not None else scene.place.sources.get(key),
+            DISABLED_S if disabled else PROBING_S,
+            partial(self._found, sender, field, node, path),
+        )
+
+    def _found(self, sender: int, field: str, node: Node, path: Path, found: Found) -> None:
+        self._checking.discard((sender, field))
+        if found.reached is not None:
+            result = _Result(node, path, found.reached, found.reason)
+            self._results.setdefault(sender, {})[field] = result
+
+    def _write(self) -> None:
+        results, self._results = self._results, {}
+        for sender, by_field in results.items():
+            self._stale.add(sender)
+            found = list(by_field.values())
+            self._write_reached(sender, [result for result in found if result.reached])
+            for some in _batches([result for result in found if not result.reached]):
+                self._write_failed(sender, some)
+
+    def _write_reached(self, sender: int, results: Iterable[_Result]) -> None:
+        scene = self._scene
+        changes = []
+        for result in results:
+            up = result.before.state is State.UP
+            event = Event.DURATION_ELAPSED if up else Event.PROBE_SUCCEEDED
+            after = observed(result.node, result.before, event, scene.now_ms)
+            if after != result.before:
+                changes.append((result.node, result.before, after, event.value))
+        for some in _batches(changes):
+            scene.paths.change(sender, some)
+
+    def _write_failed(self, sender: int, results: Sequence[_Result]) -> None:
+        """Write failed checks as observations: each may open a suspicion of its node."""
+        scene = self._scene
+        seen = [
+            Observation(
+                result.node,
+                result.before,
+                Event.PROBE_FAILED,
+                result.reason,
+                began_ms=result.before.last_ms,
+                by=scene.by,
+            )
+            for result in results
+        ]
+        for result, (reply, _) in zip(results, scene.paths.observe(sender, seen), strict=True):
+            if reply is Reply.ASK:
+                scene.suspect(result.node, f"sender {sender}: probe failed: {result.reason}")
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]

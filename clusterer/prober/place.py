@@ -1,0 +1,94 @@
+"""What a prober's host is in the clusters: its own machines, and the addresses to connect from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+from clusterer.ids import PROTO_BIN
+from clusterer.membership import Node
+from clusterer.membership.views import ClusterKey, ClusterView
+
+LOOK_S = 5.0
+"""How long the kernel's answer counts for which addresses are this host's."""
+
+Views = Mapping[ClusterKey, ClusterView]
+
+
+class Place:
+    """The own machines of one host, as of the last `update`. For one thread."""
+
+    def __init__(self, is_local: Callable[[str], bool]) -> None:
+        """``is_local``: whether an IP address is one of this host."""
+        self._is_local = is_local
+        self._views: Views = {}
+        self._looked_at = float("-inf")
+        self._hosts: dict[str, bool] = {}
+        self._addresses: Mapping[int, frozenset[str]] = {}
+        """By machine_id, the addresses of all its rows."""
+        self.machines: frozenset[int] = frozenset()
+        """The machine_ids whose rows have an address of this host."""
+        self.sources: Mapping[ClusterKey, str] = {}
+        """By cluster, the address of the lowest own machine there."""
+
+    @property
+    def views(self) -> Views:
+        """The clusters as of the last `update`."""
+        return self._views
+
+    @property
+    def prober(self) -> int | None:
+        """The machine_id under which this host's prober is known; None without an own machine."""
+        return min(self.machines, default=None)
+
+    @property
+    def clusters(self) -> list[ClusterKey]:
+        """The clusters in which this host has a row."""
+        return sorted(self.sources)
+
+    def update(self, views: Views) -> None:
+        """Take over the clusters as they are now, and ask the kernel again now and then."""
+        if monotonic() - self._looked_at >= LOOK_S:
+            self._looked_at = monotonic()
+            self._hosts = {}
+        elif views == self._views:
+            return
+        self._views = views
+        machines: set[int] = set()
+        addresses: dict[int, set[str]] = {}
+        sources: dict[ClusterKey, str] = {}
+        for key, view in views.items():
+            if key.protocol != PROTO_BIN:
+                continue
+            for machine_id, node in view.nodes.items():  # in order of their machine_id
+                addresses.setdefault(machine_id, set()).add(node.host)
+                if self.is_here(node):
+                    machines.add(machine_id)
+                    sources.setdefault(key, node.host)
+        self.machines, self.sources = frozenset(machines), sources
+        self._addresses = {machine_id: frozenset(found) for machine_id, found in addresses.items()}
+
+    def is_here(self, node: Node) -> bool:
+        """Whether a node's address is one of this host."""
+        found = self._hosts.get(node.host)
+        if found is None:
+            found = self._hosts[node.host] = self._is_local(node.host)
+        return found
+
+    def has(self, source: str) -> bool:
+        """Whether an address is one of this host at this moment."""
+        return self._is_local(source)
+
+    def node(self, key: ClusterKey, machine_id: int) -> Node | None:
+        """Return a node as of the last `update`."""
+        view = self._views.get(key)
+        return view.nodes.get(machine_id) if view else None
+
+    def elsewhere(self, prober: int, node: Node) -> bool:
+        """Whether a prober is on another host than a node, as far as their rows tell."""
+        if prober in self.machines:
+            return not self.is_here(node)
+        return self._addresses.get(prober, frozenset()).isdisjoint(self._addresses_of(node))
+
+    def _addresses_of(self, node: Node) -> frozenset[str]:
+        return self._addresses.get(node.machine_id, frozenset())

@@ -1,0 +1,61 @@
+"""The streams that wake a prober: its own, and one of each cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from clusterer.membership.views import ClusterKey
+from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.badvalues import blame, is_bad_data, text
+from clusterer.store.client import translated
+
+MOST_S = 1.0
+"""One call waits no longer: the client gives up after 2 s."""
+
+
+class ProberRings:
+    """What one prober listens to. For one thread, but for `ring`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+        self._last: dict[Any, Any] = {}
+        """By stream, the id of the last entry that is known."""
+
+    def listen(self, machine_id: int, clusters: Sequence[ClusterKey]) -> None:
+        """Listen to the rings of a prober; a ring that is new here rings at once if it has rung."""
+        names = [keys.prober_ring(machine_id), *(keys.probers_ring(*key) for key in clusters)]
+        self._last = {name: self._last.get(name, "0") for name in names}
+
+    def forget(self) -> None:
+        """Take all entries for new: Redis was away, and may have lost its data."""
+        self._last = dict.fromkeys(self._last, "0")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until a ring rings, for up to ``timeout_s``; return whether one has rung."""
+        block_ms = int(min(timeout_s, MOST_S) * 1000)
+        with translated(self._settings, "wait for suspicions"):
+            try:
+                found: Any = self._client.xread(
+                    self._last, count=1, block=block_ms if block_ms > 0 else None
+                )
+            except redis.ResponseError as error:
+                if not is_bad_data(error):
+                    raise
+                for wrong in blame(self._client, list(self._last)):
+                    self._last.pop(wrong.key)
+                return True
+        for name, entries in found:
+            self._last[text(name)] = text(entries[-1][0])
+        return bool(found)
+
+    def ring(self, machine_id: int) -> None:
+        """Wake one prober."""
+        with translated(self._settings, "wake a prober"):
+            self._client.xadd(
+                keys.prober_ring(machine_id), {"ring": 1}, maxlen=1, approximate=False
+            )
