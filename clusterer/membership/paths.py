@@ -17,6 +17,7 @@ differs: after ``duration`` a check decides, so a path that stays broken makes n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -31,6 +32,13 @@ sender whose host runs no prober any more is tried again after that."""
 SPREAD_MS = 2000
 """Checks of disabled paths begin up to so much, or a tenth of ``duration``, later:
 half of a large cluster that is cut off from the other half does not check all at once."""
+
+
+_NUMBER = r"(0|[1-9]\d{0,15})"
+_RECORD = re.compile(
+    rf"([12]) {_NUMBER} {_NUMBER} {_NUMBER} {_NUMBER}(?: (.+))?", re.ASCII | re.DOTALL
+)
+"""What `str` of a path gives: one text for each value, as texts are compared in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +67,17 @@ class Path:
 
     def __str__(self) -> str:
         numbers = self.state, self.no_tries, self.last_ms, self.until_ms, self.epoch
-        return " ".join((*(str(int(number)) for number in numbers), self.reason)).rstrip()
+        text = " ".join(str(int(number)) for number in numbers)
+        return f"{text} {self.reason}" if self.reason else text
 
     @classmethod
     def parse(cls, text: str) -> Path:
         """Return what ``str(path)`` gave; anything else raises ValueError."""
-        parts = text.split(" ", 5)
-        if len(parts) < 5:
+        match = _RECORD.fullmatch(text)
+        if match is None:
             raise ValueError(f"{text!r} is not 'state no_tries last until epoch reason'")
-        state, no_tries, last_ms, until_ms, epoch = (int(part) for part in parts[:5])
-        if min(no_tries, last_ms, until_ms, epoch) < 0 or State(state) is State.DOWN:
-            raise ValueError(f"{text!r} is not 'state no_tries last until epoch reason'")
-        return cls(State(state), no_tries, last_ms, until_ms, epoch, "".join(parts[5:]))
+        state, no_tries, last_ms, until_ms, epoch = map(int, match.groups()[:5])
+        return cls(State(state), no_tries, last_ms, until_ms, epoch, match[6] or "")
 
 
 def is_void(path: Path, node: Node | None, now_ms: int) -> bool:

@@ -9,6 +9,7 @@ lifts a verdict that has fallen. A prober without evidence stays silent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -60,6 +61,13 @@ class Outcome(Enum):
     """No prober knows: the suspicion ends without a change."""
 
 
+_NUMBER, _IDS = r"(\d{1,16})", r"(-|\d{1,10}(?:,\d{1,10})*)"
+_SUSPICION = re.compile(
+    rf"{_NUMBER} {_NUMBER} (suspect|probe) {_IDS} {_IDS} ([01]) ([01])(?: (.*))?",
+    re.ASCII | re.DOTALL,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspicion:
     """A suspicion as Redis has it, of one node."""
@@ -89,10 +97,10 @@ class Suspicion:
     @classmethod
     def parse(cls, text: str) -> Suspicion:
         """Return what ``str(suspicion)`` gave; anything else raises ValueError."""
-        parts = text.split(" ", 7)
-        if len(parts) < 7:
+        match = _SUSPICION.fullmatch(text)
+        if match is None:
             raise ValueError(f"{text!r} is no suspicion")
-        since_ms, version, kind, asked, nacks, all_asked, wide = parts[:7]
+        since_ms, version, kind, asked, nacks, all_asked, wide, reason = match.groups()
         return cls(
             int(since_ms),
             int(version),
@@ -101,7 +109,7 @@ class Suspicion:
             _ids(nacks),
             all_asked == "1",
             wide == "1",
-            "".join(parts[7:]),
+            reason or "",
         )
 
     def is_void(self, version: int, now_ms: int) -> bool:

@@ -158,7 +158,13 @@ class NodeStore:
         if node is None or node.version != seen.version:
             return None
         after = apply(node, event, now)
+        if suspicion is not None and after == node:
+            return node if self._end(key, node, suspicion) else None
         return self._commit(Change(node, after, event, cause, suspicion), now)
+
+    def _end(self, key: ClusterKey, node: Node, suspicion: Suspicion) -> bool:
+        with translated(self._settings, f"end a suspicion of node {node.machine_id}"):
+            return end_suspicion(self._client, key, node.machine_id, suspicion)
 
     def command(self, key: ClusterKey, machine_id: int, event: Event, cause: Cause) -> Node:
         """Apply an operator's or a module's command, again until no other change interferes.
@@ -208,6 +214,14 @@ class NodeStore:
     def _tries_again(self, change: Change) -> bool:
         """Whether a node that is up is set up for the senders that do not reach it."""
         return change.renews_epoch and is_recorded(self._client, change.after)
+
+
+def end_suspicion(
+    client: redis.Redis, key: ClusterKey, machine_id: int, suspicion: Suspicion
+) -> bool:
+    """End a suspicion without a change of the node; return whether it was still open."""
+    names = [keys.suspicions(*key)]
+    return bool(script("end_suspicion")(client, names, machine_id, suspicion.since_ms))
 
 
 def cluster_key(member: bytes | str) -> ClusterKey | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import redis
 
-from clusterer.membership import Condition, Event, Node
+from clusterer.membership import FAILURES, Condition, Event, Node
 from clusterer.membership.paths import Path, is_void, observed
 from clusterer.membership.suspicions import VOID_MS
 from clusterer.membership.views import ClusterKey
@@ -51,7 +52,8 @@ class Observation:
     reason: str
     """Why the attempt failed, for people."""
     began_ms: int
-    """Redis ms at which the attempt began."""
+    """Redis ms at which the attempt began; of a check that failed, time of the failure before it:
+    nothing is asked if a host has reached the node since."""
     by: str
     """For the path events, for example ``delivery of machine 1``."""
 
@@ -117,13 +119,21 @@ class PathStore:
     # -- changing -----------------------------------------------------------------------------
 
     def observe(self, sender: int, seen: Sequence[Observation]) -> list[tuple[Reply, Path | None]]:
-        """Record what attempts of a sender showed, at most `AT_ONCE` of them.
+        """Record what attempts of a sender, and checks of its host, showed.
 
         Returns for each what is to be done about the verdict, and the record as it is now. Where
         the node has another address or epoch, or the record is not as it was read, nothing is
         written.
         """
         now_ms = self.now_ms()
+        replies: list[tuple[Reply, Path | None]] = []
+        for first in range(0, len(seen), AT_ONCE):
+            replies += self._observe(sender, seen[first : first + AT_ONCE], now_ms)
+        return replies
+
+    def _observe(
+        self, sender: int, seen: Sequence[Observation], now_ms: int
+    ) -> Iterator[tuple[Reply, Path | None]]:
         names = [keys.PATHS, keys.paths(sender)]
         arguments: list[Any] = [sender, VOID_MS, EVENTS_CAP]
         for each in seen:
@@ -133,14 +143,16 @@ class PathStore:
             names += [keys.node(*key, node.machine_id), keys.suspicions(*key)]
             names += [keys.confirmed(*key), keys.path_events(key.cluster_id)]
             arguments += [field_of(node), node.machine_id, node.generation, node.epoch]
-            arguments += [_text(each.before), _text(after), each.began_ms, len(event), *event]
+            arguments += [_text(each.before), _text(after)]
+            arguments += [each.began_ms if each.event in FAILURES else "", len(event), *event]
         with translated(self._settings, f"note paths of sender {sender}"):
             wrong, *replies = script("observe_paths")(self._client, names, *arguments)
         replaced(wrong)
-        return [
-            (Reply(code), _parsed(sender, field_of(each.node), record) if record else None)
-            for each, (code, record) in zip(seen, replies, strict=True)
-        ]
+        for each, (code, record) in zip(seen, replies, strict=True):
+            path = _parsed(sender, field_of(each.node), record) if record else None
+            if record and path is None:  # no observation is ever like it: it would stay
+                self._write(sender, [_Write(field_of(each.node), record)])
+            yield Reply(code), path
 
     def change(
         self,
@@ -191,7 +203,7 @@ class _Write:
     """What a script does to one record."""
 
     field: str
-    before: Path | None = None
+    before: Path | bytes | None = None
     """As it was read; None: as it is."""
     after: Path | None = None
     cluster_id: int = 0
@@ -219,11 +231,12 @@ def records_of(sender: int, data: Mapping[bytes, bytes]) -> dict[str, Path]:
 
 
 def _parsed(sender: int, field: str, value: bytes) -> Path | None:
-    try:
-        return Path.parse(text(value))
-    except ValueError:
-        bad(keys.paths(sender), f"field {field}", value, "a path record")
-        return None
+    with suppress(ValueError):
+        path = Path.parse(text(value))
+        if str(path).encode() == value:  # scripts compare it with what they find
+            return path
+    bad(keys.paths(sender), f"field {field}", value, "a path record")
+    return None
 
 
 def event_of(sender: int, seen: Observation, now_ms: int) -> list[str]:
@@ -257,8 +270,8 @@ def _event(
     return [part for pair in fields.items() for part in pair]
 
 
-def _text(path: Path | None) -> str:
-    return "" if path is None else str(path)
+def _text(record: Path | bytes | None) -> str | bytes:
+    return str(record or "") if not isinstance(record, bytes) else record
 
 
 def is_recorded(client: redis.Redis, node: Node) -> bool:

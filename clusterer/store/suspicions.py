@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 
 import redis
@@ -23,7 +25,7 @@ from clusterer.store.badvalues import bad, ids, read_all, replaced, text
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.node_change import EVENTS_CAP, Cause
-from clusterer.store.nodes import NodeStore
+from clusterer.store.nodes import NodeStore, end_suspicion
 from clusterer.store.paths import Observation, event_of, ms_of
 from clusterer.store.probers import scores
 from clusterer.store.scripts import script
@@ -43,6 +45,19 @@ class Opened(Enum):
     """It is open now, and the first probers are asked."""
     ALONE = 3
     """No other prober is present: the caller changes the node at once."""
+
+
+_NUMBER = re.compile(r"\d{1,16}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The last ack about a node."""
+
+    at_ms: int
+    """Redis ms at which it was said."""
+    who: int
+    """machine_id of the prober, or of the sender, that reached the node."""
 
 
 class SuspicionStore:
@@ -89,7 +104,7 @@ class SuspicionStore:
             probers,
             asking=asking,
             elsewhere=elsewhere(found, probers, views),
-            confirmed_by=_confirmed_by(confirmed),
+            confirmed_by=_confirmed_by(key, node.machine_id, confirmed),
             now_ms=now_ms,
             turn=found.version,
         )
@@ -120,6 +135,20 @@ class SuspicionStore:
         with translated(self._settings, "read suspicions"):
             found = read_all(self._client, [("hgetall", keys.suspicions(*key)) for key in wanted])
         return {key: _parsed(key, data) for key, data in zip(wanted, found, strict=True)}
+
+    def confirmations(
+        self, clusters: Iterable[ClusterKey]
+    ) -> dict[ClusterKey, dict[int, Confirmation]]:
+        """Return the last acks about nodes by machine_id, read in one round trip.
+
+        What cannot be used is reported and left out.
+        """
+        wanted = list(clusters)
+        with translated(self._settings, "read confirmations"):
+            found = read_all(self._client, [("hgetall", keys.confirmed(*key)) for key in wanted])
+        return {
+            key: dict(_all_confirmed(key, data)) for key, data in zip(wanted, found, strict=True)
+        }
 
     def nack(
         self, key: ClusterKey, machine_id: int, suspicion: Suspicion, prober: int
@@ -182,11 +211,7 @@ class SuspicionStore:
     def end(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
         """End a suspicion without a change of the node; return whether it was still open."""
         with translated(self._settings, f"end a suspicion of node {machine_id} of cluster {key}"):
-            return bool(
-                script("end_suspicion")(
-                    self._client, [keys.suspicions(*key)], machine_id, suspicion.since_ms
-                )
-            )
+            return end_suspicion(self._client, key, machine_id, suspicion)
 
 
 def _asks_for(kind: Kind, seen: Node, node: Node) -> bool:
@@ -194,9 +219,26 @@ def _asks_for(kind: Kind, seen: Node, node: Node) -> bool:
     return node.state is wanted and node.generation == seen.generation
 
 
-def _confirmed_by(value: bytes | None) -> int | None:
-    who = text(value or b"").partition(" ")[2]
-    return int(who) if who.isdecimal() else None
+def _all_confirmed(
+    key: ClusterKey, data: Mapping[bytes, bytes]
+) -> Iterator[tuple[int, Confirmation]]:
+    for machine_id in ids(keys.confirmed(*key), data):
+        found = _confirmed(key, machine_id, data[b"%d" % machine_id])
+        if found is not None:
+            yield machine_id, found
+
+
+def _confirmed(key: ClusterKey, machine_id: int, value: bytes) -> Confirmation | None:
+    at_ms, _, who = text(value).partition(" ")
+    if not (_NUMBER.fullmatch(at_ms) and _NUMBER.fullmatch(who)):
+        bad(keys.confirmed(*key), f"field {machine_id}", value, "'ms machine_id'")
+        return None
+    return Confirmation(int(at_ms), int(who))
+
+
+def _confirmed_by(key: ClusterKey, machine_id: int, value: bytes | None) -> int | None:
+    found = _confirmed(key, machine_id, value) if value is not None else None
+    return found.who if found is not None else None
 
 
 def _parsed(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Suspicion]:

@@ -10,7 +10,10 @@ from clusterer.store import translated
 from clusterer.store.audit import PAGE, AuditStore
 from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
+from clusterer.store.paths import PathStore
+from clusterer.store.probers import ProberStore
 from clusterer.store.receipts import Receipts
+from clusterer.store.suspicions import SuspicionStore
 
 CHECK = "redis values"
 
@@ -26,7 +29,16 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     with translated(context.settings, "look at the types of keys"):
         problems += wrong_keys(context.redis)
     Receipts(context.settings, context.redis).watches()
-    DirtyNodes(context.settings, context.redis).find(context.nodes.clusters())
+    clusters = context.nodes.clusters()
+    DirtyNodes(context.settings, context.redis).find(clusters)
+    paths = PathStore(context.settings, context.redis)
+    paths.all_records(list(paths.counters()))
+    suspicions = SuspicionStore(context.settings, context.redis)
+    suspicions.all(clusters)
+    suspicions.confirmations(clusters)
+    probers = ProberStore(context.settings, context.redis)
+    for key in clusters:
+        probers.present(key)
     audit = AuditStore(context.settings, context.redis)
     for _, _event in zip(
         range(PAGE), audit.newest_first(audit.ends(audit.clusters())), strict=False

@@ -14,7 +14,7 @@ for keys = 3, #KEYS do
   local field, read, record = unpack(ARGV, at, at + 2)
   local first, last = at + 4, at + 3 + ARGV[at + 3]
   at = last + 1
-  local same = read == '' or record_of(KEYS[2], field) == read
+  local same = read == '' or redis.call('HGET', KEYS[2], field) == read
   if same then
     write_record(KEYS[2], field, record)
     record_event(KEYS[keys], ARGV[2], first, last)

@@ -3,10 +3,10 @@
 --       node, suspicions, confirmed, path events
 -- ARGV  sender, ms until a suspicion is void, cap of the streams of path events,
 --       then for each observation: field, machine_id, generation, epoch, record as it was read,
---       record after it ('' = none), Redis ms at which the attempt began, number of the next
---       arguments, the event's field, value, ... (none: the path's condition is the same)
+--       record after it ('' = none), Redis ms at which the attempt began ('' = it worked), number of
+--       the next arguments, the event's field, value, ... (none: the path's condition is the same)
 -- reply {keys of a wrong type that were replaced}, then for each observation {code, record}:
---       -1 node or record changed: nothing was written; 1 confirmed since the attempt began; 2 a
+--       -1 node or record changed: nothing was written; 1 it worked, or confirmed since it began; 2 a
 --       suspicion is open; 3 a suspicion is to be opened, which also adds the event; 4 the verdict
 --       is not up: there is no event, as the verdict has one
 -- include healing
@@ -14,6 +14,9 @@
 -- include suspicion
 local now = redis_ms()
 local function code_of(keys, version, machine_id, began)
+  if began == '' then
+    return 1
+  end
   heal(KEYS[keys + 1], 'hash')
   heal(KEYS[keys + 2], 'hash')
   local confirmed = redis.call('HGET', KEYS[keys + 2], machine_id) or ''
@@ -33,8 +36,9 @@ for keys = 3, #KEYS, 4 do
   local first, last = at + 8, at + 7 + ARGV[at + 7]
   at = last + 1
   local node = redis.call('HMGET', KEYS[keys], 'generation', 'epoch', 'state', 'version')
-  local found = record_of(KEYS[2], field)
-  if node[1] ~= generation or (node[2] or '0') ~= epoch or found ~= read then
+  local found = redis.call('HGET', KEYS[2], field) or ''
+  local counted = string.match(node[2] or '0', '^%d+$') or epoch  -- no number is as good as any
+  if node[1] ~= generation or counted ~= epoch or found ~= read then
     reply[#reply + 1] = {-1, found}
   else
     if record ~= found then

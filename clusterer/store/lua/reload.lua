@@ -47,9 +47,11 @@ local function says(machine_id, synced)
   redis.call('ZREM', KEYS[5], machine_id)
   redis.call('HSET', KEYS[6], machine_id, synced)
 end
-local function forget_suspicion(machine_id)
+local function forget_suspicion(machine_id, another)
   redis.pcall('HDEL', KEYS[8], machine_id)
-  redis.pcall('HDEL', KEYS[9], machine_id)
+  if another then
+    redis.pcall('HDEL', KEYS[9], machine_id)
+  end
 end
 for at = 2, #ARGV, 2 do
   local place = tonumber(ARGV[at])
@@ -79,7 +81,7 @@ for _, item in ipairs(plan.remove) do
   redis.call('ZREM', KEYS[4], item.machine_id)
   redis.call('ZREM', KEYS[5], item.machine_id)
   redis.call('HDEL', KEYS[6], item.machine_id)
-  forget_suspicion(item.machine_id)
+  forget_suspicion(item.machine_id, true)
   record(item.event)
 end
 for _, item in ipairs(plan.put) do
@@ -88,8 +90,8 @@ for _, item in ipairs(plan.put) do
   redis.call('HSET', KEYS[item.key], 'version', version, unpack(item.fields))
   if item.added then
     redis.call('HSET', KEYS[item.key], 'generation', now)
-    forget_suspicion(item.machine_id)
   end
+  forget_suspicion(item.machine_id, item.added)
   if item.epoch then
     redis.call('HSET', KEYS[item.key], 'epoch', version)
   end
