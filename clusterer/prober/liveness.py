@@ -7,21 +7,20 @@ time of its own. A ping that fails opens a suspicion; it closes no gate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from time import monotonic
 from zlib import crc32
 
 from clusterer.membership import Node, State
-from clusterer.membership.suspicions import PRESENT_MS
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey
 from clusterer.prober.checks import Found
+from clusterer.prober.presence import Presence
 from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import PING_FAILED
 
-TURN_S = 0.25
-"""Between two looks at which nodes are to be pinged; less for a short ``ping_interval``."""
+LEAST_S = 0.25
+"""Least time between two looks at which nodes are to be pinged; a quarter of a short round."""
 
 _Id = tuple[ClusterKey, int]
 
@@ -29,11 +28,10 @@ _Id = tuple[ClusterKey, int]
 class Liveness:
     """One prober's share of the pings. For one thread."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, presence: Presence) -> None:
         self._scene = scene
+        self._presence = presence
         self._half_ms = int(scene.settings.ping_interval * 500)
-        self._present: Mapping[ClusterKey, Mapping[int, int]] = {}
-        self._read_at = -inf
         self._rounds: dict[_Id, int] = {}
         """The round of each node in which this prober looked at it last."""
         self._pinging: set[_Id] = set()
@@ -49,45 +47,34 @@ class Liveness:
         if monotonic() < self._turn_at:
             return
         scene = self._scene
-        self._turn_at = monotonic() + min(TURN_S, self._half_ms / 4000)
-        if monotonic() - self._read_at >= min(self._half_ms / 1000, PRESENT_MS / 1000):
-            self._read_at = monotonic()
-            self._present = {key: scene.probers.present(key) for key in scene.place.clusters}
+        left_ms = self._half_ms
         rounds: dict[_Id, int] = {}
         for key in scene.place.clusters:
-            self._look(key, scene.place.views[key], rounds)
+            for node in scene.place.views[key].nodes.values():
+                if node.state is State.UP:
+                    left_ms = min(left_ms, self._look((key, node.machine_id), node, rounds))
         self._rounds = rounds
+        self._turn_at = monotonic() + max(min(LEAST_S, self._half_ms / 4000), left_ms / 1000)
 
-    def _look(self, key: ClusterKey, view: ClusterView, rounds: dict[_Id, int]) -> None:
-        scene = self._scene
-        now_ms = scene.now_ms
-        for machine_id, node in view.nodes.items():
-            if node.state is not State.UP:
-                continue
-            which = key, machine_id
-            number = (now_ms + _phase(node, self._half_ms)) // self._half_ms
-            rounds[which] = number
-            last = self._rounds.get(which)
-            # A node that is new here is first pinged when its next round begins.
-            if last is None or last == number or which in self._pinging:
-                continue
-            if self._has_turn(key, node, number):
-                self._ping(which, node)
+    def _look(self, which: _Id, node: Node, rounds: dict[_Id, int]) -> int:
+        """Ping a node if its round has begun; return in how many ms the next one begins."""
+        half_ms = self._half_ms
+        number, since_ms = divmod(self._scene.now_ms + _phase(which, half_ms), half_ms)
+        rounds[which] = number
+        # A node that is new here is first pinged when its next round begins.
+        begins = self._rounds.get(which, number) != number
+        if begins and which not in self._pinging and self._has_turn(which, node, number):
+            self._ping(which, node)
+        return half_ms - since_ms
 
-    def _has_turn(self, key: ClusterKey, node: Node, number: int) -> bool:
+    def _has_turn(self, which: _Id, node: Node, number: int) -> bool:
         """Whether it is this prober that pings a node in a round."""
-        scene = self._scene
-        present = self._present.get(key, {})
-        now_ms = scene.now_ms
-        fresh = [
-            machine_id
-            for machine_id, at_ms in sorted(present.items())
-            if now_ms - at_ms <= PRESENT_MS and scene.place.elsewhere(machine_id, node)
-        ]
-        if not fresh:  # then the prober of the node's own host pings it: a refusal is evidence
-            return scene.place.is_here(node)
-        turn = crc32(f"{node.machine_id}/{number}".encode()) % len(fresh)
-        return fresh[turn] == scene.me and not scene.place.is_here(node)
+        is_here = self._scene.place.is_here(node)
+        others = self._presence.others(which[0], node)
+        if not others:  # then the prober of the node's own host pings it: a refusal is evidence
+            return is_here
+        turn = crc32(f"{node.machine_id}/{number}".encode()) % len(others)
+        return others[turn] == self._scene.me and not is_here
 
     def _ping(self, which: _Id, node: Node) -> None:
         scene = self._scene
@@ -103,5 +90,6 @@ class Liveness:
             scene.suspect(node, f"{PING_FAILED}: {found.reason}")
 
 
-def _phase(node: Node, half_ms: int) -> int:
-    return crc32(f"{node.cluster_id}/{node.machine_id}".encode()) % half_ms
+@lru_cache(maxsize=10_000)
+def _phase(which: _Id, half_ms: int) -> int:
+    return crc32(repr(which).encode()) % half_ms

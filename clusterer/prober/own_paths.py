@@ -169,9 +169,9 @@ class OwnPaths:
             )
             for result in results
         ]
-        for result, (reply, _) in zip(results, scene.paths.observe(sender, seen), strict=True):
+        for each, (reply, _) in zip(seen, scene.paths.observe(sender, seen), strict=True):
             if reply is Reply.ASK:
-                scene.suspect(result.node, f"sender {sender}: probe failed: {result.reason}")
+                scene.suspect(each.node, f"probe failed: {each.reason}", (sender, each))
 
 
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -20,6 +20,7 @@ from clusterer.prober.checks import Checks
 from clusterer.prober.liveness import Liveness
 from clusterer.prober.own_paths import OwnPaths
 from clusterer.prober.place import Place
+from clusterer.prober.presence import Presence
 from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.rounds import Rounds
@@ -74,7 +75,9 @@ class Prober:
         )
         self._answers = Answers(self._scene)
         self._own_paths = OwnPaths(self._scene)
-        self._liveness = Liveness(self._scene)
+        presence = Presence(self._scene)
+        liveness = Liveness(self._scene, presence)
+        self._parts = self._answers, self._own_paths, presence, liveness
         self._token = secrets.token_hex(8)
         self._leads: int | None = None
         """The machine_id whose lease this process holds."""
@@ -136,13 +139,12 @@ class Prober:
             self._stop.wait(max(0.0, self._beat_at - monotonic()))
             self._turned_at = monotonic()
             return
-        for part in (self._answers, self._own_paths, self._liveness):
+        for part in self._parts:
             part.turn()
         self._wait()
 
     def _wait(self) -> None:
-        parts = (self._answers, self._own_paths, self._liveness)
-        left_s = min(self._beat_at, *(part.next_at for part in parts)) - monotonic()
+        left_s = min(self._beat_at, *(part.next_at for part in self._parts)) - monotonic()
         busy = len(self._scene.checks) > 0
         if busy:
             self._scene.checks.turn(min(max(left_s, 0.0), BUSY_S))

@@ -11,7 +11,7 @@ from clusterer.prober.place import Place
 from clusterer.prober.verdicts import Verdicts
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore
-from clusterer.store.paths import PathStore
+from clusterer.store.paths import Observation, PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import SuspicionStore
 
@@ -56,8 +56,15 @@ class Scene:
         self.directory.refresh()
         self.place.update(self.directory.snapshot)
 
-    def suspect(self, node: Node, reason: str) -> None:
+    def suspect(
+        self, node: Node, reason: str, observation: tuple[int, Observation] | None = None
+    ) -> None:
         """Open a suspicion of a node that this host does not reach."""
         self.verdicts.suspect(
-            node, asking=self.me, reason=reason, by=self.by, views=self.place.views
+            node,
+            asking=self.me,
+            reason=reason,
+            by=self.by,
+            views=self.place.views,
+            observation=observation,
         )

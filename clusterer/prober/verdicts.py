@@ -7,6 +7,7 @@ from clusterer.membership.suspicions import Kind, Outcome, Suspicion, outcome
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.place import Views
 from clusterer.store import Cause, NodeStore
+from clusterer.store.paths import Observation
 from clusterer.store.suspicions import Opened, SuspicionStore
 
 PING_FAILED = "ping failed"
@@ -21,11 +22,26 @@ class Verdicts:
         self._suspicions = suspicions
 
     def suspect(
-        self, node: Node, *, asking: int | None, reason: str, by: str, views: Views
+        self,
+        node: Node,
+        *,
+        asking: int | None,
+        reason: str,
+        by: str,
+        views: Views,
+        observation: tuple[int, Observation] | None = None,
     ) -> None:
-        """Open a suspicion; if no other host is present, count the failure at once."""
+        """Open a suspicion; if no other host is present, count the failure at once.
+
+        The arguments are those of `SuspicionStore.open`.
+        """
         opened = self._suspicions.open(
-            node, Kind.SUSPECT, asking=asking, reason=reason, views=views
+            node,
+            Kind.SUSPECT,
+            asking=asking,
+            reason=reason,
+            views=views,
+            observation=observation,
         )
         if opened is Opened.ALONE:
             self._nodes.observe(node, _failure(node, reason), Cause(by, reason))

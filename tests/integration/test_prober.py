@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic
 
 import pytest
 
-from clusterer.membership import Condition
+from clusterer.membership import Condition, Event, State
 from clusterer.membership.suspicions import Kind
 from clusterer.settings import Settings
+from clusterer.store import Cause
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER
 from tests.support.probing import Hosts, hosts_on_loopback
@@ -77,3 +79,135 @@ def test_prober_of_the_nodes_own_host_stays_silent(hosts: Hosts) -> None:
     hosts.cut(1, 2)
     assert suspect(hosts, 2, asking=1) is Opened.ALONE
     assert not [where for where in hosts.connects if where[1] == hosts.node(2).address]
+
+
+def test_prober_of_two_nodes_host_answers_if_only_one_asked(hosts: Hosts) -> None:
+    """The opener could not know that the only other prober is on the node's own host."""
+    hosts.start(2)
+    views = {CLUSTER: hosts.context.nodes.view(CLUSTER)}
+    hosts.receivers[3].stop()
+    found = hosts.node(3)
+    hosts.context.suspicions.open(found, Kind.SUSPECT, asking=None, reason="test", views=views)
+    wait_until(lambda: hosts.condition(3) is Condition.PROBING, 3)
+
+
+def test_prober_asked_late_in_wide_suspicion_confirms(hosts: Hosts) -> None:
+    """Of five hosts only the last reaches the node: the first three that are asked do not."""
+    hosts.start(1, 2, 3)
+    hosts.cut(1, 2)
+    hosts.cut(3, 2)
+    suspect(hosts, 2, asking=1)
+    wait_until(lambda: hosts.condition(2) is Condition.PROBING, 3)
+    hosts.heal()
+    assert suspect(hosts, 2, asking=1, kind=Kind.PROBE) is Opened.ASKED
+    wait_until(lambda: hosts.condition(2) is Condition.UP, 3)
+    assert hosts.node(2).no_tries == 1
+
+
+def test_prober_path_check_answered_sets_path_up(hosts: Hosts) -> None:
+    hosts.record(1, 2)
+    hosts.start(1, 3)
+    wait_until(lambda: (path := hosts.path(1, 2)) and path.state is State.UP, 3)
+    wait_until(lambda: hosts.path(1, 2) is None, 4)
+    assert hosts.context.paths.counters() == {}
+
+
+def test_prober_path_broken_is_disabled_and_verdict_up(hosts: Hosts) -> None:
+    hosts.cut(1, 2)
+    hosts.record(1, 2)
+    hosts.start(1, 3)
+    wait_until(lambda: (path := hosts.path(1, 2)) and path.no_tries == 3, 6)
+    assert hosts.condition(2) is Condition.UP
+    wait_until(lambda: confirmed_by(hosts, 2) == 3, 3)
+    last_ms = hosts.path(1, 2).last_ms  # type: ignore[union-attr]
+    wait_until(lambda: (path := hosts.path(1, 2)) and path.last_ms > last_ms, 4)
+    assert hosts.condition(2) is Condition.UP
+    hosts.heal()
+    wait_until(lambda: hosts.path(1, 2) is None, 4)
+
+
+def test_prober_path_check_refused_with_others_too_node_falls(hosts: Hosts) -> None:
+    hosts.receivers[2].stop()
+    hosts.record(1, 2)
+    hosts.start(1, 3)
+    wait_until(lambda: hosts.condition(2) is Condition.PROBING, 4)
+
+
+def test_prober_path_frozen_while_verdict_is_not_up(hosts: Hosts) -> None:
+    before = hosts.record(1, 2)
+    hosts.context.nodes.observe(hosts.node(2), Event.SEND_FAILED, Cause("test"))
+    hosts.start(1, 3)
+    wait_until(lambda: not hosts.connects, 1)
+    for _ in range(3):
+        suspect(hosts, 3, asking=1)
+        wait_until(lambda: no_suspicion(hosts), 3)
+    assert hosts.path(1, 2) == before
+
+
+def test_prober_path_records_that_are_void_are_deleted(hosts: Hosts) -> None:
+    hosts.record(1, 2, tries=3)
+    hosts.record(1, 3, tries=3)
+    hosts.context.redis.hincrby(f"clusterer:{CLUSTER}:node:2", "generation", 1)
+    hosts.context.redis.hincrby(f"clusterer:{CLUSTER}:node:3", "epoch", 1)
+    hosts.start(1)
+    wait_until(lambda: not hosts.context.paths.counters(), 3)
+
+
+def test_prober_silent_node_without_traffic_falls(hosts: Hosts, settings: Settings) -> None:
+    hosts.start(1, 2, 3, settings=replace(settings, ping_interval=0.4, send_timeout=0.3))
+    hosts.cut(1, 2)
+    hosts.cut(3, 2)
+    wait_until(lambda: hosts.condition(2) is Condition.PROBING, 6)
+    assert {hosts.condition(1), hosts.condition(3)} == {Condition.UP}
+    events = hosts.context.redis.xrevrange(f"clusterer:{CLUSTER.cluster_id}:events", count=1)
+    assert b"ping failed" in repr(events).encode()
+
+
+def test_prober_alone_refused_ping_sets_node_probing_at_once(
+    hosts: Hosts, settings: Settings
+) -> None:
+    hosts.receivers[1].stop()
+    hosts.start(1, settings=replace(settings, ping_interval=0.4))
+    wait_until(lambda: hosts.condition(1) is Condition.PROBING, 4)
+
+
+def test_prober_pings_share_nodes_and_stop_with_0(hosts: Hosts, settings: Settings) -> None:
+    hosts.start(1, 2, 3, settings=replace(settings, ping_interval=0.4))
+    wait_until(lambda: len({source for source, _ in hosts.connects}) == 3, 6)
+    assert all(source != address[0] for source, address in hosts.connects)
+
+
+def test_prober_second_process_takes_over_after_close(hosts: Hosts) -> None:
+    hosts.start(1)
+    first = hosts.probers[1]
+    hosts.start(1)
+    second = hosts.probers[1]
+    assert (first.leads, second.leads) == (True, False)
+    first.close()
+    wait_until(lambda: second.leads, 3)
+    assert 1 in hosts.context.probers.present(CLUSTER)
+
+
+def test_prober_closed_is_present_no_more_at_once(hosts: Hosts) -> None:
+    hosts.start(1, 2)
+    began = monotonic()
+    hosts.probers[2].close()
+    assert monotonic() - began < 0.5
+    assert list(hosts.context.probers.present(CLUSTER)) == [1]
+
+
+def test_prober_killed_is_removed_by_the_lowest(hosts: Hosts) -> None:
+    hosts.context.redis.zadd(f"clusterer:{CLUSTER}:probers", {"3": 1})
+    hosts.start(1, 2)
+    wait_until(lambda: list(hosts.context.probers.present(CLUSTER)) == [1, 2], 7)
+
+
+def test_prober_survives_bad_values_in_its_keys(hosts: Hosts) -> None:
+    client = hosts.context.redis
+    client.hset(f"clusterer:{CLUSTER}:suspicions", mapping={"2": "no", "x": "1"})
+    client.hset("clusterer:paths:1", mapping={"1/2/1": "no", "x": "1"})
+    client.hset("clusterer:paths", mapping={"1": "1"})
+    client.set("clusterer:prober-ring:1", "text")
+    hosts.start(1, 3)
+    assert suspect(hosts, 2, asking=1) in (Opened.ASKED, Opened.ALREADY)
+    wait_until(lambda: confirmed_by(hosts, 2), 5)
