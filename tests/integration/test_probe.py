@@ -206,7 +206,7 @@ def test_probe_clock_set_back_stops_no_ping(
     probe.run(context)
     assert (redis_client.zscore(name, 2) or 0) / 1000 - time.time() < 2
     assert (redis_client.zscore(name, 3) or 0) / 1000 - time.time() < 10
-    assert "set back by 3600 s" in caplog.text
+    assert "clock set back by 3600 s" in caplog.text
 
 
 def test_probe_next_ping_is_an_interval_after_start(
