@@ -350,4 +350,4 @@ class Clusterer:
 
 
 def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
-    """Count nothing: nobody would see it."""
+    """Count nothing: without a metrics port no process shows the counters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ _SERVER_FIXTURES = {
     "redis": {"redis_server", "own_redis_server", "shifted_redis"},
     "mariadb": {"mariadb_server", "shifted_mariadb"},
 }
+
+
+def pytest_configure() -> None:
+    """Let processes of the tests heed the signals that ``nohup`` and background jobs ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -55,9 +55,19 @@ class LogReader:
             if connection.ensure_primary():
                 connection.send_command("CLIENT", "ID")
                 self._client_id = int(connection.read_response())
+                if self._clock is not None:
+                    # Packets that waited are written before the first reply to `ask`.
+                    connection.send_command("TIME")
+                    self._tell(connection.read_response())
             self._connection = connection
         descriptor: int = socket_of(self._connection).fileno()
         return descriptor
+
+    def _tell(self, time: Sequence[bytes]) -> None:
+        """Set the clock by the reply to TIME."""
+        if self._clock is not None:
+            seconds, micros = time
+            self._clock.tell(int(seconds), int(micros), monotonic())
 
     def settle(self) -> None:
         """Drop the answer under way, so that the connection can be used by the next job."""
@@ -118,8 +128,7 @@ class LogReader:
             reply = self._reply()
             versions = self._connection.read_response()
             if self._clock is not None:
-                seconds, micros = self._connection.read_response()
-                self._clock.tell(int(seconds), int(micros), monotonic())
+                self._tell(self._connection.read_response())
         self.busy = False
         if isinstance(reply, redis.ResponseError):
             self._blame(reply)

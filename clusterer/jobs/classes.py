@@ -1,9 +1,9 @@
-"""RQ's `Job` and `Queue` without pickle and without code named by whoever can write to Redis.
+"""RQ's `Job` and `Queue` without pickle and without code that a value in Redis names.
 
-RQ builds these classes in many places, often without the serializer it was given; so the
-constructors themselves insist on JSON. JSON alone would still run ``os.system`` by name:
-a job's function must be on our list before it is imported. Callbacks and webhooks, which
-could also be planted in a job's hash, are ignored.
+RQ builds these classes in many places, often without the serializer that RQ was given. For this
+reason the constructors themselves require JSON. JSON alone would still run ``os.system`` by name:
+`Job` imports a function only if our list of jobs has it. `Job` ignores callbacks and webhooks,
+which another program could write to a job's hash.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def _restore(node: Node, now: float) -> Node:
 
 
 def _elapse(node: Node, now: float) -> Node:
-    # A failure that is still to come: the clock was set back. Whoever looks has waited since then.
+    # A failure in the future: the clock was set back. The wait since that failure is over.
     over = now >= node.enabled_at or now < node.last_attempt
     return _restore(node, now) if over else node
 

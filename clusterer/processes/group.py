@@ -46,7 +46,7 @@ class ProcessGroup:
         return child
 
     def watch(self, descriptor: int) -> None:
-        """Make `read` return at once when ``descriptor`` becomes readable; nobody reads it."""
+        """Make `read` return at once when ``descriptor`` becomes readable, without reading it."""
         self._selector.register(descriptor, selectors.EVENT_READ, None)
 
     def read(self, timeout_s: float) -> list[Line]:

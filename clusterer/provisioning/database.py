@@ -48,7 +48,7 @@ class RowRefused(DatabaseUnavailable):
 
 
 class Database:
-    """One provisioning database. Connects when something is done with it, anew each time."""
+    """One provisioning database. Each operation opens a connection of its own."""
 
     def __init__(self, settings: Settings) -> None:
         """Raise `SettingsError` if the URL or the names of table and columns cannot be used."""
@@ -56,7 +56,7 @@ class Database:
         self._url = database_url(settings)
         self.schema = schema.build(settings)
         self.away = False
-        """For whoever asks every second: whether the outage is in the log already."""
+        """Whether the log has the outage already: the sync job tries every second."""
 
     @property
     def name(self) -> str:

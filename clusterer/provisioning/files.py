@@ -123,7 +123,7 @@ def _from_json(text: str) -> list[FileRow]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the object; of a name given twice nobody knows which is meant."""
+    """Return the object; raise `ValueError` if a name occurs twice, with either value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

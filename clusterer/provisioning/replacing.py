@@ -1,4 +1,4 @@
-"""Rows added, changed and removed as one, if nobody else changed them meanwhile."""
+"""Add, change and remove rows in one transaction, if no other program changed them meanwhile."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _locked(
     *,
     lock: bool,
 ) -> list[RawRow]:
-    """Return the machines' rows, maybe among others, and let nobody change them if ``lock``."""
+    """Return the machines' rows, maybe among others; ``lock`` keeps other programs from changes."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # it knows no SELECT … FOR UPDATE
     query = _rows_of(schema, machines, seen)

@@ -155,14 +155,14 @@ def _register(connection: Connection, schema: Schema) -> None:
         with connection.begin_nested():
             connection.execute(schema.versions.insert().values(row))
     except IntegrityError:
-        # Somebody else did it at the same moment.
+        # Another process registered the table at the same moment.
         _found_version(connection, schema)
 
 
 def require(connection: Connection, schema: Schema) -> None:
     """Raise `ProvisioningError` unless the table is there, complete and of our version.
 
-    A table that nobody registered in the version table is taken as ours.
+    A table without a row in the version table counts as ours.
     """
     name = schema.nodes.name
     with connection.begin():

@@ -71,11 +71,10 @@ def write_states(
 ) -> list[StateUpdate]:
     """Write the state columns of each node whose row still is what we expect.
 
-    Returns the updates whose row was edited by somebody else or is gone; their rows are as
-    they were.
+    Returns the updates whose row another program edited or removed; these rows stay as they are.
     """
     missed: list[StateUpdate] = []
-    # One order for everybody: two jobs at work at once cannot lock each other out.
+    # All jobs use one order: two jobs at the same time cannot lock each other out.
     pending = iter(sorted(updates, key=lambda item: item.node.id))
     while batch := list(islice(pending, _BATCH)):
         with connection.begin():

@@ -28,9 +28,9 @@ class AuditEvent:
     event: str
     """What happened, for example ``send failed`` or ``set down``."""
     by: str
-    """Who or what caused it, for example ``probe`` or ``operator root@sip1``."""
+    """Author of the change, for example ``probe`` or ``operator root@sip1``."""
     reason: str
-    """Why; empty if nobody said."""
+    """Reason that the author of the change gave; may be empty."""
     before: str
     """up, probing, disabled, down; absent for a node that was added."""
     after: str

@@ -46,7 +46,7 @@ class QueueState:
     pending: tuple[int, ...]
     """Senders with an undrained log."""
     orphaned: tuple[int, ...]
-    """Those of them that nobody drains."""
+    """Pending senders whose log no worker has leased."""
     waiting: tuple[int, ...]
     """Senders whose log only waits for nodes to come up."""
     enqueued_ms: int | None
@@ -104,8 +104,8 @@ class BacklogStore:
     def _lease_times(self, senders: Sequence[int]) -> list[int]:
         """Return how many ms the senders' leases live, `_NO_KEY` for those that are not leased.
 
-        A lease that lives longer than any is from before Redis's clock was put back. It gets the
-        time of one; who holds it renews it, if there still is somebody.
+        A lease that lives longer than `LEASE_MS` is from before Redis's clock went back. The lease
+        gets `LEASE_MS`; a worker that still holds the lease renews it.
         """
         pipe = self._client.pipeline(transaction=False)
         for sender in senders:

@@ -1,4 +1,4 @@
-"""What an instance receives, mirrored into a short-lived stream while somebody tails."""
+"""Capture: an instance copies received packets into a short-lived stream while `tail` runs."""
 
 from __future__ import annotations
 

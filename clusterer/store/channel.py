@@ -29,7 +29,7 @@ class Channel:
     """Writes commands to a socket and reads their replies; redis-py connects and authenticates.
 
     Not safe to share between threads. Makes a new connection after a fork. Errors are redis-py's;
-    after one the next call connects anew.
+    after an error the next call makes a new connection.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -27,7 +27,7 @@ REFRESH_S = 0.7
 class Directory:
     """Answers from memory; a daemon thread keeps the memory fresh. Safe to share between threads.
 
-    The thread starts with the first look-up, in every process anew after a fork.
+    The first look-up of a process starts the thread, also after a fork.
     """
 
     def __init__(self, store: NodeStore, paths: PathReader | None = None) -> None:
@@ -89,7 +89,7 @@ class Directory:
             self._refreshed_at = monotonic()
 
     def close(self) -> None:
-        """Stop keeping the snapshot fresh; the next look-up begins anew."""
+        """Stop keeping the snapshot fresh; the next look-up starts the thread again."""
         self._stop.set()
         self._started_in = 0
 

@@ -70,7 +70,7 @@ class DrainStore:
         return ids(keys.pending(self._queue), members)
 
     def leased(self, senders: Sequence[int]) -> set[int]:
-        """Return those of ``senders`` whose log somebody drains."""
+        """Return those of ``senders`` whose log a worker has leased."""
         if not senders:
             return set()
         with translated(self._settings, "read leases"):
@@ -395,7 +395,7 @@ class DrainStore:
             return bool(script("call_worker")(self._client, names, int(lost)))
 
     def hold_off(self) -> None:
-        """Keep senders that nobody here may claim from enqueuing a job with every packet."""
+        """Keep senders whose log this worker may not claim from enqueuing a job per packet."""
         with translated(self._settings, "hold off wake-ups"):
             seconds, micros = self._client.time()
             now_ms = seconds * 1000 + micros // 1000

@@ -56,7 +56,7 @@ class DueNodes:
         self._looked_at = 0.0
 
     def claim(self, clusters: Iterable[ClusterKey], hide_s: float, limit: int = 1000) -> list[Node]:
-        """Take up to ``limit`` due nodes of each cluster; nobody else gets them for ``hide_s``."""
+        """Take up to ``limit`` due nodes of each cluster; no other job gets them for ``hide_s``."""
         found: list[tuple[ClusterKey, int]] = []
         clusters = list(clusters)
         with translated(self._settings, "find due nodes"):
@@ -73,12 +73,12 @@ class DueNodes:
             return [node for batch in _batches(found) for node in self._read(batch)[0] if node]
 
     def _watch_clock(self, clusters: Iterable[ClusterKey]) -> None:
-        """Plan all nodes anew if the clock was set back: they would wait until it has caught up."""
+        """Reschedule all nodes if the clock went back: their times would be too far ahead."""
         _, now = self._read([])
         back_s, self._looked_at = self._looked_at - now, now
         if back_s < _SET_BACK_S:
             return
-        log.warning("Redis's clock was set back by %.0f s: all nodes are looked at anew", back_s)
+        log.warning("Redis: clock set back by %.0f s; rescheduling all nodes", back_s)
         for key in clusters:
             (members,) = read_all(self._client, [("zrange", keys.due(*key), 0, -1)])
             waiting = [(key, found) for found in ids(keys.due(*key), members)]
@@ -88,10 +88,10 @@ class DueNodes:
                 run_each(self._client, [self._rescheduled(node, now) for node in known])
 
     def conclude(self, observations: Iterable[Observation]) -> None:
-        """Apply what was observed to each node that is still as it was seen then.
+        """Apply each observation to its node, if the node has not changed since.
 
-        Others are dropped: whoever changed them counted the same failure, or knew better. A node
-        that it does not change is due again when its state asks for it.
+        An observation of a changed node is dropped: the change counted the same failure, or is
+        newer knowledge. A node that its observation does not change gets the due time of its state.
         """
         with translated(self._settings, "note what was observed of nodes"):
             for batch in _batches(observations):

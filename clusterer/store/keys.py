@@ -11,8 +11,8 @@ SENDERS = "clusterer:senders"
 HANDOVERS = "clusterer:handovers"
 """Set of the senders with a closing guard, or with one whose worker died."""
 LOADED = "clusterer:loaded"
-"""String: when the table was loaded last, in Redis ms, and by whom; or, for some seconds, that
-it is being restored."""
+"""String: the Redis ms and the author of the last reload; for some seconds "restoring", while a
+process restores the nodes from the table."""
 PATHS = "clusterer:paths"
 """Hash: sender → number that changes with each change of its path records. A sender without a
 record is not in it, so it is nearly always empty."""

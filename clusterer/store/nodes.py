@@ -29,8 +29,8 @@ _VERSIONS = keys.version(0, "").replace("0:", "*")
 """Pattern of the version's key for a member of `keys.CLUSTERS`."""
 
 _ATTEMPTS = 50
-"""Compare-and-set rounds of a command before it gives up; each lost round means that somebody
-else's change went through."""
+"""Compare-and-set rounds of a command before it gives up; in each lost round another change of
+the node went through."""
 
 _MOST_DIGITS = 18
 """Longest version of a cluster that is read."""

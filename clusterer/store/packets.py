@@ -26,8 +26,8 @@ MAX_GROUP = 1000
 
 
 DRAINED, ENQUEUE, NOT_APPENDED = 0, 1, -1
-"""Replies of append.lua: somebody delivers; the caller must enqueue a job; it was given only the
-keys that it needs while somebody delivers, and nobody does."""
+"""Replies of append.lua: a worker holds the lease; the caller must enqueue a job; the script got
+only the keys for a leased log, and no worker holds the lease."""
 
 _WHAT = "append to the packet log"
 
@@ -77,9 +77,9 @@ class PacketLog:
         """Append ``frames`` for the nodes of a cluster, in order and all or none.
 
         One script call, whatever their size: `sub_batches` makes parts that Redis stores quickly.
-        Returns True if the caller must enqueue a delivery job: nobody delivers for this sender
-        and no job is on its way. Raises `StateUnavailable`; the frames may then have been stored
-        nevertheless, if it was only the answer that was lost.
+        Returns True if the caller must enqueue a delivery job: no worker has leased the log, and
+        no job is enqueued. Raises `StateUnavailable`; if only Redis's answer was lost, Redis has
+        stored the frames nevertheless.
         """
         # `with` alone: between a call of `acquire` and a `try` an interrupt would keep the lock.
         if not self._queued and not self._lock.locked():

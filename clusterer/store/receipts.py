@@ -28,8 +28,8 @@ from clusterer.store.watches import (
 )
 
 GONE_MS = 60_000
-"""An instance that has not flushed for so long is gone: nobody is judged on its behalf, and an
-earlier run of it that still lives may register again."""
+"""An instance without a heartbeat for so long is gone: the module timeout job ignores its
+registrations, and an earlier run of it that still lives may register again."""
 
 NOTICES_CAP = 20_000
 """Notices kept per instance (approximately, Redis trims whole blocks)."""
@@ -169,7 +169,7 @@ class Receipts:
             return [watch for watch in self._watches(self._receivers()) if watch.timeout_ms]
 
     def judge(self, watches: Sequence[Watch]) -> list[Verdict]:
-        """Silence whoever was silent for too long, end silences that are over: one round trip.
+        """Mute nodes that were silent for too long, end mutes that are over: one round trip.
 
         Returns a verdict for each watch for which something was due. At most 1,000 nodes per
         watch and call: call again until nothing is due.

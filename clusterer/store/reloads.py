@@ -77,7 +77,7 @@ class ReloadStore:
     def claim_restore(self, for_s: int) -> bool:
         """Return whether Redis knows of no node and no reload, and the caller is to load the table.
 
-        Nobody else is told so for ``for_s`` seconds.
+        Every other caller gets False for ``for_s`` seconds.
         """
         with translated(self._settings, "look whether the table was loaded"):
             if any(read_all(self._client, [("exists", keys.LOADED), ("scard", keys.CLUSTERS)])):

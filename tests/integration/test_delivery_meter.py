@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from clusterer.delivery.meter import BOUNDS_MS, Flow, Meter
+from clusterer.membership import State
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
 from clusterer.wire import PacketBuilder
@@ -70,10 +71,16 @@ def test_meter_counts_packets_and_bytes_once_per_node(
         assert flow.sum_ms < 1000 * 5000
 
 
+@pytest.mark.parametrize("down", [(), (4,)], ids=["all up", "one down"])
 def test_meter_latency_includes_time_in_log(
-    settings: Settings, redis_client: redis.Redis, receivers: list[BinReceiver]
+    settings: Settings,
+    redis_client: redis.Redis,
+    receivers: list[BinReceiver],
+    down: tuple[int, ...],
 ) -> None:
-    load_receivers(settings, receivers)
+    """The node that is down is at the end of the log at once: the first read is of those behind."""
+    up = [node_for(i, r) for i, r in enumerate(receivers, start=2)]
+    load(settings, [node(1), *up, *(node(i, state=State.DOWN) for i in down)])
     began = redis_ms(redis_client)
     PacketLog(settings, 1).append(CLUSTER, [frame(n) for n in range(5)])
     wait_until(lambda: redis_ms(redis_client) > began + 250, 5, "packets that have waited")

@@ -73,13 +73,13 @@ def test_delivery_vanished_host_fails_within_send_timeout(
 
 
 @contextlib.contextmanager
-def other_host(
+def other_host(  # noqa: C901  a host, from its making to its end
     here: str, there: str, count_to: int = 0
 ) -> Iterator[tuple[Callable[[], int], Callable[[], None]]]:
     """Give another host in a network namespace: start a listener there, take its address away.
 
-    At the end the host is gone as one that is switched off. With ``count_to`` it must have got
-    exactly so many frames by then.
+    At the end the host is gone as one that is switched off. With ``count_to`` it must get exactly
+    so many frames first.
     """
     if os.geteuid() != 0 or not IP:
         pytest.skip("network namespaces need root and iproute2")
@@ -94,6 +94,16 @@ def other_host(
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
     process: list[subprocess.Popen[str]] = []
+
+    def got() -> int:
+        """Return how many bytes have arrived, as the listeners print."""
+        for one in process:
+            assert one.stdout is not None
+            with contextlib.suppress(BlockingIOError):
+                printed.extend(os.read(one.stdout.fileno(), 65536).split())
+        return sum(map(int, printed))
+
+    printed: list[bytes] = []
     try:
         ip("link", "add", link, "type", "veth", "peer", "name", f"{link}p", "netns", name)
         ip("addr", "add", f"{here}/24", "dev", link)
@@ -117,18 +127,24 @@ def other_host(
             process.append(one)
             assert one.stdout is not None
             assert one.stdout.readline() == "ready\n"
+            os.set_blocking(one.stdout.fileno(), False)
             return 5566
 
         yield listen, lambda: ip("-n", name, "addr", "del", f"{there}/24", "dev", f"{link}p")
+        if count_to:
+            wait_until(lambda: got() >= count_to * len(frame(0)), 10, "all frames have arrived")
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
             ip("link", "del", link)
-        got = 0
         for one in process:
             one.kill()
-            got += sum(map(int, one.communicate()[0].split()))
+            one.wait()
+            got()
+        for one in process:
+            assert one.stdout is not None
+            one.stdout.close()
         ip("netns", "del", name)
-    assert not count_to or got == count_to * len(frame(0))
+    assert not count_to or sum(map(int, printed)) == count_to * len(frame(0))
 
 
 def test_delivery_host_restarted_gets_next_packet_once(

@@ -8,6 +8,7 @@ import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -113,6 +114,7 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
         lab.processes["delivery"].terminate()
         fires("NoWorkers", "BacklogOld")
         lab.send("dialog", 3000)
+        time.sleep(2 * SOONER_S["DeliverySlow"])  # the packets are late, however soon a worker is
         lab.start("delivery")
         fires("PacketsLost", "DeliverySlow")
         client.set(keys.LOCK, "a holder that does no work", ex=60)

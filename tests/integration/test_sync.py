@@ -236,7 +236,7 @@ def test_sync_impossible_edit_is_named_and_left(
     report = sync.run(context)
     (dropped,) = report.dropped
     assert dropped == (
-        "row 2, machine 2 of cluster 1:bin: somebody wrote to its row what cannot be: "
+        "row 2, machine 2 of cluster 1:bin: another program wrote an invalid value to its row: "
         "column 'state': 9 is not from 0 to 2"
     )
     assert dropped in caplog.text

@@ -16,7 +16,12 @@ SIX_WORDS = re.compile(
 )
 """Words of identifiers count as well: an underscore or a capital letter separates them."""
 
-PLACES = (ROOT / "README.md", ROOT / "CHANGELOG.md", DOCS)
+PLACES = (
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    DOCS,
+    *(ROOT / name for name in ("clusterer", "workers", "scheduler", "scripts", "tests")),
+)
 EXCEPT = (DOCS / "glossary.md", Path(__file__))
 SUFFIXES = {".md", ".py", ".lua", ".yml", ".json", ".toml", ".service", ".target", ".sh", ""}
 

@@ -1,4 +1,4 @@
-"""Carrying out MI commands; whoever transports them gets a result or an error to tell."""
+"""Carrying out MI commands; the transports (FIFO, datagram, HTTP) get a result or an error."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ def run(
     by: str,
     reason: str = "",
 ) -> Node:
-    """Set a node down (``status`` 0, until somebody sets it up) or up (1); return it as it is then.
+    """Set a node up (``status`` 1), or down until an operator sets it up (0); return the node.
 
-    Reaches every row, the own one included. ``by`` is who the audit stream names, for example
-    ``operator root@sip1``, ``reason`` why it was done, at most `MAX_REASON` characters. Raises
+    The node may be one of the instance's own. The audit stream stores ``by``, the author of the
+    change such as ``operator root@sip1``, and ``reason``, at most `MAX_REASON` characters. Raises
     `InvalidArgument` for values that cannot be right, `UnknownNode` if there is no such node,
     `StateUnavailable` without Redis.
     """

@@ -102,7 +102,7 @@ class Tail:
 
     def _unfolded(self, packets: list[Mirrored]) -> Iterator[Arrival]:
         for packet in packets:
-            # An instance that was started anew counts from 1 again.
+            # A restarted instance counts from 1 again.
             missing = packet.number - self._number - 1 if self._number is not None else 0
             self._number = packet.number
             if missing > 0:

@@ -15,7 +15,7 @@ class Level(Enum):
 
     OK = "ok"
     WARN = "warn"
-    """Works, but somebody should look at it."""
+    """The checked part works, but needs the operator's attention."""
     ERROR = "error"
     """Something does not work, or can lose data."""
     SKIPPED = "skipped"
@@ -40,7 +40,7 @@ def ok(check: str, text: str) -> Finding:
 
 
 def warn(check: str, text: str, advice: str) -> Finding:
-    """Somebody should look at it."""
+    """Return a finding that needs the operator's attention."""
     return Finding(check, Level.WARN, text, advice)
 
 

@@ -69,7 +69,7 @@ def _own_row(node: Node, *, anywhere: bool) -> Finding:
     if node.condition is not Condition.UP:
         return warn(
             name,
-            f"{text} is {node.condition.value}: nobody sends to it",
+            f"{text} is {node.condition.value}: other nodes do not send to it",
             f"see `clusterer events --node {node.machine_id}`",
         )
     return ok(name, f"{text} is local and up")

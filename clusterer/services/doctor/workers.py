@@ -72,7 +72,7 @@ def _ask(context: Context, queue: QueueInfo) -> Job:
 
 
 def _await(asked: dict[QueueInfo, Job]) -> dict[QueueInfo, Result]:
-    """Return the answers that came in time; the questions nobody took are withdrawn."""
+    """Return the answers that came in time; delete the jobs that no worker took."""
     answers: dict[QueueInfo, Result] = {}
     deadline = time.monotonic() + ANSWER_S
     while len(answers) < len(asked) and time.monotonic() < deadline:

@@ -45,7 +45,7 @@ class Row:
     oldest_s: float | None
     """Age of the oldest of them; None if none waits."""
     in_per_s: float | None
-    """Packets per second delivered to it; None if nobody sends to it, or at first."""
+    """Packets per second delivered to the node; None without a sender, or at first."""
     out_per_s: float | None
     """Packets per second delivered from it to others; None if it sends nothing through us."""
     flows: tuple[Traffic, ...]
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def troubled(self) -> bool:
-        """Whether somebody should look at it."""
+        """Whether the node needs the operator's attention."""
         return (
             self.node.condition is not Condition.UP
             or (self.oldest_s or 0.0) >= BEHIND_S
@@ -147,7 +147,7 @@ def _rates(before: Snapshot | None, after: Snapshot) -> Mapping[_Flow, float]:
     if before is None or after.now <= before.now:
         return {}
     sent = {_id(item): item.sent for item in before.traffic}
-    # A counter that went back was deleted in between and began anew.
+    # A counter that went back was deleted in between and began at 0.
     grown = {
         _id(item): item.sent - known
         if (known := sent.get(_id(item), 0)) <= item.sent

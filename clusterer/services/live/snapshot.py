@@ -28,7 +28,7 @@ _LOOKED_UP = 20
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Whom one instance last saw, when, for one of its registered modules."""
+    """When one instance last saw each node, for one of the instance's registered modules."""
 
     watch: Watch
     heartbeat_ms: int
@@ -41,7 +41,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All clusters, their traffic and who saw whom."""
+    """All clusters, their traffic, and the nodes that each instance saw."""
 
     now: float
     """Redis TIME, UNIX seconds."""

@@ -25,9 +25,10 @@ from clusterer.store.destinations import field_of
 class Highest:
     """The highest values seen. Safe to share between threads.
 
-    When a connection breaks, packets that were skipped or lost behind it are offered again, and
-    are not counted until they are skipped or lost anew. Prometheus would take that for a counter
-    that has begun at 0 again, and all of it for an increase.
+    When a connection breaks, the delivery worker offers the packets behind the break again. The
+    sums of skipped and lost packets go back until the worker skips or loses these packets a second
+    time. Prometheus would take a lower sum for a counter that restarted at 0, and the whole sum
+    for an increase.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The sweep job: wakes workers for logs that nobody drains, and mends what else was lost."""
+"""The sweep job: enqueues missing delivery jobs, and repairs what else was lost."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Plan = Callable[[list[RawRow]], Changes]
 _STATE = {"state", "last_attempt", "no_tries"}
 
 _ATTEMPTS = 20
-"""Rounds for rows that somebody else changes at the same moment."""
+"""Rounds for rows that another program changes at the same moment."""
 
 
 def rows(context: Context) -> list[RawRow]:
@@ -44,9 +44,9 @@ def rows(context: Context) -> list[RawRow]:
 def write(context: Context, plan: Plan) -> Changes:
     """Do to the table what ``plan`` says; return it.
 
-    The plan holds for rows that nobody else changed since they were read: where somebody did, it
-    is made anew. Raises `ProvisioningError` (nothing is written, unless it says otherwise) or
-    `StateUnavailable`, and what the plan raises.
+    A plan holds for the rows from which `write` made it. If another program changed these rows
+    meanwhile, `write` makes another plan. Raises `ProvisioningError` (nothing is written, unless
+    the error says otherwise) or `StateUnavailable`, and the errors of the plan.
     """
     refused: tuple[RowRefused, list[RawRow]] | None = None
     for _ in range(_ATTEMPTS):
@@ -58,7 +58,7 @@ def write(context: Context, plan: Plan) -> Changes:
         try:
             if _written(context, found, changes):
                 return changes
-        except RowRefused as error:  # somebody added the same machine, or a rule we do not know
+        except RowRefused as error:  # another program added the node, or a rule of the table
             refused = error, found
     raise ProvisioningError(
         f"nothing is done: another program changed these rows {_ATTEMPTS} times; try again"

@@ -147,7 +147,7 @@ class _Outcome:
         try:
             says = state_columns(row, self._context.database.schema.columns)
         except InvalidArgument as error:
-            self._drop(item, f"somebody wrote to its row what cannot be: {error}")
+            self._drop(item, f"another program wrote an invalid value to its row: {error}")
             return
         if says == StateColumns.of(item.node):
             self.written(item)

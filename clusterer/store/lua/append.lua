@@ -1,11 +1,11 @@
--- Append packets to a sender's log and see to it that somebody will deliver them.
--- With three keys only if somebody drains the log already: that is nearly always so while packets
--- come, and each key or argument that the script does not need is time that the caller waits.
+-- Append packets to a sender's log and make sure that a worker delivers them.
+-- With three keys the script appends only if a worker holds the lease. While packets come, a worker
+-- nearly always does, and each key or argument more is time that the caller waits.
 -- KEYS  log, counters, lease [, pending, enqueued, ring, queues]
 -- ARGV  cluster_id, protocol, log_max_packets, format [, sender, queue],
 --       then for each entry: number of packets, their frames in one piece
--- reply 0 somebody drains the log, 1 the caller must enqueue a delivery job, 2 one is on its way,
---       -1 nothing was appended: nobody drains the log, so all keys are needed
+-- reply 0 a worker holds the lease, 1 the caller must enqueue a delivery job, 2 a job is enqueued,
+--       -1 nothing was appended: no worker holds the lease, and the script needs all keys
 -- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
 local drained = redis.call('EXISTS', KEYS[3]) == 1
 if not drained and #KEYS == 3 then

@@ -1,4 +1,4 @@
--- Replace one node if nobody changed it since it was read.
+-- Replace one node if its version is still the version that the caller read.
 -- A key of a wrong type beside the node's own keeps no node from being changed: it is left as it
 -- is and named in the reply. Without a usable counter the node's own version is counted on.
 -- Any suspicion of the node ends: it was one of another version.

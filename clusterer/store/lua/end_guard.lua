@@ -17,7 +17,7 @@ if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
   end
   if tonumber(ARGV[3]) < tonumber(redis.call('HGET', KEYS[6], 'sequence') or 0) then
-    -- What was taken for delivered did not arrive: the sweep calls somebody, if nobody delivers.
+    -- Packets that counted as sent did not arrive: without a lease the sweep enqueues a job.
     redis.call('SADD', KEYS[5], ARGV[5])
   end
   if leased then

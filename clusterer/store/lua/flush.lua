@@ -1,6 +1,6 @@
 -- Note when nodes were last seen, and that the instance was listening until now.
--- A node without a clock (muted, removed) gets none here. After a gap nobody knows who was
--- silent and who was not listened to: all clocks restart.
+-- A node without a clock (muted, removed) gets none here. After a gap in the heartbeats all clocks
+-- restart: a node may have been silent, or the instance may not have listened.
 -- Runs four times a second per instance: what it does in the usual case is all that counts.
 -- KEYS  modules, notices, instances, then one last_seen set per registration
 -- ARGV  machine_id of the instance, token of the run, ms since the instance stopped looking,

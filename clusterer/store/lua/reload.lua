@@ -1,4 +1,4 @@
--- Bring nodes of one cluster in line with the table, if nobody changed the cluster since it was read.
+-- Bring nodes of one cluster in line with the table, if the cluster's version is the one expected.
 -- KEYS  clusters, nodes, version, due, dirty, synced, events, suspicions, confirmed, probers, ring of
 --       the probers, then the node hashes touched
 --       Keys of the cluster and nodes' hashes that hold another type are deleted first.

@@ -1,7 +1,7 @@
 -- Set when a claimed node that did not change is due again.
 -- KEYS  node, due
 -- ARGV  version read, machine_id, due ms ('' = never)
--- reply 1, 0 if the node was changed or removed in between (whoever did has set its time)
+-- reply 1, 0 if the node was changed or removed in between (that change has set its time)
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return 0
 end

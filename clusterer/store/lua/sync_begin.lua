@@ -1,5 +1,5 @@
--- Take up one node that is not yet written to the table, and note what is about to be written:
--- a writer that dies in between must not have its own write taken for somebody's edit.
+-- Take up one node that is not yet written to the table, and note the values that the job is about
+-- to write: if the job dies in between, the next job does not take them for an operator's edit.
 -- KEYS  node, dirty, synced
 -- ARGV  machine_id
 -- reply {} if there is nothing to write, else {mark, what the table may hold, node as flat pairs}
