@@ -58,7 +58,7 @@ class Observation:
     """For the path events, for example ``delivery of machine 1``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Records(Mapping[str, Path]):
     """The path records of one sender, by `field_of` the node."""
 

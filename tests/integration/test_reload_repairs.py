@@ -24,7 +24,7 @@ from tests.support.wrong_values import BESIDE, put_wrong_type, put_wrong_value
 NODE = keys.node(*KEY, 2)
 FROM_TABLE = [key for key in BESIDE if key != keys.LOADED]
 ROWS = [NewRow(1, i, f"bin:127.0.0.{i}:5566") for i in (1, 2, 3)]
-IGNORED = {b"version", b"generation"}
+IGNORED = {b"version", b"epoch", b"generation"}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_reload_restores_a_lost_field(context: Context, field: str) -> None:
     _mended(context, lambda client: client.hdel(NODE, field))
 
 
-@pytest.mark.parametrize("field", ["state", "host", "port", "machine_id", "version"])
+@pytest.mark.parametrize("field", ["state", "host", "port", "machine_id", "version", "epoch"])
 def test_reload_restores_a_wrong_field(context: Context, field: str) -> None:
     _mended(context, lambda client: client.hset(NODE, field, b"oops\xff"))
 

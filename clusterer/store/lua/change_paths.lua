@@ -9,7 +9,7 @@
 -- include paths
 heal(KEYS[1], 'hash')
 heal(KEYS[2], 'hash')
-local reply, at = {replaced}, 3
+local reply, written, at = {replaced}, false, 3
 for keys = 3, #KEYS do
   local field, read, record = unpack(ARGV, at, at + 2)
   local first, last = at + 4, at + 3 + ARGV[at + 3]
@@ -17,9 +17,12 @@ for keys = 3, #KEYS do
   local same = read == '' or redis.call('HGET', KEYS[2], field) == read
   if same then
     write_record(KEYS[2], field, record)
+    written = true
     record_event(KEYS[keys], ARGV[2], first, last)
   end
   reply[#reply + 1] = same and 1 or 0
 end
-tell(KEYS[1], KEYS[2], ARGV[1])
+if written then
+  tell(KEYS[1], KEYS[2], ARGV[1])
+end
 return reply
