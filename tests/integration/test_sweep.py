@@ -8,10 +8,13 @@ import pytest
 import redis
 
 from clusterer import jobs
+from clusterer.membership import Event, State
+from clusterer.membership.paths import observed
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.store import keys
 from clusterer.store.deliveries import LEASE_MS
+from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, load, node
@@ -145,6 +148,43 @@ def test_sweep_minute_without_workers_queues_one_job(
         since = int(redis_client.get(keys.enqueued(QUEUE)) or 0)
         redis_client.set(keys.enqueued(QUEUE), since - 1000, keepttl=True)
     assert redis_client.ttl(keys.enqueued(QUEUE)) > 500, "and it would be another nine minutes"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tries", "resumes"),
+    [
+        (State.UP, 0, True),
+        (State.UP, 1, False),
+        (State.UP, 3, False),
+        (State.PROBING, 0, True),
+        (State.PROBING, 1, False),
+        (State.DOWN, 0, False),
+    ],
+)
+def test_sweep_waiting_log_resumes_by_its_own_gate(
+    context: Context,
+    redis_client: redis.Redis,
+    verdict: State,
+    tries: int,
+    resumes: bool,
+) -> None:
+    """The verdict of all hosts resumes no log: only what this sender itself can reach does."""
+    load(context.settings, [node(1), node(2, state=verdict, no_tries=verdict is State.PROBING)])
+    found, now = context.nodes.read(CLUSTER, 2)
+    assert found is not None
+    path = None
+    for _ in range(tries):
+        path = observed(found, path, Event.SEND_FAILED, int(now * 1000), "test")
+    if path is not None:
+        redis_client.hset(keys.paths(1), field_of(found), str(path))
+        redis_client.hset(keys.PATHS, "1", 1)
+    redis_client.hset(keys.counters(1), "sequence", 5)
+    redis_client.hset(keys.committed(1), field_of(found), 4)
+    redis_client.sadd(keys.waiting(QUEUE), 1)
+    redis_client.sadd(keys.QUEUES, QUEUE)
+    sweep.run(context)
+    assert redis_client.sismember(keys.pending(QUEUE), "1") == resumes
+    assert redis_client.sismember(keys.waiting(QUEUE), "1") != resumes
 
 
 def test_sweep_idle_logs_take_no_commands(context: Context) -> None:
