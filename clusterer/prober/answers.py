@@ -25,6 +25,10 @@ _MARGIN_MS = 50
 _LEAST_MS = 300
 """A check takes at least so long, also if the prober heard of the suspicion late."""
 
+_BEHIND_MS = 100
+"""Redis's time as it is reckoned here may be so much behind: a suspicion that lies no further in
+the future was opened just now."""
+
 _SOON_MS = 5
 """A timer is so much later than the time for which it waits: Redis's clock is known roughly."""
 
@@ -85,7 +89,12 @@ class Answers:
     def _consider(self, case: _Case, suspicion: Suspicion) -> None:
         scene = self._scene
         node = scene.place.node(case.key, case.machine_id)
-        if node is None or suspicion.is_void(node.version, scene.now_ms):
+        if node is None:
+            return
+        now_ms = scene.now_ms
+        if now_ms < suspicion.since_ms <= now_ms + _BEHIND_MS:
+            now_ms = suspicion.since_ms
+        if suspicion.is_void(node.version, now_ms):
             return
         asked = scene.me in suspicion.asked
         # That this host reaches its own node says nothing, unless no other host was there to ask.
