@@ -7,7 +7,8 @@ from time import monotonic
 
 from clusterer.delivery.clock import Clock
 from clusterer.delivery.peer import Peer
-from clusterer.membership.paths import Path
+from clusterer.membership import Node
+from clusterer.membership.paths import Path, gate
 
 
 class Gates:
@@ -40,6 +41,14 @@ class Gates:
             self._paths.pop(field, None)
         else:
             self._paths[field] = path
+
+    def closed(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
+        """Return those of ``nodes``, by field, whose gates a record closes."""
+        if not self._paths:
+            return {}
+        now_ms = self._now_ms()
+        recorded = [(field, path) for field, path in self._paths.items() if field in nodes]
+        return {f: nodes[f] for f, path in recorded if not gate(nodes[f], path, now_ms)}
 
     def judge(self, peer: Peer) -> bool:
         """Open or close the gate of one peer; True if that changed it."""

@@ -1,9 +1,10 @@
-"""Nodes of one sender that are not up since its log was claimed: no object is made of each."""
+"""Nodes whose gates are closed since a sender's log was claimed: no object is made of each."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from math import inf
 from time import monotonic
 
@@ -16,30 +17,37 @@ from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Claim, Rest
 
 
-def not_resting(claim: Claim, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
+def not_resting(
+    claim: Claim, key: ClusterKey, roster: Roster, closed: Mapping[str, Node]
+) -> Mapping[str, Node]:
     """Return the nodes of a cluster that must have a peer from the claim on.
 
     All others skip what the log has up to its end at the claim, which the roster is not older
-    than, and how many packets that is, is known.
+    than, and how many packets that is, is known. ``closed``: the nodes whose gates are closed by
+    the sender's own records.
     """
     redis_lost_packets = max(claim.committed.values(), default=0) > claim.tail
     if key not in claim.counts or redis_lost_packets:
         return roster.nodes
-    found = roster.up | {f: roster.down[f] for f in claim.guarded if f in roster.down}
+    found = dict(roster.up)
+    for field in closed:
+        del found[field]
+    found |= {f: roster.nodes[f] for f in claim.guarded if f in roster.nodes}
     since_ms = claim.since_ms.get(key, -1)
-    if roster.youngest > since_ms:
-        for field, node in roster.down.items():
-            if node.generation > since_ms and field not in claim.committed_counts:
-                found[field] = node
+    resting = (closed, roster.down if roster.youngest > since_ms else {})
+    for field, node in chain.from_iterable(each.items() for each in resting):
+        if node.generation > since_ms and field not in claim.committed_counts:
+            found[field] = node
     return found
 
 
 class RestingNodes:
-    """Nodes that are down and that no `Peer` stands for. All of them are at the head.
+    """Nodes with a closed gate that no `Peer` stands for. All of them are at the head.
 
-    The members are not listed: a member is a node that is down in the cluster's roster, is not
-    the sender itself and is not in ``made``. So a sender costs the same with 10 and with 1,000
-    nodes that are down. ``counts`` has the packets of each cluster up to the head.
+    The members are not listed: a member is a node that is down in the cluster's roster, or whose
+    gate was closed by a record at the claim, is not the sender itself and is not in ``made``. So a
+    sender costs the same with 10 and with 1,000 nodes that are down. ``counts`` has the packets of
+    each cluster up to the head.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class RestingNodes:
         self._jumped: Counter[ClusterKey] = Counter()
         """By how much the packet counts have moved on, or back, without packets since then."""
         self._down: dict[ClusterKey, Mapping[str, Node]] = {}
+        self._closed: dict[ClusterKey, Mapping[str, Node]] = {}
         self._there = False
         self.due_at = inf
         """When the skipped packets are to be recorded (monotonic seconds)."""
@@ -69,9 +78,27 @@ class RestingNodes:
     def __bool__(self) -> bool:
         return self._there
 
+    def begin(self, key: ClusterKey, closed: Mapping[str, Node]) -> None:
+        """Note whose gates in a cluster are closed by records at the claim."""
+        self._closed[key] = closed
+
     def take_over(self, key: ClusterKey, roster: Roster) -> None:
         """Note which nodes of a cluster are down; `look` must follow."""
         self._down[key] = roster.down
+        closed = self._closed.get(key)
+        if closed:
+            # One that has changed since has a peer.
+            self._closed[key] = closed = {f: n for f, n in closed.items() if f in roster.nodes}
+            self._down[key] = {**closed, **roster.down}
+
+    def closed_by_records(self) -> dict[str, Node]:
+        """Return the members whose gates a record has closed, by field."""
+        return {
+            field: node
+            for closed in self._closed.values()
+            for field, node in closed.items()
+            if field not in self._made
+        }
 
     def look(self) -> None:
         """Find out whether there are members, after nodes or peers have changed."""
@@ -110,7 +137,11 @@ class RestingNodes:
         if not self._there:
             return
         self.jump({key: frames.first_n - 1 for key, frames in batch.clusters.items()})
-        if self.due_at == inf:
+        self.record_soon()
+
+    def record_soon(self) -> None:
+        """Have recorded, when this sender's turn comes, what the members have skipped."""
+        if self._there and self.due_at == inf:
             nodes = sum(map(len, self._down.values()))
             within_s = pace_of(self._sender) * record_within_s(nodes)
             self.due_at = self._rosters.record_at(nodes, monotonic(), within_s)

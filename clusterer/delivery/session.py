@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from time import monotonic
@@ -110,6 +110,7 @@ class SenderSession:
         self._ours: dict[ClusterKey, ClusterView | None] | None = None
         """The views of our clusters that were taken over last."""
         self.update(views)
+        self._nodes.record_soon()  # what the log has at the claim
 
     # -- peers of the session ---------------------------------------------------------------------
 
@@ -157,12 +158,17 @@ class SenderSession:
         self._nodes.take_over(key, roster)
 
     def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
-        return roster.nodes if self._replay else not_resting(self._claim, key, roster)
+        if self._replay:
+            return roster.nodes
+        closed = self.gates.closed(roster.up)
+        self._nodes.begin(key, closed)
+        return not_resting(self._claim, key, roster, closed)
 
     def _make(self, field: str, node: Node) -> Peer:
         """Make the peer of a resting node."""
         made = self.peers[field] = self._nodes.made_of(field, node, self.head)
         self._set_flow(made)
+        self.gates.judge(made)
         return made
 
     def _make_all(self) -> None:
@@ -230,8 +236,7 @@ class SenderSession:
 
     def take_paths(self, paths: Mapping[str, Path], counter: int) -> None:
         """Take over the sender's records as Redis has them now."""
-        if self.gates.judge_all(self.peers, self.gates.take_over(paths, counter)):
-            self._gates_changed()
+        self._judge(self.gates.take_over(paths, counter))
 
     def has_old_paths(self, counters: Mapping[int, int]) -> bool:
         """Whether Redis, which tells these counters by sender, has other records by now."""
@@ -245,10 +250,23 @@ class SenderSession:
 
     def judge(self) -> None:
         """Open the gates whose records have not been renewed in time."""
-        if self.gates and self.gates.judge_all(self.peers):
+        if self.gates:
+            self._judge(None)
+
+    def _judge(self, fields: Iterable[str] | None) -> None:
+        """Judge the peers of these fields (None: of all records), and the resting nodes."""
+        changed = self.gates.judge_all(self.peers, fields)
+        resting = self._nodes.closed_by_records()
+        still = self.gates.closed(resting) if resting else resting
+        for field, node in resting.items():
+            if field not in still and node.state is not State.DOWN:
+                self._make(field, node)
+                changed = True
+        if changed:
             self._gates_changed()
 
     def _gates_changed(self) -> None:
+        self._nodes.look()
         self._resting.wake(self.head)
         self._awake = list(self.peers.values())
         self.regroup()

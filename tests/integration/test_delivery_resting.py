@@ -18,6 +18,7 @@ from clusterer.store.deliveries import Commit, Rest
 from clusterer.store.drains import DrainStore
 from clusterer.store.encoding import as_text
 from clusterer.store.packets import PacketLog
+from clusterer.store.paths import Observation, PathStore
 from clusterer.store.usable import SenderUnusable
 from tests.support.cluster import (
     CLUSTER,
@@ -94,6 +95,28 @@ def test_claims_make_destinations_of_nodes_that_are_up_only(
     for sender in senders:
         assert redis_client.hlen(keys.committed(sender)) == rows
     assert stat(redis_client, 1000 + rows, "skipped", sender=1001) == 2
+    assert_accounted(settings)
+
+
+def test_nodes_with_broken_paths_rest_until_records_go(
+    settings: Settings, redis_client: redis.Redis, made: list[int]
+) -> None:
+    settings = replace(settings, linger=10.0)
+    with BinReceiver() as up, BinReceiver() as broken:
+        load(settings, [node(1, state=State.DOWN), node_for(UP, up), node_for(DOWN, broken)])
+        paths, seen = PathStore(settings), NodeStore(settings).view(CLUSTER).nodes[DOWN]
+        paths.observe(1, [Observation(seen, None, Event.SUSPECTED, "test", 0, "test")])
+        log = PacketLog(settings, 1)
+        send(log, 0, 1)
+        with delivering(settings):
+            up.wait_for_frames(2)
+            wait_until(lambda: stat(redis_client, DOWN, "skipped") == 2, 5, "skipped")
+            assert made == [UP]
+            paths.delete(1, paths.records(1).paths)
+            wait_until(lambda: made == [UP, DOWN], 5, "a peer is made")
+            send(log, 2)
+            broken.wait_for_frames(1)
+        assert numbers(broken) == [2]
     assert_accounted(settings)
 
 

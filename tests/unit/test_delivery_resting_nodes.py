@@ -104,12 +104,14 @@ def test_destination_made_after_record_has_nothing_to_count() -> None:
     ],
 )
 def test_not_resting_has_nodes_whose_count_is_unknown(claim: Claim, expected: set[str]) -> None:
-    assert set(not_resting(claim, KEY, roster(A, B, C))) == expected
+    assert set(not_resting(claim, KEY, roster(A, B, C), {})) == expected
+    up = roster(*(replace(each, state=State.UP) for each in (A, B, C)))
+    assert set(not_resting(claim, KEY, up, up.nodes)) == expected
 
 
 def test_not_resting_has_nodes_that_are_up() -> None:
     up = replace(A, state=State.UP)
-    assert list(not_resting(CLAIM, KEY, roster(up, B))) == [field_of(up)]
+    assert list(not_resting(CLAIM, KEY, roster(up, B), {})) == [field_of(up)]
 
 
 def test_records_of_many_senders_fall_due_one_after_the_other() -> None:
