@@ -8,13 +8,13 @@ from itertools import islice
 
 from clusterer.delivery.clock import Clock
 from clusterer.delivery.peer import Peer
-from clusterer.delivery.placement import prober_here
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Event, Node, State
 from clusterer.membership.suspicions import Kind
 from clusterer.membership.views import ClusterKey
 from clusterer.store import Cause, Directory, NodeStore
 from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
+from clusterer.store.probers import prober_here
 from clusterer.store.suspicions import Opened, SuspicionStore
 
 

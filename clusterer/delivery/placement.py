@@ -21,18 +21,6 @@ def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
     return node.host if node else None
 
 
-def prober_here(views: Views) -> int | None:
-    """Return the machine_id of this host's prober: its lowest own one; None without an own row."""
-    own = (
-        machine_id
-        for key, view in views.items()
-        if key.protocol == PROTO_BIN
-        for machine_id, node in view.nodes.items()
-        if is_local(node.host)
-    )
-    return min(own, default=None)
-
-
 def own_rows(sender: int, views: Views) -> list[Node]:
     """Return all the sender's BIN rows."""
     return [

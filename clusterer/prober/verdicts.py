@@ -7,6 +7,7 @@ from clusterer.membership.suspicions import Kind, Outcome, Suspicion, outcome
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.place import Views
 from clusterer.store import Cause, NodeStore
+from clusterer.store.observing import REPORTED
 from clusterer.store.paths import Observation
 from clusterer.store.suspicions import Opened, SuspicionStore
 
@@ -67,4 +68,5 @@ def _falls(node: Node) -> bool:
 def _failure(node: Node, reason: str) -> Event:
     if node.condition is Condition.PROBING:
         return Event.PROBE_FAILED
-    return Event.SUSPECTED if reason.startswith(PING_FAILED) else Event.SEND_FAILED
+    suspected = reason.startswith((PING_FAILED, REPORTED))
+    return Event.SUSPECTED if suspected else Event.SEND_FAILED

@@ -11,14 +11,16 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.suspicions import Kind, elsewhere
 from clusterer.membership.views import ClusterKey, ClusterView
-from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store.destinations import field_of
 from clusterer.store.node_change import Cause
 from clusterer.store.nodes import NodeStore
 from clusterer.store.paths import Observation, PathStore, Reply
-from clusterer.store.probers import ProberStore
+from clusterer.store.probers import ProberStore, prober_here
 from clusterer.store.suspicions import Opened, SuspicionStore
+
+REPORTED = "set_state"
+"""How the reason of a record, and of a suspicion, begins that a program reported."""
 
 _ATTEMPTS = 50
 """Observations that other changes interfere with before the call gives up."""
@@ -58,7 +60,7 @@ class Observer:
             return self._commit(node, by)
         records = self._paths.records(self._sender)
         before = records.get(field_of(node))
-        seen = Observation(node, before, Event.SUSPECTED, "", records.now_ms, by)
+        seen = Observation(node, before, Event.SUSPECTED, REPORTED, records.now_ms, by)
         ((reply, _after),) = self._paths.observe(self._sender, [seen])
         if reply is Reply.NOT_UP:
             return not self._is_alone(node, views) or self._commit(node, by)
@@ -81,14 +83,3 @@ class Observer:
 
     def _commit(self, node: Node, by: str) -> bool:
         return self._nodes.observe(node, Event.SUSPECTED, Cause(by)) is not None
-
-
-def prober_here(views: Mapping[ClusterKey, ClusterView]) -> int | None:
-    """Return the machine_id of this host's prober, the host's lowest; None without a local row."""
-    local = {
-        machine_id
-        for key, view in views.items()
-        for machine_id, node in view.nodes.items()
-        if key.protocol == PROTO_BIN and is_local(node.host)
-    }
-    return min(local, default=None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 
+from clusterer.ids import PROTO_BIN
 from clusterer.membership.suspicions import PRESENT_MS
-from clusterer.membership.views import ClusterKey
+from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, ids, read_all, replaced, text
@@ -111,6 +113,18 @@ class ProberStore:
         replies = script("sweep_probers")(self._client, names, *arguments)
         done = [member for member, removed in zip(gone, replies, strict=True) if removed]
         return ids(keys.probers(*key), done)
+
+
+def prober_here(views: Mapping[ClusterKey, ClusterView]) -> int | None:
+    """Return the machine_id of this host's prober: its lowest own one; None without an own row."""
+    own = (
+        machine_id
+        for key, view in views.items()
+        if key.protocol == PROTO_BIN
+        for machine_id, node in view.nodes.items()
+        if is_local(node.host)
+    )
+    return min(own, default=None)
 
 
 _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]

@@ -13,8 +13,10 @@ from clusterer.cli.live.keyboard import keys_in
 from clusterer.cli.live.top import page
 from clusterer.cli.text import age, moment, rate, stamp
 from clusterer.membership import Condition, Node, State
+from clusterer.membership.paths import Path
 from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
 from clusterer.services.live.node_rows import BEHIND_S
+from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import LISTENING_MS, Watch
@@ -321,3 +323,44 @@ def test_live_backlog_shows_age_beyond_transit() -> None:
     assert re.search(r" 2 127.* 3 +\S+ +\S+", shown)
     assert "0 s" not in shown
     assert " 129, 1 min " in shown
+
+
+# -- paths -----------------------------------------------------------------------------------------
+
+
+def with_paths(*pairs: tuple[int, int], nodes: tuple[Node, ...] | None = None) -> Snapshot:
+    """Return a snapshot in which senders do not reach nodes; all have sent to node 2."""
+    found = nodes or (make_node(1), make_node(2), make_node(3))
+    path = Path(State.PROBING, 1, NOW_MS - 4000, NOW_MS + 9000, 0, "send failed: timed out")
+    broken = [BrokenPath(s, n, path) for s, to in pairs for n in found if n.machine_id == to]
+    return replace(snapshot(flow(1, 2), flow(3, 2), nodes=found), paths=tuple(broken))
+
+
+def test_live_broken_path_is_trouble_of_up_node() -> None:
+    found = row(2, None, with_paths((1, 2)))
+    assert found.troubled
+    assert found.partly_reached
+    assert found.reach == (1, 2)
+    assert not row(1, None, with_paths((1, 2))).troubled
+
+
+def test_top_shows_how_many_senders_reach_node() -> None:
+    shown = with_paths((1, 2))
+    found = page(shown, shown, 100, 0)
+    assert any(re.search(r" 2 127.0.0.2:5555 +up 1/2 +0/3", line.plain) for line in found.body)
+    assert any("2 of 3 senders reach" in line.plain for line in found.foot)
+    assert not any("senders reach" in line.plain for line in page(shown, with_paths(), 100, 0).foot)
+
+
+def test_live_changes_name_paths_while_node_is_up() -> None:
+    well, broken = row(2, None, with_paths()), row(2, None, with_paths((1, 2)))
+    assert list(changes(well, broken)) == ["sender 1 does not reach it: send failed: timed out"]
+    assert list(changes(broken, well)) == ["sender 1 reaches it again"]
+    assert list(changes(broken, broken)) == []
+
+
+def test_live_changes_of_fallen_node_name_no_path() -> None:
+    nodes = (make_node(1), make_node(2, state=State.PROBING, no_tries=1), make_node(3))
+    fallen = row(2, None, with_paths((1, 2), nodes=nodes))
+    assert list(changes(row(2, None, with_paths()), fallen)) == []
+    assert not fallen.partly_reached

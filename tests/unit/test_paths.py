@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clusterer.membership import Condition, Event, State
-from clusterer.membership.paths import GRACE_MS, Path, gate, is_void, observed
+from clusterer.membership.paths import GRACE_MS, Path, as_seen, gate, is_void, observed
 from tests.support.cluster import node
 
 NODE = replace(node(2), epoch=7, duration=5, failed_attempts=3)
@@ -46,3 +46,13 @@ def test_path_failed_closes_gate_until_void() -> None:
 @pytest.mark.parametrize("state", State)
 def test_gate_without_record_depends_on_operator_only(state: State) -> None:
     assert gate(replace(NODE, state=state), None, NOW) is (state is not State.DOWN)
+
+
+def test_as_seen_is_own_record_while_gate_is_closed() -> None:
+    path = failed(3)
+    seen = as_seen(NODE, path, NOW)
+    assert (seen.condition, seen.no_tries, seen.last_attempt) == (Condition.DISABLED, 3, 1000)
+    for other in (None, replace(path, state=State.UP), replace(path, epoch=8)):
+        assert as_seen(NODE, other, NOW) is NODE
+    down = replace(NODE, state=State.DOWN)
+    assert as_seen(down, path, NOW) is down

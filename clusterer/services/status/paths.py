@@ -11,6 +11,7 @@ from clusterer.membership import Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.audit import AuditStore
 from clusterer.store.destinations import field_of
 from clusterer.store.path_events import PathEvents
 
@@ -99,16 +100,54 @@ def reach(
 def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str], float]:
     """Return when each path was last up: (sender, destination's field) → UNIX seconds.
 
-    From the path events; a path whose event Redis has no longer is left out.
+    From the path events. A failure with which the verdict fell is an event of the node. A path
+    whose event Redis has no longer is left out.
     """
+    ends_of = _fallen(context, [item.node for item in found if item.node.state is not State.UP])
     wanted = {(item.key.cluster_id, item.sender, item.node.machine_id): item for item in found}
+    times = {
+        (item.sender, field_of(item.node)): fell
+        for item in found
+        if (fell := ends_of.get(item.node, _NEVER).fell_at) is not None
+    }
     store = PathEvents(context.settings, context.redis)
     ends = store.ends({cluster_id for cluster_id, _, _ in wanted})
-    times: dict[tuple[int, str], float] = {}
     for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
         place = event.cluster_id, event.sender, event.machine_id
-        if event.before == Condition.UP.value and (item := wanted.pop(place, None)):
+        item = wanted.pop(place, None) if event.before == Condition.UP.value else None
+        # An event of the time before the node last became up is of an earlier failure.
+        if item is not None and event.at >= ends_of.get(item.node, _NEVER).up_at:
             times[item.sender, field_of(item.node)] = event.at
         if not wanted:
             break
     return times
+
+
+class _Fall(NamedTuple):
+    """When the verdict of a node fell, and when it became up before that, UNIX seconds."""
+
+    fell_at: float | None
+    up_at: float
+
+
+_NEVER = _Fall(None, 0.0)
+
+
+def _fallen(context: Context, nodes: Collection[Node]) -> dict[Node, _Fall]:
+    """Return when the verdicts of nodes that are not up have fallen, from their events."""
+    wanted = {(node.cluster_id, node.protocol, node.machine_id): node for node in nodes}
+    found: dict[Node, _Fall] = {}
+    store = AuditStore(context.settings, context.redis)
+    ends = store.ends({node.cluster_id for node in nodes})
+    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+        node = wanted.get((event.cluster_id, event.protocol, event.machine_id))
+        if node is None:
+            continue
+        if event.before == Condition.UP.value != event.after and node not in found:
+            found[node] = _Fall(event.at, 0.0)
+        elif event.after == Condition.UP.value:
+            found[node] = _Fall(found.get(node, _NEVER).fell_at, event.at)
+            del wanted[event.cluster_id, event.protocol, event.machine_id]
+        if not wanted:
+            break
+    return found

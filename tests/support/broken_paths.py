@@ -1,0 +1,73 @@
+"""Paths of senders, broken and shown in tests without a network."""
+
+from __future__ import annotations
+
+import redis
+
+from clusterer.membership import Event, Node, State
+from clusterer.membership.paths import Path
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey, NodeStore
+from clusterer.store.destinations import field_of
+from clusterer.store.paths import Observation, PathStore, Reply
+from clusterer.store.probers import ProberStore
+from clusterer.store.suspicions import SuspicionStore
+from tests.support.cluster import CLUSTER
+
+REFUSED = "cannot connect: Connection refused"
+
+
+def node_of(settings: Settings, machine_id: int, key: ClusterKey = CLUSTER) -> Node:
+    """Return a node as it is in Redis."""
+    node, _ = NodeStore(settings).read(key, machine_id)
+    assert node is not None
+    return node
+
+
+def record(settings: Settings, sender: int, machine_id: int) -> Path | None:
+    """Return the record of a path."""
+    return PathStore(settings).records(sender).get(field_of(node_of(settings, machine_id)))
+
+
+def break_path(
+    settings: Settings,
+    sender: int,
+    machine_id: int,
+    *,
+    reason: str = "send failed: did not answer for 2 s",
+    times: int = 1,
+) -> Reply:
+    """Record so many failed attempts of a sender; another host reaches the node while it is up."""
+    store, reply = PathStore(settings), Reply.CHANGED
+    for _ in range(times):
+        node, records = node_of(settings, machine_id), store.records(sender)
+        seen = Observation(
+            node,
+            records.get(field_of(node)),
+            Event.SEND_FAILED,
+            reason,
+            records.now_ms - 10,
+            f"delivery of machine {sender}",
+        )
+        if node.state is State.UP:  # an ack would lift it
+            SuspicionStore(settings).ack(node, 99, "prober 99")
+        ((reply, _),) = store.observe(sender, [seen])
+    return reply
+
+
+def heal_path(settings: Settings, sender: int, machine_id: int) -> None:
+    """Record that a check of the sender's host has reached the node."""
+    store, node = PathStore(settings), node_of(settings, machine_id)
+    before = store.records(sender)[field_of(node)]
+    assert store.change(sender, [(node, before, None, "probe succeeded")]) == [True]
+
+
+def put_prober(settings: Settings, machine_id: int) -> None:
+    """Have a host with a delivery worker present."""
+    assert ProberStore(settings).heartbeat(machine_id, f"test {machine_id}", [CLUSTER])
+
+
+def put_record(client: redis.Redis, sender: int, node: Node, path: Path) -> None:
+    """Write a record as it is."""
+    client.hset(f"clusterer:paths:{sender}", field_of(node), str(path))
+    client.hincrby("clusterer:paths", str(sender), 1)
