@@ -30,7 +30,7 @@ from clusterer.store.paths import Observation, event_of, ms_of
 from clusterer.store.probers import scores
 from clusterer.store.scripts import script
 
-_CONFIRMATIONS = 5
+_CONFIRMATIONS = 50
 """How often an ack lifts a verdict that other processes change meanwhile."""
 
 
@@ -167,9 +167,11 @@ class SuspicionStore:
         """Ask all probers of the cluster, once; return whether this call did."""
         names = [keys.suspicions(*key), keys.probers_ring(*key)]
         with translated(self._settings, f"ask about node {machine_id} of cluster {key}"):
-            return bool(
-                script("widen")(self._client, names, machine_id, suspicion.since_ms, str(key))
+            wrong, done = script("widen")(
+                self._client, names, machine_id, suspicion.since_ms, str(key)
             )
+        replaced(wrong)
+        return bool(done)
 
     def ack(
         self, node: Node, who: int, by: str, *, engine: bool = False, began_ms: int | None = None
