@@ -45,7 +45,7 @@ class Confirmations:
         self.doubt(session, peer, now)
         fell_before = _is_doubted(seen) and seen.epoch == node.epoch
         if fell_before and node.condition is Condition.PROBING:
-            self._confirm(session, peer, began_at)
+            self._confirm(session, peer, began_at, now, bytes_taken=False)
 
     def doubt(self, session: SenderSession, peer: Peer, now: float) -> None:
         """Watch a connection to a node whose verdict is not up."""
@@ -59,20 +59,31 @@ class Confirmations:
             elif peer.written == doubt.written:
                 doubt.at = now
             elif peer.acknowledged_bytes() > doubt.written:
-                self._confirm(doubt.session, peer, doubt.at)
+                self._confirm(doubt.session, peer, doubt.at, now, bytes_taken=True)
             elif now > doubt.at + REMEMBER_S:
                 doubt.written, doubt.at = peer.written, now
 
-    def _confirm(self, session: SenderSession, peer: Peer, began_at: float) -> None:
-        self._doubts.pop(peer, None)
-        if not is_local(peer.node.host):
-            self._suspicions.ack(
-                peer.node,
-                session.sender,
-                f"delivery of machine {session.sender}",
-                began_ms=self._clock.ms(began_at),
-                engine=True,
-            )
+    def _confirm(
+        self,
+        session: SenderSession,
+        peer: Peer,
+        began_at: float,
+        now: float,
+        *,
+        bytes_taken: bool,
+    ) -> None:
+        del self._doubts[peer]
+        if is_local(peer.node.host):
+            return
+        counts = self._suspicions.ack(
+            peer.node,
+            session.sender,
+            f"delivery of machine {session.sender}",
+            began_ms=self._clock.ms(began_at),
+            engine=bytes_taken,
+        )
+        if not counts:  # the attempt began before the suspicion that is open now
+            self.doubt(session, peer, now)
 
 
 def _is_doubted(node: Node) -> bool:

@@ -125,7 +125,7 @@ class Connector:
         """An established connection has ended: connect again, or report the node."""
         writes = isinstance(error, UnaskedBytes)
         early = peer.young() or peer.state is PeerState.BLOCKED or writes
-        began_at = _began_at(peer)
+        began_at = max(_began_at(peer), monotonic() - self._timeout_s)
         self._end(peer)
         peer.strikes = peer.strikes + 1 if early else 0
         failed = error.unreachable or peer.strikes >= STRIKES

@@ -53,6 +53,8 @@ class Failures:
         self._directory = directory
         self._clock = clock
         self._noted: dict[SenderSession, list[Failure]] = {}
+        self._asking: int | None = None
+        """This host's prober, as of this report; 0: it has none, None: it was not looked for."""
 
     def __bool__(self) -> bool:
         return bool(self._noted)
@@ -69,6 +71,7 @@ class Failures:
         Raises `StateUnavailable`.
         """
         noted, self._noted = self._noted, {}
+        self._asking = None
         for session, failures in noted.items():
             # The record was changed by another process in between: it may be void, or open.
             changed = self._observe(session, failures)
@@ -101,10 +104,12 @@ class Failures:
 
     def _ask(self, failure: Failure, observation: Observation) -> None:
         views = self._directory.snapshot
+        if self._asking is None:
+            self._asking = prober_here(views) or 0
         opened = self._suspicions.open(
             failure.node,
             Kind.SUSPECT,
-            asking=prober_here(views),
+            asking=self._asking or None,
             reason=failure.reason,
             views=views,
             observation=(failure.session.sender, observation),

@@ -7,7 +7,7 @@ what the next step of the delivery is:
   packets for the peer, the peer becomes connecting, and the packets stay in the log.
 - *guarded*: the worker that held the lease before is still closing its connection. A connection of
   this worker would overtake the bytes of the other one: no batch is offered until the guard ends.
-- *connecting*: packets wait for a connection. The connector makes one when the node is up and its
+- *connecting*: packets wait for a connection. The connector makes one when the gate is open and its
   retry time has come. A connection that fails leaves the peer connecting.
 - *streaming*: the connection takes packets. A batch may be offered.
 - *blocked*: the socket has not taken a batch whole, and the rest is in the outbox. No batch is

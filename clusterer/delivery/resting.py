@@ -1,4 +1,4 @@
-"""Nodes of one sender that are not up: they skip every packet, so no packet has to visit them."""
+"""Peers of one sender with a closed gate: they skip every packet, no packet has to visit them."""
 
 from __future__ import annotations
 

@@ -339,3 +339,19 @@ def test_records_that_are_unusable_stop_no_delivery(
         scene.wait_skipped(1)
     path = _present(scene.record())
     assert not gate(scene.node, path, scene.paths.now_ms())
+
+
+def test_failure_of_node_with_wrong_type_stops_no_delivery(scene: Scene) -> None:
+    with BinReceiver() as other, delivering(scene.settings):
+        load(scene.settings, [*scene.nodes.view(CLUSTER).nodes.values(), node_for(4, other)])
+        scene.send(0)
+        other.wait_for_frames(1)
+        scene.receiver.wait_for_frames(1)
+        scene.client.set(keys.node(*CLUSTER, D), "x")
+        scene.receiver.stop()
+        scene.send(1, 2)
+        other.wait_for_frames(3)
+        time.sleep(0.5)
+        scene.send(3)
+        other.wait_for_frames(4)
+    assert numbers(other) == [0, 1, 2, 3]

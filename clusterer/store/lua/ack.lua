@@ -9,7 +9,7 @@
 -- include suspicion
 local now = redis_ms()
 local began = tonumber(ARGV[4]) or now
-if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] or now - began > tonumber(ARGV[5]) then
+if redis.pcall('HGET', KEYS[1], 'generation') ~= ARGV[2] or now - began > tonumber(ARGV[5]) then
   return {replaced, 0, ''}
 end
 heal(KEYS[2], 'hash')

@@ -35,7 +35,7 @@ for keys = 3, #KEYS, 4 do
     unpack(ARGV, at, at + 6)
   local first, last = at + 8, at + 7 + ARGV[at + 7]
   at = last + 1
-  local node = redis.call('HMGET', KEYS[keys], 'generation', 'epoch', 'state', 'version')
+  local node = redis.pcall('HMGET', KEYS[keys], 'generation', 'epoch', 'state', 'version')
   local found = redis.call('HGET', KEYS[2], field) or ''
   local counted = string.match(node[2] or '0', '^%d+$') or epoch  -- no number is as good as any
   if node[1] ~= generation or counted ~= epoch or found ~= read then
