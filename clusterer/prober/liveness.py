@@ -35,7 +35,8 @@ class Liveness:
         self._rounds: dict[_Id, int] = {}
         """The round of each node in which this prober looked at it last."""
         self._pinging: set[_Id] = set()
-        self._turn_at = 0.0 if self._half_ms else inf
+        # Nodes that start together with this process have time to listen.
+        self._turn_at = monotonic() + 2 * self._half_ms / 1000 if self._half_ms else inf
 
     @property
     def next_at(self) -> float:

@@ -12,6 +12,9 @@ from clusterer.prober.scene import Scene
 TURN_S = 2.0
 """Between two looks; `ProberStore.sweep` removes what two of them have found old."""
 
+SETTLE_S = 3.0
+"""Time after an outage of Redis before probers are removed that have not come back."""
+
 
 class Presence:
     """The probers of one prober's clusters, as of the last look. For one thread."""
@@ -20,6 +23,7 @@ class Presence:
         self._scene = scene
         self._present: dict[ClusterKey, dict[int, int]] = {}
         self._turn_at = 0.0
+        self._sweep_from = monotonic() + SETTLE_S
 
     @property
     def next_at(self) -> float:
@@ -34,8 +38,13 @@ class Presence:
         self._turn_at = monotonic() + TURN_S
         self._present = {key: scene.probers.present(key) for key in scene.place.clusters}
         wanted = [key for key in self._present if self._has_to_sweep(key)]
-        if wanted:
+        if wanted and monotonic() >= self._sweep_from:
             scene.probers.sweep(wanted)
+
+    def forget(self) -> None:
+        """Give other probers time to be back: Redis was away, or this process."""
+        self._turn_at = 0.0
+        self._sweep_from = monotonic() + SETTLE_S
 
     def fresh(self, key: ClusterKey) -> list[int]:
         """Return the probers of a cluster that have said lately that they are present."""

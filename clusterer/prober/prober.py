@@ -75,9 +75,9 @@ class Prober:
         )
         self._answers = Answers(self._scene)
         self._own_paths = OwnPaths(self._scene)
-        presence = Presence(self._scene)
-        liveness = Liveness(self._scene, presence)
-        self._parts = self._answers, self._own_paths, presence, liveness
+        self._presence = Presence(self._scene)
+        liveness = Liveness(self._scene, self._presence)
+        self._parts = self._answers, self._own_paths, self._presence, liveness
         self._token = secrets.token_hex(8)
         self._leads: int | None = None
         """The machine_id whose lease this process holds."""
@@ -124,6 +124,7 @@ class Prober:
         self._beat_at = 0.0
         self._scene.checks.drop()
         self._own_paths.forget()
+        self._presence.forget()
         self._rings.forget()
 
     def _turn(self) -> None:

@@ -105,6 +105,11 @@ class Context:
         return Intervals()
 
     @once
+    def probes(self) -> Continuity:
+        """When this process has looked for due nodes, by the clock of Redis."""
+        return Continuity()
+
+    @once
     def sweeps(self) -> Continuity:
         """When this process has swept, by the clock of Redis."""
         return Continuity()

@@ -17,7 +17,7 @@ from clusterer.store import keys
 from clusterer.store.badvalues import Command, blame, ids, read_all, text
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
-from clusterer.store.node_change import COMMIT, Cause, Change, due_ms
+from clusterer.store.node_change import COMMIT, EARLY_S, Cause, Change, due_ms
 from clusterer.store.scripts import Call, run_each
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,6 @@ _AT_ONCE = 250
 
 _SET_BACK_S = 1.0
 """A clock that goes back further than this was set; by less, it was corrected."""
-
-_EARLY_S = 0.1
-"""The job comes once a second, a little sooner or later: by so much a ping may be due before its
-time, or every other one would wait for the next job."""
 
 _CLAIM, _RESCHEDULE = "claim_due", "reschedule"
 
@@ -109,7 +105,7 @@ class DueNodes:
     def _postponed(self, node: Node) -> Call:
         disabled = node.condition is Condition.DISABLED
         after_s = node.duration if disabled else self._interval
-        due = int((self._looked_at + after_s - _EARLY_S) * 1000)
+        due = int((self._looked_at + after_s - EARLY_S) * 1000)
         return self._due(node, due)
 
     def _conclude(self, batch: Sequence[Observation]) -> None:
@@ -140,7 +136,7 @@ class DueNodes:
     def _since(self, node: Node, now: float) -> float:
         """Return from when the node's next look counts: for a ping from this one's beginning."""
         if node.condition is Condition.PROBING:
-            return min(now, self._looked_at) - _EARLY_S
+            return min(now, self._looked_at) - EARLY_S
         return now
 
     def _rescheduled(self, node: Node, now: float) -> Call:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clusterer.membership import FAILURES, Event, Node, State, next_look
+from clusterer.membership import FAILURES, Condition, Event, Node, State, next_look
 from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.logs import about
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 COMMIT = "commit_node"
 """The script that commits a change."""
+
+EARLY_S = 0.1
+"""The probe job comes once a second, a little sooner or later: by so much a look may be due before
+its time, or every other look would wait for the next job."""
 
 EVENTS_CAP = 10_000
 """Audit events kept per cluster (approximately, Redis trims whole blocks)."""
@@ -67,10 +71,16 @@ class Change:
             keys.events(key.cluster_id),
             keys.suspicions(*key),
         ]
-        due = due_ms(self.after, now, probe_interval)
+        due = due_ms(self.after, self._failed_at(now), probe_interval)
         since = self.suspicion.since_ms if self.suspicion is not None else ""
         head = [self.before.version, machine_id, due, EVENTS_CAP, since, int(self.renews_epoch)]
         return names, [*head, len(fields) // 2, *fields, *audit]
+
+    def _failed_at(self, now: float) -> float:
+        """Return from when the node's next look counts: from the start of a round, not its end."""
+        if self.suspicion is None or self.after.condition is not Condition.PROBING:
+            return now
+        return min(now, self.suspicion.since_ms / 1000) - EARLY_S
 
     def log(self) -> None:
         """Tell of the change, which is committed."""

@@ -173,3 +173,29 @@ def test_probe_void_records_of_hosts_without_prober_go(hosts: Hosts) -> None:
     assert void_paths.clear(hosts.context) == 1
     assert list(hosts.context.paths.records(1).values()) == [kept]
     assert void_paths.clear(hosts.context) == 0
+
+
+def test_probe_round_of_silent_node_is_due_a_second_later(hosts: Hosts) -> None:
+    """A round takes nearly a second: the next one counts from its beginning."""
+    hosts.cut(1, 2)
+    hosts.cut(3, 2)
+    hosts.start(1, 3)
+    fail(hosts, 2)
+    began = hosts.context.nodes.now()
+    wait_until(lambda: probe.run(hosts.context) == 1, 3)
+    wait_until(lambda: hosts.node(2).no_tries == 2, 3)
+    assert 0.9 < hosts.context.nodes.now() - began < 1.6
+    assert due_in_s(hosts, 2) < -0.3, "the probe interval of this test is 0.2 s"
+
+
+def test_probe_just_begun_removes_no_prober(hosts: Hosts) -> None:
+    """After an outage of Redis all heartbeats are old, and their probers not back yet."""
+    hosts.context.redis.zadd(f"clusterer:{CLUSTER}:probers", {"3": 1})
+    for _ in range(3):
+        probe.run(hosts.context)
+    assert list(hosts.context.probers.present(CLUSTER)) == [3]
+    hosts.context.probes.lasted_s(hosts.context.nodes.now(), 10)
+    hosts.context.probes._since -= suspected.SETTLE_S
+    for _ in range(2):
+        probe.run(hosts.context)
+    assert not hosts.context.probers.present(CLUSTER)

@@ -10,6 +10,7 @@ import pytest
 
 from clusterer.membership import Condition, Event, State
 from clusterer.membership.suspicions import Kind
+from clusterer.prober import presence
 from clusterer.settings import Settings
 from clusterer.store import Cause
 from clusterer.store.suspicions import Opened
@@ -171,8 +172,11 @@ def test_prober_alone_refused_ping_sets_node_probing_at_once(
     wait_until(lambda: hosts.condition(1) is Condition.PROBING, 4)
 
 
-def test_prober_pings_share_nodes_and_stop_with_0(hosts: Hosts, settings: Settings) -> None:
+def test_prober_pings_are_shared_by_other_hosts(hosts: Hosts, settings: Settings) -> None:
     hosts.start(1, 2, 3, settings=replace(settings, ping_interval=0.4))
+    known = [prober._presence for prober in hosts.probers.values()]
+    wait_until(lambda: all(len(each.fresh(CLUSTER)) == 3 for each in known), 5)
+    hosts.connects.clear()
     wait_until(lambda: len({source for source, _ in hosts.connects}) == 3, 6)
     assert all(source != address[0] for source, address in hosts.connects)
 
@@ -196,10 +200,27 @@ def test_prober_closed_is_present_no_more_at_once(hosts: Hosts) -> None:
     assert list(hosts.context.probers.present(CLUSTER)) == [1]
 
 
-def test_prober_killed_is_removed_by_the_lowest(hosts: Hosts) -> None:
+def test_prober_killed_is_removed_by_the_lowest(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "SETTLE_S", 0.0)
     hosts.context.redis.zadd(f"clusterer:{CLUSTER}:probers", {"3": 1})
     hosts.start(1, 2)
     wait_until(lambda: list(hosts.context.probers.present(CLUSTER)) == [1, 2], 7)
+
+
+def test_prober_woken_before_its_clock_says_so_answers(hosts: Hosts) -> None:
+    """A prober learns Redis's time from its heartbeats, a bit late."""
+    hosts.start(1, 2, 3)
+    wait_until(lambda: all(prober.leads for prober in hosts.probers.values()), 3)
+    for prober in hosts.probers.values():
+        wait_until(lambda prober=prober: prober._answers.next_at > monotonic(), 3)  # type: ignore[misc]
+    for prober in hosts.probers.values():
+        prober._scene.ahead_ms -= 90
+    began = monotonic()
+    suspect(hosts, 2, asking=1)
+    wait_until(lambda: no_suspicion(hosts), 3)
+    assert monotonic() - began < 0.5
 
 
 def test_prober_survives_bad_values_in_its_keys(hosts: Hosts) -> None:

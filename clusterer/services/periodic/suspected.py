@@ -16,6 +16,12 @@ from clusterer.store.suspicions import Opened
 OVERDUE_MS = WINDOW_MS + 250
 """The probers that were asked have concluded a suspicion by then."""
 
+SETTLE_S = 3.0
+"""Time after an outage of Redis before probers are removed that have not come back."""
+
+_GAP_S = 2.5
+"""A longer pause between two probe jobs is taken for an outage."""
+
 BY = "probe"
 
 _REASON = "no host reaches it"
@@ -56,7 +62,9 @@ def conclude(context: Context, clusters: Iterable[ClusterKey]) -> None:
     found = {key: each for key, each in context.suspicions.all(wanted).items() if each}
     if found:
         _conclude(context, found)
-    context.probers.sweep(wanted)
+    # After an outage of Redis all heartbeats are old: the probers have time to be back.
+    if context.probes.lasted_s(context.nodes.now(), _GAP_S) >= SETTLE_S:
+        context.probers.sweep(wanted)
 
 
 def _conclude(context: Context, found: Mapping[ClusterKey, Mapping[int, Suspicion]]) -> None:
