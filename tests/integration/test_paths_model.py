@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -103,6 +104,13 @@ class Machine(RuleBasedStateMachine):
         event = Event.PROBE_SUCCEEDED if works else Event.PROBE_FAILED
         return sender, self.world.seen(sender, event)
 
+    @rule(sender=st.sampled_from(SENDERS), probers=st.sets(st.sampled_from(PROBERS)))
+    def link_breaks(self, sender: int, probers: set[int]) -> None:
+        """All at once and in order, but for the end."""
+        self.sender_asks(self.observation_arrives(self.attempt_fails(sender)))
+        for prober in sorted(probers):
+            self.answer_arrives(self.prober_looks(prober, ack=False))
+
     @rule(target=asking, message=observations)
     def observation_arrives(
         self, message: tuple[int, Observation]
@@ -150,16 +158,16 @@ class Machine(RuleBasedStateMachine):
         assert (opened is Opened.CHANGED) is (self.node.state is not State.PROBING)
 
     @rule(target=answers, prober=st.sampled_from(PROBERS), ack=st.booleans())
-    def prober_looks(self, prober: int, *, ack: bool) -> Answer | None:
+    def prober_looks(self, prober: int, *, ack: bool) -> Answer | Any:
         suspicion = self.world.suspicion()
         if suspicion is None:
-            return None
+            return multiple()
         return Answer(prober, ack, self.node, suspicion, self.world.paths.now_ms())
 
     @rule(answer=answers)
-    def answer_arrives(self, answer: Answer | None) -> None:
+    def answer_arrives(self, answer: Answer | Any) -> None:
         """Late, and perhaps for the second time."""
-        if answer is None:
+        if not isinstance(answer, Answer):
             return
         before, open_before = self.node, self.world.suspicion()
         if not answer.ack:
@@ -167,6 +175,7 @@ class Machine(RuleBasedStateMachine):
             assert found == self.world.suspicion() or found is None
             same = open_before is not None and open_before.since_ms == answer.suspicion.since_ms
             assert (found is not None) is same
+            assert found is None or found.nacks <= found.asked
             assert self.node == before
             return
         counts = self.world.suspicions.ack(
@@ -176,6 +185,8 @@ class Machine(RuleBasedStateMachine):
         assert counts is (answer.seen.generation == before.generation and not older)
         if counts:
             assert self.world.suspicion() is None
+            said = self.world.suspicions.confirmations([CLUSTER])[CLUSTER][2]
+            assert said.who == answer.prober
             assert self.node.condition is not Condition.PROBING
         elif open_before is not None:
             assert self.world.suspicion() == open_before
@@ -188,12 +199,18 @@ class Machine(RuleBasedStateMachine):
         assert self.node.state is (State.DOWN if before.state is State.DOWN else State.UP)
         self.became(before)
 
-    @rule(answer=answers, late=st.booleans())
-    def suspicion_is_concluded(self, answer: Answer | None, *, late: bool) -> None:
-        """By a prober that read it, and perhaps reads it no more."""
-        read = self.world.suspicion() if answer is None or not late else answer.suspicion
-        if read is None:
-            return
+    @rule()
+    def suspicion_is_concluded(self) -> None:
+        read = self.world.suspicion()
+        if read is not None:
+            self.conclude(read)
+
+    @rule(answer=answers)
+    def suspicion_is_concluded_late(self, answer: Answer) -> None:
+        """By a prober that read it before."""
+        self.conclude(answer.suspicion)
+
+    def conclude(self, read: Suspicion) -> None:
         before, there = self.node, self.world.suspicion()
         becomes = outcome(read, read.since_ms + WINDOW_MS)
         if becomes is Outcome.WIDEN:
@@ -288,7 +305,7 @@ class Machine(RuleBasedStateMachine):
         assert 0 < self.node.epoch <= self.node.version
 
 
-@pytest.mark.parametrize("examples", [25])
+@pytest.mark.parametrize("examples", [60])
 def test_paths_any_history_keeps_rules(
     examples: int, settings: Settings, redis_client: redis.Redis
 ) -> None:
@@ -297,7 +314,7 @@ def test_paths_any_history_keeps_rules(
         made,
         settings=bounds(
             max_examples=examples,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
