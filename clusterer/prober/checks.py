@@ -49,7 +49,7 @@ class Found:
     """Why the node was not reached, for people."""
 
 
-Done = Callable[[Found], None]
+Done = Callable[[Found], object]
 
 
 @dataclass(eq=False, slots=True)

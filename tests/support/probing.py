@@ -37,7 +37,7 @@ class Hosts:
         self._settings = settings
         self._stack = stack
         self._cut: set[tuple[str, tuple[str, int]]] = set()
-        self._hole = stack.enter_context(_black_hole())
+        self._hole = stack.enter_context(black_hole())
         self.connects: list[tuple[str | None, tuple[str, int]]] = []
         """From where to where a connect was begun."""
         self.receivers = {
@@ -120,7 +120,7 @@ def hosts_on_loopback(
 
 
 @contextlib.contextmanager
-def _black_hole() -> Iterator[tuple[str, int]]:
+def black_hole() -> Iterator[tuple[str, int]]:
     """Yield an address that never answers: its queue of connections is full."""
     with socket.socket() as full, ExitStack() as fillers:
         full.bind(("127.0.0.1", 0))

@@ -1,0 +1,160 @@
+"""The checks of a prober over real sockets: what is evidence, and what is not."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sized
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+from clusterer.delivery.link import Link, LocalTrouble
+from clusterer.membership import Node
+from clusterer.prober import checks
+from clusterer.prober.checks import Checks, Found
+from tests.support.cluster import node, node_for
+from tests.support.ports import free_port
+from tests.support.probing import black_hole
+from tests.support.processes import wait_until
+from tests.support.receiver import BinReceiver
+
+
+@pytest.fixture
+def made() -> Iterator[Checks]:
+    """Checks that are closed at the end."""
+    found = Checks()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Node]:
+    """A node that answers no connect."""
+    with black_hole() as (host, port):
+        yield node(2, port, host)
+
+
+def turn_until(made: Checks, found: Sized, count: int) -> None:
+    def done() -> bool:
+        made.turn(0.01)
+        return len(found) == count
+
+    wait_until(done, 5)
+
+
+def conclude(made: Checks, found: list[Found], count: int = 1) -> None:
+    turn_until(made, found, count)
+    assert not len(made)
+
+
+def test_checks_reached_refused_and_silent_node(made: Checks, silent: Node) -> None:
+    found: dict[int, Found] = {}
+    began = monotonic()
+    with BinReceiver() as receiver:
+        made.start(node_for(1, receiver), "127.0.0.1", 0.3, lambda each: found.setdefault(1, each))
+        made.start(silent, "127.0.0.1", 0.3, lambda each: found.setdefault(2, each))
+        made.start(node(3, free_port()), "127.0.0.1", 0.3, lambda each: found.setdefault(3, each))
+        turn_until(made, found, 2)
+        assert monotonic() - began < 0.25, "refused and reached are known at once"
+        turn_until(made, found, 3)
+    assert {which: each.reached for which, each in found.items()} == {1: True, 2: False, 3: False}
+    assert "refused" in found[3].reason
+    assert "0.3 s" in found[2].reason
+
+
+def test_checks_connects_again_until_window_ends(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects: list[float] = []
+
+    def link(*arguments: object) -> Link:
+        connects.append(monotonic())
+        return Link(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checks, "Link", link)
+    found: list[Found] = []
+    made.start(silent, None, 0.95, found.append)
+    conclude(made, found)
+    assert len(connects) == 4
+    assert all(later - earlier > 0.15 for earlier, later in pairwise(connects))
+
+
+def test_checks_lost_connect_is_made_up_by_the_next(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a lossy link: the first SYN is lost."""
+    with BinReceiver() as receiver:
+        ways = iter([silent.address])
+
+        def link(address: tuple[str, int], *arguments: object) -> Link:
+            return Link(next(ways, address), *arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(checks, "Link", link)
+        found: list[Found] = []
+        made.start(node_for(1, receiver), None, 0.95, found.append)
+        conclude(made, found)
+    assert found[0].reached is True
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS])
+def test_checks_local_trouble_is_no_evidence(
+    made: Checks, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def link(*arguments: object) -> Link:
+        raise LocalTrouble(os.strerror(code))
+
+    monkeypatch.setattr(checks, "Link", link)
+    found: list[Found] = []
+    made.start(node(1), None, 0.1, found.append)
+    conclude(made, found)
+    assert found[0].reached is None
+
+
+def test_checks_of_stopped_process_are_no_evidence(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "LATE_S", 0.0)
+    found: list[Found] = []
+    with BinReceiver() as receiver:
+        made.start(silent, None, 0.05, found.append)
+        made.start(node_for(1, receiver), None, 0.05, found.append)
+        with monkeypatch.context() as stopped:
+            stopped.setattr(made._selector, "select", lambda timeout: [])
+            made.turn(0.0)
+        stopped_until = monotonic() + 0.1
+        wait_until(lambda: monotonic() > stopped_until)
+        conclude(made, found, 2)
+    assert [each.reached for each in found] == [None, None]
+
+
+def test_checks_dropped_are_no_evidence(made: Checks, silent: Node) -> None:
+    found: list[Found] = []
+    made.start(silent, None, 5.0, found.append)
+    made.turn(0.0)
+    made.start(silent, None, 5.0, found.append)
+    made.drop()
+    assert [each.reached for each in found] == [None, None]
+    assert not len(made)
+
+
+def test_checks_hundreds_take_turns_and_urgent_first(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "AT_ONCE", 10)
+    found: list[Found] = []
+    first: list[int] = []
+    for _ in range(100):
+        made.start(silent, None, 0.05, found.append)
+    with BinReceiver() as receiver:
+        made.start(
+            node_for(1, receiver),
+            None,
+            1.0,
+            lambda each: first.append(len(found)),
+            urgent=True,
+        )
+        conclude(made, found, 100)
+    assert first[0] < 20
+    assert {each.reached for each in found} == {False}
