@@ -78,8 +78,9 @@ def _table(title: str, gap: int = 1) -> Table:
 
 def _nodes_table(listing: Listing, view: ClusterView) -> Table:
     seen_by = f", as {listing.seen_by} sees it" if listing.seen_by else ""
-    table = _table(f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}{seen_by}")
     reach = _reach(listing, view)
+    title = f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}{seen_by}"
+    table = _table(title, gap=0 if reach else 1)
     table.add_column("Node", justify="right")
     longest = max((len(_place(node)) for node in view.nodes.values()), default=0)
     table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))

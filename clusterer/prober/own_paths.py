@@ -153,7 +153,7 @@ class OwnPaths:
             if after != result.before:
                 changes.append((result.node, result.before, after, event.value))
         for some in _batches(changes):
-            scene.paths.change(sender, some)
+            scene.paths.change(sender, some, by=scene.by)
 
     def _write_failed(self, sender: int, results: Sequence[_Result]) -> None:
         """Write failed checks as observations: each may open a suspicion of its node."""

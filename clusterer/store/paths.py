@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from clusterer.membership import FAILURES, Condition, Event, Node
+from clusterer.membership import FAILURES, Condition, Event, Node, State
 from clusterer.membership.paths import Path, is_void, observed
 from clusterer.membership.suspicions import VOID_MS
 from clusterer.membership.views import ClusterKey
@@ -169,7 +169,7 @@ class PathStore:
         """
         writes = []
         for node, before, after, what in changes:
-            reason = after.reason if after is not None else before.reason
+            reason = "" if after is None or after.state is State.UP else after.reason
             event = _event(sender, node, (before, after), what, Cause(by, reason))
             writes.append(_Write(field_of(node), before, after, node.cluster_id, event))
         return self._write(sender, writes)

@@ -23,6 +23,8 @@ from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Watch
 from tests.support import docs, provisioning, transcripts
+from tests.support.broken_paths import break_path, check_path, heal_path, node_of
+from tests.support.cluster import load
 from tests.support.frames import frame
 from tests.support.provisioning import contexts, provision, sql
 from tests.support.seeding import make_node
@@ -146,6 +148,42 @@ def test_docs_invalid_setting_message_is_as_shown(capsys: Capture) -> None:
     ((_, *arguments), shown), *_ = sessions(docs.section("parameters.md", "Sources of settings"))
     assert main(arguments) == 1
     assert capsys.readouterr().err == shown
+
+
+def test_docs_outputs_of_broken_link_are_as_shown(run: Run, context: Context) -> None:
+    """Senders 1 and 2 do not reach each other's node, and both have sent to all."""
+    settings, names = context.settings, {1: "Node A", 2: "Node B", 3: "Node C"}
+    nodes = [
+        make_node(i, port=5566, url=f"bin:10.0.0.{i}:5566", host=f"10.0.0.{i}", description=name)
+        for i, name in names.items()
+    ]
+    load(settings, nodes)
+    for sender, machine_id in ((1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)):
+        place = f"1/{machine_id}/{node_of(settings, machine_id).generation}"
+        context.redis.hset(keys.stats(sender), f"{place}/sent", 5)
+        context.redis.hset(keys.counters(sender), mapping={"sequence": 5, "1:bin": 5})
+    break_path(settings, 1, 2, reason="Connection timed out")
+    break_path(settings, 2, 1, reason="Connection timed out")
+    check_path(settings, 1, 2, "no answer within 0.5 s", times=2)
+    check_path(settings, 2, 1, "no answer within 0.5 s")
+    page = docs.command_section("list")
+    for line in ("clusterer list", "clusterer list --seen-by 1"):
+        ours = transcripts.plain(run(shlex.split(line)))
+        assert transcripts.is_excerpt(transcripts.plain(transcripts.shown(page, line)), ours), ours
+    page = docs.command_section("paths")
+    for line in ("clusterer paths", "clusterer paths --sender 1 --json"):
+        ours = transcripts.plain(run(shlex.split(line)))
+        assert ours == transcripts.plain(transcripts.shown(page, line))
+    heal_path(settings, 1, 2)
+    line = "clusterer events --paths"
+    ours, theirs = (
+        transcripts.plain(text)
+        for text in (
+            run(shlex.split(line)),
+            transcripts.shown(docs.command_section("events"), line),
+        )
+    )
+    assert ours == theirs
 
 
 def test_docs_list_output_is_as_shown(capsys: Capture) -> None:

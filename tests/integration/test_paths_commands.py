@@ -156,7 +156,7 @@ def test_paths_json_has_all_fields(cluster: Settings, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("options", "pairs"),
     [
-        ((), [(3, 1), (1, 2), (3, 2)]),
+        ((), [(1, 2), (3, 1), (3, 2)]),
         (("--sender", "1"), [(1, 2)]),
         (("--node", "2"), [(1, 2), (3, 2)]),
         (("--node", "2", "--sender", "3"), [(3, 2)]),

@@ -55,11 +55,28 @@ def break_path(
     return reply
 
 
+def check_path(
+    settings: Settings, sender: int, machine_id: int, reason: str, *, times: int = 1
+) -> None:
+    """Record so many checks of the sender's host that failed."""
+    store = PathStore(settings)
+    for _ in range(times):
+        node, records = node_of(settings, machine_id), store.records(sender)
+        before = records[field_of(node)]
+        seen = Observation(
+            node, before, Event.PROBE_FAILED, reason, before.last_ms, f"prober {sender}"
+        )
+        if node.state is State.UP:
+            SuspicionStore(settings).ack(node, 99, "prober 99")
+        store.observe(sender, [seen])
+
+
 def heal_path(settings: Settings, sender: int, machine_id: int) -> None:
     """Record that a check of the sender's host has reached the node."""
     store, node = PathStore(settings), node_of(settings, machine_id)
     before = store.records(sender)[field_of(node)]
-    assert store.change(sender, [(node, before, None, "probe succeeded")]) == [True]
+    changes = [(node, before, None, "probe succeeded")]
+    assert store.change(sender, changes, by=f"prober {sender}") == [True]
 
 
 def put_prober(settings: Settings, machine_id: int) -> None:

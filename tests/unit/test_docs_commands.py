@@ -193,6 +193,7 @@ def test_docs_every_name_in_list_json_is_described() -> None:
     section = docs.command_section("list")
     names = {"now", "server_id", "clusters", "traffic", "nodes", "condition", "enabled_in_s", "own"}
     kinds = (Node, Traffic, ToNode, FromSender)
+    names |= {"seen_by", "verdict", "reached_by", "live_senders"}
     names |= {item.name for kind in kinds for item in fields(kind)} | {"senders"}
     assert {name for name in names if f"`{name}`" not in section} == set()
 

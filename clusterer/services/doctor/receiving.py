@@ -14,6 +14,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, ok, skipped, warn
+from clusterer.services.status import paths
 from clusterer.store import ClusterKey
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Reception
@@ -47,6 +48,7 @@ def check(context: Context, *, pause: Callable[[float], object] = time.sleep) ->
     if suspected(before):
         pause(PAUSE_S)
         found = [m for m in missing(before, receipts.receptions()) if _is_up(context, m)]
+        found = _without_broken_paths(context, found)
     for missed in found[:_NAMED]:
         yield _missed(missed)
     if len(found) > _NAMED:
@@ -118,6 +120,14 @@ def _is_up(context: Context, missed: Missed) -> bool:
     view = context.nodes.view(ClusterKey(missed.cluster_id, PROTO_BIN))
     node = view.nodes.get(missed.receiver)
     return node is not None and node.condition is Condition.UP and missed.machine_id in view.nodes
+
+
+def _without_broken_paths(context: Context, found: list[Missed]) -> list[Missed]:
+    """Leave out what a broken path explains: the check of the paths reports it."""
+    records, now_ms = paths.read(context) if found else ({}, 0)
+    broken = paths.broken(context.nodes.views().values(), records, now_ms) if records else []
+    known = {Missed(p.node.cluster_id, p.node.machine_id, p.sender) for p in broken}
+    return [missed for missed in found if missed not in known]
 
 
 def _missed(missed: Missed) -> Finding:

@@ -47,7 +47,7 @@ class BrokenPaths:
 
 
 def run(context: Context, wanted: Filter) -> BrokenPaths:
-    """Read the paths that are not up, by cluster, node and sender. Raises `StateUnavailable`."""
+    """Read the paths that are not up, by cluster, sender and node. Raises `StateUnavailable`."""
     now = context.nodes.now()
     records, now_ms = paths.read(context)
     if not records:

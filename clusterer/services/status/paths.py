@@ -60,11 +60,12 @@ def read(context: Context) -> tuple[Records, int]:
 
 
 def broken(views: Iterable[ClusterView], records: Records, now_ms: int) -> list[BrokenPath]:
-    """Return the paths that are not up, by cluster, node and sender. Void records do not count."""
+    """Return the paths that are not up, by cluster, sender and node. Void records do not count."""
     return [
         BrokenPath(sender, node, path)
-        for node in (node for view in views for node in view.nodes.values())
+        for view in views
         for sender, paths in sorted(records.items())
+        for node in view.nodes.values()
         if (path := paths.get(field_of(node))) is not None
         and path.state is not State.UP
         and node.state is not State.DOWN
