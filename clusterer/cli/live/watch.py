@@ -24,6 +24,9 @@ from clusterer.store.audit import AuditEvent
 _OVER = 4
 """Snapshots over which rates are taken."""
 
+_MOST_PATHS = 10
+"""Senders that do not reach the node, in one table."""
+
 
 def run(settings: Settings, machine_id: int, cluster_id: int | None, interval_s: float) -> None:
     """Show one node: on a screen until ``q``, in a pipe one line per change until a signal."""
@@ -129,8 +132,8 @@ def _tries(row: Row, now: float) -> str:
 
 
 def _path_lines(row: Row, now: float) -> list[Text]:
-    """Return the senders that do not reach the node; nothing if all do."""
-    if not row.broken:
+    """Return the senders that do not reach a node that is up; nothing if all do."""
+    if not row.partly_reached:
         return []
     names = ("Not reached from", "State", "Tries", "Failed", "Reason")
     cells = [
@@ -141,9 +144,17 @@ def _path_lines(row: Row, now: float) -> list[Text]:
             Text(text.ago(str(item.path.last_ms), now)),
             Text(plain(item.path.reason)),
         ]
-        for item in row.broken
+        for item in row.broken[:_MOST_PATHS]
     ]
-    return [*words.columns(names, (True, False, True, True, False), cells, "  "), Text()]
+    more = len(row.broken) - len(cells)
+    return [
+        *words.columns(names, (True, False, True, True, False), cells, "  "),
+        *(
+            [Text(f"  and {more} more: `clusterer paths --node {row.node.machine_id}`")]
+            * bool(more)
+        ),
+        Text(),
+    ]
 
 
 def _flow_lines(row: Row, now: float) -> list[Text]:
