@@ -12,12 +12,15 @@ import redis
 
 from clusterer import Settings, StateUnavailable, UnknownNode
 from clusterer.membership import Condition, Event
+from clusterer.membership.paths import gate, observed
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.services.status import listing
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import Cause, keys
+from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
+from clusterer.store.paths import Observation
 from tests.support.cluster import CLUSTER, at_rest, delivering, load, node, node_for, numbers
 from tests.support.frames import frame
 from tests.support.processes import wait_until
@@ -158,6 +161,9 @@ class Chaos:
             lambda: self.send(1),
             lambda: self.send(self.rng.randrange(300)),
             self.guest_comes_or_goes,
+            self.path_breaks_or_heals,
+            self.path_breaks_or_heals,
+            self.other_host_comes_or_goes,
         ]
         seldom = [
             self.worker_ends,
@@ -171,6 +177,26 @@ class Chaos:
         self.did.append(getattr(chosen, "__name__", ""))
         chosen()
 
+    def other_host_comes_or_goes(self) -> None:
+        """Have a prober elsewhere, which says nothing: no failure makes a node not up then."""
+        with suppress(redis.RedisError):
+            if not self.client.zrem(keys.probers(*CLUSTER), "9"):
+                self.client.zadd(keys.probers(*CLUSTER), {"9": self.context.paths.now_ms()})
+
+    def path_breaks_or_heals(self) -> None:
+        """Let a check of this host change the record of a path."""
+        with suppress(StateUnavailable, KeyError):
+            seen = self.context.nodes.view(CLUSTER).nodes[self.rng.randrange(3, 7)]
+            known = self.context.paths.records(1)
+            before = known.get(field_of(seen))
+            event = self.rng.choice((Event.SUSPECTED, Event.PROBE_SUCCEEDED))
+            if event is Event.SUSPECTED:
+                told = Observation(seen, before, event, "chaos", known.now_ms, "chaos")
+                self.context.paths.observe(1, [told])
+            elif before is not None:
+                after = observed(seen, before, event, known.now_ms)
+                self.context.paths.change(1, [(seen, before, after, "chaos")])
+
     # and then all is well again
 
     def heal(self) -> None:
@@ -182,11 +208,13 @@ class Chaos:
             peer.resume()
 
     def traffic(self) -> tuple[Traffic, ...]:
-        """Return what the listing says, after every node that is not up was set up again."""
+        """Return what the listing says, after nodes and paths that are not up were set up again."""
         with suppress(StateUnavailable):
+            found = self.context.paths.records(1)
             for key in (CLUSTER, SECOND):
                 for one in self.context.nodes.view(key).nodes.values():
-                    if one.condition is not Condition.UP:
+                    is_open = gate(one, found.get(field_of(one)), found.now_ms)
+                    if one.condition is not Condition.UP or not is_open:
                         self.context.nodes.command(key, one.machine_id, Event.SET_UP, CAUSE)
             sweep.run(self.context)
             return listing.run(self.context).traffic
