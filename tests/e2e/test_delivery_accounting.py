@@ -249,7 +249,9 @@ def test_sent_skipped_lost_and_backlog_are_what_was_appended(
         found = chaos.traffic()
     assert sum(appended.values()) >= len(chaos.appended)
     pairs = {(item.cluster_id, item.machine_id) for item in found}
-    wanted = {(1, machine_id) for machine_id in range(2, 6)} | {(2, 2), (2, 3)}
+    wanted = {(1, machine_id) for machine_id in range(2, 6)}
+    if appended[2]:
+        wanted |= {(2, 2), (2, 3)}
     guest = {(1, 6)}
     if chaos.base != appended[1]:
         wanted |= guest  # it has no line as long as nothing was appended since it came
