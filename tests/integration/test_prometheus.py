@@ -18,6 +18,7 @@ import pytest
 
 from clusterer.jobs import connect, keys, queue
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
+from tests.support.broken_paths import break_path
 from tests.support.cluster import node_for
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
@@ -98,6 +99,8 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
     lab.add_dead_node()
     lab.send_broken(600)
     fires("NodeNotUp", "PacketsDropped")
+    break_path(lab.settings, 9, 1)
+    fires("PathBroken")
     lab.modules = ("dialog",)  # of which machine 1 knows nothing, as is usual beside OpenSIPS
     lab.send("dialog", 600)
     fires("ModuleTimeout")
