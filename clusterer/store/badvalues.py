@@ -182,6 +182,7 @@ _NOTHING: dict[str, Callable[[], Any]] = {
     "get": lambda: None,
     "smembers": _WrongSet,
     "hgetall": _WrongHash,
+    "hkeys": list,
     "hget": lambda: None,
     "zrange": list,
     "zscore": lambda: None,

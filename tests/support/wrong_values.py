@@ -75,7 +75,19 @@ SENDING = (
     keys.ring(QUEUE),
 )
 
-ALL = (*BESIDE, NODE, *RECEIVING, *SENDING)
+PATHS = (
+    keys.PATHS,
+    keys.paths(1),
+    keys.suspicions(*KEY),
+    keys.confirmed(*KEY),
+    keys.probers(*KEY),
+    keys.probers_ring(*KEY),
+    keys.path_events(1),
+    keys.prober(1),
+    keys.prober_ring(1),
+)
+
+ALL = (*BESIDE, NODE, *RECEIVING, *SENDING, *PATHS)
 
 
 def put_wrong_type(client: redis.Redis, key: str) -> None:

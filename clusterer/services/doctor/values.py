@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok
-from clusterer.store import translated
+from clusterer.store import ClusterKey, translated
 from clusterer.store.audit import PAGE, AuditStore
 from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
+from clusterer.store.path_events import PathEvents
 from clusterer.store.paths import PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.receipts import Receipts
@@ -31,6 +34,15 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     Receipts(context.settings, context.redis).watches()
     clusters = context.nodes.clusters()
     DirtyNodes(context.settings, context.redis).find(clusters)
+    _read_paths(context, clusters)
+    for kind in (AuditStore, PathEvents):
+        events = kind(context.settings, context.redis)
+        newest = events.newest_first(events.ends(events.clusters()))
+        deque(islice(newest, PAGE), maxlen=0)  # what cannot be used is reported
+    yield from _told(problems)
+
+
+def _read_paths(context: Context, clusters: Sequence[ClusterKey]) -> None:
     paths = PathStore(context.settings, context.redis)
     paths.all_records(list(paths.counters()))
     suspicions = SuspicionStore(context.settings, context.redis)
@@ -39,12 +51,6 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     probers = ProberStore(context.settings, context.redis)
     for key in clusters:
         probers.present(key)
-    audit = AuditStore(context.settings, context.redis)
-    for _, _event in zip(
-        range(PAGE), audit.newest_first(audit.ends(audit.clusters())), strict=False
-    ):
-        pass  # what cannot be used is reported
-    yield from _told(problems)
 
 
 def _told(problems: Iterable[BadValue]) -> Iterator[Finding]:
