@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from clusterer.membership.node import Node
@@ -145,16 +146,23 @@ def elsewhere(
 
     ``views``: all clusters. The addresses of loopback are those of one host.
     """
-    hosts: dict[int, set[str]] = {}
-    for view in views.values():
-        for machine_id, found in view.nodes.items():
-            hosts.setdefault(machine_id, set()).add(_host(found))
-    own = hosts.get(node.machine_id, set()) | {_host(node)}
-    return frozenset(m for m in probers if m != node.machine_id and not hosts.get(m, set()) & own)
+    own = _hosts(node.machine_id, views) | {_host(node)}
+    others = (m for m in probers if m != node.machine_id)
+    return frozenset(m for m in others if own.isdisjoint(_hosts(m, views)))
+
+
+def _hosts(machine_id: int, views: Mapping[ClusterKey, ClusterView]) -> set[str]:
+    rows = (view.nodes.get(machine_id) for view in views.values())
+    return {_host(row) for row in rows if row is not None}
 
 
 def _host(node: Node) -> str:
-    return "loopback" if ip_address(node.host).is_loopback else node.host
+    return "loopback" if _is_loopback(node.host) else node.host
+
+
+@lru_cache(maxsize=10_000)
+def _is_loopback(host: str) -> bool:
+    return ip_address(host).is_loopback
 
 
 def choose_asked(

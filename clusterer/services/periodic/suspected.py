@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
-from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion, elsewhere
+from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.routes import is_local
@@ -37,7 +37,7 @@ def ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]:
             present[key] = context.probers.present(key)
             if present[key]:
                 context.directory.refresh()
-        if not present[key] or not _is_elsewhere(context, node, present[key]):
+        if not present[key] or _all_here(context, key, node, present[key]):
             continue
         views = context.directory.snapshot
         opened = context.suspicions.open(node, Kind.PROBE, asking=None, reason=_REASON, views=views)
@@ -46,14 +46,13 @@ def ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]:
     return asked
 
 
-def _is_elsewhere(context: Context, node: Node, probers: Collection[int]) -> bool:
-    """Whether one of ``probers`` is on another host than ``node``."""
-    others = elsewhere(node, probers, context.directory.snapshot)
-    if not others or not is_local(node.host):
-        return bool(others)
-    view = context.directory.snapshot.get(ClusterKey(node.cluster_id, node.protocol))
-    rows = [view.nodes.get(prober) if view else None for prober in others]
-    return not all(row is not None and is_local(row.host) for row in rows)
+def _all_here(context: Context, key: ClusterKey, node: Node, probers: Collection[int]) -> bool:
+    """Whether a node and all probers are on this host, whatever their addresses are."""
+    if not is_local(node.host):
+        return False
+    view = context.directory.snapshot.get(key)
+    rows = [view.nodes.get(prober) if view else None for prober in probers]
+    return all(row is not None and is_local(row.host) for row in rows)
 
 
 def conclude(context: Context, clusters: Iterable[ClusterKey]) -> None:
