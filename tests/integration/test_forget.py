@@ -11,6 +11,7 @@ import redis
 
 from clusterer import jobs
 from clusterer.cli import main
+from clusterer.membership import Event
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import forget
@@ -20,6 +21,7 @@ from clusterer.services.table import reload
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
+from clusterer.store.paths import Observation, PathStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Watch
 from tests.support import provisioning
@@ -55,6 +57,14 @@ def deliver(context: Context, sender: int) -> None:
     store.release(sender, tail, tail + 1, {}, waiting=False, undrained=False)
 
 
+def break_path(context: Context, sender: int) -> None:
+    """Have a sender that does not reach node 2."""
+    node, _ = context.nodes.read(CLUSTER, 2)
+    assert node is not None
+    seen = Observation(node, None, Event.SEND_FAILED, "Connection refused", 0, "test")
+    PathStore(context.settings, context.redis).observe(sender, [seen])
+
+
 def listen(context: Context, receiver: int) -> Watch:
     """Begin and flush as an instance does."""
     receipts, watch = Receipts(context.settings), Watch(receiver, "m", "m", 1, 5000)
@@ -88,6 +98,8 @@ def test_forget_deletes_every_key_of_a_machine(context: Context) -> None:
     listen(context, 9)
     silence(context, 9, 60)
     context.redis.hset(keys.stats(9), "1/2/1/sent", 1)
+    break_path(context, 9)
+    context.redis.xadd(keys.prober_ring(9), {"cluster": "1:bin", "machine_id": 2})
     context.redis.set("clusterer:muted:9:old:1", "of a registration that is gone")
     before = of_machine(context.redis, 9)
     planned = forget.run(context, 9, by="test", dry_run=True)
@@ -95,6 +107,7 @@ def test_forget_deletes_every_key_of_a_machine(context: Context) -> None:
     done = forget.run(context, 9, by="operator x", reason="scrapped")
     assert done.packets == 1
     assert of_machine(context.redis, 9) == set()
+    assert PathStore(context.settings, context.redis).counters() == {}
     for name in (keys.SENDERS, keys.INSTANCES, keys.HANDOVERS, keys.pending(QUEUE)):
         assert not context.redis.sismember(name, "9"), name
     last = events(context)[-1]
@@ -108,10 +121,12 @@ def test_forget_leaves_other_machines_alone(context: Context) -> None:
         deliver(context, sender)
         listen(context, sender)
         silence(context, sender, 60)
+        break_path(context, sender)
     before = {name for name in of_machine(context.redis, 99) if ":99" in name}
     forget.run(context, 9, by="test")
     assert {name for name in of_machine(context.redis, 99) if ":99" in name} == before
     assert context.redis.sismember(keys.SENDERS, "99")
+    assert PathStore(context.settings, context.redis).counters().keys() == {99}
 
 
 def undelivered(context: Context) -> int:
@@ -205,12 +220,14 @@ def test_unused_sender_without_a_row_is_forgotten(context: Context) -> None:
     for sender in (1, 9):
         send(context, sender)
         deliver(context, sender)
+        break_path(context, sender)
     unused.run(context, later(context, DAY_S - 60))
     assert context.redis.sismember(keys.SENDERS, "9")
     unused.run(context, later(context, DAY_S + 60))
     assert of_machine(context.redis, 9) == set()
     assert context.redis.sismember(keys.SENDERS, "1"), "node 1 keeps its figures"
     assert not context.redis.sismember(keys.SENDERS, "9")
+    assert PathStore(context.settings, context.redis).counters().keys() == {1}
 
 
 def test_unused_sender_with_packets_is_kept(context: Context) -> None:
