@@ -50,8 +50,7 @@ class PathReader:
 
         Raises `StateUnavailable`.
         """
-        counter = self._store.counters().get(self._sender, 0)
-        if counter == self._counter:
+        if self._store.counter(self._sender) == self._counter:
             return known
         found = self._store.records(self._sender)
         self._counter = found.counter

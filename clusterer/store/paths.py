@@ -98,6 +98,12 @@ class PathStore:
             (found,) = read_all(self._client, [("hgetall", keys.PATHS)])
         return counters_of(found)
 
+    def counter(self, sender: int) -> int:
+        """Return the number that changes with the records of a sender; 0 if it has none."""
+        with translated(self._settings, f"look for changed paths of sender {sender}"):
+            (found,) = read_all(self._client, [("hget", keys.PATHS, sender)])
+        return number(keys.PATHS, f"field {sender}", found)
+
     def records(self, sender: int) -> Records:
         """Return the records of a sender. Those that cannot be used are reported and left out."""
         return self.all_records([sender])[sender]

@@ -14,6 +14,8 @@ import pytest
 
 from clusterer import Clusterer, errors
 from clusterer.membership import TRANSITIONS, Condition, Event, Node, State, apply
+from clusterer.membership.paths import PATH_TRANSITIONS
+from clusterer.membership.paths import Path as PathRecord
 from scripts.benchmarks.measures import known_keys
 from tests.support import docs
 from tests.support.docs import PAGES, ROOT
@@ -150,13 +152,33 @@ def real_transitions() -> set[tuple[str, str, str]]:
     return {(a.value, b.value, e.value) for a, b, e in steps if a is not b}
 
 
-def drawn_transitions() -> set[tuple[str, str, str]]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (diagram,) = [b for b in docs.blocks(readme, "mermaid") if b.startswith("stateDiagram-v2")]
+def path_transitions() -> set[tuple[str, str, str]]:
+    """Return the same of paths."""
+    node, found = next(samples()), set()
+    for (before, event), step in PATH_TRANSITIONS.items():
+        for tries in range(1, 4) if before is not Condition.DISABLED else (3,):
+            state = State.UP if before is Condition.UP else State.PROBING
+            path = PathRecord(
+                state, tries if before is not Condition.PROBING else tries - 1, 0, 1, 0
+            )
+            after = step(path, NOW)
+            becomes = after.condition(node) if after else Condition.UP
+            if becomes is not before:
+                found.add((before.value, becomes.value, event.value))
+    return found
+
+
+def drawn_transitions(page: Path) -> set[tuple[str, str, str]]:
+    text = page.read_text(encoding="utf-8")
+    (diagram,) = [b for b in docs.blocks(text, "mermaid") if b.startswith("stateDiagram-v2")]
     words = "|".join(condition.value for condition in Condition)
     lines = re.findall(rf"(?m)^\s*({words})\s*-->\s*({words})\s*:\s*(.+)$", diagram)
     return {(a, b, e.strip()) for a, b, events in lines for e in events.split(",") if a != b}
 
 
 def test_docs_readme_state_diagram_is_state_machine() -> None:
-    assert drawn_transitions() == real_transitions()
+    assert drawn_transitions(ROOT / "README.md") == real_transitions()
+
+
+def test_docs_diagram_of_paths_is_state_machine() -> None:
+    assert drawn_transitions(docs.DOCS / "architecture.md") == path_transitions()

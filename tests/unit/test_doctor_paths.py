@@ -53,6 +53,13 @@ def test_doctor_paths_link_of_two_hosts_is_one_finding() -> None:
     assert "2 does not reach node 1" in text
 
 
+def test_doctor_paths_refused_for_one_sender_is_link() -> None:
+    """A firewall that rejects, say: others reach the node."""
+    seen = view(3)
+    (text,) = told(seen, broken(seen, (1, 2), reason=REFUSED), (1, 2, 3))
+    assert text.startswith("the link between hosts 192.0.2.1 and 192.0.2.2 is broken")
+
+
 def test_doctor_paths_one_direction_is_link() -> None:
     seen = view(3)
     (text,) = told(seen, broken(seen, (1, 2)), (1, 2, 3))

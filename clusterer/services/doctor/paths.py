@@ -120,11 +120,15 @@ class _Cluster:
     def is_link(self, item: BrokenPath) -> bool:
         """Whether a path shows a broken link: both of its ends are alive."""
         host, to = self.host_of(item.sender), item.node.host
-        if host == to or self._refused([item.node]):
+        if host == to:
             return False
         if item.node.condition is Condition.UP:
             return True
-        return {host, to} <= self._alive and len(self._alive & self.hosts) == len({host, to})
+        return (
+            not self._refused([item.node])
+            and {host, to} <= self._alive
+            and len(self._alive & self.hosts) == len({host, to})
+        )
 
     def cut_off(self, host: str) -> Finding:
         """Tell of a host for which `is_cut_off` is true."""
