@@ -249,6 +249,15 @@ class Clusterer:
         """The receiving side, for its addresses and counters."""
         return self._listener
 
+    def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        """Return the other nodes that any host reaches, whatever this instance reaches itself.
+
+        Those are the nodes whose state for all, the verdict, is up. Answers and raises as
+        `get_nodes` does.
+        """
+        view = self._directory.view(ClusterKey(cluster_id, require_protocol(proto)))
+        return [] if view is None else view.up(without=self._id)
+
     def snapshot_age_s(self) -> float:
         """Return for how many seconds Redis has not confirmed what `get_nodes` answers from.
 

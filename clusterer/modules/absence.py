@@ -52,9 +52,10 @@ class Absences:
         return gone
 
     def _up(self) -> set[int] | None:
-        """Return the nodes that are up, None if Redis does not confirm them."""
+        """Return the nodes that any host reaches, None if Redis does not confirm them."""
         try:
-            nodes = self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)
+            # A broken link to this host ends no calls: other hosts reach the node.
+            nodes = self._clusterer.reachable_nodes(self._cluster_id, PROTO_BIN)
         except StateUnavailable:
             return None
         if self._clusterer.snapshot_age_s() > STALE_S:

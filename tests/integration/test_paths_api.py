@@ -60,6 +60,9 @@ def test_get_nodes_follows_own_path_only(instance: Clusterer, settings: Settings
         packet = instance.packet("test", 1).build()
         assert instance.send_to(1, "bin", packet) == 1
         assert up(other) == [1, 2]
+        reachable = [found.machine_id for found in instance.reachable_nodes(1, "bin")]
+        assert reachable == [2, 3]
+        assert instance.reachable_nodes(9, "bin") == []
         heal_path(settings, 1, 2)
         wait_until(lambda: up(instance) == [2, 3], 3 * REFRESH_S, "the path is up again")
 
@@ -163,3 +166,16 @@ def test_get_nodes_bad_record_is_left_out(
     redis_client.hset(keys.paths(1), field, "7 nonsense")
     redis_client.hincrby(keys.PATHS, "1", 1)
     wait_until(lambda: up(instance) == [2], 3 * REFRESH_S, "the other record counts")
+
+
+def test_path_record_changes_no_version_and_no_row(
+    instance: Clusterer, settings: Settings, redis_client: redis.Redis
+) -> None:
+    """The table gets the verdict; local copies of the nodes are not read again."""
+    before = redis_client.get(keys.version(1, "bin"))
+    put_prober(settings, 3)
+    instance.set_state(1, 2, 2, "bin")
+    break_path(settings, 1, 2, times=2)
+    heal_path(settings, 1, 2)
+    assert redis_client.get(keys.version(1, "bin")) == before
+    assert redis_client.exists(keys.dirty(1, "bin")) == 0

@@ -47,6 +47,9 @@ class FakeCluster:
     def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         return [found for found in self.nodes if found.cluster_id == cluster_id]
 
+    def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        return self.get_nodes(cluster_id, proto)
+
     def snapshot_age_s(self) -> float:
         return self.age_s
 
