@@ -30,8 +30,11 @@ CONNECTS = 4
 LATE_S = 0.5
 """A check that is concluded so long after its window is no evidence."""
 
-AT_ONCE = 200
-"""Checks that run at the same time; others wait."""
+AT_ONCE = 100
+"""Checks that run at the same time, urgent ones not counted; others wait."""
+
+URGENT_AT_ONCE = 100
+"""Urgent checks beside them."""
 
 STARTED_AT_ONCE = 20
 """Checks that one turn begins: a burst must not keep an engine in this process from its work."""
@@ -58,6 +61,7 @@ class _Check:
     source: str | None
     window_s: float
     done: Done
+    urgent: bool = False
     began: float = 0.0
     connects: int = 0
     """Connects begun so far."""
@@ -94,7 +98,7 @@ class Checks:
 
         ``done`` is called once, by a later `turn`. An ``urgent`` check begins before others.
         """
-        check = _Check(node, source, window_s, done)
+        check = _Check(node, source, window_s, done, urgent)
         if urgent:
             self._waiting.appendleft(check)
         else:
@@ -103,7 +107,9 @@ class Checks:
     def turn(self, timeout_s: float) -> None:
         """Begin what is due, wait up to ``timeout_s`` for an answer, conclude what is over."""
         now = monotonic()
-        for _ in range(min(len(self._waiting), STARTED_AT_ONCE, AT_ONCE - len(self._running))):
+        for _ in range(STARTED_AT_ONCE):
+            if not self._has_room():
+                break
             check = self._waiting.popleft()
             check.began = now
             self._running.add(check)
@@ -132,9 +138,16 @@ class Checks:
         self._selector.close()
 
     def _next_at(self) -> float:
-        if self._waiting and len(self._running) < AT_ONCE:
+        if self._has_room():
             return 0.0
         return min((min(check.ends_at, check.again_at) for check in self._running), default=inf)
+
+    def _has_room(self) -> bool:
+        """Whether the first check that waits can begin."""
+        if not self._waiting:
+            return False
+        most = AT_ONCE + (URGENT_AT_ONCE if self._waiting[0].urgent else 0)
+        return len(self._running) < most
 
     def _connect(self, check: _Check) -> None:
         check.connects += 1

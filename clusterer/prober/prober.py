@@ -14,6 +14,9 @@ from contextlib import suppress
 from math import inf
 from time import monotonic
 
+import redis
+
+from clusterer.endpoint import is_away
 from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.prober.answers import Answers
 from clusterer.prober.checks import Checks
@@ -111,7 +114,7 @@ class Prober:
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - the thread runs until the process ends
-                if not isinstance(error, StateUnavailable) or isinstance(error, WrongKey):
+                if not _is_outage(error):
                     self._rounds.failed(error)
                 self._start_over()
                 self._stop.wait(RETRY_S)
@@ -181,3 +184,11 @@ class Prober:
             self._scene.checks.drop()
             with suppress(StateUnavailable):
                 self._scene.probers.leave(leads, self._token, self._scene.place.clusters)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether Redis is away, which the worker itself logs."""
+    cause = error.__cause__
+    if not isinstance(error, StateUnavailable) or isinstance(error, WrongKey):
+        return False
+    return isinstance(cause, redis.RedisError) and is_away(cause)

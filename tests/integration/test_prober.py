@@ -14,6 +14,7 @@ from clusterer.membership.suspicions import Kind
 from clusterer.prober import presence
 from clusterer.prober.answers import BETWEEN_S
 from clusterer.prober.scene import Scene
+from clusterer.runtime.rounds import failures
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.probers import ProberStore
@@ -289,3 +290,31 @@ def audit(hosts: Hosts, count: int) -> list[dict[bytes, bytes]]:
     found: Any = hosts.context.redis.xrevrange(keys.events(CLUSTER.cluster_id), count=count)
     known = [fields for _, fields in found if fields[b"before"] != b"absent"]
     return [fields for fields in known if fields[b"before"] != fields[b"after"]]
+
+
+def test_prober_forbidden_command_is_reported(
+    own_redis_server: Callable[[], RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_redis_server()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "prober", "on", ">pw", "~*", "+@all", "-xread")
+    url = server.url.replace("redis://", "redis://prober:pw@")
+    before = failures().get("prober", 0)
+    with hosts_on_loopback(Settings(redis_url=url), monkeypatch, 1) as hosts:
+        hosts.start(1)
+        wait_until(lambda: failures()["prober"] > before, 5)
+
+
+def test_prober_redis_away_is_no_failed_round(
+    own_redis_server: Callable[[], RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker itself logs that Redis is away."""
+    server = own_redis_server()
+    before = failures().get("prober", 0)
+    with hosts_on_loopback(Settings(redis_url=server.url), monkeypatch, 1) as hosts:
+        hosts.start(1)
+        server.kill()
+        wait_until(lambda: not hosts.probers[1].leads, 5)
+        assert failures()["prober"] == before
+        server.start()
+        wait_until(lambda: hosts.probers[1].leads, 5)
