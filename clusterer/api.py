@@ -44,9 +44,6 @@ class _Up(NamedTuple):
     """Monotonic seconds at which the next record becomes void."""
     nodes: tuple[Node, ...]
 
-    def counts(self) -> bool:
-        return not self.own.paths or monotonic() < self.until
-
 
 class Clusterer:
     """One instance of the cluster: asks about nodes, sends to them, and receives from them.
@@ -334,7 +331,8 @@ class Clusterer:
                 return ()
         own = self._directory.own_paths
         known = self._up.get(key)
-        if known is not None and known.view is view and known.own is own and known.counts():
+        same = known is not None and known.view is view and known.own is own
+        if known is not None and same and (not own.paths or monotonic() < known.until):
             return known.nodes
         nodes = tuple(
             node
