@@ -59,7 +59,7 @@ class ClusterWatch:
 
     def refresh_after_failures(self) -> None:
         """Report the attempts that failed since the last time, and what has become of the nodes."""
-        if self._failures and self._failures.report():
+        if self._failures and self._failures.report(self._leases.renew):
             self.refresh()
 
     def connect(self, session: SenderSession) -> None:

@@ -197,7 +197,7 @@ class Engine:
         self._selector.register(self._reader.open(), selectors.EVENT_READ)
 
     def _give_all(self) -> bool:
-        self._failures.report()
+        self._failures.report(self._leases.renew)
         if not len(self._leases) and self._leases.refused:
             self._store.hold_off()
         left = self._handover.all()

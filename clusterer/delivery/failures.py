@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -65,27 +65,35 @@ class Failures:
         failure = Failure(session, peer, seen, reason, began_at)
         self._noted.setdefault(session, []).append(failure)
 
-    def report(self) -> bool:
+    def report(self, meanwhile: Callable[[], object]) -> bool:
         """Write the records of what failed, which closes the gates; True if anything failed.
 
-        Raises `StateUnavailable`.
+        ``meanwhile`` is called again and again: many failures take a while. Raises
+        `StateUnavailable`.
         """
         noted, self._noted = self._noted, {}
         self._asking = None
         for session, failures in noted.items():
             # The record was changed by another process in between: it may be void, or open.
-            changed = self._observe(session, failures)
-            self._observe(session, [each for each in changed if each.peer.up])
+            changed = self._observe(session, failures, meanwhile)
+            self._observe(session, [each for each in changed if each.peer.up], meanwhile)
         return bool(noted)
 
-    def _observe(self, session: SenderSession, failures: Iterable[Failure]) -> list[Failure]:
+    def _observe(
+        self,
+        session: SenderSession,
+        failures: Iterable[Failure],
+        meanwhile: Callable[[], object],
+    ) -> list[Failure]:
         """Write the records; return the failures of paths that have another record by now."""
         changed, left = [], iter(failures)
         while some := list(islice(left, AT_ONCE)):
             seen = [self._observation(failure) for failure in some]
             replies = self._paths.observe(session.sender, seen)
+            peers = (failure.peer for failure in some)
+            session.put_paths(zip(peers, (path for _, path in replies), strict=True))
             for failure, observation, (reply, path) in zip(some, seen, replies, strict=True):
-                session.put_path(failure.peer, path)
+                meanwhile()
                 if reply is Reply.ASK:
                     self._ask(failure, observation)
                 elif reply is Reply.CHANGED and path != observation.before:

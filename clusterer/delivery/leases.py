@@ -66,6 +66,8 @@ class Leases:
         self._write_until = 0.0
         self._paths_counters: Mapping[int, int] | None = None
         """What the last renewal has told of the records, until it is followed."""
+        self._recorded: set[int] = set()
+        """Senders whose sessions have records."""
         self.holds = Holds()
         self.run_out: set[int] = set()
         """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
@@ -204,13 +206,14 @@ class Leases:
         Between two turns only: what is being offered must not change its group meanwhile.
         """
         counters, self._paths_counters = self._paths_counters, None
-        if counters is None:
+        if not counters and not self._recorded:
             return
-        self.read_paths(
-            [s for s, session in self._sessions.items() if session.has_old_paths(counters)]
-        )
-        for session in self._sessions.values():
+        senders = [s for s in {*(counters or ()), *self._recorded} if s in self._sessions]
+        sessions = [self._sessions[sender] for sender in senders]
+        self.read_paths([each.sender for each in sessions if each.has_old_paths(counters or {})])
+        for session in sessions:
             session.judge()
+        self._recorded = {session.sender for session in sessions if session.gates}
 
     def read_paths(self, senders: Sequence[int]) -> None:
         """Read the records of these senders' paths."""
@@ -298,6 +301,8 @@ class Leases:
         )
         self._sessions[sender] = self._by_log[session.log] = session
         self._agenda.add(session)
+        if session.gates:
+            self._recorded.add(sender)
         if session.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
             self._directory.refresh()

@@ -242,10 +242,13 @@ class SenderSession:
         """Whether Redis, which tells these counters by sender, has other records by now."""
         return self.gates.counter != counters.get(self.sender, 0)
 
-    def put_path(self, peer: Peer, path: Path | None) -> None:
-        """Take over the record that this worker has written of one path."""
-        self.gates.put(peer.field, path)
-        if self.gates.judge(peer):
+    def put_paths(self, written: Iterable[tuple[Peer, Path | None]]) -> None:
+        """Take over the records that this worker has written."""
+        changed = False
+        for peer, path in written:
+            self.gates.put(peer.field, path)
+            changed |= self.gates.judge(peer)
+        if changed:
             self._gates_changed()
 
     def judge(self) -> None:

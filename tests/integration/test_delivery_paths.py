@@ -33,6 +33,7 @@ from tests.support.cluster import (
     stat,
 )
 from tests.support.frames import frame
+from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 
@@ -136,6 +137,32 @@ def test_failure_beside_other_hosts_closes_own_gate_only(scene: Scene) -> None:
     assert (event["sender"], event["machine_id"]) == ("1", str(D))
     assert (event["before"], event["after"]) == ("up", "probing")
     assert_accounted(scene.settings)
+
+
+@pytest.mark.usefixtures("other_host")
+def test_failures_of_many_nodes_make_few_calls(scene: Scene) -> None:
+    """A sender whose host is cut off from many nodes notices all of them within a moment."""
+    broken = [node(n, free_port()) for n in range(101, 221)]
+    load(scene.settings, [*scene.nodes.view(CLUSTER).nodes.values(), *broken])
+    before = calls(scene.client)
+    with delivering(scene.settings):
+        scene.send(0)
+        scene.receiver.wait_for_frames(1)
+        wait_until(lambda: len(scene.paths.records(1)) == len(broken), 10, "records")
+        wait_until(lambda: scene.client.hlen(keys.suspicions(*CLUSTER)) == len(broken), 5)
+        assert calls(scene.client) < before + len(broken) + 80
+        nodes = scene.nodes.view(CLUSTER).nodes
+        assert all(nodes[each.machine_id].state is State.UP for each in broken)
+        scene.send(1)
+        wait_until(lambda: stat(scene.client, 150, "skipped") == 2, 10, "skipped")
+    assert scene.receiver.frame_count == 2
+    assert_accounted(scene.settings)
+
+
+def calls(client: redis.Redis) -> int:
+    """Return how many scripts Redis has run by their hash."""
+    found: Any = client.info("commandstats")
+    return int(found["cmdstat_evalsha"]["calls"])
 
 
 def test_failure_without_other_host_is_one_of_the_node(scene: Scene) -> None:
