@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from clusterer.membership import Condition
+from tests.support.cluster import load
 from tests.support.hosts import Hosts, Mark
 from tests.support.partitions import (
     assert_healed,
@@ -199,3 +200,51 @@ def test_redis_away_host_vanishes_meanwhile() -> None:
         assert fallen(hosts, mark) == {3}
         assert_healed(hosts)
         assert fallen(hosts, mark) == {3}
+
+
+def records(hosts: Hosts) -> dict[bytes, bytes]:
+    """Return the senders with path records, each with its counter."""
+    found: dict[bytes, bytes] = hosts.client.hgetall("clusterer:paths")
+    return found
+
+
+def test_records_without_owner_go_away() -> None:
+    """Whatever becomes of the sender's worker or of the node, its record does not stay."""
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        hosts.network.cut("a", "b")
+        wait_until(lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, 10, "both paths are broken")
+        hosts.kill("b", "delivery")
+        hosts.network.heal()
+        wait_until(lambda: not records(hosts), 2 * hosts.duration_s + 10, "no record is left")
+        hosts.start("b", "delivery")
+        hosts.wait_until_sending()
+
+        hosts.network.cut("a", "b")
+        wait_until(lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, 10, "both paths are broken")
+        load(hosts.settings, [row for m, row in hosts.rows.items() if m != 2])
+        wait_until(lambda: not records(hosts), hosts.duration_s + 10, "no record is left")
+        hosts.network.heal()
+        load(hosts.settings, hosts.rows.values())
+        hosts.wait_until_sending()
+        assert not hosts.troubles()
+
+
+def test_worker_killed_another_of_its_host_goes_on() -> None:
+    """The second delivery worker of a host becomes its prober."""
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark, whole = hosts.mark(), {(1, 2), (2, 1)}
+        hosts.start("b", "delivery 2")
+        wait_until(lambda: "takes jobs" in hosts.output("b", "delivery 2"), 10, "it runs")
+        hosts.network.isolate("c")
+        hosts.kill("b", "delivery")
+        watch(BROKEN_S)
+        assert_nothing_skipped(hosts, mark, whole)
+        assert fallen(hosts, mark) <= {1, 3}
+        back = hosts.mark()
+        watch(5)
+        assert_untouched(hosts, back, whole)
+        assert fallen(hosts, back) <= {3}
+        assert_healed(hosts)
+        assert not broken(hosts, mark) & whole
