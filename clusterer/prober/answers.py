@@ -99,7 +99,7 @@ class Answers:
         asked = scene.me in suspicion.asked
         # That this host reaches its own node says nothing, unless no other host was there to ask.
         alone = suspicion.all_asked and suspicion.asked == {scene.me}
-        silent = scene.place.is_here(node) and not alone
+        silent = scene.place.has(node.host) and not alone
         if (asked or suspicion.wide) and case not in self._checked and not silent:
             self._checked.add(case)
             left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
