@@ -8,19 +8,20 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import redis
 
 from clusterer.membership import Condition, Event, State
 from clusterer.membership.suspicions import Kind
 from clusterer.prober import presence
 from clusterer.prober.answers import BETWEEN_S
 from clusterer.runtime.rounds import failures
-from clusterer.settings import Settings
+from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause, keys
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import Opened
-from tests.support.cluster import CLUSTER
+from tests.support.cluster import CLUSTER, load, node
 from tests.support.probing import Hosts, hosts_on_loopback
-from tests.support.processes import wait_until
+from tests.support.processes import spawn, wait_until
 from tests.support.redis_server import RedisServer
 
 SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
@@ -303,3 +304,17 @@ def test_prober_redis_away_is_no_failed_round(
         assert failures()["prober"] == before
         server.start()
         wait_until(lambda: hosts.probers[1].leads, 5)
+
+
+def test_prober_runs_in_idle_delivery_worker_until_its_end(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    load(settings, [node(1), node(2, host="192.0.2.2")])
+    probers = ProberStore(settings, redis_client)
+    with spawn(("-m", "workers", "delivery"), as_environment(settings)) as worker:
+        wait_until(lambda: list(probers.present(CLUSTER)) == [1], 15)
+        worker.terminate()
+        assert probers.present(CLUSTER) == {}
+    with spawn(("-m", "workers", "maintenance"), as_environment(settings)) as worker:
+        worker.wait_for_output("takes jobs", 15)
+        assert probers.present(CLUSTER) == {}
