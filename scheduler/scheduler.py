@@ -116,8 +116,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             if is_wrong_type(error) and self._move_aside():
                 return 0.0
             if not self._away:
-                text = said(error)
-                logger.warning("waiting for %s: %s: %s", self.where, text, remedy(error))
+                text = f"{self.where}: {said(error)}: {remedy(error)}"
+                logger.warning("scheduler: waiting for %s", text)
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S
@@ -125,7 +125,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self._rounds.failed(error)
             return RETRY_S
         if self._away:
-            logger.warning("Redis is back")
+            logger.warning("scheduler: Redis is back")
             self._away = False
         return wait_s
 
@@ -237,19 +237,19 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
                 self._lock.reacquire()
                 self._renewed_at = asked_at
                 return True
-            logger.warning("no longer the active scheduler")
+            logger.warning("scheduler: no longer active")
             self._lock.local.token = None
         asked_at = time.monotonic()
         if not self._lock.acquire(blocking=False):
             if not self._standing_by:
-                logger.info("standing by: another scheduler is active")
+                logger.info("scheduler: standing by: another scheduler is active")
             self._standing_by = True
             if self.connection.pttl(self.scheduler_lock_key) == NO_TTL:  # no scheduler made it
                 self.connection.pexpire(self.scheduler_lock_key, int(LOCK_TTL_S * 1000))
             return False
         self._renewed_at = asked_at
         self._standing_by = False
-        logger.info("now the active scheduler")
+        logger.info("scheduler: now active")
         return True
 
     def _move_aside(self) -> int:

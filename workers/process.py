@@ -44,7 +44,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
         state.progressed = progress.note
         worker = _make_worker(queue_name, settings, state)
         if worker is not None:
-            logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
+            logger.info("%s worker %s: takes jobs of %s", kind, worker.name, queue_name)
             with _metrics(kind, settings, state):
                 worker.work(burst=burst, logging_level=None)
     return 0
@@ -93,7 +93,9 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
             raise
         except (redis.RedisError, StateUnavailable) as error:
             if not told:
-                logger.warning("waiting for %s", _awaited(settings, error))
+                logger.warning(
+                    "worker of %s: waiting for %s", queue_name, _awaited(settings, error)
+                )
             told = True
             state.stop.wait(RETRY_S)
     return None

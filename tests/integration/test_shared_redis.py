@@ -67,7 +67,7 @@ def test_scheduler_foreign_jobs_and_lock_stay(redis_url: str, redis_client: redi
     redis_client.set(SHARED_LOCK, "theirs")
     redis_client.zadd(SHARED, {b"monthly-report": 1, b"\xff\xfe": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
-        process.wait_for_output("now the active scheduler")
+        process.wait_for_output("scheduler: now active")
         wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3, 5)
         wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"), 5)
     assert redis_client.get(SHARED_LOCK) == b"theirs"
@@ -122,7 +122,7 @@ def test_scheduler_moves_key_of_wrong_type_aside(
 ) -> None:
     redis_client.zadd(keys.SCHEDULED, {"stranger": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
-        process.wait_for_output("now the active scheduler")
+        process.wait_for_output("scheduler: now active")
         redis_client.delete(key)
         redis_client.hset(key, "field", "x")
         redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})

@@ -94,12 +94,12 @@ class History:
                 events = self._next(stop)
             except StateUnavailable as error:
                 if not away:
-                    log.warning("waiting: %s", error)
+                    log.warning("events: waiting for Redis: %s", error)
                 away = True
                 stop.wait(RETRY_S)
                 continue
             if away:
-                log.warning("Redis is back")
+                log.warning("events: Redis is back")
             away = False
             yield from (event for event in events if event in self._wanted)
 

@@ -90,11 +90,11 @@ class MiCommands:
         except InvalidArgument as error:
             return MiError(400, "Bad parameter", str(error))
         except ClustererError as error:
-            log.error("%s: %s", via, error, extra=_named(command))
+            log.error("%s: command failed: %s", via, error, extra=_named(command))
             return MiError(500, str(error))
         except Exception:
-            log.exception("%s: %s failed", via, command, extra=_named(command))
-            return MiError(500, "Internal error", "the server's log says more")
+            log.exception("%s: command failed: %s", via, command, extra=_named(command))
+            return MiError(500, "Internal error", "the instance's log contains the traceback")
 
     def _run(self, command: Command, by: str) -> Result:
         if isinstance(command, SetStatus):
@@ -107,7 +107,7 @@ class MiCommands:
 
     def _set_status(self, command: SetStatus, by: str) -> Ok:
         if command.machine_id == self._server_id:
-            raise MiError(404, "No such node", "the instance's own row cannot be set here")
+            raise MiError(404, "No such node", "MI does not set the instance's own node")
         set_status.run(
             self._context,
             command.cluster_id,
@@ -122,12 +122,12 @@ class MiCommands:
         try:
             report = reload.run(self._context, by=by)
         except ClustererError as error:
-            log.error("reload failed: %s", error)
+            log.error("reload: failed: %s", error)
             raise MiError(500, "Failed to reload", str(error)) from error
         for rejected in report.rejected:
-            log.warning("rejected: %s", rejected)
+            log.warning("reload: rejected %s", rejected)
         for note in report.notes:
-            log.warning("%s", note)
+            log.warning("reload: %s", note)
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:

@@ -127,8 +127,8 @@ def require_sender(context: Context, key: ClusterKey) -> None:
     nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
     if nodes and server_id not in nodes:
         raise UnknownNode(
-            f"cluster {key} has no machine {server_id} (server_id): nodes would not know "
-            "who sends; `clusterer list` shows all nodes"
+            f"cluster {key} has no node {server_id} (server_id): nodes with a source check would "
+            "drop the packets; `clusterer list` shows all nodes"
         )
 
 
@@ -193,7 +193,7 @@ class NodeConnection:
                 raise OSError(f"no progress for {waited_s:.3g} s")
             if waited_s >= self._timeout_s and not said:
                 said = True
-                log.warning("%s has not read everything yet: waiting for it", self._name)
+                log.warning("%s: has not read all packets yet; replay waits", self._name)
 
     def _queued(self) -> int:
         """Return the bytes that the node's kernel has not taken yet."""

@@ -42,9 +42,9 @@ def receiver_of(store: MirrorStore, server_id: int) -> int:
     if len(known) == 1:
         return known[0]
     if not known:
-        raise ClustererError("no instance has ever served here: start `clusterer node`")
+        raise ClustererError("Redis has no instance: start `clusterer node`")
     names = ", ".join(map(str, known))
-    raise ClustererError(f"instances {names} receive packets: say which with --server-id")
+    raise ClustererError(f"instances {names} receive packets: choose one with --server-id")
 
 
 class Tail:
@@ -57,7 +57,7 @@ class Tail:
         asked = store.ask(receiver)
         if asked.silent_s is None:
             raise ClustererError(
-                f"machine {receiver} does not receive: "
+                f"instance {receiver} does not receive: "
                 f"start `clusterer node --server-id {receiver}`"
             )
         self._after = asked.last
@@ -73,7 +73,7 @@ class Tail:
                 self._renew()
                 self._after, packets = self._store.read(self._receiver, self._after, _BLOCK_MS)
             except StateUnavailable as error:
-                self._say(f"waiting for Redis: {error}")
+                self._say(f"tail: waiting for Redis: {error}")
                 stop.wait(_AWAY_S)
                 continue
             if packets:
@@ -87,11 +87,11 @@ class Tail:
         self._note(self._store.ask(self._receiver).silent_s)
         self._asked_at = now
         if paused_s > ASK_MS / 1000:
-            log.warning("we stood still for %.0f s: packets of that time are missing", paused_s)
+            log.warning("tail: paused for %.0f s: packets of that time are missing", paused_s)
 
     def _note(self, silent_s: float | None) -> None:
         if silent_s is None or silent_s > _GONE_S:
-            self._say(f"machine {self._receiver} does not run, waiting for it")
+            self._say(f"instance {self._receiver}: not running; tail waits")
         else:
             self._say("")
 
@@ -111,4 +111,5 @@ class Tail:
             try:
                 yield Record(at, self._receiver, packet.source, packet_of(packet.frame))
             except WireError as error:
-                log.warning("captured packet %d left out: %s", packet.number, error)
+                text = "instance %d: captured packet %d rejected: %s"
+                log.warning(text, self._receiver, packet.number, error)

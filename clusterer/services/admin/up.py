@@ -42,7 +42,7 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
         for spec in found:
             supervisor.watch(spec)
         own = about_machine(settings.server_id, ())
-        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id, extra=own)
+        log.info("instance %d: running until Ctrl-C or SIGTERM", settings.server_id, extra=own)
         supervisor.run(children(settings))
 
 
@@ -68,12 +68,12 @@ def load(context: Context) -> None:
     except ProvisioningError as error:
         if not context.nodes.clusters():
             raise
-        log.warning("going on with the nodes that Redis knows: %s", error)
+        log.warning("up: table not loaded: %s; using the nodes in Redis", error)
         return
     for rejected in report.rejected:
-        log.warning("rejected: %s", rejected)
+        log.warning("reload: rejected %s", rejected)
     for note in report.notes:
-        log.warning("%s", note)
+        log.warning("reload: %s", note)
 
 
 def _load(context: Context) -> ReloadReport:
@@ -86,7 +86,7 @@ def _load(context: Context) -> ReloadReport:
     for row in init_db.run(context, example=True).rows_added:
         place = about_machine(row.machine_id, (), cluster=row.cluster_id, url=row.url)
         log.info(
-            "example: cluster %(cluster)d, machine %(machine_id)d: %(url)s", place, extra=place
+            "cluster %(cluster)d node %(machine_id)d: example added: %(url)s", place, extra=place
         )
     return reload.run(context, by=_BY)
 

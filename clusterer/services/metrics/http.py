@@ -111,10 +111,11 @@ def serving(
     try:
         server, thread = start_server(*where, registry)
     except OSError as error:
-        log.error("no metrics: cannot listen on %s port %d: %s", *where, error.strerror or error)
+        text = "metrics: cannot listen on %s port %d: %s; continuing without metrics"
+        log.error(text, *where, error.strerror or error)
         yield registry
         return
-    log.info("metrics on http://%s:%d/metrics", *where)
+    log.info("metrics: listening on http://%s:%d/metrics", *where)
     try:
         yield registry
     finally:

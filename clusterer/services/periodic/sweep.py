@@ -105,7 +105,7 @@ def _wake(context: Context, state: QueueState) -> int:
     waking = state.enqueued_ms is not None and abs(state.enqueued_ms) > STARTING_MS
     lost = waking and not jobs.queued(state.queue, context.jobs_client)
     if lost and not jobs.taken_lately(state.queue, context.jobs_client):
-        log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)
+        log.warning("queue %s: delivery job missing, enqueued again", state.queue)
     if not context.backlog.call_worker(state.queue, lost=lost):
         return 0
     jobs.enqueue_delivery(state.queue, context.jobs_client)

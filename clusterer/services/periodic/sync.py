@@ -29,6 +29,6 @@ def run(context: Context) -> SyncReport:
         return write_back.flush(context, budget_s=BUDGET_S)
     except ProvisioningError as error:
         if not context.database.away:
-            log.warning("changes wait to be written to the table: %s", error)
+            log.warning("sync: changes not written to the table: %s; retrying", error)
         context.database.away = True
         return SyncReport(error=str(error))

@@ -44,20 +44,20 @@ def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> N
     view = view_of(ClusterKey(watch.cluster_id, PROTO_BIN))
     nodes = view.nodes.values()
     whose = {"receiver": watch.receiver, "bin_module": watch.module}
-    where = f"module {watch.token} of machine {watch.receiver}"
+    where = f"module {watch.token} of instance {watch.receiver}"
     for machine_id in verdict.muted:
         log.warning(
-            "cluster %s node %d: %s received no packet for more than %g s, muted for %g s",
+            "cluster %s node %d: muted for %g s: %s received no packet for more than %g s",
             view.key,
             machine_id,
+            watch.timeout_ms / 500,
             where,
             watch.timeout_ms / 1000,
-            watch.timeout_ms / 500,
             extra=about_machine(machine_id, nodes, **whose),
         )
     for machine_id in verdict.released:
         log.info(
-            "cluster %s machine %d: %s listens to it again",
+            "cluster %s node %d: no longer muted: %s accepts packets again",
             view.key,
             machine_id,
             where,

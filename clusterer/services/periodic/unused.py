@@ -37,7 +37,7 @@ def run(context: Context, now: float | None = None) -> int:
     for what, found in (("queue", queues), ("instance", instances), ("sender", senders)):
         if found:
             listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
-            log.info("%s %s: forgotten: not used for a day", what, listed)
+            log.info("%s %s: deleted from Redis: not used for a day", what, listed)
     return len(queues) + len(instances) + len(senders)
 
 

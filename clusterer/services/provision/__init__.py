@@ -144,7 +144,7 @@ def _row_of(
         table = context.settings.db_table
         still = machine in known(context)
         hint = "Redis still has it: run `clusterer reload`"
-        text = f"table {table!r} has no machine {machine[1]} in cluster {machine[0]}"
+        text = f"table {table!r} has no node {machine[1]} in cluster {machine[0]}"
         raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows its rows'}")
     if len(own) > 1 and not several:
         ids = ", ".join(str(row["id"]) for row in own)

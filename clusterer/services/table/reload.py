@@ -208,4 +208,4 @@ def _warn_of_addresses(
     others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
     for warning in address_warnings((*table.nodes, *others)):
         if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
-            log.warning("%s", warning.text)
+            log.warning("reload: %s", warning.text)

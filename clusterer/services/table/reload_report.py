@@ -114,9 +114,10 @@ def report_of(
 def logged(report: ReloadReport) -> ReloadReport:
     """Log the report, and return it."""
     for line in report.repaired:
-        log.info("reload repaired Redis: %s", line)
+        log.info("reload: Redis repaired: %s", line)
     log.info(
-        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
+        "database %s: reloaded: %d rows, %d added, %d changed, %d removed, %d unchanged, "
+        "%d rejected",
         report.database,
         report.rows,
         len(report.added),

@@ -98,7 +98,7 @@ def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange])
     for change in changes:
         key = f"{change.after.cluster_id}:{change.after.protocol}"
         log.warning(
-            "cluster %s machine %s: %s",
+            "cluster %s node %s: %s",
             key,
             change.after.machine_id,
             change.reason,
@@ -107,7 +107,7 @@ def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange])
     hosts: Mapping[str, str] = {name: node.host for node, name in named}
     for name, why in known.failures.items():
         if name in hosts:
-            text = "name %s does not resolve: %s; its nodes keep their address %s"
+            text = "name %s: not resolved: %s; nodes with this name keep address %s"
             _limited.warning(name, monotonic(), text, name, why, hosts[name])
 
 

@@ -39,8 +39,8 @@ def run(context: Context) -> bool:
         raise
     except ClustererError as error:
         _limited.warning(
-            "table", monotonic(), "Redis has no nodes, and no table to load: %s", error
+            "table", monotonic(), "Redis: no nodes, and the table was not loaded: %s", error
         )
         return False
-    log.warning("Redis had no nodes: loaded %d from %s", report.loaded, report.database)
+    log.warning("Redis: had no nodes; loaded %d from %s", report.loaded, report.database)
     return True

@@ -82,7 +82,7 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
             done = _written(context, marks, connection, found[start : start + _BATCH])
             report = replace(report.merged(done), waiting=report.waiting + done.waiting)
     if context.database.away:
-        log.warning("the table can be written again: %s", context.database.name)
+        log.warning("database %s: back; sync writes to the table again", context.database.name)
     context.database.away = False
     return replace(report, waiting=report.waiting + left)
 
@@ -142,12 +142,12 @@ class _Outcome:
     def settle(self, item: DirtyNode, row: RawRow | None) -> None:
         """Decide about a node whose row did not hold what we expected."""
         if row is None:
-            self._drop(item, "its row is gone or another machine's; `clusterer reload` removes it")
+            self._drop(item, "row missing or of another node; `clusterer reload` removes the node")
             return
         try:
             says = state_columns(row, self._context.database.schema.columns)
         except InvalidArgument as error:
-            self._drop(item, f"another program wrote an invalid value to its row: {error}")
+            self._drop(item, f"another program wrote an invalid value to the row: {error}")
             return
         if says == StateColumns.of(item.node):
             self.written(item)
@@ -163,12 +163,9 @@ class _Outcome:
 
     def _drop(self, item: DirtyNode, why: str) -> None:
         node = item.node
-        text = (
-            f"row {node.id}, machine {node.machine_id} of cluster "
-            f"{node.cluster_id}:{node.protocol}: {why}"
-        )
-        log.warning("not written to the table: %s", text, extra=about(node))
-        self._dropped.append(text)
+        place = f"cluster {node.cluster_id}:{node.protocol} node {node.machine_id}, row {node.id}"
+        log.warning("%s: state not written to the table: %s", place, why, extra=about(node))
+        self._dropped.append(f"{place}: {why}")
         self._ended.append((item, None))
 
     def _note_report(self, item: DirtyNode, says: StateColumns) -> None:
