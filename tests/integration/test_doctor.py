@@ -315,7 +315,7 @@ def test_old_backlog_is_told_with_its_age(
     _, found = check_up(settings, monkeypatch, capsys)
     (line,) = found["backlog"]
     assert line["level"] == "error"
-    assert "machine 1: 2 packets wait, the oldest for 6" in line["text"]
+    assert "sender 1: 2 packets wait, the oldest for 6" in line["text"]
     assert "clusterer worker delivery" in line["advice"]
 
 

@@ -155,7 +155,7 @@ def test_doctor_names_other_applications(redis_url: str, redis_client: redis.Red
     (text,) = texts(redis_url, "other applications")
     assert text.endswith("1 queues (reports), 1 workers, 1 scheduled jobs")
     (scheduler,) = texts(redis_url, "scheduler", Level.ERROR)
-    assert scheduler.startswith("none runs"), "the other application's is not ours"
+    assert scheduler.startswith("no scheduler runs"), "the other application's is not ours"
 
 
 def test_doctor_own_worker_is_no_stranger(redis_url: str, redis_client: redis.Redis) -> None:
