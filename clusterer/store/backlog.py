@@ -118,7 +118,7 @@ class BacklogStore:
 
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of committed offsets not at the log's end."""
-        with translated(self._settings, f"read the committed offsets of machine {sender}"):
+        with translated(self._settings, f"read the committed offsets of sender {sender}"):
             sequence, offsets = read_all(
                 self._client,
                 [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.committed(sender))],
@@ -137,7 +137,7 @@ class BacklogStore:
         None if the log's beginning does not tell; the time is Redis ms, 0 if nothing waits.
         """
         key = ClusterKey(node.cluster_id, node.protocol)
-        with translated(self._settings, f"look into the log of machine {sender}"):
+        with translated(self._settings, f"read the log of sender {sender}"):
             (counters,) = read_all(self._client, [("hgetall", keys.counters(sender))])
             tail = number(keys.counters(sender), "field sequence", counters.get(b"sequence"))
             start = script("seek")(
@@ -182,7 +182,7 @@ class BacklogStore:
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node it waits for is up."""
-        with translated(self._settings, f"resume deliveries of machine {sender}"):
+        with translated(self._settings, f"resume deliveries of sender {sender}"):
             self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
 
     def end_handovers(self) -> None:

@@ -63,7 +63,7 @@ class MirrorStore:
 
     def ask(self, receiver: int) -> Asked:
         """Ask an instance to mirror for `ASK_MS`."""
-        with translated(self._settings, f"ask machine {receiver} for what it receives"):
+        with translated(self._settings, f"request captures of instance {receiver}"):
             silent_ms, last = script("request_capture")(
                 self._client, [keys.modules(receiver), keys.capture(receiver)], ASK_MS
             )
@@ -74,7 +74,7 @@ class MirrorStore:
 
         Returns the id of the last one, ``after`` itself if none came, and their packets.
         """
-        with translated(self._settings, f"read what machine {receiver} receives"):
+        with translated(self._settings, f"read captures of instance {receiver}"):
             found: Any = self._client.xread({keys.capture(receiver): after}, block=block_ms)
         if not found:
             return after, []

@@ -68,7 +68,7 @@ class ForgetStore:
 
     def traces(self, machine_id: int) -> Traces:
         """Return what is kept of a machine; takes a scan."""
-        with translated(self._settings, f"look for machine {machine_id}"):
+        with translated(self._settings, f"find the data of machine_id {machine_id}"):
             clocks = self._clocks(machine_id)
             named = [*self._of_queues(), keys.SENDERS, keys.INSTANCES, keys.HANDOVERS]
             own = [of(machine_id) for of in (*_SENDER, *_INSTANCE)]
@@ -103,7 +103,7 @@ class ForgetStore:
         ``alive_since_ms``: an instance that said since then that it receives is alive.
         """
         machine_id, forced = traces.machine_id, int(force)
-        with translated(self._settings, f"forget machine {machine_id}"):
+        with translated(self._settings, f"delete the data of machine_id {machine_id}"):
             instance = _instance_call(machine_id, traces.clocks, alive_since_ms, forced)
             if not script(instance.script)(self._client, [*instance.keys], *instance.arguments):
                 return False

@@ -61,7 +61,7 @@ class Receipts:
         Returns the id of the instance's last notice, from which it reads on.
         """
         require_format(self._settings, self._client)
-        with translated(self._settings, f"register machine {receiver}"):
+        with translated(self._settings, f"register the modules of instance {receiver}"):
             blame(self._client, [keys.modules(receiver)])  # the script replaces it
             old = [watch for watch in self._watches([receiver]) if watch.cluster_id]
             last = script("begin")(

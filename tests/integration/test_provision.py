@@ -135,7 +135,7 @@ def test_provision_other_protocol_moves_node(lite: Context) -> None:
         (row(3, description="a\nb"), "description: has a line break"),
         (row(3, duration=-1), "duration: "),
         (row(0), "machine_id: "),
-        (row(2), "has a machine 2 already, in row 2"),
+        (row(2), "has a node 2 already, in row 2"),
     ],
 )
 def test_provision_row_that_reload_rejects_is_not_written(
@@ -403,7 +403,7 @@ def test_provision_commands_print_what_changed(shell: Path, capsys: Capture) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["node-add", "1", "2", "bin:127.0.0.2:5566"], 1, "`clusterer node-edit` changes it"),
+        (["node-add", "1", "2", "bin:127.0.0.2:5566"], 1, "`clusterer node-edit` changes the row"),
         (["node-add", "1", "3", "nonsense"], 1, "clusterer: url: "),
         (["node-add", "1", "x", "bin:127.0.0.2:5566"], 2, "Usage"),
         (["node-edit", "1", "2"], 2, "Nothing to change"),

@@ -145,14 +145,14 @@ def _flow_lines(row: Row, now: float) -> list[Text]:
 def _last_seen_lines(row: Row) -> list[Text]:
     if not row.last_seen:
         return [Text("  No instance has a module registered for this cluster."), Text()]
-    names = ("Heard by", "Module", "Last heard", "Timeout")
+    names = ("Seen by", "Module", "Last seen", "Timeout")
     cells = [
         [
             Text(str(item.receiver)),
             Text(plain(item.module)),
             Text(f"{text.age(item.age_s)} ago")
             if item.muted_s is None
-            else Text(f"silent, dropped for {item.muted_s:.0f} s", "red"),
+            else Text(f"muted for {item.muted_s:.0f} s", "red"),
             Text(f"{item.timeout_s:g} s" if item.timeout_s else "none"),
         ]
         for item in row.last_seen

@@ -17,7 +17,7 @@ def last_seen_words(item: LastSeen | None) -> Text:
     if item is None:
         return Text("-")
     if item.muted_s is not None:
-        return Text("silent", "red")
+        return Text("muted", "red")
     return Text(age(item.age_s))
 
 

@@ -104,7 +104,7 @@ def import_rows(
     be used, else as `add` does.
     """
     if replace and not given:
-        raise InvalidArgument("the file has no rows, and would replace all nodes by none")
+        raise InvalidArgument("the file has no rows: the import would remove all nodes")
     names = resolve.kept_names(context, names)
 
     def plan(found: list[RawRow]) -> Changes:
@@ -143,23 +143,23 @@ def _row_of(
     if not own:
         table = context.settings.db_table
         still = machine in known(context)
-        hint = "Redis still has it: run `clusterer reload`"
+        hint = "Redis still has the node: run `clusterer reload`"
         text = f"table {table!r} has no node {machine[1]} in cluster {machine[0]}"
-        raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows its rows'}")
+        raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows the rows'}")
     if len(own) > 1 and not several:
         ids = ", ".join(str(row["id"]) for row in own)
-        raise InvalidArgument(f"machine {machine[1]} of cluster {machine[0]} is in rows {ids}")
+        raise InvalidArgument(f"node {machine[1]} of cluster {machine[0]} is in rows {ids}")
     return own[0]
 
 
 def _doubled(context: Context, row: RawRow) -> str:
     text = (
-        f"cluster {row['cluster_id']} has a machine {row['machine_id']} already, in row "
+        f"cluster {row['cluster_id']} has a node {row['machine_id']} already, in row "
         f"{row['id']}: {as_text(row['url'])}; "
     )
     if machine_of(row) in known(context):
-        return text + "`clusterer node-edit` changes it"
-    return text + "it is not in effect: `clusterer reload` loads it, or says why not"
+        return text + "`clusterer node-edit` changes the row"
+    return text + "the row is not in effect: `clusterer reload` loads the row, or names its fault"
 
 
 def _one(
