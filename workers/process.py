@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     """Work until SIGTERM or SIGINT (with ``burst``: until the queue is empty); return 0.
 
-    ``kind`` is one of `settings.WORKER_KINDS`. Redis may be away, also at the start. Logs nothing
-    per job: there are several a second. Raises `SettingsError` for another kind.
+    ``kind`` is one of `settings.WORKER_KINDS`. Redis may be away, also at the start. The process
+    logs no line per job: jobs run several times a second. Raises `SettingsError` for another kind.
     """
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
@@ -81,7 +81,7 @@ def queue_of(kind: str, settings: Settings) -> str:
 
 
 def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) -> Worker | None:
-    """Make the worker as soon as Redis can be reached; None if asked to stop before."""
+    """Make the worker as soon as Redis can be reached; None if a stop request comes before."""
     told = False
     while not state.stop.is_set():
         state.progressed()
