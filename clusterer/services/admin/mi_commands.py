@@ -1,4 +1,4 @@
-"""Carrying out MI commands; the transports (FIFO, datagram, HTTP) get a result or an error."""
+"""Carries out MI commands; the transports (FIFO, datagram, HTTP) get a result or an error."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ from clusterer.store import ClusterKey
 log = logging.getLogger(__name__)
 
 _LINK_STATES = {Condition.UP: "Up", Condition.PROBING: "Probe"}
-"""OpenSIPS 3's words; all else is ``Down``."""
+"""OpenSIPS 3's words; every other condition is ``Down``."""
 
 _LOOK_UP_S = 0.2
-"""Longest wait for what only a log line needs."""
+"""Longest wait for data that only a log line needs."""
 
 _THREADS = 4
-"""Commands carried out at once; a reload that waits for its database leaves room for others."""
+"""Commands that run at once: a reload that waits for its database leaves room for others."""
 
 
 class MiCommands:
     """Carries out commands for one instance, in threads: Redis and SQL block."""
 
     def __init__(self, context: Context, by: str) -> None:
-        """``by``: who serves, for the audit; ``context``: its server_id must be set."""
+        """``by``: name of this server in the audit. The settings must have a server_id."""
         self._context = context
         self._server_id = require_id("server_id", context.settings.server_id)
         self._by = by
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="clusterer-mi")
 
     async def handle(self, command: Command, via: str) -> Result | MiError:
-        """Return what came of ``command``; ``via`` is how it came, for the audit."""
+        """Carry out ``command`` and return its result; ``via``: transport, for the audit."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.run, command, via)
 
     async def about(self, command: Command) -> dict[str, object]:
-        """Return what a log line about ``command`` says of the node it is for, if it is for one.
+        """Return the fields of a log line about the node of ``command``; none without a node.
 
-        Where Redis does not say at once, that is what the command says.
+        If Redis does not answer at once, the fields are those of the command.
         """
         if not isinstance(command, SetStatus):
             return {}
@@ -76,11 +76,11 @@ class MiCommands:
         return _named(command)
 
     def close(self) -> None:
-        """Take no more commands, and let those that run end, before their Redis is closed."""
+        """Take no more commands, and wait for those that run: they still need Redis."""
         self._threads.shutdown(cancel_futures=True)
 
     def run(self, command: Command, via: str) -> Result | MiError:
-        """Do the same in this thread. Never raises."""
+        """Carry out ``command`` in this thread. Never raises."""
         try:
             return self._run(command, f"{self._by} ({via})")
         except MiError as error:
@@ -131,10 +131,10 @@ class MiCommands:
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:
-        """List the peers as 2.2 does, which puts what it reads before what it has read.
+        """List the peers in the order of OpenSIPS 2.2.
 
-        So the last row comes first, in clusters, protocols and nodes; a cluster without a peer
-        is not listed.
+        OpenSIPS 2.2 inserts each row at the head of its lists: the last row comes first, in
+        clusters, protocols and nodes. The list has no cluster without a peer.
         """
         views = self._context.nodes.views().values()
         own = {view.key.cluster_id for view in views if self._server_id in view.nodes}
@@ -152,7 +152,7 @@ class MiCommands:
 
 
 def _named(command: Command) -> dict[str, object]:
-    """Return what a command itself says of its node."""
+    """Return the fields of a log line that the command itself has."""
     if not isinstance(command, SetStatus):
         return {}
     return about_machine(

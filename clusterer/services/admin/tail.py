@@ -1,4 +1,4 @@
-"""What an instance receives, as it arrives, from outside the instance."""
+"""Shows the packets that an instance receives, from outside the instance."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _RENEW_S = 1.0
 _BLOCK_MS = 300
 _AWAY_S = 0.5
 _GONE_S = 5.0
-"""An instance that has said nothing for so long does not run."""
+"""An instance without a heartbeat for so long does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Packets that the instance received and we did not get: there were too many at once."""
+    """Packets that the instance received and did not capture: there were too many at once."""
 
     count: int
 
@@ -32,7 +32,7 @@ Arrival = Record | Lost
 
 
 def receiver_of(store: MirrorStore, server_id: int) -> int:
-    """Return the instance to tail: ``server_id``, or (0) the only one there is.
+    """Return the instance to tail: ``server_id``, or (0) the only instance in Redis.
 
     Raises `ClustererError` if there are several, or none.
     """
@@ -51,7 +51,7 @@ class Tail:
     """Follows one instance until stopped, through outages of Redis and of the instance."""
 
     def __init__(self, store: MirrorStore, receiver: int) -> None:
-        """Raises `ClustererError` if Redis knows nothing of such an instance."""
+        """Raises `ClustererError` if Redis does not know the instance."""
         self._store = store
         self._receiver = receiver
         asked = store.ask(receiver)
@@ -67,7 +67,7 @@ class Tail:
         self._note(asked.silent_s)
 
     def arrivals(self, stop: StopFlag) -> Iterator[list[Arrival]]:
-        """Yield what has arrived, whenever something has."""
+        """Yield packets as they arrive, until ``stop`` is set."""
         while not stop.is_set():
             try:
                 self._renew()

@@ -1,4 +1,4 @@
-"""Everything that one machine runs, under one supervisor."""
+"""Runs all processes of one host under one supervisor."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BY = "clusterer up"
 def run(settings: Settings, say: Callable[[Line], None]) -> None:
     """Run until SIGTERM or SIGINT; all children are gone when this returns.
 
-    Starts an embedded Redis if none is configured, makes and fills the SQLite file if no
-    database is, loads the table, then starts instance, workers and scheduler. ``say`` gets what
-    they print. Raises `ClustererError` if the start fails.
+    Without a configured Redis `run` starts an embedded one; without a configured database it makes
+    and fills the SQLite file. Then `run` loads the table, and starts instance, workers and
+    scheduler. ``say`` gets their lines. Raises `ClustererError` if the start fails.
     """
     settings = with_server_id(settings)
     with ExitStack() as stack:
@@ -47,9 +47,9 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
 
 
 def with_server_id(settings: Settings) -> Settings:
-    """Return the settings with a server_id: the example's first machine, if all is embedded.
+    """Return the settings with a server_id: the example's first node without a configured database.
 
-    Raises `SettingsError` if the database is configured, so that only its owner knows.
+    Raises `SettingsError` if a database is configured and no server_id: only the operator knows it.
     """
     if settings.db_url:
         require_server_id(settings)
@@ -59,9 +59,9 @@ def with_server_id(settings: Settings) -> Settings:
 
 
 def load(context: Context) -> None:
-    """Bring the table into Redis, making an embedded one with example rows first.
+    """Load the table into Redis; without ``db_url`` first make the SQLite file with example rows.
 
-    Without the database, an instance goes on with what Redis knows, if it knows anything.
+    While the database is away, `load` keeps the nodes in Redis; it raises if Redis has no node.
     """
     try:
         report = _load(context)
@@ -92,7 +92,7 @@ def _load(context: Context) -> ReloadReport:
 
 
 def children(settings: Settings) -> Iterator[ChildSpec]:
-    """Yield what is to run: the instance, its workers and the scheduler."""
+    """Yield the processes to run: the instance, its workers and the scheduler."""
     kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
     commands = {
         "node": processes.node_command(),

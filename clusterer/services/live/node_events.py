@@ -29,7 +29,7 @@ class NodeEvents:
         """Oldest first."""
 
     def refresh(self, cluster_ids: set[int]) -> list[AuditEvent]:
-        """Return what is new since the last call; one round trip. Raises `StateUnavailable`."""
+        """Return the events since the last call; one round trip. Raises `StateUnavailable`."""
         unknown = cluster_ids - self._seen.keys()
         found = self._past(unknown) if unknown else []
         known = {number: last for number, last in self._seen.items() if number not in unknown}
@@ -69,7 +69,7 @@ def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
 
 
 def _is_behind(row: Row) -> bool:
-    """Tell a backlog from packets that are just on their way: those of about a second."""
+    """Whether more packets wait than are on their way at any time: those of about a second."""
     return (row.backlog or 0) > max(UNDER_WAY, row.in_per_s or 0.0)
 
 
