@@ -1,4 +1,4 @@
-"""Reading the audit streams: what changed in the clusters, as values."""
+"""Reads the audit streams: the changes of nodes, as values."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class AuditEvent:
     """One change of a node."""
 
     id: str
-    """Of the stream's entry: ``<Redis ms>-<number>``."""
+    """Id of the stream's entry: ``<Redis ms>-<number>``."""
     cluster_id: int
     protocol: str
     machine_id: int
     url: str
     event: str
-    """What happened, for example ``send failed`` or ``set down``."""
+    """Name of the event, for example ``send failed`` or ``set down``."""
     by: str
     """Author of the change, for example ``probe`` or ``operator root@sip1``."""
     reason: str
     """Reason that the author of the change gave; may be empty."""
     before: str
-    """up, probing, disabled, down; absent for a node that was added."""
+    """State before: up, probing, disabled, down; absent for a node that was added."""
     after: str
-    """The same; absent for a node that was removed."""
+    """State after: the same; absent for a node that was removed."""
     no_tries: int
     failed_attempts: int
 
     @property
     def at(self) -> float:
-        """Redis TIME when it happened, UNIX seconds."""
+        """Redis TIME of the event, UNIX seconds."""
         return int(self.id.partition("-")[0]) / 1000
 
 
@@ -84,13 +84,13 @@ class AuditStore:
     def newest_first(self, ends: Mapping[int, str], *, since_ms: int = 0) -> Iterator[AuditEvent]:
         """Yield the events of clusters up to the ids in ``ends``, in pages, newest first.
 
-        ``since_ms``: Redis ms before which nothing is of interest.
+        ``since_ms``: Redis ms of the earliest event.
         """
         streams = [self._backwards(*item, since_ms) for item in ends.items()]
         return heapq.merge(*streams, key=_order, reverse=True)
 
     def newer(self, seen: Mapping[int, str], wait_s: float) -> list[AuditEvent]:
-        """Return what came after the ids in ``seen``, waiting at most ``wait_s`` for something.
+        """Return the events after the ids in ``seen``; wait at most ``wait_s`` for the first.
 
         ``wait_s`` must stay below the client's time-out of one second.
         """
@@ -105,7 +105,7 @@ class AuditStore:
         return sorted(found, key=_order)
 
     def _read_new(self, streams: dict[Any, Any], block_ms: int) -> Any:
-        """Read streams; without those of another type, should there be one."""
+        """Read streams; leave out keys that hold another type."""
         try:
             return self._client.xread(streams, count=PAGE, block=block_ms)
         except redis.ResponseError:

@@ -1,7 +1,7 @@
--- Renew leases. One that has run out is taken again if its log was not claimed since.
+-- Renew leases. The script takes an expired lease again if no worker has claimed the log since.
 -- KEYS  lease, counters ...
--- ARGV  token, lease ms, then for each lease the number of the claim ('' = not to be taken again)
--- reply for each lease 1, 0 if it is another worker's or gone
+-- ARGV  token, lease ms, then for each lease the number of the claim ('' = do not take it again)
+-- reply for each lease 1, 0 if another worker, or no worker, has the lease
 local held = {}
 for i = 1, #KEYS, 2 do
   local at = (i + 1) / 2
