@@ -100,7 +100,7 @@ def report(bad: BadValue) -> None:
     if found is not None:
         found.append(bad)
         return
-    _limited.warning((bad.key, bad.place), monotonic(), "skipped a bad value in Redis: %s", bad)
+    _limited.warning((bad.key, bad.place), monotonic(), "Redis: bad value skipped: %s", bad)
 
 
 def bad(key: str, place: str, value: object, expected: str) -> None:

@@ -66,7 +66,7 @@ def page(
     height: int | None = None,
     cut: bool = True,
 ) -> screen.Page:
-    """Return what is shown; ``own`` is the own machine_id, ``cut`` shortens addresses.
+    """Return the page; ``own`` is the own machine_id, ``cut`` shortens addresses.
 
     Nodes with faults come first if not all fit into ``height``.
     """
