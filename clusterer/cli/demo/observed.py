@@ -18,7 +18,7 @@ _LOG_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of an instance; machine_ids are text where JSON has them as keys."""
+    """One line of an instance; machine_ids that are keys in JSON are text."""
 
     machine: int
     own: int = 0

@@ -20,7 +20,7 @@ _Flow = tuple[int, int, str, int]
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """When an instance last saw a node for a module."""
+    """The time since an instance last saw a node, for one module."""
 
     receiver: int
     """machine_id of the instance."""

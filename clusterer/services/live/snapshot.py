@@ -26,7 +26,7 @@ _LOOKED_UP = 20
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """When one instance last saw each node, for one of the instance's registered modules."""
+    """The times at which one instance last saw the nodes, for one of its registered modules."""
 
     watch: Watch
     heartbeat_ms: int

@@ -30,7 +30,7 @@ class TickMetrics:
         self._lateness.observe(seconds)
 
     def collectors(self) -> Iterable[Collector]:
-        """What to serve."""
+        """Return the collectors to serve."""
         return self._active, self._lateness
 
 
@@ -71,5 +71,5 @@ class JobMetrics:
         self._failures.labels(REFUSED).inc(count)
 
     def collectors(self) -> Iterable[Collector]:
-        """What to serve."""
+        """Return the collectors to serve."""
         return self._durations, self._failures

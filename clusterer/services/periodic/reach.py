@@ -11,7 +11,7 @@ from clusterer.services.context import Context
 from clusterer.services.periodic.probe import ping_all
 
 TIMEOUT_S = 1.0
-"""For all nodes together."""
+"""Time that the connections to all nodes take together, at most."""
 
 
 def wanted(context: Context) -> list[Node]:

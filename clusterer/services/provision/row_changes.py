@@ -16,7 +16,7 @@ Values = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """One row before and after; None where there is none."""
+    """One row before and after a change; None before an addition and after a removal."""
 
     machine: Machine
     before: Mapping[str, str] | None

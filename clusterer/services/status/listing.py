@@ -23,7 +23,7 @@ class Listing:
     """The own machine_id, 0 if none is configured."""
     clusters: tuple[ClusterView, ...]
     traffic: tuple[Traffic, ...]
-    """One for each pair of sender and node that has any."""
+    """One item for each pair of sender and node with traffic."""
 
     def enabled_in_s(self, node: Node) -> int | None:
         """Seconds until a temporarily disabled node is enabled again; None for all others."""
