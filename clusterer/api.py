@@ -353,7 +353,8 @@ class Clusterer:
         try:
             self._jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
         except StateUnavailable as error:
-            log.warning("packet is in the log; the sweep will wake a worker: %s", error)
+            text = "sender %d: delivery job not enqueued: %s; the sweep enqueues one"
+            log.warning(text, self._id, error)
 
 
 def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:

@@ -15,7 +15,7 @@ def main() -> int:
     """Parse the command line and run the scheduler; returns the exit code."""
     streams.prepare()
     parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
-    parser.add_argument("--burst", action="store_true", help="enqueue what is due, then end")
+    parser.add_argument("--burst", action="store_true", help="enqueue the due jobs, then end")
     options = parser.parse_args()
     try:
         warnings: list[str] = []

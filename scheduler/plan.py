@@ -1,4 +1,4 @@
-"""Which jobs are periodic, and which of them are due: pure, times in seconds since the epoch."""
+"""The periodic jobs, and the plan of the due ones: pure, times in seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 
 @dataclass(frozen=True, slots=True)
 class PeriodicJob:
-    """A job that is enqueued every ``interval_s`` seconds, and ended after ``timeout_s``."""
+    """A job that the scheduler enqueues every ``interval_s`` s; RQ ends it after ``timeout_s``."""
 
     job_id: str
     function: str
@@ -40,25 +40,25 @@ OUR_IDS = PERIODIC_IDS
 
 
 def periodic_jobs(*, persistent_mode: bool) -> tuple[PeriodicJob, ...]:
-    """Return all jobs that are to run; writing back to the table only in persistent mode."""
+    """Return the periodic jobs; the sync job is among them only in persistent mode."""
     return (*_ALWAYS, _PERSISTENT) if persistent_mode else _ALWAYS
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one look at the schedule calls for."""
+    """The result of one look at the schedule."""
 
     due: tuple[tuple[PeriodicJob, float], ...]
-    """Jobs to enqueue now, each with when it is due again."""
+    """Jobs to enqueue now, each with its next due time."""
     next_at: float
-    """When the schedule has to be looked at next."""
+    """Time of the next look at the schedule."""
 
 
 def make_plan(jobs: Iterable[PeriodicJob], times: Mapping[str, float | None], now: float) -> Plan:
-    """Return what is due at ``now``, given when each job id is scheduled (None: not at all).
+    """Return the plan at ``now``; ``times``: job id → due time (None: not scheduled).
 
-    A job keeps its rhythm; one that is late by more than its interval starts a new one, and so
-    does one scheduled further ahead than its interval (the clock was set back).
+    A job keeps its rhythm. A job that is late by more than its interval starts a new rhythm, and so
+    does a job that is scheduled further ahead than its interval (the clock was set back).
     """
     due, waiting = [], []
     for job in jobs:

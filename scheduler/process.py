@@ -17,8 +17,8 @@ from scheduler.scheduler import Scheduler
 def run(settings: Settings, *, burst: bool = False) -> int:
     """Enqueue the periodic jobs until SIGTERM or SIGINT (``burst``: look once); return 0.
 
-    Any number may run, also with Redis away; one of them is active. They should have the same
-    settings: those of the active one count.
+    Several schedulers may run, also with Redis away; one of them is active. All schedulers should
+    have the same settings: the settings of the active scheduler apply.
     """
     for name in ("rq.queue", "rq_scheduler.scheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,8 +1,9 @@
 """rq-scheduler without its faults: one active of many, also after outages and invalid jobs.
 
-Its own tick can lose a job for good, enqueue it twice or die. Here one transaction, which only
-goes through while the lock is ours, enqueues what is due and schedules it again. Schedule and lock
-are keys of our own: rq-scheduler's are for other applications on the same Redis.
+The tick of rq-scheduler can lose a job for good, enqueue a job twice or die. Here one transaction
+enqueues the due jobs and schedules them again; Redis rejects the transaction if this scheduler has
+lost the lock. Schedule and lock are keys of our own: other applications on the same Redis may use
+rq-scheduler's keys.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ from clusterer.runtime.rounds import Rounds
 from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
-"""A killed scheduler is replaced this long, plus `STANDBY_S`, after its last renewal."""
+"""Life of the lock: another scheduler replaces a killed one after this time plus `STANDBY_S`."""
 RENEW_S = 1.0
 STANDBY_S = 0.5
-"""How often a scheduler that stands by tries to become active."""
+"""Interval at which a scheduler that stands by tries to become active."""
 POLL_S = 0.5
-"""How often the active scheduler looks at the schedule, besides when a job is due."""
+"""Longest pause between two looks of the active scheduler at the schedule."""
 RETRY_S = 0.5
 """Pause between attempts while Redis is away."""
 HEARTBEAT_S = 3.0
 FAILURE_TTL_S = 3600
 FOREVER = -1
 NO_TTL = -1
-"""What PTTL says of a key that never expires."""
+"""Reply of PTTL for a key that never expires."""
 STRANGERS_AT_ONCE = 100
 MOST_REFUSED = 1000
 CLEAN_S = 5.0
-"""How often rq-scheduler's own schedule is looked at for jobs that an earlier version left, and
-how far from now those are due."""
+"""Interval at which the scheduler looks in rq-scheduler's own schedule for jobs that an earlier
+version left, and least distance of their due time from now."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ logger = logging.getLogger(__name__)
 class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
     """Enqueues ``jobs`` periodically while it holds the lock.
 
-    The keys are for our jobs only: whatever else is due there is moved to `refused_key`, unread.
+    The keys are for our jobs only: the scheduler moves other due jobs to `refused_key`, unread.
     """
 
     job_class = Job
@@ -88,11 +89,11 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._rounds = Rounds("scheduler")
         self._planned: Mapping[str, float | None] = {}
         self.where = "Redis"
-        """Which Redis it is, for people."""
+        """Name of the Redis server in log lines."""
         self.progressed: Callable[[], object] = lambda: None
-        """Called with each turn of the loop."""
+        """The loop calls this function in each turn."""
         self.late: Callable[[float], object] = _ignore_lateness
-        """Called for each enqueued job with the seconds that it is late."""
+        """The scheduler calls this function for each enqueued job, with the seconds of delay."""
 
     def run(self, burst: bool = False) -> None:
         """Work until `stop` is set, by SIGTERM, SIGINT or SIGHUP too; ``burst``: look once."""
@@ -116,24 +117,23 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             if is_wrong_type(error) and self._move_aside():
                 return 0.0
             if not self._away:
-                text = said(error)
-                logger.warning("waiting for %s: %s: %s", self.where, text, remedy(error))
+                text = f"{self.where}: {said(error)}: {remedy(error)}"
+                logger.warning("scheduler: waiting for %s", text)
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S
-        except Exception as error:  # noqa: BLE001 - the schedule must go on, whatever is in Redis
+        except Exception as error:  # noqa: BLE001 - no value in Redis may end the scheduler
             self._rounds.failed(error)
             return RETRY_S
         if self._away:
-            logger.warning("Redis is back")
+            logger.warning("scheduler: Redis is back")
             self._away = False
         return wait_s
 
     def enqueue_jobs(self) -> float:
-        """Enqueue what is due, if this scheduler is the active one.
+        """Enqueue the due jobs if this scheduler is active; return the seconds until the next call.
 
-        Returns the seconds until it should be called again. A job that still waits in its
-        queue, because no worker takes it, is not enqueued a second time.
+        The scheduler does not enqueue a job a second time while the job waits in its queue.
         """
         self.active = self.acquire_lock()
         if not self.active:
@@ -163,7 +163,9 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return now, make_plan(self.jobs, self._planned, now), waiting, strangers
 
     def _commit(self, plan: Plan, waiting: set[str], strangers: dict[bytes, float]) -> bool:
-        """All or nothing, and nothing unless the lock is still ours; returns whether it was."""
+        """Carry out the plan as one transaction; return False, without any change, if this
+        scheduler has lost the lock.
+        """
         with self.connection.pipeline() as pipe:
             pipe.watch(self.scheduler_lock_key)
             if pipe.get(self.scheduler_lock_key) != self._lock.local.token:
@@ -182,9 +184,9 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return True
 
     def _enqueue(self, job: PeriodicJob, pipe: Any) -> None:
-        """Write the job as new: its hash may have expired, or hold what others put there.
+        """Write the job as new: its hash may have expired, or hold values of another program.
 
-        It goes to the front: it is not to wait behind what does not belong into the queue.
+        The job goes to the front of the queue, so that junk jobs do not delay it.
         """
         made = self._create_job(
             job.function,
@@ -207,15 +209,15 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             pipe.zremrangebyrank(self.refused_key, 0, -1 - MOST_REFUSED)
 
     def _clean_shared_schedule(self, now: float) -> None:
-        """Take our jobs, which earlier versions put there, out of rq-scheduler's own schedule.
+        """Remove the jobs that earlier versions put into rq-scheduler's own schedule.
 
-        Not while such a version still ticks: it would take the job for a new one, due at once.
+        Not while such a version still runs: the version would schedule the job again, due at once.
         """
         if time.monotonic() - self._cleaned_at < CLEAN_S:
             return
         self._cleaned_at = time.monotonic()
         ids = sorted(OUR_IDS)
-        with suppress(redis.ResponseError):  # the key is not ours: it may be anything
+        with suppress(redis.ResponseError):  # the key is not ours: its type may be any
             times = self.connection.zmscore(self.shared_jobs_key, ids)
             found = zip(ids, times, strict=True)
             left = [i for i, at in found if at is not None and abs(now - at) > CLEAN_S]
@@ -228,7 +230,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
     # ------------------------------------------------------------------- lock and life
 
     def acquire_lock(self) -> bool:
-        """Take the lock, or renew it if it is ours; return whether it is."""
+        """Take or renew the lock; return whether this scheduler has it."""
         if self._lock.local.token is not None:
             if time.monotonic() - self._renewed_at < RENEW_S:
                 return True
@@ -237,23 +239,23 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
                 self._lock.reacquire()
                 self._renewed_at = asked_at
                 return True
-            logger.warning("no longer the active scheduler")
+            logger.warning("scheduler: no longer active")
             self._lock.local.token = None
         asked_at = time.monotonic()
         if not self._lock.acquire(blocking=False):
             if not self._standing_by:
-                logger.info("standing by: another scheduler is active")
+                logger.info("scheduler: standing by: another scheduler is active")
             self._standing_by = True
             if self.connection.pttl(self.scheduler_lock_key) == NO_TTL:  # no scheduler made it
                 self.connection.pexpire(self.scheduler_lock_key, int(LOCK_TTL_S * 1000))
             return False
         self._renewed_at = asked_at
         self._standing_by = False
-        logger.info("now the active scheduler")
+        logger.info("scheduler: now active")
         return True
 
     def _move_aside(self) -> int:
-        """Move keys of the wrong type aside; return how many."""
+        """Move keys of the wrong type aside; return their number."""
         own = {
             self.scheduler_lock_key: "string",
             self.scheduled_jobs_key: "zset",
@@ -263,7 +265,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return moved + sum(move_aside(self._queue_of(job)) for job in self.jobs)
 
     def remove_lock(self) -> None:
-        """Release the lock, if this scheduler has it, so that another becomes active at once."""
+        """Release this scheduler's lock, so that another scheduler becomes active at once."""
         if self._lock.local.token is not None:
             with suppress(LockError):
                 self._lock.release()
@@ -293,4 +295,4 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
 
 
 def _ignore_lateness(_seconds: float) -> None:
-    """Without metrics."""
+    """Do nothing: the process has no metrics."""

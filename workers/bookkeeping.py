@@ -1,7 +1,7 @@
-"""What RQ writes about a job before and after it, completed once Redis is back.
+"""Completes the records that RQ writes before and after a job, once Redis is back.
 
-RQ takes any error of its own writes for one of the job: a job that has ended well would be a failed
-one, with a traceback, because Redis went away at that moment.
+RQ takes an error of its own writes for an error of the job: a job that has succeeded would count as
+failed, with a traceback, if Redis went away at that moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Bookkeeping(Stoppable):
         """Completes the records of the latest job; None if they are, or while the job runs."""
 
     def complete_records(self) -> None:
-        """Write what Redis did not take of the latest job; run the job if it could not begin.
+        """Write the missing records of the latest job; run the job if it could not begin.
 
         Raises redis-py's errors.
         """
@@ -41,7 +41,7 @@ class Bookkeeping(Stoppable):
             self._unwritten()
 
     def perform_job(self, job: RqJob, queue: RqQueue, execution: Execution) -> bool:
-        """Run ``job``; return whether it succeeded. Raises what means that Redis is away."""
+        """Run ``job``; return whether it succeeded. Raises redis-py's errors if Redis is away."""
         self._unwritten = partial(self._begin_again, job, queue, execution)
         return super().perform_job(job, queue, execution)
 
@@ -73,7 +73,7 @@ class Bookkeeping(Stoppable):
         super().finalize_failure(job, queue, execution, exc_info)
 
     def _mended(self, error: redis.ResponseError, job: RqJob, queue: RqQueue) -> bool:
-        """Put right the key in which Redis cannot record the end of ``job``; False if none is."""
+        """Repair the key that keeps Redis from recording the end of ``job``; False without one."""
         if is_wrong_type(error):
             return move_job_aside(job, queue) > 0
         return "hash value is not" in str(error) and self.connection.hdel(self.key, *_COUNTS) > 0
@@ -89,12 +89,12 @@ class Bookkeeping(Stoppable):
             return
         try:
             self.finalize_success(job, queue, execution, return_value)
-        except Exception as error:  # noqa: BLE001 - what RQ itself takes for a failure
+        except Exception as error:  # noqa: BLE001 - RQ takes all of these for a failure
             failure = type(error), error, error.__traceback__
             self.finalize_failure(job, queue, execution, failure)
 
     def _is_known(self, job: RqJob, execution: Execution) -> bool:
-        """Whether Redis has the job still: it may have lost its data. If not, nothing is left."""
+        """Whether Redis still has the job; without it there are no records to complete."""
         known = bool(self.connection.exists(job.key))
         if known:
             self.executions[execution.id] = execution

@@ -60,7 +60,7 @@ def sync() -> None:
 
 
 def reach() -> dict[str, Any]:
-    """Return to `clusterer doctor` which nodes this host can reach."""
+    """Return to `clusterer doctor` the nodes that this host can reach."""
     from clusterer.services.periodic import reach as service  # noqa: PLC0415 - keeps workers light
 
     return service.run(current().context)

@@ -1,4 +1,4 @@
-"""Two things that a worker logs with a memory: junk jobs, and RQ's suspension."""
+"""Log lines of a worker about junk jobs and RQ's suspension: one line per change or minute."""
 
 from __future__ import annotations
 

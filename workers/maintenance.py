@@ -1,7 +1,7 @@
-"""RQ's maintenance, of the worker's own queue alone: no job that RQ cannot read ends it.
+"""RQ's maintenance of the worker's own queue alone, which survives jobs that RQ cannot read.
 
-RQ would also walk the rate limits and job groups of every application on the same Redis. Ours has
-neither; those of others are left to their own workers.
+RQ would also read the rate limits and job groups of every application on the same Redis. clusterer
+uses neither, and leaves those of other applications to their own workers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Maintenance(Hooks):
     """The part of a worker that cleans up after workers that were killed."""
 
     def _clean_up(self) -> None:
-        """Run the maintenance if it is due. Raises only what means that Redis is away."""
+        """Run the maintenance if it is due. Raises redis-py's errors if Redis is away."""
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def clean_registries(self) -> None:
-        """Clean what RQ keeps of each queue, one worker at a time."""
+        """Clean RQ's registries of each queue, one worker at a time."""
         for queue in self.queues:
             if queue.acquire_maintenance_lock():
                 try:
@@ -48,7 +48,7 @@ class Maintenance(Hooks):
                 step()
             except (redis.ConnectionError, redis.TimeoutError):
                 raise
-            except Exception as error:  # noqa: BLE001 - what a hostile registry makes RQ raise
+            except Exception as error:  # noqa: BLE001 - a hostile registry makes RQ raise anything
                 logger.warning("worker %s: RQ could not clean its registries: %s", self.name, error)
                 wrong = wrong or is_wrong_type(error)
         if wrong:
@@ -66,7 +66,7 @@ class Maintenance(Hooks):
 
 
 def _remove_unreadable_workers(queue: RqQueue) -> None:
-    """Remove what is no worker's key from the queue's set of workers: RQ cannot decode it."""
+    """Remove the members of the queue's set of workers that RQ cannot decode."""
     key = WORKERS_BY_QUEUE_KEY % queue.name
     unreadable = [member for member in queue.connection.smembers(key) if not _is_text(member)]
     if unreadable:

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     """Work until SIGTERM or SIGINT (with ``burst``: until the queue is empty); return 0.
 
-    ``kind`` is one of `settings.WORKER_KINDS`. Redis may be away, also at the start. Logs nothing
-    per job: there are several a second. Raises `SettingsError` for another kind.
+    ``kind`` is one of `settings.WORKER_KINDS`. Redis may be away, also at the start. The process
+    logs no line per job: jobs run several times a second. Raises `SettingsError` for another kind.
     """
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
@@ -44,7 +44,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
         state.progressed = progress.note
         worker = _make_worker(queue_name, settings, state)
         if worker is not None:
-            logger.info("%s worker %s takes jobs of %s", kind, worker.name, queue_name)
+            logger.info("%s worker %s: takes jobs of %s", kind, worker.name, queue_name)
             with _metrics(kind, settings, state), _prober(kind, settings):
                 worker.work(burst=burst, logging_level=None)
     return 0
@@ -97,7 +97,7 @@ def queue_of(kind: str, settings: Settings) -> str:
 
 
 def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) -> Worker | None:
-    """Make the worker as soon as Redis can be reached; None if asked to stop before."""
+    """Make the worker as soon as Redis can be reached; None if a stop request comes before."""
     told = False
     while not state.stop.is_set():
         state.progressed()
@@ -109,7 +109,9 @@ def _make_worker(queue_name: str, settings: Settings, state: runtime.Runtime) ->
             raise
         except (redis.RedisError, StateUnavailable) as error:
             if not told:
-                logger.warning("waiting for %s", _awaited(settings, error))
+                logger.warning(
+                    "worker of %s: waiting for %s", queue_name, _awaited(settings, error)
+                )
             told = True
             state.stop.wait(RETRY_S)
     return None

@@ -1,7 +1,7 @@
 """All private attributes of RQ in use; tests/unit/test_private_attributes.py lists them.
 
-RQ has no public way to change how a worker notes the end of a job or loses its connection for
-commands: the hooks here have public names, so that no other file depends on the private ones.
+RQ has no public way to change its records of the end of a job, or its handling of a lost connection
+for commands. The hooks here have public names, so that no other file depends on the private names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker process keeps from job to job: settings, stop flag, engine, service context."""
+"""The state that a worker process keeps from job to job: settings, stop flag, engine, context."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Lives as long as the process; engine and context are made when a job first needs them."""
+    """Lives as long as the process; the first job that needs engine or context makes them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stop = StopFlag()
         self.heartbeat: Callable[[], None] = _ignore
         self.progressed: Callable[[], None] = _ignore
-        """Called with each turn of the worker's loop, and about every 10 s by a long job."""
+        """The worker's loop calls this function in each turn, a long job about every 10 s."""
         self.metrics: JobMetrics | None = None
         self.meter: Meter | None = None
         self.goes_on = False
@@ -38,7 +38,7 @@ class Runtime:
 
     @property
     def context(self) -> Context:
-        """What the services work with; keeps their Redis client."""
+        """The context of the services; keeps their Redis client."""
         if self._context is None:
             from clusterer.services import Context  # noqa: PLC0415 - keeps workers light
 
@@ -46,9 +46,9 @@ class Runtime:
         return self._context
 
     def deliver(self, queue_name: str) -> None:
-        """Run a slice of the one engine, whose sockets live on between jobs.
+        """Run the engine for the length of one job; its sockets live on between jobs.
 
-        Sets `goes_on` if another slice must follow at once.
+        Sets `goes_on` if another delivery job must follow at once.
         """
         engine = self._engine or self._start_engine(queue_name)
         if queue_name != self._engine_queue:
@@ -59,7 +59,7 @@ class Runtime:
         self.goes_on = bool(engine.run(stop=self.stop, heartbeat=self.heartbeat))
 
     def pause(self) -> None:
-        """Give back what the last slice has kept: no other slice follows at once."""
+        """Release the leases that the last delivery job kept: no other job follows at once."""
         if self.goes_on and self._engine is not None:
             self.goes_on = False
             try:

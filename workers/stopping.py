@@ -1,4 +1,4 @@
-"""How a worker ends: within seconds of a signal, whatever its job, RQ or Redis do meanwhile."""
+"""Ends a worker within seconds of a signal, also if its job, RQ or Redis hangs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from workers.maintenance import Maintenance
 RETRY_S = 0.5
 """Pause between attempts while Redis is away."""
 GRACE_S = 4.0
-"""What a stop request leaves a job to end; after it the process is gone in any case."""
+"""Time that a job has to end after a stop request; then the process ends in any case."""
 
 logger = logging.getLogger(__name__)
 
 
 class Stoppable(Maintenance):
-    """The part of a worker that ends it when it is asked to."""
+    """The part of a worker that ends the worker after a stop request."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -42,7 +42,7 @@ class Stoppable(Maintenance):
         return runtime.current().stop
 
     def _heed_signals(self) -> None:
-        """Install the signal handlers, and what ends a job that does not heed the stop flag."""
+        """Install the signal handlers; start the thread that ends the process after `GRACE_S`."""
         for number in handled_signals():
             signal.signal(number, self.request_stop)
         threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
@@ -76,7 +76,7 @@ class Stoppable(Maintenance):
             self.unsubscribe()
 
     def unsubscribe(self) -> None:
-        """End the thread that listens for RQ's commands; RQ's order costs a second at times."""
+        """End the thread that listens for RQ's commands; RQ's order may take a second."""
         listener: PubSubWorkerThread | None = self.pubsub_thread
         if self.pubsub is not None and listener is not None:
             listener.stop()

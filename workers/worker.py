@@ -41,12 +41,12 @@ WORKER_TTL_S = 15
 MAINTENANCE_INTERVAL_S = 60
 
 DEQUEUE_TIMEOUT_S = 2
-"""How long one wait for a job lasts; bounds how late a frozen connection is noticed."""
+"""Length of one wait for a job; bounds the time until the worker notices a frozen connection."""
 CONNECTION_TIMEOUT_S = DEQUEUE_TIMEOUT_S + 2
 LOOK_S = 5.0
-"""How often a worker looks for its registration in Redis."""
+"""Interval at which a worker looks for its registration in Redis."""
 SUSPENSION_LOOK_S = 1.0
-"""How often a suspended worker looks whether the suspension has ended."""
+"""Interval at which a suspended worker checks for the end of the suspension."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ logger = logging.getLogger(__name__)
 class Worker(Bookkeeping):
     """Runs the jobs of exactly one queue, one after the other, in this process.
 
-    In this process, because delivery keeps sockets from job to job; of one queue, because
-    only then does RQ not lose a job whose worker dies right after taking it. Whatever classes,
-    serializer and TTLs it is given, it uses our own.
+    In this process, because delivery keeps sockets from job to job. Of one queue, because RQ can
+    lose a job of several queues if the worker dies right after it took the job. The worker uses
+    our own classes, serializer and TTLs, and ignores those of the arguments.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Worker(Bookkeeping):
     ) -> bool:
         """Run jobs until stopped; with ``burst`` until the queue is empty.
 
-        ``max_jobs`` and ``max_idle_time`` (seconds) end it as in RQ; a strategy for several
-        queues means nothing here. Redis being away is waited out, however long. Returns
-        whether any job ran.
+        ``max_jobs`` and ``max_idle_time`` (seconds) end the worker as in RQ; the worker ignores a
+        strategy for several queues. While Redis is away the worker waits. Returns whether any job
+        ran.
         """
         if with_scheduler:
             raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
@@ -130,7 +130,7 @@ class Worker(Bookkeeping):
         return done > 0
 
     def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:
-        """Wait for one job and run it: True; False if there was none; None for junk or trouble."""
+        """Wait for one job and run it: True; False without a job; None after junk or an error."""
         runtime.current().progressed()
         try:
             self._report_junk()
@@ -160,7 +160,7 @@ class Worker(Bookkeeping):
         """Register for ``rq info``; again if Redis has lost the registration."""
         if self._registered and not self._forgotten():
             return
-        # RQ lists a queue, and the workers of it, only once something was enqueued.
+        # RQ lists a queue, and its workers, only after the first job of the queue.
         self.connection.sadd(Queue.redis_queues_keys, *self.queue_keys())
         if self.birth_date is not None:
             self.connection.delete(self.key)
@@ -252,7 +252,7 @@ class Worker(Bookkeeping):
         began, succeeded = time.monotonic(), True
         try:
             succeeded = self.perform_job(job, queue, execution)
-        finally:  # what does not return was stopped, or Redis went away: no fault of the job's
+        finally:  # without a result the job was stopped, or Redis went away: the job did not fail
             self._running = None
             took_s = time.monotonic() - began
             runtime.current().job_ended(job.func_name or "", took_s, succeeded=succeeded)

@@ -20,7 +20,7 @@ _LAST_WORDS = "clusterer: interrupted\n"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (default: the process's) name; return its exit code.
 
-    0 success, 1 an error that one line on stderr tells, 2 wrong usage, 130 interrupted.
+    0 success, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted.
     """
     streams.prepare()
     if os.getpid() == 1:
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Let Ctrl-C end the process at once while modules are loaded: there is nothing to clean up,
-    and Python loses a KeyboardInterrupt that meets the import system in the wrong moment.
+    """Let Ctrl-C end the process at once while Python loads modules: the process has nothing to
+    clean up, and Python can lose a KeyboardInterrupt during an import.
     """
     before = signal.getsignal(signal.SIGINT)
     in_charge = threading.current_thread() is threading.main_thread()
@@ -54,8 +54,8 @@ def loading() -> Iterator[None]:
 def _heed_sigterm() -> None:
     """Let SIGTERM and SIGHUP end this process until a command handles them.
 
-    The kernel keeps a signal without a handler from PID 1, which a container's process is. SIGHUP
-    stays ignored where it is.
+    The kernel does not deliver a signal without a handler to PID 1, the first process of a
+    container. An ignored SIGHUP stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def files(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Have the shell complete names of files."""
+    """Let the shell complete names of files."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def directories(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Have the shell complete names of directories."""
+    """Let the shell complete names of directories."""
     return [CompletionItem(incomplete, type="dir")]
 
 

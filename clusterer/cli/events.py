@@ -1,4 +1,4 @@
-"""``clusterer events``: who or what changed which node, when, and why."""
+"""``clusterer events``: the changes of nodes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     Event = AuditEvent | PathEvent
 
 SHOWN = 50
-"""Events shown if neither --since nor --last says how many."""
+"""Number of events without --since and --last."""
 SHOWN_BEFORE_FOLLOWING = 10
 
 _ROOMY = 60
-"""Columns from which on the rest of an event stands below its beginning."""
+"""Least width at which the rest of an event stands below its beginning."""
 
 COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 
@@ -64,7 +64,7 @@ def events(
     paths: bool,
     as_lines: bool,
 ) -> None:
-    """Show who or what changed which node, when, and why.
+    """Show the changes of nodes: time, states, author and reason.
 
     The oldest event comes first. By default the command shows the last 50. Redis keeps about
     10,000 events per cluster. Times are local, by Redis's clock. --paths shows which senders

@@ -45,7 +45,7 @@ def _mode(text: str) -> int:
 
 
 def _owner(text: str) -> tuple[int, int]:
-    """Return uid and gid; -1 where none is named."""
+    """Return uid and gid; -1 for a part that is empty."""
     user, _, group = text.partition(":")
     try:
         uid = -1 if not user else int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid

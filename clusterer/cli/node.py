@@ -53,7 +53,7 @@ def node(settings: Settings) -> None:
 
 
 def collector_of(instance: Clusterer) -> InstanceCollector:
-    """Return what collects the instance's metrics."""
+    """Return the collector of the instance's metrics."""
     from clusterer.services.metrics import InstanceCollector
 
     return InstanceCollector(
@@ -67,7 +67,7 @@ def collector_of(instance: Clusterer) -> InstanceCollector:
 def ratelimit_of(
     instance: Clusterer, settings: Settings, *, timer_interval: float = 10
 ) -> RateLimit | None:
-    """Return the ratelimit module as configured, None if it is not."""
+    """Return the configured ratelimit module; None without its settings."""
     if not settings.replicate_pipes_to and not settings.accept_pipes_from:
         return None
     from clusterer.modules.ratelimit import RateLimit
@@ -83,7 +83,7 @@ def ratelimit_of(
 
 
 def serve_until(stop: StopFlag, instance: Clusterer) -> None:
-    """Serve in this thread until the flag is set (by a signal, which may interrupt anything)."""
+    """Serve in this thread until a signal sets the flag."""
     from clusterer.processes import Progress
     from clusterer.processes.progress import NOTE_EVERY_S
 

@@ -106,7 +106,8 @@ def forget(settings: Settings, *, machine: int, reason: str, force: bool, dry_ru
         done = service.run(
             context, machine, by=operator(), reason=reason, force=force, dry_run=dry_run
         )
-    click.echo(f"{'Would forget' if dry_run else 'Forgot'} machine {machine}: {_kept(done)}.")
+    done_or_not = "Would delete" if dry_run else "Deleted"
+    click.echo(f"{done_or_not} the data of machine_id {machine}: {_kept(done)}.")
     for name in done.keys:
         click.echo(f"  {name}")
 

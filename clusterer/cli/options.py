@@ -1,4 +1,4 @@
-"""Options that all commands share, and the operator who gives a command."""
+"""Options that all commands share, and the name of the operator for the audit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Seconds(click.FloatRange):
 
 
 def parsed_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    """Return an option's callback: what ``parse`` makes of its text, wrong usage if it cannot."""
+    """Return an option's callback: it parses the text, and raises wrong usage for a bad text."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
         try:
@@ -89,8 +89,8 @@ def with_settings(
 ) -> Callable[[Command], Command]:
     """Give a command the shared options; the command gets ``settings``, merged of all sources.
 
-    ``log_level`` is the level without -v and -q. ``also`` names settings for which the command
-    has options of their own. ``log_prefix`` stands before each of its log lines.
+    ``log_level`` is the level without -v and -q. ``also`` names the settings that have an option
+    of the command. ``log_prefix`` stands before each log line of the command.
     """
     own = [_setting_option(name) for name in also]
 
@@ -124,7 +124,7 @@ def cluster_option(about: str) -> Callable[[Command], Command]:
 
 
 def machine_option(*names: str, about: str, many: bool = False) -> Callable[[Command], Command]:
-    """Return an option with a machine_id; with ``many`` it may be given more than once."""
+    """Return an option with a machine_id; with ``many`` a user may give the option repeatedly."""
     complete = completion.machines
     return click.option(
         *names, metavar="N", type=ID, multiple=many, shell_complete=complete, help=about
@@ -132,7 +132,7 @@ def machine_option(*names: str, about: str, many: bool = False) -> Callable[[Com
 
 
 def operator() -> str:
-    """Return ``operator user@host`` for the audit, and behind sudo the user who ran sudo."""
+    """Return ``operator user@host`` for the audit, with the user of sudo."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
@@ -143,7 +143,7 @@ def operator() -> str:
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:
-    """Return an option for one setting; its help is what the setting is about."""
+    """Return an option for one setting; its help is the description of the setting."""
     (item,) = (item for item in fields(Settings) if item.name == name)
     about = str(item.metadata["about"])
     about = about if about.startswith("cluster_id") else about[0].upper() + about[1:]
@@ -156,7 +156,7 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
 
 
 def _overrides(options: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
-    """Take the settings out of ``options``; an option of its own wins over --set."""
+    """Remove the settings from ``options`` and return them; a setting's option wins over --set."""
     named = {name: options.pop(name) for name in (*_FREQUENT, *also)}
     assigned = dict(_split(text) for text in options.pop("assignments"))
     return assigned | {name: value for name, value in named.items() if value is not None}
@@ -170,5 +170,5 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def configure_logging(level: str) -> None:
-    """Log to stderr, for people: for commands without settings."""
+    """Configure the log to stderr, of a command without settings."""
     logs.configure(Settings(log_level=level.lower()), "clusterer")

@@ -1,4 +1,4 @@
-"""Tables and words for people: coloured in a terminal, plain and 80 columns wide in a pipe."""
+"""Prints tables: coloured in a terminal, plain and 80 columns wide in a pipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = 80
 """Width in a pipe."""
 
 _LEAST_COLUMNS = 72
-"""Of a table: in a narrower terminal long lines go on in the next, which can still be read."""
+"""Least width of a table: a narrower terminal wraps the lines, which stay readable."""
 
 _WHOLE_URL = 30
 """Characters of a URL that stay on one line."""
@@ -57,7 +57,7 @@ def show(listing: Listing, *, pairs: bool = False) -> None:
 
 
 def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Table]:
-    """Return for each cluster its nodes and, if there were any, the packets sent to them."""
+    """Yield for each cluster the table of its nodes and, if there was any, of the traffic."""
     for view in listing.clusters:
         yield _nodes_table(listing, view)
         traffic = [item for item in listing.traffic if (item.cluster_id, item.protocol) == view.key]
@@ -141,7 +141,7 @@ def _reach_cell(reach: Reach | None) -> Text:
 
 
 def _place(node: Node) -> str:
-    """Return the URL, and the address where it does not have that: where its name leads."""
+    """Return the URL, and behind a URL with a name the address to which the name resolves."""
     url = plain(node.url)
     return url if node.host in node.url else f"{url} ({plain(node.host)})"
 

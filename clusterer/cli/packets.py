@@ -47,7 +47,7 @@ def as_json(record: Record) -> dict[str, Any]:
 
 
 def _decoded(packet: Packet) -> tuple[str | None, dict[str, object] | None, str | None]:
-    """Return the message's name, its fields, and the error if it has none."""
+    """Return the message's name and fields, or the error of the decoder."""
     try:
         message = decode(packet)
     except WireError as error:

@@ -83,12 +83,12 @@ def scheduler(settings: Settings) -> None:
 
 
 def become(command: tuple[str, ...], settings: Settings) -> NoReturn:
-    """Replace this process by ``command``, which keeps pid, signals and settings."""
+    """Replace this process by ``command``; pid, blocked signals and settings stay."""
     from clusterer.jobs import STOP_SIGNALS
     from clusterer.processes import child_environment
 
     sys.stdout.flush()
-    # Signals wait until the program is loaded and unblocks them: it can then end properly.
+    # Signals wait until the loaded program unblocks them: the program can then end properly.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         os.execve(command[0], command, child_environment(settings))  # noqa: S606
@@ -131,5 +131,5 @@ def ping(settings: Settings, *, kind: str | None, within: float) -> None:
 
 
 def described(alive: Alive) -> str:
-    """Return one process and when it last made progress."""
+    """Return one process and the time of its last progress."""
     return f"{alive.kind} (pid {alive.pid}): last progress {alive.age_s:.0f} s ago"

@@ -1,4 +1,4 @@
-"""The ``clusterer`` command and where its subcommands are; each is loaded when it is used."""
+"""The ``clusterer`` command, and the modules of its subcommands, which it loads on use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "watch": ("live.commands:watch", "Follow one node: state, backlog, traffic, events."),
     "paths": ("paths:paths", "Show which senders do not reach which nodes, since when, and why."),
     "set-status": ("nodes:set_status", "Take a node down (STATUS 0) or up (STATUS 1)."),
-    "events": ("events:events", "Show who or what changed which node, when, and why."),
+    "events": ("events:events", "Show the changes of nodes: time, states, author and reason."),
     "forget": ("nodes:forget", "Delete what Redis keeps of a machine_id that is no longer used."),
     "ping": ("processes:ping", "Check that this host's processes make progress."),
     "doctor": ("doctor:doctor", "Check Redis, table, processes, clocks, addresses, backlog."),
@@ -40,12 +40,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "worker": ("processes:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
     "scheduler": ("processes:scheduler", "Run the scheduler of the periodic jobs."),
 }
-"""Where each command is below `clusterer.cli`, and the first line of its help, in the order of
-`--help`. Both `--help` and completion of a command's name need no more than this table."""
+"""The module of each command below `clusterer.cli`, and the first line of its help, in the order of
+`--help`. `--help` and the completion of a command's name need only this table."""
 
 
 class Commands(click.Group):
-    """Imports a command's module only when that command is used."""
+    """Imports the module of a command at the first use of the command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,7 +79,7 @@ class Commands(click.Group):
         except click.UsageError as error:
             import difflib
 
-            word = args[0].removeprefix("clusterer_").replace("_", "-")  # as MI has it
+            word = args[0].removeprefix("clusterer_").replace("_", "-")  # MI's form of a name
             meant = difflib.get_close_matches(word, COMMANDS, 1)
             if not meant:
                 raise

@@ -1,4 +1,4 @@
-"""From arguments to an exit code: every error becomes one line on stderr."""
+"""Runs a command: every error becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 FAILED = 1
 OUTPUT_UNWANTED = 141
-"""128 + SIGPIPE, as shells know it: ``| head`` has seen enough."""
+"""128 + SIGPIPE, as in shells: the reader of the output, such as ``head``, has ended."""
 
 _REMEDIES = {
-    errno.EACCES: "run it as a user who may, or give this one the right",
-    errno.EPERM: "run it as a user who may, or give this one the right",
-    errno.EADDRINUSE: "`ss -lntup` shows who has that address",
+    errno.EACCES: "run the command as a user with this right, or give this user the right",
+    errno.EPERM: "run the command as a user with this right, or give this user the right",
+    errno.EADDRINUSE: "`ss -lntup` shows the process with this address",
     errno.EADDRNOTAVAIL: "`ip address` shows the addresses of this host",
 }
-"""What to do about errors of the system that only say what is wrong."""
+"""Remedies for errors of the system."""
 
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""A full disk below the shell's ``>``."""
+"""Errors of a full or broken disk behind the shell's ``>``."""
 
 
 def run(arguments: list[str]) -> int:
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno in _OUTPUT_FAILS:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for good
             return _complain(f"cannot write the output: {error.strerror}")
-        # A bug: its traceback is for those who ask for it.
+        # A bug: -v shows the traceback.
         log.debug("internal error", exc_info=True)
         return _complain(f"internal error (-v shows more): {type(error).__name__}: {error}")
 
@@ -59,7 +59,7 @@ def _run(arguments: list[str]) -> int:
     stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="clusterer", standalone_mode=False)
-    except click.exceptions.Abort as error:  # what click makes of it
+    except click.exceptions.Abort as error:  # click's form of KeyboardInterrupt
         raise KeyboardInterrupt from error
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _with_advice(error: ClustererError) -> str:
-    """A server's or the system's own words say what is wrong, but not what to do."""
+    """Return the message, with a remedy if the message is a server's or the system's own."""
     message, cause = str(error), error.__cause__
     if "`clusterer " in message or (isinstance(error, DatabaseUnavailable) and error.advised):
         return message
@@ -91,12 +91,12 @@ def _with_advice(error: ClustererError) -> str:
         what = remedy(error)
         return f"{message}; {what}" if what else message
     if isinstance(error, StateUnavailable | DatabaseUnavailable):
-        return f"{message}; `clusterer doctor` says what to do"
+        return f"{message}; `clusterer doctor` shows the remedy"
     return message
 
 
 def _with_usage(error: click.ClickException) -> str:
-    """What is wrong with the arguments, and how they should be."""
+    """Return the message about wrong arguments, with the usage of the command."""
     message = error.format_message().rstrip()
     message += "" if message.endswith((".", "?")) else "."
     context = error.ctx if isinstance(error, click.UsageError) else None

@@ -1,4 +1,4 @@
-"""Text for people: times and numbers as all commands write them, and what the terminal can show."""
+"""The forms of times, numbers and colours in the output of all commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def columns() -> int:
 
 
 def coloured(word: str, colour: str | None) -> str:
-    """Return ``word`` in a colour, if colours are wanted (no-color.org) and can be shown."""
+    """Return ``word`` in a colour, if the terminal shows colours and NO_COLOR is not set."""
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
     if plain or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return word
@@ -31,13 +31,13 @@ def stamp(at: float) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """Return the local time of day, and of another day than today's its date."""
+    """Return the local time of day, with the date unless it is today's."""
     full = stamp(at)
     return full[11:] if full[:10] == stamp(now)[:10] else full
 
 
 def rate(value: float | None) -> str:
-    """Return packets per second in at most 6 characters; ``-`` if there is no such thing."""
+    """Return packets per second in at most 6 characters; ``-`` without a rate."""
     if value is None:
         return "-"
     if value < 99.95:
@@ -54,5 +54,5 @@ def age(seconds: float) -> str:
 
 
 def ago(ms: str, now: float) -> str:
-    """Return how long ago it was; ``ms``: Redis ms as text, empty for never."""
+    """Return the age of an event; ``ms``: time in Redis ms as text, empty for never."""
     return f"{age(max(0.0, now - int(ms) / 1000))} ago" if ms else "never"

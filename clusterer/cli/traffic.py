@@ -1,4 +1,4 @@
-"""``clusterer tail`` and ``clusterer replay``: watch, record and repeat what nodes send."""
+"""``clusterer tail`` and ``clusterer replay``: show, record and send packets of nodes again."""
 
 from __future__ import annotations
 

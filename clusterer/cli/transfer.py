@@ -91,7 +91,7 @@ def import_(
 
 
 def _save(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: half of one, imported, could remove nodes."""
+    """Write a file whole or not at all: the import of half a file could remove nodes."""
     path = path.resolve()
     special = path.exists() and not path.is_file()  # a pipe or a terminal
     if special or not os.access(path.parent, os.W_OK):

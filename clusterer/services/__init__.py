@@ -1,4 +1,4 @@
-"""What commands and jobs do: one function each, on top of the adapters."""
+"""The services: one function for each command and job, on top of the adapters."""
 
 from clusterer.services.context import Context
 

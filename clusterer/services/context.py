@@ -1,4 +1,4 @@
-"""What services work with: the settings and, made on first use, what they lead to."""
+"""The context of the services: the settings, and the clients that the first use makes of them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 
 class Intervals:
-    """When a process did last what it does now and then. For one thread."""
+    """The times of a process's last occasional actions. For one thread."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
     def due(self, what: str, every_s: float) -> bool:
-        """Whether ``what`` is due, which is then done; first ``every_s`` seconds after a call."""
+        """Whether the action ``what`` is due, and note that it is done.
+
+        The action is due for the first time ``every_s`` seconds after the first call.
+        """
         now = monotonic()
         due = now - self._last.setdefault(what, now) >= every_s
         if due:
@@ -37,13 +40,13 @@ class Intervals:
 
 
 class Continuity:
-    """Since when a process has done something again and again. For one thread."""
+    """The time since which a process repeats an action without a gap. For one thread."""
 
     def __init__(self) -> None:
         self._last = self._since = -inf
 
     def lasted_s(self, now: float, gap_s: float) -> float:
-        """Note that it is done at ``now``; return for how long, without a gap over ``gap_s``.
+        """Note the action at ``now``; return the seconds without a gap longer than ``gap_s``.
 
         A clock that is set back makes a gap too.
         """
@@ -54,7 +57,7 @@ class Continuity:
 
 
 class Context:
-    """Settings with the clients they lead to. Connects to nothing until something is used."""
+    """Settings and the clients made of them. The first use of a client connects it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -91,7 +94,7 @@ class Context:
 
     @once
     def due(self) -> DueNodes:
-        """The nodes that must be looked at."""
+        """The nodes that the probe job must look at."""
         return DueNodes(self.settings, self.redis)
 
     @once
@@ -101,7 +104,7 @@ class Context:
 
     @once
     def intervals(self) -> Intervals:
-        """What the sweep does less often than every second."""
+        """The sweep's actions that are due less often than every second."""
         return Intervals()
 
     @once
@@ -111,12 +114,12 @@ class Context:
 
     @once
     def sweeps(self) -> Continuity:
-        """When this process has swept, by the clock of Redis."""
+        """The sweeps of this process, by the clock of Redis."""
         return Continuity()
 
     @once
     def jobs_client(self) -> Redis:
-        """A client for RQ alone, which changes the timeouts of the one it gets."""
+        """A client for RQ alone: RQ changes the timeouts of its client."""
         from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; few commands need it
 
         return jobs.connect(self.settings)
@@ -129,7 +132,7 @@ class Context:
         return Database(self.settings)
 
     def close(self) -> None:
-        """Close the connections that there are."""
+        """Close the open connections."""
         for name in ("redis", "jobs_client"):
             if name in self.__dict__:
                 getattr(self, name).close()

@@ -1,4 +1,4 @@
-"""Calls of append.lua as bytes: on the way of every packet, so all that can be is made before."""
+"""Makes the calls of append.lua as bytes; every packet needs one, so most parts are made before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CALL = 512 * 1024
 
 
 class AppendCommands:
-    """Makes the commands of one sender; all but the packets is made once per cluster."""
+    """Makes the commands of one sender; makes the part before the packets once per cluster."""
 
     def __init__(self, settings: Settings, sender: int, append: Script) -> None:
         queue = settings.delivery_queue
@@ -37,7 +37,7 @@ class AppendCommands:
     def pack(self, key: ClusterKey, frames: Sequence[bytes], *, drained: bool) -> bytes:
         """Return the command that appends ``frames`` for one cluster.
 
-        ``drained`` makes one that does nothing unless the log is being drained.
+        With ``drained`` the command does nothing unless a worker has leased the log.
         """
         head = self._heads.get((key, drained)) or self._head(key, drained=drained)
         if len(frames) == 1:
@@ -51,7 +51,7 @@ class AppendCommands:
         return b"".join(parts)
 
     def _head(self, key: ClusterKey, *, drained: bool) -> tuple[int, bytes]:
-        """Return the number of parts, and the parts themselves, that come before the packets."""
+        """Return the parts before the packets, with their number."""
         names = self._keys if drained else self._keys + self._more_keys
         more = () if drained else self._more_arguments
         arguments = (str(key.cluster_id), key.protocol, self._limit, str(FORMAT), *more)

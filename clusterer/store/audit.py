@@ -1,4 +1,4 @@
-"""Reading the audit streams: what changed in the clusters, as values."""
+"""Reads the audit streams: the changes of nodes, as values."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class AuditEvent:
     """One change of a node."""
 
     id: str
-    """Of the stream's entry: ``<Redis ms>-<number>``."""
+    """Id of the stream's entry: ``<Redis ms>-<number>``."""
     cluster_id: int
     protocol: str
     machine_id: int
     url: str
     event: str
-    """What happened, for example ``send failed`` or ``set down``."""
+    """Name of the event, for example ``send failed`` or ``set down``."""
     by: str
     """Author of the change, for example ``probe`` or ``operator root@sip1``."""
     reason: str
     """Reason that the author of the change gave; may be empty."""
     before: str
-    """up, probing, disabled, down; absent for a node that was added."""
+    """State before: up, probing, disabled, down; absent for a node that was added."""
     after: str
-    """The same; absent for a node that was removed."""
+    """State after: the same; absent for a node that was removed."""
     no_tries: int
     failed_attempts: int
 
     @property
     def at(self) -> float:
-        """Redis TIME when it happened, UNIX seconds."""
+        """Redis TIME of the event, UNIX seconds."""
         return int(self.id.partition("-")[0]) / 1000
 
     def concerns(self, machine_id: int) -> bool:

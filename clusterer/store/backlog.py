@@ -1,4 +1,4 @@
-"""What the sweep needs to know of all delivery queues, and the trimming of old packets."""
+"""The state of all delivery queues for the sweep, and the trimming of old packets."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from clusterer.store.deliveries import GUARD_MS, LEASE_MS
 from clusterer.store.scripts import Call, run_each, script
 
 _NO_KEY = -2
-"""What PTTL says of a key that does not exist."""
+"""Reply of PTTL for a missing key."""
 
 _TRIM_AT_ONCE = 100
-"""Logs looked at in one round trip: Redis does nothing else meanwhile."""
+"""Logs per round trip: Redis serves no other client meanwhile."""
 
 _PLACES_AT_ONCE = 1000
-"""Places in logs looked at in one script call, for the same reason."""
+"""Places in logs per script call, for the same reason."""
 
 _LOOK_AT = 100
-"""Entries searched for the first one of a cluster."""
+"""Most entries to search for the first entry of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class QueueState:
 
     queue: str
     pending: tuple[int, ...]
-    """Senders with an undrained log."""
+    """Senders whose log has packets to deliver."""
     orphaned: tuple[int, ...]
     """Pending senders whose log no worker has leased."""
     waiting: tuple[int, ...]
     """Senders whose log only waits for nodes to come up."""
     enqueued_ms: int | None
-    """Age of the enqueued flag, None if there is none."""
+    """Age of the enqueued flag, None without one."""
     now_ms: int
-    """That moment, by the clock of Redis."""
+    """The moment, by the clock of Redis."""
 
 
 class BacklogStore:
-    """Delivery queues as the sweep sees them."""
+    """Reads the delivery queues, and changes them, for the sweep."""
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
         self._settings = settings
@@ -102,7 +102,7 @@ class BacklogStore:
         )
 
     def _lease_times(self, senders: Sequence[int]) -> list[int]:
-        """Return how many ms the senders' leases live, `_NO_KEY` for those that are not leased.
+        """Return the ms that the senders' leases still live, `_NO_KEY` without a lease.
 
         A lease that lives longer than `LEASE_MS` is from before Redis's clock went back. The lease
         gets `LEASE_MS`; a worker that still holds the lease renews it.
@@ -118,7 +118,7 @@ class BacklogStore:
 
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of committed offsets not at the log's end."""
-        with translated(self._settings, f"read the committed offsets of machine {sender}"):
+        with translated(self._settings, f"read the committed offsets of sender {sender}"):
             sequence, offsets = read_all(
                 self._client,
                 [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.committed(sender))],
@@ -132,12 +132,13 @@ class BacklogStore:
         ]
 
     def unread(self, sender: int, node: Node) -> tuple[int | None, int]:
-        """Return how many packets wait for a node to which nothing was delivered yet, since when.
+        """Return the number of packets that wait for a node without a delivery so far, and since
+        when: Redis ms, 0 if no packet waits.
 
-        None if the log's beginning does not tell; the time is Redis ms, 0 if nothing waits.
+        The number is None if the beginning of the log does not show it.
         """
         key = ClusterKey(node.cluster_id, node.protocol)
-        with translated(self._settings, f"look into the log of machine {sender}"):
+        with translated(self._settings, f"read the log of sender {sender}"):
             (counters,) = read_all(self._client, [("hgetall", keys.counters(sender))])
             tail = number(keys.counters(sender), "field sequence", counters.get(b"sequence"))
             start = script("seek")(
@@ -160,9 +161,9 @@ class BacklogStore:
         return max(0, sent - (n - packets)), since_ms
 
     def appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
-        """Return for each (sender, sequence) when the packet after it was appended.
+        """Return for each (sender, sequence) the time at which the next packet was appended.
 
-        In Redis ms; 0 if there is no such packet. One round trip for each 1,000 places.
+        In Redis ms; 0 without a next packet. One round trip for each 1,000 places.
         """
         if not places:
             return []
@@ -176,17 +177,17 @@ class BacklogStore:
         names = [keys.log(sender) for sender, _ in places]
         try:
             return list(script("appended")(self._client, names, *(at for _, at in places)))
-        except WrongTypeError:  # the logs that are none must not hide the others
+        except WrongTypeError:  # a key that is no log must not hide the others
             calls = [Call("appended", [keys.log(sender)], (at,)) for sender, at in places]
             return [reply[0] if reply else 0 for reply in run_each(self._client, calls)]
 
     def resume(self, queue: str, sender: int) -> None:
-        """Make a waiting sender pending: a node it waits for is up."""
-        with translated(self._settings, f"resume deliveries of machine {sender}"):
+        """Make a waiting sender pending: a node that lacks packets is up."""
+        with translated(self._settings, f"resume deliveries of sender {sender}"):
             self._client.smove(keys.waiting(queue), keys.pending(queue), str(sender))
 
     def end_handovers(self) -> None:
-        """End the hand-overs whose worker died: what their guards kept in the logs is trimmed."""
+        """End the hand-overs of dead workers: trim the entries that their guards kept."""
         with translated(self._settings, "end hand-overs"):
             (members,) = read_all(self._client, [("smembers", keys.HANDOVERS)])
             names = (keys.lease, keys.closing, keys.committed, keys.log)
@@ -201,21 +202,21 @@ class BacklogStore:
             run_each(self._client, calls)
 
     def trim(self, senders: Iterable[int], max_age_s: float) -> None:
-        """Drop packets of the senders' logs that are older than ``max_age_s`` seconds."""
+        """Trim the packets of the senders' logs that are older than ``max_age_s`` seconds."""
         logs = [keys.log(sender) for sender in senders]
         with translated(self._settings, "trim packet logs"):
             for at in range(0, len(logs), _TRIM_AT_ONCE):
                 some = logs[at : at + _TRIM_AT_ONCE]
                 try:
                     script("trim_old")(self._client, some, int(max_age_s * 1000))
-                except WrongTypeError:  # a log that is none must not keep the others whole
+                except WrongTypeError:  # a key that is no log must not keep the others untrimmed
                     calls = [Call("trim_old", [log], (int(max_age_s * 1000),)) for log in some]
                     run_each(self._client, calls)
 
     def call_worker(self, queue: str, *, lost: bool) -> bool:
-        """Ring for a worker; True if the caller must enqueue a delivery job.
+        """Add an entry to the queue's ring; return True if the caller must enqueue a delivery job.
 
-        ``lost`` says that the wake-up said to be on its way is known to be lost.
+        ``lost``: the enqueued flag is set, and its delivery job is lost.
         """
         with translated(self._settings, f"call a worker of queue {queue}"):
             names = [keys.enqueued(queue), keys.ring(queue)]

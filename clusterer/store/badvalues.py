@@ -1,7 +1,7 @@
-"""Values in Redis that cannot be used: each is named, counted and skipped, the rest is used.
+"""Bad values in Redis: readers name, count and skip each of them, and use the other values.
 
-Readers take what they can and call `report` for everything else. Keys of another type than ours
-are found by `read_all`, which every reader of many keys uses, and by `blame` for scripts.
+A reader calls `report` for each bad value. `read_all`, which every reader of many keys uses, finds
+keys of a wrong type; `blame` finds them for scripts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clusterer.store.key_types import NAMES, expected_type, remedy
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
-"""Between two log lines about the same value."""
+"""Interval between two log lines about the same value."""
 
 _SHOWN = 40
 """Characters of a value in messages."""
@@ -38,18 +38,18 @@ _DATA_ERRORS = re.compile(
     r"WRONGTYPE|not an integer|not a valid|not a float|would overflow|value is out of range"
     r"|attempt to |bad argument|Invalid stream ID|smaller than the target stream top item"
 )
-"""What Redis says where a stored value is at fault, not the server and not the way to it."""
+"""Errors of Redis about a stored value, not about the server or the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadValue:
-    """Something in Redis that cannot be used."""
+    """A value in Redis that cannot be used."""
 
     key: str
     place: str
-    """Where in the key: ``field state``, ``member``, ``entry 1-0``; empty for the key itself."""
+    """Place in the key: ``field state``, ``member``, ``entry 1-0``; empty for the key itself."""
     value: str
-    """What is there, shortened."""
+    """The value, shortened."""
     expected: str
 
     def __str__(self) -> str:
@@ -57,13 +57,13 @@ class BadValue:
 
     @property
     def described(self) -> str:
-        """What is where, and what should be there."""
+        """The key, the place, the value and the expected value."""
         place = f" {self.place}:" if self.place else ""
         return plain(f"key {self.key}{place} {self.value}, expected {self.expected}")
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """Next action of the operator."""
         return plain(remedy(self.key))
 
 
@@ -76,13 +76,13 @@ _heard: ContextVar[list[BadValue] | None] = ContextVar("bad values", default=Non
 
 
 def seen() -> int:
-    """Return how often a value could not be used in this process."""
+    """Return the number of bad values that this process has skipped."""
     return _count
 
 
 @contextmanager
 def collected() -> Iterator[list[BadValue]]:
-    """Collect what is reported inside, in this thread, instead of logging it."""
+    """Collect the bad values that this thread reports inside, instead of logging them."""
     found: list[BadValue] = []
     token = _heard.set(found)
     try:
@@ -92,7 +92,7 @@ def collected() -> Iterator[list[BadValue]]:
 
 
 def report(bad: BadValue) -> None:
-    """Count a value that is skipped, and log it at a limited rate."""
+    """Count a bad value, and log it at a limited rate."""
     global _count  # noqa: PLW0603 - one number per process
     with _lock:
         _count += 1
@@ -100,11 +100,11 @@ def report(bad: BadValue) -> None:
     if found is not None:
         found.append(bad)
         return
-    _limited.warning((bad.key, bad.place), monotonic(), "skipped a bad value in Redis: %s", bad)
+    _limited.warning((bad.key, bad.place), monotonic(), "Redis: bad value skipped: %s", bad)
 
 
 def bad(key: str, place: str, value: object, expected: str) -> None:
-    """Report a value that is not what it should be."""
+    """Report a bad value."""
     report(BadValue(key, place, shortened(value), expected))
 
 
@@ -119,7 +119,7 @@ class WrongTypeError(redis.ResponseError):
 
 
 def is_bad_data(error: object) -> bool:
-    """Whether an error of Redis is about what a key holds, not about the server."""
+    """Whether an error of Redis is about the content of a key, not about the server."""
     if not isinstance(error, redis.ResponseError):
         return False
     return isinstance(error, WrongTypeError) or bool(_DATA_ERRORS.search(str(error)))
@@ -145,7 +145,7 @@ def number(
 
 
 def ids(key: str, members: Iterable[Any]) -> list[int]:
-    """Return those members of a set that are ids, in order; the others are reported."""
+    """Return the members of a set that are ids, in order; report the other members."""
     found = []
     for member in members:
         if _ID.fullmatch(text(member)) and int(member) <= MAX_ID:
@@ -156,7 +156,7 @@ def ids(key: str, members: Iterable[Any]) -> list[int]:
 
 
 def text(value: bytes | str) -> str:
-    r"""Return text, with ``\xff`` for a byte that is none."""
+    r"""Return text, with ``\xff`` for a byte that is no text."""
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
@@ -167,7 +167,7 @@ Command = tuple[Any, ...]
 
 
 class WrongType:
-    """Marks what stands in for a key of a wrong type."""
+    """Marks the empty value that replaces a key of a wrong type."""
 
 
 class _WrongSet(WrongType, frozenset[Any]):
@@ -199,8 +199,8 @@ _NOTHING: dict[str, Callable[[], Any]] = {
 def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Return the replies to commands that read one key each, in few round trips.
 
-    A key of a wrong type is reported and read as if it did not exist; sets and hashes that stand
-    in for one are `WrongType`. Other errors are raised.
+    `read_all` reports a key of a wrong type, and returns the reply of a missing key; for sets and
+    hashes this reply is a `WrongType`. Raises other errors.
     """
     replies: list[Any] = []
     for start in range(0, len(commands), _PIPELINE):
@@ -219,7 +219,7 @@ def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 def wrong_types(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
-    """Return those of our keys that hold another type than they have to; one round trip."""
+    """Return those of ``names`` that hold a wrong type; one round trip."""
     if not names:
         return []
     pipe = client.pipeline(transaction=False)
@@ -248,7 +248,7 @@ def replaced(names: Iterable[bytes | str]) -> None:
 
 
 _MOST_KEYS = 20_000
-"""Keys looked at: some 100 ms. A key per registration and node cannot be more in practice."""
+"""Most keys that `wrong_keys` checks: some 100 ms. Real clusters have fewer keys."""
 
 _AT_ONCE = 1000
 

@@ -12,10 +12,10 @@ from clusterer.store.client import connect, translated
 from clusterer.store.scripts import script
 
 ASK_MS = 3_000
-"""For how long an instance mirrors after it was asked; who tails asks again every second."""
+"""Time for which an instance captures after a request; `tail` repeats its request every second."""
 
 ENTRIES_CAP = 64
-"""Entries kept in the stream; with `MAX_ENTRY` bytes each, what it can take up at the most."""
+"""Most entries in the stream, each of at most `MAX_ENTRY` bytes."""
 
 MAX_ENTRY = 262_144
 """Bytes of packets in one entry (one packet always fits)."""
@@ -27,34 +27,34 @@ class Mirrored(NamedTuple):
     """One packet that an instance received."""
 
     number: int
-    """Counts all packets since the instance began to mirror; those left out make gaps."""
+    """Number of the packet since the capture began; packets that were left out make gaps."""
     at_ms: int
-    """When it was received: UNIX ms of the instance's clock."""
+    """Time of the reception: UNIX ms of the instance's clock."""
     source: tuple[str, int]
     """IP address and port of the sender's connection."""
     frame: bytes
 
 
 class Asked(NamedTuple):
-    """What is known of an instance that was asked to mirror."""
+    """The reply to a request for a capture."""
 
     silent_s: float | None
-    """Seconds since it last said that it receives; None if Redis knows nothing of it."""
+    """Seconds since the instance's last heartbeat; None if Redis does not know the instance."""
     last: str
-    """Id of the mirror's last entry, from which to read on."""
+    """Id of the capture's last entry, from which to read on."""
 
 
 class MirrorStore:
-    """Both ends of the mirror. Raises `StateUnavailable` when Redis does not answer in time."""
+    """Writes and reads captures. Raises `StateUnavailable` when Redis does not answer in time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connect(settings)
 
     def write(self, receiver: int, packets: Sequence[Mirrored]) -> None:
-        """Add one entry; the oldest ones go."""
+        """Add one entry; delete the oldest ones above `ENTRIES_CAP`."""
         key = keys.capture(receiver)
-        with translated(self._settings, "mirror packets for those who tail"):
+        with translated(self._settings, "write captured packets"):
             pipe = self._client.pipeline(transaction=False)
             fields: Any = {packet.number: _encoded(packet) for packet in packets}
             pipe.xadd(key, fields, maxlen=ENTRIES_CAP, approximate=False)
@@ -62,8 +62,8 @@ class MirrorStore:
             pipe.execute()
 
     def ask(self, receiver: int) -> Asked:
-        """Ask an instance to mirror for `ASK_MS`."""
-        with translated(self._settings, f"ask machine {receiver} for what it receives"):
+        """Request a capture of `ASK_MS` from an instance."""
+        with translated(self._settings, f"request captures of instance {receiver}"):
             silent_ms, last = script("request_capture")(
                 self._client, [keys.modules(receiver), keys.capture(receiver)], ASK_MS
             )
@@ -72,9 +72,9 @@ class MirrorStore:
     def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Mirrored]]:
         """Wait up to ``block_ms`` (below 1,000) for entries after the id ``after``.
 
-        Returns the id of the last one, ``after`` itself if none came, and their packets.
+        Returns the id of the last entry, ``after`` itself without a new one, and the packets.
         """
-        with translated(self._settings, f"read what machine {receiver} receives"):
+        with translated(self._settings, f"read captures of instance {receiver}"):
             found: Any = self._client.xread({keys.capture(receiver): after}, block=block_ms)
         if not found:
             return after, []
@@ -87,7 +87,7 @@ class MirrorStore:
         return entries[-1][0].decode(), [packet for packet in decoded if packet is not None]
 
     def instances(self) -> list[int]:
-        """Return the machine_ids that ever served."""
+        """Return the machine_ids of all instances that Redis knows."""
         with translated(self._settings, "list the instances"):
             (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
             return ids(keys.INSTANCES, members)

@@ -1,10 +1,10 @@
-"""Which nodes of a cluster changed since a local copy was read: the cluster's events say so.
+"""Finds in a cluster's events the nodes that changed since a process read its snapshot.
 
 Each change of a node counts the cluster's version up by one and adds an event with that version. A
-copy remembers the id of the event of its version. If the stream still has that event, and after
-it one of each version up to the present one, the nodes named there are all that changed. In any
-other case (trimmed, lost, of a wrong type, of another data set, a counter that a reload repaired or
-an operator changed) the copy has to be read in full.
+snapshot keeps the id of the event of its version. If the stream still has that event, and after it
+an event of each version up to the present one, exactly the nodes of these events have changed. In
+any other case (events trimmed, lost, of a wrong type or of another data set, a counter that a
+reload repaired or an operator changed) the process reads the cluster in full.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from clusterer.store.badvalues import Command, WrongType, collected, ids, read_a
 from clusterer.store.encoding import decode_node
 
 _LAST = 10
-"""Events among which that of a version read a moment before is."""
+"""Last events to read: the event of a version read a moment before is among them."""
 
 _MOST_EVENTS = 1000
-"""Events that are looked through; after more of them, the cluster is read in full."""
+"""Most events to search; after more of them `updated` gives up."""
 
 Fields = Mapping[bytes, bytes]
 Events = Sequence[tuple[bytes, Fields]]
 
 Raw = Sequence[tuple[bytes, Fields | Sequence[bytes]]]
-"""Events as a client gives them: those of delivery workers leave an entry's fields in a list."""
+"""Events as a client returns them: delivery workers' clients return an entry's fields as a list."""
 
 
 def last(key: ClusterKey) -> Command:
-    """Return what asks for the last events of a cluster."""
+    """Return the command that reads the last events of a cluster."""
     return "xrevrange", keys.events(key.cluster_id), "+", "-", _LAST
 
 
 def mark_of(key: ClusterKey, events: Raw, version: int | None) -> str:
-    """Return the mark of a copy read at ``version``, from the reply to `last`."""
+    """Return the mark of a snapshot read at ``version``, from the reply to `last`."""
     found = (text(at) for at, fields in _read(events) if _version(key, fields) == version)
     return next(found, "") if version else ""
 
 
 def updated(client: redis.Redis, known: ClusterView, version: int) -> ClusterView | None:
-    """Return the view with what changed until ``version`` or later; None if it is to be read whole.
+    """Return the view at ``version`` or later; None if the cluster must be read in full.
 
     Costs two round trips and a command for each node that changed.
     """
@@ -74,7 +74,7 @@ def _pairs(fields: Fields | Sequence[bytes]) -> Fields:
 
 
 def _version(key: ClusterKey, fields: Fields) -> int | None:
-    """Return the version that an event of the cluster has; None if it is of another one."""
+    """Return the version of an event; None for an event of another cluster."""
     version = fields.get(b"version", b"")
     if fields.get(b"protocol") != key.protocol.encode() or not version.isdigit():
         return None
@@ -82,10 +82,10 @@ def _version(key: ClusterKey, fields: Fields) -> int | None:
 
 
 def _reached(known: ClusterView, own: Events) -> int:
-    """Return the version that the events lead to without a gap, -1 if there is one.
+    """Return the version that the events reach without a gap, -1 after a gap.
 
-    An event that changed nothing has an earlier version, and so has one after the counter went
-    back: its node is read like the others.
+    An event that changed nothing has an earlier version, like an event after the counter went
+    back; `updated` reads the nodes of both.
     """
     reached = known.version
     for _, fields in own[1:]:

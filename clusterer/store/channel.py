@@ -1,4 +1,4 @@
-"""One connection for scripts that are run all the time: half the cost of redis-py's client."""
+"""One connection for frequent scripts, at half the cost of redis-py's client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clusterer.store.client import connect
 from clusterer.store.scripts import Script
 
 _IDLE_S = 0.5
-"""Time without use after which the connection and its server are checked before the next use."""
+"""Time without use after which the channel checks connection and server before the next use."""
 
 _CHUNK = 16 * 1024
 _TIMEVAL = struct.Struct("@ll")
@@ -42,7 +42,7 @@ class Channel:
         self._made_in = 0
         self._used_at = 0.0
         self._replies_due = False
-        """Whether commands were sent of which not all replies were read."""
+        """Whether replies to sent commands are still unread."""
 
     def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
         """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
@@ -53,7 +53,7 @@ class Channel:
         return replies
 
     def run_each(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
-        """Do the same; a command's error is a `redis.ResponseError` among the replies."""
+        """Run like `run`; a command's error is a `redis.ResponseError` among the replies."""
         replies = self._exchange(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
@@ -82,7 +82,7 @@ class Channel:
         ]
 
     def _refused(self, reply: hiredis.ReplyError) -> redis.ResponseError:
-        """Leave the server if it is not the one to ask; return redis-py's form of its answer."""
+        """Return redis-py's form of an error; leave the server if it is no longer the primary."""
         error = redis.ResponseError(str(reply))
         self._connection.leave(error)
         return error
@@ -107,7 +107,7 @@ class Channel:
         return replies
 
     def _reply(self, sock: socket.socket) -> Any:
-        """Return the next reply; an error of the command itself as a value."""
+        """Return the next reply; an error of the command is a value."""
         parser, buffer = self._parser, self._buffer
         while (reply := parser.gets()) is False:
             size = sock.recv_into(buffer)
@@ -132,13 +132,13 @@ class Channel:
         return self._socket
 
     def _is_outdated(self, sock: socket.socket) -> bool:
-        """Whether the connection has ended, or its server is no longer the one to ask."""
+        """Whether the connection has ended, or its server is no longer the primary."""
         if monotonic() - self._used_at <= _IDLE_S:
             return bool(self._connection.should_reconnect())
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         if poll.poll(0):
-            return True  # nothing was asked: it is the connection's end
+            return True  # no reply is due: the server has closed the connection
         try:
             return bool(self._connection.is_stale())
         except redis.RedisError:
@@ -161,7 +161,7 @@ def pack(*parts: bytes | str) -> bytes:
 def _let_the_kernel_wait(sock: socket.socket) -> None:
     """Move a socket's timeout into the kernel: Python would poll before every send and receive.
 
-    Not for TLS, whose layer would take the kernel's answer for something else.
+    Not for TLS: its layer would misread the kernel's answer.
     """
     timeout = sock.gettimeout()
     if type(sock) is socket.socket and timeout:

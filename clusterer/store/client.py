@@ -14,7 +14,7 @@ from clusterer.store.badvalues import WrongTypeError, is_bad_data
 
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
-    """Return a client; connects on first use.
+    """Return a client, which connects on first use.
 
     Raises `SettingsError` for a URL that cannot be used.
     """
@@ -22,9 +22,9 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 
 
 class translated:  # noqa: N801 - reads as a word of the `with` statement
-    """Turn whatever redis-py raises inside into `StateUnavailable` that says ``what`` failed.
+    """Turns redis-py's errors inside into `StateUnavailable`; the message names ``what`` failed.
 
-    A class, because it stands on the way of every packet: a generator takes three times as long.
+    A class, because every packet needs one: a generator takes three times as long.
     """
 
     __slots__ = ("_settings", "_what")
@@ -58,7 +58,7 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
 
 
 def wrong_key(error: BaseException | None) -> str:
-    """Return which key is wrong, as far as the error says."""
+    """Return the wrong key, if the error names it, else the error."""
     if isinstance(error, WrongTypeError):
         return str(error)
     text = said(error) if isinstance(error, redis.RedisError) else ""

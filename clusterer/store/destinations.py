@@ -1,4 +1,4 @@
-"""What is kept of a sender's deliveries per destination, ``cluster/machine/generation``."""
+"""Fields of a sender's deliveries per destination, ``cluster/machine_id/generation``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
 
 STATS = ("sent", "failed", "skipped", "lost", "last_delivered")
-"""What is counted of each sender's packets to each destination."""
+"""Counters of each sender's packets to each destination."""
 
 
 _AT_ONCE = 1000
@@ -20,7 +20,7 @@ _AT_ONCE = 1000
 
 
 def field_of(node: Node) -> str:
-    """Return the name of a destination; a node with another address is another one."""
+    """Return the name of a destination; a node with another address is another destination."""
     return f"{node.cluster_id}/{node.machine_id}/{node.generation}"
 
 
@@ -36,7 +36,7 @@ def node_of(field: str, views: Mapping[ClusterKey, ClusterView]) -> Node | None:
 
 
 def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
-    """Add to ``pipe`` that all that is kept of these destinations of a sender is deleted."""
+    """Add to ``pipe`` the deletion of a sender's fields of these destinations."""
     for first in range(0, len(fields), _AT_ONCE):
         some = fields[first : first + _AT_ONCE]
         for name in (keys.committed, keys.committed_count, keys.closing):

@@ -1,4 +1,4 @@
-"""Nodes whose state is not yet in the table, from taking one up to noting that it is written."""
+"""Dirty marks: nodes whose state the sync job has not written to the table yet."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class DirtyNode:
 
     node: Node
     mark: str
-    """Version at which it was marked; the mark is removed only if it still is this one."""
+    """Version at which the node was marked; `end` deletes the mark only at this version."""
     synced: tuple[StateColumns, ...]
-    """What the table may hold by our own hand; the oldest first, empty if not known."""
+    """States that our jobs may have written to the table, the oldest first; empty if unknown."""
 
 
 class DirtyNodes:
@@ -53,15 +53,15 @@ class DirtyNodes:
         ]
 
     def begin(self, wanted: Sequence[tuple[ClusterKey, int]]) -> list[DirtyNode]:
-        """Take up those of ``wanted`` that are still marked, noting what will be written."""
+        """Return those of ``wanted`` that are still marked, and note the states to write."""
         replies = self._run("sync_begin", [(key, machine_id, ()) for key, machine_id in wanted])
         found = (_decoded(*place, reply) for place, reply in zip(wanted, replies, strict=True))
         return [item for item in found if item is not None]
 
     def end(self, written: Iterable[tuple[DirtyNode, StateColumns | None]]) -> int:
-        """Note what the table holds now; None (not known) only drops the mark.
+        """Note the states in the table; None (not known) only deletes the mark.
 
-        Returns how many nodes were changed in between and so stay marked.
+        Returns the number of nodes that changed in between and therefore stay marked.
         """
         calls = [
             (
@@ -74,7 +74,7 @@ class DirtyNodes:
         return self._run("sync_end", calls).count(0)
 
     def synced(self, node: Node) -> tuple[StateColumns, ...]:
-        """Return what the table may hold of ``node`` by our own hand, as noted now."""
+        """Return the states of ``node`` that our own jobs may have written, as noted now."""
         key = ClusterKey(node.cluster_id, node.protocol)
         with translated(self._settings, "read what was written to the table"):
             (noted,) = read_all(self._client, [("hget", keys.synced(*key), str(node.machine_id))])
@@ -105,13 +105,13 @@ def _decoded(key: ClusterKey, machine_id: int, reply: Sequence[Any] | None) -> D
         return None
     mark, synced, flat = reply
     node = decode_node(key, machine_id, dict(zip(flat[::2], flat[1::2], strict=True)))
-    if node is None or not mark:  # reported now
+    if node is None or not mark:  # decode_node has reported the fault
         return None
     return DirtyNode(node, mark.decode(), known_columns(key, machine_id, synced))
 
 
 def known_columns(key: ClusterKey, machine_id: int, noted: object) -> tuple[StateColumns, ...]:
-    """Return what the table may hold by our own hand; what cannot be that is reported."""
+    """Return the states that our own jobs may have written; report bad values."""
     found: list[StateColumns] = []
     for item in noted.split(b",") if isinstance(noted, bytes) else ():
         try:

@@ -1,4 +1,4 @@
-"""Nodes that must be looked at now: claimed, and concluded about, in few round trips."""
+"""The due nodes: jobs claim them, and conclude their observations, in few round trips."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AT_ONCE = 250
 """Nodes in one round trip: some 10 ms of Redis's time."""
 
 _SET_BACK_S = 1.0
-"""A clock that goes back further than this was set; by less, it was corrected."""
+"""A clock that goes back by more was set; by less, it was corrected."""
 
 _CLAIM, _RESCHEDULE = "claim_due", "reschedule"
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was observed of a node that was claimed."""
+    """The observation of a claimed node."""
 
     seen: Node
     event: Event
@@ -43,7 +43,7 @@ class Observation:
 
 
 class DueNodes:
-    """The nodes of all clusters that a job must look at. Safe to share between threads."""
+    """The due nodes of all clusters. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
@@ -89,7 +89,7 @@ class DueNodes:
         An observation of a changed node is dropped: the change counted the same failure, or is
         newer knowledge. A node that its observation does not change gets the due time of its state.
         """
-        with translated(self._settings, "note what was observed of nodes"):
+        with translated(self._settings, "note observations of nodes"):
             for batch in _batches(observations):
                 self._conclude(batch)
 
@@ -134,7 +134,7 @@ class DueNodes:
                     done.log()
 
     def _since(self, node: Node, now: float) -> float:
-        """Return from when the node's next look counts: for a ping from this one's beginning."""
+        """Return the start of the interval until the next look: for a ping, its own start."""
         if node.condition is Condition.PROBING:
             return min(now, self._looked_at) - EARLY_S
         return now
@@ -149,7 +149,7 @@ class DueNodes:
         return Call(_RESCHEDULE, names, (node.version, node.machine_id, due))
 
     def _read(self, wanted: Sequence[tuple[ClusterKey, int]]) -> tuple[list[Node | None], float]:
-        """Return the nodes (None for one that is gone) and Redis TIME in UNIX seconds."""
+        """Return the nodes (None for a node that is gone) and Redis TIME in UNIX seconds."""
         commands: list[Command] = [
             ("hgetall", keys.node(*key, machine_id)) for key, machine_id in wanted
         ]

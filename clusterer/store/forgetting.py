@@ -1,4 +1,4 @@
-"""What Redis keeps of machines and queues that may be gone, and its deletion."""
+"""Reads and deletes the data of machine_ids and queues that are no longer used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clusterer.store.receipts import watches_in
 from clusterer.store.scripts import Call, run_each, script
 
 SAMPLE = 1000
-"""Members of a set that one look takes, by chance: all of them come up within some looks."""
+"""Members of a set that one look takes at random: some looks find all members."""
 
 _CLUSTER = re.compile(r"([1-9]\d{0,9}):[^: ]+", re.ASCII)
 _SENDER = (
@@ -36,40 +36,40 @@ _INSTANCE = (keys.modules, keys.notices, keys.capture, keys.prober_ring)
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What Redis keeps of one machine as sender and as instance. Times are Redis ms."""
+    """The data of one machine_id as sender and as instance. Times are Redis ms."""
 
     machine_id: int
     packets: int
-    """Packets that its log ever had."""
+    """Packets that the sender's log ever had."""
     entries: int
-    """Log entries that are still there: packets that some node has not got."""
+    """Entries in the sender's log: packets that a node has not received."""
     leased: bool
-    """Whether a worker delivers its packets at this moment."""
+    """Whether a worker has leased the sender's log."""
     alive_ms: int
-    """When the instance began, or last said that it receives; 0 if it never did."""
+    """Start or last heartbeat of the instance; 0 without one."""
     clusters: frozenset[int]
-    """Clusters that it sent to or registered a module for."""
+    """Clusters to which the sender sent, or for which the instance registered a module."""
     clocks: tuple[str, ...]
-    """Keys with the clocks and silences of its registrations."""
+    """Keys with the clocks and mutes of the instance's registrations."""
     keys: tuple[str, ...]
-    """All its keys that exist."""
+    """All keys of the machine_id that exist."""
     member: bool
-    """Whether a set of senders, instances or a queue names it."""
+    """Whether a set of senders, instances or a queue has the machine_id."""
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.member)
 
 
 class ForgetStore:
-    """Reads and deletes what is kept of machines and queues. Raises `StateUnavailable`."""
+    """Reads and deletes the data of machine_ids and queues. Raises `StateUnavailable`."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
         self._client = client
 
     def traces(self, machine_id: int) -> Traces:
-        """Return what is kept of a machine; takes a scan."""
-        with translated(self._settings, f"look for machine {machine_id}"):
+        """Return the data of a machine_id; takes a scan."""
+        with translated(self._settings, f"find the data of machine_id {machine_id}"):
             clocks = self._clocks(machine_id)
             named = [*self._of_queues(), keys.SENDERS, keys.INSTANCES, keys.HANDOVERS]
             own = [of(machine_id) for of in (*_SENDER, *_INSTANCE)]
@@ -99,12 +99,12 @@ class ForgetStore:
         )
 
     def forget(self, traces: Traces, alive_since_ms: int, *, force: bool) -> bool:
-        """Forget a machine; False if it is in use after all (never with ``force``).
+        """Delete the data of a machine_id; False if it is in use after all (never with ``force``).
 
-        ``alive_since_ms``: an instance that said since then that it receives is alive.
+        ``alive_since_ms``: an instance with a later heartbeat is alive.
         """
         machine_id, forced = traces.machine_id, int(force)
-        with translated(self._settings, f"forget machine {machine_id}"):
+        with translated(self._settings, f"delete the data of machine_id {machine_id}"):
             instance = _instance_call(machine_id, traces.clocks, alive_since_ms, forced)
             if not script(instance.script)(self._client, [*instance.keys], *instance.arguments):
                 return False
@@ -112,8 +112,8 @@ class ForgetStore:
             return bool(script(sender.script)(self._client, [*sender.keys], *sender.arguments))
 
     def note(self, traces: Traces, fields: Mapping[str, str]) -> None:
-        """Add an event to the audit of each cluster that the machine had to do with."""
-        with translated(self._settings, "note a machine that is forgotten"):
+        """Add an event to the audit of each cluster of the machine_id."""
+        with translated(self._settings, "add events about deleted data"):
             clusters = traces.clusters or {
                 int(found[1])
                 for name in read_all(self._client, [("smembers", keys.CLUSTERS)])[0]
@@ -121,13 +121,13 @@ class ForgetStore:
             }
             pipe = self._client.pipeline(transaction=False)
             event: Any = dict(fields)
-            for cluster_id in sorted(clusters):  # no stream begins with a machine that is gone
+            for cluster_id in sorted(clusters):  # the event starts no new stream
                 pipe.xadd(keys.events(cluster_id), event, maxlen=EVENTS_CAP, nomkstream=True)
             pipe.execute(raise_on_error=False)
 
     def unused_instances(self, before_ms: int) -> list[int]:
-        """Forget instances that were not alive since ``before_ms``; return their ids."""
-        with translated(self._settings, "forget unused instances"):
+        """Delete the data of instances not alive since ``before_ms``; return their ids."""
+        with translated(self._settings, "delete the data of unused instances"):
             sample = self._sample(keys.INSTANCES)
             hashes = read_all(self._client, [("hgetall", keys.modules(i)) for i in sample])
             calls = {}
@@ -140,21 +140,23 @@ class ForgetStore:
     def unused_senders(
         self, before_ms: int, kept: Iterable[int], named: Mapping[int, Sequence[str]]
     ) -> list[int]:
-        """Forget senders but those ``kept`` with an empty log, unused since ``before_ms``.
+        """Delete the data of senders with an empty log, unused since ``before_ms``; return their
+        ids.
 
-        ``named``: the pending and waiting sets that name a sender. Returns the senders' ids.
+        ``kept``: senders that stay in any case; ``named``: the pending and waiting sets that have
+        a sender.
         """
-        with translated(self._settings, "forget unused senders"):
+        with translated(self._settings, "delete the data of unused senders"):
             sample = set(self._sample(keys.SENDERS)) - set(kept)
             return self._run(
                 {i: _sender_call(i, named.get(i, ()), before_ms, 0) for i in sorted(sample)}
             )
 
     def unused_queue(self, queue: str, before_ms: int) -> bool:
-        """Forget a queue without senders, unused since ``before_ms``; return whether it was."""
+        """Delete a queue without senders, unused since ``before_ms``; return whether it is gone."""
         of = (keys.pending, keys.waiting, keys.enqueued, keys.ring)
         names = [keys.QUEUES, *(name(queue) for name in of)]
-        with translated(self._settings, f"forget queue {queue}"):
+        with translated(self._settings, f"delete queue {queue}"):
             (done,) = run_each(self._client, [Call("forget_queue", names, (queue, before_ms))])
         return bool(done)
 

@@ -11,11 +11,11 @@ from clusterer.store.client import translated
 from clusterer.store.migration import migrate
 
 FORMAT = 2
-"""Grows with each change after which an older program would misread what Redis has."""
+"""Grows with each change after which an older program would misread the keys in Redis."""
 
 
 def format_found(client: redis.Redis) -> bytes | None:
-    """Return what Redis has as its format; None if nothing, empty if the key is no string."""
+    """Return the format in Redis; None without one, empty if the key is no string."""
     try:
         found = client.get(keys.FORMAT)
     except redis.ResponseError as error:
@@ -38,9 +38,9 @@ def is_older(found: bytes | None) -> bool:
 def require_format(settings: Settings, client: redis.Redis) -> None:
     """Write the format to Redis, and rename the keys of an older format.
 
-    Each process calls it before its first write. Raises `NewerFormat` if a newer program wrote the
-    keys in Redis, `OlderFormat` if an older process still uses them, `StateUnavailable`. A format
-    that is not a number stays as it is: doctor names it.
+    Each process calls `require_format` before its first write. Raises `NewerFormat` if a newer
+    program wrote the keys in Redis, `OlderFormat` if an older process still uses them, and
+    `StateUnavailable`. A format that is not a number stays as it is: doctor names it.
     """
     with translated(settings, f"read {keys.FORMAT}"):
         found = format_found(client)
@@ -51,8 +51,8 @@ def require_format(settings: Settings, client: redis.Redis) -> None:
 
 
 def newer_text(found: bytes) -> str:
-    """Return what is to be said where Redis has a newer format."""
+    """Return the message about a newer format in Redis."""
     return (
         f"{keys.FORMAT} is {found[:9].decode()}, and this program writes format {FORMAT}: "
-        "nothing is written; upgrade clusterer on this host"
+        "this process writes nothing; upgrade clusterer on this host"
     )

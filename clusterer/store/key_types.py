@@ -1,4 +1,4 @@
-"""Which type of value each of our keys holds: what is told of a key that holds another one."""
+"""The type of each of our keys, and the remedy for a key of another type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES: Final = {
     "list": "a list",
     "none": "nothing",
 }
-"""Redis's names of types, as people call them."""
+"""Redis's names of types, and their names in messages."""
 
 _TYPES: Final = tuple(
     (re.compile(rf"clusterer:{pattern}", re.DOTALL), kind)
@@ -51,7 +51,7 @@ def expected_type(key: str) -> str:
 
 
 def remedy(key: str) -> str:
-    """Return what puts a key right that holds what it must not."""
+    """Return the operator's remedy for a key with a bad value."""
     if _FROM_TABLE.fullmatch(key):
         return "run `clusterer reload`"
     return f"correct it with redis-cli, or delete it: `redis-cli DEL {key}`"

@@ -1,19 +1,19 @@
-"""Names of modules as labels of metrics: printable, and never more than a few."""
+"""Names of modules as labels of metrics: printable, and bounded in number."""
 
 from __future__ import annotations
 
 MAX_LABELS = 64
-"""Modules that are told apart. An application that invents names must not fill Prometheus."""
+"""Most modules with a label of their own: a program that invents names must not fill Prometheus."""
 
 MAX_NAME = 64
-"""Bytes, or characters, of the longest name that is told apart."""
+"""Bytes, or characters, of the longest name with a label of its own."""
 
 OTHERS = "(others)"
 """Label of all other modules together."""
 
 
 class ModuleLabels:
-    """Which modules are told apart: the first ones that come. Safe to share between threads."""
+    """Gives labels to the first modules that come. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._labels: dict[bytes | str, str] = {}

@@ -1,4 +1,4 @@
-"""The keys of older formats get their names of today, at the first start of a newer version."""
+"""Renames the keys of older formats, at the first start of a newer version."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ In ``clusterer:modules:R`` the field ``flushed_at`` has become ``heartbeat``.
 """
 
 _NAMED = 20
-"""Keys that the log names of those that hold a wrong type, or could not be renamed."""
+"""Most keys that the log names, of a wrong type or not renamed."""
 
 
 def migrate(client: redis.Redis, wanted: int) -> bytes | None:
     """Rename the keys of formats before ``wanted``; return a newer format that Redis has.
 
-    All keys are renamed in one step. To call it again, or in several processes at once, is
-    harmless. A key of a wrong type is renamed too, and reported. A key whose new name exists
-    keeps its old name. Raises `OlderFormat` if an older process still uses the keys.
+    `migrate` renames all keys in one step; several processes may call it at once. It renames and
+    reports a key of a wrong type. A key whose new name exists keeps its old name. Raises
+    `OlderFormat` if an older process still uses the keys.
     """
     kinds = (
         part

@@ -175,7 +175,7 @@ class NodeStore:
         for _ in range(_ATTEMPTS):
             node, now = self.read(key, machine_id)
             if node is None:
-                raise UnknownNode(f"cluster {key} has no machine {machine_id}")
+                raise UnknownNode(f"cluster {key} has no node {machine_id}")
             done = self._commit(Change(node, apply(node, event, now), event, cause), now)
             if done is not None:
                 return done

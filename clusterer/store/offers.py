@@ -1,4 +1,4 @@
-"""What an instance has had sent, by cluster and module: kept where metrics are served."""
+"""Counts the packets that an instance sends, by cluster and module, for its metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clusterer.wire import Packet
 
 
 class Offers:
-    """Totals since it was made. Safe to share between threads."""
+    """Totals since the start of the process. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._labels = ModuleLabels()
@@ -29,7 +29,7 @@ class Offers:
                 self._count(key, packet.module, 1, len(frame))
 
     def __iter__(self) -> Iterator[tuple[ClusterKey, str, int, int]]:
-        """Give cluster, module's label, packets and bytes."""
+        """Yield cluster, label of the module, packets and bytes."""
         for (key, label), totals in self._totals.copy().items():
             yield key, label, *totals
 

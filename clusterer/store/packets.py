@@ -1,4 +1,4 @@
-"""The sender's end of its packet log."""
+"""Appends packets to the log of a sender."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WHAT = "append to the packet log"
 
 
 class _Entry:
-    """One caller's frames, on their way into the log."""
+    """One caller's frames that the log does not have yet."""
 
     __slots__ = ("done", "enqueue", "error", "frames", "key")
 
@@ -46,13 +46,13 @@ class _Entry:
 
 
 class PacketLog:
-    """Appends one machine's packets to its log. Safe to share between threads.
+    """Appends the packets of one sender to its log. Safe to share between threads.
 
-    Threads that append at the same moment share a round trip: while one waits for Redis the
-    others queue up, and the thread that gets the lock next sends what all of them have queued. An
-    entry stays in the queue until it is done, so that a thread that is interrupted while it sends
-    (Ctrl-C) leaves the others' entries to the next one; these may then be stored twice. A forked
-    child has an empty queue and a connection of its own.
+    Threads that append at the same moment share a round trip: while one thread waits for Redis the
+    other threads queue their entries, and the next thread that gets the lock sends all queued
+    entries. An entry stays in the queue until it is done: a thread that is interrupted while it
+    sends (Ctrl-C) leaves the other entries to the next thread, and Redis may store these twice. A
+    forked child has an empty queue and a connection of its own.
     """
 
     def __init__(self, settings: Settings, sender: int) -> None:
@@ -63,20 +63,20 @@ class PacketLog:
         self._checked = False
         """Whether Redis is known to have our format."""
         self._drained = False
-        """Whether the last append found the log being drained."""
+        """Whether a worker had leased the log at the last append."""
         self._queued: deque[_Entry] = deque()
         self._lock = threading.Lock()
         forks.renew_in_child(self)
 
     def renew_in_child(self) -> None:
-        """Leave to the parent what its threads are sending, and their lock."""
+        """Leave the queue and the lock to the parent, whose threads use them."""
         self._queued = deque()
         self._lock = threading.Lock()
 
     def append(self, key: ClusterKey, frames: Sequence[bytes]) -> bool:
         """Append ``frames`` for the nodes of a cluster, in order and all or none.
 
-        One script call, whatever their size: `sub_batches` makes parts that Redis stores quickly.
+        One script call for frames of any size: `sub_batches` makes parts that Redis stores quickly.
         Returns True if the caller must enqueue a delivery job: no worker has leased the log, and
         no job is enqueued. Raises `StateUnavailable`; if only Redis's answer was lost, Redis has
         stored the frames nevertheless.
@@ -104,7 +104,7 @@ class PacketLog:
             self._channel.close()
 
     def _next(self) -> list[_Entry]:
-        """Return the queued entries, oldest first, as many as one round trip may have."""
+        """Return queued entries for one round trip, oldest first."""
         found: list[_Entry] = []
         count = size = 0
         for entry in self._queued.copy():
@@ -129,16 +129,16 @@ class PacketLog:
                 enqueue = self._append(calls)
         except ClustererError as error:
             for entry in entries:
-                entry.error, entry.done = copy(error), True  # each caller adds to its own
+                entry.error, entry.done = copy(error), True  # each caller changes its own copy
                 entry.error.__cause__ = error.__cause__
             return
         for group, wanted in zip(groups, enqueue, strict=True):
-            group[0].enqueue = wanted  # one of the callers does it
+            group[0].enqueue = wanted  # one of the callers enqueues the job
             for entry in group:
                 entry.done = True
 
     def _append(self, calls: Sequence[tuple[ClusterKey, Sequence[bytes]]]) -> list[bool]:
-        """Append each cluster's frames; return for each whether a job must be enqueued."""
+        """Append each cluster's frames; return for each whether a caller must enqueue a job."""
         if not self._checked:
             with connect(self._settings) as client:
                 require_format(self._settings, client)

@@ -1,4 +1,4 @@
-"""When each node was last seen, per instance and module: the clocks that module timeouts go by."""
+"""The times at which instances last saw nodes, per module: the clocks of module timeouts."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NOTICES_AT_ONCE = 1_000
 _JUDGED_AT_ONCE = 1_000
 
 _MOST_DIGITS = 15
-"""Of a number of ms: what is longer is none of ours."""
+"""Most digits of a number of ms; a longer number is a bad value."""
 
 _NUMBER = re.compile(rf"\d{{1,{_MOST_DIGITS}}}", re.ASCII)
 
 
 class Receipts:
-    """Clocks, silences and notices in one Redis. Safe to share between threads.
+    """Clocks, mutes and notices in one Redis. Safe to share between threads.
 
     Every method raises `StateUnavailable` when Redis does not answer in time.
     """
@@ -56,12 +56,12 @@ class Receipts:
     # -- the instance's side --------------------------------------------------------------------
 
     def begin(self, receiver: int, run: str) -> str:
-        """Start the run with the token ``run``: what earlier runs registered is forgotten.
+        """Start the run with the token ``run``, and delete the registrations of earlier runs.
 
-        Returns the id of the instance's last notice, from which it reads on.
+        Returns the id of the instance's last notice, from which the instance reads on.
         """
         require_format(self._settings, self._client)
-        with translated(self._settings, f"register machine {receiver}"):
+        with translated(self._settings, f"register the modules of instance {receiver}"):
             blame(self._client, [keys.modules(receiver)])  # the script replaces it
             old = [watch for watch in self._watches([receiver]) if watch.cluster_id]
             last = script("begin")(
@@ -83,10 +83,10 @@ class Receipts:
     ) -> bool:
         """Register ``watch``: no node is muted for it.
 
-        The clocks of the nodes in ``last_seen`` start now, and of those ``members`` of the cluster
+        The clocks start now: of the nodes in ``last_seen``, and of those ``members`` of the cluster
         that an earlier run saw. A node without a clock does not time out.
 
-        Returns False if ``run`` is not (or no longer) the instance's: `begin` first.
+        Returns False if ``run`` is not (or no longer) the instance's run: `begin` first.
         """
         with translated(self._settings, f"register module {watch.module!r}"):
             done = script("register")(
@@ -101,7 +101,7 @@ class Receipts:
         return bool(done)
 
     def enroll(self, watch: Watch, last_seen: Collection[int], left: Collection[int]) -> None:
-        """Start the clocks of nodes that were seen for the first time, forget those that left.
+        """Start the clocks of nodes that were seen for the first time, delete those of ``left``.
 
         A node that has a clock keeps it, and one that is muted gets none.
         """
@@ -122,11 +122,11 @@ class Receipts:
         age_ms: int,
         last_notice: str,
     ) -> Flushed:
-        """Note how long ago each node was seen, and that the instance listened until now.
+        """Write the times at which nodes were last seen, and the heartbeat of the instance.
 
         ``last_seen_ms`` has an entry, maybe an empty one, for each registration with a cluster;
-        ``age_ms`` is how long ago its packets were last looked at; ``last_notice`` is the id of the
-        last notice read.
+        ``age_ms``: time since the instance last processed received packets; ``last_notice``: id of
+        the last notice read.
         """
         with translated(self._settings, "record the nodes last seen"):
             state, now_ms, notices, tailed_ms, *unusable = script("flush")(
@@ -157,7 +157,7 @@ class Receipts:
         )
 
     def name_wrong(self, names: Sequence[str]) -> None:
-        """Report those keys that hold another type than they have to."""
+        """Report those of the keys that hold a wrong type."""
         with translated(self._settings, "look at the types of keys"):
             blame(self._client, names)
 
@@ -171,8 +171,8 @@ class Receipts:
     def judge(self, watches: Sequence[Watch]) -> list[Verdict]:
         """Mute nodes that were silent for too long, end mutes that are over: one round trip.
 
-        Returns a verdict for each watch for which something was due. At most 1,000 nodes per
-        watch and call: call again until nothing is due.
+        Returns a verdict for each watch with a due node. One call judges at most 1,000 nodes per
+        watch: call again until no watch has a verdict.
         """
         if not watches:
             return []
@@ -186,7 +186,7 @@ class Receipts:
     # -- for the operator -----------------------------------------------------------------------
 
     def receptions(self) -> list[Reception]:
-        """Return what the instances that are listening have seen, by registration.
+        """Return the nodes last seen by the instances that listen, by registration.
 
         A node that is muted for a registration has no clock there.
         """
@@ -207,7 +207,7 @@ class Receipts:
         return [reception for reception in found if reception is not None]
 
     def _receivers(self) -> list[int]:
-        """Return the instances; by a scan if the set of them holds another type."""
+        """Return the instances; by a scan if the key of their set holds another type."""
         (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
         if isinstance(members, WrongType):
             prefix = keys.modules(0)[:-1]
@@ -230,7 +230,7 @@ def _reception(
     clocks: Iterable[tuple[bytes, float]],
     now_ms: int,
 ) -> Reception | None:
-    """Return what an instance has seen; None for one that is not listening."""
+    """Return the nodes that an instance last saw; None if the instance does not listen."""
     begun, heartbeat = (
         number(keys.modules(watch.receiver), f"field {name}", modules.get(name.encode()))
         for name in ("begun", "heartbeat")
@@ -241,13 +241,13 @@ def _reception(
 
 
 def scores(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
-    """Return a sorted set of machine_ids and times; a time that is none, as inf, is left out."""
+    """Return a sorted set of machine_ids and times, without times that are infinite."""
     found = {member: at for member, at in members if isfinite(at)}
     return {machine_id: int(found[b"%d" % machine_id]) for machine_id in ids(key, found)}
 
 
 def watches_in(receiver: int, fields: Mapping[bytes, bytes]) -> list[Watch]:
-    """Return the registrations in an instance's hash; what is none is reported."""
+    """Return the registrations in an instance's hash; report bad values."""
     found = []
     for field, value in fields.items():
         if b":" in field:
@@ -268,7 +268,7 @@ def _watch(receiver: int, field: bytes, value: bytes) -> Watch | None:
 
 
 def _verdict(watch: Watch, silent: Sequence[bytes], over: Sequence[bytes], *rest: Any) -> Verdict:
-    """Return what the script decided; ``rest``: members that it left alone, by their key."""
+    """Return the script's verdict; ``rest``: bad members that the script skipped, by their key."""
     for key, members in zip((watch.last_seen, watch.muted), rest, strict=False):
         ids(key, members)
     return Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))

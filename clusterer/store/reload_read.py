@@ -1,4 +1,4 @@
-"""Reading clusters for a reload: the nodes, what of them can be used, and all that is wrong."""
+"""Reads clusters for a reload: the nodes, their usable values, and the faults of all keys."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _SCAN = "clusterer:[0-9]*"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of clusters, whatever the set of clusters says."""
+    """All clusters with a key in Redis, in the set of clusters or not."""
 
     listed: frozenset[ClusterKey] = frozenset()
     set_is_wrong: bool = False
-    """Whether that set holds another type, or members that are no clusters."""
+    """Whether the set of clusters holds another type, or members that are no clusters."""
     hashes: Mapping[ClusterKey, frozenset[int]] = field(default_factory=dict)
-    """Clusters of which there is any key, with the machine_ids of nodes that have one."""
+    """Clusters with a key, each with the machine_ids of nodes that have a key."""
 
     @property
     def clusters(self) -> list[ClusterKey]:
-        """All of them."""
+        """All clusters."""
         return sorted(self.listed | self.hashes.keys())
 
 
 def find(client: redis.Redis) -> Found:
-    """Return what there is. Takes a scan."""
+    """Return all clusters with a key. Takes a scan."""
     with collected() as problems:
         (names,) = read_all(client, [("smembers", keys.CLUSTERS)])
         listed = frozenset(filter(None, map(cluster_key, names)))
@@ -73,12 +73,12 @@ def _cluster(name: str) -> ClusterKey | None:
 def read(
     client: redis.Redis, wanted: Sequence[ClusterKey], found: Found | None = None
 ) -> dict[ClusterKey, Snapshot]:
-    """Return snapshots of the clusters ``wanted``; of an unknown one an empty one.
+    """Return snapshots of the clusters ``wanted``; an unknown cluster has an empty snapshot.
 
-    With ``found`` they also say what is wrong beside the nodes.
+    With ``found`` the snapshots also have the faults of other keys than the nodes' hashes.
     """
-    with collected():  # what a reload puts right need not be logged
-        # The version comes first: what changes later makes the commit fail.
+    with collected():  # the reload repairs these values: no log lines
+        # The version comes first: a later change makes the commit fail.
         replies = iter(read_all(client, [command for key in wanted for command in _beside(key)]))
         parts = {key: _Parts.of(key, *islice(replies, _BESIDE), found=found) for key in wanted}
         places = [(key, i) for key, part in parts.items() for i in part.machines]
@@ -103,7 +103,7 @@ def _beside(key: ClusterKey) -> Iterator[Command]:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the keys of a cluster hold beside its nodes' hashes."""
+    """The values of a cluster's keys, without the hashes of its nodes."""
 
     key: ClusterKey
     version: int | None
@@ -112,9 +112,9 @@ class _Parts:
     dirty: frozenset[int]
     synced: Mapping[int, str]
     machines: tuple[int, ...]
-    """All that may have a hash."""
+    """All machine_ids that may have a hash."""
     raw: Mapping[str, Collection[bytes]]
-    """Members and fields as they are, by key."""
+    """Members and fields as Redis has them, by key."""
 
     @classmethod
     def of(  # noqa: PLR0917 - the replies to `_beside`, in order
@@ -181,19 +181,19 @@ def _snapshot(
 
 
 def _is_id(member: bytes, name: str, key: ClusterKey) -> bool:
-    """Whether a member of the set of nodes is one that the plan itself deals with."""
+    """Whether the plan itself deals with a member, because it is an id in the set of nodes."""
     return name == keys.nodes(*key) and bool(_ID.fullmatch(text(member)))
 
 
 def _wrong(client: redis.Redis, wanted: Sequence[ClusterKey]) -> dict[ClusterKey, list[str]]:
-    """Return for each cluster which of its keys, but for the nodes', hold another type."""
+    """Return for each cluster the keys that hold a wrong type, except the nodes' hashes."""
     names = {key: cluster_keys(key)[1:] for key in wanted}
     found = {each.key for each in wrong_types(client, [n for some in names.values() for n in some])}
     return {key: [name for name in some if name in found] for key, some in names.items()}
 
 
 def cluster_keys(key: ClusterKey) -> list[str]:
-    """Return the keys of a cluster, but for its nodes' hashes, as the script wants them."""
+    """Return the keys of a cluster except its nodes' hashes, in the order of the script."""
     own = [of(*key) for of in (keys.nodes, keys.version, keys.due, keys.dirty, keys.synced)]
     return [keys.CLUSTERS, *own, keys.events(key.cluster_id)]
 

@@ -1,4 +1,4 @@
-"""Bringing Redis in line with the table: clusters as the planner reads them, plans committed."""
+"""Brings Redis in line with the table: reads clusters for the planner, and commits its plans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SCRIPT_NODES = 500
 calls and is then not replaced in one step."""
 
 _PIPELINED_SENDERS = 100
-"""Senders that are told at once of nodes that are gone."""
+"""Senders per round trip from which destinations are deleted."""
 
 _PIPELINED_STEPS = 50
 """Script calls sent at once."""
@@ -46,23 +46,23 @@ class ReloadStore:
         self._client = client
 
     def find(self) -> Found:
-        """Return what there is of clusters; takes a scan."""
+        """Return all clusters with a key in Redis; takes a scan."""
         with translated(self._settings, "list the clusters"):
             return reload_read.find(self._client)
 
     def read(
         self, wanted: Sequence[ClusterKey], found: Found | None = None
     ) -> dict[ClusterKey, Snapshot]:
-        """Return snapshots of the clusters ``wanted``; of an unknown one an empty one.
+        """Return snapshots of the clusters ``wanted``; an unknown cluster has an empty snapshot.
 
-        With ``found`` they also say what is wrong beside the nodes.
+        With ``found`` the snapshots also have the faults of other keys than the nodes' hashes.
         """
         with translated(self._settings, "read the clusters"):
             return reload_read.read(self._client, wanted, found)
 
     def mend_clusters(self, clusters: Sequence[ClusterKey]) -> None:
-        """Replace the set of clusters: it holds another type, or what is no cluster."""
-        with translated(self._settings, "mend the set of clusters"):
+        """Replace the set of clusters: the key has a wrong type, or other members."""
+        with translated(self._settings, "repair the set of clusters"):
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(keys.CLUSTERS)
             if clusters:
@@ -70,25 +70,25 @@ class ReloadStore:
             pipe.execute()
 
     def note_loaded(self, now: float, by: str) -> None:
-        """Note that Redis holds the whole table; ``now``: UNIX time in seconds, from Redis."""
+        """Note that Redis has the whole table; ``now``: UNIX time in seconds, from Redis."""
         with translated(self._settings, "note the reload"):
             self._client.set(keys.LOADED, f"{int(now * 1000)} {by}")
 
     def claim_restore(self, for_s: int) -> bool:
-        """Return whether Redis knows of no node and no reload, and the caller is to load the table.
+        """Return True if Redis has no node and no reload, and the caller must load the table.
 
         Every other caller gets False for ``for_s`` seconds.
         """
-        with translated(self._settings, "look whether the table was loaded"):
+        with translated(self._settings, "read the time of the last reload"):
             if any(read_all(self._client, [("exists", keys.LOADED), ("scard", keys.CLUSTERS)])):
                 return False
             return bool(self._client.set(keys.LOADED, "restoring", nx=True, ex=for_s))
 
     def commit(self, plans: Iterable[ReloadPlan], now: float, cause: Cause) -> set[ClusterKey]:
-        """Carry out the plans; return the clusters that were changed since they were read.
+        """Carry out the plans; return the clusters that changed since the planner read them.
 
         ``now``: UNIX time in seconds, from Redis. A cluster with up to `_SCRIPT_NODES` changes
-        is changed in one step or, on conflict, not at all.
+        changes in one step or, on conflict, not at all.
         """
         require_format(self._settings, self._client)
         versions = {plan.key: plan.version for plan in plans}
@@ -97,7 +97,7 @@ class ReloadStore:
         with translated(self._settings, "reload the clusters"):
             self._client.script_load(script("reload").text)
             # Each round sends the next step of every cluster: a step needs the version that the
-            # step before it led to.
+            # previous step returned.
             while due := {key: step for key in steps if (step := next(steps[key], None))}:
                 for key, version in self._send(due, versions).items():
                     versions[key] = version
@@ -108,7 +108,7 @@ class ReloadStore:
         return conflicts
 
     def _forget(self, fields: Sequence[str]) -> None:
-        """Delete what all senders know of destinations that are there no more."""
+        """Delete the fields of deleted destinations from the hashes of all senders."""
         if not fields:
             return
         self._forget_paths(fields)
@@ -191,14 +191,14 @@ class ReloadStore:
 
 
 class _Step:
-    """What one call of the script does."""
+    """The changes of one call of the script."""
 
     def __init__(self) -> None:
         self.hashes: list[str] = []
         self.gone: list[str] = []
-        """Destinations that are no more when it is done."""
+        """Destinations that the call deletes."""
         self.strangers: list[bytes | str] = []
-        """Places of keys in the call and members that cannot be there, in pairs."""
+        """Pairs: index of a key in the call, and a bad member of that key."""
         self._items: dict[str, list[Any]] = {
             "put": [],
             "remove": [],
@@ -244,7 +244,7 @@ class _Step:
 
 
 _CLUSTER_KEYS = 11
-"""Keys of the cluster that the script is given before those of the nodes."""
+"""Number of the cluster's keys, which come before the keys of the nodes."""
 
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:

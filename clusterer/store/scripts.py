@@ -15,7 +15,7 @@ import redis
 from clusterer.store.badvalues import WrongTypeError, bad, blame, is_bad_data, wrong_types
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
-"""The line at which a script gets the functions of ``lua/include/<name>.lua``."""
+"""The line that stands for the functions of ``lua/include/<name>.lua``."""
 
 
 class Script:
@@ -56,7 +56,7 @@ def _text(*path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a script among many that are sent at once."""
+    """One call of a script, for `run_each`."""
 
     script: str
     keys: Sequence[str]
@@ -64,10 +64,10 @@ class Call:
 
 
 def run_each(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    """Run scripts, each call for itself, in one round trip; return their replies.
+    """Run calls of scripts, each a transaction of its own, in one round trip; return their replies.
 
-    A call that fails because of what its keys hold is reported, and its reply is None; any other
-    error is raised.
+    `run_each` reports a call that fails because of a bad value in its keys, and returns None as its
+    reply. Raises any other error.
     """
     pipe = client.pipeline(transaction=False)
     names = sorted({call.script for call in calls})

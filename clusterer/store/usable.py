@@ -1,4 +1,4 @@
-"""What Redis has about one sender's deliveries, where it is not what it must be."""
+"""Finds bad values in the keys of one sender's deliveries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUMBERS = frozenset({keys.counters, keys.committed, keys.committed_count, keys.
 
 
 class SenderUnusable(StateUnavailable):
-    """What Redis has of one sender's deliveries cannot be used; other senders are not affected."""
+    """A key of one sender's deliveries has a bad value; other senders are not affected."""
 
     def __init__(self, sender: int, message: str) -> None:
         super().__init__(message)
@@ -36,12 +36,12 @@ class SenderUnusable(StateUnavailable):
 
 
 def is_about_data(error: BaseException | None) -> bool:
-    """Whether an error comes from a value in Redis, and not from the server or the way to it."""
+    """Whether an error comes from a value in Redis, and not from the server or the connection."""
     return isinstance(error, ValueError) or is_bad_data(error)
 
 
 class of_sender(translated):  # noqa: N801 - reads as a word of the `with` statement
-    """Turn an error about one sender's values into `SenderUnusable`, and all others as before."""
+    """Turns an error about one sender's values into `SenderUnusable`; others as `translated`."""
 
     __slots__ = ("_sender",)
 
@@ -62,7 +62,7 @@ class of_sender(translated):  # noqa: N801 - reads as a word of the `with` state
 
 
 def wrong_keys(client: redis.Redis, sender: int) -> list[str]:
-    """Return what is wrong with the keys of a sender's deliveries, each in some words."""
+    """Return a description of each fault in the keys of a sender's deliveries."""
     found = []
     for name, wanted in _TYPES:
         key = name(sender)

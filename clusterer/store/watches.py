@@ -1,4 +1,4 @@
-"""What instances and the timeout job tell each other about who was seen: plain values."""
+"""Values that instances and the module timeout job exchange about nodes last seen."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from enum import IntEnum
 from clusterer.store import keys
 
 MAX_GAP_MS = 2_000
-"""Longest time between two flushes after which silence still means silence."""
+"""Longest gap between two heartbeats; after a longer gap the clocks of the instance restart."""
 
 LISTENING_MS = 2 * MAX_GAP_MS
-"""An instance whose heartbeat is older does not listen, as far as Redis knows."""
+"""An instance with an older heartbeat does not listen, as far as Redis knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One registration of a module in an instance, as Redis knows it."""
+    """One registration of a module in an instance, as Redis has it."""
 
     receiver: int
     """machine_id of the instance."""
     token: str
-    """Name of the module; ``name#2`` for the second registration of it for the same cluster."""
+    """Name of the module; ``name#2`` for its second registration for the same cluster."""
     module: str
     cluster_id: int
     """0 for a registration without a cluster, which has no clocks."""
@@ -31,22 +31,22 @@ class Watch:
 
     @property
     def field(self) -> str:
-        """Its field in the instance's hash."""
+        """Field of the registration in the instance's hash."""
         return f"{self.token}:{self.cluster_id}"
 
     @property
     def last_seen(self) -> str:
-        """Key of its clocks."""
+        """Key of the registration's clocks."""
         return keys.last_seen(self.receiver, self.token, self.cluster_id)
 
     @property
     def muted(self) -> str:
-        """Key of its muted nodes."""
+        """Key of the registration's muted nodes."""
         return keys.muted(self.receiver, self.token, self.cluster_id)
 
     @classmethod
     def parse(cls, receiver: int, field: str, timeout_ms: int) -> Watch:
-        """Return the watch of a field of the instance's hash; raises ValueError for another."""
+        """Return the watch of a field of the instance's hash; raises ValueError for a bad field."""
         token, _, cluster_id = field.rpartition(":")
         if not cluster_id.isdecimal() or not cluster_id.isascii():
             raise ValueError(f"{field!r} is not module:cluster_id")
@@ -55,18 +55,18 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """What a registration of an instance that is listening has seen. Times are Redis ms."""
+    """The nodes last seen by a registration of an instance that listens. Times are Redis ms."""
 
     watch: Watch
     begun_ms: int
-    """When the instance began to listen."""
+    """Time at which the instance began to listen."""
     last_seen_ms: Mapping[int, int]
-    """machine_id → its last packet; a clock begins when the module is registered."""
+    """machine_id → time of its last packet; a clock starts at the module's registration."""
     read_ms: int = 0
-    """When this was read."""
+    """Time at which the store read these values."""
 
     def last_seen_at(self, machine_id: int) -> int:
-        """Return when a node was seen at the latest; without a clock, when listening began."""
+        """Return the time at which a node was last seen; without a clock, the instance's start."""
         return self.last_seen_ms.get(machine_id, self.begun_ms)
 
 
@@ -83,13 +83,13 @@ class Notice:
 
 
 class FlushState(IntEnum):
-    """What became of a flush; the numbers are the script's."""
+    """The result of a flush; the script returns these numbers."""
 
     NOTED = 1
     UNKNOWN = 0
-    """Redis knows of no registration: it lost its data, or another run of ours that is gone."""
+    """Redis has no registration: Redis lost its data, or a later run began and is gone."""
     REPLACED = -1
-    """Another process began a run of the same instance later."""
+    """Another process began a later run of the same instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +101,19 @@ class Flushed:
     """Redis TIME."""
     notices: tuple[Notice, ...]
     tailed_ms: int = 0
-    """For how long from now the instance is asked to mirror what it receives."""
+    """Milliseconds from now for which a capture of received packets is requested."""
     last_notice: str = "0-0"
-    """Id of the last notice read, one that cannot be understood included."""
+    """Id of the last notice read, bad ones included."""
     unusable: tuple[str, ...] = ()
-    """Keys that hold another type than they have to, and sets of clocks that are empty."""
+    """Keys of a wrong type, and empty sets of clocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the timeout job decided about one registration's nodes."""
+    """The verdict of the module timeout job on the nodes of one registration."""
 
     watch: Watch
     muted: tuple[int, ...]
     """machine_ids that were silent for too long."""
     released: tuple[int, ...]
-    """machine_ids whose silence is over."""
+    """machine_ids whose mute has ended."""

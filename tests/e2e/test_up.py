@@ -61,7 +61,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def all_started(child: ChildProcess, count: int = len(COMMON)) -> list[int]:
     child.wait_for_output("scheduler started, pid", timeout_s=20)
-    child.wait_for_output("now the active scheduler", timeout_s=20)
+    child.wait_for_output("scheduler: now active", timeout_s=20)
     pids = descendants(child.pid)
     assert len(pids) == count
     return pids
@@ -206,7 +206,7 @@ def test_worker_command_becomes_the_worker(redis_url: str, kind: str) -> None:
 
 def test_scheduler_command_becomes_the_scheduler(redis_url: str) -> None:
     with spawn(["-m", "clusterer", "scheduler", "--redis-url", redis_url]) as child:
-        child.wait_for_output("active scheduler")
+        child.wait_for_output("scheduler: now active")
         assert child.terminate() == 0
 
 

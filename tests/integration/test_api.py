@@ -130,7 +130,7 @@ def test_send_to_enqueue_fails_after_append_is_no_error(
 ) -> None:
     redis_client.set("rq:queues", "of another type")
     assert instance.send_to(1, "bin", instance.packet("test", 1).build()) == 2
-    assert "the sweep will wake a worker" in caplog.text
+    assert "delivery job not enqueued" in caplog.text
 
 
 def test_send_to_with_metrics_counts_by_cluster_and_module(

@@ -197,7 +197,7 @@ def test_unknown_node_is_an_error_of_one_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert f"cluster {where[0]}:bin has no machine {where[1]}" in captured.err
+    assert f"cluster {where[0]}:bin has no node {where[1]}" in captured.err
 
 
 @pytest.mark.parametrize(

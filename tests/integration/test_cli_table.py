@@ -82,4 +82,4 @@ def test_cli_database_unavailable_prints_one_line_with_advice(capsys: Capture) -
         "clusterer: cannot read the table: database mysql+pymysql://opensips:***@"
     )
     assert "Connection refused" in err
-    assert err.endswith("; `clusterer doctor` says what to do\n")
+    assert err.endswith("; `clusterer doctor` shows the remedy\n")

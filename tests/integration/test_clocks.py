@@ -67,11 +67,11 @@ def read(context: Context, machine_id: int = 2) -> Node:
 @pytest.mark.parametrize(
     ("redis_s", "database_s", "levels", "redis_says", "database_says"),
     [
-        (0, 0, ("ok", "ok"), "as this host's", "as this host's"),
-        (30, 0, ("error", "ok"), "Redis is # s ahead of this host", "as this host's"),
-        (-30, 0, ("error", "ok"), "Redis is # s behind this host", "as this host's"),
-        (0, 30, ("ok", "error"), "as this host's", "the database is # s ahead of this host"),
-        (0, -30, ("ok", "error"), "as this host's", "the database is # s behind this host"),
+        (0, 0, ("ok", "ok"), "differs", "differs"),
+        (30, 0, ("error", "ok"), "Redis is # s ahead of this host", "differs"),
+        (-30, 0, ("error", "ok"), "Redis is # s behind this host", "differs"),
+        (0, 30, ("ok", "error"), "differs", "the database is # s ahead of this host"),
+        (0, -30, ("ok", "error"), "differs", "the database is # s behind this host"),
         (4, -4, ("warn", "warn"), "Redis is # s ahead of", "the database is # s behind"),
     ],
 )

@@ -133,7 +133,7 @@ def test_read_only_server_points_at_the_primary(server: TlsServer, url: str) -> 
         server.execute("SET GLOBAL read_only = OFF")
     assert "the server is read-only: point db_url at the primary" in told
     assert "point db_url at the primary" in first.text
-    assert first.advice == "do that, or turn persistent_mode off"
+    assert first.advice == "follow this advice, or turn persistent_mode off"
 
 
 def test_character_a_column_lacks_names_the_column(server: TlsServer, url: str) -> None:

@@ -49,7 +49,7 @@ def test_docs_metrics_log_line_is_as_shown(settings: Settings) -> None:
     page = docs.section("monitoring.md", "Metrics")
     (((_, *words), on_page),) = sessions(page)
     with started(settings, *words[1:], CLUSTERER_METRICS_PORT=port) as process:
-        process.wait_for_output("active scheduler")
+        process.wait_for_output("scheduler: now active")
         assert plain(process.output(), {port: "9400"}) == plain(on_page)
 
 

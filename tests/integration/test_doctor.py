@@ -79,7 +79,7 @@ def test_doctor_healthy_system_has_no_finding(
         ):
             for worker in (a, b, c):
                 worker.wait_for_output("takes jobs of")
-            scheduler.wait_for_output("now the active scheduler")
+            scheduler.wait_for_output("scheduler: now active")
             _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)), 20)
     assert set().union(*words(found).values()) == {"ok"}, found
     assert len(found["nodes from workers"]) == 2
@@ -315,7 +315,7 @@ def test_old_backlog_is_told_with_its_age(
     _, found = check_up(settings, monkeypatch, capsys)
     (line,) = found["backlog"]
     assert line["level"] == "error"
-    assert "machine 1: 2 packets wait, the oldest for 6" in line["text"]
+    assert "sender 1: 2 packets wait, the oldest for 6" in line["text"]
     assert "clusterer worker delivery" in line["advice"]
 
 

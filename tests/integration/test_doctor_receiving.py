@@ -111,7 +111,9 @@ def test_node_that_is_silent_to_all_is_no_finding(settings: Settings) -> None:
             wait_until(lambda: waits(settings), 30, "the suspicion")
         (found,) = findings(settings)
         assert found.level is Level.OK
-        assert found.text == "2 instances; none misses a node that another one hears"
+        assert found.text == (
+            "2 instances; each receives from all nodes that send to other instances"
+        )
 
 
 def test_muted_node_counts_as_not_seen(settings: Settings, redis_client: redis.Redis) -> None:

@@ -163,11 +163,11 @@ def row_in_table(context: Context) -> int:
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (undelivered, "1 entries of its log are not delivered"),
+        (undelivered, "1 entries of the sender's log are not delivered"),
         (leased, "a worker delivers"),
-        (alive, "its instance is alive, stop it"),
-        (node_in_redis, "a node of cluster 1:bin, run `clusterer node-remove 1 2`"),
-        (row_in_table, "a row in the table, run `clusterer node-remove 7 3`"),
+        (alive, "the instance is alive, stop the instance"),
+        (node_in_redis, "cluster 1:bin has the node, run `clusterer node-remove 1 2`"),
+        (row_in_table, "the table has a row of the node, run `clusterer node-remove 7 3`"),
     ],
 )
 def test_forget_refuses_a_machine_in_use_unless_forced(
@@ -190,7 +190,7 @@ def test_forget_an_unknown_machine_is_one_line(
     words = ["--redis-url", settings.redis_url, "--data-dir", settings.data_dir]
     assert main(["forget", "77", *words]) == 1
     said = capsys.readouterr().err
-    assert said == "clusterer: Redis keeps nothing of machine 77: nothing to forget\n"
+    assert said == "clusterer: Redis has no data of machine_id 77\n"
 
 
 def test_forgotten_sender_that_returns_begins_cleanly(context: Context) -> None:

@@ -226,7 +226,7 @@ def test_init_db_file_of_other_user_is_reported(mode: int, why: str, tmp_path: P
         check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"{why}; `clusterer doctor` says what to do\n" in done.stderr
+    assert f"{why}; `clusterer doctor` shows the remedy\n" in done.stderr
 
 
 def test_export_directory_of_other_user_is_reported(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_export_directory_of_other_user_is_reported(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"(this user may not enter {barred}); `clusterer doctor` says" in done.stderr
+    assert f"(this user may not enter {barred}); `clusterer doctor` shows" in done.stderr
 
 
 def test_database_read_makes_no_file(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_steady_junk_does_not_delay_periodic_jobs(
         spawn(["-m", "scheduler"], env) as scheduler,
     ):
         worker.wait_for_output("takes jobs of")
-        scheduler.wait_for_output("now the active scheduler")
+        scheduler.wait_for_output("scheduler: now active")
         ended = set()
         for _ in rounds(5, 0.1):
             junk.plant(redis_client, MAINTENANCE_QUEUE, "other function", 10)

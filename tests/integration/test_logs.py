@@ -40,7 +40,7 @@ def test_logs_json_by_environment_applies_to_every_process(
     ):
         node.wait_for_output("listening on")
         worker.wait_for_output("takes jobs of")
-        scheduler.wait_for_output("now the active scheduler")
+        scheduler.wait_for_output("scheduler: now active")
         names = [lines(child)[0]["process"] for child in (node, worker, scheduler)]
         assert names == ["node", "worker maintenance", "scheduler"]
 
@@ -97,7 +97,7 @@ def test_quiet_and_verbose_reach_workers_and_scheduler(environment: dict[str, st
 def test_up_prints_nothing_but_json_lines(tmp_path: Path) -> None:
     arguments = ["up", "--data-dir", str(tmp_path), "--log-format", "json"]
     with spawn(["-m", "clusterer", *arguments]) as up:
-        for text in ("now the active scheduler", '"process": "node"', "takes jobs of"):
+        for text in ("scheduler: now active", '"process": "node"', "takes jobs of"):
             up.wait_for_output(text, timeout_s=20)
         assert up.terminate() == 0
         processes = {line["process"] for line in lines(up)}

@@ -72,7 +72,7 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
         for name, command in commands.items():
             environment = as_environment(settings) | {"CLUSTERER_METRICS_PORT": str(ports[name])}
             child = stack.enter_context(spawn(command, environment))
-            child.wait_for_output("metrics on http://", timeout_s=20)
+            child.wait_for_output("metrics: listening on http://", timeout_s=20)
         sender = stack.enter_context(Clusterer(2, settings=settings))
         for _ in range(10):
             sender.send_to(1, "bin", sender.packet("ratelimit", 2).push_str("x").build())

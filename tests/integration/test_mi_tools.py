@@ -159,7 +159,7 @@ def test_opensips_cli_works_unchanged(site: Site, transport: str) -> None:
     assert site.state() is State.UP, "as in the table"
 
     assert "-32602: Invalid params" in site.refusal(transport, "clusterer_set_status", "1", "0")
-    assert "no machine 9" in site.refusal(transport, "clusterer_set_status", "1", "9", "0")
+    assert "no node 9" in site.refusal(transport, "clusterer_set_status", "1", "9", "0")
     sql(site.context, "DROP TABLE clusterer")
     assert "500: Failed to reload" in site.refusal(transport, "clusterer_reload")
     warnings = [line for line in site.server.output().splitlines() if " WARNING " in line]

@@ -88,7 +88,7 @@ def test_process_without_a_directory_warns_and_runs(redis_url: str, tmp_path: Pa
     settings = Settings(redis_url=redis_url, data_dir=str(tmp_path / "file" / "data"))
     with spawn(PROGRAMS["scheduler"], as_environment(settings)) as child:
         child.wait_for_output("health check unavailable")
-        child.wait_for_output("now the active scheduler")
+        child.wait_for_output("scheduler: now active")
         child.signal(signal.SIGTERM)
         assert child.wait() == 0
 

@@ -75,7 +75,7 @@ def test_provision_edit_of_removed_row_raises(
 ) -> None:
     other = make()
     first(monkeypatch, lambda: provision.remove(other, (1, 2), by="other"))
-    with pytest.raises(UnknownNode, match="no machine 2 in cluster 1"):
+    with pytest.raises(UnknownNode, match="no node 2 in cluster 1"):
         provision.edit(context, (1, 2), {"duration": 9}, by=BY)
     assert agree(context)
 
@@ -88,7 +88,7 @@ def test_provision_same_machine_is_added_once(
         sql(context, "ALTER TABLE clusterer DROP INDEX cluster_id")
     other = make()
     first(monkeypatch, lambda: provision.add(other, LINE, by="other"))
-    with pytest.raises(InvalidArgument, match="has a machine 3 already, in row 3"):
+    with pytest.raises(InvalidArgument, match="has a node 3 already, in row 3"):
         provision.add(context, LINE | {"url": "bin:127.0.0.4:1"}, by=BY)
     assert agree(context)
 
@@ -157,11 +157,11 @@ def test_provision_after_killed_command_reports_or_repairs(
     context: Context, tmp_path: Path
 ) -> None:
     die(context, "node-add", "1", "3", "bin:127.0.0.3:1")
-    with pytest.raises(InvalidArgument, match="it is not in effect: `clusterer reload`"):
+    with pytest.raises(InvalidArgument, match="the row is not in effect: `clusterer reload`"):
         provision.add(context, LINE, by=BY)
     reload.run(context)
     die(context, "node-remove", "1", "3")
-    with pytest.raises(UnknownNode, match="Redis still has it: run `clusterer reload`"):
+    with pytest.raises(UnknownNode, match="Redis still has the node: run `clusterer reload`"):
         provision.remove(context, (1, 3), by=BY)
     reload.run(context)
     die(context, "node-edit", "1", "2", "--duration", "9")
@@ -213,5 +213,5 @@ def test_provision_row_altered_by_database_is_reported(context: Context) -> None
     else:
         body = "AFTER INSERT ON clusterer BEGIN UPDATE clusterer SET url = 'x' WHERE id = 3; END"
     sql(context, f"CREATE TRIGGER spoil {body}")
-    with pytest.raises(ProvisioningError, match="the table is changed, but has not what was meant"):
+    with pytest.raises(ProvisioningError, match="the table is changed, but a changed row is"):
         provision.add(context, LINE, by=BY)

@@ -59,7 +59,7 @@ def deliver(settings: Settings) -> None:
         sender.set_state(1, 2, 0, "bin")
         with spawn(["-m", "clusterer", "doctor"], as_environment(settings)) as doctor:
             doctor.wait(20)
-            assert "backlog: nothing waits" in doctor.output()
+            assert "backlog: no packet waits" in doctor.output()
         assert numbers(peer) == list(range(PACKETS))
 
 

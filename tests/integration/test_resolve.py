@@ -169,7 +169,7 @@ def test_doctor_says_where_a_name_leads(context: Context, answers: Answers) -> N
     )
     assert found.level is Level.WARN
     assert (
-        "sip2.example (cluster 1:bin machine 2) leads to 192.0.2.9, Redis has 192.0.2.2"
+        "sip2.example (cluster 1:bin node 2) resolves to 192.0.2.9, Redis has 192.0.2.2"
         in found.text
     )
     assert "names are resolved every 0.1 s" in found.advice

@@ -22,7 +22,7 @@ from tests.support.redis_server import RedisServer
 SCHEDULE = keys.SCHEDULED
 LOCK = keys.LOCK
 ALWAYS = {"clusterer-probe", "clusterer-timeouts", "clusterer-sweep"}
-NOW_ACTIVE = "now the active scheduler"
+NOW_ACTIVE = "scheduler: now active"
 TAKE_OVER_S = 5.0
 BACK_S = 5.0
 
@@ -138,9 +138,9 @@ def test_scheduler_woken_leaves_lock_to_other(redis_url: str, redis_client: redi
         active.pause()
         standby.wait_for_output(NOW_ACTIVE, TAKE_OVER_S)
         active.resume()
-        active.wait_for_output("no longer the active scheduler")
+        active.wait_for_output("scheduler: no longer active")
         ticks_on(redis_client)
-        assert active.output().count("no longer the active scheduler") == 1
+        assert active.output().count("scheduler: no longer active") == 1
         assert active.output().count(NOW_ACTIVE) == 1
         assert waiting(redis_client) == sorted(ALWAYS)
 

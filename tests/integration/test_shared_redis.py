@@ -67,7 +67,7 @@ def test_scheduler_foreign_jobs_and_lock_stay(redis_url: str, redis_client: redi
     redis_client.set(SHARED_LOCK, "theirs")
     redis_client.zadd(SHARED, {b"monthly-report": 1, b"\xff\xfe": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
-        process.wait_for_output("now the active scheduler")
+        process.wait_for_output("scheduler: now active")
         wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3, 5)
         wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"), 5)
     assert redis_client.get(SHARED_LOCK) == b"theirs"
@@ -122,7 +122,7 @@ def test_scheduler_moves_key_of_wrong_type_aside(
 ) -> None:
     redis_client.zadd(keys.SCHEDULED, {"stranger": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
-        process.wait_for_output("now the active scheduler")
+        process.wait_for_output("scheduler: now active")
         redis_client.delete(key)
         redis_client.hset(key, "field", "x")
         redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})
@@ -155,7 +155,7 @@ def test_doctor_names_other_applications(redis_url: str, redis_client: redis.Red
     (text,) = texts(redis_url, "other applications")
     assert text.endswith("1 queues (reports), 1 workers, 1 scheduled jobs")
     (scheduler,) = texts(redis_url, "scheduler", Level.ERROR)
-    assert scheduler.startswith("none runs"), "the other application's is not ours"
+    assert scheduler.startswith("no scheduler runs"), "the other application's is not ours"
 
 
 def test_doctor_own_worker_is_no_stranger(redis_url: str, redis_client: redis.Redis) -> None:

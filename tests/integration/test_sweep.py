@@ -81,7 +81,7 @@ def test_sweep_job_just_taken_is_not_reported_lost(
     elif in_hand:
         redis_client.zadd(in_hand[1], {"job:execution": time.time() + in_hand[2]})
     assert sweep.run(context) == 1, "one wake-up too many does no harm"
-    assert ("was lost" in caplog.text) is said
+    assert ("delivery job missing" in caplog.text) is said
 
 
 def test_sweep_log_with_lease_gets_no_job(context: Context, redis_client: redis.Redis) -> None:

@@ -236,10 +236,11 @@ def test_sync_impossible_edit_is_named_and_left(
     report = sync.run(context)
     (dropped,) = report.dropped
     assert dropped == (
-        "row 2, machine 2 of cluster 1:bin: another program wrote an invalid value to its row: "
+        "cluster 1:bin node 2, row 2: another program wrote an invalid value to the row: "
         "column 'state': 9 is not from 0 to 2"
     )
-    assert dropped in caplog.text
+    place, _, why = dropped.partition(", row 2: ")
+    assert f"{place}, row 2: state not written to the table: {why}" in caplog.text
     assert rows(context)[1] == (9, 0, 0)
     assert context.nodes.view(KEY).nodes[2].state is State.PROBING
     assert sync.run(context) == write_back.SyncReport()
@@ -257,7 +258,7 @@ def test_sync_missing_row_is_named_once(context: Context, statement: str) -> Non
     context.nodes.command(KEY, 2, Event.SET_DOWN, CAUSE)
     sql(context, statement)
     (dropped,) = sync.run(context).dropped
-    assert dropped.startswith("row 2, machine 2 of cluster 1:bin: its row is gone")
+    assert dropped.startswith("cluster 1:bin node 2, row 2: row missing")
     assert (2, 0, 0) not in rows(context)
     assert sync.run(context) == write_back.SyncReport()
 
@@ -453,12 +454,12 @@ def test_sync_database_down_keeps_marks_and_logs_once(
     for _ in range(3):
         report = sync.run(away)
         assert "nor the file" in report.error
-    assert caplog.text.count("changes wait to be written to the table") == 1
+    assert caplog.text.count("sync: changes not written to the table") == 1
     assert dirty(context) == 1
     assert synced(context, 2) == "1 0 0"
     context.database.away = True
     assert sync.run(context).written == 1
-    assert "the table can be written again" in caplog.text
+    assert "sync writes to the table again" in caplog.text
 
 
 def test_sync_database_frozen_loses_no_change(

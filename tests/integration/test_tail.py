@@ -154,9 +154,9 @@ def test_tail_paused_reports_missing_packets(
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
-            assert not any("stood still" in line for line in caplog.messages)
+            assert not any("tail: paused" in line for line in caplog.messages)
             tail._tail._asked_at -= ASK_MS / 1000
-            wait_until(lambda: any("stood still for" in line for line in caplog.messages))
+            wait_until(lambda: any("tail: paused for" in line for line in caplog.messages))
 
 
 def test_tail_overflow_is_counted_and_delays_no_packet(
@@ -261,7 +261,7 @@ def test_tail_survives_restart_of_redis_and_instance(
 def test_tail_option_selects_instance(
     store: MirrorStore, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ClustererError, match="no instance has ever served"):
+    with pytest.raises(ClustererError, match="Redis has no instance"):
         receiver_of(store, 0)
     redis_client.sadd(keys.INSTANCES, 4)
     assert receiver_of(store, 0) == 4
@@ -269,12 +269,12 @@ def test_tail_option_selects_instance(
     with pytest.raises(ClustererError, match=r"instances 4, 11 .* --server-id"):
         receiver_of(store, 0)
     assert receiver_of(store, 7) == 7
-    with pytest.raises(ClustererError, match="machine 4 does not receive"):
+    with pytest.raises(ClustererError, match="instance 4 does not receive"):
         Tail(store, 4)
     assert not redis_client.exists(keys.modules(4)), "asking leaves nothing behind"
     redis_client.hset(keys.modules(4), mapping={"run": "x", "heartbeat": 1})
     Tail(store, 4)
-    assert any("machine 4 does not run" in line for line in caplog.messages)
+    assert any("instance 4: not running" in line for line in caplog.messages)
 
 
 # -- the commands ----------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_replay_as_a_machine_without_a_row_is_refused(
     path = record(tmp_path / "a", (0, packet_of(1, 9)))
     command = ["replay", str(path), "--redis-url", redis_url, "--server-id", "9", "--cluster"]
     assert main([*command, "1"]) == 1
-    assert "cluster 1:bin has no machine 9 (server_id)" in capsys.readouterr().err
+    assert "cluster 1:bin has no node 9 (server_id)" in capsys.readouterr().err
     assert main([*command, "7"]) == 1
     assert "no node of cluster 7:bin" in capsys.readouterr().err
     assert redis_client.keys("clusterer:log:*") == []
@@ -470,7 +470,7 @@ def test_replay_tells_when_the_node_does_not_read_everything(
 ) -> None:
     with deaf_node() as node, pytest.raises(PeerUnreachable, match=r"confirm .* for 0\.[5-9]"):
         node.finish(stop, reading_s=0.5)
-    assert sum("waiting for it" in line for line in caplog.messages) == 1
+    assert sum("replay waits" in line for line in caplog.messages) == 1
 
 
 def test_replay_stopped_waits_at_most_send_timeout(

@@ -116,9 +116,9 @@ class Story:
             watching.wait_for_output("up, tries 0/3")
             machine.signal(signal.SIGKILL)
             machine.wait()
-            watching.wait_for_output("has not heard it", 30)
+            watching.wait_for_output("muted by instance", 30)
             self.printed["watch 2 | tee watched"] = watching.output()
-        self._run("top --once", re.compile(r"disabled .* 0 +0\.0 +0\.0 +silent").search)
+        self._run("top --once", re.compile(r"disabled .* 0 +0\.0 +0\.0 +muted").search)
         quiet = re.compile(r" 0\.0 per second [^\0]* 1 +0 +- ").search
         self.printed["watch 2"] = last_screen(["watch", "2"], self._environment, quiet)
         for command in ("events --node 2", "list --json --traffic", "doctor --server-id 1"):

@@ -190,11 +190,19 @@ def test_cli_own_error_is_one_line_and_exit_code_1(
     ("error", "cause", "advice"),
     [
         (UnknownNode, None, "`clusterer list` shows all nodes"),
-        (StateUnavailable, None, "`clusterer doctor` says what to do"),
-        (DatabaseUnavailable, None, "`clusterer doctor` says what to do"),
-        (ClustererError, errno.EACCES, "run it as a user who may, or give this one the right"),
-        (SettingsError, errno.EACCES, "run it as a user who may, or give this one the right"),
-        (ClustererError, errno.EADDRINUSE, "`ss -lntup` shows who has that address"),
+        (StateUnavailable, None, "`clusterer doctor` shows the remedy"),
+        (DatabaseUnavailable, None, "`clusterer doctor` shows the remedy"),
+        (
+            ClustererError,
+            errno.EACCES,
+            "run the command as a user with this right, or give this user the right",
+        ),
+        (
+            SettingsError,
+            errno.EACCES,
+            "run the command as a user with this right, or give this user the right",
+        ),
+        (ClustererError, errno.EADDRINUSE, "`ss -lntup` shows the process with this address"),
     ],
 )
 def test_cli_error_without_advice_gets_advice(

@@ -146,9 +146,9 @@ def test_doctor_idle_queue_of_other_host_is_warning() -> None:
 def test_doctor_says_when_an_unused_queue_goes() -> None:
     old = replace(QUEUE, name="old", workers=())
     finding = fleet._workers(old, "delivery", needed=False, suspended=False)
-    assert "forgotten a day after its last use" in finding.text
-    assert finding.advice.startswith("nothing, unless")
-    assert "forgotten" not in fleet._workers(old, "delivery", needed=True, suspended=False).text
+    assert "deletes the queue a day after its last use" in finding.text
+    assert finding.advice.startswith("if an instance uses")
+    assert "deletes" not in fleet._workers(old, "delivery", needed=True, suspended=False).text
 
 
 @pytest.mark.parametrize(

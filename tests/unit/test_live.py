@@ -174,11 +174,11 @@ def test_live_second_of_traffic_is_no_backlog() -> None:
 def test_live_losses_and_mutes_are_reported() -> None:
     before = snapshot(flow(1, 2, lost=1), receipts=(receipt(1, {2: 1}),))
     after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, muted_s={2: 20}),))
-    lost, silent = changed(before, after)
+    lost, muted = changed(before, after)
     assert lost.startswith("lost 3 packets")
-    assert silent == "machine 1 has not heard it for ratelimit: its packets are dropped for 20 s"
+    assert muted == "muted by instance 1 for ratelimit: the instance drops packets for 20 s"
     assert changed(after, replace(before, traffic=after.traffic)) == [
-        "machine 1 takes its packets for ratelimit again"
+        "no longer muted by instance 1 for ratelimit"
     ]
 
 

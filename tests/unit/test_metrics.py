@@ -160,7 +160,7 @@ def test_metrics_port_occupied_is_logged_and_process_goes_on(
             pass
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert f"no metrics: cannot listen on 127.0.0.1 port {port}" in record.getMessage()
+    assert f"metrics: cannot listen on 127.0.0.1 port {port}" in record.getMessage()
 
 
 def test_metrics_children_of_up_have_own_ports() -> None:

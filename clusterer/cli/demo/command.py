@@ -45,7 +45,7 @@ def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
             story.play()
         screen.conclude(story.observed)
         if keep:
-            screen.write(f"Kept: {directory} (go on with `clusterer up --data-dir {directory}`)")
+            screen.write(f"Kept: {directory} (continue with `clusterer up --data-dir {directory}`)")
         if as_json:
             click.echo(json.dumps(story.observed.as_json(screen.seconds)))
     ctx.exit(0 if story.observed.complete else 1)

@@ -1,4 +1,4 @@
-"""One instance of the demo: makes ratelimit traffic, and reports in JSON lines what it observes.
+"""One instance of the demo: makes ratelimit traffic, and reports its observations as JSON lines.
 
 Run as ``python -m clusterer.cli.demo.instance TICKS``: one ratelimit check every so many ticks.
 Settings come from the environment. The instance uses the public API like any application.
@@ -31,7 +31,7 @@ INTERVAL_S = 2.0
 MODULE = "demo"
 STAMPED = 1
 """Packet type of the demo: its one field is the CLOCK_MONOTONIC time of sending, in ns as text.
-That clock is the same for all processes of a host."""
+All processes of a host share this clock."""
 
 _TICK_S = 1 / 30
 _STAMP_TICKS = 6
@@ -62,7 +62,7 @@ def _run(check_ticks: int) -> None:
 
 
 class Traffic:
-    """What the instance does beside serving: checks, stamped packets, reports."""
+    """Makes the checks, the stamped packets and the reports of the instance."""
 
     def __init__(self, instance: Clusterer, ratelimit: RateLimit, check_ticks: int) -> None:
         self._instance = instance

@@ -1,4 +1,4 @@
-"""What the demo observed: in the reports of the instances and in Redis; judged at the end."""
+"""The observations of the demo, from the reports of the instances and from Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of an instance; machine_ids are text where JSON has them as keys."""
+    """One line of an instance; machine_ids that are keys in JSON are text."""
 
     machine: int
     own: int = 0
@@ -26,16 +26,16 @@ class Report:
     remote: Mapping[str, int] = field(default_factory=dict)
     """Checks of other nodes in the instance's pipe, by machine_id."""
     nodes: tuple[int, ...] = ()
-    """What get_nodes returns."""
+    """The machine_ids that get_nodes returns."""
     newest: Mapping[str, int] = field(default_factory=dict)
-    """When the newest packet of a node was sent (CLOCK_MONOTONIC, ns), by machine_id."""
+    """Time at which a node sent its newest packet (CLOCK_MONOTONIC, ns), by machine_id."""
     took_ms: tuple[float, ...] = ()
     """Latencies of the packets received since the last report."""
 
 
 @dataclass(slots=True)
 class Observed:
-    """Everything observed so far."""
+    """All observations so far."""
 
     reports: dict[int, Report] = field(default_factory=dict)
     """The last report of each instance, by machine_id."""
@@ -52,7 +52,7 @@ class Observed:
     """The last log lines of each process."""
 
     def hear(self, line: Line) -> None:
-        """Take in one line of a child."""
+        """Add one line of a child to the observations."""
         if line.is_error or not line.text.startswith("{"):
             self.logs.setdefault(line.name, deque(maxlen=_LOG_LINES)).append(line.text)
             return
@@ -64,7 +64,7 @@ class Observed:
         }
 
     def see(self, nodes: Mapping[int, Node], watched: int) -> None:
-        """Take in the nodes in Redis; ``watched`` is the node whose states count."""
+        """Add the nodes in Redis; ``watched`` is the node whose states the demo observes."""
         self.nodes = nodes
         condition = nodes[watched].condition
         if self.states[-1:] != [condition]:
@@ -81,7 +81,7 @@ class Observed:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the demo promises was observed."""
+        """Whether the demo observed all its steps."""
         return (
             not self.failure
             and {(1, 2), (2, 1)} <= self.replicated

@@ -1,4 +1,4 @@
-"""How the demo prints: a live table in a terminal, plain lines everywhere else."""
+"""Prints the demo: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class Screen:
         self.write()
         self._console.print(summary(observed, self.seconds))
         if observed.complete:
-            self.write("All of it was really observed. Next: `clusterer up`, `clusterer list`.")
+            self.write("The demo observed all steps. Next: `clusterer up`, `clusterer list`.")
             return
-        self.write(f"FAILED: {observed.failure or 'not everything was observed'}")
+        self.write(f"FAILED: {observed.failure or 'the demo did not observe all steps'}")
         for name, lines in observed.logs.items():
             for line in lines:
                 self.write(f"  {name}: {line}")
@@ -116,12 +116,12 @@ def _node_cells(node: Node | None, now: float) -> list[str | Text]:
 
 
 def summary(observed: Observed, seconds: float) -> Table:
-    """Return what was observed, as a table."""
-    table = Table(title="What was seen", title_justify="left", show_header=False, box=box.SIMPLE)
+    """Return the observations as a table."""
+    table = Table(title="Observations", title_justify="left", show_header=False, box=box.SIMPLE)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     count, median = len(observed.latencies_ms), observed.latency_ms
-    took = "nothing arrived" if median is None else f"{median:.1f} ms (median of {count} packets)"
+    took = "no packet arrived" if median is None else f"{median:.1f} ms (median of {count} packets)"
     yes = {True: Text("yes", "green"), False: Text("no", "red")}
     table.add_row("Ratelimit counters of A in B's pipe", yes[(1, 2) in observed.replicated])
     table.add_row("Ratelimit counters of B in A's pipe", yes[(2, 1) in observed.replicated])

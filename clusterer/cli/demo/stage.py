@@ -58,7 +58,7 @@ def make_actors() -> tuple[Actor, Actor]:
 
 
 def make_settings(directory: Path) -> Settings:
-    """Return settings that use nothing outside ``directory``, whatever is configured."""
+    """Return settings that use only ``directory``, also if others are configured."""
     return Settings(data_dir=str(directory), replicate_pipes_to=CLUSTER, accept_pipes_from=CLUSTER)
 
 

@@ -1,4 +1,4 @@
-"""The steps of the demo: each waits, for a bounded time, until something is really observed."""
+"""The steps of the demo: each waits for an observation, for a bounded time."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ LIMIT_S = 45.0
 """Bound of everything after the set-up."""
 _POLL_S = 0.03
 _SAMPLES = 30
-"""Packets whose latency is measured at least."""
+"""Least number of packets with a measured latency."""
 
 
 class NotObserved(ClustererError):
-    """Something that had to happen did not happen in time."""
+    """The demo did not observe a step in time."""
 
 
 class Story:
@@ -59,7 +59,7 @@ class Story:
         self._end = time.monotonic() + LIMIT_S
 
     def play(self) -> None:
-        """Play all steps; `observed` has what was seen and what was missing."""
+        """Play all steps; `observed` has the observations and the failure."""
         with ExitStack() as stack:
             redis = EmbeddedRedis(self._settings)
             stack.callback(redis.close)
@@ -84,7 +84,7 @@ class Story:
         spec = redis.start(self._group)
         pid = self._group.children[spec.name].pid
         self._screen.step(f"Started {Path(spec.command[0]).name}, pid {pid}")
-        self._screen.step(f"Everything is in {self._settings.data_path}")
+        self._screen.step(f"Data directory: {self._settings.data_path}")
         init_db.run(self._context)
         init_db.add(self._context, (self._a.row, self._b.row))
         reload.run(self._context, by="demo")
@@ -92,7 +92,7 @@ class Story:
 
     def _start(self) -> None:
         self._launch(instance_spec(actor, self._settings) for actor in (self._a, self._b))
-        # Not before, or the workers would find instances that cannot be reached yet.
+        # Workers that start earlier would find instances that they cannot reach yet.
         self._until(lambda: len(self.observed.reports) == 2, 15, "A and B listen")
         self._launch(helper_specs(self._settings))
 
@@ -164,7 +164,7 @@ class Story:
         self._until(lambda: self.observed.states[-1] is condition, timeout_s, what)
 
     def _until(self, seen: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Watch everything until ``seen``; raise `NotObserved` after ``timeout_s`` seconds."""
+        """Observe until ``seen``; raise `NotObserved` after ``timeout_s`` seconds."""
         deadline = min(time.monotonic() + timeout_s, self._end)
         self._watch(what)
         while not seen():

@@ -1,1 +1,1 @@
-"""``clusterer top`` and ``clusterer watch``: what happens now, on a screen of its own."""
+"""``clusterer top`` and ``clusterer watch``: the present state of nodes on a full screen."""

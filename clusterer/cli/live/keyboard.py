@@ -1,4 +1,4 @@
-"""Single keys from the terminal, without Enter and without echo, put back at the end."""
+"""Reads single keys from the terminal without Enter and echo; restores the terminal at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIT = (b"q", b"Q")
 
 
 class Keyboard:
-    """Context in which keys can be read; without a terminal on stdin there never are any."""
+    """A context that reads keys; without a terminal on stdin it reads none."""
 
     def __init__(self) -> None:
         self._before: list[Any] | None = None
@@ -45,14 +45,14 @@ class Keyboard:
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSAFLUSH, self._before)
 
     def _keep_out_of_the_background(self, fd: int) -> None:
-        # Ctrl-Z and Ctrl-\ would leave the shell with our screen and without an echo.
+        # After Ctrl-Z or Ctrl-\ the shell would have our screen and no echo.
         mode = termios.tcgetattr(fd)
         for name in (termios.VSUSP, termios.VQUIT):
             mode[6][name] = os.fpathconf(fd, "PC_VDISABLE").to_bytes(1, "little")
         termios.tcsetattr(fd, termios.TCSANOW, mode)
 
     def read(self, stop: StopFlag, wait_s: float) -> list[bytes]:
-        """Return the keys that were pressed, waiting at most ``wait_s`` for one or for ``stop``.
+        """Wait at most ``wait_s`` for a key or ``stop``; return the pressed keys.
 
         An end of input (the terminal is gone) reads as `QUIT`.
         """
@@ -73,5 +73,5 @@ class Keyboard:
 
 
 def keys_in(pressed: bytes) -> list[bytes]:
-    """Split what a terminal sent into keys; an arrow or page key is one."""
+    """Split the bytes of a terminal into keys; an arrow or page key is one key."""
     return _KEY.findall(pressed)

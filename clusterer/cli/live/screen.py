@@ -16,10 +16,10 @@ from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.processes import stop_on_signals
 
 _LOOK_S = 0.25
-"""Longest wait for a key: how late a change of the terminal's size is noticed."""
+"""Longest wait for a key; bounds the delay after a change of the terminal's size."""
 
 _ROOMY = 15
-"""Lines from which on there is room for a foot."""
+"""Least number of lines for a foot."""
 
 _UP = (b"\x1b[A", b"\x1bOA", b"k")
 _DOWN = (b"\x1b[B", b"\x1bOB", b"j")
@@ -36,7 +36,7 @@ class Page:
     title: str
     head: Sequence[Text]
     body: Sequence[Text]
-    """What scrolls if it does not fit."""
+    """Lines that scroll if they do not fit."""
     foot: Sequence[Text] = ()
 
 
@@ -50,10 +50,10 @@ def is_for(console: Console) -> bool:
 
 
 def show(console: Console, interval_s: float, look: Callable[[], object], draw: Draw) -> None:
-    """Look every ``interval_s`` and show what ``draw`` makes of it, until ``q`` or a signal.
+    """Look every ``interval_s`` and show the page of ``draw``, until ``q`` or a signal.
 
-    ``look`` may raise `StateUnavailable`: the first time that is an
-    error, later it is said on the screen.
+    ``look`` may raise `StateUnavailable`: `show` raises the first one, and shows later ones on the
+    screen.
     """
     look()
     live = Live(console=console, screen=True, auto_refresh=False)
@@ -97,7 +97,7 @@ class _Screen:
         try:
             look()
         except Exception as error:  # noqa: BLE001 - one look that fails must not end the screen
-            what = "Redis is away" if _is_away(error) else "This cannot be shown"
+            what = "Redis is away" if _is_away(error) else "The nodes cannot be read"
             since = self._away.partition(": ")[0]
             since = since if since.startswith(what) else f"{what} since {_clock()}"
             self._away = f"{since}: {error}"
@@ -139,7 +139,7 @@ class _Screen:
         lines = [*above, *seen, *foot, self._position(len(page.body))]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
-        # Never more than there is: a line too many would scroll the terminal.
+        # At most ``height`` lines: one more would scroll the terminal.
         self._live.update(Text("\n", no_wrap=True).join(lines[:height]), refresh=True)
 
     def _title(self, title: str, width: int) -> Text:
@@ -152,7 +152,7 @@ class _Screen:
         if not self._away:
             return []
         since, _, why = self._away.partition(": ")
-        return [Text(f"{since}. Below is what was known then.", "bold red"), Text(why, "red")]
+        return [Text(f"{since}. Last known data below.", "bold red"), Text(why, "red")]
 
     def _position(self, lines: int) -> Text:
         if lines <= self._rows:

@@ -30,7 +30,7 @@ _OLD_S = 1.0
 _AROUND = 4
 """Lines around head and body: title, legend, position."""
 
-_LEGEND = "In/s, Out/s: packets our workers deliver per second to the node and from it."
+_LEGEND = "In/s, Out/s: packets per second that workers deliver to and from the node."
 _EMPTY = "No clusters. Fill the table, then run `clusterer reload`."
 
 
@@ -66,7 +66,7 @@ def page(
     height: int | None = None,
     cut: bool = True,
 ) -> screen.Page:
-    """Return what is shown; ``own`` is the own machine_id, ``cut`` shortens addresses.
+    """Return the page; ``own`` is the own machine_id, ``cut`` shortens addresses.
 
     Nodes with faults come first if not all fit into ``height``.
     """
@@ -84,8 +84,8 @@ def page(
     if any(row.partly_reached for c in clusters for row in c.rows):
         legend.append(Text("up 2/3: 2 of 3 senders reach the node; see `clusterer paths`.", "dim"))
     if modules:
-        legend.append(Text(f"{', '.join(modules)}: how long ago an instance heard it", "dim"))
-        legend[-1].append(" (silent: its packets are dropped)." if _silent(clusters) else ".")
+        legend.append(Text(f"{', '.join(modules)}: time since an instance saw the node", "dim"))
+        legend[-1].append(" (muted: it drops the packets)." if _has_muted(clusters) else ".")
     return screen.Page(title, head, body, legend)
 
 
@@ -96,7 +96,7 @@ def _troubled_first(clusters: Sequence[ClusterRows]) -> Iterator[ClusterRows]:
                 yield part
 
 
-def _silent(clusters: Sequence[ClusterRows]) -> bool:
+def _has_muted(clusters: Sequence[ClusterRows]) -> bool:
     found = (item for c in clusters for row in c.rows for item in row.last_seen)
     return any(item.muted_s is not None for item in found)
 

@@ -51,9 +51,9 @@ class Watched:
         self.rows: Mapping[ClusterKey, Row] = {}
 
     def look(self) -> list[AuditEvent]:
-        """Look again; return the events that are new.
+        """Look again; return the new events.
 
-        Raises `StateUnavailable`, the first time `UnknownNode` if there is no such node.
+        Raises `StateUnavailable`, and at the first look `UnknownNode` without such a node.
         """
         first = not self._seen
         snapshot = self._reader.read()
@@ -79,16 +79,16 @@ class Watched:
 
     @property
     def stalled(self) -> str:
-        """Why no process updated states at the last look; empty if one did."""
+        """Reason why no process updated states at the last look; empty if one did."""
         return self._seen[-1].stalled
 
     def page(self, width: int, _height: int) -> screen.Page:
-        """Return what is shown."""
+        """Return the page."""
         title = f"Node {self._machine_id} at {text.stamp(self.now)}"
         head = [*words.stalled(self.stalled), Text()]
         body = [line for key, row in self.rows.items() for line in _node_lines(key, row, self.now)]
         if not self.rows:
-            body = [Text(f"Node {self._machine_id} is in no cluster any more.", "red"), Text()]
+            body = [Text(f"Node {self._machine_id} is in no cluster now.", "red"), Text()]
         body.append(Text("Last events, newest first", "bold"))
         for event in reversed(self._events.last):
             body += _event_lines(event, self.now, width)
@@ -177,14 +177,14 @@ def _flow_lines(row: Row, now: float) -> list[Text]:
 def _last_seen_lines(row: Row) -> list[Text]:
     if not row.last_seen:
         return [Text("  No instance has a module registered for this cluster."), Text()]
-    names = ("Heard by", "Module", "Last heard", "Timeout")
+    names = ("Seen by", "Module", "Last seen", "Timeout")
     cells = [
         [
             Text(str(item.receiver)),
             Text(plain(item.module)),
             Text(f"{text.age(item.age_s)} ago")
             if item.muted_s is None
-            else Text(f"silent, dropped for {item.muted_s:.0f} s", "red"),
+            else Text(f"muted for {item.muted_s:.0f} s", "red"),
             Text(f"{item.timeout_s:g} s" if item.timeout_s else "none"),
         ]
         for item in row.last_seen
@@ -231,7 +231,7 @@ def _tell(watched: Watched, interval_s: float) -> None:
 
 
 def _say_stalled(before: str, watched: Watched) -> None:
-    """Print that no process updates states, or that one does again, if that has changed."""
+    """Print a line if the updates of states have stopped or resumed since the last look."""
     if watched.stalled != before:
         lines = words.stalled(watched.stalled) or [Text("States are updated again.")]
         click.echo(f"clusterer: {lines[0]}", err=True)

@@ -14,11 +14,11 @@ GAP = " "
 
 
 def last_seen_words(item: LastSeen | None) -> Text:
-    """Return how long ago a packet of the node came, or that the node is muted."""
+    """Return the age of the node's last packet, or that the node is muted."""
     if item is None:
         return Text("-")
     if item.muted_s is not None:
-        return Text("silent", "red")
+        return Text("muted", "red")
     return Text(age(item.age_s))
 
 
@@ -40,7 +40,7 @@ def stalled(why: str) -> list[Text]:
 def columns(
     names: Sequence[str], right: Sequence[bool], rows: Sequence[Sequence[Text]], indent: str = ""
 ) -> list[Text]:
-    """Return a heading and the rows as lines, each column as wide as what is in it."""
+    """Return a heading and the rows as lines; each column is as wide as its widest cell."""
     cells = [[Text(name, "bold") for name in names], *rows]
     widths = [max(row[at].cell_len for row in cells) for at in range(len(names))]
     return [line(row, widths, right, indent, gap="  ") for row in cells]
@@ -54,7 +54,7 @@ def line(
     *,
     gap: str = GAP,
 ) -> Text:
-    """Return cells side by side; those that are too long end in an ellipsis."""
+    """Return cells side by side; cells that are too long end in an ellipsis."""
     found = Text(indent, no_wrap=True)
     for at, (cell, width, to_the_right) in enumerate(zip(cells, widths, right, strict=True)):
         part = cell.copy()

@@ -1,1 +1,1 @@
-"""What operators' commands do to nodes and with packets."""
+"""The services behind the operators' commands for nodes and packets."""

@@ -1,4 +1,4 @@
-"""What changed in the clusters, from the audit streams: the past, and what is happening."""
+"""The events of the clusters, from the audit streams: past events, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clusterer.store.path_events import PathEvent, PathEvents
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.5
-"""One wait for something new; bounds how late a new cluster, and a stop request, is seen."""
+"""Length of one wait for events; bounds the delay of a new cluster and of a stop request."""
 RETRY_S = 0.5
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -29,7 +29,7 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events are of interest."""
+    """Selects events."""
 
     since: float = 0.0
     """Redis TIME, UNIX seconds."""
@@ -43,12 +43,12 @@ class Filter:
 
 
 Since = Callable[[float], float]
-"""Gets the time (UNIX seconds) and returns the time from which on events are of interest."""
+"""Gets the present time and returns the time of the earliest events (both UNIX seconds)."""
 
 
 def parse_since(text: str) -> Since:
-    """Return what ``text`` means: ``90s``, ``30m``, ``2h``, ``1d``, ``1w`` before now, or a date
-    as in ``2026-11-22`` or ``2026-11-22 23:15`` (local time, or with an offset).
+    """Parse an age (``90s``, ``30m``, ``2h``, ``1d``, ``1w`` before now), or a date such as
+    ``2026-11-22`` or ``2026-11-22 23:15`` (local time, or with an offset).
 
     Raises `InvalidArgument`.
     """
@@ -71,7 +71,7 @@ E = TypeVar("E", bound=AuditEvent | PathEvent)
 
 
 class History(Generic[E]):
-    """Events of the clusters: first `past`, then, if wanted, `follow` from there on."""
+    """Events of the clusters: `past` returns the past ones, `follow` continues from there."""
 
     def __init__(self, store: EventStreams[E], wanted: Filter) -> None:
         self._store = store
@@ -79,7 +79,7 @@ class History(Generic[E]):
         self._seen: dict[int, str] = {}
 
     def past(self, last: int | None = None) -> list[E]:
-        """Return what there is, oldest first; only the ``last`` ones if given.
+        """Return the events, oldest first; only the last ``last`` of them if given.
 
         Raises `StateUnavailable`.
         """
@@ -90,19 +90,19 @@ class History(Generic[E]):
         return found[::-1]
 
     def follow(self, stop: StopFlag) -> Iterator[E]:
-        """Yield what happens after `past`, until ``stop`` is set; waits while Redis is away."""
+        """Yield the events after `past`, until ``stop`` is set; wait while Redis is away."""
         away = False
         while not stop.is_set():
             try:
                 events = self._next(stop)
             except StateUnavailable as error:
                 if not away:
-                    log.warning("waiting: %s", error)
+                    log.warning("events: waiting for Redis: %s", error)
                 away = True
                 stop.wait(RETRY_S)
                 continue
             if away:
-                log.warning("Redis is back")
+                log.warning("events: Redis is back")
             away = False
             yield from (event for event in events if event in self._wanted)
 
@@ -132,7 +132,7 @@ def of_paths(context: Context, wanted: Filter) -> History[PathEvent]:
 
 
 def as_json(event: AuditEvent | PathEvent) -> dict[str, Any]:
-    """Return the event as JSON knows it; ``time`` is UTC in ISO 8601, ``at`` UNIX seconds."""
+    """Return the event for JSON; ``time`` is UTC in ISO 8601, ``at`` is UNIX seconds."""
     at = datetime.fromtimestamp(event.at, UTC)
     time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"time": time, "at": event.at, **asdict(event)}

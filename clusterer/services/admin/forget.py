@@ -1,4 +1,4 @@
-"""An operator has everything deleted that Redis keeps of a machine that is gone for good."""
+"""Deletes the data that Redis keeps of a machine_id that is no longer used."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ EVENT = "forgotten"
 
 
 class MachineInUse(ClustererError):
-    """A machine that is to be forgotten is a node, alive, or has packets to deliver."""
+    """The machine_id to delete has a node, an instance that is alive, or packets to deliver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was kept of a machine."""
+    """The data that Redis kept of a machine_id."""
 
     machine_id: int
     packets: int
-    """Packets that it ever sent, as far as Redis knew."""
+    """Packets that the sender ever sent, as far as Redis knew."""
     undelivered: int
-    """Log entries that some node had not got."""
+    """Entries of the log that a node had not received."""
     alive_s: float | None
-    """Seconds since its instance last said that it receives; None if it never did."""
+    """Seconds since the instance's last heartbeat; None if there never was one."""
     keys: tuple[str, ...]
 
 
@@ -44,24 +44,26 @@ def run(
     force: bool = False,
     dry_run: bool = False,
 ) -> Forgotten:
-    """Delete what Redis keeps of a machine as sender and as instance; return what that is.
+    """Delete the data that Redis keeps of a machine_id as sender and as instance; return it.
 
-    With ``dry_run`` nothing is deleted. Raises `MachineInUse`, unless ``force``, for a machine
-    that is a node in Redis or in the table, an instance that is alive or a sender whose packets
-    are not all delivered; `InvalidArgument` where nothing is kept; `StateUnavailable`;
-    `ProvisioningError` where the table cannot be read.
+    With ``dry_run`` nothing is deleted. Raises `MachineInUse`, unless ``force``, for the
+    machine_id of a node in Redis or in the table, of an instance that is alive, or of a sender
+    whose packets are not all delivered; `InvalidArgument` if Redis has no data of it;
+    `StateUnavailable`; `ProvisioningError` if the table cannot be read.
     """
     machine_id, reason = require_id("machine_id", machine_id), require_reason(reason)
     require_format(context.settings, context.redis)
     store, now_ms = ForgetStore(context.settings, context.redis), int(context.nodes.now() * 1000)
     traces = store.traces(machine_id)
     if not force and (why := _in_use(context, traces, now_ms)):
-        raise MachineInUse(f"machine {machine_id} is not forgotten: {why}; --force forgets it")
+        raise MachineInUse(f"machine_id {machine_id} is in use: {why}; --force deletes its data")
     if not traces:
-        raise InvalidArgument(f"Redis keeps nothing of machine {machine_id}: nothing to forget")
+        raise InvalidArgument(f"Redis has no data of machine_id {machine_id}")
     if not dry_run:
         if not store.forget(traces, now_ms - LISTENING_MS, force=force):
-            raise MachineInUse(f"machine {machine_id} was used meanwhile: stop it, then try again")
+            raise MachineInUse(
+                f"machine_id {machine_id} is in use again: stop the instance, then try again"
+            )
         store.note(traces, _event(machine_id, by, reason))
     return Forgotten(
         machine_id,
@@ -73,21 +75,21 @@ def run(
 
 
 def _in_use(context: Context, traces: Traces, now_ms: int) -> str:
-    """Return why a machine must not be forgotten, and what to do first; empty if it may be."""
+    """Return the use of a machine_id, and the operator's first action; empty if it is unused."""
     for key in context.nodes.clusters():
         if traces.machine_id in find_nodes(context.redis, key):
-            return f"it is a node of cluster {key}, {_remove(key.cluster_id, traces.machine_id)}"
+            return f"cluster {key} has the node, {_remove(key.cluster_id, traces.machine_id)}"
     rows = [row for row in _rows(context) if row is not None and row[1] == traces.machine_id]
     for found in rows:
-        return f"it has a row in the table, {_remove(*found)}"
+        return f"the table has a row of the node, {_remove(*found)}"
     if now_ms - traces.alive_ms < LISTENING_MS:
-        return "its instance is alive, stop it first"
+        return "the instance is alive, stop the instance first"
     if traces.leased:
-        return "a worker delivers its packets at this moment, wait until it is done"
+        return "a worker delivers the sender's packets now, wait for the end of the delivery"
     if traces.entries:
         return (
-            f"{traces.entries} entries of its log are not delivered to every node, "
-            "start `clusterer worker delivery` on its host, or give them up"
+            f"{traces.entries} entries of the sender's log are not delivered to every node, "
+            "start `clusterer worker delivery` on the sender's host"
         )
     return ""
 

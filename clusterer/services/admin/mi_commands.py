@@ -1,4 +1,4 @@
-"""Carrying out MI commands; the transports (FIFO, datagram, HTTP) get a result or an error."""
+"""Carries out MI commands; the transports (FIFO, datagram, HTTP) get a result or an error."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ from clusterer.store.destinations import field_of
 log = logging.getLogger(__name__)
 
 _LINK_STATES = {Condition.UP: "Up", Condition.PROBING: "Probe"}
-"""OpenSIPS 3's words; all else is ``Down``."""
+"""OpenSIPS 3's words; every other condition is ``Down``."""
 
 _LOOK_UP_S = 0.2
-"""Longest wait for what only a log line needs."""
+"""Longest wait for data that only a log line needs."""
 
 _THREADS = 4
-"""Commands carried out at once; a reload that waits for its database leaves room for others."""
+"""Commands that run at once: a reload that waits for its database leaves room for others."""
 
 
 class MiCommands:
     """Carries out commands for one instance, in threads: Redis and SQL block."""
 
     def __init__(self, context: Context, by: str) -> None:
-        """``by``: who serves, for the audit; ``context``: its server_id must be set."""
+        """``by``: name of this server in the audit. The settings must have a server_id."""
         self._context = context
         self._server_id = require_id("server_id", context.settings.server_id)
         self._by = by
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="clusterer-mi")
 
     async def handle(self, command: Command, via: str) -> Result | MiError:
-        """Return what came of ``command``; ``via`` is how it came, for the audit."""
+        """Carry out ``command`` and return its result; ``via``: transport, for the audit."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.run, command, via)
 
     async def about(self, command: Command) -> dict[str, object]:
-        """Return what a log line about ``command`` says of the node it is for, if it is for one.
+        """Return the fields of a log line about the node of ``command``; none without a node.
 
-        Where Redis does not say at once, that is what the command says.
+        If Redis does not answer at once, the fields are those of the command.
         """
         if not isinstance(command, SetStatus):
             return {}
@@ -78,11 +78,11 @@ class MiCommands:
         return _named(command)
 
     def close(self) -> None:
-        """Take no more commands, and let those that run end, before their Redis is closed."""
+        """Take no more commands, and wait for those that run: they still need Redis."""
         self._threads.shutdown(cancel_futures=True)
 
     def run(self, command: Command, via: str) -> Result | MiError:
-        """Do the same in this thread. Never raises."""
+        """Carry out ``command`` in this thread. Never raises."""
         try:
             return self._run(command, f"{self._by} ({via})")
         except MiError as error:
@@ -92,11 +92,11 @@ class MiCommands:
         except InvalidArgument as error:
             return MiError(400, "Bad parameter", str(error))
         except ClustererError as error:
-            log.error("%s: %s", via, error, extra=_named(command))
+            log.error("%s: command failed: %s", via, error, extra=_named(command))
             return MiError(500, str(error))
         except Exception:
-            log.exception("%s: %s failed", via, command, extra=_named(command))
-            return MiError(500, "Internal error", "the server's log says more")
+            log.exception("%s: command failed: %s", via, command, extra=_named(command))
+            return MiError(500, "Internal error", "the instance's log contains the traceback")
 
     def _run(self, command: Command, by: str) -> Result:
         if isinstance(command, SetStatus):
@@ -109,7 +109,7 @@ class MiCommands:
 
     def _set_status(self, command: SetStatus, by: str) -> Ok:
         if command.machine_id == self._server_id:
-            raise MiError(404, "No such node", "the instance's own row cannot be set here")
+            raise MiError(404, "No such node", "MI does not set the instance's own node")
         set_status.run(
             self._context,
             command.cluster_id,
@@ -124,19 +124,19 @@ class MiCommands:
         try:
             report = reload.run(self._context, by=by)
         except ClustererError as error:
-            log.error("reload failed: %s", error)
+            log.error("reload: failed: %s", error)
             raise MiError(500, "Failed to reload", str(error)) from error
         for rejected in report.rejected:
-            log.warning("rejected: %s", rejected)
+            log.warning("reload: rejected %s", rejected)
         for note in report.notes:
-            log.warning("%s", note)
+            log.warning("reload: %s", note)
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:
-        """List the peers, with the states that the instance sees.
+        """List the peers in the order of OpenSIPS 2.2, with the states that the instance sees.
 
-        The order is that of 2.2, which puts what it reads before what it has read: the last row
-        comes first, in clusters, protocols and nodes. A cluster without a peer is not listed.
+        OpenSIPS 2.2 inserts each row at the head of its lists: the last row comes first, in
+        clusters, protocols and nodes. The list has no cluster without a peer.
         """
         views = self._context.nodes.views().values()
         records = self._context.paths.records(self._server_id)
@@ -157,7 +157,7 @@ class MiCommands:
 
 
 def _named(command: Command) -> dict[str, object]:
-    """Return what a command itself says of its node."""
+    """Return the fields of a log line that the command itself has."""
     if not isinstance(command, SetStatus):
         return {}
     return about_machine(

@@ -20,23 +20,23 @@ MAX_TIME = 1e11
 
 
 _NO_RECORD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, WireError)
-"""What the reading of a line that holds anything at all may raise."""
+"""Errors that the parser may raise for a line with any content."""
 
 
 class Record(NamedTuple):
-    """One packet as it was received."""
+    """One packet as the instance received it."""
 
     time: float
     """UNIX seconds of the receiving instance's clock."""
     receiver: int
-    """machine_id of the instance that received it."""
+    """machine_id of the instance that received the packet."""
     source: tuple[str, int]
     """IP address and port of the sender's connection."""
     packet: Packet
 
 
 class Recorder:
-    """Writes a recording to a new file. Raises `ClustererError` if that cannot be done."""
+    """Writes a recording to a new file. Raises `ClustererError` if the file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class Recorder:
         )
 
     def flush(self) -> None:
-        """Have what was added in the file."""
+        """Write all added packets to the file."""
         try:
             self._file.flush()
         except OSError as error:
@@ -75,7 +75,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # What could not be written is why we are here, or was not asked for with `flush`.
+        # An error of the file has been raised already, or `flush` was not called.
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -87,9 +87,9 @@ class Recorder:
 
 
 class Recording:
-    """Reads a recording, line by line, as long as it is.
+    """Reads a recording of any length, line by line.
 
-    ``cut`` tells, once it was read, whether its last line was cut off: that packet is left out.
+    After the last record ``cut`` tells whether the last line is cut off: its packet is left out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class Recording:
         self.cut = False
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the packets; raises `ClustererError` that names the line for what is no record."""
+        """Yield the packets. Raises `ClustererError`, with the line, for an invalid record."""
         try:
             with self._path.open(encoding="utf-8", errors="replace") as lines:
                 yield from self._records(lines)
@@ -109,7 +109,7 @@ class Recording:
         for number, line in enumerate(lines, 2):
             try:
                 found = json.loads(line)
-                if "frame" in found:  # other lines are those of later versions
+                if "frame" in found:  # later versions may write other lines
                     yield _record(found)
             except _NO_RECORD as error:
                 if not line.endswith("\n"):
@@ -132,7 +132,7 @@ class Recording:
 
 
 def packet_of(frame: bytes) -> Packet:
-    """Return the one packet that ``frame`` is; raises `WireError`."""
+    """Return the packet of ``frame``; raises `WireError` unless it is exactly one."""
     packets = list(FrameDecoder().feed(frame))
     if len(packets) != 1:
         raise WireError(f"{len(packets)} frames instead of one in {len(frame)} bytes")

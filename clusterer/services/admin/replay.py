@@ -1,4 +1,4 @@
-"""A recording sent again: to one node over a connection of its own, or wherever ``send`` leads."""
+"""Sends a recording again: to one node over a connection of its own, or by a function ``send``."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from clusterer.wire import Packet
 log = logging.getLogger(__name__)
 
 READING_S = 30.0
-"""How long a node may take to read what its kernel holds: of that we only see the end."""
+"""Time that a node may take to read the bytes in its kernel: replay sees only the end of that."""
 
 _LOOK_S = 0.2
 _AT_ONCE = 500
-"""Packets sent in one go, at the most."""
+"""Most packets in one call of ``send``."""
 _SLACK_S = 0.001
-"""Packets that are due within so short a time go together."""
+"""Packets that are due within this time go together."""
 _LONGEST_WAIT_S = 3_600.0
-"""The operating system waits for some weeks at the most."""
+"""Longest single wait: the operating system waits for some weeks at the most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a recording."""
+    """The result of a replay."""
 
     packets: int = 0
     left_out: int = 0
@@ -47,11 +47,11 @@ class Replayed:
     harmful: int = 0
     """Packets left out because they crash OpenSIPS 2.2.8; see `Packet.require_keys`."""
     first_harmful: str = ""
-    """Place in the recording and fault of the first of them."""
+    """Place in the recording, and fault, of the first harmful packet."""
 
 
 class _Selection:
-    """The records that may be sent; counts those that it leaves out."""
+    """Selects the records that may be sent, and counts the others."""
 
     def __init__(self, machine_id: int | None, *, strict: bool) -> None:
         self._machine_id = machine_id
@@ -59,7 +59,7 @@ class _Selection:
         self.done = Replayed()
 
     def of(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records to send, with the packets as they are to be sent."""
+        """Yield the records to send, with the packets in the form to send."""
         for number, record in enumerate(records, 1):
             packet = _altered(record.packet, self._machine_id)
             if self._strict and (packet.type < 0 or packet.machine_id is None):
@@ -88,10 +88,10 @@ def run(
 ) -> Replayed:
     """Send the packets of ``records`` with the pauses between them, ``speed`` times as fast.
 
-    Without ``speed`` as fast as ``send`` takes them. With ``machine_id`` all become that
-    machine's. ``strict`` leaves out what no node of a cluster may send: types below 0, and
-    packets without a machine_id. Packets that crash OpenSIPS 2.2.8 are always left out. Ends
-    early when ``stop`` is set.
+    Without ``speed`` `run` sends as fast as ``send`` takes the packets. With ``machine_id`` all
+    packets get this machine_id. ``strict`` leaves out packets that no node of a cluster may send:
+    with a type below 0, or without a machine_id. `run` always leaves out packets that crash
+    OpenSIPS 2.2.8. Ends early when ``stop`` is set.
     """
     began = monotonic()
     batch: list[Packet] = []
@@ -113,7 +113,7 @@ def run(
 
 
 def _stopped_before(due: float, stop: StopFlag) -> bool:
-    """Wait until ``due`` (monotonic), however far that is; True, at once, if ``stop`` is set."""
+    """Wait until ``due`` (monotonic); return True, at once, if ``stop`` is set."""
     while (wait_s := due - monotonic()) > _SLACK_S:
         if stop.wait(min(wait_s, _LONGEST_WAIT_S)):
             return True
@@ -121,14 +121,14 @@ def _stopped_before(due: float, stop: StopFlag) -> bool:
 
 
 def require_sender(context: Context, key: ClusterKey) -> None:
-    """Raise `UnknownNode` if our machine is not in the cluster: nodes that check who sends would
-    drop everything. An unknown cluster passes: sending to it raises by itself.
+    """Raise `UnknownNode` if the cluster lacks the node of our server_id: nodes with a source
+    check would drop all packets. An unknown cluster passes: the send itself raises.
     """
     nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
     if nodes and server_id not in nodes:
         raise UnknownNode(
-            f"cluster {key} has no machine {server_id} (server_id): nodes would not know "
-            "who sends; `clusterer list` shows all nodes"
+            f"cluster {key} has no node {server_id} (server_id): nodes with a source check would "
+            "drop the packets; `clusterer list` shows all nodes"
         )
 
 
@@ -141,7 +141,7 @@ def _altered(packet: Packet, machine_id: int | None) -> Packet:
 class NodeConnection:
     """A BIN connection to one address.
 
-    Raises `PeerUnreachable` if it cannot be made, or the node takes nothing, for ``timeout_s``.
+    Raises `PeerUnreachable` if the connection, or the node's next read, takes over ``timeout_s``.
     """
 
     def __init__(self, host: str, port: int, timeout_s: float, source: str = "") -> None:
@@ -160,7 +160,7 @@ class NodeConnection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, packets: Sequence[Packet]) -> None:
-        """Write the packets' frames, however long that takes while the node reads."""
+        """Write the packets' frames; takes as long as the node reads."""
         rest = memoryview(b"".join([packet.encode() for packet in packets]))
         try:
             while rest:  # sendall has one deadline for everything
@@ -169,9 +169,10 @@ class NodeConnection:
             raise self._unreachable("stopped taking packets", error) from error
 
     def finish(self, stop: StopFlag, reading_s: float = READING_S) -> None:
-        """Wait until the node has read everything and closed its side in answer to ours.
+        """Wait until the node has read all bytes, and closed its side after ours.
 
-        For ``reading_s`` after its kernel last took something; less once ``stop`` is set.
+        The wait ends ``reading_s`` after the node's kernel last took bytes; earlier once ``stop``
+        is set.
         """
         try:
             self._socket.shutdown(socket.SHUT_WR)
@@ -193,7 +194,7 @@ class NodeConnection:
                 raise OSError(f"no progress for {waited_s:.3g} s")
             if waited_s >= self._timeout_s and not said:
                 said = True
-                log.warning("%s has not read everything yet: waiting for it", self._name)
+                log.warning("%s: has not read all packets yet; replay waits", self._name)
 
     def _queued(self) -> int:
         """Return the bytes that the node's kernel has not taken yet."""

@@ -1,4 +1,4 @@
-"""What an instance receives, as it arrives, from outside the instance."""
+"""Shows the packets that an instance receives, from outside the instance."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _RENEW_S = 1.0
 _BLOCK_MS = 300
 _AWAY_S = 0.5
 _GONE_S = 5.0
-"""An instance that has said nothing for so long does not run."""
+"""An instance without a heartbeat for so long does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Packets that the instance received and we did not get: there were too many at once."""
+    """Packets that the instance received and did not capture: there were too many at once."""
 
     count: int
 
@@ -32,7 +32,7 @@ Arrival = Record | Lost
 
 
 def receiver_of(store: MirrorStore, server_id: int) -> int:
-    """Return the instance to tail: ``server_id``, or (0) the only one there is.
+    """Return the instance to tail: ``server_id``, or (0) the only instance in Redis.
 
     Raises `ClustererError` if there are several, or none.
     """
@@ -42,22 +42,22 @@ def receiver_of(store: MirrorStore, server_id: int) -> int:
     if len(known) == 1:
         return known[0]
     if not known:
-        raise ClustererError("no instance has ever served here: start `clusterer node`")
+        raise ClustererError("Redis has no instance: start `clusterer node`")
     names = ", ".join(map(str, known))
-    raise ClustererError(f"instances {names} receive packets: say which with --server-id")
+    raise ClustererError(f"instances {names} receive packets: choose one with --server-id")
 
 
 class Tail:
     """Follows one instance until stopped, through outages of Redis and of the instance."""
 
     def __init__(self, store: MirrorStore, receiver: int) -> None:
-        """Raises `ClustererError` if Redis knows nothing of such an instance."""
+        """Raises `ClustererError` if Redis does not know the instance."""
         self._store = store
         self._receiver = receiver
         asked = store.ask(receiver)
         if asked.silent_s is None:
             raise ClustererError(
-                f"machine {receiver} does not receive: "
+                f"instance {receiver} does not receive: "
                 f"start `clusterer node --server-id {receiver}`"
             )
         self._after = asked.last
@@ -67,13 +67,13 @@ class Tail:
         self._note(asked.silent_s)
 
     def arrivals(self, stop: StopFlag) -> Iterator[list[Arrival]]:
-        """Yield what has arrived, whenever something has."""
+        """Yield packets as they arrive, until ``stop`` is set."""
         while not stop.is_set():
             try:
                 self._renew()
                 self._after, packets = self._store.read(self._receiver, self._after, _BLOCK_MS)
             except StateUnavailable as error:
-                self._say(f"waiting for Redis: {error}")
+                self._say(f"tail: waiting for Redis: {error}")
                 stop.wait(_AWAY_S)
                 continue
             if packets:
@@ -87,11 +87,11 @@ class Tail:
         self._note(self._store.ask(self._receiver).silent_s)
         self._asked_at = now
         if paused_s > ASK_MS / 1000:
-            log.warning("we stood still for %.0f s: packets of that time are missing", paused_s)
+            log.warning("tail: paused for %.0f s: packets of that time are missing", paused_s)
 
     def _note(self, silent_s: float | None) -> None:
         if silent_s is None or silent_s > _GONE_S:
-            self._say(f"machine {self._receiver} does not run, waiting for it")
+            self._say(f"instance {self._receiver}: not running; tail waits")
         else:
             self._say("")
 
@@ -111,4 +111,5 @@ class Tail:
             try:
                 yield Record(at, self._receiver, packet.source, packet_of(packet.frame))
             except WireError as error:
-                log.warning("captured packet %d left out: %s", packet.number, error)
+                text = "instance %d: captured packet %d rejected: %s"
+                log.warning(text, self._receiver, packet.number, error)

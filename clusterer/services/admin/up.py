@@ -1,4 +1,4 @@
-"""Everything that one machine runs, under one supervisor."""
+"""Runs all processes of one host under one supervisor."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BY = "clusterer up"
 def run(settings: Settings, say: Callable[[Line], None]) -> None:
     """Run until SIGTERM or SIGINT; all children are gone when this returns.
 
-    Starts an embedded Redis if none is configured, makes and fills the SQLite file if no
-    database is, loads the table, then starts instance, workers and scheduler. ``say`` gets what
-    they print. Raises `ClustererError` if the start fails.
+    Without a configured Redis `run` starts an embedded one; without a configured database it makes
+    and fills the SQLite file. Then `run` loads the table, and starts instance, workers and
+    scheduler. ``say`` gets their lines. Raises `ClustererError` if the start fails.
     """
     settings = with_server_id(settings)
     with ExitStack() as stack:
@@ -42,14 +42,14 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
         for spec in found:
             supervisor.watch(spec)
         own = about_machine(settings.server_id, ())
-        log.info("machine %d runs until Ctrl-C or SIGTERM", settings.server_id, extra=own)
+        log.info("instance %d: running until Ctrl-C or SIGTERM", settings.server_id, extra=own)
         supervisor.run(children(settings))
 
 
 def with_server_id(settings: Settings) -> Settings:
-    """Return the settings with a server_id: the example's first machine, if all is embedded.
+    """Return the settings with a server_id: the example's first node without a configured database.
 
-    Raises `SettingsError` if the database is configured, so that only its owner knows.
+    Raises `SettingsError` if a database is configured and no server_id: only the operator knows it.
     """
     if settings.db_url:
         require_server_id(settings)
@@ -59,21 +59,21 @@ def with_server_id(settings: Settings) -> Settings:
 
 
 def load(context: Context) -> None:
-    """Bring the table into Redis, making an embedded one with example rows first.
+    """Load the table into Redis; without ``db_url`` first make the SQLite file with example rows.
 
-    Without the database, an instance goes on with what Redis knows, if it knows anything.
+    While the database is away, `load` keeps the nodes in Redis; it raises if Redis has no node.
     """
     try:
         report = _load(context)
     except ProvisioningError as error:
         if not context.nodes.clusters():
             raise
-        log.warning("going on with the nodes that Redis knows: %s", error)
+        log.warning("up: table not loaded: %s; using the nodes in Redis", error)
         return
     for rejected in report.rejected:
-        log.warning("rejected: %s", rejected)
+        log.warning("reload: rejected %s", rejected)
     for note in report.notes:
-        log.warning("%s", note)
+        log.warning("reload: %s", note)
 
 
 def _load(context: Context) -> ReloadReport:
@@ -86,13 +86,13 @@ def _load(context: Context) -> ReloadReport:
     for row in init_db.run(context, example=True).rows_added:
         place = about_machine(row.machine_id, (), cluster=row.cluster_id, url=row.url)
         log.info(
-            "example: cluster %(cluster)d, machine %(machine_id)d: %(url)s", place, extra=place
+            "cluster %(cluster)d node %(machine_id)d: example added: %(url)s", place, extra=place
         )
     return reload.run(context, by=_BY)
 
 
 def children(settings: Settings) -> Iterator[ChildSpec]:
-    """Yield what is to run: the instance, its workers and the scheduler."""
+    """Yield the processes to run: the instance, its workers and the scheduler."""
     kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
     commands = {
         "node": processes.node_command(),

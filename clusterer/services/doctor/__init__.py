@@ -1,4 +1,4 @@
-"""A check-up of everything that the system stands on, part by part."""
+"""The health check: Redis, the table, the processes, the nodes and the backlog, part by part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Finding", "Level", "run"]
 
 
 def run(context: Context) -> Iterator[Finding]:
-    """Yield what is found, as it is found. Changes nothing, and works with Redis or table away."""
+    """Yield the findings of all checks. Changes nothing, and works without Redis or the table."""
     with collected() as problems:
         yield from _checks(context, problems)
 
@@ -71,7 +71,7 @@ def _fleet(context: Context) -> Iterator[Finding]:
 
 
 def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Yield what a part finds; Redis that goes away meanwhile is a finding as well."""
+    """Yield the findings of a part; an error of Redis during the check is a finding as well."""
     try:
         yield from check()
     except (StateUnavailable, SettingsError) as problem:

@@ -1,4 +1,4 @@
-"""Packets that wait to be delivered, for how long, and whether anybody attends to them."""
+"""The check of the backlog: senders whose packets wait for seconds, and the workers they lack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERROR_S = 30.0
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Check every sender; one line if all is well."""
+    """Check every sender; yield one finding if no sender is late."""
     states = context.backlog.queues()
     queue_of = {sender: s.queue for s in states for sender in (*s.pending, *s.waiting)}
     orphaned = {sender for state in states for sender in state.orphaned}
@@ -26,26 +26,26 @@ def check(context: Context) -> Iterator[Finding]:
     for item in late:
         queue = queue_of.get(item.sender, context.settings.delivery_queue)
         text = (
-            f"machine {item.sender}: {item.packets} packets wait, the oldest for "
+            f"sender {item.sender}: {item.packets} packets wait, the oldest for "
             f"{item.oldest_s:.0f} s"
         )
         if item.sender in orphaned and fleet.suspension(context) is not None:
             advice = f"RQ is suspended: run `{resume_command(context.settings)}`"
         elif item.sender in orphaned:
             advice = (
-                f"no worker of {queue} delivers for it: run `clusterer worker delivery` on the "
-                f"host of machine {item.sender}, or correct its url; if that machine is gone for "
+                f"no worker of {queue} delivers its log: run `clusterer worker delivery` on the "
+                f"host of node {item.sender}, or correct the node's url; if the node is gone for "
                 f"good: `clusterer forget {item.sender} --force`"
             )
         else:
-            advice = "see `clusterer list` for the node that is behind; it reads too slowly"
+            advice = "`clusterer list` shows the node that is behind; the node reads too slowly"
         yield (error if item.oldest_s >= ERROR_S else warn)(CHECK, text, advice)
     if not late:
         total, oldest_s = sum(i.packets for i in found), max((i.oldest_s for i in found), default=0)
         text = (
-            f"{total} packets wait, the oldest for {oldest_s:.1f} s" if total else "nothing waits"
+            f"{total} packets wait, the oldest for {oldest_s:.1f} s" if total else "no packet waits"
         )
         kept = sum(item.waiting for item in found)
         if kept and context.settings.backlog == BACKLOG_REPLAY:
-            text += f"; {kept} are kept for nodes that are not up"
+            text += f"; {kept} packets wait for nodes that are not up"
         yield ok(CHECK, text)

@@ -1,4 +1,4 @@
-"""Clocks: those of Redis, the database and this host should tell the same time."""
+"""The check of the clocks: Redis, the database and this host must have the same time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CHECKS = ("clock of redis", "clock of database")
 
 WARN_S = 1.0
 ERROR_S = 10.0
-"""A third of the usual ``duration``: beside an OpenSIPS node, which goes by its own clock,
-nodes would be enabled at the wrong time."""
+"""A third of the usual ``duration``: an OpenSIPS node uses its own clock, and would enable nodes
+at the wrong time."""
 
 
 def check(context: Context, *, redis: bool) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def _database(context: Context) -> Finding:
     try:
         backend = database_url(context.settings).get_backend_name()
         if backend not in ("mysql", "mariadb"):
-            return ok(CHECKS[1], f"{backend} has none of its own")
+            return ok(CHECKS[1], f"{backend} has no clock of its own")
         with context.database.connection("read the time") as connection:
 
             def now() -> float:
@@ -48,10 +48,11 @@ def _compared(check_name: str, whose: str, now: Callable[[], float]) -> Finding:
     before = time.time()
     theirs = now()
     after = time.time()
-    # Their clock was read at some moment of the round trip.
+    # The server read its clock at some moment of the round trip.
     ahead = theirs - after if theirs > after else min(theirs - before, 0.0)
     if abs(ahead) < WARN_S:
-        return ok(check_name, f"as this host's, to {max(abs(ahead), 0.001) * 1000:.0f} ms")
+        most_ms = max(abs(ahead), 0.001) * 1000
+        return ok(check_name, f"differs from this host's clock by at most {most_ms:.0f} ms")
     text = f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host"
     advice = "have NTP set both clocks (chrony, systemd-timesyncd)"
     return (error if abs(ahead) >= ERROR_S else warn)(check_name, text, advice)

@@ -1,4 +1,4 @@
-"""What one check found."""
+"""A finding: the result of one check."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LAST_S = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
 class Level(Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
     """The checked part works, but needs the operator's attention."""
     ERROR = "error"
-    """Something does not work, or can lose data."""
+    """The checked part does not work, or can lose data."""
     SKIPPED = "skipped"
-    """Could not be checked; what keeps it from being is an error of its own."""
+    """Not checked: a requirement of the check is missing, usually an error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Finding:
     check: str
     level: Level
     text: str
-    """What is."""
+    """Result of the check."""
     advice: str = ""
-    """What to do about it; empty if nothing has to be done."""
+    """Next action of the operator; empty if none is necessary."""
 
 
 def ok(check: str, text: str) -> Finding:
-    """All is well."""
+    """Return a finding without a fault."""
     return Finding(check, Level.OK, text)
 
 
@@ -45,12 +45,12 @@ def warn(check: str, text: str, advice: str) -> Finding:
 
 
 def error(check: str, text: str, advice: str) -> Finding:
-    """Something does not work."""
+    """Return a finding about a part that does not work, or can lose data."""
     return Finding(check, Level.ERROR, text, advice)
 
 
 def skipped(check: str, text: str) -> Finding:
-    """Could not be checked."""
+    """Return a finding of a check that was not possible."""
     return Finding(check, Level.SKIPPED, text)
 
 

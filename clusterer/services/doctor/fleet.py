@@ -40,7 +40,7 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
 
 
 def unknown() -> Iterator[Finding]:
-    """Say that nothing can be said without Redis."""
+    """Yield the findings without Redis: every check is skipped."""
     return (skipped(name, "needs Redis") for name in CHECKS)
 
 
@@ -65,10 +65,10 @@ def _queue(fleet: Fleet, queue: QueueInfo, kind: str, *, needed: bool) -> Iterat
 def _strangers(queue: QueueInfo, kind: str) -> Finding:
     text = (
         f"{_places(queue.strangers)} takes jobs of {queue.name} and is no worker of clusterer: "
-        "what it takes is not done"
+        "these jobs do not run"
     )
     advice = (
-        f"stop it, and start `clusterer worker {kind}`; RQ's own command needs "
+        f"stop that worker, and start `clusterer worker {kind}`; RQ's own command needs "
         "`-w workers.Worker`; start a clusterer worker of an earlier version again"
     )
     return error(f"{kind} workers", text, advice)
@@ -86,18 +86,20 @@ def _workers(queue: QueueInfo, kind: str, *, needed: bool, suspended: bool) -> F
     if not alive and queue.workers:
         silent = queue.workers[0]
         text = f"{queue.name}: {silent.place} has been silent for {silent.silent_s} s or more"
-        return error(name, text, f"look at that process; if it is gone, {start}")
+        return error(name, text, f"check that process; if the process has ended, {start}")
     if not alive:
         text = f"no worker of clusterer takes jobs of {queue.name}"
         if kind == "delivery" and queue.name != DEFAULT_DELIVERY_QUEUE:
             start = start.removesuffix("`") + f" --set delivery_queue={shlex.quote(queue.name)}`"
         if not needed:
-            text += ", and no sender needs one: the queue is forgotten a day after its last use"
-            start = f"nothing, unless an instance is to use it: then {start}"
+            text += (
+                ", and no sender needs one: the sweep deletes the queue a day after its last use"
+            )
+            start = f"if an instance uses this queue, {start}; else do nothing"
         return (error if needed else warn)(name, text, start)
     text = f"{len(alive)} for {queue.name} ({_places(alive)})"
     if queue.jobs > PILED_UP and not suspended:
-        return warn(name, f"{text}, but {queue.jobs} jobs wait", f"{start} once more")
+        return warn(name, f"{text}, but {queue.jobs} jobs wait", f"{start} in another process")
     return ok(name, text)
 
 
@@ -105,17 +107,17 @@ def _scheduler(context: Context, fleet: Fleet) -> Finding:
     name, late = CHECKS[1], fleet.last_tick_s
     start = "start `clusterer scheduler`"
     if not fleet.schedulers:
-        return error(name, "none runs: nodes are not probed, silence is not noticed", start)
+        return error(name, "no scheduler runs: no job probes nodes or mutes silent nodes", start)
     if late is None or late > LATE_S:
         said = "never" if late is None else f"{late:.0f} s ago"
         text = f"{fleet.schedulers} run, but the last tick was {said}"
-        return error(name, text, "look at its log; start it again")
+        return error(name, text, "read the scheduler's log; start the scheduler again")
     text = f"{fleet.schedulers} alive, last tick {late:.1f} s ago"
     if context.settings.persistent_mode != (SYNC_ID in fleet.schedule):
         mode = "not in" if context.settings.persistent_mode else "in"
         return error(
             name,
-            f"{text}, but it runs {mode} persistent mode, unlike this shell",
+            f"{text}, but the active scheduler runs {mode} persistent mode, unlike this shell",
             "give all processes the same persistent_mode",
         )
     return ok(name, text)
@@ -132,18 +134,18 @@ def _failed(context: Context, fleet: Fleet) -> Finding:
     return warn(
         name,
         f"{text}; the latest: {why}" if why else text,
-        "the worker's log says more; RQ forgets them after an hour",
+        "read the worker's log; RQ forgets failed jobs after an hour",
     )
 
 
 def _why(context: Context, queue: str) -> str:
-    """Return what the queue's latest failed job was and died of."""
+    """Return the function and the error of the queue's latest failed job."""
     registry = jobs.queue(queue, context.jobs_client).failed_job_registry
     try:
         job_id = registry.get_job_ids(-1, -1)[0]
         job = Job.fetch(job_id, connection=context.jobs_client)
         result = job.latest_result()
-    except Exception:  # noqa: BLE001 - whatever is in there must not end the check-up
+    except Exception:  # noqa: BLE001 - no content of the registry may end the health check
         return ""
     lines = (result.exc_string or "").strip().splitlines() if result else []
     if lines and "AbandonedJobError" in lines[-1]:

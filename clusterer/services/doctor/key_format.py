@@ -1,4 +1,4 @@
-"""The format of what Redis has: ours, or that of a newer version of this program."""
+"""The check of the format of the keys in Redis: ours, an older one or a newer one."""
 
 from __future__ import annotations
 

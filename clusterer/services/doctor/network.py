@@ -1,4 +1,4 @@
-"""Addresses: those of the table together, the own row's, and every node's as seen from here."""
+"""The checks of addresses: all of the table, the own row's, and the connection to every node."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def unknown() -> Iterator[Finding]:
-    """Say that nothing can be said without Redis."""
+    """Yield the findings without Redis: every check is skipped."""
     return (skipped(name, "needs Redis") for name in CHECKS)
 
 
 def _together(nodes: list[Node]) -> Iterator[Finding]:
     found = address_warnings(nodes)
     if not found:
-        yield ok(CHECKS[0], "each node has one of its own that other hosts may reach")
+        yield ok(CHECKS[0], "each node has its own address, which other hosts can reach")
     for warning in found[:_NAMED]:
         yield warn(CHECKS[0], warning.text, ADVICE)
     if len(found) > _NAMED:
@@ -43,13 +43,13 @@ def _together(nodes: list[Node]) -> Iterator[Finding]:
 def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
     name, server_id = CHECKS[1], context.settings.server_id
     if not server_id:
-        yield skipped(name, "server_id is not set here: which machine is this?")
+        yield skipped(name, "server_id is not set: doctor knows no own row")
         return
     own = [node for node in nodes if node.machine_id == server_id and node.protocol == PROTO_BIN]
     if not own:
         yield error(
             name,
-            f"machine {server_id} has no row in any bin cluster: it neither listens nor sends",
+            f"instance {server_id} has no row in any bin cluster, and neither listens nor sends",
             "add its row to the table and run `clusterer reload`, or correct server_id",
         )
     for node in own:
@@ -58,13 +58,13 @@ def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
 
 def _own_row(node: Node, *, anywhere: bool) -> Finding:
     name = CHECKS[1]
-    text = f"cluster {node.cluster_id} machine {node.machine_id} ({node.url})"
+    text = f"cluster {node.cluster_id} node {node.machine_id} ({node.url})"
     if not is_local(node.host):
         text += f": {node.host} is not an address of this host"
         if anywhere:
             return warn(name, text, "allow_foreign_source is set: peers must not check sources")
         return error(
-            name, text, "run this where that address is, or correct the row's url and reload"
+            name, text, "run the instance on the host with this address, or correct the row's url"
         )
     if node.condition is not Condition.UP:
         return warn(
@@ -78,7 +78,7 @@ def _own_row(node: Node, *, anywhere: bool) -> Finding:
 def judged(
     check_name: str, whence: str, answer: Mapping[str, Any], nodes: list[Node]
 ) -> Iterator[Finding]:
-    """Yield what an answer of `reach` says: one line for all is well, one per node that is not."""
+    """Yield the findings of an answer of `reach`: one if all nodes were reached, else one each."""
     errors, tried = answer["errors"], answer["tried"]
     known = {reach.name_of(node): node for node in nodes}
     reached = f"{tried - len(errors)} of {tried} BIN ports reached{whence}"
@@ -88,7 +88,7 @@ def judged(
     for place, why in sorted(errors.items())[:_NAMED]:
         yield _unreached(check_name, whence, place, known.get(place), why)
     if len(errors) > _NAMED:
-        advice = "look at the network first: so many do not fail by themselves"
+        advice = "check the network first: so many nodes rarely fail at once"
         yield error(check_name, f"and {len(errors) - _NAMED} more; {reached}", advice)
 
 
@@ -98,7 +98,8 @@ def _unreached(check_name: str, whence: str, place: str, node: Node | None, why:
     which = f"{cluster_id} {machine_id}"
     return error(
         check_name,
-        f"cluster {cluster_id} machine {machine_id}{url} not reached{whence}: {why}",
-        f"start `clusterer node --server-id {machine_id}` (or OpenSIPS) there; look for a firewall "
-        f"between; if it is gone for long: `clusterer set-status {which} 0 {PROTO_BIN}`",
+        f"cluster {cluster_id} node {machine_id}{url} not reached{whence}: {why}",
+        f"start `clusterer node --server-id {machine_id}` (or OpenSIPS) on the node's host; check "
+        "the firewalls between; if the node is away for long: "
+        f"`clusterer set-status {which} 0 {PROTO_BIN}`",
     )

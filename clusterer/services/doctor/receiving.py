@@ -1,7 +1,8 @@
-"""Instances that hear nothing from a node which other instances hear.
+"""The check for instances that receive nothing from a node that sends to other instances.
 
-An OpenSIPS node keeps its own view of the others. It may have disabled an instance that was
-restarted, and then sends it nothing for the row's ``duration``, without a word on either side.
+An OpenSIPS node keeps its own view of the other nodes. If OpenSIPS has disabled a restarted
+instance, OpenSIPS sends no packet to the instance for the row's ``duration``. Neither side logs
+this.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from clusterer.store.watches import Reception
 CHECK = "receiving"
 
 MISSED_MS = 5_000
-"""How much longer ago than another an instance must have seen a node to be suspected.
+"""An instance is suspected if its last packet of a node is so much older than another instance's.
 
-Clocks in Redis are written every 2 s."""
+Instances write their clocks to Redis every 2 s."""
 
 PAUSE_S = 4.0
-"""Between the two looks: a node that sends is seen again meanwhile. Only with a suspicion."""
+"""Pause between two looks if the first finds a suspect: a node that sends is seen meanwhile."""
 
 _NAMED = 10
 
 
 class Missed(NamedTuple):
-    """An instance that a node does not send to."""
+    """An instance to which a node does not send."""
 
     cluster_id: int
     receiver: int
@@ -41,7 +42,7 @@ class Missed(NamedTuple):
 
 
 def check(context: Context, *, pause: Callable[[float], object] = time.sleep) -> Iterator[Finding]:
-    """Compare what the instances hear; takes `PAUSE_S` if something looks wrong."""
+    """Compare the nodes that the instances last saw; a suspected instance takes `PAUSE_S`."""
     receipts = Receipts(context.settings, context.redis)
     before = receipts.receptions()
     found: list[Missed] = []
@@ -52,19 +53,20 @@ def check(context: Context, *, pause: Callable[[float], object] = time.sleep) ->
     for missed in found[:_NAMED]:
         yield _missed(missed)
     if len(found) > _NAMED:
-        yield warn(CHECK, f"and {len(found) - _NAMED} more like these", "begin with these")
+        yield warn(CHECK, f"and {len(found) - _NAMED} more like these", "begin with those above")
     if not found:
         count = len({reception.watch.receiver for reception in before})
-        yield ok(CHECK, f"{count} instances; none misses a node that another one hears")
+        text = f"{count} instances; each receives from all nodes that send to other instances"
+        yield ok(CHECK, text)
 
 
 def unknown() -> Finding:
-    """Say that nothing can be said without Redis."""
+    """Return the finding without Redis: the check is skipped."""
     return skipped(CHECK, "needs Redis")
 
 
 def suspected(receptions: Sequence[Reception]) -> set[Missed]:
-    """Return the instances that saw a node `MISSED_MS` longer ago than another one did."""
+    """Return the instances that saw a node `MISSED_MS` longer ago than another instance did."""
     return {
         Missed(cluster_id, one.watch.receiver, machine_id)
         for (cluster_id, _), group in _groups(receptions).items()
@@ -75,9 +77,9 @@ def suspected(receptions: Sequence[Reception]) -> set[Missed]:
 
 
 def missing(before: Sequence[Reception], after: Sequence[Reception]) -> list[Missed]:
-    """Return those suspected in both looks of nodes that another instance saw in between.
+    """Return the suspects of both looks whose node another instance saw between the looks.
 
-    A clock also begins when an instance registers or ends a silence; then it stands still.
+    A clock also starts when an instance registers or a mute ends; such a clock does not advance.
     """
     last_seen = {
         (reception.watch.cluster_id, machine_id)
@@ -90,9 +92,10 @@ def missing(before: Sequence[Reception], after: Sequence[Reception]) -> list[Mis
 
 
 def _first_read(before: Sequence[Reception], now: Reception, machine_id: int) -> float:
-    """Return when the same registration was first read, infinity if the node had no clock there.
+    """Return the time of the first look at a registration; infinity if the node had no clock there.
 
-    A last packet may be noted two seconds late: only a later one shows that the node sends.
+    The instance may write a last packet two seconds late: only a later packet shows that the node
+    sends.
     """
     same = (each for each in before if each.watch == now.watch and machine_id in each.last_seen_ms)
     return next((each.read_ms for each in same), float("inf"))
@@ -116,7 +119,7 @@ def _latest(group: Sequence[Reception]) -> Mapping[int, int]:
 
 
 def _is_up(context: Context, missed: Missed) -> bool:
-    """Whether nodes are to send to the instance; one that is down here hears nothing by order."""
+    """Whether nodes must send to the instance: the instance's node is up."""
     view = context.nodes.view(ClusterKey(missed.cluster_id, PROTO_BIN))
     node = view.nodes.get(missed.receiver)
     return node is not None and node.condition is Condition.UP and missed.machine_id in view.nodes
@@ -136,8 +139,8 @@ def _missed(missed: Missed) -> Finding:
         CHECK,
         f"cluster {missed.cluster_id}: instance {receiver} receives nothing from node "
         f"{machine_id}, which sends to others",
-        f"an OpenSIPS that could not connect has disabled {receiver} for the `duration` of its "
-        f"row: wait, or there `opensipsctl fifo clusterer_set_status {missed.cluster_id} "
-        f"{receiver} 1 bin`; else look for a firewall between, and for `unknown source` drops of "
-        f"instance {receiver}",
+        f"an OpenSIPS that could not connect has disabled node {receiver} for the `duration` of "
+        f"its row: wait, or run `opensipsctl fifo clusterer_set_status {missed.cluster_id} "
+        f"{receiver} 1 bin` on the host of OpenSIPS; else check the firewalls between, and the "
+        f"`unknown source` drops of instance {receiver}",
     )

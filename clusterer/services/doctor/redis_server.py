@@ -1,4 +1,4 @@
-"""Redis: reachable, of a version that will do, and not going to lose keys."""
+"""The checks of the Redis server: reachable, of a supported version, and without loss of keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clusterer.store.client import translated
 CHECKS = ("redis", "redis persistence", "redis eviction", "redis memory")
 
 OLDEST = (6, 2)
-"""LMOVE, ZMSCORE and exclusive stream ranges came with it."""
+"""LMOVE, ZMSCORE and exclusive stream ranges need this version."""
 
 _MOSTLY_FULL = 0.9
 
@@ -25,9 +25,9 @@ Info = Mapping[str, Any]
 
 def check(context: Context) -> Iterator[Finding]:
     """Check the server. Raises `StateUnavailable` if it cannot be reached."""
-    with translated(context.settings, "ask Redis how it is"):
+    with translated(context.settings, "read the state of Redis"):
         before = perf_counter()
-        context.redis.time()  # one that cannot write its snapshots refuses even PING
+        context.redis.time()  # a server that cannot write its snapshots refuses even PING
         took_ms = (perf_counter() - before) * 1000
         info: Info = context.redis.info()
     yield _server(info, public_url(context.settings), took_ms)
@@ -68,8 +68,8 @@ def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
     if refuses and info.get("rdb_last_bgsave_status", "ok") != "ok":
         return error(
             name,
-            "the last snapshot (RDB) failed: writes are refused until one succeeds",
-            "look at Redis's log and its disk",
+            "the last snapshot (RDB) failed: Redis refuses writes until a snapshot succeeds",
+            "check Redis's log and its disk",
         )
     if not info.get("aof_enabled"):
         return error(
@@ -79,7 +79,7 @@ def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
         )
     if info.get("aof_last_write_status", "ok") != "ok":
         return error(
-            name, "the append-only file cannot be written", "look at Redis's log and its disk"
+            name, "Redis cannot write the append-only file", "check Redis's log and its disk"
         )
     if fsync == "no":
         return error(
@@ -88,12 +88,12 @@ def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
             "set 'appendfsync everysec' in redis.conf",
         )
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        return warn(name, "the last AOF rewrite failed", "look at Redis's log and its disk")
+        return warn(name, "the last AOF rewrite failed", "check Redis's log and its disk")
     return ok(name, "append-only file" + (f", appendfsync {fsync}" if fsync else ""))
 
 
 def eviction(info: Info) -> Finding:
-    """Judge what happens when memory is full."""
+    """Return the finding about the eviction policy."""
     name = CHECKS[2]
     policy, limit = str(info.get("maxmemory_policy", "?")), int(info.get("maxmemory", 0))
     evicted = int(info.get("evicted_keys", 0))
@@ -102,9 +102,9 @@ def eviction(info: Info) -> Finding:
         "(now: redis-cli CONFIG SET maxmemory-policy noeviction)"
     )
     if policy != "noeviction":
-        gone = f", {evicted} thrown away since its start" if evicted else ""
+        gone = f"; {evicted} keys deleted since the start" if evicted else ""
         when = "as soon as memory is full" if limit else "as soon as maxmemory is set"
-        return error(name, f"{policy}: keys are thrown away {when}{gone}", advice)
+        return error(name, f"{policy}: Redis deletes keys {when}{gone}", advice)
     return ok(name, "noeviction")
 
 
@@ -116,7 +116,7 @@ def _memory(info: Info) -> Finding:
         return ok(name, f"{text}, no limit")
     text = f"{text} of {limit / 2**20:.0f} MB"
     if used > limit:
-        return error(name, f"{text}: writes are refused", "raise maxmemory")
+        return error(name, f"{text}: Redis refuses writes", "raise maxmemory")
     if used > limit * _MOSTLY_FULL:
-        return warn(name, f"{text}: writes will be refused", "raise maxmemory")
+        return warn(name, f"{text}: Redis refuses writes when memory is full", "raise maxmemory")
     return ok(name, text)

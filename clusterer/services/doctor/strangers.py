@@ -1,4 +1,4 @@
-"""What does not belong to this project in RQ's keys: junk jobs, bad values, other applications."""
+"""The checks for foreign data in RQ's keys: junk jobs, bad values, other applications."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAMED = 3
 
 
 def check(fleet: Fleet) -> Iterator[Finding]:
-    """Check what the processes found in their queues, and what was found beside them now."""
+    """Check the junk jobs that the processes found, and the bad values of this look."""
     yield from (_junk(report) for report in fleet.junk)
     for what in fleet.unreadable[:_NAMED]:
         yield warn(CHECKS[0], f"{what} and is left out", "delete it with redis-cli")
     if len(fleet.unreadable) > _NAMED:
         more = len(fleet.unreadable) - _NAMED
-        yield warn(CHECKS[0], f"{more} more bad values", "delete those that are named first")
+        yield warn(CHECKS[0], f"{more} more bad values", "first delete the values named above")
     if not (fleet.junk or fleet.unreadable):
         yield ok(CHECKS[0], "none")
     yield _shared(fleet)
@@ -32,8 +32,8 @@ def _junk(report: JunkReport) -> Finding:
         f"{stamp(report.last)}: {report.example}"
     )
     advice = (
-        f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; give what enqueues them another "
-        "queue, or another Redis database"
+        f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; configure the program that "
+        "enqueues these jobs with another queue, or another Redis database"
     )
     return warn(CHECKS[0], text, advice)
 
@@ -41,7 +41,7 @@ def _junk(report: JunkReport) -> Finding:
 def _shared(fleet: Fleet) -> Finding:
     foreign = fleet.foreign
     if not foreign:
-        return ok(CHECKS[1], "none uses RQ in this Redis database")
+        return ok(CHECKS[1], "no other application uses RQ in this Redis database")
     queues = ", ".join(foreign.queues[:_NAMED]) + (", …" if len(foreign.queues) > _NAMED else "")
     parts = [
         f"{len(foreign.queues)} queues ({queues})" if foreign.queues else "",
@@ -50,6 +50,6 @@ def _shared(fleet: Fleet) -> Finding:
     ]
     return warn(
         CHECKS[1],
-        f"others use RQ in this Redis database: {', '.join(filter(None, parts))}",
+        f"other applications use RQ in this Redis database: {', '.join(filter(None, parts))}",
         "give clusterer a database of its own: another number at the end of redis_url",
     )

@@ -1,4 +1,4 @@
-"""The provisioning table: reachable, as it must be, and what Redis was loaded from."""
+"""The checks of the provisioning table: readable, valid, and the same as the nodes in Redis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAMED = 3
 
 
 def check(context: Context, *, redis: bool) -> Iterator[Finding]:
-    """Check the table; ``redis``: whether Redis is there to be compared with it."""
+    """Check the table; ``redis``: whether Redis answers, so that the check compares both."""
     try:
         with context.database.connection("read the table") as connection:
             require(connection, context.database.schema)
@@ -62,13 +62,13 @@ def _names(context: Context) -> Names:
 def _advice(problem: ClustererError) -> str:
     if isinstance(problem, DatabaseUnavailable):
         if problem.advised:
-            return "do that, then run `clusterer doctor` again"
-        return "check db_url, the database server and what its user may do"
+            return "follow this advice, then run `clusterer doctor` again"
+        return "check db_url, the database server and the rights of its user"
     if not isinstance(problem, ProvisioningError):
         return "correct the setting"
     if "has version" in (text := str(problem)) or "has no column" in text:
-        return "do that, then run `clusterer reload`"
-    return "do that, or set db_url and db_table to where the nodes are"
+        return "follow this advice, then run `clusterer reload`"
+    return "follow this advice, or set db_url and db_table to the table with the nodes"
 
 
 def _is_registered(connection: Connection, context: Context) -> bool:
@@ -81,7 +81,7 @@ def _is_registered(connection: Connection, context: Context) -> bool:
 
 
 def _barred(context: Context) -> Finding | None:
-    """Return what keeps the sync job of persistent mode from writing states, if anything does."""
+    """Return the finding if the sync job of persistent mode cannot write states; else None."""
     if not context.settings.persistent_mode:
         return None
     try:
@@ -89,7 +89,8 @@ def _barred(context: Context) -> Finding | None:
             try_writing_states(connection, context.database.schema)
     except DatabaseUnavailable as problem:
         columns = "state, no_tries and last_attempt"
-        what = "do that" if problem.advised else f"let this user UPDATE the columns {columns}"
+        grant = f"let this user UPDATE the columns {columns}"
+        what = "follow this advice" if problem.advised else grant
         return error(CHECKS[0], str(problem), f"{what}, or turn persistent_mode off")
     return None
 
@@ -100,7 +101,7 @@ def _table(context: Context, *, registered: bool) -> Finding:
         return warn(
             CHECKS[0],
             f"{name} in {context.database.name} is not in the table 'version': "
-            "an OpenSIPS 2.2 would refuse it",
+            "an OpenSIPS 2.2 would refuse the table",
             "run `clusterer init-db`, which adds the row and changes nothing else",
         )
     return ok(CHECKS[0], f"{name} in {context.database.name}, version {TABLE_VERSION}")
@@ -143,17 +144,17 @@ def _differing(context: Context, found: ReloadReport) -> Finding:
     moved = [change for change in found.changed if change.led_elsewhere]
     if len(moved) == len(differing):
         return _elsewhere(context, moved)
-    places = [f"cluster {c}:{p} machine {m}" for c, p, m in differing]
+    places = [f"cluster {c}:{p} node {m}" for c, p, m in differing]
     shown = ", ".join(places[:_NAMED])
     more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return warn(CHECKS[2], f"they differ in {shown}{more}", "run `clusterer reload`")
+    return warn(CHECKS[2], f"table and Redis differ in {shown}{more}", "run `clusterer reload`")
 
 
 def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
-    """Say which names lead elsewhere than Redis has."""
+    """Return the finding about names that resolve to other addresses than Redis has."""
     places = [
-        f"{name_in(c.after.url)} (cluster {c.after.cluster_id}:{c.after.protocol} machine "
-        f"{c.after.machine_id}) leads to {c.after.host}, Redis has {c.before.host}"
+        f"{name_in(c.after.url)} (cluster {c.after.cluster_id}:{c.after.protocol} node "
+        f"{c.after.machine_id}) resolves to {c.after.host}, Redis has {c.before.host}"
         for c in moved[:_NAMED]
     ]
     more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""

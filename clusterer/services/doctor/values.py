@@ -1,4 +1,4 @@
-"""Values in Redis that cannot be used: keys of a wrong type, and what the other checks met."""
+"""The check of the values in Redis: keys of a wrong type, and bad values that any check reads."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from clusterer.store.suspicions import SuspicionStore
 CHECK = "redis values"
 
 _NAMED = 20
-"""Values that are named, one a line."""
+"""Most bad values with a finding of their own."""
 
 
 def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
-    """Read what no other check reads; tell of ``problems``, which collects all that is reported.
+    """Read the keys that no other check reads; yield a finding for each of ``problems``.
 
-    Raises `StateUnavailable`.
+    ``problems`` collects the bad values of all checks. Raises `StateUnavailable`.
     """
     with translated(context.settings, "look at the types of keys"):
         problems += wrong_keys(context.redis)
@@ -58,6 +58,7 @@ def _told(problems: Iterable[BadValue]) -> Iterator[Finding]:
     for problem in distinct[:_NAMED]:
         yield error(CHECK, problem.described, problem.remedy)
     if len(distinct) > _NAMED:
-        yield error(CHECK, f"{len(distinct) - _NAMED} more", "correct these first")
+        more = f"{len(distinct) - _NAMED} more wrong values"
+        yield error(CHECK, more, "first correct the values named above")
     if not distinct:
-        yield ok(CHECK, "none is wrong")
+        yield ok(CHECK, "no wrong value")

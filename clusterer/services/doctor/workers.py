@@ -1,4 +1,4 @@
-"""Every node's BIN port as seen from the workers: each queue's worker is asked by a job."""
+"""The check of every node's BIN port from the workers: one job per queue asks a worker."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
 
 
 def unknown(why: str = "needs Redis") -> Finding:
-    """Say that nothing can be said."""
+    """Return the finding of a check that was not possible."""
     return skipped(CHECK, why)
 
 
 def _delivers(queue: QueueInfo) -> bool:
-    """Whether all its workers run a job now, which for delivery may take a minute."""
+    """Whether all workers of the queue run a job now; a delivery job may take a minute."""
     return all(worker.busy for worker in queue.workers)
 
 
@@ -91,7 +91,7 @@ def _unanswered(queue: QueueInfo) -> Finding:
     if _delivers(queue):
         return ok(
             CHECK,
-            f"{queue.name} is busy delivering and was not asked: "
+            f"{queue.name} not asked: its workers deliver; "
             "`clusterer events` shows the nodes that were not reached",
         )
     if queue.strangers:
@@ -99,5 +99,5 @@ def _unanswered(queue: QueueInfo) -> Finding:
     return warn(
         CHECK,
         f"no worker of {queue.name} answered within {ANSWER_S:g} s",
-        "look at its log; if it hangs, start it again",
+        "read the worker's log; if the worker hangs, start it again",
     )

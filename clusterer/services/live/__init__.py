@@ -1,4 +1,4 @@
-"""What happens now: snapshots of everything, and what two of them say about each node."""
+"""The live views: snapshots of all clusters, and the rows and changes that two of them give."""
 
 from clusterer.services.live.node_events import NodeEvents, changes
 from clusterer.services.live.node_rows import ClusterRows, LastSeen, Row, rows

@@ -1,4 +1,4 @@
-"""What changed about one node: its audit events, and what no event tells."""
+"""Changes of one node: its audit events, and changes without an event, such as of the backlog."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from clusterer.services.live.node_rows import Row
 from clusterer.store.audit import AuditEvent, AuditStore
 
 _POLL_S = 0.001
-"""Shortest wait that Redis takes for one; 0 would be forever."""
+"""Shortest wait that Redis accepts; 0 means without end."""
 
 
 UNDER_WAY = 100
-"""So many packets may be on their way at any time without meaning anything."""
+"""Packets that may be on their way at any time: fewer are no backlog."""
 
 
 class NodeEvents:
@@ -30,7 +30,7 @@ class NodeEvents:
         """Oldest first."""
 
     def refresh(self, cluster_ids: set[int]) -> list[AuditEvent]:
-        """Return what is new since the last call; one round trip. Raises `StateUnavailable`."""
+        """Return the events since the last call; one round trip. Raises `StateUnavailable`."""
         unknown = cluster_ids - self._seen.keys()
         found = self._past(unknown) if unknown else []
         known = {number: last for number, last in self._seen.items() if number not in unknown}
@@ -51,13 +51,13 @@ class NodeEvents:
 
 
 def changes(before: Row | None, after: Row | None) -> Iterator[str]:
-    """Say what is different and no audit event tells; ``None``: the node does not exist."""
+    """Yield the changes without an audit event; ``None``: the node does not exist."""
     if before is None or after is None:
         return
     yield from _backlog_changes(before, after)
     lost = _lost(after) - _lost(before)
     if lost > 0:
-        yield f"lost {lost} packets: they fell out of the log before they were delivered"
+        yield f"lost {lost} packets: trimmed from the log before the delivery"
     yield from _mute_changes(before, after)
     yield from _path_changes(before, after)
 
@@ -71,7 +71,7 @@ def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
 
 
 def _is_behind(row: Row) -> bool:
-    """Tell a backlog from packets that are just on their way: those of about a second."""
+    """Whether more packets wait than are on their way at any time: those of about a second."""
     return (row.backlog or 0) > max(UNDER_WAY, row.in_per_s or 0.0)
 
 
@@ -86,11 +86,11 @@ def _mute_changes(before: Row, after: Row) -> Iterator[str]:
         known = was.get(place)
         if muted_s is not None and known is None:
             yield (
-                f"machine {receiver} has not heard it for {module}: "
-                f"its packets are dropped for {muted_s:.0f} s"
+                f"muted by instance {receiver} for {module}: "
+                f"the instance drops packets for {muted_s:.0f} s"
             )
         if muted_s is None and known is not None:
-            yield f"machine {receiver} takes its packets for {module} again"
+            yield f"no longer muted by instance {receiver} for {module}"
 
 
 def _path_changes(before: Row, after: Row) -> Iterator[str]:

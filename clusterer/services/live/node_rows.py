@@ -1,4 +1,4 @@
-"""Pure: what two snapshots say about each node."""
+"""The rows of the live views, from two snapshots. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from clusterer.store import ClusterKey
 from clusterer.store.watches import LISTENING_MS
 
 BEHIND_S = 5.0
-"""Age of the oldest packet that waits from which on a node is behind."""
+"""A node is behind if its oldest waiting packet is at least so old."""
 
 _Flow = tuple[int, int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """When an instance last saw a node for a module."""
+    """The time since an instance last saw a node, for one module."""
 
     receiver: int
     """machine_id of the instance."""
     module: str
     age_s: float
     muted_s: float | None
-    """For how long from now the node's packets are dropped; None if they are not."""
+    """Seconds from now until the mute of the node ends; None if the node is not muted."""
     timeout_s: float
-    """Silence after which they are; 0 if never."""
+    """Module timeout; 0 if the module never mutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +41,21 @@ class Row:
     back_in_s: int | None
     """Seconds until a disabled node is enabled again; None for all others."""
     backlog: int | None
-    """Packets of all senders that it has still to get; None if that is not known."""
+    """Packets of all senders that the node has not received; None if their number is not known."""
     oldest_s: float | None
-    """Age of the oldest of them; None if none waits."""
+    """Age of the oldest packet in the backlog; None if no packet waits."""
     in_per_s: float | None
     """Packets per second delivered to the node; None without a sender, or at first."""
     out_per_s: float | None
-    """Packets per second delivered from it to others; None if it sends nothing through us."""
+    """Packets per second delivered from the node to others; None if it does not send through us."""
     flows: tuple[Traffic, ...]
-    """What each sender has for it."""
+    """Traffic of each sender to the node."""
     last_seen: tuple[LastSeen, ...]
-    """One for each module of each instance that listens now, by module and receiver."""
+    """One item for each module of each instance that listens now, by module and receiver."""
     broken: tuple[BrokenPath, ...] = ()
-    """Paths to it that are not up."""
+    """Paths to the node that are not up."""
     reach: Reach | None = None
-    """How many of its live senders reach it; None if it has none."""
+    """How many of the node's live senders reach it; None without a live sender."""
 
     @property
     def partly_reached(self) -> bool:
@@ -73,8 +73,8 @@ class Row:
         )
 
     def by_module(self) -> dict[str, LastSeen]:
-        """Return for each module the worst that is known: muted if any instance does that,
-        else as the instance that saw it last.
+        """Return for each module the worst item: of an instance that mutes the node, else of the
+        instance that saw the node last.
         """
         found: dict[str, LastSeen] = {}
         for item in self.last_seen:
@@ -95,12 +95,12 @@ class ClusterRows:
         return sum(row.node.condition is condition for row in self.rows)
 
     def only(self, *, troubled: bool) -> ClusterRows:
-        """Return the cluster with only the nodes that are in trouble, or only the others."""
+        """Return the cluster with only the nodes that need attention, or only the others."""
         return replace(self, rows=tuple(row for row in self.rows if row.troubled is troubled))
 
 
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
-    """Return every cluster of ``after``; rates are those since ``before``."""
+    """Return the rows of every cluster in ``after``; rates count from ``before``."""
     rates = _rates(before, after)
     to: dict[tuple[ClusterKey, int], list[Traffic]] = {}
     out: dict[tuple[ClusterKey, int], list[Traffic]] = {}
@@ -167,7 +167,7 @@ def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None
 
 
 def _last_seen(snapshot: Snapshot) -> Mapping[tuple[int, int], list[LastSeen]]:
-    """Return by (cluster_id, machine_id) what instances that run have seen."""
+    """Return by (cluster_id, machine_id) when the instances that listen last saw a node."""
     now_ms = snapshot.now * 1000
     found: dict[tuple[int, int], list[LastSeen]] = {}
     for receipt in snapshot.receipts:

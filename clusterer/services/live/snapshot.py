@@ -1,4 +1,4 @@
-"""Everything that a live view shows, as it was at one moment; usually in one round trip."""
+"""Reads the data of a live view at one moment, usually in one round trip."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from clusterer.store.receipts import scores, watches_in
 from clusterer.store.watches import Watch
 
 _ROUNDS = 6
-"""Reads until the plan has to fit; three are needed at first, one later."""
+"""Most reads of one snapshot: the first snapshot needs three, a later one usually one."""
 
 _LOOKED_UP = 20
-"""Backlogs that are looked up in the log itself, several round trips each, per snapshot."""
+"""Most backlogs per snapshot that come from the logs themselves: several round trips each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """When one instance last saw each node, for one of the instance's registered modules."""
+    """The times at which one instance last saw the nodes, for one of its registered modules."""
 
     watch: Watch
     heartbeat_ms: int
@@ -36,7 +36,7 @@ class Receipt:
     last_seen_ms: Mapping[int, int]
     """machine_id → Redis ms; at first when the instance began to listen."""
     muted_ms: Mapping[int, int]
-    """machine_id → Redis ms until which its packets are dropped."""
+    """machine_id → Redis ms until which the instance drops the node's packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Snapshot:
     paths: tuple[BrokenPath, ...] = ()
     """Those that are not up."""
     stalled: str = ""
-    """Why states stand still, empty if they do not."""
+    """Reason why no process updates states; empty if one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Which keys there are, as far as is known."""
+    """The keys to read: those that the previous read found."""
 
     members: Mapping[ClusterKey, tuple[int, ...]] = field(default_factory=dict)
     watches: Mapping[int, tuple[Watch, ...]] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class _Plan:
     probers: tuple[bytes, ...] = ()
     """RQ's keys of maintenance workers."""
     senders: tuple[int, ...] = ()
-    """Machines that have sent packets."""
+    """machine_ids that have sent packets."""
     path_senders: tuple[int, ...] = ()
-    """Machines with records of paths."""
+    """machine_ids with records of paths."""
 
     @property
     def machine_ids(self) -> list[int]:
@@ -74,14 +74,14 @@ class _Plan:
 
 
 class Reader:
-    """Takes snapshots, and remembers from one to the next which keys to ask for."""
+    """Takes snapshots, and keeps from one to the next the plan of the keys to read."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._plan = _Plan()
 
     def read(self) -> Snapshot:
-        """Return everything as it is now. Raises `StateUnavailable`."""
+        """Return a snapshot of this moment. Raises `StateUnavailable`."""
         found, flows = Snapshot(0.0), list[Flow]()
         with translated(self._context.settings, "read the clusters"):
             for _ in range(_ROUNDS):
@@ -125,7 +125,7 @@ def _commands(plan: _Plan) -> Iterator[Command]:
 
 
 def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
-    """Return the plan that would have fitted, what was read with this one, and the traffic."""
+    """Return the plan for the next read, the snapshot that ``plan`` gave, and the traffic."""
     (seconds, micros), clusters, instances = next(replies), next(replies), next(replies)
     now = float(seconds) + float(micros) / 1e6
     schedule, probers = next(replies), tuple(sorted(next(replies)))
@@ -136,7 +136,7 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
         sorted(filter(None, map(cluster_key, clusters))), ()
     )
-    if isinstance(clusters, WrongType):  # what was known of them stays
+    if isinstance(clusters, WrongType):  # the clusters of the previous read stay
         members = dict.fromkeys(plan.members, ())
     watches: dict[int, tuple[Watch, ...]] = dict.fromkeys(ids(keys.INSTANCES, instances), ())
     views = []
@@ -169,7 +169,10 @@ def _stalled(
     suspension: Suspension | None,
     workers: Iterable[tuple[bytes | None, int]],
 ) -> str:
-    """Return why states stand still; ``workers``: the field `OURS` and the TTL of each."""
+    """Return the reason why no process updates states, empty if one does.
+
+    ``workers``: the field `OURS` and the TTL of each maintenance worker.
+    """
     if suspension is not None:
         return "RQ is suspended, no worker starts a job"
     late_s = fleet.last_tick_s(due, now)
@@ -189,5 +192,5 @@ def _heartbeat(receiver: int, modules: Mapping[bytes, bytes]) -> int:
 
 
 def _scores(replies: Iterator[Any], watch: Watch) -> list[dict[int, int]]:
-    """Return what the two sorted sets of a registration hold."""
+    """Return the times in the two sorted sets of a registration, last seen and muted."""
     return [scores(key, next(replies)) for key in (watch.last_seen, watch.muted)]

@@ -1,4 +1,4 @@
-"""Prometheus metrics of our processes: collected when they are asked for, served over HTTP."""
+"""Prometheus metrics of our processes: each scrape over HTTP collects them."""
 
 from clusterer.services.metrics.cluster import ClusterCollector
 from clusterer.services.metrics.delivery import DeliveryCollector

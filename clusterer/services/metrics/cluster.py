@@ -1,4 +1,4 @@
-"""Metrics of the whole system, from Redis: a scheduler process has them."""
+"""Metrics of the whole system, from Redis: every scheduler process serves them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Highest:
         self._lock = forks.lock()
 
     def of(self, values: Mapping[Hashable, int]) -> Mapping[Hashable, int]:
-        """Return each value, or the highest that it ever was; forget those that are gone."""
+        """Return for each name its highest value so far; drop names that are not in ``values``."""
         with self._lock:
             before = self._values
             self._values = {name: max(now, before.get(name, now)) for name, now in values.items()}
@@ -48,10 +48,10 @@ FLOW = ("sender", "cluster", "protocol", "machine_id")
 
 _COUNTERS = {
     "failed": ("send_failures", "Attempts to send that failed."),
-    "skipped": ("skipped_packets", "Packets that passed by a node that was not up."),
-    "lost": ("lost_packets", "Packets that fell out of the log undelivered."),
+    "skipped": ("skipped_packets", "Packets not sent because the node was not up."),
+    "lost": ("lost_packets", "Packets trimmed from the log before the delivery."),
 }
-"""Of what `clusterer list` counts, what is shown here: name and meaning."""
+"""Counters of `clusterer list` that are metrics as well: name and help text."""
 
 MOST_PAIRS = 2000
 """Pairs of sender and node that get time series of their own, four each."""
@@ -64,7 +64,7 @@ ALL_SENDERS = "all"
 
 
 class ClusterCollector(Collector):
-    """Reads Redis at each scrape. While Redis is away there is only ``clusterer_redis_up`` 0."""
+    """Reads Redis at each scrape; without Redis its only metric is ``clusterer_redis_up`` 0."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -72,7 +72,7 @@ class ClusterCollector(Collector):
         self._highest = Highest()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to find out would take Redis."""
+        """Return nothing: the names of the metrics come from Redis."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -102,7 +102,7 @@ class ClusterCollector(Collector):
 
 def _states(known: Listing) -> Iterator[Metric]:
     states = GaugeMetricFamily(
-        "clusterer_node_state", "1 for the state that a node is in.", labels=(*NODE, "state")
+        "clusterer_node_state", "1 for the present state of a node.", labels=(*NODE, "state")
     )
     tries = GaugeMetricFamily(
         "clusterer_node_failed_attempts", "Failed attempts so far (no_tries).", labels=NODE
@@ -150,7 +150,7 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
         (flow, fields[flow.cluster_id, flow.protocol, flow.machine_id])
         for flow in _series(known.traffic)
     ]
-    # A node that comes again, or moves, is another one in Redis: its counters do begin at 0.
+    # A node that is added again, or moves, has another generation: its counters begin at 0.
     values = highest.of(
         {
             (_sender(flow), field, name): getattr(flow, name)
@@ -163,7 +163,7 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
         for name, (full, text) in _COUNTERS.items()
     }
     backlog = GaugeMetricFamily(
-        "clusterer_backlog_packets", "Packets that a node has still to get.", labels=FLOW
+        "clusterer_backlog_packets", "Packets that a node has not received yet.", labels=FLOW
     )
     for flow, field in flows:
         labels = (_sender(flow), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
@@ -175,7 +175,7 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
 
 
 def _series(traffic: Sequence[Traffic]) -> Sequence[Traffic | ToNode]:
-    """Return what gets time series: each pair or, beyond `MOST_PAIRS`, the sums of each node."""
+    """Return the items with time series: each pair or, beyond `MOST_PAIRS`, the sums per node."""
     return traffic if len(traffic) <= MOST_PAIRS else totals.by_node(traffic)
 
 
@@ -197,7 +197,7 @@ def _backlog(found: Iterable[SenderBacklog]) -> Iterator[Metric]:
 def _fleet(fleet: Fleet) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("clusterer_queue_jobs", "Jobs that wait.", labels=("queue",))
     failed = GaugeMetricFamily(
-        "clusterer_queue_failed_jobs", "Jobs in RQ's registry of failed ones.", labels=("queue",)
+        "clusterer_queue_failed_jobs", "Jobs in RQ's registry of failed jobs.", labels=("queue",)
     )
     suspended = fleet.suspension is not None
     workers = GaugeMetricFamily(
@@ -217,6 +217,6 @@ def _fleet(fleet: Fleet) -> Iterator[Metric]:
     if fleet.last_tick_s is not None:
         yield GaugeMetricFamily(
             "clusterer_scheduler_last_tick_age_seconds",
-            "Time since periodic jobs were last enqueued.",
+            "Time since a scheduler last enqueued periodic jobs.",
             value=fleet.last_tick_s,
         )

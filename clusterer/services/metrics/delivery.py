@@ -1,4 +1,4 @@
-"""Metrics of a delivery worker: what it sent to each node, and how long that was on its way."""
+"""Metrics of a delivery worker: packets and bytes sent to each node, and their latency."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class DeliveryCollector(Collector):
         self._meter = meter
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: labels come with time."""
+        """Return nothing: the labels are not known at the start."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Return everything as it is now."""
+        """Return all metrics of this moment."""
         labels = (*FLOW, "module")
         packets = CounterMetricFamily(
             "clusterer_sent_packets", "Packets written whole to a node's connection.", labels=labels
@@ -48,12 +48,12 @@ class DeliveryCollector(Collector):
 
 
 def _latency(nodes: Iterable[tuple[tuple[str, ...], list[Flow]]]) -> Metric:
-    """Sum up over senders: their number times that of nodes would be too many series."""
+    """Return the latency per node, summed over senders: pairs would be too many time series."""
     from clusterer.delivery.meter import BOUNDS_MS  # noqa: PLC0415 - keeps other workers light
 
     latency = HistogramMetricFamily(
         "clusterer_delivery_latency_seconds",
-        "From the log in Redis until written whole to the node's connection.",
+        "Time from the append to the log until the whole write to the node's connection.",
         labels=NODE,
     )
     limits = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]

@@ -1,6 +1,6 @@
 """Metrics of any process: lost log lines, failed rounds of loops, skipped values.
 
-A collector that fails never keeps the others from being shown.
+A collector that fails never hides the metrics of the others.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from clusterer.store import badvalues
 
 
 class LogCollector(Collector):
-    """Reads what the stream under the log counts."""
+    """Reads the counter of the log's stream."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counter; 0 where stderr is no `LogStream`."""
         stream = sys.stderr
         lost = stream.lost_total if isinstance(stream, LogStream) else 0
         metric = CounterMetricFamily(
-            "clusterer_log_lost_lines", "Lines of the log that could not be written."
+            "clusterer_log_lost_lines", "Log lines that the process could not write."
         )
         metric.add_metric((), lost)
         yield metric
 
 
 class LoopCollector(Collector):
-    """Failed rounds of the loops that run in this process, and values that they skipped."""
+    """Counts failed rounds of the loops of this process, and bad values that they skipped."""
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: labels come with time."""
+        """Return nothing: the labels are not known at the start."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Return everything as it is now."""
+        """Return all metrics of this moment."""
         failed = CounterMetricFamily(
             "clusterer_loop_failures", "Rounds of a loop that failed.", labels=("loop",)
         )
@@ -47,24 +47,24 @@ class LoopCollector(Collector):
         yield failed
         yield CounterMetricFamily(
             "clusterer_bad_values",
-            "Times that a value in Redis could not be used and was skipped.",
+            "Bad values in Redis that this process skipped.",
             value=badvalues.seen(),
         )
 
 
 class Surviving(Collector):
-    """Shows what another collector has; one that fails is left out, logged and counted."""
+    """Returns the metrics of another collector; logs and counts its failures."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._rounds = rounds.Rounds("metrics")
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: labels come with time."""
+        """Return nothing: the labels are not known at the start."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Return everything as it is now, nothing if that fails."""
+        """Return the collector's metrics, none if the collector fails."""
         with self._rounds.guard():
             return list(self._collector.collect())
         return ()

@@ -28,10 +28,10 @@ from clusterer.settings import Settings
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 32
-"""Each has a thread; one more takes the place of the oldest."""
+"""Most open connections, each with a thread; one more connection ends the oldest."""
 
 WITHIN_S = 15.0
-"""For a client to send its request and to take the whole answer."""
+"""Time for a client to send its request and to take the whole answer."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -44,7 +44,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self._open: dict[socket.socket, float] = {}
-        """With when each came (monotonic seconds); the oldest comes first."""
+        """Connection → time of its accept (monotonic seconds); the oldest comes first."""
         self._lock = threading.Lock()
         super().__init__(*args, **more)
 
@@ -68,7 +68,7 @@ class _Server(ThreadingMixIn, WSGIServer):
                 self._cut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away."""
+        """Log no client that goes away."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -101,7 +101,7 @@ def serving(
 ) -> Iterator[CollectorRegistry | None]:
     """Serve metrics during a ``with`` block, if `metrics_port` is set; ``collectors`` makes ours.
 
-    A port that cannot be had is logged and nothing else: deliveries matter more than numbers.
+    If the port cannot be opened, the process logs this and works without metrics.
     """
     if not settings.metrics_port:
         yield None
@@ -111,10 +111,11 @@ def serving(
     try:
         server, thread = start_server(*where, registry)
     except OSError as error:
-        log.error("no metrics: cannot listen on %s port %d: %s", *where, error.strerror or error)
+        text = "metrics: cannot listen on %s port %d: %s; continuing without metrics"
+        log.error(text, *where, error.strerror or error)
         yield registry
         return
-    log.info("metrics on http://%s:%d/metrics", *where)
+    log.info("metrics: listening on http://%s:%d/metrics", *where)
     try:
         yield registry
     finally:
@@ -125,7 +126,7 @@ def serving(
 
 
 def registry_of(collectors: Iterable[Collector]) -> CollectorRegistry:
-    """Return a registry of ``collectors`` and of what prometheus-client knows of the process."""
+    """Return a registry of ``collectors`` and of prometheus-client's metrics of the process."""
     registry = CollectorRegistry(auto_describe=False)
     for made in (ProcessCollector, PlatformCollector, GCCollector):
         made(registry=registry)

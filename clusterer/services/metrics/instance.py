@@ -1,4 +1,4 @@
-"""Metrics of one instance: what its listener saw, and how old its snapshot is."""
+"""Metrics of one instance: the counters of its listener, and the age of its snapshot."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ REASONS = (
     "silenced",
     "bad payload",
 )
-"""Drops that are shown from the beginning: a rate needs a zero to start from."""
+"""Reasons with a time series from the start: a rate needs a zero to start from."""
 
 
 class InstanceCollector(Collector):
-    """Reads the listener's counters, which it keeps anyway."""
+    """Reads the listener's counters."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class InstanceCollector(Collector):
         self._snapshot_age_s = snapshot_age_s
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: labels come with time."""
+        """Return nothing: the labels are not known at the start."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Return everything as it is now."""
+        """Return all metrics of this moment."""
         seen = self._counters
         for name, text, value in (
             ("packets", "Complete packets received, dropped ones included.", seen.packets),
@@ -57,12 +57,12 @@ class InstanceCollector(Collector):
                 seen.wire_errors,
             ),
             ("callback_errors", "Packets on which a callback failed.", seen.callback_errors),
-            ("module_timeouts", "Timeouts of modules that callbacks were told of.", seen.timeouts),
+            ("module_timeouts", "Module timeouts of which callbacks were told.", seen.timeouts),
         ):
             yield self._counter(f"listener_{name}", text, (), {(): value})
         yield self._counter(
             "listener_connections",
-            "Inbound connections by what became of them at first or in the end.",
+            "Inbound connections by result: accepted, refused, or expired.",
             ("result",),
             {
                 ("accepted",): seen.connections_accepted,
@@ -80,7 +80,7 @@ class InstanceCollector(Collector):
         drops = dict.fromkeys(REASONS, 0) | seen.drops.copy()
         dropped = {(reason,): count for reason, count in drops.items()}
         yield self._counter(
-            "listener_dropped_packets", "Packets not passed on.", ("reason",), dropped
+            "listener_dropped_packets", "Packets not passed to a callback.", ("reason",), dropped
         )
         heard = seen.received.copy().items()
         received = {(printable(module), str(sender)): tally for (module, sender), tally in heard}
@@ -96,14 +96,14 @@ class InstanceCollector(Collector):
         )
         yield self._gauge(
             "snapshot_age_seconds",
-            "Time since the instance's copy of the clusters was known to be current.",
+            "Time since the instance last confirmed that its snapshot is current.",
             self._snapshot_age_s(),
         )
 
     def _offers(self) -> Iterator[Metric]:
         labels = ("sender", "cluster", "protocol", "module")
         packets = CounterMetricFamily(
-            "clusterer_offered_packets", "Packets handed in for sending.", labels=labels
+            "clusterer_offered_packets", "Packets that the instance sends.", labels=labels
         )
         size = CounterMetricFamily(
             "clusterer_offered_bytes", "The bytes of these packets.", labels=labels

@@ -11,16 +11,16 @@ _LATENESS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class TickMetrics:
-    """Observed once per periodic job that is enqueued."""
+    """Metrics of the scheduler; `late` observes each periodic job that it enqueues."""
 
     def __init__(self, active: Callable[[], bool]) -> None:
         self._active = Gauge(
-            "clusterer_scheduler_active", "1 in the scheduler that works.", registry=None
+            "clusterer_scheduler_active", "1 in the active scheduler, else 0.", registry=None
         )
         self._active.set_function(lambda: float(active()))
         self._lateness = Histogram(
             "clusterer_scheduler_tick_lateness_seconds",
-            "How much later than planned a periodic job was enqueued.",
+            "Delay between the due time of a periodic job and its enqueuing.",
             buckets=_LATENESS_S,
             registry=None,
         )
@@ -30,27 +30,27 @@ class TickMetrics:
         self._lateness.observe(seconds)
 
     def collectors(self) -> Iterable[Collector]:
-        """What to serve."""
+        """Return the collectors to serve."""
         return self._active, self._lateness
 
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 62, 90)
-"""A delivery job runs as long as there is traffic, for a minute and its hand-over at most: with a
-bucket that ends close by, a quantile is not far from that. Others take ms."""
+"""A delivery job runs while there is traffic, at most for a minute and its hand-over: the buckets
+around a minute are narrow, so that a quantile has a small error. Other jobs take ms."""
 
 
 REFUSED = "refused"
-"""What a junk job is counted as, which no worker runs."""
+"""Label ``function`` of junk jobs, which no worker runs."""
 
 
 class JobMetrics:
-    """Observed once per job, after it."""
+    """Metrics of a worker's jobs; `observe` observes each job after its end."""
 
     def __init__(self, functions: Iterable[str] = ()) -> None:
         """Take the names of the job functions: each failure counter has to begin at 0."""
         self._durations = Histogram(
             "clusterer_job_duration_seconds",
-            "How long jobs took.",
+            "Duration of jobs.",
             ("function",),
             buckets=_BUCKETS_S,
             registry=None,
@@ -62,14 +62,14 @@ class JobMetrics:
             self._failures.labels(function)
 
     def observe(self, function: str, duration_s: float, *, succeeded: bool) -> None:
-        """Note a job that has ended."""
+        """Count a job that has ended."""
         self._durations.labels(function).observe(duration_s)
         self._failures.labels(function).inc(0 if succeeded else 1)
 
     def refused(self, count: int) -> None:
-        """Note ``count`` junk jobs: they fail without having run."""
+        """Count ``count`` junk jobs as failures."""
         self._failures.labels(REFUSED).inc(count)
 
     def collectors(self) -> Iterable[Collector]:
-        """What to serve."""
+        """Return the collectors to serve."""
         return self._durations, self._failures

@@ -1,4 +1,4 @@
-"""Changes of nodes' states, counted from the audit streams."""
+"""Counts the changes of nodes' states in the audit streams."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ USUAL = (
     (_DISABLED, _DOWN),
     (_DOWN, _UP),
 )
-"""Changes that are shown of each node before they come: an increase needs a zero to start from."""
+"""Changes with a time series from the start: an increase needs a zero to start from."""
 
 
 class Changes:
-    """Counts the audit streams' events since this process began to look."""
+    """Counts the audit streams' events since the first `read` of this process."""
 
     def __init__(self, context: Context) -> None:
         self._store = AuditStore(context.settings, context.redis)

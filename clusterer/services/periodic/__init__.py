@@ -1,1 +1,1 @@
-"""The work of the scheduled jobs."""
+"""The services behind the periodic jobs."""

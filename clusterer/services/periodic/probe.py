@@ -24,18 +24,18 @@ from clusterer.store.due import Observation
 from clusterer.store.format import require_format
 
 PING_TIMEOUT_S = 0.5
-"""A ping still open after this long has failed."""
+"""A ping without a result after this time has failed."""
 
 HIDE_S = 2.0
-"""How long a claimed node is hidden from overlapping jobs; longer than any ping, short enough
-that the nodes of a killed job are soon looked at again."""
+"""Time for which a claimed node is hidden from overlapping jobs: longer than any ping, and short,
+because the nodes of a killed job wait for so long."""
 
 BY = Cause("probe")
 _CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
 
 
 def run(context: Context) -> int:
-    """Look at every node that is due; return how many were. Raises `StateUnavailable`."""
+    """Look at every due node; return their number. Raises `StateUnavailable`."""
     require_format(context.settings, context.redis)
     clusters = context.nodes.clusters()
     due = context.due.claim(clusters, HIDE_S)
@@ -74,9 +74,9 @@ def ping_all(
 ) -> Mapping[tuple[ClusterKey, int], str]:
     """Connect to the BIN addresses of all ``nodes`` at once.
 
-    Returns why it failed for each that did not accept within ``timeout_s`` seconds, by cluster
-    and machine_id. 1,000 dead nodes cost one timeout, unless this process may not open so many
-    files: then they take turns. Raises `OSError` if not even one can be opened.
+    Returns the error of each node that did not accept within ``timeout_s`` seconds, by cluster and
+    machine_id. 1,000 dead nodes cost one timeout. If this process may not open so many files, the
+    nodes take turns. Raises `OSError` if the process cannot open a single file.
     """
     errors: dict[tuple[ClusterKey, int], str] = {}
     left = list(nodes)
@@ -91,7 +91,7 @@ def ping_all(
 def _ping_some(
     nodes: Iterable[Node], timeout_s: float, errors: dict[tuple[ClusterKey, int], str]
 ) -> list[Node]:
-    """Ping those for which there are descriptors; return the others."""
+    """Ping as many nodes as there are free descriptors; return the other nodes."""
     with selectors.DefaultSelector() as selector:
         later = [node for node in nodes if not _start(selector, node, errors)]
         deadline = monotonic() + timeout_s
@@ -107,7 +107,7 @@ def _ping_some(
 def _start(
     selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
 ) -> bool:
-    """Begin to connect; False if this process may not open another file now."""
+    """Start to connect; return False if this process may not open another file now."""
     family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Which nodes' BIN ports can be reached from here; also a job, so that workers can be asked."""
+"""Finds the nodes whose BIN port this host can reach; as a job for the hosts of the workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from clusterer.services.context import Context
 from clusterer.services.periodic.probe import ping_all
 
 TIMEOUT_S = 1.0
-"""For all nodes together."""
+"""Time that the connections to all nodes take together, at most."""
 
 
 def wanted(context: Context) -> list[Node]:
-    """Return the nodes that ought to answer: all but those an operator took down."""
+    """Return the nodes that must answer: all except those that an operator took down."""
     return [
         node
         for key, view in context.nodes.views().items()
@@ -30,9 +30,9 @@ def name_of(node: Node) -> str:
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Connect to all nodes at once; return ``host``, how many were ``tried``, and ``errors``.
+    """Connect to all nodes at once; return ``host``, ``tried`` (number of nodes) and ``errors``.
 
-    ``errors``: ``cluster/machine_id`` → why it cannot be reached. Raises `StateUnavailable`.
+    ``errors``: ``cluster/machine_id`` → error of the connection. Raises `StateUnavailable`.
     """
     nodes = wanted(context)
     errors = ping_all(nodes, TIMEOUT_S)

@@ -1,4 +1,7 @@
-"""The sweep job: enqueues missing delivery jobs, and repairs what else was lost."""
+"""The sweep job: enqueues missing delivery jobs, trims logs, and ends hand-overs of dead workers.
+
+At longer intervals the job deletes unused data and resolves names.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,19 @@ log = logging.getLogger(__name__)
 _rounds = Rounds("sweep")
 
 STARTING_MS = 1000
-"""Time that a job may take from RQ's queue to its first act; a wake-up older than that, with no
-job in the queue, is lost."""
+"""Time that a job may take from RQ's queue to its start. The delivery job is lost if the enqueued
+flag is older than that and the queue has no job."""
 
 SETTLE_S = 5.0
-"""Time after an outage of Redis, or a step of its clock, before packets are dropped for their age:
-delivery workers first record, or send again, what they had delivered and not recorded."""
+"""Time after an outage of Redis, or a step of its clock, before the sweep trims old packets:
+delivery workers first record their deliveries, or send the packets again."""
 
 _SHORTEST_GAP_S, _LONGEST_GAP_S = 2.5, 10.0
-"""Limits of the pause between two sweeps that is taken for an outage."""
+"""Limits of the pause between two sweeps that counts as an outage."""
 
 
 def run(context: Context) -> int:
-    """Look after all delivery queues; return how many wake-ups were needed.
+    """Check all delivery queues; return the number of delivery jobs that were missing.
 
     Raises `StateUnavailable`.
     """
@@ -52,7 +55,7 @@ def run(context: Context) -> int:
             if may_drop:
                 _drop_old(context, state)
             woken += _look_after(context, state)
-        except WrongKey as error:  # of this queue: the others are looked after
+        except WrongKey as error:  # of this queue: the sweep checks the other queues
             _rounds.failed(error, (state.queue,))
     if context.intervals.due("unused", unused.EVERY_S):
         unused.run(context)
@@ -65,7 +68,7 @@ def run(context: Context) -> int:
 
 
 def _may_drop(context: Context, now: float) -> bool:
-    """Whether Redis has been there, and its clock steady, for long enough."""
+    """Whether Redis has answered, and its clock has not jumped, for long enough."""
     gap_s = min(max(context.settings.backlog_max_age / 2, _SHORTEST_GAP_S), _LONGEST_GAP_S)
     return context.sweeps.lasted_s(now, gap_s) >= SETTLE_S
 
@@ -80,7 +83,7 @@ def _look_after(context: Context, state: QueueState) -> int:
 
 
 def _end_waiting(context: Context, state: QueueState) -> int:
-    """Make those senders pending that have something to do again; return how many."""
+    """Make waiting senders pending whose packets can be delivered again; return their number."""
     resumed = 0
     if not state.waiting:
         return 0
@@ -112,11 +115,11 @@ def _can_go_on(
 
 
 def _wake(context: Context, state: QueueState) -> int:
-    # From far in the future: the clock was put back meanwhile.
+    # A flag from far in the future: Redis's clock went back meanwhile.
     waking = state.enqueued_ms is not None and abs(state.enqueued_ms) > STARTING_MS
     lost = waking and not jobs.queued(state.queue, context.jobs_client)
     if lost and not jobs.taken_lately(state.queue, context.jobs_client):
-        log.warning("queue %s: its wake-up was lost, waking a worker again", state.queue)
+        log.warning("queue %s: delivery job missing, enqueued again", state.queue)
     if not context.backlog.call_worker(state.queue, lost=lost):
         return 0
     jobs.enqueue_delivery(state.queue, context.jobs_client)

@@ -1,4 +1,4 @@
-"""The sync job: changed states are written to the table (persistent mode)."""
+"""The sync job: writes changed states to the table (persistent mode)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from clusterer.store.format import require_format
 log = logging.getLogger(__name__)
 
 BUDGET_S = 10.0
-"""A job writes no longer than this, and one batch: RQ ends it after 30 s."""
+"""Longest time for which a job starts another batch: RQ ends the job after 30 s."""
 
 
 def run(context: Context) -> SyncReport:
-    """Write what changed to the table; in any but persistent mode do nothing.
+    """Write changed states to the table in persistent mode; otherwise do nothing.
 
-    Safe to run twice or twice at once. With the database away everything stays marked for a
-    later run, and the report says so. Raises `StateUnavailable`.
+    Safe to run twice or twice at once. While the database is away all nodes stay marked for a later
+    run, and the report has the error. Raises `StateUnavailable`.
     """
     if not context.settings.persistent_mode:
         return SyncReport()
@@ -29,6 +29,6 @@ def run(context: Context) -> SyncReport:
         return write_back.flush(context, budget_s=BUDGET_S)
     except ProvisioningError as error:
         if not context.database.away:
-            log.warning("changes wait to be written to the table: %s", error)
+            log.warning("sync: changes not written to the table: %s; retrying", error)
         context.database.away = True
         return SyncReport(error=str(error))

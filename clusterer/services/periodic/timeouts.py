@@ -1,4 +1,4 @@
-"""Module timeouts: who was silent for too long is muted, and up again later."""
+"""The module timeout job: mutes nodes that were silent for too long, and later ends the mute."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> list[Verdict]:
-    """Do all verdicts that are due, for every instance and registration; returns them.
+    """Mute and unmute all due nodes, of every instance and registration; return the verdicts.
 
-    Safe to run at the same time in several processes: each transition happens, and is announced
-    to its instance, exactly once. Raises `StateUnavailable`.
+    Safe to run at the same time in several processes: each change happens exactly once, with one
+    notice to its instance. Raises `StateUnavailable`.
     """
     require_format(context.settings, context.redis)
     receipts = Receipts(context.settings, context.redis)
@@ -34,7 +34,7 @@ def run(context: Context) -> list[Verdict]:
         for verdict in verdicts:
             _report(verdict, view_of)
         done += verdicts
-        # More may be due where something was: one call judges a bounded number of nodes.
+        # One call judges a bounded number of nodes: a watch with a verdict may have more.
         watches = [verdict.watch for verdict in verdicts]
     return done
 
@@ -44,20 +44,20 @@ def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> N
     view = view_of(ClusterKey(watch.cluster_id, PROTO_BIN))
     nodes = view.nodes.values()
     whose = {"receiver": watch.receiver, "bin_module": watch.module}
-    where = f"module {watch.token} of machine {watch.receiver}"
+    where = f"module {watch.token} of instance {watch.receiver}"
     for machine_id in verdict.muted:
         log.warning(
-            "cluster %s node %d: %s received no packet for more than %g s, muted for %g s",
+            "cluster %s node %d: muted for %g s: %s received no packet for more than %g s",
             view.key,
             machine_id,
+            watch.timeout_ms / 500,
             where,
             watch.timeout_ms / 1000,
-            watch.timeout_ms / 500,
             extra=about_machine(machine_id, nodes, **whose),
         )
     for machine_id in verdict.released:
         log.info(
-            "cluster %s machine %d: %s listens to it again",
+            "cluster %s node %d: no longer muted: %s accepts packets again",
             view.key,
             machine_id,
             where,

@@ -1,4 +1,4 @@
-"""Machines and queues that were not used for a day are forgotten without an operator."""
+"""Deletes the data of instances, senders and queues that were not used for a day."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from clusterer.store.nodes import find_nodes
 log = logging.getLogger(__name__)
 
 UNUSED_S = 86_400
-"""After so long without use."""
+"""Time without use after which the sweep deletes the data."""
 
 EVERY_S = 60.0
-"""Between two looks of one maintenance worker."""
+"""Interval between two looks of one maintenance worker."""
 
 
 def run(context: Context, now: float | None = None) -> int:
-    """Forget queues, instances and senders that are not used; return how many.
+    """Delete the data of unused queues, instances and senders; return their number.
 
-    A queue: no sender, no worker, and no sender became pending for a day. An instance: not alive
-    for a day; one that returns registers everything again in any case. A sender: no row in any
-    cluster, an empty log, no packet for a day. One look takes at most 1,000 of each. ``now``: UNIX
-    time in seconds, of Redis (default: now). Raises `StateUnavailable`.
+    A queue is unused without a sender and a worker, if no sender became pending for a day. An
+    instance is unused if it was not alive for a day; an instance that returns registers its modules
+    again in any case. A sender is unused without a row in any cluster, with an empty log, and
+    without a packet for a day. One look takes at most 1,000 of each. ``now``: UNIX time in seconds,
+    of Redis (default: now). Raises `StateUnavailable`.
     """
     store = ForgetStore(context.settings, context.redis)
     before_ms = int(((context.nodes.now() if now is None else now) - UNUSED_S) * 1000)
@@ -37,12 +38,12 @@ def run(context: Context, now: float | None = None) -> int:
     for what, found in (("queue", queues), ("instance", instances), ("sender", senders)):
         if found:
             listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
-            log.info("%s %s: forgotten: not used for a day", what, listed)
+            log.info("%s %s: deleted from Redis: not used for a day", what, listed)
     return len(queues) + len(instances) + len(senders)
 
 
 def _is_unused(context: Context, store: ForgetStore, state: QueueState, before_ms: int) -> bool:
-    """Forget a queue if it is not used; return whether it was."""
+    """Delete a queue if it is unused; return whether the queue was deleted."""
     if state.pending or state.waiting or jobs.has_worker(state.queue, context.jobs_client):
         return False
     if not store.unused_queue(state.queue, before_ms):
@@ -55,7 +56,7 @@ def _senders(
     context: Context, store: ForgetStore, states: list[QueueState], before_ms: int
 ) -> list[int]:
     clusters = context.nodes.clusters()
-    if not clusters:  # Redis has lost the table: which senders have a row is not known
+    if not clusters:  # Redis has lost the table: the senders with a row are not known
         return []
     nodes = {i for key in clusters for i in find_nodes(context.redis, key)}
     named: dict[int, list[str]] = {}

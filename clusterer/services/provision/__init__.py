@@ -1,4 +1,7 @@
-"""Changing the provisioning table: checked before, written as one, in effect at once."""
+"""Changes the provisioning table: checks the rows, writes them in one transaction, and loads them.
+
+The changes are in effect at once.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ def add(
 ) -> Changes:
     """Add a row; columns not in ``values`` have their defaults.
 
-    Raises `InvalidArgument` if reload would reject it or its machine has a row already,
-    `ProvisioningError` or `StateUnavailable` without database or Redis.
+    Raises `InvalidArgument` if a reload would reject the row, or if the table has a row of this
+    node already; `ProvisioningError` or `StateUnavailable` without database or Redis.
     """
     names = resolve.kept_names(context, names)
 
@@ -58,11 +61,11 @@ def edit(
     by: str,
     names: Names | None = None,
 ) -> Changes:
-    """Change some columns of a machine's row. A state set here begins with no failed tries, and
-    is in effect then also where the row had it already.
+    """Change some columns of a node's row. A state in ``values`` starts without failed attempts,
+    and replaces the state in Redis also if the row had it already.
 
-    A row that reload rejects may be mended. Raises `UnknownNode` without such a row, else as
-    `add` does.
+    The change may correct a row that a reload rejects. Raises `UnknownNode` without a row of the
+    node, and the errors of `add`.
     """
     names = resolve.kept_names(context, names)
     given = {"no_tries": 0} | dict(values) if values.get("state") == State.UP else dict(values)
@@ -77,7 +80,7 @@ def edit(
 
 
 def remove(context: Context, machine: Machine, *, by: str) -> Changes:
-    """Remove a machine's row. Raises `UnknownNode` without one, else as `add` does."""
+    """Remove a node's row. Raises `UnknownNode` without a row, and the errors of `add`."""
 
     def plan(found: list[RawRow]) -> Changes:
         _row_of(context, found, machine, several=True)
@@ -97,14 +100,14 @@ def import_rows(
     dry_run: bool = False,
     names: Names | None = None,
 ) -> Changes:
-    """Add the rows whose machine is new, change the others; all or nothing.
+    """Add the rows of new nodes, change the other rows; all or none.
 
-    Columns that the file leaves out stay, or have their defaults. ``replace`` removes all rows
-    that are not in the file; ``dry_run`` changes nothing. Raises `RowsRejected` if any row cannot
-    be used, else as `add` does.
+    Columns that the file leaves out stay; in new rows they have their defaults. ``replace`` removes
+    all rows that are not in the file; ``dry_run`` changes nothing. Raises `RowsRejected` if a row
+    cannot be used, and the errors of `add`.
     """
     if replace and not given:
-        raise InvalidArgument("the file has no rows, and would replace all nodes by none")
+        raise InvalidArgument("the file has no rows: the import would remove all nodes")
     names = resolve.kept_names(context, names)
 
     def plan(found: list[RawRow]) -> Changes:
@@ -132,7 +135,7 @@ def import_rows(
 
 
 def export(context: Context) -> list[RawRow]:
-    """Return all rows as they are in the table. Raises `ProvisioningError`."""
+    """Return all rows of the table, unchanged. Raises `ProvisioningError`."""
     return [{**row, **{name: _exported(row[name]) for name in COLUMNS}} for row in rows(context)]
 
 
@@ -143,23 +146,23 @@ def _row_of(
     if not own:
         table = context.settings.db_table
         still = machine in known(context)
-        hint = "Redis still has it: run `clusterer reload`"
-        text = f"table {table!r} has no machine {machine[1]} in cluster {machine[0]}"
-        raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows its rows'}")
+        hint = "Redis still has the node: run `clusterer reload`"
+        text = f"table {table!r} has no node {machine[1]} in cluster {machine[0]}"
+        raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows the rows'}")
     if len(own) > 1 and not several:
         ids = ", ".join(str(row["id"]) for row in own)
-        raise InvalidArgument(f"machine {machine[1]} of cluster {machine[0]} is in rows {ids}")
+        raise InvalidArgument(f"node {machine[1]} of cluster {machine[0]} is in rows {ids}")
     return own[0]
 
 
 def _doubled(context: Context, row: RawRow) -> str:
     text = (
-        f"cluster {row['cluster_id']} has a machine {row['machine_id']} already, in row "
+        f"cluster {row['cluster_id']} has a node {row['machine_id']} already, in row "
         f"{row['id']}: {as_text(row['url'])}; "
     )
     if machine_of(row) in known(context):
-        return text + "`clusterer node-edit` changes it"
-    return text + "it is not in effect: `clusterer reload` loads it, or says why not"
+        return text + "`clusterer node-edit` changes the row"
+    return text + "the row is not in effect: `clusterer reload` loads the row, or names its fault"
 
 
 def _one(

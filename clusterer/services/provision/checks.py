@@ -1,4 +1,4 @@
-"""Rows judged before they are written: as reload does, and by what the columns can hold."""
+"""Checks rows before the write: by the rules of a reload, and by the widths of the columns."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ DEFAULTS: Values = {
     "duration": 30,
     "description": "",
 }
-"""What a new row has where nothing is said; the table's own defaults."""
+"""Values of a new row for columns that are not given; the table's own defaults."""
 
 WIDTH = 64
 """Characters in the columns url and description."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of bytes that are not UTF-8."""
+"""Characters to which Python decodes bytes that are not UTF-8."""
 
 
 class RowsRejected(InvalidArgument):
-    """Rows that cannot be used, each in ``rejected``; nothing was written."""
+    """Some rows cannot be used; ``rejected`` has each of them, and nothing was written."""
 
     def __init__(self, rejected: Sequence[RejectedRow], total: int) -> None:
         super().__init__(f"nothing is imported: {len(rejected)} of {total} rows cannot be used")
@@ -41,10 +41,10 @@ class RowsRejected(InvalidArgument):
 def checked(
     rows: Sequence[RawRow], present: Mapping[Machine, RawRow], names: Names
 ) -> tuple[dict[Machine, Values], list[RejectedRow]]:
-    """Return what the good rows hold, by machine, and a rejection for each bad one.
+    """Return the values of the good rows, by machine, and a rejection for each bad row.
 
-    ``rows`` have ids that tell them apart. ``present``: what the table has of their machines; a
-    text that is not changed need not fit.
+    The ids of ``rows`` are unique. ``present``: the present rows of these machines; an unchanged
+    text need not fit its column.
     """
     nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
     given = {row["id"]: row for row in rows}
@@ -60,7 +60,7 @@ def checked(
 
 
 def by_machine(rows: Sequence[RawRow]) -> dict[Machine, RawRow]:
-    """Return the rows by machine; of several for one machine the first."""
+    """Return the rows by machine; the first row of a machine counts."""
     return {machine: row for row in reversed(rows) if (machine := machine_of(row))}
 
 

@@ -1,4 +1,4 @@
-"""What is done to the table: the rows before and after."""
+"""Changes of the table: the rows before and after."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from clusterer.provisioning.files import COLUMNS
 from clusterer.provisioning.rows import RawRow, as_text
 
 Values = Mapping[str, object]
-"""What a row holds, by our names of the columns; without its id."""
+"""The values of a row, by our names of the columns; without its id."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """One row before and after; None where there is none."""
+    """One row before and after a change; None before an addition and after a removal."""
 
     machine: Machine
     before: Mapping[str, str] | None
@@ -24,19 +24,19 @@ class RowChange:
 
     @property
     def url(self) -> str:
-        """Where the machine is, or was."""
+        """URL of the node after the change; of a removed node the URL before."""
         return (self.after or self.before or {}).get("url", "")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What differs."""
+        """Columns that differ."""
         before, after = self.before or {}, self.after or {}
         return tuple(name for name in COLUMNS if before.get(name) != after.get(name))
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is, or would be, done to the table."""
+    """The changes of one command, made or planned."""
 
     database: str
     """URL without password."""
@@ -46,13 +46,13 @@ class Changes:
     removed: tuple[RowChange, ...] = ()
     unchanged: tuple[Machine, ...] = ()
     in_effect_again: bool = False
-    """Whether a row that did not change brought back its state, which had changed in Redis."""
+    """Whether the state of an unchanged row replaced another state in Redis."""
     values: Mapping[Machine, Values] = field(default_factory=dict, repr=False)
-    """What is written, by machine."""
+    """Values to write, by machine."""
 
     @property
     def every(self) -> tuple[RowChange, ...]:
-        """All rows that do not stay as they are."""
+        """All rows that change."""
         return (*self.added, *self.changed, *self.removed)
 
 
@@ -64,7 +64,7 @@ def planned(
     *,
     remove: Iterable[Machine] = (),
 ) -> Changes:
-    """Return how the ``found`` rows come to hold the values ``wanted``; pure."""
+    """Return the changes that give the ``found`` rows the values ``wanted``; pure."""
     present = {machine: shown(row) for row in found if (machine := machine_of(row))}
     every = [RowChange(m, present.get(m), shown(values)) for m, values in wanted.items()]
     return Changes(
@@ -79,12 +79,12 @@ def planned(
 
 
 def values_of(node: Node, row: RawRow) -> Values:
-    """Return what is written of a good ``row``, of which ``node`` was made: its texts as given."""
+    """Return the values to write of a good ``row`` and its ``node``; texts stay as given."""
     values: dict[str, object] = {name: getattr(node, name) for name in COLUMNS}
     texts = {name: as_text(row[name]) for name in ("url", "description")}
     return values | texts | {"state": int(node.state), "description": texts["description"] or None}
 
 
 def shown(row: RawRow) -> dict[str, str]:
-    """Return the row's cells as people see them."""
+    """Return the row's cells as text."""
     return {name: as_text(row[name]) for name in COLUMNS}

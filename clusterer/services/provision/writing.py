@@ -1,4 +1,4 @@
-"""The way of changes into the table, and on into Redis."""
+"""Writes changes to the table, and then brings them into Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clusterer.services.table.reload_report import ReloadReport
 from clusterer.store import Cause
 
 Plan = Callable[[list[RawRow]], Changes]
-"""Says of the table's rows what is to be done to them; raises if it cannot be done."""
+"""Gets the table's rows and returns their changes; raises if the changes are not possible."""
 
 _STATE = {"state", "last_attempt", "no_tries"}
 
@@ -42,7 +42,7 @@ def rows(context: Context) -> list[RawRow]:
 
 
 def write(context: Context, plan: Plan) -> Changes:
-    """Do to the table what ``plan`` says; return it.
+    """Make the changes of ``plan`` in the table; return them.
 
     A plan holds for the rows from which `write` made it. If another program changed these rows
     meanwhile, `write` makes another plan. Raises `ProvisioningError` (nothing is written, unless
@@ -92,12 +92,12 @@ def apply(
     also: Collection[Machine] = (),
     named: Collection[Machine] = (),
 ) -> int:
-    """Bring the rows into Redis; return how many nodes are others there now.
+    """Bring the rows into Redis; return the number of nodes that changed in Redis.
 
-    A state counts where the table got a new one, or where it was ``named``; elsewhere one that
-    only Redis knows must outlive the edit of a description. ``also``: machines whose rows are
-    looked at though they did not change. Raises `ProvisioningError` or `StateUnavailable` saying
-    that the table is changed.
+    The state of a row replaces the state in Redis if the table got a new state, or if the machine
+    is in ``named``. Otherwise the state in Redis stays, for example when an operator edits a
+    description. ``also``: machines whose unchanged rows `apply` reads as well. Raises
+    `ProvisioningError` or `StateUnavailable`; both errors say that the table is changed.
     """
     settled = {c.machine for c in changes.every if c.before is None or _STATE & set(c.columns)}
     settled |= set(named)
@@ -121,7 +121,7 @@ def apply(
 def _require_good(report: ReloadReport, changes: Changes) -> None:
     bad = [r for r in report.rejected if r.machine in report.unreadable & changes.values.keys()]
     if bad:
-        raise ProvisioningError(f"the table is changed, but has not what was meant: {bad[0]}")
+        raise ProvisioningError(f"the table is changed, but a changed row is invalid: {bad[0]}")
 
 
 def _require_state(context: Context, machine: Machine, values: Values, by: str) -> None:
@@ -134,7 +134,7 @@ def _require_state(context: Context, machine: Machine, values: Values, by: str) 
 
 
 def known(context: Context) -> set[Machine]:
-    """Return the machines that Redis has; none without Redis."""
+    """Return the machines of the nodes in Redis; none without Redis."""
     with suppress(StateUnavailable):
         nodes = (node for view in context.nodes.views().values() for node in view.nodes.values())
         return {(node.cluster_id, node.machine_id) for node in nodes}

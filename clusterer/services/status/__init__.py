@@ -1,1 +1,1 @@
-"""What nodes, traffic and processes are like now; list, live, metrics and doctor read it."""
+"""The present status of nodes, traffic and processes, for list, live, metrics and doctor."""

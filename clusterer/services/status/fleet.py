@@ -15,7 +15,7 @@ from clusterer.services.context import Context
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 from clusterer.store import keys, translated
 
-# RQ's own names. Read as they are: RQ's classes would unpickle, and end at the first bad value.
+# RQ's own names. Read without RQ's classes, which would unpickle, and end at the first bad value.
 _WORKERS = "rq:workers"
 _QUEUES = "rq:queues"
 _QUEUE = "rq:queue:"
@@ -24,13 +24,13 @@ _SHARED_SCHEDULED = "rq:scheduler:scheduled_jobs"
 PROBERS = f"rq:workers:{MAINTENANCE_QUEUE}"
 
 KEY_TTL_S = 75
-"""What a worker gives its key whenever it shows a sign of life."""
+"""TTL that a worker sets on its key with each heartbeat."""
 
 SILENT_S = 30
-"""Silence of a worker from which on it counts as gone."""
+"""Time without a heartbeat after which a worker counts as gone."""
 
 INTERVAL_S = 1.0
-"""Of every periodic job."""
+"""Interval of every periodic job."""
 
 LATE_S = 5.0
 """Age of the last tick from which on no scheduler works."""
@@ -38,7 +38,7 @@ LATE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One RQ worker that Redis still remembers."""
+    """One RQ worker with a key in Redis."""
 
     name: str
     host: str
@@ -46,9 +46,9 @@ class WorkerInfo:
     queues: tuple[str, ...]
     busy: bool
     silent_s: int
-    """Seconds since its last sign of life, at least; RQ forgets it after `KEY_TTL_S`."""
+    """Least number of seconds since the last heartbeat; the key expires after `KEY_TTL_S`."""
     ours: bool = True
-    """Whether it says that it is a worker of this project."""
+    """Whether the worker's key has the mark of this project's workers."""
 
     @property
     def place(self) -> str:
@@ -61,18 +61,19 @@ class QueueInfo:
 
     name: str
     jobs: int
-    """Waiting; started ones do not count."""
+    """Waiting jobs, without started ones."""
     failed: int
-    """In the registry of failed jobs."""
+    """Jobs in the registry of failed jobs."""
     workers: tuple[WorkerInfo, ...]
-    """Those of this project."""
+    """Workers of this project."""
     strangers: tuple[WorkerInfo, ...] = ()
-    """Other workers that take its jobs, such as a plain ``rq worker``, and cannot run them."""
+    """Other workers that take the queue's jobs, such as a plain ``rq worker``, and cannot run
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What other applications keep in RQ's keys of the same Redis database."""
+    """Queues, workers and jobs of other applications in the same Redis database."""
 
     queues: tuple[str, ...] = ()
     workers: int = 0
@@ -85,7 +86,7 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All of them at one moment."""
+    """All queues, workers and schedulers at one moment."""
 
     now: float
     """Redis TIME, UNIX seconds."""
@@ -95,14 +96,14 @@ class Fleet:
     schedulers: int
     """Scheduler processes alive; one of them is active."""
     schedule: Mapping[str, float]
-    """Periodic job → when it is due next, UNIX seconds."""
+    """Periodic job → next due time, UNIX seconds."""
     suspension: Suspension | None = None
-    """What keeps RQ's workers from starting jobs; None: nothing."""
+    """The suspension that keeps RQ's workers from starting jobs; None without one."""
     foreign: Foreign = Foreign()
     junk: tuple[JunkReport, ...] = ()
-    """Of each queue that had junk jobs lately."""
+    """One report for each queue that had junk jobs lately."""
     unreadable: tuple[str, ...] = ()
-    """Keys and members of RQ's that cannot be what RQ keeps there, each with what it is."""
+    """RQ's keys and members with a type or value that RQ does not write, each described."""
 
     @property
     def queues(self) -> tuple[QueueInfo, ...]:
@@ -111,35 +112,35 @@ class Fleet:
 
     @property
     def last_tick_s(self) -> float | None:
-        """Seconds since periodic jobs were last enqueued; None if none ever were."""
+        """Seconds since a scheduler last enqueued periodic jobs; None if no scheduler ever did."""
         return last_tick_s(self.schedule.values(), self.now)
 
 
 def last_tick_s(due: Collection[float], now: float) -> float | None:
-    """Return the seconds since jobs that are ``due`` (UNIX seconds) were last enqueued."""
+    """Return the seconds since a scheduler enqueued the jobs with the next times ``due``."""
     return max(0.0, now - (max(due) - INTERVAL_S)) if due else None
 
 
 def silent_s(key_ttl_s: int) -> int:
-    """Return for how long, at least, a worker has been silent whose key lives that long still."""
+    """Return the least number of seconds since a worker's heartbeat, from the TTL of its key."""
     return max(0, KEY_TTL_S - key_ttl_s) if key_ttl_s > 0 else 0
 
 
 def read(context: Context) -> Fleet:
-    """Return what Redis knows; a few round trips and a scan. Raises `StateUnavailable`."""
+    """Return the fleet in Redis; takes a few round trips and a scan. Raises `StateUnavailable`."""
     with translated(context.settings, "look at workers and scheduler"):
         return _Reader(context).read()
 
 
 def suspension(context: Context) -> Suspension | None:
-    """Return what keeps RQ's workers from starting jobs. Raises `StateUnavailable`."""
+    """Return the suspension of RQ's workers, None without one. Raises `StateUnavailable`."""
     with translated(context.settings, "look whether RQ is suspended"):
         client: Any = context.redis
         return Suspension.of(client.pttl(SUSPENDED))
 
 
 class _Reader:
-    """Reads what others can write to as well: what cannot be understood is noted and left out."""
+    """Reads keys to which other programs can write as well; notes and skips bad values."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -187,7 +188,7 @@ class _Reader:
         return delivery
 
     def _members(self, key: str) -> list[str]:
-        """Return the members of a set, sorted, as far as they are text."""
+        """Return the members of a set that are text, sorted."""
         (reply,) = _replies(self._client.pipeline(transaction=False).smembers(key))
         found = []
         for member in self._known(key, reply, ()):
@@ -239,7 +240,7 @@ class _Reader:
 
 
 def _replies(pipe: Any) -> list[Any]:
-    """Return what Redis replies, an error in place of a key of the wrong type; raise others."""
+    """Return Redis's replies, with an error for each key of the wrong type; raise other errors."""
     replies: list[Any] = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, redis.RedisError) and not str(reply).startswith("WRONGTYPE"):

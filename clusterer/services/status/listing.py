@@ -1,4 +1,4 @@
-"""All nodes of all clusters with what is known of the packets sent to them."""
+"""All nodes of all clusters, with the traffic to each node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clusterer.store.destinations import field_of
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Everything `clusterer list` shows, as it was at one moment."""
+    """The data that `clusterer list` shows, at one moment."""
 
     now: float
     """Redis TIME of the moment, UNIX seconds."""
@@ -27,7 +27,7 @@ class Listing:
     """The own machine_id, 0 if none is configured."""
     clusters: tuple[ClusterView, ...]
     traffic: tuple[Traffic, ...]
-    """One for each pair of sender and node that has any."""
+    """One item for each pair of sender and node with traffic."""
     paths: tuple[BrokenPath, ...] = ()
     """Those that are not up."""
     seen_by: int = 0
@@ -64,12 +64,12 @@ class SenderBacklog:
 
     sender: int
     packets: int
-    """For the node that is furthest back; nodes that are not up, or that the sender does not reach,
-    do not count."""
+    """Packets for the node that is furthest behind, among the nodes that are up and that the sender
+    reaches."""
     oldest_s: float
-    """Age of the oldest of them, by Redis's clock; 0 if there is none."""
+    """Age of the oldest of these packets, by Redis's clock; 0 without one."""
     waiting: int
-    """The same as ``packets`` for those nodes (replay)."""
+    """Packets for the node that is furthest behind, among the other nodes (replay)."""
 
 
 def run(context: Context, seen_by: int = 0) -> Listing:
@@ -90,10 +90,10 @@ def run(context: Context, seen_by: int = 0) -> Listing:
 
 
 def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
-    """Return the listing as JSON knows it; names are those of the table and of Redis.
+    """Return the listing for JSON; names are those of the table and of Redis.
 
-    ``traffic`` has an entry for each node that packets were sent to; with ``pairs``, for each
-    sender and node. Both have the same figures: sums over it are the same either way.
+    ``traffic`` has an entry for each node to which packets were sent; with ``pairs``, for each
+    sender and node. Both forms have the same figures and the same sums.
     """
     by_pair: Sequence[Traffic | totals.ToNode] = listing.traffic
     return {

@@ -1,4 +1,4 @@
-"""Pure: the traffic of all senders to a node, and of a sender to all nodes, summed up."""
+"""Sums of the traffic: of all senders to a node, and of a sender to all nodes. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Place = TypeVar("Place")
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What pairs of sender and node have together."""
+    """Sums over pairs of sender and node."""
 
     sent: int
     failed: int
     skipped: int
-    """Packets that passed a node by because it was not up."""
+    """Packets that were not sent because the node was not up."""
     lost: int
-    """Packets trimmed from a log before they could be delivered."""
+    """Packets trimmed from a log before the delivery."""
     backlog: int | None
-    """Packets still to be delivered, counted once per node; None if that of a pair is not known."""
+    """Packets to deliver, counted once per node; None if the backlog of a pair is not known."""
     oldest_s: float | None
-    """Age of the oldest of them; None if none waits."""
+    """Age of the oldest packet to deliver; None without one."""
     last_delivered: str
     """Redis ms of the last delivery; empty if nothing was delivered yet."""
 
@@ -37,7 +37,7 @@ class ToNode(_Sums):
     protocol: str
     machine_id: int
     senders: int
-    """How many have sent to it."""
+    """Number of senders to the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class FromSender(_Sums):
     """Packets of one sender to all nodes."""
 
     sender: int
-    """machine_id of the sending machine."""
+    """machine_id of the sender."""
     nodes: int
-    """To how many it has sent."""
+    """Number of nodes to which the sender sent."""
 
 
 def by_node(traffic: Iterable[Traffic]) -> list[ToNode]:
@@ -59,7 +59,7 @@ def by_node(traffic: Iterable[Traffic]) -> list[ToNode]:
 
 
 def by_sender(traffic: Iterable[Traffic]) -> list[FromSender]:
-    """Return the sums for each machine that has sent anything, by its machine_id."""
+    """Return the sums for each sender with traffic, by machine_id."""
     groups = _grouped(traffic, lambda item: item.sender)
     return [
         FromSender(*_sums(items), sender, nodes=len(items))
@@ -90,7 +90,7 @@ def _sums(
 
 
 def backlog(items: Iterable[Traffic]) -> int | None:
-    """Return how many packets wait; None if that is not known of any of the pairs."""
+    """Return the number of packets that wait; None if the backlog of a pair is not known."""
     total = 0
     for item in items:
         if item.backlog is None:
@@ -105,5 +105,5 @@ def oldest_s(items: Iterable[Traffic]) -> float | None:
 
 
 def _ms(last_delivered: str) -> int:
-    """Return a time in Redis ms; 0 for none, or for what is no number."""
+    """Return a time in Redis ms; 0 for an empty text, or one that is no number."""
     return int(last_delivered) if last_delivered.isdecimal() else 0

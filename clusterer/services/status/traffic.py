@@ -1,4 +1,4 @@
-"""Which sender sent packets to which node: cost follows the pairs that have traffic."""
+"""The traffic from each sender to each node; the cost grows with the pairs that have traffic."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from clusterer.store.badvalues import Command, number, read_all, text
 from clusterer.store.destinations import STATS, field_of
 
 _KEYS_AT_ONCE = 1000
-"""Keys that one command asks for."""
+"""Keys per command."""
 
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
 
 _LOOKED_UP = 1000
-"""Backlogs that are looked up in the logs themselves, several round trips each."""
+"""Most backlogs that `read` takes from the logs themselves: several round trips each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ Hash = Mapping[bytes, bytes]
 
 
 _HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
-"""What is read of a sender, in the order of the fields of `SenderHashes`."""
+"""Keys of a sender's hashes, in the order of the fields of `SenderHashes`."""
 
 
 class SenderHashes(NamedTuple):
-    """What Redis has of a sender's deliveries."""
+    """The hashes of a sender's deliveries in Redis."""
 
     stats: Hash
     counters: Hash
@@ -67,12 +67,12 @@ class SenderHashes(NamedTuple):
 
     @classmethod
     def of(cls, replies: Iterator[Any]) -> SenderHashes:
-        """Return what the replies to `commands` say."""
+        """Return the hashes in the replies to `commands`."""
         return cls(*islice(replies, len(cls._fields)))
 
 
 class Flow(NamedTuple):
-    """Traffic of one sender to one node, without what only the log tells."""
+    """Traffic of one sender to one node, without the data that only the log has."""
 
     sender: int
     node: Node
@@ -85,7 +85,7 @@ class Flow(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A field of a hash: its name, and the same in messages."""
+    """A field of a hash: its name, and its name in messages."""
 
     name: bytes
     place: str
@@ -156,7 +156,7 @@ class _Sender:
 
 
 def _count(key: str, found: Hash, field: _Field) -> int | None:
-    """Return a counter; None if there is none or, reported, something else."""
+    """Return a counter; None without one or, reported, for a bad value."""
     value = found.get(field.name)
     count = -1 if value is None else number(key, field.place, value, -1)
     return None if count < 0 else count
@@ -214,11 +214,11 @@ def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) ->
 def with_ages(
     context: Context, flows: Sequence[Flow], now: float, most: int = _LOOKED_UP
 ) -> list[Traffic]:
-    """Return the traffic with what only the logs tell: since when packets wait.
+    """Return the traffic with the data of the logs: the ages of packets that wait.
 
-    And how many, for nodes that no worker has looked at yet. That takes several round trips for
-    each sender and generation of nodes, for at most ``most`` of them; the oldest come first. All
-    the others together take one for each 1,000 places in logs.
+    For nodes that no worker has looked at yet, the logs also have the backlog. Each sender and
+    generation of such nodes takes several round trips; `with_ages` reads at most ``most`` of them,
+    the oldest first. All other flows take one round trip for each 1,000 places in logs.
     """
     unread = _unread(context, flows, most)
     asked = sorted({(flow.sender, flow.committed) for flow in flows if flow.backlog})

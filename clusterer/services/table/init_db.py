@@ -1,4 +1,4 @@
-"""Creating the provisioning table, and putting nodes into it."""
+"""Creates the provisioning table, and adds nodes to the table."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ EXAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class InitReport:
-    """What was there and what was made."""
+    """The table and the rows that were added."""
 
     database: str
     """URL without password."""
     table: str
     table_created: bool
     version_added: bool
-    """Whether the table had to be registered in the version table."""
+    """Whether `run` registered the table in the version table."""
     rows_added: tuple[NewRow, ...] = ()
 
 
 def run(context: Context, *, example: bool = False) -> InitReport:
     """Create the table and its version row where missing; ``example`` adds two nodes.
 
-    Safe to repeat: what is there stays. Raises `ProvisioningError` if the database cannot be
-    used or holds another version of the table, or one without some of the columns.
+    Safe to repeat: an existing table and its rows stay as they are. Raises `ProvisioningError` if
+    the database cannot be used, or if the table has another version or lacks columns.
     """
     database = context.database
     with database.connection("create the table", create=True) as connection:
@@ -48,7 +48,7 @@ def run(context: Context, *, example: bool = False) -> InitReport:
 
 
 def add(context: Context, rows: Iterable[NewRow]) -> tuple[NewRow, ...]:
-    """Provision nodes; returns those whose machine was not in its cluster yet, now added.
+    """Add the rows whose machine_id is not in its cluster yet; return the added rows.
 
     Raises `ProvisioningError` if the database or its table cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Loading the provisioning table into Redis."""
+"""Loads the provisioning table into Redis."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ from clusterer.store.reloads import ReloadStore
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
-"""Rounds for clusters that change while they are reloaded."""
+"""Rounds for clusters that change during the reload."""
 
 
 def run(context: Context, *, by: str = "reload", names: Names | None = None) -> ReloadReport:
-    """Make Redis hold what the table holds, and report it.
+    """Replace the nodes in Redis by those of the table; return the report.
 
-    In persistent mode changes that are not in the table yet are written there first; otherwise
-    they are lost. Bad rows are skipped, each named in the report: their nodes stay as they were.
-    If every row is bad, nothing changes. ``by``: who asked, for the audit; ``names``: how DNS
-    names are resolved.
+    In persistent mode the reload first writes changed states to the table; otherwise these states
+    are lost. The report names each bad row: the nodes of bad rows stay as they were. If every row
+    is bad, nothing changes. ``by``: author, for the audit; ``names``: resolver of DNS names.
 
     Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
     """
@@ -53,7 +52,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
     flushed, mended = SyncReport(), set[str]()
     for _ in range(_ATTEMPTS):
         flushed = flushed.merged(write_back.flush(context))
-        # Redis before the table: what is written to the table meanwhile is then seen there.
+        # Redis before the table: the read of the table then sees states written meanwhile.
         found = store.find()
         snapshots = store.read(found.clusters, found)
         resolve.prefer(names, (snapshot.view for snapshot in snapshots.values()))
@@ -77,11 +76,11 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
 
 
 def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
-    """Return what `run` would report, and change nothing: neither Redis nor the table.
+    """Return the report that `run` would make; change neither Redis nor the table.
 
-    ``flushed`` is what would come of the changed states first: ``waiting`` of them would be
-    written to the table, ``edited`` would take over what the table says. Raises
-    `ProvisioningError` or `StateUnavailable`.
+    ``flushed``: `run` would write the states of ``waiting`` nodes to the table, and the nodes
+    ``edited`` would take over the state in the table. Raises `ProvisioningError` or
+    `StateUnavailable`.
     """
     store = ReloadStore(context.settings, context.redis)
     found = store.find()
@@ -98,7 +97,7 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
 def _foreseen(
     snapshots: Mapping[ClusterKey, Snapshot], table: TableRows, schema: Schema
 ) -> SyncReport:
-    """Return what a sync would do: it writes to a bad row as well, unless its state is bad."""
+    """Return the report of a sync: the sync also writes to a bad row, unless its state is bad."""
     state = {schema.columns[name] for name in StateColumns._fields}
     writable = {item.machine for item in table.rejected if item.column not in state}
     waiting, edited = 0, []
@@ -116,10 +115,10 @@ def _foreseen(
 def apply_rows(
     context: Context, only: Collection[Machine], *, by: str, settled: bool, names: Names
 ) -> ReloadReport:
-    """Bring some machines' rows into Redis, and leave all others as they are.
+    """Bring the rows of some machines into Redis; leave all other nodes as they are.
 
-    ``settled``: the rows' states count, also over those that changed in Redis since; else a
-    state that is not in the table yet stays. Raises as `run` does.
+    ``settled``: the states of the rows replace the states in Redis. Otherwise a state that is not
+    in the table yet stays. Raises the errors of `run`.
     """
     store = ReloadStore(context.settings, context.redis)
     clusters = {cluster_id for cluster_id, _ in only}
@@ -139,7 +138,7 @@ def apply_rows(
             )
             for key in sorted(keys)
         ]
-        # Each plan that fails is for another cluster: what went through is unchanged next time.
+        # Each plan is for another cluster: in the next round the committed ones change nothing.
         if not store.commit(plans, context.nodes.now(), Cause(by)):
             _note_reports(context, plans, by)
             report = logged(report_of(context, table, plans, SyncReport()))
@@ -155,7 +154,7 @@ def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> Non
 
 
 def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
-    """Return the snapshot as if it had only some machines."""
+    """Return the snapshot with only some machines."""
     view = snapshot.view
     nodes = [node for node in view.nodes.values() if (node.cluster_id, node.machine_id) in only]
     return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
@@ -203,9 +202,9 @@ def _plan(
 def _warn_of_addresses(
     snapshots: Iterable[Snapshot], table: TableRows, only: Collection[Machine]
 ) -> None:
-    """Log what looks wrong with the addresses of some machines beside all others."""
+    """Log the address warnings that concern some machines."""
     nodes = (node for found in snapshots for node in found.view.nodes.values())
     others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
     for warning in address_warnings((*table.nodes, *others)):
         if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
-            log.warning("%s", warning.text)
+            log.warning("reload: %s", warning.text)

@@ -1,4 +1,4 @@
-"""What a reload read from the table, and its report of what it found and did."""
+"""The rows that a reload read from the table, and the report of the reload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:
-    """What a reload found and did."""
+    """The findings and changes of a reload."""
 
     database: str
     """URL without password."""
@@ -30,27 +30,27 @@ class ReloadReport:
     changed: tuple[NodeChange, ...] = ()
     removed: tuple[Node, ...] = ()
     unchanged: int = 0
-    """Nodes whose row is what Redis had."""
+    """Nodes whose row Redis had already."""
     rejected: tuple[RejectedRow, ...] = ()
     kept: tuple[Node, ...] = ()
     """Nodes that stay as they were, because their rows were rejected."""
     unreadable: frozenset[Machine] = frozenset()
-    """Machines that have rows, but none that can be used."""
+    """Machines that have rows, but no row that can be used."""
     addresses: tuple[AddressWarning, ...] = ()
-    """What looks wrong with the nodes' addresses."""
+    """Warnings about the nodes' addresses."""
     flushed: SyncReport = field(default_factory=SyncReport)
-    """What was written to the table first; only in persistent mode there is something."""
+    """States written to the table first; empty without persistent mode."""
     repaired: tuple[str, ...] = ()
-    """What was lost or wrong in Redis beside the nodes: keys, and what became of them."""
+    """Keys of Redis, beside those of nodes, that were lost or wrong, each with its repair."""
 
     @property
     def loaded(self) -> int:
-        """Nodes that Redis has now."""
+        """Number of nodes in Redis after the reload."""
         return len(self.added) + len(self.changed) + self.unchanged
 
     @property
     def note(self) -> str:
-        """What is strange about the table as a whole; empty if nothing is."""
+        """Warning about the table as a whole; empty without one."""
         if not self.rows:
             return f"table {self.table!r} is empty: no node is left"
         if len(self.rejected) == self.rows:
@@ -59,7 +59,7 @@ class ReloadReport:
 
     @property
     def notes(self) -> list[str]:
-        """`note`, if there is one, and what looks wrong with the addresses."""
+        """`note`, if there is one, and the warnings about addresses."""
         return [text for text in (self.note, *(found.text for found in self.addresses)) if text]
 
 
@@ -71,7 +71,7 @@ class TableRows:
     rejected: tuple[RejectedRow, ...]
     clusters: dict[ClusterKey, list[Node]]
     unreadable: dict[int, set[int]]
-    """cluster_id → machine_ids that have rows, but none that can be used."""
+    """cluster_id → machine_ids that have rows, but no row that can be used."""
 
     @property
     def nodes(self) -> Iterator[Node]:
@@ -80,7 +80,7 @@ class TableRows:
 
     @property
     def unusable(self) -> bool:
-        """Whether there are rows and none is good: a mistake, not a wish to remove all nodes."""
+        """Whether all of one or more rows are bad: a mistake, not a wish to remove all nodes."""
         return bool(self.rows) and not self.clusters
 
 
@@ -114,9 +114,10 @@ def report_of(
 def logged(report: ReloadReport) -> ReloadReport:
     """Log the report, and return it."""
     for line in report.repaired:
-        log.info("reload repaired Redis: %s", line)
+        log.info("reload: Redis repaired: %s", line)
     log.info(
-        "reloaded %s: %d rows, %d added, %d changed, %d removed, %d unchanged, %d rejected",
+        "database %s: reloaded: %d rows, %d added, %d changed, %d removed, %d unchanged, "
+        "%d rejected",
         report.database,
         report.rows,
         len(report.added),

@@ -1,4 +1,4 @@
-"""The names in nodes' URLs are resolved again: a node whose name leads elsewhere moves there."""
+"""Resolves the names in URLs again, and moves nodes whose name has another address now."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clusterer.store.reloads import ReloadStore
 log = logging.getLogger(__name__)
 
 BY = "name resolution"
-"""What the audit names."""
+"""Author of the changes in the audit."""
 
 _ATTEMPTS = 20
 """Rounds for clusters that change meanwhile."""
@@ -33,9 +33,9 @@ _rounds = Rounds("resolve")
 
 
 def run(context: Context, names: Names | None = None) -> list[NodeChange]:
-    """Move nodes whose name leads to another address; return the changes.
+    """Move nodes whose name resolves to another address; return the changes.
 
-    Only nodes in Redis count, the table is not read. All names together take `names.TIMEOUT_S`
+    `run` reads the nodes in Redis, not the table. All names together take `names.TIMEOUT_S`
     seconds at most. A name without a usable address changes nothing. Raises `StateUnavailable`.
     """
     require_format(context.settings, context.redis)
@@ -57,7 +57,7 @@ def run(context: Context, names: Names | None = None) -> list[NodeChange]:
 
 
 def _moved(named: Iterable[tuple[Node, str]], known: Names) -> dict[ClusterKey, dict[int, str]]:
-    """Return for each cluster the machines whose name leads elsewhere, with where."""
+    """Return for each cluster the machines whose name has another address, with this address."""
     moved: dict[ClusterKey, dict[int, str]] = {}
     for node, name in named:
         host = known.addresses.get(name, node.host)
@@ -87,7 +87,7 @@ def prefer(names: Names, views: Iterable[ClusterView]) -> Names:
 
 
 def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
-    """Yield the nodes whose URL has a name, each with that."""
+    """Yield the nodes whose URL has a name, each with the name."""
     for view in views:
         for node in view.nodes.values():
             if name := name_in(node.url):
@@ -98,7 +98,7 @@ def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange])
     for change in changes:
         key = f"{change.after.cluster_id}:{change.after.protocol}"
         log.warning(
-            "cluster %s machine %s: %s",
+            "cluster %s node %s: %s",
             key,
             change.after.machine_id,
             change.reason,
@@ -107,12 +107,12 @@ def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange])
     hosts: Mapping[str, str] = {name: node.host for node, name in named}
     for name, why in known.failures.items():
         if name in hosts:
-            text = "name %s does not resolve: %s; its nodes keep their address %s"
+            text = "name %s: not resolved: %s; nodes with this name keep address %s"
             _limited.warning(name, monotonic(), text, name, why, hosts[name])
 
 
 def start(context: Context) -> None:
-    """Do `run` in a thread, unless one does: the sweep must not wait for a name server."""
+    """Start `run` in a thread, unless one runs: the sweep must not wait for a name server."""
     if all(thread.name != _THREAD for thread in threading.enumerate()):
         threading.Thread(target=_round, args=(context,), name=_THREAD, daemon=True).start()
 

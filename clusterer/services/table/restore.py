@@ -1,4 +1,4 @@
-"""Loading the table unasked into a Redis that knows nothing: a new one, or one that lost all."""
+"""Loads the table into a Redis without nodes: a new Redis, or one that lost its data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from clusterer.store.reloads import ReloadStore
 log = logging.getLogger(__name__)
 
 AGAIN_S = 10
-"""How long to wait for another attempt when the table could not be loaded."""
+"""Pause before another attempt after the table was not loaded."""
 
 _limited = LimitedLog(log, 300.0)
 
 
 def run(context: Context) -> bool:
-    """Load the table if Redis has no node and no trace of a reload; return whether it was done.
+    """Load the table if Redis has no node and no trace of a reload; return whether it was loaded.
 
-    Not with ``redis_url`` alone: the SQLite file that stands in for ``db_url`` is then not known
-    to belong to that Redis. Safe to run in several processes. Raises `StateUnavailable`.
+    With ``redis_url`` and without ``db_url`` `run` does nothing: the SQLite file of the data
+    directory may belong to another Redis. Safe to run in several processes. Raises
+    `StateUnavailable`.
     """
     settings = context.settings
     if settings.redis_url and not settings.db_url:
@@ -39,8 +40,8 @@ def run(context: Context) -> bool:
         raise
     except ClustererError as error:
         _limited.warning(
-            "table", monotonic(), "Redis has no nodes, and no table to load: %s", error
+            "table", monotonic(), "Redis: no nodes, and the table was not loaded: %s", error
         )
         return False
-    log.warning("Redis had no nodes: loaded %d from %s", report.loaded, report.database)
+    log.warning("Redis: had no nodes; loaded %d from %s", report.loaded, report.database)
     return True

@@ -1,4 +1,4 @@
-"""Writing changed states back to the table (persistent mode)."""
+"""Writes changed states back to the table (persistent mode)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 100
-"""Nodes after which what was written is noted; a slow database takes seconds for them."""
+"""Nodes per batch: after each batch `flush` notes in Redis the states that the table has."""
 
 EDITED = "edited in table"
 """The audit event of a node whose state an operator changed in the table."""
@@ -36,21 +36,21 @@ REPORTED = "reported in table"
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What one synchronization did."""
+    """The result of one sync."""
 
     written: int = 0
     """Nodes whose state the table has now."""
     edited: tuple[Node, ...] = ()
-    """Nodes that took over an edit made in the table, as they are now."""
+    """Nodes that took over an edit made in the table, with the state after that."""
     dropped: tuple[str, ...] = ()
-    """Nodes that cannot be written, and why."""
+    """Nodes whose state cannot be written, each with the reason."""
     waiting: int = 0
-    """Nodes that the next synchronization has to look at."""
+    """Nodes that the next sync has to look at."""
     error: str = ""
-    """Why the database could not be used; empty if it could."""
+    """Error of the database; empty without one."""
 
     def merged(self, later: SyncReport) -> SyncReport:
-        """Return the report of this synchronization and a ``later`` one."""
+        """Return the report of this sync and a ``later`` one."""
         return SyncReport(
             self.written + later.written,
             self.edited + later.edited,
@@ -61,10 +61,10 @@ class SyncReport:
 
 
 def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
-    """Write what changed to the table; in any but persistent mode do nothing.
+    """Write changed states to the table in persistent mode; otherwise do nothing.
 
-    Safe to run twice or twice at once. What is left after ``budget_s`` seconds stays marked for
-    a later call. Raises `ProvisioningError` if the database cannot be used, `StateUnavailable`.
+    Safe to run twice or twice at once. Nodes that are left after ``budget_s`` seconds stay marked
+    for a later call. Raises `ProvisioningError` if the database cannot be used, `StateUnavailable`.
     """
     if not context.settings.persistent_mode:
         return SyncReport()
@@ -82,13 +82,13 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
             done = _written(context, marks, connection, found[start : start + _BATCH])
             report = replace(report.merged(done), waiting=report.waiting + done.waiting)
     if context.database.away:
-        log.warning("the table can be written again: %s", context.database.name)
+        log.warning("database %s: back; sync writes to the table again", context.database.name)
     context.database.away = False
     return replace(report, waiting=report.waiting + left)
 
 
 def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
-    """Record that another machine wrote to the table what it thinks of a node."""
+    """Record in the audit that another machine wrote its own view of a node to the table."""
     reason = f"another machine wrote {_named(says)}; here it has {_columns_of(node)}"
     context.nodes.note(node, REPORTED, Cause(by, reason))
 
@@ -99,7 +99,7 @@ def _written(
     connection: Connection,
     wanted: Sequence[tuple[ClusterKey, int]],
 ) -> SyncReport:
-    """Write some nodes, and tell Redis what came of it: what is done stays done."""
+    """Write the states of some nodes, and note the results in Redis."""
     schema = context.database.schema
     taken = marks.begin(wanted)
     updates = [StateUpdate(item.node, frozenset(item.synced)) for item in taken]
@@ -115,7 +115,7 @@ def _written(
 
 
 class _Outcome:
-    """Collects what came of each node, and tells Redis."""
+    """Collects the result of each node, and notes all results in Redis."""
 
     def __init__(self, context: Context, marks: DirtyNodes) -> None:
         self._context = context
@@ -140,21 +140,21 @@ class _Outcome:
         self._ended.append((item, StateColumns.of(item.node)))
 
     def settle(self, item: DirtyNode, row: RawRow | None) -> None:
-        """Decide about a node whose row did not hold what we expected."""
+        """Decide about a node whose row had another state than the expected one."""
         if row is None:
-            self._drop(item, "its row is gone or another machine's; `clusterer reload` removes it")
+            self._drop(item, "row missing or of another node; `clusterer reload` removes the node")
             return
         try:
             says = state_columns(row, self._context.database.schema.columns)
         except InvalidArgument as error:
-            self._drop(item, f"another program wrote an invalid value to its row: {error}")
+            self._drop(item, f"another program wrote an invalid value to the row: {error}")
             return
         if says == StateColumns.of(item.node):
             self.written(item)
             return
         known = self._marks.synced(item.node)
         if says in known:
-            # Not an edit: another job of ours wrote it a moment ago. Next time.
+            # Not an edit: another sync job wrote this state a moment ago. The next sync decides.
             self._waiting += 1
         elif says.is_report(known):
             self._note_report(item, says)
@@ -163,21 +163,18 @@ class _Outcome:
 
     def _drop(self, item: DirtyNode, why: str) -> None:
         node = item.node
-        text = (
-            f"row {node.id}, machine {node.machine_id} of cluster "
-            f"{node.cluster_id}:{node.protocol}: {why}"
-        )
-        log.warning("not written to the table: %s", text, extra=about(node))
-        self._dropped.append(text)
+        place = f"cluster {node.cluster_id}:{node.protocol} node {node.machine_id}, row {node.id}"
+        log.warning("%s: state not written to the table: %s", place, why, extra=about(node))
+        self._dropped.append(f"{place}: {why}")
         self._ended.append((item, None))
 
     def _note_report(self, item: DirtyNode, says: StateColumns) -> None:
-        """Leave the node as it is: another machine's view of it is no order. Ours goes over it."""
+        """Leave the node as it is; the next sync replaces the other machine's view in the table."""
         note_report(self._context, item.node, says, by="sync")
         self._ended.append((replace(item, mark=_NO_MARK), says))
 
     def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
-        """Take over an edit made in the table: it wins over what we wanted to write."""
+        """Take over an edit made in the table: an edit wins over the state in Redis."""
         reason = f"table has {_named(says)}, not {_columns_of(item.node)}"
         after = as_loaded(says.applied_to(item.node), self._context.nodes.now())
         node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
@@ -185,13 +182,13 @@ class _Outcome:
             self._waiting += 1
             return
         self._edited.append(node)
-        # The take-over marked the node. If it has changed once more since, that mark stays.
+        # The take-over marked the node. If the node has changed again since, the mark stays.
         mark = str(node.version) if StateColumns.of(node) == says else _NO_MARK
         self._ended.append((replace(item, node=node, mark=mark), says))
 
 
 _NO_MARK = "none"
-"""Equal to no mark: what the table holds is noted, the node stays marked."""
+"""Equal to no mark: `end` notes the state in the table, and the node stays marked."""
 
 
 def _columns_of(node: Node) -> str:

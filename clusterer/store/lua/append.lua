@@ -18,8 +18,8 @@ for i = first, #ARGV, 2 do
   count = count + ARGV[i]
 end
 local last = redis.call('HINCRBY', KEYS[2], 'sequence', count)
--- Go on where the log ends: the counters were deleted and the log was not, or the log has an entry
--- that this script did not write. Nothing can follow an entry beyond 2^53: it is deleted.
+-- Continue at the end of the log: the counters were deleted and the log was not, or the log has an
+-- entry that this script did not write. No entry can follow one beyond 2^53: that entry is deleted.
 local function go_on_behind_log()
   local max = '9007199254740991'
   local wild = redis.call('XRANGE', KEYS[1], '9007199254740992', '+')
@@ -49,7 +49,7 @@ end
 local n = redis.call('HINCRBY', KEYS[2], cluster .. ':' .. protocol, count) - count
 local time = redis.call('TIME')
 if n == 0 then
-  -- Nodes that were there by then have missed nothing: what they do not get is lost.
+  -- For nodes that exist at this time the log is complete: a packet that they do not get is lost.
   redis.call('HSET', KEYS[2], 'since ' .. cluster .. ':' .. protocol,
     string.format('%s%03d', time[1], time[2] / 1000))
 end
@@ -70,11 +70,11 @@ for i = first, #ARGV, 2 do
   end
 end
 if last % 100 < count and last > tonumber(ARGV[3]) then
-  -- Redis frees whole blocks of 100 entries: to look more often is in vain.
+  -- Redis frees whole blocks of 100 entries: more frequent trims have no effect.
   redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', last - ARGV[3] + 1))
 end
 if drained then
-  return 0  -- who holds the lease is pending until it is released
+  return 0  -- a leased sender is pending until the worker releases the lease
 end
 if redis.call('SADD', KEYS[4], ARGV[5]) == 1 then
   local hold = redis.call('PTTL', KEYS[5])

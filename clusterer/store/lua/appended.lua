@@ -1,4 +1,4 @@
--- Find when the packets that follow certain places in logs were appended.
+-- Find the times at which the packets after certain places in logs were appended.
 -- KEYS  log ...
 -- ARGV  for each log the sequence of the last packet before the place
 -- reply for each log the Redis ms of the entry that follows, 0 if there is none

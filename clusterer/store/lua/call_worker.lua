@@ -1,6 +1,6 @@
--- Ring for a worker of a queue, and claim the right to enqueue the one job that wakes it.
+-- Add an entry to a queue's ring, and claim the right to enqueue the queue's one delivery job.
 -- KEYS  enqueued, ring
--- ARGV  1 to replace a wake-up known to be lost
+-- ARGV  1 to replace the enqueued flag of a job that is lost
 -- reply 1 if the caller must enqueue a delivery job
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))

@@ -1,10 +1,10 @@
--- Record what was delivered, if this worker still holds the lease; renews it.
+-- Record deliveries, and renew the lease, if this worker still holds it.
 -- KEYS  lease, committed, committed_count, stats, log, closing
 -- ARGV  token, lease ms, first sequence still needed ('' = trim nothing), number of moves,
 --       number of rests, then for each move field, sequence, n (n '' = unknown), for each rest
 --       sequence, n, skipped, lost, number of fields, field ..., then counter, increment ...
 --       (increment 'now' = set the counter to Redis ms)
--- reply 1, 0 if another worker has the lease, or it is gone
+-- reply 1, 0 if another worker has the lease, or no worker has it
 -- include guards
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

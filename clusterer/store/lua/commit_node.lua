@@ -1,6 +1,7 @@
 -- Replace one node if its version is still the version that the caller read.
--- A key of a wrong type beside the node's own keeps no node from being changed: it is left as it
--- is and named in the reply. Without a usable counter the node's own version is counted on.
+-- If another key than the node's holds a wrong type, the script still changes the node, leaves that
+-- key as it is, and names it in the reply. Without a usable counter the script counts from the
+-- node's own version.
 -- Any suspicion of the node ends: it was one of another version.
 -- KEYS  node, version, due, dirty, events, suspicions
 -- ARGV  version read, machine_id, due ms ('' = never), cap of the events stream,

@@ -1,5 +1,5 @@
--- End the hand-over of a log whose worker died: forget its guards, and trim what they held. While
--- the log is leased the holder of the lease does so.
+-- End the hand-over of a log whose worker died: delete its guards, and trim the entries that they
+-- kept. While the log is leased, the holder of the lease does this.
 -- KEYS  handovers, lease, closing, committed, log
 -- ARGV  sender, guard ms
 -- reply nothing

@@ -1,8 +1,8 @@
--- Follow a cluster's nodes: start the clock of those that were seen for the first time, forget
--- those that are gone.
+-- Follow a cluster's nodes: start the clocks of nodes that were seen for the first time, and delete
+-- the clocks of nodes that are gone.
 -- KEYS  last_seen, muted
 -- ARGV  JSON list of machine_ids that were seen, JSON list of those that are gone
--- reply nothing; sets of another type are left alone
+-- reply nothing; the script skips keys of another type
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(cjson.decode(ARGV[1])) do

@@ -1,13 +1,13 @@
--- Note when nodes were last seen, and that the instance was listening until now.
+-- Write the times at which nodes were last seen, and the heartbeat of the instance.
 -- A node without a clock (muted, removed) gets none here. After a gap in the heartbeats all clocks
 -- restart: a node may have been silent, or the instance may not have listened.
--- Runs four times a second per instance: what it does in the usual case is all that counts.
+-- Runs four times a second per instance: only the cost of the usual case matters.
 -- KEYS  modules, notices, instances, then one last_seen set per registration
 -- ARGV  machine_id of the instance, token of the run, ms since the instance stopped looking,
 --       longest gap ms, id of the last notice read, most notices to return,
 --       ms without a flush after which another run is gone,
 --       then per last_seen sets a JSON list: ms since seen, machine_id, ...
--- reply {state, Redis ms, notices, ms for which packets are to be captured, keys that hold another
+-- reply {state, Redis ms, notices, ms for which a capture is requested, keys that hold another
 --       type and last_seen sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
 --       (Redis lost its data, or another run began later and is gone), -1 another run of this
 --       instance began later
@@ -23,7 +23,7 @@ local function try(command, key, ...)
   end
   return reply
 end
-local last = tonumber(known[2] or '')  -- nil too for what is no number: as if it were not there
+local last = tonumber(known[2] or '')  -- nil also for a value that is no number
 if known[1] ~= ARGV[2] then
   local since = last or tonumber(known[5] or '') or now
   local lives = known[1] and now - since < tonumber(ARGV[7])
@@ -56,7 +56,7 @@ for i = 4, #KEYS do
     end
   end
 end
-try('SADD', KEYS[3], ARGV[1])  -- it may have been lost since the run began
+try('SADD', KEYS[3], ARGV[1])  -- Redis may have lost this member since the run began
 redis.call('HSET', KEYS[1], 'heartbeat', string.format('%.0f', heartbeat))
 local tailed = math.max(0, (tonumber(known[4] or '') or 0) - now)
 local notices = {}

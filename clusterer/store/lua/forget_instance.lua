@@ -1,7 +1,8 @@
--- Forget an instance that is not alive: what it registered, its clocks and its notices.
--- KEYS  instances, modules, notices, capture, ring of its prober, then the last_seen and muted sets of its registrations
--- ARGV  machine_id, Redis ms: kept if its heartbeat, or its begin, is later; 1 to forget it in any case
--- reply 1 forgotten, 0 kept
+-- Delete the data of an instance that is not alive: its registrations, clocks and notices.
+-- KEYS  instances, modules, notices, capture, ring of its prober, then the last_seen and muted sets of
+--       its registrations
+-- ARGV  machine_id, Redis ms: kept if its heartbeat, or its begin, is later; 1 to delete in any case
+-- reply 1 deleted, 0 kept
 if ARGV[3] ~= '1' then
   for _, at in ipairs(redis.call('HMGET', KEYS[2], 'heartbeat', 'begun')) do
     if (tonumber(at or '') or 0) >= tonumber(ARGV[2]) then

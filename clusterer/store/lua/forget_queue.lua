@@ -1,8 +1,8 @@
--- Forget a delivery queue without senders. The ring tells when it was used last: it is rung
--- whenever a sender becomes pending.
+-- Delete a delivery queue without senders. The last entry of the ring has the time of the last use:
+-- each sender that becomes pending adds an entry.
 -- KEYS  queues, pending, waiting, enqueued, ring
 -- ARGV  queue, Redis ms: kept if a sender became pending since
--- reply 1 forgotten, 0 kept
+-- reply 1 deleted, 0 kept
 if redis.call('SCARD', KEYS[2]) + redis.call('SCARD', KEYS[3]) > 0 then
   return 0
 end

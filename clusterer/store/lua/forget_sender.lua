@@ -1,10 +1,10 @@
--- Forget a sender whose log is empty and at rest: all its keys at once, so that its next packet
--- begins a new log, with new counters and without committed offsets.
+-- Delete the data of a sender with an empty log without a lease: all keys at once, so that the next
+-- packet of the sender begins a new log, with new counters and without committed offsets.
 -- KEYS  senders, handovers, log, counters, committed, committed_count, stats, lease, closing,
 --       paths, counters of paths, then the pending and waiting sets that may name the sender
 -- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
---       1 to forget it in any case
--- reply 1 forgotten, 0 kept: packets are in its log, or a worker delivers, or it is in use
+--       1 to delete in any case
+-- reply 1 deleted, 0 kept: packets are in the log, a worker delivers, or the sender is in use
 local function in_use()
   if redis.call('EXISTS', KEYS[8], KEYS[9]) > 0 then
     return true

@@ -1,9 +1,9 @@
--- Give the keys of an older format their names of today, unless an older process still uses them.
--- All keys are looked at in one step: no process writes an old name in between.
+-- Rename the keys of an older format, unless an older process still uses them.
+-- The script renames all keys in one step: no process writes an old name in between.
 -- KEYS  format; further keys are found by SCAN
 -- ARGV  format of today, ms after which an instance without a heartbeat has ended, most names
 --       to return, then for each kind of key: old name, new name, type
--- reply {'newer', format} Redis has a newer format; {'current'} there was nothing to do;
+-- reply {'newer', format} Redis has a newer format; {'current'} Redis has the format of today;
 --       {'in use', key, worker, or ms since the heartbeat} nothing was changed;
 --       {'renamed', number of keys, new keys that hold another type, old keys whose new name
 --       exists already and which stay}
@@ -44,7 +44,7 @@ repeat
 until cursor == '0'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- Leases alone may be those of a process of today, after Redis has lost its data.
+-- Leases alone may belong to a process of today, after Redis has lost its data.
 for _, key in ipairs((#old > 0 or #beats > 0) and leases or {}) do
   if redis.call('PTTL', key) > 0 then
     return {'in use', key, read('GET', key) or ''}
@@ -68,7 +68,7 @@ for _, key in ipairs(old) do
   local name = 'clusterer:' .. kinds[kind].name .. rest
   local found = redis.call('TYPE', key).ok
   if found == 'none' then
-    -- SCAN named the key twice, or its life has ended.
+    -- SCAN named the key twice, or the key has expired.
   elseif redis.call('RENAMENX', key, name) == 0 then
     note(kept, key)
   else

@@ -1,5 +1,5 @@
--- Read the closing guards of a sender and how far all its deliveries have got. The holder of the lease
--- goes on from there, so guards that are down are forgotten, and hold the log no more.
+-- Read the closing guards and the committed offsets of a sender. The holder of the lease continues
+-- from these offsets: the script deletes guards that have ended, which then keep no entry any more.
 -- KEYS  lease, closing, committed, committed_count
 -- ARGV  token, guard ms
 -- reply {destinations whose guard is up, committed, committed_count (flat hashes)}

@@ -1,9 +1,9 @@
--- Register a module of an instance: no node is muted. The clocks of nodes that an earlier run
--- saw, and that still belong to the cluster, start again now; a node that was never seen has none.
+-- Register a module of an instance: no node is muted. The clocks of nodes that an earlier run saw,
+-- and that still belong to the cluster, restart now; a node that was never seen has no clock.
 -- KEYS  modules, last_seen, muted
 -- ARGV  token of the run, registration, timeout ms (0 = never), JSON list of machine_ids whose
 --       clocks start in any case, JSON list of the cluster's machine_ids
--- reply 1, 0 if this run is not the instance's (Redis lost its data, or another one began)
+-- reply 1, 0 if this run is not the instance's (Redis lost its data, or another run began)
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then
   return 0
 end

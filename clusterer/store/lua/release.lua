@@ -1,11 +1,12 @@
--- Give a sender's log back, guarding the connections that are still closing.
+-- Release the lease of a sender's log, and guard the connections that are still closing.
 -- KEYS  lease, pending, waiting, counters, closing, log, handovers
 -- ARGV  token, sender, sequence that every node which can take packets has reached,
 --       1 if other nodes still wait for packets (replay), 1 to release although undrained,
 --       guard ms, first sequence still needed,
 --       then for each connection field, first sequence that may come back
--- reply 1 released and drained, 2 released and left pending, 0 kept: there is more to deliver,
---       or a guard is down that this worker has not read; -1 another worker has the lease, or it is gone
+-- reply 1 released and drained, 2 released and left pending, 0 kept: the log has more to deliver, or
+--       a guard has ended that this worker has not read; -1 another worker, or no worker, has the
+--       lease
 -- include guards
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -1

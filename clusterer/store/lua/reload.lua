@@ -8,13 +8,12 @@
 --         mark = [{machine_id, synced}], drop = [{key, machine_id}], join = [machine_id],
 --         due = [[ms, machine_id]]}
 --       'key' is an index into KEYS; 'added' asks for a new generation, 'epoch' for a new epoch;
---       'keep' leaves what is not
---       yet written to the table marked as such; 'mark' only notes what the table says; lists are
---       flat pairs; 'version' is where a lost counter begins again ('' = it is there), 'repairs'
---       whether anything beside the nodes is put right; 'drop' deletes what remains of a node,
---       'join' and 'due' only make the entries of nodes that are there
---       then pairs: index into KEYS, member or field that is to be removed there
--- reply the cluster's version, -1 if it was changed in between
+--       'keep' keeps the dirty mark of a state that the table does not have; 'mark' only notes the state in the table; lists are
+--       flat pairs; 'version' is the first value of a lost counter ('' = not lost), 'repairs' says
+--       whether the call repairs other keys than the nodes' hashes; 'drop' deletes the remains of a
+--       node, 'join' and 'due' only add the missing entries of existing nodes
+--       then pairs: index into KEYS, member or field to remove from this key
+-- reply the cluster's version, -1 if the cluster changed in between
 local plan = cjson.decode(ARGV[1])
 local function heal(key, wanted)
   local kind = redis.call('TYPE', key).ok
@@ -112,6 +111,6 @@ end
 if redis.call('SCARD', KEYS[2]) == 0 then
   redis.call('DEL', KEYS[8], KEYS[9], KEYS[10], KEYS[11])
 end
--- Should the set of clusters hold another type, a reload has replaced it before.
+-- A reload has replaced a set of clusters with a wrong type before this call.
 redis.pcall(redis.call('SCARD', KEYS[2]) > 0 and 'SADD' or 'SREM', KEYS[1], plan.name)
 return version

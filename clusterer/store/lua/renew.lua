@@ -1,8 +1,8 @@
--- Renew leases. One that has run out is taken again if its log was not claimed since.
+-- Renew leases. The script takes an expired lease again if no worker has claimed the log since.
 -- KEYS  the counters of all senders' records of paths, then lease, counters ...
--- ARGV  token, lease ms, then for each lease the number of the claim ('' = not to be taken again)
--- reply {for each lease 1, 0 if it is another worker's or gone; the counters of the records (flat
---       hash, none where the key has a wrong type); Redis ms}
+-- ARGV  token, lease ms, then for each lease the number of the claim ('' = do not take it again)
+-- reply {for each lease 1, 0 if another worker, or no worker, has the lease; the counters of the
+--       records (flat hash, none where the key has a wrong type); Redis ms}
 -- include guards
 local held = {}
 for i = 2, #KEYS, 2 do

@@ -1,7 +1,7 @@
 -- Request the capture of received packets, for a while; the instance reads the request when it
 -- writes its heartbeat.
 -- KEYS  modules, capture
--- ARGV  ms for which it is asked
+-- ARGV  length of the capture in ms
 -- reply {ms since the instance's heartbeat, -1 without one; id of the capture's last entry}
 local known = redis.call('HMGET', KEYS[1], 'run', 'heartbeat')
 local heartbeat = tonumber(known[2] or '')

@@ -1,4 +1,4 @@
--- Set when a claimed node that did not change is due again.
+-- Set the next due time of a claimed node that did not change.
 -- KEYS  node, due
 -- ARGV  version read, machine_id, due ms ('' = never)
 -- reply 1, 0 if the node was changed or removed in between (that change has set its time)

@@ -1,5 +1,5 @@
--- Find where a node that was added at a certain time starts in a sender's log. If that time is
--- still to come, the clock was set back since: it gets all there is, rather than to miss any.
+-- Find the place in a sender's log at which a node added at a certain time starts. If that time is
+-- in the future, the clock was set back since: the node gets the whole log, and misses no packet.
 -- KEYS  log, counters
 -- ARGV  generation (Redis ms), sequence to return if the log is empty
 -- reply sequence of the last entry before the first one whose ms >= generation
@@ -7,7 +7,7 @@ local function split(id)
   local sequence, ms = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(sequence), tonumber(ms)
 end
--- Entries behind the counters are not append.lua's.
+-- append.lua did not write entries behind the counters.
 local tail = tonumber(redis.call('HGET', KEYS[2], 'sequence')) or tonumber(ARGV[2])
 local max = string.format('%.0f', math.min(tail, 2 ^ 53 - 1))
 local first = redis.call('XRANGE', KEYS[1], '-', max, 'COUNT', 1)

@@ -1,8 +1,8 @@
--- Tell the other workers of a queue how many senders this one has.
+-- Write the number of senders of this worker, for the other workers of the queue.
 -- KEYS  shares
 -- ARGV  worker, number of senders ('' = this worker does not run), life of a number in ms,
 --       life of the key in ms
--- reply the numbers of the other workers that run
+-- reply the numbers of senders of the other workers that run
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = tonumber(ARGV[3])
@@ -15,7 +15,7 @@ local shares = redis.call('HGETALL', KEYS[1])
 for i = 1, #shares, 2 do
   local expiry, held = string.match(shares[i + 1], '^(%d+) (%d+)$')
   expiry = tonumber(expiry)
-  -- A number that lives for longer than any is from before the clock was set back.
+  -- A number with a longer life than any new one is from before the clock was set back.
   if not expiry or expiry < now - ARGV[4] or expiry > now + life then
     redis.call('HDEL', KEYS[1], shares[i])
   elseif expiry >= now and shares[i] ~= ARGV[1] then

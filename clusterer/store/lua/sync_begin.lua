@@ -2,10 +2,10 @@
 -- to write: if the job dies in between, the next job does not take them for an operator's edit.
 -- KEYS  node, dirty, synced
 -- ARGV  machine_id
--- reply {} if there is nothing to write, else {mark, what the table may hold, node as flat pairs}
+-- reply {} without a mark, else {mark, states that the table may have, node as flat pairs}
 --       mark: version at which the node was marked; the second is a comma separated list of
---       'state no_tries last_attempt', the oldest first. Without a mark ('') if the node holds
---       something else than numbers there: then nothing is noted
+--       'state no_tries last_attempt', the oldest first. Mark '' if these fields of the node are no
+--       numbers: then the script notes nothing
 local mark = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not mark then
   return {}
@@ -29,8 +29,8 @@ for item in string.gmatch(before, '[^,]+') do
     known[#known + 1] = item
   end
 end
--- While the database only half answers, the list must not grow for ever. The oldest stays: it is
--- what the table holds if nothing was ever written.
+-- While the database fails after some writes, the list must not grow for ever. The oldest state
+-- stays: the table has it if no write ever succeeded.
 if #known >= 8 then
   table.remove(known, 2)
 end

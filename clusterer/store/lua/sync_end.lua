@@ -1,8 +1,8 @@
--- Note what came of writing one node to the table.
+-- Note the result of the write of one node to the table.
 -- KEYS  node, dirty, synced
--- ARGV  machine_id, mark that sync_begin gave, 'state no_tries last_attempt' that the table holds
---       now ('' = unknown: only drop the mark)
--- reply 1, 0 if the node was changed in between (it is or stays marked)
+-- ARGV  machine_id, mark that sync_begin returned, 'state no_tries last_attempt' that the table has
+--       now ('' = unknown: only delete the mark)
+-- reply 1, 0 if the node changed in between (the node is or stays marked)
 local mark = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if mark == ARGV[2] then
   redis.call('ZREM', KEYS[2], ARGV[1])
@@ -15,7 +15,8 @@ local version = redis.call('HGET', KEYS[1], 'version')
 if not version or ARGV[3] == '' then
   return 0
 end
--- Another writer was faster and ours came after it: the table may hold ours. Write once more.
+-- Another job wrote first, and this job after it: the table may have this job's older state. Keep
+-- the node marked, so that a job writes once more.
 if not mark then
   redis.call('ZADD', KEYS[2], version, ARGV[1])
 end

@@ -1,16 +1,16 @@
--- Drop the entries of logs that are older than a given age.
+-- Trim the entries of logs that are older than a given age.
 -- KEYS  log ...
 -- ARGV  age in ms
--- reply number of entries dropped
+-- reply number of entries trimmed
 local function split(id)
   local sequence, ms = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(sequence), tonumber(ms)
 end
 local time = redis.call('TIME')
 local limit = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])
--- First sequence that is young enough, nil if all are.
+-- First sequence that is young enough; nil if all entries are.
 local function first_young(log)
-  -- Entries behind 2^53 are not append.lua's, and Lua cannot count on; a key may be no log at all.
+  -- append.lua writes no entry behind 2^53, and Lua cannot count further; a key may be no log.
   local max = '9007199254740991'
   local first = redis.pcall('XRANGE', log, '-', max, 'COUNT', 1)
   if first.err or #first == 0 then

@@ -1,10 +1,10 @@
--- Mute the nodes of one registration that were not seen in time; unmute those whose time is over.
--- Reads and acts in one step, so a flush comes before or after it, never in between.
+-- Mute the nodes of one registration that were not seen in time; unmute nodes whose mute is over.
+-- The script reads and changes in one step: a flush comes before or after the script.
 -- KEYS  modules, last_seen, muted, notices
 -- ARGV  registration, module, cluster_id, most nodes to judge at once, cap of the notices,
 --       ms after which an instance without a heartbeat is gone
--- reply {machine_ids muted, machine_ids that are muted no more, members of last_seen and of muted
---       that are no machine_ids: they are left alone}
+-- reply {machine_ids muted, machine_ids no longer muted, members of last_seen and of muted that are
+--       no machine_ids, which the script skips}
 local known = redis.call('HMGET', KEYS[1], 'heartbeat', ARGV[1])
 local heartbeat, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
 local time = redis.call('TIME')
@@ -13,7 +13,7 @@ if not heartbeat or not timeout or timeout == 0 or now - heartbeat > tonumber(AR
   return {{}, {}}
 end
 local till = string.format('%.0f', now + 2 * timeout)
--- None lasts longer from now on; one that would was begun before the clock was set back.
+-- No mute ends after this time; a mute with a later end began before the clock was set back.
 local far = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. till, '+inf', 'LIMIT', 0, ARGV[4])
 for _, id in ipairs(far) do
   redis.call('ZADD', KEYS[3], till, id)
@@ -36,7 +36,7 @@ local silent, bad_last_seen = machines(redis.call('ZRANGEBYSCORE', KEYS[2], '-in
   '(' .. string.format('%.0f', heartbeat - timeout), 'LIMIT', 0, ARGV[4]))
 local notice
 for _, id in ipairs(silent) do
-  -- The notice comes first: if it cannot be written, the node is not muted unannounced.
+  -- The notice comes first: an error of its write must not leave a mute without a notice.
   notice = redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'event', 'timeout',
     'registration', ARGV[1], 'module', ARGV[2], 'cluster', ARGV[3], 'machine_id', id,
     'muted_until', till)

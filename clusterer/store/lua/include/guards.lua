@@ -1,6 +1,6 @@
--- Functions for scripts that read closing guards. A guard's value is
--- '<expiry ms> <token> <first sequence that its worker may give back>'. Expiry 0: the worker has
--- ended the guard and moved the committed offset, which the holder of the lease has not read yet.
+-- Functions for scripts that read closing guards. The value of a guard is
+-- '<expiry ms> <token> <first sequence that its worker may return>'. Expiry 0: the worker has ended
+-- the guard and moved the committed offset, which the holder of the lease has not read yet.
 local function redis_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,8 +18,7 @@ local function stands(value, now, guard_ms)
   local expiry = tonumber((split_guard(value)))
   return expiry ~= nil and expiry >= now and expiry <= now + 5 * guard_ms
 end
--- Forget the guards that are down: ended, or their worker died while the connection closed,
--- or the clock was put back.
+-- Delete the guards that have ended: the worker ended the guard or died, or the clock was set back.
 local function forget_down(closing, now, guard_ms)
   local guards = redis.call('HGETALL', closing)
   for i = 1, #guards, 2 do
@@ -28,8 +27,8 @@ local function forget_down(closing, now, guard_ms)
     end
   end
 end
--- The first sequence that the log must keep: `needed`, or what an unfinished hand-over may give
--- back. A guard without a sequence is from an older worker: everything stays.
+-- The first sequence that the log must keep: `needed`, or the first one that an unfinished hand-over
+-- may return. A guard without a sequence is from an older worker: all entries stay.
 local function kept_from(closing, needed)
   for _, value in ipairs(redis.call('HVALS', closing)) do
     local _, _, from = split_guard(value)
@@ -37,7 +36,7 @@ local function kept_from(closing, needed)
   end
   return string.format('%.0f', needed)
 end
--- Trim a log without a lease to what its committed offsets and guards still need.
+-- Trim a log without a lease to the entries that its committed offsets and guards need.
 local function trim_unleased(log, committed, closing)
   local needed
   for _, at in ipairs(redis.call('HVALS', committed)) do
