@@ -45,25 +45,9 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
         worker = _make_worker(queue_name, settings, state)
         if worker is not None:
             logger.info("%s worker %s: takes jobs of %s", kind, worker.name, queue_name)
-            with _metrics(kind, settings, state), _prober(kind, settings):
+            with _metrics(kind, settings, state):
                 worker.work(burst=burst, logging_level=None)
     return 0
-
-
-@contextmanager
-def _prober(kind: str, settings: Settings) -> Iterator[None]:
-    """Run the host's prober beside the jobs of a delivery worker."""
-    if kind != "delivery":
-        yield
-        return
-    from clusterer.prober import Prober  # noqa: PLC0415 - only this kind connects to nodes
-
-    prober = Prober(settings)
-    prober.start()
-    try:
-        yield
-    finally:
-        prober.close()
 
 
 @contextmanager

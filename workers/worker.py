@@ -34,6 +34,7 @@ from clusterer.runtime.rounds import Rounds
 from workers import runtime
 from workers.bookkeeping import Bookkeeping
 from workers.log_lines import JunkLog, SuspensionLog
+from workers.probing import probing
 from workers.stopping import RETRY_S
 
 WORKER_TTL_S = 15
@@ -115,18 +116,30 @@ class Worker(Bookkeeping):
             raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
         runtime.current().heartbeat = self.beat
         self._heed_signals()
-        done, idle_since = 0, time.monotonic()
+        log_options = logging_level, date_format, log_format
         try:
-            while not self.stop.is_set() and (max_jobs is None or done < max_jobs):
-                ran = self._turn(burst, (logging_level, date_format, log_format))
-                if ran:
-                    done, idle_since = done + 1, time.monotonic()
-                elif ran is False and (burst or _over(max_idle_time, idle_since)):
-                    break
+            with probing(self.queues[0].name, runtime.current().settings):
+                return self._work(burst, log_options, max_jobs, max_idle_time)
         finally:
             self._report_junk()
             self._junk_log.flush()
             self._leave()
+
+    def _work(
+        self,
+        burst: bool,
+        log_options: tuple[str | None, str, str],
+        max_jobs: int | None,
+        max_idle_time: int | None,
+    ) -> bool:
+        """Do what `work` says; return whether any job ran."""
+        done, idle_since = 0, time.monotonic()
+        while not self.stop.is_set() and (max_jobs is None or done < max_jobs):
+            ran = self._turn(burst, log_options)
+            if ran:
+                done, idle_since = done + 1, time.monotonic()
+            elif ran is False and (burst or _over(max_idle_time, idle_since)):
+                break
         return done > 0
 
     def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 from clusterer.delivery import confirmations
+from clusterer.delivery.clock import Clock
+from clusterer.delivery.failures import Failures
+from clusterer.delivery.gates import Gates
+from clusterer.delivery.peer import Peer
+from clusterer.delivery.session import SenderSession
 from clusterer.membership import Condition, Event, Node, State
 from clusterer.membership.paths import GRACE_MS, Path, gate
 from clusterer.settings import Settings
-from clusterer.store import Cause, NodeStore, keys
+from clusterer.store import Cause, Directory, NodeStore, keys
 from clusterer.store.destinations import field_of
 from clusterer.store.encoding import as_text
 from clusterer.store.packets import PacketLog
@@ -382,3 +387,48 @@ def test_failure_of_node_with_wrong_type_stops_no_delivery(scene: Scene) -> None
         scene.send(3)
         other.wait_for_frames(4)
     assert numbers(other) == [0, 1, 2, 3]
+
+
+class Attempt:
+    """A session and a peer, as far as a failed attempt names them."""
+
+    def __init__(self, seen: Node) -> None:
+        self.peer = Peer(seen, 0, 0, guarded=False)
+        self.gates = Gates({}, 0, Clock())
+        self.sender = 1
+        self.written: list[tuple[Peer, Path | None]] = []
+
+    def put_paths(self, written: Iterable[tuple[Peer, Path | None]]) -> None:
+        self.written += written
+
+
+@pytest.mark.parametrize(
+    ("change", "tries"),
+    [
+        ({}, 1),
+        ({"description": "edited meanwhile"}, 1),
+        ({"state": State.PROBING, "no_tries": 1}, 1),
+        ({"state": State.DOWN}, 0),
+    ],
+)
+def test_failure_of_node_changed_meanwhile_counts_once(
+    scene: Scene, change: dict[str, Any], tries: int
+) -> None:
+    attempt = Attempt(scene.node)
+    for name, value in change.items():
+        now = scene.node
+        scene.nodes.replace(now, replace(now, **{name: value}), "edited", Cause("test"))
+    failures = Failures(
+        scene.nodes,
+        scene.paths,
+        SuspicionStore(scene.settings),
+        Directory(scene.nodes),
+        Clock(),
+    )
+    failures.note(cast(SenderSession, attempt), attempt.peer, "test", time.monotonic())
+    assert failures
+    assert failures.report(lambda: None)
+    assert not failures
+    assert not failures.report(lambda: None)
+    assert scene.node.no_tries == tries
+    assert attempt.written == [(attempt.peer, scene.record())]
