@@ -89,6 +89,8 @@ class Machine(RuleBasedStateMachine):
     def became(self, before: Node) -> None:
         """Note what a change of the node means for the gates of all senders."""
         after = self.node
+        if after.state is State.UP and before.state is not State.UP:
+            assert after.epoch == after.version, "all senders try again"
         if after.epoch != before.epoch or after.generation != before.generation:
             for sender in self.senders.values():
                 sender.closed = False
