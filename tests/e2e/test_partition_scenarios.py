@@ -39,6 +39,8 @@ FOUR = THREE | {"d": (4,)}
 TWO_ON_C = {"a": (1,), "b": (2,), "c": (3, 4)}
 
 BROKEN_S = 12.0
+MARGIN_MS = 250
+
 MOST_CHANGES = 15
 """Of one verdict or path while a link is broken."""
 
@@ -248,3 +250,46 @@ def test_worker_killed_another_of_its_host_goes_on() -> None:
         assert fallen(hosts, back) <= {3}
         assert_healed(hosts)
         assert not broken(hosts, mark) & whole
+
+
+@pytest.mark.parametrize("how", ["isolated", "killed"])
+def test_node_dies_without_traffic_is_noticed(how: str) -> None:
+    with Hosts(THREE, silent=(1, 2, 3)) as hosts:
+        present = "clusterer:1:bin:probers"
+        wait_until(lambda: hosts.client.zcard(present) == len(THREE), 20, "all probers are present")
+        wait_until(lambda: not hosts.troubles(), 10, "all is healthy")
+        watch(3)
+        mark = hosts.mark()
+        if how == "isolated":
+            hosts.network.isolate("c")
+        else:
+            hosts.kill("c", "instance 3")
+        within_s = hosts.settings.ping_interval + 2.5
+        wait_until(lambda: fallen(hosts, mark), within_s, "a verdict falls")
+        watch(BROKEN_S)
+        assert fallen(hosts, mark) == {3}
+        assert_limited(hosts, mark)
+        if how == "killed":
+            hosts.start("c", "instance 3")
+        assert_healed(hosts)
+
+
+def test_verdict_falls_within_a_second_of_a_failure() -> None:
+    with Hosts(THREE) as hosts:
+        hosts.wait_until_sending()
+        mark = hosts.mark()
+        hosts.network.isolate("c")
+        wait_until(lambda: fallen(hosts, mark), 5, "a verdict falls")
+        first_ms = min(c.at_ms for c in hosts.path_changes(mark) if c.machine_id == 3)
+        fell_ms = min(c.at_ms for c in hosts.verdict_changes(mark) if c.machine_id == 3)
+        assert fell_ms - first_ms <= 1000 + MARGIN_MS
+        assert_healed(hosts)
+
+        mark = hosts.mark()
+        hosts.kill("c", "instance 3")
+        wait_until(lambda: fallen(hosts, mark), 5, "a verdict falls")
+        first_ms = min(c.at_ms for c in hosts.path_changes(mark) if c.machine_id == 3)
+        fell_ms = min(c.at_ms for c in hosts.verdict_changes(mark) if c.machine_id == 3)
+        assert fell_ms - first_ms <= MARGIN_MS  # all others are refused
+        hosts.start("c", "instance 3")
+        assert_healed(hosts)
