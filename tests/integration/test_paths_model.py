@@ -119,10 +119,11 @@ class Machine(RuleBasedStateMachine):
     ) -> tuple[int, Observation, Reply]:
         """Late, and perhaps for the second time."""
         sender, seen = message
-        before, told = self.node, self.world.record(sender)
+        name, before = field_of(seen.node), self.node
+        told = self.world.paths.records(sender).get(name)
         ((reply, path),) = self.world.paths.observe(sender, [seen])
         assert self.node == before, "a record changes no node"
-        assert self.world.record(sender) == path
+        assert self.world.paths.records(sender).get(name) == path
         same = (seen.node.generation, seen.node.epoch) == (before.generation, before.epoch)
         assert (reply is Reply.CHANGED) is not (same and told == seen.before)
         if reply is Reply.CHANGED:
