@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 
 from clusterer.membership import Node
-from clusterer.membership.suspicions import WIDEN_MS, WINDOW_MS, Suspicion
+from clusterer.membership.suspicions import WIDEN_MS, WINDOW_MS, Kind, Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.checks import Found
 from clusterer.prober.scene import Scene
@@ -47,7 +47,8 @@ class Answers:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._checked: set[_Case] = set()
+        self._checked: dict[_Case, str] = {}
+        """The cases that were or are being checked, with why the node was not reached."""
         self._look_at = 0.0
         self._looked_at = -inf
 
@@ -75,7 +76,7 @@ class Answers:
                 case = _Case(key, machine_id, suspicion.since_ms)
                 cases.add(case)
                 self._consider(case, suspicion)
-        self._checked &= cases
+        self._checked = {case: why for case, why in self._checked.items() if case in cases}
 
     def _is_ahead(self, found: _Found) -> bool:
         """Whether a suspicion is of a later version of its node than the one known here."""
@@ -101,7 +102,7 @@ class Answers:
         alone = suspicion.all_asked and suspicion.asked == {scene.me}
         silent = scene.place.has(node.host) and not alone
         if (asked or suspicion.wide) and case not in self._checked and not silent:
-            self._checked.add(case)
+            self._checked[case] = ""
             left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
             scene.checks.start(
                 node,
@@ -111,12 +112,13 @@ class Answers:
                 urgent=True,
             )
         if asked:
-            self._decide(node, suspicion)
+            self._decide(case, node, suspicion)
 
-    def _decide(self, node: Node, suspicion: Suspicion) -> None:
+    def _decide(self, case: _Case, node: Node, suspicion: Suspicion) -> None:
         """Do what the suspicion asks for by now, and come back when it is time again."""
         scene = self._scene
-        scene.verdicts.conclude(node, suspicion, scene.now_ms, scene.by)
+        reason = self._checked.get(case, "") if suspicion.kind is Kind.PROBE else ""
+        scene.verdicts.conclude(node, suspicion, scene.now_ms, scene.by, reason)
         age_ms = scene.now_ms - suspicion.since_ms
         for at_ms in (WIDEN_MS, WINDOW_MS):
             if age_ms < at_ms:
@@ -134,6 +136,7 @@ class Answers:
             source = scene.place.sources.get(case.key)
             if source is not None and not scene.place.has(source):
                 return  # the address has left this host
+            self._checked[case] = found.reason
             after = scene.suspicions.nack(case.key, case.machine_id, suspicion, scene.me)
             if after is not None:
-                self._decide(node, after)
+                self._decide(case, node, after)

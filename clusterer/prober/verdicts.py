@@ -47,8 +47,13 @@ class Verdicts:
         if opened is Opened.ALONE:
             self._nodes.observe(node, _failure(node, reason), Cause(by, reason))
 
-    def conclude(self, node: Node, suspicion: Suspicion, now_ms: int, by: str) -> Outcome:
-        """Do what a suspicion of ``node`` asks for at ``now_ms``; return what that is."""
+    def conclude(
+        self, node: Node, suspicion: Suspicion, now_ms: int, by: str, reason: str = ""
+    ) -> Outcome:
+        """Do what a suspicion of ``node`` asks for at ``now_ms``; return what that is.
+
+        ``reason``: why the node is not reached, if that is better known than by the suspicion.
+        """
         key = ClusterKey(node.cluster_id, node.protocol)
         what = outcome(suspicion, now_ms)
         if what is Outcome.WIDEN:
@@ -57,7 +62,7 @@ class Verdicts:
             self._suspicions.end(key, node.machine_id, suspicion)
         elif what is Outcome.FALL:
             event = _failure(node, suspicion.reason)
-            self._nodes.observe(node, event, Cause(by, suspicion.reason), suspicion)
+            self._nodes.observe(node, event, Cause(by, reason or suspicion.reason), suspicion)
         return what
 
 

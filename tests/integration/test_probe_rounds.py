@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from clusterer.membership.suspicions import Kind
 from clusterer.services import Context
 from clusterer.services.periodic import probe, suspected, void_paths
 from clusterer.settings import Settings
-from clusterer.store import Cause
+from clusterer.store import Cause, keys
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER
 from tests.support.probing import Hosts, hosts_on_loopback
@@ -78,6 +79,8 @@ def test_probe_round_refused_by_all_disables(hosts: Hosts) -> None:
     fail(hosts, 2)
     run_until(hosts.context, hosts, 2, Condition.DISABLED)
     assert hosts.node(2).no_tries == 3
+    events: Any = hosts.context.redis.xrevrange(keys.events(CLUSTER.cluster_id), count=1)
+    assert events[0][1][b"reason"] == b"Connection refused"
 
 
 def test_probe_round_from_cut_off_host_disables_nothing(hosts: Hosts) -> None:
