@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as bounds
@@ -35,6 +34,7 @@ from clusterer.store.paths import Observation, Reply
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER
 from tests.support.paths import WHY, Paths
+from tests.support.scale import scaled
 
 SENDERS = (1, 3, 4)
 PROBERS = (1, 2, 3, 4, 5)
@@ -308,15 +308,12 @@ class Machine(RuleBasedStateMachine):
         assert 0 < self.node.epoch <= self.node.version
 
 
-@pytest.mark.parametrize("examples", [60])
-def test_paths_any_history_keeps_rules(
-    examples: int, settings: Settings, redis_client: redis.Redis
-) -> None:
+def test_paths_any_history_keeps_rules(settings: Settings, redis_client: redis.Redis) -> None:
     made: Any = type("Run", (Machine,), {"settings": settings, "client": redis_client})
     run_state_machine_as_test(
         made,
         settings=bounds(
-            max_examples=examples,
+            max_examples=scaled(60, 600),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
