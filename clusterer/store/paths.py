@@ -156,7 +156,7 @@ class PathStore:
         replaced(wrong)
         for each, (code, record) in zip(seen, replies, strict=True):
             path = _parsed(sender, field_of(each.node), record) if record else None
-            if record and path is None:  # no observation is ever like it: it would stay
+            if record and path is None:  # no observation compares equal to it
                 self._write(sender, [_Write(field_of(each.node), record)])
             yield Reply(code), path
 

@@ -37,7 +37,7 @@ for keys = 3, #KEYS, 4 do
   at = last + 1
   local node = redis.pcall('HMGET', KEYS[keys], 'generation', 'epoch', 'state', 'version')
   local found = redis.call('HGET', KEYS[2], field) or ''
-  local counted = string.match(node[2] or '0', '^%d+$') or epoch  -- no number is as good as any
+  local counted = string.match(node[2] or '0', '^%d+$') or epoch  -- what is no number is not compared
   if node[1] ~= generation or counted ~= epoch or found ~= read then
     reply[#reply + 1] = {-1, found}
   else
