@@ -14,10 +14,10 @@ from clusterer.membership import Condition, Event, Node, apply
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, blame, ids, read_all, text
+from clusterer.store.badvalues import Command, ids, read_all
 from clusterer.store.client import translated
 from clusterer.store.encoding import decode_node
-from clusterer.store.node_change import COMMIT, EARLY_S, Cause, Change, due_ms
+from clusterer.store.node_change import EARLY_S, Cause, Change, due_ms
 from clusterer.store.scripts import Call, run_each
 
 log = logging.getLogger(__name__)
@@ -124,14 +124,10 @@ class DueNodes:
             else:
                 change = Change(node, after, observed.event, observed.cause)
                 changes.append(change)
-                names, arguments = change.call(self._since(after, now), self._interval)
-                calls.append(Call(COMMIT, names, arguments))
+                calls.append(change.call(self._since(after, now), self._interval))
         for done, reply in zip(changes, run_each(self._client, calls), strict=True):
             if done is not None and reply is not None:
-                version, *unusable = reply
-                blame(self._client, [text(name) for name in unusable])
-                if version:
-                    done.log()
+                done.take_reply(self._client, reply)
 
     def _since(self, node: Node, now: float) -> float:
         """Return the start of the interval until the next look: for a ping, its own start."""

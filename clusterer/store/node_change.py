@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
 from clusterer.membership import FAILURES, Condition, Event, Node, State, next_look
 from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.logs import about
 from clusterer.store import keys
+from clusterer.store.badvalues import blame, text
 from clusterer.store.encoding import encode_node
+from clusterer.store.scripts import Call
 
 log = logging.getLogger(__name__)
 
-COMMIT = "commit_node"
-"""The script that commits a change."""
+_COMMIT = "commit_node"
 
 EARLY_S = 0.1
 """The probe job comes once a second, a little sooner or later: by so much a look may be due before
@@ -58,8 +61,11 @@ class Change:
         """The node's cluster."""
         return ClusterKey(self.after.cluster_id, self.after.protocol)
 
-    def call(self, now: float, probe_interval: float) -> tuple[list[str], list[Any]]:
-        """Return keys and arguments for `COMMIT`; ``now`` is UNIX time, both are in seconds."""
+    def call(self, now: float, probe_interval: float) -> Call:
+        """Return the script call that commits; ``now`` is UNIX time, both are in seconds.
+
+        `take_reply` reads its reply.
+        """
         key, machine_id = self.key, self.after.machine_id
         fields = _flat(encode_node(self.after))
         audit = _flat(audit_fields(self.before, self.after, self.event, self.cause))
@@ -74,7 +80,18 @@ class Change:
         due = due_ms(self.after, self._failed_at(now), probe_interval)
         since = self.suspicion.since_ms if self.suspicion is not None else ""
         head = [self.before.version, machine_id, due, EVENTS_CAP, since, int(self.renews_epoch)]
-        return names, [*head, len(fields) // 2, *fields, *audit]
+        return Call(_COMMIT, names, [*head, len(fields) // 2, *fields, *audit])
+
+    def take_reply(self, client: redis.Redis, reply: Any) -> bool:
+        """Log the change if the call has committed it, and name keys that the script could not use.
+
+        Returns False if the node changed before, or if the suspicion had ended.
+        """
+        version, *unusable = reply
+        blame(client, [text(name) for name in unusable])
+        if version:
+            self.log()
+        return bool(version)
 
     def _failed_at(self, now: float) -> float:
         """Return from when the node's next look counts: from the start of a round, not its end."""
@@ -83,7 +100,7 @@ class Change:
         return min(now, self.suspicion.since_ms / 1000) - EARLY_S
 
     def log(self) -> None:
-        """Tell of the change, which is committed."""
+        """Log the change, or what was observed without a change."""
         after, before = self.after.condition.value, self.before.condition.value
         log.log(
             logging.WARNING if self.event in FAILURES else logging.INFO,

@@ -18,7 +18,7 @@ from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, r
 from clusterer.store.client import connect, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
-from clusterer.store.node_change import COMMIT, EVENTS_CAP, Cause, Change, audit_fields
+from clusterer.store.node_change import EVENTS_CAP, Cause, Change, audit_fields
 from clusterer.store.paths import is_recorded
 from clusterer.store.scripts import script
 
@@ -202,12 +202,9 @@ class NodeStore:
         with translated(self._settings, f"change node {after.machine_id} of cluster {change.key}"):
             if after == change.before and not self._tries_again(change):
                 return after
-            names, arguments = change.call(now, self._settings.probe_interval)
-            version, *unusable = script(COMMIT)(self._client, names, *arguments)
-            blame(self._client, [text(name) for name in unusable])
-        if not version:
-            return None
-        change.log()
+            reply = change.call(now, self._settings.probe_interval).run(self._client)
+            if not change.take_reply(self._client, reply):
+                return None
         node, _ = self.read(change.key, after.machine_id)
         return node
 

@@ -56,11 +56,15 @@ def _text(*path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a script, for `run_each`."""
+    """One call of a script; `run_each` makes several."""
 
     script: str
     keys: Sequence[str]
     arguments: Sequence[Any]
+
+    def run(self, client: redis.Redis) -> Any:
+        """Make the call alone, and return its reply."""
+        return script(self.script)(client, list(self.keys), *self.arguments)
 
 
 def run_each(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
