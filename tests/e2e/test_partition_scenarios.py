@@ -45,10 +45,10 @@ MOST_CHANGES = 15
 """Of one verdict or path while a link is broken."""
 
 
-def assert_limited(hosts: Hosts, mark: Mark) -> None:
+def assert_limited(hosts: Hosts, mark: Mark, most: int = MOST_CHANGES) -> None:
     """Check that no verdict and no path changed again and again."""
     found = conditions(hosts, mark)
-    assert {of: len(all_) for of, all_ in found.items() if len(all_) > MOST_CHANGES} == {}
+    assert {of: len(all_) for of, all_ in found.items() if len(all_) > most} == {}
 
 
 def test_four_hosts_link_cut_others_skip_nothing() -> None:
@@ -162,7 +162,7 @@ def test_all_links_lose_packets_verdicts_stay_up(share: float) -> None:
         for link in [("a", "b"), ("a", "c"), ("b", "c")]:
             hosts.network.lose(*link, share)
         watch(30)
-        assert_limited(hosts, mark)
+        assert_limited(hosts, mark, 3 * MOST_CHANGES)
         assert_healed(hosts)
         assert fallen(hosts, mark) == set()
 
@@ -225,8 +225,8 @@ def test_records_without_owner_go_away() -> None:
         hosts.network.cut("a", "b")
         wait_until(lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, 10, "both paths are broken")
         load(hosts.settings, [row for m, row in hosts.rows.items() if m != 2])
-        wait_until(lambda: not records(hosts), hosts.duration_s + 10, "no record is left")
-        hosts.network.heal()
+        hosts.network.heal()  # else sender 2, which has no row now, fails again and again
+        wait_until(lambda: not records(hosts), 2 * hosts.duration_s + 10, "no record is left")
         load(hosts.settings, hosts.rows.values())
         hosts.wait_until_sending()
         assert not hosts.troubles()
