@@ -12,7 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -430,13 +430,17 @@ def test_mi_http_other_request_is_refused(http: Place, request_: bytes, status: 
 
 
 def test_mi_http_slow_and_many_clients_are_bounded(http: Place) -> None:
-    slow = [socket.create_connection((http.host, http.port), 10) for _ in range(100)]
-    slow[0].sendall(HEAD)
-    full = raw(http, HEAD + b"Content-Length: 2\r\n\r\n{}")
-    assert full.startswith(b"HTTP/1.1 503 ")
-    assert slow[0].recv(100).startswith(b"HTTP/1.1 408 "), "after 5 s"
-    for connection in slow:
-        connection.close()
+    def is_full() -> bool:
+        return raw(http, HEAD + b"Content-Length: 2\r\n\r\n{}").startswith(b"HTTP/1.1 503 ")
+
+    with ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection((http.host, http.port), 10))
+            for _ in range(100)
+        ]
+        slow[0].sendall(HEAD)
+        wait_until(is_full, 4, "all places are taken")
+        assert slow[0].recv(100).startswith(b"HTTP/1.1 408 "), "after 5 s"
     assert wait_until(lambda: _served(http), 5)
 
 
