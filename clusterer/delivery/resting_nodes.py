@@ -87,8 +87,9 @@ class RestingNodes:
         self._down[key] = roster.down
         closed = self._closed.get(key)
         if closed:
-            # One that has changed since has a peer.
-            self._closed[key] = closed = {f: n for f, n in closed.items() if f in roster.nodes}
+            # One that has changed since has a peer, unless an operator took it down.
+            found = {field: roster.nodes.get(field) for field in closed}
+            self._closed[key] = closed = {f: node for f, node in found.items() if node is not None}
             self._down[key] = {**closed, **roster.down}
 
     def closed_by_records(self) -> dict[str, Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 from typing import cast
 
 from clusterer.delivery.agenda import Agenda
@@ -10,6 +11,7 @@ from clusterer.delivery.clock import Clock
 from clusterer.delivery.roster import Rosters
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Node, State
+from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Move
 from clusterer.store.destinations import field_of
@@ -41,3 +43,25 @@ def test_commit_before_first_packet_has_count_with_its_offset() -> None:
     assert commit is not None
     assert commit.counters == {f"{field_of(A)}/skipped": 10}
     assert commit.moves == [Move(field_of(A), 10, 10)]
+
+
+def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
+    """An operator took the node down after a record had closed its gate at the claim."""
+    up = replace(A, state=State.UP)
+    clock = Clock()
+    clock.tell_ms(1_000_000, monotonic())
+    path = Path(State.PROBING, 1, 1_000_000, 1_004_000, up.epoch, "Connection refused")
+    session = SenderSession(
+        replace(CLAIM, paths={field_of(up): path}, paths_counter=1),
+        cast(DrainStore, None),
+        views(up, B),
+        replay=False,
+        rosters=Rosters(),
+        agenda=Agenda(),
+        clock=clock,
+    )
+    session.update(views(A, B))
+    session.take_paths({}, 2)
+    assert not any(peer.up for peer in session.peers.values())
+    session.update(views(up, B))
+    assert session.peers[field_of(up)].up
