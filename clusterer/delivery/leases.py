@@ -203,14 +203,15 @@ class Leases:
     def follow_paths(self) -> None:
         """Read the records that have changed by the last renewal, and judge all gates again.
 
-        Between two turns only: what is being offered must not change its group meanwhile.
+        Once after each renewal, and between two turns only: what is being offered must not change
+        its group meanwhile.
         """
         counters, self._paths_counters = self._paths_counters, None
-        if not counters and not self._recorded:
+        if counters is None or not (counters or self._recorded):
             return
-        senders = [s for s in {*(counters or ()), *self._recorded} if s in self._sessions]
+        senders = [s for s in {*counters, *self._recorded} if s in self._sessions]
         sessions = [self._sessions[sender] for sender in senders]
-        self.read_paths([each.sender for each in sessions if each.has_old_paths(counters or {})])
+        self.read_paths([each.sender for each in sessions if each.has_old_paths(counters)])
         for session in sessions:
             session.judge()
         self._recorded = {session.sender for session in sessions if session.gates}

@@ -164,10 +164,10 @@ def test_failures_of_many_nodes_make_few_calls(scene: Scene) -> None:
     assert_accounted(scene.settings)
 
 
-def calls(client: redis.Redis) -> int:
-    """Return how many scripts Redis has run by their hash."""
+def calls(client: redis.Redis, command: str = "evalsha") -> int:
+    """Return how often Redis has run a command; by default, scripts by their hash."""
     found: Any = client.info("commandstats")
-    return int(found["cmdstat_evalsha"]["calls"])
+    return int(found[f"cmdstat_{command}"]["calls"])
 
 
 def test_failure_without_other_host_is_one_of_the_node(scene: Scene) -> None:
@@ -220,6 +220,22 @@ def test_attempt_that_works_lifts_the_verdict(
     confirmed = as_text(scene.client.hget(keys.confirmed(*CLUSTER), str(D)) or b"")
     assert confirmed.endswith(" 1")
     assert scene.node.no_tries == 1
+
+
+def test_broken_path_is_not_read_again_with_each_packet(scene: Scene) -> None:
+    broken = node(101, free_port())
+    load(scene.settings, [*scene.nodes.view(CLUSTER).nodes.values(), broken])
+    seen = scene.nodes.view(CLUSTER).nodes[broken.machine_id]
+    scene.paths.observe(1, [Observation(seen, None, Event.SUSPECTED, "for a test", 0, "test")])
+    with delivering(scene.settings):
+        scene.send(0)
+        scene.receiver.wait_for_frames(1)
+        before = calls(scene.client, "hgetall")
+        for number in range(1, 51):
+            scene.send(number)
+            scene.receiver.wait_for_frames(number + 1)
+        assert calls(scene.client, "hgetall") < before + 25
+    assert_accounted(scene.settings)
 
 
 def test_record_of_other_process_closes_the_gate_soon(scene: Scene) -> None:
