@@ -217,6 +217,7 @@ class Connector:
             peer.change(PeerEvent.CONNECTED)
             self.watch(peer)
             self._confirmations.connected(session, peer, began_at, link.since)
+            peer.attempted = None  # from now on an attempt is a write, to the node as it is then
         session.regroup()
 
     def _check_room(self) -> None:

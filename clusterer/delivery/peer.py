@@ -89,7 +89,7 @@ class Peer:
         self.link: Link | None = None
         self.outbox: Outbox | None = None
         self.attempted: Node | None = None
-        """The node as it was when the running connection attempt began."""
+        """The node as it was when the last connection attempt began; None once it has worked."""
         self.source: str | None = None
         """Source IP of that attempt; None: any."""
         self.strikes = 0

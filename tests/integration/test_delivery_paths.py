@@ -145,6 +145,23 @@ def test_failure_beside_other_hosts_closes_own_gate_only(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("other_host")
+def test_failure_of_connection_from_earlier_epoch_counts(scene: Scene) -> None:
+    """The verdict fell and became up while the sender's connection went on."""
+    with delivering(scene.settings):
+        scene.send(0)
+        scene.receiver.wait_for_frames(1)
+        scene.nodes.observe(scene.node, Event.SEND_FAILED, Cause("test"))
+        scene.nodes.command(CLUSTER, D, Event.SET_UP, Cause("test"))
+        time.sleep(0.5)  # the engine reads the node's state with its log, four times a second
+        scene.receiver.pause()
+        frames = [frame(number, size=60_000) for number in range(1, 300)]
+        PacketLog(scene.settings, 1).append(CLUSTER, frames)
+        wait_until(lambda: scene.record() is not None, 5, "recorded")
+    assert "took nothing" in _present(scene.record()).reason
+    assert stat(scene.client, D, "failed") == 1
+
+
+@pytest.mark.usefixtures("other_host")
 def test_failures_of_many_nodes_make_few_calls(scene: Scene) -> None:
     """A sender whose host is cut off from many nodes notices all of them within a moment."""
     broken = [node(n, free_port()) for n in range(101, 221)]
