@@ -287,6 +287,17 @@ def test_doctor_names_broken_link(cluster: Settings, context: Context) -> None:
     )
 
 
+def test_doctor_dead_node_without_traffic_is_told_by_event(
+    cluster: Settings, context: Context
+) -> None:
+    for machine_id in (1, 2, 3):
+        put_prober(cluster, machine_id)
+    cause = Cause("prober 1", "ping failed: Connection refused")
+    context.nodes.observe(node_of(cluster, 2), Event.SUSPECTED, cause)
+    (found,) = doctor.paths.check(context)
+    assert found.text.endswith("is dead: ping failed: Connection refused")
+
+
 def test_backlog_behind_broken_path_is_waiting(
     cluster: Settings, context: Context, redis_client: redis.Redis
 ) -> None:

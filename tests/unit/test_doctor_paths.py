@@ -34,9 +34,12 @@ def broken(seen: ClusterView, *pairs: tuple[int, int], reason: str = TIMED_OUT) 
     return [BrokenPath(sender, seen.nodes[to], path) for sender, to in pairs]
 
 
-def told(seen: ClusterView, found: list[BrokenPath], alive: Iterable[int]) -> list[str]:
-    """Return the findings as words; each has advice."""
-    findings = list(judged(seen, found, {host(i) for i in alive}))
+def told(
+    seen: ClusterView, found: list[BrokenPath], alive: Iterable[int], **reasons: str
+) -> list[str]:
+    """Return the findings as words; each has advice. ``reasons``: by node, ``node3`` say."""
+    by_id = {int(name.removeprefix("node")): reason for name, reason in reasons.items()}
+    findings = list(judged(seen, found, {host(i) for i in alive}, by_id))
     assert all(finding.advice for finding in findings)
     assert {finding.level for finding in findings} <= {Level.WARN, Level.ERROR}
     return [finding.text for finding in findings]
@@ -99,6 +102,18 @@ def test_doctor_paths_refused_is_dead_node() -> None:
     seen = view(3, not_up=[3])
     (text,) = told(seen, broken(seen, (1, 3), (2, 3), reason=REFUSED), (1, 2, 3))
     assert text == f"cluster 1 node 3 (bin:192.0.2.3:1) is dead: {REFUSED}"
+
+
+def test_doctor_paths_refused_ping_without_sender_is_dead_node() -> None:
+    (text,) = told(view(3, not_up=[3]), [], (1, 2, 3), node3=f"ping failed: {REFUSED}")
+    assert text == f"cluster 1 node 3 (bin:192.0.2.3:1) is dead: ping failed: {REFUSED}"
+
+
+def test_doctor_paths_silent_host_without_sender_is_cut_off() -> None:
+    (text,) = told(view(3, not_up=[3]), [], (1, 2, 3), node3="ping failed: no answer within 2 s")
+    assert text == (
+        "none of the 2 other hosts reaches host 192.0.2.3 (machine 3), though its worker is alive"
+    )
 
 
 def test_doctor_paths_host_without_worker_is_dead() -> None:

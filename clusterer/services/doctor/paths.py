@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from clusterer.membership import Condition, Node
 from clusterer.services.context import Context
@@ -43,7 +44,8 @@ def check(context: Context) -> Iterator[Finding]:
             if now_ms - at_ms <= _ALIVE_MS
             for address in addresses.get(machine_id, ())
         }
-        findings += judged(view, [item for item in found if item.key == view.key], alive)
+        of_view = [item for item in found if item.key == view.key]
+        findings += judged(view, of_view, alive, paths.reasons(context, view))
     yield from findings[:_NAMED]
     if len(findings) > _NAMED:
         advice = "`clusterer paths` shows all; look at the network first"
@@ -67,14 +69,18 @@ def _addresses(views: Collection[ClusterView]) -> Mapping[int, set[str]]:
 
 
 def judged(
-    view: ClusterView, found: Sequence[BrokenPath], alive: Collection[str]
+    view: ClusterView,
+    found: Sequence[BrokenPath],
+    alive: Collection[str],
+    reasons: Mapping[int, str] = MappingProxyType({}),
 ) -> Iterator[Finding]:
     """Yield what is at fault in a cluster. Pure.
 
     ``found``: its paths that are not up; ``alive``: addresses of hosts with a delivery worker. A
-    host is an address.
+    host is an address. ``reasons``: machine_id of a node that is not up → why an attempt to reach
+    the node failed last: without traffic, no path tells.
     """
-    cluster = _Cluster(view, found, alive)
+    cluster = _Cluster(view, found, alive, reasons)
     cut_off = {host for host in cluster.hosts if cluster.is_cut_off(host)}
     for host in sorted(cut_off):
         yield cluster.cut_off(host)
@@ -95,11 +101,16 @@ class _Cluster:
     """What the paths of one cluster say about its hosts."""
 
     def __init__(
-        self, view: ClusterView, found: Sequence[BrokenPath], alive: Collection[str]
+        self,
+        view: ClusterView,
+        found: Sequence[BrokenPath],
+        alive: Collection[str],
+        reasons: Mapping[int, str],
     ) -> None:
         self._nodes = view.nodes
         self._found = found
         self._alive = {*alive}
+        self._reasons = reasons
         self.hosts = {n.host for n in view.nodes.values() if n.condition is not Condition.DOWN}
 
     def host_of(self, sender: int) -> str:
@@ -144,7 +155,7 @@ class _Cluster:
         why = _named(found or self._found_between(self.hosts, {host}))
         return error(
             CHECK,
-            f"{what}, though its worker is alive: {why}",
+            f"{what}, though its worker is alive" + (f": {why}" if why else ""),
             f"look at the network of host {host}: interface, switch, firewall; the others go on",
         )
 
@@ -176,8 +187,9 @@ class _Cluster:
         ]
 
     def _refused(self, nodes: Sequence[Node]) -> str:
-        """Return the reason of a sender whose connection a node refused: the host answers."""
-        reasons = (item.path.reason for item in self._found if item.node in nodes)
+        """Return the reason of a failure in which a node refused a connection: the host answers."""
+        reasons = [item.path.reason for item in self._found if item.node in nodes]
+        reasons += [self._reasons.get(node.machine_id, "") for node in nodes]
         return next((reason for reason in reasons if "refused" in reason.lower()), "")
 
 

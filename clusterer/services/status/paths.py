@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from clusterer.membership import Condition, Node, State
+from clusterer.membership import FAILURES, Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
@@ -17,6 +17,8 @@ from clusterer.store.path_events import PathEvents
 
 _EVENTS_READ = 10_000
 """Path events of a cluster that are searched for the beginning of what lasts."""
+
+_FAILURES = frozenset(event.value for event in FAILURES)
 
 Records = Mapping[int, Mapping[str, Path]]
 """The records of each sender, by the destination's field."""
@@ -122,6 +124,25 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
         if not wanted:
             break
     return times
+
+
+def reasons(context: Context, view: ClusterView) -> dict[int, str]:
+    """Return why the last attempt to reach each node of a cluster failed that is not up.
+
+    From the nodes' events; by machine_id. A node whose event Redis has no longer is left out.
+    """
+    wanted = {i for i, node in view.nodes.items() if node.state is State.PROBING}
+    found: dict[int, str] = {}
+    store = AuditStore(context.settings, context.redis)
+    ends = store.ends({view.key.cluster_id} if wanted else ())
+    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+        of_view = event.protocol == view.key.protocol and event.machine_id in wanted
+        if of_view and event.event in _FAILURES:
+            wanted.discard(event.machine_id)
+            found[event.machine_id] = event.reason
+        if not wanted:
+            break
+    return found
 
 
 class _Fall(NamedTuple):
