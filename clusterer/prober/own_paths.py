@@ -96,17 +96,27 @@ class OwnPaths:
 
     def _look_after(self, sender: int, records: Mapping[str, Path]) -> None:
         scene = self._scene
-        now_ms, views = scene.now_ms, scene.place.views
-        void = {}
+        void = self._void(records)
+        if void:  # or of a later epoch than the node as it was read last
+            scene.refresh()
+            void = self._void(records)
         for field, path in records.items():
-            node = node_of(field, views)
-            if node is None or is_void(path, node, now_ms):
-                void[field] = path
-            elif node.state is State.UP and (sender, field) not in self._checking:
+            node = node_of(field, scene.place.views)
+            if node is None or field in void or node.state is not State.UP:
+                continue
+            if (sender, field) not in self._checking:
                 self._check_if_due(sender, field, path, node)
         if void:
             scene.paths.delete(sender, void)
             self._stale.add(sender)
+
+    def _void(self, records: Mapping[str, Path]) -> dict[str, Path]:
+        now_ms, views = self._scene.now_ms, self._scene.place.views
+        return {
+            field: path
+            for field, path in records.items()
+            if is_void(path, node_of(field, views), now_ms)
+        }
 
     def _check_if_due(self, sender: int, field: str, path: Path, node: Node) -> None:
         scene = self._scene

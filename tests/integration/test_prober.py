@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from operator import eq
 from time import monotonic
 from typing import Any
 
@@ -14,13 +16,18 @@ from clusterer.membership import Condition, Event, State
 from clusterer.membership.suspicions import Kind
 from clusterer.prober import presence
 from clusterer.prober.answers import BETWEEN_S
+from clusterer.prober.checks import Checks
+from clusterer.prober.own_paths import OwnPaths
+from clusterer.prober.place import Place
+from clusterer.prober.scene import Scene
+from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.rounds import failures
 from clusterer.settings import Settings, as_environment
-from clusterer.store import Cause, keys
+from clusterer.store import Cause, Directory, keys
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER, load, node
-from tests.support.probing import Hosts, hosts_on_loopback
+from tests.support.probing import Hosts, host_of, hosts_on_loopback
 from tests.support.processes import spawn, wait_until
 from tests.support.redis_server import RedisServer
 
@@ -158,6 +165,37 @@ def test_prober_path_records_that_are_void_are_deleted(hosts: Hosts) -> None:
     hosts.context.redis.hincrby(f"clusterer:{CLUSTER}:node:3", "epoch", 1)
     hosts.start(1)
     wait_until(lambda: not hosts.context.paths.counters(), 3)
+
+
+def test_prober_path_record_of_later_epoch_is_kept(hosts: Hosts, settings: Settings) -> None:
+    """A sender noticed the new epoch, and failed in it, before the prober has read the node."""
+    scene = scene_of(hosts, settings)
+    scene.refresh()
+    hosts.context.nodes.observe(hosts.node(2), Event.SEND_FAILED, Cause("test"))
+    hosts.context.nodes.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
+    kept = hosts.record(1, 2)
+    own_paths = OwnPaths(scene)
+    own_paths.notice(scene.paths.counters())
+    own_paths.turn()
+    assert hosts.path(1, 2) == kept
+
+
+def scene_of(hosts: Hosts, settings: Settings) -> Scene:
+    """Return what the prober of host 1 would know, without its thread."""
+    context = hosts.context
+    now_ms = context.paths.now_ms()
+    return Scene(
+        settings=settings,
+        nodes=context.nodes,
+        directory=Directory(context.nodes),
+        paths=context.paths,
+        suspicions=context.suspicions,
+        probers=context.probers,
+        verdicts=Verdicts(context.nodes, context.suspicions),
+        place=Place(partial(eq, host_of(1))),
+        checks=Checks(),
+        ahead_ms=now_ms - monotonic() * 1000,
+    )
 
 
 def test_prober_silent_node_without_traffic_falls(hosts: Hosts, settings: Settings) -> None:

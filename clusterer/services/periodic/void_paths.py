@@ -22,10 +22,11 @@ def clear(context: Context) -> int:
     senders = sorted(context.paths.counters())
     if not senders:
         return 0
-    context.directory.refresh()
+    found = context.paths.all_records(senders)
+    context.directory.refresh()  # after the records: none is of a later epoch than its node
     views = context.directory.snapshot
     deleted = 0
-    for sender, records in context.paths.all_records(senders).items():
+    for sender, records in found.items():
         void = {
             field: path
             for field, path in records.items()
