@@ -70,12 +70,11 @@ class Liveness:
 
     def _has_turn(self, which: _Id, node: Node, number: int) -> bool:
         """Whether it is this prober that pings a node in a round."""
-        is_here = self._scene.place.is_here(node)
         others = self._presence.others(which[0], node)
         if not others:  # then the prober of the node's own host pings it: a refusal is evidence
-            return is_here
+            return self._scene.place.is_here(node)
         turn = crc32(f"{node.machine_id}/{number}".encode()) % len(others)
-        return others[turn] == self._scene.me and not is_here
+        return others[turn] == self._scene.me
 
     def _ping(self, which: _Id, node: Node) -> None:
         scene = self._scene

@@ -85,9 +85,10 @@ class Place:
         return view.nodes.get(machine_id) if view else None
 
     def elsewhere(self, prober: int, node: Node) -> bool:
-        """Whether a prober is on another host than a node, as far as their rows tell."""
-        if prober in self.machines:
-            return not self.is_here(node)
+        """Whether a prober is on another host than a node, as far as their rows tell.
+
+        The kernel is not asked: the probers of all hosts must find the same.
+        """
         return self._addresses.get(prober, frozenset()).isdisjoint(self._addresses_of(node))
 
     def _addresses_of(self, node: Node) -> frozenset[str]:

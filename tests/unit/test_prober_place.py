@@ -1,0 +1,36 @@
+"""What a prober knows of its own host and of the other hosts."""
+
+from __future__ import annotations
+
+from clusterer.prober.place import Place
+from clusterer.store import ClusterView
+from tests.support.cluster import CLUSTER, node
+
+ON_ONE_HOST = {"192.0.2.1", "192.0.2.2"}
+"""The addresses of nodes 1 and 2."""
+
+ON_ANOTHER = {"192.0.2.3"}
+
+
+def place(addresses: set[str]) -> Place:
+    """Return the place of the host that has these addresses."""
+    made = Place(addresses.__contains__)
+    rows = [node(i, host=f"192.0.2.{i}") for i in (1, 2, 3)]
+    made.update({CLUSTER: ClusterView.of(CLUSTER, 1, rows)})
+    return made
+
+
+def test_place_own_machines_are_those_with_an_own_address() -> None:
+    one, other = place(ON_ONE_HOST), place(ON_ANOTHER)
+    assert (one.machines, one.prober, one.sources) == ({1, 2}, 1, {CLUSTER: "192.0.2.1"})
+    assert (other.machines, other.prober, other.sources) == ({3}, 3, {CLUSTER: "192.0.2.3"})
+
+
+def test_place_probers_agree_which_are_elsewhere() -> None:
+    """Otherwise no prober pings node 2 in the rounds that each leaves to another one."""
+    one, other = place(ON_ONE_HOST), place(ON_ANOTHER)
+    for machine_id in (1, 2, 3):
+        target = one.views[CLUSTER].nodes[machine_id]
+        found = [prober for prober in (1, 3) if one.elsewhere(prober, target)]
+        assert found == [prober for prober in (1, 3) if other.elsewhere(prober, target)]
+        assert found
