@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int | None) -> None:
     """Show all nodes of all clusters, and the packets sent to them.
 
-    A star marks the instance's own row. The state is the verdict: not up if no sender reaches the
+    A star marks the instance's own row. The state is the verdict: not up if no host reaches the
     node. Tries are the failed attempts so far and the number that disables the node. If a sender
     does not reach a node that is up, a column shows how many do; --seen-by shows the states for
     one sender, `clusterer paths` the reasons.

@@ -35,7 +35,7 @@ def paths(
     """Show which senders do not reach which nodes, since when, and why.
 
     A sender skips a node that the sender does not reach; other senders send to the node. The
-    verdict is the state of the node: not up if no sender reaches the node. The command prints
+    verdict is the state of the node: not up if no host reaches the node. The command prints
     only paths that are not up. `clusterer events --paths` shows the past.
     """
     from clusterer.services import Context
