@@ -160,8 +160,16 @@ class Checks:
             if os.strerror(errno.ECONNREFUSED) in check.reason:
                 self._end(check, Found(False, check.began, check.reason))
         else:
-            check.links.add(link)
+            self._watch(check, link)
+
+    def _watch(self, check: _Check, link: Link) -> None:
+        try:
             self._selector.register(link, selectors.EVENT_WRITE, (check, link))
+        except OSError as error:  # the kernel has no room for another one
+            link.close()
+            check.hindered, check.reason = True, str(error)
+        else:
+            check.links.add(link)
 
     def _answered(self, check: _Check, link: Link) -> None:
         if link not in check.links:  # another connect of the same check has concluded it

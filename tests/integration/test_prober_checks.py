@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sized
+from contextlib import suppress
 from itertools import pairwise
 from time import monotonic
 
@@ -110,6 +111,22 @@ def test_checks_local_trouble_is_no_evidence(
     made.start(node(1), None, 0.1, found.append)
     conclude(made, found)
     assert found[0].reached is None
+
+
+def test_checks_unwatchable_socket_is_local_trouble(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def register(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    found: list[Found] = []
+    with monkeypatch.context() as full:
+        full.setattr(made._selector, "register", register)
+        made.start(silent, None, 0.1, found.append)
+        with suppress(OSError):
+            made.turn(0.0)
+    made.drop()  # what the thread of a prober does after any error
+    assert [each.reached for each in found] == [None]
 
 
 def test_checks_of_stopped_process_are_no_evidence(
