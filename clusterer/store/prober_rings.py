@@ -10,7 +10,7 @@ import redis
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import blame, is_bad_data, text
+from clusterer.store.badvalues import is_bad_data, replaced, text, wrong_types
 from clusterer.store.client import translated
 
 MOST_S = 1.0
@@ -46,12 +46,18 @@ class ProberRings:
             except redis.ResponseError as error:
                 if not is_bad_data(error):
                     raise
-                for wrong in blame(self._client, list(self._last)):
-                    self._last.pop(wrong.key)
+                self._delete([wrong.key for wrong in wrong_types(self._client, list(self._last))])
                 return True
         for name, entries in found:
             self._last[text(name)] = text(entries[-1][0])
         return bool(found)
+
+    def _delete(self, wrong: Sequence[str]) -> None:
+        """Delete rings of a wrong type: a ring is of use for some seconds only."""
+        if wrong:
+            self._client.delete(*wrong)
+            replaced(wrong)
+            self._last |= dict.fromkeys(wrong, "0")
 
     def ring(self, machine_id: int) -> None:
         """Wake one prober."""

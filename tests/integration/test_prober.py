@@ -283,6 +283,18 @@ def test_prober_survives_bad_values_in_its_keys(hosts: Hosts) -> None:
     wait_until(lambda: confirmed_by(hosts, 2), 5)
 
 
+def test_prober_rings_of_wrong_type_are_replaced(hosts: Hosts) -> None:
+    client, rings = hosts.context.redis, (keys.prober_ring(1), keys.probers_ring(*CLUSTER))
+    client.mset(dict.fromkeys(rings, "text"))
+    before = failures().get("prober", 0)
+    hosts.start(1)
+    wait_until(lambda: not any(client.type(ring) == b"string" for ring in rings), 3)
+    hosts.start(3)
+    suspect(hosts, 2, asking=3)
+    wait_until(lambda: confirmed_by(hosts, 2), 5)
+    assert failures().get("prober", 0) == before
+
+
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_prober_redis_away_changes_no_other_verdict(
     own_redis_server: Callable[[], RedisServer], monkeypatch: pytest.MonkeyPatch, fault: str
