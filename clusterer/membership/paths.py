@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from clusterer.ids import PROTO_BIN
 from clusterer.membership.machine import Event
 from clusterer.membership.node import Condition, Node, State
 
@@ -84,8 +85,9 @@ def is_void(path: Path, node: Node | None, now_ms: int) -> bool:
     """Whether a record says nothing any more: of another epoch, or not renewed in time.
 
     ``node`` is the node of the record's cluster, machine_id and generation; None if it is gone.
+    A record says nothing about a row of another protocol, which may have the same numbers.
     """
-    if node is None or path.epoch != node.epoch:
+    if node is None or node.protocol != PROTO_BIN or path.epoch != node.epoch:
         return True
     if node.state is State.PROBING:
         return False  # frozen

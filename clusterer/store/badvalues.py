@@ -242,9 +242,9 @@ def blame(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
 
 
 def replaced(names: Iterable[bytes | str]) -> None:
-    """Report keys that held another type than they have to, and that a script replaced."""
+    """Report keys that a script replaced: of another type than they have to be, or exhausted."""
     for name in map(text, names):
-        bad(name, "", "another type, replaced", NAMES[expected_type(name)])
+        bad(name, "", "could not be used, replaced", NAMES[expected_type(name)])
 
 
 _MOST_KEYS = 20_000

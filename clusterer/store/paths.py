@@ -232,8 +232,14 @@ def counters_of(data: Mapping[bytes, bytes]) -> dict[int, int]:
 
 def records_of(sender: int, data: Mapping[bytes, bytes]) -> dict[str, Path]:
     """Return what `keys.paths` of a sender holds; what cannot be used is reported and left out."""
-    found = {text(field): _parsed(sender, text(field), value) for field, value in data.items()}
-    return {field: path for field, path in found.items() if path is not None}
+    found = {}
+    for name, value in data.items():
+        field = text(name)
+        if field.encode() != name:  # a change would name another field
+            bad(keys.paths(sender), f"field {field}", value, "cluster/machine_id/generation")
+        elif (path := _parsed(sender, field, value)) is not None:
+            found[field] = path
+    return found
 
 
 def _parsed(sender: int, field: str, value: bytes) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 
+from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, next_look
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot
@@ -152,7 +153,8 @@ class ReloadStore:
                 repairs = Repairs()
             for kind, node, item in batch:
                 step.add(kind, node, item)
-                if kind == "remove" or (item.get("added") and node.generation):
+                left = kind == "remove" or (item.get("added") and node.generation)
+                if left and node.protocol == PROTO_BIN:  # no other node is a destination
                     step.gone.append(field_of(node))
             yield step
 

@@ -12,13 +12,14 @@ import redis
 from clusterer.membership import Event, State
 from clusterer.membership.paths import Path, gate
 from clusterer.membership.suspicions import VOID_MS
+from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.badvalues import collected
 from clusterer.store.destinations import field_of
 from clusterer.store.paths import AT_ONCE, Observation, Reply
 from tests.support.cluster import CLUSTER, load, node
-from tests.support.paths import WHY, Paths
+from tests.support.paths import EXHAUSTED, WHY, Paths
 
 
 @pytest.fixture
@@ -319,6 +320,21 @@ def test_reload_forgets_paths_of_node_that_is_gone(world: Paths) -> None:
     assert not world.client.exists(keys.confirmed(*CLUSTER))
 
 
+def test_reload_without_row_of_other_protocol_keeps_destination(
+    world: Paths, settings: Settings
+) -> None:
+    """The rows of a machine that one reload brings have the same generation in each cluster."""
+    world.fail()
+    bin_node, other = world.node(), ClusterKey(1, "udp")
+    load(settings, [replace(bin_node, protocol="udp", url="udp:10.0.0.2:1")], other)
+    world.client.hset(keys.node(*other, 2), "generation", bin_node.generation)
+    world.client.sadd(keys.SENDERS, 1)
+    world.client.hset(keys.committed(1), field_of(bin_node), 7)
+    load(settings, [], other)
+    assert world.record() is not None
+    assert world.client.hget(keys.committed(1), field_of(bin_node)) == b"7"
+
+
 def test_reload_ends_suspicion_of_changed_node(world: Paths) -> None:
     world.confirm(1)
     world.put("1 1 suspect 3 - 1 0")
@@ -394,14 +410,38 @@ def test_counters_of_wrong_values_are_named(world: Paths) -> None:
     assert world.paths.counters()[1] > 0
 
 
-def test_bad_epoch_of_node_keeps_failures_counted(world: Paths) -> None:
+@pytest.mark.parametrize("epoch", ["oops", "9" * 17, "9" * 400])
+def test_bad_epoch_of_node_keeps_failures_counted(epoch: str, world: Paths) -> None:
     seen = world.seen()
-    world.client.hset(keys.node(*CLUSTER, 2), "epoch", "oops")
+    world.client.hset(keys.node(*CLUSTER, 2), "epoch", epoch)
     with collected():
         ((reply, _),) = world.paths.observe(1, [seen])
         assert reply is Reply.ASK
         world.load()
     assert world.node().epoch == world.node().version
+
+
+def test_epoch_is_compared_as_a_number(world: Paths) -> None:
+    world.client.hset(keys.node(*CLUSTER, 2), "epoch", f"0{world.node().epoch}")
+    assert world.fail() is Reply.ASK
+
+
+def test_record_whose_field_is_no_text_is_left_out(world: Paths) -> None:
+    world.fail()
+    world.client.hset(keys.paths(1), b"1/2/\xff", str(world.record()))
+    with collected() as problems:
+        assert world.paths.records(1).keys() == {field_of(world.node())}
+    assert [bad.key for bad in problems] == [keys.paths(1)]
+
+
+def test_exhausted_path_events_begin_again(world: Paths) -> None:
+    world.client.xadd(keys.path_events(1), {"x": 1}, id=EXHAUSTED)
+    now_ms = world.paths.now_ms()
+    open_now(world, now_ms)
+    with collected() as problems:
+        assert world.fail(began_ms=now_ms) is Reply.OPEN
+    assert {bad.key for bad in problems} == {keys.path_events(1)}
+    assert len(world.events()) == 1
 
 
 def test_node_of_earlier_release_has_epoch_0(world: Paths) -> None:

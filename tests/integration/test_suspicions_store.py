@@ -17,7 +17,7 @@ from clusterer.store.badvalues import collected
 from clusterer.store.paths import Reply
 from clusterer.store.suspicions import Confirmation, Opened
 from tests.support.cluster import CLUSTER, load, node
-from tests.support.paths import WHY, Paths
+from tests.support.paths import EXHAUSTED, WHY, Paths
 
 RING = keys.probers_ring(*CLUSTER)
 
@@ -455,6 +455,17 @@ def test_wrong_type_of_cluster_ring_is_replaced(world: Paths, suspected: Suspici
         assert world.suspicions.widen(CLUSTER, 2, suspected)
     assert {bad.key for bad in problems} == {RING}
     assert world.client.xlen(RING) == 1
+
+
+def test_exhausted_rings_begin_again(world: Paths) -> None:
+    world.arrive(1, 3, 4, 5)
+    for name in (keys.prober_ring(3), RING):  # the next entry finds no id
+        world.client.xadd(name, {"x": 1}, id=EXHAUSTED)
+    with collected() as problems:
+        world.open()
+        assert world.suspicions.widen(CLUSTER, 2, world.suspicions.all([CLUSTER])[CLUSTER][2])
+    assert {bad.key for bad in problems} == {keys.prober_ring(3), RING}
+    assert world.client.xlen(keys.prober_ring(3)) == world.client.xlen(RING) == 1
 
 
 def test_commit_goes_on_where_suspicions_have_wrong_type(world: Paths) -> None:

@@ -21,6 +21,8 @@ from tests.support.cluster import CLUSTER, load, node
 
 HOSTS = range(1, 6)
 WHY = "Connection refused"
+EXHAUSTED = "18446744073709551615-18446744073709551615"
+"""Id after which a stream takes no entry."""
 
 
 @dataclass

@@ -250,3 +250,5 @@ def test_node_as_sender_sees_it_has_state_of_path(times: int) -> None:
     down = replace(NODE, state=State.DOWN)
     assert as_seen(down, path, NOW) == down
     assert as_seen(NODE, path, path.until_ms) == NODE
+    other = replace(NODE, protocol="udp")
+    assert as_seen(other, path, NOW) == other

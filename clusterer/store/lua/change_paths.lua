@@ -3,7 +3,7 @@
 -- ARGV  sender, cap of the streams of path events, then for each record: field, record as it was
 --       read ('' = as it is), record ('' = none), number of the next arguments, the event's
 --       field, value, ... (none: the path's condition is the same)
--- reply {keys of a wrong type that were replaced}, then for each record 1 changed, 0 it was not
+-- reply {unusable keys that were replaced}, then for each record 1 changed, 0 it was not
 --       as it was read
 -- include healing
 -- include paths

@@ -5,7 +5,7 @@
 --       then for each observation: field, machine_id, generation, epoch, record as it was read,
 --       record after it ('' = none), Redis ms at which the attempt began ('' = it worked), number of
 --       the next arguments, the event's field, value, ... (none: the path's condition is the same)
--- reply {keys of a wrong type that were replaced}, then for each observation {code, record}:
+-- reply {unusable keys that were replaced}, then for each observation {code, record}:
 --       -1 node or record changed: nothing was written; 1 it worked, or confirmed since it began; 2 a
 --       suspicion is open; 3 a suspicion is to be opened, which also adds the event; 4 the verdict
 --       is not up: there is no event, as the verdict has one
@@ -37,8 +37,10 @@ for keys = 3, #KEYS, 4 do
   at = last + 1
   local node = redis.pcall('HMGET', KEYS[keys], 'generation', 'epoch', 'state', 'version')
   local found = redis.call('HGET', KEYS[2], field) or ''
-  local counted = string.match(node[2] or '0', '^%d+$') or epoch  -- what is no number is not compared
-  if node[1] ~= generation or counted ~= epoch or found ~= read then
+  -- An epoch that no reader takes for a number is not compared.
+  local counted = tonumber(string.match(node[2] or '0', '^%d+$') or '')
+  local same = not counted or counted > 2 ^ 53 or counted == tonumber(epoch)
+  if node[1] ~= generation or not same or found ~= read then
     reply[#reply + 1] = {-1, found}
   else
     if record ~= found then

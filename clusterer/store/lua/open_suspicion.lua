@@ -3,7 +3,7 @@
 -- ARGV  version read, machine_id, ms until a suspicion is void, name of the cluster,
 --       suspicion without its time, cap of the stream of path events, then the event's field,
 --       value, ... of the path whose attempt failed (none: there is no such event)
--- reply {keys of a wrong type that were replaced}, 0 the node changed, 1 a suspicion is open,
+-- reply {unusable keys that were replaced}, 0 the node changed, 1 a suspicion is open,
 --       2 the probers are asked
 -- include healing
 -- include paths
@@ -20,7 +20,6 @@ if is_open(found, ARGV[1], now, tonumber(ARGV[3])) then
 end
 redis.call('HSET', KEYS[2], ARGV[2], string.format('%.0f %s', now, ARGV[5]))
 for at = 4, #KEYS do
-  heal(KEYS[at], 'stream')
-  redis.call('XADD', KEYS[at], 'MAXLEN', 1, '*', 'cluster', ARGV[4], 'machine_id', ARGV[2])
+  add_entry(KEYS[at], 'MAXLEN', 1, '*', 'cluster', ARGV[4], 'machine_id', ARGV[2])
 end
 return {replaced, 2}

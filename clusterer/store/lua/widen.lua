@@ -1,7 +1,7 @@
 -- Ask all probers of a cluster about a suspicion, once.
 -- KEYS  suspicions, ring of the cluster's probers
 -- ARGV  machine_id, time at which the suspicion was opened, name of the cluster
--- reply {keys of a wrong type that were replaced}, 1 they are asked, 0 they were asked before, or the
+-- reply {unusable keys that were replaced}, 1 they are asked, 0 they were asked before, or the
 --       suspicion is not there any more
 -- include healing
 -- include suspicion
@@ -12,6 +12,5 @@ if since ~= ARGV[2] or wide == '1' then
 end
 found = table.concat({since, version, kind, asked, nacks, all, '1'}, ' ') .. reason
 redis.call('HSET', KEYS[1], ARGV[1], found)
-heal(KEYS[2], 'stream')
-redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'cluster', ARGV[3], 'machine_id', ARGV[1])
+add_entry(KEYS[2], 'MAXLEN', 1, '*', 'cluster', ARGV[3], 'machine_id', ARGV[1])
 return {replaced, 1}

@@ -8,6 +8,19 @@ local function heal(key, wanted)
     replaced[#replaced + 1] = key
   end
 end
+-- Add an entry to a stream. A stream that has no further id begins again, and is named in the reply.
+local function add_entry(stream, ...)
+  heal(stream, 'stream')
+  local reply = redis.pcall('XADD', stream, ...)
+  if type(reply) ~= 'table' or not reply.err then
+    return
+  end
+  if string.find(reply.err, 'exhausted', 1, true) then
+    redis.call('DEL', stream)
+    replaced[#replaced + 1] = stream
+  end
+  redis.call('XADD', stream, ...)
+end
 local function redis_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

@@ -22,7 +22,6 @@ end
 -- Add an event whose fields are ARGV[first] to ARGV[last] to a stream of path events.
 local function record_event(stream, cap, first, last)
   if first <= last then
-    heal(stream, 'stream')
-    redis.call('XADD', stream, 'MAXLEN', '~', cap, '*', unpack(ARGV, first, last))
+    add_entry(stream, 'MAXLEN', '~', cap, '*', unpack(ARGV, first, last))
   end
 end
