@@ -98,10 +98,8 @@ class Answers:
         if suspicion.is_void(node.version, now_ms):
             return
         asked = scene.me in suspicion.asked
-        # That this host reaches its own node says nothing, unless no other host was there to ask.
-        alone = suspicion.all_asked and suspicion.asked == {scene.me}
-        silent = scene.place.has(node.host) and not alone
-        if (asked or suspicion.wide) and case not in self._checked and not silent:
+        wanted = (asked or suspicion.wide) and case not in self._checked
+        if wanted and not self._is_silent(node, suspicion):
             self._checked[case] = ""
             left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
             scene.checks.start(
@@ -113,6 +111,14 @@ class Answers:
             )
         if asked:
             self._decide(case, node, suspicion)
+
+    def _is_silent(self, node: Node, suspicion: Suspicion) -> bool:
+        """Whether this host has the node: that it reaches its own node says nothing.
+
+        Unless no other host was there to be asked.
+        """
+        alone = suspicion.all_asked and suspicion.asked == {self._scene.me}
+        return not alone and self._scene.place.has(node.host)
 
     def _decide(self, case: _Case, node: Node, suspicion: Suspicion) -> None:
         """Do what the suspicion asks for by now, and come back when it is time again."""
