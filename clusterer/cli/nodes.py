@@ -32,7 +32,7 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int
     one sender, `clusterer paths` the reasons.
 
     The second table shows, for each node: its senders, the packets in their logs (backlog), the
-    age of the oldest, the packets sent, failed, skipped because the node was not up, and lost,
+    age of the oldest, the packets sent, failed, skipped because the path was not up, and lost,
     and the time of the last delivery. --traffic shows the same for each pair of sender and node.
     Numbers from ten million on are in millions (M).
     """

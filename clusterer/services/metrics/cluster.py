@@ -48,7 +48,7 @@ FLOW = ("sender", "cluster", "protocol", "machine_id")
 
 _COUNTERS = {
     "failed": ("send_failures", "Attempts to send that failed."),
-    "skipped": ("skipped_packets", "Packets not sent because the node was not up."),
+    "skipped": ("skipped_packets", "Packets not sent because the path to the node was not up."),
     "lost": ("lost_packets", "Packets trimmed from the log before the delivery."),
 }
 """Counters of `clusterer list` that are metrics as well: name and help text."""

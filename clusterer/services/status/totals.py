@@ -18,7 +18,7 @@ class _Sums:
     sent: int
     failed: int
     skipped: int
-    """Packets that were not sent because the node was not up."""
+    """Packets that were not sent because the path was not up."""
     lost: int
     """Packets trimmed from a log before the delivery."""
     backlog: int | None

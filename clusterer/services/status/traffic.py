@@ -36,7 +36,7 @@ class Traffic:
     sent: int
     failed: int
     skipped: int
-    """Packets that were not sent because the node was not up."""
+    """Packets that were not sent because the path was not up."""
     lost: int
     """Packets trimmed from the log before the delivery."""
     backlog: int | None
