@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 from clusterer.membership import Condition, Event, Node, State
 from clusterer.membership.paths import Path, due_ms, is_void, observed
 from clusterer.membership.views import ClusterKey
-from clusterer.prober.checks import Found
+from clusterer.prober.checks import Done, Found
 from clusterer.prober.scene import Scene
 from clusterer.store.destinations import node_of
 from clusterer.store.paths import Observation, Reply
@@ -28,6 +28,23 @@ _AT_ONCE = 50
 """Records in one call."""
 
 _T = TypeVar("_T")
+
+
+class _Way(NamedTuple):
+    """What one check serves: the paths of all senders with one address to one node."""
+
+    node: Node
+    source: str | None
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A check that waits or runs."""
+
+    since_ms: int
+    """It began then or later: it says nothing about failures after that."""
+    done: list[Done]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class OwnPaths:
         self._records: dict[int, Mapping[str, Path]] = {}
         self._stale: set[int] = set()
         self._checking: set[tuple[int, str]] = set()
+        self._shared: dict[_Way, _Shared] = {}
         self._results: dict[int, dict[str, _Result]] = {}
         self._turn_at = inf
 
@@ -130,13 +148,25 @@ class OwnPaths:
         key = ClusterKey(node.cluster_id, node.protocol)
         view = scene.place.views[key]
         row = view.nodes.get(sender)
+        source = row.host if row is not None else scene.place.sources.get(key)
+        way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
+        done = partial(self._found, sender, field, node, path)
         self._checking.add((sender, field))
-        scene.checks.start(
-            node,
-            row.host if row is not None else scene.place.sources.get(key),
-            DISABLED_S if disabled else PROBING_S,
-            partial(self._found, sender, field, node, path),
-        )
+        running = self._shared.get(way)
+        if running is not None and path.last_ms < running.since_ms:
+            running.done.append(done)
+        else:
+            self._start(way, _Shared(scene.now_ms, [done]))
+
+    def _start(self, way: _Way, shared: _Shared) -> None:
+        self._shared[way] = shared
+        self._scene.checks.start(*way, partial(self._conclude, way, shared))
+
+    def _conclude(self, way: _Way, shared: _Shared, found: Found) -> None:
+        if self._shared.get(way) is shared:
+            del self._shared[way]
+        for done in shared.done:
+            done(found)
 
     def _found(self, sender: int, field: str, node: Node, path: Path, found: Found) -> None:
         self._checking.discard((sender, field))

@@ -16,7 +16,7 @@ from clusterer.membership import Condition, Event, State
 from clusterer.membership.suspicions import Kind
 from clusterer.prober import presence
 from clusterer.prober.answers import BETWEEN_S
-from clusterer.prober.checks import Checks
+from clusterer.prober.checks import CONNECTS, Checks
 from clusterer.prober.own_paths import OwnPaths
 from clusterer.prober.place import Place
 from clusterer.prober.scene import Scene
@@ -138,6 +138,18 @@ def test_prober_path_broken_is_disabled_and_verdict_up(hosts: Hosts) -> None:
     assert hosts.condition(2) is Condition.UP
     hosts.heal()
     wait_until(lambda: hosts.path(1, 2) is None, 4)
+
+
+def test_prober_checks_once_for_all_senders_of_an_address(hosts: Hosts, settings: Settings) -> None:
+    """A host with many senders has time for one check of each node, not of each path."""
+    rows = [hosts.node(machine_id) for machine_id in (1, 2, 3)]
+    others = [replace(rows[0], id=i, machine_id=i, url=f"{rows[0].url}{i}") for i in (11, 12, 13)]
+    load(settings, [*rows, *others])
+    hosts.cut(1, 2)
+    before = {sender: hosts.record(sender, 2, tries=3) for sender in (1, 11, 12, 13)}
+    hosts.start(1, 3)
+    wait_until(lambda: all(hosts.path(each, 2) != path for each, path in before.items()), 5)
+    assert len(hosts.connects) <= 3 * CONNECTS, "one check of the paths, two about the verdict"
 
 
 def test_prober_path_check_refused_with_others_too_node_falls(hosts: Hosts) -> None:
