@@ -16,7 +16,7 @@ from tests.support.partitions import (
     watch,
 )
 
-pytestmark = [pytest.mark.netns, pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from tests.support.partitions import assert_healed, assert_nothing_skipped, brok
 from tests.support.processes import wait_until
 from tests.support.scale import scaled
 
-pytestmark = [pytest.mark.netns, pytest.mark.serial, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(300)]
 
-SEEDS = range(scaled(1, 8))
+SEEDS = range(scaled(1, 3))
 STEPS = scaled(6, 16)
 WHOLE = {(1, 2), (2, 1)}
 """Hosts a and b are always well, and so is the link between them."""

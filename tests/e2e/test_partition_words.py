@@ -16,7 +16,7 @@ from tests.support.scale import scaled
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.serial,
+    pytest.mark.hosts,
     pytest.mark.slow,
     pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as bounds
@@ -308,12 +309,14 @@ class Machine(RuleBasedStateMachine):
         assert 0 < self.node.epoch <= self.node.version
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_paths_any_history_keeps_rules(settings: Settings, redis_client: redis.Redis) -> None:
     made: Any = type("Run", (Machine,), {"settings": settings, "client": redis_client})
     run_state_machine_as_test(
         made,
         settings=bounds(
-            max_examples=scaled(60, 600),
+            max_examples=scaled(60, 300),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
