@@ -104,7 +104,7 @@ class Answers:
             left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
             scene.checks.start(
                 node,
-                scene.place.sources.get(case.key),
+                scene.place.source(node),
                 max(left_ms, _LEAST_MS) / 1000,
                 partial(self._said, case, node, suspicion),
                 urgent=True,
@@ -139,7 +139,7 @@ class Answers:
             began_ms = max(scene.at_ms(found.began), suspicion.since_ms)
             scene.suspicions.ack(node, scene.me, scene.by, began_ms=began_ms)
         elif found.reached is False and scene.me in suspicion.asked:
-            source = scene.place.sources.get(case.key)
+            source = scene.place.source(node)
             if source is not None and not scene.place.has(source):
                 return  # the address has left this host
             self._checked[case] = found.reason

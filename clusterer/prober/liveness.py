@@ -79,7 +79,7 @@ class Liveness:
     def _ping(self, which: _Id, node: Node) -> None:
         scene = self._scene
         self._pinging.add(which)
-        source = scene.place.sources.get(which[0])
+        source = scene.place.source(node)
         done = partial(self._found, which, node)
         scene.checks.start(node, source, scene.settings.send_timeout, done)
 

@@ -148,7 +148,7 @@ class OwnPaths:
         key = ClusterKey(node.cluster_id, node.protocol)
         view = scene.place.views[key]
         row = view.nodes.get(sender)
-        source = row.host if row is not None else scene.place.sources.get(key)
+        source = row.host if row is not None else scene.place.source(node)
         way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
         done = partial(self._found, sender, field, node, path)
         self._checking.add((sender, field))

@@ -30,6 +30,8 @@ class Place:
         """The machine_ids whose rows have an address of this host."""
         self.sources: Mapping[ClusterKey, str] = {}
         """By cluster, the address of the lowest own machine there."""
+        self._of_family: Mapping[tuple[ClusterKey, bool], str] = {}
+        """The same by cluster and family: True is IPv6."""
 
     @property
     def views(self) -> Views:
@@ -57,6 +59,7 @@ class Place:
         machines: set[int] = set()
         addresses: dict[int, set[str]] = {}
         sources: dict[ClusterKey, str] = {}
+        of_family: dict[tuple[ClusterKey, bool], str] = {}
         for key, view in views.items():
             if key.protocol != PROTO_BIN:
                 continue
@@ -65,7 +68,9 @@ class Place:
                 if self.is_here(node):
                     machines.add(machine_id)
                     sources.setdefault(key, node.host)
+                    of_family.setdefault((key, ":" in node.host), node.host)
         self.machines, self.sources = frozenset(machines), sources
+        self._of_family = of_family
         self._addresses = {machine_id: frozenset(found) for machine_id, found in addresses.items()}
 
     def is_here(self, node: Node) -> bool:
@@ -74,6 +79,11 @@ class Place:
         if found is None:
             found = self._hosts[node.host] = self._is_local(node.host)
         return found
+
+    def source(self, node: Node) -> str | None:
+        """Return the own address from which a node is checked: one of the node's family, if any."""
+        key = ClusterKey(node.cluster_id, node.protocol)
+        return self._of_family.get((key, ":" in node.host), self.sources.get(key))
 
     def has(self, source: str) -> bool:
         """Whether an address is one of this host at this moment."""

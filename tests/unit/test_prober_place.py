@@ -37,3 +37,15 @@ def test_place_probers_agree_which_are_elsewhere() -> None:
         found = [prober for prober in (1, 3) if one.elsewhere(prober, target)]
         assert found == [prober for prober in (1, 3) if other.elsewhere(prober, target)]
         assert found
+
+
+def test_place_source_is_of_the_family_of_the_node() -> None:
+    """A socket of IPv6 cannot be bound to an address of IPv4: such a check finds nothing."""
+    own = {"192.0.2.1", "2001:db8::1"}
+    made = Place(own.__contains__)
+    hosts = ["192.0.2.1", "2001:db8::1", "192.0.2.3", "2001:db8::3"]
+    rows = [node(i, host=host) for i, host in enumerate(hosts, 1)]
+    made.update({CLUSTER: ClusterView.of(CLUSTER, 1, rows)})
+    assert [made.source(row) for row in rows] == [*hosts[:2], *hosts[:2]]
+    made.update({CLUSTER: ClusterView.of(CLUSTER, 2, rows[:1])})
+    assert made.source(rows[3]) == "192.0.2.1"
