@@ -139,9 +139,8 @@ class Answers:
             began_ms = max(scene.at_ms(found.began), suspicion.since_ms)
             scene.suspicions.ack(node, scene.me, scene.by, began_ms=began_ms)
         elif found.reached is False and scene.me in suspicion.asked:
-            source = scene.place.source(node)
-            if source is not None and not scene.place.has(source):
-                return  # the address has left this host
+            if scene.place.has_lost(scene.place.source(node)):
+                return
             self._checked[case] = found.reason
             after = scene.suspicions.nack(case.key, case.machine_id, suspicion, scene.me)
             if after is not None:

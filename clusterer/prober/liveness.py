@@ -80,13 +80,15 @@ class Liveness:
         scene = self._scene
         self._pinging.add(which)
         source = scene.place.source(node)
-        done = partial(self._found, which, node)
+        done = partial(self._found, which, node, source)
         scene.checks.start(node, source, scene.settings.send_timeout, done)
 
-    def _found(self, which: _Id, node: Node, found: Found) -> None:
+    def _found(self, which: _Id, node: Node, source: str | None, found: Found) -> None:
         self._pinging.discard(which)
         scene = self._scene
-        if found.reached is False and scene.place.node(*which) == node:
+        if found.reached is not False or scene.place.has_lost(source):
+            return
+        if scene.place.node(*which) == node:
             scene.suspect(node, f"{PING_FAILED}: {found.reason}")
 
 

@@ -165,6 +165,8 @@ class OwnPaths:
     def _conclude(self, way: _Way, shared: _Shared, found: Found) -> None:
         if self._shared.get(way) is shared:
             del self._shared[way]
+        if found.reached is False and self._scene.place.has_lost(way.source):
+            found = Found(None)
         for done in shared.done:
             done(found)
 

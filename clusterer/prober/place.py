@@ -89,6 +89,10 @@ class Place:
         """Whether an address is one of this host at this moment."""
         return self._is_local(source)
 
+    def has_lost(self, source: str | None) -> bool:
+        """Whether a check was made from an address that has left this host: it is no evidence."""
+        return source is not None and not self.has(source)
+
     def node(self, key: ClusterKey, machine_id: int) -> Node | None:
         """Return a node as of the last `update`."""
         view = self._views.get(key)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from functools import partial
-from operator import eq
 from time import monotonic
 from typing import Any
 
@@ -17,8 +15,10 @@ from clusterer.membership.suspicions import Kind
 from clusterer.prober import presence
 from clusterer.prober.answers import BETWEEN_S
 from clusterer.prober.checks import CONNECTS, Checks
+from clusterer.prober.liveness import Liveness
 from clusterer.prober.own_paths import OwnPaths
 from clusterer.prober.place import Place
+from clusterer.prober.presence import Presence
 from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.rounds import failures
@@ -181,8 +181,7 @@ def test_prober_path_records_that_are_void_are_deleted(hosts: Hosts) -> None:
 
 def test_prober_path_record_of_later_epoch_is_kept(hosts: Hosts, settings: Settings) -> None:
     """A sender noticed the new epoch, and failed in it, before the prober has read the node."""
-    scene = scene_of(hosts, settings)
-    scene.refresh()
+    scene = scene_of(hosts, settings, {host_of(1)})
     hosts.context.nodes.observe(hosts.node(2), Event.SEND_FAILED, Cause("test"))
     hosts.context.nodes.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
     kept = hosts.record(1, 2)
@@ -192,11 +191,68 @@ def test_prober_path_record_of_later_epoch_is_kept(hosts: Hosts, settings: Setti
     assert hosts.path(1, 2) == kept
 
 
-def scene_of(hosts: Hosts, settings: Settings) -> Scene:
-    """Return what the prober of host 1 would know, without its thread."""
+def test_prober_path_check_from_address_that_left_is_no_evidence(
+    hosts: Hosts, settings: Settings
+) -> None:
+    """With the sysctl ip_nonlocal_bind, such an address can still be bound."""
+    own = {host_of(1)}
+    scene = scene_of(hosts, settings, own)
+    hosts.cut(1, 2)
+    kept = hosts.record(1, 2)
+    own_paths = OwnPaths(scene)
+    own_paths.notice(scene.paths.counters())
+    check(hosts, scene, own_paths)
+    own.clear()
+    end_checks(scene)
+    own_paths.notice(scene.paths.counters())
+    own_paths.turn()
+    assert hosts.path(1, 2) == kept
+
+
+def test_prober_ping_from_address_that_left_is_no_evidence(
+    hosts: Hosts, settings: Settings
+) -> None:
+    own = {host_of(1)}
+    scene = scene_of(hosts, replace(settings, ping_interval=0.4, send_timeout=0.3), own)
+    scene.probers.heartbeat(1, "token", [CLUSTER])
+    hosts.cut(1, 2)
+    presence = Presence(scene)
+    presence.turn()
+    liveness = Liveness(scene, presence)
+    check(hosts, scene, liveness)
+    own.clear()
+    end_checks(scene)
+    assert no_suspicion(hosts)
+    assert hosts.condition(2) is Condition.UP
+
+
+def check(hosts: Hosts, scene: Scene, part: OwnPaths | Liveness) -> None:
+    """Let a part of a prober work until it checks node 2."""
+    wanted = host_of(1), hosts.node(2).address
+
+    def begun() -> bool:
+        part.turn()
+        scene.checks.turn(0.0)
+        return wanted in hosts.connects
+
+    wait_until(begun, 3)
+
+
+def end_checks(scene: Scene) -> None:
+    """Wait until all checks are concluded."""
+
+    def ended() -> bool:
+        scene.checks.turn(0.01)
+        return not len(scene.checks)
+
+    wait_until(ended, 5)
+
+
+def scene_of(hosts: Hosts, settings: Settings, own: Collection[str]) -> Scene:
+    """Return what the prober of a host with these addresses knows, without its thread."""
     context = hosts.context
     now_ms = context.paths.now_ms()
-    return Scene(
+    scene = Scene(
         settings=settings,
         nodes=context.nodes,
         directory=Directory(context.nodes),
@@ -204,10 +260,12 @@ def scene_of(hosts: Hosts, settings: Settings) -> Scene:
         suspicions=context.suspicions,
         probers=context.probers,
         verdicts=Verdicts(context.nodes, context.suspicions),
-        place=Place(partial(eq, host_of(1))),
+        place=Place(lambda address: address in own),
         checks=Checks(),
         ahead_ms=now_ms - monotonic() * 1000,
     )
+    scene.refresh()
+    return scene
 
 
 def test_prober_silent_node_without_traffic_falls(hosts: Hosts, settings: Settings) -> None:
