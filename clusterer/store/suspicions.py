@@ -30,8 +30,8 @@ from clusterer.store.paths import Observation, event_of, ms_of
 from clusterer.store.probers import scores
 from clusterer.store.scripts import script
 
-_CONFIRMATIONS = 50
-"""How often an ack lifts a verdict that other processes change meanwhile."""
+_ATTEMPTS = 50
+"""How often is tried what other processes interfere with, which change the node meanwhile."""
 
 
 class Opened(Enum):
@@ -85,6 +85,25 @@ class SuspicionStore:
         own host. ``observation``: the sender, and what `PathStore.observe` answered with ASK to:
         the path event is added, unless the caller is alone.
         """
+        for _ in range(_ATTEMPTS):
+            opened = self._try_to_open(
+                node, kind, asking=asking, reason=reason, views=views, observation=observation
+            )
+            if opened is not None:
+                return opened
+        return Opened.CHANGED
+
+    def _try_to_open(
+        self,
+        node: Node,
+        kind: Kind,
+        *,
+        asking: int | None,
+        reason: str,
+        views: Mapping[ClusterKey, ClusterView],
+        observation: tuple[int, Observation] | None,
+    ) -> Opened | None:
+        """Do what `open` says; None if the node changed meanwhile."""
         key = ClusterKey(node.cluster_id, node.protocol)
         with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
             data, members, confirmed, time = read_all(
@@ -115,7 +134,9 @@ class SuspicionStore:
         event = event_of(*observation, now_ms) if observation else []
         return self._open(key, found, suspicion, event)
 
-    def _open(self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]) -> Opened:
+    def _open(
+        self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]
+    ) -> Opened | None:
         rings = [keys.prober_ring(prober) for prober in sorted(suspicion.asked)]
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key)]
         names += [keys.path_events(key.cluster_id), *rings]
@@ -124,7 +145,7 @@ class SuspicionStore:
         with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
             wrong, code = script("open_suspicion")(self._client, names, *arguments, *event)
         replaced(wrong)
-        return Opened(code)
+        return Opened(code) if code else None
 
     def all(self, clusters: Iterable[ClusterKey]) -> dict[ClusterKey, dict[int, Suspicion]]:
         """Return the suspicions of clusters by machine_id, read in one round trip.
@@ -198,7 +219,7 @@ class SuspicionStore:
     def _lift(self, node: Node, cause: Cause, *, engine: bool, asked: bool) -> None:
         """Make the verdict up. ``asked``: a round of the probe job was open."""
         key = ClusterKey(node.cluster_id, node.protocol)
-        for _ in range(_CONFIRMATIONS):
+        for _ in range(_ATTEMPTS):
             found, _now = self._nodes.read(key, node.machine_id)
             if found is None or found.generation != node.generation:
                 return

@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
 
 from clusterer.membership import Condition, Event
-from clusterer.membership.suspicions import EVIDENCE_MS, VOID_MS, Kind, Outcome, Suspicion, outcome
+from clusterer.membership.suspicions import (
+    EVIDENCE_MS,
+    VOID_MS,
+    Kind,
+    Outcome,
+    Suspicion,
+    choose_asked,
+    outcome,
+)
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.badvalues import collected
@@ -166,6 +175,35 @@ def test_open_adds_event_of_path_unless_alone(world: Paths) -> None:
     world.paths.delete(1, world.paths.records(1))
     world.arrive(3)
     assert opened() is Opened.ASKED
+    assert world.events() == [("1", "up", "probing", WHY)]
+
+
+def test_open_of_node_changed_meanwhile_asks(world: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of the table, say, between the read and the commit."""
+    world.arrive(1, 3)
+    seen, edits = world.seen(), ["twice", "once"]
+
+    def choose_after_edit(*found: Any, **more: Any) -> Any:
+        if edits:
+            before = world.node()
+            after = replace(before, description=edits.pop())
+            world.nodes.replace(before, after, "edited", Cause("test"))
+        return choose_asked(*found, **more)
+
+    monkeypatch.setattr("clusterer.store.suspicions.choose_asked", choose_after_edit)
+    assert world.paths.observe(1, [seen])[0][0] is Reply.ASK
+    opened = world.suspicions.open(
+        seen.node,
+        Kind.SUSPECT,
+        asking=1,
+        reason=WHY,
+        views=world.views(),
+        observation=(1, seen),
+    )
+    assert opened is Opened.ASKED
+    found = world.suspicion()
+    assert found is not None
+    assert found.version == world.node().version
     assert world.events() == [("1", "up", "probing", WHY)]
 
 
