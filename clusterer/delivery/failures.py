@@ -14,7 +14,7 @@ from clusterer.membership.suspicions import Kind
 from clusterer.membership.views import ClusterKey
 from clusterer.store import Cause, Directory, NodeStore
 from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
-from clusterer.store.probers import prober_here
+from clusterer.store.probers import ProberHere
 from clusterer.store.suspicions import Opened, SuspicionStore
 
 
@@ -52,6 +52,7 @@ class Failures:
         self._suspicions = suspicions
         self._directory = directory
         self._clock = clock
+        self._prober = ProberHere()
         self._noted: dict[SenderSession, list[Failure]] = {}
         self._asking: int | None = None
         """This host's prober, as of this report; 0: it has none, None: it was not looked for."""
@@ -113,7 +114,7 @@ class Failures:
     def _ask(self, failure: Failure, observation: Observation) -> None:
         views = self._directory.snapshot
         if self._asking is None:
-            self._asking = prober_here(views) or 0
+            self._asking = self._prober.find(views) or 0
         opened = self._suspicions.open(
             failure.node,
             Kind.SUSPECT,

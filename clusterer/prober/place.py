@@ -8,9 +8,7 @@ from time import monotonic
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey, ClusterView
-
-LOOK_S = 5.0
-"""How long the kernel's answer counts for which addresses are this host's."""
+from clusterer.store.probers import LOOK_S
 
 Views = Mapping[ClusterKey, ClusterView]
 

@@ -16,7 +16,7 @@ from clusterer.store.destinations import field_of
 from clusterer.store.node_change import Cause
 from clusterer.store.nodes import NodeStore
 from clusterer.store.paths import Observation, PathStore, Reply
-from clusterer.store.probers import ProberStore, prober_here
+from clusterer.store.probers import ProberHere, ProberStore
 from clusterer.store.suspicions import Opened, SuspicionStore
 
 REPORTED = "set_state"
@@ -35,6 +35,7 @@ class Observer:
         self._paths = PathStore(settings, client)
         self._suspicions = SuspicionStore(settings, client)
         self._probers = ProberStore(settings, client)
+        self._prober = ProberHere()
 
     def suspect(
         self, key: ClusterKey, machine_id: int, views: Mapping[ClusterKey, ClusterView], by: str
@@ -69,7 +70,7 @@ class Observer:
         opened = self._suspicions.open(
             node,
             Kind.SUSPECT,
-            asking=prober_here(views),
+            asking=self._prober.find(views),
             reason=by,
             views=views,
             observation=(self._sender, seen),
@@ -79,7 +80,7 @@ class Observer:
     def _is_alone(self, node: Node, views: Mapping[ClusterKey, ClusterView]) -> bool:
         """Whether no other host can say if the node can be reached."""
         present = self._probers.present(ClusterKey(node.cluster_id, node.protocol))
-        return not elsewhere(node, present.keys() - {prober_here(views)}, views)
+        return not elsewhere(node, present.keys() - {self._prober.find(views)}, views)
 
     def _commit(self, node: Node, by: str) -> bool:
         return self._nodes.observe(node, Event.SUSPECTED, Cause(by)) is not None

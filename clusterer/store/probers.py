@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from time import monotonic
 from typing import Any
 
 import redis
@@ -17,6 +19,9 @@ from clusterer.store.badvalues import bad, ids, read_all, replaced, text
 from clusterer.store.client import connect, translated
 from clusterer.store.paths import ms_of
 from clusterer.store.scripts import script
+
+LOOK_S = 5.0
+"""How long the kernel's answer counts for which addresses are this host's."""
 
 LEASE_MS = 3000
 """A prober renews its lease each second."""
@@ -115,16 +120,36 @@ class ProberStore:
         return ids(keys.probers(*key), done)
 
 
-def prober_here(views: Mapping[ClusterKey, ClusterView]) -> int | None:
-    """Return the machine_id of this host's prober: its lowest own one; None without an own row."""
-    own = (
-        machine_id
-        for key, view in views.items()
-        if key.protocol == PROTO_BIN
-        for machine_id, node in view.nodes.items()
-        if is_local(node.host)
-    )
-    return min(own, default=None)
+class ProberHere:
+    """Knows which prober is this host's. One that threads share asks the kernel a bit more often.
+
+    To ask the kernel about 1,000 addresses takes a tenth of a second: its answers count for
+    `LOOK_S` seconds.
+    """
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, bool] = {}
+        self._asked_at = -inf
+
+    def find(self, views: Mapping[ClusterKey, ClusterView]) -> int | None:
+        """Return the machine_id of this host's prober: its lowest own one; None without a row."""
+        if monotonic() - self._asked_at >= LOOK_S:
+            self._asked_at = monotonic()
+            self._hosts = {}
+        own = (
+            machine_id
+            for key, view in views.items()
+            if key.protocol == PROTO_BIN
+            for machine_id, node in view.nodes.items()
+            if self._is_here(node.host)
+        )
+        return min(own, default=None)
+
+    def _is_here(self, host: str) -> bool:
+        found = self._hosts.get(host)
+        if found is None:
+            found = self._hosts[host] = is_local(host)
+        return found
 
 
 _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]

@@ -9,7 +9,7 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store import probers as probers_module
 from clusterer.store.badvalues import collected
-from clusterer.store.probers import LEASE_MS, ProberStore
+from clusterer.store.probers import LEASE_MS, ProberHere, ProberStore
 from tests.support.cluster import CLUSTER, load
 from tests.support.paths import Paths
 
@@ -167,3 +167,23 @@ def test_leave_and_sweep_pass_over_wrong_type(world: Paths, sweeper: ProberStore
         assert sweeper.sweep([CLUSTER]) == {}
         assert sweeper.sweep([CLUSTER]) == {}
     assert world.probers.leave(1, "sip1", [CLUSTER])
+
+
+def test_prober_here_asks_the_kernel_now_and_then(
+    world: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure must not wait for one answer for each node of a large cluster."""
+    asked: list[str] = []
+
+    def is_local(host: str) -> bool:
+        asked.append(host)
+        return host in {"10.0.0.3", "10.0.0.4"}
+
+    monkeypatch.setattr(probers_module, "is_local", is_local)
+    here, views = ProberHere(), world.views()
+    assert [here.find(views) for _ in range(3)] == [3, 3, 3]
+    assert len(asked) == len(views[CLUSTER].nodes)
+    assert here.find({}) is None
+    monkeypatch.setattr(probers_module, "LOOK_S", 0.0)
+    assert here.find(views) == 3
+    assert len(asked) == 2 * len(views[CLUSTER].nodes)
