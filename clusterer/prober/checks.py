@@ -61,8 +61,8 @@ class _Check:
     source: str | None
     window_s: float
     done: Done
-    urgent: bool = False
-    began: float = 0.0
+    began: float
+    """When it began, or, of one that waits, when it was asked for (monotonic seconds)."""
     connects: int = 0
     """Connects begun so far."""
     links: set[Link] = field(default_factory=set)
@@ -87,22 +87,22 @@ class Checks:
         self._selector = selectors.DefaultSelector()
         self._running: set[_Check] = set()
         self._waiting: deque[_Check] = deque()
+        self._urgent: deque[_Check] = deque()
+        """Urgent checks that wait: the newest come first, the others may be too late already."""
 
     def __len__(self) -> int:
-        return len(self._running) + len(self._waiting)
+        return len(self._running) + len(self._urgent) + len(self._waiting)
 
     def start(
         self, node: Node, source: str | None, window_s: float, done: Done, *, urgent: bool = False
     ) -> None:
         """Check ``node`` from ``source`` (an IP; None: any) for up to ``window_s`` seconds.
 
-        ``done`` is called once, by a later `turn`. An ``urgent`` check begins before others.
+        ``done`` is called once, by a later `turn`. An ``urgent`` check begins before others; one
+        that would have to wait for longer than its window finds nothing.
         """
-        check = _Check(node, source, window_s, done, urgent)
-        if urgent:
-            self._waiting.appendleft(check)
-        else:
-            self._waiting.append(check)
+        check = _Check(node, source, window_s, done, began=monotonic())
+        (self._urgent if urgent else self._waiting).append(check)
 
     def turn(self, timeout_s: float) -> None:
         """Begin what is due, wait up to ``timeout_s`` for an answer, conclude what is over."""
@@ -110,7 +110,7 @@ class Checks:
         for _ in range(STARTED_AT_ONCE):
             if not self._has_room():
                 break
-            check = self._waiting.popleft()
+            check = self._urgent.pop() if self._urgent else self._waiting.popleft()
             check.began = now
             self._running.add(check)
         for check in [check for check in self._running if check.again_at <= now]:
@@ -121,10 +121,14 @@ class Checks:
         now = monotonic()
         for check in [check for check in self._running if check.ends_at <= now]:
             self._expire(check, now)
+        while self._urgent and self._urgent[0].ends_at <= now:
+            self._urgent.popleft().done(Found(None))
 
     def drop(self) -> None:
         """End all checks: none is evidence."""
-        waiting, self._waiting = self._waiting, deque()
+        waiting = [*self._urgent, *self._waiting]
+        self._urgent.clear()
+        self._waiting.clear()
         for check in waiting:
             check.done(Found(None))
         for check in list(self._running):
@@ -134,6 +138,7 @@ class Checks:
         """Close all sockets and the selector."""
         for check in list(self._running):
             self._forget(check)
+        self._urgent.clear()
         self._waiting.clear()
         self._selector.close()
 
@@ -144,10 +149,9 @@ class Checks:
 
     def _has_room(self) -> bool:
         """Whether the first check that waits can begin."""
-        if not self._waiting:
-            return False
-        most = AT_ONCE + (URGENT_AT_ONCE if self._waiting[0].urgent else 0)
-        return len(self._running) < most
+        if self._urgent:
+            return len(self._running) < AT_ONCE + URGENT_AT_ONCE
+        return bool(self._waiting) and len(self._running) < AT_ONCE
 
     def _connect(self, check: _Check) -> None:
         check.connects += 1

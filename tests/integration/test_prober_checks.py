@@ -175,3 +175,17 @@ def test_checks_hundreds_take_turns_and_urgent_first(
         conclude(made, found, 100)
     assert first[0] < 20
     assert {each.reached for each in found} == {False}
+
+
+def test_checks_urgent_that_wait_too_long_find_nothing(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise more suspicions than a prober can check in time pile up as long as they come."""
+    monkeypatch.setattr(checks, "AT_ONCE", 1)
+    monkeypatch.setattr(checks, "URGENT_AT_ONCE", 1)
+    found: list[Found] = []
+    for _ in range(40):
+        made.start(silent, None, 0.1, found.append, urgent=True)
+    conclude(made, found, 40)
+    assert {each.reached for each in found} == {False, None}
+    assert sum(each.reached is None for each in found) >= 30
