@@ -26,8 +26,9 @@ LOOK_S = 5.0
 LEASE_MS = 3000
 """A prober renews its lease each second."""
 
-LOOKS_MS = 2500
-"""Two looks that are further apart do not tell that a prober is gone: Redis may have been away."""
+LOOKS_MS = 10_000
+"""Two looks that are further apart do not tell that a prober is gone: Redis may have been away.
+Maintenance workers take turns, so the looks of one of several are seconds apart."""
 
 _AHEAD_MS = 1000
 """A heartbeat that is further in the future is from before the clock was set back."""
@@ -77,9 +78,13 @@ class ProberStore:
             )
         return scores(key, members)
 
-    def sweep(self, clusters: Iterable[ClusterKey]) -> dict[ClusterKey, list[int]]:
+    def sweep(
+        self, clusters: Iterable[ClusterKey], *, settled: bool = True
+    ) -> dict[ClusterKey, list[int]]:
         """Remove probers whose heartbeat is old and the same as at the last look; return them.
 
+        ``settled``: whether Redis has been there for some seconds; if not, the last look has to be
+        `PRESENT_MS` old, so that each prober had the time to come back.
         Two looks that are more than `LOOKS_MS` apart remove none: while Redis is away, all
         heartbeats become old.
         """
@@ -93,11 +98,14 @@ class ProberStore:
                 ],
             )
             now_ms = ms_of(time)
+            since_ms = abs(now_ms - self._looked_ms)
+            if not settled and since_ms < PRESENT_MS:
+                return {}
             looks = {
                 key: {member: at for member, at in members if _is_old(at, now_ms)}
                 for key, members in zip(wanted, found, strict=True)
             }
-            last = self._last if abs(now_ms - self._looked_ms) <= LOOKS_MS else {}
+            last = self._last if since_ms <= LOOKS_MS else {}
             self._last, self._looked_ms = looks, now_ms
             return {
                 key: removed

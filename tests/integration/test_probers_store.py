@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from clusterer.membership.suspicions import PRESENT_MS
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store import probers as probers_module
@@ -101,6 +102,16 @@ def test_sweep_after_long_pause_removes_none(
     silent(world, 3)
     monkeypatch.setattr(probers_module, "LOOKS_MS", -1)
     assert [sweeper.sweep([CLUSTER]) for _ in range(3)] == [{}] * 3
+
+
+def test_sweep_unsettled_waits_for_probers_to_be_back(
+    world: Paths, sweeper: ProberStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So do the looks of one of several maintenance workers, which take turns."""
+    silent(world, 3)
+    assert [sweeper.sweep([CLUSTER], settled=False) for _ in range(3)] == [{}] * 3
+    monkeypatch.setattr(sweeper, "_looked_ms", sweeper._looked_ms - PRESENT_MS)
+    assert sweeper.sweep([CLUSTER], settled=False) == {CLUSTER: [3]}
 
 
 def test_sweep_of_other_process_begins_with_first_look(world: Paths, sweeper: ProberStore) -> None:

@@ -62,8 +62,8 @@ def conclude(context: Context, clusters: Iterable[ClusterKey]) -> None:
     if found:
         _conclude(context, found)
     # After an outage of Redis all heartbeats are old: the probers have time to be back.
-    if context.probes.lasted_s(context.nodes.now(), _GAP_S) >= SETTLE_S:
-        context.probers.sweep(wanted)
+    steady_s = context.probes.lasted_s(context.nodes.now(), _GAP_S)
+    context.probers.sweep(wanted, settled=steady_s >= SETTLE_S)
 
 
 def _conclude(context: Context, found: Mapping[ClusterKey, Mapping[int, Suspicion]]) -> None:
