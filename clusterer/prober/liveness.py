@@ -22,6 +22,9 @@ from clusterer.prober.verdicts import PING_FAILED
 LEAST_S = 0.25
 """Least time between two looks at which nodes are to be pinged; a quarter of a short round."""
 
+LEAST_HALF_MS = 50
+"""Shortest round, whatever ``ping_interval`` is."""
+
 _Id = tuple[ClusterKey, int]
 
 
@@ -31,7 +34,8 @@ class Liveness:
     def __init__(self, scene: Scene, presence: Presence) -> None:
         self._scene = scene
         self._presence = presence
-        self._half_ms = int(scene.settings.ping_interval * 500)
+        interval_s = scene.settings.ping_interval
+        self._half_ms = max(int(interval_s * 500), LEAST_HALF_MS) if interval_s else 0
         self._rounds: dict[_Id, int] = {}
         """The round of each node in which this prober looked at it last."""
         self._pinging: set[_Id] = set()
