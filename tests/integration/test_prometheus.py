@@ -27,6 +27,7 @@ from tests.support.processes import rounds, wait_until
 from tests.support.prometheus import Prometheus, Sample, needs_prometheus
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
+from tests.support.scale import scaled
 
 RULES = (MONITORING / "alerts.yml").read_text()
 ALERTS = set(re.findall(r"(?m)^ +- alert: Clusterer(\w+)$", RULES))
@@ -36,7 +37,7 @@ SOONER_S = {"BacklogOld": 1, "DeliverySlow": 0.5, "SchedulerStuck": 3, "Snapshot
 
 WITHIN_S = 20
 
-QUIET_S = 60
+QUIET_S = scaled(60, 180)
 """How long a healthy cluster is watched."""
 
 
@@ -134,10 +135,11 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
 
 @needs_prometheus
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_healthy_mixed_cluster_has_no_warning_and_no_alert(
     lab: Laboratory, prometheus: Prometheus
 ) -> None:
-    """Beside two OpenSIPS nodes, played from a capture, for a minute; rules without their delays.
+    """Beside two OpenSIPS nodes, played from a capture, for minutes; rules without their delays.
 
     Node 2 has all modules. Node 3 runs no ratelimit, and sends of dialog and usrloc only.
     """
