@@ -33,7 +33,8 @@ def pytest_configure() -> None:
     """Let processes of the tests heed the signals that ``nohup`` and background jobs ignore."""
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            heed = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, heed)
 
 
 @pytest.hookimpl(tryfirst=True)

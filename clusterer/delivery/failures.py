@@ -37,7 +37,7 @@ class Failure:
 
 
 class Failures:
-    """What failed since the last report: many nodes that fail at a time make a few calls."""
+    """Failures since the last report: many nodes that fail at a time cost a few calls."""
 
     def __init__(
         self,

@@ -122,7 +122,7 @@ def as_seen(node: Node, path: Path | None, now_ms: int) -> Node:
 
 
 Step = Callable[[Path, int], Path | None]
-"""What a record becomes at a time; None: there is no record any more."""
+"""Function of a record and a time that returns the next record; None deletes the record."""
 
 
 def _same(path: Path, now_ms: int) -> Path | None:
@@ -166,7 +166,7 @@ PATH_TRANSITIONS: Mapping[tuple[Condition, Event], Step] = MappingProxyType(
         (_DISABLED, Event.DURATION_ELAPSED): _same,
     }
 )
-"""What each event does to a path in each condition. A pair that is missing raises KeyError."""
+"""The effect of each event in each condition of a path. A missing pair raises KeyError."""
 
 
 def observed(

@@ -49,7 +49,7 @@ class Kind(Enum):
 
 
 class Outcome(Enum):
-    """What becomes of a suspicion."""
+    """The next step of a suspicion."""
 
     KEEP = "keep"
     """A prober reached the node: the suspicion ends."""
@@ -81,7 +81,7 @@ class Suspicion:
     asked: frozenset[int]
     """machine_ids of the probers that were asked first; the asking one among them."""
     nacks: frozenset[int]
-    """Those of them that said nack."""
+    """The asked probers that said nack."""
     all_asked: bool
     """Whether no other prober is present."""
     wide: bool = False
@@ -114,7 +114,7 @@ class Suspicion:
         )
 
     def is_void(self, version: int, now_ms: int) -> bool:
-        """Whether it says nothing any more; ``version`` is the node's."""
+        """Whether the suspicion is void; ``version`` is the version of the node."""
         return version != self.version or not self.since_ms <= now_ms < self.since_ms + VOID_MS
 
 

@@ -42,7 +42,7 @@ STARTED_AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a check found."""
+    """Result of a check."""
 
     reached: bool | None
     """None: no evidence."""

@@ -73,7 +73,7 @@ class Liveness:
         return half_ms - since_ms
 
     def _has_turn(self, which: _Id, node: Node, number: int) -> bool:
-        """Whether it is this prober that pings a node in a round."""
+        """Whether this prober pings a node in a round."""
         others = self._presence.others(which[0], node)
         if not others:  # then the prober of the node's own host pings it: a refusal is evidence
             return self._scene.place.is_here(node)

@@ -49,7 +49,7 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a check found of a path whose record was ``before``."""
+    """Result of a check of a path whose record was ``before``."""
 
     node: Node
     before: Path

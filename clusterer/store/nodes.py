@@ -180,7 +180,7 @@ class NodeStore:
             if done is not None:
                 return done
         raise StateUnavailable(
-            f"machine {machine_id} of cluster {key} changed {_ATTEMPTS} times while "
+            f"node {machine_id} of cluster {key} changed {_ATTEMPTS} times while "
             f"'{event.value}' was tried; try again"
         )
 

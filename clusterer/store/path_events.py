@@ -26,20 +26,20 @@ class PathEvent:
     """The node to which the path leads."""
     url: str
     event: str
-    """What happened, for example ``send failed``."""
+    """Name of the event, for example ``send failed``."""
     before: str
     """up, probing, disabled."""
     after: str
     reason: str
     """Why the attempt failed; empty if the path is up again."""
     by: str
-    """What saw it, for example ``delivery of machine 1``."""
+    """Component that observed the path, for example ``delivery of machine 1``."""
     no_tries: int
     failed_attempts: int
 
     @property
     def at(self) -> float:
-        """Redis TIME when it happened, UNIX seconds."""
+        """Redis TIME of the event, UNIX seconds."""
         return int(self.id.partition("-")[0]) / 1000
 
     def concerns(self, machine_id: int) -> bool:

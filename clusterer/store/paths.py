@@ -27,7 +27,7 @@ AT_ONCE = 50
 
 
 class Reply(Enum):
-    """What is to be done about the verdict of a node after an observation."""
+    """The next step for the verdict of a node after an observation."""
 
     CHANGED = -1
     """The node or the record changed since it was read: the observation is dropped."""
@@ -43,7 +43,7 @@ class Reply(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What an attempt of a sender to reach a node showed."""
+    """Result of an attempt of a sender to reach a node."""
 
     node: Node
     before: Path | None
@@ -206,7 +206,7 @@ class PathStore:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """What a script does to one record."""
+    """Change of one record by a script."""
 
     field: str
     before: Path | bytes | None = None

@@ -35,7 +35,7 @@ _ATTEMPTS = 50
 
 
 class Opened(Enum):
-    """What came of opening a suspicion."""
+    """Result of opening a suspicion."""
 
     CHANGED = 0
     """The node is gone, is another one, or its verdict does not ask for it: nothing is open."""

@@ -29,7 +29,7 @@ class Listing:
     traffic: tuple[Traffic, ...]
     """One item for each pair of sender and node with traffic."""
     paths: tuple[BrokenPath, ...] = ()
-    """Those that are not up."""
+    """The paths that are not up."""
     seen_by: int = 0
     """The sender as which the nodes are shown; 0: their verdicts are shown."""
 
