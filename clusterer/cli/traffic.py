@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from clusterer.settings import Settings
 if TYPE_CHECKING:
     from clusterer.provisioning.address import Address
     from clusterer.services.admin import replay as service
+    from clusterer.services.admin.packets import PacketFilter
     from clusterer.services.admin.recording import Recorder, Recording
     from clusterer.services.admin.tail import Arrival
 
@@ -54,6 +55,7 @@ def tail(
     --module and --node may be given more than once.
     """
     from clusterer.processes import stop_on_signals
+    from clusterer.services.admin.packets import PacketFilter
     from clusterer.services.admin.recording import Record, Recorder
     from clusterer.services.admin.tail import Tail, receiver_of
     from clusterer.store.captures import MirrorStore
@@ -63,9 +65,9 @@ def tail(
         store = stack.enter_context(closing(MirrorStore(settings)))
         following = Tail(store, receiver_of(store, settings.server_id))
         recorder = stack.enter_context(Recorder(write)) if write else None
-        left = count
+        packets, left = PacketFilter(modules, nodes), count
         for arrivals in following.arrivals(stop):
-            wanted = _wanted(arrivals, modules, nodes)[:left]
+            wanted = _wanted(arrivals, packets)[:left]
             _show(wanted, recorder, as_lines=as_lines)
             if left is not None:
                 left -= sum(isinstance(arrival, Record) for arrival in wanted)
@@ -73,24 +75,15 @@ def tail(
                     return
 
 
-def _wanted(
-    arrivals: Iterable[Arrival], modules: Collection[str], nodes: Collection[int]
-) -> list[Arrival]:
+def _wanted(arrivals: Iterable[Arrival], packets: PacketFilter) -> list[Arrival]:
     from clusterer.services.admin.tail import Lost
 
-    return [
-        arrival
-        for arrival in arrivals
-        if isinstance(arrival, Lost)
-        or (
-            (not modules or arrival.packet.module in modules)
-            and (not nodes or arrival.packet.machine_id in nodes)
-        )
-    ]
+    return [each for each in arrivals if isinstance(each, Lost) or each in packets]
 
 
 def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: bool) -> None:
-    from clusterer.cli.packets import as_json, as_line
+    from clusterer.cli.packets import as_line
+    from clusterer.services.admin.packets import as_json
     from clusterer.services.admin.tail import Lost
 
     for arrival in arrivals:

@@ -83,11 +83,11 @@ class EventStreams(Generic[E]):
     def newer(self, seen: Mapping[int, str], wait_s: float) -> list[E]:
         """Return what came after the ids in ``seen``, waiting at most ``wait_s`` for something.
 
-        ``wait_s`` must stay below the client's time-out of one second.
+        ``wait_s`` must stay below the client's time-out of one second; 0: do not wait.
         """
         streams: dict[Any, Any] = {self._key(number): last for number, last in seen.items()}
         with translated(self._settings, "follow the streams of events"):
-            replies = self._read_new(streams, int(wait_s * 1000))
+            replies = self._read_new(streams, int(wait_s * 1000) or None)
         found = [
             self._decode(int(text(name).split(":")[1]), entry_id, fields)
             for name, entries in replies
@@ -95,7 +95,7 @@ class EventStreams(Generic[E]):
         ]
         return sorted(found, key=_order)
 
-    def _read_new(self, streams: dict[Any, Any], block_ms: int) -> Any:
+    def _read_new(self, streams: dict[Any, Any], block_ms: int | None) -> Any:
         """Read streams; without those of another type, should there be one."""
         try:
             return self._client.xread(streams, count=PAGE, block=block_ms)

@@ -104,16 +104,25 @@ class History(Generic[E]):
             if away:
                 log.warning("events: Redis is back")
             away = False
-            yield from (event for event in events if event in self._wanted)
+            yield from events
 
-    def _next(self, stop: StopFlag) -> list[E]:
+    def new(self, wait_s: float = 0.0) -> list[E]:
+        """Return events after `past` and after the last call, oldest first, at most a page.
+
+        Waits up to ``wait_s`` (below 1) for the first one. Raises `StateUnavailable`.
+        """
         for cluster_id in self._clusters():
             self._seen.setdefault(cluster_id, BEGINNING)
         if not self._seen:
-            stop.wait(WAIT_S)
             return []
-        events = self._store.newer(self._seen, WAIT_S)
+        events = self._store.newer(self._seen, wait_s)
         self._seen |= {event.cluster_id: event.id for event in events}
+        return [event for event in events if event in self._wanted]
+
+    def _next(self, stop: StopFlag) -> list[E]:
+        events = self.new(WAIT_S)
+        if not self._seen:
+            stop.wait(WAIT_S)
         return events
 
     def _clusters(self) -> list[int]:

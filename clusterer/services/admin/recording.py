@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -35,6 +35,13 @@ class Record(NamedTuple):
     packet: Packet
 
 
+def as_text(records: Iterable[Record]) -> Iterator[str]:
+    """Yield the lines of a recording of ``records``."""
+    yield _line({_MARK: VERSION})
+    for record in records:
+        yield _line_of(record)
+
+
 class Recorder:
     """Writes a recording to a new file. Raises `ClustererError` if the file cannot be written."""
 
@@ -46,18 +53,11 @@ class Recorder:
             raise ClustererError(f"{path} exists, and recordings are not overwritten") from None
         except OSError as error:
             raise _unusable("write", path, error) from error
-        self._write({_MARK: VERSION})
+        self._write(_line({_MARK: VERSION}))
 
     def add(self, record: Record) -> None:
         """Append one packet."""
-        self._write(
-            {
-                "time": record.time,
-                "receiver": record.receiver,
-                "source": _address(record.source),
-                "frame": record.packet.encode().hex(),
-            }
-        )
+        self._write(_line_of(record))
 
     def flush(self) -> None:
         """Write all added packets to the file."""
@@ -79,9 +79,9 @@ class Recorder:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: str) -> None:
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(line)
         except OSError as error:
             raise _unusable("write", self._path, error) from error
 
@@ -139,6 +139,21 @@ def packet_of(frame: bytes) -> Packet:
     return packets[0]
 
 
+def _line_of(record: Record) -> str:
+    return _line(
+        {
+            "time": record.time,
+            "receiver": record.receiver,
+            "source": address_text(record.source),
+            "frame": record.packet.encode().hex(),
+        }
+    )
+
+
+def _line(found: dict[str, Any]) -> str:
+    return json.dumps(found) + "\n"
+
+
 def _record(found: dict[str, Any]) -> Record:
     host, _, port = found["source"].rpartition(":")
     packet = packet_of(bytes.fromhex(found["frame"]))
@@ -148,7 +163,8 @@ def _record(found: dict[str, Any]) -> Record:
     return Record(time, int(found["receiver"]), (host.strip("[]"), int(port)), packet)
 
 
-def _address(source: tuple[str, int]) -> str:
+def address_text(source: tuple[str, int]) -> str:
+    """Return an IP address and a port as ``host:port``."""
     host, port = source
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
 
 from clusterer.errors import ClustererError, StateUnavailable, WireError
-from clusterer.jobs import StopFlag
 from clusterer.services.admin.recording import Record, packet_of
 from clusterer.store.captures import ASK_MS, Mirrored, MirrorStore
 
@@ -63,10 +63,11 @@ class Tail:
         self._after = asked.last
         self._asked_at = monotonic()
         self._number: int | None = None
-        self._trouble = ""
+        self.trouble = ""
+        """Why no packets arrive, in words; empty without a known cause."""
         self._note(asked.silent_s)
 
-    def arrivals(self, stop: StopFlag) -> Iterator[list[Arrival]]:
+    def arrivals(self, stop: threading.Event) -> Iterator[list[Arrival]]:
         """Yield packets as they arrive, until ``stop`` is set."""
         while not stop.is_set():
             try:
@@ -96,9 +97,9 @@ class Tail:
             self._say("")
 
     def _say(self, trouble: str) -> None:
-        if trouble and not self._trouble:
+        if trouble and not self.trouble:
             log.warning("%s", trouble)
-        self._trouble = trouble
+        self.trouble = trouble
 
     def _unfolded(self, packets: list[Mirrored]) -> Iterator[Arrival]:
         for packet in packets:
