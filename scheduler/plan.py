@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from clusterer.jobs.keys import (
     CHECK_TIMEOUTS,
+    HISTORY,
+    HISTORY_ID,
     PERIODIC_IDS,
     PROBE,
     PROBE_ID,
@@ -27,7 +29,7 @@ class PeriodicJob:
     function: str
     queue: str
     timeout_s: int
-    interval_s: int = 1
+    interval_s: float = 1
 
 
 _ALWAYS = (
@@ -39,9 +41,18 @@ _PERSISTENT = PeriodicJob(SYNC_ID, SYNC, DATABASE_QUEUE, timeout_s=30)
 OUR_IDS = PERIODIC_IDS
 
 
-def periodic_jobs(*, persistent_mode: bool) -> tuple[PeriodicJob, ...]:
-    """Return the periodic jobs; the sync job is among them only in persistent mode."""
-    return (*_ALWAYS, _PERSISTENT) if persistent_mode else _ALWAYS
+def periodic_jobs(*, persistent_mode: bool, history_interval: float = 0) -> tuple[PeriodicJob, ...]:
+    """Return the periodic jobs.
+
+    The sync job is among them only in persistent mode, the history job only with an interval (in
+    seconds; not shorter than the interval of the other jobs).
+    """
+    found = (*_ALWAYS, _PERSISTENT) if persistent_mode else _ALWAYS
+    if not history_interval:
+        return found
+    every_s = max(1.0, history_interval)
+    history = PeriodicJob(HISTORY_ID, HISTORY, MAINTENANCE_QUEUE, timeout_s=10, interval_s=every_s)
+    return (*found, history)
 
 
 @dataclass(frozen=True, slots=True)

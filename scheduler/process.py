@@ -22,7 +22,9 @@ def run(settings: Settings, *, burst: bool = False) -> int:
     """
     for name in ("rq.queue", "rq_scheduler.scheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    jobs = periodic_jobs(persistent_mode=settings.persistent_mode)
+    jobs = periodic_jobs(
+        persistent_mode=settings.persistent_mode, history_interval=settings.history_interval
+    )
     scheduler = Scheduler(connect(settings), jobs)
     scheduler.where = f"Redis at {public_url(settings)}"
     with _metrics(settings, scheduler), Progress(settings, "scheduler") as progress:

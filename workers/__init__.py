@@ -8,7 +8,24 @@ settings then coming from ``CLUSTERER_*`` variables as well (one queue per worke
         --url redis://localhost:6379/0 clusterer-delivery
 """
 
-from workers.functions import check_timeouts, deliver, probe, reach, sweep, sync
+from workers.functions import (
+    check_timeouts,
+    deliver,
+    probe,
+    reach,
+    record_history,
+    sweep,
+    sync,
+)
 from workers.worker import Worker
 
-__all__ = ["Worker", "check_timeouts", "deliver", "probe", "reach", "sweep", "sync"]
+__all__ = [
+    "Worker",
+    "check_timeouts",
+    "deliver",
+    "probe",
+    "reach",
+    "record_history",
+    "sweep",
+    "sync",
+]

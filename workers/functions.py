@@ -59,6 +59,14 @@ def sync() -> None:
         service.run(current().context)
 
 
+def record_history() -> None:
+    """Record a sample of each node's traffic."""
+    from clusterer.services.periodic import history as service  # noqa: PLC0415 - the same
+
+    with _redis_may_be_away("record_history"):
+        service.run(current().context)
+
+
 def reach() -> dict[str, Any]:
     """Return to `clusterer doctor` the nodes that this host can reach."""
     from clusterer.services.periodic import reach as service  # noqa: PLC0415 - keeps workers light

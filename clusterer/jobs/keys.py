@@ -12,8 +12,9 @@ PROBE = "workers.probe"
 CHECK_TIMEOUTS = "workers.check_timeouts"
 SWEEP = "workers.sweep"
 SYNC = "workers.sync"
+HISTORY = "workers.record_history"
 REACH = "workers.reach"
-JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC, REACH})
+JOB_FUNCTIONS = frozenset({DELIVER, PROBE, CHECK_TIMEOUTS, SWEEP, SYNC, HISTORY, REACH})
 """The only functions a worker imports and runs because a job names them."""
 
 PROBE_ID = "clusterer-probe"
@@ -21,7 +22,10 @@ TIMEOUTS_ID = "clusterer-timeouts"
 SWEEP_ID = "clusterer-sweep"
 SYNC_ID = "clusterer-sync"
 """The periodic job that only persistent mode has."""
-PERIODIC_IDS = frozenset({PROBE_ID, TIMEOUTS_ID, SWEEP_ID, SYNC_ID})
+HISTORY_ID = "clusterer-history"
+EVERY_SECOND_IDS = frozenset({PROBE_ID, TIMEOUTS_ID, SWEEP_ID, SYNC_ID})
+"""The periodic jobs that are due every second: they tell whether a scheduler works."""
+PERIODIC_IDS = EVERY_SECOND_IDS | {HISTORY_ID}
 
 OURS = "clusterer"
 """Field of a worker's hash that tells this project's workers from those of other applications."""

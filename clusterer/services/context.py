@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -54,6 +56,31 @@ class Continuity:
             self._since = now
         self._last = now
         return now - self._since
+
+
+class Share:
+    """Limits an action to a share of the time of a process. For one thread."""
+
+    def __init__(self) -> None:
+        self._next = -inf
+
+    def may_run(self) -> bool:
+        """Whether the rest after the last run is over."""
+        return monotonic() >= self._next
+
+    @contextmanager
+    def run(self, pauses: float) -> Iterator[None]:
+        """Measure a run; rest for ``pauses`` times its duration afterwards."""
+        began = monotonic()
+        try:
+            yield
+        finally:
+            ended = monotonic()
+            self._next = max(self._next, ended + (ended - began) * pauses)
+
+    def rest(self, rest_s: float) -> None:
+        """Rest for at least ``rest_s`` seconds from now."""
+        self._next = monotonic() + rest_s
 
 
 class Context:
@@ -116,6 +143,11 @@ class Context:
     def sweeps(self) -> Continuity:
         """The sweeps of this process, by the clock of Redis."""
         return Continuity()
+
+    @once
+    def histories(self) -> Share:
+        """The runs of the history job in this process."""
+        return Share()
 
     @once
     def jobs_client(self) -> Redis:

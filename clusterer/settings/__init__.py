@@ -100,6 +100,9 @@ class Settings:
     resolve_interval: float = _number(
         60.0, "seconds between resolutions of nodes' names; 0: at a reload only", 0, 86400
     )
+    history_interval: float = _number(
+        10.0, "seconds between samples of each node's traffic for charts; 0: no samples", 0, 3600
+    )
     send_timeout: float = _number(2.0, "seconds without progress until a send failed", 0.1, 60)
     linger: float = _number(5.0, "seconds a delivery job stays without traffic", 0, 3600)
     backlog: str = _text(

@@ -30,6 +30,7 @@ _TYPES: Final = tuple(
         (r"(lease|enqueued|prober):.*", STRING),
         (r"(last-seen|muted):.*", SORTED_SET),
         (r"\d+:(events|pathevents)", STREAM),
+        (r"\d+:[^:]+:history:.*", STREAM),
         (r"\d+:[^:]+:nodes", SET),
         (r"\d+:[^:]+:node:.*", HASH),
         (r"\d+:[^:]+:version", STRING),

@@ -56,6 +56,11 @@ def events(cluster_id: int) -> str:
     return f"clusterer:{cluster_id}:events"
 
 
+def history(cluster_id: int, protocol: str, machine_id: int) -> str:
+    """Capped stream with a TTL: samples of a node's traffic, see `history`."""
+    return f"clusterer:{cluster_id}:{protocol}:history:{machine_id}"
+
+
 def suspicions(cluster_id: int, protocol: str) -> str:
     """Hash: machine_id → suspicion of the node, see `membership.suspicions`."""
     return f"clusterer:{cluster_id}:{protocol}:suspicions"

@@ -105,8 +105,14 @@ class ReloadStore:
                     if version < 0:
                         conflicts.add(key)
                         del steps[key]
-                self._forget([f for key, s in due.items() if key in steps for f in s.gone])
+                done = [step for key, step in due.items() if key in steps]
+                self._forget([field for step in done for field in step.gone])
+                self._delete([name for step in done for name in step.histories])
         return conflicts
+
+    def _delete(self, names: Sequence[str]) -> None:
+        if names:
+            self._client.unlink(*names)
 
     def _forget(self, fields: Sequence[str]) -> None:
         """Delete the fields of deleted destinations from the hashes of all senders."""
@@ -153,6 +159,10 @@ class ReloadStore:
                 repairs = Repairs()
             for kind, node, item in batch:
                 step.add(kind, node, item)
+                if kind == "remove":
+                    step.histories.append(
+                        keys.history(node.cluster_id, node.protocol, node.machine_id)
+                    )
                 left = kind == "remove" or (item.get("added") and node.generation)
                 if left and node.protocol == PROTO_BIN:  # no other node is a destination
                     step.gone.append(field_of(node))
@@ -199,6 +209,8 @@ class _Step:
         self.hashes: list[str] = []
         self.gone: list[str] = []
         """Destinations that the call deletes."""
+        self.histories: list[str] = []
+        """Keys of the samples of nodes that the call deletes."""
         self.strangers: list[bytes | str] = []
         """Pairs: index of a key in the call, and a bad member of that key."""
         self._items: dict[str, list[Any]] = {

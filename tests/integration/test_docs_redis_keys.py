@@ -19,7 +19,7 @@ from clusterer.membership.suspicions import Kind
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import set_status
-from clusterer.services.periodic import timeouts
+from clusterer.services.periodic import history, timeouts
 from clusterer.services.table import reload as reload_service
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.probers import ProberStore
@@ -72,6 +72,7 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
+        assert history.run(context)
         _break_path(context)
         _schedule_and_junk(redis_client, chosen.delivery_queue)
         yield redis_client
@@ -101,7 +102,7 @@ def _break_path(context: Context) -> None:
 def _schedule_and_junk(client: redis.Redis, name: str) -> None:
     """A scheduler and a worker that find what does not belong there."""
     client.zadd(job_keys.SCHEDULED, {"stranger": 1})
-    scheduler = Scheduler(client, periodic_jobs(persistent_mode=False))
+    scheduler = Scheduler(client, periodic_jobs(persistent_mode=False, history_interval=10))
     scheduler.name = str(docs.SAMPLE_ARGUMENTS["name"])
     scheduler.run(burst=True)
     ours = queue(name, client)

@@ -101,7 +101,7 @@ def test_foreign_function_is_refused_when_enqueued(fake: redis.Redis) -> None:
 
 
 def test_allow_list_is_exactly_the_job_functions() -> None:
-    names = ("deliver", "probe", "check_timeouts", "sweep", "sync", "reach")
+    names = ("deliver", "probe", "check_timeouts", "sweep", "sync", "record_history", "reach")
     assert {f"workers.{name}" for name in names} == JOB_FUNCTIONS
 
 

@@ -51,7 +51,17 @@ def test_periodic_plan_has_sync_in_persistent_mode_only() -> None:
     persistent = {job.job_id for job in periodic_jobs(persistent_mode=True)}
     assert plain == {"clusterer-probe", "clusterer-timeouts", "clusterer-sweep"}
     assert persistent - plain == {"clusterer-sync"}
-    assert persistent == OUR_IDS
+    everything = periodic_jobs(persistent_mode=True, history_interval=10)
+    assert {job.job_id for job in everything} - persistent == {"clusterer-history"}
+    assert {job.job_id for job in everything} == OUR_IDS
+
+
+def test_periodic_plan_history_keeps_its_interval() -> None:
+    (*_, history) = periodic_jobs(persistent_mode=False, history_interval=10)
+    assert make_plan([history], {history.job_id: NOW}, NOW).next_at == NOW + 10
+    assert make_plan([history], {history.job_id: NOW + 9.9}, NOW).due == ()
+    (*_, hasty) = periodic_jobs(persistent_mode=False, history_interval=0.1)
+    assert hasty.interval_s == 1
 
 
 def test_periodic_plan_database_jobs_have_own_queue() -> None:

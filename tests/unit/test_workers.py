@@ -60,7 +60,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
     services: Any = types.ModuleType("clusterer.services")
     services.Context = Recorder
     periodic: Any = types.ModuleType("clusterer.services.periodic")
-    for name in ("probe", "timeouts", "sweep", "sync"):
+    for name in ("probe", "timeouts", "sweep", "history", "sync"):
         setattr(periodic, name, types.SimpleNamespace(run=_service(name)))
     delivery: Any = types.ModuleType("clusterer.delivery")
     delivery.Engine = Recorder
@@ -77,6 +77,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
         (workers.probe, "probe"),
         (workers.check_timeouts, "timeouts"),
         (workers.sweep, "sweep"),
+        (workers.record_history, "history"),
         (workers.sync, "sync"),
     ],
 )

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.jobs import OURS, SUSPENDED, Suspension
+from clusterer.jobs.keys import EVERY_SECOND_IDS
 from clusterer.services.context import Context
 from clusterer.services.status import fleet, paths, traffic
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.traffic import Flow, SenderHashes, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
-from clusterer.store.badvalues import Command, WrongType, ids, number, read_all
+from clusterer.store.badvalues import Command, WrongType, ids, number, read_all, text
 from clusterer.store.encoding import decode_node
 from clusterer.store.nodes import cluster_key
 from clusterer.store.paths import records_of
@@ -132,7 +133,8 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     suspension = Suspension.of(next(replies))
     path_senders = tuple(ids(keys.PATHS, next(replies)))
     workers = [(next(replies), next(replies)) for _ in plan.probers]
-    stalled = _stalled([at for _, at in schedule], now, suspension, workers)
+    due = [at for name, at in schedule if text(name) in EVERY_SECOND_IDS]
+    stalled = _stalled(due, now, suspension, workers)
     members: dict[ClusterKey, tuple[int, ...]] = dict.fromkeys(
         sorted(filter(None, map(cluster_key, clusters))), ()
     )

@@ -10,7 +10,7 @@ import redis
 
 from clusterer.jobs import OURS, SUSPENDED, JunkReport, JunkStore, Suspension
 from clusterer.jobs import keys as job_keys
-from clusterer.jobs.keys import PERIODIC_IDS
+from clusterer.jobs.keys import EVERY_SECOND_IDS, PERIODIC_IDS
 from clusterer.services.context import Context
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 from clusterer.store import keys, translated
@@ -30,7 +30,7 @@ SILENT_S = 30
 """Time without a heartbeat after which a worker counts as gone."""
 
 INTERVAL_S = 1.0
-"""Interval of every periodic job."""
+"""Interval of the periodic jobs in `EVERY_SECOND_IDS`."""
 
 LATE_S = 5.0
 """Age of the last tick from which on no scheduler works."""
@@ -96,7 +96,7 @@ class Fleet:
     schedulers: int
     """Scheduler processes alive; one of them is active."""
     schedule: Mapping[str, float]
-    """Periodic job → next due time, UNIX seconds."""
+    """Periodic job that is due every second → next due time, UNIX seconds."""
     suspension: Suspension | None = None
     """The suspension that keeps RQ's workers from starting jobs; None without one."""
     foreign: Foreign = Foreign()
@@ -152,7 +152,7 @@ class _Reader:
         workers = self._workers()
         pipe = self._client.pipeline(transaction=False)
         pipe.time()
-        pipe.zmscore(SCHEDULE, sorted(PERIODIC_IDS))
+        pipe.zmscore(SCHEDULE, sorted(EVERY_SECOND_IDS))
         pipe.pttl(SUSPENDED)
         for name in names:
             pipe.llen(f"{_QUEUE}{name}")
@@ -160,7 +160,7 @@ class _Reader:
         (seconds, micros), times, suspended, *sizes = _replies(pipe)
         read = [f"{kind}{name}" for name in names for kind in (_QUEUE, "rq:failed:")]
         counts = [self._known(key, size, 0) for key, size in zip(read, sizes, strict=True)]
-        times = self._known(SCHEDULE, times, [None] * len(PERIODIC_IDS))
+        times = self._known(SCHEDULE, times, [None] * len(EVERY_SECOND_IDS))
         queues = [
             _queue(name, jobs, failed, [worker for worker in workers if name in worker.queues])
             for name, jobs, failed in zip(names, counts[::2], counts[1::2], strict=True)
@@ -172,7 +172,9 @@ class _Reader:
             database=queues[-1],
             schedulers=_schedulers(self._client),
             schedule={
-                i: at for i, at in zip(sorted(PERIODIC_IDS), times, strict=True) if at is not None
+                i: at
+                for i, at in zip(sorted(EVERY_SECOND_IDS), times, strict=True)
+                if at is not None
             },
             suspension=Suspension.of(suspended),
             foreign=self._foreign(names, workers),
