@@ -22,7 +22,7 @@ from scripts.benchmarks.processes import BenchmarkFailed
 from scripts.benchmarks.report import show
 from scripts.benchmarks.system import System
 
-NAMES = [*GROUPS, *known_keys()]
+NAMES = list(dict.fromkeys([*GROUPS, *known_keys()]))
 
 
 class OutOfTime(BaseException):
@@ -41,7 +41,7 @@ def main(
     """Measure the clusterer next to the naive path and to the bare limit.
 
     WHICH are the figures to measure; "send" and "receive" are groups of figures, and "send" is
-    the default.
+    the default. "peers" are NATS and Redis pub/sub; what is not installed is left out.
     """
     plan = QUICK if quick else FULL
     begun = monotonic()

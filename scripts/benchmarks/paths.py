@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from scripts.benchmarks.processes import Process, cpu_s
+from scripts.benchmarks.processes import Child, Process, cpu_s
+from scripts.benchmarks.roles.receivers import Receivers
 from scripts.benchmarks.roles.rivals import NAIVE_QUEUE, BareReader, BareSender, NaiveSender
 from scripts.benchmarks.roles.senders import Senders
 from scripts.benchmarks.system import System
@@ -29,6 +30,10 @@ class Path:
     processes: Sequence[Process]
     send: Callable[[int], int]
     """Sends so many packets; returns when the first call began (monotonic ns)."""
+    server: int = 0
+    """pid of the server that stands between; 0: of Redis."""
+    receivers: Child[Receivers] | None = None
+    """Other receivers than the usual ones."""
     rates: list[float] = field(default_factory=list)
     """Deliveries per second of each round: until the last byte is at the last node."""
     cpu_us: list[float] = field(default_factory=list)
@@ -36,16 +41,18 @@ class Path:
 
     def warm_up(self, packets: int) -> None:
         """Send packets that do not count: processes connect and load their code."""
-        with self.system.arrival_of(packets * self.nodes, f"{self.name}, warming up"):
+        what = f"{self.name}, warming up"
+        with self.system.arrival_of(packets * self.nodes, what, at=self.receivers):
             self.send(packets)
 
     def run(self, packets: int) -> None:
         """Send ``packets`` and wait until all have arrived."""
         deliveries = packets * self.nodes
         cpu = self._cpu_s()
-        with self.system.arrival_of(deliveries, self.name):
+        with self.system.arrival_of(deliveries, self.name, at=self.receivers):
             began = self.send(packets)
-        self.rates.append(deliveries * 1e9 / (self.system.last_arrival_ns() - began))
+        took_ns = self.system.last_arrival_ns(self.receivers) - began
+        self.rates.append(deliveries * 1e9 / took_ns)
         self.cpu_us.append((self._cpu_s() - cpu) * 1e6 / deliveries)
 
     def figures(self) -> dict[str, float | list[float]]:
@@ -58,20 +65,30 @@ class Path:
         }
 
     def _cpu_s(self) -> float:
-        return sum(map(cpu_s, [self.system.redis.pid, *(one.pid for one in self.processes)]))
+        return sum(
+            map(cpu_s, [self.server or self.system.redis.pid, *(p.pid for p in self.processes)])
+        )
 
 
 def ours(system: System, nodes: int, size: int) -> Path:
     """Our path with calls of ``size`` packets (1: `send_to`)."""
+    return ours_by_size(system, nodes, size)[0]
+
+
+def ours_by_size(system: System, nodes: int, *sizes: int) -> list[Path]:
+    """Paths of one sender and one worker, whose calls have so many packets."""
     system.provision(SENDER, nodes)
     worker, child = system.worker(), system.senders(SENDER)
+    return [Path("ours", system, nodes, [worker, child], _sending(child, n)) for n in sizes]
 
+
+def _sending(child: Child[Senders], size: int) -> Callable[[int], int]:
     def send(packets: int) -> int:
         if size == 1:
             return child.call(Senders.single, SENDER, packets)
         return child.call(Senders.batch, SENDER, packets, size)
 
-    return Path("ours", system, nodes, [worker, child], send)
+    return send
 
 
 def limit(system: System, nodes: int, size: int) -> Path:

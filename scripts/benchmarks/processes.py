@@ -40,12 +40,15 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 class Process:
     """``python -m WORDS...`` that dies with this process; its errors go to a file."""
 
+    _begin: tuple[str, ...] = (sys.executable, "-m")
+    """Words of the command line before WORDS."""
+
     def __init__(self, directory: Path, env: Mapping[str, str], *words: str) -> None:
         self.name = " ".join(words)[:60]
         self._log = directory / f"{id(self)}.log"
         with self._log.open("ab") as errors:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", *words],
+                [*self._begin, *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -69,6 +72,12 @@ class Process:
         for pipe in (self.popen.stdin, self.popen.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+class Program(Process):
+    """``WORDS...``, a program that is not of Python."""
+
+    _begin = ()
 
 
 class Child(Process, Generic[R]):

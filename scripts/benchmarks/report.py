@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +27,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     others = Table(title="Other figures", title_justify="left", show_header=False)
     for key, value in results.items():
         if key not in _APART and value is not None:
-            others.add_row(key, _in_words(value))
+            for name, one in _parts(key, value):
+                others.add_row(name, _in_words(one))
     if others.row_count:
         console.print(others)
     console.print(_verdicts(results))
@@ -47,10 +48,18 @@ def _paths(title: str, found: Mapping[str, Any]) -> Table:
     return table
 
 
+def _parts(key: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yield a row for a result, or for each part of one whose parts are results."""
+    if isinstance(value, Mapping) and any(isinstance(one, Mapping) for one in value.values()):
+        yield from ((f"{key} {name}", one) for name, one in value.items())
+    else:
+        yield key, value
+
+
 def _in_words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {one:,}" for name, one in value.items())
-    return str(value)
+        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _verdicts(results: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 from clusterer.membership import Node
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey
-from scripts.benchmarks.processes import BenchmarkFailed, Child, Process
+from scripts.benchmarks.processes import BenchmarkFailed, Child, Process, Program
 from scripts.benchmarks.roles.receivers import Arrival, Receivers
 from scripts.benchmarks.roles.senders import Senders
 from tests.support.cluster import load
@@ -84,6 +84,10 @@ class System:
         settings = replace(self.settings, **changes)  # type: ignore[arg-type]  # its own fields
         return self._keep(Process(self._directory, as_environment(settings), *words))
 
+    def program(self, *command: str) -> Process:
+        """Start another program than Python."""
+        return self._keep(Program(self._directory, {}, *command))
+
     def worker(self) -> Process:
         """Start a delivery worker."""
         port = free_port() if self._metrics else 0
@@ -106,17 +110,25 @@ class System:
 
     @contextmanager
     def arrival_of(
-        self, packets: int, what: str, timeout_s: float = ARRIVE_WITHIN_S
+        self,
+        packets: int,
+        what: str,
+        timeout_s: float = ARRIVE_WITHIN_S,
+        at: Child[Receivers] | None = None,
     ) -> Iterator[None]:
-        """Wait, at the end of the block, until so many more packets have arrived at the nodes."""
-        expected = self._receivers.call(Receivers.received) + packets
+        """Wait, at the end of the block, until so many more packets have arrived at the nodes.
+
+        ``at``: other receivers than the usual ones.
+        """
+        receivers = at or self._receivers
+        expected = receivers.call(Receivers.received) + packets
         yield
         missing = 0
 
         def arrived() -> bool:
             nonlocal missing
             self.require_alive()
-            missing = expected - self._receivers.call(Receivers.received)
+            missing = expected - receivers.call(Receivers.received)
             return missing <= 0
 
         try:
@@ -125,9 +137,9 @@ class System:
             late = f"{missing} packets are missing after {timeout_s:g} s"
             raise BenchmarkFailed(f"{what}: {late}") from error
 
-    def last_arrival_ns(self) -> int:
+    def last_arrival_ns(self, at: Child[Receivers] | None = None) -> int:
         """Return when the last byte arrived at any node (monotonic ns)."""
-        return self._receivers.call(Receivers.last_ns)
+        return (at or self._receivers).call(Receivers.last_ns)
 
     def record(self) -> None:
         """Record the packets that are sent from now on; all earlier ones must have arrived."""

@@ -26,23 +26,26 @@ class Target:
 
     needs: str
     """Key of the result."""
-    take: str | Callable[[Any], float]
-    """Key of the figure within that result, "" for the result itself; or how to compute it."""
+    take: str | Callable[[Any], float | None]
+    """Key of the figure within that result, "" for the result itself; or how to compute it, None
+    for a figure that was not measured."""
     what: str
     target: str
     """Operator (>= if there is none), bound and unit."""
     digits: int
     """Decimals of the figure that are shown."""
 
-    def judge(self, result: Any) -> Verdict:
-        """Compare the figure in a result to the target."""
+    def judge(self, result: Any) -> Verdict | None:
+        """Compare the figure in a result to the target; None without the figure."""
         value = self._figure(result)
+        if value is None:
+            return None
         *operator, bound, unit = self.target.split()
         met = _OPERATORS["".join(operator) or ">="](value, float(bound.replace(",", "")))
         sign = "± " if operator == ["±"] else ""
         return Verdict(self.what, self.target, f"{sign}{value:.{self.digits}f} {unit}", met)
 
-    def _figure(self, result: Any) -> float:
+    def _figure(self, result: Any) -> float | None:
         if callable(self.take):
             return self.take(result)
         return float(result[self.take] if self.take else result)
@@ -60,6 +63,10 @@ def _growth(rates: Mapping[str, float]) -> float:
 
 def _slowest(found: Mapping[str, float]) -> float:
     return found["slowest_packets"] / found["packets_each"] * 100
+
+
+def _vs_nats(ours: str) -> Callable[[Any], float | None]:
+    return lambda found: found["vs_nats"].get(ours)
 
 
 TARGETS = (
@@ -92,14 +99,13 @@ TARGETS = (
     Target("redis_commands_per_s", "", "Redis commands at 100,000 packets/s", "<= 20 /s", 1),
     Target("idle_connections", "cpu_percent", "1,000 connections, CPU", "<= 5 %", 2),
     Target("idle_connections", "memory_mb", "1,000 connections, memory", "<= 100 MB", 1),
+    Target("peers", _vs_nats("send_many"), "send_many vs NATS", ">= 1 x", 2),
+    Target("peers", _vs_nats("send_to"), "send_to vs NATS with flush", ">= 1.5 x", 2),
     Target("decoder_fuzz", "growth_mb", "1,000,000 hostile streams, memory", "<= 5 MB", 1),
 )
 
 
 def verdicts(results: Mapping[str, Any]) -> list[Verdict]:
     """Compare the figures that were measured to their targets."""
-    return [
-        target.judge(results[target.needs])
-        for target in TARGETS
-        if results.get(target.needs) is not None
-    ]
+    found = (t.judge(results[t.needs]) for t in TARGETS if results.get(t.needs) is not None)
+    return [verdict for verdict in found if verdict is not None]

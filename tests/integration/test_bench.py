@@ -15,6 +15,7 @@ from rich.console import Console
 from scripts.benchmarks.__main__ import OutOfTime, machine, measure, rounded
 from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.measures.many_senders import ManySenders, figures
+from scripts.benchmarks.measures.peers import peers
 from scripts.benchmarks.measures.throughput import single
 from scripts.benchmarks.plan import QUICK, Plan
 from scripts.benchmarks.report import show
@@ -49,6 +50,35 @@ def test_single_has_three_paths_and_their_ratios() -> None:
     text = console.export_text()
     assert "bare limit" in text
     assert "send_to vs naive" in text
+
+
+@pytest.mark.redis
+def test_peers_have_figures_and_ratios_of_what_is_installed() -> None:
+    with ExitStack() as stack:
+        system = System(stack)
+        with system.measurement():
+            found = peers(system, replace(TINY, batch_packets=4000))["peers"]
+    with_nats = {"nats", "nats_flush"} & found.keys()
+    assert len(with_nats) in (0, 2)
+    assert found.keys() - with_nats >= {
+        "vs_nats",
+        "send_many",
+        "send_to",
+        "redis",
+        "redis_pipeline",
+    }
+    assert all(found[name].keys() == PATH for name in found.keys() - {"vs_nats"})
+    assert found["vs_nats"].keys() >= ({"send_many", "send_to"} if with_nats else set())
+    for name, other in (("send_many", "nats"), ("send_to", "nats_flush")):
+        if with_nats:
+            ratio = found[name]["deliveries_per_s"] / found[other]["deliveries_per_s"]
+            assert found["vs_nats"][name] == pytest.approx(ratio)
+
+
+def test_peers_without_nats_leave_out_its_targets() -> None:
+    assert verdicts({"peers": {"vs_nats": {}}}) == []
+    shown = verdicts({"peers": {"vs_nats": {"send_many": 1.0, "send_to": 1.4}}})
+    assert [one.met for one in shown] == [True, False]
 
 
 MANY = {"p50", "p99", "packets_each", "slowest_packets", "starved", "duplicates", "jobs_per_s"}
@@ -136,7 +166,7 @@ def test_quick_skips_long_measurements_unless_named() -> None:
     full = {key for measure in chosen([], quick=False) for key in measure.keys}
     assert {"memory", "many_senders_200", "many_senders_1000"} <= full
     assert "listener" not in full
-    every = {key for measure in chosen(["send", "receive"], quick=False) for key in measure.keys}
+    every = {key for measure in chosen(list(GROUPS), quick=False) for key in measure.keys}
     assert every == set(known_keys())
     assert [measure.keys for measure in chosen(["memory"], quick=True)] == [("memory",)]
 
@@ -151,13 +181,13 @@ def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in found]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["send", "receive"])
+@pytest.mark.parametrize("number", range(len(GROUPS)), ids=list(GROUPS))
 def test_page_shows_every_figure_and_target(number: int) -> None:
     """Names and targets are compared; the figures themselves are of one host."""
     keys = [key for measure in list(GROUPS.values())[number] for key in measure.keys]
     block = docs.blocks(docs.read("benchmarks/run.md"), "console")[number]
     others, _, targets = block.partition("Other figures\n")[2].partition("Targets\n")
-    shown = {row[0] for row in rows(others)} | {"single", "batch"}
+    shown = {row[0].partition(" ")[0] for row in rows(others)} | {"single", "batch"}
     assert set(keys) <= shown
     wanted = [(one.what, one.target) for one in TARGETS if one.needs in keys]
     assert [(row[0], row[1]) for row in rows(targets)] == wanted

@@ -9,6 +9,7 @@ from typing import Any
 from scripts.benchmarks.measures.cost import idle, lookups, memory
 from scripts.benchmarks.measures.latency import cold, stuck_peer, warm
 from scripts.benchmarks.measures.many_senders import FIFTY, THOUSAND, TWO_HUNDRED
+from scripts.benchmarks.measures.peers import peers
 from scripts.benchmarks.measures.receiving import (
     decoder_fuzz,
     idle_connections,
@@ -55,7 +56,8 @@ RECEIVING = (
     Measure(("idle_connections",), idle_connections),
     Measure(("decoder_fuzz",), decoder_fuzz, quick=False),
 )
-GROUPS = {"send": SENDING, "receive": RECEIVING}
+COMPARING = (Measure(("peers",), peers),)
+GROUPS = {"send": SENDING, "receive": RECEIVING, "peers": COMPARING}
 """Names for many measurements at once; without any, sending is what is measured."""
 
 
