@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "mi": ("mi:mi", "Serve OpenSIPS's management interface (MI), until Ctrl-C."),
     "tail": ("traffic:tail", "Show the packets that an instance receives, until Ctrl-C."),
     "replay": ("traffic:replay", "Send a recording again, to one node or to a cluster."),
+    "console": ("console:console", "Serve the console, which shows the clusters in a browser."),
     "node": ("node:node", "Run one instance until SIGTERM or Ctrl-C."),
     "worker": ("processes:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
     "scheduler": ("processes:scheduler", "Run the scheduler of the periodic jobs."),

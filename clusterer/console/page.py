@@ -1,0 +1,63 @@
+"""A page of the console: its path, the function that loads its content, and its template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clusterer.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from clusterer.console.console import Console
+
+Parameters = Mapping[str, Any]
+"""The parameters of the path, converted (`{machine_id:int}` is an int), and those of the query, as
+text."""
+
+Load = Callable[["Console", Parameters], dict[str, Any]]
+
+
+class NotFound(InvalidArgument):
+    """The page's subject does not exist; the answer is 404."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page; the framework makes three routes of it.
+
+    - ``GET {path}``: the page as HTML
+    - ``GET /api/v1{path}``: the content as JSON, as `load` returns it
+    - ``GET /live{path}``: server-sent events with the fragments that changed, if ``live``
+    """
+
+    name: str
+    """Unique among all pages, and the name of the route of the HTML page."""
+    path: str
+    """Such as ``/clusters/{cluster_id:int}-{proto}``."""
+    title: str
+    """Title and entry in the menu. A content with a key ``title`` overrides it on the page."""
+    load: Load
+    """Returns the content, which JSON can represent: dictionaries with text keys, lists, texts,
+    numbers, booleans, None.
+
+    `load` runs in a thread, beside other loads. Raises `NotFound`, `UnknownNode` or
+    `UnknownCluster` (the answer is 404), another `InvalidArgument` (400), `StateUnavailable` or
+    `ProvisioningError` (503). The content is the same for all users.
+    """
+    template: str
+    """Name below ``templates/``; extends ``base.html``. It gets ``content`` and ``page``."""
+    live: bool = True
+    in_menu: bool = True
+    query: tuple[str, ...] = ()
+    """Names of the query's parameters that `load` uses. Others do not reach `load`."""
+
+    @property
+    def api_path(self) -> str:
+        """Path of the content as JSON."""
+        return f"/api/v1{self.path}"
+
+    @property
+    def live_path(self) -> str:
+        """Path of the server-sent events."""
+        return f"/live{self.path}"

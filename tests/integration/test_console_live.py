@@ -1,0 +1,148 @@
+"""Live updates of the console: one load for all browsers, only what changed, and outages."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from clusterer.console.console import Console
+from clusterer.console.page import NotFound, Page, Parameters
+from clusterer.errors import StateUnavailable
+from clusterer.settings import Settings
+from tests.support.consoles import Served, served, watching
+from tests.support.processes import rounds, wait_until
+
+
+class Source:
+    """A page whose content the test sets, and which counts its loads."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.value = "a"
+        self.error: Exception | None = None
+        self._lock = threading.Lock()
+
+    def load(self, _console: Console, parameters: Parameters) -> dict[str, Any]:
+        with self._lock:
+            self.loads += 1
+        if self.error:
+            raise self.error
+        if parameters.get("q") == "none":
+            raise NotFound("there is no such thing")
+        rows = [{"name": self.value, "value": "<b>", "about": ""}]
+        return {"settings": rows, "q": parameters.get("q", "")}
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def console(settings: Settings, source: Source) -> Iterator[Served]:
+    page = Page("source", "/source", "Source", source.load, "settings.html", query=("q",))
+    with served(settings, (page,)) as made:
+        yield made
+
+
+def version_of(html: str) -> str:
+    (found,) = re.findall(r'data-version="([^"]+)"', html)
+    return str(found)
+
+
+def test_live_sends_only_what_changed_since_the_page(console: Served, source: Source) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            assert events.next()["event"] == "ping"
+            source.value = "b"
+            found = events.next("changes")
+            assert list(found["fragments"]) == ["settings"]
+            assert ">b<" in found["fragments"]["settings"]
+            assert "&lt;b&gt;" in found["fragments"]["settings"]
+        source.value = "c"
+        with watching(client, "/source", found["id"]) as events:
+            assert ">c<" in events.next("changes")["fragments"]["settings"]
+
+
+def test_live_unknown_version_gets_all_fragments(console: Served) -> None:
+    with console.client() as client, watching(client, "/source", "other") as events:
+        assert list(events.next("changes")["fragments"]) == ["settings"]
+
+
+def test_live_fifty_browsers_cost_one_load_a_second(console: Served, source: Source) -> None:
+    with contextlib.ExitStack() as stack:
+        limits = httpx.Limits(max_connections=None)
+        client = stack.enter_context(console.client(limits=limits))
+        shown = version_of(client.get("/source").text)
+        found = [stack.enter_context(watching(client, "/source", shown)) for _ in range(50)]
+        before = source.loads
+        source.value = "b"
+        for events in found:
+            assert ">b<" in events.next("changes")["fragments"]["settings"]
+        wait_until(lambda: source.loads >= before + 3, 20)
+        assert all(client.get("/api/v1/source").json()["settings"] for _ in range(20))
+    wait_until(lambda: not running(console), 20, "the stream to end with its last browser")
+
+
+def running(console: Served) -> bool:
+    return any(stream.task for stream in console.app.hub._streams.values())
+
+
+def test_live_without_browsers_loads_nothing(console: Served, source: Source) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            events.next()
+        wait_until(lambda: not running(console), 20)
+        before = source.loads
+        for _ in rounds(2.5):
+            assert source.loads == before
+
+
+def test_live_outage_is_reported_and_ends(console: Served, source: Source) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            source.error = StateUnavailable("Redis is away")
+            assert events.next("trouble")["text"] == "Redis is away"
+            source.error, source.value = None, "b"
+            assert events.next("trouble")["text"] == ""
+            assert events.next("changes")["fragments"]
+
+
+def test_live_page_with_a_bug_goes_on(console: Served, source: Source) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            source.error = ZeroDivisionError("secret")
+            assert "secret" not in events.next("trouble")["text"]
+            source.error = None
+            assert events.next("trouble")["text"] == ""
+
+
+def test_live_streams_end_when_the_console_stops(settings: Settings, source: Source) -> None:
+    page = Page("source", "/source", "Source", source.load, "settings.html")
+    with contextlib.ExitStack() as stack:
+        console = stack.enter_context(served(settings, (page,)))
+        client = console.client()
+        with watching(client, "/source") as events:
+            events.next()
+            stack.close()
+            with pytest.raises(EOFError):
+                events.next("no such event")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("none", 404), ("x" * 201, 400), ("%ff%00", 200), ("", 200)]
+)
+def test_page_errors_have_their_status(console: Served, query: str, status: int) -> None:
+    with console.client() as client:
+        for path in ("/source", "/api/v1/source"):
+            assert client.get(f"{path}?q={query}&other=1").status_code == status
