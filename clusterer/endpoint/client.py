@@ -10,8 +10,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
-from clusterer.endpoint.primary import server_of
+from clusterer.endpoint.primary import Server, server_of
 from clusterer.endpoint.redis_private import hold_pool_lock
+from clusterer.endpoint.sentinel_server import sentinel_server
+from clusterer.endpoint.sentinel_url import SENTINEL_SCHEMES, place_of
 from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
@@ -20,7 +22,11 @@ TIMEOUT_S = 1.0
 """Longest wait for Redis to accept a connection and, again, to answer one command. Without
 retries both together stay within the 2 s after which every call has to fail."""
 
-_CLASSES: dict[str, Callable[..., Following]] = {"unix": UnixConnection, "rediss": TlsConnection}
+_CLASSES: dict[str, Callable[..., Following]] = {
+    "unix": UnixConnection,
+    "rediss": TlsConnection,
+    "sentinels": TlsConnection,
+}
 _OURS: dict[type, Callable[..., Following]] = {
     redis.Connection: Connection,
     redis.SSLConnection: TlsConnection,
@@ -31,8 +37,9 @@ _OURS: dict[type, Callable[..., Following]] = {
 class Pool(redis.ConnectionPool):
     """Hands out connections of which the server took writes within the last seconds."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, server=server_of(options), **options)
+    def __init__(self, *args: Any, server: Server | None = None, **options: Any) -> None:
+        """``server``: by default the process's `Server` of the host and port in ``options``."""
+        super().__init__(*args, server=server or server_of(options), **options)
         hold_pool_lock(self)
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
@@ -60,6 +67,9 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
         "connection_class": _CLASSES.get(scheme, Connection),
     } | options
     check_url(url)
+    if scheme in SENTINEL_SCHEMES:
+        place = place_of(url)
+        url, chosen["server"] = place.redis_url, sentinel_server(place)
     pool = _pool(url, chosen)
     if pool is None:
         raise SettingsError("redis_url has an option after the ? whose value cannot be used")

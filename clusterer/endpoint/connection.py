@@ -29,8 +29,6 @@ CHECK_S = 2.0
 CHECK = ("DEL", "clusterer:primary")
 """A write that changes nothing. ROLE is forbidden to many users, and hidden by proxies."""
 
-_MOST_ADDRESSES = 8
-
 
 class _Elsewhere(redis.ConnectionError):
     """The server is a replica, and its name has an address that was not tried."""
@@ -154,7 +152,7 @@ class Following(redis.connection.AbstractConnection):
         if self.is_connected:
             return
         self._answered = False
-        for _ in range(_MOST_ADDRESSES):
+        for _ in range(self._server.most_addresses):
             try:
                 super().connect_check_health(check_health, retry_socket_connect)
                 break
@@ -165,11 +163,11 @@ class Following(redis.connection.AbstractConnection):
             except _Elsewhere:
                 continue
         else:
-            raise _Elsewhere("no address of the name takes writes")
+            raise _Elsewhere(self._server.UNFIT)
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
-        if self._server.has_other(self._address) and not self._takes_writes():
+        if self._server.must_prove(self._address) and not self._takes_writes():
             self._server.avoid(self._address)
             raise _Elsewhere("this address is a replica's")
         # Before anything subscribes again: a subscription looks at `should_reconnect` first.

@@ -11,6 +11,7 @@ import redis
 from clusterer.endpoint.connection import Unanswered
 from clusterer.endpoint.primary import is_crowded
 from clusterer.endpoint.redis_private import NoHandshake
+from clusterer.endpoint.sentinels import NoSentinel, NotASentinel, SentinelRefused, UnknownService
 from clusterer.endpoint.url import public_url
 from clusterer.settings import Settings
 
@@ -31,6 +32,14 @@ _RIGHTS = "let redis_url's user do that: `ACL SETUSER`"
 _PRIMARY = "point redis_url at the primary server"
 _MODE = "give Redis a password (requirepass, or ACL SETUSER) and redis_url the same"
 _CROWD = "raise maxclients in redis.conf and the open files of Redis; docs/deployment.md has counts"
+_NO_CLUSTER = (
+    "use a server without cluster mode, or Sentinel: RQ's workers end with an error on a client of "
+    "Redis Cluster"
+)
+_SENTINEL_USER = (
+    "correct sentinel_username and sentinel_password in redis_url; the user needs "
+    "+sentinel|get-master-addr-by-name and +sentinel|master"
+)
 _ELSE = "start Redis, or correct redis_url"
 _CLASSES: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.AuthenticationError, _USER),
@@ -51,11 +60,19 @@ _WORDS = (
     ("used memory >", "raise maxmemory"),
     ("loading the dataset", "wait until it has"),
     ("MISCONF", "look at Redis's log and its disk"),
+    ("MOVED|ASK|CROSSSLOT|cluster mode|CLUSTERDOWN", _NO_CLUSTER),
     ("DB index is out of range", "correct the number of the database in redis_url"),
 )
 """For errors of the server that redis-py has no class for, and those of scripts."""
 
 _ON_THE_WAY: tuple[tuple[type[BaseException], str], ...] = (
+    (NoSentinel, "start the sentinels, or correct their hosts and ports in redis_url"),
+    (NotASentinel, "write the port of a sentinel in redis_url (by default 26379)"),
+    (
+        UnknownService,
+        "correct the service in redis_url: the name after `sentinel monitor` in sentinel.conf",
+    ),
+    (SentinelRefused, _SENTINEL_USER),
     (Unanswered, f"{_ELSE} (a port for TLS needs rediss://)"),
     (NoHandshake, f"{_ELSE} (a port without TLS needs redis://)"),
     (

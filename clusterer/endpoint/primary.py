@@ -73,6 +73,10 @@ class Server:
     Safe to share between threads and over forks without a lock: each change is one assignment.
     """
 
+    most_addresses = 8
+    """How many addresses one attempt to connect tries."""
+    UNFIT = "No address of the name takes writes"
+
     def __init__(self) -> None:
         self.generation = 0
         """Grows when all connections have to be made again."""
@@ -96,13 +100,24 @@ class Server:
         now = monotonic()
         if generation != self.generation or now - self._left_at < RENEW_S:
             return
-        self._left_at = now
-        self.generation = generation + 1
+        self._depart(demoted=demoted, teller=teller)
+
+    def _depart(self, *, demoted: bool, teller: Connected | None) -> None:
+        self._left_at = monotonic()
+        self.generation += 1
         if demoted:
             for reference in list(self._connections.values()):
                 connection = reference()
                 if connection is not None and connection is not teller:
                     connection.interrupt()
+
+    def place(self, host: str, port: int) -> tuple[str, int]:
+        """Return host and port of the server; the name of a certificate is that host."""
+        return host, port
+
+    def must_prove(self, address: Address) -> bool:
+        """Whether a new connection to ``address`` is used only if the server takes writes."""
+        return self.has_other(address)
 
     def addresses(self, host: str, port: int) -> tuple[Address, ...]:
         """Resolve ``host`` now; addresses that failed within `AVOID_S` come last.

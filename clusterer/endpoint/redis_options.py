@@ -78,10 +78,29 @@ def _instead(about_tls: str) -> Mapping[str, str]:
 
 _NO_TLS = "a unix socket has no TLS"
 
+_SENTINEL: Mapping[str, Kind] = {
+    **_PLAIN,
+    **dict.fromkeys(("sentinel_username", "sentinel_password"), TEXT),
+}
+_SENTINELS = "write sentinels:// in place of sentinel:// for TLS"
+_SERVICE = "it is the name behind the hosts: sentinel://host:port/service"
+_OF_SENTINEL: Mapping[str, str] = {
+    **dict.fromkeys(("service", "service_name", "master", "master_name", "mastername"), _SERVICE),
+    **dict.fromkeys(("sentinel_user", "sentinelusername"), "it is sentinel_username"),
+    **dict.fromkeys(("sentinel_pass", "sentinelpassword"), "it is sentinel_password"),
+}
+
 OPTIONS: Mapping[str, Options] = {
     "rediss": Options({**_PLAIN, **_TLS}, _instead("rediss:// means TLS: leave it out")),
     "redis": Options(_PLAIN, {**_instead(_REDISS), **dict.fromkeys(_TLS, _REDISS)}),
     "unix": Options(_PLAIN, {**_instead(_NO_TLS), **dict.fromkeys(_TLS, _NO_TLS)}),
+    "sentinels": Options(
+        {**_SENTINEL, **_TLS},
+        {**_OF_SENTINEL, **_instead("sentinels:// means TLS: leave it out")},
+    ),
+    "sentinel": Options(
+        _SENTINEL, {**_OF_SENTINEL, **_instead(_SENTINELS), **dict.fromkeys(_TLS, _SENTINELS)}
+    ),
 }
 """By scheme."""
 

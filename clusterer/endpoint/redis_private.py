@@ -52,7 +52,9 @@ class NamedConnection(redis.Connection):
         timeout_s = self.socket_connect_timeout
         ends_at = None if timeout_s is None else monotonic() + timeout_s
         failed = OSError("the name has no address")
-        for address in self._server.addresses(self.host, self.port):
+        addresses = self._server.addresses(self.host, self.port)
+        self.host, self.port = self._server.place(self.host, self.port)
+        for address in addresses:
             left_s = None if ends_at is None else ends_at - monotonic()
             if left_s is not None and left_s <= 0:
                 break

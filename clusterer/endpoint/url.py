@@ -12,10 +12,21 @@ import unicodedata
 from urllib.parse import parse_qsl, quote
 
 from clusterer.endpoint import redis_options
+from clusterer.endpoint.sentinel_url import SENTINEL_SCHEMES, problem_of_place
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
 
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
+
+_CLUSTER = re.compile(r"rediss?[+-]?clusters?|(?:redis[+-])?clusters?")
+_NO_CLUSTER = (
+    "names a Redis Cluster, which is not supported: RQ's workers end with an error on its client. "
+    "Use a single server (redis://) or Sentinel (sentinel://)"
+)
+_SEVERAL = (
+    "has several hosts: sentinel://host:port,host:port/service has those of sentinels; "
+    "Redis Cluster is not supported, as RQ's workers end with an error on its client"
+)
 
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
 
@@ -33,7 +44,7 @@ def check_url(url: str) -> None:
     problem = _problem(url)
     if problem:
         raise SettingsError(f"redis_url {problem}")
-    if url.startswith("rediss://"):
+    if url.startswith(("rediss://", "sentinels://")):
         problem = redis_options.problem_of_files(_parts(url)[2])
         if problem:
             raise SettingsError(f"redis_url {problem}")
@@ -46,7 +57,7 @@ def public_url(settings: Settings) -> str:
     if _problem(url):
         return f"{scheme}://***" if scheme in SCHEMES else "redis_url"
     authority, path, query = _parts(url)
-    if scheme != "unix" and not path.removeprefix("/").isdecimal():
+    if scheme in {"redis", "rediss"} and not path.removeprefix("/").isdecimal():
         path = ""
     database = dict(parse_qsl(query)).get("db", "")
     shown = f"?db={database}" if database.isdecimal() else ""
@@ -80,8 +91,10 @@ def _parts(url: str) -> tuple[str, str, str]:
 def _problem(url: str) -> str:
     """Return what is wrong with ``url`` in words that follow "redis_url"; empty if nothing is."""
     scheme, separator, rest = url.partition("://")
+    if separator and _CLUSTER.fullmatch(scheme):
+        return _NO_CLUSTER
     if not separator or scheme not in SCHEMES:
-        return "must begin with redis://, rediss:// or unix://"
+        return "must begin with redis://, rediss://, unix://, sentinel:// or sentinels://"
     if "#" in rest:
         return percent_hint("#")
     authority, path, query = _parts(url)
@@ -90,7 +103,11 @@ def _problem(url: str) -> str:
     info, at, place = authority.rpartition("@")
     if "@" in path and not (scheme == "unix" and (at or not authority)):
         return percent_hint("/")
-    return _problem_of_user(info) or _problem_of_place(scheme, place)
+    return _problem_of_user(info) or (
+        problem_of_place(place, path)
+        if scheme in SENTINEL_SCHEMES
+        else _problem_of_place(scheme, place)
+    )
 
 
 def _problem_of_options(scheme: str, query: str) -> str:
@@ -110,6 +127,8 @@ def _problem_of_user(info: str) -> str:
 def _problem_of_place(scheme: str, place: str) -> str:
     if scheme == "unix":
         return "must be like unix:///path/to/socket" if place else ""
+    if "," in place:
+        return _SEVERAL
     match = _PLACE.fullmatch(place)
     if match is None:
         return "must be like redis://user:password@host:port/database, with a number as port"

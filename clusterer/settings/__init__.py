@@ -84,7 +84,7 @@ class Settings:
     duration_col: str = _name("duration", "column of the temporary disabling's length")
     no_tries_col: str = _name("no_tries", "column of the number of failed tries")
     redis_url: str = _secret_text(
-        "", "Redis: redis://, rediss:// or unix:// URL; empty means embedded"
+        "", "Redis: redis://, rediss://, unix:// or sentinel:// URL; empty means embedded"
     )
     data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -45,14 +46,23 @@ class RedisServer:
     """
 
     def __init__(
-        self, *, shifted: bool = False, address: str = "127.0.0.1", port: int | None = None
+        self,
+        *,
+        shifted: bool = False,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """``shifted``: it goes by its own `clock`, which can be set."""
+        """``shifted``: it goes by its own `clock`, which can be set.
+
+        ``options`` are more directives of redis.conf.
+        """
         if shifted:
             require_program("faketime")
         self.address = address
         self.port = port or free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="clusterer-redis-"))
+        self._options = dict(options or {})
         self._clock = ShiftedClock(self.directory) if shifted else None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -102,8 +112,10 @@ class RedisServer:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        } | self._options
+        words = [
+            word for name, value in options.items() for word in (f"--{name}", *value.split(" "))
+        ]
         log = self.directory / "server.log"
         environment = child_environment(self._clock.environment if self._clock else None)
         self._process = start([redis_binary(), *words], log, environment)

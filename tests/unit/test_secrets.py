@@ -51,6 +51,13 @@ REDIS_FORMS = [
     "unix:///run/none.sock?password={}",
     "unix://user:{}@/run/none.sock",
     "unix://user:{}@host/run/none.sock",
+    "sentinel://user:{}@127.0.0.1:1/sip",
+    "sentinel://{}@127.0.0.1:1,127.0.0.1:2/sip/0",
+    "sentinel://user:{}@127.0.0.1:1,127.0.0.1:x/sip",
+    "sentinel://127.0.0.1:1/sip?sentinel_password={}",
+    "sentinel://127.0.0.1:1/sip?sentinel_username={}&sentinel_password={}",
+    "sentinels://127.0.0.1:1/sip?password={}&ssl_password={}",
+    "redis+cluster://user:{}@127.0.0.1:1",
     "redis:{}@127.0.0.1",
     "http://:{}@127.0.0.1:1/0",
     ":{}@127.0.0.1:1/0",
@@ -157,6 +164,9 @@ def test_character_of_a_password_is_named_with_its_code(character: str, code: st
         "rediss://h:1/0",
         "unix:///run/redis.sock",
         "unix:///run/a@b.sock",
+        "sentinel://h/sip",
+        "sentinel://h:1,[::1]:2,i/sip.example-1/3",
+        "sentinels://h:1/sip",
     ],
 )
 def test_url_without_secrets_is_shown(url: str) -> None:
@@ -173,6 +183,7 @@ def test_url_without_secrets_is_shown(url: str) -> None:
         ("redis://:a:b@c@h/0", "redis://:***@h/0"),
         ("redis://h/0?password=a@b", "redis://h/0"),
         ("redis://token@h/0", "redis://***@h/0"),
+        ("sentinel://u:a,b@h:1,i/sip?db=2&sentinel_password=x", "sentinel://***@h:1,i/sip?db=2"),
     ],
 )
 def test_secrets_of_a_good_url_are_left_out(url: str, shown: str) -> None:
