@@ -18,10 +18,7 @@ from clusterer.settings import Settings
 
 if TYPE_CHECKING:
     from clusterer.services.admin.events import Since
-    from clusterer.store.audit import AuditEvent
-    from clusterer.store.path_events import PathEvent
-
-    Event = AuditEvent | PathEvent
+    from clusterer.store.audit import AuditEvent, PathEvent
 
 SHOWN = 50
 """Number of events without --since and --last."""
@@ -101,9 +98,9 @@ def _since(start: float) -> str:
     return f" since {stamp(start)}" if start else ""
 
 
-def described(event: Event) -> str:
+def described(event: AuditEvent) -> str:
     """Return the event as one line, without its time."""
-    from clusterer.store.path_events import PathEvent
+    from clusterer.store.audit import PathEvent
 
     line = _path_line(event) if isinstance(event, PathEvent) else _node_line(event)
     # Reasons come from operators and from the table: they must not steer the terminal.
@@ -128,18 +125,18 @@ def _node_line(event: AuditEvent) -> str:
     )
 
 
-def _tell(found: Iterable[Event], say: Callable[[Event], None]) -> None:
+def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> None:
     for event in found:
         say(event)
 
 
-def _say_json(event: Event) -> None:
+def _say_json(event: AuditEvent) -> None:
     from clusterer.services.admin.events import as_json
 
     click.echo(json.dumps(as_json(event)))
 
 
-def _say(event: Event) -> None:
+def _say(event: AuditEvent) -> None:
     line = f"{stamp(event.at)} {described(event)}"
     if sys.stdout.isatty():
         line = _coloured(_folded(line), event)
@@ -155,7 +152,7 @@ def _folded(line: str) -> str:
     return wrapper.fill(line)
 
 
-def _coloured(text: str, event: Event) -> str:
+def _coloured(text: str, event: AuditEvent) -> str:
     plain = f"-> {event.after},"
     word = coloured(event.after, COLOURS.get(event.after))
     return text.replace(plain, f"-> {word},", 1)

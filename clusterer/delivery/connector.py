@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import selectors
 from collections.abc import Collection
 from math import inf
@@ -16,6 +15,7 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.session import SenderSession
 from clusterer.errors import PeerUnreachable
+from clusterer.runtime.descriptors import delivery_room
 from clusterer.runtime.logs import about
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
@@ -35,14 +35,6 @@ time that it does so again."""
 _ENDED = "sender %s: connection to node %s (cluster %s, %s) ended: %s"
 _CLOSED = "sender %s: connection to node %s (cluster %s, %s) closed: %s"
 _NOT_NOW = "sender %s: no connection to node %s (cluster %s, %s) now: %s"
-
-OTHER_FILES = 64
-"""Descriptors kept free for all but connections to peers: Redis, logs, programs."""
-
-
-def _room() -> int:
-    """Return how many connections this process may have."""
-    return max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES, 1)
 
 
 class Connector:
@@ -221,7 +213,7 @@ class Connector:
         session.regroup()
 
     def _check_room(self) -> None:
-        if len(self._watched) >= _room():
+        if len(self._watched) >= delivery_room():
             raise LocalTrouble("this process may not have more open (ulimit -n, LimitNOFILE=)")
 
     @staticmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
@@ -12,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from clusterer.listener.counters import Counters
 from clusterer.membership.addresses import normalised_ip
+from clusterer.runtime.descriptors import UNLIMITED, room
 from clusterer.runtime.logs import LimitedLog
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, ClusterView
@@ -23,9 +23,6 @@ Views = Mapping[ClusterKey, ClusterView]
 KNOWN_PATIENCE = 8
 """A known node has this many times max_message_time for its first frame: TCP repeats a lost segment
 seven times in half a minute."""
-
-_OTHER_FILES = 64
-"""Descriptors for everything except inbound connections: Redis, logs, listening sockets."""
 
 _SHARE_KEPT = 0.75
 _LEAST_KEPT = 8
@@ -132,17 +129,17 @@ class Admission(Generic[C]):
     def run_short(self) -> None:
         """Lower the limit for a while: the process cannot open another connection."""
         now = monotonic()
-        room = max(int(len(self._open) * _SHARE_KEPT), _LEAST_KEPT)
-        self._shortage = room, now + _SHORTAGE_S
+        kept = max(int(len(self._open) * _SHARE_KEPT), _LEAST_KEPT)
+        self._shortage = kept, now + _SHORTAGE_S
         self._log.warning(
             "short",
             now,
             "listener: this process may not open another file (ulimit -n, LimitNOFILE=); keeping "
             "at most %d inbound connections for %g s",
-            room,
+            kept,
             _SHORTAGE_S,
         )
-        for victim in sorted(self._open, key=self._importance)[: max(len(self._open) - room, 0)]:
+        for victim in sorted(self._open, key=self._importance)[: max(len(self._open) - kept, 0)]:
             self._displace(victim)
 
     # -- decisions --------------------------------------------------------------------------------
@@ -163,12 +160,11 @@ class Admission(Generic[C]):
 
     def _most(self) -> int:
         """Return the present limit of open connections."""
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        room, until = self._shortage
+        kept, until = self._shortage
         return min(
             self._settings.max_connections,
-            max(files - _OTHER_FILES, 1) if files != resource.RLIM_INFINITY else 10**9,
-            room if monotonic() < until else 10**9,
+            room(),
+            kept if monotonic() < until else UNLIMITED,
         )
 
     def _most_per_address(self) -> int:

@@ -20,6 +20,7 @@ from time import monotonic
 from clusterer.delivery.link import SELF_CONNECTED, Link, LocalTrouble
 from clusterer.errors import PeerUnreachable
 from clusterer.membership import Node
+from clusterer.runtime.descriptors import prober_room
 
 AGAIN_S = 0.2
 """Between two connects of a check."""
@@ -148,10 +149,13 @@ class Checks:
         return min((min(check.ends_at, check.again_at) for check in self._running), default=inf)
 
     def _has_room(self) -> bool:
-        """Whether the first check that waits can begin."""
-        if self._urgent:
-            return len(self._running) < AT_ONCE + URGENT_AT_ONCE
-        return bool(self._waiting) and len(self._running) < AT_ONCE
+        """Whether the first check that waits can begin: each may need `CONNECTS` descriptors."""
+        if not self._urgent and not self._waiting:
+            return False
+        most = min(AT_ONCE + URGENT_AT_ONCE, prober_room() // CONNECTS)
+        if not self._urgent and most > 1:  # urgent checks have half of the room for themselves
+            most = min(AT_ONCE, most // 2)
+        return len(self._running) < most
 
     def _connect(self, check: _Check) -> None:
         check.connects += 1

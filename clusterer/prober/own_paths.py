@@ -25,7 +25,7 @@ PROBING_S, DISABLED_S = 0.5, 0.75
 """How long the check of a path takes at most."""
 
 _AT_ONCE = 50
-"""Records in one call."""
+"""Records in one call, and failed checks in one turn: each may open a suspicion."""
 
 _T = TypeVar("_T")
 
@@ -122,7 +122,8 @@ class OwnPaths:
             node = node_of(field, scene.place.views)
             if node is None or field in void or node.state is not State.UP:
                 continue
-            if (sender, field) not in self._checking:
+            found = self._results.get(sender, {})
+            if (sender, field) not in self._checking and field not in found:
                 self._check_if_due(sender, field, path, node)
         if void:
             scene.paths.delete(sender, void)
@@ -177,13 +178,20 @@ class OwnPaths:
             self._results.setdefault(sender, {})[field] = result
 
     def _write(self) -> None:
+        """Write what checks found; of more failed checks than `_AT_ONCE` some in later turns."""
         results, self._results = self._results, {}
+        left = _AT_ONCE
         for sender, by_field in results.items():
             self._stale.add(sender)
             found = list(by_field.values())
             self._write_reached(sender, [result for result in found if result.reached])
-            for some in _batches([result for result in found if not result.reached]):
-                self._write_failed(sender, some)
+            failed = {field: each for field, each in by_field.items() if not each.reached}
+            now, later = list(failed)[:left], list(failed)[left:]
+            left -= len(now)
+            if now:
+                self._write_failed(sender, [failed[field] for field in now])
+            if later:
+                self._results[sender] = {field: failed[field] for field in later}
 
     def _write_reached(self, sender: int, results: Iterable[_Result]) -> None:
         scene = self._scene

@@ -8,6 +8,7 @@ from clusterer.membership import Node
 from clusterer.membership.suspicions import PRESENT_MS
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.scene import Scene
+from clusterer.store.probers import AHEAD_MS
 
 TURN_S = 2.0
 """Between two looks; `ProberStore.sweep` removes what two of them have found old."""
@@ -47,10 +48,14 @@ class Presence:
         self._sweep_from = monotonic() + SETTLE_S
 
     def fresh(self, key: ClusterKey) -> list[int]:
-        """Return the probers of a cluster that have said lately that they are present."""
-        now_ms = self._scene.now_ms
+        """Return the probers of a cluster that have said lately that they are present.
+
+        A heartbeat from the future is from before Redis's clock was set back.
+        """
+        latest_ms = self._scene.now_ms + AHEAD_MS
+        oldest_ms = self._scene.now_ms - PRESENT_MS - int(TURN_S * 1000)
         present = self._present.get(key, {}).items()
-        return sorted(prober for prober, at in present if now_ms - at <= PRESENT_MS + TURN_S * 1000)
+        return sorted(prober for prober, at in present if oldest_ms <= at <= latest_ms)
 
     def others(self, key: ClusterKey, node: Node) -> list[int]:
         """Return those of `fresh` that are not on a node's own host."""

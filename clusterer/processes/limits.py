@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import resource
 
-log = logging.getLogger(__name__)
+from clusterer.runtime.descriptors import room
 
-_OTHERS = 64
-"""Descriptors for all but inbound connections: Redis, logs, listening sockets."""
+log = logging.getLogger(__name__)
 
 
 def allow_files() -> int:
@@ -29,13 +28,13 @@ def allow_connections(count: int) -> int:
     Warns if that is less than ``count``.
     """
     soft = allow_files()
-    room = count if soft == resource.RLIM_INFINITY else max(0, soft - _OTHERS)
-    if room < count:
+    fit = room()
+    if fit < count:
         log.warning(
             "max_connections is %d, but this process may open %d files: about %d connections fit "
             "(ulimit -n, LimitNOFILE=)",
             count,
             soft,
-            room,
+            fit,
         )
-    return min(room, count)
+    return min(fit, count)

@@ -1,23 +1,22 @@
-"""Reads the audit streams: the changes of nodes, as values."""
+"""Events of the audit streams as values: changes of nodes and of paths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
-import redis
-
-from clusterer.settings import Settings
-from clusterer.store import keys
 from clusterer.store.badvalues import bad, number, text
-from clusterer.store.event_streams import BEGINNING, PAGE, EventStreams
-
-__all__ = ["BEGINNING", "PAGE", "AuditEvent", "AuditStore"]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One change of a node."""
+
+    NUMBERS: ClassVar[Sequence[str]] = ("machine_id", "no_tries", "failed_attempts")
+    """The fields of an entry that are numbers; all others are texts."""
+    REQUIRED: ClassVar[Sequence[str]] = ("machine_id",)
+    KIND: ClassVar[str] = "an event of a node"
 
     id: str
     """Id of the stream's entry: ``<Redis ms>-<number>``."""
@@ -47,34 +46,36 @@ class AuditEvent:
         """Whether the event is about the node ``machine_id``."""
         return machine_id == self.machine_id
 
-
-class AuditStore(EventStreams[AuditEvent]):
-    """The audit streams of one Redis. Every method raises `StateUnavailable`."""
-
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        super().__init__(settings, client, keys.events, _decoded)
-
-
-def _decoded(cluster_id: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
-    found = {
-        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
-        for name, value in fields.items()
-    }
-    key, place = keys.events(cluster_id), f"entry {text(entry_id)}, field"
-    if "machine_id" not in found:
-        bad(key, f"entry {text(entry_id)}", found, "an event of a node")
-    machine_id, no_tries, failed_attempts = (
-        number(key, f"{place} {name}", found.get(name))
-        for name in ("machine_id", "no_tries", "failed_attempts")
-    )
-    return AuditEvent(
-        id=text(entry_id),
-        cluster_id=cluster_id,
-        machine_id=machine_id,
-        no_tries=no_tries,
-        failed_attempts=failed_attempts,
-        **{name: found.get(name, "") for name in _TEXTS},
-    )
+    @classmethod
+    def decode(
+        cls, key: str, cluster_id: int, entry_id: bytes, data: Mapping[bytes, bytes]
+    ) -> Self:
+        """Return the event of an entry of the stream ``key``; report values that are unusable."""
+        found = {
+            name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+            for name, value in data.items()
+        }
+        place = f"entry {text(entry_id)}"
+        if not found.keys() >= set(cls.REQUIRED):
+            bad(key, place, found, cls.KIND)
+        values: dict[str, Any] = {
+            name: number(key, f"{place}, field {name}", found.get(name)) for name in cls.NUMBERS
+        }
+        values |= {"id": text(entry_id), "cluster_id": cluster_id}
+        names = (each.name for each in fields(cls))
+        return cls(**{name: found.get(name, "") for name in names} | values)
 
 
-_TEXTS = ("protocol", "url", "event", "by", "reason", "before", "after")
+@dataclass(frozen=True, slots=True)
+class PathEvent(AuditEvent):
+    """One change of the condition of a path: from ``sender`` to the node ``machine_id``."""
+
+    NUMBERS: ClassVar[Sequence[str]] = (*AuditEvent.NUMBERS, "sender")
+    REQUIRED: ClassVar[Sequence[str]] = ("machine_id", "sender")
+    KIND: ClassVar[str] = "an event of a path"
+
+    sender: int
+
+    def concerns(self, machine_id: int) -> bool:
+        """Whether the path leads from or to ``machine_id``."""
+        return machine_id in (self.sender, self.machine_id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import redis
 
 from clusterer.settings import Settings
+from clusterer.store import keys
+from clusterer.store.audit import AuditEvent, PathEvent
 from clusterer.store.badvalues import blame, read_all, text
 from clusterer.store.client import connect, translated
 
@@ -19,18 +21,7 @@ PAGE = 500
 BEGINNING = "0-0"
 
 
-class Entry(Protocol):
-    """What the events of all streams have."""
-
-    @property
-    def id(self) -> str:
-        """Of the stream's entry: ``<Redis ms>-<number>``."""
-
-    @property
-    def cluster_id(self) -> int: ...
-
-
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=AuditEvent)
 
 
 class EventStreams(Generic[E]):
@@ -41,13 +32,13 @@ class EventStreams(Generic[E]):
         settings: Settings,
         client: redis.Redis | None,
         key: Callable[[int], str],
-        decode: Callable[[int, bytes, Mapping[bytes, bytes]], E],
+        event: type[E],
     ) -> None:
-        """``key``: the stream of a cluster_id; ``decode``: makes an event of an entry."""
+        """``key``: the stream of a cluster_id; ``event``: the type of its events."""
         self._settings = settings
         self._client = client or connect(settings)
         self._key = key
-        self._decode = decode
+        self._event = event
 
     def clusters(self) -> list[int]:
         """Return every cluster_id with a stream, also of clusters that do not exist any more."""
@@ -89,11 +80,14 @@ class EventStreams(Generic[E]):
         with translated(self._settings, "follow the streams of events"):
             replies = self._read_new(streams, int(wait_s * 1000) or None)
         found = [
-            self._decode(int(text(name).split(":")[1]), entry_id, fields)
+            self._decode(int(text(name).split(":")[1]), entry_id, data)
             for name, entries in replies
-            for entry_id, fields in entries
+            for entry_id, data in entries
         ]
         return sorted(found, key=_order)
+
+    def _decode(self, cluster_id: int, entry_id: bytes, data: Mapping[bytes, bytes]) -> E:
+        return self._event.decode(self._key(cluster_id), cluster_id, entry_id, data)
 
     def _read_new(self, streams: dict[Any, Any], block_ms: int | None) -> Any:
         """Read streams; without those of another type, should there be one."""
@@ -113,13 +107,27 @@ class EventStreams(Generic[E]):
                     self._client,
                     [("xrevrange", self._key(cluster_id), last, str(since_ms), PAGE)],
                 )
-            for entry_id, fields in entries:
-                yield self._decode(cluster_id, entry_id, fields)
+            for entry_id, data in entries:
+                yield self._decode(cluster_id, entry_id, data)
             if len(entries) < PAGE:
                 return
             last = "(" + text(entries[-1][0])
 
 
-def _order(event: Entry) -> tuple[int, int]:
+class AuditStore(EventStreams[AuditEvent]):
+    """The events of nodes in one Redis. Every method raises `StateUnavailable`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        super().__init__(settings, client, keys.events, AuditEvent)
+
+
+class PathEvents(EventStreams[PathEvent]):
+    """The events of paths in one Redis. Every method raises `StateUnavailable`."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        super().__init__(settings, client, keys.path_events, PathEvent)
+
+
+def _order(event: AuditEvent) -> tuple[int, int]:
     ms, _, number = event.id.partition("-")
     return int(ms), int(number)

@@ -22,6 +22,9 @@ from clusterer.store.destinations import field_of
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
 from clusterer.store.scripts import script
 
+SCANNED = 1000
+"""Keys that one call of `PathStore.scan` looks at: about a millisecond of Redis's time."""
+
 AT_ONCE = 50
 """Records that one script call changes: some 2 ms of Redis's time."""
 
@@ -84,6 +87,8 @@ class PathStore:
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
         self._settings = settings
         self._client = client or connect(settings)
+        self._scanned = 0
+        """Cursor of `scan`."""
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -121,6 +126,17 @@ class PathStore:
             sender: Records(records_of(sender, data), counters.get(sender, 0), now_ms)
             for sender, data in zip(senders, hashes, strict=True)
         }
+
+    def scan(self) -> list[int]:
+        """Return the senders with records among the next `SCANNED` keys of Redis.
+
+        After the last key the scan begins again: the calls of a process find each sender with
+        records, also a sender that `counters` does not name because Redis has lost that key.
+        """
+        pattern = keys.paths(0)[:-1]
+        with translated(self._settings, "look for path records"):
+            self._scanned, found = self._client.scan(self._scanned, f"{pattern}*", SCANNED, "hash")
+        return ids(f"{pattern}*", [text(name).removeprefix(pattern) for name in found])
 
     # -- changing -----------------------------------------------------------------------------
 

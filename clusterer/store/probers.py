@@ -30,7 +30,7 @@ LOOKS_MS = 10_000
 """Two looks that are further apart do not tell that a prober is gone: Redis may have been away.
 Maintenance workers take turns, so the looks of one of several are seconds apart."""
 
-_AHEAD_MS = 1000
+AHEAD_MS = 1000
 """A heartbeat that is further in the future is from before the clock was set back."""
 
 _MOST_MS = 2**53
@@ -165,7 +165,7 @@ _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]
 
 
 def _is_old(at: float, now_ms: int) -> bool:
-    return not now_ms - PRESENT_MS <= at <= now_ms + _AHEAD_MS
+    return not now_ms - PRESENT_MS <= at <= now_ms + AHEAD_MS
 
 
 def scores(key: ClusterKey, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:

@@ -137,13 +137,15 @@ class SuspicionStore:
     def _open(
         self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]
     ) -> Opened | None:
-        rings = [keys.prober_ring(prober) for prober in sorted(suspicion.asked)]
+        asked = sorted(suspicion.asked)
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key)]
-        names += [keys.path_events(key.cluster_id), *rings]
+        names += [keys.path_events(key.cluster_id), keys.probers(*key)]
+        names += [keys.prober_ring(prober) for prober in asked]
         undated = str(suspicion).partition(" ")[2]
-        arguments = (node.version, node.machine_id, VOID_MS, str(key), undated, EVENTS_CAP)
+        of_node = (node.version, node.machine_id, VOID_MS, str(key))
+        arguments = (*of_node, undated, EVENTS_CAP, *asked, *event)
         with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
-            wrong, code = script("open_suspicion")(self._client, names, *arguments, *event)
+            wrong, code = script("open_suspicion")(self._client, names, *arguments)
         replaced(wrong)
         return Opened(code) if code else None
 

@@ -7,13 +7,14 @@ reaches stay up, events are limited, and all paths are open soon after the links
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from clusterer.membership import Condition
 from tests.support.cluster import load
 from tests.support.hosts import Hosts, Mark
+from tests.support.network import Network
 from tests.support.partitions import (
     assert_healed,
     assert_nothing_skipped,
@@ -51,11 +52,20 @@ def assert_limited(hosts: Hosts, mark: Mark, most: int = MOST_CHANGES) -> None:
     assert {of: len(all_) for of, all_ in found.items() if len(all_) > most} == {}
 
 
-def test_four_hosts_link_cut_others_skip_nothing() -> None:
-    with Hosts(FOUR) as hosts:
+@pytest.mark.parametrize(
+    ("machines", "way"),
+    [
+        pytest.param(FOUR, Network.cut, id="four_hosts"),
+        pytest.param(THREE, Network.drop, id="one_way"),
+    ],
+)
+def test_link_cut_other_links_skip_nothing(
+    machines: dict[str, Sequence[int]], way: Callable[[Network, str, str], None]
+) -> None:
+    with Hosts(machines) as hosts:
         hosts.wait_until_sending()
         mark, cut = hosts.mark(), {(1, 2), (2, 1)}
-        hosts.network.cut("a", "b")
+        way(hosts.network, "a", "b")
         watch(BROKEN_S)
         assert_untouched(hosts, mark, hosts.pairs - cut)
         assert conditions(hosts, mark) == {pair: ["probing", "disabled"] for pair in cut}
@@ -138,18 +148,6 @@ def test_link_narrow_other_links_skip_nothing() -> None:
         assert_untouched(hosts, mark, hosts.pairs - narrow)
         assert broken(hosts, mark) == narrow
         assert_limited(hosts, mark)
-        assert_healed(hosts)
-        assert fallen(hosts, mark) == set()
-
-
-def test_link_cut_one_way_others_skip_nothing() -> None:
-    with Hosts(THREE) as hosts:
-        hosts.wait_until_sending()
-        mark, cut = hosts.mark(), {(1, 2), (2, 1)}
-        hosts.network.drop("a", "b")
-        watch(BROKEN_S)
-        assert_untouched(hosts, mark, hosts.pairs - cut)
-        assert conditions(hosts, mark) == {pair: ["probing", "disabled"] for pair in cut}
         assert_healed(hosts)
         assert fallen(hosts, mark) == set()
 

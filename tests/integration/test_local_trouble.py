@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from clusterer import jobs
-from clusterer.delivery.connector import OTHER_FILES
 from clusterer.membership import Condition
+from clusterer.runtime.descriptors import OTHER_FILES
 from clusterer.services.periodic.probe import ping_all
 from clusterer.settings import Settings, as_environment
 from clusterer.store import NodeStore, keys
@@ -46,7 +46,7 @@ def test_delivery_without_descriptors_fails_no_node(
         wait_until(lambda: "takes jobs" in worker.output(), 20, "worker runs")
         log, queue = PacketLog(settings, 1), settings.delivery_queue
         limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (OTHER_FILES + 50, limits[1]))
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (OTHER_FILES + 60, limits[1]))
         if log.append(CLUSTER, [frame(0)]):
             jobs.enqueue_delivery(queue, jobs.connect(settings))
         wait_until(lambda: "may not have more open" in worker.output(), 10, "said so")

@@ -18,7 +18,7 @@ from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.store import ClusterKey, keys
 from clusterer.store.directory import REFRESH_S
-from clusterer.store.path_events import PathEvents
+from clusterer.store.event_streams import PathEvents
 from clusterer.store.paths import PathStore
 from clusterer.store.suspicions import SuspicionStore
 from tests.support.broken_paths import (

@@ -178,6 +178,24 @@ def test_probe_void_records_of_hosts_without_prober_go(hosts: Hosts) -> None:
     assert void_paths.clear(hosts.context) == 0
 
 
+def test_probe_void_records_without_counter_go(hosts: Hosts) -> None:
+    """Redis has lost the key with the counters of all senders; these senders are idle."""
+    for sender in (1, 3, 7):
+        hosts.record(sender, 2, tries=3)
+    kept = hosts.record(1, 3)
+    hosts.context.redis.hincrby(f"clusterer:{CLUSTER}:node:2", "epoch", 1)
+    hosts.context.redis.delete(keys.PATHS)
+    deleted = [0]
+
+    def all_are_gone() -> bool:
+        deleted[0] += void_paths.clear(hosts.context)
+        return deleted[0] == 3
+
+    wait_until(all_are_gone, 20)
+    assert list(hosts.context.paths.records(1).values()) == [kept]
+    assert not hosts.context.redis.exists(keys.paths(3), keys.paths(7))
+
+
 def test_probe_round_of_silent_node_is_due_a_second_later(hosts: Hosts) -> None:
     """A round takes nearly a second: the next one counts from its beginning."""
     hosts.cut(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from time import monotonic
@@ -11,9 +12,10 @@ import pytest
 import redis
 
 from clusterer.membership import Condition, Event, State
-from clusterer.membership.suspicions import Kind
-from clusterer.prober import presence
-from clusterer.prober.answers import BETWEEN_S
+from clusterer.membership.suspicions import Kind, Suspicion
+from clusterer.prober import checks, presence
+from clusterer.prober import own_paths as own_paths_module
+from clusterer.prober.answers import BETWEEN_S, Answers
 from clusterer.prober.checks import CONNECTS, Checks
 from clusterer.prober.liveness import Liveness
 from clusterer.prober.own_paths import OwnPaths
@@ -118,6 +120,34 @@ def test_prober_asked_late_in_wide_suspicion_confirms(hosts: Hosts) -> None:
     assert hosts.node(2).no_tries == 1
 
 
+def test_prober_more_suspicions_than_checks_take_turns(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else silent nodes keep the prober from a node that is there, for as long as they are."""
+    monkeypatch.setattr(checks, "AT_ONCE", 1)
+    monkeypatch.setattr(checks, "URGENT_AT_ONCE", 0)
+    monkeypatch.setattr("clusterer.prober.answers.BETWEEN_S", 0.0)
+    first = set()
+    with hosts_on_loopback(settings, monkeypatch, 6) as hosts:
+        scene = scene_of(hosts, settings, {host_of(1)})
+        answers = Answers(scene)
+        for _ in range(10):
+            hosts.connects.clear()
+            for node_ in (hosts.node(i) for i in range(2, 7)):
+                now_ms = scene.paths.now_ms()
+                round_ = Suspicion(
+                    now_ms, node_.version, Kind.PROBE, frozenset({1}), frozenset(), all_asked=False
+                )
+                name = keys.suspicions(*CLUSTER)
+                hosts.context.redis.hset(name, str(node_.machine_id), str(round_))
+            answers.rung()
+            answers.turn()
+            scene.checks.turn(0.0)
+            first |= {address for _, address in hosts.connects[:1]}
+            scene.checks.drop()
+    assert len(first) > 1
+
+
 def test_prober_path_check_answered_sets_path_up(hosts: Hosts) -> None:
     hosts.record(1, 2)
     hosts.start(1, 3)
@@ -150,6 +180,30 @@ def test_prober_checks_once_for_all_senders_of_an_address(hosts: Hosts, settings
     hosts.start(1, 3)
     wait_until(lambda: all(hosts.path(each, 2) != path for each, path in before.items()), 5)
     assert len(hosts.connects) <= 3 * CONNECTS, "one check of the paths, two about the verdict"
+
+
+def test_prober_many_failed_checks_are_written_in_turns(
+    hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may open a suspicion: a prober with thousands must not miss its heartbeat."""
+    monkeypatch.setattr(own_paths_module, "_AT_ONCE", 1)
+    scene = scene_of(hosts, settings, {host_of(1)})
+    scene.probers.heartbeat(3, "other", [CLUSTER])
+    before = {machine_id: hosts.record(1, machine_id) for machine_id in (2, 3)}
+    for machine_id in before:
+        hosts.receivers[machine_id].stop()
+    due_at = monotonic() + 2 * settings.probe_interval
+    wait_until(lambda: monotonic() > due_at)
+    own_paths = OwnPaths(scene)
+    own_paths.notice(scene.paths.counters())
+    check_node_2(hosts, scene, own_paths)
+    end_checks(scene)
+    written = []
+    for _ in before:
+        own_paths.notice(scene.paths.counters())  # makes the next turn due
+        own_paths.turn()
+        written.append(sum(hosts.path(1, each) != path for each, path in before.items()))
+    assert written == [1, 2]
 
 
 def test_prober_path_check_refused_with_others_too_node_falls(hosts: Hosts) -> None:
@@ -201,7 +255,7 @@ def test_prober_path_check_from_address_that_left_is_no_evidence(
     kept = hosts.record(1, 2)
     own_paths = OwnPaths(scene)
     own_paths.notice(scene.paths.counters())
-    check(hosts, scene, own_paths)
+    check_node_2(hosts, scene, own_paths)
     own.clear()
     end_checks(scene)
     own_paths.notice(scene.paths.counters())
@@ -219,14 +273,14 @@ def test_prober_ping_from_address_that_left_is_no_evidence(
     presence = Presence(scene)
     presence.turn()
     liveness = Liveness(scene, presence)
-    check(hosts, scene, liveness)
+    check_node_2(hosts, scene, liveness)
     own.clear()
     end_checks(scene)
     assert no_suspicion(hosts)
     assert hosts.condition(2) is Condition.UP
 
 
-def check(hosts: Hosts, scene: Scene, part: OwnPaths | Liveness) -> None:
+def check_node_2(hosts: Hosts, scene: Scene, part: OwnPaths | Liveness) -> None:
     """Let a part of a prober work until it checks node 2."""
     wanted = host_of(1), hosts.node(2).address
 
@@ -283,6 +337,9 @@ def test_prober_alone_refused_ping_sets_node_probing_at_once(
     hosts.receivers[1].stop()
     hosts.start(1, settings=replace(settings, ping_interval=0.4))
     wait_until(lambda: hosts.condition(1) is Condition.PROBING, 4)
+    (event,) = audit(hosts, 1)
+    assert (event[b"event"], event[b"by"]) == (b"suspected", b"prober 1")
+    assert event[b"reason"] == b"ping failed: Connection refused"
 
 
 def test_prober_pings_are_shared_by_other_hosts(hosts: Hosts, settings: Settings) -> None:
@@ -292,6 +349,38 @@ def test_prober_pings_are_shared_by_other_hosts(hosts: Hosts, settings: Settings
     hosts.connects.clear()
     wait_until(lambda: len({source for source, _ in hosts.connects}) == 3, 6)
     assert all(source != address[0] for source, address in hosts.connects)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_prober_pings_of_a_node_are_two_per_interval(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Whatever the number of hosts."""
+    with hosts_on_loopback(settings, monkeypatch, count) as hosts:
+        pinging = replace(settings, ping_interval=1.0)
+        hosts.start(*range(1, count + 1), settings=pinging)
+        known = [prober._presence for prober in hosts.probers.values()]
+        wait_until(lambda: all(len(each.fresh(CLUSTER)) == count for each in known), 20)
+        began = monotonic()
+        hosts.connects.clear()
+
+        def pings() -> list[int]:
+            to = Counter(address for _, address in hosts.connects)
+            return [to[hosts.receivers[i].address] for i in range(1, count + 1)]
+
+        wait_until(lambda: min(pings()) >= 4, 30)
+        rounds = (monotonic() - began) / (pinging.ping_interval / 2)
+        assert max(pings()) <= rounds + 2, "a round that had begun, and the present one"
+
+
+def test_prober_heartbeat_from_future_is_not_fresh(hosts: Hosts, settings: Settings) -> None:
+    """Such a prober has left before Redis's clock was set back."""
+    scene = scene_of(hosts, settings, {host_of(1)})
+    present = {"1": scene.now_ms, "2": scene.now_ms + 600_000, "3": scene.now_ms - 600_000}
+    hosts.context.redis.zadd(keys.probers(*CLUSTER), present)
+    presence = Presence(scene)
+    presence.turn()
+    assert presence.fresh(CLUSTER) == [1]
 
 
 def test_prober_second_process_takes_over_after_close(hosts: Hosts) -> None:

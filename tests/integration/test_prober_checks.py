@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator, Sized
 from contextlib import suppress
 from itertools import pairwise
@@ -15,6 +16,7 @@ from clusterer.delivery.link import Link, LocalTrouble
 from clusterer.membership import Node
 from clusterer.prober import checks
 from clusterer.prober.checks import Checks, Found
+from clusterer.runtime.descriptors import OTHER_FILES, delivery_room, prober_room, room
 from tests.support.cluster import node, node_for
 from tests.support.ports import free_port
 from tests.support.probing import black_hole
@@ -175,6 +177,32 @@ def test_checks_hundreds_take_turns_and_urgent_first(
         conclude(made, found, 100)
     assert first[0] < 20
     assert {each.reached for each in found} == {False}
+
+
+@pytest.mark.parametrize(("files", "most"), [(OTHER_FILES + 1, 4), (OTHER_FILES + 160, 20)])
+def test_checks_use_the_probers_part_of_descriptors(
+    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch, files: int, most: int
+) -> None:
+    """The deliveries in the same process have their own part."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(checks, "AGAIN_S", 0.01)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, limits[1]))
+    assert prober_room() == most
+    assert most + delivery_room() <= max(room(), most + 1)
+    found: list[Found] = []
+    for urgent in (True, False) * 10:
+        made.start(silent, None, 0.2, found.append, urgent=urgent)
+    sockets = 0
+
+    def all_said() -> bool:
+        nonlocal sockets
+        made.turn(0.01)
+        sockets = max(sockets, len(made._selector.get_map()))
+        return len(found) == 20
+
+    wait_until(all_said, 20)
+    assert 0 < sockets <= most
+    assert False in {each.reached for each in found}
 
 
 def test_checks_urgent_that_wait_too_long_find_nothing(

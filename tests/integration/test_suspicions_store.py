@@ -87,6 +87,24 @@ def test_open_asks_prober_that_confirmed_last(world: Paths) -> None:
         assert world.suspicions.end(CLUSTER, 2, found)
 
 
+def test_open_rings_no_prober_that_left_meanwhile(
+    world: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its ring stays for ever: the prober deleted it when the prober left."""
+    world.arrive(1, 3, 4)
+
+    def leave(*arguments: Any, **named: Any) -> Any:
+        assert world.probers.leave(3, "sip3", [CLUSTER])
+        return choose_asked(*arguments, **named)
+
+    monkeypatch.setattr("clusterer.store.suspicions.choose_asked", leave)
+    assert world.open() is Opened.ASKED
+    found = world.suspicion()
+    assert found is not None
+    assert found.asked == {1, 3, 4}
+    assert rung(world.client) == {1, 4}
+
+
 @pytest.mark.parametrize("asking", [1, None])
 def test_open_without_prober_of_another_host_is_alone(asking: int | None, world: Paths) -> None:
     world.arrive(*{2, asking or 2})

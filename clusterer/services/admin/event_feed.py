@@ -11,16 +11,14 @@ from typing import Generic, TypeVar
 from clusterer.runtime import forks
 from clusterer.services.admin.events import Filter, History, of_nodes, of_paths
 from clusterer.services.context import Context
-from clusterer.store.audit import AuditEvent
-from clusterer.store.path_events import PathEvent
+from clusterer.store.audit import AuditEvent, PathEvent
 
 KEPT = 5_000
 """Events of each kind that the feed keeps: those of nodes, and those of paths."""
 EVERY_S = 1.0
 """Shortest time between two reads of Redis."""
 
-E = TypeVar("E", bound=AuditEvent | PathEvent)
-Event = AuditEvent | PathEvent
+E = TypeVar("E", bound=AuditEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class EventFilter:
     text: str = ""
     """Text that the event contains, in upper or lower case: in its URL, name, author or reason."""
 
-    def __contains__(self, event: Event) -> bool:
+    def __contains__(self, event: AuditEvent) -> bool:
         if self.place.cluster_id not in (0, event.cluster_id) or event not in self.place:
             return False
         if self.paths is not None and self.paths != isinstance(event, PathEvent):
@@ -46,7 +44,7 @@ class EventFilter:
 class Events:
     """The events that one viewer selects."""
 
-    events: tuple[Event, ...]
+    events: tuple[AuditEvent, ...]
     """Newest first."""
     selected: int
     """Events in the feed that the filter selects; more than ``events`` has if it is cut."""
@@ -77,7 +75,7 @@ class EventFeed:
                 self._nodes.read()
                 self._paths.read()
                 self._read_at = monotonic()
-            kept: list[Event] = [*self._nodes.events, *self._paths.events]
+            kept: list[AuditEvent] = [*self._nodes.events, *self._paths.events]
             more = self._nodes.is_full or self._paths.is_full
         found = sorted((event for event in kept if event in wanted), key=_order, reverse=True)
         return Events(tuple(found[:last]), selected=len(found), kept=len(kept), more=more)
@@ -105,10 +103,10 @@ class _Stream(Generic[E]):
             self.events.extend(self._history.new())
 
 
-def _texts(event: Event) -> tuple[str, ...]:
+def _texts(event: AuditEvent) -> tuple[str, ...]:
     return event.url, event.event, event.by, event.reason, event.before, event.after
 
 
-def _order(event: Event) -> tuple[int, int]:
+def _order(event: AuditEvent) -> tuple[int, int]:
     ms, _, number = event.id.partition("-")
     return int(ms), int(number)

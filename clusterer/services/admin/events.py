@@ -13,9 +13,8 @@ from typing import Any, Generic, TypeVar
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.jobs import StopFlag
 from clusterer.services.context import Context
-from clusterer.store.audit import AuditEvent, AuditStore
-from clusterer.store.event_streams import BEGINNING, EventStreams
-from clusterer.store.path_events import PathEvent, PathEvents
+from clusterer.store.audit import AuditEvent, PathEvent
+from clusterer.store.event_streams import BEGINNING, AuditStore, EventStreams, PathEvents
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class Filter:
     machine_id: int = 0
     """0: all. Of paths: those from and to it."""
 
-    def __contains__(self, event: AuditEvent | PathEvent) -> bool:
+    def __contains__(self, event: AuditEvent) -> bool:
         return (not self.machine_id or event.concerns(self.machine_id)) and event.at >= self.since
 
 
@@ -67,7 +66,7 @@ def parse_since(text: str) -> Since:
     return lambda _now: at
 
 
-E = TypeVar("E", bound=AuditEvent | PathEvent)
+E = TypeVar("E", bound=AuditEvent)
 
 
 class History(Generic[E]):
@@ -140,7 +139,7 @@ def of_paths(context: Context, wanted: Filter) -> History[PathEvent]:
     return History(PathEvents(context.settings, context.redis), wanted)
 
 
-def as_json(event: AuditEvent | PathEvent) -> dict[str, Any]:
+def as_json(event: AuditEvent) -> dict[str, Any]:
     """Return the event for JSON; ``time`` is UTC in ISO 8601, ``at`` is UNIX seconds."""
     at = datetime.fromtimestamp(event.at, UTC)
     time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,10 +9,9 @@ from itertools import islice
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok
 from clusterer.store import ClusterKey, translated
-from clusterer.store.audit import PAGE, AuditStore
 from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
-from clusterer.store.path_events import PathEvents
+from clusterer.store.event_streams import PAGE, AuditStore, PathEvents
 from clusterer.store.paths import PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.receipts import Receipts

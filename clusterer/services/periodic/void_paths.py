@@ -1,4 +1,7 @@
-"""Path records that are void and that no prober deletes: those of hosts without a prober."""
+"""Deletes void path records that no prober deletes.
+
+These are the records of hosts without a prober, and records whose counter Redis has lost.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def run(context: Context) -> int:
 
 def clear(context: Context) -> int:
     """Delete the records that are void; return how many there were."""
-    senders = sorted(context.paths.counters())
+    senders = sorted({*context.paths.counters(), *context.paths.scan()})
     if not senders:
         return 0
     found = context.paths.all_records(senders)

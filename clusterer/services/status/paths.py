@@ -11,9 +11,8 @@ from clusterer.membership import FAILURES, Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.audit import AuditStore
 from clusterer.store.destinations import field_of
-from clusterer.store.path_events import PathEvents
+from clusterer.store.event_streams import AuditStore, PathEvents
 
 _EVENTS_READ = 10_000
 """Path events of a cluster that are searched for the beginning of what lasts."""

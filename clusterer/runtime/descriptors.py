@@ -1,0 +1,32 @@
+"""How many sockets to other hosts this process may have open: one budget, by RLIMIT_NOFILE."""
+
+from __future__ import annotations
+
+import resource
+
+OTHER_FILES = 64
+"""Descriptors kept free for everything else: Redis, logs, listening sockets, programs."""
+
+UNLIMITED = 10**9
+
+_PROBER_PART = 8
+"""The prober of a delivery worker gets one descriptor of so many; the deliveries get the others."""
+
+_PROBER_LEAST, _PROBER_MOST = 4, 800
+"""Sockets of one check, and of all checks that a prober makes at once."""
+
+
+def room() -> int:
+    """Return how many sockets this process may have open now, 1 or more."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return UNLIMITED if files == resource.RLIM_INFINITY else max(files - OTHER_FILES, 1)
+
+
+def prober_room() -> int:
+    """Return how many sockets the prober in a delivery worker may have open now, 4 to 800."""
+    return min(max(room() // _PROBER_PART, _PROBER_LEAST), _PROBER_MOST)
+
+
+def delivery_room() -> int:
+    """Return how many connections to peers a delivery worker may have open now, 1 or more."""
+    return max(room() - prober_room(), 1)
