@@ -14,7 +14,7 @@ import redis
 
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
-from clusterer.listener import Callback, Listener
+from clusterer.listener import Callback, Listener, Listing
 from clusterer.membership import Event, Node, State
 from clusterer.membership.addresses import normalised_ip
 from clusterer.runtime.once import once
@@ -218,6 +218,14 @@ class Clusterer:
             auth_check=bool(auth_check),
             cluster_id=cluster_id or None,
         )
+
+    def list_for_others(self, cluster_id: int, listing: Listing) -> None:
+        """Let other processes, such as `clusterer console`, see entries of a table of this program.
+
+        The observers call it for calls, contacts and profile counts. Other processes see the table
+        while `serve` runs; searches take at most a fifth of a core. Raises `InvalidArgument`.
+        """
+        self._listener.list_for_others(cluster_id, listing)
 
     # -- around them ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
 from clusterer.listener.inbound import Connection, Shared
+from clusterer.listener.inquiries import Inquiries, Listing
 from clusterer.listener.last_seen import LastSeenWriter, TickReport
 from clusterer.listener.ports import Address, Ports
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
@@ -28,6 +29,7 @@ from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.captures import MirrorStore
+from clusterer.store.inquiries import InquiryStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState
 
@@ -61,6 +63,7 @@ class Listener:
         self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
         self._last_seen = LastSeenWriter(server_id, receipts)
         self._capture = Capture(server_id, MirrorStore(settings), self.counters)
+        self._inquiries = Inquiries(server_id, InquiryStore(settings))
         self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
         self._shared = Shared(self._dispatcher, self._capture, self._admission, settings)
         self._callback_queues: list[CallbackQueue] = []
@@ -115,6 +118,13 @@ class Listener:
         self._registry.add(Registration(watch, queue or callback, auth_check, members))
         self._dispatcher.invalidate()
 
+    def list_for_others(self, cluster_id: int, listing: Listing) -> None:
+        """Let other processes, such as the console, see entries of a table while this one serves.
+
+        Raises `InvalidArgument` for a cluster_id that is none.
+        """
+        self._inquiries.add(require_id("cluster_id", cluster_id), listing)
+
     def stop(self) -> None:
         """Make `serve` return, also if `serve` is called later. Safe to call again."""
         self._stopping = True
@@ -159,6 +169,7 @@ class Listener:
             self._loop = None
             self._last_seen.stop()
             self._capture.stop()
+            self._inquiries.stop()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -166,6 +177,7 @@ class Listener:
         loop.set_exception_handler(self._on_loop_error)
         await self._wait_for_directory()
         self._last_seen.start(lambda reply: self._deliver_in(loop, reply))
+        self._inquiries.start()
         try:
             while not self._stopping:
                 next_at = monotonic() + TICK_S

@@ -14,7 +14,7 @@ from clusterer.runtime.rounds import Rounds
 from clusterer.wire import Packet, PacketBuilder
 
 if TYPE_CHECKING:
-    from clusterer.listener import ReceiveInfo
+    from clusterer.listener import Listing, ReceiveInfo
 
 _JOIN_S = 5.0
 """Longest wait for the last call to end; calls to an unreachable Redis end within 2 s."""
@@ -50,6 +50,8 @@ class Cluster(Protocol):
         auth_check: bool,
         cluster_id: int | None,
     ) -> None: ...
+
+    def list_for_others(self, cluster_id: int, listing: Listing) -> None: ...
 
 
 class Module:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clusterer.ids import SERVER_TIMEOUT
+from clusterer.modules import listed
 from clusterer.modules.absence import Absences
 from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
@@ -19,7 +20,7 @@ from clusterer.payloads.dialog import MODULE
 from clusterer.payloads.message import as_bytes, as_text
 
 if TYPE_CHECKING:
-    from clusterer.listener import ReceiveInfo
+    from clusterer.listener import Listing, ReceiveInfo
 
 __all__ = ["Bounds", "Call", "Change", "Dialogs", "ProfileUse", "Reason"]
 
@@ -136,6 +137,10 @@ class Dialogs(Observer):
         """Return the calls in a profile on all nodes; without ``value``, with any value."""
         uses = self._uses.values(self._clock(), as_bytes(profile))
         return sum(use.calls for use in uses if value is None or use.value == value)
+
+    def _listings(self) -> Iterable[Listing]:
+        yield listed.calls(self._calls.__len__, self.calls)
+        yield listed.profiles(self._uses.__len__, lambda: self._uses.values(self._clock()))
 
     def expire(self) -> None:
         with self._telling:

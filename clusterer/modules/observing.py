@@ -18,7 +18,7 @@ from clusterer.runtime import forks
 from clusterer.runtime.logs import LimitedLog, about_machine
 
 if TYPE_CHECKING:
-    from clusterer.listener import ReceiveInfo
+    from clusterer.listener import Listing, ReceiveInfo
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,15 @@ class Observer(Module):
         self._stats = ObserverStats()
         self._limited = LimitedLog(log, QUIET_S)
         self._telling = forks.rlock()
+
+    def start(self) -> None:
+        super().start()
+        for listing in self._listings():
+            self._clusterer.list_for_others(self._cluster_id or 0, listing)
+
+    def _listings(self) -> Iterable[Listing]:
+        """Return what other processes may see of the tables."""
+        return ()
 
     @property
     def stats(self) -> ObserverStats:

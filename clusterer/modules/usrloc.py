@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clusterer.modules import listed
 from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.expiring import Bounds, Change, Reason
 from clusterer.modules.observing import Observer, SentText, WatchedTable
@@ -16,7 +17,7 @@ from clusterer.payloads.message import as_bytes, as_text
 from clusterer.payloads.usrloc import MODULE, NEVER
 
 if TYPE_CHECKING:
-    from clusterer.listener import ReceiveInfo
+    from clusterer.listener import Listing, ReceiveInfo
 
 __all__ = ["Bounds", "Change", "Contact", "Reason", "Usrloc"]
 
@@ -84,6 +85,9 @@ class Usrloc(Observer):
 
     def __len__(self) -> int:
         return len(self._contacts)
+
+    def _listings(self) -> Iterable[Listing]:
+        yield listed.contacts(self.__len__, self.contacts)
 
     def _receive(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> None:
         message = self._message(kind, received, machine_id)

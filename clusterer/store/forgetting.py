@@ -31,7 +31,14 @@ _SENDER = (
     keys.closing,
     keys.paths,
 )
-_INSTANCE = (keys.modules, keys.notices, keys.capture, keys.prober_ring)
+_INSTANCE = (
+    keys.modules,
+    keys.notices,
+    keys.capture,
+    keys.prober_ring,
+    keys.listings,
+    keys.inquiries,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 STRING, HASH, SET, SORTED_SET, STREAM = "string", "hash", "set", "zset", "stream"
+LIST = "list"
 
 NAMES: Final = {
     STRING: "a string",
@@ -13,7 +14,7 @@ NAMES: Final = {
     SET: "a set",
     SORTED_SET: "a sorted set",
     STREAM: "a stream",
-    "list": "a list",
+    LIST: "a list",
     "none": "nothing",
 }
 """Redis's names of types, and their names in messages."""
@@ -25,7 +26,11 @@ _TYPES: Final = tuple(
         (r"(loaded|format)", STRING),
         (r"paths", HASH),
         (r"(log|notify|capture|ring|prober-ring):.*", STREAM),
-        (r"(counters|committed|committed-count|closing|stats|modules|shares|paths):.*", HASH),
+        (
+            r"(counters|committed|committed-count|closing|stats|modules|shares|paths|listings):.*",
+            HASH,
+        ),
+        (r"(inquiries|answer):.*", LIST),
         (r"(pending|waiting):.*", SET),
         (r"(lease|enqueued|prober):.*", STRING),
         (r"(last-seen|muted):.*", SORTED_SET),

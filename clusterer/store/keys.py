@@ -187,3 +187,18 @@ def notices(receiver: int) -> str:
 def capture(receiver: int) -> str:
     """Capped stream with a TTL: what an instance receives while ``clusterer tail`` runs."""
     return f"clusterer:capture:{receiver}"
+
+
+def listings(receiver: int) -> str:
+    """Hash with a TTL: ``kind:cluster_id`` → number of entries that an instance's observer has."""
+    return f"clusterer:listings:{receiver}"
+
+
+def inquiries(receiver: int) -> str:
+    """Capped list with a TTL: inquiries about the entries of an instance's observers."""
+    return f"clusterer:inquiries:{receiver}"
+
+
+def answer(token: str) -> str:
+    """List with a TTL: the answer to the inquiry ``token``."""
+    return f"clusterer:answer:{token}"

@@ -14,6 +14,7 @@ from clusterer import PROTO_BIN, Clusterer, Settings
 from clusterer.ids import SERVER_TIMEOUT
 from clusterer.jobs import keys as job_keys
 from clusterer.jobs import move_aside, queue
+from clusterer.listener import Listing
 from clusterer.membership import Event
 from clusterer.membership.suspicions import Kind
 from clusterer.provisioning import NewRow
@@ -21,6 +22,7 @@ from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.services.periodic import history, timeouts
 from clusterer.services.table import reload as reload_service
+from clusterer.store import keys
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import Opened, SuspicionStore
@@ -33,9 +35,10 @@ from tests.support.provisioning import provision
 from tests.support.redis_cli import shape
 
 PASSING = {"clusterer:lease:1", "clusterer:closing:1", "clusterer:handovers", "clusterer:capture:1"}
-PASSING |= {job_keys.LOCK}
+PASSING |= {job_keys.LOCK, "clusterer:inquiries:1"}
+PASSING |= {keys.answer(str(docs.SAMPLE_ARGUMENTS["token"]))}
 """Leases and guards live for a second at most; tests of delivery see them, and those of
-`clusterer tail` its mirror. A scheduler that ends gives its lock up."""
+`clusterer tail` its mirror, those of inquiries theirs. A scheduler that ends gives its lock up."""
 
 
 @pytest.fixture
@@ -62,6 +65,11 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         )
         got: list[int] = []
         second.register_module("ratelimit", PROTO_BIN, lambda *call: got.append(call[2]), 9, 1, 1)
+        phones = ["alice", "bob"]
+        first.list_for_others(
+            1,
+            Listing("contacts", phones.__len__, phones.copy, str.encode, lambda aor: {"aor": aor}),
+        )
         set_status.run(context, 1, 3, 0, "bin", by="test")
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         with delivering(chosen):

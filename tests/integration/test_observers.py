@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from clusterer import Clusterer, Settings
-from clusterer.modules.dialog import Call, Change, Dialogs, Reason
+from clusterer import Settings
+from clusterer.modules.dialog import Call, Change, Reason
 from clusterer.modules.ratelimit import RateLimit
-from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import CallState, DialogDeleted, ProfileCount, ProfileCounts
 from clusterer.services import Context
 from clusterer.services.admin import set_status
@@ -25,39 +20,12 @@ from clusterer.wire import Packet
 from tests.support import docs
 from tests.support.cluster import load, node
 from tests.support.listening import peer
-from tests.support.observing import CAPTURED_AT, call, captured_packets, contact, update
+from tests.support.observing import call, captured_packets, contact, observing, update
 from tests.support.ports import free_port
 from tests.support.processes import spawn, wait_until
 from tests.support.vectors import captured_stream
 
 DOC = docs.DOCS / "observers.md"
-
-
-class Observed(NamedTuple):
-    instance: Clusterer
-    dialogs: Dialogs
-    usrloc: Usrloc
-    port: int
-
-
-@contextmanager
-def observing(settings: Settings, **options: Any) -> Iterator[Observed]:
-    """Serve as node 2 at the time of the capture; node 1 is at 127.0.0.1."""
-    port = free_port()
-    load(settings, [node(1, free_port()), node(2, port)])
-    instance = Clusterer(2, settings=settings)
-    dialogs = Dialogs(instance, 1, unix_clock=lambda: CAPTURED_AT, **options)
-    usrloc = Usrloc(instance, 1, unix_clock=lambda: CAPTURED_AT)
-    thread = threading.Thread(target=instance.serve, name="serve 2")
-    with instance, dialogs, usrloc:
-        thread.start()
-        try:
-            assert instance.listener.ready.wait(10)
-            yield Observed(instance, dialogs, usrloc, port)
-        finally:
-            instance.stop()
-            thread.join(10)
-    assert not thread.is_alive()
 
 
 def parts_of_the_stream() -> tuple[bytes, bytes, bytes]:

@@ -25,6 +25,7 @@ SAMPLE_ARGUMENTS: dict[str, object] = {
     "queue": "clusterer-delivery",
     "name": "5b1d8c0e8ff911f0a5c10242ac110002",
     "key": "rq:queue:clusterer-delivery",
+    "token": "3f2b6c0d9a1e48c7b5d40e6f7a8b9c01",
 }
 """What docs/redis-keys/ has for each parameter of a function in `keys`."""
 
@@ -35,6 +36,7 @@ PATTERNS = {
     "registration": r"[^:]+(#\d+)?",
     "queue": "[^:]+",
     "name": "[0-9a-f]{32}",
+    "token": "[0-9a-f]{32}",
     "key": "rq:.+",
 }
 """What else a parameter may be; the others are numbers."""

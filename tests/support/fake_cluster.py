@@ -7,7 +7,7 @@ from typing import Any
 
 from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN
-from clusterer.listener import ReceiveInfo
+from clusterer.listener import Listing, ReceiveInfo
 from clusterer.membership import Node
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 
@@ -39,6 +39,7 @@ class FakeCluster:
         self.batches = 0
         self.nodes: list[Node] = []
         self.registered: list[dict[str, Any]] = []
+        self.listings: dict[str, Listing] = {}
         self.fault: Exception | None = None
         self.age_s = 0.0
         self.bad_payloads: list[str] = []
@@ -91,6 +92,9 @@ class FakeCluster:
                 "cluster_id": cluster_id,
             }
         )
+
+    def list_for_others(self, cluster_id: int, listing: Listing) -> None:
+        self.listings[listing.kind] = listing
 
     def deliver(self, packet: Packet, machine_id: int | None = None) -> None:
         """Have the registered callbacks called as the listener does, which survives `WireError`."""

@@ -1,11 +1,16 @@
-"""Messages for observers of other modules: captured messages and changed copies."""
+"""Observers that serve, and messages for them: captured messages and changed copies."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from clusterer import Clusterer, Settings
+from clusterer.modules.dialog import Dialogs
+from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import (
     CallState,
     ContactInserted,
@@ -15,6 +20,8 @@ from clusterer.payloads import (
     decode,
 )
 from clusterer.wire import FrameDecoder, Packet
+from tests.support.cluster import load, node
+from tests.support.ports import free_port
 from tests.support.vectors import captured_stream
 
 CAPTURED_AT = 1_795_380_352.0
@@ -48,3 +55,32 @@ def contact(uri: bytes = b"sip:a@192.0.2.1", **changes: Any) -> ContactInserted:
     """Return a contact of ``user1`` that is registered at `CAPTURED_AT`."""
     made: ContactInserted = replace(captured_message(ContactInserted), contact=uri, **changes)
     return made
+
+
+class Observing(NamedTuple):
+    """Node 2 and its observers."""
+
+    instance: Clusterer
+    dialogs: Dialogs
+    usrloc: Usrloc
+    port: int
+
+
+@contextmanager
+def observing(settings: Settings, **options: Any) -> Iterator[Observing]:
+    """Serve as node 2 at the time of the capture; node 1 is at 127.0.0.1."""
+    port = free_port()
+    load(settings, [node(1, free_port()), node(2, port)])
+    instance = Clusterer(2, settings=settings)
+    dialogs = Dialogs(instance, 1, unix_clock=lambda: CAPTURED_AT, **options)
+    usrloc = Usrloc(instance, 1, unix_clock=lambda: CAPTURED_AT)
+    thread = threading.Thread(target=instance.serve, name="serve 2")
+    with instance, dialogs, usrloc:
+        thread.start()
+        try:
+            assert instance.listener.ready.wait(10)
+            yield Observing(instance, dialogs, usrloc, port)
+        finally:
+            instance.stop()
+            thread.join(10)
+    assert not thread.is_alive()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Generic, TypeVar
 
-from clusterer.runtime import forks
 from clusterer.services.admin.events import Filter, History, of_nodes, of_paths
 from clusterer.services.context import Context
 from clusterer.store.audit import AuditEvent, PathEvent
@@ -61,7 +61,7 @@ class EventFeed:
         everything = Filter()
         self._nodes = _Stream(lambda: of_nodes(context, everything))
         self._paths = _Stream(lambda: of_paths(context, everything))
-        self._lock = forks.lock()
+        self._lock = threading.Lock()
         self._read_at = -EVERY_S
 
     def view(self, wanted: EventFilter, last: int = KEPT) -> Events:
