@@ -18,7 +18,7 @@ from clusterer.cli import completion
 from clusterer.errors import InvalidArgument
 from clusterer.ids import MAX_ID
 from clusterer.runtime import logs
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import Settings, load_settings, origins
 
 Command = Callable[..., Any]
 
@@ -85,12 +85,17 @@ _OPTIONS = (
 
 
 def with_settings(
-    *, log_level: int = logging.WARNING, also: Sequence[str] = (), log_prefix: str = ""
+    *,
+    log_level: int = logging.WARNING,
+    also: Sequence[str] = (),
+    log_prefix: str = "",
+    with_origins: bool = False,
 ) -> Callable[[Command], Command]:
     """Give a command the shared options; the command gets ``settings``, merged of all sources.
 
     ``log_level`` is the level without -v and -q. ``also`` names the settings that have an option
-    of the command. ``log_prefix`` stands before each log line of the command.
+    of the command. ``log_prefix`` stands before each log line of the command. ``with_origins``:
+    the command also gets ``origins``, where each setting comes from.
     """
     own = [_setting_option(name) for name in also]
 
@@ -102,6 +107,8 @@ def with_settings(
             warnings: list[str] = []
             values = _overrides(options, also)
             settings = load_settings(values, config=config, warn=warnings.append)
+            if with_origins:
+                options["origins"] = origins(values, config=config)
             if verbose or quiet:
                 settings = replace(settings, log_level="debug" if verbose else "warning")
             name = click.get_current_context().info_name or "clusterer"

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from clusterer.runtime.once import once
 from clusterer.services import Context
+from clusterer.services.admin.event_feed import EventFeed
+from clusterer.services.admin.observed import Observed
+from clusterer.services.admin.shared_tail import SharedTails
+from clusterer.services.doctor.shared_run import DoctorRuns
 from clusterer.settings import Settings
+from clusterer.store.captures import MirrorStore
 
 
 class Console:
     """Made once per process; the argument of every `Page.load`, which runs in several threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, origins: Mapping[str, str] | None = None) -> None:
+        """``origins``: where the settings come from, see `clusterer.settings.origins`."""
         self.settings = settings
+        self.origins = origins or {}
 
     @once
     def context(self) -> Context:
         """The clients with which pages and actions call the services."""
         return Context(self.settings)
 
+    @once
+    def mirrors(self) -> MirrorStore:
+        """The instances of which packets can be captured."""
+        return MirrorStore(self.settings)
+
+    @once
+    def tails(self) -> SharedTails:
+        """Packets that instances received last."""
+        return SharedTails(lambda: MirrorStore(self.settings))
+
+    @once
+    def observed(self) -> Observed:
+        """What the observers of instances hold."""
+        return Observed(self.context)
+
+    @once
+    def event_feed(self) -> EventFeed:
+        """The newest events of all clusters."""
+        return EventFeed(self.context)
+
+    @once
+    def doctor_runs(self) -> DoctorRuns:
+        """The runs of the health check."""
+        return DoctorRuns(self.settings)
+
     def close(self) -> None:
-        """Close the open connections."""
-        if "context" in self.__dict__:
-            self.context.close()
+        """End what runs in the background, and close the open connections."""
+        for name in ("tails", "doctor_runs", "mirrors", "context"):
+            if name in self.__dict__:
+                getattr(self, name).close()

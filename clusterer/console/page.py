@@ -61,3 +61,25 @@ class Page:
     def live_path(self) -> str:
         """Path of the server-sent events."""
         return f"/live{self.path}"
+
+
+@dataclass(frozen=True)
+class File:
+    """The answer of a download."""
+
+    body: bytes
+    media_type: str
+    name: str = ""
+    """Name under which browsers save it; empty: browsers show it."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A path that answers with a file: ``GET {path}``."""
+
+    name: str
+    """Unique among all pages and downloads."""
+    path: str
+    load: Callable[[Console, Parameters], File]
+    """Runs in a thread for each request; raises as `Page.load` does."""
+    query: tuple[str, ...] = ()

@@ -1,8 +1,17 @@
-"""The pages of the console, in the order of the menu."""
+"""The pages of the console, in the order of the menu, and its downloads."""
 
 from __future__ import annotations
 
-from clusterer.console.page import Page
-from clusterer.console.pages import settings
+from clusterer.console.page import Download, Page
+from clusterer.console.pages import calls, doctor, events, packets, settings
 
-PAGES: tuple[Page, ...] = (settings.PAGE,)
+PAGES: tuple[Page, ...] = (
+    packets.PAGE,
+    packets.PAUSED,
+    calls.PAGE,
+    events.PAGE,
+    doctor.PAGE,
+    settings.PAGE,
+)
+
+DOWNLOADS: tuple[Download, ...] = (packets.RECORDING,)

@@ -38,7 +38,10 @@ def time_element(seconds: float | None) -> Markup:
     """Return ``<time>`` with the UTC time; a script shows it in the browser's zone."""
     if not seconds:
         return Markup("never")
-    at = datetime.fromtimestamp(seconds, UTC)
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # from the network: beyond the calendar
+        return Markup("UNIX time {:.0f}").format(seconds)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         at.isoformat(timespec="milliseconds"),
         at.strftime("%Y-%m-%d %H:%M:%S UTC"),

@@ -106,8 +106,31 @@ def test_capture_ends_without_viewers_and_starts_again(
         assert len(threads) == 1
         wait_until(lambda: not capture_threads(), SOON_S, "the end of the capture")
         wait_until(lambda: not listener._capture.active, SOON_S, "an instance that copies nothing")
+        tails.view(1, ALL, until=9)
+        assert len(made) == 1, "a viewer that has paused starts no capture"
         tails.view(1, ALL)
         assert len(made) == 2
+
+
+def test_paused_viewer_keeps_its_packets(
+    listener: Listener,
+    port: int,
+    tails: SharedTails,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Numbers go on in the next capture, so that a paused page never shows other packets."""
+    monkeypatch.setattr(shared_tail, "IDLE_S", 1.0)
+    with captured(listener, tails, redis_client), peer(port) as connection:
+        connection.sendall(frame(kind=5, sender=2) * 3)
+        wait_until(lambda: tails.view(1, ALL).seen == 3, SOON_S)
+        wait_until(lambda: not capture_threads(), SOON_S, "the end of the capture")
+        assert numbers(tails.view(1, ALL, until=2)) == [1, 2]
+        assert tails.view(1, ALL).packets == ()
+        wait_until(lambda: listener._capture.active, SOON_S)
+        connection.sendall(frame(kind=6, sender=2))
+        wait_until(lambda: numbers(tails.view(1, ALL)) == [4], SOON_S)
+        assert numbers(tails.view(1, ALL, until=2)) == []
 
 
 def capture_threads() -> list[threading.Thread]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusterer.errors import SettingsError
-from clusterer.settings import Settings, as_environment, load_settings
+from clusterer.settings import ORIGINS_VARIABLE, Settings, as_environment, load_settings, origins
 
 
 def write(path: Path, text: str) -> Path:
@@ -275,3 +275,32 @@ def test_secret_file_beside_its_variable_is_an_error(tmp_path: Path) -> None:
 def test_misspelt_secret_file_variable_is_an_error() -> None:
     with pytest.raises(SettingsError, match="did you mean CLUSTERER_REDIS_URL_FILE"):
         load_settings(environ={"CLUSTERER_REDIS_URL_FIEL": "x"})
+
+
+def test_origins_name_the_source_of_each_setting(tmp_path: Path) -> None:
+    config, secret = tmp_path / "settings.toml", tmp_path / "secret"
+    config.write_text('linger = 1\nbacklog = "replay"\nserver_id = 3\n', encoding="utf-8")
+    secret.write_text("mysql://u:pw@h/db", encoding="utf-8")
+    environ = {"CLUSTERER_DB_URL_FILE": str(secret), "CLUSTERER_BACKLOG": "drop"}
+    found = origins({"server_id": 4, "data_dir": None}, config=config, environ=environ)
+    assert found.keys() == {item.name for item in fields(Settings)}
+    assert {name: origin for name, origin in found.items() if origin != "default"} == {
+        "linger": str(config),
+        "backlog": "CLUSTERER_BACKLOG",
+        "db_url": "CLUSTERER_DB_URL_FILE",
+        "server_id": "command line",
+    }
+
+
+def test_origins_of_a_child_are_those_of_its_parent() -> None:
+    settings = Settings(linger=1.0)
+    handed = as_environment(settings) | {ORIGINS_VARIABLE: '{"linger": "/etc/c.toml", "x": 1}'}
+    found = origins(environ=handed)
+    assert (found["linger"], found["backlog"]) == ("/etc/c.toml", "CLUSTERER_BACKLOG")
+    assert load_settings(environ=handed) == settings
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"linger": 1}', "[" * 200_000])
+def test_origins_with_bad_variable_are_the_variables(text: str) -> None:
+    found = origins(environ={"CLUSTERER_LINGER": "1", ORIGINS_VARIABLE: text})
+    assert found["linger"] == "CLUSTERER_LINGER"

@@ -1,29 +1,18 @@
-"""The page Settings: the settings in force."""
+"""The page Settings: the settings in force, and where each value comes from."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 from clusterer.console.console import Console
 from clusterer.console.page import Page, Parameters
-from clusterer.runtime.logs import hidden
-from clusterer.settings import Settings
+from clusterer.services.status.settings_in_force import in_force
 
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
-    """Return name, value and description of each setting; passwords are hidden."""
-    values = console.settings
-    return {
-        "settings": [
-            {
-                "name": item.name,
-                "value": hidden(str(getattr(values, item.name))),
-                "about": item.metadata["about"],
-            }
-            for item in fields(Settings)
-        ]
-    }
+    """Return name, value, source and description of each setting; secrets are masked."""
+    return {"settings": [asdict(each) for each in in_force(console.settings, console.origins)]}
 
 
-PAGE = Page("settings", "/settings", "Settings", load, "settings.html")
+PAGE = Page("settings", "/settings", "Settings", load, "settings.html", live=False)

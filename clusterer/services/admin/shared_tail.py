@@ -41,7 +41,7 @@ class Captured(NamedTuple):
     """A packet in the buffer."""
 
     number: int
-    """Number of the packet in the buffer's capture, from 1."""
+    """Number of the packet among all that this process captured of the instance, from 1."""
     record: Record
 
 
@@ -57,9 +57,9 @@ class Captures:
     kept: int
     """Packets in the buffer."""
     seen: int
-    """Packets since the capture began."""
+    """Number of the newest packet."""
     lost: int
-    """Packets since then that the instance received and did not capture."""
+    """Packets since the capture began that the instance received and did not capture."""
     trouble: str = ""
     """Why no packets arrive, in words; empty without a known cause."""
 
@@ -70,7 +70,7 @@ class SharedTails:
     def __init__(self, store: Callable[[], MirrorStore]) -> None:
         """``store``: makes a store, which the capture closes at its end."""
         self._store = store
-        self._running: dict[int, _Capture] = {}
+        self._captures: dict[int, _Capture] = {}
         self._lock = threading.Lock()
 
     def view(
@@ -78,41 +78,51 @@ class SharedTails:
     ) -> Captures:
         """Return the last ``last`` packets that ``wanted`` selects, and keep the capture running.
 
-        ``until``: number of the newest packet to return. The first call starts the capture.
-        Raises `ClustererError` if Redis does not know the instance, if Redis is unavailable, or if
-        too many instances are captured.
+        The first call starts the capture. With ``until``, the number of the newest packet to
+        return, the call neither starts nor keeps a capture: the packets of an ended one stay until
+        the next capture of the instance. Raises `ClustererError` if Redis does not know the
+        instance, if Redis is unavailable, or if too many instances are captured.
         """
-        capture = self._capture(receiver)
+        capture = self._capture(receiver, starts=until is None)
         capture.started.wait(_START_S)
-        if capture.error is not None:
+        if capture.error is not None and not capture.is_running:
             raise capture.error
         return capture.view(wanted, last, until)
 
     def close(self) -> None:
         """End all captures."""
         with self._lock:
-            running = list(self._running.values())
-            self._running = {}
+            running = list(self._captures.values())
+            self._captures = {}
         for capture in running:
             capture.stop.set()
         for capture in running:
             capture.thread.join(_STOP_S)
 
-    def _capture(self, receiver: int) -> _Capture:
+    def _capture(self, receiver: int, *, starts: bool) -> _Capture:
         with self._lock:
-            self._running = {at: each for at, each in self._running.items() if each.is_running}
-            capture = self._running.get(receiver)
-            if capture is None:
-                if len(self._running) >= MOST_CAPTURES:
-                    names = ", ".join(map(str, self._running))
-                    raise ClustererError(
-                        f"instances {names} are captured: no more than {MOST_CAPTURES} at the same "
-                        f"time; a capture ends {IDLE_S:g} s after its last viewer left"
-                    )
-                capture = self._running[receiver] = _Capture(self._store, receiver)
-            else:
+            capture = self._captures.get(receiver)
+            if capture is not None and not starts:
+                return capture
+            if capture is not None and capture.is_running:
                 capture.stop.renew()
+                return capture
+            first = capture.seen + 1 if capture is not None else 1
+            self._make_room()
+            capture = self._captures[receiver] = _Capture(self._store, receiver, first)
             return capture
+
+    def _make_room(self) -> None:
+        """Drop the buffers of captures that have ended, if there are too many."""
+        while len(self._captures) >= MOST_CAPTURES:
+            ended = [at for at, each in self._captures.items() if not each.is_running]
+            if not ended:
+                names = ", ".join(map(str, self._captures))
+                raise ClustererError(
+                    f"instances {names} are captured: no more than {MOST_CAPTURES} at the same "
+                    f"time; a capture ends {IDLE_S:g} s after its last viewer left"
+                )
+            del self._captures[ended[0]]
 
 
 class _Unwatched(threading.Event):
@@ -132,11 +142,13 @@ class _Unwatched(threading.Event):
 class _Capture:
     """The buffer of one instance, and the thread that fills it."""
 
-    def __init__(self, store: Callable[[], MirrorStore], receiver: int) -> None:
+    def __init__(self, store: Callable[[], MirrorStore], receiver: int, first: int) -> None:
+        """``first``: number of the first packet, above those of earlier captures."""
         self._receiver = receiver
+        self._numbers = itertools.count(first)
         self._buffer: deque[Captured] = deque()
         self._bytes = 0
-        self._seen = 0
+        self.seen = first - 1
         self._lost = 0
         self._tail: Tail | None = None
         self._lock = threading.Lock()
@@ -153,7 +165,7 @@ class _Capture:
 
     def view(self, wanted: PacketFilter, last: int, until: int | None) -> Captures:
         with self._lock:
-            kept, seen, lost = list(self._buffer), self._seen, self._lost
+            kept, seen, lost = list(self._buffer), self.seen, self._lost
         upto = seen if until is None else until
         found = [each for each in kept if each.number <= upto and each.record in wanted]
         tail = self._tail
@@ -182,17 +194,16 @@ class _Capture:
                 self.started.set()
 
     def _follow(self, tail: Tail) -> None:
-        numbers = itertools.count(1)
         for arrivals in tail.arrivals(self.stop):
             with self._lock:
                 for arrival in arrivals:
                     if isinstance(arrival, Lost):
                         self._lost += arrival.count
                     else:
-                        self._keep(Captured(next(numbers), arrival))
+                        self._keep(Captured(next(self._numbers), arrival))
 
     def _keep(self, captured: Captured) -> None:
-        self._seen = captured.number
+        self.seen = captured.number
         self._buffer.append(captured)
         self._bytes += len(captured.record.packet.payload)
         while len(self._buffer) > KEPT or (self._bytes > KEPT_BYTES and len(self._buffer) > 1):

@@ -1,0 +1,38 @@
+"""The page Doctor: the health check of all parts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from clusterer.console.console import Console
+from clusterer.console.page import Page, Parameters
+from clusterer.services.doctor import Level
+
+
+def load(console: Console, parameters: Parameters) -> dict[str, Any]:
+    """Return the findings of the last run, trouble first; the first call begins a run."""
+    report = console.doctor_runs.report()
+    order = [Level.ERROR, Level.WARN, Level.SKIPPED, Level.OK]
+    findings = sorted(report.findings, key=lambda each: order.index(each.level))
+    counts = {level.value: sum(each.level is level for each in findings) for level in order}
+    running = report.running_s
+    return {
+        "healthy": report.is_healthy,
+        "began_at": report.began_at,
+        "took_s": None if report.took_s is None else round(report.took_s, 3),
+        "running_since": None if running is None else round(time.time() - running),
+        "counts": counts,
+        "checks": [
+            {
+                "check": each.check,
+                "level": each.level.value,
+                "text": each.text,
+                "advice": each.advice,
+            }
+            for each in findings
+        ],
+    }
+
+
+PAGE = Page("doctor", "/doctor", "Doctor", load, "doctor.html")
