@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clusterer.api import Clusterer
     from clusterer.errors import (
+        BufferFull,
         ClustererError,
         DatabaseUnavailable,
         FrameTooLarge,
@@ -30,6 +31,7 @@ __all__ = [
     "PROTO_BIN",
     "SERVER_TEMP_DISABLED",
     "SERVER_TIMEOUT",
+    "BufferFull",
     "Clusterer",
     "ClustererError",
     "DatabaseUnavailable",

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
-from time import monotonic
-from types import ModuleType, TracebackType
-from typing import Any, NamedTuple, Self
+from types import TracebackType
+from typing import Any, Self
 
-import redis
-
-from clusterer.errors import InvalidArgument, StateUnavailable, UnknownCluster, UnknownNode
-from clusterer.ids import PROTO_BIN, require_id, require_protocol
+from clusterer.core import Core
 from clusterer.listener import Callback, Listener, Listing
-from clusterer.membership import Event, Node, State
-from clusterer.membership.addresses import normalised_ip
-from clusterer.runtime.once import once
-from clusterer.settings import Settings, load_settings
-from clusterer.store import Cause, ClusterKey, ClusterView, Directory, NodeStore, connect
-from clusterer.store.append_commands import sub_batches
-from clusterer.store.observing import Observer
+from clusterer.membership import Node
+from clusterer.sending import Sender
+from clusterer.settings import Settings
 from clusterer.store.offers import Offers
-from clusterer.store.own_paths import OwnPaths, PathReader
-from clusterer.store.packets import PacketLog
-from clusterer.store.paths import PathStore
-from clusterer.store.receipts import Receipts
 from clusterer.wire import Packet, PacketBuilder
-
-log = logging.getLogger(__name__)
-
-_ip = lru_cache(maxsize=4096)(normalised_ip)
-_STATE_EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP, 2: Event.SUSPECTED}
-
-
-class _Up(NamedTuple):
-    """The nodes of a cluster that are up, and what that was decided from."""
-
-    view: ClusterView
-    own: OwnPaths
-    until: float
-    """Monotonic seconds at which the next record becomes void."""
-    nodes: tuple[Node, ...]
 
 
 class Clusterer:
@@ -64,19 +34,7 @@ class Clusterer:
         are single settings by name and win. Raises `SettingsError` for a setting that cannot be
         used, `InvalidArgument` for a server_id below 1.
         """
-        if server_id is not None:
-            overrides["server_id"] = require_id("server_id", server_id)
-        if settings is None:
-            settings = load_settings(overrides)
-        elif overrides:
-            settings = replace(settings, **overrides)
-        self._id = require_id("server_id", settings.server_id)
-        self.settings = settings
-        """The settings in force."""
-        self.offers = Offers()
-        """What was sent, counted where metrics are served."""
-        self._offered = self.offers.add if settings.metrics_port else _uncounted
-        self._up: dict[ClusterKey, _Up] = {}
+        self._core = Core(server_id, settings, overrides)
 
     # -- the guide's functions --------------------------------------------------------------------
 
@@ -88,7 +46,7 @@ class Clusterer:
         old; while Redis is away, from the last one. Raises `StateUnavailable` only if there
         never was one, and `InvalidArgument` for a ``proto`` that is no name.
         """
-        return list(self._up_nodes(ClusterKey(cluster_id, require_protocol(proto))))
+        return self._core.get_nodes(cluster_id, proto)
 
     def free_nodes(self, nodes: list[Node]) -> None:
         """Empty a list that `get_nodes` returned. Python frees by itself: never necessary."""
@@ -102,18 +60,7 @@ class Clusterer:
         at once in this instance. Raises `UnknownNode` for a node that does not exist or
         is this instance itself, `InvalidArgument` for another state, `StateUnavailable`.
         """
-        event = _STATE_EVENTS.get(state) if not isinstance(state, bool) else None
-        if event is None:
-            raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
-        key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
-        if require_id("machine_id", machine_id) == self._id:
-            raise UnknownNode(f"machine {machine_id} of cluster {key} is this instance itself")
-        by = f"set_state of machine {self._id}"
-        if event is Event.SUSPECTED:
-            self._observer.suspect(key, machine_id, self._directory.views(), by)
-        else:
-            self._nodes.command(key, machine_id, event, Cause(by))
-        self._directory.refresh()
+        self._core.set_state(cluster_id, machine_id, state, proto)
 
     def check(self, cluster_id: int, sockaddr: tuple[Any, ...], server_id: int, proto: str) -> int:
         """Return 1 if a packet from ``sockaddr`` (host, port) by ``server_id`` is a node's, else 0.
@@ -121,16 +68,11 @@ class Clusterer:
         Compares the IP address and the machine_id, never the port; the node's state does not
         matter, and this instance itself is no node. Answers and raises as `get_nodes` does.
         """
-        view = self._directory.view(ClusterKey(cluster_id, require_protocol(proto)))
-        node = view.nodes.get(server_id) if view is not None else None
-        if node is None or server_id == self._id:
-            return 0
-        host = sockaddr[0]
-        return int(host == node.host or _ip(host) == _ip(node.host))
+        return self._core.check(cluster_id, sockaddr, server_id, proto)
 
     def get_my_id(self) -> int:
         """Return this instance's machine_id."""
-        return self._id
+        return self._core.machine_id
 
     def send_to(self, cluster_id: int, proto: str, packet: Packet) -> int:
         """Have ``packet`` delivered to all nodes of a cluster that are up; return how many are.
@@ -140,7 +82,7 @@ class Clusterer:
         Raises `UnknownCluster`, `FrameTooLarge`, `InvalidArgument` for a protocol other than
         "bin" or a packet of negative type, `StateUnavailable`.
         """
-        return self.send_many(cluster_id, proto, (packet,))
+        return self._core.sender.send(cluster_id, proto, (packet,))
 
     def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
         """Like `send_to` for several packets, in order.
@@ -154,37 +96,27 @@ class Clusterer:
         rest is not. Sending again from ``packets[accepted:]`` loses none, and may send that
         sub-batch twice.
         """
-        if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
-            raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
-        if type(cluster_id) is not int:  # the log holds it as text: 1.0 and True would poison it
-            cluster_id = int(require_id("cluster_id", cluster_id))
-        key = ClusterKey(cluster_id, PROTO_BIN)
-        frames = []
-        for packet in packets:
-            if not isinstance(packet, Packet):
-                raise InvalidArgument(f"only a Packet can be sent, not {packet!r:.80}")
-            if packet.type < 0:
-                raise InvalidArgument(
-                    f"{packet.module} packet of type {packet.type}: negative types are notices "
-                    "of the cluster itself and never travel"
-                )
-            frames.append(packet.encode())
-        nodes = self._up_nodes(key, must_exist=True)
-        self._append(key, packets, frames)
-        return len(nodes)
+        return self._core.sender.send(cluster_id, proto, packets)
 
-    def _append(self, key: ClusterKey, packets: Sequence[Packet], frames: list[bytes]) -> None:
-        accepted = 0
-        try:
-            for part in sub_batches(frames):
-                if self._log.append(key, part):
-                    self._wake_worker()
-                accepted += len(part)
-        except StateUnavailable as error:
-            error.accepted = accepted
-            raise
-        finally:
-            self._offered(key, packets[:accepted], frames[:accepted])
+    def post(self, cluster_id: int, proto: str, packet: Packet) -> int:
+        """Take ``packet`` into a buffer and return at once how many nodes are up, 0 if not known.
+
+        A background thread appends the packets that have gathered to the log after at most
+        ``flush_interval``. The order with `send_to` and `send_many` of this object is kept. While
+        Redis is away the packets wait. Once ``post_buffer`` bytes wait, `post` raises `BufferFull`,
+        or with ``post_overflow`` "drop_oldest" drops the oldest. What Redis refuses for good, such
+        as a packet for an unknown cluster, is counted and logged. The first call of a process may
+        read Redis.
+        Raises `FrameTooLarge`, and `InvalidArgument` as `send_to` does.
+        """
+        return self._core.sender.post(cluster_id, proto, packet)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until no packet posted before this call waits for Redis.
+
+        Returns False if one still waits after ``timeout`` seconds; None: no limit, 0: only look.
+        """
+        return self._core.sender.flush(timeout)
 
     def register_module(  # noqa: PLR0917 - the guide's six parameters
         self,
@@ -207,17 +139,7 @@ class Clusterer:
         Raises `InvalidArgument` (auth_check and a timeout need a ``cluster_id``), and
         `StateUnavailable`; nothing is registered then.
         """
-        if require_protocol(proto) != PROTO_BIN:
-            raise InvalidArgument(f"modules can listen to 'bin' only, not {proto!r}")
-        if cluster_id:
-            require_id("cluster_id", cluster_id)
-        self._listener.register(
-            module_name,
-            callback,
-            timeout_s=timeout,
-            auth_check=bool(auth_check),
-            cluster_id=cluster_id or None,
-        )
+        self._core.register_module(module_name, proto, callback, timeout, auth_check, cluster_id)
 
     def list_for_others(self, cluster_id: int, listing: Listing) -> None:
         """Let other processes, such as `clusterer console`, see entries of a table of this program.
@@ -225,7 +147,7 @@ class Clusterer:
         The observers call it for calls, contacts and profile counts. Other processes see the table
         while `serve` runs; searches take at most a fifth of a core. Raises `InvalidArgument`.
         """
-        self._listener.list_for_others(cluster_id, listing)
+        self._core.listener.list_for_others(cluster_id, listing)
 
     # -- around them ------------------------------------------------------------------------------
 
@@ -235,7 +157,7 @@ class Clusterer:
         ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit. Raises
         `InvalidArgument` for a number out of range or a module name that is no text.
         """
-        return PacketBuilder(module, type, self._id, version)
+        return self._core.packet(module, type, version)
 
     def serve(self) -> None:
         """Receive packets and call callbacks until `stop`. Blocks.
@@ -243,16 +165,16 @@ class Clusterer:
         Listens on the address of the instance's own row in each cluster, and waits for one that
         is not provisioned yet. Once per object: raises `ClustererError` the second time.
         """
-        self._listener.serve()
+        self._core.listener.serve()
 
     def stop(self) -> None:
         """End `serve`; from any thread, also before it was called."""
-        self._listener.stop()
+        self._core.listener.stop()
 
     @property
     def listener(self) -> Listener:
         """The receiving side, for its addresses and counters."""
-        return self._listener
+        return self._core.listener
 
     def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         """Return the other nodes that any host reaches, whatever this instance reaches itself.
@@ -260,22 +182,36 @@ class Clusterer:
         Those are the nodes whose state for all, the verdict, is up. Answers and raises as
         `get_nodes` does.
         """
-        view = self._directory.view(ClusterKey(cluster_id, require_protocol(proto)))
-        return [] if view is None else view.up(without=self._id)
+        return self._core.reachable_nodes(cluster_id, proto)
 
     def snapshot_age_s(self) -> float:
         """Return for how many seconds Redis has not confirmed what `get_nodes` answers from.
 
         Below one while Redis can be reached; infinite before the first look.
         """
-        return self._directory.age_s
+        return self._core.directory.age_s
 
     def close(self) -> None:
-        """Stop and let go of all connections."""
-        for name in ("_listener", "_directory", "_log", "_client", "_jobs_client"):
-            part = self.__dict__.get(name)
-            if part is not None:
-                part.stop() if name == "_listener" else part.close()
+        """Stop, send what was posted (for 2 s at most), and let go of all connections.
+
+        Posted packets that Redis has not taken by then are dropped, counted and logged.
+        """
+        self._core.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._core.settings
+
+    @property
+    def offers(self) -> Offers:
+        """What was sent, counted where metrics are served."""
+        return self._core.offers
+
+    @property
+    def sender(self) -> Sender:
+        """The sending side, for the counts of posted packets."""
+        return self._core.sender
 
     def __enter__(self) -> Self:
         return self
@@ -287,83 +223,3 @@ class Clusterer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    # -- parts, made on first use -----------------------------------------------------------------
-
-    @once
-    def _client(self) -> redis.Redis:
-        return connect(self.settings)
-
-    @once
-    def _jobs(self) -> ModuleType:
-        # A fork waits for `once`: a child whose parent was importing could never import it.
-        from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; many never need it
-
-        return jobs
-
-    @once
-    def _jobs_client(self) -> redis.Redis:
-        client: redis.Redis = self._jobs.connect(self.settings)
-        return client
-
-    @once
-    def _nodes(self) -> NodeStore:
-        return NodeStore(self.settings, self._client)
-
-    @once
-    def _directory(self) -> Directory:
-        return Directory(self._nodes, PathReader(self._paths, self._id))
-
-    @once
-    def _paths(self) -> PathStore:
-        return PathStore(self.settings, self._client)
-
-    @once
-    def _observer(self) -> Observer:
-        return Observer(self.settings, self._id, self._client)
-
-    @once
-    def _log(self) -> PacketLog:
-        return PacketLog(self.settings, self._id)
-
-    @once
-    def _listener(self) -> Listener:
-        return Listener(self.settings, self._id, self._directory, Receipts(self.settings))
-
-    def _up_nodes(self, key: ClusterKey, *, must_exist: bool = False) -> tuple[Node, ...]:
-        view = self._directory.view(key)
-        if view is None:
-            if must_exist:
-                view = self._newly_known(key)
-            else:
-                return ()
-        own = self._directory.own_paths
-        known = self._up.get(key)
-        same = known is not None and known.view is view and known.own is own
-        if known is not None and same and (not own.paths or monotonic() < known.until):
-            return known.nodes
-        nodes = tuple(
-            node
-            for node in view.nodes.values()
-            if node.machine_id != self._id and own.as_seen(node).state is State.UP
-        )
-        self._up[key] = _Up(view, own, own.lasts_until(), nodes)
-        return nodes
-
-    def _newly_known(self, key: ClusterKey) -> ClusterView:
-        self._directory.refresh()
-        view = self._directory.view(key)
-        if view is None:
-            raise UnknownCluster(f"no node of cluster {key} is provisioned")
-        return view
-
-    def _wake_worker(self) -> None:
-        try:
-            self._jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
-        except StateUnavailable as error:
-            text = "sender %d: delivery job not enqueued: %s; the sweep enqueues one"
-            log.warning(text, self._id, error)
-
-
-def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
-    """Count nothing: without a metrics port no process shows the counters."""

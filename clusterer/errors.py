@@ -46,6 +46,10 @@ class StateUnavailable(ClustererError):
     accepted = 0
 
 
+class BufferFull(ClustererError):
+    """`post` took no packet: as many bytes as ``post_buffer`` allows wait for Redis."""
+
+
 class NewerFormat(StateUnavailable):
     """Redis has keys of a newer version of this program: this one must not write there."""
 

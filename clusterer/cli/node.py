@@ -14,10 +14,11 @@ from clusterer.cli.options import RATELIMIT, with_settings
 from clusterer.settings import Settings, require_server_id
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from clusterer.api import Clusterer
     from clusterer.jobs import StopFlag
     from clusterer.modules.ratelimit import RateLimit
-    from clusterer.services.metrics import InstanceCollector
 
 TURNS_WITHIN_S = 2.0
 """Longest turn of the listener's loop that counts as progress."""
@@ -48,20 +49,21 @@ def node(settings: Settings) -> None:
         if ratelimit is not None:
             ratelimit.start()
             stack.callback(ratelimit.stop)
-        stack.enter_context(serving(settings, lambda: [collector_of(instance)]))
+        stack.enter_context(serving(settings, lambda: collectors_of(instance)))
         serve_until(stop, instance)
 
 
-def collector_of(instance: Clusterer) -> InstanceCollector:
-    """Return the collector of the instance's metrics."""
-    from clusterer.services.metrics import InstanceCollector
+def collectors_of(instance: Clusterer) -> list[Collector]:
+    """Return the collectors of the instance's metrics."""
+    from clusterer.services.metrics import InstanceCollector, PostCollector
 
-    return InstanceCollector(
-        instance.get_my_id(),
-        instance.listener.counters,
-        instance.snapshot_age_s,
-        instance.offers,
-    )
+    machine_id = instance.get_my_id()
+    return [
+        InstanceCollector(
+            machine_id, instance.listener.counters, instance.snapshot_age_s, instance.offers
+        ),
+        PostCollector(machine_id, instance.sender),
+    ]
 
 
 def ratelimit_of(

@@ -219,16 +219,19 @@ def _to_cluster(
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         context = stack.enter_context(closing(Context(settings)))
-        service.require_sender(context, ClusterKey(cluster_id, PROTO_BIN))
+        key = ClusterKey(cluster_id, PROTO_BIN)
+        service.require_sender(context, key)
         instance = stack.enter_context(Clusterer(settings=settings))
+        posts = service.ClusterPosts(instance, key, stop)
         done = service.run(
             recording,
-            lambda packets: instance.send_many(cluster_id, PROTO_BIN, packets),
+            posts.send,
             stop,
             speed=speed,
             machine_id=settings.server_id,
             strict=True,
         )
+        posts.finish()
         up = len(instance.get_nodes(cluster_id, PROTO_BIN))
     nodes = "node is" if up == 1 else "nodes are"
     return done, f"cluster {cluster_id}, where {up} other {nodes} up"

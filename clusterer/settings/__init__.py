@@ -33,6 +33,8 @@ _MAX_SECRET = 65_536
 """Characters of such a file."""
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
+OVERFLOW_RAISE = "raise"
+OVERFLOW_DROP_OLDEST = "drop_oldest"
 REENABLE_UP = "up"
 REENABLE_PROBE = "probe"
 LOG_AUTO = "auto"
@@ -117,6 +119,17 @@ class Settings:
     )
     backlog_max_age: float = _number(60.0, "seconds an undelivered packet is kept", 1, 86400)
     log_max_packets: int = _number(1_000_000, "packets kept in a sender's log", 1, 10**9)
+    post_buffer: int = _number(
+        16 * 1024 * 1024, "bytes of posted packets that may wait for Redis", 65_536, 2**40
+    )
+    post_overflow: str = _text(
+        OVERFLOW_RAISE,
+        "what post does when the buffer is full: raise BufferFull or drop_oldest",
+        choices=(OVERFLOW_RAISE, OVERFLOW_DROP_OLDEST),
+    )
+    flush_interval: float = _number(
+        0.001, "seconds that a posted packet waits for more packets", 0, 60
+    )
     max_connections: int = _number(10_000, "inbound BIN connections", 1, 10**6)
     max_connections_per_address: int = _number(
         0,

@@ -6,7 +6,6 @@ It is at most a second old, or the last one when Redis is away.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from time import monotonic
@@ -38,7 +37,8 @@ class Directory:
         self._views: dict[ClusterKey, ClusterView] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._started_in = 0
+        self.is_kept_fresh = False
+        """Whether a thread of this process keeps the snapshot fresh."""
         self._refreshed_at = 0.0
         self._away = False
         forks.renew_in_child(self)
@@ -47,6 +47,7 @@ class Directory:
         """Leave the parent's thread and its locks; the next look-up starts a thread here."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self.is_kept_fresh = False
 
     @property
     def age_s(self) -> float:
@@ -60,13 +61,13 @@ class Directory:
 
     def views(self) -> Mapping[ClusterKey, ClusterView]:
         """Return all clusters. Raises `StateUnavailable` if they could never be read."""
-        if self._started_in != os.getpid():
+        if not self.is_kept_fresh:
             self._start()
         return self._views
 
     def view(self, key: ClusterKey) -> ClusterView | None:
         """Return one cluster, None if it does not exist."""
-        if self._started_in != os.getpid():
+        if not self.is_kept_fresh:
             self._start()
         return self._views.get(key)
 
@@ -91,7 +92,7 @@ class Directory:
     def close(self) -> None:
         """Stop keeping the snapshot fresh; the next look-up starts the thread again."""
         self._stop.set()
-        self._started_in = 0
+        self.is_kept_fresh = False
 
     def _current(
         self, known: ClusterView | None, key: ClusterKey, version: int | None
@@ -107,9 +108,9 @@ class Directory:
     def _start(self) -> None:
         self.refresh()
         with self._lock:
-            if self._started_in == os.getpid():
+            if self.is_kept_fresh:
                 return
-            self._started_in = os.getpid()
+            self.is_kept_fresh = True
             self._stop = stop = threading.Event()
         threading.Thread(
             target=self._keep_fresh, args=(stop,), name="clusterer-directory", daemon=True

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import groupby
+from time import monotonic
+from typing import NamedTuple
 
 import redis
 
-from clusterer.errors import ClustererError
+from clusterer.errors import ClustererError, WrongKey
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime import forks
-from clusterer.settings import Settings
-from clusterer.store.append_commands import MAX_CALL, AppendCommands
+from clusterer.runtime.logs import LimitedLog
+from clusterer.settings import OVERFLOW_DROP_OLDEST, Settings
+from clusterer.store.append_commands import AppendCommands
+from clusterer.store.append_queue import AppendQueue, Entry
 from clusterer.store.badvalues import WrongTypeError, is_bad_data, wrong_types
 from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
 from clusterer.store.scripts import script
 
-MAX_GROUP = 1000
-"""Frames of concurrent callers that share a round trip."""
-
+log = logging.getLogger(__name__)
 
 DRAINED, ENQUEUE, NOT_APPENDED = 0, 1, -1
 """Replies of append.lua: a worker holds the lease; the caller must enqueue a job; the script got
@@ -31,18 +33,21 @@ only the keys for a leased log, and no worker holds the lease."""
 
 _WHAT = "append to the packet log"
 
+_LOG_INTERVAL_S = 10.0
+"""Between two log lines about packets of one cluster that Redis refused."""
 
-class _Entry:
-    """One caller's frames that the log does not have yet."""
 
-    __slots__ = ("done", "enqueue", "error", "frames", "key")
+class Round(NamedTuple):
+    """What one round trip for queued entries came to."""
 
-    def __init__(self, key: ClusterKey, frames: Sequence[bytes]) -> None:
-        self.key = key
-        self.frames = frames
-        self.done = False
-        self.enqueue = False
-        self.error: ClustererError | None = None
+    enqueue: bool
+    """Whether a delivery job must be enqueued."""
+    error: ClustererError | None
+    """Why the round failed; the log has none of its posted packets then, for all that is known."""
+
+
+def _refuse_no_cluster(key: ClusterKey) -> ClustererError | None:
+    return None
 
 
 class PacketLog:
@@ -55,8 +60,18 @@ class PacketLog:
     forked child has an empty queue and a connection of its own.
     """
 
-    def __init__(self, settings: Settings, sender: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sender: int,
+        refusal: Callable[[ClusterKey], ClustererError | None] = _refuse_no_cluster,
+    ) -> None:
+        """``refusal`` returns why packets posted to a cluster are refused, or raises
+        `StateUnavailable`; asked about clusters that `post` did not know.
+        """
         self._settings = settings
+        self._sender = sender
+        self._refusal = refusal
         self._channel = Channel(settings)
         self._script = script("append")
         self._commands = AppendCommands(settings, sender, self._script)
@@ -64,13 +79,16 @@ class PacketLog:
         """Whether Redis is known to have our format."""
         self._drained = False
         """Whether a worker had leased the log at the last append."""
-        self._queued: deque[_Entry] = deque()
+        self.queue = AppendQueue(
+            settings.post_buffer, drop_oldest=settings.post_overflow == OVERFLOW_DROP_OLDEST
+        )
         self._lock = threading.Lock()
+        self._limited = LimitedLog(log, _LOG_INTERVAL_S)
         forks.renew_in_child(self)
 
     def renew_in_child(self) -> None:
         """Leave the queue and the lock to the parent, whose threads use them."""
-        self._queued = deque()
+        self.queue.renew()
         self._lock = threading.Lock()
 
     def append(self, key: ClusterKey, frames: Sequence[bytes]) -> bool:
@@ -82,63 +100,97 @@ class PacketLog:
         stored the frames nevertheless.
         """
         # `with` alone: between a call of `acquire` and a `try` an interrupt would keep the lock.
-        if not self._queued and not self._lock.locked():
+        if not self.queue and not self._lock.locked():
             with self._lock, translated(self._settings, _WHAT):
-                return self._append(((key, frames),))[0]
-        entry = _Entry(key, frames)
-        self._queued.append(entry)
+                (reply,) = self._append(((key, frames),))
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+                return reply == ENQUEUE
+        entry = Entry(key, list(frames))
+        self.queue.add(entry)
+        enqueue = False
         try:
             with self._lock:
                 while not entry.done:
-                    self._send(self._next())
-                    self._drop_done()
+                    enqueue = self._send_queued().enqueue or enqueue
         finally:
-            entry.done = True  # also after an interrupt: no other thread sends it then
+            self.queue.leave(entry)
         if entry.error is not None:
-            raise entry.error
-        return entry.enqueue
+            error = copy(entry.error)  # each caller changes its own copy
+            error.__cause__ = entry.error.__cause__
+            raise error
+        return enqueue
+
+    def send_queued(self) -> Round:
+        """Send queued entries in one round trip: for threads that send for others."""
+        with self._lock:
+            return self._send_queued()
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._channel.close()
 
-    def _next(self) -> list[_Entry]:
-        """Return queued entries for one round trip, oldest first."""
-        found: list[_Entry] = []
-        count = size = 0
-        for entry in self._queued.copy():
-            if found and (count >= MAX_GROUP or size >= MAX_CALL):
-                break
-            if not entry.done:
-                count += len(entry.frames)
-                size += sum(map(len, entry.frames))
-                found.append(entry)
-        return found
-
-    def _drop_done(self) -> None:
-        """Remove entries that are done from the queue's head; only for the lock's holder."""
-        while self._queued and self._queued[0].done:
-            self._queued.popleft()
-
-    def _send(self, entries: list[_Entry]) -> None:
-        groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
-        calls = [(group[0].key, [f for one in group for f in one.frames]) for group in groups]
+    def _send_queued(self) -> Round:
+        entries = self.queue.take()
         try:
             with translated(self._settings, _WHAT):
-                enqueue = self._append(calls)
+                entries = self._without_refused(entries)
+                groups = [list(group) for _, group in groupby(entries, lambda entry: entry.key)]
+                calls = [(same[0].key, [f for e in same for f in e.frames]) for same in groups]
+                replies = self._append(calls) if calls else []
         except ClustererError as error:
-            for entry in entries:
-                entry.error, entry.done = copy(error), True  # each caller changes its own copy
-                entry.error.__cause__ = error.__cause__
-            return
-        for group, wanted in zip(groups, enqueue, strict=True):
-            group[0].enqueue = wanted  # one of the callers enqueues the job
-            for entry in group:
-                entry.done = True
+            self._checked = False  # ask Redis first: it may be stopped, and store what it gets
+            self.queue.keep(error)
+            return Round(False, error)
+        failure: ClustererError | None = None
+        for group, reply in zip(groups, replies, strict=True):
+            if not isinstance(reply, redis.ResponseError):
+                self.queue.finish(group)
+                continue
+            found = self._error_of(reply)
+            if isinstance(found, WrongKey):
+                self._refuse(group, found)
+            else:
+                failure = found
+        if failure is not None:
+            self.queue.keep(failure)
+        return Round(ENQUEUE in replies, failure)
 
-    def _append(self, calls: Sequence[tuple[ClusterKey, Sequence[bytes]]]) -> list[bool]:
-        """Append each cluster's frames; return for each whether a caller must enqueue a job."""
+    def _without_refused(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries whose cluster exists; only `post` adds others."""
+        for entry in entries:
+            if not entry.is_known:
+                error = self._refusal(entry.key)
+                if error is not None:
+                    self._refuse([entry], error)
+                entry.is_known = True
+        return [entry for entry in entries if not entry.done]
+
+    def _refuse(self, entries: list[Entry], error: ClustererError) -> None:
+        refused = self.queue.finish(entries, error)
+        if refused:
+            self._limited.warning(
+                (entries[0].key, type(error)),
+                monotonic(),
+                "sender %d: %d posted packets to cluster %s refused: %s",
+                self._sender,
+                refused,
+                entries[0].key,
+                error,
+            )
+
+    def _error_of(self, reply: redis.ResponseError) -> ClustererError:
+        try:
+            translated(self._settings, _WHAT).__exit__(type(reply), reply, None)
+        except ClustererError as error:
+            return error
+        return ClustererError(str(reply))  # `translated` knows every error of Redis
+
+    def _append(
+        self, calls: Sequence[tuple[ClusterKey, Sequence[bytes]]]
+    ) -> list[int | redis.ResponseError]:
+        """Append each cluster's frames; return the script's reply, or error, for each."""
         if not self._checked:
             with connect(self._settings) as client:
                 require_format(self._settings, client)
@@ -151,16 +203,15 @@ class PacketLog:
             for at, reply in zip(missed, again, strict=True):
                 replies[at] = reply
         self._drained = replies[-1] == DRAINED
-        return [reply == ENQUEUE for reply in replies]
+        return replies
 
-    def _run(self, commands: list[bytes]) -> list[int]:
-        try:
-            return self._channel.run(self._script, commands)
-        except redis.ResponseError as error:
-            if not is_bad_data(error):
-                raise
-            with connect(self._settings) as client:
-                wrong = wrong_types(client, self._commands.names)
-            if not wrong:
-                raise
-            raise WrongTypeError(wrong[0]) from error
+    def _run(self, commands: list[bytes]) -> list[int | redis.ResponseError]:
+        replies = self._channel.run_each(self._script, commands)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, redis.ResponseError) and is_bad_data(reply):
+                with connect(self._settings) as client:
+                    wrong = wrong_types(client, self._commands.names)
+                if wrong:
+                    replies[at] = WrongTypeError(wrong[0])
+                    replies[at].__cause__ = reply
+        return replies

@@ -17,7 +17,7 @@ from clusterer.delivery import Engine, leases
 from clusterer.membership import Event, State
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
-from clusterer.store import Cause, ClusterKey, NodeStore, keys, packets
+from clusterer.store import Cause, ClusterKey, NodeStore, append_queue, keys
 from clusterer.store.deliveries import Commit, Move, Released
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
@@ -50,7 +50,7 @@ def receiver() -> Iterator[BinReceiver]:
 def test_log_large_group_holds_up_no_other_caller(
     settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packets, "MAX_GROUP", 5)
+    monkeypatch.setattr(append_queue, "MAX_CALL", 5)
     log = PacketLog(settings, 1)
     stored = 0
 

@@ -143,6 +143,9 @@ def test_metrics_of_every_process_are_documented_names(system: dict[str, int]) -
     assert offered > 0
     size = value(instance, "clusterer_offered_bytes_total", sender="1", module="ratelimit")
     assert size == offered * 33, "an empty heartbeat"
+    assert value(instance, "clusterer_posted_packets_total", sender="1") >= offered
+    assert value(instance, "clusterer_unsent_posts_total", sender="1", reason="refused") == 0
+    assert value(instance, "clusterer_post_buffer_bytes", sender="1") >= 0
     existing = {name for text in texts.values() for name, _ in samples(text)}
     _check_names(existing, "\n".join(texts.values()))
 

@@ -129,7 +129,7 @@ def test_log_in_forked_child_has_own_connection(log: PacketLog, redis_client: re
 
 
 def queue_is_longer(log: PacketLog, length: int) -> bool:
-    return len(log._queued) > length
+    return len(log.queue) > length
 
 
 class Interrupted(BaseException):
@@ -140,7 +140,7 @@ def test_log_interrupted_append_leaves_others_whole(
     log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that sends for others is interrupted before Redis has it."""
-    run = log._channel.run
+    run = log._channel.run_each
     sending, queued = threading.Event(), threading.Event()
 
     def interrupted(*arguments: Any) -> list[Any]:
@@ -150,7 +150,7 @@ def test_log_interrupted_append_leaves_others_whole(
         queued.wait(10)
         return run(*arguments)
 
-    monkeypatch.setattr(log._channel, "run", interrupted)
+    monkeypatch.setattr(log._channel, "run_each", interrupted)
     failed: list[BaseException] = []
 
     def append(number: int) -> None:
@@ -178,7 +178,7 @@ def test_log_interrupted_append_leaves_others_whole(
     for number in (0, 2, 3, 4, 5, 6):
         assert frame(number) in stored
     assert log.append(CLUSTER, [frame(7)]) in {True, False}
-    assert not log._queued
+    assert not log.queue
 
 
 def test_log_interrupt_of_main_thread_leaves_other_threads(redis_url: str) -> None:

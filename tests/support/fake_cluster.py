@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from clusterer.errors import WireError
@@ -36,7 +36,6 @@ class FakeCluster:
     def __init__(self, server_id: int = 1) -> None:
         self.server_id = server_id
         self.sent: list[tuple[int, Packet]] = []
-        self.batches = 0
         self.nodes: list[Node] = []
         self.registered: list[dict[str, Any]] = []
         self.listings: dict[str, Listing] = {}
@@ -57,18 +56,13 @@ class FakeCluster:
     def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
         return PacketBuilder(module, type, self.server_id, version)
 
-    def send_to(self, cluster_id: int, proto: str, packet: Packet) -> int:
-        return self.send_many(cluster_id, proto, (packet,))
-
-    def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
+    def post(self, cluster_id: int, proto: str, packet: Packet) -> int:
         assert proto == PROTO_BIN
         self.on_send()
         if self.fault is not None:
             raise self.fault
-        self.batches += 1
         # Over the wire and back: what cannot be encoded must not pass here either.
-        for packet in packets:
-            self.sent += [(cluster_id, back) for back in FrameDecoder().feed(packet.encode())]
+        self.sent += [(cluster_id, back) for back in FrameDecoder().feed(packet.encode())]
         return 1
 
     def register_module(  # noqa: PLR0917  these are the guide's arguments

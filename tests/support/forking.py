@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from clusterer import PROTO_BIN, Clusterer, Settings
+from clusterer import PROTO_BIN, BufferFull, Clusterer, Settings
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import Algorithm, RateLimit
 from clusterer.payloads import ProfileCount, ProfileCounts
@@ -38,16 +38,17 @@ class Program:
         self.dialogs = Dialogs(self.fake, 1)
         self.limited = LimitedLog(log, 0.001)
         self.names = count()
-        self.sent = [0, 0]
+        self.sent = [0, 0, 0]
         self.errors: list[str] = []
 
     def uses(self) -> list[Callable[[], object]]:
-        """Return one call of each part; the first two send a packet."""
+        """Return one call of each part; the first three send a packet."""
         cluster, limits = self.cluster, self.limits
         counts = ProfileCounts((ProfileCount(b"p%d" % (next(self.names) % 9), None, 1),))
         packet = counts.encode(2)
         return [
             lambda: cluster.send_to(1, PROTO_BIN, self.packet),
+            self.post,
             lambda: cluster.send_many(1, PROTO_BIN, [self.packet]),
             lambda: cluster.get_nodes(1, PROTO_BIN),
             lambda: cluster.check(1, ("127.0.0.2", 1), 2, PROTO_BIN),
@@ -62,6 +63,13 @@ class Program:
             lambda: log.warning("flood"),
             lambda: list(cluster.offers),
         ]
+
+    def post(self) -> None:
+        """Post a packet, no faster than Redis takes them."""
+        try:
+            self.cluster.post(1, PROTO_BIN, self.packet)
+        except BufferFull:
+            self.cluster.flush(1)
 
     def work(self, number: int) -> None:
         """Use one part for ever."""

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import pytest
 
-from clusterer import Clusterer, Settings
+from clusterer import Settings
+from clusterer.core import Core
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import RateLimit
 from clusterer.provisioning import Database
@@ -93,7 +94,7 @@ def test_once_on_the_class_keeps_its_docstring() -> None:
     assert Whole.part.__doc__ == "A part."
 
 
-@pytest.mark.parametrize("kind", [Clusterer, Context, Database])
+@pytest.mark.parametrize("kind", [Core, Context, Database])
 def test_parts_of_shared_objects_are_made_once(
     kind: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

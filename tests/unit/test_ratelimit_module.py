@@ -151,7 +151,6 @@ def test_replicate_many_pipes_sends_several_packets(
         limiter.check(f"pipe {number}", 100)
     limiter.replicate()
     packets = [packet for _, packet in cluster.sent]
-    assert cluster.batches == 1
     assert len(packets) > 5
     assert max(len(packet.encode()) for packet in packets) <= 1_430
     assert len({name for packet in packets for name, *_ in read_records(packet)}) == 500
@@ -189,6 +188,20 @@ def test_replicate_failing_logged_once_until_success(
         "WARNING",
     ]
     assert limiter.stats == Stats(packets_sent=2, send_failures=7)
+
+
+def test_replicate_in_outage_of_redis_posts_nothing(
+    limiter: RateLimit, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next counters replace these: those of an outage would only fill the buffer."""
+    assert limiter.replicate()
+    cluster.age_s = 60.0
+    assert not limiter.replicate()
+    assert len(cluster.sent) == 1
+    assert "sending pipe counters failed: Redis has not answered for 60 s" in caplog.text
+    cluster.age_s = 0.5
+    assert limiter.replicate()
+    assert limiter.stats == Stats(packets_sent=2, send_failures=1)
 
 
 def test_replicate_bug_logged_with_traceback(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clusterer.errors import ClustererError, WireError
+from clusterer.errors import ClustererError, StateUnavailable, WireError
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.ratelimit.table import PipeTable
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
 """Seconds between two log lines about refused pipes: peers send them ten times a second."""
+
+STALE_S = 3.0
+"""Seconds without an answer of Redis after which no counters are posted."""
 
 
 @dataclass(slots=True)
@@ -86,13 +89,22 @@ class Sender:
         return True
 
     def _send(self) -> int:
+        self._require_redis()
         records = (pipe.record for pipe in self._table.own_pipes(self._clock()))
         packets = list(build_packets(self._new_packet, records))
-        if len(packets) == 1:
-            self._clusterer.send_to(self._cluster_id, PROTO_BIN, packets[0])
-        else:
-            self._clusterer.send_many(self._cluster_id, PROTO_BIN, packets)
+        for packet in packets:
+            self._clusterer.post(self._cluster_id, PROTO_BIN, packet)
         return len(packets)
+
+    def _require_redis(self) -> None:
+        """Raise `StateUnavailable` while Redis is away.
+
+        The next round replaces the counters: those of a long outage would only fill the buffer.
+        """
+        self._clusterer.get_nodes(self._cluster_id, PROTO_BIN)  # reads Redis if it never did
+        age_s = self._clusterer.snapshot_age_s()
+        if age_s > STALE_S:
+            raise StateUnavailable(f"Redis has not answered for {age_s:.0f} s")
 
     def _new_packet(self) -> PacketBuilder:
         return self._clusterer.packet(MODULE, PIPE_COUNTERS, VERSION)

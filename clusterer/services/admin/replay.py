@@ -12,10 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
-from clusterer.errors import InvalidArgument, PeerUnreachable, UnknownNode
+from clusterer.errors import (
+    BufferFull,
+    InvalidArgument,
+    PeerUnreachable,
+    StateUnavailable,
+    UnknownCluster,
+    UnknownNode,
+)
 from clusterer.jobs import StopFlag
 from clusterer.services.admin.recording import Record
 from clusterer.services.context import Context
@@ -26,6 +33,9 @@ log = logging.getLogger(__name__)
 
 READING_S = 30.0
 """Time that a node may take to read the bytes in its kernel: replay sees only the end of that."""
+
+TAKING_S = 10.0
+"""Time that Redis may take for the packets in the buffer."""
 
 _LOOK_S = 0.2
 _AT_ONCE = 500
@@ -122,10 +132,12 @@ def _stopped_before(due: float, stop: StopFlag) -> bool:
 
 def require_sender(context: Context, key: ClusterKey) -> None:
     """Raise `UnknownNode` if the cluster lacks the node of our server_id: nodes with a source
-    check would drop all packets. An unknown cluster passes: the send itself raises.
+    check would drop all packets. Raises `UnknownCluster` for a cluster without nodes.
     """
     nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
-    if nodes and server_id not in nodes:
+    if not nodes:
+        raise UnknownCluster(f"no node of cluster {key} is provisioned")
+    if server_id not in nodes:
         raise UnknownNode(
             f"cluster {key} has no node {server_id} (server_id): nodes with a source check would "
             "drop the packets; `clusterer list` shows all nodes"
@@ -136,6 +148,42 @@ def _altered(packet: Packet, machine_id: int | None) -> Packet:
     if machine_id is None or packet.machine_id is None:
         return packet
     return packet._replace(machine_id=machine_id)
+
+
+class Poster(Protocol):
+    """The part of `clusterer.Clusterer` that posts."""
+
+    def post(self, cluster_id: int, proto: str, packet: Packet) -> int: ...
+
+    def flush(self, timeout: float | None = None) -> bool: ...
+
+
+class ClusterPosts:
+    """Posts packets to a cluster. A full buffer and the end wait for Redis, for a bounded time."""
+
+    def __init__(self, instance: Poster, key: ClusterKey, stop: StopFlag) -> None:
+        self._instance = instance
+        self._key = key
+        self._stop = stop
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Post packets; raises `StateUnavailable` if Redis takes none for `TAKING_S`."""
+        for packet in packets:
+            try:
+                self._instance.post(*self._key, packet)
+            except BufferFull:
+                self.finish()
+                self._instance.post(*self._key, packet)
+
+    def finish(self) -> None:
+        """Wait until Redis has all packets; raises `StateUnavailable` as `send` does."""
+        since = monotonic()
+        while not self._instance.flush(_LOOK_S):
+            waited_s = monotonic() - since
+            if waited_s >= TAKING_S or self._stop.is_set():
+                raise StateUnavailable(
+                    f"cluster {self._key}: Redis has not taken all packets for {waited_s:.3g} s"
+                )
 
 
 class NodeConnection:

@@ -1,0 +1,162 @@
+"""One instance without a face: what `clusterer.Clusterer` and `clusterer.aio.Clusterer` share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import redis
+
+from clusterer.errors import InvalidArgument, StateUnavailable, UnknownNode
+from clusterer.ids import PROTO_BIN, require_id, require_protocol
+from clusterer.listener import Callback, Listener
+from clusterer.membership import Event, Node
+from clusterer.runtime.once import once
+from clusterer.sending import InstanceView, Sender
+from clusterer.settings import Settings, load_settings
+from clusterer.store import Cause, ClusterKey, Directory, NodeStore, connect
+from clusterer.store.observing import Observer
+from clusterer.store.offers import Offers
+from clusterer.store.own_paths import PathReader
+from clusterer.store.paths import PathStore
+from clusterer.store.receipts import Receipts
+from clusterer.wire import PacketBuilder
+
+log = logging.getLogger(__name__)
+
+_STATE_EVENTS = {0: Event.SET_DOWN, 1: Event.SET_UP, 2: Event.SUSPECTED}
+
+
+class Core:
+    """The parts of an instance, made on first use, and what the functions of a face do."""
+
+    def __init__(
+        self,
+        server_id: int | None = None,
+        settings: Settings | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The arguments are those of `clusterer.Clusterer`."""
+        overrides = dict(overrides or {})
+        if server_id is not None:
+            overrides["server_id"] = require_id("server_id", server_id)
+        if settings is None:
+            settings = load_settings(overrides)
+        elif overrides:
+            settings = replace(settings, **overrides)
+        self.machine_id = require_id("server_id", settings.server_id)
+        self.settings = settings
+        self.offers = Offers()
+
+    # -- functions ------------------------------------------------------------------------------
+
+    def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        return list(self.view.up(ClusterKey(cluster_id, require_protocol(proto))))
+
+    def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
+        return self.view.reachable(ClusterKey(cluster_id, require_protocol(proto)))
+
+    def check(self, cluster_id: int, sockaddr: tuple[Any, ...], server_id: int, proto: str) -> int:
+        key = ClusterKey(cluster_id, require_protocol(proto))
+        return int(self.view.has_node_at(key, sockaddr, server_id))
+
+    def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
+        event = _STATE_EVENTS.get(state) if not isinstance(state, bool) else None
+        if event is None:
+            raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
+        key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
+        if require_id("machine_id", machine_id) == self.machine_id:
+            raise UnknownNode(f"machine {machine_id} of cluster {key} is this instance itself")
+        by = f"set_state of machine {self.machine_id}"
+        if event is Event.SUSPECTED:
+            self._observer.suspect(key, machine_id, self.directory.views(), by)
+        else:
+            self._nodes.command(key, machine_id, event, Cause(by))
+        self.directory.refresh()
+
+    def register_module(  # noqa: PLR0917 - the guide's six parameters
+        self,
+        module_name: str,
+        proto: str,
+        callback: Callback,
+        timeout: float,
+        auth_check: bool | int,
+        cluster_id: int | None,
+    ) -> None:
+        if require_protocol(proto) != PROTO_BIN:
+            raise InvalidArgument(f"modules can listen to 'bin' only, not {proto!r}")
+        if cluster_id:
+            require_id("cluster_id", cluster_id)
+        self.listener.register(
+            module_name,
+            callback,
+            timeout_s=timeout,
+            auth_check=bool(auth_check),
+            cluster_id=cluster_id or None,
+        )
+
+    def packet(self, module: str, type: int, version: int) -> PacketBuilder:
+        return PacketBuilder(module, type, self.machine_id, version)
+
+    def close(self) -> None:
+        """Stop, flush, and let go of all connections of the parts that were made."""
+        for name in ("listener", "sender", "directory", "_client", "_jobs_client"):
+            part = self.__dict__.get(name)
+            if part is not None:
+                part.stop() if name == "listener" else part.close()
+
+    # -- parts, made on first use ---------------------------------------------------------------
+
+    @once
+    def directory(self) -> Directory:
+        return Directory(self._nodes, PathReader(self._paths, self.machine_id))
+
+    @once
+    def view(self) -> InstanceView:
+        return InstanceView(self.machine_id, self.directory)
+
+    @once
+    def sender(self) -> Sender:
+        return Sender(self.settings, self.machine_id, self.view, self.offers, self._wake_worker)
+
+    @once
+    def listener(self) -> Listener:
+        return Listener(self.settings, self.machine_id, self.directory, Receipts(self.settings))
+
+    @once
+    def _client(self) -> redis.Redis:
+        return connect(self.settings)
+
+    @once
+    def _jobs(self) -> ModuleType:
+        # A fork waits for `once`: a child whose parent was importing could never import it.
+        from clusterer import jobs  # noqa: PLC0415  RQ costs 0.2 s to import; many never need it
+
+        return jobs
+
+    @once
+    def _jobs_client(self) -> redis.Redis:
+        client: redis.Redis = self._jobs.connect(self.settings)
+        return client
+
+    @once
+    def _nodes(self) -> NodeStore:
+        return NodeStore(self.settings, self._client)
+
+    @once
+    def _paths(self) -> PathStore:
+        return PathStore(self.settings, self._client)
+
+    @once
+    def _observer(self) -> Observer:
+        return Observer(self.settings, self.machine_id, self._client)
+
+    def _wake_worker(self) -> None:
+        try:
+            self._jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
+        except StateUnavailable as error:
+            text = "sender %d: delivery job not enqueued: %s; the sweep enqueues one"
+            log.warning(text, self.machine_id, error)

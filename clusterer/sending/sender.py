@@ -1,0 +1,196 @@
+"""The ways of a packet from a program to the sender's log."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.ids import PROTO_BIN, require_id, require_protocol
+from clusterer.sending.background import BackgroundSender
+from clusterer.sending.view import InstanceView
+from clusterer.settings import Settings
+from clusterer.store import ClusterKey
+from clusterer.store.append_commands import sub_batches
+from clusterer.store.append_queue import PostCounts, Tell
+from clusterer.store.offers import Offers
+from clusterer.store.packets import PacketLog
+from clusterer.wire import Packet
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 2.0
+"""Time that `close` gives posted packets to get into the log."""
+
+
+class Sending:
+    """One call of `send_many`: notes in errors, and in the metrics, what the log has accepted."""
+
+    __slots__ = ("_count", "accepted", "frames", "key", "packets")
+
+    def __init__(
+        self,
+        key: ClusterKey,
+        packets: Sequence[Packet],
+        frames: list[bytes],
+        count: Callable[[ClusterKey, Sequence[Packet], Sequence[bytes]], None],
+    ) -> None:
+        self.key = key
+        self.packets = packets
+        self.frames = frames
+        self.accepted = 0
+        """Packets, from the first on, that the log has."""
+        self._count = count
+
+    @property
+    def parts(self) -> Iterator[Sequence[bytes]]:
+        """The sub-batches, to be appended one after the other."""
+        return sub_batches(self.frames)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, StateUnavailable):
+            error.accepted = self.accepted
+        self._count(self.key, self.packets[: self.accepted], self.frames[: self.accepted])
+
+
+class Sender:
+    """Sends the packets of one instance: `send` blocks, `post` and `submit` do not.
+
+    All three share one queue, whose order is the order of the log. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine_id: int,
+        view: InstanceView,
+        offers: Offers,
+        enqueue: Callable[[], None],
+    ) -> None:
+        """``enqueue`` enqueues a delivery job, and does not raise."""
+        self._id = machine_id
+        self._view = view
+        self._directory = view.directory
+        self._enqueue = enqueue
+        self._packets = PacketLog(settings, machine_id, view.refusal)
+        self._queue = self._packets.queue
+        self._background = BackgroundSender(settings, machine_id, self._packets, enqueue)
+        self._keys: dict[int, ClusterKey] = {}
+        self._offered = offers.add if settings.metrics_port else _uncounted
+
+    @property
+    def counts(self) -> PostCounts:
+        """What became of posted packets."""
+        return self._queue.counts
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of posted packets that the log does not have yet."""
+        return self._queue.posted_bytes
+
+    def key_of(self, cluster_id: int, proto: str) -> ClusterKey:
+        """Return the cluster to send to; raises `InvalidArgument`. One object per cluster."""
+        if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
+            raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
+        if type(cluster_id) is not int:  # the log holds it as text: 1.0 and True would poison it
+            cluster_id = int(require_id("cluster_id", cluster_id))
+        key = self._keys.get(cluster_id)
+        if key is None:
+            key = self._keys[cluster_id] = ClusterKey(cluster_id, PROTO_BIN)
+        return key
+
+    def sending(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> Sending:
+        """Return the `Sending` of packets; raises `InvalidArgument`, `FrameTooLarge`."""
+        frames = [frame_of(packet) for packet in packets]
+        return Sending(self.key_of(cluster_id, proto), packets, frames, self._offered)
+
+    def send(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
+        """Append packets to the log, and return how many nodes are up; blocks.
+
+        See `clusterer.Clusterer.send_many`.
+        """
+        with self.sending(cluster_id, proto, packets) as one:
+            nodes = self._view.up(one.key, must_exist=True)
+            for part in one.parts:
+                if self._packets.append(one.key, part):
+                    self._enqueue()
+                one.accepted += len(part)
+        return len(nodes)
+
+    def submit(self, key: ClusterKey, frames: Sequence[bytes], waiter: object, tell: Tell) -> None:
+        """Have the background thread append frames: see `AppendQueue.submit`."""
+        self._queue.submit(key, frames, waiter, tell)
+        if not self._background.runs:
+            self._start()
+
+    def post(self, cluster_id: int, proto: str, packet: Packet) -> int:
+        """Put a packet into the buffer, and return how many nodes are up: see `Clusterer.post`."""
+        key = self.key_of(cluster_id, proto)
+        frame = frame_of(packet)
+        nodes = self._view.up_at_once(key)
+        self._queue.post(key, frame, is_known=nodes is not None and self._directory.is_kept_fresh)
+        if not self._background.runs:
+            self._start()
+        self._offered(key, (packet,), (frame,))
+        return 0 if nodes is None else len(nodes)
+
+    def when_sent(self, call: Callable[[], object]) -> bool:
+        """Have ``call`` called when no packet posted until now waits; False: none waits now."""
+        return self._queue.when_sent(call)
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until no packet posted until now waits; False after ``timeout_s``."""
+        sent = threading.Event()
+        return not self.when_sent(sent.set) or sent.wait(timeout_s)
+
+    def close(self) -> None:
+        """Flush for `CLOSE_S` at most, drop and log what is left, and close the connection."""
+        if self._background.runs:
+            self.flush(CLOSE_S)
+            self._background.stop(CLOSE_S)
+        left = self._queue.discard_posted()
+        if left:
+            text = "sender %d: closed with %d posted packets left that Redis did not take"
+            log.warning(text, self._id, left)
+        self._packets.close()
+
+    def _start(self) -> None:
+        self._background.start()
+        atexit.register(partial(_flush_at_exit, weakref.ref(self)))
+
+
+def frame_of(packet: Packet) -> bytes:
+    """Return the frame of a packet that may be sent; raises `InvalidArgument`, `FrameTooLarge`."""
+    if not isinstance(packet, Packet):
+        raise InvalidArgument(f"only a Packet can be sent, not {packet!r:.80}")
+    if packet.type < 0:
+        raise InvalidArgument(
+            f"{packet.module} packet of type {packet.type}: negative types are notices "
+            "of the cluster itself and never travel"
+        )
+    return packet.encode()
+
+
+def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
+    """Count nothing: without a metrics port no process shows the counters."""
+
+
+def _flush_at_exit(reference: weakref.ref[Sender]) -> None:
+    """Give the packets of an instance that was not closed the time that `close` gives."""
+    sender = reference()
+    if sender is not None:
+        sender.flush(CLOSE_S)
