@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -16,12 +17,16 @@ from clusterer.listener import Listener
 from clusterer.runtime.logs.handler import SummarisingHandler
 from clusterer.services import Context
 from clusterer.settings import Settings, as_environment
+from tests.support.browser import chromium
 from tests.support.listening import listener_of
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
 from tests.support.provisioning import MakeContext, contexts
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _SERVER_FIXTURES = {
     "redis": {"redis_server", "own_redis_server", "shifted_redis"},
@@ -162,6 +167,13 @@ def make(
     more = getattr(request.module, "SETTINGS", {})
     with contexts(redis_url=redis_url, db_url=database_url, **more) as factory:
         yield factory
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One chromium for the tests of a module."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(params=["mariadb", "sqlite"])

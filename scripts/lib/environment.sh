@@ -74,12 +74,14 @@ prepare_venv() {
 }
 
 # Debian packages with the servers that tests start privately, with faketime, which gives those
-# clocks that are wrong, and with iptables, which breaks links between hosts in namespaces.
+# clocks that are wrong, with iptables, which breaks links between hosts in namespaces, and with the
+# browser and the proxy in which tests look at the console.
 # No system service is needed or started: MariaDB's -core packages have none, and policy-rc.d keeps
 # Redis's from starting.
 install_servers() {
     install_missing redis-server redis-server ip iproute2 iptables iptables faketime faketime \
-        mariadbd "mariadb-server-core mariadb-client-core"
+        mariadbd "mariadb-server-core mariadb-client-core" \
+        chromium "chromium fonts-dejavu-core" nginx nginx-light
 }
 
 # Programs that some tests try what we ship with; without one its tests are skipped.
