@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from clusterer.console.feed import Feed
 from clusterer.runtime.once import once
 from clusterer.services import Context
 from clusterer.services.admin.event_feed import EventFeed
@@ -41,6 +42,11 @@ class Console:
     def observed(self) -> Observed:
         """What the observers of instances hold."""
         return Observed(self.context)
+
+    @once
+    def feed(self) -> Feed:
+        """The present state of all clusters."""
+        return Feed(self.context)
 
     @once
     def event_feed(self) -> EventFeed:

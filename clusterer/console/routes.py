@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from clusterer.console.page import Download, Page
-from clusterer.console.pages import calls, doctor, events, packets, settings
+from clusterer.console.pages import (
+    calls,
+    cluster,
+    doctor,
+    events,
+    node,
+    overview,
+    packets,
+    settings,
+)
 
 PAGES: tuple[Page, ...] = (
+    overview.PAGE,
+    cluster.PAGE,
+    node.PAGE,
+    node.HISTORY,
     packets.PAGE,
     packets.PAUSED,
     calls.PAGE,

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from clusterer.console import network_map, sparkline, timeline
+
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
@@ -19,6 +21,7 @@ def environment() -> Environment:
     Filters, each of UNIX seconds (Redis TIME): ``time`` (``<time>`` that the browser shows in its
     own zone), ``until`` ("in 21 s", counted down by the browser), ``since`` ("for 21 s", counted
     up). Their HTML stays the same while time passes, so they make no fragment change.
+    ``number``: a number with its digits in groups.
     """
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -31,6 +34,13 @@ def environment() -> Environment:
     made.filters["time"] = time_element
     made.filters["until"] = until_element
     made.filters["since"] = since_element
+    made.filters["number"] = number
+    made.globals |= {
+        "draw_map": network_map.draw,
+        "sparkline": sparkline.curve,
+        "spoken": sparkline.spoken,
+        "timeline": timeline.draw,
+    }
     return made
 
 
@@ -61,6 +71,14 @@ def since_element(seconds: float) -> Markup:
     return Markup('<span data-since="{}">since {}</span>').format(
         round(seconds * 1000), _clock(seconds)
     )
+
+
+def number(value: float | None) -> str:
+    """Return a number with groups of three digits, with a decimal below 100; a dash for None."""
+    if value is None:
+        return "\u2013"
+    digits = 1 if value < 100 and value != int(value) else 0
+    return f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
 def _clock(seconds: float) -> str:

@@ -51,6 +51,8 @@ class Snapshot:
     receipts: tuple[Receipt, ...] = ()
     paths: tuple[BrokenPath, ...] = ()
     """Those that are not up."""
+    offered: Mapping[ClusterKey, int] = field(default_factory=dict)
+    """Packets that all senders ever sent to each cluster."""
     stalled: str = ""
     """Reason why no process updates states; empty if one does."""
 
@@ -160,9 +162,19 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
             watches[receiver] = _watches(receiver, modules)
             receipts += found
     broken = tuple(paths.broken(views, records, int(now * 1000)))
-    snapshot = Snapshot(now, tuple(views), (), tuple(receipts), broken, stalled)
+    offered = {key: _offered(key, hashes) for key in members}
+    snapshot = Snapshot(now, tuple(views), (), tuple(receipts), broken, offered, stalled)
     wanted = _Plan(members, watches, probers, senders, path_senders)
     return wanted, snapshot, traffic.flows_of(views, hashes)
+
+
+def _offered(key: ClusterKey, hashes: Mapping[int, SenderHashes]) -> int:
+    """Return the sum of the packet counts of a cluster in the logs of all senders."""
+    name = str(key)
+    return sum(
+        number(keys.counters(sender), f"field {name}", found.counters.get(name.encode()))
+        for sender, found in hashes.items()
+    )
 
 
 def _stalled(

@@ -91,11 +91,16 @@ def _sums(
 
 def backlog(items: Iterable[Traffic]) -> int | None:
     """Return the number of packets that wait; None if the backlog of a pair is not known."""
+    return added(item.backlog for item in items)
+
+
+def added(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum; None if a number is not known."""
     total = 0
-    for item in items:
-        if item.backlog is None:
+    for number in numbers:
+        if number is None:
             return None
-        total += item.backlog
+        total += number
     return total
 
 
