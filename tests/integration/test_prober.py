@@ -26,7 +26,7 @@ from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.rounds import failures
 from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause, Directory, keys
-from clusterer.store.probers import ProberStore
+from clusterer.store.probers import Heartbeat, ProberStore
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.probing import Hosts, host_of, hosts_on_loopback
@@ -271,7 +271,7 @@ def test_prober_ping_from_address_that_left_is_no_evidence(
     scene.probers.heartbeat(1, "token", [CLUSTER])
     hosts.cut(1, 2)
     presence = Presence(scene)
-    presence.turn()
+    presence.notice({CLUSTER: scene.probers.present(CLUSTER)})
     liveness = Liveness(scene, presence)
     check_node_2(hosts, scene, liveness)
     own.clear()
@@ -379,7 +379,7 @@ def test_prober_heartbeat_from_future_is_not_fresh(hosts: Hosts, settings: Setti
     present = {"1": scene.now_ms, "2": scene.now_ms + 600_000, "3": scene.now_ms - 600_000}
     hosts.context.redis.zadd(keys.probers(*CLUSTER), present)
     presence = Presence(scene)
-    presence.turn()
+    presence.notice({CLUSTER: scene.probers.present(CLUSTER)})
     assert presence.fresh(CLUSTER) == [1]
 
 
@@ -411,15 +411,35 @@ def test_prober_killed_is_removed_by_the_lowest(
     wait_until(lambda: list(hosts.context.probers.present(CLUSTER)) == [1, 2], 7)
 
 
+def test_prober_idle_makes_four_round_trips_a_heartbeat(hosts: Hosts) -> None:
+    """The prober reads the clusters' versions, says that it is present, and waits twice."""
+    hosts.start(1)
+
+    def calls() -> Counter[str]:
+        found: Any = hosts.context.redis.info("commandstats")
+        return Counter({name: each["calls"] for name, each in found.items()})
+
+    first = calls()  # then the prober reads all
+    wait_until(lambda: (calls() - first)["cmdstat_evalsha"] >= 2, 20)
+    before = calls()
+    wait_until(lambda: (calls() - before)["cmdstat_evalsha"] >= 6, 20)
+    made = calls() - before
+    beats = made["cmdstat_evalsha"]
+    assert made["cmdstat_sort"] <= beats + 1
+    assert made["cmdstat_hgetall"] <= beats, "within the heartbeat"
+    assert made["cmdstat_zrange"] <= beats / 2 + 1, "within each second heartbeat"
+    assert made["cmdstat_xread"] <= 3 * beats
+
+
 def test_prober_whose_clock_is_a_bit_late_answers(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prober learns Redis's time from its heartbeats; a suspicion may be newer than that."""
     heartbeat = ProberStore.heartbeat
 
-    def late(*arguments: Any) -> int | None:
-        now_ms = heartbeat(*arguments)
-        return now_ms and now_ms - 90
+    def late(*arguments: Any, **named: Any) -> Heartbeat | None:
+        found = heartbeat(*arguments, **named)
+        return found and replace(found, now_ms=found.now_ms - 90)
 
     monkeypatch.setattr(ProberStore, "heartbeat", late)
     hosts.start(1, 2, 3)
