@@ -120,7 +120,7 @@ def assert_all_counted(hosts: Hosts) -> None:
             at_rest(hosts.settings, sender) for sender in hosts.host_of
         )
 
-    wait_until(resting, 20, "nothing is under way")
+    wait_until(resting, message="nothing is under way")
     assert_accounted(hosts.settings)
     for host, name in names:
         hosts.signal(host, name, signal.SIGUSR2)

@@ -128,7 +128,7 @@ def test_host_cut_off_other_worker_stopped() -> None:
         assert_untouched(hosts, mark, {(1, 2)})
         assert fallen(hosts, mark) <= {1, 3}
         hosts.signal("b", "delivery", signal.SIGCONT)
-        wait_until(lambda: hosts.verdicts()[1] is Condition.UP, 5, "node 1 is up again")
+        wait_until(lambda: hosts.verdicts()[1] is Condition.UP, message="node 1 is up again")
         back = hosts.mark()
         watch(5)
         assert_untouched(hosts, back, whole)
@@ -213,7 +213,9 @@ def test_records_without_owner_go_away() -> None:
     with Hosts(THREE) as hosts:
         hosts.wait_until_sending()
         hosts.network.cut("a", "b")
-        wait_until(lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, 10, "both paths are broken")
+        wait_until(
+            lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, message="both paths are broken"
+        )
         hosts.kill("b", "delivery")
         hosts.network.heal()
         wait_until(lambda: not records(hosts), 2 * hosts.duration_s + 10, "no record is left")
@@ -221,7 +223,9 @@ def test_records_without_owner_go_away() -> None:
         hosts.wait_until_sending()
 
         hosts.network.cut("a", "b")
-        wait_until(lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, 10, "both paths are broken")
+        wait_until(
+            lambda: hosts.closed().keys() == {(1, 2), (2, 1)}, message="both paths are broken"
+        )
         load(hosts.settings, [row for m, row in hosts.rows.items() if m != 2])
         hosts.network.heal()  # else sender 2, which has no row now, fails again and again
         wait_until(lambda: not records(hosts), 2 * hosts.duration_s + 10, "no record is left")
@@ -236,7 +240,7 @@ def test_worker_killed_another_of_its_host_goes_on() -> None:
         hosts.wait_until_sending()
         mark, whole = hosts.mark(), {(1, 2), (2, 1)}
         hosts.start("b", "delivery 2")
-        wait_until(lambda: "takes jobs" in hosts.output("b", "delivery 2"), 10, "it runs")
+        wait_until(lambda: "takes jobs" in hosts.output("b", "delivery 2"), message="it runs")
         hosts.network.isolate("c")
         hosts.kill("b", "delivery")
         watch(BROKEN_S)
@@ -254,8 +258,10 @@ def test_worker_killed_another_of_its_host_goes_on() -> None:
 def test_node_dies_without_traffic_is_noticed(how: str) -> None:
     with Hosts(THREE, silent=(1, 2, 3)) as hosts:
         present = "clusterer:1:bin:probers"
-        wait_until(lambda: hosts.client.zcard(present) == len(THREE), 20, "all probers are present")
-        wait_until(lambda: not hosts.troubles(), 10, "all is healthy")
+        wait_until(
+            lambda: hosts.client.zcard(present) == len(THREE), message="all probers are present"
+        )
+        wait_until(lambda: not hosts.troubles(), message="all is healthy")
         watch(3)
         mark = hosts.mark()
         if how == "isolated":
@@ -277,7 +283,7 @@ def test_verdict_falls_within_a_second_of_a_failure() -> None:
         hosts.wait_until_sending()
         mark = hosts.mark()
         hosts.network.isolate("c")
-        wait_until(lambda: fallen(hosts, mark), 5, "a verdict falls")
+        wait_until(lambda: fallen(hosts, mark), message="a verdict falls")
         first_ms = min(c.at_ms for c in hosts.path_changes(mark) if c.machine_id == 3)
         fell_ms = min(c.at_ms for c in hosts.verdict_changes(mark) if c.machine_id == 3)
         assert fell_ms - first_ms <= 1000 + MARGIN_MS
@@ -285,7 +291,7 @@ def test_verdict_falls_within_a_second_of_a_failure() -> None:
 
         mark = hosts.mark()
         hosts.kill("c", "instance 3")
-        wait_until(lambda: fallen(hosts, mark), 5, "a verdict falls")
+        wait_until(lambda: fallen(hosts, mark), message="a verdict falls")
         first_ms = min(c.at_ms for c in hosts.path_changes(mark) if c.machine_id == 3)
         fell_ms = min(c.at_ms for c in hosts.verdict_changes(mark) if c.machine_id == 3)
         assert fell_ms - first_ms <= MARGIN_MS  # all others are refused

@@ -80,7 +80,7 @@ def test_doctor_healthy_system_has_no_finding(
             for worker in (a, b, c):
                 worker.wait_for_output("takes jobs of")
             scheduler.wait_for_output("scheduler: now active")
-            _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)), 20)
+            _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)))
     assert set().union(*words(found).values()) == {"ok"}, found
     assert len(found["nodes from workers"]) == 2
     assert "2 of 2" in found["nodes from here"][0]["text"]
@@ -202,7 +202,7 @@ def test_doctor_redis_refusing_writes_ends_no_check(
     server = own_redis_server()
     chosen = Settings(**{**_fields(settings), "redis_url": server.url})
     with server.client() as client, spawn(["-m", "workers", "maintenance"], as_environment(chosen)):
-        wait_until(lambda: client.smembers("rq:workers"), 10)
+        wait_until(lambda: client.smembers("rq:workers"))
         client.replicaof("127.0.0.1", "1")
         code, found = check_up(chosen, monkeypatch, capsys)
         client.replicaof("NO", "ONE")

@@ -23,7 +23,7 @@ from clusterer.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
-from tests.support.processes import child_environment
+from tests.support.processes import EVENTUALLY_S, child_environment
 from tests.support.provisioning import NODE_A, NODE_B, sql
 
 RENAMED = {
@@ -156,7 +156,7 @@ def test_init_db_many_at_once_succeed(make: Callable[..., Context]) -> None:
 
     def one() -> init_db.InitReport:
         context = make()
-        together.wait(10)
+        together.wait(EVENTUALLY_S)
         return init_db.run(context)
 
     with ThreadPoolExecutor(6) as pool:

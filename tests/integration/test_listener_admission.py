@@ -151,12 +151,12 @@ def test_listener_short_of_descriptors_serves_nodes(
         spawn(["-c", _CROWDED, redis_url, str(held_files), str(limit)]) as instance,
         ExitStack() as stack,
     ):
-        instance.wait_for_output("listening on", 20)
+        instance.wait_for_output("listening on")
         held(stack, port, 40, *STRANGERS)
         for kind in range(1, 4):
             with peer(port) as node:
                 node.sendall(frame(kind=kind, sender=2))
-                instance.wait_for_output(f"got {kind}", 20)
+                instance.wait_for_output(f"got {kind}")
         open_files = len(list(Path(f"/proc/{instance.pid}/fd").iterdir()))
         assert open_files < limit - 10, "others find descriptors"
         assert ("may not open another file" in instance.output()) == bool(held_files)

@@ -44,7 +44,7 @@ def turn_until(made: Checks, found: Sized, count: int) -> None:
         made.turn(0.01)
         return len(found) == count
 
-    wait_until(done, 5)
+    wait_until(done)
 
 
 def conclude(made: Checks, found: list[Found], count: int = 1) -> None:

@@ -23,7 +23,7 @@ from tests.support.cluster import node_for
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
 from tests.support.observing import captured_packets
-from tests.support.processes import rounds, wait_until
+from tests.support.processes import EVENTUALLY_S, rounds, wait_until
 from tests.support.prometheus import Prometheus, Sample, needs_prometheus
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -181,7 +181,7 @@ def playing(port: int, machine_id: int, modules: set[str]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 def is_firing(prometheus: Prometheus, name: str) -> bool:

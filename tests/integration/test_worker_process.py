@@ -15,7 +15,7 @@ from rq import Worker as PlainWorker
 
 from clusterer.jobs import enqueue_delivery, queue, queued
 from clusterer.settings import DATABASE_QUEUE, DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.redis_server import RedisServer
 from workers import Worker
 
@@ -39,7 +39,7 @@ def end(process: ChildProcess, number: int = signal.SIGTERM) -> tuple[int, float
     """Send the signal; return the exit code and how many seconds the process took to end."""
     began = time.monotonic()
     process.signal(number)
-    return process.wait(20), time.monotonic() - began
+    return process.wait(EVENTUALLY_S), time.monotonic() - began
 
 
 def registered(client: redis.Redis, name: str = QUEUE) -> int:
@@ -96,7 +96,7 @@ def test_worker_lost_in_redis_registers_again(redis_url: str, redis_client: redi
         wait_until(lambda: registered(redis_client) == 1)
         redis_client.flushall()
         assert registered(redis_client) == 0
-        process.wait_for_output("registration missing in Redis, registered again", 15)
+        process.wait_for_output("registration missing in Redis, registered again")
         wait_until(lambda: registered(redis_client) == 1)
         enqueue_delivery(QUEUE, redis_client)
         process.wait_for_output("engine ran")
@@ -219,7 +219,7 @@ def test_worker_redis_frozen_is_waited_for(own_redis_server: Callable[[], RedisS
     server = own_redis_server()
     with worker(server.url) as process:
         server.pause()
-        process.wait_for_output("waiting for Redis", 10)
+        process.wait_for_output("waiting for Redis")
         server.resume()
         process.wait_for_output("Redis is back", BACK_S)
         _run_one(process, server)

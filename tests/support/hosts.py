@@ -24,7 +24,14 @@ from clusterer.store.destinations import field_of
 from tests.support import talking
 from tests.support.cluster import CLUSTER, load
 from tests.support.network import HUB, Network
-from tests.support.processes import child_environment, end_group, rounds, start, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    child_environment,
+    end_group,
+    rounds,
+    start,
+    wait_until,
+)
 from tests.support.redis_server import redis_binary
 
 DURATION_S = 3
@@ -170,7 +177,7 @@ class Hosts:
                 return bool(client.ping())
             return False
 
-        wait_until(answers, 15, "Redis answers")
+        wait_until(answers, message="Redis answers")
 
     def start_host(self, host: str) -> None:
         """Start all processes of a host."""
@@ -330,7 +337,7 @@ class Hosts:
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {said[0]}") from None
 
-    def wait_until_sending(self, timeout_s: float = 30.0) -> None:
+    def wait_until_sending(self, timeout_s: float = EVENTUALLY_S) -> None:
         """Wait until each sender has sent to each node for a second without a skipped packet."""
         wait_until(lambda: self.traffic().keys() >= self.pairs, timeout_s, "all senders send")
 

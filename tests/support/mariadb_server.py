@@ -160,7 +160,7 @@ class MariaDBServer:
         self._process.send_signal(signal.SIGSTOP)
         # Its threads stop one by one.
         threads = Path(f"/proc/{self._process.pid}/task")
-        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()), 10)
+        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()))
 
     def resume(self) -> None:
         """SIGCONT; does no harm to a server that runs."""

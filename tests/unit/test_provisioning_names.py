@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 
 from clusterer.provisioning.names import Names, system_lookup
+from tests.support.processes import EVENTUALLY_S
 
 
 def test_lowest_ipv4_address_is_taken_whatever_the_order() -> None:
@@ -90,7 +91,7 @@ def test_slow_names_hold_up_neither_the_others_nor_the_reload() -> None:
 
     def lookup(name: str) -> list[str]:
         if name.startswith("slow"):
-            release.wait(10)
+            release.wait(EVENTUALLY_S)
         return ["10.0.0.1"]
 
     names = Names(lookup, timeout_s=0.3)
