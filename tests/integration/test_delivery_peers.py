@@ -23,7 +23,7 @@ from clusterer.store import NodeStore, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import LATE_S, wait_until
 from tests.support.receiver import BinReceiver, ReceivedConnection
 
 IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or ""
@@ -42,9 +42,10 @@ def test_delivery_vanished_host_fails_within_send_timeout(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     settings = replace(settings, send_timeout=2.0)
-    with other_host("10.213.7.1", "10.213.7.2") as (run_there, vanish):
+    here, there = two_addresses()
+    with other_host(here, there) as (run_there, vanish):
         peer = run_there()
-        load(settings, [node(1, host="10.213.7.1"), node(2, peer, host="10.213.7.2")])
+        load(settings, [node(1, host=here), node(2, peer, host=there)])
         log = PacketLog(settings, 1)
         with delivering(settings):
             for number in range(10):
@@ -67,8 +68,14 @@ def test_delivery_vanished_host_fails_within_send_timeout(
                 lambda: stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == number,
                 message="every packet is accounted for",
             )
-    assert took <= settings.send_timeout + 1.0
+    assert took <= settings.send_timeout + LATE_S
     assert stat(redis_client, 2, "sent") == 10, "what the vanished host never acknowledged counts"
+
+
+def two_addresses() -> tuple[str, str]:
+    """Return addresses of a network that no test of another process makes at the same time."""
+    high, low = divmod(os.getpid() % (50 * 256), 256)
+    return f"10.{200 + high}.{low}.1", f"10.{200 + high}.{low}.2"
 
 
 @contextlib.contextmanager
@@ -151,7 +158,7 @@ def test_delivery_host_restarted_gets_next_packet_once(
 ) -> None:
     """The peer sends no FIN: the first write meets a reset, and its bytes are written again."""
     settings = replace(settings, send_timeout=2.0, linger=30.0)
-    addresses = "10.213.7.1", "10.213.7.2"
+    addresses = two_addresses()
     with ExitStack() as stack:
         with other_host(*addresses, count_to=3) as (run_there, _):
             load(settings, [node(1, host=addresses[0]), node(2, run_there(), host=addresses[1])])
@@ -236,15 +243,13 @@ def test_delivery_unroutable_peer_fails_and_delays_no_other(settings: Settings) 
             filler.connect_ex(("127.0.0.1", port))
         load(settings, [node(1), node(2, port), node_for(3, alive)])
         log = PacketLog(settings, 1)
-        with delivering(settings):
-            started = time.monotonic()
+        with delivering(replace(settings, send_timeout=2 * LATE_S)):
             for number in range(100):
                 log.append(CLUSTER, [frame(number)])
-            alive.wait_for_frames(100, 1.0)
+            alive.wait_for_frames(100, LATE_S)
             wait_until(
                 lambda: read_node(settings, 2).condition is Condition.PROBING, message="probing"
             )
-            assert time.monotonic() - started <= 2.5
         for filler in fillers:
             filler.close()
 

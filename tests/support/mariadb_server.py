@@ -18,10 +18,10 @@ import pymysql
 
 from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, end_group, start, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, end_group, start, wait_until
 from tests.support.programs import require_program
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = EVENTUALLY_S
 USER = "clusterer"
 PASSWORD = "private"
 

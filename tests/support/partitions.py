@@ -8,13 +8,10 @@ from contextlib import suppress
 
 from tests.support.hosts import Hosts
 from tests.support.hosts_view import Mark, Pair
-from tests.support.processes import rounds, wait_until
+from tests.support.processes import LATE_S, rounds, wait_until
 
 GRACE_S = 3.0
 """All paths are open again within ``duration`` and so much."""
-
-LATE_S = 3.0
-"""So much later may it happen on a machine whose cores other tests use as well."""
 
 MOST_CHANGES_PER_S = 1.25
 """Of one verdict or path while a link is broken."""

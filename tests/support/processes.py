@@ -20,6 +20,10 @@ EVENTUALLY_S = 60.0
 """How long a test waits for what has to happen at some time. The tests run beside each other, maybe
 on a slow machine. Only a bound that the product promises is shorter."""
 
+LATE_S = 5.0
+"""So much later than the product promises it something may happen on a machine whose cores other
+tests use as well."""
+
 STOP_TIMEOUT_S = EVENTUALLY_S
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ needs_prometheus = pytest.mark.skipif(
     reason="prometheus is not installed (Debian: prometheus)",
 )
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = EVENTUALLY_S
 SCRAPE_S = 1
 
 

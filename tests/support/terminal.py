@@ -17,7 +17,7 @@ from typing import Self
 
 from tests.support.processes import EVENTUALLY_S, child_environment, wait_until
 
-_LONGEST_S = 30
+_LONGEST_S = EVENTUALLY_S
 
 
 def in_terminal(
