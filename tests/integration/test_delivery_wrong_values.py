@@ -78,7 +78,7 @@ def test_delivery_after_wrong_type_of_queue_key_resumes(
         put_wrong_type(redis_client, key)
         with suppress(StateUnavailable):
             log.append(CLUSTER, [frame(1)])
-        with suppress(AssertionError):
+        with suppress(TimeoutError):  # packet 1 may be lost with the key
             wait_until(lambda: 1 in numbers(peer), 1)
         redis_client.delete(key)
         log.append(CLUSTER, [frame(2)])
