@@ -16,7 +16,6 @@ from tests.support.cluster import load
 from tests.support.hosts import Hosts
 from tests.support.network import Network
 from tests.support.partitions import (
-    LATE_S,
     MOST_CHANGES_PER_S,
     assert_healed,
     assert_limited,
@@ -28,7 +27,7 @@ from tests.support.partitions import (
     fallen,
     watch,
 )
-from tests.support.processes import wait_until
+from tests.support.processes import LATE_S, wait_until
 from tests.support.scale import scaled
 
 pytestmark = [

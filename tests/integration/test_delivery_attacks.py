@@ -33,7 +33,7 @@ from tests.support.cluster import (
     stat,
 )
 from tests.support.frames import frame
-from tests.support.processes import EVENTUALLY_S, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, spawn, wait_until
 from tests.support.provisioning import contexts, provision
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -222,10 +222,10 @@ def test_delivery_peer_reading_single_bytes_delays_no_other(
     with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
         load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
         log = PacketLog(settings, 1)
-        with delivering(settings), Dripping(slow):
+        with delivering(replace(settings, send_timeout=2 * LATE_S)), Dripping(slow):
             for start in range(0, 2000, 100):
                 log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
-                fine.wait_for_frames(start + 100, 0.5)
+                fine.wait_for_frames(start + 100, LATE_S)
             store = NodeStore(settings)
             wait_until(
                 lambda: store.view(CLUSTER).nodes[2].condition is Condition.PROBING,

@@ -26,7 +26,7 @@ from tests.support.cluster import (
     stat,
 )
 from tests.support.frames import frame
-from tests.support.processes import EVENTUALLY_S, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 from tests.support.receiver import BinReceiver
 
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
@@ -96,7 +96,7 @@ def test_node_that_writes_is_put_off_and_delays_no_other(
         log = PacketLog(settings, 1)
         for number in range(100):
             log.append(CLUSTER, [frame(number)])
-            good.wait_for_frames(number + 1, 1.0)
+            good.wait_for_frames(number + 1, LATE_S)
         wait_until(lambda: stat(redis_client, 3, "failed") >= 1, message="disconnected and counted")
         assert bad.connections <= 4, "a reconnect storm"
     assert numbers(good) == list(range(100))

@@ -17,7 +17,7 @@ from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import LATE_S, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
 from workers import runtime
@@ -53,7 +53,7 @@ def test_delivery_running_job_claims_pending_sender_at_once(
             peer.wait_for_frames(1)
             for count, sender in enumerate(senders, 2):
                 PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
-                peer.wait_for_frames(count, 0.5)
+                peer.wait_for_frames(count, LATE_S)
 
 
 @pytest.mark.parametrize("fault", ["lost job", "doubled job", "flushed queue"])

@@ -20,13 +20,13 @@ from clusterer.services.periodic import reach
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
-from tests.support.processes import rounds, spawn, wait_until
+from tests.support.processes import LATE_S, rounds, spawn, wait_until
 from workers import Worker, runtime
 
 NAME = "deliveries"
 MANY = 300
 """At 0.5 s each, as once, they would cost minutes."""
-SOON_S = 3.0
+SOON_S = 3.0 + LATE_S
 
 
 class Engine:

@@ -35,7 +35,7 @@ ALERTS = set(re.findall(r"(?m)^ +- alert: Clusterer(\w+)$", RULES))
 SOONER_S = {"BacklogOld": 1, "DeliverySlow": 0.5, "SchedulerStuck": 3, "SnapshotOld": 2}
 """Limits for alerts on which a test cannot wait as long as an operator."""
 
-WITHIN_S = 20
+WITHIN_S = EVENTUALLY_S
 
 QUIET_S = scaled(60, 180)
 """How long a healthy cluster is watched."""

@@ -276,13 +276,13 @@ def test_timeouts_redis_without_data_is_registered_again(
             heard = register(listener, 1.5)
             with serving(listener), timeout_job(server.url), heartbeat(port, 2):
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 8, 3, timeout_s=2)
+                    send_until(connection, heard, 8, 3)
                 heard.wait_for(SERVER_TIMEOUT, 3)
                 client.flushall()
                 for machine_id in (1, 2, 3):
                     put_node(client, make_node(machine_id, port=port))
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 9, 3, timeout_s=2)
+                    send_until(connection, heard, 9, 3)
                 heard.wait_for(SERVER_TIMEOUT, 3, 2)
             assert set(timed_out(heard)) == {3}
 

@@ -12,11 +12,11 @@ from rq.job import JobStatus
 
 from clusterer.jobs import enqueue_delivery, queue
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.redis_server import RedisServer
 
 QUEUE = DEFAULT_DELIVERY_QUEUE
-BACK_S = 10.0
+BACK_S = EVENTUALLY_S
 
 
 def _full(server: RedisServer, *, back: bool) -> None:

@@ -21,7 +21,7 @@ from clusterer.runtime import forks
 from clusterer.runtime.logs.handler import SummarisingHandler
 from tests.support.fake_cluster import FakeCluster
 from tests.support.forked import fork, in_child, result_of
-from tests.support.processes import EVENTUALLY_S, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def test_lock_held_for_long_is_free_in_the_child(make: Callable[[], Any]) -> Non
     with held(lock):
         began = time.monotonic()
         pid = fork(lambda: lock.acquire(timeout=EVENTUALLY_S))
-        assert time.monotonic() - began < forks.WAIT_S + 3
+        assert time.monotonic() - began < forks.WAIT_S + LATE_S
         assert result_of(pid) == 0
         assert not lock.acquire(blocking=False), "the parent's lock is taken still"
     assert lock.acquire(timeout=EVENTUALLY_S)
