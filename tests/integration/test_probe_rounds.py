@@ -191,7 +191,7 @@ def test_probe_void_records_without_counter_go(hosts: Hosts) -> None:
         deleted[0] += void_paths.clear(hosts.context)
         return deleted[0] == 3
 
-    wait_until(all_are_gone, 20)
+    wait_until(all_are_gone)
     assert list(hosts.context.paths.records(1).values()) == [kept]
     assert not hosts.context.redis.exists(keys.paths(3), keys.paths(7))
 

@@ -371,7 +371,7 @@ def test_prober_pings_of_a_node_are_two_per_interval(
         pinging = replace(settings, ping_interval=1.0)
         hosts.start(*range(1, count + 1), settings=pinging)
         known = [prober._presence for prober in hosts.probers.values()]
-        wait_until(lambda: all(len(each.fresh(CLUSTER)) == count for each in known), 20)
+        wait_until(lambda: all(len(each.fresh(CLUSTER)) == count for each in known))
         began = monotonic()
         hosts.connects.clear()
 
@@ -379,7 +379,7 @@ def test_prober_pings_of_a_node_are_two_per_interval(
             to = Counter(address for _, address in hosts.connects)
             return [to[hosts.receivers[i].address] for i in range(1, count + 1)]
 
-        wait_until(lambda: min(pings()) >= 4, 30)
+        wait_until(lambda: min(pings()) >= 4)
         rounds = (monotonic() - began) / (pinging.ping_interval / 2)
         assert max(pings()) <= rounds + 2, "a round that had begun, and the present one"
 

@@ -199,7 +199,7 @@ def test_checks_use_the_probers_part_of_descriptors(
         sockets = max(sockets, len(made._selector.get_map()))
         return len(found) == 20
 
-    wait_until(all_said, 20)
+    wait_until(all_said)
     assert 0 < sockets <= most
     assert False in {each.reached for each in found}
 
