@@ -1,7 +1,11 @@
-"""Which probers are present: read now and then; the lowest of a cluster removes those that left."""
+"""Which probers are present: read with every second heartbeat.
+
+The lowest of a cluster removes those that left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 from clusterer.membership import Node
@@ -10,8 +14,12 @@ from clusterer.membership.views import ClusterKey
 from clusterer.prober.scene import Scene
 from clusterer.store.probers import AHEAD_MS
 
-TURN_S = 2.0
-"""Between two looks; `ProberStore.sweep` removes what two of them have found old."""
+TURN_S = 1.5
+"""Least time between two looks, which are two heartbeats apart: `ProberStore.sweep` removes what
+two of them have found old."""
+
+LOOK_MS = 2000
+"""Age of the last look, at most."""
 
 SETTLE_S = 3.0
 """Time after an outage of Redis before probers are removed that have not come back."""
@@ -22,29 +30,26 @@ class Presence:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._present: dict[ClusterKey, dict[int, int]] = {}
-        self._turn_at = 0.0
+        self._present: Mapping[ClusterKey, Mapping[int, int]] = {}
+        self._look_at = 0.0
         self._sweep_from = monotonic() + SETTLE_S
 
     @property
-    def next_at(self) -> float:
-        """When `turn` has something to do (monotonic seconds)."""
-        return self._turn_at
+    def is_due(self) -> bool:
+        """Whether the next heartbeat has to look which probers are present."""
+        return monotonic() >= self._look_at
 
-    def turn(self) -> None:
-        """Read which probers are present, and remove those that are gone."""
-        if monotonic() < self._turn_at:
-            return
-        scene = self._scene
-        self._turn_at = monotonic() + TURN_S
-        self._present = {key: scene.probers.present(key) for key in scene.place.clusters}
-        wanted = [key for key in self._present if self._has_to_sweep(key)]
+    def notice(self, present: Mapping[ClusterKey, Mapping[int, int]]) -> None:
+        """Take over what a heartbeat has read, and remove probers that are gone."""
+        self._look_at = monotonic() + TURN_S
+        self._present = present
+        wanted = [key for key in present if self._has_to_sweep(key)]
         if wanted and monotonic() >= self._sweep_from:
-            scene.probers.sweep(wanted)
+            self._scene.probers.sweep(wanted)
 
     def forget(self) -> None:
         """Give other probers time to be back: Redis was away, or this process."""
-        self._turn_at = 0.0
+        self._look_at = 0.0
         self._sweep_from = monotonic() + SETTLE_S
 
     def fresh(self, key: ClusterKey) -> list[int]:
@@ -53,7 +58,7 @@ class Presence:
         A heartbeat from the future is from before Redis's clock was set back.
         """
         latest_ms = self._scene.now_ms + AHEAD_MS
-        oldest_ms = self._scene.now_ms - PRESENT_MS - int(TURN_S * 1000)
+        oldest_ms = self._scene.now_ms - PRESENT_MS - LOOK_MS
         present = self._present.get(key, {}).items()
         return sorted(prober for prober, at in present if oldest_ms <= at <= latest_ms)
 

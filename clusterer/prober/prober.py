@@ -80,7 +80,7 @@ class Prober:
         self._own_paths = OwnPaths(self._scene)
         self._presence = Presence(self._scene)
         liveness = Liveness(self._scene, self._presence)
-        self._parts = self._answers, self._own_paths, self._presence, liveness
+        self._parts = self._answers, self._own_paths, liveness
         self._token = secrets.token_hex(8)
         self._leads: int | None = None
         """The machine_id whose lease this process holds."""
@@ -166,17 +166,20 @@ class Prober:
             self._leave()
         if me is None:
             return
-        now_ms = scene.probers.heartbeat(me, self._token, scene.place.clusters)
-        if now_ms is None:
+        look = self._presence.is_due
+        found = scene.probers.heartbeat(me, self._token, scene.place.clusters, look=look)
+        if found is None:
             if self._leads is not None:
                 self._start_over()
             return
-        scene.ahead_ms = now_ms - monotonic() * 1000
+        scene.ahead_ms = found.now_ms - monotonic() * 1000
         self._rings.listen(me, scene.place.clusters)
         if self._leads is None:
             self._leads = me
             self._answers.rung()
-        self._own_paths.notice(scene.paths.counters())
+        self._own_paths.notice(found.counters)
+        if look:
+            self._presence.notice(found.present)
 
     def _leave(self) -> None:
         leads, self._leads = self._leads, None

@@ -7,14 +7,15 @@ from typing import Any
 
 import redis
 
+from clusterer.endpoint import TIMEOUT_S
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import is_bad_data, replaced, text, wrong_types
 from clusterer.store.client import translated
 
-MOST_S = 1.0
-"""One call waits no longer: the client gives up after 2 s."""
+MOST_S = 0.8 * TIMEOUT_S
+"""One call waits no longer: the reply must arrive before the client gives up."""
 
 
 class ProberRings:

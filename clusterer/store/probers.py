@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
@@ -17,7 +18,7 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, ids, read_all, replaced, text
 from clusterer.store.client import connect, translated
-from clusterer.store.paths import ms_of
+from clusterer.store.paths import counters_of, ms_of
 from clusterer.store.scripts import script
 
 LOOK_S = 5.0
@@ -38,6 +39,18 @@ _MOST_MS = 2**53
 Look = dict[ClusterKey, dict[bytes, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a prober reads with its heartbeat."""
+
+    now_ms: int
+    """Redis ms of the heartbeat."""
+    counters: Mapping[int, int]
+    """The reply of `PathStore.counters`."""
+    present: Mapping[ClusterKey, Mapping[int, int]]
+    """By cluster, the probers with Redis ms of their last heartbeats; empty if not asked for."""
+
+
 class ProberStore:
     """Access to the probers of all clusters. One thread at a time may `sweep`."""
 
@@ -48,20 +61,27 @@ class ProberStore:
         self._last: Look = {}
         """Old heartbeats at the last look."""
 
-    def heartbeat(self, machine_id: int, token: str, clusters: Sequence[ClusterKey]) -> int | None:
-        """Say that the prober ``machine_id`` is present in clusters; return Redis ms.
+    def heartbeat(
+        self, machine_id: int, token: str, clusters: Sequence[ClusterKey], *, look: bool = False
+    ) -> Heartbeat | None:
+        """Say that the prober ``machine_id`` is present in clusters; one round trip.
 
-        Returns None if another process of the host is the prober: ``token`` tells them apart.
+        ``look``: read also which probers are present. Returns None if another process of the host
+        is the prober: ``token`` tells them apart.
         """
-        names = [keys.prober(machine_id)]
+        names = [keys.prober(machine_id), keys.PATHS]
         names += [name for key in clusters for name in (keys.probers(*key), keys.nodes(*key))]
         with translated(self._settings, f"say that prober {machine_id} is present"):
-            reply = script("heartbeat")(self._client, names, token, LEASE_MS, machine_id)
+            reply = script("heartbeat")(self._client, names, token, LEASE_MS, machine_id, int(look))
         if reply is None:
             return None
-        now_ms, wrong = reply
+        now_ms, wrong, counters, *found = reply
         replaced(wrong)
-        return int(now_ms)
+        present = {
+            key: scores(key, ((member, float(at)) for member, at in _pairs(members)))
+            for key, members in zip(clusters, found, strict=True)
+        }
+        return Heartbeat(int(now_ms), counters_of(dict(_pairs(counters))), present if look else {})
 
     def leave(self, machine_id: int, token: str, clusters: Iterable[ClusterKey]) -> bool:
         """Say that the prober ends; return whether it was this process."""
@@ -162,6 +182,10 @@ class ProberHere:
 
 _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]
 """Prefixes: a member of the set may be no machine_id."""
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _is_old(at: float, now_ms: int) -> bool:

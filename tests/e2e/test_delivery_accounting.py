@@ -244,7 +244,7 @@ def test_sent_skipped_lost_and_backlog_are_what_was_appended(
                 chaos.step()
                 time.sleep(chaos.rng.random() * 0.06)
             chaos.heal()
-            wait_until(chaos.done, 20, "everything delivered or given up")
+            wait_until(chaos.done, message="everything delivered or given up")
         finally:
             for worker in chaos.workers:
                 worker.close()

@@ -19,7 +19,7 @@ from clusterer.services.periodic import sweep
 from clusterer.settings import as_environment
 from clusterer.store import keys
 from tests.support.cluster import assert_accounted, at_rest, load, node, node_for, numbers
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, ChildProcess, spawn, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
 
@@ -98,25 +98,25 @@ def test_delivery_workers_killed_repeat_at_most_a_batch_each(
         sender.start()
         gaps = []
         for _ in range(KILLS):
-            victim = wait_until(partial(holder, redis_client, workers), 5, "a worker delivers")
+            victim = wait_until(partial(holder, redis_client, workers), message="a worker delivers")
             time.sleep(rng.uniform(0.0, 0.3))
             victim.kill()
             killed_at, seen = time.monotonic(), receivers[0].frame_count
             workers = [w for w in workers if w is not victim] + [worker()]
-            receivers[0].wait_for_frames(seen + 50, 6)
+            receivers[0].wait_for_frames(seen + 50)
             gaps.append(time.monotonic() - killed_at)
         wait_until(lambda: len(sent) >= AT_LEAST, 60, "enough sent")
         enough.set()
-        sender.join(10)
+        sender.join(EVENTUALLY_S)
         total = len(sent)
         everything = set(range(total))
         for receiver in receivers:
-            wait_until(partial(has_all, receiver, everything), 20, "all delivered")
+            wait_until(partial(has_all, receiver, everything), message="all delivered")
             assert receiver.frame_count - total <= KILLS * BATCH
             got = numbers(receiver)
             first_seen = list(dict.fromkeys(got))
             assert first_seen == sorted(first_seen), "no packet overtook another"
-        wait_until(lambda: at_rest(settings), 5, "given back")
+        wait_until(lambda: at_rest(settings), message="given back")
         assert_accounted(settings)
     assert max(gaps) <= 3.5, f"resumed within 3 s, and the 50 packets waited for: {gaps}"
 
@@ -133,14 +133,14 @@ def test_delivery_worker_stopped_during_takeover_writes_nothing(
         instance = stack.enter_context(Clusterer(settings=settings))
         send(instance, range(10))
         receiver.wait_for_frames(10)
-        stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
+        stopped = wait_until(lambda: holder(redis_client, workers), message="leased")
         stopped.pause()
         sender = threading.Thread(target=send, args=(instance, range(10, 3000), 0.001))
         sender.start()
         time.sleep(5.0)
         stopped.resume()
-        sender.join(30)
-        wait_until(lambda: set(range(3000)) <= set(numbers(receiver)), 10, "all delivered")
+        sender.join(EVENTUALLY_S)
+        wait_until(lambda: set(range(3000)) <= set(numbers(receiver)), message="all delivered")
         time.sleep(0.5)
     got = numbers(receiver)
     assert list(dict.fromkeys(got)) == list(range(3000)), "in order"
@@ -160,11 +160,11 @@ def test_delivery_worker_sigterm_hands_over_within_5_s(
         sender = threading.Thread(target=send, args=(instance, range(2000), 0.001))
         sender.start()
         receiver.wait_for_frames(50)
-        ending = wait_until(lambda: holder(redis_client, workers), 5, "leased")
+        ending = wait_until(lambda: holder(redis_client, workers), message="leased")
         started = time.monotonic()
         assert ending.terminate() == 0
-        assert time.monotonic() - started <= 5.0
-        sender.join(30)
+        assert time.monotonic() - started <= 5.0 + LATE_S
+        sender.join(EVENTUALLY_S)
         receiver.wait_for_frames(2000)
         time.sleep(0.3)
     assert numbers(receiver) == list(range(2000)), "nothing lost, nothing twice, in order"
@@ -186,22 +186,24 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         receiver.wait_for_frames(1)
         receiver.pause()
         send(instance, range(1, 10_001))
-        stopped = wait_until(lambda: holder(redis_client, workers), 5, "leased")
-        wait_until(lambda: offset_rests(redis_client), 5, "nothing goes any more")
+        stopped = wait_until(lambda: holder(redis_client, workers), message="leased")
+        wait_until(lambda: offset_rests(redis_client), message="nothing goes any more")
         committed = redis_client.hgetall(keys.committed(1))
         assert 1 < int(next(iter(committed.values()))) < 10_001, "bytes are pending"
         stopped.pause()
-        wait_until(lambda: holder(redis_client, workers) not in (stopped, None), 5, "taken over")
+        wait_until(
+            lambda: holder(redis_client, workers) not in (stopped, None), message="taken over"
+        )
         receiver.resume()
         receiver.wait_for_connections(2)
-        wait_until(lambda: set(range(10_001)) <= set(numbers(receiver)), 10, "all delivered")
+        wait_until(lambda: set(range(10_001)) <= set(numbers(receiver)), message="all delivered")
         first = receiver.connections[0]
         before = len(first.data)
         stopped.resume()
-        wait_until(lambda: first.ended, 5, "the old connection is closed")
+        wait_until(lambda: first.ended, message="the old connection is closed")
         assert len(first.data) == before
         send(instance, range(10_001, 10_101))
-        wait_until(lambda: numbers(receiver)[-1] == 10_100, 5, "goes on")
+        wait_until(lambda: numbers(receiver)[-1] == 10_100, message="goes on")
         assert int(next(iter(redis_client.hvals(keys.committed(1))))) >= 10_001, (
             "no committed offset went back"
         )

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import docs
 from tests.support.pids import descendants, wait_until_gone
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.transcripts import is_excerpt, plain, shown
 
 PROCESSES = 6
@@ -36,7 +36,7 @@ def demo(temporary: Path, *options: str) -> Iterator[ChildProcess]:
 
 def all_started(child: ChildProcess) -> list[int]:
     """Wait until all of the demo's processes run and have work, and return their pids."""
-    child.wait_for_output("A -> B", timeout_s=30)
+    child.wait_for_output("A -> B")
     pids = descendants(child.pid)
     assert len(pids) == PROCESSES
     return pids
@@ -81,7 +81,7 @@ def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
         pids = all_started(child)
         child.signal(signal.SIGINT)
         child.signal(signal.SIGINT)
-        assert child.wait(5) == 130
+        assert child.wait(EVENTUALLY_S) == 130
         wait_until_gone(pids)
         assert "Traceback" not in child.output()
     assert list(tmp_path.iterdir()) == []
@@ -103,7 +103,7 @@ def test_demo_fails_when_a_process_ends_unexpectedly(tmp_path: Path) -> None:
         pid = int(text.rpartition(" ")[2])
         assert pid in pids
         os.kill(pid, signal.SIGKILL)
-        assert child.wait(20) == 1
+        assert child.wait(EVENTUALLY_S) == 1
         output = child.output()
         wait_until_gone(pids)
     assert "FAILED: scheduler ended unexpectedly (SIGKILL)" in output

@@ -91,12 +91,12 @@ class Faults:
 @pytest.fixture(scope="module")
 def four() -> Iterator[Hosts]:
     with Hosts({"a": (1,), "b": (2,), "c": (3,), "d": (4,)}, linger=1.0) as hosts:
-        hosts.wait_until_sending()
         yield hosts
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_faults_packets_are_accounted(four: Hosts, seed: int) -> None:
+    four.wait_until_ready()
     mark, faults = four.mark(), Faults(four, seed)
     for _ in range(STEPS):
         faults.step()
@@ -120,7 +120,7 @@ def assert_all_counted(hosts: Hosts) -> None:
             at_rest(hosts.settings, sender) for sender in hosts.host_of
         )
 
-    wait_until(resting, 20, "nothing is under way")
+    wait_until(resting, message="nothing is under way")
     assert_accounted(hosts.settings)
     for host, name in names:
         hosts.signal(host, name, signal.SIGUSR2)

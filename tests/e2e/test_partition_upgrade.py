@@ -64,10 +64,10 @@ def test_old_worker_beside_new_upgrade_in_steps(before: Path) -> None:
     """New hosts skip nothing between them; all is right once the last worker is new."""
     machines = {"a": (1,), "b": (2,), "c": (3,)}
     with Hosts(machines, code=dict.fromkeys(machines, before)) as hosts:
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         hosts.upgrade("a")
         hosts.upgrade("b")
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         mark = hosts.mark()
         hosts.network.isolate("c")
         watch(10)
@@ -76,7 +76,7 @@ def test_old_worker_beside_new_upgrade_in_steps(before: Path) -> None:
         assert_healed(hosts)
 
         hosts.upgrade("c")
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         mark = hosts.mark()
         hosts.network.isolate("c")
         watch(10)
@@ -89,7 +89,7 @@ def test_old_worker_beside_new_upgrade_in_steps(before: Path) -> None:
 def test_new_worker_beside_old_heals(before: Path) -> None:
     """Old hosts skip packets as they always did; no state stays behind."""
     with Hosts({"a": (1,), "b": (2,), "c": (3,)}, code={"a": before, "b": before}) as hosts:
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         hosts.network.isolate("c")
         watch(10)
         assert_healed(hosts)

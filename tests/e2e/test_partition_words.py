@@ -21,13 +21,11 @@ pytestmark = [
     pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
 ]
 
-WITHIN_S = 15.0
-
 
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
     with Hosts({"a": (1,), "b": (2,), "c": (3,)}) as hosts:
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         yield hosts
 
 
@@ -53,34 +51,34 @@ def test_doctor_tells_link_host_and_node_apart(hosts: Hosts) -> None:
 
     hosts.network.cut("a", "b")
     link = partial(says, hosts, "the link between hosts 10.77.0.1 and 10.77.0.2 is broken")
-    wait_until(link, WITHIN_S, "the doctor names the link")
+    wait_until(link, message="the doctor names the link")
     assert seen_by(hosts, 1)[3] == seen_by(hosts, 3)[2] == seen_by(hosts, 3)[1] == "up"
-    wait_until(lambda: seen_by(hosts, 1)[2] == "disabled", WITHIN_S, "sender 1 sees it disabled")
+    wait_until(lambda: seen_by(hosts, 1)[2] == "disabled", message="sender 1 sees it disabled")
     (view,) = (found := listing.run(hosts.context)).clusters
     assert found.reach(view)[2] == (1, 2)
     assert found.reach(view)[3] == (2, 2)
     hosts.network.heal()
-    wait_until(partial(says, hosts, "no sender reports"), WITHIN_S, "the link works again")
+    wait_until(partial(says, hosts, "no sender reports"), message="the link works again")
 
     hosts.network.isolate("c")
     cut_off = partial(says, hosts, "host 10.77.0.3 (machine 3)", "though its worker is alive")
-    wait_until(cut_off, WITHIN_S, "the doctor names the host that is cut off")
+    wait_until(cut_off, message="the doctor names the host that is cut off")
     hosts.network.heal()
-    wait_until(partial(says, hosts, "no sender reports"), WITHIN_S, "the host is back")
+    wait_until(partial(says, hosts, "no sender reports"), message="the host is back")
 
     hosts.processes["c", "instance 3"].terminate()
     dead = partial(says, hosts, "cluster 1 node 3 (bin:10.77.0.3", "is dead")
-    wait_until(dead, WITHIN_S, "the doctor names the dead node")
+    wait_until(dead, message="the doctor names the dead node")
 
 
 def test_doctor_two_hosts_apart_is_link_or_not_known() -> None:
     with Hosts({"a": (1,), "b": (2,)}) as hosts:
-        hosts.wait_until_sending()
+        hosts.wait_until_ready()
         hosts.network.cut("a", "b")
         link = partial(says, hosts, "the link between hosts 10.77.0.1 and 10.77.0.2 is broken")
-        wait_until(link, WITHIN_S, "both workers are alive: the link is broken")
+        wait_until(link, message="both workers are alive: the link is broken")
         for kind in ("delivery", "instance 2"):
             hosts.processes["b", kind].kill()
         unknown = partial(says, hosts, "node 2", "not known whether the node is dead")
-        wait_until(unknown, WITHIN_S, "one host alone cannot tell")
+        wait_until(unknown, message="one host alone cannot tell")
         assert hosts.context.nodes.view(CLUSTER).nodes

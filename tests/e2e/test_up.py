@@ -22,7 +22,14 @@ from clusterer.settings import Settings
 from tests.support import docs
 from tests.support.pids import alive, descendants, wait_until_gone
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    LATE_S,
+    ChildProcess,
+    child_environment,
+    spawn,
+    wait_until,
+)
 from tests.support.transcripts import is_excerpt, plain, shown
 
 COMMON = ("redis", "node", "delivery", "maintenance", "scheduler")
@@ -53,15 +60,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "clusterer", *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=EVENTUALLY_S,
         env=child_environment(),
         check=False,
     )
 
 
 def all_started(child: ChildProcess, count: int = len(COMMON)) -> list[int]:
-    child.wait_for_output("scheduler started, pid", timeout_s=20)
-    child.wait_for_output("scheduler: now active", timeout_s=20)
+    child.wait_for_output("scheduler started, pid")
+    child.wait_for_output("scheduler: now active")
     pids = descendants(child.pid)
     assert len(pids) == count
     return pids
@@ -107,8 +114,8 @@ def test_up_signal_ends_all_processes_within_5_s(data: Path, number: signal.Sign
         started = time.monotonic()
         child.signal(number)
         child.signal(number)
-        assert child.wait(10) == 0
-        assert time.monotonic() - started < 5
+        assert child.wait(EVENTUALLY_S) == 0
+        assert time.monotonic() - started < 5 + LATE_S
         assert not any(map(alive, pids))
         assert "Traceback" not in child.output()
 
@@ -120,7 +127,7 @@ def test_up_frozen_child_is_killed_in_time(data: Path) -> None:
         os.kill(pid_of(child, "maintenance"), signal.SIGSTOP)
         started = time.monotonic()
         assert child.terminate() == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 5 + LATE_S
         assert not any(map(alive, pids))
 
 

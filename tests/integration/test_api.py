@@ -23,7 +23,7 @@ from clusterer.membership import Condition
 from clusterer.store import ClusterKey, NodeStore, keys
 from clusterer.wire import PacketBuilder
 from tests.support.cluster import CLUSTER, load, node
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import entries
 
@@ -201,7 +201,7 @@ def test_stop_before_serve_makes_serve_return(instance: Clusterer) -> None:
     instance.stop()
     thread = threading.Thread(target=instance.serve)
     thread.start()
-    thread.join(5)
+    thread.join(EVENTUALLY_S)
     assert not thread.is_alive()
 
 
@@ -229,7 +229,9 @@ def test_api_without_redis_fails_changes_and_answers_reads(
         assert ids(instance.get_nodes(1, "bin")) == [2]
         assert instance.check(1, ("127.0.0.2", 1), 2, "bin") == 1
         server.resume() if fault == "pause" else server.start()
-        wait_until(lambda: try_to(lambda: instance.send_to(1, "bin", packet)), 5, "sends again")
+        wait_until(
+            lambda: try_to(lambda: instance.send_to(1, "bin", packet)), message="sends again"
+        )
 
 
 def try_to(call: Callable[[], object]) -> bool:

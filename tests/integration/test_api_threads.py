@@ -8,6 +8,7 @@ import pytest
 
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
 from tests.support.listening import Heard, peer, send_until
+from tests.support.processes import EVENTUALLY_S
 
 
 @pytest.mark.parametrize("attempt", range(8))
@@ -19,12 +20,12 @@ def test_register_beside_the_start_of_serve_gets_packets(
     thread.start()
     try:
         cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
-        assert cluster.listener.ready.wait(10)
+        assert cluster.listener.ready.wait(EVENTUALLY_S)
         with peer(port) as connection:
             send_until(connection, heard, 0, 2)
     finally:
         cluster.close()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
     assert not thread.is_alive()
 
 
@@ -40,8 +41,8 @@ def test_serve_called_by_threads_serves_once(redis_url: str, port: int) -> None:
     threads = [threading.Thread(target=serve) for _ in range(8)]
     for thread in threads:
         thread.start()
-    assert cluster.listener.ready.wait(10)
+    assert cluster.listener.ready.wait(EVENTUALLY_S)
     cluster.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
     assert len(refused) == 7

@@ -131,15 +131,15 @@ def test_clock_half_a_minute_off_changes_nothing(
         stack.enter_context(spawn(["-m", "scheduler"], environment))
         log = PacketLog(chosen, 1)
         log.append(CLUSTER, [frame(1)])
-        wait_until(lambda: numbers(receiver) == [1], 10)
+        wait_until(lambda: numbers(receiver) == [1])
         receiver.stop()
         log.append(CLUSTER, [frame(2)])
-        wait_until(lambda: read(context).condition is Condition.DISABLED, 10)
+        wait_until(lambda: read(context).condition is Condition.DISABLED)
         disabled = read(context)
         assert abs(disabled.last_attempt - time.time() - offset_s) < 10
         rows = "SELECT state, last_attempt FROM clusterer WHERE machine_id = 2"
-        wait_until(lambda: sql(persistent, rows) == [(2, disabled.last_attempt)], 10)
-        wait_until(lambda: read(context).state is State.UP, 10)
+        wait_until(lambda: sql(persistent, rows) == [(2, disabled.last_attempt)])
+        wait_until(lambda: read(context).state is State.UP)
     persistent.close()
 
 
@@ -162,13 +162,13 @@ def test_clock_set_back_an_hour_delays_no_probe(
         spawn(["-m", "scheduler"], environment),
     ):
         context.nodes.command(CLUSTER, 2, Event.SUSPECTED, Cause("test"))
-        wait_until(lambda: read(context).no_tries >= 2, 10, "it is probed")
+        wait_until(lambda: read(context).no_tries >= 2, message="it is probed")
         context.nodes.command(CLUSTER, 3, Event.SUSPECTED, Cause("test"))
         assert read(context, 3).condition is Condition.DISABLED
         shifted_redis.clock.set(0)
         tries = read(context).no_tries
-        wait_until(lambda: read(context).no_tries >= tries + 3, 15, "it is probed on")
-        wait_until(lambda: read(context, 3).state is State.UP, 15, "it is enabled")
+        wait_until(lambda: read(context).no_tries >= tries + 3, message="it is probed on")
+        wait_until(lambda: read(context, 3).state is State.UP, message="it is enabled")
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_clock_jump_loses_no_packet(context: Context, shifted_redis: RedisServer
                 log.append(CLUSTER, [frame(sent)])
                 sent += 1
                 time.sleep(0.01)
-            wait_until(lambda: len(set(numbers(receiver))) == sent, 15)  # noqa: B023 - waits here
+            wait_until(lambda: len(set(numbers(receiver))) == sent)  # noqa: B023 - waits here
         found = numbers(receiver)
         first = sorted(set(found), key=found.index)
         assert first == list(range(sent)), "in order, but for what came twice"
@@ -199,4 +199,4 @@ def test_clock_node_added_in_future_gets_first_packets(
         load(context.settings, [node(1), node_for(2, receiver)])
         shifted_redis.clock.set(0)
         PacketLog(context.settings, 1).append(CLUSTER, [frame(1)])
-        wait_until(lambda: numbers(receiver) == [1], 10)
+        wait_until(lambda: numbers(receiver) == [1])

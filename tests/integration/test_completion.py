@@ -17,7 +17,13 @@ import pytest
 import redis
 
 from tests.support import docs
-from tests.support.processes import child_environment, die_with_parent, end_group, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    child_environment,
+    die_with_parent,
+    end_group,
+    wait_until,
+)
 from tests.support.programs import find_program
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
@@ -40,7 +46,7 @@ class Shell:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    def wait_for(self, pattern: str, timeout_s: float = 15) -> None:
+    def wait_for(self, pattern: str, timeout_s: float = EVENTUALLY_S) -> None:
         """Wait until something new on the screen matches."""
 
         def there() -> bool:
@@ -122,7 +128,7 @@ def install(kind: str, home: Path) -> None:
         ["/bin/sh", "-c", command],
         env=child_environment({"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}),
         capture_output=True,
-        timeout=20,
+        timeout=EVENTUALLY_S,
         check=True,
     ).stdout
     ((home / "fish" / "completions" if kind == "fish" else home) / name).write_bytes(script)

@@ -59,7 +59,7 @@ def test_delivery_to_every_node_is_once_and_in_order(
         log.append(CLUSTER, [frame(number) for number in range(300, 3000)])
         for receiver in receivers:
             receiver.wait_for_frames(3000)
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
     for machine_id, receiver in enumerate(receivers, start=2):
         assert numbers(receiver) == list(range(3000))
         assert stat(redis_client, machine_id, "sent") == 3000
@@ -96,7 +96,7 @@ def test_delivery_node_not_up_skips_and_counts_packets(
     with delivering(settings):
         log.append(CLUSTER, [frame(n) for n in range(50)])
         receivers[0].wait_for_frames(50)
-        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, 5, "skips counted")
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, message="skips counted")
         NodeStore(settings).command(CLUSTER, 3, Event.SET_UP, Cause("test"))
         log.append(CLUSTER, [frame(50)])
         receivers[1].wait_for_frames(1)
@@ -116,7 +116,7 @@ def test_delivery_node_set_down_gets_nothing_until_up(
         for number in range(1, 51):
             log.append(CLUSTER, [frame(number)])
         receivers[0].wait_for_frames(51)
-        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, 5, "skipped")
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 50, message="skipped")
         store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
         log.append(CLUSTER, [frame(51)])
         receivers[1].wait_for_frames(2)
@@ -136,7 +136,7 @@ def test_replay_on_gives_returned_node_missed_packets(
         log.append(CLUSTER, [frame(n) for n in range(1, 1200)])
         receivers[0].wait_for_frames(1200)
         waiting = keys.waiting(settings.delivery_queue)
-        wait_until(lambda: redis_client.sismember(waiting, "1"), 5, "sender waits")
+        wait_until(lambda: redis_client.sismember(waiting, "1"), message="sender waits")
         store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
         sweep.run(Context(settings))
         receivers[1].wait_for_frames(1200)
@@ -174,8 +174,8 @@ def test_replay_on_to_returned_peer_sends_missed_once_in_order(
         send(1.5)
         for receiver in receivers:
             receiver.wait_for_frames(sent)
-        wait_until(lambda: stat(redis_client, 3, "sent") == sent, 5, "counted")
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: stat(redis_client, 3, "sent") == sent, message="counted")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
     for receiver in receivers:
         assert numbers(receiver) == list(range(sent))
     assert stat(redis_client, 3, "skipped") == stat(redis_client, 3, "lost") == 0
@@ -191,8 +191,8 @@ def test_delivery_connection_refused_sets_node_to_probing(
         log.append(CLUSTER, [frame(n) for n in range(20)])
         receivers[0].wait_for_frames(20)
         receivers[2].wait_for_frames(20)
-        wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
-        wait_until(lambda: stat(redis_client, 3, "skipped") == 20, 5, "skipped")
+        wait_until(lambda: condition(settings, 3) is Condition.PROBING, message="probing")
+        wait_until(lambda: stat(redis_client, 3, "skipped") == 20, message="skipped")
     found, _ = NodeStore(settings).read(CLUSTER, 3)
     assert found is not None
     assert found.no_tries == 1
@@ -210,7 +210,7 @@ def test_delivery_peer_never_reading_fails_and_delays_no_other(
             log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 500)])
         receivers[0].wait_for_frames(40_000)
         receivers[2].wait_for_frames(40_000)
-        wait_until(lambda: condition(settings, 3) is Condition.PROBING, 5, "probing")
+        wait_until(lambda: condition(settings, 3) is Condition.PROBING, message="probing")
     assert numbers(receivers[2]) == list(range(40_000))
 
 
@@ -224,7 +224,7 @@ def test_delivery_restarted_peer_continues_without_failure(
         receivers[1].wait_for_frames(1)
         time.sleep(1.1)  # older than a connection whose end counts against the node
         receivers[1].close_connections()
-        wait_until(lambda: not receivers[1].open_connections, 5, "closed")
+        wait_until(lambda: not receivers[1].open_connections, message="closed")
         log.append(CLUSTER, [frame(1)])
         receivers[1].wait_for_frames(2)
     assert numbers(receivers[1]) == [0, 1]
@@ -247,7 +247,7 @@ def test_delivery_peer_resetting_connections_goes_to_probing(
             receivers[1].reset_connections()
             return number if condition(settings, 3) is Condition.PROBING else 0
 
-        receivers[0].wait_for_frames(wait_until(failed, 10, "node 3 is probing"))
+        receivers[0].wait_for_frames(wait_until(failed, message="node 3 is probing"))
 
 
 def test_delivery_handovers_keep_order_to_slow_reader(
@@ -266,7 +266,7 @@ def test_delivery_handovers_keep_order_to_slow_reader(
                 slow.pause()
                 time.sleep(0.01)
                 slow.resume()
-            slow.wait_for_frames(total, 30)
+            slow.wait_for_frames(total)
     assert numbers(slow) == list(range(total))
     assert len(slow.connections) > 2, "there were hand-overs"
     assert all(connection.error is None for connection in slow.connections)
@@ -298,7 +298,7 @@ def test_delivery_node_with_new_address_gets_packets_there(
         load(settings, [node(1), node_for(2, receivers[1])])
         log.append(CLUSTER, [frame(n) for n in range(10, 20)])
         receivers[1].wait_for_frames(10)
-        wait_until(lambda: not receivers[0].open_connections, 5, "old connection closed")
+        wait_until(lambda: not receivers[0].open_connections, message="old connection closed")
     assert numbers(receivers[0]) == list(range(10))
     assert numbers(receivers[1]) == list(range(10, 20))
 
@@ -311,13 +311,13 @@ def test_delivery_packets_trimmed_before_count_as_lost(
     with delivering(settings):
         log.append(CLUSTER, [frame(0)])
         receivers[0].wait_for_frames(1)
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
     for number in range(1, 11):
         log.append(CLUSTER, [frame(number)])
     redis_client.xtrim(keys.log(1), minid="8", approximate=False)
     with delivering(settings):
         receivers[0].wait_for_frames(5)
-        wait_until(lambda: stat(redis_client, 2, "lost") == 6, 5, "loss counted")
+        wait_until(lambda: stat(redis_client, 2, "lost") == 6, message="loss counted")
     assert numbers(receivers[0]) == [0, 7, 8, 9, 10]
 
 
@@ -329,12 +329,12 @@ def test_delivery_log_trimmed_at_end_counts_lost(
     with delivering(settings):
         log.append(CLUSTER, [frame(0)])
         receivers[0].wait_for_frames(1)
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
     log.append(CLUSTER, [frame(n) for n in range(1, 11)])
     redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
     with delivering(settings):
-        wait_until(lambda: stat(redis_client, 2, "lost") == 10, 5, "loss counted")
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: stat(redis_client, 2, "lost") == 10, message="loss counted")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
 
 
 def test_delivery_offset_ahead_of_log_is_clamped(
@@ -348,7 +348,7 @@ def test_delivery_offset_ahead_of_log_is_clamped(
     with delivering(settings):
         log.append(CLUSTER, [frame(n) for n in range(10)])
         receivers[0].wait_for_frames(10)
-        wait_until(lambda: drained(redis_client, settings), 5, "log given back")
+        wait_until(lambda: drained(redis_client, settings), message="log given back")
     redis_client.delete(keys.log(1))
     redis_client.hset(keys.counters(1), mapping={"sequence": 5, "1:bin": 5})
     with delivering(settings):
@@ -382,7 +382,9 @@ def test_delivery_sender_address_of_other_host_is_not_claimed(
     load(settings, [node(1, host="192.0.2.1"), node_for(2, receivers[0])])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
     with delivering(settings):
-        wait_until(lambda: "sender 1: not delivered by this worker" in caplog.text, 5, "said so")
+        wait_until(
+            lambda: "sender 1: not delivered by this worker" in caplog.text, message="said so"
+        )
     (said,) = (vars(r) for r in caplog.records if "not delivered by" in r.message)
     assert (said["cluster"], said["machine_id"], said["url"]) == (1, 1, "bin:192.0.2.1:1")
     assert receivers[0].frame_count == 0
@@ -425,7 +427,7 @@ def test_delivery_sender_with_new_address_sends_from_it_in_order(
             log.append(CLUSTER, [frame(number)])
             time.sleep(0.002)
         peer.wait_for_frames(500)
-        wait_until(lambda: stat(redis_client, 2, "sent") == 500, 5, "counted")
+        wait_until(lambda: stat(redis_client, 2, "sent") == 500, message="counted")
     assert numbers(peer) == list(range(500))
     assert [c.peer[0] for c in peer.connections] == ["127.0.0.7", "127.0.0.8"]
     assert peer.connections[1].chunks[0][0] - changed_at < 5.0
@@ -444,8 +446,8 @@ def test_delivery_goes_on_after_redis_was_away(
         time.sleep(1.2)  # appendfsync everysec
         server.kill()
         server.start()
-        wait_until(lambda: log.append(CLUSTER, [frame(1)]) in (True, False), 5, "append")
-        receivers[0].wait_for_frames(2, 6)
+        wait_until(lambda: log.append(CLUSTER, [frame(1)]) in (True, False), message="append")
+        receivers[0].wait_for_frames(2)
     assert numbers(receivers[0])[-1] == 1
 
 

@@ -33,7 +33,7 @@ from tests.support.cluster import (
     stat,
 )
 from tests.support.frames import frame
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, spawn, wait_until
 from tests.support.provisioning import contexts, provision
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -105,14 +105,14 @@ def test_log_accepted_packets_survive_when_redis(
             peers[0].wait_for_frames(200)
             fault(server)
             before, seen = len(stream.accepted), peers[0].frame_count
-            wait_until(lambda: len(stream.accepted) > before + 200, 5, "sending goes on")
-            peers[0].wait_for_frames(seen + 100, 5)
+            wait_until(lambda: len(stream.accepted) > before + 200, message="sending goes on")
+            peers[0].wait_for_frames(seen + 100)
         wanted = set(stream.accepted)
         for peer in peers:
-            wait_until(lambda p=peer: wanted <= set(numbers(p)), 5, "all delivered")  # type: ignore[misc]
+            wait_until(lambda p=peer: wanted <= set(numbers(p)), message="all delivered")  # type: ignore[misc]
             first_seen = list(dict.fromkeys(numbers(peer)))
             assert first_seen == sorted(first_seen), "no packet overtook another"
-        wait_until(lambda: at_rest(settings), 5, "given back")
+        wait_until(lambda: at_rest(settings), message="given back")
         assert_accounted(settings)
     assert {n.condition for n in NodeStore.view(NodeStore(settings), CLUSTER).nodes.values()} == {
         Condition.UP
@@ -141,9 +141,9 @@ def test_log_two_processes_of_one_sender_keep_their_order(
             stack.enter_context(spawn(["-c", SENDING, name, "1000"], env)) for name in ("a", "b")
         ]
         for child in children:
-            assert child.wait(30) == 0, child.output()
+            assert child.wait(EVENTUALLY_S) == 0, child.output()
         peer.wait_for_frames(2000)
-        wait_until(lambda: stat(redis_client, 2, "sent") == 2000, 5, "counted")
+        wait_until(lambda: stat(redis_client, 2, "sent") == 2000, message="counted")
         assert_accounted(settings)
     for name in ("a", "b"):
         got = [p.fields().pop_int() for p in peer.packets if p.module == name]
@@ -160,8 +160,8 @@ def test_delivery_batch_larger_than_log_is_sent_or_counted_lost(
         log.append(CLUSTER, [frame(n, size=8000) for n in range(5000)])
         log.append(CLUSTER, [frame(5000)])
         with delivering(settings):
-            wait_until(lambda: stat(redis_client, 2, "sent") > 0, 5, "delivered")
-            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+            wait_until(lambda: stat(redis_client, 2, "sent") > 0, message="delivered")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert_accounted(settings)
     got = numbers(peer)
     assert got == list(range(got[0], 5001)), "the newest, without a hole"
@@ -187,8 +187,8 @@ def test_delivery_largest_frames_and_any_batch_arrive_whole(
             cluster.send_many(1, "bin", small)
             cluster.send_to(1, "bin", largest)
             cluster.send_many(1, "bin", [largest] * 50)
-            peer.wait_for_frames(100_051, 30)
-            wait_until(lambda: stat(redis_client, 2, "sent") == 100_051, 5, "counted")
+            peer.wait_for_frames(100_051)
+            wait_until(lambda: stat(redis_client, 2, "sent") == 100_051, message="counted")
         assert_accounted(settings)
     assert numbers(peer) == [*range(100_000), *[100_000] * 51]
 
@@ -222,16 +222,17 @@ def test_delivery_peer_reading_single_bytes_delays_no_other(
     with BinReceiver(receive_buffer=4096) as slow, BinReceiver() as fine:
         load(settings, [node(1), node_for(2, slow), node_for(3, fine)])
         log = PacketLog(settings, 1)
-        with delivering(settings), Dripping(slow):
+        with delivering(replace(settings, send_timeout=2 * LATE_S)), Dripping(slow):
             for start in range(0, 2000, 100):
                 log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
-                fine.wait_for_frames(start + 100, 0.5)
+                fine.wait_for_frames(start + 100, LATE_S)
             store = NodeStore(settings)
             wait_until(
-                lambda: store.view(CLUSTER).nodes[2].condition is Condition.PROBING, 5, "probing"
+                lambda: store.view(CLUSTER).nodes[2].condition is Condition.PROBING,
+                message="probing",
             )
-            wait_until(lambda: stat(redis_client, 2, "skipped") > 0, 5, "skipped")
-            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+            wait_until(lambda: stat(redis_client, 2, "skipped") > 0, message="skipped")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert_accounted(settings)
     assert numbers(fine) == list(range(2000))
     assert not any(c.error for c in slow.connections)
@@ -285,7 +286,7 @@ def test_delivery_node_in_two_clusters_or_at_sender_address(
             log.append(CLUSTER, [frame(number)])
             log.append(SECOND, [frame(1000 + number)])
         both.wait_for_frames(300)
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert sorted(numbers(both)) == sorted([*range(100)] * 2 + [*range(1000, 1100)])
     for connection in both.connections:
         got = [packet.fields().pop_int() for packet in connection.packets]
@@ -307,7 +308,7 @@ def test_log_redis_out_of_memory_refuses_then_accepts_packets(
             peer.wait_for_frames(100)
             client.config_set("maxmemory", 1)
             refused = stream.refused
-            wait_until(lambda: stream.refused > refused + 20, 5, "refused")
+            wait_until(lambda: stream.refused > refused + 20, message="refused")
             seen = peer.frame_count
             time.sleep(1.5)
             assert peer.frame_count - seen <= 500, (
@@ -315,8 +316,8 @@ def test_log_redis_out_of_memory_refuses_then_accepts_packets(
             )
             client.config_set("maxmemory", 0)
             accepted = len(stream.accepted)
-            wait_until(lambda: len(stream.accepted) > accepted + 100, 5, "sending goes on")
+            wait_until(lambda: len(stream.accepted) > accepted + 100, message="sending goes on")
         wanted = set(stream.accepted)
-        wait_until(lambda: wanted <= set(numbers(peer)), 5, "all delivered")
-        wait_until(lambda: at_rest(settings), 5, "given back")
+        wait_until(lambda: wanted <= set(numbers(peer)), message="all delivered")
+        wait_until(lambda: at_rest(settings), message="given back")
         assert_accounted(settings)

@@ -128,7 +128,7 @@ def test_delivery_more_senders_than_limit_all_have_a_turn(
         return {packet.machine_id for packet in receiver.packets} == set(senders)
 
     with delivering(replace(settings, linger=30.0)):
-        wait_until(all_served, 10, "a packet of every sender")
+        wait_until(all_served, message="a packet of every sender")
 
 
 def test_delivery_full_worker_limits_wakeups_of_others(
@@ -236,14 +236,14 @@ def test_delivery_log_waiting_for_one_node_rests(
         log.append(CLUSTER, [frame(0)])
         receiver.wait_for_frames(1)
         waiting = keys.waiting(settings.delivery_queue)
-        wait_until(lambda: redis_client.sismember(waiting, "1"), 5, "sender waits")
+        wait_until(lambda: redis_client.sismember(waiting, "1"), message="sender waits")
         assert sweep.run(context) == 0
         assert redis_client.sismember(waiting, "1")
         load(settings, [node(1), node_for(2, receiver)])
         sweep.run(context)
         assert not redis_client.sismember(waiting, "1"), "the node it waited for is gone"
-        wait_until(lambda: not redis_client.hexists(keys.committed(1), "gone"), 1)
-        wait_until(lambda: redis_client.hlen(keys.committed(1)) == 1, 5, "its offset too")
+        wait_until(lambda: not redis_client.hexists(keys.committed(1), "gone"))
+        wait_until(lambda: redis_client.hlen(keys.committed(1)) == 1, message="its offset too")
     context.close()
 
 
@@ -256,13 +256,12 @@ def test_delivery_node_down_in_mid_frame_counts_packets_once(
         with delivering(replace(settings, send_timeout=1.0)):
             slow.pause()
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1001)])
-            wait_until(lambda: slow.open_connections, 5, "connected")
+            wait_until(lambda: slow.open_connections, message="connected")
             time.sleep(0.1)
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             wait_until(
                 lambda: stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") >= 1001,
-                8,
-                "all accounted for",
+                message="all accounted for",
             )
             time.sleep(1.5)
         assert stat(redis_client, 2, "sent") + stat(redis_client, 2, "skipped") == 1001
@@ -276,7 +275,7 @@ def test_closing_guards_of_dead_workers_are_removed(
     with delivering(settings):
         PacketLog(settings, 1).append(CLUSTER, [frame(0)])
         receiver.wait_for_frames(1)
-        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "no guard left")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), message="no guard left")
 
 
 def test_instance_closed_and_used_again_reads_fresh_snapshot(
@@ -303,7 +302,7 @@ def test_delivery_trim_before_first_claim_counts_lost(
     log.append(CLUSTER, [frame(20)])
     with delivering(settings):
         receiver.wait_for_frames(1)
-        wait_until(lambda: stat(redis_client, 2, "lost") == 20, 5, "loss counted")
+        wait_until(lambda: stat(redis_client, 2, "lost") == 20, message="loss counted")
     assert stat(redis_client, 3, "lost") == 0, "a node that came later has lost nothing"
 
 
@@ -321,12 +320,16 @@ def test_delivery_trim_before_new_cluster_served_counts_lost(
         receiver.wait_for_frames(1)
         for number in range(1, 11):
             log.append(SECOND, [frame(number)])
-        wait_until(lambda: redis_client.exists(keys.waiting(settings.delivery_queue)), 5, "waits")
+        wait_until(
+            lambda: redis_client.exists(keys.waiting(settings.delivery_queue)), message="waits"
+        )
         redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
         store.command(SECOND, 3, Event.SET_UP, Cause("test"))
         log.append(SECOND, [frame(11)])
         receiver.wait_for_frames(2)
-        wait_until(lambda: stat(redis_client, 3, "lost", cluster_id=2) == 10, 5, "loss counted")
+        wait_until(
+            lambda: stat(redis_client, 3, "lost", cluster_id=2) == 10, message="loss counted"
+        )
 
 
 def test_delivery_unacknowledged_at_set_down_counts_once(
@@ -341,14 +344,14 @@ def test_delivery_unacknowledged_at_set_down_counts_once(
             peer.wait_for_frames(1)
             peer.pause()
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 101)])
-            wait_until(lambda: stat(redis_client, 2, "sent") == 101, 5, "all in the kernel")
+            wait_until(lambda: stat(redis_client, 2, "sent") == 101, message="all in the kernel")
             store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(n) for n in range(101, 201)])
-            wait_until(lambda: stat(redis_client, 2, "skipped") == 100, 5, "skipped")
+            wait_until(lambda: stat(redis_client, 2, "skipped") == 100, message="skipped")
             peer.reset_connections()
             log.append(CLUSTER, [frame(201)])
-            wait_until(lambda: stat(redis_client, 2, "skipped") >= 101, 5, "skipped")
-            wait_until(lambda: drained_to(redis_client, 202), 5, "everything is accounted for")
+            wait_until(lambda: stat(redis_client, 2, "skipped") >= 101, message="skipped")
+            wait_until(lambda: drained_to(redis_client, 202), message="everything is accounted for")
             sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
     assert sent + skipped == 202
     assert 1 <= sent < 101
@@ -378,8 +381,10 @@ def test_delivery_half_skipped_batch_is_not_skipped_twice(
         slow.resume()
         with delivering(settings):
             log.append(CLUSTER, [frame(1002)])
-            wait_until(lambda: numbers(slow)[-1] == 1002, 5, "goes on")
-            wait_until(lambda: drained_to(redis_client, 1003), 5, "everything is accounted for")
+            wait_until(lambda: numbers(slow)[-1] == 1002, message="goes on")
+            wait_until(
+                lambda: drained_to(redis_client, 1003), message="everything is accounted for"
+            )
         got = len(set(numbers(slow)))
         sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
     assert sent + skipped == 1003
@@ -401,10 +406,10 @@ def test_crash_with_cut_batch_counts_its_skips_once(
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1000)])
             fine.wait_for_frames(1001)
-            wait_until(lambda: stat(redis_client, 3, "sent") == 1001, 5, "recorded")
+            wait_until(lambda: stat(redis_client, 3, "sent") == 1001, message="recorded")
             redis_client.delete(keys.lease(1))  # as that of a killed worker
             log.append(CLUSTER, [frame(1001)])
-            wait_until(lambda: drained_to(redis_client, 1002), 5, "all given up")
+            wait_until(lambda: drained_to(redis_client, 1002), message="all given up")
     assert_accounted(settings)
 
 

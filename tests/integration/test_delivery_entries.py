@@ -113,8 +113,8 @@ def test_unreadable_entry_counts_lost_and_delivery_goes_on(
     first.append(CLUSTER, [frame(4)])
     second.append(CLUSTER, [frame(5)])
     with delivering(settings):
-        wait_until(lambda: sorted(numbers(peer)) == [1, 2, 4, 5], 5, "all that can be read")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: sorted(numbers(peer)) == [1, 2, 4, 5], message="all that can be read")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert stat(redis_client, 3, "lost") == 1
     assert caplog.text.count("sender 1: log entry 3-") == 1
     assert redis_client.xlen(keys.log(1)) == 0
@@ -128,8 +128,8 @@ def test_unreadable_entry_at_end_counts_lost_when_idle(
     for n in range(2, 302):
         add(redis_client, {"what": "is this"} if n % 2 else entry(n, frames="x"))
     with delivering(settings):
-        wait_until(lambda: stat(redis_client, 3, "lost") == 300, 5, "counted")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: stat(redis_client, 3, "lost") == 300, message="counted")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert numbers(peer) == [1]
     assert_accounted(settings)
 
@@ -142,8 +142,8 @@ def test_unreadable_entry_of_several_packets_counts_all(
     add(redis_client, {"gone": "?"}, packets=7)
     log.append(CLUSTER, [frame(9)])
     with delivering(settings):
-        wait_until(lambda: numbers(peer) == [1, 9], 5, "both")
-        wait_until(lambda: stat(redis_client, 3, "lost") == 7, 5, "counted")
+        wait_until(lambda: numbers(peer) == [1, 9], message="both")
+        wait_until(lambda: stat(redis_client, 3, "lost") == 7, message="counted")
     assert_accounted(settings)
 
 
@@ -153,7 +153,7 @@ def test_entry_of_older_format_is_delivered(
 ) -> None:
     add(redis_client, entry(1, format=older))
     with delivering(settings):
-        wait_until(lambda: numbers(peer) == [1001], 5, "delivered")
+        wait_until(lambda: numbers(peer) == [1001], message="delivered")
 
 
 @pytest.mark.parametrize("newer", ["3", "77", "12345678901234567890"])
@@ -170,10 +170,10 @@ def test_entry_of_newer_format_is_left_alone(
     with delivering(settings):
         for n in range(10):
             second.append(CLUSTER, [frame(n)])
-            peer.wait_for_frames(n + 1, 3)
+            peer.wait_for_frames(n + 1)
             sweep.run(Context(settings))
             time.sleep(0.1)
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert numbers(peer) == list(range(10))
     assert redis_client.xrange(keys.log(1)) == before
     assert not redis_client.exists(keys.committed(1), keys.committed_count(1))
@@ -190,8 +190,8 @@ def test_entries_before_newer_format_are_delivered(
     PacketLog(settings, 1).append(CLUSTER, [frame(1), frame(2)])
     add(redis_client, entry(3, format=FORMAT + 1))
     with delivering(settings):
-        wait_until(lambda: numbers(peer) == [1, 2], 5, "what is of our format")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: numbers(peer) == [1, 2], message="what is of our format")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert stat(redis_client, 3, "sent") == 2
     assert {int(v) for v in redis_client.hvals(keys.committed(1))} == {2}
 
@@ -206,13 +206,13 @@ def test_entry_with_wild_sequence_stops_nothing(
     log.append(CLUSTER, [frame(1)])
     redis_client.xadd(keys.log(1), {"wild": "entry"}, id=wild)
     with delivering(settings):
-        wait_until(lambda: numbers(peer) == [1], 5, "before it")
+        wait_until(lambda: numbers(peer) == [1], message="before it")
         log.append(CLUSTER, [frame(2), frame(3)])
         second.append(CLUSTER, [frame(4)])
-        wait_until(lambda: sorted(numbers(peer)) == [1, 2, 3, 4], 5, "after it")
+        wait_until(lambda: sorted(numbers(peer)) == [1, 2, 3, 4], message="after it")
         log.append(CLUSTER, [frame(5)])
-        wait_until(lambda: 5 in numbers(peer), 5, "and on")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: 5 in numbers(peer), message="and on")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert stat(redis_client, 3, "lost") == 0
     assert_accounted(settings)
 
@@ -235,15 +235,16 @@ def test_entry_ahead_of_counters_costs_no_packet(
         if read_first:
             redis_client.xadd(keys.log(1), {"a": 1}, id="2-1")
             wait_until(
-                lambda: redis_client.hget(keys.counters(1), "sequence") == b"2", 5, "passed over"
+                lambda: redis_client.hget(keys.counters(1), "sequence") == b"2",
+                message="passed over",
             )
             log.append(CLUSTER, [frame(n) for n in sent])
         else:
-            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
             redis_client.xadd(keys.log(1), {"a": 1}, id="2-1")
             log.append(CLUSTER, [frame(n) for n in sent])
-        wait_until(lambda: numbers(peer) == [1, *sent], 5, "all packets")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: numbers(peer) == [1, *sent], message="all packets")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
     assert stat(redis_client, 3, "lost") == 0
     assert_accounted(settings)
 
@@ -277,16 +278,16 @@ def test_wrong_key_of_one_sender_stops_no_other(
         first.append(CLUSTER, [frame(1)])
         second.append(CLUSTER, [frame(2)])
         peer.wait_for_frames(2)
-        wait_until(lambda: redis_client.hlen(keys.committed(1)), 5, "recorded")
+        wait_until(lambda: redis_client.hlen(keys.committed(1)), message="recorded")
         spoil(redis_client, name(1), wrong)
         redis_client.sadd("clusterer:pending:clusterer-delivery", 1)
         for n in range(3, 9):
             second.append(CLUSTER, [frame(n)])
-            peer.wait_for_frames(n, 3)
+            peer.wait_for_frames(n)
             time.sleep(0.15)
     with delivering(settings):  # another worker, which finds it so
         second.append(CLUSTER, [frame(9)])
-        wait_until(lambda: 9 in numbers(peer), 3, "packet 9 of sender 2")
+        wait_until(lambda: 9 in numbers(peer), message="packet 9 of sender 2")
 
 
 def spoil(client: redis.Redis, key: str, wrong: str) -> None:
@@ -315,11 +316,13 @@ def test_sender_resumes_once_its_key_is_repaired(
     PacketLog(settings, 1).append(CLUSTER, [frame(1)])
     redis_client.rpush(keys.committed(1), "oops")
     with delivering(settings):
-        wait_until(lambda: "clusterer:committed:1 is a list, not a hash" in caplog.text, 5, "said")
+        wait_until(
+            lambda: "clusterer:committed:1 is a list, not a hash" in caplog.text, message="said"
+        )
         time.sleep(1.5)
         assert caplog.text.count("clusterer:committed:1 is a list") == 1
         redis_client.delete(keys.committed(1))
-        wait_until(lambda: numbers(peer) == [1], 5, "delivered")
+        wait_until(lambda: numbers(peer) == [1], message="delivered")
 
 
 def test_format_is_noted_by_first_write(settings: Settings, redis_client: redis.Redis) -> None:
@@ -364,5 +367,5 @@ def test_seek_with_older_tail_finds_later_entries(
     for n in range(5):
         log.append(CLUSTER, [frame(n)])
     later = int(redis_client.time()[0]) * 1000 + 1000
-    wait_until(lambda: int(redis_client.time()[0]) * 1000 > later, 5, "a time behind all")
+    wait_until(lambda: int(redis_client.time()[0]) * 1000 > later, message="a time behind all")
     assert DrainStore(settings, settings.delivery_queue, "me").seek(1, later, 1) == 5

@@ -26,7 +26,7 @@ from tests.support.cluster import (
     stat,
 )
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 from tests.support.receiver import BinReceiver
 
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
@@ -49,7 +49,7 @@ class Flooding:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in list(self._threads):
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -96,8 +96,8 @@ def test_node_that_writes_is_put_off_and_delays_no_other(
         log = PacketLog(settings, 1)
         for number in range(100):
             log.append(CLUSTER, [frame(number)])
-            good.wait_for_frames(number + 1, 1.0)
-        wait_until(lambda: stat(redis_client, 3, "failed") >= 1, 5, "disconnected and counted")
+            good.wait_for_frames(number + 1, LATE_S)
+        wait_until(lambda: stat(redis_client, 3, "failed") >= 1, message="disconnected and counted")
         assert bad.connections <= 4, "a reconnect storm"
     assert numbers(good) == list(range(100))
     assert "node 3 (cluster 1:bin, bin:127.0.0.1" in caplog.text
@@ -118,5 +118,5 @@ def test_node_that_writes_a_little_is_left_alone(
                 connection.sendall(bytes(60_000))
                 for number in range(1, 20):
                     log.append(CLUSTER, [frame(number)])
-                wait_until(lambda: stat(redis_client, 2, "sent") == 20, 5, "all sent")
+                wait_until(lambda: stat(redis_client, 2, "sent") == 20, message="all sent")
     assert not stat(redis_client, 2, "failed")

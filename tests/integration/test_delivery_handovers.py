@@ -22,7 +22,7 @@ from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
 from tests.support.throttle import ThrottledReceiver
@@ -65,10 +65,10 @@ def test_closing_guard_lasts_while_peer_reads_within_timeout(
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 200)])
             fine.wait_for_frames(200)
             wait_until(
-                lambda: redis_client.hlen(keys.closing(1)) == 1, 5, "the slow one is guarded"
+                lambda: redis_client.hlen(keys.closing(1)) == 1, message="the slow one is guarded"
             )
             log.append(CLUSTER, [frame(n) for n in range(200, 300)])
-            fine.wait_for_frames(300, 2)
+            fine.wait_for_frames(300)
             time.sleep(2.5 * GUARD_MS / 1000)
             assert len(slow.connections) == 1
             slow.resume()
@@ -86,15 +86,15 @@ def test_handover_bytes_discarded_by_peer_are_sent_again(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), message="given back, and guarded")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert stat(redis_client, 2, "sent") == 100
         peer.reset_connections()
         peer.resume()
-        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), message="closed")
         sweep.run(Context(settings))
-        wait_until(lambda: set(range(90, 100)) <= set(numbers(peer)), 3, "delivered again")
-        wait_until(lambda: stat(redis_client, 2, "sent") == 100, 5, "and counted once")
+        wait_until(lambda: set(range(90, 100)) <= set(numbers(peer)), message="delivered again")
+        wait_until(lambda: stat(redis_client, 2, "sent") == 100, message="and counted once")
 
 
 def test_closing_guard_taken_away_logs_possible_loss(
@@ -105,9 +105,9 @@ def test_closing_guard_taken_away_logs_possible_loss(
         load(settings, [node(1), node_for(2, peer)])
         peer.pause()
         PacketLog(settings, 1).append(CLUSTER, [frame(n, size=1000) for n in range(100)])
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), message="given back, and guarded")
         redis_client.delete(keys.closing(1))
-        wait_until(lambda: "to 100 may not have arrived at node" in caplog.text, 5, "said")
+        wait_until(lambda: "to 100 may not have arrived at node" in caplog.text, message="said")
 
 
 def test_handover_during_stalled_frame_keeps_it_whole(settings: Settings) -> None:
@@ -122,7 +122,7 @@ def test_handover_during_stalled_frame_keeps_it_whole(settings: Settings) -> Non
             peer.pause()
             time.sleep(0.05)
             peer.resume()
-        peer.wait_for_frames(total, 30)
+        peer.wait_for_frames(total)
     assert [c.error for c in peer.connections] == [None] * len(peer.connections)
     assert not any(c.has_partial_frame for c in peer.connections)
     assert numbers(peer) == list(range(total))
@@ -140,7 +140,7 @@ def test_handover_from_stopped_worker_ends_its_writes(
         with delivering(settings):
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
-            wait_until(lambda: redis_client.hlen(keys.committed(1)), 2, "offset recorded")
+            wait_until(lambda: redis_client.hlen(keys.committed(1)), message="offset recorded")
             thief = DrainStore(settings, settings.delivery_queue, "thief")
             redis_client.delete(keys.lease(1))
             assert thief.claim(1) is not None
@@ -176,7 +176,7 @@ def test_handover_worker_paused_before_write_does_not_write(
     def check(link: Link) -> None:
         real_check(link)
         if standing.is_set():
-            going_on.wait(10)
+            going_on.wait(EVENTUALLY_S)
 
     monkeypatch.setattr(Link, "check", check)
     with BinReceiver(receive_buffer=4096) as peer:
@@ -187,19 +187,19 @@ def test_handover_worker_paused_before_write_does_not_write(
             peer.wait_for_frames(1)
             peer.pause()
             log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 2001)])
-            wait_until(lambda: offset_of(redis_client) > 1, 5, "begun")
+            wait_until(lambda: offset_of(redis_client) > 1, message="begun")
             standing.set()
             peer.resume()  # the socket takes more: the worker looks at it, and stands still
             thief = DrainStore(settings, settings.delivery_queue, "thief")
-            wait_until(lambda: thief.claim(1), 5, "the lease has run out")
-            wait_until(lambda: rests(peer), 5, "what the kernel had has arrived")
+            wait_until(lambda: thief.claim(1), message="the lease has run out")
+            wait_until(lambda: rests(peer), message="what the kernel had has arrived")
             before = len(peer.connections[0].data)
             standing.clear()
             going_on.set()
-            wait_until(lambda: peer.connections[0].ended, 5, "connection closed")
+            wait_until(lambda: peer.connections[0].ended, message="connection closed")
             assert len(peer.connections[0].data) == before
             assert offset_of(redis_client) < 2001, "and moves no offset"
-            wait_until(lambda: set(numbers(peer)) == set(range(2001)), 5, "goes on later")
+            wait_until(lambda: set(numbers(peer)) == set(range(2001)), message="goes on later")
 
 
 def offset_of(client: redis.Redis) -> int:
@@ -243,7 +243,7 @@ def test_handover_of_lease_lost_while_idle_is_left_alone(
             peer.wait_for_frames(1)
             monkeypatch.setattr(Leases, "renew", renew)
             monkeypatch.setattr(Handover, "poll_idle", poll)
-            wait_until(stolen.is_set, 5, "the lease is another worker's")
+            wait_until(stolen.is_set, message="the lease is another worker's")
             log.append(CLUSTER, [frame(1)])
             redis_client.delete(keys.lease(1))
-            wait_until(lambda: set(numbers(peer)) == {0, 1}, 10, "the worker goes on")
+            wait_until(lambda: set(numbers(peer)) == {0, 1}, message="the worker goes on")

@@ -90,9 +90,11 @@ def test_trim_by_next_workers_keeps_what_guard_holds(
             fine.wait_for_frames(total)
             stuck.reset_connections()
             stuck.resume()
-            wait_until(lambda: set(numbers(stuck)) >= set(range(50, total)), 20, "all given back")
+            wait_until(
+                lambda: set(numbers(stuck)) >= set(range(50, total)), message="all given back"
+            )
         assert stat(redis_client, 2, "lost") == 0
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert_accounted(settings)
 
 
@@ -104,17 +106,17 @@ def test_idle_release_during_handover_keeps_then_empties_log(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), message="given back, and guarded")
         redis_client.sadd(keys.pending(settings.delivery_queue), 1)
-        wait_until(lambda: redis_client.exists(keys.lease(1)), 5, "taken again")
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back again")
+        wait_until(lambda: redis_client.exists(keys.lease(1)), message="taken again")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back again")
         assert redis_client.xlen(keys.log(1)) > 0
         stuck.reset_connections()
         stuck.resume()
-        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), message="closed")
         sweep.run(Context(settings))
-        wait_until(lambda: set(numbers(stuck)) >= set(range(50, 100)), 5, "all given back")
-        wait_until(lambda: not redis_client.xlen(keys.log(1)), 5, "the log is empty")
+        wait_until(lambda: set(numbers(stuck)) >= set(range(50, 100)), message="all given back")
+        wait_until(lambda: not redis_client.xlen(keys.log(1)), message="the log is empty")
         assert stat(redis_client, 2, "lost") == 0
         assert_accounted(settings)
     assert not redis_client.exists(keys.HANDOVERS)
@@ -128,10 +130,10 @@ def test_idle_log_whose_peer_reads_late_is_emptied(
         stuck.wait_for_frames(1)
         stuck.pause()
         append(log, 1, 100, size=1000)
-        wait_until(lambda: redis_client.exists(keys.closing(1)), 5, "given back, and guarded")
+        wait_until(lambda: redis_client.exists(keys.closing(1)), message="given back, and guarded")
         assert redis_client.xlen(keys.log(1)) > 0
         stuck.resume()
-        wait_until(lambda: not redis_client.exists(keys.closing(1)), 5, "closed")
+        wait_until(lambda: not redis_client.exists(keys.closing(1)), message="closed")
         assert redis_client.xlen(keys.log(1)) == 0
         assert numbers(stuck) == list(range(100))
     assert not redis_client.exists(keys.HANDOVERS)
@@ -145,9 +147,9 @@ def test_log_cut_during_handover_counts_lost(settings: Settings, redis_client: r
             append_slowly(log, 3000, 6000, fine)
             stuck.reset_connections()
             stuck.resume()
-            wait_until(lambda: 5999 in numbers(stuck), 20, "goes on")
+            wait_until(lambda: 5999 in numbers(stuck), message="goes on")
         assert stat(redis_client, 2, "lost") > 0
-        wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given back")
+        wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert_accounted(settings)
 
 

@@ -36,14 +36,13 @@ def test_delivery_trim_under_stuck_node_counts_its_loss_only(
                 log.append(CLUSTER, [frame(n, size=1000) for n in range(start, start + 100)])
                 healthy.wait_for_frames(start + 100)
             stuck.resume()
-            wait_until(lambda: stat(redis_client, 2, "lost") > 0, 10, "loss counted")
+            wait_until(lambda: stat(redis_client, 2, "lost") > 0, message="loss counted")
             wait_until(
                 lambda: (
                     sum(stat(redis_client, 2, name) for name in ("sent", "lost", "skipped"))
                     == total
                 ),
-                10,
-                "every packet is sent, lost or skipped",
+                message="every packet is sent, lost or skipped",
             )
     assert numbers(healthy) == list(range(total))
     assert stat(redis_client, 3, "lost") == 0
@@ -65,7 +64,7 @@ def test_delivery_survives_redis_with_older_data(
             log.append(CLUSTER, [frame(n) for n in range(50)])
             peer.wait_for_frames(50)
             with server.client() as client:
-                wait_until(lambda: not client.exists(keys.lease(1)), 5, "given back")
+                wait_until(lambda: not client.exists(keys.lease(1)), message="given back")
             time.sleep(1.5)  # appendfsync everysec
             shutil.copytree(files, older)
             log.append(CLUSTER, [frame(n) for n in range(50, 100)])
@@ -74,10 +73,10 @@ def test_delivery_survives_redis_with_older_data(
             shutil.rmtree(files)
             older.rename(files)
             server.start()
-            wait_until(lambda: _appended(log, 100), 5, "append")
-            wait_until(lambda: 100 in numbers(peer), 6, "delivery goes on")
+            wait_until(lambda: _appended(log, 100), message="append")
+            wait_until(lambda: 100 in numbers(peer), message="delivery goes on")
             with server.client() as client:
-                wait_until(lambda: stat(client, 2, "sent") == 51, 5, "counted")
+                wait_until(lambda: stat(client, 2, "sent") == 51, message="counted")
                 assert int(client.hget(keys.counters(1), "1:bin") or 0) == 51
     assert numbers(peer) == list(range(101))
 

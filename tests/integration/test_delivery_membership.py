@@ -41,7 +41,7 @@ def test_delivery_membership_changes_reach_only_nodes_up(
             readded_at = sent
             send(200)
             moves.wait_for_frames(200)
-            wait_until(lambda: sent - 1 in numbers(moves), 5, "node 3 is current")
+            wait_until(lambda: sent - 1 in numbers(moves), message="node 3 is current")
             load(settings, [node(1), node_for(2, stays), node_for(3, target)])
             moved_at = sent
             send(200)
@@ -49,7 +49,7 @@ def test_delivery_membership_changes_reach_only_nodes_up(
             store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
             send(200)
             stays.wait_for_frames(sent)
-            wait_until(lambda: sent - 1 in numbers(target), 5, "node 3 is current")
+            wait_until(lambda: sent - 1 in numbers(target), message="node 3 is current")
     assert numbers(stays) == list(range(sent)), "nothing skipped for a node that stayed up"
     assert max(numbers(moves)) < moved_at, "nothing to the old address"
     assert min(numbers(target)) >= moved_at, "nothing old to the new address"
@@ -72,9 +72,9 @@ def test_delivery_node_set_down_gets_only_what_was_read(
         for _ in range(total // len(piece)):
             log.append(CLUSTER, piece)
         with delivering(settings):
-            wait_until(lambda: stat(redis_client, 2, "sent") == total, 30, "the front is there")
+            wait_until(lambda: stat(redis_client, 2, "sent") == total, message="the front is there")
             store.command(CLUSTER, 3, Event.SET_UP, Cause("test"))
-            wait_until(lambda: stat(redis_client, 3, "sent") > 10_000, 5, "catching up")
+            wait_until(lambda: stat(redis_client, 3, "sent") > 10_000, message="catching up")
             store.command(CLUSTER, 3, Event.SET_DOWN, Cause("test"))
             at_once = stat(redis_client, 3, "sent")
             time.sleep(0.5)

@@ -83,7 +83,7 @@ def test_meter_latency_includes_time_in_log(
     load(settings, [node(1), *up, *(node(i, state=State.DOWN) for i in down)])
     began = redis_ms(redis_client)
     PacketLog(settings, 1).append(CLUSTER, [frame(n) for n in range(5)])
-    wait_until(lambda: redis_ms(redis_client) > began + 250, 5, "packets that have waited")
+    wait_until(lambda: redis_ms(redis_client) > began + 250, message="packets that have waited")
     meter = Meter()
     with delivering(settings, meter=meter):
         receivers[0].wait_for_frames(5)
@@ -107,7 +107,9 @@ def test_meter_stuck_node_is_late_alone_and_counts_once(
         log.append(CLUSTER, [frame(n, size=2000) for n in range(1, 3000)])
         healthy.wait_for_frames(3000)
         began = redis_ms(redis_client)
-        wait_until(lambda: redis_ms(redis_client) > began + 500, 5, "some time without reading")
+        wait_until(
+            lambda: redis_ms(redis_client) > began + 500, message="some time without reading"
+        )
         before = sum(flow_to(meter, 2).buckets)
         stuck.resume()
         stuck.wait_for_frames(3000)
@@ -140,7 +142,7 @@ def test_meter_modules_are_counted_apart_at_every_node(
         assert 0 < sum(packets for packets, _ in part.values()) < len(frames)
         slow.resume()
         slow.wait_for_frames(len(frames))
-        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), 5, "all is recorded")
+        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), message="all is recorded")
     for machine_id, receiver in ((2, slow), (3, fast)):
         got = Counter(packet.module for packet in receiver.packets)
         size: Counter[str] = Counter()
@@ -170,7 +172,7 @@ def test_meter_after_broken_connection_never_decreases(
         before = sent_of(flow_to(meter, 2))
         unlucky.reset_connections()
         unlucky.resume()
-        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), 10, "all is recorded")
+        wait_until(lambda: stat(redis_client, 2, "sent") == len(frames), message="all is recorded")
     flow = flow_to(meter, 2)
     for module, (packets, size) in sent_of(flow).items():
         assert packets >= len(frames) // 2

@@ -74,8 +74,7 @@ def burst(log: PacketLog, good: list[BinReceiver]) -> None:
     for receiver, before in zip(good, sizes, strict=True):
         wait_until(
             lambda r=receiver, n=before: len(r.connections[0].data) == n + 500_000,  # type: ignore[misc]
-            5,
-            "burst taken",
+            message="burst taken",
         )
 
 
@@ -91,7 +90,7 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
     for receiver, before in zip(good, sizes, strict=True):
         whole = before + PACKETS * len(frame(0))
         (connection,) = receiver.connections
-        wait_until(lambda c=connection, n=whole: len(c.data) >= n, 5, "all there")  # type: ignore[misc]
+        wait_until(lambda c=connection, n=whole: len(c.data) >= n, message="all there")  # type: ignore[misc]
         end = 0
         for at, chunk in connection.chunks:
             first = max(end - before, 0) // len(frame(0))

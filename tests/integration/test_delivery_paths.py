@@ -85,7 +85,7 @@ class Scene:
         return stat(self.client, D, "skipped", sender=sender)
 
     def wait_skipped(self, count: int, sender: int = 1) -> None:
-        wait_until(lambda: self.skipped(sender) == count, 5, "skipped")
+        wait_until(lambda: self.skipped(sender) == count, message="skipped")
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_failure_of_connection_from_earlier_epoch_counts(scene: Scene) -> None:
         scene.receiver.pause()
         frames = [frame(number, size=60_000) for number in range(1, 300)]
         PacketLog(scene.settings, 1).append(CLUSTER, frames)
-        wait_until(lambda: scene.record() is not None, 5, "recorded")
+        wait_until(lambda: scene.record() is not None, message="recorded")
     assert "took nothing" in _present(scene.record()).reason
     assert stat(scene.client, D, "failed") == 1
 
@@ -170,13 +170,13 @@ def test_failures_of_many_nodes_make_few_calls(scene: Scene) -> None:
     with delivering(scene.settings):
         scene.send(0)
         scene.receiver.wait_for_frames(1)
-        wait_until(lambda: len(scene.paths.records(1)) == len(broken), 10, "records")
-        wait_until(lambda: scene.client.hlen(keys.suspicions(*CLUSTER)) == len(broken), 5)
+        wait_until(lambda: len(scene.paths.records(1)) == len(broken), message="records")
+        wait_until(lambda: scene.client.hlen(keys.suspicions(*CLUSTER)) == len(broken))
         assert calls(scene.client) < before + len(broken) + 80
         nodes = scene.nodes.view(CLUSTER).nodes
         assert all(nodes[each.machine_id].state is State.UP for each in broken)
         scene.send(1)
-        wait_until(lambda: stat(scene.client, 150, "skipped") == 2, 10, "skipped")
+        wait_until(lambda: stat(scene.client, 150, "skipped") == 2, message="skipped")
     assert scene.receiver.frame_count == 2
     assert_accounted(scene.settings)
 
@@ -233,7 +233,7 @@ def test_attempt_that_works_lifts_the_verdict(
         time.sleep(0.3)  # the engine reads the node's state with its log, four times a second
         assert scene.node.state is State.PROBING, "an idle connection proves nothing"
         scene.send(1)
-        wait_until(lambda: scene.node.state is State.UP, 3, "lifted")
+        wait_until(lambda: scene.node.state is State.UP, message="lifted")
     confirmed = as_text(scene.client.hget(keys.confirmed(*CLUSTER), str(D)) or b"")
     assert confirmed.endswith(" 1")
     assert scene.node.no_tries == 1
@@ -352,13 +352,13 @@ def test_replay_waits_for_the_own_path(scene: Scene) -> None:
     scene.fail()
     with delivering(scene.settings):
         scene.send(0, 1)
-        wait_until(lambda: scene.client.sismember(waiting, "1"), 5, "sender waits")
+        wait_until(lambda: scene.client.sismember(waiting, "1"), message="sender waits")
         scene.send(2, sender=3)
         scene.receiver.wait_for_frames(1)
         scene.nodes.command(CLUSTER, D, Event.SET_UP, Cause("test"))
         scene.send(3)
         scene.receiver.wait_for_frames(4)
-        wait_until(lambda: at_rest(scene.settings), 5, "given back")
+        wait_until(lambda: at_rest(scene.settings), message="given back")
     assert numbers(scene.receiver) == [2, 0, 1, 3]
     assert scene.skipped() == 0
 

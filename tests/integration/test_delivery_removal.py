@@ -50,7 +50,7 @@ def test_delivery_removed_node_is_deleted_for_all_senders(
             for sender in senders:
                 PacketLog(settings, sender).append(CLUSTER, [frame(n) for n in range(10)])
             goes.wait_for_frames(30)
-            wait_until(lambda: idle(redis_client, *senders), 5, "logs given back")
+            wait_until(lambda: idle(redis_client, *senders), message="logs given back")
         assert len([f for f in kept(redis_client, *senders) if f.startswith("1/3/")]) == 1
         load(settings, [*own, node_for(2, stays)])
         assert not [f for f in kept(redis_client, *senders) if f.startswith("1/3/")]
@@ -72,7 +72,7 @@ def test_delivery_deleted_set_of_senders_is_restored(
                 redis_client.delete(keys.SENDERS)
                 log.append(CLUSTER, [frame(number)])
                 peer.wait_for_frames(number + 1)
-                wait_until(lambda: idle(redis_client, 1), 5, "log given back")
+                wait_until(lambda: idle(redis_client, 1), message="log given back")
         load(settings, [node(1)])
     assert kept(redis_client, 1) == set()
 
@@ -90,5 +90,5 @@ def test_delivery_record_after_removal_restores_nothing(
                 log.append(CLUSTER, [frame(number)])
                 time.sleep(number % 20 * 0.003)
                 load(settings, [node(1), node_for(2, stays)])
-                wait_until(lambda: idle(redis_client, 1), 5, "log given back")
-                wait_until(lambda: kept(redis_client, 1) <= present(redis_client), 5, "gone")
+                wait_until(lambda: idle(redis_client, 1), message="log given back")
+                wait_until(lambda: kept(redis_client, 1) <= present(redis_client), message="gone")

@@ -84,12 +84,12 @@ def test_claims_make_destinations_of_nodes_that_are_up_only(
         for sender in senders:
             PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
         with delivering(settings):
-            up.wait_for_frames(len(senders), 20)
-            wait_until(lambda: all(at_rest(settings, s) for s in senders), 20, "all given back")
+            up.wait_for_frames(len(senders))
+            wait_until(lambda: all(at_rest(settings, s) for s in senders), message="all given back")
             for sender in senders:
                 PacketLog(settings, sender).append(CLUSTER, [frame(1, sender=sender)])
-            up.wait_for_frames(2 * len(senders), 20)
-            wait_until(lambda: all(at_rest(settings, s) for s in senders), 20, "all given back")
+            up.wait_for_frames(2 * len(senders))
+            wait_until(lambda: all(at_rest(settings, s) for s in senders), message="all given back")
     assert set(made) == {UP}
     assert len(made) <= 3 * len(senders), "two claims, and one more if a lease ran out"
     for sender in senders:
@@ -110,10 +110,10 @@ def test_nodes_with_broken_paths_rest_until_records_go(
         send(log, 0, 1)
         with delivering(settings):
             up.wait_for_frames(2)
-            wait_until(lambda: stat(redis_client, DOWN, "skipped") == 2, 5, "skipped")
+            wait_until(lambda: stat(redis_client, DOWN, "skipped") == 2, message="skipped")
             assert made == [UP]
             paths.delete(1, paths.records(1).paths)
-            wait_until(lambda: made == [UP, DOWN], 5, "a peer is made")
+            wait_until(lambda: made == [UP, DOWN], message="a peer is made")
             send(log, 2)
             broken.wait_for_frames(1)
         assert numbers(broken) == [2]
@@ -144,14 +144,14 @@ def test_node_up_after_worker_death_gets_only_what_follows(
         send(log, 0, 1, 2)
         with delivering(settings):
             up.wait_for_frames(3)
-            wait_until(lambda: at_rest(settings), 5, "given back")
+            wait_until(lambda: at_rest(settings), message="given back")
         send(log, 3, 4)
         with delivering(replace(settings, linger=10.0)) as engine:
             up.wait_for_frames(5)
             redis_client.delete(keys.lease(1))  # as that of a killed worker
             send(log, 5)
             up.wait_for_frames(6)
-            wait_until(lambda: redis_client.exists(keys.lease(1)), 5, "taken again")
+            wait_until(lambda: redis_client.exists(keys.lease(1)), message="taken again")
             NodeStore(settings).command(CLUSTER, DOWN, Event.SET_UP, Cause("test"))
             send(log, 6)
             down.wait_for_frames(1)
@@ -168,14 +168,14 @@ def test_node_removed_while_down_leaves_nothing_in_redis(
         with delivering(settings):
             send(log, 0)
             up.wait_for_frames(1)
-            wait_until(lambda: at_rest(settings), 5, "given back")
+            wait_until(lambda: at_rest(settings), message="given back")
             assert redis_client.hlen(keys.committed(1)) == 2
             send(log, 1)
             up.wait_for_frames(2)
             load(settings, [node(1, state=State.DOWN), node_for(UP, up)])
             send(log, 2)
             up.wait_for_frames(3)
-            wait_until(lambda: at_rest(settings), 5, "given back")
+            wait_until(lambda: at_rest(settings), message="given back")
         left = [
             field
             for name in (keys.committed, keys.committed_count, keys.stats)

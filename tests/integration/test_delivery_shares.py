@@ -104,8 +104,8 @@ def test_workers_of_many_busy_senders_keep_them(
         for _ in range(workers):
             stack.enter_context(delivering(settings))
         stack.enter_context(sending(settings, senders))
-        wait_until(has_shares(redis_client, senders, workers, 61), 20)
-        wait_until(lambda: moves(redis_client, senders, 1.0) == (0, 0), 10)
+        wait_until(has_shares(redis_client, senders, workers, 61))
+        wait_until(lambda: moves(redis_client, senders, 1.0) == (0, 0))
         assert moves(redis_client, senders, 5.0) == (0, 0)
 
 
@@ -117,10 +117,10 @@ def test_worker_that_joins_gets_its_share_and_no_more(
     with ExitStack() as stack:
         stack.enter_context(delivering(settings))
         stack.enter_context(sending(settings, senders, 0.01))
-        wait_until(has_shares(redis_client, senders, 1, 40), 10)
+        wait_until(has_shares(redis_client, senders, 1, 40))
         stack.enter_context(delivering(settings))
-        wait_until(has_shares(redis_client, senders, 2, 15), 10)
-        wait_until(lambda: moves(redis_client, senders, 1.0) == (0, 0), 10)
+        wait_until(has_shares(redis_client, senders, 2, 15))
+        wait_until(lambda: moves(redis_client, senders, 1.0) == (0, 0))
         assert moves(redis_client, senders, 3.0) == (0, 0)
         assert has_shares(redis_client, senders, 2, 15)()
 
@@ -134,8 +134,8 @@ def test_worker_that_ends_leaves_its_senders_to_the_other(
         stack.enter_context(delivering(settings))
         with delivering(settings):
             stack.enter_context(sending(settings, senders, 0.01))
-            wait_until(has_shares(redis_client, senders, 2, 10), 10)
-        wait_until(has_shares(redis_client, senders, 1, 40), 3)
+            wait_until(has_shares(redis_client, senders, 2, 10))
+        wait_until(has_shares(redis_client, senders, 1, 40))
 
 
 def test_senders_that_are_not_taken_are_kept_afterwards(
@@ -144,7 +144,7 @@ def test_senders_that_are_not_taken_are_kept_afterwards(
     senders = range(1001, 1031)
     load(settings, [*(node(s, state=State.DOWN) for s in senders), node_for(2, receiver)])
     with delivering(settings), sending(settings, senders, 0.01):
-        wait_until(has_shares(redis_client, senders, 1, 30), 10)
+        wait_until(has_shares(redis_client, senders, 1, 30))
         idle = DrainStore(settings, settings.delivery_queue, "takes nothing")
         for _ in range(6):
             idle.share(0)
@@ -202,7 +202,7 @@ def test_nodes_that_are_down_cost_no_records_per_packet(
         for number in range(50):
             log.append(CLUSTER, [frame(number)])
             receiver.wait_for_frames(number + 1)
-        wait_until(lambda: at_rest(settings), 10)
+        wait_until(lambda: at_rest(settings))
     counted = redis_client.info("commandstats")["cmdstat_hincrby"]["calls"]
     assert counted < 50 * 10, "each packet was counted for each node that is down"
     assert [stat(redis_client, machine, "skipped") for machine in down] == [50] * len(down)

@@ -17,7 +17,7 @@ from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import LATE_S, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.scale import scaled
 from workers import runtime
@@ -53,7 +53,7 @@ def test_delivery_running_job_claims_pending_sender_at_once(
             peer.wait_for_frames(1)
             for count, sender in enumerate(senders, 2):
                 PacketLog(settings, sender).append(CLUSTER, [frame(0, sender=sender)])
-                peer.wait_for_frames(count, 0.5)
+                peer.wait_for_frames(count, LATE_S)
 
 
 @pytest.mark.parametrize("fault", ["lost job", "doubled job", "flushed queue"])
@@ -69,11 +69,11 @@ def test_delivery_goes_on_whatever_happens_to_the_rq_job(
         if fault == "flushed queue":
             redis_client.delete(f"rq:queue:{queue}")
         if fault != "doubled job":
-            wait_until(lambda: sweep.run(Context(settings)), 2.5, "the sweep wakes a worker")
+            wait_until(lambda: sweep.run(Context(settings)), message="the sweep wakes a worker")
         state = runtime.start(settings)
         worker = Worker(queue, connection=jobs.connect(settings))
         worker.work(burst=True, logging_level=None)
-        peer.wait_for_frames(1, 3)
+        peer.wait_for_frames(1)
         state.close()
     assert numbers(peer) == [0]
 

@@ -16,7 +16,7 @@ import pytest
 from clusterer.cli.root import COMMANDS
 from clusterer.settings import ENV_PREFIX, WORKER_KINDS, Settings, load_settings
 from tests.support import docs
-from tests.support.processes import child_environment
+from tests.support.processes import EVENTUALLY_S, child_environment
 from tests.support.programs import find_program
 
 UNITS = sorted((docs.DOCS / "systemd").glob("*.service"))
@@ -204,7 +204,7 @@ def complete(**variables: str) -> str:
         env=child_environment(variables),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=EVENTUALLY_S,
         check=True,
     )
     return result.stdout
@@ -220,7 +220,7 @@ def test_completion_documented_line_prints_script(shell: str, tmp_path: Path) ->
     if program is not None:
         path = tmp_path / "script"
         path.write_text(script)
-        subprocess.run([program, "-n", path], timeout=20, check=True)
+        subprocess.run([program, "-n", path], timeout=EVENTUALLY_S, check=True)
 
 
 @pytest.mark.parametrize(

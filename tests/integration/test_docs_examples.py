@@ -93,15 +93,15 @@ def test_docs_hello_module_sends_receives_and_times_out(
     context = Context(settings)
     with delivering(settings), program(example, "1") as first, contextlib.closing(context):
         with program(example, "2") as second:
-            wait_until(lambda: _probed(context, "node 2 says hello", first), 20)
-            wait_until(lambda: _probed(context, "node 1 says hello", second), 20)
+            wait_until(lambda: _probed(context, "node 2 says hello", first))
+            wait_until(lambda: _probed(context, "node 1 says hello", second))
             second.kill()
 
         def silent() -> bool:
             timeouts.run(context)
             return "node 2 timed out" in first.output()
 
-        wait_until(silent, 20, "node 2 timed out")
+        wait_until(silent, message="node 2 timed out")
 
 
 def _probed(context: Context, text: str, process: ChildProcess) -> bool:

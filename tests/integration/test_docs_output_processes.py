@@ -21,7 +21,7 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.provisioning import NODE_A, NODE_B, provision
 from tests.support.transcripts import plain, sessions, shown
 
@@ -62,7 +62,7 @@ def test_docs_json_log_line_is_as_shown(settings: Settings) -> None:
     with started(settings, "worker", "delivery", CLUSTERER_LOG_FORMAT="json") as worker:
         with Clusterer(settings=settings) as instance:
             instance.send_to(1, PROTO_BIN, instance.packet("hello", 1).build())
-        worker.wait_for_output("send failed", 20)
+        worker.wait_for_output("send failed")
         (line,) = (text for text in worker.output().splitlines() if "send failed" in text)
     (on_page,) = docs.blocks(docs.section("monitoring.md", "Logs"), "json")
     ours, shown = json.loads(line.replace(url, NODE_B.url)), json.loads(on_page)
@@ -88,7 +88,7 @@ class Manager:
             ["/bin/sh", "-c", f"{here}\nwait\nrm {self.directory}/answer"],
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=EVENTUALLY_S,
             check=True,
         )
         return done.stdout
@@ -146,7 +146,7 @@ def test_docs_mi_json_rpc_reply_is_as_shown(manager: Manager) -> None:
 
 
 def post(unix_socket: str, path: str, body: str) -> str:
-    with closing(http.client.HTTPConnection("localhost", timeout=10)) as client:
+    with closing(http.client.HTTPConnection("localhost", timeout=EVENTUALLY_S)) as client:
         client.sock = socket.socket(socket.AF_UNIX)
         client.sock.connect(unix_socket)
         client.request("POST", path, body.encode())

@@ -30,7 +30,7 @@ from scheduler import Scheduler, periodic_jobs
 from tests.support import docs, redis_cli
 from tests.support.cluster import CLUSTER, delivering
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.provisioning import provision
 from tests.support.redis_cli import shape
 
@@ -73,11 +73,11 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         set_status.run(context, 1, 3, 0, "bin", by="test")
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         with delivering(chosen):
-            wait_until(lambda: got, 10, "a packet of machine 1 at machine 2")
+            wait_until(lambda: got, message="a packet of machine 1 at machine 2")
             second.send_to(1, PROTO_BIN, second.packet("ratelimit", 0).build())
-            wait_until(lambda: notices, 10, "a packet of machine 2 at machine 1")
-            wait_until(lambda: redis_client.exists("clusterer:waiting:clusterer-delivery"), 10)
-        wait_until(lambda: _timed_out(context, notices), 10, "a timeout's notice")
+            wait_until(lambda: notices, message="a packet of machine 2 at machine 1")
+            wait_until(lambda: redis_client.exists("clusterer:waiting:clusterer-delivery"))
+        wait_until(lambda: _timed_out(context, notices), message="a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         assert history.run(context)
@@ -97,7 +97,7 @@ def _break_path(context: Context) -> None:
     assert node is not None
     assert suspicions.ack(node, 3, "test")
     began_ms, why = paths.now_ms() + 1, "Connection refused"
-    wait_until(lambda: paths.now_ms() > began_ms, 5, "the attempt begins after the ack")
+    wait_until(lambda: paths.now_ms() > began_ms, message="the attempt begins after the ack")
     seen = Observation(node, None, Event.SEND_FAILED, why, began_ms, "delivery of machine 1")
     ((reply, _),) = paths.observe(1, [seen])
     assert reply is Reply.ASK
@@ -132,11 +132,11 @@ def _serving(settings: Settings, server_id: int) -> Iterator[Clusterer]:
         thread = threading.Thread(target=instance.serve, name=f"serve {server_id}")
         thread.start()
         try:
-            assert instance.listener.ready.wait(10)
+            assert instance.listener.ready.wait(EVENTUALLY_S)
             yield instance
         finally:
             instance.stop()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
 
 
 def test_docs_redis_keys_in_use_are_listed_with_type(traffic: redis.Redis) -> None:

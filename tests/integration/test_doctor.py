@@ -24,7 +24,7 @@ from clusterer.store.packets import PacketLog
 from tests.support.frames import frame
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import LATE_S, spawn, wait_until
 from tests.support.provisioning import provision, sql
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -80,7 +80,7 @@ def test_doctor_healthy_system_has_no_finding(
             for worker in (a, b, c):
                 worker.wait_for_output("takes jobs of")
             scheduler.wait_for_output("scheduler: now active")
-            _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)), 20)
+            _, found = wait_until(lambda: _healthy(check_up(chosen, monkeypatch, capsys)))
     assert set().union(*words(found).values()) == {"ok"}, found
     assert len(found["nodes from workers"]) == 2
     assert "2 of 2" in found["nodes from here"][0]["text"]
@@ -136,7 +136,7 @@ def test_doctor_without_servers_reports_each_check(
     )
     started = time.monotonic()
     code, found = check_up(away, monkeypatch, capsys)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 10 + LATE_S
     assert code == 1
     assert words(found)["redis"] == words(found)["table"] == {"error"}
     assert set().union(*words(found).values()) <= {"error", "skipped", "ok"}
@@ -202,7 +202,7 @@ def test_doctor_redis_refusing_writes_ends_no_check(
     server = own_redis_server()
     chosen = Settings(**{**_fields(settings), "redis_url": server.url})
     with server.client() as client, spawn(["-m", "workers", "maintenance"], as_environment(chosen)):
-        wait_until(lambda: client.smembers("rq:workers"), 10)
+        wait_until(lambda: client.smembers("rq:workers"))
         client.replicaof("127.0.0.1", "1")
         code, found = check_up(chosen, monkeypatch, capsys)
         client.replicaof("NO", "ONE")

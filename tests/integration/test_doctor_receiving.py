@@ -23,7 +23,7 @@ from tests.support.cluster import load, node
 from tests.support.frames import frame
 from tests.support.listening import peer
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 @contextmanager
@@ -37,11 +37,11 @@ def instance(settings: Settings, server_id: int, timeout: float) -> Iterator[Non
     with clusterer, module:
         thread.start()
         try:
-            assert clusterer.listener.ready.wait(10)
+            assert clusterer.listener.ready.wait(EVENTUALLY_S)
             yield
         finally:
             clusterer.stop()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def node_1_sends_to(*ports: int) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 def findings(settings: Settings) -> list[Finding]:
@@ -93,7 +93,7 @@ def waits(settings: Settings) -> bool:
 
 def test_instance_that_a_node_leaves_out_is_named(settings: Settings) -> None:
     with two_instances(settings) as (first, _), node_1_sends_to(first):
-        wait_until(lambda: waits(settings), 30, "the suspicion")
+        wait_until(lambda: waits(settings), message="the suspicion")
         (found,) = findings(settings)
         assert found.level is Level.WARN
         text = "cluster 1: instance 3 receives nothing from node 1, which sends to others"
@@ -108,7 +108,7 @@ def test_node_that_is_silent_to_all_is_no_finding(settings: Settings) -> None:
         assert [each.level for each in findings(settings)] == [Level.OK]
     with two_instances(settings) as (first, _):
         with node_1_sends_to(first):
-            wait_until(lambda: waits(settings), 30, "the suspicion")
+            wait_until(lambda: waits(settings), message="the suspicion")
         (found,) = findings(settings)
         assert found.level is Level.OK
         assert found.text == (
@@ -122,15 +122,15 @@ def test_muted_node_counts_as_not_seen(settings: Settings, redis_client: redis.R
         muted = keys.muted(3, "ratelimit", 1)
         with node_1_sends_to(second):
             wait_until(
-                lambda: redis_client.zcard(keys.last_seen(3, "ratelimit", 1)), 10, "a packet"
+                lambda: redis_client.zcard(keys.last_seen(3, "ratelimit", 1)), message="a packet"
             )
 
         def is_muted() -> bool:
             timeouts.run(context)
             return redis_client.zscore(muted, "1") is not None
 
-        wait_until(is_muted, 30, "the end of the module timeout")
-        wait_until(lambda: waits(settings), 10, "the suspicion")
+        wait_until(is_muted, message="the end of the module timeout")
+        wait_until(lambda: waits(settings), message="the suspicion")
         assert is_muted()
         assert [each.level for each in findings(settings)] == [Level.WARN]
     context.close()

@@ -19,7 +19,7 @@ import redis
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
 from tests.support.forked import fork, in_child, result_of
 from tests.support.listening import Heard, ended, peer, send_until
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
@@ -74,7 +74,7 @@ def test_fork_while_threads_wait_for_redis_leaves_child_usable(
         redis_server.resume()
     assert result_of(pid) == 0
     for sender in senders:
-        sender.join(10)
+        sender.join(EVENTUALLY_S)
     assert use(cluster)
     sent = int(redis_client.hget("clusterer:counters:1", "sequence") or 0) - sequence
     assert sent == 4 * 3 + 2, "each packet once, by the process that was given it"
@@ -85,11 +85,11 @@ def test_fork_of_a_fork_sees_changes(cluster: Clusterer, redis_client: redis.Red
 
     def grandchild() -> bool:
         put_node(redis_client, make_node(4, port=5555))
-        wait_until(lambda: len(cluster.get_nodes(1, PROTO_BIN)) == 3, 10, "the new node")
+        wait_until(lambda: len(cluster.get_nodes(1, PROTO_BIN)) == 3, message="the new node")
         return True
 
     assert in_child(lambda: use(cluster) and in_child(grandchild) == 0) == 0
-    wait_until(lambda: len(cluster.get_nodes(1, PROTO_BIN)) == 3, 10, "the new node")
+    wait_until(lambda: len(cluster.get_nodes(1, PROTO_BIN)) == 3, message="the new node")
 
 
 def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port: int) -> None:
@@ -97,7 +97,7 @@ def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port:
     cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
     thread = threading.Thread(target=cluster.serve)
     thread.start()
-    assert cluster.listener.ready.wait(10)
+    assert cluster.listener.ready.wait(EVENTUALLY_S)
     reader, writer = os.pipe()
 
     def child() -> bool:
@@ -119,9 +119,9 @@ def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port:
             assert os.read(reader, 1) == b"1"
             send_until(connection, heard, 1, 2)  # the parent receives as before
             cluster.close()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
             assert not thread.is_alive()
-            connection.settimeout(10)
+            connection.settimeout(EVENTUALLY_S)
             assert ended(connection), "the child holds the connection"
             with socket.create_server(("127.0.0.1", port)):
                 pass
@@ -140,7 +140,7 @@ def test_child_of_an_instance_that_does_not_serve_may_serve(cluster: Clusterer, 
         heard = Heard()
         cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
         threading.Thread(target=cluster.serve, daemon=True).start()
-        assert cluster.listener.ready.wait(10)
+        assert cluster.listener.ready.wait(EVENTUALLY_S)
         with peer(port) as connection:
             send_until(connection, heard, 0, 2)
         return True

@@ -23,7 +23,7 @@ from clusterer.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
-from tests.support.processes import child_environment
+from tests.support.processes import EVENTUALLY_S, LATE_S, child_environment
 from tests.support.provisioning import NODE_A, NODE_B, sql
 
 RENAMED = {
@@ -156,7 +156,7 @@ def test_init_db_many_at_once_succeed(make: Callable[..., Context]) -> None:
 
     def one() -> init_db.InitReport:
         context = make()
-        together.wait(10)
+        together.wait(EVENTUALLY_S)
         return init_db.run(context)
 
     with ThreadPoolExecutor(6) as pool:
@@ -202,7 +202,7 @@ def test_unusable_database_is_one_clear_error(url: str, message: str) -> None:
     began = time.monotonic()
     with pytest.raises(ProvisioningError, match=message) as caught:
         init_db.run(context)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5 + LATE_S
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -272,7 +272,7 @@ def test_frozen_server_is_given_up(mariadb_server: MariaDBServer, mariadb_url: s
     began = time.monotonic()
     with pytest.raises(ProvisioningError, match="cannot add nodes: database"):
         init_db.add(context, [NODE_A])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5 + LATE_S
     mariadb_server.resume()
     assert init_db.add(context, [NODE_A]) == (NODE_A,)
 

@@ -41,7 +41,7 @@ def test_worker_moves_jobs_side_keys_aside(
         with spawn(["-m", "scheduler"], env):
             for round_ in range(4):  # whatever writes it goes on
                 ended = redis_client.hget(f"rq:job:{JOB_ID}", "ended_at") if round_ else None
-                wait_until(partial(_ended_again, redis_client, ended), 10, "the job ran")
+                wait_until(partial(_ended_again, redis_client, ended), message="the job ran")
                 spoil()
         output = worker.output()
     assert "Traceback" not in output
@@ -53,14 +53,14 @@ def test_worker_moves_jobs_side_keys_aside(
 def test_worker_with_wrong_counts_records_jobs(redis_url: str, redis_client: redis.Redis) -> None:
     env = {"CLUSTERER_REDIS_URL": redis_url}
     with spawn(["-m", "workers", "maintenance"], env) as worker, spawn(["-m", "scheduler"], env):
-        wait_until(partial(_ended_again, redis_client, None), 10, "the job ran")
+        wait_until(partial(_ended_again, redis_client, None), message="the job ran")
         (own,) = redis_client.smembers("rq:workers")
         for _ in range(3):
             ended = redis_client.hget(f"rq:job:{JOB_ID}", "ended_at")
             for field in redis_client.hkeys(own):
                 redis_client.hset(own, field, b"oops\xff")
-            wait_until(partial(_ended_again, redis_client, ended), 10, "the job ran again")
-            wait_until(lambda: redis_client.hget(own, "total_working_time") != b"oops\xff", 5)
+            wait_until(partial(_ended_again, redis_client, ended), message="the job ran again")
+            wait_until(lambda: redis_client.hget(own, "total_working_time") != b"oops\xff")
         assert "Traceback" not in worker.output()
 
 

@@ -204,7 +204,7 @@ def test_live_without_scheduler_or_worker_shows_unchanged_states(
             wait_until(lambda: "scheduler" not in reader.read().stalled)
             assert reader.read().stalled == "no maintenance worker runs"
             with spawn(["-m", "workers", "maintenance"], environment) as worker:
-                wait_until(lambda: reader.read().stalled == "", 10)
+                wait_until(lambda: reader.read().stalled == "")
                 (name,) = redis_client.smembers("rq:workers")
                 worker.pause()
                 redis_client.expire(name, KEY_TTL_S - SILENT_S)

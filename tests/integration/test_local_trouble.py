@@ -43,19 +43,19 @@ def test_delivery_without_descriptors_fails_no_node(
         peer = stack.enter_context(BinReceiver())
         load(settings, [node(1), *(node_for(m, peer) for m in range(2, NODES + 2))])
         worker = stack.enter_context(spawn(["-m", "workers", "delivery"], as_environment(settings)))
-        wait_until(lambda: "takes jobs" in worker.output(), 20, "worker runs")
+        wait_until(lambda: "takes jobs" in worker.output(), message="worker runs")
         log, queue = PacketLog(settings, 1), settings.delivery_queue
         limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (OTHER_FILES + 60, limits[1]))
         if log.append(CLUSTER, [frame(0)]):
             jobs.enqueue_delivery(queue, jobs.connect(settings))
-        wait_until(lambda: "may not have more open" in worker.output(), 10, "said so")
+        wait_until(lambda: "may not have more open" in worker.output(), message="said so")
         peer.wait_for_frames(50)
         assert peer.frame_count < NODES
         log.append(CLUSTER, [frame(1)])
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, limits)
-        peer.wait_for_frames(2 * NODES, 20)
-        wait_until(lambda: total(redis_client, "sent") == 2 * NODES, 5, "counted")
+        peer.wait_for_frames(2 * NODES)
+        wait_until(lambda: total(redis_client, "sent") == 2 * NODES, message="counted")
     assert sorted(numbers(peer)) == [0] * NODES + [1] * NODES
     assert total(redis_client, "failed") == total(redis_client, "skipped") == 0
     conditions = {n.condition for n in NodeStore(settings).view(CLUSTER).nodes.values()}
@@ -116,13 +116,13 @@ def test_delivery_sender_address_removed_fails_no_node(
             peer.wait_for_frames(1)
             change("del")
             log.append(CLUSTER, [frame(n) for n in range(1, 11)])
-            wait_until(lambda: not redis_client.exists(keys.lease(1)), 5, "given up")
+            wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given up")
             assert redis_client.sismember(keys.pending(settings.delivery_queue), "1")
             assert stat(redis_client, 2, "failed") == 0
             assert {c.peer[0] for c in peer.connections} == {"10.213.8.1"}
             change("add")
-            wait_until(lambda: set(numbers(peer)) == set(range(11)), 5, "goes on")
-            wait_until(lambda: stat(redis_client, 2, "sent") == 11, 5, "counted")
+            wait_until(lambda: set(numbers(peer)) == set(range(11)), message="goes on")
+            wait_until(lambda: stat(redis_client, 2, "sent") == 11, message="counted")
         assert {c.peer[0] for c in peer.connections} == {"10.213.8.1"}
     found, _ = NodeStore(settings).read(CLUSTER, 2)
     assert found is not None
@@ -138,7 +138,7 @@ def test_worker_away_from_sender_leaves_log_alone(
         with delivering(settings):
             PacketLog(settings, 1).append(CLUSTER, [frame(0)])
             wait_until(
-                lambda: "sender 1: not delivered by this worker" in caplog.text, 5, "refused"
+                lambda: "sender 1: not delivered by this worker" in caplog.text, message="refused"
             )
             assert not redis_client.exists(keys.lease(1))
     found, _ = NodeStore(settings).read(CLUSTER, 2)

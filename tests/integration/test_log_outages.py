@@ -22,7 +22,13 @@ from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from tests.support.pids import descendants, wait_until_gone
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, die_with_parent, end_group, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    child_environment,
+    die_with_parent,
+    end_group,
+    wait_until,
+)
 from tests.support.seeding import make_node, put_node
 
 SERVICES = ("node", "delivery", "maintenance", "scheduler", "mi")
@@ -130,10 +136,10 @@ def test_service_without_log_works_and_ends(
 ) -> None:
     service = Service(kind, redis_client, tmp_path)
     with broken(outage) as output, running(service.words, output, environment) as process:
-        wait_until(service.works, 20, f"{kind} works")
+        wait_until(service.works, message=f"{kind} works")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(EVENTUALLY_S) == 0
 
 
 @pytest.mark.parametrize("form", ["human", "json"])
@@ -146,12 +152,12 @@ def test_service_whose_log_works_again_tells_losses(
     environment["CLUSTERER_LOG_FORMAT"] = form
     with running(service.words, writer, environment) as process:
         os.close(writer)
-        wait_until(service.works, 20, "it works")
+        wait_until(service.works, message="it works")
         os.read(reader, 4096)
         process.send_signal(signal.SIGTERM)
         with os.fdopen(reader, encoding="utf-8") as log:
             said = log.read()
-        assert process.wait(10) == 0
+        assert process.wait(EVENTUALLY_S) == 0
     assert len(re.findall(r"\d+ lines? of this log w", said)) == 1, said
     assert said.startswith("{") == (form == "json")
 
@@ -163,8 +169,8 @@ def test_service_says_on_stdout_that_log_is_lost(
     redirect = [f'exec "$@" >{out} 2>/dev/full', "sh", sys.executable, *service.words]
     code = "import os, sys; os.execv('/bin/sh', ['sh', '-c', *sys.argv[1:]])"
     with running(["-c", code, *redirect], None, environment):
-        wait_until(service.works, 20, "it works")
-        wait_until(out.read_text, 5, "said")
+        wait_until(service.works, message="it works")
+        wait_until(out.read_text, message="said")
     (line,) = out.read_text().splitlines()
     assert "the log cannot be written: No space left on device; going on without it" in line
 
@@ -177,11 +183,11 @@ def test_up_without_log_keeps_its_children(outage: str, tmp_path: Path) -> None:
         kinds = ("redis-server", "node", "delivery", "maintenance", "scheduler")
         client = redis.Redis(unix_socket_path=str(tmp_path / "redis.sock"))
         with client:
-            wait_until(lambda: _alive(client), 30, "all works")
+            wait_until(lambda: _alive(client), message="all works")
         pids = descendants(process.pid)
         assert len(pids) == len(kinds)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(EVENTUALLY_S) == 0
         wait_until_gone(pids)
 
 
@@ -229,7 +235,7 @@ def test_command_without_reader_ends_quietly(
     ) as process:
         os.close(writer)
         try:
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=EVENTUALLY_S)
         finally:
             process.kill()
     said = errors.decode().replace(NO_SCHEDULER, "")
@@ -250,7 +256,7 @@ def test_command_whose_errors_cannot_be_written_fails_alike(
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env=child_environment(environment),
-                timeout=30,
+                timeout=EVENTUALLY_S,
                 check=False,
             )
         codes.append(done.returncode)
@@ -272,6 +278,6 @@ def test_command_with_nonblocking_stdout_writes_all(
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8") as out:
             said = out.read()
-        assert process.wait(10) == 0
+        assert process.wait(EVENTUALLY_S) == 0
     assert "Traceback" not in said
     assert said.count("bin:127.0.0") == 250

@@ -16,7 +16,7 @@ from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.settings import Settings, as_environment
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, child_environment, spawn, wait_until
 from tests.support.seeding import make_node, put_node
 
 
@@ -54,7 +54,7 @@ def test_logs_of_node_have_cluster_machine_id_and_url(
         spawn(["-m", "workers", "maintenance"], environment) as worker,
         spawn(["-m", "scheduler"], environment),
     ):
-        worker.wait_for_output("probe failed", timeout_s=20)
+        worker.wait_for_output("probe failed")
         line = next(line for line in lines(worker) if "probe failed" in line["message"])
     assert (line["cluster"], line["protocol"], line["machine_id"]) == (1, "bin", 2)
     assert (line["url"], line["before"], line["after"]) == (node.url, "probing", "probing")
@@ -76,7 +76,11 @@ def test_logs_of_crash_and_warning_are_json(code: str, level: str, message: str)
     )
     program = f"{imports}logs.configure(Settings(log_format='json'), 'node'); {code}"
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=EVENTUALLY_S,
+        check=False,
     )
     (line,) = (json.loads(text) for text in result.stderr.splitlines())
     assert (line["level"], line["process"]) == (level, "node")
@@ -87,9 +91,9 @@ def test_logs_of_crash_and_warning_are_json(code: str, level: str, message: str)
 def test_quiet_and_verbose_reach_workers_and_scheduler(environment: dict[str, str]) -> None:
     with spawn(["-m", "clusterer", "scheduler", "-q"], environment) as quiet:
         with spawn(["-m", "clusterer", "worker", "maintenance", "-v"], environment) as verbose:
-            wait_until(lambda: '"debug"' in verbose.output(), 10)
+            wait_until(lambda: '"debug"' in verbose.output())
         with redis.Redis.from_url(environment["CLUSTERER_REDIS_URL"]) as client:
-            wait_until(lambda: client.keys("clusterer:scheduler*"), 10, "the quiet one works")
+            wait_until(lambda: client.keys("clusterer:scheduler*"), message="the quiet one works")
         assert quiet.terminate() == 0
         assert quiet.output() == ""
 
@@ -98,7 +102,7 @@ def test_up_prints_nothing_but_json_lines(tmp_path: Path) -> None:
     arguments = ["up", "--data-dir", str(tmp_path), "--log-format", "json"]
     with spawn(["-m", "clusterer", *arguments]) as up:
         for text in ("scheduler: now active", '"process": "node"', "takes jobs of"):
-            up.wait_for_output(text, timeout_s=20)
+            up.wait_for_output(text)
         assert up.terminate() == 0
         processes = {line["process"] for line in lines(up)}
     assert {"up", "node", "scheduler", "worker delivery"} <= processes
@@ -115,7 +119,7 @@ def test_logs_json_by_option_applies(environment: dict[str, str]) -> None:
         [sys.executable, "-m", "clusterer", *words],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=EVENTUALLY_S,
         env=child_environment(environment),
         check=False,
     )
@@ -138,7 +142,7 @@ def test_processes_in_kubernetes_warn_once_in_log_form(
         [sys.executable, *words],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=EVENTUALLY_S,
         env=child_environment(environment | links),
         check=False,
     )

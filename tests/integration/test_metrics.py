@@ -26,7 +26,7 @@ from tests.support import docs
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.frames import frame
 from tests.support.ports import free_port
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, spawn, wait_until
 from tests.support.promtool import needs_promtool, promtool
 from tests.support.redis_server import RedisServer
 
@@ -34,7 +34,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=EVENTUALLY_S) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -72,19 +72,19 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
         for name, command in commands.items():
             environment = as_environment(settings) | {"CLUSTERER_METRICS_PORT": str(ports[name])}
             child = stack.enter_context(spawn(command, environment))
-            child.wait_for_output("metrics: listening on http://", timeout_s=20)
+            child.wait_for_output("metrics: listening on http://")
         sender = stack.enter_context(Clusterer(2, settings=settings))
         for _ in range(10):
             sender.send_to(1, "bin", sender.packet("ratelimit", 2).push_str("x").build())
         context = stack.enter_context(contextlib.closing(Context(settings)))
         scrape(ports["scheduler"])
         arrived, sent = "clusterer_received_packets_total", "clusterer_sent_packets_total"
-        wait_until(lambda: _ten(ports["node"], arrived, machine_id="2"), 20, "ten have come")
+        wait_until(lambda: _ten(ports["node"], arrived, machine_id="2"), message="ten have come")
         # Counted a moment after they were written.
-        wait_until(lambda: _ten(ports["delivery"], sent, sender="2"), 20, "ten are counted")
+        wait_until(lambda: _ten(ports["delivery"], sent, sender="2"), message="ten are counted")
         # The packets do not wait for the first periodic job.
         done = ("clusterer_job_duration_seconds_count", "workers.probe")
-        wait_until(lambda: _ran(ports["maintenance"], *done), 20, "a probe job has run")
+        wait_until(lambda: _ran(ports["maintenance"], *done), message="a probe job has run")
         changes = samples(scrape(ports["scheduler"]))
         assert taken_down(changes) == 0
         set_status.run(context, 1, 2, 0, "bin", by="test")

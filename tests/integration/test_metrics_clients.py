@@ -15,7 +15,7 @@ from clusterer.services.metrics import http, serving
 from clusterer.settings import Settings
 from tests.support.listening import ended
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -29,7 +29,9 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
 
 def scraped(place: tuple[str, int]) -> str:
     host = f"[{place[0]}]" if ":" in place[0] else place[0]
-    with urllib.request.urlopen(f"http://{host}:{place[1]}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"http://{host}:{place[1]}/metrics", timeout=EVENTUALLY_S
+    ) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -38,18 +40,21 @@ def test_metrics_silent_clients_leave_scrape_its_place(place: tuple[str, int]) -
     before = threading.active_count()
     with ExitStack() as stack:
         for number in range(3 * http.MOST_CONNECTIONS):
-            client = stack.enter_context(socket.create_connection(place, 10))
+            client = stack.enter_context(socket.create_connection(place, EVENTUALLY_S))
             if number % 2:
                 client.sendall(b"GET /metrics HTT")
         for _ in range(3):
             assert "clusterer_log_lost_lines_total" in scraped(place)
-        wait_until(lambda: threading.active_count() <= before + http.MOST_CONNECTIONS, 10)
+        wait_until(lambda: threading.active_count() <= before + http.MOST_CONNECTIONS)
 
 
 def test_metrics_silent_client_is_ended_in_time(
     place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "WITHIN_S", 0.5)
-    with socket.create_connection(place, 10) as silent, contextlib.suppress(ConnectionError):
+    with (
+        socket.create_connection(place, EVENTUALLY_S) as silent,
+        contextlib.suppress(ConnectionError),
+    ):
         silent.sendall(b"G")
         assert ended(silent)

@@ -31,7 +31,7 @@ from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.table import reload
 from tests.support.mi import EXCHANGES
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, spawn, wait_until
 from tests.support.provisioning import KEY, NODE_A, events, provision, sql
 from tests.support.redis_server import RedisServer
 
@@ -80,12 +80,12 @@ def serving(context: Context, options: Options) -> Iterator[None]:
     thread = threading.Thread(target=work, name="test-mi")
     thread.start()
     try:
-        wait_until(lambda: failed or _reachable(options), 5, "the server")
+        wait_until(lambda: failed or _reachable(options), message="the server")
         yield
         assert thread.is_alive(), failed
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(EVENTUALLY_S)
         stop.close()
         assert not thread.is_alive()
         assert not failed, failed
@@ -115,7 +115,7 @@ def ctl(fifo: Path, *words: str) -> bytes:
         ["/bin/sh", "-c", CLIENT, "opensipsctl", *words],
         env=environment,
         capture_output=True,
-        timeout=10,
+        timeout=EVENTUALLY_S,
         check=True,
     )
     return done.stdout
@@ -159,7 +159,7 @@ def test_mi_recorded_requests_get_recorded_replies(fifo: Path) -> None:
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(path.read_bytes)
             write(fifo, request)
-            assert answer.result(10) == reply, name
+            assert answer.result(EVENTUALLY_S) == reply, name
 
 
 @pytest.mark.parametrize("word", ["::", '1"', '"1', '"1"x', '""'])
@@ -244,7 +244,7 @@ def test_mi_client_that_never_reads_delays_no_other(
     write(fifo, b":clusterer_list:opened\n\n")
     assert ctl(fifo, "clusterer_list") == LIST
     os.close(opened)
-    wait_until(lambda: "no client has opened it within 2 s" in caplog.text, 5)
+    wait_until(lambda: "no client has opened it within 2 s" in caplog.text)
 
 
 @pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "..", "a/b"])
@@ -252,7 +252,7 @@ def test_mi_reply_path_outside_directory_is_refused(
     context: Context, fifo: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     write(fifo, f":clusterer_set_status:{name}\n1\n2\n0\nbin\n\n".encode())
-    wait_until(lambda: "must be a plain name" in caplog.text, 5)
+    wait_until(lambda: "must be a plain name" in caplog.text)
     assert ctl(fifo, "clusterer_list") == LIST, "the command was not carried out"
     assert not (fifo.parent.parent / "stolen").exists()
 
@@ -271,7 +271,7 @@ def test_mi_reply_to_regular_file_is_refused(
     elif kind == "link":
         reply.symlink_to(victim)
     write(fifo, b":clusterer_list:reply\n\n")
-    wait_until(lambda: f"reply FIFO {reply}: {why}" in caplog.text, 5)
+    wait_until(lambda: f"reply FIFO {reply}: {why}" in caplog.text)
     assert ctl(fifo, "clusterer_list") == LIST
     assert victim.read_bytes() == b"precious"
 
@@ -300,7 +300,7 @@ def test_mi_fifo_removed_is_made_again(
     fifo.unlink()
     if instead == "another fifo":
         os.mkfifo(fifo)
-    wait_until(lambda: "created again" in caplog.text, 5)
+    wait_until(lambda: "created again" in caplog.text)
     assert ctl(fifo, "clusterer_list") == LIST
 
 
@@ -309,10 +309,10 @@ def test_mi_fifo_path_occupied_is_logged_until_free(
 ) -> None:
     fifo.unlink()
     fifo.write_bytes(b"mine")
-    wait_until(lambda: "the file exists and is not a FIFO" in caplog.text, 5)
+    wait_until(lambda: "the file exists and is not a FIFO" in caplog.text)
     assert fifo.read_bytes() == b"mine"
     fifo.unlink()
-    wait_until(lambda: "created again" in caplog.text, 5)
+    wait_until(lambda: "created again" in caplog.text)
     assert ctl(fifo, "clusterer_list") == LIST
 
 
@@ -332,7 +332,7 @@ def test_mi_fifo_has_mode_and_ends_with_server(context: Context, tmp_path: Path)
     fifo = tmp_path / "f"
     options = Options(fifo=fifo, reply_dir=tmp_path, access=Access(mode=0o622))
     with serving(context, options):
-        wait_until(lambda: stat.S_IMODE(fifo.stat().st_mode) == 0o622, 5)
+        wait_until(lambda: stat.S_IMODE(fifo.stat().st_mode) == 0o622)
         with (
             pytest.raises(ClustererError, match="another process serves it"),
             closing(MiCommands(context, "test")) as commands,
@@ -364,12 +364,12 @@ def post(place: Place, body: bytes, path: str = "/mi") -> Any:
     """POST as OpenSIPS 3's tools do."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{place}{path}", body, headers)
-    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http only
+    with urllib.request.urlopen(request, timeout=EVENTUALLY_S) as response:  # noqa: S310 - http only
         raw = response.read()
     return json.loads(raw) if raw else None
 
 
-def raw(place: Place, data: bytes, timeout_s: float = 10) -> bytes:
+def raw(place: Place, data: bytes, timeout_s: float = EVENTUALLY_S) -> bytes:
     with socket.create_connection((place.host, place.port), timeout_s) as connection:
         connection.sendall(data)
         received = b""
@@ -435,13 +435,13 @@ def test_mi_http_slow_and_many_clients_are_bounded(http: Place) -> None:
 
     with ExitStack() as stack:
         slow = [
-            stack.enter_context(socket.create_connection((http.host, http.port), 10))
+            stack.enter_context(socket.create_connection((http.host, http.port), EVENTUALLY_S))
             for _ in range(100)
         ]
         slow[0].sendall(HEAD)
-        wait_until(is_full, 4, "all places are taken")
+        wait_until(is_full, message="all places are taken")
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408 "), "after 5 s"
-    assert wait_until(lambda: _served(http), 5)
+    assert wait_until(lambda: _served(http))
 
 
 def _served(http: Place) -> bool:
@@ -455,7 +455,7 @@ def test_mi_http_over_unix_socket_answers(context: Context, tmp_path: Path) -> N
     path = tmp_path / "mi.sock"
     options = Options(http=path, access=Access(mode=0o600))
     with serving(context, options):
-        wait_until(lambda: stat.S_IMODE(path.stat().st_mode) == 0o600, 5)
+        wait_until(lambda: stat.S_IMODE(path.stat().st_mode) == 0o600)
         body = call("clusterer_list")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
@@ -479,7 +479,7 @@ def test_mi_datagram_is_answered(context: Context, tmp_path: Path, kind: str) ->
     with serving(context, options), socket.socket(family, socket.SOCK_DGRAM) as client:
         assert ctl(tmp_path / "fifo", "clusterer_list") == LIST
         client.bind(("127.0.0.1", 0) if kind == "udp" else str(tmp_path / "client"))
-        client.settimeout(5)
+        client.settimeout(EVENTUALLY_S)
         client.sendto(b"junk", target)
         assert json.loads(client.recv(65536))["error"]["code"] == -32700
         client.sendto(call("clusterer_reload"), target)
@@ -494,7 +494,7 @@ def test_mi_datagram_client_not_reading_delays_no_other(context: Context, tmp_pa
         deaf.bind(str(tmp_path / "deaf"))
         client.bind(str(tmp_path / "client"))
         for one in (deaf, client):
-            one.settimeout(5)
+            one.settimeout(EVENTUALLY_S)
         for _ in range(600):  # more than its queue holds (net.unix.max_dgram_qlen)
             deaf.sendto(b"junk", str(path))
         client.sendto(call("clusterer_list"), str(path))
@@ -513,9 +513,9 @@ def test_mi_command_serves_until_sigterm(context: Context, tmp_path: Path) -> No
     }
     args = ["-m", "clusterer", "mi", "--fifo", str(fifo), "--reply-dir", str(tmp_path)]
     with spawn(args, variables) as process:
-        wait_until(fifo.exists, 10)
+        wait_until(fifo.exists)
         assert ctl(fifo, "clusterer_list") == LIST
-        assert process.terminate(5) == 0
+        assert process.terminate(EVENTUALLY_S) == 0
         assert not fifo.exists()
         assert "Traceback" not in process.output()
 
@@ -527,14 +527,14 @@ def test_mi_running_command_ends_before_redis_is_closed(
     variables = {"CLUSTERER_REDIS_URL": server.url, "CLUSTERER_SERVER_ID": "1"}
     args = ["-m", "clusterer", "mi", "--fifo", str(fifo), "--reply-dir", str(tmp_path)]
     with spawn(args, variables) as process:
-        wait_until(fifo.exists, 10)
+        wait_until(fifo.exists)
         server.pause()
         write(fifo, b":clusterer_list:reply\n\n")
         process.wait_for_output("clusterer_list")
         process.popen.terminate()
-        wait_until(lambda: not fifo.exists(), 5)
+        wait_until(lambda: not fifo.exists())
         server.resume()
-        assert process.wait(5) == 0
+        assert process.wait(EVENTUALLY_S) == 0
         assert "ERROR" not in process.output()
 
 

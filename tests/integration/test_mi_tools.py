@@ -21,7 +21,7 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, child_environment, spawn, wait_until
 from tests.support.programs import missing
 from tests.support.provisioning import KEY, NODE_A, NODE_B, events, provision, sql
 from tests.support.terminal import Dialogue
@@ -85,7 +85,7 @@ class Site:
             cwd=self.home,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=EVENTUALLY_S,
             check=False,
         )
 
@@ -112,7 +112,7 @@ class Site:
             answer = thread.submit(path.read_bytes)
             with (self.home / "fifo").open("w") as fifo:
                 fifo.write(request.replace("REPLY", path.name))
-            return answer.result(10)
+            return answer.result(EVENTUALLY_S)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_opensips_cli_completes_commands_and_parameters(site: Site) -> None:
         terminal.type("cluster_id=1 n\t")
         terminal.wait_for("node_id=")
         terminal.type("2 status=0\n")
-        wait_until(lambda: site.state() is State.DOWN, 5)
+        wait_until(lambda: site.state() is State.DOWN)
         terminal.type("quit\n")
 
 
@@ -239,7 +239,7 @@ def test_mi_fifo_json_invalid_or_notification_has_no_reply(site: Site) -> None:
     assert site.state() is State.DOWN
     with (site.home / "fifo").open("w") as fifo:
         fifo.write("::" + down.replace("0]", "1]"))
-    wait_until(lambda: site.state() is State.UP, 5)
+    wait_until(lambda: site.state() is State.UP)
     with (site.home / "fifo").open("w") as fifo:
         fifo.write(f":../stolen:{down}")
     site.server.wait_for_output("must be a plain name")

@@ -18,7 +18,7 @@ from clusterer.store.format import FORMAT, require_format
 from clusterer.store.migration import RENAMED, migrate
 from tests.support.cluster import assert_accounted, delivering, load, node, node_for, numbers, stat
 from tests.support.older import QUEUE, now_ms, put_instance, put_offset, put_packets
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
 
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
@@ -67,8 +67,8 @@ def test_migration_delivers_waiting_packets_once(
     put_offset(client, field_of(client, 3), 300)
     become_older(client, found)
     with delivering(settings):
-        wait_until(lambda: len(numbers(peer)) >= 1000, 10, "the waiting packets")
-        wait_until(lambda: client.xlen(keys.log(1)) == 0, 5, "the log is trimmed")
+        wait_until(lambda: len(numbers(peer)) >= 1000, message="the waiting packets")
+        wait_until(lambda: client.xlen(keys.log(1)) == 0, message="the log is trimmed")
     assert numbers(peer) == list(range(301, 1301))
     assert stat(client, 3, "sent") == 1300
     assert_accounted(settings)
@@ -185,7 +185,7 @@ def test_migration_by_processes_at_once_happens_once(
 
     def migrate() -> None:
         with redis.Redis.from_url(settings.redis_url) as own:
-            start.wait(5)
+            start.wait(EVENTUALLY_S)
             try:
                 require_format(settings, own)
             except (StateUnavailable, redis.RedisError) as error:
@@ -195,7 +195,7 @@ def test_migration_by_processes_at_once_happens_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
     assert failed == []
     assert caplog.messages == ["Redis: keys renamed to format 2: 500 keys"]
     assert client.hget(keys.committed(499), "1/3/7") == b"499"

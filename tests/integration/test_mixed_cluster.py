@@ -25,7 +25,7 @@ from tests.support.cluster import load, node
 from tests.support.listening import ended, peer
 from tests.support.observing import CAPTURED_AT, captured_packets
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.vectors import captured_stream
 
 FRAMES = {"ratelimit": 189, "dialog": 198, "ul": 5}
@@ -87,11 +87,11 @@ def served(instance: Clusterer) -> Iterator[None]:
     thread = threading.Thread(target=instance.serve, name="serve 2")
     thread.start()
     try:
-        assert instance.listener.ready.wait(10)
+        assert instance.listener.ready.wait(EVENTUALLY_S)
         yield
     finally:
         instance.stop()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_mixed_cluster_node_restarted_in_frame_gets_next(receiver: Receiver, res
     call_3 = 348  # frame, counted from 0, with which call 3 begins
     with peer(receiver.port, machine_id=1) as connection:
         connection.sendall(stream[: ends[call_3] + 30])
-        wait_until(lambda: receiver.saw(call_3), 10, "the frames before the restart")
+        wait_until(lambda: receiver.saw(call_3), message="the frames before the restart")
         if reset:
             linger = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

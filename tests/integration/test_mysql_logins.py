@@ -22,6 +22,7 @@ from sqlalchemy import text
 from clusterer.errors import DatabaseUnavailable
 from clusterer.provisioning import Database
 from clusterer.settings import Settings
+from tests.support.processes import EVENTUALLY_S
 from tests.support.programs import require_program
 
 SALT = b"abcdefghijklmnopqrst"
@@ -65,7 +66,7 @@ def server(plugin: bytes, key: bytes = b"") -> Iterator[tuple[int, list[bytes]]]
         with suppress(OSError):
             client, _ = listener.accept()
             with client:
-                client.settimeout(5)
+                client.settimeout(EVENTUALLY_S)
                 client.sendall(greeting())
                 client.recv(4096)
                 answer = ask_sha2(client, key) if plugin == SHA2 else ask_ed25519(client)
@@ -73,13 +74,13 @@ def server(plugin: bytes, key: bytes = b"") -> Iterator[tuple[int, list[bytes]]]
                 client.sendall(packet(6 if plugin == SHA2 else 4, REFUSED))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(EVENTUALLY_S)
         thread = threading.Thread(target=serve)
         thread.start()
         try:
             yield listener.getsockname()[1], answers
         finally:
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
 
 
 def refusal(port: int) -> str:

@@ -48,20 +48,22 @@ def test_captured_stream_adds_and_removes_calls_and_contacts(settings: Settings)
     until_contact, until_calls, rest = parts_of_the_stream()
     with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
         connection.sendall(until_contact)
-        wait_until(lambda: seen.usrloc.contacts("user1"), 10, "a contact of user1")
+        wait_until(lambda: seen.usrloc.contacts("user1"), message="a contact of user1")
         (registered,) = seen.usrloc.contacts("user1")
         assert registered.uri == "sip:user1@127.0.0.3:6060"
 
         connection.sendall(until_calls)
-        wait_until(lambda: len(seen.dialogs.calls()) == 3, 10, "three calls")
-        wait_until(lambda: seen.dialogs.profile_size("caller", "sipp") == 3, 10, "their profile")
+        wait_until(lambda: len(seen.dialogs.calls()) == 3, message="three calls")
+        wait_until(
+            lambda: seen.dialogs.profile_size("caller", "sipp") == 3, message="their profile"
+        )
         assert {found.machine_id for found in seen.dialogs.calls()} == {1}
         assert {found.to_uri for found in seen.dialogs.calls()} == {"sip:service@127.0.0.1:5060"}
         assert seen.usrloc.contacts() == []
 
         connection.sendall(rest)
-        wait_until(lambda: not seen.dialogs.calls(), 10, "the calls' end")
-        wait_until(lambda: not seen.dialogs.profiles(), 10, "the profiles' end")
+        wait_until(lambda: not seen.dialogs.calls(), message="the calls' end")
+        wait_until(lambda: not seen.dialogs.profiles(), message="the profiles' end")
         assert (seen.dialogs.stats.payload_errors, seen.usrloc.stats.payload_errors) == (0, 0)
         assert seen.instance.listener.counters.callback_errors == 0
         assert (seen.dialogs.stats.messages, seen.usrloc.stats.messages) == (198, 5)
@@ -72,10 +74,12 @@ def test_packet_from_other_address_dropped(settings: Settings) -> None:
         with peer(seen.port, machine_id=3) as connection:
             connection.sendall(call(b"forged").encode(1).encode())
             drops = seen.instance.listener.counters.drops
-            wait_until(lambda: drops["unknown source"] == 1, 10, "the drop, once for both of ours")
+            wait_until(
+                lambda: drops["unknown source"] == 1, message="the drop, once for both of ours"
+            )
         with peer(seen.port, machine_id=1) as connection:
             connection.sendall(call(b"real").encode(1).encode())
-            wait_until(seen.dialogs.calls, 10, "the real call")
+            wait_until(seen.dialogs.calls, message="the real call")
         assert [found.call_id for found in seen.dialogs.calls()] == ["real"]
 
 
@@ -86,7 +90,7 @@ def test_call_after_invalid_payload_on_same_connection_kept(
         bad = call(b"bad").encode(1)
         connection.sendall(bad._replace(payload=bad.payload[:50]).encode())
         connection.sendall(call(b"good").encode(1).encode())
-        wait_until(lambda: seen.dialogs.calls("good"), 10, "the call behind the bad one")
+        wait_until(lambda: seen.dialogs.calls("good"), message="the call behind the bad one")
         assert seen.dialogs.stats.payload_errors == 1
         counters = seen.instance.listener.counters
         assert (counters.drops, counters.callback_errors) == ({"bad payload": 1}, 0)
@@ -105,7 +109,7 @@ def test_calls_with_messages_out_of_order_stay_confirmed(settings: Settings) -> 
     messages = [update(b"up"), call(b"up"), ended, deletion, update(b"ended"), call(b"last")]
     with observing(settings) as seen, peer(seen.port, machine_id=1) as connection:
         connection.sendall(b"".join(message.encode(1).encode() for message in messages))
-        wait_until(lambda: seen.dialogs.calls("last"), 10, "the last message")
+        wait_until(lambda: seen.dialogs.calls("last"), message="the last message")
         states = {found.call_id: found.sent.state for found in seen.dialogs.calls()}
         assert states == {"up": CallState.CONFIRMED, "last": CallState.CONFIRMED_NO_ACK}
         assert seen.dialogs.stats.stale == 2
@@ -119,9 +123,9 @@ def test_calls_of_node_set_down_end(settings: Settings) -> None:
     ):
         seen.dialogs.on_call(told.append)
         connection.sendall(call(b"one").encode(1).encode())
-        wait_until(seen.dialogs.calls, 10, "the call")
+        wait_until(seen.dialogs.calls, message="the call")
         set_status.run(Context(settings), 1, 1, 0, "bin", by="test")
-        wait_until(lambda: not seen.dialogs.calls(), 20, "the end of the node's call")
+        wait_until(lambda: not seen.dialogs.calls(), message="the end of the node's call")
         assert told[-1].reason is Reason.NOT_UP
 
 
@@ -148,7 +152,7 @@ def test_damaged_payloads_of_all_modules_keep_connection(
         pipes.start()
         connection.sendall(b"".join(packet.encode() for packet in packets))
         connection.sendall(call(b"last").encode(1).encode())
-        wait_until(lambda: seen.dialogs.calls("last"), 10, "the call behind all of them")
+        wait_until(lambda: seen.dialogs.calls("last"), message="the call behind all of them")
         counters = seen.instance.listener.counters
         assert (counters.packets, counters.wire_errors) == (5_001, 0)
         assert counters.callback_errors == 0
@@ -172,7 +176,7 @@ def test_docs_example_shows_contacts_calls_and_profiles(settings: Settings, tmp_
     load(settings, [node(1, port), node(2, free_port(), host="127.0.0.2", failed_attempts=1000)])
     soon = int(time.time()) + 600
     with spawn([path], as_environment(settings)) as process:
-        wait_until(lambda: _listens(port), 20, "the program's listener")
+        wait_until(lambda: _listens(port), message="the program's listener")
         with peer(port) as connection:
             for message in (
                 contact(expires=soon),
@@ -186,7 +190,7 @@ def test_docs_example_shows_contacts_calls_and_profiles(settings: Settings, tmp_
                 "sip:sipp@127.0.0.3:6061 talks to sip:service@127.0.0.1:5060",
                 "1 calls in caller=sipp",
             ):
-                wait_until(lambda line=line: line in process.output(), 10, line)  # type: ignore[misc]
+                wait_until(lambda line=line: line in process.output(), message=line)  # type: ignore[misc]
 
 
 def _listens(port: int) -> bool:

@@ -18,7 +18,7 @@ from clusterer.store import ClusterKey, keys
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import entries
 
@@ -147,7 +147,7 @@ def test_log_interrupted_append_leaves_others_whole(
         if threading.current_thread().name == "interrupted":
             raise Interrupted
         sending.set()
-        queued.wait(10)
+        queued.wait(EVENTUALLY_S)
         return run(*arguments)
 
     monkeypatch.setattr(log._channel, "run_each", interrupted)
@@ -161,7 +161,7 @@ def test_log_interrupted_append_leaves_others_whole(
 
     blocker = threading.Thread(target=append, args=(0,))
     blocker.start()
-    assert sending.wait(10)
+    assert sending.wait(EVENTUALLY_S)
     names = ["interrupted", *(f"other {n}" for n in range(5))]
     threads = [
         threading.Thread(target=append, args=(1 + n,), name=name) for n, name in enumerate(names)
@@ -171,7 +171,7 @@ def test_log_interrupted_append_leaves_others_whole(
         wait_until(partial(queue_is_longer, log, at))
     queued.set()
     for thread in (blocker, *threads):
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
         assert not thread.is_alive()
     assert [type(error) for error in failed] == [Interrupted]
     stored = b"".join(fields[b"frames"] for _, fields in entries(redis_client, keys.log(1)))

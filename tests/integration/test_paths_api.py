@@ -76,7 +76,7 @@ def test_get_nodes_path_outlasts_validity_is_up(
     put_record(redis_client, 1, seen, Path(State.PROBING, 1, now_ms, now_ms + 1500, seen.epoch, ""))
     assert up(instance) == [3]
     before = time.monotonic()
-    wait_until(lambda: up(instance) == [2, 3], 3, "the record is void")
+    wait_until(lambda: up(instance) == [2, 3], message="the record is void")
     assert time.monotonic() - before > 0.5
 
 

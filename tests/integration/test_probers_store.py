@@ -39,11 +39,32 @@ def test_heartbeat_of_second_process_is_refused(world: Paths) -> None:
     at = world.probers.heartbeat(1, "first", [CLUSTER])
     assert at is not None
     assert world.probers.heartbeat(1, "second", [CLUSTER]) is None
-    assert world.probers.present(CLUSTER) == {1: at}
+    assert world.probers.present(CLUSTER) == {1: at.now_ms}
     assert 0 < world.client.pttl(keys.prober(1)) <= LEASE_MS
     later = world.probers.heartbeat(1, "first", [CLUSTER])
     assert later is not None
-    assert later >= at
+    assert later.now_ms >= at.now_ms
+    assert (later.counters, later.present) == ({}, {})
+
+
+def test_heartbeat_reads_counters_and_present_probers(world: Paths) -> None:
+    world.arrive(3)
+    world.fail()
+    other = CLUSTER._replace(cluster_id=7)
+    found = world.probers.heartbeat(1, "first", [CLUSTER, other], look=True)
+    assert found is not None
+    assert found.counters == world.paths.counters()
+    assert found.present == {CLUSTER: world.probers.present(CLUSTER), other: {}}
+    assert found.present[CLUSTER].keys() == {1, 3}
+
+
+def test_heartbeat_replaces_keys_of_wrong_type(world: Paths) -> None:
+    world.client.mset(dict.fromkeys((SET, keys.PATHS), "text"))
+    with collected() as problems:
+        found = world.probers.heartbeat(1, "first", [CLUSTER], look=True)
+    assert found is not None
+    assert (found.counters, found.present[CLUSTER]) == ({}, {1: found.now_ms})
+    assert {bad.key for bad in problems} == {SET, keys.PATHS}
 
 
 def test_heartbeat_takes_lease_that_has_run_out(world: Paths) -> None:

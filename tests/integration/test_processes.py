@@ -16,7 +16,7 @@ from clusterer.jobs import StopFlag
 from clusterer.processes import ChildSpec, Line, ProcessGroup, Supervisor
 from clusterer.processes import supervisor as supervising
 from tests.support.pids import alive, wait_until_gone
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, spawn, wait_until
 
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); "
 SLEEP = "time.sleep(60)"
@@ -52,7 +52,7 @@ def test_process_group_reads_both_outputs_by_line(group: ProcessGroup) -> None:
         Line("talker", "two", True),
         Line("talker", "no end", False),
     }
-    assert child.wait(5)
+    assert child.wait(EVENTUALLY_S)
 
 
 def test_process_group_cuts_endless_line(group: ProcessGroup) -> None:
@@ -87,7 +87,7 @@ def test_process_group_end_kills_child_ignoring_sigterm(group: ProcessGroup) -> 
     read_until(group, 2)
     started = time.monotonic()
     group.end(grace_s=0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 + LATE_S
     assert deaf.exit_code == -signal.SIGKILL
     assert polite.exit_code == -signal.SIGTERM
 
@@ -205,5 +205,5 @@ def test_process_ctrl_c_during_import_ends_in_order(
     (tmp_path / "sitecustomize.py").write_text(f"{impatient}    os.kill(os.getpid(), 2)\n")
     environment = {"CLUSTERER_REDIS_URL": redis_url, "PYTHONPATH": str(tmp_path)}
     with spawn(["-m", "clusterer", *command], environment) as child:
-        assert child.wait(20) == 0
+        assert child.wait(EVENTUALLY_S) == 0
         assert "Traceback" not in child.output()

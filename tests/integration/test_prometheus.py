@@ -23,7 +23,7 @@ from tests.support.cluster import node_for
 from tests.support.dashboard import MONITORING, PANELS, query_of
 from tests.support.laboratory import Laboratory, laboratory
 from tests.support.observing import captured_packets
-from tests.support.processes import rounds, wait_until
+from tests.support.processes import EVENTUALLY_S, rounds, wait_until
 from tests.support.prometheus import Prometheus, Sample, needs_prometheus
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer
@@ -35,7 +35,7 @@ ALERTS = set(re.findall(r"(?m)^ +- alert: Clusterer(\w+)$", RULES))
 SOONER_S = {"BacklogOld": 1, "DeliverySlow": 0.5, "SchedulerStuck": 3, "SnapshotOld": 2}
 """Limits for alerts on which a test cannot wait as long as an operator."""
 
-WITHIN_S = 20
+WITHIN_S = EVENTUALLY_S
 
 QUIET_S = scaled(60, 180)
 """How long a healthy cluster is watched."""
@@ -181,7 +181,7 @@ def playing(port: int, machine_id: int, modules: set[str]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 def is_firing(prometheus: Prometheus, name: str) -> bool:

@@ -25,7 +25,7 @@ from clusterer.store import Cause
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, numbers, stat
 from tests.support.frames import frame
-from tests.support.processes import child_environment, unmeasured
+from tests.support.processes import EVENTUALLY_S, child_environment, unmeasured
 from tests.support.provisioning import (
     KEY,
     NODE_A,
@@ -456,7 +456,7 @@ def test_export_on_full_disk_leaves_file_unchanged(shell: Path, redis_url: str) 
         ["/bin/sh", "-c", command],
         env=unmeasured(child_environment(env)),  # its file would not fit either
         capture_output=True,
-        timeout=30,
+        timeout=EVENTUALLY_S,
         check=False,
         text=True,
     )

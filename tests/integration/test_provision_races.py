@@ -21,7 +21,7 @@ from clusterer.services.periodic import sync
 from clusterer.services.provision import writing
 from clusterer.services.table import reload
 from tests.support.mariadb_server import MariaDBServer
-from tests.support.processes import child_environment
+from tests.support.processes import EVENTUALLY_S, child_environment
 from tests.support.provisioning import KEY, NODE_A, NODE_B, MakeContext, contexts, sql
 from tests.support.provisioning import provision as fill
 
@@ -149,7 +149,7 @@ def die(context: Context, *words: str) -> None:
         "CLUSTERER_REDIS_URL": context.settings.redis_url,
     }
     command = [sys.executable, "-c", _DIES, *words]
-    ended = subprocess.run(command, env=child_environment(env), timeout=30, check=False)
+    ended = subprocess.run(command, env=child_environment(env), timeout=EVENTUALLY_S, check=False)
     assert ended.returncode == -signal.SIGKILL
 
 

@@ -16,7 +16,7 @@ from clusterer import Clusterer, Settings
 from clusterer.modules.ratelimit import RateLimit
 from tests.support.cluster import delivering, load, node
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.vectors import captured_frames
 
@@ -41,12 +41,12 @@ def instance(settings: Settings, server_id: int, port: int) -> Iterator[RateLimi
     with cluster:
         thread.start()
         try:
-            wait_until(lambda: listens(port), 10, f"node {server_id} listening")
+            wait_until(lambda: listens(port), message=f"node {server_id} listening")
             yield limiter
         finally:
             limiter.stop()
             cluster.stop()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
     assert not thread.is_alive()
 
 
@@ -85,7 +85,7 @@ def test_traffic_of_each_instance_appears_at_the_other(settings: Settings) -> No
             second.check("calls", 100)
             return remote(first, 2) > 0 and remote(second, 1) > 0
 
-        wait_until(seen_both_ways, 15, "counters on both sides")
+        wait_until(seen_both_ways, message="counters on both sides")
         assert first.stats.payload_errors == second.stats.payload_errors == 0
 
 
@@ -97,7 +97,7 @@ def test_limit_used_up_by_one_instance_refuses_at_other(settings: Settings) -> N
                 busy.check("calls", 20)
             return remote(idle, 1) > 10
 
-        wait_until(used_up_elsewhere, 15, "the busy instance's use to reach the idle one")
+        wait_until(used_up_elsewhere, message="the busy instance's use to reach the idle one")
         assert not idle.check("calls", 20)
         assert idle.pipes()["calls"].counter == 1
 

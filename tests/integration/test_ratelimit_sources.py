@@ -41,7 +41,7 @@ def test_queued_bytes_datagrams_counted_until_read(receiver: socket.socket) -> N
     queued = QueuedBytes([port])
     assert queued() == 0
     send(receiver)
-    wait_until(lambda: queued() >= 1_000, 10, "an unread datagram")
+    wait_until(lambda: queued() >= 1_000, message="an unread datagram")
     assert QueuedBytes()() >= 1_000
     assert QueuedBytes([port - 1 or 1])() == 0
     receiver.recv(2_000)
@@ -58,7 +58,7 @@ def test_queued_bytes_counts_data_not_pending_connections(family: int, host: str
             peer, _ = server.accept()
             with peer:
                 client.sendall(b"x" * 1_000)
-                wait_until(lambda: queued() == 1_000, 10, "unread bytes")
+                wait_until(lambda: queued() == 1_000, message="unread bytes")
                 peer.recv(2_000)
                 assert queued() == 0
 
@@ -68,9 +68,9 @@ def test_network_pipe_with_unread_socket_refuses(receiver: socket.socket) -> Non
     with RateLimit(FakeCluster(), timer_interval=0.02, queued_bytes=queued) as limiter:
         assert limiter.check("calls", 500, Algorithm.NETWORK)
         send(receiver)
-        wait_until(lambda: not limiter.check("calls", 500, Algorithm.NETWORK), 10, "a refusal")
+        wait_until(lambda: not limiter.check("calls", 500, Algorithm.NETWORK), message="a refusal")
         receiver.recv(2_000)
-        wait_until(lambda: limiter.check("calls", 500, Algorithm.NETWORK), 10, "a pass")
+        wait_until(lambda: limiter.check("calls", 500, Algorithm.NETWORK), message="a pass")
 
 
 def test_cpu_load_of_busy_process_rises() -> None:
@@ -81,4 +81,4 @@ def test_cpu_load_of_busy_process_rises() -> None:
         sum(range(100_000))
         return 0.0 < load() <= 1.0
 
-    wait_until(worked, 10, "a CPU load above 0")
+    wait_until(worked, message="a CPU load above 0")

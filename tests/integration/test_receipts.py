@@ -18,6 +18,7 @@ from clusterer.store.badvalues import collected
 from clusterer.store.receipts import GONE_MS, Receipts
 from clusterer.store.watches import Flushed, FlushState, Verdict, Watch
 from tests.support.ports import free_port
+from tests.support.processes import EVENTUALLY_S
 
 RUN = "this run"
 WATCH = Watch(1, "ratelimit", "ratelimit", 1, 5_000)
@@ -186,7 +187,7 @@ def test_receipts_flush_beside_verdict_is_before_or_after(
     outcomes = set()
 
     def judge() -> None:
-        together.wait(5)
+        together.wait(EVENTUALLY_S)
         judged.append(tuple(other.judge([WATCH])))
 
     for number in range(300):
@@ -195,7 +196,7 @@ def test_receipts_flush_beside_verdict_is_before_or_after(
         announced = redis_client.xlen(keys.notices(1))
         job = threading.Thread(target=judge)
         job.start()
-        together.wait(5)
+        together.wait(EVENTUALLY_S)
         if number % 3 == 0:
             time.sleep(0.0003)  # both orders are to be seen
         reply = flush(receipts, last_notice, {2: 50})

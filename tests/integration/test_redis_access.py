@@ -18,7 +18,14 @@ from tests.support import docs
 from tests.support.certificates import self_signed
 from tests.support.cluster import load, node, node_for, numbers
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, end_group, spawn, start, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    child_environment,
+    end_group,
+    spawn,
+    start,
+    wait_until,
+)
 from tests.support.receiver import BinReceiver
 from tests.support.redis_server import RedisServer, redis_binary
 
@@ -55,10 +62,10 @@ def deliver(settings: Settings) -> None:
         sender = stack.enter_context(Clusterer(1, settings=settings))
         for number in range(PACKETS):
             sender.send_to(1, "bin", sender.packet("test", 1).push_int(number).build())
-        wait_until(lambda: len(numbers(peer)) >= PACKETS, 15, "all packets arrive")
+        wait_until(lambda: len(numbers(peer)) >= PACKETS, message="all packets arrive")
         sender.set_state(1, 2, 0, "bin")
         with spawn(["-m", "clusterer", "doctor"], as_environment(settings)) as doctor:
-            doctor.wait(20)
+            doctor.wait(EVENTUALLY_S)
             assert "backlog: no packet waits" in doctor.output()
         assert numbers(peer) == list(range(PACKETS))
 
@@ -99,12 +106,12 @@ def test_redis_access_survives_restart_of_redis(tmp_path: Path) -> None:
     for commands in (documented_commands(), []):
         server = start([redis_binary(), str(configuration)], tmp_path / "log", child_environment())
         try:
-            wait_until(is_ready, 15, "Redis answers")
+            wait_until(is_ready, message="Redis answers")
             for words in commands:
                 assert ask(*words) in {"OK", True}
             assert "sip" in ask("ACL", "USERS")
             assert "yes" in ask("CONFIG", "GET", "appendonly").values()
-            wait_until(is_ready, 15, "the first append-only file is complete: Redis may end")
+            wait_until(is_ready, message="the first append-only file is complete: Redis may end")
         finally:
             end_group(server)
 

@@ -102,7 +102,7 @@ def test_restore_after_flushall_brings_all_back(
         time.sleep(1)
         with server.client() as client:
             client.flushall()
-            wait_until(lambda: client.exists(keys.LOADED), 15, "the table is loaded")
-            wait_until(lambda: client.scard("rq:workers"), 15, "the worker is registered")
+            wait_until(lambda: client.exists(keys.LOADED), message="the table is loaded")
+            wait_until(lambda: client.scard("rq:workers"), message="the worker is registered")
         assert list(context.nodes.view(KEY).nodes) == [1, 2]
     context.close()

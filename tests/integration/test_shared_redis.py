@@ -68,8 +68,8 @@ def test_scheduler_foreign_jobs_and_lock_stay(redis_url: str, redis_client: redi
     redis_client.zadd(SHARED, {b"monthly-report": 1, b"\xff\xfe": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
         process.wait_for_output("scheduler: now active")
-        wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3, 5)
-        wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"), 5)
+        wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3)
+        wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"))
     assert redis_client.get(SHARED_LOCK) == b"theirs"
     assert redis_client.zrange(SHARED, 0, -1) == [b"monthly-report", b"\xff\xfe"]
     assert not redis_client.exists(keys.REFUSED)
@@ -128,7 +128,7 @@ def test_scheduler_moves_key_of_wrong_type_aside(
         redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})
         process.wait_for_output(f"moved to {keys.misfit(key)}")
         since = time.time()
-        wait_until(lambda: _due(redis_client) > since, 10, "the scheduler ticks")
+        wait_until(lambda: _due(redis_client) > since, message="the scheduler ticks")
         assert "waiting for Redis" not in process.output()
     assert redis_client.hget(keys.misfit(key), "field") == b"x"
 
@@ -320,7 +320,7 @@ def test_worker_moves_key_of_wrong_type_aside(
         spawn(["-m", "scheduler"], env) as scheduler,
     ):
         finished = queue(MAINTENANCE_QUEUE, redis_client).finished_job_registry
-        wait_until(lambda: len(finished.get_job_ids()) == 3, 10, "the periodic jobs ran")
+        wait_until(lambda: len(finished.get_job_ids()) == 3, message="the periodic jobs ran")
         # The scheduler does the same: one of the two is the first.
         assert f"moved to {keys.misfit(wrong)}" in worker.output() + scheduler.output()
         assert "waiting for Redis" not in worker.output()

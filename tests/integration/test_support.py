@@ -120,7 +120,7 @@ def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child_pid = int(parent.stdout.readline())
         parent.kill()
-    wait_until(lambda: not _runs(child_pid), 5, "the child is gone")
+    wait_until(lambda: not _runs(child_pid), message="the child is gone")
 
 
 def _runs(pid: int) -> bool:

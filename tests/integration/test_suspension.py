@@ -26,7 +26,7 @@ from clusterer.settings import DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settin
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, load, node, node_for, numbers
 from tests.support.frames import frame
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, spawn, wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.seeding import make_node, put_node
 from workers import Worker
@@ -79,12 +79,12 @@ def test_worker_suspended_makes_progress_and_ends(
         worker.wait_for_output("RQ is suspended")
         (alive,) = (tmp_path / "run").glob("*.alive")
         before = alive.stat().st_mtime_ns
-        wait_until(lambda: alive.stat().st_mtime_ns > before, 10, "health check goes on")
+        wait_until(lambda: alive.stat().st_mtime_ns > before, message="health check goes on")
         enqueue_delivery(MAINTENANCE_QUEUE, redis_client)
         began = time.monotonic()
         worker.terminate()
-        assert worker.wait(20) == 0
-        assert time.monotonic() - began < 3
+        assert worker.wait(EVENTUALLY_S) == 0
+        assert time.monotonic() - began < 3 + LATE_S
     assert queued(MAINTENANCE_QUEUE, redis_client) == 1
 
 
@@ -94,7 +94,7 @@ def test_worker_suspended_registers_again(redis_url: str, redis_client: redis.Re
         worker.wait_for_output("RQ is suspended")
         (name,) = redis_client.smembers("rq:workers")
         redis_client.delete(name)
-        wait_until(lambda: redis_client.hget(name, "birth"), 15, "registered again")
+        wait_until(lambda: redis_client.hget(name, "birth"), message="registered again")
         wait_until(lambda: redis_client.hget(name, "state") == b"suspended")
         assert worker.output().count("RQ is suspended") == 1
 

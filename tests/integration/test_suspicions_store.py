@@ -27,6 +27,7 @@ from clusterer.store.paths import Reply
 from clusterer.store.suspicions import Confirmation, Opened
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.paths import EXHAUSTED, WHY, Paths
+from tests.support.processes import EVENTUALLY_S
 
 RING = keys.probers_ring(*CLUSTER)
 
@@ -430,7 +431,7 @@ def test_ack_among_other_changes_lifts_verdict(world: Paths) -> None:
         assert world.suspicions.ack(world.node(), 3, "test")
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
     assert world.node().condition is Condition.UP
 
 

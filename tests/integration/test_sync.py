@@ -379,7 +379,9 @@ def test_sync_jobs_at_once_agree(make: MakeContext) -> None:
         for event in (Event.SUSPECTED, Event.SET_UP, Event.SUSPECTED, Event.SET_DOWN):
             for machine_id in machines:
                 context.nodes.command(KEY, machine_id, event, CAUSE)
-    wait_until(lambda: sync.run(context).waiting == 0 and not dirty(context), 10, "all is written")
+    wait_until(
+        lambda: sync.run(context).waiting == 0 and not dirty(context), message="all is written"
+    )
     found = {event["event"] for event in events(context)}
     assert found == {"added", "suspected", "set up", "set down"}
     nodes = context.nodes.view(KEY).nodes.values()

@@ -33,7 +33,7 @@ from tests.support.cluster import delivering
 from tests.support.frames import frame
 from tests.support.listening import Heard, listener_of, peer, serving
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 from tests.support.throttle import ThrottledReceiver
@@ -61,7 +61,7 @@ class Tailing:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(EVENTUALLY_S)
         self._stop.close()
 
     @property

@@ -276,13 +276,13 @@ def test_timeouts_redis_without_data_is_registered_again(
             heard = register(listener, 1.5)
             with serving(listener), timeout_job(server.url), heartbeat(port, 2):
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 8, 3, timeout_s=2)
+                    send_until(connection, heard, 8, 3)
                 heard.wait_for(SERVER_TIMEOUT, 3)
                 client.flushall()
                 for machine_id in (1, 2, 3):
                     put_node(client, make_node(machine_id, port=port))
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 9, 3, timeout_s=2)
+                    send_until(connection, heard, 9, 3)
                 heard.wait_for(SERVER_TIMEOUT, 3, 2)
             assert set(timed_out(heard)) == {3}
 
@@ -383,10 +383,10 @@ def test_timeouts_worker_killed_sends_each_notice_once(
 
     for part in (1, total // 4, total // 2, total * 3 // 4):
         with spawn(["-c", _JOB, redis_url]) as process:
-            wait_until(lambda part=part: announced() >= part, 20)  # type: ignore[misc]
+            wait_until(lambda part=part: announced() >= part)  # type: ignore[misc]
             process.kill()
     with spawn(["-c", _JOB, redis_url]):
-        wait_until(lambda: announced() >= total, 20)
+        wait_until(lambda: announced() >= total)
         time.sleep(0.2)
     notices: Any = redis_client.xrange(keys.notices(1))
     seen = Counter((fields[b"registration"], fields[b"machine_id"]) for _, fields in notices)
@@ -405,7 +405,7 @@ def test_timeouts_instance_restarted_gets_each_notice_once(
             with peer(port, 3) as connection:
                 connection.sendall(frame(kind=9, sender=3))
                 first.wait_for_output("packet 3")
-            first.wait_for_output("notice -2 3", 15)
+            first.wait_for_output("notice -2 3")
             first.kill()
         with spawn(["-c", _INSTANCE, redis_url]) as second:
             wait_until(lambda: _accepts(port))
@@ -413,7 +413,7 @@ def test_timeouts_instance_restarted_gets_each_notice_once(
             with peer(port, 3) as connection:
                 connection.sendall(frame(kind=9, sender=3))
                 second.wait_for_output("packet 3")  # it is muted no more
-            second.wait_for_output("notice -2 3", 15)
+            second.wait_for_output("notice -2 3")
             assert time.monotonic() - began > 2.5, "a clock of its own"
             time.sleep(1)
             assert second.output().count("notice -2 3") == 1

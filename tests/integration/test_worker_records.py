@@ -12,11 +12,11 @@ from rq.job import JobStatus
 
 from clusterer.jobs import enqueue_delivery, queue
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
-from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.redis_server import RedisServer
 
 QUEUE = DEFAULT_DELIVERY_QUEUE
-BACK_S = 10.0
+BACK_S = EVENTUALLY_S
 
 
 def _full(server: RedisServer, *, back: bool) -> None:
@@ -57,8 +57,8 @@ def _busy_worker(server: RedisServer, flag: Path) -> Iterator[ChildProcess]:
 
 def _finish_without_redis(process: ChildProcess, flag: Path) -> None:
     flag.touch()
-    process.wait_for_output("engine ran", 10)
-    process.wait_for_output("waiting for Redis", 15)
+    process.wait_for_output("engine ran")
+    process.wait_for_output("waiting for Redis")
 
 
 @pytest.mark.parametrize("take", [_killed, _paused, _full, _replica])
@@ -82,7 +82,7 @@ def test_job_that_ends_without_redis_is_no_failure(
             assert job is not None
             assert job.get_status() is JobStatus.FINISHED
             enqueue_delivery(QUEUE, client)
-        wait_until(lambda: process.output().count("engine ran") == 2, 10, "the next job runs")
+        wait_until(lambda: process.output().count("engine ran") == 2, message="the next job runs")
         assert process.output().count("waiting for Redis") == 1
         assert "Traceback" not in process.output()
 
@@ -100,7 +100,7 @@ def test_job_that_a_redis_without_data_forgot_is_let_go(
             process.wait_for_output("Redis is back", BACK_S)
             assert _hashes_of_jobs(client) == []
             enqueue_delivery(QUEUE, client)
-        wait_until(lambda: process.output().count("engine ran") == 2, 10, "the next job runs")
+        wait_until(lambda: process.output().count("engine ran") == 2, message="the next job runs")
         assert "Traceback" not in process.output()
 
 

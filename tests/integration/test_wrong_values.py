@@ -171,8 +171,8 @@ class _broken:  # noqa: N801 - reads as a word of the `with` statement
         running = self._running
         up = not running.sees(key, machine_id, up=True)
         running.set_up(key, machine_id, up=up)
-        wait_until(lambda: running.sees(key, machine_id, up=up), 5, f"node {machine_id}: {up}")
+        wait_until(lambda: running.sees(key, machine_id, up=up), message=f"node {machine_id}: {up}")
 
     def _see_flushes(self) -> None:
         before = self._running.heartbeat()
-        wait_until(lambda: self._running.heartbeat() != before, 5, "the instance flushes")
+        wait_until(lambda: self._running.heartbeat() != before, message="the instance flushes")

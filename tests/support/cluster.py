@@ -21,7 +21,7 @@ from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.drains import DrainStore
 from clusterer.store.encoding import as_text
 from clusterer.store.reloads import ReloadStore
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
 
 CLUSTER = ClusterKey(1, "bin")
@@ -113,6 +113,6 @@ def delivering(
         yield engine
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
         engine.close()
         assert not thread.is_alive()

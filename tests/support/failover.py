@@ -54,7 +54,7 @@ class MovingRedis:
         with self.old.client() as old, self.new.client() as client:
             old.config_set("repl-diskless-sync-delay", 0)
             client.replicaof(OLD, str(self.old.port))
-            wait_until(lambda: client.info("replication")["master_link_status"] == "up", 15)
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up")
         return self
 
     def __exit__(self, *error: object) -> None:

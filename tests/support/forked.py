@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 def fork(child: Callable[[], object]) -> int:
@@ -27,7 +27,7 @@ def fork(child: Callable[[], object]) -> int:
     return pid
 
 
-def result_of(pid: int, timeout_s: float = 10) -> int | None:
+def result_of(pid: int, timeout_s: float = EVENTUALLY_S) -> int | None:
     """Return the exit code of a child; None, and end it, if it takes longer than ``timeout_s``."""
 
     def ended() -> tuple[int] | None:

@@ -1,4 +1,4 @@
-"""A cluster of real processes on hosts in namespaces: what breaks, what is sent, skipped, said."""
+"""A cluster of real processes on hosts in namespaces: what runs where, and what breaks."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import redis
 
-from clusterer.membership import Condition, Node
-from clusterer.membership.paths import Path as Record
-from clusterer.membership.paths import gate
+from clusterer.membership import Node
 from clusterer.services import Context
-from clusterer.services.status import listing
 from clusterer.settings import Settings, as_environment
-from clusterer.store.destinations import field_of
 from tests.support import talking
-from tests.support.cluster import CLUSTER, load
+from tests.support.cluster import load
+from tests.support.hosts_view import HostsView
 from tests.support.network import HUB, Network
-from tests.support.processes import child_environment, end_group, rounds, start, wait_until
+from tests.support.processes import (
+    child_environment,
+    end_group,
+    start,
+    wait_until,
+)
 from tests.support.redis_server import redis_binary
 
 DURATION_S = 3
 FAILED_ATTEMPTS = 2
 INTERVAL_S = 0.1
 """Between packets of each instance that sends."""
-
-Pair = tuple[int, int]
-"""Sender and node, by machine_id."""
 
 PERIODIC = ("scheduler", "maintenance")
 _COMMANDS = {
@@ -44,40 +43,7 @@ _COMMANDS = {
 _TALKING = Path(talking.__file__)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Packets of one sender to one node."""
-
-    sent: int = 0
-    skipped: int = 0
-    lost: int = 0
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(self.sent - other.sent, self.skipped - other.skipped, self.lost - other.lost)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of a node's verdict, or of a path, as the event streams have it."""
-
-    at_ms: int
-    sender: int
-    """0 for a verdict."""
-    machine_id: int
-    before: str
-    after: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A moment from which on `Hosts` tells what happened."""
-
-    traffic: Mapping[Pair, Counts]
-    at_ms: int
-
-
-class Hosts:
+class Hosts(HostsView):
     """Hosts with an instance per machine, and a delivery worker; the first have more.
 
     A context manager; from the main thread. ``machines``: machine_ids per host. ``periodic``: the
@@ -135,7 +101,7 @@ class Hosts:
         )
         self.start_redis()
         self.context = Context(self.settings)
-        self.client: Any = redis.Redis(unix_socket_path=f"{self.directory}/redis.sock")
+        self.client = redis.Redis(unix_socket_path=f"{self.directory}/redis.sock")
         self.rows = {m: self._row(m) for m in self.host_of}
         load(self.settings, self.rows.values())
         for host in self.machines:
@@ -170,7 +136,7 @@ class Hosts:
                 return bool(client.ping())
             return False
 
-        wait_until(answers, 15, "Redis answers")
+        wait_until(answers, message="Redis answers")
 
     def start_host(self, host: str) -> None:
         """Start all processes of a host."""
@@ -233,115 +199,6 @@ class Hosts:
         for host, name in self.processes:
             lines = self.output(host, name).splitlines()[-60:]
             print(f"--- {name} of host {host}", *lines, sep="\n", file=sys.stderr)
-
-    # what is
-
-    @property
-    def pairs(self) -> set[Pair]:
-        """All pairs whose sender sends."""
-        senders = self.host_of.keys() - self.silent
-        return {(s, m) for s in senders for m in self.host_of if s != m}
-
-    def between(self, hosts: Iterable[tuple[str, str]]) -> set[Pair]:
-        """Return the pairs whose sender and node are on such two hosts, either way."""
-        ends = {frozenset(two) for two in hosts}
-        return {(s, m) for s, m in self.pairs if {self.host_of[s], self.host_of[m]} in ends}
-
-    def now_ms(self) -> int:
-        """Return Redis's time."""
-        seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
-
-    def traffic(self) -> dict[Pair, Counts]:
-        """Return the counts of all pairs."""
-        found = listing.run(self.context).traffic
-        return {(t.sender, t.machine_id): Counts(t.sent, t.skipped, t.lost) for t in found}
-
-    def verdicts(self) -> dict[int, Condition]:
-        """Return the condition of each node."""
-        nodes = self.context.nodes.views()[CLUSTER].nodes
-        return {machine_id: node.condition for machine_id, node in nodes.items()}
-
-    def mark(self) -> Mark:
-        """Return the present moment."""
-        return Mark(self.traffic(), self.now_ms())
-
-    def since(self, mark: Mark) -> dict[Pair, Counts]:
-        """Return what was counted since then."""
-        return {
-            pair: now - mark.traffic.get(pair, Counts()) for pair, now in self.traffic().items()
-        }
-
-    def verdict_changes(self, mark: Mark) -> list[Change]:
-        """Return all changes of verdicts since then."""
-        return self._read("clusterer:1:events", mark)
-
-    def path_changes(self, mark: Mark) -> list[Change]:
-        """Return all changes of paths since then."""
-        return self._read("clusterer:1:pathevents", mark)
-
-    def _read(self, key: str, mark: Mark) -> list[Change]:
-        found = []
-        for entry_id, fields in self.client.xrange(key, min=mark.at_ms):
-            text = {name.decode(): value.decode() for name, value in fields.items()}
-            found.append(
-                Change(
-                    int(entry_id.partition(b"-")[0]),
-                    int(text.get("sender", 0)),
-                    int(text["machine_id"]),
-                    text.get("before", ""),
-                    text.get("after", ""),
-                    text.get("reason", ""),
-                )
-            )
-        return [change for change in found if change.before != change.after]
-
-    def closed(self) -> dict[Pair, str]:
-        """Return why each path is closed that is; also of senders that send nothing."""
-        nodes = self.context.nodes.views()[CLUSTER].nodes
-        now_ms, found = self.now_ms(), {}
-        for sender in self.host_of:
-            records = self.client.hgetall(f"clusterer:paths:{sender}")
-            for node in nodes.values():
-                text = records.get(field_of(node).encode())
-                record = Record.parse(text.decode()) if text else None
-                if not gate(node, record, now_ms):
-                    found[sender, node.machine_id] = str(record)
-        return found
-
-    def troubles(self) -> str:
-        """Return all that is not as it is in a cluster without a fault; nothing: an empty text."""
-        verdicts = {m: c.value for m, c in self.verdicts().items() if c is not Condition.UP}
-        suspicions = self.client.hgetall("clusterer:1:bin:suspicions")
-        closed = self.closed()
-        what = {"verdicts": verdicts, "closed": closed, "suspicions": suspicions}
-        return ", ".join(f"{name} {value}" for name, value in what.items() if value)
-
-    def wait_until_healthy(self, timeout_s: float) -> None:
-        """Wait until all verdicts are up, and all paths open."""
-        said = [""]
-
-        def healthy() -> bool:
-            said[0] = self.troubles()
-            return not said[0]
-
-        try:
-            wait_until(healthy, timeout_s, "all is healthy")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}: {said[0]}") from None
-
-    def wait_until_sending(self, timeout_s: float = 30.0) -> None:
-        """Wait until each sender has sent to each node for a second without a skipped packet."""
-        wait_until(lambda: self.traffic().keys() >= self.pairs, timeout_s, "all senders send")
-
-        def steady() -> bool:
-            mark = self.mark()
-            for _ in rounds(1.0, 0.1):
-                pass
-            found = self.since(mark)
-            return all(found[p].sent >= 5 and not found[p].skipped for p in self.pairs)
-
-        wait_until(steady, timeout_s, "all senders send without a skipped packet")
 
 
 def _end_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:

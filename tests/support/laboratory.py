@@ -14,7 +14,7 @@ from clusterer.membership import Node
 from clusterer.settings import Settings, as_environment
 from tests.support.cluster import load, node, node_for
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, spawn
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn
 from tests.support.receiver import BinReceiver
 
 COMMANDS = {
@@ -92,4 +92,4 @@ def laboratory(settings: Settings) -> Iterator[Laboratory]:
             yield lab
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)

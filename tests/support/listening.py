@@ -13,7 +13,7 @@ from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore
 from clusterer.store.receipts import Receipts
 from tests.support.frames import frame
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 @dataclass
@@ -32,7 +32,9 @@ class Heard:
         """(packet type, machine_id) of each call."""
         return [(kind, machine_id) for kind, _, machine_id in self.calls]
 
-    def wait_for(self, kind: int, machine_id: int, count: int = 1, timeout_s: float = 10) -> None:
+    def wait_for(
+        self, kind: int, machine_id: int, count: int = 1, timeout_s: float = EVENTUALLY_S
+    ) -> None:
         """Wait for ``count`` calls with this type and machine_id."""
         wait_until(
             lambda: self.seen.count((kind, machine_id)) >= count,
@@ -61,11 +63,11 @@ def serving(listener: Listener, *, ready: bool = True) -> Iterator[threading.Thr
     thread.start()
     try:
         if ready:
-            assert listener.ready.wait(10), "the listener is not bound"
+            assert listener.ready.wait(EVENTUALLY_S), "the listener is not bound"
         yield thread
     finally:
         listener.stop()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
         assert not thread.is_alive(), "the listener does not stop"
 
 
@@ -73,12 +75,18 @@ def serving(listener: Listener, *, ready: bool = True) -> Iterator[threading.Thr
 def peer(port: int, machine_id: int = 2, host: str = "127.0.0.1") -> Iterator[socket.socket]:
     """Connect to ``host``:``port`` from 127.0.0.<machine_id>."""
     source = (f"127.0.0.{machine_id}", 0)
-    with socket.create_connection((host, port), timeout=10, source_address=source) as connection:
+    with socket.create_connection(
+        (host, port), timeout=EVENTUALLY_S, source_address=source
+    ) as connection:
         yield connection
 
 
 def send_until(
-    connection: socket.socket, heard: Heard, kind: int, machine_id: int, timeout_s: float = 10
+    connection: socket.socket,
+    heard: Heard,
+    kind: int,
+    machine_id: int,
+    timeout_s: float = EVENTUALLY_S,
 ) -> None:
     """Send packets of this type and machine_id until one of them gets through to ``last_seen``."""
 

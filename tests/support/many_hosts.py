@@ -21,7 +21,7 @@ from clusterer.store import Cause, Directory, NodeStore, connect
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.suspicions import Opened, SuspicionStore
 from tests.support.cluster import CLUSTER
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 def address_of(machine_id: int) -> str:
@@ -88,7 +88,7 @@ def main() -> None:
             host.fail(host.node(victim), began_ms)
         wait_until(
             lambda: all(host.node(victim).condition is not Condition.UP for host in hosts),
-            30,
+            EVENTUALLY_S,
             "all copies know",
         )
         print("all copies know", flush=True)

@@ -18,10 +18,10 @@ import pymysql
 
 from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, end_group, start, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, end_group, start, wait_until
 from tests.support.programs import require_program
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = EVENTUALLY_S
 USER = "clusterer"
 PASSWORD = "private"
 
@@ -160,7 +160,7 @@ class MariaDBServer:
         self._process.send_signal(signal.SIGSTOP)
         # Its threads stop one by one.
         threads = Path(f"/proc/{self._process.pid}/task")
-        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()), 10)
+        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()))
 
     def resume(self) -> None:
         """SIGCONT; does no harm to a server that runs."""

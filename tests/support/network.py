@@ -15,7 +15,7 @@ from typing import Self
 
 import pytest
 
-from tests.support.processes import child_environment, end_group, start, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, end_group, start, wait_until
 from tests.support.programs import missing, require_program
 
 SUBNET = "10.77.0"
@@ -42,8 +42,6 @@ _FORBIDDEN = (
     "missing kernel module",
 )
 """What the programs say where the kernel has no namespaces or filters, or not for this user."""
-
-_TIMEOUT_S = 15.0
 
 
 class Network:
@@ -104,7 +102,7 @@ class Network:
             check=False,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=EVENTUALLY_S,
             env=child_environment(),
         )
         assert not done.returncode, done.stdout + done.stderr
@@ -150,8 +148,7 @@ class Network:
         holder = self._holders[name]
         wait_until(
             lambda: _READY in self._log(name).read_text() or holder.poll() is not None,
-            _TIMEOUT_S,
-            f"the namespace of {name}",
+            message=f"the namespace of {name}",
         )
         said = self._log(name).read_text().strip()
         if holder.poll() is None:

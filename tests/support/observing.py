@@ -22,6 +22,7 @@ from clusterer.payloads import (
 from clusterer.wire import FrameDecoder, Packet
 from tests.support.cluster import load, node
 from tests.support.ports import free_port
+from tests.support.processes import EVENTUALLY_S
 from tests.support.vectors import captured_stream
 
 CAPTURED_AT = 1_795_380_352.0
@@ -78,9 +79,9 @@ def observing(settings: Settings, **options: Any) -> Iterator[Observing]:
     with instance, dialogs, usrloc:
         thread.start()
         try:
-            assert instance.listener.ready.wait(10)
+            assert instance.listener.ready.wait(EVENTUALLY_S)
             yield Observing(instance, dialogs, usrloc, port)
         finally:
             instance.stop()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
     assert not thread.is_alive()

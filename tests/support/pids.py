@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 def alive(pid: int) -> bool:
@@ -26,7 +26,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def wait_until_gone(pids: Iterable[int], timeout_s: float = 5.0) -> None:
+def wait_until_gone(pids: Iterable[int], timeout_s: float = EVENTUALLY_S) -> None:
     """Wait until none of ``pids`` runs."""
     wanted = list(pids)
     wait_until(

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 
 POLL_INTERVAL_S = 0.01
-STOP_TIMEOUT_S = 10.0
+
+EVENTUALLY_S = 60.0
+"""How long a test waits for what has to happen at some time. The tests run beside each other, maybe
+on a slow machine. Only a bound that the product promises is shorter."""
+
+LATE_S = 5.0
+"""So much later than the product promises it something may happen on a machine whose cores other
+tests use as well."""
+
+STOP_TIMEOUT_S = EVENTUALLY_S
 
 T = TypeVar("T")
 
@@ -23,7 +32,9 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def wait_until(predicate: Callable[[], T | None], timeout_s: float = 10.0, message: str = "") -> T:
+def wait_until(
+    predicate: Callable[[], T | None], timeout_s: float = EVENTUALLY_S, message: str = ""
+) -> T:
     """Poll ``predicate`` until it returns something true, and return that.
 
     Raises `TimeoutError` with ``message`` once ``timeout_s`` have passed; the predicate is asked
@@ -110,7 +121,7 @@ class ChildProcess:
         """Everything it has written so far, stdout and stderr as they came."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_output(self, text: str, timeout_s: float = 10.0) -> None:
+    def wait_for_output(self, text: str, timeout_s: float = EVENTUALLY_S) -> None:
         """Wait until ``text`` is in its output; fails at once if it ends without."""
         wait_until(
             lambda: text in self.output() or self.returncode is not None,
@@ -119,7 +130,7 @@ class ChildProcess:
         )
         assert text in self.output(), f"process ended ({self.returncode}) without {text!r}"
 
-    def wait(self, timeout_s: float = 10.0) -> int:
+    def wait(self, timeout_s: float = EVENTUALLY_S) -> int:
         """Wait until it has ended and return its exit code."""
         return self.popen.wait(timeout_s)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.processes import end_group, start, wait_until
+from tests.support.processes import EVENTUALLY_S, end_group, start, wait_until
 from tests.support.programs import find_program
 
 PROMETHEUS = find_program("prometheus")
@@ -25,7 +25,7 @@ needs_prometheus = pytest.mark.skipif(
     reason="prometheus is not installed (Debian: prometheus)",
 )
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = EVENTUALLY_S
 SCRAPE_S = 1
 
 
@@ -118,7 +118,7 @@ class Prometheus:
     def _get(self, what: str, **options: str) -> Any:
         words = urllib.parse.urlencode(options)
         url = f"http://127.0.0.1:{self._port}/api/v1/{what}?{words}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=EVENTUALLY_S) as answer:
             found = json.load(answer)
         assert found["status"] == "success", found
         assert not found.get("warnings"), found["warnings"]

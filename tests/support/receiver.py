@@ -13,7 +13,7 @@ from typing import Self
 
 from clusterer.wire import FrameDecoder, Packet, WireError
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 _CHUNK = 65536
 _TICK_S = 0.05
@@ -109,7 +109,7 @@ class BinReceiver:
         with self._lock:
             return [connection for connection in self.connections if not connection.ended]
 
-    def wait_for_frames(self, count: int, timeout_s: float = 10.0) -> list[Packet]:
+    def wait_for_frames(self, count: int, timeout_s: float = EVENTUALLY_S) -> list[Packet]:
         """Wait until at least ``count`` frames are there and return all packets."""
         try:
             wait_until(lambda: self.frame_count >= count, timeout_s)
@@ -119,7 +119,7 @@ class BinReceiver:
             ) from None
         return self.packets
 
-    def wait_for_connections(self, count: int = 1, timeout_s: float = 10.0) -> None:
+    def wait_for_connections(self, count: int = 1, timeout_s: float = EVENTUALLY_S) -> None:
         """Wait until ``count`` connections have been accepted, open or not."""
         wait_until(
             lambda: len(self.connections) >= count, timeout_s, f"{count} connections to {self.url}"

@@ -18,10 +18,10 @@ from redis.retry import Retry
 
 from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
-from tests.support.processes import child_environment, end_group, start, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, end_group, start, wait_until
 from tests.support.programs import find_program, missing, require_program
 
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = EVENTUALLY_S
 
 
 def redis_binary() -> str:

@@ -116,7 +116,7 @@ class Story:
             watching.wait_for_output("up, tries 0/3")
             machine.signal(signal.SIGKILL)
             machine.wait()
-            watching.wait_for_output("muted by instance", 30)
+            watching.wait_for_output("muted by instance")
             self.printed["watch 2 | tee watched"] = watching.output()
         self._run("top --once", re.compile(r"disabled .* 0 +0\.0 +0\.0 +muted").search)
         quiet = re.compile(r" 0\.0 per second [^\0]* 1 +0 +- ").search
@@ -132,7 +132,7 @@ class Story:
     def _start(self, stack: ExitStack, command: str, *said: str) -> ChildProcess:
         process = stack.enter_context(self._spawn(command))
         for text in said:
-            process.wait_for_output(text, 20)
+            process.wait_for_output(text)
         self.printed[command] = process.output()
         return process
 
@@ -154,7 +154,7 @@ class Story:
             text = done.stdout + done.stderr
             return text if until(text) else None
 
-        self.printed[command] = wait_until(printed, 20, f"what the docs show of {command}")
+        self.printed[command] = wait_until(printed, message=f"what the docs show of {command}")
 
 
 _KINDS = ("delivery", "maintenance", "database")

@@ -53,7 +53,7 @@ class Engine:
         if behaviour == "ignore":
             threading.Event().wait(60)
         if behaviour == "file":
-            wait_until(Path(os.environ["STUB_FILE"]).exists, 30)
+            wait_until(Path(os.environ["STUB_FILE"]).exists)
         print(f"engine ran, stop {stop.is_set()}", flush=True)
 
     def close(self) -> None:

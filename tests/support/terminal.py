@@ -15,9 +15,9 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from tests.support.processes import child_environment, wait_until
+from tests.support.processes import EVENTUALLY_S, child_environment, wait_until
 
-_LONGEST_S = 30
+_LONGEST_S = EVENTUALLY_S
 
 
 def in_terminal(
@@ -80,7 +80,7 @@ class Dialogue:
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
-    def wait_for(self, text: str, timeout_s: float = 10.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = EVENTUALLY_S) -> None:
         """Wait until ``text`` has been shown; what stood before it is forgotten."""
         wait_until(lambda: self._has_shown(text), timeout_s, f"{text!r} on the terminal")
         self._shown = self._shown.partition(text)[2]

@@ -28,7 +28,7 @@ from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.audit import AuditEvent
 from clusterer.store.key_types import HASH, SET, SORTED_SET, STREAM, STRING, expected_type
 from tests.support.ports import free_port
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.provisioning import provision
 
 KEY, OTHER = ClusterKey(1, "bin"), ClusterKey(2, "bin")
@@ -195,17 +195,17 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
         instance.register_module(MODULE, "bin", lambda *_: None, 60, True, 1)
         thread = threading.Thread(target=instance.serve, daemon=True)
         thread.start()
-        assert instance.listener.ready.wait(10)
+        assert instance.listener.ready.wait(EVENTUALLY_S)
         instance.send_to(1, "bin", instance.packet(MODULE, 1).build())
         running = Everything(
             context, instance, Reader(context), ClusterCollector(context), history, client
         )
-        wait_until(running.heartbeat, 5, "the instance has told that it listens")
+        wait_until(running.heartbeat, message="the instance has told that it listens")
         for job in running.jobs().values():
             job()
         try:
             yield running
         finally:
             instance.stop()
-            thread.join(10)
+            thread.join(EVENTUALLY_S)
             context.close()

@@ -368,7 +368,7 @@ def test_timer_removes_expired_calls() -> None:
     watched.take(call(expires=int(CAPTURED_AT) + 60))
     watched.unix.advance(60)
     with watched.dialogs:
-        wait_until(lambda: len(watched.changes) == 2, 5, "the call's removal")
+        wait_until(lambda: len(watched.changes) == 2, message="the call's removal")
 
 
 # -- captured --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clusterer.errors import InvalidArgument
 from clusterer.modules.expiring import ENTRY_BYTES, Bounds, Change, ExpiringTable, Reason
+from tests.support.processes import EVENTUALLY_S
 
 
 def table_of(max_entries: int = 100, max_bytes: int = 10**9) -> ExpiringTable[str, int]:
@@ -177,5 +178,5 @@ def test_values_read_while_written_complete() -> None:
         table.discard([f"k{number % 13}"])
     done.set()
     for reader in readers:
-        reader.join(10)
+        reader.join(EVENTUALLY_S)
     assert faults == []

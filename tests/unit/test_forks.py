@@ -21,7 +21,7 @@ from clusterer.runtime import forks
 from clusterer.runtime.logs.handler import SummarisingHandler
 from tests.support.fake_cluster import FakeCluster
 from tests.support.forked import fork, in_child, result_of
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def busy(work: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 @contextmanager
@@ -50,16 +50,16 @@ def held(lock: Any) -> Iterator[None]:
     def hold() -> None:
         with lock:
             ready.set()
-            done.wait(30)
+            done.wait(EVENTUALLY_S)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    ready.wait(10)
+    ready.wait(EVENTUALLY_S)
     try:
         yield
     finally:
         done.set()
-        thread.join(10)
+        thread.join(EVENTUALLY_S)
 
 
 @pytest.mark.parametrize("make", [forks.lock, forks.rlock])
@@ -91,11 +91,11 @@ def test_lock_held_for_long_is_free_in_the_child(make: Callable[[], Any]) -> Non
     lock = make()
     with held(lock):
         began = time.monotonic()
-        pid = fork(lambda: lock.acquire(timeout=5))
-        assert time.monotonic() - began < forks.WAIT_S + 3
+        pid = fork(lambda: lock.acquire(timeout=EVENTUALLY_S))
+        assert time.monotonic() - began < forks.WAIT_S + LATE_S
         assert result_of(pid) == 0
         assert not lock.acquire(blocking=False), "the parent's lock is taken still"
-    assert lock.acquire(timeout=5)
+    assert lock.acquire(timeout=EVENTUALLY_S)
 
 
 def test_fork_beside_a_thread_that_takes_two_locks_ends() -> None:
@@ -106,7 +106,9 @@ def test_fork_beside_a_thread_that_takes_two_locks_ends() -> None:
             time.sleep(0.001)
 
     def free() -> bool:
-        return bool(inner.acquire(timeout=5)) and bool(outer.acquire(timeout=5))
+        return bool(inner.acquire(timeout=EVENTUALLY_S)) and bool(
+            outer.acquire(timeout=EVENTUALLY_S)
+        )
 
     with busy(both):
         assert [in_child(free) for _ in range(20)] == [0] * 20
@@ -118,9 +120,9 @@ def test_fork_under_a_lock_of_its_own_thread_keeps_it() -> None:
     def leave() -> bool:
         lock.release()
         taken: list[bool] = []
-        other = threading.Thread(target=lambda: taken.append(lock.acquire(timeout=5)))
+        other = threading.Thread(target=lambda: taken.append(lock.acquire(timeout=EVENTUALLY_S)))
         other.start()
-        other.join(10)
+        other.join(EVENTUALLY_S)
         return taken == [True]
 
     with lock:
@@ -132,7 +134,7 @@ def test_forks_of_two_threads_at_once_free_all_locks() -> None:
     codes: list[int | None] = []
 
     def child() -> bool:
-        return all(lock.acquire(timeout=5) for lock in locks)
+        return all(lock.acquire(timeout=EVENTUALLY_S) for lock in locks)
 
     threads = [
         threading.Thread(target=lambda: codes.extend(in_child(child) for _ in range(10)))
@@ -186,7 +188,7 @@ def test_abandoned_pipe_of_the_child_ends_with_the_parents() -> None:
         time.sleep(0.2)
         os.close(writer)
         os.set_blocking(reader, False)
-        wait_until(lambda: os.read(reader, 1) == b"", 10, "the end of the pipe")
+        wait_until(lambda: os.read(reader, 1) == b"", message="the end of the pipe")
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -225,16 +227,16 @@ def test_fork_ratelimit_in_child_counts_and_is_stopped() -> None:
         time.sleep(0.5)
         assert len(cluster.sent) == before
         limits.start()
-        wait_until(lambda: len(cluster.sent) > before, 10, "a packet")
-        wait_until(lambda: not all(limits.check("load", 50, 3) for _ in range(100)), 10, "load")
+        wait_until(lambda: len(cluster.sent) > before, message="a packet")
+        wait_until(lambda: not all(limits.check("load", 50, 3) for _ in range(100)), message="load")
         limits.stop()
         return True
 
     with limits:
-        wait_until(lambda: not all(limits.check("load", 50, 3) for _ in range(100)), 10, "load")
+        wait_until(lambda: not all(limits.check("load", 50, 3) for _ in range(100)), message="load")
         assert in_child(child) == 0
         sent = len(cluster.sent)
-        wait_until(lambda: len(cluster.sent) > sent, 10, "the parent goes on")
+        wait_until(lambda: len(cluster.sent) > sent, message="the parent goes on")
 
 
 def test_observer_in_a_child_stops_and_starts() -> None:

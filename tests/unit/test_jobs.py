@@ -34,6 +34,7 @@ from clusterer.jobs import (
 )
 from clusterer.settings import Settings
 from tests.support.ports import free_port
+from tests.support.processes import EVENTUALLY_S
 
 
 @pytest.fixture
@@ -240,7 +241,7 @@ def test_signal_handler_ends_the_wait_it_interrupts() -> None:
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
     timer.start()
     try:
-        assert flag.wait(10)
+        assert flag.wait(EVENTUALLY_S)
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, before)

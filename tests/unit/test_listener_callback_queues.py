@@ -24,6 +24,7 @@ from clusterer.listener.counters import Counters
 from clusterer.listener.drops import Drops
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.wire import Packet
+from tests.support.processes import EVENTUALLY_S, LATE_S
 
 INFO = ReceiveInfo(("127.0.0.2", 1), Packet("ul", 1, 2))
 LARGE = ReceiveInfo(("127.0.0.2", 1), Packet("ul", 1, 2, bytes(30_000)))
@@ -50,7 +51,10 @@ class RecordedDrops(Drops):
 
 
 def run(
-    make: Callable[[], CallbackQueue], use: Callable[[CallbackQueue], Any], *, within_s: float = 5
+    make: Callable[[], CallbackQueue],
+    use: Callable[[CallbackQueue], Any],
+    *,
+    within_s: float = EVENTUALLY_S,
 ) -> None:
     """Run a queue in a loop, use it there, and end it."""
 
@@ -238,7 +242,7 @@ def test_callback_queue_endless_coroutine_cancelled_and_counted() -> None:
 
     began = monotonic()
     run(lambda: CoroutineQueue("ul", callback, drops), use, within_s=0.1)
-    assert monotonic() - began < 2
+    assert monotonic() - began < 2 + LATE_S
     assert drops.left == [("stopped", 4)]
 
 
@@ -280,12 +284,12 @@ def test_callback_queue_of_thread_bounded_except_notices() -> None:
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         busy.set()
-        release.wait(10)
+        release.wait(EVENTUALLY_S)
         done.append(kind)
 
     def use(queue: CallbackQueue) -> None:
         queue(0, INFO, 2)
-        assert busy.wait(5)
+        assert busy.wait(EVENTUALLY_S)
         for kind in range(1, 6):
             queue(kind, INFO, 2)
         queue(SERVER_TIMEOUT, None, 2)
@@ -302,14 +306,14 @@ def test_callback_queue_of_thread_bounded_in_bytes() -> None:
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         busy.set()
-        release.wait(10)
+        release.wait(EVENTUALLY_S)
         done.append(kind)
         if kind == SERVER_TIMEOUT:
             noticed.set()
 
     async def use(queue: CallbackQueue) -> None:
         queue(0, LARGE, 2)
-        assert busy.wait(5)
+        assert busy.wait(EVENTUALLY_S)
         for kind in (1, 2, 3, 4):
             queue(kind, LARGE, 2)
         queue(SERVER_TIMEOUT, None, 2)
@@ -328,16 +332,16 @@ def test_callback_queue_endless_thread_left_and_counted() -> None:
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         busy.set()
-        release.wait(10)
+        release.wait(EVENTUALLY_S)
 
     def use(queue: CallbackQueue) -> None:
         for kind in range(4):
             queue(kind, INFO, 2)
-        assert busy.wait(5)
+        assert busy.wait(EVENTUALLY_S)
 
     began = monotonic()
     run(lambda: ThreadQueue("ul", in_thread(callback), drops), use, within_s=0.1)
     took = monotonic() - began
     release.set()
-    assert took < 2
+    assert took < 2 + LATE_S
     assert drops.left == [("stopped", 3)]

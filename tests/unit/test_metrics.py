@@ -23,6 +23,7 @@ from clusterer.store.offers import Offers
 from clusterer.wire import Packet
 from tests.support.cluster import node
 from tests.support.ports import free_port
+from tests.support.processes import EVENTUALLY_S
 
 
 def text_of(*collectors: object) -> str:
@@ -139,11 +140,11 @@ def test_metrics_are_served_during_the_block_only() -> None:
     url = f"http://127.0.0.1:{port}/metrics"
     with (
         serving(Settings(metrics_port=port), JobMetrics().collectors),
-        urllib.request.urlopen(url, timeout=5) as answer,
+        urllib.request.urlopen(url, timeout=EVENTUALLY_S) as answer,
     ):
         assert b"process_resident_memory_bytes" in answer.read()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
+        urllib.request.urlopen(url, timeout=EVENTUALLY_S)
 
 
 def test_metrics_port_0_serves_nothing() -> None:

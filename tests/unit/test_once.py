@@ -19,6 +19,7 @@ from clusterer.provisioning import Database
 from clusterer.runtime.once import once
 from clusterer.services import Context
 from tests.support.fake_cluster import FakeCluster
+from tests.support.processes import EVENTUALLY_S
 
 T = TypeVar("T")
 THREADS = 12
@@ -38,7 +39,7 @@ def at_once(call: Callable[[], T]) -> list[T]:
     barrier = threading.Barrier(THREADS)
 
     def work(_: int) -> T:
-        barrier.wait(10)
+        barrier.wait(EVENTUALLY_S)
         return call()
 
     with ThreadPoolExecutor(THREADS) as pool:

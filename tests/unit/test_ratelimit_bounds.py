@@ -12,6 +12,7 @@ from clusterer.modules.ratelimit import Algorithm, Limits, RateLimit
 from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
 from clusterer.wire import PacketBuilder
 from tests.support.fake_cluster import FakeClock, FakeCluster
+from tests.support.processes import EVENTUALLY_S
 
 
 def deliver(cluster: FakeCluster, machine_id: int, *records: PipeRecord) -> None:
@@ -125,7 +126,7 @@ def test_pipes_of_many_threads_stay_bounded() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(EVENTUALLY_S)
     assert len(limits.pipes()) == 50
     assert limits.stats.pipes_evicted >= 350
 

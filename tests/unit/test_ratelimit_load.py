@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clusterer.modules.ratelimit import Algorithm, CpuLoad, QueuedBytes, RateLimit
 from clusterer.modules.ratelimit.measuring import Controller
 from tests.support.fake_cluster import FakeClock, FakeCluster
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 FEEDBACK, NETWORK, TAILDROP = Algorithm.FEEDBACK, Algorithm.NETWORK, Algorithm.TAILDROP
 
@@ -321,7 +321,7 @@ def test_sampler_start_measures_existing_pipes(
     with limiter:
         limiter.start()
         assert len(sampler_threads()) == 1
-        wait_until(lambda: not limiter.check("calls", 50, algorithm), 10, "a refusal")
+        wait_until(lambda: not limiter.check("calls", 50, algorithm), message="a refusal")
 
 
 def test_sampler_thread_measures_repeatedly(sources: Sources) -> None:
@@ -330,7 +330,7 @@ def test_sampler_thread_measures_repeatedly(sources: Sources) -> None:
     )
     with limiter:
         limiter.check("calls", 50, FEEDBACK)
-        wait_until(lambda: sources.calls["cpu_load"] >= 20, 10, "twenty CPU readings")
+        wait_until(lambda: sources.calls["cpu_load"] >= 20, message="twenty CPU readings")
 
 
 def test_sampler_stop_forgets_measurements(limiter: RateLimit, sources: Sources) -> None:
@@ -370,5 +370,5 @@ def test_sample_in_two_threads_runs_one_after_other(limiter: RateLimit, sources:
         thread.join(0.05)
         assert thread.is_alive()
         assert sources.calls["cpu_load"] == 0
-    thread.join(10)
+    thread.join(EVENTUALLY_S)
     assert sources.calls["cpu_load"] == 1

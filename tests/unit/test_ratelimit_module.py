@@ -17,6 +17,7 @@ from clusterer.payloads.ratelimit import PipeRecord, build_packets, read_records
 from clusterer.settings import Settings
 from clusterer.wire import Packet, PacketBuilder
 from tests.support.fake_cluster import FakeClock, FakeCluster, received
+from tests.support.processes import EVENTUALLY_S
 
 AWAY = StateUnavailable("Redis at redis.example:6379 is away")
 
@@ -230,7 +231,7 @@ class Sends:
 
     def wait_for(self, count: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self.count >= count, timeout=10)
+            assert self._changed.wait_for(lambda: self.count >= count, timeout=EVENTUALLY_S)
 
 
 def test_timer_from_start_to_stop_sends_repeatedly(cluster: FakeCluster) -> None:
@@ -269,7 +270,7 @@ def test_timer_stopped_from_own_call_ends(cluster: FakeCluster) -> None:
 
     cluster.on_send = stop
     limiter.start()
-    assert done.wait(10)
+    assert done.wait(EVENTUALLY_S)
 
 
 # -- receiving ---------------------------------------------------------------------------------
@@ -380,14 +381,14 @@ def test_check_in_threads_loses_no_check(cluster: FakeCluster) -> None:
     passed: list[int] = []
 
     def use() -> None:
-        barrier.wait(10)
+        barrier.wait(EVENTUALLY_S)
         passed.append(sum(limiter.check("calls", 1) for _ in range(5_000)))
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(EVENTUALLY_S)
     assert sum(passed) == 3_600
     assert limiter.pipes()["calls"].counter == 20_000
 
@@ -412,7 +413,7 @@ def test_table_call_waits_for_call_of_other_thread(
         thread.start()
         thread.join(0.05)
         assert thread.is_alive()
-    thread.join(10)
+    thread.join(EVENTUALLY_S)
     assert not thread.is_alive()
 
 

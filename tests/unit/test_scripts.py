@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.processes import EVENTUALLY_S
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -34,7 +36,7 @@ def other_python(home: Path, main: str = "3.11", **variables: str) -> str:
         env={"HOME": str(home), "PATH": str(tools), **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=EVENTUALLY_S,
         check=False,
     )
     assert not done.stderr

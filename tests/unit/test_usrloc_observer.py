@@ -220,7 +220,7 @@ def test_timer_removes_expired_contacts() -> None:
     watched.take(contact())
     watched.unix.advance(1_000)
     with watched.usrloc:
-        wait_until(lambda: len(watched.changes) == 2, 5, "the contact's removal")
+        wait_until(lambda: len(watched.changes) == 2, message="the contact's removal")
 
 
 def test_captured_stream_leaves_expected_contacts(watched: Watched) -> None:

@@ -117,8 +117,9 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
     for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
         place = event.cluster_id, event.sender, event.machine_id
         item = wanted.pop(place, None) if event.before == Condition.UP.value else None
-        # An event of the time before the node last became up is of an earlier failure.
-        if item is not None and event.at >= ends_of.get(item.node, _NEVER).up_at:
+        # An event of the time before the node last became up is of an earlier failure; so is one of
+        # the same ms, as no attempt fails in the ms in which its sender may begin it.
+        if item is not None and event.at > ends_of.get(item.node, _NEVER).up_at:
             times[item.sender, field_of(item.node)] = event.at
         if not wanted:
             break
