@@ -15,7 +15,7 @@ from clusterer.console.console import Console
 from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
-from tests.support.consoles import Served, served, watching
+from tests.support.consoles import TIMEOUT_S, Served, served, watching
 from tests.support.processes import rounds, wait_until
 
 
@@ -69,6 +69,15 @@ def test_live_sends_only_what_changed_since_the_page(console: Served, source: So
         source.value = "c"
         with watching(client, "/source", found["id"]) as events:
             assert ">c<" in events.next("changes")["fragments"]["settings"]
+
+
+def test_live_unchanged_page_pings(console: Served) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            found = [events.next() for _ in range(3)]
+    assert [each["event"] for each in found] == ["ping"] * 3
+    assert {each["id"] for each in found} == {shown}
 
 
 def test_live_unknown_version_gets_all_fragments(console: Served) -> None:
@@ -129,12 +138,13 @@ def test_live_page_with_a_bug_goes_on(console: Served, source: Source) -> None:
 
 def test_live_streams_end_when_the_console_stops(settings: Settings, source: Source) -> None:
     page = Page("source", "/source", "Source", source.load, "settings.html")
-    with contextlib.ExitStack() as stack:
-        console = stack.enter_context(served(settings, (page,)))
-        client = console.client()
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as stopping:
+        console = stopping.enter_context(served(settings, (page,)))
+        # Not the console's own client, which ends with the console.
+        client = stack.enter_context(httpx.Client(base_url=console.url, timeout=TIMEOUT_S))
         with watching(client, "/source") as events:
             events.next()
-            stack.close()
+            stopping.close()
             with pytest.raises(EOFError):
                 events.next("no such event")
 
