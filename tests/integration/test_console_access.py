@@ -19,12 +19,22 @@ from clusterer.console.access.requests import MOST_BODY
 from clusterer.console.access.signing_key import signing_key
 from clusterer.console.app import App
 from clusterer.console.console import Console
+from clusterer.console.routes import PAGES
 from clusterer.console.server import Listen, require_users
 from clusterer.errors import ClustererError
 from clusterer.services import Context
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
-from tests.support.consoles import PASSWORD, Served, add_user, form_token, log_in, served, watching
+from tests.support.consoles import (
+    PASSWORD,
+    Served,
+    Source,
+    add_user,
+    form_token,
+    log_in,
+    served,
+    watching,
+)
 from tests.support.processes import wait_until
 
 PROXIED = Listen(port=0, trusted_proxies=("127.0.0.1/32",))
@@ -35,7 +45,7 @@ def console(settings: Settings) -> Iterator[Served]:
     """A console with the users anna (operate) and bert (view)."""
     add_user(settings)
     add_user(settings, "bert", "view")
-    with served(settings) as made:
+    with served(settings, (*PAGES, Source().page)) as made:
         yield made
 
 
@@ -208,7 +218,7 @@ def test_logout_ends_the_session_for_a_kept_cookie(console: Served, anna: httpx.
 def test_session_of_a_removed_user_ends_at_once(
     settings: Settings, console: Served, anna: httpx.Client
 ) -> None:
-    with contextlib.closing(Context(settings)) as context, watching(anna, "/settings") as events:
+    with contextlib.closing(Context(settings)) as context, watching(anna, "/source") as events:
         events.next()
         console_users.remove(context, console_users.USER, "anna")
         assert anna.get("/settings").status_code == 303
@@ -244,12 +254,12 @@ def test_login_is_not_taken_from_another_browsers_form(console: Served) -> None:
 
 
 def test_console_without_users_shows_and_changes_nothing(settings: Settings) -> None:
-    with served(settings) as console, console.client() as client:
+    with served(settings, (*PAGES, Source().page)) as console, console.client() as client:
         assert client.get("/settings").status_code == 200
         assert "view only" in client.get("/settings").text
         for path in paths(console.app, "POST"):
             assert client.post(path, data={}).status_code == 403, path
-        with watching(client, "/settings") as events:
+        with watching(client, "/source") as events:
             events.next()
             add_user(settings)
             assert client.get("/settings").status_code == 303

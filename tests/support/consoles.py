@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from jinja2 import ChoiceLoader, DictLoader
 
 from clusterer.console.app import App
 from clusterer.console.console import Console
-from clusterer.console.page import Page
+from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.console.routes import PAGES
 from clusterer.console.server import Listen, Server, config_of, open_socket, url_of
 from clusterer.services import Context
@@ -25,6 +26,32 @@ TIMEOUT_S = 20.0
 PASSWORD = "correct horse"
 FREE = Listen(port=0)
 """The loopback address and a free port."""
+
+
+class Source:
+    """A page whose content the test sets, and which counts its loads."""
+
+    TEMPLATE = (
+        '{% extends "base.html" %}{% block content %}<p>{{ content.q }}</p>'
+        '<ul id="values" data-live><li id="value" data-live>{{ content.value }}</li></ul>'
+        "{% endblock %}"
+    )
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.value = "a"
+        self.error: Exception | None = None
+        self.page = Page("source", "/source", "Source", self.load, "source.html", query=("q",))
+        self._lock = threading.Lock()
+
+    def load(self, _console: Console, parameters: Parameters) -> dict[str, Any]:
+        with self._lock:
+            self.loads += 1
+        if self.error:
+            raise self.error
+        if parameters.get("q") == "none":
+            raise NotFound("there is no such thing")
+        return {"value": self.value, "q": parameters.get("q", "")}
 
 
 class Served:
@@ -55,6 +82,11 @@ def served(
 ) -> Iterator[Served]:
     """Serve the console on a free port for the length of a ``with`` block."""
     app = App(Console(settings), local=listen.local, pages=pages)
+    templates = app.views._environment
+    assert templates.loader
+    templates.loader = ChoiceLoader(
+        [DictLoader({"source.html": Source.TEMPLATE}), templates.loader]
+    )
     with open_socket(listen) as opened:
         server = Server(config_of(app, listen), app)
         thread = threading.Thread(target=server.run, args=([opened],), name="console")
