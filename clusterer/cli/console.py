@@ -3,28 +3,69 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 import click
 
-from clusterer.cli.options import Number, with_settings
-from clusterer.errors import ClustererError
+from clusterer.cli.options import Number, parsed_by, with_settings
+from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.settings import Settings
 
 PORT = 8088
 
 
+def _address(text: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise InvalidArgument(f"{text!r} is no IP address") from None
+
+
+def _networks(_context: click.Context, _parameter: click.Parameter, texts: Iterable[str]) -> Any:
+    import ipaddress
+
+    try:
+        return tuple(str(ipaddress.ip_network(text)) for text in texts)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
 @click.command()
 @click.option(
-    "--address", metavar="IP", default="127.0.0.1", show_default=True, help="IP address to serve."
+    "--address",
+    metavar="IP",
+    default="127.0.0.1",
+    show_default=True,
+    callback=parsed_by(_address),
+    help="IP address on which to serve; others than loopback need users.",
 )
 @click.option(
-    "--port", metavar="N", type=Number(0, 65535), default=PORT, show_default=True, help="TCP port."
+    "--port",
+    metavar="N",
+    type=Number(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="TCP port; 0: a free one.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    metavar="IP",
+    multiple=True,
+    callback=_networks,
+    help="Address or network of a proxy whose X-Forwarded headers count.",
 )
 @with_settings(log_level=logging.INFO)
-def console(settings: Settings, *, address: str, port: int) -> None:
+def console(
+    settings: Settings, *, address: str, port: int, trusted_proxies: tuple[str, ...]
+) -> None:
     """Serve the console, which shows the clusters in a browser.
 
     The command runs until Ctrl-C. It needs the extra web: pip install 'clusterer[web]'.
+    Without users the console shows everything to each user of this host, and changes nothing.
 
     \b
         clusterer console --port 8088
@@ -32,8 +73,10 @@ def console(settings: Settings, *, address: str, port: int) -> None:
     try:
         from clusterer.console import server
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("clusterer"):
+            raise
         raise ClustererError(
-            f"the console needs the extra web, {error.name} is missing: "
-            "run `pip install 'clusterer[web]'`"
+            f"the console needs the extra web ({error.name} is missing): run "
+            "`pip install 'clusterer[web]'`"
         ) from error
-    server.serve(settings, server.Listen(address, port))
+    server.serve(settings, server.Listen(address, port, trusted_proxies))

@@ -37,6 +37,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tail": ("traffic:tail", "Show the packets that an instance receives, until Ctrl-C."),
     "replay": ("traffic:replay", "Send a recording again, to one node or to a cluster."),
     "console": ("console:console", "Serve the console, which shows the clusters in a browser."),
+    "console-user": ("console_users:console_user", "Add, list or remove users of the console."),
+    "console-token": (
+        "console_users:console_token",
+        "Add, list or remove tokens, with which scripts use the console.",
+    ),
     "node": ("node:node", "Run one instance until SIGTERM or Ctrl-C."),
     "worker": ("processes:worker", "Run an RQ worker until SIGTERM or Ctrl-C."),
     "scheduler": ("processes:scheduler", "Run the scheduler of the periodic jobs."),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -15,12 +17,16 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from clusterer.console.access.guard import Guard
+from clusterer.console.access.identity import Identity
+from clusterer.console.access.login import Login
+from clusterer.console.access.sessions import Sessions
+from clusterer.console.access.user import User, user_of
 from clusterer.console.console import Console
 from clusterer.console.hub import Busy, Event, Hub
-from clusterer.console.page import NotFound, Page, Parameters
-from clusterer.console.routes import PAGES
+from clusterer.console.page import Download, NotFound, Page, Parameters
+from clusterer.console.routes import DOWNLOADS, PAGES
 from clusterer.console.templating import STATIC, environment
-from clusterer.console.users import VISITOR
 from clusterer.console.views import Views
 from clusterer.errors import (
     ClustererError,
@@ -40,16 +46,32 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class App:
     """The console as an ASGI application; `asgi` is made once and needs one event loop."""
 
-    def __init__(self, console: Console, pages: tuple[Page, ...] = PAGES) -> None:
+    def __init__(
+        self, console: Console, *, local: bool = True, pages: tuple[Page, ...] = PAGES
+    ) -> None:
+        """``local``: only this host reaches the console, which then works without users too.
+
+        Raises `ClustererError` if the file of the signing key cannot be used.
+        """
         self.console = console
+        self.pages = pages
+        self.downloads = DOWNLOADS
         self.views = Views(environment(), pages)
         self.hub = Hub(console, self.views.page)
-        self.asgi = Starlette(
-            routes=[*self._routes(pages)],
+        sessions = Sessions(console.key)
+        self.identity = Identity(console.context, sessions)
+        self.login = Login(console.context, self.identity, sessions, self.views)
+        self.starlette = Starlette(
+            routes=[*self._routes()],
             middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
-            exception_handlers={ClustererError: self._failed, HTTPException: self._refused},
+            exception_handlers={
+                ClustererError: self._failed,
+                HTTPException: self._refused,
+                Exception: self._broken,
+            },
             lifespan=self._lifespan,
         )
+        self.asgi = Guard(self.starlette, self.identity, sessions, self.answer, local=local)
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -57,30 +79,41 @@ class App:
         await self.hub.close()
         self.console.close()
 
-    def _routes(self, pages: tuple[Page, ...]) -> list[BaseRoute]:
-        found: list[BaseRoute] = [Route("/", self._home, name="home")]
-        for page in pages:
+    def _routes(self) -> list[BaseRoute]:
+        found: list[BaseRoute] = [Route("/", self._home, name="home"), *self.login.routes]
+        for page in self.pages:
             found.append(Route(page.path, self._html(page), name=page.name))
             found.append(Route(page.api_path, self._json(page), name=f"api:{page.name}"))
             if page.live:
                 found.append(Route(page.live_path, self._live(page), name=f"live:{page.name}"))
+        found += [Route(each.path, self._file(each), name=each.name) for each in self.downloads]
         return [*found, Mount("/static", StaticFiles(directory=STATIC), name="static")]
 
     async def _home(self, _request: Request) -> Response:
-        return RedirectResponse(PAGES[0].path)
+        return RedirectResponse(self.pages[0].path)
 
     def _html(self, page: Page) -> Endpoint:
         async def html(request: Request) -> Response:
             given = parameters(page, request)
             content = await self.hub.content(page, given)
-            user = getattr(request.state, "user", VISITOR)
-            shown = ""
+            user, shown = user_of(request), ""
             if page.live:
                 shown = self.hub.show(page, given, self.views.page(page, content))
             text = self.views.page(page, content, parameters=given, user=user, shown=shown)
             return Response(text, media_type="text/html")
 
         return html
+
+    def _file(self, download: Download) -> Endpoint:
+        async def as_file(request: Request) -> Response:
+            given = parameters(download, request)
+            file = await run_in_threadpool(download.load, self.console, given)
+            headers = {}
+            if file.name:
+                headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name)}"
+            return Response(file.body, media_type=file.media_type, headers=headers)
+
+        return as_file
 
     def _json(self, page: Page) -> Endpoint:
         async def as_json(request: Request) -> Response:
@@ -92,27 +125,47 @@ class App:
         async def live(request: Request) -> Response:
             given = parameters(page, request)
             since = request.headers.get("last-event-id") or request.query_params.get("since", "")
-            events = self.hub.watch(page, given, since[:MOST_QUERY])
             return StreamingResponse(
-                (as_sent(event) async for event in events),
+                self._events(page, given, since[:MOST_QUERY], user_of(request)),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             )
 
         return live
 
+    async def _events(
+        self, page: Page, given: Parameters, since: str, user: User
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a page, as sent, until the user may no longer watch."""
+        async with aclosing(self.hub.watch(page, given, since)) as events:
+            async for event in events:
+                with suppress(StateUnavailable):  # the page's own event says it
+                    if not await self.identity.still(user):
+                        yield as_sent(Event("goodbye", event.version, {}))
+                        return
+                yield as_sent(event)
+
     async def _failed(self, request: Request, error: Exception) -> Response:
-        return self._answer(request, status_of(error), str(error))
+        return await self.answer(request, status_of(error), str(error))
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-        return self._answer(request, error.status_code, error.detail)
+        text = _WORDS.get(error.status_code, error.detail)
+        return await self.answer(request, error.status_code, text)
 
-    def _answer(self, request: Request, status: int, text: str) -> Response:
+    async def _broken(self, request: Request, _error: Exception) -> Response:
+        """Answer for a bug; the log has its traceback."""
+        return await self.answer(request, 500, "internal error; the log of the console has more")
+
+    async def answer(self, request: Request, status: int, text: str) -> Response:
+        """Return a page, or for scripts JSON, with a status and a sentence."""
         if request.url.path.startswith(("/api/", "/live/")):
             return JSONResponse({"error": text}, status)
-        title = {404: "Not found", 400: "Wrong request"}.get(status, "Not possible now")
-        return self.views.message(request, title, text, status)
+        return self.views.message(request, _TITLES.get(status, "Not possible now"), text, status)
+
+
+_TITLES = {404: "Not found", 400: "Wrong request", 401: "Log in", 403: "Not allowed"}
+_WORDS = {404: "The console has no such page.", 405: "This page takes no such request."}
 
 
 def status_of(error: Exception) -> int:
@@ -124,7 +177,7 @@ def status_of(error: Exception) -> int:
     return 503 if isinstance(error, StateUnavailable | ProvisioningError | Busy) else 409
 
 
-def parameters(page: Page, request: Request) -> Parameters:
+def parameters(page: Page | Download, request: Request) -> Parameters:
     """Return the parameters of the path and of the query; raises `InvalidArgument` if too long."""
     query = {
         name: request.query_params[name] for name in page.query if name in request.query_params

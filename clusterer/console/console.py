@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from clusterer.console.access.signing_key import signing_key
 from clusterer.console.feed import Feed
 from clusterer.runtime.once import once
 from clusterer.services import Context
@@ -57,6 +58,11 @@ class Console:
     def doctor_runs(self) -> DoctorRuns:
         """The runs of the health check."""
         return DoctorRuns(self.settings)
+
+    @once
+    def key(self) -> bytes:
+        """The key that signs cookies; `ClustererError` if its file cannot be used."""
+        return signing_key(self.settings)
 
     def close(self) -> None:
         """End what runs in the background, and close the open connections."""

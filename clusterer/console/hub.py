@@ -12,8 +12,9 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, thread_time, time
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,7 @@ class Hub:
 
     async def watch(
         self, page: Page, parameters: Mapping[str, Any], since: str
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Yield what a browser needs that shows the version ``since``, until the hub closes.
 
         If the hub does not know the version, the first event has all fragments.
@@ -150,23 +151,23 @@ class Hub:
             if stream.task is None:
                 stream.task = asyncio.create_task(self._refresh(stream))
             known: Marks | None = stream.marks.get(since)
-            version, trouble = since, ""
+            version, trouble, said = since, "", monotonic()
             yield stream.ping(version)
             while not self._closed.is_set():
+                renewed = stream.renewed
                 if stream.trouble != trouble:
-                    trouble = stream.trouble
+                    trouble, said = stream.trouble, monotonic()
                     yield Event("trouble", version, {"text": trouble})
                 latest = stream.latest
                 if latest and latest.version != version and not trouble:
                     changed = _difference(latest.fragments, known)
-                    version, known = latest.version, latest.fragments.marks
+                    version, known, said = latest.version, latest.fragments.marks, monotonic()
                     yield Event("changes", version, {"fragments": changed})
                     continue
-                renewed = stream.renewed
-                try:
-                    await asyncio.wait_for(renewed.wait(), PING_S)
-                except TimeoutError:
+                if monotonic() - said >= PING_S:
+                    said = monotonic()
                     yield stream.ping(version)
+                await _set_within(renewed, said + PING_S - monotonic())
         finally:
             stream.watchers -= 1
 
@@ -254,3 +255,8 @@ class Hub:
 
 def _difference(fragments: Fragments, known: Marks | None) -> dict[str, str]:
     return fragments.outermost() if known is None else fragments.changed_since(known)
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), max(0.0, timeout_s))

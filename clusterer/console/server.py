@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import signal
 import socket
@@ -14,11 +15,14 @@ import uvicorn
 
 from clusterer.console.app import App
 from clusterer.console.console import Console
-from clusterer.errors import ClustererError
+from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.services.admin import console_users
 from clusterer.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MOST_CONNECTIONS = 1000
+"""Open connections; one more gets 503."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 PORT = 8088
@@ -32,6 +36,13 @@ class Listen:
     address: str = ADDRESS
     port: int = PORT
     """0: a free port."""
+    trusted_proxies: tuple[str, ...] = ()
+    """IP addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count."""
+
+    @property
+    def local(self) -> bool:
+        """Whether only this host reaches the console; a proxy makes it reachable for others."""
+        return ipaddress.ip_address(self.address).is_loopback and not self.trusted_proxies
 
 
 class Server(uvicorn.Server):
@@ -66,15 +77,47 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, listen: Listen) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `ClustererError` if the address cannot be used."""
-    app = App(Console(settings))
+    """Serve until SIGTERM or SIGINT.
+
+    Raises `ClustererError` if the address cannot be used, or if other hosts reach the console and
+    it has no users.
+    """
+    app = App(Console(settings), local=listen.local)
+    require_users(app, listen)
     with open_socket(listen) as opened:
-        server = Server(config_of(app), app)
+        server = Server(config_of(app, listen), app)
         log.info("console: listening on %s", url_of(opened))
         server.run([opened])
 
 
-def config_of(app: App) -> uvicorn.Config:
+def require_users(app: App, listen: Listen) -> None:
+    """Raise `ClustererError` if other hosts reach the console and it has no users.
+
+    Without Redis the console starts: it refuses each request until Redis is back.
+    """
+    if listen.local:
+        return
+    try:
+        known = console_users.read(app.console.context)
+    except StateUnavailable as error:
+        log.warning("console: %s; refusing requests until Redis is back", error)
+        return
+    if not known.has_users:
+        where = f"a trusted proxy reaches {listen.address}"
+        if not listen.trusted_proxies:
+            where = f"{listen.address} is no loopback address"
+        raise ClustererError(
+            f"console: {where}, so the console needs users: run "
+            "`clusterer console-user add NAME --role view` first"
+        )
+    if not listen.trusted_proxies:
+        log.warning(
+            "console: passwords and pages cross the network unencrypted; use a proxy with TLS on "
+            "this host, and `clusterer console --trusted-proxy 127.0.0.1`"
+        )
+
+
+def config_of(app: App, listen: Listen) -> uvicorn.Config:
     """Return uvicorn's configuration: it logs warnings only, and names no server."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
@@ -87,7 +130,9 @@ def config_of(app: App) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
-        proxy_headers=False,
+        proxy_headers=bool(listen.trusted_proxies),
+        forwarded_allow_ips=list(listen.trusted_proxies),
+        limit_concurrency=MOST_CONNECTIONS,
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from clusterer.console.access.user import VISITOR, User, user_of
 from clusterer.console.page import Page, Parameters
 from clusterer.console.templating import STATIC
-from clusterer.console.users import VISITOR, User
 
 _UNKNOWN_VERSION = "0"
 
@@ -63,7 +64,7 @@ class Views:
                 "static": self._static.__getitem__,
                 "release": self._release,
                 "now_ms": round(time() * 1000),
-                "csrf": partial(str, ""),
+                "csrf": partial(csrf_field, user.csrf),
             }
             | values
         )
@@ -72,9 +73,13 @@ class Views:
         self, request: Request, title: str, text: str, status: int = 200, kind: str = "error"
     ) -> HTMLResponse:
         """Return a page with one sentence."""
-        user: User = getattr(request.state, "user", VISITOR)
-        html = self.render("message.html", user=user, title=title, text=text, kind=kind)
+        html = self.render("message.html", user=user_of(request), title=title, text=text, kind=kind)
         return HTMLResponse(html, status)
+
+
+def csrf_field(token: str) -> Markup:
+    """Return the hidden field that every form has."""
+    return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
 
 
 def live_url(page: Page, parameters: Parameters) -> str:

@@ -24,7 +24,8 @@ _TYPES: Final = tuple(
     for pattern, kind in (
         (r"(clusters|queues|instances|senders|handovers)", SET),
         (r"(loaded|format)", STRING),
-        (r"paths", HASH),
+        (r"(paths|console:users)", HASH),
+        (r"console:ended", SORTED_SET),
         (r"(log|notify|capture|ring|prober-ring):.*", STREAM),
         (
             r"(counters|committed|committed-count|closing|stats|modules|shares|paths|listings):.*",

@@ -17,6 +17,11 @@ PATHS = "clusterer:paths"
 """Hash: sender → number that changes with each change of its path records. A sender without a
 record is not in it, so it is nearly always empty."""
 
+CONSOLE_USERS = "clusterer:console:users"
+"""Hash: ``user:NAME`` or ``token:NAME`` → role, time, hash of the secret; see `console_users`."""
+CONSOLE_ENDED = "clusterer:console:ended"
+"""Sorted set: session of the console that its user has ended → Redis ms at which it expires."""
+
 
 def nodes(cluster_id: int, protocol: str) -> str:
     """Set of the machine_ids of a cluster."""

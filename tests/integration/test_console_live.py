@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
-from clusterer.console.console import Console
-from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
-from tests.support.consoles import Served, served, watching
+from tests.support.consoles import TIMEOUT_S, Served, Source, served, watching
 from tests.support.processes import rounds, wait_until
-
-
-class Source:
-    """A page whose content the test sets, and which counts its loads."""
-
-    def __init__(self) -> None:
-        self.loads = 0
-        self.value = "a"
-        self.error: Exception | None = None
-        self._lock = threading.Lock()
-
-    def load(self, _console: Console, parameters: Parameters) -> dict[str, Any]:
-        with self._lock:
-            self.loads += 1
-        if self.error:
-            raise self.error
-        if parameters.get("q") == "none":
-            raise NotFound("there is no such thing")
-        rows = [{"name": self.value, "value": "<b>", "about": ""}]
-        return {"settings": rows, "q": parameters.get("q", "")}
 
 
 @pytest.fixture
@@ -46,8 +22,7 @@ def source() -> Source:
 
 @pytest.fixture
 def console(settings: Settings, source: Source) -> Iterator[Served]:
-    page = Page("source", "/source", "Source", source.load, "settings.html", query=("q",))
-    with served(settings, (page,)) as made:
+    with served(settings, (source.page,)) as made:
         yield made
 
 
@@ -61,19 +36,26 @@ def test_live_sends_only_what_changed_since_the_page(console: Served, source: So
         shown = version_of(client.get("/source").text)
         with watching(client, "/source", shown) as events:
             assert events.next()["event"] == "ping"
-            source.value = "b"
+            source.value = "<b>"
             found = events.next("changes")
-            assert list(found["fragments"]) == ["settings"]
-            assert ">b<" in found["fragments"]["settings"]
-            assert "&lt;b&gt;" in found["fragments"]["settings"]
+            assert found["fragments"] == {"value": '<li id="value" data-live>&lt;b&gt;</li>'}
         source.value = "c"
         with watching(client, "/source", found["id"]) as events:
-            assert ">c<" in events.next("changes")["fragments"]["settings"]
+            assert ">c<" in events.next("changes")["fragments"]["value"]
+
+
+def test_live_unchanged_page_pings(console: Served) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            found = [events.next() for _ in range(3)]
+    assert [each["event"] for each in found] == ["ping"] * 3
+    assert {each["id"] for each in found} == {shown}
 
 
 def test_live_unknown_version_gets_all_fragments(console: Served) -> None:
     with console.client() as client, watching(client, "/source", "other") as events:
-        assert list(events.next("changes")["fragments"]) == ["settings"]
+        assert list(events.next("changes")["fragments"]) == ["values"]
 
 
 def test_live_fifty_browsers_cost_one_load_a_second(console: Served, source: Source) -> None:
@@ -85,9 +67,9 @@ def test_live_fifty_browsers_cost_one_load_a_second(console: Served, source: Sou
         before = source.loads
         source.value = "b"
         for events in found:
-            assert ">b<" in events.next("changes")["fragments"]["settings"]
+            assert ">b<" in events.next("changes")["fragments"]["value"]
         wait_until(lambda: source.loads >= before + 3, 20)
-        assert all(client.get("/api/v1/source").json()["settings"] for _ in range(20))
+        assert all(client.get("/api/v1/source").json()["value"] for _ in range(20))
     wait_until(lambda: not running(console), 20, "the stream to end with its last browser")
 
 
@@ -128,13 +110,13 @@ def test_live_page_with_a_bug_goes_on(console: Served, source: Source) -> None:
 
 
 def test_live_streams_end_when_the_console_stops(settings: Settings, source: Source) -> None:
-    page = Page("source", "/source", "Source", source.load, "settings.html")
-    with contextlib.ExitStack() as stack:
-        console = stack.enter_context(served(settings, (page,)))
-        client = console.client()
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as stopping:
+        console = stopping.enter_context(served(settings, (source.page,)))
+        # Not the console's own client, which ends with the console.
+        client = stack.enter_context(httpx.Client(base_url=console.url, timeout=TIMEOUT_S))
         with watching(client, "/source") as events:
             events.next()
-            stack.close()
+            stopping.close()
             with pytest.raises(EOFError):
                 events.next("no such event")
 

@@ -22,6 +22,6 @@ def test_console_prints_its_url_and_stops_with_streams_open(settings: Settings) 
         assert plain(process.output(), {url: "http://127.0.0.1:8088"}) == on_page
         with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
             assert client.get("/settings").status_code == 200
-            with watching(client, "/settings") as events:
+            with watching(client, "/events") as events:
                 events.next()
                 assert process.terminate(TIMEOUT_S) == 0

@@ -19,7 +19,7 @@ from clusterer.membership import Event
 from clusterer.membership.suspicions import Kind
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
-from clusterer.services.admin import set_status
+from clusterer.services.admin import console_users, set_status
 from clusterer.services.periodic import history, timeouts
 from clusterer.services.table import reload as reload_service
 from clusterer.store import keys
@@ -82,6 +82,8 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         assert history.run(context)
         _break_path(context)
+        console_users.add_user(context, "anna", "operate", "a password")
+        console_users.end_session(context, "5f0e4f6d9a3d1f6f0f3c2b1a3b8f0c7c", 3600)
         _schedule_and_junk(redis_client, chosen.delivery_queue)
         yield redis_client
 

@@ -4,21 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from jinja2 import ChoiceLoader, DictLoader
 
 from clusterer.console.app import App
 from clusterer.console.console import Console
-from clusterer.console.page import Page
+from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.console.routes import PAGES
 from clusterer.console.server import Listen, Server, config_of, open_socket, url_of
+from clusterer.services import Context
+from clusterer.services.admin import console_users
 from clusterer.settings import Settings
 from tests.support.processes import wait_until
 
 TIMEOUT_S = 20.0
+PASSWORD = "correct horse"
+FREE = Listen(port=0)
+"""The loopback address and a free port."""
+
+
+class Source:
+    """A page whose content the test sets, and which counts its loads."""
+
+    TEMPLATE = (
+        '{% extends "base.html" %}{% block content %}<p>{{ content.q }}</p>'
+        '<ul id="values" data-live><li id="value" data-live>{{ content.value }}</li></ul>'
+        "{% endblock %}"
+    )
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.value = "a"
+        self.error: Exception | None = None
+        self.page = Page("source", "/source", "Source", self.load, "source.html", query=("q",))
+        self._lock = threading.Lock()
+
+    def load(self, _console: Console, parameters: Parameters) -> dict[str, Any]:
+        with self._lock:
+            self.loads += 1
+        if self.error:
+            raise self.error
+        if parameters.get("q") == "none":
+            raise NotFound("there is no such thing")
+        return {"value": self.value, "q": parameters.get("q", "")}
 
 
 class Served:
@@ -27,23 +60,41 @@ class Served:
     def __init__(self, app: App, url: str) -> None:
         self.app = app
         self.url = url.rstrip("/")
+        self._closing = contextlib.ExitStack()
 
     def client(self, **options: Any) -> httpx.Client:
-        """Return a client with the console's address; it follows no redirects."""
-        return httpx.Client(base_url=self.url, timeout=TIMEOUT_S, **options)
+        """Return a client with the console's address; it follows no redirects.
+
+        The end of the console closes it.
+        """
+        client = httpx.Client(base_url=self.url, timeout=TIMEOUT_S, **options)
+        self._closing.callback(client.close)
+        return client
+
+    def close(self) -> None:
+        """Close all clients."""
+        self._closing.close()
 
 
 @contextlib.contextmanager
-def served(settings: Settings, pages: tuple[Page, ...] = PAGES) -> Iterator[Served]:
+def served(
+    settings: Settings, pages: tuple[Page, ...] = PAGES, listen: Listen = FREE
+) -> Iterator[Served]:
     """Serve the console on a free port for the length of a ``with`` block."""
-    app = App(Console(settings), pages)
-    with open_socket(Listen(port=0)) as opened:
-        server = Server(config_of(app), app)
+    app = App(Console(settings), local=listen.local, pages=pages)
+    templates = app.views._environment
+    assert templates.loader
+    templates.loader = ChoiceLoader(
+        [DictLoader({"source.html": Source.TEMPLATE}), templates.loader]
+    )
+    with open_socket(listen) as opened:
+        server = Server(config_of(app, listen), app)
         thread = threading.Thread(target=server.run, args=([opened],), name="console")
         thread.start()
         try:
             wait_until(lambda: server.started, TIMEOUT_S)
-            yield Served(app, url_of(opened))
+            with contextlib.closing(Served(app, url_of(opened))) as made:
+                yield made
         finally:
             server.should_exit = True
             thread.join(TIMEOUT_S)
@@ -77,3 +128,22 @@ def watching(client: httpx.Client, path: str, since: str = "") -> Iterator[Event
     with client.stream("GET", f"/live{path}", params={"since": since} if since else {}) as response:
         assert response.status_code == 200
         yield Events(response)
+
+
+def add_user(settings: Settings, name: str = "anna", role: str = "operate") -> None:
+    """Add a user with the password `PASSWORD`."""
+    with contextlib.closing(Context(settings)) as context:
+        console_users.add_user(context, name, role, PASSWORD)
+
+
+def log_in(client: httpx.Client, name: str = "anna", password: str = PASSWORD) -> httpx.Response:
+    """Fill in the login form, as a browser does; the client keeps the cookies."""
+    page = client.get("/login")
+    fields = {"csrf": form_token(page.text), "name": name, "password": password, "next": "/"}
+    return client.post("/login", data=fields)
+
+
+def form_token(html: str) -> str:
+    """Return the token of a page's last form."""
+    found = re.findall(r'name="csrf" value="([^"]*)"', html)
+    return str(found[-1])

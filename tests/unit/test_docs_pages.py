@@ -78,7 +78,7 @@ def test_docs_every_page_is_linked() -> None:
 
 COMPARED = {
     "docs/benchmarks/run.md": 3,
-    "docs/commands/console.md": 1,
+    "docs/commands/console.md": 7,
     "docs/commands/demo.md": 1,
     "docs/commands/doctor.md": 4,
     "docs/commands/events.md": 3,

@@ -1,0 +1,1 @@
+"""Access to the console: users, sessions, tokens, and the checks of every request."""

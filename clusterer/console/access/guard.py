@@ -1,0 +1,161 @@
+"""The guard: every request passes it first, and nothing behind it runs without a user.
+
+In this order: the host's name (a page of another site must not reach a local console under a name
+of its own), the user, and for all methods that change something the role *operate* and the form's
+token. Endpoints behind the guard find the user in `user_of`, the fields of the form in
+``request.state.form``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clusterer.console.access.headers import with_headers
+from clusterer.console.access.identity import Identity
+from clusterer.console.access.requests import BodyTooLarge, form_of
+from clusterer.console.access.sessions import Sessions
+from clusterer.console.access.user import VISITOR, User
+from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.services.admin.console_users import Register
+
+Answer = Callable[[Request, int, str], Awaitable[Response]]
+
+MOST_STREAMS = 500
+"""Open event streams; one more is refused."""
+
+_SAFE = ("GET", "HEAD")
+_SCHEME = "bearer "
+_PORT = re.compile(r":\d+$")
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Refused(Exception):
+    """The request does not pass."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class LoginNeeded(Refused):
+    """A browser without a session asks for a page."""
+
+    def __init__(self) -> None:
+        super().__init__(303, "log in first")
+
+
+class Guard:
+    """An ASGI application around another one."""
+
+    def __init__(
+        self, app: ASGIApp, identity: Identity, sessions: Sessions, answer: Answer, *, local: bool
+    ) -> None:
+        """``local``: only this host reaches the console, so that it needs no users. ``answer``
+        makes a page, or JSON, of a status and a sentence.
+        """
+        self._app = app
+        self._identity = identity
+        self._sessions = sessions
+        self._answer = answer
+        self._local = local
+        self._streams = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        send = with_headers(send, static=scope["path"].startswith("/static/"))
+        request = Request(scope, receive)
+        try:
+            await self._check(request)
+        except Refused as refused:
+            response = await self._refusal(request, refused)
+            await response(scope, receive, send)
+            return
+        streaming = scope["path"].startswith("/live/")
+        self._streams += streaming
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._streams -= streaming
+
+    async def _refusal(self, request: Request, refused: Refused) -> Response:
+        if not isinstance(refused, LoginNeeded):
+            return await self._answer(request, refused.status, str(refused))
+        query = f"?{request.url.query}" if request.url.query else ""
+        target = quote(request.url.path + query, safe="")
+        return RedirectResponse(f"/login?next={target}", refused.status)
+
+    async def _check(self, request: Request) -> None:
+        """Raise `Refused` for a request that may not pass; note the user and the form of others."""
+        self._check_host(request)
+        if request.url.path.startswith("/static/"):
+            return
+        if request.url.path.startswith("/live/") and self._streams >= MOST_STREAMS:
+            raise Refused(503, f"{MOST_STREAMS} pages are open already")
+        try:
+            known = await self._identity.register()
+            user = request.state.user = await self._user(request, known)
+            if request.method not in _SAFE:
+                self._check_change(request, user)
+                request.state.form = await form_of(request)
+                self._check_form(request, user)
+        except BodyTooLarge as error:
+            raise Refused(413, str(error)) from error
+        except InvalidArgument as error:
+            raise Refused(400, str(error)) from error
+        except StateUnavailable as error:
+            raise Refused(503, str(error)) from error
+
+    def _check_host(self, request: Request) -> None:
+        name = _PORT.sub("", request.headers.get("host", ""))
+        if self._local and name not in _LOCAL_NAMES and not name.startswith("127."):
+            raise Refused(421, "this console answers this host only, as http://127.0.0.1")
+
+    async def _user(self, request: Request, known: Register) -> User:
+        path = request.url.path
+        by_script = path.startswith(("/api/", "/live/"))
+        if given := request.headers.get("authorization", ""):
+            token = given[len(_SCHEME) :].strip() if given.lower().startswith(_SCHEME) else ""
+            user = await self._identity.by_token(known, token) if by_script else None
+            if user is None:
+                raise Refused(401, "the token is wrong")
+            return user
+        if user := self._identity.by_session(known, request):
+            return user
+        if path == "/login" or (self._local and not known.has_users):
+            return VISITOR
+        raise self._without_user(request, known, by_script=by_script)
+
+    @staticmethod
+    def _without_user(request: Request, known: Register, *, by_script: bool) -> Refused:
+        if not known.has_users:
+            add = "`clusterer console-user add NAME --role view`"
+            return Refused(403, f"the console has no users: run {add}")
+        if by_script:
+            return Refused(401, "log in, or send a token")
+        if request.method not in _SAFE:
+            return Refused(403, "the session has ended: log in again")
+        return LoginNeeded()
+
+    @staticmethod
+    def _check_change(request: Request, user: User) -> None:
+        if request.url.path not in ("/login", "/logout") and not user.may_operate:
+            raise Refused(403, "a change needs a user with the role operate")
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refused(403, "the request comes from another site")
+
+    def _check_form(self, request: Request, user: User) -> None:
+        if user.name and not user.session:
+            return  # a script with a token: no other site can make it send a request
+        owner = user.session
+        if request.url.path == "/login":
+            owner = request.cookies.get(self._sessions.login_cookie, "")
+        if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):
+            raise Refused(403, "the form is too old, or of another page: load the page again")

@@ -1,0 +1,55 @@
+"""Reads the body of a request, bounded: a form, or a JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from clusterer.errors import InvalidArgument
+
+MOST_BODY = 262_144
+"""Bytes of a request's body."""
+_MOST_FIELDS = 100
+
+Form = Mapping[str, str]
+
+
+class BodyTooLarge(InvalidArgument):
+    """The request's body is larger than `MOST_BODY`; the answer is 413."""
+
+
+async def form_of(request: Request) -> Form:
+    """Return the fields of a form (urlencoded), or of a JSON object whose values are scalars.
+
+    Raises `InvalidArgument` for another body, `BodyTooLarge`.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY:
+            raise BodyTooLarge(f"the request has more than {MOST_BODY} bytes")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _json(bytes(body))
+    if kind not in ("application/x-www-form-urlencoded", ""):
+        raise InvalidArgument("the request's body is neither a form nor JSON")
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise InvalidArgument("the form cannot be read") from error
+    return dict(pairs)
+
+
+def _json(body: bytes) -> Form:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument("the request's body is no JSON") from error
+    if not isinstance(found, dict) or len(found) > _MOST_FIELDS:
+        raise InvalidArgument("the request's body is no JSON object")
+    if not all(isinstance(value, str | int) for value in found.values()):
+        raise InvalidArgument("the values of the JSON object must be texts or whole numbers")
+    return {str(name): str(value) for name, value in found.items()}
