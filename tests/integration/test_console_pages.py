@@ -15,6 +15,7 @@ from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.settings import Settings
 from clusterer.store import keys
+from tests.support import openapi
 from tests.support.consoles import Served, served
 from tests.support.frames import frame
 from tests.support.listening import peer, serving
@@ -39,9 +40,10 @@ def client(console: Served) -> Iterator[httpx.Client]:
 
 
 def read(client: httpx.Client, path: str, **query: object) -> dict:  # type: ignore[type-arg]
-    """Return the JSON of a page."""
+    """Return the JSON of a page, which agrees with the OpenAPI file."""
     answer = client.get(f"/api/v1{path}", params={k: str(v) for k, v in query.items()})
     assert answer.status_code == 200, answer.text
+    assert openapi.faults(f"/api/v1{path}", answer) == []
     found: dict = answer.json()  # type: ignore[type-arg]
     return found
 

@@ -1,0 +1,51 @@
+"""The OpenAPI file of the console, and answers compared with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import httpx
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from clusterer.console.templating import HERE
+
+FILE = HERE / "openapi.json"
+_URI = "urn:console"
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the file."""
+    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def path_of(route: str) -> str:
+    """Return the path of a route as OpenAPI writes it: without the types of its parameters."""
+    return re.sub(r"\{(\w+):\w+\}", r"{\1}", route)
+
+
+def faults(route: str, answer: httpx.Response) -> list[str]:
+    """Return what of an answer does not agree with the file."""
+    described = document()["paths"][path_of(route)]["get"]["responses"].get(str(answer.status_code))
+    if described is None:
+        return [f"status {answer.status_code}: {answer.text}"]
+    if "$ref" in described:
+        described = document()["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    schema = described["content"]["application/json"]["schema"]
+    return [
+        f"{error.json_path}: {error.message[:300]}"
+        for error in _validator(schema["$ref"]).iter_errors(answer.json())
+    ]
+
+
+@cache
+def _validator(reference: str) -> Draft202012Validator:
+    resource: Resource[Any] = Resource.from_contents(document(), DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource(_URI, resource)
+    return Draft202012Validator({"$ref": _URI + reference}, registry=registry)

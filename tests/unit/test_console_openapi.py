@@ -1,0 +1,37 @@
+"""The OpenAPI file of the console: valid, and with every page and parameter."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from openapi_spec_validator import validate
+
+from clusterer.console.page import Page
+from clusterer.console.routes import PAGES
+from tests.support import openapi
+
+
+def test_openapi_file_is_valid() -> None:
+    validate(openapi.document())
+
+
+def test_openapi_paths_are_those_of_the_pages() -> None:
+    assert sorted(openapi.document()["paths"]) == sorted(
+        openapi.path_of(page.api_path) for page in PAGES
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_openapi_parameters_are_those_of_the_page(page: Page) -> None:
+    described = openapi.document()["paths"][openapi.path_of(page.api_path)]["get"]
+    found = [(each["in"], each["name"]) for each in described.get("parameters", ())]
+    of_path = re.findall(r"\{(\w+)", page.path)
+    assert found == [("path", name) for name in of_path] + [("query", name) for name in page.query]
+    assert described["operationId"] == page.name
+
+
+def test_openapi_schemas_are_all_used() -> None:
+    text = openapi.FILE.read_text(encoding="utf-8")
+    for name in openapi.document()["components"]["schemas"]:
+        assert f'"#/components/schemas/{name}"' in text, name
