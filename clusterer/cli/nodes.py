@@ -40,7 +40,7 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int
     from clusterer.services.status import listing
 
     with closing(Context(settings)) as context:
-        found = listing.run(context, seen_by or 0)
+        found = listing.run(context, seen_by or 0, pairs=traffic)
     if as_json:
         click.echo(json.dumps(listing.as_json(found, pairs=traffic)))
         return

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from clusterer.cli import text
+from clusterer.cli.grid import Grid
 from clusterer.membership import Condition, Node
 from clusterer.runtime.logs import plain
-from clusterer.services.status import totals
 from clusterer.services.status.listing import Listing
 from clusterer.services.status.paths import Reach
+from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
 
@@ -53,60 +52,50 @@ def show(listing: Listing, *, pairs: bool = False) -> None:
     found = console()
     found.width = max(found.width, _LEAST_COLUMNS)
     for table in tables(listing, pairs=pairs):
-        found.print(table)
+        table.print(found)
 
 
-def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Table]:
+def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Grid]:
     """Yield for each cluster the table of its nodes and, if there was any, of the traffic."""
     for view in listing.clusters:
         yield _nodes_table(listing, view)
-        traffic = [item for item in listing.traffic if (item.cluster_id, item.protocol) == view.key]
+        items: Sequence[Traffic | ToNode] = listing.traffic if pairs else listing.sums.to_nodes
+        traffic = [item for item in items if (item.cluster_id, item.protocol) == view.key]
         if traffic:
-            yield _traffic_table(view.key, traffic, listing.now, pairs=pairs)
+            yield _traffic_table(view.key, traffic, listing.now)
 
 
-def _table(title: str, gap: int = 1) -> Table:
-    return Table(
-        padding=(0, 1, 0, gap),
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
-
-
-def _nodes_table(listing: Listing, view: ClusterView) -> Table:
+def _nodes_table(listing: Listing, view: ClusterView) -> Grid:
     seen_by = f", as {listing.seen_by} sees it" if listing.seen_by else ""
     reach = _reach(listing, view)
     title = f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}{seen_by}"
-    table = _table(title, gap=0 if reach else 1)
-    table.add_column("Node", justify="right")
+    table = Grid(title, gap=0 if reach else 1)
+    table.column("Node", right=True, fold=True)
     longest = max((len(_place(node)) for node in view.nodes.values()), default=0)
-    table.add_column("URL", overflow="fold", min_width=min(longest, _WHOLE_URL))
-    table.add_column("State", no_wrap=True)
-    table.add_column("Tries", justify="right", no_wrap=True)
-    table.add_column("Enabled in", justify="right", no_wrap=True)
+    table.column("URL", fold=True, least=min(longest, _WHOLE_URL))
+    table.column("State")
+    table.column("Tries", right=True)
+    table.column("Enabled in", right=True)
     if reach:
-        table.add_column("Reached by", no_wrap=True)
-    table.add_column("Description", overflow="fold")
+        table.column("Reached by")
+    table.column("Description", fold=True)
     for node in view.nodes.values():
         cells = _node_cells(listing, listing.seen(node))
         if reach:
             cells.append(_reach_cell(reach.get(node.machine_id)))
-        table.add_row(*cells, Text(plain(node.description)))
+        table.row(*cells, plain(node.description))
     return table
 
 
-def paths_table(key: ClusterKey, rows: Sequence[Sequence[str]]) -> Table:
+def paths_table(key: ClusterKey, rows: Sequence[Sequence[str]]) -> Grid:
     """Return a cluster's paths that are not up: sender, node, state, tries, times, reason."""
-    table = _table(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
+    table = Grid(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
     for name in ("From", "To", "State", "Tries", "Since", "Failed", "Verdict"):
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
-    table.add_column("Reason", overflow="fold")
+        table.column(name, right=name in _NUMBERS)
+    table.column("Reason", fold=True)
     for sender, node, state, tries, since, failed, verdict, reason in rows:
         words = (state_word(Condition(word)) for word in (state, verdict))
-        table.add_row(sender, node, next(words), tries, since, failed, next(words), Text(reason))
+        table.row(sender, node, next(words), tries, since, failed, next(words), reason)
     return table
 
 
@@ -127,7 +116,7 @@ def _node_cells(listing: Listing, node: Node) -> list[str | Text]:
     own = "* " if node.machine_id == listing.server_id else ""
     return [
         f"{own}{node.machine_id}",
-        Text(_place(node)),
+        _place(node),
         state_word(node.condition),
         f"{node.no_tries}/{node.failed_attempts}",
         "" if seconds is None else f"{seconds} s",
@@ -146,23 +135,18 @@ def _place(node: Node) -> str:
     return url if node.host in node.url else f"{url} ({plain(node.host)})"
 
 
-def _traffic_table(
-    key: ClusterKey, traffic: Sequence[Traffic], now: float, *, pairs: bool
-) -> Table:
-    table = _table(f"Packets to cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
-    first = "From" if pairs else "Senders"
+def _traffic_table(key: ClusterKey, traffic: Sequence[Traffic | ToNode], now: float) -> Grid:
+    table = Grid(f"Packets to cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
+    first = "From" if isinstance(traffic[0], Traffic) else "Senders"
     for name in (first, "To", "Backlog", "Oldest", *_COUNTERS, "Delivered"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if pairs:
-        for item in traffic:
-            table.add_row(str(item.sender), str(item.machine_id), *_traffic_cells(item, now))
-    else:
-        for node in totals.by_node(traffic):
-            table.add_row(str(node.senders), str(node.machine_id), *_traffic_cells(node, now))
+        table.column(name, right=True)
+    for item in traffic:
+        who = item.sender if isinstance(item, Traffic) else item.senders
+        table.row(str(who), str(item.machine_id), *_traffic_cells(item, now))
     return table
 
 
-def _traffic_cells(item: Traffic | totals.ToNode, now: float) -> tuple[str, ...]:
+def _traffic_cells(item: Traffic | ToNode, now: float) -> tuple[str, ...]:
     numbers = (item.sent, item.failed, item.skipped, item.lost)
     return (
         "?" if item.backlog is None else count(item.backlog),

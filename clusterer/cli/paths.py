@@ -60,7 +60,7 @@ def _show(found: BrokenPaths) -> None:
     for row in found.rows:
         clusters.setdefault(row.broken.key, []).append(_cells(row, found.now))
     for key, rows in clusters.items():
-        console.print(output.paths_table(key, rows))
+        output.paths_table(key, rows).print(console)
 
 
 def _cells(row: Row, now: float) -> Sequence[str]:

@@ -12,7 +12,16 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, WrongType, bad, blame, ids, number, read_all
+from clusterer.store.badvalues import (
+    Command,
+    WrongType,
+    bad,
+    blame,
+    ids,
+    is_bad_data,
+    number,
+    read_all,
+)
 from clusterer.store.client import connect, translated
 from clusterer.store.format import require_format
 from clusterer.store.scripts import Call, run_each, script
@@ -36,6 +45,9 @@ NOTICES_CAP = 20_000
 
 _NOTICES_AT_ONCE = 1_000
 _JUDGED_AT_ONCE = 1_000
+
+_SETS_AT_ONCE = 10
+"""Sorted sets per command: Redis serves no other client meanwhile."""
 
 _MOST_DIGITS = 15
 """Most digits of a number of ms; a longer number is a bad value."""
@@ -244,6 +256,46 @@ def scores(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
     """Return a sorted set of machine_ids and times, without times that are infinite."""
     found = {member: at for member, at in members if isfinite(at)}
     return {machine_id: int(found[b"%d" % machine_id]) for machine_id in ids(key, found)}
+
+
+def latest(
+    client: redis.Redis, watches: Iterable[Watch]
+) -> list[tuple[Watch, dict[int, int], dict[int, int]]]:
+    """Return for each module and cluster when any of ``watches`` last saw each node, in Redis ms.
+
+    One registration stands for all of its module and cluster; after it come the latest times of
+    the nodes, and those until which nodes are muted. Redis compares the times.
+    """
+    groups: dict[tuple[int, str], list[Watch]] = {}
+    for watch in watches:
+        groups.setdefault((watch.cluster_id, watch.token), []).append(watch)
+    return [
+        (
+            some[0],
+            _highest(client, [watch.last_seen for watch in some]),
+            _highest(client, [watch.muted for watch in some]),
+        )
+        for _, some in sorted(groups.items())
+    ]
+
+
+def _highest(client: redis.Redis, names: Sequence[str]) -> dict[int, int]:
+    """Return the highest score of each machine_id in some sorted sets."""
+    parts = [names[at : at + _SETS_AT_ONCE] for at in range(0, len(names), _SETS_AT_ONCE)]
+    pipe = client.pipeline(transaction=False)
+    for part in parts:
+        pipe.zunion(part, aggregate="MAX", withscores=True)
+    found: dict[bytes, float] = {}
+    for part, reply in zip(parts, pipe.execute(raise_on_error=False), strict=True):
+        members = reply
+        if isinstance(reply, Exception):
+            if not is_bad_data(reply):
+                raise reply
+            each = read_all(client, [("zrange", name, 0, -1, False, True) for name in part])
+            members = [member for some in each for member in some]
+        for member, at in members:
+            found[member] = max(at, found.get(member, at))
+    return scores(names[0], found.items())
 
 
 def watches_in(receiver: int, fields: Mapping[bytes, bytes]) -> list[Watch]:

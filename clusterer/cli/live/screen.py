@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
+from typing import overload
 
 from rich.console import Console
 from rich.live import Live
@@ -38,6 +39,28 @@ class Page:
     body: Sequence[Text]
     """Lines that scroll if they do not fit."""
     foot: Sequence[Text] = ()
+
+
+class Lines(Sequence[Text]):
+    """Lines that are made when they are looked at."""
+
+    def __init__(self, makers: Sequence[Callable[[], Text]]) -> None:
+        self._makers = makers
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    @overload
+    def __getitem__(self, at: int) -> Text: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Text]: ...
+
+    def __getitem__(self, at: int | slice) -> Text | Sequence[Text]:
+        """Return a line, or the lines of a slice."""
+        if isinstance(at, slice):
+            return [make() for make in self._makers[at]]
+        return self._makers[at]()
 
 
 Draw = Callable[[int, int], Page]

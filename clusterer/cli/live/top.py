@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from clusterer.cli import output, text
@@ -22,7 +24,7 @@ _OVER = 4
 _NAMES = ("Node", "Address", "State", "Tries", "Back in", "Backlog", "In/s", "Out/s")
 _LEAST = (4, 15, 8, 5, 7, 7, 6, 6)
 _RIGHT = (True, False, False, True, True, True, True, True)
-_ADDRESS = 1
+_ADDRESS, _STATE, _BACKLOG = 1, 2, 5
 
 _OLD_S = 1.0
 """Least age of a backlog that is shown."""
@@ -38,7 +40,7 @@ def run(settings: Settings, interval_s: float, *, once: bool) -> None:
     """Show all nodes: on a screen until ``q``, or once, after one interval."""
     console = output.console()
     with closing(Context(settings)) as context:
-        reader = Reader(context)
+        reader = Reader(context, pairs=False)
         seen: deque[Snapshot] = deque(maxlen=_OVER)
         if screen.is_for(console) and not once:
             screen.show(
@@ -80,13 +82,14 @@ def page(
     body = [line for cluster in clusters for line in layout.lines(cluster)]
     if height is not None and len(body) > height - len(head) - _AROUND:
         body = [line for cluster in _troubled_first(clusters) for line in layout.lines(cluster)]
+    lines = screen.Lines(body)
     legend = [Text(_LEGEND, "dim")]
     if any(row.partly_reached for c in clusters for row in c.rows):
         legend.append(Text("up 2/3: 2 of 3 senders reach the node; see `clusterer paths`.", "dim"))
     if modules:
         legend.append(Text(f"{', '.join(modules)}: time since an instance saw the node", "dim"))
         legend[-1].append(" (muted: it drops the packets)." if _has_muted(clusters) else ".")
-    return screen.Page(title, head, body, legend)
+    return screen.Page(title, head, lines, legend)
 
 
 def _troubled_first(clusters: Sequence[ClusterRows]) -> Iterator[ClusterRows]:
@@ -123,9 +126,10 @@ class _Layout:
         self, found: Sequence[Row], modules: Sequence[str], width: int, own: int, *, cut: bool
     ) -> None:
         self._own = own
-        cells = [self._cells(row) for row in found]
+        columns = list(zip(*map(self._plain, found), strict=True)) or [()] * len(_LEAST)
         widths = [
-            max(least, *(row[at].cell_len for row in cells)) for at, least in enumerate(_LEAST)
+            max(least, *map(cell_len, {*column}))
+            for least, column in zip(_LEAST, columns, strict=True)
         ]
         room = width - sum(widths) - len(widths) + 1
         last_seen = [max(len(name), 6) for name in modules]
@@ -140,40 +144,55 @@ class _Layout:
         names = [*_NAMES, *self._modules] if self._beside else _NAMES
         return self._line([Text(name, "bold") for name in names])
 
-    def lines(self, cluster: ClusterRows) -> list[Text]:
-        found = Text(f"Cluster {cluster.key.cluster_id}, protocol {cluster.key.protocol}:", "bold")
-        found.append_text(_counts([cluster]))
-        return [found, *(line for row in cluster.rows for line in self._node(row))]
+    def lines(self, cluster: ClusterRows) -> Iterator[Callable[[], Text]]:
+        """Yield what makes each line: most of many lines are never on the screen."""
+        yield partial(self._title, cluster)
+        for row in cluster.rows:
+            yield partial(self._node, row)
+            if not self._beside and row.last_seen:
+                yield partial(self._last_seen, row)
 
-    def _node(self, row: Row) -> list[Text]:
+    def _title(self, cluster: ClusterRows) -> Text:
+        found = Text(f"Cluster {cluster.key.cluster_id}, protocol {cluster.key.protocol}:", "bold")
+        return found.append_text(_counts([cluster]))
+
+    def _node(self, row: Row) -> Text:
+        if not self._beside:
+            return self._line(self._cells(row))
         last_seen = row.by_module()
-        if self._beside:
-            modules = [words.last_seen_words(last_seen.get(name)) for name in self._modules]
-            return [self._line([*self._cells(row), *modules])]
-        if not last_seen:
-            return [self._line(self._cells(row))]
+        modules = [words.last_seen_words(last_seen.get(name)) for name in self._modules]
+        return self._line([*self._cells(row), *modules])
+
+    def _last_seen(self, row: Row) -> Text:
         parts = [
-            Text(f"{name} ").append_text(words.last_seen_words(last_seen[name]))
-            for name in last_seen
+            Text(f"{name} ").append_text(words.last_seen_words(item))
+            for name, item in row.by_module().items()
         ]
-        return [self._line(self._cells(row)), Text("     ").append_text(Text(", ").join(parts))]
+        return Text("     ").append_text(Text(", ").join(parts))
 
     def _line(self, cells: Sequence[Text]) -> Text:
         return words.line(cells, self._widths, self._right)
 
-    def _cells(self, row: Row) -> list[Text]:
+    def _plain(self, row: Row) -> tuple[str, ...]:
+        """Return the text of each cell."""
         node = row.node
         own = "*" if node.machine_id == self._own else ""
-        return [
-            Text(f"{own}{node.machine_id}"),
-            Text(plain(node.url.removeprefix(f"{node.protocol}:"))),
-            words.state(row),
-            Text(f"{node.no_tries}/{node.failed_attempts}"),
-            Text("" if row.back_in_s is None else f"{row.back_in_s} s"),
-            Text(_backlog(row), "yellow" if row.backlog else ""),
-            Text(text.rate(row.in_per_s)),
-            Text(text.rate(row.out_per_s)),
-        ]
+        return (
+            f"{own}{node.machine_id}",
+            plain(node.url.removeprefix(f"{node.protocol}:")),
+            words.state_text(row),
+            f"{node.no_tries}/{node.failed_attempts}",
+            "" if row.back_in_s is None else f"{row.back_in_s} s",
+            _backlog(row),
+            text.rate(row.in_per_s),
+            text.rate(row.out_per_s),
+        )
+
+    def _cells(self, row: Row) -> list[Text]:
+        found = [Text(cell) for cell in self._plain(row)]
+        found[_STATE] = words.state(row)
+        found[_BACKLOG].style = "yellow" if row.backlog else ""
+        return found
 
 
 def _backlog(row: Row) -> str:

@@ -30,6 +30,12 @@ def state(row: Row) -> Text:
     return found
 
 
+def state_text(row: Row) -> str:
+    """Return the text of `state`."""
+    reach = f" {row.reach.reached}/{row.reach.senders}" if row.partly_reached and row.reach else ""
+    return f"{row.node.condition.value}{reach}"
+
+
 def stalled(why: str) -> list[Text]:
     """Return the line that warns of states that no process updates; none if ``why`` is empty."""
     return (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from clusterer.membership import Condition, Node
 from clusterer.services.live.snapshot import Receipt, Snapshot
 from clusterer.services.status import paths, totals
 from clusterer.services.status.paths import BrokenPath, Reach
+from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
 from clusterer.store.watches import LISTENING_MS
@@ -17,6 +19,7 @@ BEHIND_S = 5.0
 """A node is behind if its oldest waiting packet is at least so old."""
 
 _Flow = tuple[int, int, str, int]
+_Place = tuple[ClusterKey, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,10 @@ class Row:
     out_per_s: float | None
     """Packets per second delivered from the node to others; None if it does not send through us."""
     flows: tuple[Traffic, ...]
-    """Traffic of each sender to the node."""
+    """Traffic of each sender to the node; none if only sums were read."""
     last_seen: tuple[LastSeen, ...]
-    """One item for each module of each instance that listens now, by module and receiver."""
+    """One item for each module of each instance that listens now, by module and receiver; for
+    each module if only sums were read."""
     broken: tuple[BrokenPath, ...] = ()
     """Paths to the node that are not up."""
     reach: Reach | None = None
@@ -101,41 +105,115 @@ class ClusterRows:
 
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
     """Return the rows of every cluster in ``after``; rates count from ``before``."""
+    figures = _of_pairs(before, after) if after.sums is None else _of_sums(before, after)
+    last_seen = _last_seen(after)
+    broken: dict[_Place, list[BrokenPath]] = {}
+    for path in after.paths:
+        broken.setdefault((path.key, path.node.machine_id), []).append(path)
+    return tuple(
+        ClusterRows(
+            view.key,
+            tuple(
+                Row(
+                    node,
+                    back_in_s(node, after.now),
+                    *figures.get((view.key, machine_id), _NO_FIGURES)[:-1],
+                    tuple(last_seen.get((view.key.cluster_id, machine_id), ())),
+                    tuple(broken.get((view.key, machine_id), ())),
+                    figures.get((view.key, machine_id), _NO_FIGURES).reach,
+                )
+                for machine_id, node in view.nodes.items()
+            ),
+        )
+        for view in after.clusters
+    )
+
+
+class _Figures(NamedTuple):
+    """What a row has of the traffic."""
+
+    backlog: int | None
+    oldest_s: float | None
+    in_per_s: float | None
+    out_per_s: float | None
+    flows: tuple[Traffic, ...]
+    reach: Reach | None
+
+
+_NO_FIGURES = _Figures(0, None, None, None, (), None)
+
+
+def _of_pairs(before: Snapshot | None, after: Snapshot) -> Mapping[_Place, _Figures]:
     rates = _rates(before, after)
-    to: dict[tuple[ClusterKey, int], list[Traffic]] = {}
-    out: dict[tuple[ClusterKey, int], list[Traffic]] = {}
+    to: dict[_Place, list[Traffic]] = {}
+    out: dict[_Place, list[Traffic]] = {}
     for item in after.traffic:
         key = ClusterKey(item.cluster_id, item.protocol)
         to.setdefault((key, item.machine_id), []).append(item)
         out.setdefault((key, item.sender), []).append(item)
-    last_seen = _last_seen(after)
-    broken: dict[tuple[ClusterKey, int], list[BrokenPath]] = {}
-    for path in after.paths:
-        broken.setdefault((path.key, path.node.machine_id), []).append(path)
-    found = []
+    found = {}
     for view in after.clusters:
         senders = {i: [item.sender for item in to.get((view.key, i), ())] for i in view.nodes}
         reach = paths.reach(view, senders, after.paths)
-        of_nodes = []
-        for machine_id, node in view.nodes.items():
+        for machine_id in view.nodes:
             place = view.key, machine_id
             flows = to.get(place, ())
-            of_nodes.append(
-                Row(
-                    node,
-                    back_in_s(node, after.now),
-                    totals.backlog(flows),
-                    totals.oldest_s(flows),
-                    _sum(rates, flows),
-                    _sum(rates, out.get(place, ())),
-                    tuple(flows),
-                    tuple(last_seen.get((view.key.cluster_id, machine_id), ())),
-                    tuple(broken.get(place, ())),
-                    reach.get(machine_id),
-                )
+            found[place] = _Figures(
+                totals.backlog(flows),
+                totals.oldest_s(flows),
+                _sum(rates, flows),
+                _sum(rates, out.get(place, ())),
+                tuple(flows),
+                reach.get(machine_id),
             )
-        found.append(ClusterRows(view.key, tuple(of_nodes)))
-    return tuple(found)
+    return found
+
+
+def _of_sums(before: Snapshot | None, after: Snapshot) -> Mapping[_Place, _Figures]:
+    to = _to_nodes(after)
+    out = after.sums.sent_by if after.sums else {}
+    reach = after.sums.reach if after.sums else {}
+    into: Mapping[_Place, float] = {}
+    out_of: Mapping[_Place, float] = {}
+    if before is not None and before.sums is not None and after.now > before.now:
+        seconds, same = after.now - before.now, _same_nodes(before, after)
+        had = {place: item.sent for place, item in _to_nodes(before).items() if place in same}
+        into = {p: _grown(had.get(p, 0), item.sent) / seconds for p, item in to.items()}
+        had_out = before.sums.sent_by
+        out_of = {p: _grown(had_out.get(p, 0), sent) / seconds for p, sent in out.items()}
+    found = {}
+    for place in {*to, *out, *reach}:
+        node = to.get(place)
+        found[place] = _Figures(
+            node.backlog if node else 0,
+            node.oldest_s if node else None,
+            into.get(place),
+            out_of.get(place),
+            (),
+            reach.get(place),
+        )
+    return found
+
+
+def _to_nodes(snapshot: Snapshot) -> Mapping[_Place, ToNode]:
+    known = snapshot.sums.to_nodes if snapshot.sums else ()
+    return {(ClusterKey(i.cluster_id, i.protocol), i.machine_id): i for i in known}
+
+
+def _same_nodes(before: Snapshot, after: Snapshot) -> set[_Place]:
+    """Return the nodes with the same generation, whose counters go on."""
+    was = {view.key: view.nodes for view in before.clusters}
+    return {
+        (view.key, i)
+        for view in after.clusters
+        for i, node in view.nodes.items()
+        if (old := was.get(view.key, {}).get(i)) and old.generation == node.generation
+    }
+
+
+def _grown(was: int, now: int) -> int:
+    """Return the growth of a sum; 0 if a sender was forgotten, and the sum went back."""
+    return max(0, now - was)
 
 
 def back_in_s(node: Node, now: float) -> int | None:

@@ -9,16 +9,17 @@ from typing import Any
 from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.jobs.keys import EVERY_SECOND_IDS
 from clusterer.services.context import Context
-from clusterer.services.status import fleet, paths, traffic
+from clusterer.services.status import fleet, paths, sums, traffic
 from clusterer.services.status.paths import BrokenPath
+from clusterer.services.status.sums import Sums
 from clusterer.services.status.traffic import Flow, SenderHashes, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.badvalues import Command, WrongType, ids, number, read_all, text
 from clusterer.store.encoding import decode_node
 from clusterer.store.nodes import cluster_key
 from clusterer.store.paths import records_of
-from clusterer.store.receipts import scores, watches_in
-from clusterer.store.watches import Watch
+from clusterer.store.receipts import latest, scores, watches_in
+from clusterer.store.watches import LISTENING_MS, Watch
 
 _ROUNDS = 6
 """Most reads of one snapshot: the first snapshot needs three, a later one usually one."""
@@ -55,6 +56,8 @@ class Snapshot:
     """Packets that all senders ever sent to each cluster."""
     stalled: str = ""
     """Reason why no process updates states; empty if one does."""
+    sums: Sums | None = None
+    """The traffic by node and by sender, in place of `traffic`, if only sums were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class _Plan:
     """machine_ids that have sent packets."""
     path_senders: tuple[int, ...] = ()
     """machine_ids with records of paths."""
+    summed: bool = False
+    """Whether nodes, traffic and clocks are read in another way."""
 
     @property
     def machine_ids(self) -> list[int]:
@@ -79,22 +84,43 @@ class _Plan:
 class Reader:
     """Takes snapshots, and keeps from one to the next the plan of the keys to read."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, pairs: bool = True) -> None:
+        """``pairs``: whether the snapshots have each pair of sender and node, and of instance and
+        node. Without them the cost grows with the nodes and the senders, and the nodes are read
+        only if they change.
+        """
         self._context = context
-        self._plan = _Plan()
+        self._plan = _Plan(summed=not pairs)
 
     def read(self) -> Snapshot:
         """Return a snapshot of this moment. Raises `StateUnavailable`."""
+        views: Sequence[ClusterView] = ()
+        if self._plan.summed:
+            self._context.directory.refresh()
+            views = tuple(self._context.directory.snapshot.values())
         found, flows = Snapshot(0.0), list[Flow]()
         with translated(self._context.settings, "read the clusters"):
             for _ in range(_ROUNDS):
                 replies = self._ask(self._plan)
-                plan, found, flows = _understood(self._plan, iter(replies))
+                plan, found, flows = _understood(self._plan, iter(replies), views)
                 if plan == self._plan:
                     break
                 self._plan = plan
+            if self._plan.summed:
+                return self._summed(found)
         aged = traffic.with_ages(self._context, flows, found.now, _LOOKED_UP)
         return replace(found, traffic=tuple(aged))
+
+    def _summed(self, found: Snapshot) -> Snapshot:
+        """Return a snapshot with sums of the traffic, and the latest clocks of all instances."""
+        client, now_ms = self._context.redis, int(found.now * 1000)
+        listening = [r.watch for r in found.receipts if now_ms - r.heartbeat_ms <= LISTENING_MS]
+        receipts = tuple(
+            Receipt(watch, now_ms, last_seen_ms, muted_ms)
+            for watch, last_seen_ms, muted_ms in latest(client, listening)
+        )
+        summed = sums.read(self._context, found.clusters, found.paths, found.now, _LOOKED_UP)
+        return replace(found, receipts=receipts, sums=summed)
 
     def _ask(self, plan: _Plan) -> list[Any]:
         return read_all(self._context.redis, list(_commands(plan)))
@@ -122,13 +148,18 @@ def _commands(plan: _Plan) -> Iterator[Command]:
     yield from (("hgetall", keys.paths(sender)) for sender in plan.path_senders)
     for receiver, watches in plan.watches.items():
         yield "hgetall", keys.modules(receiver)
-        for watch in watches:
+        for watch in () if plan.summed else watches:
             yield "zrange", watch.last_seen, 0, -1, False, True
             yield "zrange", watch.muted, 0, -1, False, True
 
 
-def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, list[Flow]]:
-    """Return the plan for the next read, the snapshot that ``plan`` gave, and the traffic."""
+def _understood(
+    plan: _Plan, replies: Iterator[Any], known: Sequence[ClusterView]
+) -> tuple[_Plan, Snapshot, list[Flow]]:
+    """Return the plan for the next read, the snapshot that ``plan`` gave, and the traffic.
+
+    ``known``: the clusters that the plan leaves out.
+    """
     (seconds, micros), clusters, instances = next(replies), next(replies), next(replies)
     now = float(seconds) + float(micros) / 1e6
     schedule, probers = next(replies), tuple(sorted(next(replies)))
@@ -142,8 +173,10 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     )
     if isinstance(clusters, WrongType):  # the clusters of the previous read stay
         members = dict.fromkeys(plan.members, ())
+    if plan.summed:
+        members = {}
     watches: dict[int, tuple[Watch, ...]] = dict.fromkeys(ids(keys.INSTANCES, instances), ())
-    views = []
+    views = list(known)
     for key, asked in plan.members.items():
         found_ids = next(replies)
         nodes = [decode_node(key, machine_id, next(replies)) for machine_id in asked]
@@ -155,16 +188,17 @@ def _understood(plan: _Plan, replies: Iterator[Any]) -> tuple[_Plan, Snapshot, l
     hashes = {sender: SenderHashes.of(replies) for sender in plan.senders}
     records = {sender: records_of(sender, next(replies)) for sender in plan.path_senders}
     receipts: list[Receipt] = []
-    for receiver, known in plan.watches.items():
+    for receiver, watched in plan.watches.items():
         modules: Mapping[bytes, bytes] = next(replies)
-        found = [Receipt(w, _heartbeat(receiver, modules), *_scores(replies, w)) for w in known]
+        heartbeat = _heartbeat(receiver, modules)
+        found = [Receipt(w, heartbeat, *_scores(replies, w, read=not plan.summed)) for w in watched]
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
             receipts += found
     broken = tuple(paths.broken(views, records, int(now * 1000)))
     offered = {key: _offered(key, hashes) for key in members}
     snapshot = Snapshot(now, tuple(views), (), tuple(receipts), broken, offered, stalled)
-    wanted = _Plan(members, watches, probers, senders, path_senders)
+    wanted = _Plan(members, watches, probers, senders, path_senders, plan.summed)
     return wanted, snapshot, traffic.flows_of(views, hashes)
 
 
@@ -205,6 +239,6 @@ def _heartbeat(receiver: int, modules: Mapping[bytes, bytes]) -> int:
     return number(keys.modules(receiver), "field heartbeat", modules.get(b"heartbeat"))
 
 
-def _scores(replies: Iterator[Any], watch: Watch) -> list[dict[int, int]]:
+def _scores(replies: Iterator[Any], watch: Watch, *, read: bool) -> list[dict[int, int]]:
     """Return the times in the two sorted sets of a registration, last seen and muted."""
-    return [scores(key, next(replies)) for key in (watch.last_seen, watch.muted)]
+    return [scores(key, next(replies)) if read else {} for key in (watch.last_seen, watch.muted)]

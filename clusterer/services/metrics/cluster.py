@@ -11,14 +11,16 @@ from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition, Node, State
 from clusterer.runtime import forks
 from clusterer.services.context import Context
+from clusterer.services.metrics.bounds import ALL_SENDERS, MOST_PAIRS, MOST_PATHS, MOST_WHOLE
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
-from clusterer.services.status import listing, totals
+from clusterer.services.status import listing, traffic
 from clusterer.services.status.fleet import Fleet
 from clusterer.services.status.listing import Listing, SenderBacklog
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
+from clusterer.store import translated
 from clusterer.store.destinations import field_of
 
 
@@ -53,15 +55,6 @@ _COUNTERS = {
 }
 """Counters of `clusterer list` that are metrics as well: name and help text."""
 
-MOST_PAIRS = 2000
-"""Pairs of sender and node that get time series of their own, four each."""
-
-MOST_PATHS = 20
-"""Paths to a node that get a time series each."""
-
-ALL_SENDERS = "all"
-"""The label ``sender`` of a node's sums."""
-
 
 class ClusterCollector(Collector):
     """Reads Redis at each scrape; without Redis its only metric is ``clusterer_redis_up`` 0."""
@@ -89,18 +82,27 @@ class ClusterCollector(Collector):
         yield from found
 
     def _read(self) -> list[Metric]:
-        known = listing.run(self._context)
+        known = listing.run(self._context, pairs=False)
+        nodes = [node for view in known.clusters for node in view.nodes.values()]
+        whole = len(nodes) <= MOST_WHOLE
         return [
-            *_states(known),
-            *_paths(known),
-            self._changes.read(node for view in known.clusters for node in view.nodes.values()),
-            *_traffic(known, self._highest),
+            *_states(known, whole=whole),
+            *_paths(known, whole=whole),
+            self._changes.read(nodes if whole else ()),
+            *_traffic(known, self._series(known), self._highest),
             *_backlog(listing.sender_backlogs(known)),
             *_fleet(fleets.read(self._context)),
         ]
 
+    def _series(self, known: Listing) -> Sequence[Traffic | ToNode]:
+        """Return the items with series: each pair or, beyond `MOST_PAIRS`, the sums per node."""
+        if sum(item.senders for item in known.sums.to_nodes) > MOST_PAIRS:
+            return known.sums.to_nodes
+        with translated(self._context.settings, "read the senders' statistics"):
+            return traffic.read(self._context, known.clusters, known.now)
 
-def _states(known: Listing) -> Iterator[Metric]:
+
+def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "clusterer_node_state", "1 for the present state of a node.", labels=(*NODE, "state")
     )
@@ -110,14 +112,15 @@ def _states(known: Listing) -> Iterator[Metric]:
     for view in known.clusters:
         for node in view.nodes.values():
             labels = (str(node.cluster_id), node.protocol, str(node.machine_id), node.url)
-            tries.add_metric(labels, node.no_tries)
+            if whole or node.no_tries:
+                tries.add_metric(labels, node.no_tries)
             for condition in Condition:
                 states.add_metric((*labels, condition.value), node.condition is condition)
     yield states
     yield tries
 
 
-def _paths(known: Listing) -> Iterator[Metric]:
+def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
     """Count the senders that do not reach a node, and name some of them while the node is up."""
     counts = GaugeMetricFamily(
         "clusterer_broken_paths", "Senders whose path to a node is not up.", labels=NODE
@@ -134,22 +137,22 @@ def _paths(known: Listing) -> Iterator[Metric]:
         to[item.node].append(item)
     for node, found in to.items():
         place = str(node.cluster_id), node.protocol, str(node.machine_id)
-        counts.add_metric((*place, node.url), len(found))
+        if whole or found:
+            counts.add_metric((*place, node.url), len(found))
         for item in found[:MOST_PATHS] if node.state is State.UP else ():
             each.add_metric((str(item.sender), *place), 1)
     yield from (counts, each)
 
 
-def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
+def _traffic(
+    known: Listing, items: Sequence[Traffic | ToNode], highest: Highest
+) -> Iterator[Metric]:
     fields = {
         (node.cluster_id, node.protocol, node.machine_id): field_of(node)
         for view in known.clusters
         for node in view.nodes.values()
     }
-    flows = [
-        (flow, fields[flow.cluster_id, flow.protocol, flow.machine_id])
-        for flow in _series(known.traffic)
-    ]
+    flows = [(flow, fields[flow.cluster_id, flow.protocol, flow.machine_id]) for flow in items]
     # A node that is added again, or moves, has another generation: its counters begin at 0.
     values = highest.of(
         {
@@ -172,11 +175,6 @@ def _traffic(known: Listing, highest: Highest) -> Iterator[Metric]:
         if flow.backlog is not None:
             backlog.add_metric(labels, flow.backlog)
     return iter((*counters.values(), backlog))
-
-
-def _series(traffic: Sequence[Traffic]) -> Sequence[Traffic | ToNode]:
-    """Return the items with time series: each pair or, beyond `MOST_PAIRS`, the sums per node."""
-    return traffic if len(traffic) <= MOST_PAIRS else totals.by_node(traffic)
 
 
 def _sender(flow: Traffic | ToNode) -> str:

@@ -36,22 +36,32 @@ class Changes:
         self._store = AuditStore(context.settings, context.redis)
         self._seen: dict[int, str] | None = None
         self._counts: Counter[tuple[str, ...]] = Counter()
+        self._shown: set[tuple[str, ...]] = set()
+        """Places of nodes whose time series have begun at zero."""
         self._lock = forks.lock()
 
     def read(self, nodes: Iterable[Node]) -> Metric:
-        """Return the counts up to now, zeros of ``nodes`` among them. Raises `StateUnavailable`."""
-        usual = [(before.value, after.value) for before, after in USUAL]
+        """Return the counts up to now: of ``nodes``, and of all others that have changed.
+
+        The series of a node begin with zeros: a node that is not among ``nodes`` has them in the
+        first `read` after a change, and its counts from the next one on. Raises `StateUnavailable`.
+        """
         with self._lock:
             self._count()
             metric = CounterMetricFamily(
                 "clusterer_node_transitions", "Changes of nodes' states.", labels=_LABELS
             )
+            known = {(str(n.cluster_id), n.protocol, str(n.machine_id)) for n in nodes}
+            changed = {labels[:3] for labels in self._counts}
+            begun = known | self._shown
+            self._shown = known | changed
             zeros = {
-                (str(node.cluster_id), node.protocol, str(node.machine_id), *pair): 0
-                for node in nodes
-                for pair in usual
+                (*place, before.value, after.value): 0
+                for place in self._shown
+                for before, after in USUAL
             }
-            for labels, count in sorted((zeros | self._counts).items()):
+            counts = {labels: n for labels, n in self._counts.items() if labels[:3] in begun}
+            for labels, count in sorted((zeros | counts).items()):
                 metric.add_metric(labels, count)
         return metric
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Node, State
 from clusterer.membership.paths import Path, as_seen
 from clusterer.services.context import Context
-from clusterer.services.status import paths, totals, traffic
+from clusterer.services.status import paths, sums, traffic
 from clusterer.services.status.paths import BrokenPath, Reach
+from clusterer.services.status.sums import Sums, Waiting
+from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterView, translated
 from clusterer.store.destinations import field_of
@@ -27,11 +29,13 @@ class Listing:
     """The own machine_id, 0 if none is configured."""
     clusters: tuple[ClusterView, ...]
     traffic: tuple[Traffic, ...]
-    """One item for each pair of sender and node with traffic."""
+    """One item for each pair of sender and node with traffic; none if only sums were read."""
     paths: tuple[BrokenPath, ...] = ()
     """The paths that are not up."""
     seen_by: int = 0
     """The sender as which the nodes are shown; 0: their verdicts are shown."""
+    sums: Sums = field(default_factory=Sums)
+    """The traffic by node and by sender."""
 
     def seen(self, node: Node) -> Node:
         """Return the node as it is shown: with its verdict, or as `seen_by` sees it."""
@@ -39,11 +43,8 @@ class Listing:
 
     def reach(self, view: ClusterView) -> Mapping[int, Reach]:
         """Return how many live senders reach each node of a cluster that has any."""
-        senders: dict[int, set[int]] = {}
-        for item in self.traffic:
-            if (item.cluster_id, item.protocol) == view.key:
-                senders.setdefault(item.machine_id, set()).add(item.sender)
-        return paths.reach(view, senders, self.paths)
+        known = ((i, self.sums.reach.get((view.key, i))) for i in view.nodes)
+        return {i: reach for i, reach in known if reach is not None}
 
     @property
     def _own(self) -> Mapping[str, Path]:
@@ -72,10 +73,12 @@ class SenderBacklog:
     """Packets for the node that is furthest behind, among the other nodes (replay)."""
 
 
-def run(context: Context, seen_by: int = 0) -> Listing:
+def run(context: Context, seen_by: int = 0, *, pairs: bool = True) -> Listing:
     """Read all clusters, their senders' statistics and paths. Raises `StateUnavailable`.
 
     ``seen_by``: the sender as which the nodes are shown; `InvalidArgument` if it has no node.
+    ``pairs``: whether to read each pair of sender and node. Without them the listing has the same
+    sums, for which a million pairs take about a second of Redis.
     """
     store = context.nodes
     views = tuple(store.views().values())
@@ -83,10 +86,15 @@ def run(context: Context, seen_by: int = 0) -> Listing:
         raise InvalidArgument(f"no cluster has a node {seen_by}")
     records, now_ms = paths.read(context)
     now = store.now()
+    broken = tuple(paths.broken(views, records, now_ms))
+    found: tuple[Traffic, ...] = ()
     with translated(context.settings, "read the senders' statistics"):
-        found = traffic.read(context, views, now)
-    broken = paths.broken(views, records, now_ms)
-    return Listing(now, context.settings.server_id, views, tuple(found), tuple(broken), seen_by)
+        if pairs:
+            found = tuple(traffic.read(context, views, now))
+            summed = sums.of_pairs(found, views, broken)
+        else:
+            summed = sums.read(context, views, broken, now)
+    return Listing(now, context.settings.server_id, views, found, broken, seen_by, summed)
 
 
 def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
@@ -95,16 +103,14 @@ def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
     ``traffic`` has an entry for each node to which packets were sent; with ``pairs``, for each
     sender and node. Both forms have the same figures and the same sums.
     """
-    by_pair: Sequence[Traffic | totals.ToNode] = listing.traffic
+    by_pair: Sequence[Traffic | ToNode] = listing.traffic if pairs else listing.sums.to_nodes
     return {
         "now": listing.now,
         "server_id": listing.server_id,
         "seen_by": listing.seen_by or None,
         "clusters": [_cluster_as_json(listing, view) for view in listing.clusters],
-        "traffic": [
-            asdict(item) for item in (by_pair if pairs else totals.by_node(listing.traffic))
-        ],
-        "senders": [asdict(item) for item in totals.by_sender(listing.traffic)],
+        "traffic": [asdict(item) for item in by_pair],
+        "senders": [asdict(item) for item in listing.sums.from_senders],
     }
 
 
@@ -135,24 +141,18 @@ def _node_as_json(listing: Listing, node: Node, reach: Reach | None) -> dict[str
 
 def sender_backlogs(listing: Listing) -> list[SenderBacklog]:
     """Return the backlog of every sender in ``listing``."""
-    nodes = {
-        (view.key.cluster_id, view.key.protocol, node.machine_id): node
-        for view in listing.clusters
-        for node in view.nodes.values()
-    }
     unreached = {(item.sender, field_of(item.node)) for item in listing.paths}
-    reached: dict[int, list[Traffic]] = {}
-    others: dict[int, list[Traffic]] = {}
-    for item in listing.traffic:
-        node = nodes[item.cluster_id, item.protocol, item.machine_id]
-        up = node.state is State.UP and (item.sender, field_of(node)) not in unreached
+    reached: dict[int, list[Waiting]] = {}
+    others: dict[int, list[Waiting]] = {}
+    for item in listing.sums.waiting:
+        up = item.node.state is State.UP and (item.sender, field_of(item.node)) not in unreached
         (reached if up else others).setdefault(item.sender, []).append(item)
-    senders = dict.fromkeys(item.sender for item in listing.traffic)
+    senders = [item.sender for item in listing.sums.from_senders]
     return [_backlog_of(s, reached.get(s, ()), others.get(s, ())) for s in senders]
 
 
 def _backlog_of(
-    sender: int, reached: Sequence[Traffic], others: Sequence[Traffic]
+    sender: int, reached: Sequence[Waiting], others: Sequence[Waiting]
 ) -> SenderBacklog:
     return SenderBacklog(
         sender,

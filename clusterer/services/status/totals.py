@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from clusterer.services.status.traffic import Traffic
 
@@ -89,7 +89,17 @@ def _sums(
     return sent, failed, skipped, lost, backlog(items), oldest_s(items), latest
 
 
-def backlog(items: Iterable[Traffic]) -> int | None:
+class HasBacklog(Protocol):
+    """A pair of sender and node."""
+
+    @property
+    def backlog(self) -> int | None: ...
+
+    @property
+    def oldest_s(self) -> float | None: ...
+
+
+def backlog(items: Iterable[HasBacklog]) -> int | None:
     """Return the number of packets that wait; None if the backlog of a pair is not known."""
     return added(item.backlog for item in items)
 
@@ -104,7 +114,7 @@ def added(numbers: Iterable[int | None]) -> int | None:
     return total
 
 
-def oldest_s(items: Iterable[Traffic]) -> float | None:
+def oldest_s(items: Iterable[HasBacklog]) -> float | None:
     """Return the age of the oldest packet that waits, in seconds; None if none waits."""
     return max((item.oldest_s for item in items if item.oldest_s is not None), default=None)
 

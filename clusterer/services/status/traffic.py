@@ -19,7 +19,7 @@ _KEYS_AT_ONCE = 1000
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
 
-_LOOKED_UP = 1000
+LOOKED_UP = 1000
 """Most backlogs that `read` takes from the logs themselves: several round trips each."""
 
 
@@ -189,12 +189,19 @@ def commands(sender: int) -> Iterator[Command]:
 def read(context: Context, views: Sequence[ClusterView], now: float) -> list[Traffic]:
     """Return the traffic between all nodes of ``views``, by sender and node."""
     machine_ids = {machine_id for view in views for machine_id in view.nodes}
-    left, flows = iter(senders(context, machine_ids)), list[Flow]()
+    return with_ages(context, flows_from(context, views, senders(context, machine_ids)), now)
+
+
+def flows_from(
+    context: Context, views: Sequence[ClusterView], machine_ids: Iterable[int]
+) -> list[Flow]:
+    """Return the traffic from some senders to all nodes of ``views``, by sender and node."""
+    left, flows = iter(machine_ids), list[Flow]()
     while batch := list(islice(left, _SENDERS_AT_ONCE)):
         wanted = [command for sender in batch for command in commands(sender)]
         replies = iter(read_all(context.redis, wanted))
         flows += flows_of(views, {sender: SenderHashes.of(replies) for sender in batch})
-    return with_ages(context, flows, now)
+    return flows
 
 
 def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) -> list[Flow]:
@@ -212,7 +219,7 @@ def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) ->
 
 
 def with_ages(
-    context: Context, flows: Sequence[Flow], now: float, most: int = _LOOKED_UP
+    context: Context, flows: Sequence[Flow], now: float, most: int = LOOKED_UP
 ) -> list[Traffic]:
     """Return the traffic with the data of the logs: the ages of packets that wait.
 
@@ -220,10 +227,25 @@ def with_ages(
     generation of such nodes takes several round trips; `with_ages` reads at most ``most`` of them,
     the oldest first. All other flows take one round trip for each 1,000 places in logs.
     """
+    found = []
+    for flow, (backlog, age) in zip(flows, ages(context, flows, now, most), strict=True):
+        node = flow.node
+        place = node.cluster_id, node.protocol, node.machine_id
+        found.append(Traffic(flow.sender, *place, *flow.counts, backlog, age, flow.last_delivered))
+    return found
+
+
+def ages(
+    context: Context, flows: Sequence[Flow], now: float, most: int = LOOKED_UP
+) -> list[tuple[int | None, float | None]]:
+    """Return the backlog of each flow, and the age in seconds of its oldest packet.
+
+    The logs have both; see `with_ages`.
+    """
     unread = _unread(context, flows, most)
     asked = sorted({(flow.sender, flow.committed) for flow in flows if flow.backlog})
     since_ms = dict(zip(asked, context.backlog.appended_ms(asked), strict=True))
-    found = []
+    found: list[tuple[int | None, float | None]] = []
     for flow in flows:
         backlog = flow.backlog
         if backlog is None:
@@ -231,9 +253,7 @@ def with_ages(
         else:
             ms = since_ms.get((flow.sender, flow.committed), 0)
         age = round(max(0.0, now - ms / 1000), 3) if ms and backlog != 0 else None
-        node = flow.node
-        place = node.cluster_id, node.protocol, node.machine_id
-        found.append(Traffic(flow.sender, *place, *flow.counts, backlog, age, flow.last_delivered))
+        found.append((backlog, age))
     return found
 
 

@@ -1,0 +1,194 @@
+-- Sum the traffic of some senders, by node and by sender: the pairs of sender and node are too many
+-- for a reader. The script changes nothing; the caller bounds the number of pairs.
+-- KEYS  for each sender: stats, counters, committed_count, committed, log
+-- ARGV  JSON list of clusters, each [name, [destination ...]]; then the senders' machine_ids
+-- reply {sums by node, sums by sender and cluster, pairs with a backlog, senders with bad values}
+--       sums by node: lists, in the order of the destinations, of sent, failed, skipped, lost, last
+--       delivery (ms), number of senders
+--       sums by sender and cluster: sender, number of the cluster, sent, failed, skipped, lost, last
+--       delivery, number of nodes, ...
+--       pairs with a backlog: sender, number of the destination, packets that wait (-1 where only
+--       the log can tell), committed offset, ...
+--       A sender with a bad value is in no sum.
+local STATS, COUNTERS, REACHED, COMMITTED, LOG = 1, 2, 3, 4, 5
+local NAMES = {'sent', 'failed', 'skipped', 'lost', 'last_delivered'}
+local clusters, names = cjson.decode(ARGV[1]), {}
+local fields, cluster_of, machine_of, number_of, place = {}, {}, {}, {}, {}
+local counts = {{}, {}, {}, {}, {}}  -- for each of NAMES: field of the stats -> sum over senders
+local senders, whole, size = {}, {}, {}
+local from, behind, odd = {}, {}, {}
+for c, cluster in ipairs(clusters) do
+  names[c], size[c], whole[c] = cluster[1], #cluster[2], 0
+  for _, field in ipairs(cluster[2]) do
+    local d = #fields + 1
+    local machine = string.match(field, '^%d+/(%d+)/')
+    fields[d], cluster_of[d], machine_of[d], number_of[field], senders[d] = field, c, machine, d, 0
+    place[c .. '/' .. machine] = d
+    for s, name in ipairs(NAMES) do
+      counts[s][field .. '/' .. name] = 0
+    end
+  end
+end
+local sent, failed, skipped, lost, last = unpack(counts)
+
+local function count(value)
+  local found = tonumber(value)
+  return found and found >= 0 and found % 1 == 0 and found or nil
+end
+
+local function put(list, ...)
+  for i = 1, select('#', ...) do
+    list[#list + 1] = select(i, ...)
+  end
+end
+
+-- Add the counts of a sender, or subtract those of the first fields again. The loop ends at a bad
+-- value and at a field of no node. Return how many items it took, how many nodes, and the sums.
+local function add(stats, upto, sign)
+  local nodes, a, b, c, d, newest = 0, 0, 0, 0, 0, 0
+  for i = 1, upto, 2 do
+    local name, value = stats[i], tonumber(stats[i + 1])
+    if not value or value < 0 or value % 1 ~= 0 then
+      return i - 1, nodes
+    end
+    local had = sent[name]
+    if had then
+      sent[name], a, nodes = had + sign * value, a + value, nodes + 1
+    else
+      had = last[name]
+      if had then
+        if value > had then
+          last[name] = value
+        end
+        if value > newest then
+          newest = value
+        end
+      elseif skipped[name] then
+        skipped[name], c = skipped[name] + sign * value, c + value
+      elseif failed[name] then
+        failed[name], b = failed[name] + sign * value, b + value
+      elseif lost[name] then
+        lost[name], d = lost[name] + sign * value, d + value
+      else
+        return i - 1, nodes
+      end
+    end
+  end
+  return upto, nodes, a, b, c, d, newest
+end
+
+-- The usual case: a sender of one cluster that has sent to each of its nodes, and to no other.
+-- Return false, and add nothing, in any other case.
+local function add_whole(keys, sender, c, appended)
+  local own = place[c .. '/' .. sender]
+  local nodes = size[c] - (own and 1 or 0)
+  local reached = redis.call('HVALS', keys[REACHED])
+  if #reached ~= nodes or redis.call('HLEN', keys[COMMITTED]) ~= nodes
+      or (own and redis.call('HEXISTS', keys[STATS], fields[own] .. '/sent') == 1) then
+    return false
+  end
+  local late = false
+  for _, value in ipairs(reached) do
+    late = late or value ~= appended
+  end
+  local waits = {}
+  local flat = late and redis.call('HGETALL', keys[REACHED]) or {}
+  for i = 1, #flat, 2 do
+    local d, left = number_of[flat[i]], tonumber(appended) - (count(flat[i + 1]) or 1 / 0)
+    if not d or left == -1 / 0 then
+      return false
+    elseif left > 0 then
+      put(waits, tonumber(sender), d, left,
+        count(redis.call('HGET', keys[COMMITTED], fields[d])) or 0)
+    end
+  end
+  local stats = redis.call('HGETALL', keys[STATS])
+  local took, known, a, b, k, l, newest = add(stats, #stats, 1)
+  if took < #stats or known ~= nodes then
+    add(stats, took, -1)
+    return false
+  end
+  whole[c] = whole[c] + 1
+  if own then
+    senders[own] = senders[own] - 1
+  end
+  put(from, tonumber(sender), c, a, b, k, l, newest, known)
+  put(behind, unpack(waits))
+  return true
+end
+
+-- Return a hash with the numbers of a sender; nil after a bad value.
+local function numbers(key)
+  local found, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    found[flat[i]] = count(flat[i + 1])
+    if not found[flat[i]] then
+      return nil
+    end
+  end
+  return found
+end
+
+-- Any other sender: node by node. Return false, and add nothing, after a bad value.
+local function add_each(keys, sender, appended, waiting)
+  local stats, reached = numbers(keys[STATS]), numbers(keys[REACHED])
+  local committed = numbers(keys[COMMITTED])
+  if not stats or not reached or not committed then
+    return false
+  end
+  local sums = {}
+  for d, field in ipairs(fields) do
+    local c, found, known = cluster_of[d], {}, reached[field] or committed[field]
+    for s, name in ipairs(NAMES) do
+      found[s] = stats[field .. '/' .. name]
+      known = known or found[s]
+    end
+    if (known or waiting) and appended[c] and machine_of[d] ~= sender then
+      sums[c] = sums[c] or {0, 0, 0, 0, 0, 0}
+      for s, value in pairs(found) do
+        local name, join = field .. '/' .. NAMES[s], s == 5 and math.max
+        counts[s][name] = join and join(counts[s][name], value) or counts[s][name] + value
+        sums[c][s] = join and join(sums[c][s], value) or sums[c][s] + value
+      end
+      senders[d], sums[c][6] = senders[d] + 1, sums[c][6] + 1
+      local left = reached[field] and math.max(0, appended[c] - reached[field]) or -1
+      if left ~= 0 then
+        put(behind, tonumber(sender), d, left, committed[field] or 0)
+      end
+    end
+  end
+  for c, found in pairs(sums) do
+    put(from, tonumber(sender), c, unpack(found))
+  end
+  return true
+end
+
+local function sum(keys, sender)
+  local waiting = redis.call('XLEN', keys[LOG]) > 0
+  local appended, many, only, text = {}, 0, nil, nil
+  for c, value in ipairs(redis.call('HMGET', keys[COUNTERS], unpack(names))) do
+    if value then
+      appended[c], many, only, text = count(value), many + 1, c, value
+      if not appended[c] then
+        return false
+      end
+    end
+  end
+  return many == 0 or many == 1 and add_whole(keys, sender, only, text)
+    or add_each(keys, sender, appended, waiting)
+end
+
+for k = 1, #KEYS / 5 do
+  local ran, good = pcall(sum, {unpack(KEYS, k * 5 - 4, k * 5)}, ARGV[k + 1])
+  if not ran or not good then
+    put(odd, tonumber(ARGV[k + 1]))
+  end
+end
+local sums = {{}, {}, {}, {}, {}, {}}
+for d, field in ipairs(fields) do
+  for s, name in ipairs(NAMES) do
+    sums[s][d] = counts[s][field .. '/' .. name]
+  end
+  sums[6][d] = senders[d] + whole[cluster_of[d]]
+end
+return {sums, from, behind, odd}

@@ -1,0 +1,100 @@
+"""Sums of the traffic of senders, made by Redis: pairs of sender and node are too many to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import redis
+
+from clusterer.membership.views import ClusterView
+from clusterer.store import keys
+from clusterer.store.destinations import field_of
+from clusterer.store.scripts import script
+
+_PAIRS_AT_ONCE = 10_000
+"""Most pairs per script call, some 15 ms: Redis serves no other client meanwhile."""
+
+_KEYS = (keys.stats, keys.counters, keys.committed_count, keys.committed, keys.log)
+
+
+LAST = 4
+"""Index of the time of the last delivery, see `Counts`: of times the latest counts."""
+
+
+class Counts(NamedTuple):
+    """Sums of packets over pairs of sender and node."""
+
+    sent: int
+    failed: int
+    skipped: int
+    lost: int
+    last_delivered: int
+    """Redis ms of the last delivery; 0 without one."""
+    pairs: int
+    """Number of pairs."""
+
+
+class Behind(NamedTuple):
+    """A pair whose node does not have all packets of the sender."""
+
+    sender: int
+    node: int
+    """Index of the node, see `Destinations`."""
+    backlog: int | None
+    """Packets that the node has not received; None where only the log can tell."""
+    committed: int
+    """Committed offset; 0 before the first delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummedTraffic:
+    """Sums of some senders."""
+
+    to: Sequence[Sequence[int]]
+    """For each field of `Counts`, its values by the index of the node."""
+    by: list[tuple[int, int, Counts]]
+    """Sender, index of the cluster, counts."""
+    behind: list[Behind]
+    unusable: list[int]
+    """Senders with a bad value: they are in no sum."""
+
+
+class Destinations:
+    """The nodes of some clusters, numbered in the order of clusters and machine_ids."""
+
+    def __init__(self, views: Sequence[ClusterView]) -> None:
+        self.nodes = [node for view in views for node in view.nodes.values()]
+        clusters = [(str(v.key), [field_of(node) for node in v.nodes.values()]) for v in views]
+        fields = [field for _, some in clusters for field in some]
+        self.distinct = len({*fields}) == len(fields)
+        """Whether no two nodes have the same name in the senders' hashes."""
+        self._argument = json.dumps(clusters)
+
+    def batches(self, senders: Iterable[int]) -> Iterator[list[int]]:
+        """Yield the senders in parts of a bounded number of pairs."""
+        left = iter(senders)
+        while batch := list(islice(left, max(1, _PAIRS_AT_ONCE // max(1, len(self.nodes))))):
+            yield batch
+
+    def sums(self, client: redis.Redis, senders: Sequence[int]) -> SummedTraffic:
+        """Return the sums of one of the `batches`. Raises errors of redis-py."""
+        names = [name(sender) for sender in senders for name in _KEYS]
+        reply = script("sum_traffic")(client, names, self._argument, *senders)
+        columns, by, behind, unusable = reply
+        return SummedTraffic(
+            to=columns,
+            by=[(row[0], row[1] - 1, Counts(*row[2:])) for row in _rows(by, 2 + len(columns))],
+            behind=[
+                Behind(sender, node - 1, None if left < 0 else left, committed)
+                for sender, node, left, committed in _rows(behind, 4)
+            ],
+            unusable=unusable,
+        )
+
+
+def _rows(flat: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
+    return (flat[at : at + width] for at in range(0, len(flat), width))
