@@ -223,3 +223,10 @@ class Clusterer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def face_of(core: Core) -> Clusterer:
+    """Return a blocking face of an instance that has another face."""
+    made = Clusterer.__new__(Clusterer)
+    made._core = core  # noqa: SLF001 - made here
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import threading
@@ -17,6 +16,7 @@ from clusterer.listener.callback_queues import CallbackQueue, queue_for
 from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
+from clusterer.listener.event_loop import all_read, heeding_lack_of_room
 from clusterer.listener.inbound import Connection, Shared
 from clusterer.listener.inquiries import Inquiries, Listing
 from clusterer.listener.last_seen import LastSeenWriter, TickReport
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.24
 """Between two ticks. Each tick reports to Redis, and a report is due at least every 250 ms."""
-
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 DRAIN_S = 2.0
 """How long `Listener.serve` waits at its end for callback queues."""
@@ -160,28 +158,47 @@ class Listener:
 
         Waits without limit for Redis, and for a row of this instance in the table.
         """
-        self._require_home()
-        if not self._served.acquire(blocking=False):
-            raise ClustererError("a listener serves only once: make another Clusterer")
+        self._begin()
         try:
             asyncio.run(self._serve())
         finally:
-            self._loop = None
-            self._last_seen.stop()
-            self._capture.stop()
-            self._inquiries.stop()
+            self._end()
+
+    async def serve_in_loop(self) -> None:
+        """Listen like `serve`, in the running event loop and without blocking it."""
+        self._begin()
+        try:
+            await self._serve()
+        finally:
+            await asyncio.to_thread(self._end)
+
+    def _begin(self) -> None:
+        self._require_home()
+        if not self._served.acquire(blocking=False):
+            raise ClustererError("a listener serves only once: make another Clusterer")
+
+    def _end(self) -> None:
+        """End the threads, and wait for them."""
+        self._last_seen.stop()
+        self._capture.stop()
+        self._inquiries.stop()
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        loop.set_exception_handler(self._on_loop_error)
+        self._loop = loop = asyncio.get_running_loop()
+        try:
+            with heeding_lack_of_room(loop, self._admission.run_short):
+                await self._listen(loop)
+        finally:
+            self._loop = None
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         await self._wait_for_directory()
         self._last_seen.start(lambda reply: self._deliver_in(loop, reply))
         self._inquiries.start()
         try:
             while not self._stopping:
                 next_at = monotonic() + TICK_S
-                now = await _all_read()
+                now = await all_read()
                 with self._rounds.guard():
                     await self._tick(now)
                 await self._pause(next_at)
@@ -217,7 +234,7 @@ class Listener:
         self._wake.clear()
 
     async def _tick(self, now: float) -> None:
-        """Do the periodic work of the loop; ``now`` is the result of `_all_read`."""
+        """Do the periodic work of the loop; ``now`` is the result of `all_read`."""
         views = self._directory.views()
         self._admission.use(views)
         self._dispatcher.use(views)
@@ -271,14 +288,6 @@ class Listener:
         self.ready.clear()
         self._admission.close_all()
 
-    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """Close connections when no descriptor is free: the loop accepts again in a second."""
-        error = context.get("exception")
-        if "socket" in context and isinstance(error, OSError) and error.errno in _NO_ROOM:
-            self._admission.run_short()
-        else:
-            loop.default_exception_handler(context)
-
     # -- notices --------------------------------------------------------------------------------
 
     def _deliver_in(self, loop: asyncio.AbstractEventLoop, reply: Flushed) -> None:
@@ -304,16 +313,3 @@ class Listener:
             if registration is not None:
                 until = now + (notice.muted_until_ms - reply.now_ms) / 1000
                 self._dispatcher.time_out(registration, notice.machine_id, until)
-
-
-async def _all_read() -> float:
-    """Return a monotonic time up to which all received bytes were looked at.
-
-    A slow callback or a stopped process may keep the loop from reading. Packets that arrived in
-    that time must count before a timeout is judged. A connection with parked packets needs one
-    turn of the loop to resume, one turn to poll its socket, and one turn to read.
-    """
-    now = monotonic()
-    for _ in range(3):
-        await asyncio.sleep(0)
-    return now

@@ -91,9 +91,9 @@ class BackgroundSender:
                 queue.background_work.wait()
                 continue
             queue.hurry.clear()
-            if self._failed:
+            if self._failed and not queue.has_tasks():
                 queue.hurry.wait(RETRY_S)
-            elif queue.may_gather():
+            elif not self._failed and queue.may_gather():
                 queue.hurry.wait(max(0.0, began + self._gather_s - monotonic()))
             began = monotonic()
             failed = True

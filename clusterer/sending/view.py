@@ -66,6 +66,13 @@ class InstanceView:
         view = self.directory.snapshot.get(key)
         return None if view is None else self._up_in(key, view)
 
+    def up_in_copy(self, key: ClusterKey) -> tuple[Node, ...] | None:
+        """Return `up` without a look at Redis; None if the copy lacks the cluster, or is old."""
+        if not self.directory.is_kept_fresh:
+            return None
+        view = self.directory.snapshot.get(key)
+        return None if view is None else self._up_in(key, view)
+
     def reachable(self, key: ClusterKey) -> list[Node]:
         """Return the other nodes whose verdict is up."""
         view = self.directory.view(key)

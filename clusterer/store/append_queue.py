@@ -257,6 +257,11 @@ class AppendQueue:
         """Mark a caller's entry as done, also after an interrupt: no other thread sends it then."""
         entry.done = True
 
+    def has_tasks(self) -> bool:
+        """Return whether a task waits for an entry."""
+        with self._lock:
+            return any(not e.posted and e.tell is not None for e in self._entries)
+
     def may_gather(self) -> bool:
         """Return whether the entries may wait for more packets: no task or caller waits for one."""
         with self._lock:

@@ -24,6 +24,7 @@ from tests.support.provisioning import provision, sql
 README = docs.ROOT / "README.md"
 API = docs.DOCS / "api.md"
 MODULES = docs.DOCS / "api" / "modules.md"
+SENDING = docs.DOCS / "api" / "sending.md"
 GETTING_STARTED = docs.DOCS / "getting-started.md"
 
 
@@ -102,6 +103,27 @@ def test_docs_hello_module_sends_receives_and_times_out(
             return "node 2 timed out" in first.output()
 
         wait_until(silent, message="node 2 timed out")
+
+
+def test_docs_aio_example_answers(settings: Settings, program: Program) -> None:
+    two_machines(settings)
+    (example,) = docs.examples(SENDING, "aio, a test runs this")
+    with (
+        delivering(settings),
+        contextlib.closing(Context(settings)) as context,
+        program(example, "1") as first,
+        program(example, "2") as second,
+    ):
+        wait_until(lambda: _probed(context, "answered node 2", first), 30)
+        wait_until(lambda: _probed(context, "answered node 1", second), 30)
+
+
+def test_docs_post_example_prints(settings: Settings, program: Program) -> None:
+    two_machines(settings)
+    (example,) = (b for b in docs.blocks(SENDING.read_text(), "python") if "asyncio" not in b)
+    with program(example) as process:
+        assert process.wait() == 0, process.output()
+        assert process.output() == "1 nodes are up and will get it\n"
 
 
 def _probed(context: Context, text: str, process: ChildProcess) -> bool:
