@@ -21,11 +21,12 @@ MOST_ARROWS = 200
 """Broken paths that are drawn."""
 MOST_NAMED = 8
 """Broken paths of one node that get a label each; more get one label together."""
-FULL_MESH = 12
+FULL_MESH = 8
 """Nodes up to which the paths that are up are drawn as well."""
 
-ROW = 24.0
-"""Height that a label needs."""
+ROW, LOW_ROW = 24.0, 17.0
+"""Distance of two nodes above each other; the second of more than `MOST_HIGH_ROWS` nodes."""
+MOST_HIGH_ROWS = 20
 CHAR = 7.3
 """Width of a character of a label: an upper bound for digits and small letters at 12 pixels."""
 DOT = 7.0
@@ -37,6 +38,10 @@ _ALONG = (0.5, 0.38, 0.62, 0.27, 0.73)
 _ASIDE = (0.0, -60.0, 60.0, -120.0, 120.0)
 """Distances from the arrow at which its label may stand, the best first."""
 _LEAST_HEIGHT = 150.0
+_FLATNESS = 0.65
+"""Least height of the arcs, as a share of their width."""
+_DEPTH = 40.0
+"""Least distance of the control point of an arrow between nodes of one arc from these nodes."""
 _BEND = 0.12
 """Distance of an arrow's middle from the straight line, as a share of its length."""
 
@@ -161,15 +166,16 @@ def _places(shown: Sequence[int], known: Mapping[int, str]) -> dict[int, Dot]:
     half = (len(shown) + 1) // 2
     right, left = shown[:half], shown[half:][::-1]
     room = max((CHAR * len(_words(i, known[i])) for i in left), default=0.0)
-    middle = max(_LEAST_HEIGHT, ROW * max(0, half - 1)) / 2
-    radius_x = min(170.0, 60.0 + 14.0 * len(shown))
+    row = ROW if half <= MOST_HIGH_ROWS else LOW_ROW
+    radius_x = min(280.0, 60.0 + 14.0 * len(shown))
+    middle = max(_LEAST_HEIGHT / 2, row * half / 2, radius_x * _FLATNESS)
     center_x = MARGIN + room + DOT * 2 + radius_x
     found = {}
     for side, machine_ids in ((1, right), (-1, left)):
         step = 2 * middle / max(1, len(machine_ids))
         for at, machine_id in enumerate(machine_ids):
             from_middle = (at + 0.5) * step - middle
-            reach = sqrt(max(0.0, 1 - (from_middle / (middle * 1.15)) ** 2))
+            reach = sqrt(max(0.0, 1 - (from_middle / (middle * 1.05)) ** 2))
             x, y = center_x + side * radius_x * reach, MARGIN + middle + from_middle
             anchor = "start" if side > 0 else "end"
             text = _words(machine_id, known[machine_id])
@@ -184,8 +190,15 @@ def _words(machine_id: int, condition: str) -> str:
 
 
 def _control(start: Dot, end: Dot) -> tuple[float, float]:
-    """Return the control point of the curve from one node to another."""
+    """Return the control point of the curve from one node to another.
+
+    Between two nodes of one arc the curve is bent to the inside, upward further than downward.
+    """
     dx, dy = end.x - start.x, end.y - start.y
+    if start.label.anchor == end.label.anchor:
+        inward = -1 if start.label.anchor == "start" else 1
+        depth = (_DEPTH + abs(dy) * _BEND * 2) * (1.0 if dy > 0 else 1.7)
+        return (start.x + end.x) / 2 + inward * depth, (start.y + end.y) / 2
     return (start.x + end.x) / 2 + dy * _BEND * 2, (start.y + end.y) / 2 - dx * _BEND * 2
 
 

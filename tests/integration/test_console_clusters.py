@@ -21,7 +21,7 @@ from clusterer.store import Cause, keys
 from clusterer.store.paths import Observation, PathStore
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.consoles import Served, served, watching
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.scale import scaled
 from tests.support.seeding import make_node, put_node
 
@@ -131,7 +131,7 @@ def test_overview_node_down_is_a_note_with_its_reason(
 def break_path(context: Context, sender: int, machine_id: int, reason: str) -> None:
     store = PathStore(context.settings, context.redis)
     to, began = _node(context, machine_id), store.now_ms() + 1
-    wait_until(lambda: store.now_ms() > began, 20)
+    wait_until(lambda: store.now_ms() > began, EVENTUALLY_S)
     seen = Observation(to, None, Event.SEND_FAILED, reason, began, f"delivery of machine {sender}")
     store.observe(sender, [seen])
 
