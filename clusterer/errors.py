@@ -44,6 +44,9 @@ class StateUnavailable(ClustererError):
     """
 
     accepted = 0
+    enqueue = False
+    """Whether a delivery job must be enqueued all the same: Redis has packets and no worker has
+    them."""
 
 
 class BufferFull(ClustererError):

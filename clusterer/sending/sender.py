@@ -126,10 +126,19 @@ class Sender:
         with self.sending(cluster_id, proto, packets) as one:
             nodes = self._view.up(one.key, must_exist=True)
             for part in one.parts:
-                if self._packets.append(one.key, part):
-                    self._enqueue()
+                self._append(one.key, part)
                 one.accepted += len(part)
         return len(nodes)
+
+    def _append(self, key: ClusterKey, part: Sequence[bytes]) -> None:
+        try:
+            enqueue = self._packets.append(key, part)
+        except StateUnavailable as error:
+            if error.enqueue:  # stored, and too few replicas have it
+                self._enqueue()
+            raise
+        if enqueue:
+            self._enqueue()
 
     def submit(self, key: ClusterKey, frames: Sequence[bytes], waiter: object, tell: Tell) -> None:
         """Have the background thread append frames: see `AppendQueue.submit`."""

@@ -93,6 +93,9 @@ class Settings:
     redis_url: str = _secret_text(
         "", "Redis: redis://, rediss://, unix:// or sentinel:// URL; empty means embedded"
     )
+    wait_replicas: int = _number(
+        0, "replicas of Redis that must have a packet before a send returns", 0, 100
+    )
     data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
     probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -32,7 +32,11 @@ class Channel:
     after an error the next call makes a new connection.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, greet: Callable[[], object] | None = None) -> None:
+        """The channel calls ``greet`` after it has connected, and before the command that needs
+        the connection: ``greet`` may use the channel.
+        """
+        self._greet = greet
         self._pool = connect(settings).connection_pool
         self._connection: Any = None
         self._socket: socket.socket | None = None
@@ -44,20 +48,29 @@ class Channel:
         self._replies_due = False
         """Whether replies to sent commands are still unread."""
 
-    def run(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
-        """Send `evalsha` commands of ``script`` in one round trip; return their replies."""
-        replies = self.run_each(script, commands)
+    def run(
+        self, script: Script, commands: Sequence[bytes], then: bytes | None = None
+    ) -> list[Any]:
+        """Send `evalsha` commands of ``script`` in one round trip; return their replies.
+
+        The command ``then`` follows them; its reply is the last one.
+        """
+        replies = self.run_each(script, commands, then)
         for reply in replies:
             if isinstance(reply, redis.ResponseError):
                 raise reply
         return replies
 
-    def run_each(self, script: Script, commands: Sequence[bytes]) -> list[Any]:
+    def run_each(
+        self, script: Script, commands: Sequence[bytes], then: bytes | None = None
+    ) -> list[Any]:
         """Run like `run`; a command's error is a `redis.ResponseError` among the replies."""
+        if then is not None:
+            commands = [*commands, then]
         replies = self._exchange(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                return self._load_and_repeat(script, commands, replies)
+                return self._load_and_repeat(script, commands, replies, then is not None)
         return replies
 
     def close(self) -> None:
@@ -67,11 +80,14 @@ class Channel:
             self._connection.disconnect()
 
     def _load_and_repeat(
-        self, script: Script, commands: Sequence[bytes], replies: list[Any]
+        self, script: Script, commands: Sequence[bytes], replies: list[Any], and_last: bool
     ) -> list[Any]:
-        """Repeat the commands for which Redis did not know the script; return all replies."""
+        """Repeat the commands for which Redis did not know the script, and after them the last one
+        if ``and_last``; return all replies.
+        """
         lost = [at for at, reply in enumerate(replies) if _is_no_script(reply)]
         if lost:
+            lost += [len(commands) - 1] if and_last else []
             self._exchange([pack("SCRIPT", "LOAD", script.text)])
             again = self._exchange([commands[at] for at in lost])
             for at, reply in zip(lost, again, strict=True):
@@ -127,9 +143,21 @@ class Channel:
             self._connection.connect()
             self._replies_due = False
             self._parser = hiredis.Reader()
-            self._socket = socket_of(self._connection)
-            _let_the_kernel_wait(self._socket)
+            sock: socket.socket = socket_of(self._connection)
+            self._socket = sock
+            _let_the_kernel_wait(sock)
+            self._begin()
+            return sock
         return self._socket
+
+    def _begin(self) -> None:
+        """Greet the server; without success the next call makes another connection."""
+        if self._greet is not None:
+            try:
+                self._greet()
+            except BaseException:
+                self.close()
+                raise
 
     def _is_outdated(self, sock: socket.socket) -> bool:
         """Whether the connection has ended, or its server is no longer the primary."""

@@ -35,6 +35,7 @@ from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
 from clusterer.store.nodes import version_of
 from clusterer.store.paths import counters_of
+from clusterer.store.same_replid import SameReplid
 from clusterer.store.scripts import script
 from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
 
@@ -59,7 +60,8 @@ class DrainStore:
         self._client = client or connect(settings)
         # Entries as Redis sends them: redis-py would make a dict of each.
         self._client.set_response_callback("XRANGE", lambda reply, **_: reply)
-        self._channel = Channel(settings)
+        self._replid = SameReplid()
+        self._channel = Channel(settings, lambda: self._replid.check(self._channel))
 
     def pending(self) -> list[int]:
         """Return the senders of the queue with an undrained log, in order."""
@@ -408,6 +410,7 @@ class DrainStore:
         ring from there misses no sender. Raises `NewerFormat`.
         """
         require_format(self._settings, self._client)
+        self._replid.begin()
         with translated(self._settings, "begin a delivery job"):
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(keys.enqueued(self._queue))

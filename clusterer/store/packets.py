@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import redis
 
-from clusterer.errors import ClustererError, WrongKey
+from clusterer.errors import ClustererError, StateUnavailable, WrongKey
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime import forks
 from clusterer.runtime.logs import LimitedLog
@@ -22,14 +22,17 @@ from clusterer.store.append_queue import AppendQueue, Entry
 from clusterer.store.badvalues import WrongTypeError, is_bad_data, wrong_types
 from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
+from clusterer.store.continuity import Continuity
 from clusterer.store.format import require_format
+from clusterer.store.replicas import Replicas
 from clusterer.store.scripts import script
 
 log = logging.getLogger(__name__)
 
 DRAINED, ENQUEUE, NOT_APPENDED = 0, 1, -1
 """Replies of append.lua: a worker holds the lease; the caller must enqueue a job; the script got
-only the keys for a leased log, and no worker holds the lease."""
+only the keys for a leased log, and no worker holds the lease. The first two are the last two bits
+of the reply; the bits before them are the cluster's packet count."""
 
 _WHAT = "append to the packet log"
 
@@ -72,9 +75,11 @@ class PacketLog:
         self._settings = settings
         self._sender = sender
         self._refusal = refusal
-        self._channel = Channel(settings)
+        self._channel = Channel(settings, self._resume)
         self._script = script("append")
+        self._continuity = Continuity(sender)
         self._commands = AppendCommands(settings, sender, self._script)
+        self._replicas = Replicas(settings.wait_replicas) if settings.wait_replicas else None
         self._checked = False
         """Whether Redis is known to have our format."""
         self._drained = False
@@ -96,8 +101,8 @@ class PacketLog:
 
         One script call for frames of any size: `sub_batches` makes parts that Redis stores quickly.
         Returns True if the caller must enqueue a delivery job: no worker has leased the log, and
-        no job is enqueued. Raises `StateUnavailable`; if only Redis's answer was lost, Redis has
-        stored the frames nevertheless.
+        no job is enqueued. Raises `StateUnavailable`; if only Redis's answer was lost, or too few
+        replicas have the frames, Redis has stored them nevertheless.
         """
         # `with` alone: between a call of `acquire` and a `try` an interrupt would keep the lock.
         if not self.queue and not self._lock.locked():
@@ -105,6 +110,10 @@ class PacketLog:
                 (reply,) = self._append(((key, frames),))
                 if isinstance(reply, redis.ResponseError):
                     raise reply
+                shortage = self._shortage()
+                if shortage is not None:
+                    shortage.enqueue = reply == ENQUEUE
+                    raise shortage
                 return reply == ENQUEUE
         entry = Entry(key, list(frames))
         self.queue.add(entry)
@@ -118,6 +127,8 @@ class PacketLog:
         if entry.error is not None:
             error = copy(entry.error)  # each caller changes its own copy
             error.__cause__ = entry.error.__cause__
+            if isinstance(error, StateUnavailable):
+                error.enqueue = enqueue
             raise error
         return enqueue
 
@@ -146,7 +157,7 @@ class PacketLog:
         failure: ClustererError | None = None
         for group, reply in zip(groups, replies, strict=True):
             if not isinstance(reply, redis.ResponseError):
-                self.queue.finish(group)
+                self._finish_stored(group)
                 continue
             found = self._error_of(reply)
             if isinstance(found, WrongKey):
@@ -156,6 +167,28 @@ class PacketLog:
         if failure is not None:
             self.queue.keep(failure)
         return Round(ENQUEUE in replies, failure)
+
+    def _finish_stored(self, entries: list[Entry]) -> None:
+        """Finish entries that the log has; without enough replicas their callers get an error."""
+        shortage = self._shortage()
+        if shortage is not None:
+            waiting = [entry for entry in entries if not entry.posted]
+            self.queue.finish(waiting, shortage)
+            posted = sum(len(entry.frames) for entry in entries if entry.posted)
+            self._limited.warning(
+                (entries[0].key, Replicas),
+                monotonic(),
+                "sender %d: %d posted packets and %d others: %s",
+                self._sender,
+                posted,
+                sum(len(entry.frames) for entry in waiting),
+                shortage,
+            )
+        self.queue.finish(entries)
+
+    def _shortage(self) -> StateUnavailable | None:
+        """Return the error for the last round trip if too few replicas have its packets."""
+        return None if self._replicas is None else self._replicas.shortage()
 
     def _without_refused(self, entries: list[Entry]) -> list[Entry]:
         """Return the entries whose cluster exists; only `post` adds others."""
@@ -202,16 +235,43 @@ class PacketLog:
             again = self._run([pack(*calls[at], drained=False) for at in missed])
             for at, reply in zip(missed, again, strict=True):
                 replies[at] = reply
+        return self._codes(calls, replies)
+
+    def _codes(
+        self,
+        calls: Sequence[tuple[ClusterKey, Sequence[bytes]]],
+        replies: list[int | redis.ResponseError],
+    ) -> list[int | redis.ResponseError]:
+        """Return `DRAINED` or `ENQUEUE` or 2 in place of each reply; note the packet counts."""
+        counts = self._continuity.counts
+        for at, reply in enumerate(replies):
+            if isinstance(reply, int):
+                counts[calls[at][0]] = reply >> 2
+                replies[at] = reply & 3
         self._drained = replies[-1] == DRAINED
         return replies
 
+    def _resume(self) -> None:
+        """Go on with the log on a new connection, whose server may have lost packets."""
+        (reply,) = self._channel.run(*self._continuity.question())
+        self._continuity.note(reply)
+
     def _run(self, commands: list[bytes]) -> list[int | redis.ResponseError]:
-        replies = self._channel.run_each(self._script, commands)
+        replies = self._stored(commands)
         for at, reply in enumerate(replies):
             if isinstance(reply, redis.ResponseError) and is_bad_data(reply):
                 with connect(self._settings) as client:
                     wrong = wrong_types(client, self._commands.names)
                 if wrong:
-                    replies[at] = WrongTypeError(wrong[0])
-                    replies[at].__cause__ = reply
+                    error = replies[at] = WrongTypeError(wrong[0])
+                    error.__cause__ = reply
+        return replies
+
+    def _stored(self, commands: list[bytes]) -> list[int | redis.ResponseError]:
+        if self._replicas is None:
+            return self._channel.run_each(self._script, commands)
+        *replies, got = self._channel.run_each(self._script, commands, self._replicas.command)
+        if isinstance(got, redis.ResponseError):
+            raise got
+        self._replicas.got = got
         return replies

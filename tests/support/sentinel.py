@@ -36,6 +36,7 @@ _OPTIONS = {
     "repl-diskless-sync-delay": "0",
     "repl-ping-replica-period": "1",
 }
+_PERIODS_MS = {"ping-period": 200, "info-period": 200, "publish-period": 500}
 
 
 class Sentinel:
@@ -58,9 +59,10 @@ class Sentinel:
         self._process = start([program, self._config], self.directory / "log")
         wait_until(self._answers, PATIENT_S, "the sentinel answers")
         with contextlib.suppress(redis.ResponseError), self.client() as client:
-            # Redis 7. By default a sentinel looks every ten seconds for an old master that is back.
-            client.execute_command("SENTINEL", "DEBUG", "info-period", "1000")
-            client.execute_command("SENTINEL", "DEBUG", "publish-period", "500")
+            # Redis 7. After a failover a sentinel connects to the new master within a ping period:
+            # by default a second, in which that master would count as down again.
+            for name, ms in _PERIODS_MS.items():
+                client.execute_command("SENTINEL", "DEBUG", name, str(ms))
 
     def _answers(self) -> bool:
         with contextlib.suppress(redis.RedisError), self.client() as client:

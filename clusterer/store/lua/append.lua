@@ -4,9 +4,11 @@
 -- KEYS  log, counters, lease [, pending, enqueued, ring, queues]
 -- ARGV  cluster_id, protocol, log_max_packets, format [, sender, queue],
 --       then for each entry: number of packets, their frames in one piece
--- reply 0 a worker holds the lease, 1 the caller must enqueue a delivery job, 2 a job is enqueued,
+-- reply 4 * packet count of the cluster + 0 a worker holds the lease, 1 the caller must enqueue a
+--       delivery job, 2 a job is enqueued;
 --       -1 nothing was appended: no worker holds the lease, and the script needs all keys
 -- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
+-- include gaps
 local drained = redis.call('EXISTS', KEYS[3]) == 1
 if not drained and #KEYS == 3 then
   return -1
@@ -71,10 +73,11 @@ for i = first, #ARGV, 2 do
 end
 if last % 100 < count and last > tonumber(ARGV[3]) then
   -- Redis frees whole blocks of 100 entries: more frequent trims have no effect.
-  redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', last - ARGV[3] + 1))
+  local first = first_of(KEYS[2], last, tonumber(ARGV[3]))
+  redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', first))
 end
 if drained then
-  return 0  -- a leased sender is pending until the worker releases the lease
+  return n * 4  -- a leased sender is pending until the worker releases the lease
 end
 if redis.call('SADD', KEYS[4], ARGV[5]) == 1 then
   local hold = redis.call('PTTL', KEYS[5])
@@ -85,4 +88,4 @@ if redis.call('SADD', KEYS[4], ARGV[5]) == 1 then
   redis.call('XADD', KEYS[6], 'MAXLEN', 1, '*', 'sender', ARGV[5])
 end
 local ms = string.format('%s%03d', time[1], time[2] / 1000)
-return redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) and 1 or 2
+return n * 4 + (redis.call('SET', KEYS[5], ms, 'NX', 'EX', 600) and 1 or 2)

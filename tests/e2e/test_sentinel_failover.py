@@ -1,0 +1,213 @@
+"""Every process follows real sentinels through kills, failovers and a partition, under traffic."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+
+from clusterer import Clusterer, Settings, StateUnavailable
+from clusterer.settings import as_environment
+from tests.support.cluster import assert_accounted, load, node, node_for, numbers, stat
+from tests.support.failover import connected_to
+from tests.support.ports import free_port
+from tests.support.processes import ChildProcess, spawn, wait_until
+from tests.support.receiver import BinReceiver
+from tests.support.redis_server import RedisServer
+from tests.support.scale import scaled
+from tests.support.sentinel import PATIENT_S, SentinelRedis
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(scaled(300, 1800))]
+
+PACKETS_PER_S = 200
+PROMISED_S = 5.0
+"""After a promotion; a busy host may take longer, so the tests only print what was measured."""
+NODES = (2, 3, 4)
+PROCESSES = {
+    "delivery": ["-m", "workers", "delivery"],
+    "maintenance": ["-m", "workers", "maintenance"],
+    "database": ["-m", "workers", "database"],
+    "scheduler": ["-m", "scheduler"],
+    "node": ["-m", "clusterer", "node"],
+    "watch": ["-m", "clusterer", "watch", "2"],
+}
+
+
+class Traffic:
+    """A thread that sends numbered packets, and goes on with the next one after an error."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="traffic")
+        self.accepted: list[int] = []
+        """Numbers of the packets for which `send_to` returned."""
+        self.refused = 0
+        self.accepted_at = 0.0
+
+    def _send(self) -> None:
+        with Clusterer(1, settings=self._settings) as sender:
+            number = 0
+            while not self._stop.wait(1 / PACKETS_PER_S):
+                packet = sender.packet("test", 1).push_int(number).build()
+                try:
+                    sender.send_to(1, "bin", packet)
+                    self.accepted.append(number)
+                    self.accepted_at = monotonic()
+                except StateUnavailable:
+                    self.refused += 1
+                number += 1
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(PATIENT_S)
+
+
+class Watched:
+    """Servers, sentinels, all kinds of processes, three nodes, and traffic to them."""
+
+    def __init__(self, stack: ExitStack, directory: Path, names: Sequence[str], **more: Any):
+        self.redis = stack.enter_context(SentinelRedis())
+        self.settings = Settings(
+            redis_url=self.redis.url, server_id=1, data_dir=str(directory), linger=0.5, **more
+        )
+        self.peers = {i: stack.enter_context(BinReceiver()) for i in NODES}
+        load(
+            self.settings,
+            [node(1, free_port()), *(node_for(i, peer) for i, peer in self.peers.items())],
+        )
+        environment = as_environment(self.settings)
+        self.processes: dict[str, ChildProcess] = {
+            name: stack.enter_context(spawn(PROCESSES[name], environment)) for name in names
+        }
+        self.traffic = Traffic(self.settings)
+        stack.callback(self.traffic.stop)
+        self.traffic.start()
+        wait_until(lambda: all(map(numbers, self.peers.values())), PATIENT_S, "packets arrive")
+        for name, process in self.processes.items():
+            wait_until(lambda p=process: self.follows(p), PATIENT_S, f"{name} is connected")  # type: ignore[misc]
+
+    def follows(self, process: ChildProcess) -> bool:
+        """Whether a process has connections to the master and to no other server."""
+        assert process.returncode is None, process.output()
+        return connected_to(process.pid, self.redis.port) == {self.redis.master().address}
+
+    def wait_until_all_follow(
+        self, old: RedisServer, what: str, then: Callable[[], object] | None = None
+    ) -> None:
+        """Wait for the promotion, do ``then``, and wait until each process and the traffic have
+        followed.
+        """
+        promoted_at = self.redis.wait_for_promotion(old)
+        if then is not None:
+            then()
+        took_s: dict[str, float] = {}
+
+        def all_follow() -> bool:
+            for name, process in self.processes.items():
+                if name not in took_s and self.follows(process):
+                    took_s[name] = monotonic() - promoted_at
+            if "traffic" not in took_s and self.traffic.accepted_at > promoted_at:
+                took_s["traffic"] = self.traffic.accepted_at - promoted_at
+            return len(took_s) > len(self.processes)
+
+        mark = {i: len(peer.packets) for i, peer in self.peers.items()}
+        wait_until(all_follow, PATIENT_S, f"all follow after {what}; so far {took_s}")
+        wait_until(
+            lambda: all(len(peer.packets) > mark[i] for i, peer in self.peers.items()),
+            PATIENT_S,
+            f"packets arrive after {what}",
+        )
+        slowest = max(took_s, key=lambda name: took_s[name])
+        print(
+            f"{what}: packets arrive {monotonic() - promoted_at:.2f} s after the promotion, "
+            f"slowest to follow {slowest} {took_s[slowest]:.2f} s (promised {PROMISED_S:g} s)"
+        )
+
+    def end(self) -> dict[int, int]:
+        """Stop the traffic, check order and counts; return how many accepted packets each lacks."""
+        self.traffic.stop()
+        self.redis.make_whole()
+        wait_until(self._is_drained, PATIENT_S, "all packets are delivered or counted")
+        assert_accounted(self.settings)
+        for process in self.processes.values():
+            assert process.returncode is None
+            assert "Traceback" not in process.output()
+        lacking = {}
+        with self.redis.master().client() as client:
+            for i, peer in self.peers.items():
+                got = numbers(peer)
+                first = list(dict.fromkeys(got))
+                assert first == sorted(first), "in the order sent"
+                lacking[i] = len(set(self.traffic.accepted) - set(got))
+                print(
+                    f"node {i}: accepted {len(self.traffic.accepted)}, refused "
+                    f"{self.traffic.refused}, missing {lacking[i]}, "
+                    f"counted as lost {stat(client, i, 'lost')}, twice {len(got) - len(first)}"
+                )
+                assert lacking[i] <= stat(client, i, "lost")
+        return lacking
+
+    def _is_drained(self) -> bool:
+        with suppress(redis.RedisError, AssertionError):
+            assert_accounted(self.settings)
+            with self.redis.master().client() as client:
+                pending: set[bytes] = client.smembers(f"clusterer:pending:{QUEUE}")
+                return not pending
+        return False
+
+
+QUEUE = Settings().delivery_queue
+
+
+@contextmanager
+def watched(directory: Path, names: Sequence[str], **more: Any) -> Iterator[Watched]:
+    with ExitStack() as stack:
+        yield Watched(stack, directory, names, **more)
+
+
+def survive(found: Watched, rounds: int) -> None:
+    """Kill the master and have the sentinels fail over in turn; the old master comes back."""
+    for number in range(rounds):
+        kill = number % 2 == 0
+        old = found.redis.kill_master() if kill else found.redis.fail_over()
+        what = f"round {number + 1}, {'SIGKILL' if kill else 'SENTINEL FAILOVER'}"
+        # Without the old master there are fewer replicas than packets may have to wait for.
+        waits = found.settings.wait_replicas > 0
+        found.wait_until_all_follow(old, what, found.redis.make_whole if waits else None)
+        found.redis.make_whole()
+
+
+def test_sentinel_failovers_are_followed_by_all(tmp_path: Path) -> None:
+    with watched(tmp_path, list(PROCESSES)) as found:
+        survive(found, scaled(3, 20))
+        found.end()
+
+
+def test_sentinel_failovers_with_replicas_lose_nothing(tmp_path: Path) -> None:
+    with watched(tmp_path, ["delivery", "maintenance", "scheduler"], wait_replicas=2) as found:
+        survive(found, scaled(3, 20))
+        assert found.end() == dict.fromkeys(NODES, 0)
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_sentinel_partition_loses_only_what_is_counted(tmp_path: Path, replicas: int) -> None:
+    """The old master takes writes until the sentinels' answer comes."""
+    names = ["delivery", "maintenance", "scheduler"]
+    with watched(tmp_path, names, wait_replicas=replicas) as found:
+        with ExitStack() as cut:
+            old = cut.enter_context(found.redis.partition())
+            found.wait_until_all_follow(old, "partition", cut.close if replicas else None)
+        lacking = found.end()
+        if replicas:
+            assert lacking == dict.fromkeys(NODES, 0)
