@@ -17,6 +17,8 @@ from tests.support.pids import descendants, wait_until_gone
 from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn, wait_until
 from tests.support.transcripts import is_excerpt, plain, shown
 
+pytestmark = [pytest.mark.serial, pytest.mark.slow]  # the demo ends if a step takes too long
+
 PROCESSES = 6
 """Redis, A, B, two workers, scheduler."""
 
@@ -42,7 +44,6 @@ def all_started(child: ChildProcess) -> list[int]:
     return pids
 
 
-@pytest.mark.slow
 def test_demo_observes_everything_as_the_docs_show(tmp_path: Path) -> None:
     with demo(tmp_path, "--json") as child:
         pids = all_started(child)
@@ -75,7 +76,6 @@ def numberless(text: str) -> str:
     return re.sub(r"\d+|valkey|redis|clusterer-demo-\w+", "", plain(text))
 
 
-@pytest.mark.slow
 def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
     with demo(tmp_path) as child:
         pids = all_started(child)
@@ -87,7 +87,6 @@ def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_demo_killed_leaves_no_process_behind(tmp_path: Path) -> None:
     with demo(tmp_path) as child:
         pids = all_started(child)
@@ -95,7 +94,6 @@ def test_demo_killed_leaves_no_process_behind(tmp_path: Path) -> None:
         wait_until_gone(pids)
 
 
-@pytest.mark.slow
 def test_demo_fails_when_a_process_ends_unexpectedly(tmp_path: Path) -> None:
     with demo(tmp_path, "--json", "--keep") as child:
         pids = all_started(child)

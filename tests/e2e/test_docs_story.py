@@ -15,6 +15,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.story import NODE, UP, Story
 from tests.support.transcripts import plain, shown
 
+pytestmark = pytest.mark.timeout(600)  # of the first test the whole story is a part
+
 
 @pytest.fixture(scope="module")
 def story(mariadb_server: MariaDBServer, tmp_path_factory: pytest.TempPathFactory) -> Story:

@@ -135,7 +135,7 @@ def test_up_supervisor_killed_leaves_no_process(data: Path) -> None:
     with up(data) as child:
         pids = all_started(child)
         child.kill()
-        wait_until_gone(pids, timeout_s=6)
+        wait_until_gone(pids)
 
 
 def test_up_killed_child_is_started_again(data: Path) -> None:

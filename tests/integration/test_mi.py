@@ -21,6 +21,7 @@ import pytest
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
 from clusterer.membership import State
+from clusterer.mi import http_server
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.listen_address import Place
 from clusterer.mi.request_fifo import Access
@@ -429,19 +430,26 @@ def test_mi_http_other_request_is_refused(http: Place, request_: bytes, status: 
     assert post(http, call("clusterer_list"))["result"]
 
 
-def test_mi_http_slow_and_many_clients_are_bounded(http: Place) -> None:
+def test_mi_http_more_clients_than_places_are_refused(
+    http: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_READ_S", 2 * EVENTUALLY_S)
+
     def is_full() -> bool:
         return raw(http, HEAD + b"Content-Length: 2\r\n\r\n{}").startswith(b"HTTP/1.1 503 ")
 
     with ExitStack() as stack:
-        slow = [
+        for _ in range(100):
             stack.enter_context(socket.create_connection((http.host, http.port), EVENTUALLY_S))
-            for _ in range(100)
-        ]
-        slow[0].sendall(HEAD)
         wait_until(is_full, message="all places are taken")
-        assert slow[0].recv(100).startswith(b"HTTP/1.1 408 "), "after 5 s"
     assert wait_until(lambda: _served(http))
+
+
+def test_mi_http_slow_client_is_answered_in_time(
+    http: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_READ_S", 0.5)
+    assert raw(http, HEAD).startswith(b"HTTP/1.1 408 ")
 
 
 def _served(http: Place) -> bool:

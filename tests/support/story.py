@@ -23,6 +23,12 @@ PIPES = "--replicate-pipes-to 1 --accept-pipes-from 1"
 UP = f"up --server-id 1 {PIPES}"
 NODE = f"node --server-id 2 {PIPES}"
 
+MODULE_TIMEOUT_S = 25
+"""A node is muted for twice as long: that is the time for the commands that show it."""
+
+DURATION_S = 600
+"""A node is disabled until the end."""
+
 DATABASE = "mysql+pymysql://opensips:***@127.0.0.1/opensips"
 
 _CLUSTERER = (sys.executable, "-m", "clusterer")
@@ -56,6 +62,7 @@ class Story:
             "CLUSTERER_REDIS_URL": redis.url,
             "CLUSTERER_DB_URL": url,
             "CLUSTERER_PERSISTENT_MODE": "yes",
+            "CLUSTERER_ACCEPT_PIPES_TIMEOUT": str(MODULE_TIMEOUT_S),
             "HOME": str(home),
         }
         host = socket.gethostname()
@@ -70,7 +77,7 @@ class Story:
         }
 
     def tell(self) -> None:
-        """Run all commands, in half a minute."""
+        """Run all commands, in a minute."""
         with ExitStack() as stack:
             self._the_table_is_made()
             second = self._start(stack, NODE, "listening on")
@@ -85,7 +92,7 @@ class Story:
     def _the_table_is_made(self) -> None:
         self._run("init-db --example")
         for number, port in enumerate(self._ports, 1):
-            change = f"url = 'bin:127.0.0.{number}:{port}', duration = 60"
+            change = f"url = 'bin:127.0.0.{number}:{port}', duration = {DURATION_S}"
             statement = f"UPDATE clusterer SET {change} WHERE machine_id = {number}"  # noqa: S608 - numbers
             self._mariadb.execute(statement, database=self._database)
         self._run("reload")
