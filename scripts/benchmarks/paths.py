@@ -13,6 +13,8 @@ from scripts.benchmarks.roles.senders import Senders
 from scripts.benchmarks.system import System
 
 SENDER = 1
+POST = 0
+"""Stands for the number of packets in a call: calls of `post`, with one packet each."""
 
 
 def paired_ratio(ours: Sequence[float], others: Sequence[float]) -> float:
@@ -79,11 +81,15 @@ def ours_by_size(system: System, nodes: int, *sizes: int) -> list[Path]:
     """Paths of one sender and one worker, whose calls have so many packets."""
     system.provision(SENDER, nodes)
     worker, child = system.worker(), system.senders(SENDER)
-    return [Path("ours", system, nodes, [worker, child], _sending(child, n)) for n in sizes]
+    return [Path("ours", system, nodes, [worker, child], sending(child, n)) for n in sizes]
 
 
-def _sending(child: Child[Senders], size: int) -> Callable[[int], int]:
+def sending(child: Child[Senders], size: int) -> Callable[[int], int]:
+    """Return the function that sends packets, ``size`` a call (1: `send_to`, `POST`: `post`)."""
+
     def send(packets: int) -> int:
+        if size == POST:
+            return child.call(Senders.post, SENDER, packets)
         if size == 1:
             return child.call(Senders.single, SENDER, packets)
         return child.call(Senders.batch, SENDER, packets, size)

@@ -69,6 +69,10 @@ def _vs_nats(ours: str) -> Callable[[Any], float | None]:
     return lambda found: found["vs_nats"].get(ours)
 
 
+def _post_p50(found: Mapping[str, Any]) -> float:
+    return float(found["latency_ms"]["p50"])
+
+
 TARGETS = (
     Target("single", "vs_naive", "send_to vs naive", ">= 100 x", 0),
     Target("single", "vs_limit", "send_to vs limit", ">= 0.6 x", 2),
@@ -85,6 +89,10 @@ TARGETS = (
     Target("check_us", "", "check, p50", "<= 10 µs", 2),
     Target("idle_cpu_percent", "", "idle, all processes", "<= 3 %", 2),
     Target("threads", "vs_one", "4 threads vs 1", "> 1 x", 2),
+    Target("post", "vs_send_many", "post vs send_many", ">= 0.6 x", 2),
+    Target("post", "cpu_us_per_delivery", "post, CPU per delivery", "<= 3 µs", 2),
+    Target("post", _post_p50, "post, latency at 100/s, p50", "<= 2 ms", 2),
+    Target("aio", "vs_blocking", "100 tasks vs one blocking caller", ">= 5 x", 2),
     Target("many_senders", "p99", "50 senders, 2 workers, p99", "<= 20 ms", 2),
     Target("many_senders", _slowest, "50 senders, the slowest one's packets", "100 %", 0),
     Target("many_senders", "jobs_per_s", "50 senders, RQ jobs", "<= 5 /s", 2),

@@ -17,6 +17,7 @@ from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.measures.many_senders import ManySenders, figures
 from scripts.benchmarks.measures.peers import peers
 from scripts.benchmarks.measures.throughput import single
+from scripts.benchmarks.measures.waiting import aio, post
 from scripts.benchmarks.plan import QUICK, Plan
 from scripts.benchmarks.report import show
 from scripts.benchmarks.roles.frames import packet
@@ -63,13 +64,14 @@ def test_peers_have_figures_and_ratios_of_what_is_installed() -> None:
     assert found.keys() - with_nats >= {
         "vs_nats",
         "send_many",
+        "post",
         "send_to",
         "redis",
         "redis_pipeline",
     }
     assert all(found[name].keys() == PATH for name in found.keys() - {"vs_nats"})
-    assert found["vs_nats"].keys() >= ({"send_many", "send_to"} if with_nats else set())
-    for name, other in (("send_many", "nats"), ("send_to", "nats_flush")):
+    assert found["vs_nats"].keys() >= ({"send_many", "post", "send_to"} if with_nats else set())
+    for name, other in (("send_many", "nats"), ("post", "nats"), ("send_to", "nats_flush")):
         if with_nats:
             ratio = found[name]["deliveries_per_s"] / found[other]["deliveries_per_s"]
             assert found["vs_nats"][name] == pytest.approx(ratio)
@@ -79,6 +81,39 @@ def test_peers_without_nats_leave_out_its_targets() -> None:
     assert verdicts({"peers": {"vs_nats": {}}}) == []
     shown = verdicts({"peers": {"vs_nats": {"send_many": 1.0, "send_to": 1.4}}})
     assert [one.met for one in shown] == [True, False]
+
+
+@pytest.mark.redis
+def test_post_has_ratio_cost_and_latency() -> None:
+    with ExitStack() as stack:
+        system = System(stack)
+        with system.measurement():
+            found = post(system, replace(TINY, batch_packets=4000))["post"]
+    more = {"vs_send_many", "send_many_deliveries_per_s", "buffer_full", "latency_ms", "call_us"}
+    assert found.keys() == PATH | more
+    ratio = found["deliveries_per_s"] / found["send_many_deliveries_per_s"]
+    assert found["vs_send_many"] == pytest.approx(ratio)
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
+    assert found["latency_ms"]["samples"] == 4 * TINY.paced_s * 100
+    assert found["cpu_us_per_delivery"] > 0
+    judged = {one.what for one in verdicts({"post": found})}
+    assert judged == {
+        "post vs send_many",
+        "post, CPU per delivery",
+        "post, latency at 100/s, p50",
+    }
+
+
+@pytest.mark.redis
+def test_aio_has_ratio_to_one_blocking_caller() -> None:
+    with ExitStack() as stack:
+        system = System(stack)
+        with system.measurement():
+            found = aio(system, TINY)["aio"]
+    assert found.keys() == PATH | {"vs_blocking", "blocking_deliveries_per_s"}
+    ratio = found["deliveries_per_s"] / found["blocking_deliveries_per_s"]
+    assert found["vs_blocking"] == pytest.approx(ratio)
+    assert [one.what for one in verdicts({"aio": found})] == ["100 tasks vs one blocking caller"]
 
 
 MANY = {"p50", "p99", "packets_each", "slowest_packets", "starved", "duplicates", "jobs_per_s"}

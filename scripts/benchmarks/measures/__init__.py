@@ -17,6 +17,7 @@ from scripts.benchmarks.measures.receiving import (
     speed,
 )
 from scripts.benchmarks.measures.throughput import batch, nodes, single, threads
+from scripts.benchmarks.measures.waiting import aio, post
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.system import System
 
@@ -43,6 +44,8 @@ SENDING = (
     Measure(("get_nodes_us", "check_us"), lookups, weight=0.2),
     Measure(("idle_cpu_percent",), idle, weight=3),
     Measure(("threads",), threads, quick=False),
+    Measure(("post",), post, weight=3, quick=False),
+    Measure(("aio",), aio, weight=2, quick=False),
     Measure(("many_senders",), FIFTY, quick=False),
     Measure(("many_senders_200",), TWO_HUNDRED, quick=False),
     Measure(("many_senders_1000",), THOUSAND, quick=False),

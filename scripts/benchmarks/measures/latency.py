@@ -35,7 +35,7 @@ def warm(system: System, plan: Plan) -> dict[str, Any]:
     packets = int(plan.paced_s * RATE)
     with system.arrival_of(packets * NODES, "warm latency"):
         sender.call(Senders.paced, [1], packets, RATE)
-    return {"latency_warm_ms": _figures(system)}
+    return {"latency_warm_ms": figures(system)}
 
 
 def cold(system: System, plan: Plan) -> dict[str, Any]:
@@ -57,10 +57,11 @@ def cold(system: System, plan: Plan) -> dict[str, Any]:
         system.wait_for_quiet(ids)
         with system.arrival_of(NODES, f"cold latency of sender {number}"):
             sender.call(Senders.paced, [number], 1, RATE)
-    return {"latency_cold_ms": _figures(system)}
+    return {"latency_cold_ms": figures(system)}
 
 
-def _figures(system: System) -> dict[str, float]:
+def figures(system: System) -> dict[str, float]:
+    """Return percentiles of the latencies since `System.record`, in ms, and their number."""
     arrivals = system.arrivals()
     return latency_ms(arrivals) | {"samples": len(arrivals)}
 

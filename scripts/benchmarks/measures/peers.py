@@ -43,8 +43,12 @@ Ways = dict[str, tuple[Path, int]]
 
 def peers(system: System, plan: Plan) -> dict[str, Any]:
     """Measure all ways in turns. A way whose program or package is not installed is left out."""
-    many, single = paths.ours_by_size(system, NODES, SIZE, 1)
-    ways = {"send_many": (many, plan.batch_packets), "send_to": (single, plan.packets)}
+    many, posts, single = paths.ours_by_size(system, NODES, SIZE, paths.POST, 1)
+    ways = {
+        "send_many": (many, plan.batch_packets),
+        "post": (posts, plan.batch_packets),
+        "send_to": (single, plan.packets),
+    }
     ways |= _redis(system, plan)
     if server := _nats_server():
         ways |= _nats(system, plan, server)

@@ -7,7 +7,7 @@ from statistics import median
 from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from timeit import repeat
 
-from clusterer import Clusterer
+from clusterer import BufferFull, Clusterer
 from scripts.benchmarks.roles.frames import packet
 
 
@@ -34,6 +34,26 @@ class Senders:
             send_many(sender, "bin", some)
         return began
 
+    def post(self, sender: int, packets: int) -> int:
+        """Post packets with one call each; return when the first began (monotonic ns).
+
+        Where the buffer is full, waits until the log has its packets, as a program would.
+        """
+        instance, one = self._instances[sender], packet(sender)
+        post = instance.post
+        began = monotonic_ns()
+        for _ in range(packets):
+            try:
+                post(sender, "bin", one)
+            except BufferFull:
+                instance.flush()
+                post(sender, "bin", one)
+        return began
+
+    def rejected(self, sender: int) -> int:
+        """Return how many posts found the buffer full."""
+        return self._instances[sender].sender.counts.rejected
+
     def threads(self, sender: int, threads: int, seconds: float) -> float:
         """Send from several threads at once; return packets per second."""
         instance, one = self._instances[sender], packet(sender)
@@ -50,8 +70,10 @@ class Senders:
             sent = sum(pool.map(work, range(threads)))
         return sent / (monotonic() - begun)
 
-    def paced(self, senders: list[int], packets: int, rate: float) -> list[float]:
-        """Send ``packets`` in all at a steady ``rate`` per second, senders taking turns.
+    def paced(
+        self, senders: list[int], packets: int, rate: float, *, post: bool = False
+    ) -> list[float]:
+        """Send, or ``post``, packets at a steady ``rate`` per second, senders taking turns.
 
         Returns the duration of each call, in µs.
         """
@@ -62,8 +84,10 @@ class Senders:
             due += 1 / rate
             sender = senders[number % len(senders)]
             fresh = packet(sender)
+            instance = self._instances[sender]
+            send = instance.post if post else instance.send_to
             begun = perf_counter_ns()
-            self._instances[sender].send_to(self._shared_cluster or sender, "bin", fresh)
+            send(self._shared_cluster or sender, "bin", fresh)
             took.append((perf_counter_ns() - begun) / 1e3)
         return took
 
