@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from clusterer.listener import Listener
 from clusterer.payloads import ProfileCount, ProfileCounts
 from clusterer.services import Context
 from clusterer.services.admin import set_status
+from clusterer.services.admin.recording import Recording
+from clusterer.services.doctor import shared_run
 from clusterer.settings import Settings
 from clusterer.store import keys
 from tests.support import openapi
@@ -20,10 +23,9 @@ from tests.support.consoles import Served, served
 from tests.support.frames import frame
 from tests.support.listening import peer, serving
 from tests.support.observing import call, contact, observing
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.seeding import make_node, put_node
 
-SOON_S = 30
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -61,15 +63,15 @@ def test_packets_are_filtered_paused_and_escaped(
     client: httpx.Client, listener: Listener, port: int, redis_client: redis.Redis
 ) -> None:
     with serving(listener), peer(port) as connection:
-        wait_until(lambda: redis_client.hexists(keys.modules(1), "heartbeat"), SOON_S)
+        wait_until(lambda: redis_client.hexists(keys.modules(1), "heartbeat"), EVENTUALLY_S)
         assert read(client, "/packets")["receiver"] == 1
-        wait_until(lambda: listener._capture.active, SOON_S)
+        wait_until(lambda: listener._capture.active, EVENTUALLY_S)
         connection.sendall(
             frame(kind=5, sender=2)
             + frame(kind=6, sender=3)
             + frame(kind=7, sender=2, module=SCRIPT)
         )
-        wait_until(lambda: read(client, "/packets")["newest"] == 3, SOON_S)
+        wait_until(lambda: read(client, "/packets")["newest"] == 3, EVENTUALLY_S)
         found = read(client, "/packets")["packets"]
         assert [each["type"] for each in found] == [7, 6, 5]
         assert [each["node"] for each in found] == [2, 3, 2]
@@ -105,6 +107,23 @@ def test_packets_with_wrong_filter_are_refused(client: httpx.Client, query: str)
     assert query.partition("=")[0] in answer.json()["error"]
 
 
+def test_packets_download_is_a_recording(
+    client: httpx.Client, listener: Listener, port: int, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    with serving(listener), peer(port) as connection:
+        wait_until(lambda: redis_client.hexists(keys.modules(1), "heartbeat"), EVENTUALLY_S)
+        read(client, "/packets")
+        wait_until(lambda: listener._capture.active, EVENTUALLY_S)
+        connection.sendall(frame(kind=5, sender=2) + frame(kind=6, sender=3))
+        wait_until(lambda: read(client, "/packets")["newest"] == 2, EVENTUALLY_S)
+        answer = client.get("/packets/recording?receiver=1&type=6")
+    assert answer.status_code == 200
+    assert "instance-1.recording" in answer.headers["content-disposition"]
+    path = tmp_path / "recording"
+    path.write_bytes(answer.content)
+    assert [each.packet.type for each in Recording(path)] == [6]
+
+
 # -- calls and contacts ---------------------------------------------------------------------------
 
 
@@ -124,7 +143,9 @@ def test_calls_and_contacts_are_searchable_and_escaped(
             ProfileCounts((ProfileCount(b"caller", b"sipp", 3),)),
         ):
             connection.sendall(message.encode(1).encode())
-        wait_until(lambda: entries(client) == {"calls": 2, "contacts": 1, "profiles": 1}, SOON_S)
+        wait_until(
+            lambda: entries(client) == {"calls": 2, "contacts": 1, "profiles": 1}, EVENTUALLY_S
+        )
         found = read(client, "/calls")
         assert (found["receiver"], found["cluster_id"], found["kind"]) == (2, 1, "calls")
         assert [each["call_id"] for each in found["entries"]] == ["call-2", "call-1"]
@@ -153,18 +174,18 @@ def test_events_show_reason_author_and_link(
     put_node(redis_client, make_node(3))
     set_status.run(context, 1, 2, 0, "bin", by=f"operator {SCRIPT}", reason="kernel update")
     set_status.run(context, 1, 3, 0, "bin", by="operator bob", reason="\u202e\"'" + SCRIPT)
-    found = wait_until(lambda: read(client, "/events")["events"], SOON_S)
+    found = wait_until(lambda: read(client, "/events")["events"], EVENTUALLY_S)
     assert [(each["kind"], each["machine_id"]) for each in found] == [("node", 3), ("node", 2)]
     (one,) = read(client, "/events", find="KERNEL")["events"]
     assert (one["before"], one["after"], one["reason"]) == ("up", "down", "kernel update")
     assert read(client, "/events", kind="paths")["events"] == []
-    assert len(read(client, "/events", cluster=1, node=2, since="1h")["events"]) == 1
+    assert len(read(client, "/events", cluster=1, node=2, after="1h")["events"]) == 1
     html = page(client, "/events")
     assert SCRIPT not in html
     assert 'href="/clusters/1-bin/nodes/2"' in html
 
 
-@pytest.mark.parametrize("query", ["kind=x", "node=x", "since=yesterday"])
+@pytest.mark.parametrize("query", ["kind=x", "node=x", "after=yesterday"])
 def test_events_with_wrong_filter_are_refused(client: httpx.Client, query: str) -> None:
     assert client.get(f"/events?{query}").status_code == 400
 
@@ -174,7 +195,7 @@ def test_events_with_wrong_filter_are_refused(client: httpx.Client, query: str) 
 
 def test_doctor_shows_every_check_with_advice(client: httpx.Client) -> None:
     read(client, "/doctor")
-    found = wait_until(lambda: ended(client), SOON_S, "the end of the first run")
+    found = wait_until(lambda: ended(client), EVENTUALLY_S, "the end of the first run")
     levels = [each["level"] for each in found["checks"]]
     assert levels == sorted(levels, key=["error", "warn", "skipped", "ok"].index)
     assert sum(found["counts"].values()) == len(levels) > 10
@@ -200,3 +221,22 @@ def test_settings_show_source_and_mask_secrets(settings: Settings) -> None:
     assert (found["linger"]["value"], found["linger"]["source"]) == ("5", "default")
     assert found.keys() == {item.name for item in fields(Settings)}
     assert secret not in html
+
+
+def test_doctor_runs_again_once_per_request(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_run, "PAUSE_S", 0.0)
+    first = wait_until(lambda: ended(client), EVENTUALLY_S)
+    link = f'href="/doctor?run={first["run"]}"'
+    assert link in page(client, "/doctor")
+    page(client, f"/doctor?run={first['run']}")
+    second = wait_until(lambda: later(client, first["run"]), EVENTUALLY_S)
+    assert second["run"] == first["run"] + 1
+    page(client, f"/doctor?run={first['run']}")
+    assert read(client, "/doctor")["run"] == second["run"]
+
+
+def later(client: httpx.Client, run: int) -> dict | None:  # type: ignore[type-arg]
+    found = read(client, "/doctor")
+    return found if found["run"] > run and found["running_since"] is None else None

@@ -57,9 +57,12 @@ def test_doctor_viewers_share_one_run(settings: Settings, monkeypatch: pytest.Mo
         wait_until(lambda: len(runs.report().findings) == 1, SOON_S, "the first finding")
         assert runs.report().running_s is not None
         assert not any(runs.begin() for _ in range(10))
+        assert (runs.report().number, runs.begin(after=1)) == (1, False)
         go_on.set()
         assert len(ended(runs).findings) == 2
-        assert runs.begin()
+        assert not runs.begin(after=0)
+        assert runs.begin(after=1)
+        assert not runs.begin(after=1)
         assert len(runs.report().findings) == 2, "the last complete run is shown meanwhile"
         wait_until(lambda: runs.report().running_s is None, SOON_S)
     assert len(begun) == 2

@@ -1,18 +1,27 @@
-"""A running system for the console: `clusterer up` with node 1, node 2 beside it, and a console."""
+"""A running system for the console: `clusterer up` with node 1, node 2 beside it, and a console.
+
+Node 3 is a program of the test that observes calls and contacts.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from clusterer import Clusterer
+from clusterer.modules.dialog import Dialogs
+from clusterer.modules.usrloc import Usrloc
+from clusterer.payloads import Message
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.table import init_db
 from clusterer.settings import Settings
+from tests.support.listening import peer
 from tests.support.ports import free_port
 from tests.support.processes import ChildProcess, spawn
 
@@ -52,6 +61,19 @@ class System:
         os.kill(self.node_2.pid, signal.SIGKILL)
         self._node_2.close()
 
+    def observe(self, *messages: Message) -> None:
+        """Start node 3, and send it messages of node 2."""
+        instance = Clusterer(3, settings=self.settings)
+        thread = threading.Thread(target=instance.serve, name="serve 3")
+        self._stack.callback(thread.join, START_S)
+        for part in (instance, Dialogs(instance, 1), Usrloc(instance, 1)):
+            self._stack.enter_context(part)
+        thread.start()
+        assert instance.listener.ready.wait(START_S)
+        ((_, port),) = instance.listener.addresses
+        with peer(port, 2, "127.0.0.3") as connection:
+            connection.sendall(b"".join(message.encode(2).encode() for message in messages))
+
     def close(self) -> None:
         """End all processes."""
         self._node_2.close()
@@ -65,10 +87,7 @@ class System:
 @contextmanager
 def running(data: Path) -> Iterator[System]:
     """Run a cluster with two instances and the console for the length of a ``with`` block."""
-    rows = (
-        _row(1, "Frankfurt, first rack"),
-        _row(2, "Paris"),
-    )
+    rows = (_row(1, "Frankfurt, rack 7"), _row(2, "Paris"), _row(3, "Observer of calls"))
     with closing(Context(Settings(data_dir=str(data)))) as context:
         init_db.run(context)
         init_db.add(context, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from openapi_spec_validator import validate
 
@@ -35,3 +36,10 @@ def test_openapi_schemas_are_all_used() -> None:
     text = openapi.FILE.read_text(encoding="utf-8")
     for name in openapi.document()["components"]["schemas"]:
         assert f'"#/components/schemas/{name}"' in text, name
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"settings": [{"name": "x"}]}, {"settings": [], "more": 1}, {"settings": None}]
+)
+def test_openapi_wrong_answer_is_found(body: object) -> None:
+    assert openapi.faults("/api/v1/settings", httpx.Response(200, json=body))

@@ -20,9 +20,9 @@ KINDS = ("nodes", "paths")
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     """Return the newest events that a filter selects, newest first."""
     kind = query.choice(parameters, "kind", KINDS)
-    since = query.text(parameters, "since")
+    after = query.text(parameters, "after")
     place = Filter(
-        parse_since(since)(console.context.nodes.now()) if since else 0.0,
+        parse_since(after)(console.context.nodes.now()) if after else 0.0,
         query.machine_or_cluster(parameters, "cluster") or 0,
         query.machine_or_cluster(parameters, "node") or 0,
     )
@@ -46,5 +46,5 @@ PAGE = Page(
     "Events",
     load,
     "events.html",
-    query=("kind", "cluster", "node", "since", "find"),
+    query=("kind", "cluster", "node", "after", "find"),
 )

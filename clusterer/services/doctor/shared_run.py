@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from clusterer.runtime.rounds import Rounds
@@ -26,8 +26,10 @@ class Report:
     """The findings of the last run; of the present run until the first one has ended."""
 
     findings: tuple[Finding, ...] = ()
+    number: int = 0
+    """Number of the run with these findings, from 1."""
     began_at: float | None = None
-    """UNIX seconds of the beginning of the run with these findings; None before the first run."""
+    """UNIX seconds of the beginning of that run; None before the first run."""
     took_s: float | None = None
     """Length of that run; None while it runs."""
     running_s: float | None = None
@@ -52,15 +54,22 @@ class DoctorRuns:
         self._lock = threading.Lock()
         self._ended: Report | None = None
         self._findings: list[Finding] = []
+        self._number = 0
         self._began_at = 0.0
         self._began = -PAUSE_S
         self._thread: threading.Thread | None = None
 
-    def begin(self) -> bool:
-        """Begin a run; False if one runs, or if the last one began less than `PAUSE_S` ago."""
+    def begin(self, after: int | None = None) -> bool:
+        """Begin a run; False if one runs, or if the last one began less than `PAUSE_S` ago.
+
+        ``after``: begin only if the last run has this number, so that a request may be repeated.
+        """
         with self._lock:
             if self._is_running or monotonic() - self._began < PAUSE_S:
                 return False
+            if after not in (None, self._number):
+                return False
+            self._number += 1
             self._findings, self._began_at, self._began = [], time.time(), monotonic()
             self._thread = threading.Thread(target=self._work, name="doctor", daemon=True)
             self._thread.start()
@@ -73,9 +82,9 @@ class DoctorRuns:
         with self._lock:
             running_s = monotonic() - self._began if self._is_running else None
             if self._ended is None:
-                return Report(tuple(self._findings), self._began_at, None, running_s)
-            done = self._ended
-            return Report(done.findings, done.began_at, done.took_s, running_s)
+                findings = tuple(self._findings)
+                return Report(findings, self._number, self._began_at, None, running_s)
+            return replace(self._ended, running_s=running_s)
 
     def close(self) -> None:
         """Wait a moment for a run that has not ended."""
@@ -106,4 +115,4 @@ class DoctorRuns:
     def _end(self) -> None:
         with self._lock:
             took_s = monotonic() - self._began
-            self._ended = Report(tuple(self._findings), self._began_at, took_s)
+            self._ended = Report(tuple(self._findings), self._number, self._began_at, took_s)

@@ -1,0 +1,119 @@
+"""Every page in a real browser: screenshots, barriers, and what fits into the window.
+
+The screenshots go to a temporary directory, or to the directory that PICTURES names. Look at them
+after a change of a page: `PICTURES=/tmp/pictures scripts/test tests/e2e/test_console_pictures.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from clusterer.payloads import ProfileCount, ProfileCounts
+from tests.support.browser import PHONE, WIDE, expect, serious_faults, tab
+from tests.support.observing import call, contact
+from tests.support.two_hosts import System, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+PAGES = {
+    "overview": "/overview",
+    "cluster": "/clusters/1-bin",
+    "node": "/clusters/1-bin/nodes/2",
+    "history": "/clusters/1-bin/nodes/2/history",
+    "packets": "/packets?receiver=1",
+    "paused": "/packets/paused?receiver=1&until=5",
+    "calls": "/calls?kind=calls",
+    "contacts": "/calls?kind=contacts",
+    "profiles": "/calls?kind=profiles",
+    "events": "/events",
+    "doctor": "/doctor",
+    "settings": "/settings",
+    "missing": "/clusters/9-bin",
+}
+
+ZOOMED = WIDE // 2
+"""CSS pixels of a window of 1,280 pixels at 200 % zoom."""
+
+
+@pytest.fixture(scope="module")
+def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A cluster with calls and contacts, and with a node that was down."""
+    with running(tmp_path_factory.mktemp("console") / "data") as started:
+        soon = int(time.time()) + 3_600
+        started.observe(
+            *(
+                call(
+                    b"a84b4c76e6%d@pc33.example.net" % number,
+                    from_uri=b"sip:%s@example.net" % name,
+                    start=int(time.time()) - 60 * number,
+                    expires=soon,
+                )
+                for number, name in enumerate((b"alice", b"bob", b"carol"))
+            ),
+            *(
+                contact(b"sip:%s@192.0.2.%d:5060" % (name, number), aor=name, expires=soon)
+                for number, name in enumerate((b"alice", b"bob"), 7)
+            ),
+            ProfileCounts(
+                (ProfileCount(b"caller", b"alice", 3), ProfileCount(b"inbound", None, 2))
+            ),
+        )
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    wanted = os.environ.get("PICTURES")
+    directory = Path(wanted) if wanted else tmp_path_factory.mktemp("pictures")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, ZOOMED, PHONE])
+def test_page_fits_and_has_no_serious_barrier(
+    browser: Browser,
+    system: System,
+    pictures: Path,
+    width: int,
+    scheme: Literal["light", "dark"],
+) -> None:
+    faults = []
+    with tab(browser, system.url, width=width, color_scheme=scheme, bypass_csp=True) as page:
+        for name, path in PAGES.items():
+            show(page, name, path)
+            page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
+            faults += [f"{name}: {each}" for each in serious_faults(page)]
+            if (wide := page.evaluate("document.scrollingElement.scrollWidth")) > width:
+                faults.append(f"{name}: {wide} pixels wide, {width} fit")
+    assert not faults, "\n".join(faults)
+
+
+def show(page: Page, name: str, path: str) -> None:
+    """Open a page, and wait for its content."""
+    page.goto(path)
+    expect(page.locator("h1")).to_be_visible()
+    if name == "packets":
+        expect(page.locator("#packets tr").nth(5)).to_be_visible()
+    if name == "doctor":
+        expect(page.locator("#doctor-state")).to_contain_text("checked at")
+
+
+def test_pages_are_readable_without_javascript(browser: Browser, system: System) -> None:
+    with tab(browser, system.url, java_script_enabled=False) as page:
+        for path in PAGES.values():
+            page.goto(path)
+            expect(page.locator("h1")).to_be_visible()
+        page.goto("/packets?receiver=1&node=2")
+        page.reload()
+        expect(page.locator("#packets tr").first).to_contain_text("ratelimit")
+        assert "UTC" in page.locator("#packets time").first.inner_text()
