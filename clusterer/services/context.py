@@ -18,6 +18,7 @@ from clusterer.store.due import DueNodes
 from clusterer.store.paths import PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import SuspicionStore
+from clusterer.store.watch_plan import WatchPlan
 
 if TYPE_CHECKING:
     from clusterer.provisioning import Database
@@ -133,6 +134,11 @@ class Context:
     def intervals(self) -> Intervals:
         """The sweep's actions that are due less often than every second."""
         return Intervals()
+
+    @once
+    def watch_plan(self) -> WatchPlan:
+        """When the module timeout job looks at each registration next."""
+        return WatchPlan()
 
     @once
     def probes(self) -> Continuity:

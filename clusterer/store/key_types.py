@@ -23,7 +23,7 @@ _TYPES: Final = tuple(
     (re.compile(rf"clusterer:{pattern}", re.DOTALL), kind)
     for pattern, kind in (
         (r"(clusters|queues|instances|senders|handovers)", SET),
-        (r"(loaded|format)", STRING),
+        (r"(loaded|format|registrations)", STRING),
         (r"(paths|console:users)", HASH),
         (r"console:ended", SORTED_SET),
         (r"(log|notify|capture|ring|prober-ring):.*", STREAM),

@@ -82,6 +82,7 @@ class Receipts:
                     keys.modules(receiver),
                     keys.INSTANCES,
                     keys.notices(receiver),
+                    keys.REGISTRATIONS,
                     *(watch.last_seen for watch in old),
                     *(watch.muted for watch in old),
                 ],
@@ -103,7 +104,7 @@ class Receipts:
         with translated(self._settings, f"register module {watch.module!r}"):
             done = script("register")(
                 self._client,
-                [keys.modules(watch.receiver), watch.last_seen, watch.muted],
+                [keys.modules(watch.receiver), watch.last_seen, watch.muted, keys.REGISTRATIONS],
                 run,
                 watch.field,
                 watch.timeout_ms,
@@ -180,20 +181,27 @@ class Receipts:
         with translated(self._settings, "list the registered modules"):
             return [watch for watch in self._watches(self._receivers()) if watch.timeout_ms]
 
+    def counter(self) -> tuple[bytes | None, int]:
+        """Return the counter of registrations (None: there is none), and Redis ms."""
+        with translated(self._settings, "read the counter of registrations"):
+            found, (seconds, micros) = read_all(
+                self._client, [("get", keys.REGISTRATIONS), ("time",)]
+            )
+        return found, seconds * 1000 + micros // 1000
+
     def judge(self, watches: Sequence[Watch]) -> list[Verdict]:
         """Mute nodes that were silent for too long, end mutes that are over: one round trip.
 
-        Returns a verdict for each watch with a due node. One call judges at most 1,000 nodes per
-        watch: call again until no watch has a verdict.
+        Returns a verdict for each watch; it is false for one without a due node. One call judges at
+        most 1,000 nodes per watch: call again until no watch has a verdict.
         """
         if not watches:
             return []
         with translated(self._settings, "judge module timeouts"):
             replies = run_each(self._client, [_verdict_call(watch) for watch in watches])
-        verdicts = (
-            _verdict(watch, *reply) for watch, reply in zip(watches, replies, strict=True) if reply
-        )
-        return [verdict for verdict in verdicts if verdict.muted or verdict.released]
+        return [
+            _verdict(watch, reply) for watch, reply in zip(watches, replies, strict=True) if reply
+        ]
 
     # -- for the operator -----------------------------------------------------------------------
 
@@ -319,11 +327,12 @@ def _watch(receiver: int, field: bytes, value: bytes) -> Watch | None:
         return None
 
 
-def _verdict(watch: Watch, silent: Sequence[bytes], over: Sequence[bytes], *rest: Any) -> Verdict:
-    """Return the script's verdict; ``rest``: bad members that the script skipped, by their key."""
-    for key, members in zip((watch.last_seen, watch.muted), rest, strict=False):
+def _verdict(watch: Watch, reply: Sequence[Any]) -> Verdict:
+    """Return the script's verdict, and report bad members, which the script skipped."""
+    silent, over, bad_last_seen, bad_muted, next_ms = reply
+    for key, members in ((watch.last_seen, bad_last_seen), (watch.muted, bad_muted)):
         ids(key, members)
-    return Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)))
+    return Verdict(watch, tuple(map(int, silent)), tuple(map(int, over)), next_ms)
 
 
 def _verdict_call(watch: Watch) -> Call:

@@ -117,3 +117,9 @@ class Verdict:
     """machine_ids that were silent for too long."""
     released: tuple[int, ...]
     """machine_ids whose mute has ended."""
+    next_ms: int = 0
+    """Redis ms before which there is no further verdict on the registration."""
+
+    def __bool__(self) -> bool:
+        """Whether a node was muted, or a mute has ended."""
+        return bool(self.muted or self.released)

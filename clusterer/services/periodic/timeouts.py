@@ -28,14 +28,20 @@ def run(context: Context) -> list[Verdict]:
     done: list[Verdict] = []
     # For names in log lines only: read once per run, however many instances have a verdict.
     view_of = cache(context.nodes.view)
-    watches: Sequence[Watch] = receipts.watches()
+    plan, (counter, now_ms) = context.watch_plan, receipts.counter()
+    if not plan.is_current(counter, now_ms):
+        plan.replace(receipts.watches(), counter, now_ms)
+    watches: Sequence[Watch] = plan.due(now_ms)
     while watches:
         verdicts = receipts.judge(watches)
         for verdict in verdicts:
+            plan.looked(verdict.watch, verdict.next_ms)
+        found = [verdict for verdict in verdicts if verdict]
+        for verdict in found:
             _report(verdict, view_of)
-        done += verdicts
+        done += found
         # One call judges a bounded number of nodes: a watch with a verdict may have more.
-        watches = [verdict.watch for verdict in verdicts]
+        watches = [verdict.watch for verdict in found]
     return done
 
 

@@ -1,6 +1,6 @@
 -- Register a module of an instance: no node is muted. The clocks of nodes that an earlier run saw,
 -- and that still belong to the cluster, restart now; a node that was never seen has no clock.
--- KEYS  modules, last_seen, muted
+-- KEYS  modules, last_seen, muted, registrations
 -- ARGV  token of the run, registration, timeout ms (0 = never), JSON list of machine_ids whose
 --       clocks start in any case, JSON list of the cluster's machine_ids
 -- reply 1, 0 if this run is not the instance's (Redis lost its data, or another run began)
@@ -32,6 +32,7 @@ for at = 2, 3 do
 end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.pcall('INCR', KEYS[4])  -- of another type: the timeout job lists all registrations each time
 for first = 1, #ids, 2000 do
   local clocks = {}
   for at = first, math.min(first + 1999, #ids) do

@@ -4,13 +4,15 @@
 -- ARGV  registration, module, cluster_id, most nodes to judge at once, cap of the notices,
 --       ms after which an instance without a heartbeat is gone
 -- reply {machine_ids muted, machine_ids no longer muted, members of last_seen and of muted that are
---       no machine_ids, which the script skips}
+--       no machine_ids, which the script skips, Redis ms before which there is no further verdict}
+local LOOK_MS = 5000  -- between two looks at an instance that is gone
 local known = redis.call('HMGET', KEYS[1], 'heartbeat', ARGV[1])
 local heartbeat, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if not heartbeat or not timeout or timeout == 0 or now - heartbeat > tonumber(ARGV[6]) then
-  return {{}, {}}
+  -- After a pause all clocks of an instance restart.
+  return {{}, {}, {}, {}, now + math.min(timeout or LOOK_MS, LOOK_MS)}
 end
 local till = string.format('%.0f', now + 2 * timeout)
 -- No mute ends after this time; a mute with a later end began before the clock was set back.
@@ -46,4 +48,9 @@ end
 if notice then
   redis.call('HSET', KEYS[1], 'notified', notice)
 end
-return {silent, over, bad_last_seen, bad_muted}
+local next_look = now + timeout
+for i, after in ipairs({timeout, 0}) do
+  local first = redis.call('ZRANGE', KEYS[i + 1], 0, 0, 'WITHSCORES')[2]
+  next_look = math.min(next_look, (tonumber(first or '') or next_look) + after)
+end
+return {silent, over, bad_last_seen, bad_muted, math.max(now, next_look)}

@@ -1,0 +1,237 @@
+"""Cost by number of nodes and of senders: what readers, jobs, reloads and instances take."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import monotonic, process_time
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from clusterer.cli.live.top import page
+from clusterer.ids import PROTO_BIN
+from clusterer.provisioning import NewRow
+from clusterer.services import Context
+from clusterer.services.admin import set_status
+from clusterer.services.live import Reader
+from clusterer.services.metrics import ClusterCollector
+from clusterer.services.metrics.http import registry_of
+from clusterer.services.periodic import probe, sweep, timeouts
+from clusterer.services.table import init_db
+from clusterer.services.table import reload as reloading
+from clusterer.settings import as_environment
+from clusterer.store import Directory
+from scripts.benchmarks.plan import Plan
+from scripts.benchmarks.processes import BenchmarkFailed, memory_mb
+from scripts.benchmarks.roles.listeners import Listener
+from scripts.benchmarks.system import System
+from tests.support.growth import address_of, put_cluster
+from tests.support.ports import free_port
+from tests.support.processes import child_environment, wait_until
+from tests.support.provisioning import edit
+
+SIZES = ((1000, 300), (10, 1), (100, 30), (1000, 1), (1000, 30))
+"""Nodes and senders, the largest first: a short run measures what fits."""
+
+ROWS = (10_000, 10, 100, 1000)
+REPEATS = 5
+COMMAND_WITHIN_S = 120.0
+SETTLE_S = 1.0
+"""Pause before the memory of an instance is read."""
+TICKS: Mapping[str, Callable[[Context], object]] = {
+    "timeouts": timeouts.run,
+    "probe": probe.run,
+    "sweep": sweep.run,
+}
+SCREEN = (120, 50)
+
+BY_SENDERS = ("list_s", "list_json_s", "scrape_s", "top_cpu_s")
+"""Figures that are shown by number of senders as well."""
+
+Figures = dict[str, float]
+
+
+def growth(system: System, plan: Plan) -> dict[str, Any]:
+    """Measure all sizes that find time, the largest first."""
+    sizes = dict(_each(plan, SIZES, lambda size: _readers(system, *size)))
+    rows = dict(_each(plan, ROWS, lambda number: _reload(system, number)))
+    memory = dict(_each(plan, ROWS, lambda number: {"mb": _memory(system, number)}))
+    nodes = {n: figures for (n, s), figures in sizes.items() if s == max(1, n * 3 // 10)}
+    senders = {s: figures for (n, s), figures in sizes.items() if n == SIZES[0][0]}
+    columns = {name: _column(nodes, name) for name in nodes[SIZES[0][0]]}
+    reloads = {name: _column(rows, name) for name in rows[ROWS[0]]}
+    exponent = _exponents(columns | {f"reload_{n}_s": each for n, each in reloads.items()})
+    return {
+        "growth": {
+            "tick_idle_ms": {name: columns.pop(f"tick_{name}_ms") for name in TICKS},
+            "tick_commands": {name: columns.pop(f"tick_{name}_commands") for name in TICKS},
+            "refresh_one_change": {
+                name: columns.pop(f"refresh_{name}") for name in ("commands", "bytes")
+            },
+            **columns,
+            "reload_s": reloads,
+            "memory_mb": _column(memory, "mb"),
+            "by_senders": {name: _column(senders, name) for name in BY_SENDERS},
+            "exponent": exponent,
+        }
+    }
+
+
+def _each(
+    plan: Plan, sizes: Sequence[Any], measure: Callable[[Any], Any]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield what is measured of each size, as long as there is time for another as long."""
+    longest = 0.0
+    for number, size in enumerate(sizes):
+        begun = monotonic()
+        if number and begun + longest > plan.end:
+            return
+        yield size, measure(size)
+        longest = max(longest, monotonic() - begun) if number else 0.0
+
+
+def _readers(system: System, nodes: int, senders: int) -> Figures:
+    """Measure what reads the nodes and the traffic, and the jobs with nothing due."""
+    system.client.flushall()
+    put_cluster(system.settings, nodes, senders)
+    found = _list(system, "list_s", "list") | _list(system, "list_json_s", "list", "--json")
+    with closing(Context(system.settings)) as context:
+        registry = registry_of([ClusterCollector(context)])
+        text = generate_latest(registry)
+        found["scrape_s"] = median(_repeat(lambda: generate_latest(registry)))
+        found["scrape_bytes"] = len(text)
+        found["series_per_node"] = sum(b"machine_id=" in x for x in text.splitlines()) / nodes
+        found["top_cpu_s"] = median(_top(context))
+        for name, tick in TICKS.items():
+            tick(context)
+            found[f"tick_{name}_ms"] = median(_repeat(partial(tick, context))) * 1000
+            found[f"tick_{name}_commands"] = _cost(context, partial(tick, context))[0]
+        directory = Directory(context.nodes)
+        directory.refresh()
+        set_status.run(context, 1, 2, 0, PROTO_BIN, by="bench")
+        changed = _cost(context, directory.refresh)
+        found |= zip(("refresh_commands", "refresh_bytes"), map(float, changed), strict=True)
+    return found
+
+
+def _list(system: System, name: str, *words: str) -> Figures:
+    """Measure a command as an operator runs it: seconds, and the bytes that it prints."""
+    sizes: list[int] = []
+    took = _repeat(lambda: sizes.append(_command(system, *words)))
+    return {name: median(took), name.replace("_s", "_bytes"): sizes[0]}
+
+
+def _command(system: System, *words: str) -> int:
+    """Run a command as an operator does; return the bytes that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterer", *words],
+        env=child_environment(as_environment(system.settings)),
+        capture_output=True,
+        timeout=COMMAND_WITHIN_S,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkFailed(f"clusterer {' '.join(words)}: {done.stderr.decode()[-500:]}")
+    return len(done.stdout)
+
+
+def _repeat(work: Callable[[], object]) -> list[float]:
+    """Return how many seconds each of some calls took."""
+    took = []
+    for _ in range(REPEATS):
+        begun = monotonic()
+        work()
+        took.append(monotonic() - begun)
+    return took
+
+
+def _top(context: Context) -> list[float]:
+    """Return the CPU time of this process for each refresh of `clusterer top`, after the first."""
+    reader, took = Reader(context, pairs=False), []
+    seen = reader.read()
+    for _ in range(REPEATS):
+        begun = process_time()
+        before, seen = seen, reader.read()
+        width, height = SCREEN
+        _ = list(page(before, seen, width, 0, height=height).body[:height])
+        took.append(process_time() - begun)
+    return took
+
+
+def _cost(context: Context, work: Callable[[], object]) -> tuple[int, int]:
+    """Return the commands that Redis runs for ``work``, and the bytes to and from Redis."""
+    client: Any = context.redis
+    client.config_resetstat()
+    work()
+    commands, stats = client.info("commandstats"), client.info("stats")
+    own = ("cmdstat_config|resetstat", "cmdstat_info")
+    ran = sum(int(one["calls"]) for name, one in commands.items() if name not in own)
+    return ran, stats["total_net_output_bytes"] + stats["total_net_input_bytes"]
+
+
+@contextmanager
+def _table(system: System, rows: int) -> Iterator[Context]:
+    """Give a context whose table has so many rows of cluster 1."""
+    system.client.flushall()
+    path = Path(system.settings.data_dir) / f"{rows}.db"
+    path.unlink(missing_ok=True)
+    settings = replace(system.settings, db_url=f"sqlite:///{path}")
+    with closing(Context(settings)) as context:
+        init_db.run(context)
+        made = [NewRow(1, i, f"bin:{address_of(i)}:5566") for i in range(1, rows + 1)]
+        init_db.add(context, made)
+        yield context
+
+
+def _reload(system: System, rows: int) -> Figures:
+    with _table(system, rows) as context:
+
+        def reload() -> float:
+            begun = monotonic()
+            reloading.run(context, by="bench")
+            return monotonic() - begun
+
+        found = {"all_new": reload()}
+        found["unchanged"] = median(reload() for _ in range(3))
+        changed = []
+        for number in range(3):
+            edit(context, 2, duration=40 + number)
+            changed.append(reload())
+        found["one_changed"] = median(changed)
+    return found
+
+
+def _memory(system: System, nodes: int) -> float:
+    """Return the resident memory of an instance that listens."""
+    system.client.flushall()
+    put_cluster(system.settings, nodes, port=free_port())
+    child = system.child(Listener, 1)
+    wait_until(lambda: child.call(Listener.count) == 0, message="the instance is ready")
+    time.sleep(SETTLE_S)
+    memory = memory_mb(child.pid)
+    child.end()
+    return memory
+
+
+def _column(sizes: Mapping[int, Figures], name: str) -> Figures:
+    return {str(size): sizes[size][name] for size in sorted(sizes)}
+
+
+def _exponents(columns: Mapping[str, Figures]) -> Figures:
+    """Return for each figure the exponent of its growth between the two largest sizes."""
+    found = {}
+    for name, column in columns.items():
+        points = [(float(size), value) for size, value in column.items()][-2:]
+        if len(points) == 2 and all(value > 0 for _, value in points):
+            (less, low), (more, high) = points
+            found[name] = math.log(high / low) / math.log(more / less)
+    return found
