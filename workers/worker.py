@@ -71,7 +71,7 @@ class Worker(Bookkeeping):
             raise ValueError(f"one queue per worker, not {len(names)}: {', '.join(names)}")
         options |= {"job_class": Job, "queue_class": Queue, "serializer": JSONSerializer}
         super().__init__(names, name, **options)
-        follow(self.connection)  # RQ's own command makes its client itself
+        follow(self.connection, runtime.current().settings)  # RQ's own command makes its client
         self.worker_ttl = WORKER_TTL_S
         self.maintenance_interval = MAINTENANCE_INTERVAL_S
         self.log_job_description = False

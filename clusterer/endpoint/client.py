@@ -8,12 +8,13 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from clusterer.endpoint.connection import Connection, Following, TlsConnection, UnixConnection
 from clusterer.endpoint.primary import Server, server_of
 from clusterer.endpoint.redis_private import hold_pool_lock
 from clusterer.endpoint.sentinel_server import sentinel_server
-from clusterer.endpoint.sentinel_url import SENTINEL_SCHEMES, place_of
+from clusterer.endpoint.sentinel_url import is_sentinel_url, place_of
 from clusterer.endpoint.url import check_url, redis_url
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
@@ -67,7 +68,7 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
         "connection_class": _CLASSES.get(scheme, Connection),
     } | options
     check_url(url)
-    if scheme in SENTINEL_SCHEMES:
+    if is_sentinel_url(url):
         place = place_of(url)
         url, chosen["server"] = place.redis_url, sentinel_server(place)
     pool = _pool(url, chosen)
@@ -88,14 +89,18 @@ def _pool(url: str, options: dict[str, Any]) -> Pool | None:
     return pool
 
 
-def follow(client: redis.Redis) -> None:
-    """Have ``client``, made by another library from a URL, leave a server that cannot serve.
+def follow(client: redis.Redis, settings: Settings) -> None:
+    """Have ``client``, made by another library, leave a server that cannot serve.
 
-    Call it while the client does nothing. Clients of Sentinel and of `open_client` stay unchanged.
+    Call it while the client does nothing. A client of redis-py's Sentinel stays on a replaced
+    master until the connection breaks: it gets connections by ``settings``, if these name
+    sentinels. Clients of `open_client` stay unchanged.
     """
     pool = client.connection_pool
     ours = _OURS.get(pool.connection_class)
-    if type(pool) is not redis.ConnectionPool or ours is None:
-        return
-    pool.disconnect()
-    client.connection_pool = Pool(connection_class=ours, **pool.connection_kwargs)
+    if isinstance(pool, SentinelConnectionPool) and is_sentinel_url(settings.redis_url):
+        pool.disconnect()
+        client.connection_pool = open_client(settings).connection_pool
+    elif type(pool) is redis.ConnectionPool and ours is not None:
+        pool.disconnect()
+        client.connection_pool = Pool(connection_class=ours, **pool.connection_kwargs)

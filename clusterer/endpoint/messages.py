@@ -32,10 +32,8 @@ _RIGHTS = "let redis_url's user do that: `ACL SETUSER`"
 _PRIMARY = "point redis_url at the primary server"
 _MODE = "give Redis a password (requirepass, or ACL SETUSER) and redis_url the same"
 _CROWD = "raise maxclients in redis.conf and the open files of Redis; docs/deployment.md has counts"
-_NO_CLUSTER = (
-    "use a server without cluster mode, or Sentinel: RQ's workers end with an error on a client of "
-    "Redis Cluster"
-)
+NO_CLUSTER = "use a server without cluster mode, or Sentinel: RQ's workers crash on Redis Cluster"
+"""Advice for a node of a Redis Cluster."""
 _SENTINEL_USER = (
     "correct sentinel_username and sentinel_password in redis_url; the user needs "
     "+sentinel|get-master-addr-by-name and +sentinel|master"
@@ -46,6 +44,10 @@ _CLASSES: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.exceptions.NoPermissionError, _RIGHTS),
     (redis.ReadOnlyError, _PRIMARY),
     (redis.exceptions.MasterDownError, _PRIMARY),
+    (redis.exceptions.ClusterError, NO_CLUSTER),
+    (redis.exceptions.ClusterDownError, NO_CLUSTER),
+    (redis.exceptions.MovedError, NO_CLUSTER),
+    (redis.exceptions.ClusterCrossSlotError, NO_CLUSTER),
     (redis.OutOfMemoryError, "raise maxmemory"),
     (redis.BusyLoadingError, "wait until it has"),
     (redis.MaxConnectionsError, "raise max_connections in redis_url, or leave it out"),
@@ -60,7 +62,7 @@ _WORDS = (
     ("used memory >", "raise maxmemory"),
     ("loading the dataset", "wait until it has"),
     ("MISCONF", "look at Redis's log and its disk"),
-    ("MOVED|ASK|CROSSSLOT|cluster mode|CLUSTERDOWN", _NO_CLUSTER),
+    ("^(MOVED|ASK|CROSSSLOT|CLUSTERDOWN) ", NO_CLUSTER),
     ("DB index is out of range", "correct the number of the database in redis_url"),
 )
 """For errors of the server that redis-py has no class for, and those of scripts."""

@@ -28,6 +28,11 @@ class SentinelPlace:
     """The URL of a client of Redis; its host is a sentinel's, as the master's is not known."""
 
 
+def is_sentinel_url(url: str) -> bool:
+    """Whether ``url`` names sentinels."""
+    return url.partition("://")[0] in SENTINEL_SCHEMES
+
+
 def problem_of_place(place: str, path: str) -> str:
     """Return what is wrong with the hosts and the path of a URL; empty if nothing is."""
     members = [_MEMBER.fullmatch(member) for member in place.split(",")]

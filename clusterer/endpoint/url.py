@@ -20,12 +20,12 @@ SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 
 _CLUSTER = re.compile(r"rediss?[+-]?clusters?|(?:redis[+-])?clusters?")
 _NO_CLUSTER = (
-    "names a Redis Cluster, which is not supported: RQ's workers end with an error on its client. "
+    "names a Redis Cluster, which is not supported: RQ's workers crash on Redis Cluster. "
     "Use a single server (redis://) or Sentinel (sentinel://)"
 )
 _SEVERAL = (
     "has several hosts: sentinel://host:port,host:port/service has those of sentinels; "
-    "Redis Cluster is not supported, as RQ's workers end with an error on its client"
+    "Redis Cluster is not supported, as RQ's workers crash on it"
 )
 
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")

@@ -13,7 +13,7 @@ from typing import Self
 import redis
 from rq.suspension import WORKERS_SUSPENDED
 
-from clusterer.endpoint import TIMEOUT_S, open_client, public_url
+from clusterer.endpoint import TIMEOUT_S, is_sentinel_url, open_client, public_url
 from clusterer.settings import Settings
 
 
@@ -49,5 +49,10 @@ class Suspension:
 
 
 def resume_command(settings: Settings) -> str:
-    """Return the command that ends a suspension; the URL in it has no secrets."""
+    """Return the command that ends a suspension; the URL in it has no secrets.
+
+    RQ's own commands take no URL of Sentinel; docs/deployment.md has the file that they take.
+    """
+    if is_sentinel_url(settings.redis_url):
+        return "rq resume --config rq_sentinel"
     return f"rq resume --url {shlex.quote(public_url(settings))}"

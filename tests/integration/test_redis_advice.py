@@ -31,12 +31,12 @@ with RedisServer() as server:
 """
 
 
-def complaint(url: str) -> str:
+def complaint(url: str, *command: str) -> str:
     """Return what is said, and advised, about the Redis at ``url``; empty if it answers."""
     settings = Settings(redis_url=url)
     try:
         with connect(settings) as client, translated(settings, "ask"):
-            client.ping()
+            client.execute_command(*(command or ("PING",)))
     except StateUnavailable as error:
         return f"{error}; {remedy(error)}"
     return ""
@@ -139,3 +139,12 @@ def test_server_that_is_no_redis_is_told() -> None:
                     connection.read_response()
             connection.disconnect()
     assert "does not speak Redis's protocol" in remedy(caught.value)
+
+
+def test_redis_cluster_is_refused_with_the_reason() -> None:
+    with RedisServer(options={"cluster-enabled": "yes"}) as server:
+        text = complaint(server.url, "SET", "clusterer:x", "1")
+    assert "Hash slot not served; " in text
+    assert text.endswith(
+        "use a server without cluster mode, or Sentinel: RQ's workers crash on Redis Cluster"
+    )

@@ -191,6 +191,11 @@ def test_resume_command_has_no_secret(url: str, shown: str) -> None:
     assert resume_command(Settings(redis_url=url)) == f"rq resume --url {shown}"
 
 
+def test_resume_command_for_sentinels_names_a_file() -> None:
+    settings = Settings(redis_url="sentinel://:secret@sip1/sip")
+    assert resume_command(settings) == "rq resume --config rq_sentinel"
+
+
 def test_suspension_follows_redis_pttl() -> None:
     assert Suspension.of(-2) is None
     assert Suspension.of(-1) == Suspension(None)

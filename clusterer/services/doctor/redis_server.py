@@ -8,12 +8,14 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import public_url
+from clusterer.endpoint import NO_CLUSTER, public_url
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
 from clusterer.store.client import translated
 
 CHECKS = ("redis", "redis persistence", "redis eviction", "redis memory")
+REPLICAS = "redis replicas"
+"""The check of `wait_replicas`; without that setting there is none."""
 
 OLDEST = (6, 2)
 """LMOVE, ZMSCORE and exclusive stream ranges need this version."""
@@ -31,6 +33,8 @@ def check(context: Context) -> Iterator[Finding]:
         took_ms = (perf_counter() - before) * 1000
         info: Info = context.redis.info()
     yield _server(info, public_url(context.settings), took_ms)
+    if context.settings.wait_replicas:
+        yield _replicas(info, context.settings.wait_replicas)
     yield _persistence(
         info,
         _configured(context, "appendfsync"),
@@ -57,10 +61,24 @@ def _server(info: Info, url: str, took_ms: float) -> Finding:
     if info.get("role") not in (None, "master"):
         return error(CHECKS[0], f"{text}, as a replica", "point redis_url at the primary server")
     if info.get("cluster_enabled"):
-        return error(CHECKS[0], f"{text}, in cluster mode", "use a server without cluster mode")
+        return error(CHECKS[0], f"{text}, in cluster mode", NO_CLUSTER)
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST:
         return error(CHECKS[0], f"{text}, too old", "install Redis 6.2 or newer")
     return ok(CHECKS[0], text)
+
+
+def _replicas(info: Info, wanted: int) -> Finding:
+    """Return whether there are as many replicas as each packet waits for."""
+    found = [info[f"slave{at}"] for at in range(int(info.get("connected_slaves", 0)))]
+    online = sum(each["state"] == "online" for each in found)
+    text = f"{online} online, wait_replicas is {wanted}"
+    if online < wanted:
+        return error(
+            REPLICAS,
+            f"{text}: no packet can be sent without an error",
+            "start the replicas, or lower wait_replicas",
+        )
+    return ok(REPLICAS, text)
 
 
 def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
