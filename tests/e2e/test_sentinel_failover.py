@@ -202,7 +202,7 @@ def test_sentinel_failovers_with_replicas_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replicas", [0, 2])
 def test_sentinel_partition_loses_only_what_is_counted(tmp_path: Path, replicas: int) -> None:
-    """The old master takes writes until the sentinels' answer comes."""
+    """The old master takes writes until the processes have the sentinels' answer."""
     names = ["delivery", "maintenance", "scheduler"]
     with watched(tmp_path, names, wait_replicas=replicas) as found:
         with ExitStack() as cut:
@@ -211,3 +211,25 @@ def test_sentinel_partition_loses_only_what_is_counted(tmp_path: Path, replicas:
         lacking = found.end()
         if replicas:
             assert lacking == dict.fromkeys(NODES, 0)
+
+
+def test_sentinel_partition_with_one_replica_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old master keeps a replica, and so takes writes that must be on one replica.
+
+    The delivery worker is stopped meanwhile: nodes cannot get what is lost.
+    """
+    names = ["delivery", "maintenance", "scheduler"]
+    with watched(tmp_path, names, wait_replicas=1) as found:
+        found.processes["delivery"].pause()
+        with found.redis.partition(keep_one=True) as old:
+            before = len(found.traffic.accepted)
+            found.redis.wait_for_promotion(old)
+            accepted = len(found.traffic.accepted) - before
+        found.processes["delivery"].resume()
+        found.wait_until_all_follow(old, "partition with a replica")
+        lacking = found.end()
+        print(f"accepted between partition and promotion: {accepted}")
+        assert min(lacking.values()) > 0, "the test loses packets"
+        assert "sender 1: Redis has lost " in caplog.text

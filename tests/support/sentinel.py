@@ -192,20 +192,37 @@ class SentinelRedis:
         return master
 
     @contextlib.contextmanager
-    def partition(self) -> Iterator[RedisServer]:
+    def partition(self, *, keep_one: bool = False) -> Iterator[RedisServer]:
         """Cut the master off from replicas and sentinels, while clients still reach it; give it.
 
         Replicas and sentinels have a user of their own, which the old master refuses everything.
+        ``keep_one``: one replica stays with the old master, as another user.
         """
         old = self.master()
-        with old.client() as admin:
-            admin.execute_command("ACL", "SETUSER", LINK, "-@all")
-            admin.execute_command("CLIENT", "KILL", "USER", LINK)
+        cut = [old]
+        if keep_one:
+            cut.append(self.replicas()[0])
+            self._connect_as(cut[1], "default")
+            wait_until(lambda: self._in_step(cut[1]), PATIENT_S, "the replica is in step")
+        for server in cut:
+            with server.client() as admin:
+                admin.execute_command("ACL", "SETUSER", LINK, "-@all")
+                admin.execute_command("CLIENT", "KILL", "USER", LINK)
         try:
             yield old
         finally:
-            with old.client() as admin:
-                admin.execute_command("ACL", "SETUSER", LINK, "+@all")
+            for server in cut:
+                with server.client() as admin:
+                    admin.execute_command("ACL", "SETUSER", LINK, "+@all")
+            if keep_one:
+                self._connect_as(cut[1], LINK)
+
+    def _connect_as(self, replica: RedisServer, user: str) -> None:
+        """Have a replica connect to its master again, as ``user``."""
+        with replica.client() as admin:
+            admin.config_set("masteruser", user)
+        with self.master().client() as admin:
+            admin.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
     def make_whole(self) -> None:
         """Start the servers that were killed, and wait until all is as at the beginning."""
