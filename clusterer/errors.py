@@ -19,6 +19,10 @@ class UnknownNode(InvalidArgument):
     """The cluster exists, the machine_id in it does not (or is the caller's own row)."""
 
 
+class ChangedMeanwhile(InvalidArgument):
+    """Another operator changed the object since the caller looked at it; nothing was done."""
+
+
 class WireError(ClustererError):
     """A peer sent bytes that are not BIN, or fields that are not what its message says.
 

@@ -14,7 +14,7 @@ from clusterer.ids import MAX_ID
 from clusterer.settings import Settings
 
 if TYPE_CHECKING:
-    from clusterer.services.provision import Changes, RowChange
+    from clusterer.services.provision import Changes
 
 Command = Callable[..., Any]
 
@@ -117,26 +117,11 @@ def say(changes: Changes) -> None:
     """Print the change of the row."""
     where = f"table {changes.table} in {changes.database}"
     for change in changes.added:
-        click.echo(f"Added to {where}: {name(change)}.")
+        click.echo(f"Added to {where}: {change.name}.")
     for change in changes.changed:
-        click.echo(f"Changed in {where}: {name(change)} ({differences(change)}).")
+        click.echo(f"Changed in {where}: {change.name} ({change.differences}).")
     for change in changes.removed:
-        click.echo(f"Removed from {where}: {name(change)}.")
+        click.echo(f"Removed from {where}: {change.name}.")
     if changes.unchanged:
         again = ", and in effect again" if changes.in_effect_again else ""
         click.echo(f"Nothing changed in {where}: the row has these values already{again}.")
-
-
-def name(change: RowChange) -> str:
-    """Return cluster, node and URL."""
-    cluster_id, machine_id = change.machine
-    return f"cluster {cluster_id}, node {machine_id}: {change.url}"
-
-
-def differences(change: RowChange) -> str:
-    """Return each changed column, old → new."""
-    before, after = change.before or {}, change.after or {}
-    return ", ".join(
-        f"{column} {before.get(column) or 'empty'} → {after.get(column) or 'empty'}"
-        for column in change.columns
-    )

@@ -13,7 +13,6 @@ import click
 
 from clusterer.cli import completion
 from clusterer.cli.options import operator, with_settings
-from clusterer.cli.provision import differences, name
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.settings import Settings
 
@@ -141,8 +140,8 @@ def _say(changes: Changes, *, dry_run: bool) -> None:
         f"{len(changes.unchanged)} unchanged."
     )
     for change in changes.added:
-        click.echo(f"  added    {name(change)}")
+        click.echo(f"  added    {change.name}")
     for change in changes.changed:
-        click.echo(f"  changed  {name(change)} ({differences(change)})")
+        click.echo(f"  changed  {change.name} ({change.differences})")
     for change in changes.removed:
-        click.echo(f"  removed  {name(change)}")
+        click.echo(f"  removed  {change.name}")

@@ -22,20 +22,16 @@ from clusterer.console.access.identity import Identity
 from clusterer.console.access.login import Login
 from clusterer.console.access.sessions import Sessions
 from clusterer.console.access.user import User, user_of
+from clusterer.console.actions import ACTIONS
+from clusterer.console.actions.routes import ActionRoutes
 from clusterer.console.console import Console
-from clusterer.console.hub import Busy, Event, Hub
-from clusterer.console.page import Download, NotFound, Page, Parameters
-from clusterer.console.routes import DOWNLOADS, PAGES
+from clusterer.console.errors import status_of
+from clusterer.console.hub import Event, Hub
+from clusterer.console.page import Download, Page, Parameters, Press
+from clusterer.console.routes import DOWNLOADS, PAGES, PRESSES
 from clusterer.console.templating import STATIC, environment
 from clusterer.console.views import Views
-from clusterer.errors import (
-    ClustererError,
-    InvalidArgument,
-    ProvisioningError,
-    StateUnavailable,
-    UnknownCluster,
-    UnknownNode,
-)
+from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 
 MOST_QUERY = 200
 """Characters of a value in a query."""
@@ -71,7 +67,14 @@ class App:
             },
             lifespan=self._lifespan,
         )
-        self.asgi = Guard(self.starlette, self.identity, sessions, self.answer, local=local)
+        self.asgi = Guard(
+            self.starlette,
+            self.identity,
+            sessions,
+            self.answer,
+            local=local,
+            harmless=frozenset(press.path for press in PRESSES),
+        )
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -81,12 +84,18 @@ class App:
 
     def _routes(self) -> list[BaseRoute]:
         found: list[BaseRoute] = [Route("/", self._home, name="home"), *self.login.routes]
+        # Before the pages: /clusters/add is no cluster.
+        found += ActionRoutes(self.console, self.views, ACTIONS).routes
         for page in self.pages:
             found.append(Route(page.path, self._html(page), name=page.name))
             found.append(Route(page.api_path, self._json(page), name=f"api:{page.name}"))
             if page.live:
                 found.append(Route(page.live_path, self._live(page), name=f"live:{page.name}"))
         found += [Route(each.path, self._file(each), name=each.name) for each in self.downloads]
+        found += [
+            Route(each.path, self._pressed(each), methods=["POST"], name=f"press:{each.name}")
+            for each in PRESSES
+        ]
         return [*found, Mount("/static", StaticFiles(directory=STATIC), name="static")]
 
     async def _home(self, _request: Request) -> Response:
@@ -114,6 +123,13 @@ class App:
             return Response(file.body, media_type=file.media_type, headers=headers)
 
         return as_file
+
+    def _pressed(self, press: Press) -> Endpoint:
+        async def pressed(_request: Request) -> Response:
+            await run_in_threadpool(press.run, self.console)
+            return RedirectResponse(press.back, 303)
+
+        return pressed
 
     def _json(self, page: Page) -> Endpoint:
         async def as_json(request: Request) -> Response:
@@ -166,15 +182,6 @@ class App:
 
 _TITLES = {404: "Not found", 400: "Wrong request", 401: "Log in", 403: "Not allowed"}
 _WORDS = {404: "The console has no such page.", 405: "This page takes no such request."}
-
-
-def status_of(error: Exception) -> int:
-    """Return the HTTP status for an error of a service."""
-    if isinstance(error, NotFound | UnknownNode | UnknownCluster):
-        return 404
-    if isinstance(error, InvalidArgument):
-        return 400
-    return 503 if isinstance(error, StateUnavailable | ProvisioningError | Busy) else 409
 
 
 def parameters(page: Page | Download, request: Request) -> Parameters:

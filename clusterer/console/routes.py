@@ -1,8 +1,8 @@
-"""The pages of the console, in the order of the menu, and its downloads."""
+"""The pages of the console, in the order of the menu, its downloads and buttons."""
 
 from __future__ import annotations
 
-from clusterer.console.page import Download, Page
+from clusterer.console.page import Download, Page, Press
 from clusterer.console.pages import (
     calls,
     cluster,
@@ -28,3 +28,7 @@ PAGES: tuple[Page, ...] = (
 )
 
 DOWNLOADS: tuple[Download, ...] = (packets.RECORDING,)
+
+PRESSES: tuple[Press, ...] = (
+    Press("doctor:run", "/doctor/run", lambda console: console.doctor_runs.begin(), "/doctor"),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -166,16 +166,26 @@ class NodeStore:
         with translated(self._settings, f"end a suspicion of node {node.machine_id}"):
             return end_suspicion(self._client, key, node.machine_id, suspicion)
 
-    def command(self, key: ClusterKey, machine_id: int, event: Event, cause: Cause) -> Node:
+    def command(
+        self,
+        key: ClusterKey,
+        machine_id: int,
+        event: Event,
+        cause: Cause,
+        check: Callable[[Node], None] | None = None,
+    ) -> Node:
         """Apply an operator's or a module's command, again until no other change interferes.
 
-        Raises `UnknownNode` if the node does not exist.
+        ``check`` gets the node to which the command is applied, and may raise. Raises `UnknownNode`
+        if the node does not exist.
         """
         require_format(self._settings, self._client)
         for _ in range(_ATTEMPTS):
             node, now = self.read(key, machine_id)
             if node is None:
                 raise UnknownNode(f"cluster {key} has no node {machine_id}")
+            if check is not None:
+                check(node)
             done = self._commit(Change(node, apply(node, event, now), event, cause), now)
             if done is not None:
                 return done

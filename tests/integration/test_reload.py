@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from clusterer.cli.table import described
 from clusterer.errors import ProvisioningError, StateUnavailable
 from clusterer.membership import Condition, Event, State
 from clusterer.provisioning import Names, NewRow, RejectedRow
 from clusterer.services import Context
 from clusterer.services.periodic import sync
 from clusterer.services.table import reload, write_back
+from clusterer.services.table.reload_text import described
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.reloads import ReloadStore
 from tests.support.processes import LATE_S

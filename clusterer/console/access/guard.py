@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clusterer.console.access.headers import with_headers
 from clusterer.console.access.identity import Identity
 from clusterer.console.access.requests import BodyTooLarge, form_of
-from clusterer.console.access.sessions import Sessions
-from clusterer.console.access.user import VISITOR, User
+from clusterer.console.access.sessions import VISITOR_FORMS, Sessions
+from clusterer.console.access.user import User
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.services.admin.console_users import Register
 
@@ -54,16 +54,25 @@ class Guard:
     """An ASGI application around another one."""
 
     def __init__(
-        self, app: ASGIApp, identity: Identity, sessions: Sessions, answer: Answer, *, local: bool
+        self,
+        app: ASGIApp,
+        identity: Identity,
+        sessions: Sessions,
+        answer: Answer,
+        *,
+        local: bool,
+        harmless: frozenset[str],
     ) -> None:
         """``local``: only this host reaches the console, so that it needs no users. ``answer``
-        makes a page, or JSON, of a status and a sentence.
+        makes a page, or JSON, of a status and a sentence. ``harmless``: paths to which a user with
+        the role *view* may post.
         """
         self._app = app
         self._identity = identity
         self._sessions = sessions
         self._answer = answer
         self._local = local
+        self._open_to_all = harmless | {"/login", "/logout"}
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +139,7 @@ class Guard:
         if user := self._identity.by_session(known, request):
             return user
         if path == "/login" or (self._local and not known.has_users):
-            return VISITOR
+            return self._sessions.visitor()
         raise self._without_user(request, known, by_script=by_script)
 
     @staticmethod
@@ -144,9 +153,8 @@ class Guard:
             return Refused(403, "the session has ended: log in again")
         return LoginNeeded()
 
-    @staticmethod
-    def _check_change(request: Request, user: User) -> None:
-        if request.url.path not in ("/login", "/logout") and not user.may_operate:
+    def _check_change(self, request: Request, user: User) -> None:
+        if request.url.path not in self._open_to_all and not user.may_operate:
             raise Refused(403, "a change needs a user with the role operate")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refused(403, "the request comes from another site")
@@ -154,7 +162,7 @@ class Guard:
     def _check_form(self, request: Request, user: User) -> None:
         if user.name and not user.session:
             return  # a script with a token: no other site can make it send a request
-        owner = user.session
+        owner = user.session or VISITOR_FORMS
         if request.url.path == "/login":
             owner = request.cookies.get(self._sessions.login_cookie, "")
         if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):

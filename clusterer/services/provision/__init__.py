@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as replaced
 
-from clusterer.errors import InvalidArgument, UnknownNode
+from clusterer.errors import ChangedMeanwhile, InvalidArgument, UnknownNode
 from clusterer.membership import State
 from clusterer.provisioning import Machine, Names, machine_of
 from clusterer.provisioning.files import COLUMNS, FileRow
 from clusterer.provisioning.rows import RawRow, as_text
 from clusterer.services.context import Context
 from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
-from clusterer.services.provision.row_changes import Changes, RowChange, planned
+from clusterer.services.provision.row_changes import Changes, RowChange, planned, shown
 from clusterer.services.provision.writing import apply, known, rows, write
 from clusterer.services.table import resolve
 
@@ -30,13 +30,20 @@ __all__ = [
     "export",
     "import_rows",
     "remove",
+    "row",
 ]
 
 
 def add(
-    context: Context, values: Mapping[str, object], *, by: str, names: Names | None = None
+    context: Context,
+    values: Mapping[str, object],
+    *,
+    by: str,
+    reason: str = "",
+    names: Names | None = None,
+    dry_run: bool = False,
 ) -> Changes:
-    """Add a row; columns not in ``values`` have their defaults.
+    """Add a row; columns not in ``values`` have their defaults. ``dry_run`` changes nothing.
 
     Raises `InvalidArgument` if a reload would reject the row, or if the table has a row of this
     node already; `ProvisioningError` or `StateUnavailable` without database or Redis.
@@ -48,8 +55,10 @@ def add(
             raise InvalidArgument(_doubled(context, row))
         return _one(context, found, {**DEFAULTS, **values}, names)
 
+    if dry_run:
+        return plan(rows(context))
     changes = write(context, plan)
-    apply(context, changes, by=by, names=names)
+    apply(context, changes, by=by, reason=reason, names=names)
     return changes
 
 
@@ -59,36 +68,66 @@ def edit(
     values: Mapping[str, object],
     *,
     by: str,
+    reason: str = "",
     names: Names | None = None,
+    seen: Mapping[str, str] | None = None,
+    dry_run: bool = False,
 ) -> Changes:
     """Change some columns of a node's row. A state in ``values`` starts without failed attempts,
     and replaces the state in Redis also if the row had it already.
 
-    The change may correct a row that a reload rejects. Raises `UnknownNode` without a row of the
-    node, and the errors of `add`.
+    The change may correct a row that a reload rejects. ``seen``: values of columns as the operator
+    saw them; `edit` raises `ChangedMeanwhile` if the row has others. ``dry_run`` changes nothing.
+    Raises `UnknownNode` without a row of the node, and the errors of `add`.
     """
     names = resolve.kept_names(context, names)
     given = {"no_tries": 0} | dict(values) if values.get("state") == State.UP else dict(values)
 
     def plan(found: list[RawRow]) -> Changes:
-        return _one(context, found, dict(_row_of(context, found, machine)) | given, names)
+        row = _row_of(context, found, machine)
+        _require_unchanged(row, seen)
+        return _one(context, found, dict(row) | given, names)
 
+    if dry_run:
+        return plan(rows(context))
     changes = write(context, plan)
     named = {machine} if "state" in values else ()
-    applied = apply(context, changes, by=by, names=names, named=named)
+    applied = apply(context, changes, by=by, reason=reason, names=names, named=named)
     return replaced(changes, in_effect_again=bool(changes.unchanged and applied))
 
 
-def remove(context: Context, machine: Machine, *, by: str) -> Changes:
-    """Remove a node's row. Raises `UnknownNode` without a row, and the errors of `add`."""
+def remove(
+    context: Context,
+    machine: Machine,
+    *,
+    by: str,
+    reason: str = "",
+    seen: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+) -> Changes:
+    """Remove a node's row; ``seen`` and ``dry_run`` as in `edit`.
+
+    Raises `UnknownNode` without a row, and the errors of `add`.
+    """
 
     def plan(found: list[RawRow]) -> Changes:
-        _row_of(context, found, machine, several=True)
+        row = _row_of(context, found, machine, several=True)
+        _require_unchanged(row, seen)
         return _planned(context, found, {}, remove=[machine])
 
+    if dry_run:
+        return plan(rows(context))
     changes = write(context, plan)
-    apply(context, changes, by=by, names=resolve.kept_names(context))
+    apply(context, changes, by=by, reason=reason, names=resolve.kept_names(context))
     return changes
+
+
+def row(context: Context, machine: Machine) -> Mapping[str, str]:
+    """Return the cells of a node's row as text, by our names of the columns.
+
+    Raises `UnknownNode` without a row, `ProvisioningError`.
+    """
+    return shown(_row_of(context, rows(context), machine, several=True))
 
 
 def import_rows(
@@ -153,6 +192,15 @@ def _row_of(
         ids = ", ".join(str(row["id"]) for row in own)
         raise InvalidArgument(f"node {machine[1]} of cluster {machine[0]} is in rows {ids}")
     return own[0]
+
+
+def _require_unchanged(row: RawRow, seen: Mapping[str, str] | None) -> None:
+    present = shown(row)
+    other = [name for name, value in (seen or {}).items() if present.get(name) != value]
+    if other:
+        now = ", ".join(f"{name} {present.get(name) or 'empty'}" for name in other)
+        node = f"node {present['machine_id']} of cluster {present['cluster_id']}"
+        raise ChangedMeanwhile(f"the row of {node} was changed meanwhile; now: {now}")
 
 
 def _doubled(context: Context, row: RawRow) -> str:

@@ -33,6 +33,21 @@ class RowChange:
         before, after = self.before or {}, self.after or {}
         return tuple(name for name in COLUMNS if before.get(name) != after.get(name))
 
+    @property
+    def name(self) -> str:
+        """Cluster, node and URL."""
+        cluster_id, machine_id = self.machine
+        return f"cluster {cluster_id}, node {machine_id}: {self.url}"
+
+    @property
+    def differences(self) -> str:
+        """Each changed column, old → new."""
+        before, after = self.before or {}, self.after or {}
+        return ", ".join(
+            f"{column} {before.get(column) or 'empty'} → {after.get(column) or 'empty'}"
+            for column in self.columns
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:

@@ -89,6 +89,7 @@ def apply(
     *,
     by: str,
     names: Names,
+    reason: str = "",
     also: Collection[Machine] = (),
     named: Collection[Machine] = (),
 ) -> int:
@@ -106,11 +107,13 @@ def apply(
     try:
         for only, by_table in ((settled, True), (others - settled, False)):
             if only:
-                report = reload.apply_rows(context, only, by=by, settled=by_table, names=names)
+                report = reload.apply_rows(
+                    context, only, by=by, settled=by_table, names=names, reason=reason
+                )
                 applied += len(report.added) + len(report.changed) + len(report.removed)
                 _require_good(report, changes)
         for machine in named:
-            _require_state(context, machine, changes.values[machine], by)
+            _require_state(context, machine, changes.values[machine], Cause(by, reason))
     except (StateUnavailable, DatabaseUnavailable) as error:
         raise StateUnavailable(
             f"the table is changed, but not in effect yet ({error}); run `clusterer reload`"
@@ -124,13 +127,13 @@ def _require_good(report: ReloadReport, changes: Changes) -> None:
         raise ProvisioningError(f"the table is changed, but a changed row is invalid: {bad[0]}")
 
 
-def _require_state(context: Context, machine: Machine, values: Values, by: str) -> None:
+def _require_state(context: Context, machine: Machine, values: Values, cause: Cause) -> None:
     """Set the state once more if a sync wrote an older one to the row in between."""
     for key, view in context.nodes.views().items():
         node = view.nodes.get(machine[1])
         if key.cluster_id == machine[0] and node and node.state != values["state"]:
             event = Event.SET_UP if values["state"] == State.UP else Event.SET_DOWN
-            context.nodes.command(key, machine[1], event, Cause(by))
+            context.nodes.command(key, machine[1], event, cause)
 
 
 def known(context: Context) -> set[Machine]:

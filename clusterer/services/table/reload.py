@@ -35,12 +35,15 @@ _ATTEMPTS = 20
 """Rounds for clusters that change during the reload."""
 
 
-def run(context: Context, *, by: str = "reload", names: Names | None = None) -> ReloadReport:
+def run(
+    context: Context, *, by: str = "reload", reason: str = "", names: Names | None = None
+) -> ReloadReport:
     """Replace the nodes in Redis by those of the table; return the report.
 
     In persistent mode the reload first writes changed states to the table; otherwise these states
     are lost. The report names each bad row: the nodes of bad rows stay as they were. If every row
-    is bad, nothing changes. ``by``: author, for the audit; ``names``: resolver of DNS names.
+    is bad, nothing changes. ``by`` and ``reason``: author and reason, for the audit; ``names``:
+    resolver of DNS names.
 
     Raises `ProvisioningError` (nothing has changed) or `StateUnavailable`.
     """
@@ -63,7 +66,7 @@ def run(context: Context, *, by: str = "reload", names: Names | None = None) -> 
             mended.add(f"key {CLUSTERS}: made again")
         if open_clusters is not None:
             plans = [plan for plan in plans if plan.key in open_clusters]
-        open_clusters = store.commit(plans, context.nodes.now(), Cause(by))
+        open_clusters = store.commit(plans, context.nodes.now(), Cause(by, reason))
         done |= {plan.key: plan for plan in plans if plan.key not in open_clusters}
         _note_reports(context, [plan for plan in plans if plan.key in done], by)
         if not open_clusters:
@@ -113,7 +116,13 @@ def _foreseen(
 
 
 def apply_rows(
-    context: Context, only: Collection[Machine], *, by: str, settled: bool, names: Names
+    context: Context,
+    only: Collection[Machine],
+    *,
+    by: str,
+    settled: bool,
+    names: Names,
+    reason: str = "",
 ) -> ReloadReport:
     """Bring the rows of some machines into Redis; leave all other nodes as they are.
 
@@ -139,7 +148,7 @@ def apply_rows(
             for key in sorted(keys)
         ]
         # Each plan is for another cluster: in the next round the committed ones change nothing.
-        if not store.commit(plans, context.nodes.now(), Cause(by)):
+        if not store.commit(plans, context.nodes.now(), Cause(by, reason)):
             _note_reports(context, plans, by)
             report = logged(report_of(context, table, plans, SyncReport()))
             _warn_of_addresses(snapshots.values(), table, only)
