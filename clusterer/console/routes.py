@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from clusterer.console.page import Download, Page, Press
+from pathlib import Path
+
+from clusterer.console.console import Console
+from clusterer.console.page import Download, File, Page, Parameters, Press
 from clusterer.console.pages import (
     calls,
     cluster,
@@ -27,7 +30,17 @@ PAGES: tuple[Page, ...] = (
     settings.PAGE,
 )
 
-DOWNLOADS: tuple[Download, ...] = (packets.RECORDING,)
+
+def _openapi(_console: Console, _parameters: Parameters) -> File:
+    return File(_OPENAPI.read_bytes(), "application/json")
+
+
+_OPENAPI = Path(__file__).with_name("openapi.json")
+
+DOWNLOADS: tuple[Download, ...] = (
+    packets.RECORDING,
+    Download("openapi", "/api/v1/openapi.json", _openapi),
+)
 
 PRESSES: tuple[Press, ...] = (
     Press("doctor:run", "/doctor/run", lambda console: console.doctor_runs.begin(), "/doctor"),

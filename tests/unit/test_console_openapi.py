@@ -8,6 +8,8 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
+from clusterer.console.actions import ACTIONS
+from clusterer.console.actions.action import Action
 from clusterer.console.page import Page
 from clusterer.console.routes import PAGES
 from tests.support import openapi
@@ -17,10 +19,21 @@ def test_openapi_file_is_valid() -> None:
     validate(openapi.document())
 
 
-def test_openapi_paths_are_those_of_the_pages() -> None:
-    assert sorted(openapi.document()["paths"]) == sorted(
-        openapi.path_of(page.api_path) for page in PAGES
-    )
+def test_openapi_paths_are_those_of_pages_and_actions() -> None:
+    expected = [openapi.path_of(page.api_path) for page in PAGES]
+    expected += [openapi.path_of(f"/api/v1{action.path}") for action in ACTIONS]
+    assert sorted(openapi.document()["paths"]) == sorted(expected)
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: str(action.name))
+def test_openapi_bodies_are_those_of_the_action(action: Action) -> None:
+    described = openapi.document()["paths"][openapi.path_of(f"/api/v1{action.path}")]["post"]
+    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    found = [name for name in schema["properties"] if not name.startswith("seen.")]
+    assert sorted(found) == sorted([*(each.name for each in action.fields), "reason", "dry_run"])
+    of_path = [each["name"] for each in described.get("parameters", ())]
+    assert of_path == re.findall(r"\{(\w+)", action.path)
+    assert described["operationId"] == f"action:{action.name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
