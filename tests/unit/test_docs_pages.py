@@ -89,6 +89,7 @@ COMPARED = {
     "docs/commands/paths.md": 2,
     "docs/commands/processes.md": 6,
     "docs/commands/table.md": 8,
+    "docs/deployment.md": 1,
     "docs/getting-started.md": 6,
     "docs/mi.md": 4,
     "docs/monitoring.md": 2,
