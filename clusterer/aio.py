@@ -107,13 +107,19 @@ class Clusterer:
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as the other face
         """See `clusterer.Clusterer.flush`."""
-        sent, loop = asyncio.Event(), asyncio.get_running_loop()
-        if not self._core.sender.when_sent(partial(_call_in, loop, sent.set)):
+        sender = self._core.sender
+        if timeout == 0:
+            return sender.flush(0)
+        sent = asyncio.Event()
+        call = partial(_call_in, asyncio.get_running_loop(), sent.set)
+        if not sender.when_sent(call):
             return True
         try:
             await asyncio.wait_for(sent.wait(), timeout)
         except TimeoutError:
             return False
+        finally:
+            sender.forget(call)
         return True
 
     async def register_module(  # noqa: PLR0917 - the guide's six parameters

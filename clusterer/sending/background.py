@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from time import monotonic
 
 from clusterer.errors import ClustererError
 from clusterer.runtime import forks
-from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store.packets import PacketLog
@@ -40,7 +38,7 @@ class BackgroundSender:
         self._packets = packets
         self._enqueue = enqueue
         self._lock = forks.lock()
-        self._limited = LimitedLog(log, LOG_INTERVAL_S)
+        self._log_at = 0.0
         self._thread: threading.Thread | None = None
         self.runs = False
         """Whether the thread was started in this process, and not stopped since."""
@@ -86,24 +84,39 @@ class BackgroundSender:
         rounds = Rounds("sender")
         queue = self._packets.queue
         began = 0.0
-        while not stop.is_set():
+        ends = False
+        while not ends:
             if not queue.has_background_work():
+                if stop.is_set():
+                    return
                 queue.background_work.wait()
                 continue
             queue.hurry.clear()
-            if self._failed and not queue.has_tasks():
-                queue.hurry.wait(RETRY_S)
-            elif not self._failed and queue.may_gather():
-                queue.hurry.wait(max(0.0, began + self._gather_s - monotonic()))
+            if not stop.is_set():
+                self._pause(began)
+            ends = stop.is_set()  # with a last round
             began = monotonic()
             failed = True
             with rounds.guard():
                 failed = not self._round()
             self._failed = failed
 
+    def _pause(self, began: float) -> None:
+        """Let packets gather, or Redis come back; ``began`` is when the last round did."""
+        queue = self._packets.queue
+        if self._failed:
+            if not queue.has_tasks():
+                queue.hurry.wait(RETRY_S)
+        elif queue.may_gather():
+            queue.hurry.wait(max(0.0, began + self._gather_s - monotonic()))
+
     def _round(self) -> bool:
         """Send queued packets; return whether that succeeded."""
-        enqueue, error = self._packets.send_queued()
+        try:
+            enqueue, error = self._packets.send_queued()
+        except Exception as bug:
+            self._packets.queue.keep(ClustererError(f"cannot send: {bug!r}"))
+            raise
         if enqueue:
             self._enqueue()
         self._log_state(error)
@@ -122,15 +135,10 @@ class BackgroundSender:
             log.warning("sender %d: posted packets are sent again", self._sender)
 
     def _log_unkept(self) -> None:
-        counts = self._packets.queue.counts
+        """Log, at most once in `LOG_INTERVAL_S`, how many packets the full buffer did not keep."""
+        counts, now = self._packets.queue.counts, monotonic()
         unkept = counts.rejected + counts.dropped
-        if unkept > self._unkept:
-            self._limited.warning(
-                os.getpid(),
-                monotonic(),
-                "sender %d: the post buffer is full: %d packets rejected and %d dropped so far",
-                self._sender,
-                counts.rejected,
-                counts.dropped,
-            )
-            self._unkept = unkept
+        if unkept > self._unkept and now >= self._log_at:
+            text = "sender %d: the post buffer is full: %d packets rejected and %d dropped so far"
+            log.warning(text, self._sender, counts.rejected, counts.dropped)
+            self._unkept, self._log_at = unkept, now + LOG_INTERVAL_S

@@ -90,6 +90,7 @@ class Sender:
         self._queue = self._packets.queue
         self._background = BackgroundSender(settings, machine_id, self._packets, enqueue)
         self._keys: dict[int, ClusterKey] = {}
+        self._at_exit = partial(_flush_at_exit, weakref.ref(self))
         self._offered = offers.add if settings.metrics_port else _uncounted
 
     @property
@@ -161,25 +162,36 @@ class Sender:
         """Have ``call`` called when no packet posted until now waits; False: none waits now."""
         return self._queue.when_sent(call)
 
+    def forget(self, call: Callable[[], object]) -> None:
+        """Call ``call`` no more: see `when_sent`."""
+        self._queue.forget(call)
+
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until no packet posted until now waits; False after ``timeout_s``."""
+        if timeout_s == 0:
+            return not self._queue.posted_bytes
         sent = threading.Event()
-        return not self.when_sent(sent.set) or sent.wait(timeout_s)
+        if not self.when_sent(sent.set) or sent.wait(timeout_s):
+            return True
+        self.forget(sent.set)
+        return False
 
     def close(self) -> None:
         """Flush for `CLOSE_S` at most, drop and log what is left, and close the connection."""
         if self._background.runs:
             self.flush(CLOSE_S)
             self._background.stop(CLOSE_S)
-        left = self._queue.discard_posted()
+        left = self._queue.end(StateUnavailable("the instance was closed before Redis had it"))
         if left:
             text = "sender %d: closed with %d posted packets left that Redis did not take"
             log.warning(text, self._id, left)
         self._packets.close()
+        atexit.unregister(self._at_exit)
 
     def _start(self) -> None:
         self._background.start()
-        atexit.register(partial(_flush_at_exit, weakref.ref(self)))
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
 
 
 def frame_of(packet: Packet) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clusterer.errors import BufferFull, ClustererError
@@ -28,35 +28,25 @@ Tell = Callable[[list[Any], ClustererError | None], None]
 accept a second call: a thread that was interrupted sends an entry again."""
 
 
+@dataclass(eq=False, slots=True)
 class Entry:
     """Frames of one cluster that the log does not have yet."""
 
-    __slots__ = (
-        "done",
-        "error",
-        "frames",
-        "is_known",
-        "key",
-        "posted",
-        "size",
-        "taken",
-        "tell",
-        "waiters",
-    )
+    key: ClusterKey
+    frames: list[bytes]
+    posted: bool = False
+    size: int = 0
+    is_known: bool = True
+    """Whether the cluster exists, as far as the caller knows."""
+    taken: bool = False
+    """Whether a round sends it; no frame is added or dropped then."""
+    done: bool = False
+    error: ClustererError | None = None
+    waiters: list[Any] = field(default_factory=list)
+    tell: Tell | None = None
 
-    def __init__(self, key: ClusterKey, frames: list[bytes], *, posted: bool = False) -> None:
-        self.key = key
-        self.frames = frames
-        self.size = sum(map(len, frames))
-        self.posted = posted
-        self.is_known = True
-        """Whether the cluster exists, as far as the caller knows."""
-        self.taken = False
-        """Whether a round sends it; no frame is added or dropped then."""
-        self.done = False
-        self.error: ClustererError | None = None
-        self.waiters: list[Any] = []
-        self.tell: Tell | None = None
+    def __post_init__(self) -> None:
+        self.size = sum(map(len, self.frames))
 
 
 @dataclass(slots=True)
@@ -88,7 +78,6 @@ class AppendQueue:
         self._entries: deque[Entry] = deque()
         self._open: Entry | None = None  # the last entry, while packets may join it
         self._bytes = 0
-        self._in_background = 0
         self.counts = PostCounts()
         self.background_work = threading.Event()
         """Set while there are entries that no caller waits for."""
@@ -155,7 +144,7 @@ class AppendQueue:
         Returns False, and calls nothing, if no posted packet waits.
         """
         with self._lock:
-            last = next((entry for entry in reversed(self._entries) if entry.posted), None)
+            last = next((e for e in reversed(self._entries) if e.posted and not e.done), None)
             if last is None:
                 return False
             self._open = None
@@ -164,13 +153,23 @@ class AppendQueue:
             self.hurry.set()
             return True
 
-    def discard_posted(self) -> int:
-        """Drop all posted packets; return and count how many."""
+    def forget(self, call: Callable[[], object]) -> None:
+        """Call ``call`` no more: see `when_sent`."""
         with self._lock:
-            left = [entry for entry in self._entries if entry.posted and not entry.done]
-            dropped = sum(len(entry.frames) for entry in left)
+            for entry in self._entries:
+                if entry.tell is _call_each and call in entry.waiters:
+                    entry.waiters.remove(call)
+
+    def end(self, error: ClustererError) -> int:
+        """Drop all posted packets, and give tasks that still wait the ``error``.
+
+        Returns, and counts, how many posted packets were dropped.
+        """
+        with self._lock:
+            left = [e for e in self._entries if _is_in_background(e)]
+            dropped = sum(len(entry.frames) for entry in left if entry.posted)
             for entry in left:
-                self._finish(entry, None)
+                self._finish(entry, error)
                 self._entries.remove(entry)
             self._open = None
             self.counts.dropped += dropped
@@ -178,11 +177,10 @@ class AppendQueue:
 
     def _begin(self, entry: Entry) -> Entry:
         """Add an entry that a background thread is to send, and that more packets may join."""
-        if not self._in_background:
+        if not self.background_work.is_set():
             self.background_work.set()
         if self._bytes >= MAX_CALL > self._bytes - ENTRY_BYTES:
             self.hurry.set()
-        self._in_background += 1
         self._entries.append(entry)
         self._open = entry
         return entry
@@ -217,6 +215,8 @@ class AppendQueue:
         size = 0
         with self._lock:
             for entry in self._entries:
+                if not entry.frames:  # the thread that added it was interrupted
+                    self._finish(entry, None)
                 if entry.done:
                     continue
                 if found and size + entry.size > MAX_CALL:
@@ -238,6 +238,8 @@ class AppendQueue:
                 self._finish(entry, error)
             while self._entries and self._entries[0].done:
                 self._entries.popleft()
+            if not self._entries:
+                self._bytes = 0  # an interrupted `post` may have counted what it did not add
             refused = sum(len(e.frames) for e in entries if e.posted) if error is not None else 0
             self.counts.refused += refused
         return refused
@@ -272,9 +274,10 @@ class AppendQueue:
     def has_background_work(self) -> bool:
         """Return whether there are entries that no caller waits for; clears the event if not."""
         with self._lock:
-            if not self._in_background:
+            found = any(map(_is_in_background, self._entries))
+            if not found:
                 self.background_work.clear()
-            return bool(self._in_background)
+        return found
 
     def _finish(self, entry: Entry, error: ClustererError | None) -> None:
         if entry.done:
@@ -284,9 +287,11 @@ class AppendQueue:
             entry.tell(entry.waiters, error)
         if entry.posted:
             self._bytes -= entry.size
-        if entry.posted or entry.tell is not None:
-            self._in_background -= 1
         entry.done = True  # last: an interrupted round must be repeated, not forgotten
+
+
+def _is_in_background(entry: Entry) -> bool:
+    return not entry.done and (entry.posted or entry.tell is not None)
 
 
 def _call_each(waiters: list[Any], error: ClustererError | None) -> None:

@@ -192,11 +192,13 @@ class PacketLog:
 
     def _without_refused(self, entries: list[Entry]) -> list[Entry]:
         """Return the entries whose cluster exists; only `post` adds others."""
-        for entry in entries:
-            if not entry.is_known:
-                error = self._refusal(entry.key)
-                if error is not None:
-                    self._refuse([entry], error)
+        unknown = {entry.key for entry in entries if not entry.is_known}
+        for key in unknown:
+            same = [entry for entry in entries if entry.key == key]
+            error = self._refusal(key)
+            if error is not None:
+                self._refuse([entry for entry in same if not entry.is_known], error)
+            for entry in same:
                 entry.is_known = True
         return [entry for entry in entries if not entry.done]
 

@@ -357,3 +357,27 @@ def test_aio_callback_answers_within_the_loop(redis_url: str, port: int) -> None
             return sent
 
     assert run(main()) == [2, 2, 2]
+
+
+def test_aio_close_ends_sends_that_wait(own_redis_server: Callable[[], RedisServer]) -> None:
+    server = own_redis_server()
+    settings = provisioned(f"{server.url}?socket_timeout=4")
+
+    async def main() -> None:
+        cluster = aio.Clusterer(1, settings=settings)
+        await cluster.send_to(1, PROTO_BIN, numbered(cluster, 0))
+        server.pause()
+        try:
+            sends = [
+                asyncio.create_task(cluster.send_to(1, PROTO_BIN, numbered(cluster, number)))
+                for number in range(10)
+            ]
+            await asyncio.sleep(0.1)
+            await cluster.close()
+            done, late = await asyncio.wait(sends, timeout=LONG_S)
+            assert (len(done), len(late)) == (10, 0)
+            assert all(isinstance(task.exception(), StateUnavailable) for task in done)
+        finally:
+            server.resume()
+
+    run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -187,3 +188,35 @@ def test_post_in_child_forked_in_an_outage(server: RedisServer) -> None:
         assert result_of(pid, LONG_S) == 0
         assert cluster.flush(LONG_S)
         assert sorted(found(server)) == [0, 1, 100, 101]
+
+
+def test_post_flush_that_times_out_leaves_nothing(server: RedisServer) -> None:
+    with instance(server) as cluster:
+        server.stop()
+        post(cluster, [1])
+        for _ in range(3):
+            assert not cluster.flush(0.01)
+            assert not cluster.flush(0)
+        (entry,) = cluster.sender._queue._entries
+        assert entry.waiters == []
+        server.start()
+        assert cluster.flush(LONG_S)
+        assert found(server) == [0, 1]
+
+
+def test_post_survives_a_round_that_fails_for_a_bug(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(server) as cluster:
+        packets = cluster.sender._packets
+        run, failures = packets._channel.run_each, iter(range(3))
+
+        def fail(*arguments: Any) -> list[Any]:
+            if next(failures, None) is not None:
+                raise RuntimeError("a bug")
+            return run(*arguments)
+
+        monkeypatch.setattr(packets._channel, "run_each", fail)
+        post(cluster, [1, 2])
+        assert cluster.flush(LONG_S)
+        assert found(server) == [0, 1, 2]

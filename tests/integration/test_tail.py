@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 import redis
 
+from clusterer import PROTO_BIN, Clusterer
 from clusterer.cli import main
 from clusterer.errors import ClustererError, PeerUnreachable, StateUnavailable
 from clusterer.jobs import StopFlag
@@ -22,13 +23,14 @@ from clusterer.listener import Listener
 from clusterer.listener import capture as capturing
 from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
+from clusterer.services.admin import replay
 from clusterer.services.admin.recording import Record, Recorder, Recording
 from clusterer.services.admin.replay import NodeConnection
 from clusterer.services.admin.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
-from clusterer.store import keys
+from clusterer.store import ClusterKey, keys
 from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
-from clusterer.wire import Packet
+from clusterer.wire import FrameDecoder, Packet
 from tests.support.cluster import delivering
 from tests.support.frames import frame
 from tests.support.listening import Heard, listener_of, peer, serving
@@ -36,6 +38,7 @@ from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
+from tests.support.streams import entries
 from tests.support.throttle import ThrottledReceiver
 
 
@@ -387,6 +390,31 @@ def test_replay_sends_to_a_cluster_as_this_machine(
     assert "Sent 2 packets" in out
     assert "cluster 1, where 1 other node is up" in out
     assert "Left out 2" in out
+
+
+def test_replay_of_more_than_the_buffer_sends_all_in_order(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for machine_id in (1, 2):
+        put_node(redis_client, make_node(machine_id, port=free_port()))
+    path = record(tmp_path / "a", *((0, packet_of(number, 2)) for number in range(5000)))
+    command = ["replay", str(path), "--cluster", "1", "--speed", "max", "--redis-url", redis_url]
+    assert main([*command, "--server-id", "1", "--set", "post_buffer=65536"]) == 0
+    assert "Sent 5000 packets" in capsys.readouterr().out.replace(",", "")
+    data = b"".join(fields[b"frames"] for _, fields in entries(redis_client, keys.log(1)))
+    assert [packet.type for packet in FrameDecoder().feed(data)] == list(range(5000))
+
+
+def test_replay_without_redis_fails_after_a_bounded_wait(
+    stop: StopFlag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "TAKING_S", 1.0)
+    away = Settings(redis_url=f"redis://127.0.0.1:{free_port()}")
+    with Clusterer(1, settings=away) as instance:
+        posts = replay.ClusterPosts(instance, ClusterKey(1, PROTO_BIN), stop)
+        posts.send([packet_of(1)])
+        with pytest.raises(StateUnavailable, match="Redis has not taken all packets for 1"):
+            posts.finish()
 
 
 def test_replay_leaves_out_what_crashes_a_node_and_names_it(
