@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from clusterer.cli.options import Number, parsed_by, with_settings
-from clusterer.errors import ClustererError, InvalidArgument
+from clusterer.cli.options import Number, parsed_by, require_web, with_settings
+from clusterer.cli.processes import CONSOLE_PORT
+from clusterer.errors import InvalidArgument
 from clusterer.settings import Settings
-
-PORT = 8088
 
 
 def _address(text: str) -> str:
@@ -46,7 +45,7 @@ def _networks(_context: click.Context, _parameter: click.Parameter, texts: Itera
     "--port",
     metavar="N",
     type=Number(0, 65535),
-    default=PORT,
+    default=CONSOLE_PORT,
     show_default=True,
     help="TCP port; 0: a free one.",
 )
@@ -70,13 +69,7 @@ def console(
     \b
         clusterer console --port 8088
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    try:
-        from clusterer.console import server
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("clusterer"):
-            raise
-        raise ClustererError(
-            f"the console needs the extra web ({error.name} is missing): run "
-            "`pip install 'clusterer[web]'`"
-        ) from error
+    require_web()
+    from clusterer.console import server
+
     server.serve(settings, server.Listen(address, port, trusted_proxies))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import getpass
+import importlib.util
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from clusterer.cli import completion
-from clusterer.errors import InvalidArgument
+from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import MAX_ID
 from clusterer.runtime import logs
 from clusterer.settings import Settings, load_settings, origins
@@ -174,6 +175,17 @@ def _split(text: str) -> tuple[str, str]:
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="'--set'")
     return name.strip(), value.strip()
+
+
+def require_web() -> None:
+    """Raise `ClustererError` unless the packages of the extra web are installed."""
+    names = ("itsdangerous", "jinja2", "starlette", "uvicorn")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ClustererError(
+            f"the console needs the extra web ({', '.join(missing)} missing): run "
+            "`pip install 'clusterer[web]'`"
+        )
 
 
 def configure_logging(level: str) -> None:

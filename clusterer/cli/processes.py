@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from clusterer.cli.options import RATELIMIT, Seconds, with_settings
+from clusterer.cli.options import RATELIMIT, Number, Seconds, require_web, with_settings
 from clusterer.errors import ClustererError
 from clusterer.runtime.logs import JSON
 from clusterer.runtime.logs.formats import foreign_line
@@ -25,12 +25,23 @@ WITHIN_S = 30.0
 """Age of the last progress from which on a process counts as stuck: a busy delivery job notes
 progress every 10 s, a sync of a slow database ends within 30 s."""
 
+CONSOLE_PORT = 8088
+
 _PREFIX = "{:<11} | "
 
 
 @click.command()
+@click.option("--console", is_flag=True, help="Serve the console as well (extra web).")
+@click.option(
+    "--console-port",
+    metavar="N",
+    type=Number(1, 65535),
+    default=CONSOLE_PORT,
+    show_default=True,
+    help="TCP port of the console, on the loopback address.",
+)
 @with_settings(log_level=logging.INFO, also=RATELIMIT, log_prefix=_PREFIX.format("up"))
-def up(settings: Settings) -> None:
+def up(settings: Settings, *, console: bool, console_port: int) -> None:
     """Run all processes of one host, until Ctrl-C.
 
     The command starts an instance, a delivery and a maintenance worker, a database worker in
@@ -40,7 +51,10 @@ def up(settings: Settings) -> None:
     """
     from clusterer.services.admin import up as service
 
-    service.run(settings, say_json if settings.log_format == JSON else say)
+    if console:
+        require_web()
+    say_line = say_json if settings.log_format == JSON else say
+    service.run(settings, say_line, console_port=console_port if console else None)
 
 
 def say(line: Line) -> None:

@@ -3,6 +3,7 @@
 from clusterer.processes.child import Child, ChildSpec, Line
 from clusterer.processes.command_lines import (
     child_environment,
+    console_command,
     node_command,
     scheduler_command,
     worker_command,
@@ -25,6 +26,7 @@ __all__ = [
     "allow_connections",
     "allow_files",
     "child_environment",
+    "console_command",
     "interrupt_on_signals",
     "node_command",
     "scheduler_command",

@@ -16,6 +16,11 @@ def node_command() -> tuple[str, ...]:
     return (*_PYTHON, "clusterer", "node")
 
 
+def console_command(port: int) -> tuple[str, ...]:
+    """Return the command that serves the console on a port of the loopback address."""
+    return (*_PYTHON, "clusterer", "console", "--port", str(port))
+
+
 def worker_command(kind: str) -> tuple[str, ...]:
     """Return the command that runs one worker; ``kind`` is one of `settings.WORKER_KINDS`."""
     return (*_PYTHON, "workers", kind)

@@ -22,12 +22,15 @@ EXAMPLE_SERVER_ID = 1
 _BY = "clusterer up"
 
 
-def run(settings: Settings, say: Callable[[Line], None]) -> None:
+def run(
+    settings: Settings, say: Callable[[Line], None], *, console_port: int | None = None
+) -> None:
     """Run until SIGTERM or SIGINT; all children are gone when this returns.
 
     Without a configured Redis `run` starts an embedded one; without a configured database it makes
     and fills the SQLite file. Then `run` loads the table, and starts instance, workers and
-    scheduler. ``say`` gets their lines. Raises `ClustererError` if the start fails.
+    scheduler, with ``console_port`` also the console. ``say`` gets their lines. Raises
+    `ClustererError` if the start fails.
     """
     settings = with_server_id(settings)
     with ExitStack() as stack:
@@ -43,7 +46,7 @@ def run(settings: Settings, say: Callable[[Line], None]) -> None:
             supervisor.watch(spec)
         own = about_machine(settings.server_id, ())
         log.info("instance %d: running until Ctrl-C or SIGTERM", settings.server_id, extra=own)
-        supervisor.run(children(settings))
+        supervisor.run(children(settings, console_port))
 
 
 def with_server_id(settings: Settings) -> Settings:
@@ -91,14 +94,16 @@ def _load(context: Context) -> ReloadReport:
     return reload.run(context, by=_BY)
 
 
-def children(settings: Settings) -> Iterator[ChildSpec]:
-    """Yield the processes to run: the instance, its workers and the scheduler."""
+def children(settings: Settings, console_port: int | None = None) -> Iterator[ChildSpec]:
+    """Yield the processes to run: the instance, its workers, the scheduler, and the console."""
     kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
     commands = {
         "node": processes.node_command(),
         **{kind: processes.worker_command(kind) for kind in kinds},
         "scheduler": processes.scheduler_command(),
     }
+    if console_port is not None:
+        commands["console"] = processes.console_command(console_port)
     for place, (name, command) in enumerate(commands.items()):
         yield ChildSpec(name, command, processes.child_environment(_with_port(settings, place)))
 
