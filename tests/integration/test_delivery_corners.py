@@ -110,7 +110,12 @@ def test_log_cluster_id_of_wrong_type_is_refused(
             instance.send_to(1, "bin", instance.packet("test", 1))  # type: ignore[arg-type]
         assert not redis_client.exists(keys.log(1))
         instance.send_to(Number.ONE, "bin", packet)
-    assert set(redis_client.hkeys(keys.counters(1))) == {b"sequence", b"1:bin", b"since 1:bin"}
+    assert set(redis_client.hkeys(keys.counters(1))) == {
+        b"sequence",
+        b"1:bin",
+        b"since 1:bin",
+        b"replid",
+    }
 
 
 def test_delivery_more_senders_than_limit_all_have_a_turn(
