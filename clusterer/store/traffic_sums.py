@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import redis
@@ -16,7 +15,10 @@ from clusterer.store.destinations import field_of
 from clusterer.store.scripts import script
 
 _PAIRS_AT_ONCE = 10_000
-"""Most pairs per script call, some 15 ms: Redis serves no other client meanwhile."""
+"""Pairs after which a script call ends, some 15 ms: Redis serves no other client meanwhile."""
+
+_SENDERS_AT_ONCE = 100
+"""Most senders per script call."""
 
 _KEYS = (keys.stats, keys.counters, keys.committed_count, keys.committed, keys.log)
 
@@ -61,6 +63,8 @@ class SummedTraffic:
     behind: list[Behind]
     unusable: list[int]
     """Senders with a bad value: they are in no sum."""
+    done: int
+    """Number of the senders that were looked at."""
 
 
 class Destinations:
@@ -74,17 +78,21 @@ class Destinations:
         """Whether no two nodes have the same name in the senders' hashes."""
         self._argument = json.dumps(clusters)
 
-    def batches(self, senders: Iterable[int]) -> Iterator[list[int]]:
-        """Yield the senders in parts of a bounded number of pairs."""
-        left = iter(senders)
-        while batch := list(islice(left, max(1, _PAIRS_AT_ONCE // max(1, len(self.nodes))))):
-            yield batch
+    def sums(self, client: redis.Redis, senders: Sequence[int]) -> Iterator[SummedTraffic]:
+        """Yield the sums of all senders, in parts that Redis makes quickly.
 
-    def sums(self, client: redis.Redis, senders: Sequence[int]) -> SummedTraffic:
-        """Return the sums of one of the `batches`. Raises errors of redis-py."""
+        Raises errors of redis-py.
+        """
+        left = list(senders)
+        while left:
+            found = self._sums(client, left[:_SENDERS_AT_ONCE])
+            left = left[found.done :]
+            yield found
+
+    def _sums(self, client: redis.Redis, senders: Sequence[int]) -> SummedTraffic:
         names = [name(sender) for sender in senders for name in _KEYS]
-        reply = script("sum_traffic")(client, names, self._argument, *senders)
-        columns, by, behind, unusable = reply
+        arguments = (self._argument, _PAIRS_AT_ONCE, *senders)
+        columns, by, behind, unusable, done = script("sum_traffic")(client, names, *arguments)
         return SummedTraffic(
             to=columns,
             by=[(row[0], row[1] - 1, Counts(*row[2:])) for row in _rows(by, 2 + len(columns))],
@@ -93,6 +101,7 @@ class Destinations:
                 for sender, node, left, committed in _rows(behind, 4)
             ],
             unusable=unusable,
+            done=done,
         )
 
 

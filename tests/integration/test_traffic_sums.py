@@ -15,9 +15,11 @@ from clusterer.services.status import listing
 from clusterer.services.status.listing import Listing
 from clusterer.store import keys
 from clusterer.store.badvalues import collected
+from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER
+from tests.support.cluster import CLUSTER, load
 from tests.support.frames import frame
+from tests.support.growth import nodes_of
 from tests.support.seeding import make_node, put_node
 
 NODES = 12
@@ -135,6 +137,20 @@ def test_sums_have_packets_that_no_worker_has_seen(
     log.close()
     found = assert_same(context).sums
     assert [(item.backlog, item.senders) for item in found.to_nodes] == [(3, 1)] * (NODES - 1)
+
+
+def test_sums_of_a_sender_whose_nodes_are_all_behind(context: Context, redis_client: Any) -> None:
+    """Lua takes 8,000 values from a list at once; a pair with a backlog has four."""
+    many = range(1, 2502)
+    load(context.settings, nodes_of(many, 5566))
+    fields = [field_of(node) for i, node in context.nodes.view(CLUSTER).nodes.items() if i != 1]
+    redis_client.hset(keys.counters(1), mapping={"sequence": 9, "1:bin": 9})
+    redis_client.hset(keys.stats(1), mapping={f"{field}/sent": 4 for field in fields})
+    for name in (keys.committed_count, keys.committed):
+        redis_client.hset(name(1), mapping=dict.fromkeys(fields, 4))
+    found = assert_same(context).sums
+    assert {(item.sent, item.backlog) for item in found.to_nodes} == {(4, 5)}
+    assert len(found.waiting) == len(many) - 1
 
 
 BAD: dict[str, tuple[Any, Any]] = {

@@ -93,8 +93,7 @@ def read(
     machine_ids = {machine_id for view in views for machine_id in view.nodes}
     unusable: list[int] = []
     for clusters, senders in reader.by_life(traffic.senders(context, machine_ids)).items():
-        for batch in destinations.batches(senders):
-            found = destinations.sums(context.redis, batch)
+        for found in destinations.sums(context.redis, senders):
             reader.add(found, clusters)
             unusable += found.unusable
     reader.add_flows(traffic.flows_from(context, views, unusable))

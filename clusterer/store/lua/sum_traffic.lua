@@ -1,8 +1,11 @@
 -- Sum the traffic of some senders, by node and by sender: the pairs of sender and node are too many
--- for a reader. The script changes nothing; the caller bounds the number of pairs.
+-- for a reader. The script changes nothing. It ends after some pairs, so that Redis can serve others:
+-- the caller calls it again for the senders that are left.
 -- KEYS  for each sender: stats, counters, committed_count, committed, log
--- ARGV  JSON list of clusters, each [name, [destination ...]]; then the senders' machine_ids
--- reply {sums by node, sums by sender and cluster, pairs with a backlog, senders with bad values}
+-- ARGV  JSON list of clusters, each [name, [destination ...]]; pairs after which the script ends;
+--       then the senders' machine_ids
+-- reply {sums by node, sums by sender and cluster, pairs with a backlog, senders with bad values,
+--       number of senders that were looked at}
 --       sums by node: lists, in the order of the destinations, of sent, failed, skipped, lost, last
 --       delivery (ms), number of senders
 --       sums by sender and cluster: sender, number of the cluster, sent, failed, skipped, lost, last
@@ -12,24 +15,34 @@
 --       A sender with a bad value is in no sum.
 local STATS, COUNTERS, REACHED, COMMITTED, LOG = 1, 2, 3, 4, 5
 local NAMES = {'sent', 'failed', 'skipped', 'lost', 'last_delivered'}
-local clusters, names = cjson.decode(ARGV[1]), {}
+local clusters, limit, looked_at = cjson.decode(ARGV[1]), tonumber(ARGV[2]), 0
 local fields, cluster_of, machine_of, number_of, place = {}, {}, {}, {}, {}
 local counts = {{}, {}, {}, {}, {}}  -- for each of NAMES: field of the stats -> sum over senders
-local senders, whole, size = {}, {}, {}
+local senders, whole, size, first_of, index_of = {}, {}, {}, {}, {}
 local from, behind, odd = {}, {}, {}
 for c, cluster in ipairs(clusters) do
-  names[c], size[c], whole[c] = cluster[1], #cluster[2], 0
+  index_of[cluster[1]], size[c], first_of[c], whole[c] = c, #cluster[2], #fields + 1, 0
   for _, field in ipairs(cluster[2]) do
     local d = #fields + 1
-    local machine = string.match(field, '^%d+/(%d+)/')
-    fields[d], cluster_of[d], machine_of[d], number_of[field], senders[d] = field, c, machine, d, 0
-    place[c .. '/' .. machine] = d
-    for s, name in ipairs(NAMES) do
-      counts[s][field .. '/' .. name] = 0
-    end
+    fields[d], cluster_of[d], number_of[field], senders[d] = field, c, d, 0
   end
 end
 local sent, failed, skipped, lost, last = unpack(counts)
+
+-- Prepare a cluster to which a sender of this call has sent.
+local prepared = {}
+local function prepare(c)
+  if not prepared[c] then
+    prepared[c] = true
+    for d = first_of[c], first_of[c] + size[c] - 1 do
+      machine_of[d] = string.match(fields[d], '^%d+/(%d+)/')
+      place[c .. '/' .. machine_of[d]] = d
+      for s, name in ipairs(NAMES) do
+        counts[s][fields[d] .. '/' .. name] = 0
+      end
+    end
+  end
+end
 
 local function count(value)
   local found = tonumber(value)
@@ -108,12 +121,14 @@ local function add_whole(keys, sender, c, appended)
     add(stats, took, -1)
     return false
   end
-  whole[c] = whole[c] + 1
+  looked_at, whole[c] = looked_at + size[c], whole[c] + 1
   if own then
     senders[own] = senders[own] - 1
   end
   put(from, tonumber(sender), c, a, b, k, l, newest, known)
-  put(behind, unpack(waits))
+  for _, value in ipairs(waits) do  -- too many for unpack
+    behind[#behind + 1] = value
+  end
   return true
 end
 
@@ -137,23 +152,27 @@ local function add_each(keys, sender, appended, waiting)
     return false
   end
   local sums = {}
-  for d, field in ipairs(fields) do
-    local c, found, known = cluster_of[d], {}, reached[field] or committed[field]
-    for s, name in ipairs(NAMES) do
-      found[s] = stats[field .. '/' .. name]
-      known = known or found[s]
-    end
-    if (known or waiting) and appended[c] and machine_of[d] ~= sender then
-      sums[c] = sums[c] or {0, 0, 0, 0, 0, 0}
-      for s, value in pairs(found) do
-        local name, join = field .. '/' .. NAMES[s], s == 5 and math.max
-        counts[s][name] = join and join(counts[s][name], value) or counts[s][name] + value
-        sums[c][s] = join and join(sums[c][s], value) or sums[c][s] + value
+  for c in pairs(appended) do
+    looked_at = looked_at + size[c]
+    for d = first_of[c], first_of[c] + size[c] - 1 do
+      local field, found = fields[d], {}
+      local known = reached[field] or committed[field]
+      for s, name in ipairs(NAMES) do
+        found[s] = stats[field .. '/' .. name]
+        known = known or found[s]
       end
-      senders[d], sums[c][6] = senders[d] + 1, sums[c][6] + 1
-      local left = reached[field] and math.max(0, appended[c] - reached[field]) or -1
-      if left ~= 0 then
-        put(behind, tonumber(sender), d, left, committed[field] or 0)
+      if (known or waiting) and machine_of[d] ~= sender then
+        sums[c] = sums[c] or {0, 0, 0, 0, 0, 0}
+        for s, value in pairs(found) do
+          local name, join = field .. '/' .. NAMES[s], s == 5 and math.max
+          counts[s][name] = join and join(counts[s][name], value) or counts[s][name] + value
+          sums[c][s] = join and join(sums[c][s], value) or sums[c][s] + value
+        end
+        senders[d], sums[c][6] = senders[d] + 1, sums[c][6] + 1
+        local left = reached[field] and math.max(0, appended[c] - reached[field]) or -1
+        if left ~= 0 then
+          put(behind, tonumber(sender), d, left, committed[field] or 0)
+        end
       end
     end
   end
@@ -166,9 +185,12 @@ end
 local function sum(keys, sender)
   local waiting = redis.call('XLEN', keys[LOG]) > 0
   local appended, many, only, text = {}, 0, nil, nil
-  for c, value in ipairs(redis.call('HMGET', keys[COUNTERS], unpack(names))) do
-    if value then
-      appended[c], many, only, text = count(value), many + 1, c, value
+  local flat = redis.call('HGETALL', keys[COUNTERS])
+  for i = 1, #flat, 2 do
+    local c = index_of[flat[i]]
+    if c then
+      prepare(c)
+      appended[c], many, only, text = count(flat[i + 1]), many + 1, c, flat[i + 1]
       if not appended[c] then
         return false
       end
@@ -178,17 +200,19 @@ local function sum(keys, sender)
     or add_each(keys, sender, appended, waiting)
 end
 
-for k = 1, #KEYS / 5 do
-  local ran, good = pcall(sum, {unpack(KEYS, k * 5 - 4, k * 5)}, ARGV[k + 1])
+local done = 0
+while done < #KEYS / 5 and looked_at < limit do
+  done = done + 1
+  local ran, good = pcall(sum, {unpack(KEYS, done * 5 - 4, done * 5)}, ARGV[done + 2])
   if not ran or not good then
-    put(odd, tonumber(ARGV[k + 1]))
+    put(odd, tonumber(ARGV[done + 2]))
   end
 end
 local sums = {{}, {}, {}, {}, {}, {}}
 for d, field in ipairs(fields) do
   for s, name in ipairs(NAMES) do
-    sums[s][d] = counts[s][field .. '/' .. name]
+    sums[s][d] = counts[s][field .. '/' .. name] or 0
   end
   sums[6][d] = senders[d] + whole[cluster_of[d]]
 end
-return {sums, from, behind, odd}
+return {sums, from, behind, odd, done}
