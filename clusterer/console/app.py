@@ -140,7 +140,7 @@ class App:
     def _live(self, page: Page) -> Endpoint:
         async def live(request: Request) -> Response:
             given = parameters(page, request)
-            since = request.headers.get("last-event-id") or request.query_params.get("since", "")
+            since = request.headers.get("last-event-id") or request.query_params.get("version", "")
             return StreamingResponse(
                 self._events(page, given, since[:MOST_QUERY], user_of(request)),
                 media_type="text/event-stream",

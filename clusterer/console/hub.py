@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
 """Least time between two loads of one page with the same parameters."""
-SHARE = 0.05
+SHARE = 0.08
 """Most of one core that loads and renderings may take; pages are refreshed less often instead."""
 SLOWEST_S = 30.0
 """Most time between two refreshes of a watched page, whatever they cost."""

@@ -125,7 +125,9 @@ class Events:
 @contextlib.contextmanager
 def watching(client: httpx.Client, path: str, since: str = "") -> Iterator[Events]:
     """Watch a page, such as ``/settings``, from the version ``since`` on."""
-    with client.stream("GET", f"/live{path}", params={"since": since} if since else {}) as response:
+    with client.stream(
+        "GET", f"/live{path}", params={"version": since} if since else {}
+    ) as response:
         assert response.status_code == 200
         yield Events(response)
 

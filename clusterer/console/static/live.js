@@ -75,7 +75,7 @@ function receive(event, act) {
 function connect() {
   source?.close();
   const url = new URL(main.dataset.stream, location.href);
-  url.searchParams.set("since", main.dataset.version);
+  url.searchParams.set("version", main.dataset.version);
   source = new EventSource(url);
   source.addEventListener("changes", (event) => receive(event, (data) => {
     for (const [id, html] of Object.entries(data.fragments)) replace(id, html);
