@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.archive import BEFORE_PATHS, extracted
 from tests.support.hosts import Hosts
 from tests.support.partitions import (
     assert_healed,
@@ -17,7 +16,6 @@ from tests.support.partitions import (
     fallen,
     watch,
 )
-from tests.support.programs import require_program
 from tests.support.scale import scaled
 
 pytestmark = [
@@ -28,36 +26,13 @@ pytestmark = [
     pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
 ]
 
-BEFORE = "d9b45cd"
-"""The last commit in which all senders share one state per node."""
-
 WHOLE = {(1, 2), (2, 1)}
 
 
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
     """The code of the version before, in a directory of its own."""
-    archive = tmp_path / "before.tar"
-    done = subprocess.run(
-        [
-            require_program("git"),
-            "archive",
-            "-o",
-            archive,
-            BEFORE,
-            "clusterer",
-            "workers",
-            "scheduler",
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        pytest.skip(f"the history of the code is not here: {done.stderr.strip()}")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
-    return tmp_path
+    return extracted(BEFORE_PATHS, tmp_path)
 
 
 def test_old_worker_beside_new_upgrade_in_steps(before: Path) -> None:
