@@ -68,7 +68,10 @@ _WORDS = (
 """For errors of the server that redis-py has no class for, and those of scripts."""
 
 _ON_THE_WAY: tuple[tuple[type[BaseException], str], ...] = (
-    (NoSentinel, "start the sentinels, or correct their hosts and ports in redis_url"),
+    (
+        NoSentinel,
+        "start the sentinels, or correct redis_url (a port for TLS needs sentinels://)",
+    ),
     (NotASentinel, "write the port of a sentinel in redis_url (by default 26379)"),
     (
         UnknownService,

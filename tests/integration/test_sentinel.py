@@ -95,7 +95,7 @@ def test_sentinel_advice_names_what_to_do(watched: SentinelRedis) -> None:
     assert complaint(f"sentinel://{closed}/{SERVICE}") == (
         f"Redis at sentinel://{closed}/{SERVICE}: No sentinel answers "
         f"({closed}: Connection refused); "
-        "start the sentinels, or correct their hosts and ports in redis_url"
+        "start the sentinels, or correct redis_url (a port for TLS needs sentinels://)"
     )
     assert complaint(f"sentinel://{no_sentinel}/{SERVICE}") == (
         f"Redis at sentinel://{no_sentinel}/{SERVICE}: The server {no_sentinel} is no sentinel; "
