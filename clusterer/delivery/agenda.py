@@ -67,10 +67,10 @@ class Agenda:
         """Find out what the sessions that have changed have to do."""
         while self._changed:
             session, _ = self._changed.popitem()
-            self._set_clusters(session, frozenset(session.clusters))
-            self._set_head(session, session.head if session.readable else None)
+            self._set_clusters(session, frozenset(session.members.clusters))
+            self._set_head(session, session.groups.head if session.groups.readable else None)
             self._set_behind(session)
-            _set(self._commit_at, session, session.commit_at())
+            _set(self._commit_at, session, session.recorder.due_at())
 
     def due(self, now: float) -> list[SenderSession]:
         """Return sessions that are behind or are to connect: at most so many, in turn."""
@@ -115,8 +115,8 @@ class Agenda:
             self.moved.add(session.log)
 
     def _set_behind(self, session: SenderSession) -> None:
-        behind = session.behind
-        _flag(self.ready, session, there=bool(behind and session.next_behind()))
+        behind = session.groups.behind
+        _flag(self.ready, session, there=bool(behind and session.groups.next_behind()))
         _flag(self.guarded, session, there=bool(behind and session.guarded()))
         _set(self._connect_at, session, session.retry_at() if behind else inf)
 

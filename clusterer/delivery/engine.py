@@ -224,7 +224,7 @@ class Engine:
         due = self._agenda.due(monotonic())
         self._feeder.catch_up(due)
         for session in due:
-            if session.behind and session in self._leases:
+            if session.groups.behind and session in self._leases:
                 self._watch.connect(session)
         self._move_misplaced()
         self._commit_when_due()

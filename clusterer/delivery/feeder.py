@@ -88,7 +88,11 @@ class Feeder:
         size = 0
         for name, entries in found.items():
             session = self._leases.of_log(name)
-            if session is not None and asked[name] == session.head and session.readable:
+            if (
+                session is not None
+                and asked[name] == session.groups.head
+                and session.groups.readable
+            ):
                 size += self._offer_front(session, entries)
         self._size.note(size)
         return rung
@@ -96,13 +100,13 @@ class Feeder:
     def _offer_front(self, session: SenderSession, entries: list[LogEntry]) -> int:
         """Offer entries to the front, batch by batch; return how many bytes they have."""
         size = 0
-        while entries and session in self._leases and session.readable:
-            batch = self._batch(session, entries, session.head)
+        while entries and session in self._leases and session.groups.readable:
+            batch = self._batch(session, entries, session.groups.head)
             if not batch.taken:
                 break
             size += batch.size
-            self._offer(session, session.front, batch)
-            if session.head != batch.last:
+            self._offer(session, session.groups.front, batch)
+            if session.groups.head != batch.last:
                 break  # the front is elsewhere now: it reads again
             entries = entries[batch.taken :]
         return size
@@ -142,7 +146,7 @@ class Feeder:
         if not turns:
             return
         places = [(session.sender, group[0].sent_offset) for session, group in turns]
-        clusters = tuple({key for session, _ in turns for key in session.clusters})
+        clusters = tuple({key for session, _ in turns for key in session.members.clusters})
         count = self._size_behind.per_log(len(turns))
         if len(places) == 1:
             entries, versions = self._store.read_on(*places[0], count, clusters)
@@ -154,18 +158,22 @@ class Feeder:
         size = 0
         for (session, group), (_, after), entries in zip(turns, places, found, strict=True):
             # What was done for others may have changed this one.
-            still = [peer for peer in group if peer.sent_offset == after and session.is_ready(peer)]
+            still = [
+                peer
+                for peer in group
+                if peer.sent_offset == after and session.groups.is_ready(peer)
+            ]
             if still and session in self._leases:
                 size += self._offer_behind(session, still, after, entries)
         self._size_behind.note(size)
 
     def _next_group(self, session: SenderSession) -> list[Peer]:
         """Return the group whose turn it is to read; empty if the group is at the head already."""
-        group = session.next_behind()
+        group = session.groups.next_behind()
         if group:
-            session.turn_over()
-            session.jump()
-            group = [peer for peer in group if peer.sent_offset < session.head]
+            session.groups.turn_over()
+            session.groups.jump()
+            group = [peer for peer in group if peer.sent_offset < session.groups.head]
             if not group:
                 session.regroup()
         return group
@@ -174,18 +182,18 @@ class Feeder:
         self, session: SenderSession, group: list[Peer], after: int, entries: list[LogEntry]
     ) -> int:
         """Offer what was read to those behind; return how many bytes it has."""
-        if session.holds_head:  # the read of the front brings what follows
-            entries = [entry for entry in entries if sequence_of(entry[0]) <= session.head]
+        if session.groups.holds_head:  # the read of the front brings what follows
+            entries = [entry for entry in entries if sequence_of(entry[0]) <= session.groups.head]
         if entries:
             batch = self._batch(session, entries, after)
             if batch.taken:
                 self._offer(session, group, batch)
             return batch.size
-        session.touched = True
+        session.recorder.touched = True
         for peer in group:
             # Nothing follows although more was there: trimmed. The gap in the cluster's
             # packet count tells how much, as soon as the next packet comes.
-            session.skip_gap(peer)
+            session.groups.skip_gap(peer)
         session.regroup()
         return 0
 
@@ -198,21 +206,21 @@ class Feeder:
         return changed
 
     def _offer(self, session: SenderSession, group: list[Peer], batch: Batch) -> None:
-        session.touched = True
-        at_front = group is session.front
+        session.recorder.touched = True
+        at_front = group is session.groups.front
         if session.note(batch):
             self._watch.refresh()
-            session.wake_all()
+            session.groups.wake_all()
             group = [
                 peer
                 for peer in session.peers.values()
-                if peer.sent_offset == batch.after and session.is_ready(peer)
+                if peer.sent_offset == batch.after and session.groups.is_ready(peer)
             ]
         served = [self._offer_one(session, peer, batch) for peer in group]
         session.count(batch.packets or batch.taken)
         if at_front:
             session.advance(batch)
-        if not all(served) or group is not session.front:
+        if not all(served) or group is not session.groups.front:
             session.regroup()
 
     def _offer_one(self, session: SenderSession, peer: Peer, batch: Batch) -> bool:
