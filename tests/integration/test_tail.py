@@ -160,23 +160,29 @@ def test_tail_paused_reports_missing_packets(
 
 
 def test_tail_overflow_is_counted_and_delays_no_packet(
-    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+    listener: Listener,
+    port: int,
+    store: MirrorStore,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(capturing, "MAX_PACKETS", 1000)
+    monkeypatch.setattr(capturing, "_MOST_AT_ONCE", 50)
     heard = Heard()
     listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
             wait_until(lambda: mirroring_of(listener))
-            connection.sendall(frame(sender=2, size=41) * 100_000)
-            wait_until(lambda: len(heard.calls) == 100_000)
+            connection.sendall(frame(sender=2, size=41) * 10_000)
+            wait_until(lambda: len(heard.calls) == 10_000)
             wait_until(lambda: not listener._capture._queue)
             connection.sendall(frame(kind=2, sender=2))
             wait_until(
                 lambda: any(isinstance(a, Record) and a.packet.type == 2 for a in tail.got[-3:])
             )
         assert listener.counters.capture_losses > 0
-        assert len(tail.packets) + tail.lost == 100_001
+        assert len(tail.packets) + tail.lost == 10_001
 
 
 def test_capture_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
