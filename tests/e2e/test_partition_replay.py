@@ -17,7 +17,7 @@ from tests.support.partitions import watch
 from tests.support.processes import wait_until
 from tests.support.scale import scaled
 
-pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BROKEN_S = scaled(12, 60)
 MOST_JOBS = 2
