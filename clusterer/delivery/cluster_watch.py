@@ -76,7 +76,7 @@ class ClusterWatch:
         self._agenda.note(session)
 
     def next_misplaced(self) -> SenderSession | None:
-        """Take a session whose sender has another address, maybe on another host."""
+        """Return a session whose sender has another address, perhaps on another host."""
         while self._misplaced:
             session = self._misplaced.pop()
             if session in self._leases:

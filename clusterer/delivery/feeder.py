@@ -1,4 +1,4 @@
-"""Reads the claimed logs and offers what they bring: to the front, and to those behind it."""
+"""Reads the claimed logs, and offers the batches to the front and to the peers behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONNECTING_S = 0.005
 
 
 class Feeder:
-    """Between the logs in Redis and the peers of all sessions.
+    """Moves packets from the logs in Redis to the peers of all sessions.
 
     Each read also brings the versions of the clusters. If a cluster has changed, the sessions are
     updated first: the state of a node at the time of the read decides whether it gets the packets.
@@ -63,7 +63,7 @@ class Feeder:
         return self._pace.ask_at if self._pace.ask_at > now else now + CONNECTING_S
 
     def ask(self) -> None:
-        """Begin to read when that is due; have a read under way end if it leaves a log out."""
+        """Begin a read when that is due; end a read under way that leaves a log out."""
         heads = self._agenda.heads
         if self._reader.busy:
             asked = self._reader.asked
@@ -80,7 +80,7 @@ class Feeder:
         return self._connector.just_opened(CONNECTING_S) or self._agenda.connects_by(monotonic())
 
     def take(self) -> bool:
-        """Offer what the read under way has brought; True if a sender has become pending."""
+        """Offer the entries of the read under way; True if a sender has become pending."""
         asked = self._reader.asked
         found, versions, rung = self._reader.take()
         self._pace.note_read(sum(map(len, found.values())), monotonic(), len(asked))
@@ -98,7 +98,7 @@ class Feeder:
         return rung
 
     def _offer_front(self, session: SenderSession, entries: list[LogEntry]) -> int:
-        """Offer entries to the front, batch by batch; return how many bytes they have."""
+        """Offer entries to the front, batch by batch; return the number of bytes."""
         size = 0
         while entries and session in self._leases and session.groups.readable:
             batch = self._batch(session, entries, session.groups.head)
@@ -141,18 +141,14 @@ class Feeder:
         return Batch(again, gap.after) if again else gap
 
     def catch_up(self, sessions: list[SenderSession]) -> None:
-        """Let those behind take their turn, with one read for all."""
+        """Give the peers behind their turn, with one read for all."""
         turns = [(session, group) for session in sessions if (group := self._next_group(session))]
         if not turns:
             return
         places = [(session.sender, group[0].sent_offset) for session, group in turns]
         clusters = tuple({key for session, _ in turns for key in session.members.clusters})
         count = self._size_behind.per_log(len(turns))
-        if len(places) == 1:
-            entries, versions = self._store.read_on(*places[0], count, clusters)
-            found = [entries]
-        else:
-            found, versions = self._store.read_all(places, count, clusters)
+        found, versions = self._store.read_all(places, count, clusters)
         if self._note(versions):
             return  # read again: the peers that get the packets have changed
         size = 0
@@ -181,7 +177,7 @@ class Feeder:
     def _offer_behind(
         self, session: SenderSession, group: list[Peer], after: int, entries: list[LogEntry]
     ) -> int:
-        """Offer what was read to those behind; return how many bytes it has."""
+        """Offer entries to peers behind; return the number of bytes."""
         if session.groups.holds_head:  # the read of the front brings what follows
             entries = [entry for entry in entries if sequence_of(entry[0]) <= session.groups.head]
         if entries:
@@ -198,7 +194,7 @@ class Feeder:
         return 0
 
     def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
-        """Take over what has changed by the time of a read; True if something has."""
+        """Take over changes of the clusters up to a read; True if there are any."""
         changed = any(self._versions.get(key) != version for key, version in versions.items())
         if changed:
             self._versions |= versions
