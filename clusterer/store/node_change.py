@@ -104,9 +104,9 @@ class Change:
         after, before = self.after.condition.value, self.before.condition.value
         log.log(
             logging.WARNING if self.event in FAILURES else logging.INFO,
-            "node %s (cluster %s, %s): %s -> %s, tries %s/%s: %s%s, by %s",
-            self.after.machine_id,
+            "cluster %s node %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
             self.key,
+            self.after.machine_id,
             self.after.url,
             before,
             after,
