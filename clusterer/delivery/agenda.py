@@ -1,4 +1,4 @@
-"""What the leased logs have to do, so that a turn costs what is due and not what is leased."""
+"""The agenda of a worker: which sessions have something due. A turn costs only what is due."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ class Agenda:
             each.pop(session, None)
 
     def note(self, session: SenderSession) -> None:
-        """Note that a session has changed; one that is not on the agenda is ignored."""
+        """Note that a session has changed; the agenda ignores a session that is not on it."""
         if session in self._clusters_of:
             self._changed[session] = None
 
     def look(self) -> None:
-        """Find out what the sessions that have changed have to do."""
+        """Find out what is due in the sessions that have changed."""
         while self._changed:
             session, _ = self._changed.popitem()
-            self._set_clusters(session, frozenset(session.clusters))
-            self._set_head(session, session.head if session.readable else None)
+            self._set_clusters(session, frozenset(session.members.clusters))
+            self._set_head(session, session.groups.head if session.groups.readable else None)
             self._set_behind(session)
-            _set(self._commit_at, session, session.commit_at())
+            _set(self._commit_at, session, session.recorder.due_at())
 
     def due(self, now: float) -> list[SenderSession]:
-        """Return sessions that are behind or are to connect: at most so many, in turn."""
+        """Return sessions with peers behind or a connection to make: at most `AT_ONCE`, in turn."""
         late = (session for session, at in self._connect_at.items() if at <= now)
         found = list(dict.fromkeys(islice(chain(self.ready, late), AT_ONCE)))
         for session in found:
@@ -115,8 +115,8 @@ class Agenda:
             self.moved.add(session.log)
 
     def _set_behind(self, session: SenderSession) -> None:
-        behind = session.behind
-        _flag(self.ready, session, there=bool(behind and session.next_behind()))
+        behind = session.groups.behind
+        _flag(self.ready, session, there=bool(behind and session.groups.next_behind()))
         _flag(self.guarded, session, there=bool(behind and session.guarded()))
         _set(self._connect_at, session, session.retry_at() if behind else inf)
 

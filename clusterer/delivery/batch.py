@@ -1,4 +1,4 @@
-"""What one read of a log brought, split by cluster."""
+"""A batch: what one read of a log returned, split by cluster."""
 
 from __future__ import annotations
 

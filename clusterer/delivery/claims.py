@@ -1,4 +1,4 @@
-"""Which senders this worker takes, and which it gives to other workers."""
+"""Which senders this worker claims, and which the worker releases for other workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEEP_S = 60.0
 
 
 class Claims:
-    """Takes senders a few at a time, and keeps the worker's share in line with the others'.
+    """Claims senders a few at a time, and keeps the worker's share equal to the others'.
 
     A worker that is full gives some back every ``exchange_every_s`` seconds if others wait.
     """
@@ -62,11 +62,11 @@ class Claims:
 
     @property
     def workers(self) -> int:
-        """How many workers of the queue run."""
+        """Number of workers of the queue that run."""
         return 1 + len(self._others)
 
     def begin(self) -> None:
-        """Start a job: look for senders now, and wait for some of the others' if there are none."""
+        """Start a job: look for senders now; without any, wait for senders that others release."""
         self._wanted.clear()
         self._look_at = 0.0
         self._join_until = monotonic() + JOIN_WITHIN_S
@@ -76,7 +76,7 @@ class Claims:
         self._look_at = min(self._look_at, self._not_before)
 
     def leave(self) -> None:
-        """Tell the other workers that this one does not run any more."""
+        """Tell the other workers that this worker ends."""
         self._store.share(None)
 
     def next_at(self) -> float:
@@ -120,7 +120,7 @@ class Claims:
         return self._balance(now) or over > 0
 
     def _choose(self, unclaimed: list[int], now: float) -> list[int]:
-        """Return which senders to take: the worker's share, and what others have not taken."""
+        """Return the senders to claim: the worker's share, and senders that others have left."""
         room = shares.room(len(self._leases), self._others, len(unclaimed))
         late = {s for s in unclaimed if now - self._seen[s] >= OTHERS_FIRST_S}
         if self._others and any(self._leases.was_given(sender) for sender in late):
@@ -132,7 +132,7 @@ class Claims:
         return [s for s in unclaimed if s in late or s in fresh][: self._leases.room]
 
     def _exchange(self, waiting: int, now: float) -> None:
-        """Give some senders back in favour of those that wait."""
+        """Release some senders, so that senders that wait get their turn."""
         if now >= self._exchange_at:
             self._exchange_at = now + self._exchange_every_s
             count = min(waiting, max(len(self._leases) // 8, 1))
@@ -141,7 +141,7 @@ class Claims:
             self._look_at = 0.0
 
     def _balance(self, now: float) -> bool:
-        """Give senders to workers with fewer; True if there are some to be taken."""
+        """Release senders for workers with fewer; True if other workers have to claim them."""
         mine = len(self._leases)
         excess = shares.surplus(mine, self._others, giving=self._giving)
         if not excess or self._wanted or now < self._keep_until:

@@ -1,10 +1,10 @@
-"""Redis's clock, reckoned from the last time that Redis told."""
+"""Redis's clock, computed from the last reply with Redis's time."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Redis's clock, reckoned from the last time that it told."""
+    """Redis's clock: the last time from Redis, counted on by the monotonic clock."""
 
     __slots__ = ("_ahead_ms",)
 
@@ -20,5 +20,5 @@ class Clock:
         self._ahead_ms = redis_ms - now * 1000
 
     def ms(self, now: float) -> int | None:
-        """Return Redis's ms at ``now``, whole as an entry's are; None if it never told."""
+        """Return Redis's ms at ``now``, a whole number; None before the first time."""
         return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)

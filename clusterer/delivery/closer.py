@@ -112,12 +112,12 @@ class Closer:
                 closing = [item for item in closing if not self._done(selector, item)]
 
     def _done(self, selector: selectors.BaseSelector, item: _Closing) -> bool:
-        over = True  # also if its turn fails for a reason unforeseen
+        over = True  # also if the turn raises an unexpected error
         with self._rounds.guard():
             over = self._turn(item) or self._leaving or monotonic() >= item.give_up_at
         if over:
             with self._rounds.guard():
-                with suppress(KeyError):  # it never was registered
+                with suppress(KeyError):  # not registered
                     selector.unregister(item.link)
                 item.peer.rewind()
                 item.link.close()
@@ -125,7 +125,7 @@ class Closer:
         return over
 
     def _turn(self, item: _Closing) -> bool:
-        """Go on with one connection; True once the peer has closed it."""
+        """Continue with one connection; True once the peer has closed it."""
         self._renew(item)
         if monotonic() >= item.give_up_at:
             return True
@@ -178,7 +178,7 @@ class Closer:
 
 
 def _say_unknown(item: _Closing) -> None:
-    """Name the packets that may be missing: another worker may have continued behind them."""
+    """Log which packets may be missing: another worker may have continued behind them."""
     peer = item.peer
     if peer.committed_offset < peer.recorded_offset:
         log.warning(

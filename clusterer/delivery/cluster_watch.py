@@ -64,7 +64,7 @@ class ClusterWatch:
 
     def connect(self, session: SenderSession) -> None:
         """Open the connections that are due, each from the sender's address."""
-        for peer in session.behind:
+        for peer in session.groups.behind:
             if peer.lacks_link and monotonic() >= peer.retry_at:
                 source = source_of(session.sender, peer.key, self._directory.snapshot)
                 if source is not None and not is_local(source):
@@ -76,7 +76,7 @@ class ClusterWatch:
         self._agenda.note(session)
 
     def next_misplaced(self) -> SenderSession | None:
-        """Take a session whose sender has another address, maybe on another host."""
+        """Return a session whose sender has another address, perhaps on another host."""
         while self._misplaced:
             session = self._misplaced.pop()
             if session in self._leases:

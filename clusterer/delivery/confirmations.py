@@ -1,4 +1,4 @@
-"""Attempts that work although the verdict of their node is not up: each is said once, as an ack."""
+"""Attempts that succeed although the verdict of the node is not up: one ack for each node."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Confirmations:
         self._doubts[peer] = _Doubt(session, peer.written, now)
 
     def look(self, now: float) -> None:
-        """Say ack for the nodes that have acknowledged bytes. Raises `StateUnavailable`."""
+        """Send an ack for each node that has acknowledged bytes. Raises `StateUnavailable`."""
         for peer, doubt in list(self._doubts.items()):
             if not peer.connected or not _is_doubted(peer.node):
                 del self._doubts[peer]

@@ -38,7 +38,7 @@ _NOT_NOW = "sender %s: no connection to node %s (cluster %s, %s) now: %s"
 
 
 class Connector:
-    """Owner of every `Link` while its session is held."""
+    """Owns every `Link` of a session while the worker holds the lease."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Connector:
         self._selector.register(link, selectors.EVENT_WRITE, (session, peer))
 
     def watch(self, peer: Peer) -> None:
-        """Wait for room in the socket as long as there is an outbox."""
+        """Wait for room in the socket while the peer has an outbox."""
         link, blocked = peer.link, peer.state is PeerState.BLOCKED
         if link is None or not peer.connected or blocked == (peer in self._pressed):
             return
@@ -87,7 +87,7 @@ class Connector:
         self._selector.modify(link, events, self._selector.get_key(link).data)
 
     def let_go(self, peer: Peer) -> None:
-        """Stop watching a connection without closing it."""
+        """Stop watching a connection, and leave the connection open."""
         self._pressed.discard(peer)
         if self._watched.pop(peer, None) is not None and peer.link is not None:
             self._selector.unregister(peer.link)
@@ -130,7 +130,7 @@ class Connector:
 
     @staticmethod
     def _put_off(session: SenderSession, peer: Peer, error: LinkBroken, *, failed: bool) -> None:
-        """Leave a node alone for a while, longer each time, that writes where it has to read."""
+        """Pause connections to a node that writes where it has to read; each pause is longer."""
         pause_s = min(max(peer.pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         peer.pause_s, peer.retry_at = pause_s, monotonic() + pause_s
         if not failed:
@@ -147,7 +147,7 @@ class Connector:
         )
 
     def next_deadline(self) -> float:
-        """Return when connections are to be looked at that may have run out of time."""
+        """Return when `expire` has something to check (monotonic seconds)."""
         return self._expire_at
 
     def expire(self, now: float) -> None:

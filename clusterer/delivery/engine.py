@@ -154,7 +154,7 @@ class Engine:
             return self._kept or self._give_all()
 
     def hand_over(self) -> None:
-        """Give back what the last run has kept. Raises `StateUnavailable`."""
+        """Release the logs that the last run has kept. Raises `StateUnavailable`."""
         if self._kept:
             self._kept = False
             with self._closing():
@@ -172,7 +172,7 @@ class Engine:
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
-        """At the end, close whatever the next run does not go on with."""
+        """At the end, close the connections that the next run does not continue."""
         self._kept = False
         try:
             yield
@@ -188,7 +188,7 @@ class Engine:
     # -- the loop ---------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Start a job, or go on with what the last one kept."""
+        """Start a job, or continue with the sessions that the last job kept."""
         if len(self._leases):
             self._leases.renew(force=True)
             return
@@ -224,7 +224,7 @@ class Engine:
         due = self._agenda.due(monotonic())
         self._feeder.catch_up(due)
         for session in due:
-            if session.behind and session in self._leases:
+            if session.groups.behind and session in self._leases:
                 self._watch.connect(session)
         self._move_misplaced()
         self._commit_when_due()
@@ -263,7 +263,7 @@ class Engine:
                 return
 
     def _claim(self) -> bool:
-        """Take pending senders, at the times when that is due; True while the job goes on."""
+        """Claim pending senders when that is due; True while the job continues."""
         self._or_hold(self._take, then=self._take)
         return len(self._leases) > 0 or self._claims.expects()
 
@@ -272,7 +272,7 @@ class Engine:
             self._call_another()
 
     def _has_idle_neighbour(self) -> bool:
-        """Whether another worker could take some of many senders; looks now and then only."""
+        """Whether another worker is idle while this worker has many senders (looked up seldom)."""
         now = monotonic()
         if now < self._neighbours_at or len(self._leases) < MANY_SENDERS:
             return False
@@ -287,7 +287,7 @@ class Engine:
     # -- connections and commits ------------------------------------------------------------------
 
     def _serve(self, session: SenderSession, peer: Peer) -> None:
-        """Go on with a connection whose socket is ready."""
+        """Continue with a connection whose socket is ready."""
         if self._connector.on_ready(session, peer) and self._leases.may_write(session):
             self._connector.flush(session, peer)
 

@@ -18,11 +18,11 @@ _FORMATS = frozenset(b"%d" % number for number in range(1, FORMAT + 1))
 
 
 class Unreadable(Exception):
-    """An entry that is of our format, or of none, and is not what append.lua writes."""
+    """An entry of this format, or without a format, that append.lua cannot have written."""
 
 
 class NotOurs(Exception):
-    """An entry that no program of our version wrote: of a format that this one does not know."""
+    """An entry of a format that this version does not know."""
 
     def __init__(self, entry_format: str) -> None:
         super().__init__(entry_format)
@@ -34,7 +34,7 @@ Entry = tuple[bytes, bytes, int, int, bytes]
 
 
 def read_entry(fields: list[bytes]) -> Entry:
-    """Return what an entry's flat fields hold. Raises `Unreadable`, `NotOurs`."""
+    """Return the values of an entry's flat fields. Raises `Unreadable`, `NotOurs`."""
     if len(fields) == 2 * len(_WRITTEN) and fields[1] == _FORMAT and fields[::2] == _WRITTEN:
         _, _, _, cluster, _, protocol, _, n, _, packets, _, frames = fields
     else:
@@ -51,7 +51,7 @@ def read_entry(fields: list[bytes]) -> Entry:
 
 
 def _read_slowly(fields: list[bytes]) -> list[bytes]:
-    """Return the values of an entry that does not begin with our format."""
+    """Return the values of an entry that does not begin with the present format."""
     names, values = fields[::2], fields[1::2]
     if names == _WRITTEN and values[0] in _FORMATS:
         return values[1:]

@@ -37,7 +37,7 @@ class Failure:
 
 
 class Failures:
-    """Failures since the last report: many nodes that fail at a time cost a few calls."""
+    """Failures since the last report: many nodes that fail together cost few calls."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Failures:
             self._fail_node(failure)
 
     def _fail_node(self, failure: Failure) -> None:
-        """Let the verdict count the failure: no other host is there to be asked."""
+        """Count the failure in the verdict: no other host is present."""
         seen = failure.node
         if self._nodes.observe(seen, Event.SEND_FAILED, failure.cause) is not None:
             return

@@ -1,4 +1,4 @@
-"""Reads the claimed logs and offers what they bring: to the front, and to those behind it."""
+"""Reads the claimed logs, and offers the batches to the front and to the peers behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONNECTING_S = 0.005
 
 
 class Feeder:
-    """Between the logs in Redis and the peers of all sessions.
+    """Moves packets from the logs in Redis to the peers of all sessions.
 
     Each read also brings the versions of the clusters. If a cluster has changed, the sessions are
     updated first: the state of a node at the time of the read decides whether it gets the packets.
@@ -63,7 +63,7 @@ class Feeder:
         return self._pace.ask_at if self._pace.ask_at > now else now + CONNECTING_S
 
     def ask(self) -> None:
-        """Begin to read when that is due; have a read under way end if it leaves a log out."""
+        """Begin a read when that is due; end a read under way that leaves a log out."""
         heads = self._agenda.heads
         if self._reader.busy:
             asked = self._reader.asked
@@ -80,7 +80,7 @@ class Feeder:
         return self._connector.just_opened(CONNECTING_S) or self._agenda.connects_by(monotonic())
 
     def take(self) -> bool:
-        """Offer what the read under way has brought; True if a sender has become pending."""
+        """Offer the entries of the read under way; True if a sender has become pending."""
         asked = self._reader.asked
         found, versions, rung = self._reader.take()
         self._pace.note_read(sum(map(len, found.values())), monotonic(), len(asked))
@@ -88,21 +88,25 @@ class Feeder:
         size = 0
         for name, entries in found.items():
             session = self._leases.of_log(name)
-            if session is not None and asked[name] == session.head and session.readable:
+            if (
+                session is not None
+                and asked[name] == session.groups.head
+                and session.groups.readable
+            ):
                 size += self._offer_front(session, entries)
         self._size.note(size)
         return rung
 
     def _offer_front(self, session: SenderSession, entries: list[LogEntry]) -> int:
-        """Offer entries to the front, batch by batch; return how many bytes they have."""
+        """Offer entries to the front, batch by batch; return the number of bytes."""
         size = 0
-        while entries and session in self._leases and session.readable:
-            batch = self._batch(session, entries, session.head)
+        while entries and session in self._leases and session.groups.readable:
+            batch = self._batch(session, entries, session.groups.head)
             if not batch.taken:
                 break
             size += batch.size
-            self._offer(session, session.front, batch)
-            if session.head != batch.last:
+            self._offer(session, session.groups.front, batch)
+            if session.groups.head != batch.last:
                 break  # the front is elsewhere now: it reads again
             entries = entries[batch.taken :]
         return size
@@ -137,35 +141,35 @@ class Feeder:
         return Batch(again, gap.after) if again else gap
 
     def catch_up(self, sessions: list[SenderSession]) -> None:
-        """Let those behind take their turn, with one read for all."""
+        """Give the peers behind their turn, with one read for all."""
         turns = [(session, group) for session in sessions if (group := self._next_group(session))]
         if not turns:
             return
         places = [(session.sender, group[0].sent_offset) for session, group in turns]
-        clusters = tuple({key for session, _ in turns for key in session.clusters})
+        clusters = tuple({key for session, _ in turns for key in session.members.clusters})
         count = self._size_behind.per_log(len(turns))
-        if len(places) == 1:
-            entries, versions = self._store.read_on(*places[0], count, clusters)
-            found = [entries]
-        else:
-            found, versions = self._store.read_all(places, count, clusters)
+        found, versions = self._store.read_all(places, count, clusters)
         if self._note(versions):
             return  # read again: the peers that get the packets have changed
         size = 0
         for (session, group), (_, after), entries in zip(turns, places, found, strict=True):
             # What was done for others may have changed this one.
-            still = [peer for peer in group if peer.sent_offset == after and session.is_ready(peer)]
+            still = [
+                peer
+                for peer in group
+                if peer.sent_offset == after and session.groups.is_ready(peer)
+            ]
             if still and session in self._leases:
                 size += self._offer_behind(session, still, after, entries)
         self._size_behind.note(size)
 
     def _next_group(self, session: SenderSession) -> list[Peer]:
         """Return the group whose turn it is to read; empty if the group is at the head already."""
-        group = session.next_behind()
+        group = session.groups.next_behind()
         if group:
-            session.turn_over()
-            session.jump()
-            group = [peer for peer in group if peer.sent_offset < session.head]
+            session.groups.turn_over()
+            session.groups.jump()
+            group = [peer for peer in group if peer.sent_offset < session.groups.head]
             if not group:
                 session.regroup()
         return group
@@ -173,24 +177,24 @@ class Feeder:
     def _offer_behind(
         self, session: SenderSession, group: list[Peer], after: int, entries: list[LogEntry]
     ) -> int:
-        """Offer what was read to those behind; return how many bytes it has."""
-        if session.holds_head:  # the read of the front brings what follows
-            entries = [entry for entry in entries if sequence_of(entry[0]) <= session.head]
+        """Offer entries to peers behind; return the number of bytes."""
+        if session.groups.holds_head:  # the read of the front brings what follows
+            entries = [entry for entry in entries if sequence_of(entry[0]) <= session.groups.head]
         if entries:
             batch = self._batch(session, entries, after)
             if batch.taken:
                 self._offer(session, group, batch)
             return batch.size
-        session.touched = True
+        session.recorder.touched = True
         for peer in group:
             # Nothing follows although more was there: trimmed. The gap in the cluster's
             # packet count tells how much, as soon as the next packet comes.
-            session.skip_gap(peer)
+            session.groups.skip_gap(peer)
         session.regroup()
         return 0
 
     def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
-        """Take over what has changed by the time of a read; True if something has."""
+        """Take over changes of the clusters up to a read; True if there are any."""
         changed = any(self._versions.get(key) != version for key, version in versions.items())
         if changed:
             self._versions |= versions
@@ -198,21 +202,21 @@ class Feeder:
         return changed
 
     def _offer(self, session: SenderSession, group: list[Peer], batch: Batch) -> None:
-        session.touched = True
-        at_front = group is session.front
+        session.recorder.touched = True
+        at_front = group is session.groups.front
         if session.note(batch):
             self._watch.refresh()
-            session.wake_all()
+            session.groups.wake_all()
             group = [
                 peer
                 for peer in session.peers.values()
-                if peer.sent_offset == batch.after and session.is_ready(peer)
+                if peer.sent_offset == batch.after and session.groups.is_ready(peer)
             ]
         served = [self._offer_one(session, peer, batch) for peer in group]
         session.count(batch.packets or batch.taken)
         if at_front:
             session.advance(batch)
-        if not all(served) or group is not session.front:
+        if not all(served) or group is not session.groups.front:
             session.regroup()
 
     def _offer_one(self, session: SenderSession, peer: Peer, batch: Batch) -> bool:

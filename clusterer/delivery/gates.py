@@ -1,4 +1,4 @@
-"""Which of one sender's gates are open: the operator's states, and the sender's own records."""
+"""Which gates of one sender are open, by the operator's states and the sender's own records."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Handover:
     def _when_idle(self, session: SenderSession) -> None:
         """Release the log if every peer has every packet."""
         session.settle()
-        if session.reached() < session.head or any(
+        if session.recorder.reached() < session.groups.head or any(
             peer.state is PeerState.BLOCKED for peer in session.peers.values()
         ):
             return
@@ -120,7 +120,7 @@ class Handover:
         """
         self._directory.refresh()
         for session in sessions:
-            self._store.forget(session.sender, session.not_in(self._directory.snapshot))
+            self._store.forget(session.sender, session.members.not_in(self._directory.snapshot))
 
     def poll_guards(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
@@ -137,7 +137,7 @@ class Handover:
             session.end_guards(guards)
 
     def _release(self, session: SenderSession, *, undrained: bool, trim: bool = True) -> Released:
-        used = trim or session.touched
+        used = trim or session.recorder.touched
         if used:
             self._leases.commit([session], trim=trim)
         if session not in self._leases:
@@ -145,10 +145,10 @@ class Handover:
         still_open = [peer for peer in session.peers.values() if used and peer.connected]
         result = self._store.release(
             session.sender,
-            session.reached(),
-            session.needed_from() if trim else 0,
+            session.recorder.reached(),
+            session.recorder.needed_from() if trim else 0,
             {peer.field: peer.acknowledged_offset() + 1 for peer in still_open},
-            waiting=session.waiting(),
+            waiting=session.recorder.waiting(),
             undrained=undrained,
         )
         if result is Released.KEPT:

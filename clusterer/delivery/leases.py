@@ -304,11 +304,11 @@ class Leases:
         self._agenda.add(session)
         if session.gates:
             self._recorded.add(sender)
-        if session.stale_fields():
+        if session.members.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
             self._directory.refresh()
             session.update(self._directory.snapshot)
-            self._store.forget(sender, session.stale_fields())
+            self._store.forget(sender, session.members.stale_fields())
         if session.clamped:
             log.warning(
                 "sender %s: %s committed offsets were ahead of the end of the log, %s: "

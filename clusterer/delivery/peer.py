@@ -47,7 +47,7 @@ class Outbox:
 
 
 class Mark(NamedTuple):
-    """One write: where it ended in the connection's bytes, and how things stood before it."""
+    """One write: its end in the bytes of the connection, and the offsets before it."""
 
     end: int
     offset: int
@@ -110,7 +110,7 @@ class Peer:
         return was_up != self.up
 
     def change(self, event: PeerEvent) -> None:
-        """Take the state that the table names."""
+        """Change to the state that the table has for ``event``."""
         self.state = next_state(self.state, event)
 
     @property
@@ -184,7 +184,7 @@ class Peer:
         return True
 
     def _stop_writing(self) -> None:
-        """Skip the outbox's frames that are not begun: the gate is closed now."""
+        """Skip the frames of the outbox that are not begun: the gate is closed now."""
         box = self.outbox
         if box is not None:
             box.skipped = box.frames.packets - box.cut()
@@ -215,7 +215,7 @@ class Peer:
         self.sent_n = self.committed_n = n
 
     def go_on_from(self, offset: int, n: int | None) -> None:
-        """Go to where another worker's connection has got."""
+        """Continue at the offset that another worker's connection has reached."""
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n
 
@@ -225,7 +225,7 @@ class Peer:
         return self._written
 
     def acknowledged_bytes(self) -> int:
-        """Return how many of them the peer's kernel has acknowledged; one system call."""
+        """Return how many written bytes the peer's kernel has acknowledged; one system call."""
         return self._written - self.link.unacknowledged() if self.link is not None else 0
 
     def acknowledged_offset(self) -> int:
@@ -238,7 +238,7 @@ class Peer:
 
     @property
     def _acknowledged(self) -> int:
-        """The same, as of the last time that the kernel was asked."""
+        """`acknowledged_offset` as of the last system call."""
         return self._marks[0].offset if self._marks else self.committed_offset
 
     def rewind(self) -> None:

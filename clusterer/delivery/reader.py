@@ -49,7 +49,7 @@ class LogReader:
         self.busy = False
 
     def open(self) -> int:
-        """Connect, unless it is; return the descriptor to wait for. Raises `StateUnavailable`."""
+        """Connect if necessary; return the descriptor to wait for. Raises `StateUnavailable`."""
         with translated(self._settings, "open the log reader"):
             connection: Any = self._connection or self._client.connection_pool.make_connection()
             if connection.ensure_primary():
@@ -123,7 +123,7 @@ class LogReader:
             raise error
 
     def take(self) -> tuple[dict[str, list[LogEntry]], dict[ClusterKey, int], bool]:
-        """Return the reply: entries by log, versions by cluster, and whether the bell rang."""
+        """Return the reply: entries by log, versions by cluster, whether the ring rang."""
         with translated(self._settings, "read packet logs"):
             reply = self._reply()
             versions = self._connection.read_response()

@@ -1,4 +1,4 @@
-"""Peers of one sender with a closed gate: they skip every packet, no packet has to visit them."""
+"""Peers of one sender with a closed gate: they skip all packets without a step for each packet."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Resting:
         return bool(self._members)
 
     def add(self, at_head: Iterable[Peer], *, replay: bool) -> bool:
-        """Take those of the peers that only skip; True if there are any."""
+        """Add those of the peers that only skip; True if there are any."""
         found = [] if replay else [peer for peer in at_head if self._only_skips(peer)]
         self._members |= dict.fromkeys(found)
         if any(peer.counters or not peer.is_recorded() for peer in found):
@@ -69,14 +69,14 @@ class Resting:
         )
 
     def wake(self, head: int) -> list[Peer]:
-        """Let all peers go, settled; return them."""
+        """Settle all peers, remove them, and return them."""
         self.settle(head)
         woken = list(self._members)
         self._members.clear()
         return woken
 
     def settle(self, head: int) -> None:
-        """Let the peers get to the head, counting what they passed by as skipped."""
+        """Move the peers to the head, and count the packets in between as skipped."""
         for peer in self._members:
             if peer.sent_offset < head:
                 n = self._counts.get(peer.key, peer.sent_n)

@@ -1,4 +1,4 @@
-"""Nodes whose gates are closed since a sender's log was claimed: no object is made of each."""
+"""Nodes whose gates are closed since the claim of a sender's log: they have no peers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def not_resting(
 
 
 class RestingNodes:
-    """Nodes with a closed gate that no `Peer` stands for. All of them are at the head.
+    """Nodes with a closed gate and without a `Peer`. All of them are at the head.
 
     The members are not listed: a member is a node that is down in the cluster's roster, or whose
     gate was closed by a record at the claim, is not the sender itself and is not in ``made``. So a
@@ -141,7 +141,7 @@ class RestingNodes:
         self.record_soon()
 
     def record_soon(self) -> None:
-        """Have recorded, when this sender's turn comes, what the members have skipped."""
+        """Record what the members have skipped when the turn of this sender comes."""
         if self._there and self.due_at == inf:
             nodes = sum(map(len, self._down.values()))
             within_s = pace_of(self._sender) * record_within_s(nodes)

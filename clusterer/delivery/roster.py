@@ -1,4 +1,4 @@
-"""The nodes of a cluster as peers, worked out once per view for all senders of a worker."""
+"""The nodes of a cluster by field, computed once per view for all senders of a worker."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ def fair(mine: int, others: Sequence[int], unclaimed: int = 0) -> int:
 
 
 def slack(share: int) -> int:
-    """Return by how many senders workers may differ from their share: moving has a price too."""
+    """Return by how many senders a worker may differ from its share: a move costs time."""
     return max(4, share // 4)
 
 
 def room(mine: int, others: Sequence[int], unclaimed: int) -> int:
-    """Return how many of the unclaimed senders a worker takes at once; the rest is for others."""
+    """Return how many unclaimed senders a worker claims at once; others claim the rest."""
     if not others:
         return unclaimed
     share = fair(mine, others, unclaimed)
@@ -41,7 +41,7 @@ def surplus(mine: int, others: Sequence[int], *, giving: bool = False) -> int:
 
 
 def lacks(mine: int, others: Sequence[int]) -> bool:
-    """Whether other workers are about to give some of theirs."""
+    """Whether other workers are about to release senders for this worker."""
     return any(surplus(held, [mine, *_without(others, held)]) for held in others)
 
 

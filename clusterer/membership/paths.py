@@ -102,13 +102,6 @@ def gate(node: Node, path: Path | None, now_ms: int) -> bool:
     return path is None or path.state is State.UP or is_void(path, node, now_ms)
 
 
-def seen_as(node: Node, path: Path | None, now_ms: int) -> Condition:
-    """Return what the node is for the sender with this record, as ``get_nodes`` and MI answer."""
-    if node.state is State.DOWN or gate(node, path, now_ms) or path is None:
-        return node.condition
-    return path.condition(node)
-
-
 def as_seen(node: Node, path: Path | None, now_ms: int) -> Node:
     """Return the node with the state and the failed attempts that the sender with this record sees.
 

@@ -1,4 +1,4 @@
-"""Values between Redis and a delivery worker: what it is told, and what it has recorded."""
+"""Values between Redis and a delivery worker: claims and renewals, commits and releases."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from clusterer.membership.views import ClusterKey
 from clusterer.store.paths import records_of
 
 LEASE_MS = 1000
-"""Life of an unrenewed lease: how long a killed worker's log waits at the least."""
+"""Life of a lease without a renewal: the log of a killed worker waits so long at least."""
 
 GUARD_MS = 1000
-"""Life of an unrenewed closing guard."""
+"""Life of a closing guard without a renewal."""
 
 _SINCE = "since "
 _COUNTS = re.compile(r"\d+:[a-z0-9]+")
@@ -27,7 +27,7 @@ LogEntry = tuple[bytes, list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Where the deliveries of a sender stand at the moment its lease was taken."""
+    """State of a sender's deliveries at the moment a worker took the lease."""
 
     sender: int
     tail: int
@@ -43,7 +43,7 @@ class Claim:
     guarded: frozenset[str]
     """Destinations to which another worker's connection may still be open."""
     number: int = 0
-    """How many claims of the log there were, this one included."""
+    """Number of claims of the log so far, this claim included."""
     paths: Mapping[str, Path] = field(default_factory=dict)
     """``cluster/machine/generation`` → the sender's record of the path."""
     paths_counter: int = 0
@@ -54,7 +54,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What Redis tells a worker that renews its leases."""
+    """Reply of Redis to the renewal of leases."""
 
     lost: frozenset[int]
     """Senders whose lease is lost."""
@@ -75,7 +75,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Destinations that moved to one place together, and what each of them passed by."""
+    """Destinations that moved to one place together, and the packets that each of them skipped."""
 
     fields: Sequence[str]
     sequence: int
@@ -95,7 +95,7 @@ class ClosingGuards:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is to be recorded of one sender's deliveries."""
+    """Changes of one sender's deliveries that Redis does not have yet."""
 
     sender: int
     moves: Sequence[Move]
@@ -108,17 +108,17 @@ class Commit:
 
 
 class Released(Enum):
-    """What became of a lease that was to be given back; the values are release.lua's."""
+    """Result of the release of a lease; the values are the replies of release.lua."""
 
     LOST = -1
     KEPT = 0
-    """More has come in the meantime."""
+    """The worker keeps the lease: the log has more packets to deliver."""
     DRAINED = 1
     UNDRAINED = 2
 
 
 def claim_of(sender: int, reply: list[Any]) -> Claim:
-    """Return what the reply of claim.lua says."""
+    """Return the claim in a reply of claim.lua."""
     committed, committed_counts, counters, guards, records, counter, now_ms = reply
     numbers = _numbers(counters)
     return Claim(
@@ -137,7 +137,7 @@ def claim_of(sender: int, reply: list[Any]) -> Claim:
 
 
 def guards_of(reply: list[Any]) -> ClosingGuards:
-    """Return what the reply of read_guards.lua says."""
+    """Return the guards in a reply of read_guards.lua."""
     up, committed, committed_counts = reply
     return ClosingGuards(
         frozenset(field.decode() for field in up), _numbers(committed), _numbers(committed_counts)

@@ -1,6 +1,6 @@
 """The local copy of all clusters and of the own paths.
 
-It is at most a second old, or the last one when Redis is away.
+The copy is at most a second old. While Redis is unreachable, the last copy stays.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REFRESH_S = 0.7
 
 
 class Directory:
-    """Answers from memory; a daemon thread keeps the memory fresh. Safe to share between threads.
+    """Answers from its copy; a daemon thread keeps the copy current. Safe to share between threads.
 
     The first look-up of a process starts the thread, also after a fork.
     """
 
     def __init__(self, store: NodeStore, paths: PathReader | None = None) -> None:
-        """``paths``: whose records of paths are kept beside the nodes; None: no sender's."""
+        """``paths``: reads one sender's path records, kept beside the nodes; None: no records."""
         self._store = store
         self._path_reader = paths
         self._own_paths = OwnPaths()
@@ -56,7 +56,7 @@ class Directory:
 
     @property
     def snapshot(self) -> Mapping[ClusterKey, ClusterView]:
-        """All clusters as of the last `refresh`, for those who refresh by themselves."""
+        """All clusters as of the last `refresh`, for a caller that refreshes by itself."""
         return self._views
 
     def views(self) -> Mapping[ClusterKey, ClusterView]:
@@ -128,9 +128,9 @@ class Directory:
             self.refresh()
         except StateUnavailable as error:
             if not self._away:
-                log.warning("answering from the last snapshot: %s", error)
+                log.warning("directory: using the last copy of the nodes: %s", error)
             self._away = True
             return
         if self._away:
-            log.warning("snapshot is current again")
+            log.warning("directory: copy of the nodes is current again")
         self._away = False

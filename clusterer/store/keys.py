@@ -129,7 +129,7 @@ def committed_count(sender: int) -> str:
 
 
 def lease(sender: int) -> str:
-    """String with a TTL: token of the worker that drains this sender's log."""
+    """String with a TTL: token of the worker that delivers this sender's log."""
     return f"clusterer:lease:{sender}"
 
 
@@ -152,7 +152,7 @@ def shares(queue: str) -> str:
 
 
 def pending(queue: str) -> str:
-    """Set of the senders with an undrained log."""
+    """Set of the senders whose log has packets to deliver."""
     return f"clusterer:pending:{queue}"
 
 

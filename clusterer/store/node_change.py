@@ -1,4 +1,4 @@
-"""One change of a node: what is committed, audited and logged of it."""
+"""One change of a node: the script call that commits it, the audit event, the log line."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 _COMMIT = "commit_node"
 
 EARLY_S = 0.1
-"""The probe job comes once a second, a little sooner or later: by so much a look may be due before
-its time, or every other look would wait for the next job."""
+"""The probe job runs once a second, a little sooner or later. A look is due so much before its
+time: otherwise every second look would wait for the next job."""
 
 EVENTS_CAP = 10_000
 """Audit events kept per cluster (approximately, Redis trims whole blocks)."""
@@ -32,7 +32,7 @@ EVENTS_CAP = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Who or what changes a node, for the audit stream."""
+    """Author of a change of a node, and the reason, for the audit stream."""
 
     by: str
     """For example ``probe``, ``delivery of machine 1``, ``operator root@sip1``."""
@@ -41,7 +41,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A node before and after, what happened to it, and who or what did it."""
+    """A node before and after an event, and the cause of the event."""
 
     before: Node
     after: Node
@@ -100,11 +100,11 @@ class Change:
         return min(now, self.suspicion.since_ms / 1000) - EARLY_S
 
     def log(self) -> None:
-        """Log the change, or what was observed without a change."""
+        """Log the change, or an observation that changed nothing."""
         after, before = self.after.condition.value, self.before.condition.value
         log.log(
             logging.WARNING if self.event in FAILURES else logging.INFO,
-            "cluster %s machine %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
+            "cluster %s node %s (%s): %s -> %s, tries %s/%s: %s%s, by %s",
             self.key,
             self.after.machine_id,
             self.after.url,

@@ -1,4 +1,4 @@
-"""What an instance's own program says about a node: ``set_state(…, 2)``."""
+"""Observations of an instance's own program: ``set_state(…, 2)``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Observer:
         )
 
     def _suspected(self, node: Node, views: Mapping[ClusterKey, ClusterView], by: str) -> bool:
-        """Whether it is noted; False if the node or the record changed meanwhile."""
+        """Note the observation; False if the node or the record changed meanwhile."""
         if node.protocol != PROTO_BIN:  # no packet is sent to it
             return self._commit(node, by)
         records = self._paths.records(self._sender)

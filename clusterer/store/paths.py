@@ -201,7 +201,7 @@ class PathStore:
         self._write(sender, [_Write(field, path) for field, path in fields.items()])
 
     def forget(self, sender: int, fields: Iterable[str]) -> None:
-        """Delete the records of destinations that are there no more."""
+        """Delete the records of destinations that have left their cluster."""
         self._write(sender, [_Write(field) for field in fields])
 
     def _write(self, sender: int, writes: Sequence[_Write]) -> list[bool]:
@@ -239,7 +239,7 @@ def ms_of(time: Any) -> int:
 
 
 def counters_of(data: Mapping[bytes, bytes]) -> dict[int, int]:
-    """Return what `keys.PATHS` holds."""
+    """Return the counters in the reply to HGETALL of `keys.PATHS`."""
     return {
         sender: number(keys.PATHS, f"field {sender}", data[b"%d" % sender])
         for sender in ids(keys.PATHS, data)

@@ -19,7 +19,7 @@ MOST_S = 0.8 * TIMEOUT_S
 
 
 class ProberRings:
-    """What one prober listens to. For one thread, but for `ring`."""
+    """The rings of one prober. For one thread; `ring` is safe in any thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class ProberRings:
         self._last = {name: self._last.get(name, "0") for name in names}
 
     def forget(self) -> None:
-        """Take all entries for new: Redis was away, and may have lost its data."""
+        """Treat all entries as new: Redis was away, and may have lost its data."""
         self._last = dict.fromkeys(self._last, "0")
 
     def wait(self, timeout_s: float) -> bool:

@@ -64,7 +64,7 @@ class ProberStore:
     def heartbeat(
         self, machine_id: int, token: str, clusters: Sequence[ClusterKey], *, look: bool = False
     ) -> Heartbeat | None:
-        """Say that the prober ``machine_id`` is present in clusters; one round trip.
+        """Note that the prober ``machine_id`` is present in clusters; one round trip.
 
         ``look``: read also which probers are present. Returns None if another process of the host
         is the prober: ``token`` tells them apart.
@@ -84,7 +84,7 @@ class ProberStore:
         return Heartbeat(int(now_ms), counters_of(dict(_pairs(counters))), present if look else {})
 
     def leave(self, machine_id: int, token: str, clusters: Iterable[ClusterKey]) -> bool:
-        """Say that the prober ends; return whether it was this process."""
+        """Note that the prober ends; return whether this process was the prober."""
         names = [keys.prober(machine_id), keys.prober_ring(machine_id)]
         names += [keys.probers(*key) for key in clusters]
         with translated(self._settings, f"say that prober {machine_id} ends"):
@@ -193,7 +193,7 @@ def _is_old(at: float, now_ms: int) -> bool:
 
 
 def scores(key: ClusterKey, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
-    """Return the probers of a cluster's sorted set; members that are none are reported."""
+    """Return the probers of a cluster's sorted set; report members that are no probers."""
     name, found = keys.probers(*key), dict(members)
     usable = {}
     for prober in ids(name, found):

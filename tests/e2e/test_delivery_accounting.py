@@ -230,7 +230,7 @@ class Chaos:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("backlog", ["drop", "replay"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sent_skipped_lost_and_backlog_are_what_was_appended(

@@ -15,7 +15,7 @@ from tests.support.partitions import assert_healed, assert_nothing_skipped, brok
 from tests.support.processes import wait_until
 from tests.support.scale import scaled
 
-pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEEDS = range(scaled(1, 3))
 STEPS = scaled(6, 16)

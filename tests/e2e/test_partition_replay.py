@@ -17,7 +17,7 @@ from tests.support.partitions import watch
 from tests.support.processes import wait_until
 from tests.support.scale import scaled
 
-pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BROKEN_S = scaled(12, 60)
 MOST_JOBS = 2
@@ -45,21 +45,21 @@ def test_path_down_replay_starts_two_jobs_at_most() -> None:
         machines, silent=(1, 2, 3), backlog="replay", backlog_max_age=600.0, linger=1.0
     ) as hosts:
         present = keys.probers(*CLUSTER)
-        wait_until(lambda: hosts.client.zcard(present) == len(machines), 30, "all are present")
-        wait_until(lambda: all_listen(hosts) and not hosts.troubles(), 30, "all is healthy")
+        wait_until(lambda: hosts.client.zcard(present) == len(machines), message="all are present")
+        wait_until(lambda: all_listen(hosts) and not hosts.troubles(), message="all is healthy")
         sender = replace(hosts.settings, server_id=1, delivery_queue="q-a")
         queue, waiting = sender.delivery_queue, keys.waiting(sender.delivery_queue)
         hosts.network.cut("a", "b")
         before, mark = jobs_of(hosts, queue), hosts.mark()
         if PacketLog(sender, 1).append(CLUSTER, [frame(0)]):
             jobs.enqueue_delivery(queue, jobs.connect(sender))
-        wait_until(lambda: hosts.client.sismember(waiting, "1"), 30, "the sender waits")
+        wait_until(lambda: hosts.client.sismember(waiting, "1"), message="the sender waits")
         watch(BROKEN_S)
         assert 1 <= jobs_of(hosts, queue) - before <= MOST_JOBS
         assert hosts.closed().keys() == {(1, 2)}
         assert set(hosts.verdicts().values()) == {Condition.UP}
         hosts.network.heal()
-        wait_until(lambda: hosts.since(mark)[1, 2].sent == 1, 30, "the packet arrives")
+        wait_until(lambda: hosts.since(mark)[1, 2].sent == 1, message="the packet arrives")
         counts = hosts.since(mark)
         assert (counts[1, 2].skipped, counts[1, 2].lost, counts[1, 3].sent) == (0, 0, 1)
         assert not hosts.client.sismember(waiting, "1")

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.hosts,
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not scaled(0, 1), reason="only with TEST_SCALE=full"),
 ]
 

@@ -30,7 +30,7 @@ from tests.support.throttle import ThrottledReceiver
 SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_handover_of_four_workers_keeps_order_to_slow_reader(
     settings: Settings,
 ) -> None:

@@ -127,14 +127,14 @@ def test_delivery_node_far_behind_delays_no_node_less_behind(
 def test_delivery_catch_up_read_is_bounded_in_bytes(
     redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_on, sizes = DrainStore.read_on, []
+    read_all, sizes = DrainStore.read_all, []
 
     def noted(store: DrainStore, *where: Any) -> Any:
-        entries, versions = read_on(store, *where)
-        sizes.append(sum(len(fields[-1]) for _, fields in entries))
-        return entries, versions
+        found, versions = read_all(store, *where)
+        sizes.append(sum(len(fields[-1]) for entries in found for _, fields in entries))
+        return found, versions
 
-    monkeypatch.setattr(DrainStore, "read_on", noted)
+    monkeypatch.setattr(DrainStore, "read_all", noted)
     settings = Settings(redis_url=redis_url, linger=30.0, backlog="replay")
     with BinReceiver() as late, BinReceiver() as other:
         nodes = [node(1), node_for(2, late, state=State.DOWN), node_for(3, other)]

@@ -203,11 +203,12 @@ class Slamming(BinReceiver):
         super().__init__()
         self.left = times
 
-    def _read(self, connection: ReceivedConnection) -> None:
-        super()._read(connection)
+    def _read(self, connection: ReceivedConnection) -> bool:
+        read = super()._read(connection)
         if connection.packets and self.left:
             self.left -= 1
             self.reset_connections()
+        return read and not connection.ended
 
 
 @pytest.mark.parametrize(("times", "failures"), [(1, 0), (1000, 1)])

@@ -78,7 +78,7 @@ def test_delivery_goes_on_whatever_happens_to_the_rq_job(
     assert numbers(peer) == [0]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_delivery_every_send_wakes_a_worker(settings: Settings, redis_client: redis.Redis) -> None:
     """Logs are given back all the time while senders go on: the wake-up race."""
     settings = replace(settings, linger=0.005)

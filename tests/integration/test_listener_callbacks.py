@@ -175,15 +175,16 @@ def test_callbacks_endless_delay_of_stop_is_bounded(
     assert any("stopped" in line and "ratelimit" in line for line in caplog.messages)
 
 
+@pytest.mark.slow
 def test_callbacks_slow_flood_times_out_no_active_node(
     redis_url: str, listener: Listener, port: int
 ) -> None:
     heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
-    register(listener, heard, timeout_s=1.0)
+    register(listener, heard, timeout_s=4.0)
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port) as busy, peer(port, 3) as other, contextlib.closing(context):
-        busy.sendall(frame(sender=2) * 300 + frame(kind=2, sender=2))
-        for _ in rounds(4, 0.1):
+        busy.sendall(frame(sender=2) * 500 + frame(kind=2, sender=2))
+        for _ in rounds(9, 0.1):
             other.sendall(frame(kind=0, sender=3))
             timeouts.run(context)
     assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
@@ -245,8 +246,8 @@ def test_callbacks_slow_behind_partial_frame_is_no_timeout(
 
 def test_callbacks_blocking_mutes_no_node(redis_url: str, listener: Listener, port: int) -> None:
     """Longer than the timeout, and shorter than the gap after which all clocks restart."""
-    heard = Heard(act=lambda kind: time.sleep(1.2) if kind == 1 else None)
-    register(listener, heard, timeout_s=0.8)
+    heard = Heard(act=lambda kind: time.sleep(1.5) if kind == 1 else None)
+    register(listener, heard, timeout_s=1.2)
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port, 3) as other, peer(port) as busy, contextlib.closing(context):
         for turn, _ in enumerate(rounds(6, 0.03), 1):

@@ -17,7 +17,7 @@ from tests.support.processes import EVENTUALLY_S, spawn, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.scale import scaled
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.slow, pytest.mark.timeout(600)]
 
 HOSTS = scaled(60, 300)
 IN_ONE_PROCESS = 30

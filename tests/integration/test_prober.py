@@ -431,9 +431,9 @@ def test_prober_idle_makes_four_round_trips_a_heartbeat(hosts: Hosts) -> None:
         return Counter({name: each["calls"] for name, each in found.items()})
 
     first = calls()  # then the prober reads all
-    wait_until(lambda: (calls() - first)["cmdstat_evalsha"] >= 2, 20)
+    wait_until(lambda: (calls() - first)["cmdstat_evalsha"] >= 2)
     before = calls()
-    wait_until(lambda: (calls() - before)["cmdstat_evalsha"] >= 6, 20)
+    wait_until(lambda: (calls() - before)["cmdstat_evalsha"] >= 6)
     made = calls() - before
     beats = made["cmdstat_evalsha"]
     assert made["cmdstat_sort"] <= beats + 1

@@ -135,7 +135,7 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
 
 @needs_prometheus
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_healthy_mixed_cluster_has_no_warning_and_no_alert(
     lab: Laboratory, prometheus: Prometheus
 ) -> None:

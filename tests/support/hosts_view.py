@@ -202,7 +202,7 @@ class HostsView:
             for _ in rounds(1.0, 0.1):
                 pass
             found = self.since(mark)
-            return all(found[p].sent >= 5 and not found[p].skipped for p in self.pairs)
+            return all(found[p].sent >= 2 and not found[p].skipped for p in self.pairs)
 
         wait_until(steady, message="all senders send without a skipped packet")
 

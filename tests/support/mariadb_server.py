@@ -170,7 +170,7 @@ class MariaDBServer:
     def stop(self) -> None:
         """SIGTERM and wait; `start` brings the same data back."""
         if self._process is not None:
-            end_group(self._process, timeout_s=30.0)
+            end_group(self._process, timeout_s=EVENTUALLY_S)
             self._process = None
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from tests.support.processes import EVENTUALLY_S, wait_until
 
 _CHUNK = 65536
 _TICK_S = 0.05
+_MOST_READS = 1000
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -94,8 +95,13 @@ class BinReceiver:
 
     @property
     def packets(self) -> list[Packet]:
-        """All complete packets, connection after connection in the order of their accepting."""
+        """All complete packets, connection after connection in the order of their accepting.
+
+        Also those that are in the kernel still, as the thread may be late.
+        """
         with self._lock:
+            if self._thread is not None:
+                self._catch_up()
             return [packet for connection in self.connections for packet in connection.packets]
 
     @property
@@ -146,11 +152,16 @@ class BinReceiver:
         self._thread.start()
 
     def stop(self, *, reset: bool = False) -> None:
-        """Close the listener and all connections: from now on connecting is refused."""
+        """Close the listener and all connections: from now on connecting is refused.
+
+        What has arrived by then is read first, unless reading is paused.
+        """
         if self._thread is None or self._selector is None or self._listener is None:
             return
         thread, self._thread = self._thread, None
         thread.join()
+        if not reset:
+            self._catch_up()
         self._end_all(reset=reset)
         self._selector.close()
         self._listener.close()
@@ -188,7 +199,19 @@ class BinReceiver:
                     elif not self._paused and not key.data.ended:
                         self._read(key.data)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _catch_up(self) -> None:
+        """Read what the kernel has, up to `_MOST_READS` chunks; nothing while reading is paused."""
+        if self._paused or self._listener is None:
+            return
+        while self._accept(self._listener):
+            pass
+        for connection in self.open_connections:
+            for _ in range(_MOST_READS):
+                if not self._read(connection):
+                    break
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept a connection; return whether one was waiting."""
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             accepted, peer = listener.accept()
             accepted.setblocking(False)
@@ -196,19 +219,23 @@ class BinReceiver:
             self.connections.append(connection)
             if not self._paused:
                 self._register(connection)
+            return True
+        return False
 
-    def _read(self, connection: ReceivedConnection) -> None:
+    def _read(self, connection: ReceivedConnection) -> bool:
+        """Read a chunk; return whether there was one."""
         try:
             chunk = connection.socket.recv(_CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._end(connection, "peer reset")
-            return
+            return False
         if chunk:
             connection.record(chunk)
         else:
             self._end(connection, "peer closed")
+        return bool(chunk)
 
     def _register(self, connection: ReceivedConnection) -> None:
         assert self._selector is not None

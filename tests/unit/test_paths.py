@@ -20,7 +20,6 @@ from clusterer.membership.paths import (
     gate,
     is_void,
     observed,
-    seen_as,
 )
 from tests.support.cluster import node
 
@@ -233,19 +232,18 @@ def test_gate_without_record_depends_on_operator_only(state: State) -> None:
 @pytest.mark.parametrize("no_tries", [0, 3])
 def test_view_of_sender_is_record_else_verdict(no_tries: int) -> None:
     seen = replace(NODE, state=State.PROBING, no_tries=no_tries)
-    assert seen_as(seen, None, NOW) is seen.condition
-    assert seen_as(seen, replace(failed(1), state=State.UP), NOW) is seen.condition
-    assert seen_as(seen, replace(failed(1), epoch=6), NOW) is seen.condition
-    assert seen_as(seen, failed(1), NOW) is PROBING
-    assert seen_as(seen, failed(3), NOW) is DISABLED
-    assert seen_as(replace(seen, state=State.DOWN), failed(1), NOW) is Condition.DOWN
+    assert as_seen(seen, None, NOW).condition is seen.condition
+    assert as_seen(seen, replace(failed(1), state=State.UP), NOW).condition is seen.condition
+    assert as_seen(seen, replace(failed(1), epoch=6), NOW).condition is seen.condition
+    assert as_seen(seen, failed(1), NOW).condition is PROBING
+    assert as_seen(seen, failed(3), NOW).condition is DISABLED
+    assert as_seen(replace(seen, state=State.DOWN), failed(1), NOW).condition is Condition.DOWN
 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_node_as_sender_sees_it_has_state_of_path(times: int) -> None:
     path = failed(times)
-    seen = as_seen(NODE, path, NOW)
-    assert seen.condition is seen_as(NODE, path, NOW)
+    assert as_seen(NODE, path, NOW).condition is path.condition(NODE)
     assert as_seen(NODE, None, NOW) == NODE
     down = replace(NODE, state=State.DOWN)
     assert as_seen(down, path, NOW) == down
