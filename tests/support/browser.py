@@ -68,8 +68,8 @@ def tab(browser: Browser, url: str, *, width: int = WIDE, **options: Any) -> Ite
         context.close()
 
 
-def expect(found: Locator) -> Any:
-    """Return playwright's assertions, which wait, about an element."""
+def expect(found: Locator | Page) -> Any:
+    """Return playwright's assertions, which wait, about an element or a page."""
     from playwright.sync_api import expect as asserted  # noqa: PLC0415 - may be missing
 
     return asserted(found)
