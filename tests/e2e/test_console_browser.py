@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import expect, tab
-from tests.support.consoles import PASSWORD, add_user
+from tests.support.browser import expect, log_in, tab
+from tests.support.consoles import add_user
 from tests.support.two_hosts import System, running
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for name, role in {"anna": "operate", "olga": "operate", "vera": "view"}.items():
             add_user(started.settings, name, role)
         yield started
-
-
-def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
-    """Fill in the login form."""
-    page.goto("/login")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in").click()
 
 
 def state(page: Page, word: str) -> None:
