@@ -5,7 +5,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 
 WORKDIR /src
 COPY . .
-RUN pip install . && rm -rf /src/* \
+RUN pip install '.[web]' && rm -rf /src/* \
     && useradd --create-home --uid 1000 clusterer
 
 WORKDIR /home/clusterer

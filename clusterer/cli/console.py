@@ -57,9 +57,14 @@ def _networks(_context: click.Context, _parameter: click.Parameter, texts: Itera
     callback=_networks,
     help="Address or network of a proxy whose X-Forwarded headers count.",
 )
-@with_settings(log_level=logging.INFO)
+@with_settings(log_level=logging.INFO, with_origins=True)
 def console(
-    settings: Settings, *, address: str, port: int, trusted_proxies: tuple[str, ...]
+    settings: Settings,
+    *,
+    address: str,
+    port: int,
+    trusted_proxies: tuple[str, ...],
+    origins: dict[str, str],
 ) -> None:
     """Serve the console, which shows the clusters in a browser.
 
@@ -72,4 +77,4 @@ def console(
     require_web()
     from clusterer.console import server
 
-    server.serve(settings, server.Listen(address, port, trusted_proxies))
+    server.serve(settings, server.Listen(address, port, trusted_proxies), origins)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -40,8 +41,10 @@ _PREFIX = "{:<11} | "
     show_default=True,
     help="TCP port of the console, on the loopback address.",
 )
-@with_settings(log_level=logging.INFO, also=RATELIMIT, log_prefix=_PREFIX.format("up"))
-def up(settings: Settings, *, console: bool, console_port: int) -> None:
+@with_settings(
+    log_level=logging.INFO, also=RATELIMIT, log_prefix=_PREFIX.format("up"), with_origins=True
+)
+def up(settings: Settings, *, console: bool, console_port: int, origins: Mapping[str, str]) -> None:
     """Run all processes of one host, until Ctrl-C.
 
     The command starts an instance, a delivery and a maintenance worker, a database worker in
@@ -54,7 +57,8 @@ def up(settings: Settings, *, console: bool, console_port: int) -> None:
     if console:
         require_web()
     say_line = say_json if settings.log_format == JSON else say
-    service.run(settings, say_line, console_port=console_port if console else None)
+    port = console_port if console else None
+    service.run(settings, say_line, console_port=port, origins=origins)
 
 
 def say(line: Line) -> None:

@@ -27,8 +27,8 @@ from clusterer.console.actions.routes import ActionRoutes
 from clusterer.console.console import Console
 from clusterer.console.errors import status_of
 from clusterer.console.hub import Event, Hub
-from clusterer.console.page import Download, Page, Parameters, Press
-from clusterer.console.routes import DOWNLOADS, PAGES, PRESSES
+from clusterer.console.page import Download, Page, Parameters
+from clusterer.console.routes import DOWNLOADS, PAGES
 from clusterer.console.templating import STATIC, environment
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
@@ -73,7 +73,6 @@ class App:
             sessions,
             self.answer,
             local=local,
-            harmless=frozenset(press.path for press in PRESSES),
         )
 
     @asynccontextmanager
@@ -92,10 +91,6 @@ class App:
             if page.live:
                 found.append(Route(page.live_path, self._live(page), name=f"live:{page.name}"))
         found += [Route(each.path, self._file(each), name=each.name) for each in self.downloads]
-        found += [
-            Route(each.path, self._pressed(each), methods=["POST"], name=f"press:{each.name}")
-            for each in PRESSES
-        ]
         return [*found, Mount("/static", StaticFiles(directory=STATIC), name="static")]
 
     async def _home(self, _request: Request) -> Response:
@@ -123,13 +118,6 @@ class App:
             return Response(file.body, media_type=file.media_type, headers=headers)
 
         return as_file
-
-    def _pressed(self, press: Press) -> Endpoint:
-        async def pressed(_request: Request) -> Response:
-            await run_in_threadpool(press.run, self.console)
-            return RedirectResponse(press.back, 303)
-
-        return pressed
 
     def _json(self, page: Page) -> Endpoint:
         async def as_json(request: Request) -> Response:

@@ -128,8 +128,16 @@ class Hub:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def content(self, page: Page, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the page's content, at most `REFRESH_S` old. Raises the errors of its `load`."""
-        return await self._content(self._stream(page, parameters))
+        """Return the page's content, at most `REFRESH_S` old, or that of the last refresh.
+
+        A page has refreshes while a browser watches it. Raises the errors of its `load`.
+        """
+        stream = self._stream(page, parameters)
+        age_s = monotonic() - stream.content_at
+        oldest_s = self._period_s() if stream.task and not stream.trouble else REFRESH_S
+        if stream.content is not None and age_s < oldest_s:
+            return stream.content
+        return await self._loaded(stream)
 
     def show(self, page: Page, parameters: Mapping[str, Any], html: str) -> str:
         """Note that a browser shows ``html``; return the version from which it can watch."""
@@ -189,9 +197,8 @@ class Hub:
                 return
         raise Busy(f"{MOST_STREAMS} different pages are open; close some")
 
-    async def _content(self, stream: _Stream) -> dict[str, Any]:
-        if stream.content is not None and monotonic() - stream.content_at < REFRESH_S:
-            return stream.content
+    async def _loaded(self, stream: _Stream) -> dict[str, Any]:
+        """Load the page; callers at the same time share one load."""
         if stream.loading is None:
             stream.loading = asyncio.ensure_future(self._load(stream))
             stream.loading.add_done_callback(lambda _: setattr(stream, "loading", None))
@@ -226,7 +233,7 @@ class Hub:
 
     async def _round(self, stream: _Stream) -> None:
         try:
-            content = await self._content(stream)
+            content = await self._loaded(stream)
 
             def work() -> tuple[Fragments, float]:
                 begun = thread_time()

@@ -83,15 +83,3 @@ class Download:
     load: Callable[[Console, Parameters], File]
     """Runs in a thread for each request; raises as `Page.load` does."""
     query: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Press:
-    """A button that changes nothing in the cluster, for every user: ``POST {path}``."""
-
-    name: str
-    path: str
-    run: Callable[[Console], object]
-    """Runs in a thread."""
-    back: str
-    """Path to which the browser goes afterwards."""

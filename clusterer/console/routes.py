@@ -1,11 +1,11 @@
-"""The pages of the console, in the order of the menu, its downloads and buttons."""
+"""The pages of the console, in the order of the menu, and its downloads."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from clusterer.console.console import Console
-from clusterer.console.page import Download, File, Page, Parameters, Press
+from clusterer.console.page import Download, File, Page, Parameters
 from clusterer.console.pages import (
     calls,
     cluster,
@@ -40,8 +40,4 @@ _OPENAPI = Path(__file__).with_name("openapi.json")
 DOWNLOADS: tuple[Download, ...] = (
     packets.RECORDING,
     Download("openapi", "/api/v1/openapi.json", _openapi),
-)
-
-PRESSES: tuple[Press, ...] = (
-    Press("doctor:run", "/doctor/run", lambda console: console.doctor_runs.begin(), "/doctor"),
 )

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,13 +76,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings, listen: Listen) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(settings: Settings, listen: Listen, origins: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT. ``origins``: where the settings come from.
 
     Raises `ClustererError` if the address cannot be used, or if other hosts reach the console and
     it has no users.
     """
-    app = App(Console(settings), local=listen.local)
+    app = App(Console(settings, origins), local=listen.local)
     require_users(app, listen)
     with open_socket(listen) as opened:
         server = Server(config_of(app, listen), app)

@@ -29,6 +29,9 @@ CLOSE_S = 2.0
 """Time that `close` gives posted packets to get into the log."""
 
 
+Count = Callable[[ClusterKey, Sequence[Packet], Sequence[bytes]], None]
+
+
 class Sending:
     """One call of `send_many`: notes in errors, and in the metrics, what the log has accepted."""
 
@@ -39,8 +42,9 @@ class Sending:
         key: ClusterKey,
         packets: Sequence[Packet],
         frames: list[bytes],
-        count: Callable[[ClusterKey, Sequence[Packet], Sequence[bytes]], None],
+        count: Count | None,
     ) -> None:
+        """``count`` counts packets for the metrics; None: no process shows them."""
         self.key = key
         self.packets = packets
         self.frames = frames
@@ -64,7 +68,8 @@ class Sending:
     ) -> None:
         if isinstance(error, StateUnavailable):
             error.accepted = self.accepted
-        self._count(self.key, self.packets[: self.accepted], self.frames[: self.accepted])
+        if self._count is not None:
+            self._count(self.key, self.packets[: self.accepted], self.frames[: self.accepted])
 
 
 class Sender:
@@ -91,7 +96,7 @@ class Sender:
         self._background = BackgroundSender(settings, machine_id, self._packets, enqueue)
         self._keys: dict[int, ClusterKey] = {}
         self._at_exit = partial(_flush_at_exit, weakref.ref(self))
-        self._offered = offers.add if settings.metrics_port else _uncounted
+        self._offered: Count | None = offers.add if settings.metrics_port else None
 
     @property
     def counts(self) -> PostCounts:
@@ -155,7 +160,8 @@ class Sender:
         self._queue.post(key, frame, is_known=nodes is not None and self._directory.is_kept_fresh)
         if not self._background.runs:
             self._start()
-        self._offered(key, (packet,), (frame,))
+        if self._offered is not None:
+            self._offered(key, (packet,), (frame,))
         return 0 if nodes is None else len(nodes)
 
     def when_sent(self, call: Callable[[], object]) -> bool:
@@ -204,10 +210,6 @@ def frame_of(packet: Packet) -> bytes:
             "of the cluster itself and never travel"
         )
     return packet.encode()
-
-
-def _uncounted(key: ClusterKey, packets: Sequence[Packet], frames: Sequence[bytes]) -> None:
-    """Count nothing: without a metrics port no process shows the counters."""
 
 
 def _flush_at_exit(reference: weakref.ref[Sender]) -> None:

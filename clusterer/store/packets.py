@@ -151,7 +151,6 @@ class PacketLog:
                 calls = [(same[0].key, [f for e in same for f in e.frames]) for same in groups]
                 replies = self._append(calls) if calls else []
         except ClustererError as error:
-            self._checked = False  # ask Redis first: it may be stopped, and store what it gets
             self.queue.keep(error)
             return Round(False, error)
         failure: ClustererError | None = None

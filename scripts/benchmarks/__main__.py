@@ -41,7 +41,8 @@ def main(
     """Measure the clusterer next to the naive path and to the bare limit.
 
     WHICH are the figures to measure; "send" and "receive" are groups of figures, and "send" is
-    the default. "peers" are NATS and Redis pub/sub; what is not installed is left out.
+    the default. "peers" are NATS and Redis pub/sub; what is not installed is left out. "growth" is
+    cost by number of nodes and senders.
     """
     plan = QUICK if quick else FULL
     begun = monotonic()

@@ -58,7 +58,11 @@ def _parts(key: str, value: object) -> Iterator[tuple[str, object]]:
 
 def _in_words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items())
+        words = ((name, one, _in_words(one)) for name, one in value.items())
+        return ", ".join(
+            f"{name}: ({text})" if isinstance(one, Mapping) else f"{name}: {text}"
+            for name, one, text in words
+        )
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 

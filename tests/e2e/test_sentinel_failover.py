@@ -111,6 +111,7 @@ class Watched:
         promoted_at = self.redis.wait_for_promotion(old)
         if then is not None:
             then()
+            what += " and its end, which is in the time"
         took_s: dict[str, float] = {}
 
         def all_follow() -> bool:

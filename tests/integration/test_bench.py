@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -75,6 +76,36 @@ def test_peers_have_figures_and_ratios_of_what_is_installed() -> None:
         if with_nats:
             ratio = found[name]["deliveries_per_s"] / found[other]["deliveries_per_s"]
             assert found["vs_nats"][name] == pytest.approx(ratio)
+
+
+@pytest.mark.redis
+def test_growth_has_figures_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = sys.modules["scripts.benchmarks.measures.growth"]  # the package has its function
+    monkeypatch.setattr(growing, "SIZES", ((6, 2), (3, 1), (4, 1)))
+    monkeypatch.setattr(growing, "ROWS", (6, 3))
+    monkeypatch.setattr(growing, "REPEATS", 1)
+    with ExitStack() as stack:
+        system = System(stack)
+        with system.measurement():
+            found = growing.growth(system, TINY)["growth"]
+    wanted = {"list_s", "scrape_s", "tick_idle_ms", "reload_s", "refresh_one_change"}
+    assert found.keys() >= {*wanted, "top_cpu_s", "memory_mb", "by_senders", "exponent"}
+    assert found["list_s"].keys() == {"3", "4", "6"}
+    assert found["tick_idle_ms"].keys() == {"timeouts", "probe", "sweep"}
+    assert found["refresh_one_change"].keys() == {"commands", "bytes"}
+    assert found["reload_s"]["all_new"].keys() == found["memory_mb"].keys() == {"3", "6"}
+    commands = [n for each in found["tick_commands"].values() for n in each.values()]
+    assert max(commands) <= 20
+    assert verdicts({"growth": found}) == [], "targets are for 1,000 nodes and more"
+
+
+def test_growth_targets_take_the_highest_of_the_ticks() -> None:
+    ticks = {name: {"10": 1.0, "1000": value} for name, value in (("probe", 3), ("sweep", 25.0))}
+    found = {"tick_idle_ms": ticks}
+    (target,) = (one for one in TARGETS if one.what == "tick with nothing due")
+    verdict = target.judge(found)
+    assert verdict is not None
+    assert (verdict.value, verdict.met) == ("25.0 ms", False)
 
 
 def test_peers_without_nats_leave_out_its_targets() -> None:

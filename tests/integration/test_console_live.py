@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -75,6 +76,17 @@ def test_live_fifty_browsers_cost_one_load_a_second(console: Served, source: Sou
 
 def running(console: Served) -> bool:
     return any(stream.task for stream in console.app.hub._streams.values())
+
+
+def test_live_page_of_a_watched_stream_costs_no_load(console: Served, source: Source) -> None:
+    with console.client() as client:
+        shown = version_of(client.get("/source").text)
+        with watching(client, "/source", shown) as events:
+            events.next()
+            before, begun = source.loads, time.monotonic()
+            for _ in rounds(2):
+                assert client.get("/api/v1/source").status_code == 200
+            assert source.loads - before <= time.monotonic() - begun + 2
 
 
 def test_live_without_browsers_loads_nothing(console: Served, source: Source) -> None:

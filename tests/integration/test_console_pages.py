@@ -240,3 +240,9 @@ def test_doctor_runs_again_once_per_request(
 def later(client: httpx.Client, run: int) -> dict | None:  # type: ignore[type-arg]
     found = read(client, "/doctor")
     return found if found["run"] > run and found["running_since"] is None else None
+
+
+def test_openapi_file_is_served(client: httpx.Client) -> None:
+    answer = client.get("/api/v1/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == openapi.document()

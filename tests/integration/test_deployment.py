@@ -40,7 +40,7 @@ def test_deployment_unit_has_existing_command_and_settings(path: Path) -> None:
     program, command, *rest = start.split()
     assert program.endswith("/bin/clusterer")
     assert command in COMMANDS
-    assert rest in ([], ["%i"])
+    assert rest in ([], ["%i"], ["$CONSOLE_OPTIONS"])
     names = {value.partition("=")[0] for value in found["Environment"]}
     known = {ENV_PREFIX + name.upper() for name in Settings.__dataclass_fields__}
     assert names <= known | {"CLUSTERER_CONFIG", "PYTHONUNBUFFERED"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.support.consoles import PASSWORD
 from tests.support.programs import missing, require_program
 
 if TYPE_CHECKING:
@@ -68,8 +69,16 @@ def tab(browser: Browser, url: str, *, width: int = WIDE, **options: Any) -> Ite
         context.close()
 
 
-def expect(found: Locator) -> Any:
-    """Return playwright's assertions, which wait, about an element."""
+def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
+    """Fill in the console's login form."""
+    page.goto("/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+
+
+def expect(found: Locator | Page) -> Any:
+    """Return playwright's assertions, which wait, about an element or a page."""
     from playwright.sync_api import expect as asserted  # noqa: PLC0415 - may be missing
 
     return asserted(found)

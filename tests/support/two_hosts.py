@@ -1,4 +1,4 @@
-"""A running system for the console: `clusterer up` with node 1, node 2 beside it, and a console.
+"""A running system for the console: `clusterer up --console` with node 1, and node 2 beside it.
 
 Node 3 is a program of the test that observes calls and contacts.
 """
@@ -23,9 +23,9 @@ from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from tests.support.listening import peer
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, spawn
+from tests.support.processes import EVENTUALLY_S, ChildProcess, spawn
 
-START_S = 40.0
+START_S = EVENTUALLY_S
 DURATION_S = 5
 """Seconds for which a node stays disabled."""
 
@@ -44,12 +44,12 @@ class System:
 
     def start(self) -> None:
         """Start all processes; returns when the console listens."""
-        up = self._spawn(self._stack, "up", *_REPLICATE)
+        port = str(free_port())
+        up = self._spawn(self._stack, "up", "--console", "--console-port", port, *_REPLICATE)
         up.wait_for_output("scheduler: now active", START_S)
         self.start_node_2()
-        console = self._spawn(self._stack, "console", "--port", "0")
-        console.wait_for_output("listening on http://", START_S)
-        self.url = re.findall(r"http://[\d.:]+", console.output())[0]
+        up.wait_for_output("listening on http://", START_S)
+        self.url = re.findall(r"http://[\d.:]+", up.output())[0]
 
     def start_node_2(self) -> None:
         """Start the instance that is node 2."""

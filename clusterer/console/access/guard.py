@@ -32,6 +32,8 @@ MOST_STREAMS = 500
 _SAFE = ("GET", "HEAD")
 _SCHEME = "bearer "
 _PORT = re.compile(r":\d+$")
+_OPEN_TO_ALL = frozenset({"/login", "/logout"})
+"""Paths to which a user with the role *view* may post."""
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -61,18 +63,15 @@ class Guard:
         answer: Answer,
         *,
         local: bool,
-        harmless: frozenset[str],
     ) -> None:
         """``local``: only this host reaches the console, so that it needs no users. ``answer``
-        makes a page, or JSON, of a status and a sentence. ``harmless``: paths to which a user with
-        the role *view* may post.
+        makes a page, or JSON, of a status and a sentence.
         """
         self._app = app
         self._identity = identity
         self._sessions = sessions
         self._answer = answer
         self._local = local
-        self._open_to_all = harmless | {"/login", "/logout"}
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +153,7 @@ class Guard:
         return LoginNeeded()
 
     def _check_change(self, request: Request, user: User) -> None:
-        if request.url.path not in self._open_to_all and not user.may_operate:
+        if request.url.path not in _OPEN_TO_ALL and not user.may_operate:
             raise Refused(403, "a change needs a user with the role operate")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refused(403, "the request comes from another site")

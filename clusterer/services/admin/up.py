@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from clusterer.runtime.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
 from clusterer.services.table.reload_report import ReloadReport
-from clusterer.settings import WORKER_KINDS, Settings, require_server_id
+from clusterer.settings import ORIGINS_VARIABLE, WORKER_KINDS, Settings, require_server_id
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,18 @@ _BY = "clusterer up"
 
 
 def run(
-    settings: Settings, say: Callable[[Line], None], *, console_port: int | None = None
+    settings: Settings,
+    say: Callable[[Line], None],
+    *,
+    console_port: int | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; all children are gone when this returns.
 
     Without a configured Redis `run` starts an embedded one; without a configured database it makes
     and fills the SQLite file. Then `run` loads the table, and starts instance, workers and
-    scheduler, with ``console_port`` also the console. ``say`` gets their lines. Raises
-    `ClustererError` if the start fails.
+    scheduler, with ``console_port`` also the console, which shows ``origins``, where the settings
+    come from. ``say`` gets their lines. Raises `ClustererError` if the start fails.
     """
     settings = with_server_id(settings)
     with ExitStack() as stack:
@@ -46,7 +51,7 @@ def run(
             supervisor.watch(spec)
         own = about_machine(settings.server_id, ())
         log.info("instance %d: running until Ctrl-C or SIGTERM", settings.server_id, extra=own)
-        supervisor.run(children(settings, console_port))
+        supervisor.run(children(settings, console_port, origins or {}))
 
 
 def with_server_id(settings: Settings) -> Settings:
@@ -94,7 +99,9 @@ def _load(context: Context) -> ReloadReport:
     return reload.run(context, by=_BY)
 
 
-def children(settings: Settings, console_port: int | None = None) -> Iterator[ChildSpec]:
+def children(
+    settings: Settings, console_port: int | None = None, origins: Mapping[str, str] | None = None
+) -> Iterator[ChildSpec]:
     """Yield the processes to run: the instance, its workers, the scheduler, and the console."""
     kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
     commands = {
@@ -105,7 +112,10 @@ def children(settings: Settings, console_port: int | None = None) -> Iterator[Ch
     if console_port is not None:
         commands["console"] = processes.console_command(console_port)
     for place, (name, command) in enumerate(commands.items()):
-        yield ChildSpec(name, command, processes.child_environment(_with_port(settings, place)))
+        environment = processes.child_environment(_with_port(settings, place))
+        if name == "console" and origins:
+            environment[ORIGINS_VARIABLE] = json.dumps(dict(origins))
+        yield ChildSpec(name, command, environment)
 
 
 def _with_port(settings: Settings, place: int) -> Settings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.benchmarks.measures.cost import idle, lookups, memory
+from scripts.benchmarks.measures.growth import growth
 from scripts.benchmarks.measures.latency import cold, stuck_peer, warm
 from scripts.benchmarks.measures.many_senders import FIFTY, THOUSAND, TWO_HUNDRED
 from scripts.benchmarks.measures.peers import peers
@@ -60,7 +61,8 @@ RECEIVING = (
     Measure(("decoder_fuzz",), decoder_fuzz, quick=False),
 )
 COMPARING = (Measure(("peers",), peers),)
-GROUPS = {"send": SENDING, "receive": RECEIVING, "peers": COMPARING}
+GROWING = (Measure(("growth",), growth),)
+GROUPS = {"send": SENDING, "receive": RECEIVING, "peers": COMPARING, "growth": GROWING}
 """Names for many measurements at once; without any, sending is what is measured."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ from clusterer.services.table import reload as reloading
 from clusterer.settings import as_environment
 from clusterer.store import Directory
 from scripts.benchmarks.plan import Plan
-from scripts.benchmarks.processes import BenchmarkFailed, memory_mb
+from scripts.benchmarks.processes import BenchmarkFailed, cpu_s, memory_mb
 from scripts.benchmarks.roles.listeners import Listener
 from scripts.benchmarks.system import System
 from tests.support.growth import address_of, put_cluster
@@ -40,10 +41,16 @@ from tests.support.processes import child_environment, wait_until
 from tests.support.provisioning import edit
 
 SIZES = ((1000, 300), (10, 1), (100, 30), (1000, 1), (1000, 30))
-"""Nodes and senders, the largest first: a short run measures what fits."""
+"""Nodes and senders, the largest first: a quick run measures what fits. The first three show the
+growth with the nodes."""
 
 ROWS = (10_000, 10, 100, 1000)
+"""Rows of the table of a reload, and nodes that an instance has in memory."""
+
 REPEATS = 5
+LEAST_S = 8.0
+"""Time that a size takes; a quick run measures another one only if there is as much left."""
+
 COMMAND_WITHIN_S = 120.0
 SETTLE_S = 1.0
 """Pause before the memory of an instance is read."""
@@ -54,7 +61,7 @@ TICKS: Mapping[str, Callable[[Context], object]] = {
 }
 SCREEN = (120, 50)
 
-BY_SENDERS = ("list_s", "list_json_s", "scrape_s", "top_cpu_s")
+BY_SENDERS = ("list_s", "list_cpu_s", "list_json_s", "scrape_s", "scrape_cpu_s", "top_cpu_s")
 """Figures that are shown by number of senders as well."""
 
 Figures = dict[str, float]
@@ -62,10 +69,17 @@ Figures = dict[str, float]
 
 def growth(system: System, plan: Plan) -> dict[str, Any]:
     """Measure all sizes that find time, the largest first."""
-    sizes = dict(_each(plan, SIZES, lambda size: _readers(system, *size)))
-    rows = dict(_each(plan, ROWS, lambda number: _reload(system, number)))
-    memory = dict(_each(plan, ROWS, lambda number: {"mb": _memory(system, number)}))
-    nodes = {n: figures for (n, s), figures in sizes.items() if s == max(1, n * 3 // 10)}
+    sizes: dict[tuple[int, int], Figures] = {}
+    rows: dict[int, Figures] = {}
+    memory: dict[int, Figures] = {}
+    for at in range(len(SIZES)):
+        if at and monotonic() + LEAST_S > plan.end:
+            break
+        sizes[SIZES[at]] = _readers(system, *SIZES[at])
+        for number in ROWS[at : at + 1]:
+            rows[number] = _reload(system, number)
+            memory[number] = _memory(system, number)
+    nodes = {n: sizes[n, s] for n, s in SIZES[:3] if (n, s) in sizes}
     senders = {s: figures for (n, s), figures in sizes.items() if n == SIZES[0][0]}
     columns = {name: _column(nodes, name) for name in nodes[SIZES[0][0]]}
     reloads = {name: _column(rows, name) for name in rows[ROWS[0]]}
@@ -79,42 +93,32 @@ def growth(system: System, plan: Plan) -> dict[str, Any]:
             },
             **columns,
             "reload_s": reloads,
-            "memory_mb": _column(memory, "mb"),
+            **{name: _column(memory, name) for name in memory[ROWS[0]]},
             "by_senders": {name: _column(senders, name) for name in BY_SENDERS},
             "exponent": exponent,
         }
     }
 
 
-def _each(
-    plan: Plan, sizes: Sequence[Any], measure: Callable[[Any], Any]
-) -> Iterator[tuple[Any, Any]]:
-    """Yield what is measured of each size, as long as there is time for another as long."""
-    longest = 0.0
-    for number, size in enumerate(sizes):
-        begun = monotonic()
-        if number and begun + longest > plan.end:
-            return
-        yield size, measure(size)
-        longest = max(longest, monotonic() - begun) if number else 0.0
-
-
 def _readers(system: System, nodes: int, senders: int) -> Figures:
     """Measure what reads the nodes and the traffic, and the jobs with nothing due."""
     system.client.flushall()
     put_cluster(system.settings, nodes, senders)
-    found = _list(system, "list_s", "list") | _list(system, "list_json_s", "list", "--json")
+    found = {"redis_mb": _redis_mb(system)}
+    found |= _command(system, "list", "list") | _command(system, "list_json", "list", "--json")
     with closing(Context(system.settings)) as context:
         registry = registry_of([ClusterCollector(context)])
         text = generate_latest(registry)
-        found["scrape_s"] = median(_repeat(lambda: generate_latest(registry)))
+        found |= _timed(system, "scrape", lambda: generate_latest(registry))
         found["scrape_bytes"] = len(text)
         found["series_per_node"] = sum(b"machine_id=" in x for x in text.splitlines()) / nodes
         found["top_cpu_s"] = median(_top(context))
         for name, tick in TICKS.items():
             tick(context)
             found[f"tick_{name}_ms"] = median(_repeat(partial(tick, context))) * 1000
-            found[f"tick_{name}_commands"] = _cost(context, partial(tick, context))[0]
+            # A tick in ten seconds lists the registrations.
+            costs = [_cost(context, partial(tick, context)) for _ in range(REPEATS)]
+            found[f"tick_{name}_commands"] = median(commands for commands, _ in costs)
         directory = Directory(context.nodes)
         directory.refresh()
         set_status.run(context, 1, 2, 0, PROTO_BIN, by="bench")
@@ -123,15 +127,21 @@ def _readers(system: System, nodes: int, senders: int) -> Figures:
     return found
 
 
-def _list(system: System, name: str, *words: str) -> Figures:
-    """Measure a command as an operator runs it: seconds, and the bytes that it prints."""
+def _redis_mb(system: System) -> float:
+    memory: Any = system.client.info("memory")
+    return float(memory["used_memory"]) / 2**20
+
+
+def _command(system: System, name: str, *words: str) -> Figures:
+    """Measure a command as an operator runs it, and the bytes that it prints."""
     sizes: list[int] = []
-    took = _repeat(lambda: sizes.append(_command(system, *words)))
-    return {name: median(took), name.replace("_s", "_bytes"): sizes[0]}
+    return _timed(system, name, lambda: sizes.append(_printed(system, *words))) | {
+        f"{name}_bytes": sizes[0]
+    }
 
 
-def _command(system: System, *words: str) -> int:
-    """Run a command as an operator does; return the bytes that it printed."""
+def _printed(system: System, *words: str) -> int:
+    """Run a command; return how many bytes it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "clusterer", *words],
         env=child_environment(as_environment(system.settings)),
@@ -142,6 +152,22 @@ def _command(system: System, *words: str) -> int:
     if done.returncode:
         raise BenchmarkFailed(f"clusterer {' '.join(words)}: {done.stderr.decode()[-500:]}")
     return len(done.stdout)
+
+
+def _timed(system: System, name: str, work: Callable[[], object]) -> Figures:
+    """Measure the time of some work, and its CPU time: here, in child processes and in Redis."""
+    took, used = [], []
+    for _ in range(REPEATS):
+        cpu, begun = _cpu_s(system), monotonic()
+        work()
+        took.append(monotonic() - begun)
+        used.append(_cpu_s(system) - cpu)
+    return {f"{name}_s": median(took), f"{name}_cpu_s": median(used)}
+
+
+def _cpu_s(system: System) -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return process_time() + children.ru_utime + children.ru_stime + cpu_s(system.redis.pid)
 
 
 def _repeat(work: Callable[[], object]) -> list[float]:
@@ -210,16 +236,16 @@ def _reload(system: System, rows: int) -> Figures:
     return found
 
 
-def _memory(system: System, nodes: int) -> float:
-    """Return the resident memory of an instance that listens."""
+def _memory(system: System, nodes: int) -> Figures:
+    """Measure the resident memory of an instance that listens, and Redis without any sender."""
     system.client.flushall()
     put_cluster(system.settings, nodes, port=free_port())
     child = system.child(Listener, 1)
     wait_until(lambda: child.call(Listener.count) == 0, message="the instance is ready")
     time.sleep(SETTLE_S)
-    memory = memory_mb(child.pid)
+    found = {"memory_mb": memory_mb(child.pid), "redis_without_senders_mb": _redis_mb(system)}
     child.end()
-    return memory
+    return found
 
 
 def _column(sizes: Mapping[int, Figures], name: str) -> Figures:
