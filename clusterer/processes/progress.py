@@ -88,7 +88,8 @@ class Progress:
         for number in range(_MOST):
             path = directory / f"{name}.{number}{_SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            if _locked(descriptor, fcntl.LOCK_EX):
+            # A health check that looked before the lock took the file for one of an ended process.
+            if _locked(descriptor, fcntl.LOCK_EX) and _is_at(path, descriptor):
                 os.utime(descriptor)
                 self._path, self._descriptor = path, descriptor
                 return
@@ -133,6 +134,14 @@ def _read(path: Path) -> Iterator[Alive]:
             yield Alive(kind, int(pid), max(0.0, time.time() - os.fstat(descriptor).st_mtime))
     finally:
         os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file still has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _locked(descriptor: int, how: int) -> bool:

@@ -229,7 +229,7 @@ def test_node_silent_is_announced_muted_and_heard_again(system: System) -> None:
         inbox.times.clear()
         wait_until(lambda: inbox.got, message="SERVER_TIMEOUT")
         assert inbox.got[0] == (-2, 2, None)
-        assert 2.0 <= inbox.times[0] - started <= 5.0
+        assert 2.0 <= inbox.times[0] - started <= 5.0 + LATE_S
         instance.send_to(1, "bin", packet)
         wait_until(lambda: (-1, 2, 7) in inbox.got, message="dropped and notified")
         assert ANSWER not in {kind for kind, _, _ in inbox.got}

@@ -58,8 +58,8 @@ def holder(client: redis.Redis, workers: list[ChildProcess]) -> ChildProcess | N
     return next((w for w in workers if f":{w.pid}:" in token), None)
 
 
-def made(instance: Clusterer, number: int) -> Packet:
-    return instance.packet("test", 1).push_int(number).push_str(b"x" * 150).build()
+def made(instance: Clusterer, number: int, size: int = 150) -> Packet:
+    return instance.packet("test", 1).push_int(number).push_str(b"x" * size).build()
 
 
 def send(instance: Clusterer, numbers_: range, pause_s: float = 0.0) -> None:
@@ -70,7 +70,8 @@ def send(instance: Clusterer, numbers_: range, pause_s: float = 0.0) -> None:
 
 
 def send_at_once(instance: Clusterer, numbers_: range) -> None:
-    instance.send_many(1, "bin", [made(instance, number) for number in numbers_])
+    """Send more bytes than the kernel has room for."""
+    instance.send_many(1, "bin", [made(instance, number, 600) for number in numbers_])
 
 
 def has_all(receiver: BinReceiver, wanted: set[int]) -> bool:

@@ -48,10 +48,10 @@ def test_callbacks_slow_delays_others_by_its_own_time_only(listener: Listener, p
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(frame(sender=2) * 400)  # eight seconds of work
+        busy.sendall(frame(sender=2) * 1500)  # thirty seconds of work
         wait_until(lambda: len(slow.calls) >= 1)
-        assert slowest_answer_s(other, quick) < 3
-        assert len(slow.calls) < 300
+        assert slowest_answer_s(other, quick) < 3 + LATE_S
+        assert len(slow.calls) < 1500
 
 
 def test_callbacks_slow_keeps_packets_whole_and_in_order(listener: Listener, port: int) -> None:
@@ -79,10 +79,10 @@ def test_callbacks_coroutine_is_awaited_while_others_are_read(
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
-        busy.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(250)))
-        assert slowest_answer_s(other, quick) < 3
-        wait_until(lambda: len(done) == 250)
-    assert done == list(range(250))
+        busy.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(500)))
+        assert slowest_answer_s(other, quick) < 3 + LATE_S
+        wait_until(lambda: len(done) == 500)
+    assert done == list(range(500))
 
 
 def test_callbacks_blocking_in_thread_delays_no_other(
@@ -100,7 +100,7 @@ def test_callbacks_blocking_in_thread_delays_no_other(
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
         busy.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(300)))
-        assert slowest_answer_s(other, quick) < 3
+        assert slowest_answer_s(other, quick) < 3 + LATE_S
         wait_until(lambda: listener.counters.packets >= 300)
         dropped = listener.counters.drops["callback queue full"]
         assert 198 <= dropped <= 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from clusterer.cli import main
+from clusterer.processes import progress
 from clusterer.processes.progress import Progress, living
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port
-from tests.support.processes import spawn, wait_until
+from tests.support.processes import LATE_S, spawn, wait_until
 from tests.support.transcripts import plain, sessions
 
 PROGRAMS = {
@@ -80,7 +82,25 @@ def test_ping_finds_a_process_that_waits_for_redis_well(kind: str, tmp_path: Pat
         while len(ages) < 40:
             ages += [alive.age_s for alive in living(settings) if alive.pid == first.pid]
             time.sleep(0.1)
-        assert max(ages) < 3
+        assert max(ages) < 3 + LATE_S
+
+
+def test_progress_looked_at_before_its_lock_is_seen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The health check removes the file, as that of a process that ended."""
+    locked, looks = progress._locked, [0]
+
+    def looked_at(descriptor: int, how: int) -> bool:
+        if how == fcntl.LOCK_EX and not looks[0]:
+            looks[0] += 1
+            assert living(settings) == []
+        return locked(descriptor, how)
+
+    monkeypatch.setattr(progress, "_locked", looked_at)
+    with Progress(settings, "scheduler"):
+        assert [alive.pid for alive in living(settings)] == [os.getpid()]
+    assert looks == [1]
 
 
 def test_process_without_a_directory_warns_and_runs(redis_url: str, tmp_path: Path) -> None:

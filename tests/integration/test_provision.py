@@ -351,7 +351,8 @@ def test_import_dry_run_changes_nothing(lite: Context) -> None:
 
 
 def test_provision_reload_under_traffic_loses_nothing(redis_url: str, tmp_path: Path) -> None:
-    settings = Settings(redis_url=redis_url, db_url=f"sqlite:///{tmp_path / 'test.db'}", linger=0.5)
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    settings = Settings(redis_url=redis_url, db_url=url, linger=EVENTUALLY_S)
     context = Context(settings)
     with BinReceiver() as peer, delivering(settings):
         fill(context, NODE_A, NewRow(1, 2, peer.url))

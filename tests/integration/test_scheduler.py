@@ -101,7 +101,7 @@ def test_scheduler_enqueues_every_job_each_second(
         for _ in range(5 * len(ALWAYS)):
             times.setdefault(take(redis_client), []).append(time.monotonic())
     for job_id, seen in times.items():
-        assert 2 < seen[4] - seen[0] < 10, (job_id, seen)
+        assert 2 < seen[4] - seen[0] < 10 + LATE_S, (job_id, seen)
 
 
 def test_scheduler_two_at_once_do_not_double_jobs(

@@ -63,6 +63,7 @@ class Story:
             "CLUSTERER_DB_URL": url,
             "CLUSTERER_PERSISTENT_MODE": "yes",
             "CLUSTERER_ACCEPT_PIPES_TIMEOUT": str(MODULE_TIMEOUT_S),
+            "CLUSTERER_PING_INTERVAL": "0",  # a ping may notice the death before a packet
             "HOME": str(home),
         }
         host = socket.gethostname()
