@@ -175,7 +175,9 @@ class _Kept(Generic[T]):
     def get(self) -> T:
         with self._lock:
             if self._value is None or monotonic() - self._at >= self._every_s:
-                self._at = monotonic()
                 self._value = None
                 self._value = self._read()
+                self._at = (
+                    monotonic()
+                )  # after the read: else a slow read is followed by the next at once
             return self._value
