@@ -158,7 +158,8 @@ def test_history_run_takes_bounded_commands(context: Context, redis_client: redi
     context.directory.refresh()
     before = _calls(redis_client, "evalsha"), _calls(redis_client, "hgetall")
     assert _run(context) == nodes
-    assert _calls(redis_client, "evalsha") - before[0] <= nodes / 500 + 1
+    # One for each 500 nodes that are written, and a few for the sums of the senders.
+    assert _calls(redis_client, "evalsha") - before[0] <= nodes / 500 + 4
     assert _calls(redis_client, "hgetall") - before[1] <= 10, "four for each sender"
 
 

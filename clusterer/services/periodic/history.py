@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from clusterer.services.context import Context
-from clusterer.services.status import traffic
-from clusterer.services.status.traffic import Flow, SenderHashes
+from clusterer.services.status import sums as traffic_sums
 from clusterer.store import ClusterKey, ClusterView, translated
-from clusterer.store.badvalues import read_all
 from clusterer.store.format import require_format
 from clusterer.store.history import LENGTH, HistoryStore, Sample
 
@@ -25,9 +22,6 @@ PAUSES = 20
 
 REST_S = 600.0
 """Rest of the worker after a run that was longer than `BUDGET_S`."""
-
-_PAIRS_AT_ONCE = 10_000
-"""Most pairs of sender and node whose counts are in memory at once: some 0.2 s of work."""
 
 _NONE = Sample(0, 0, 0, 0, 0)
 
@@ -66,29 +60,23 @@ def sums(context: Context, views: Sequence[ClusterView], budget_s: float) -> Sum
 
     Raises `StateUnavailable`.
     """
-    until = monotonic() + budget_s
+    until_s = monotonic() + budget_s
+    try:
+        with translated(context.settings, "read the senders' statistics"):
+            # The ages of packets, and what only the logs tell, are no part of a sample.
+            summed = traffic_sums.read(context, views, (), 0.0, 0, until_s=until_s)
+    except TimeoutError:
+        return None
     found: Sums = {}
-    machine_ids = {machine_id for view in views for machine_id in view.nodes}
-    with translated(context.settings, "read the senders' statistics"):
-        senders = iter(traffic.senders(context, machine_ids))
-        at_once = max(1, _PAIRS_AT_ONCE // max(1, len(machine_ids)))
-        while batch := list(islice(senders, at_once)):
-            if monotonic() > until:
-                return None
-            wanted = [command for sender in batch for command in traffic.commands(sender)]
-            replies = iter(read_all(context.redis, wanted))
-            hashes = {sender: SenderHashes.of(replies) for sender in batch}
-            _add(found, traffic.flows_of(views, hashes))
+    for to in summed.to_nodes:
+        place = ClusterKey(to.cluster_id, to.protocol), to.machine_id
+        found[place] = Sample(to.sent, 0, to.skipped, to.lost, 0)
+    for pair in summed.waiting:
+        key = ClusterKey(pair.node.cluster_id, pair.node.protocol)
+        found[key, pair.node.machine_id] += Sample(0, 0, 0, 0, pair.backlog or 0)
+    for place, sent in summed.sent_by.items():
+        found[place] = found.get(place, _NONE) + Sample(0, sent, 0, 0, 0)
     return found
-
-
-def _add(found: Sums, flows: Iterable[Flow]) -> None:
-    for flow in flows:
-        sent, _failed, skipped, lost = flow.counts
-        key = ClusterKey(flow.node.cluster_id, flow.node.protocol)
-        to, by = (key, flow.node.machine_id), (key, flow.sender)
-        found[to] = found.get(to, _NONE) + Sample(sent, 0, skipped, lost, flow.backlog or 0)
-        found[by] = found.get(by, _NONE) + Sample(0, sent, 0, 0, 0)
 
 
 def _record(context: Context, found: Mapping[tuple[ClusterKey, int], Sample], ttl_s: float) -> None:

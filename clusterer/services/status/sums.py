@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from operator import add
+from time import monotonic
 
 from clusterer.membership import Node, State
 from clusterer.services.context import Context
@@ -81,10 +83,13 @@ def read(
     broken: Sequence[BrokenPath],
     now: float,
     most: int = traffic.LOOKED_UP,
+    *,
+    until_s: float = inf,
 ) -> Sums:
     """Return the traffic between all nodes of ``views``; ``broken``: the paths that are not up.
 
-    ``most``: see `traffic.with_ages`. Raises errors of redis-py.
+    ``most``: see `traffic.with_ages`; ``until_s``: monotonic time at which the read ends, with a
+    `TimeoutError`. Raises errors of redis-py.
     """
     destinations = Destinations(views)
     if not destinations.distinct:
@@ -94,6 +99,8 @@ def read(
     unusable: list[int] = []
     for clusters, senders in reader.by_life(traffic.senders(context, machine_ids)).items():
         for found in destinations.sums(context.redis, senders):
+            if monotonic() > until_s:
+                raise TimeoutError("reading the traffic took too long")
             reader.add(found, clusters)
             unusable += found.unusable
     reader.add_flows(traffic.flows_from(context, views, unusable))
