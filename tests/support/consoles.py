@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -20,9 +21,9 @@ from clusterer.console.server import Listen, Server, config_of, open_socket, url
 from clusterer.services import Context
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = EVENTUALLY_S
 PASSWORD = "correct horse"
 FREE = Listen(port=0)
 """The loopback address and a free port."""
@@ -108,9 +109,15 @@ class Events:
         self._lines = response.iter_lines()
 
     def next(self, kind: str = "") -> dict[str, Any]:
-        """Return the data of the next event (of a kind); ``id`` is the event's id."""
+        """Return the data of the next event (of a kind); ``id`` is the event's id.
+
+        Raises `TimeoutError` if no such event comes; other events, such as pings, may come.
+        """
         found: dict[str, str] = {}
+        deadline = monotonic() + EVENTUALLY_S
         for line in self._lines:
+            if monotonic() > deadline:
+                raise TimeoutError(f"no event {kind!r} within {EVENTUALLY_S} s")
             if line:
                 name, _, value = line.partition(": ")
                 found[name] = value
