@@ -12,7 +12,7 @@ import redis
 from clusterer.services import Context
 from clusterer.services.context import Share
 from clusterer.services.periodic import history
-from clusterer.services.status import fleet
+from clusterer.services.status import fleet, listing, totals
 from clusterer.store import keys
 from clusterer.store.badvalues import collected
 from clusterer.store.history import LENGTH, HistoryStore, Recorded, Sample
@@ -58,6 +58,25 @@ def test_history_run_records_sums_of_each_node(context: Context) -> None:
     assert [sample for _, sample in found[3]] == [Sample(17, 0, 0, 0, 0)]
     assert found[4] == [], "a node without traffic needs no memory"
     assert found[1][0].at == pytest.approx(context.nodes.now(), abs=60)
+
+
+def test_history_sums_are_those_of_the_listing(context: Context, redis_client: redis.Redis) -> None:
+    redis_client.hset(keys.counters(2), mapping={"sequence": 50, "1:bin": 50})
+    redis_client.hset(keys.stats(2), mapping={"1/3/3/sent": 5, "1/1/1/lost": 4, "9/9/9/sent": 1})
+    redis_client.hset(keys.stats(2), mapping={"1/4/4/skipped": "<b>", "odd": "x"})
+    redis_client.hset(keys.committed_count(2), mapping={"1/3/3": 45, "1/1/1": 60, "1/4/4": 50})
+    context.directory.refresh()
+    with collected() as problems:
+        found = history.sums(context, tuple(context.directory.snapshot.values()), 60.0)
+    assert found is not None
+    assert {each.place for each in problems} == {"field 1/4/4/skipped"}
+    listed = {to.machine_id: to for to in totals.by_node(listing.run(context).traffic)}
+    for (_, machine_id), each in found.items():
+        if to := listed.get(machine_id):
+            assert each[2:] == (to.skipped, to.lost, to.backlog)
+            assert each.sent_to == to.sent
+    sent_by = {machine_id: each.sent_by for (_, machine_id), each in found.items()}
+    assert (sent_by[1], sent_by[2]) == (77, 5)
 
 
 def test_history_stream_keeps_last_samples_and_ends(

@@ -20,7 +20,7 @@ BUDGET_S = 1.0
 PAUSES = 20
 """A job that took a time t leaves the worker to other jobs for t times this number."""
 
-REST_S = 600.0
+REST_S = 60.0
 """Rest of the worker after a run that was longer than `BUDGET_S`."""
 
 _NONE = Sample(0, 0, 0, 0, 0)
