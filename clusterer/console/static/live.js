@@ -93,6 +93,17 @@ function connect() {
   source.onerror = sayLost;
 }
 
+// The server refused the stream: without a session it leads every page to the login.
+async function connectAgain() {
+  try {
+    const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" });
+    if (answer.type === "opaqueredirect") location.reload();
+    else connect();
+  } catch {
+    sayLost();
+  }
+}
+
 showTimes(document);
 count();
 setInterval(count, 1000);
@@ -100,7 +111,7 @@ if (main.dataset.stream) {
   connect();
   setInterval(() => {
     if (Date.now() - heard > SILENT_MS) sayLost();
-    if (source.readyState === EventSource.CLOSED) connect();
+    if (source.readyState === EventSource.CLOSED) connectAgain();
   }, 3000);
   addEventListener("pagehide", () => source.close());
   addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
