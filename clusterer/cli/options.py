@@ -19,7 +19,8 @@ from clusterer.cli import completion
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import MAX_ID
 from clusterer.runtime import logs
-from clusterer.settings import Settings, load_settings, origins
+from clusterer.settings import Settings, load_settings
+from clusterer.settings.origins import origins
 
 Command = Callable[..., Any]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import tomllib
@@ -23,10 +22,6 @@ DATABASE_QUEUE = "clusterer-database"
 WORKER_KINDS = ("delivery", "maintenance", "database")
 ENV_PREFIX = "CLUSTERER_"
 CONFIG_VARIABLE = "CLUSTERER_CONFIG"
-ORIGINS_VARIABLE = "CLUSTERER_ORIGINS"
-"""Names a variable in which `clusterer up` tells the console, in JSON, the origins of settings."""
-DEFAULT = "default"
-COMMAND_LINE = "command line"
 SECRETS = ("redis_url", "db_url")
 """Settings that may hold a password: CLUSTERER_NAME_FILE names a file that holds the value."""
 _MAX_SECRET = 65_536
@@ -222,65 +217,34 @@ def load_settings(
     name. Raises `SettingsError` naming the setting and where it came from.
     """
     values: dict[str, Any] = {}
-    for _, found in _sources(overrides, config, environ, warn):
+    for _, found in sources(overrides, config, environ, warn):
         values |= found
     return Settings(**values)
 
 
-def origins(
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    config: str | Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """Return where `load_settings` takes each setting from: ``default``, ``command line``, the path
-    of the file, or the name of the variable. Of variables that a parent set for all settings, the
-    origins are those of the parent, see `ORIGINS_VARIABLE`.
-    """
-    environ = os.environ if environ is None else environ
-    handed = _handed_origins(environ.get(ORIGINS_VARIABLE, ""))
-    found = dict.fromkeys(_KINDS, DEFAULT)
-    for origin, values in _sources(overrides, config, environ, lambda _: None):
-        found |= {name: origin(name) for name in values}
-    return {
-        name: handed.get(name, origin) if origin == _variable(name) else origin
-        for name, origin in found.items()
-    }
-
-
-def _handed_origins(text: str) -> dict[str, str]:
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {name: each for name, each in found.items() if isinstance(each, str)}
-
-
-_Source = tuple[Callable[[str], str], Mapping[str, Any]]
+Source = tuple[Callable[[str], str], Mapping[str, Any]]
 """The origin of a setting by its name, and the values."""
 
 
-def _sources(
+def sources(
     overrides: Mapping[str, Any] | None,
     config: str | Path | None,
     environ: Mapping[str, str] | None,
     warn: Callable[[str], object],
-) -> Iterator[_Source]:
-    """Yield the values of each source; a later source wins."""
+) -> Iterator[Source]:
+    """Yield each source: the origin of a setting by its name, and the values. The last one wins."""
     environ = os.environ if environ is None else environ
     path = config or environ.get(CONFIG_VARIABLE)
     if path:
         yield lambda _: str(path), _from_file(Path(path))
     variables = environ.keys()
     yield (
-        lambda name: next(v for v in (_variable(name), _file_variable(name)) if v in variables),
+        lambda name: next(v for v in (variable_of(name), _file_variable(name)) if v in variables),
         _from_environment(environ, warn),
     )
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     yield (
-        lambda _: COMMAND_LINE,
+        lambda _: "command line",
         {name: _convert(name, value, "argument") for name, value in given.items()},
     )
 
@@ -302,15 +266,16 @@ def as_environment(settings: Settings) -> dict[str, str]:
     can change one. ``data_dir`` stays as it was given: relative, it counts from the child's
     working directory.
     """
-    return {_variable(name): _as_text(getattr(settings, name)) for name in _KINDS}
+    return {variable_of(name): _as_text(getattr(settings, name)) for name in _KINDS}
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
+    """Return the name of the environment variable of a setting."""
     return ENV_PREFIX + name.upper()
 
 
 def _file_variable(name: str) -> str:
-    return f"{_variable(name)}_FILE"
+    return f"{variable_of(name)}_FILE"
 
 
 def _as_text(value: bool | float | str) -> str:
@@ -333,7 +298,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, Any]:
-    variables = {name: _variable(name) for name in _KINDS}
+    variables = {name: variable_of(name) for name in _KINDS}
     files = {name: _file_variable(name) for name in SECRETS}
     _check_spelling(environ, [CONFIG_VARIABLE, *variables.values(), *files.values()])
     links = {name: value for name, value in environ.items() if is_service_link(name, value)}

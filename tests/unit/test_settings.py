@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from clusterer.errors import SettingsError
-from clusterer.settings import ORIGINS_VARIABLE, Settings, as_environment, load_settings, origins
+from clusterer.settings import Settings, as_environment, load_settings
+from clusterer.settings.origins import ORIGINS_VARIABLE, origins
 
 
 def write(path: Path, text: str) -> Path:

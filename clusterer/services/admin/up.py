@@ -15,7 +15,8 @@ from clusterer.runtime.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
 from clusterer.services.table.reload_report import ReloadReport
-from clusterer.settings import ORIGINS_VARIABLE, WORKER_KINDS, Settings, require_server_id
+from clusterer.settings import WORKER_KINDS, Settings, require_server_id
+from clusterer.settings.origins import ORIGINS_VARIABLE
 
 log = logging.getLogger(__name__)
 
