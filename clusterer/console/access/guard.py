@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clusterer.console.access.headers import with_headers
 from clusterer.console.access.identity import Identity
 from clusterer.console.access.requests import BodyTooLarge, form_of
-from clusterer.console.access.sessions import VISITOR_FORMS, Sessions
-from clusterer.console.access.user import User
+from clusterer.console.access.sessions import Sessions
+from clusterer.console.access.user import VISITOR, User
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.services.admin.console_users import Register
 
@@ -138,7 +138,7 @@ class Guard:
         if user := self._identity.by_session(known, request):
             return user
         if path == "/login" or (self._local and not known.has_users):
-            return self._sessions.visitor()
+            return VISITOR
         raise self._without_user(request, known, by_script=by_script)
 
     @staticmethod
@@ -161,7 +161,7 @@ class Guard:
     def _check_form(self, request: Request, user: User) -> None:
         if user.name and not user.session:
             return  # a script with a token: no other site can make it send a request
-        owner = user.session or VISITOR_FORMS
+        owner = user.session
         if request.url.path == "/login":
             owner = request.cookies.get(self._sessions.login_cookie, "")
         if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):

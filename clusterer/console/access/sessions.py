@@ -15,8 +15,6 @@ from starlette.responses import Response
 from clusterer.console.access.user import User, stamp_of
 from clusterer.services.admin.console_users import Account
 
-VISITOR_FORMS = "visitor"
-"""Owner of the form tokens of visitors, who have no session."""
 LASTS_S = 12 * 3600
 """A session ends after this time, used or not."""
 
@@ -76,10 +74,6 @@ class Sessions:
         """Whether the token is one for this session or login."""
         found = _loaded(self._forms, token)
         return bool(owner) and isinstance(found, str) and hmac.compare_digest(found, owner)
-
-    def visitor(self) -> User:
-        """Return a visitor, whose forms have a token as well."""
-        return User("", csrf=self.form_token(VISITOR_FORMS))
 
     def user(self, session: Session, account: Account) -> User:
         """Return the user of a session."""
