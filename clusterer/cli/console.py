@@ -39,7 +39,7 @@ def _networks(_context: click.Context, _parameter: click.Parameter, texts: Itera
     default="127.0.0.1",
     show_default=True,
     callback=parsed_by(_address),
-    help="IP address on which to serve; others than loopback need users.",
+    help="IP address on which to serve; an address that is not loopback needs users.",
 )
 @click.option(
     "--port",
@@ -47,7 +47,7 @@ def _networks(_context: click.Context, _parameter: click.Parameter, texts: Itera
     type=Number(0, 65535),
     default=CONSOLE_PORT,
     show_default=True,
-    help="TCP port; 0: a free one.",
+    help="TCP port; 0: a free port.",
 )
 @click.option(
     "--trusted-proxy",
@@ -55,7 +55,7 @@ def _networks(_context: click.Context, _parameter: click.Parameter, texts: Itera
     metavar="IP",
     multiple=True,
     callback=_networks,
-    help="Address or network of a proxy whose X-Forwarded headers count.",
+    help="IP address or network of a proxy whose X-Forwarded headers are trusted.",
 )
 @with_settings(log_level=logging.INFO, with_origins=True)
 def console(
@@ -68,7 +68,7 @@ def console(
 ) -> None:
     """Serve the console, which shows the clusters in a browser.
 
-    The command runs until Ctrl-C. It needs the extra web: pip install 'clusterer[web]'.
+    The command runs until Ctrl-C, and needs the extra web: pip install 'clusterer[web]'.
     Without users the console shows everything to each user of this host, and changes nothing.
 
     \b

@@ -42,7 +42,7 @@ def _account_command(command: Any) -> Any:
     metavar="FILE",
     type=Path,
     shell_complete=completion.files,
-    help="File with the password; - for stdin. By default the command asks for it.",
+    help="File with the password; - for stdin. By default the command prompts for the password.",
 )
 @with_settings()
 def console_user(
@@ -78,7 +78,7 @@ def console_user(
 def console_token(settings: Settings, *, action: str, name: str | None, role: str | None) -> None:
     """Add, list or remove tokens, with which scripts use the console.
 
-    ACTION is add, list or remove. add prints the token once; Redis keeps its hash only.
+    ACTION is add, list or remove. add prints the token once, because Redis keeps only its hash.
 
     \b
         clusterer console-token add grafana --role view

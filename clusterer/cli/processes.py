@@ -48,9 +48,9 @@ def up(settings: Settings, *, console: bool, console_port: int, origins: Mapping
     """Run all processes of one host, until Ctrl-C.
 
     The command starts an instance, a delivery and a maintenance worker, a database worker in
-    persistent mode, and a scheduler. A process that crashes is started again. Without
-    --redis-url the command starts a private Redis, without --db-url it makes an SQLite file
-    with two example rows, both in the data directory. Logs go to stderr.
+    persistent mode, and a scheduler. The command restarts a process that crashes. Without
+    --redis-url the command starts a private Redis, without --db-url the command creates an
+    SQLite file with two example rows, both in the data directory. Logs go to stderr.
     """
     from clusterer.services.admin import up as service
 

@@ -63,7 +63,7 @@ class Moment:
         for found in self.clusters:
             if found.key == key:
                 return found
-        raise NotFound(f"there is no cluster {key}")
+        raise NotFound(f"there is no cluster {key}: the page Overview lists the clusters")
 
 
 @dataclass(frozen=True, slots=True)

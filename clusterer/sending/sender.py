@@ -187,7 +187,9 @@ class Sender:
         if self._background.runs:
             self.flush(CLOSE_S)
             self._background.stop(CLOSE_S)
-        left = self._queue.end(StateUnavailable("the instance was closed before Redis had it"))
+        left = self._queue.end(
+            StateUnavailable("the instance was closed before Redis had the packet")
+        )
         if left:
             text = "sender %d: closed with %d posted packets left that Redis did not take"
             log.warning(text, self._id, left)

@@ -106,7 +106,7 @@ class Guard:
         if request.url.path.startswith("/static/"):
             return
         if request.url.path.startswith("/live/") and self._streams >= MOST_STREAMS:
-            raise Refused(503, f"{MOST_STREAMS} pages are open already")
+            raise Refused(503, f"{MOST_STREAMS} pages are open already; close some")
         try:
             known = await self._identity.register()
             user = request.state.user = await self._user(request, known)
@@ -133,7 +133,11 @@ class Guard:
             token = given[len(_SCHEME) :].strip() if given.lower().startswith(_SCHEME) else ""
             user = await self._identity.by_token(known, token) if by_script else None
             if user is None:
-                raise Refused(401, "the token is wrong")
+                raise Refused(
+                    401,
+                    "the token is wrong or removed, or the path does not begin with /api/: "
+                    "`clusterer console-token list` names the tokens",
+                )
             return user
         if user := self._identity.by_session(known, request):
             return user
@@ -147,16 +151,16 @@ class Guard:
             add = "`clusterer console-user add NAME --role view`"
             return Refused(403, f"the console has no users: run {add}")
         if by_script:
-            return Refused(401, "log in, or send a token")
+            return Refused(401, "log in, or send the header Authorization: Bearer TOKEN")
         if request.method not in _SAFE:
             return Refused(403, "the session has ended: log in again")
         return LoginNeeded()
 
     def _check_change(self, request: Request, user: User) -> None:
         if request.url.path not in _OPEN_TO_ALL and not user.may_operate:
-            raise Refused(403, "a change needs a user with the role operate")
+            raise Refused(403, "a change needs a user or token with the role operate")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Refused(403, "the request comes from another site")
+            raise Refused(403, "the request comes from another site: use the form of this console")
 
     def _check_form(self, request: Request, user: User) -> None:
         if user.name and not user.session:

@@ -35,11 +35,13 @@ async def form_of(request: Request) -> Form:
     if kind == "application/json":
         return _json(bytes(body))
     if kind not in ("application/x-www-form-urlencoded", ""):
-        raise InvalidArgument("the request's body is neither a form nor JSON")
+        raise InvalidArgument("the request's body must be a form or JSON: correct its Content-Type")
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
-        raise InvalidArgument("the form cannot be read") from error
+        raise InvalidArgument(
+            f"the form is not valid: its fields must be URL-encoded ASCII, at most {_MOST_FIELDS}"
+        ) from error
     return dict(pairs)
 
 
@@ -47,9 +49,11 @@ def _json(body: bytes) -> Form:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument("the request's body is no JSON") from error
+        raise InvalidArgument(f"the request's body is no JSON: {error}") from error
     if not isinstance(found, dict) or len(found) > _MOST_FIELDS:
-        raise InvalidArgument("the request's body is no JSON object")
+        raise InvalidArgument(
+            f"the request's body must be a JSON object, at most {_MOST_FIELDS} fields"
+        )
     if not all(isinstance(value, str | int) for value in found.values()):
         raise InvalidArgument("the values of the JSON object must be texts or whole numbers")
     return {str(name): str(value) for name, value in found.items()}
