@@ -121,7 +121,8 @@ def _add(context: Context, kind: str, name: str, role: str, secret: str) -> None
     require_format(context.settings, context.redis)
     account = Account(kind, name, role, int(context.nodes.now() * 1000), secret)
     if not _store(context).add(account):
-        raise InvalidArgument(f"the console has a {kind} {name!r} already; remove it first")
+        remedy = f"run `clusterer console-{kind} remove {name}` first"
+        raise InvalidArgument(f"the console has a {kind} {name!r} already: {remedy}")
     log.info("console: %s %s added with the role %s", kind, name, role)
 
 
