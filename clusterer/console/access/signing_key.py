@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from clusterer.errors import ClustererError
@@ -41,8 +42,9 @@ def signing_key(settings: Settings) -> bytes:
 
 def _make(path: Path) -> None:
     """Write a new key; another process may do the same at this moment, and the first wins."""
-    own = path.with_name(f"{NAME}.{os.getpid()}")
-    descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Process ids do not name the file: consoles in two containers have the same.
+    descriptor, name = tempfile.mkstemp(prefix=f"{NAME}.", dir=path.parent)
+    own = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(_BYTES))
