@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, read_all
+from clusterer.store.badvalues import WrongType, bad, read_all
 from clusterer.store.client import translated
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ VIEW = "view"
 OPERATE = "operate"
 ROLES = (VIEW, OPERATE)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+MOST_NAME = 64
+"""Characters of a name."""
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{MOST_NAME - 1}}}", re.ASCII)
 """The form of a user's or token's name."""
 
 MOST_ENDED = 10_000
@@ -67,11 +69,13 @@ class Register:
     accounts: Mapping[tuple[str, str], Account] = field(default_factory=dict)
     """Kind and name → account."""
     ended: frozenset[str] = frozenset()
+    is_damaged: bool = False
+    """Whether Redis has something that may be a user, and cannot be read as one."""
 
     @property
     def has_users(self) -> bool:
-        """Whether the console has a user; a token is none."""
-        return any(kind == USER for kind, _ in self.accounts)
+        """Whether the console has a user, even one that cannot be read; a token is none."""
+        return self.is_damaged or any(kind == USER for kind, _ in self.accounts)
 
 
 class ConsoleUserStore:
@@ -87,7 +91,13 @@ class ConsoleUserStore:
         with translated(self._settings, "read the users of the console"):
             found, ended = read_all(self._client, commands)
         accounts = {(each.kind, each.name): each for each in _accounts(found)}
-        return Register(accounts, frozenset(each.decode("utf-8", "replace") for each in ended))
+        may_be_users = sum(not each.startswith(f"{TOKEN}:".encode()) for each in found)
+        users = sum(kind == USER for kind, _ in accounts)
+        return Register(
+            accounts,
+            frozenset(each.decode("utf-8", "replace") for each in ended),
+            is_damaged=isinstance(found, WrongType) or may_be_users > users,
+        )
 
     def add(self, account: Account) -> bool:
         """Add an account; return whether there was none of this kind and name."""

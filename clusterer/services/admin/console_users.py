@@ -10,6 +10,7 @@ from clusterer.errors import InvalidArgument
 from clusterer.services.admin import scrypt
 from clusterer.services.context import Context
 from clusterer.store.console_users import (
+    MOST_NAME,
     NAME,
     OPERATE,
     ROLES,
@@ -23,6 +24,7 @@ from clusterer.store.console_users import (
 from clusterer.store.format import require_format
 
 __all__ = [
+    "MOST_NAME",
     "OPERATE",
     "ROLES",
     "TOKEN",
