@@ -12,10 +12,13 @@ from clusterer.console.access.sessions import Sessions
 from clusterer.console.access.user import User, stamp_of
 from clusterer.services import Context
 from clusterer.services.admin import console_users
-from clusterer.services.admin.console_users import TOKEN, USER, Register
+from clusterer.services.admin.console_users import TOKEN, USER, Account, Register
 
 STREAM_CHECK_S = 1.0
 """Age of the register with which the users of open streams are compared."""
+
+BESIDE_EACH_OTHER = 2
+"""Passwords, and tokens, that threads compare at once: the other requests need threads, too."""
 
 
 class Identity:
@@ -27,6 +30,8 @@ class Identity:
         self._register = Register()
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
+        self._passwords = asyncio.Semaphore(BESIDE_EACH_OTHER)
+        self._tokens = asyncio.Semaphore(BESIDE_EACH_OTHER)
 
     async def register(self) -> Register:
         """Return the users and tokens of this moment. Raises `StateUnavailable`."""
@@ -34,10 +39,16 @@ class Identity:
 
     async def by_token(self, known: Register, token: str) -> User | None:
         """Return the script whose token this is; None for a wrong token."""
-        account = await run_in_threadpool(console_users.token_account, known, token)
+        async with self._tokens:
+            account = await run_in_threadpool(console_users.token_account, known, token)
         if account is None:
             return None
         return User(account.name, account.role, TOKEN, stamp_of(account))
+
+    async def by_password(self, known: Register, name: str, password: str) -> Account | None:
+        """Return the account of a user; None for a wrong name or password."""
+        async with self._passwords:
+            return await run_in_threadpool(console_users.user_account, known, name, password)
 
     def by_session(self, known: Register, request: Request) -> User | None:
         """Return the user of the request's session; None without one, or if it has ended."""
@@ -52,6 +63,8 @@ class Identity:
 
         All streams share one read of the register per second.
         """
+        if self._sessions.has_expired(user):
+            return False
         known = await self._recent()
         if not user.name:
             return not known.has_users

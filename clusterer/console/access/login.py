@@ -55,20 +55,21 @@ class Login:
         form: Mapping[str, str] = request.state.form
         name, password = form.get("name", ""), form.get("password", "")
         target, address = form.get("next", "/"), request.client.host if request.client else ""
-        wait_s = ceil(self._attempts.wait_s(address, name, monotonic()))
+        browser = self._sessions.browser(request, name)
+        wait_s = ceil(self._attempts.wait_s(address, name, monotonic(), browser))
         if wait_s:
             text = f"Too many failed logins. Wait {wait_s} s, then try again."
             response = self._shown(request, target, name, text, 429)
             response.headers["Retry-After"] = str(wait_s)
             return response
         # Noted before the password is compared: many logins at once are not more than the limit.
-        self._attempts.failed(address, name, monotonic())
+        self._attempts.failed(address, name, monotonic(), browser)
         known = await self._identity.register()
-        account = await run_in_threadpool(console_users.user_account, known, name, password)
+        account = await self._identity.by_password(known, name, password)
         if account is None:
             log.warning("console: login of %s from %s failed", plain(name[:_SHOWN]), address)
             return self._shown(request, target, name, "Name or password is wrong.", 401)
-        self._attempts.succeeded(address, name)
+        self._attempts.succeeded(address, name, browser)
         log.info("console: user %s logged in from %s", account.name, address)
         response = RedirectResponse(own_path(target), 303)
         self._sessions.begin(request, response, account)

@@ -6,6 +6,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
+from time import time
 from typing import Any
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
@@ -17,6 +18,8 @@ from clusterer.services.admin.console_users import Account
 
 LASTS_S = 12 * 3600
 """A session ends after this time, used or not."""
+KNOWN_S = 90 * 24 * 3600
+"""Time after its last login for which a browser is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Session:
     name: str
     stamp: str
     """Of the user's account at the login: a change of the account ends the session."""
+    since: float
+    """UNIX seconds of the login."""
 
 
 class Sessions:
@@ -36,22 +41,36 @@ class Sessions:
         mark = sha256(key).hexdigest()[:8]  # cookies do not know ports: consoles of one host differ
         self.cookie = f"clusterer-session-{mark}"
         self.login_cookie = f"clusterer-login-{mark}"
+        self.browser_cookie = f"clusterer-browser-{mark}"
         self._sessions = URLSafeTimedSerializer(key, salt="session")
+        self._browsers = URLSafeTimedSerializer(key, salt="browser")
         self._forms = URLSafeTimedSerializer(key, salt="form")
 
     def begin(self, request: Request, response: Response, account: Account) -> None:
         """Give the browser the cookie of a new session, and take that of the login form."""
         value = self._sessions.dumps([secrets.token_hex(16), account.name, stamp_of(account)])
         self._set(request, response, self.cookie, str(value))
+        known = self._browsers.dumps([secrets.token_hex(16), account.name])
+        self._set(
+            request, response, self.browser_cookie, str(known), path="/login", lasts_s=KNOWN_S
+        )
         response.delete_cookie(self.login_cookie, path="/login", httponly=True, samesite="strict")
 
     def session(self, request: Request) -> Session | None:
         """Return the session of the request's cookie; None without a valid one."""
-        found = _loaded(self._sessions, request.cookies.get(self.cookie, ""))
+        found, since = _loaded(self._sessions, request.cookies.get(self.cookie, ""))
         match found:
             case [str(session), str(name), str(stamp)]:
-                return Session(session, name, stamp)
+                return Session(session, name, stamp, since)
         return None
+
+    def browser(self, request: Request, name: str) -> str:
+        """Return the id of a browser that has logged in with this name before; else empty."""
+        text = request.cookies.get(self.browser_cookie, "")
+        match _loaded(self._browsers, text, KNOWN_S)[0]:
+            case [str(browser), str(known)] if known == name:
+                return browser
+        return ""
 
     def forget(self, response: Response) -> None:
         """Take the cookie from the browser."""
@@ -72,21 +91,42 @@ class Sessions:
 
     def is_form_token(self, token: str, owner: str) -> bool:
         """Whether the token is one for this session or login."""
-        found = _loaded(self._forms, token)
-        return bool(owner) and isinstance(found, str) and hmac.compare_digest(found, owner)
+        found, _ = _loaded(self._forms, token)
+        same = isinstance(found, str) and hmac.compare_digest(found.encode(), owner.encode())
+        return bool(owner) and same
 
     def user(self, session: Session, account: Account) -> User:
         """Return the user of a session."""
         token = self.form_token(session.id)
-        return User(account.name, account.role, account.kind, session.stamp, session.id, token)
+        return User(
+            account.name,
+            account.role,
+            account.kind,
+            session.stamp,
+            session.id,
+            token,
+            session.since,
+        )
+
+    @staticmethod
+    def has_expired(user: User) -> bool:
+        """Whether the session of a user whose stream is open has lasted its time."""
+        return bool(user.session) and time() - user.since > LASTS_S
 
     def _set(
-        self, request: Request, response: Response, name: str, value: str, path: str = "/"
+        self,
+        request: Request,
+        response: Response,
+        name: str,
+        value: str,
+        *,
+        path: str = "/",
+        lasts_s: int = LASTS_S,
     ) -> None:
         response.set_cookie(
             name,
             value,
-            max_age=LASTS_S,
+            max_age=lasts_s,
             path=path,
             secure=request.url.scheme == "https",
             httponly=True,
@@ -94,8 +134,12 @@ class Sessions:
         )
 
 
-def _loaded(serializer: URLSafeTimedSerializer, text: str) -> Any:
+def _loaded(
+    serializer: URLSafeTimedSerializer, text: str, lasts_s: int = LASTS_S
+) -> tuple[Any, float]:
+    """Return what a text says, and the UNIX seconds of its signature; None for a wrong text."""
     try:
-        return serializer.loads(text, max_age=LASTS_S)
+        found, signed = serializer.loads(text, max_age=lasts_s, return_timestamp=True)
     except BadSignature:
-        return None
+        return None, 0.0
+    return found, signed.timestamp()

@@ -24,6 +24,8 @@ class User:
     """Id of the session; empty without one."""
     csrf: str = ""
     """Token that every form of this session has."""
+    since: float = 0.0
+    """UNIX seconds of the login; 0 without a session."""
 
     @property
     def may_operate(self) -> bool:
