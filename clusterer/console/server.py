@@ -15,6 +15,7 @@ import uvicorn
 
 from clusterer.console.app import App
 from clusterer.console.console import Console
+from clusterer.console.protocol import Protocol
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
@@ -123,7 +124,7 @@ def config_of(app: App, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         app.asgi,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 import redis
 from starlette.routing import Mount, Route
 
+from clusterer.console import protocol
+from clusterer.console.access import requests, sessions
 from clusterer.console.access.attempts import MOST_PER_ADDRESS
 from clusterer.console.access.headers import ALWAYS
 from clusterer.console.access.requests import MOST_BODY
@@ -35,7 +39,7 @@ from tests.support.consoles import (
     served,
     watching,
 )
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 
 PROXIED = Listen(port=0, trusted_proxies=("127.0.0.1/32",))
 
@@ -184,6 +188,15 @@ def test_login_is_rate_limited(console: Served) -> None:
         assert 0 < int(response.headers["retry-after"]) <= 60
 
 
+def test_login_of_a_known_browser_is_not_locked_out(console: Served, anna: httpx.Client) -> None:
+    with console.client() as stranger:
+        for _ in range(MOST_PER_ADDRESS):
+            assert log_in(stranger, "anna", "wrong").status_code == 401
+        assert log_in(stranger).status_code == 429
+    assert log_in(anna).status_code == 303
+    assert log_in(anna, "bert").status_code == 429, "the browser is known for anna only"
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -230,7 +243,8 @@ def test_session_of_a_removed_user_ends_at_once(
 def test_session_forged_or_of_another_console_is_refused(
     settings: Settings, console: Served, anna: httpx.Client, tmp_path: Path
 ) -> None:
-    ((name, value),) = anna.cookies.items()
+    name = console.app.login._sessions.cookie
+    value = anna.cookies[name]
     for wrong in (value[:-2] + "AA", "x", "", value.partition(".")[0], "é"):
         with console.client(headers=[(b"Cookie", f"{name}={wrong}".encode())]) as client:
             assert client.get("/settings").status_code == 303
@@ -248,6 +262,24 @@ def test_login_is_not_taken_from_another_browsers_form(console: Served) -> None:
         victim.get("/login")
         fields = {"csrf": csrf, "name": "anna", "password": PASSWORD}
         assert victim.post("/login", data=fields).status_code == 403
+
+
+def test_login_cookie_of_odd_characters_is_refused(console: Served) -> None:
+    with console.client() as client:
+        fields = {"csrf": form_token(client.get("/login").text), "name": "anna"}
+        cookie = console.app.login._sessions.login_cookie.encode() + b"=\xe9"
+        client.cookies.clear()
+        response = client.post("/login", data=fields, headers=[(b"Cookie", cookie)])
+        assert response.status_code == 403
+
+
+def test_session_that_has_lasted_its_time_ends_streams(
+    console: Served, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watching(anna, "/source") as events:
+        events.next()
+        monkeypatch.setattr(sessions, "LASTS_S", -1)
+        assert events.next("goodbye")
 
 
 # -- without users ---------------------------------------------------------------------------------
@@ -286,6 +318,7 @@ def test_console_for_other_hosts_needs_users(settings: Settings) -> None:
         ("[::1]:8088", 200),
         ("evil.example", 421),
         ("localhost.evil.example:8088", 421),
+        ("127.evil.example:8088", 421),
         ("", 421),
     ],
 )
@@ -308,12 +341,30 @@ def test_host_of_another_name_is_refused(settings: Settings, host: str, status: 
         (b"[" * 100_000, "application/json", 400),
         (b"{}", "multipart/form-data", 400),
         (b"{}", "application/json", 403),
+        (b'{"csrf": "\\ud800"}', "application/json", 400),
     ],
 )
 def test_body_that_cannot_be_used_is_refused(
     console: Served, anna: httpx.Client, body: bytes, kind: str, status: int
 ) -> None:
     assert anna.post("/logout", content=body, headers={"Content-Type": kind}).status_code == status
+
+
+def test_signing_key_made_twice_at_once_is_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consoles in two containers have one data directory, and the same process id."""
+    real, others = os.link, []
+
+    def link(source: Path, target: Path) -> None:
+        if not others:
+            others.append(b"")
+            others[0] = signing_key(settings)  # the other console is faster
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    assert signing_key(settings) == others[0]
+    assert [each.name for each in settings.data_path.iterdir()] == ["console.key"]
 
 
 def test_signing_key_is_private_and_stays(settings: Settings) -> None:
@@ -339,6 +390,42 @@ def test_access_wrong_values_in_redis_spoil_only_themselves(
     assert anna.get("/settings").status_code == 200
     with console.client() as client:
         assert log_in(client, "eve", "x").status_code == 401
+
+
+@pytest.mark.parametrize("wrong", ["field", "key"])
+def test_access_with_users_that_cannot_be_read_needs_users(
+    redis_client: redis.Redis, settings: Settings, wrong: str
+) -> None:
+    if wrong == "field":
+        redis_client.hset("clusterer:console:users", "user:anna", "x")
+    else:
+        redis_client.set("clusterer:console:users", "text")
+    with served(settings) as console, console.client() as client:
+        assert client.get("/settings").status_code == 303
+        assert client.get("/api/v1/settings").status_code == 401
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /settings HTTP/1.1\r\nHost: "])
+def test_connection_without_a_request_is_closed(
+    console: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_S", 1.0)
+    place = httpx.URL(console.url)
+    with socket.create_connection((place.host, place.port), EVENTUALLY_S) as silent:
+        silent.sendall(sent)
+        assert silent.recv(100) == b""
+
+
+def test_body_that_does_not_arrive_is_refused(
+    console: Served, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "BODY_S", 1.0)
+    cookie = "; ".join(f"{name}={value}" for name, value in anna.cookies.items())
+    head = f"POST /logout HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n"
+    place = httpx.URL(console.url)
+    with socket.create_connection((place.host, place.port), EVENTUALLY_S) as slow:
+        slow.sendall(f"{head}Content-Length: 10\r\n\r\nx".encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_access_without_redis_is_refused_and_comes_back(settings: Settings) -> None:

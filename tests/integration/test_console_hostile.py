@@ -76,6 +76,8 @@ def test_hostile_texts_break_no_live_page(console: Served) -> None:
     [
         "/clusters/1-%3Cscript%3Ealert(1)%3C%2Fscript%3E",
         "/clusters/99999999999999999999999-bin",
+        f"/clusters/{'9' * 5000}-bin",
+        "/clusters/1-%00%ff%ed%a0%80",
         "/clusters/1-bin/nodes/99999999999999999999",
         "/events?find=%3Cscript%3Ealert(1)%3C/script%3E",
         "/events?cluster=%3Cscript%3Ealert(1)%3C/script%3E",

@@ -8,33 +8,40 @@ token. Endpoints behind the guard find the user in `user_of`, the fields of the 
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clusterer.console.access.headers import with_headers
 from clusterer.console.access.identity import Identity
-from clusterer.console.access.requests import BodyTooLarge, form_of
+from clusterer.console.access.requests import BodyTooLarge, BodyTooLate, form_of
 from clusterer.console.access.sessions import Sessions
 from clusterer.console.access.user import VISITOR, User
+from clusterer.console.errors import status_of
 from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.runtime.logs import plain
 from clusterer.services.admin.console_users import Register
 
 Answer = Callable[[Request, int, str], Awaitable[Response]]
 
+log = logging.getLogger(__name__)
+
 MOST_STREAMS = 500
 """Open event streams; one more is refused."""
+MOST_PATH = 1_000
+"""Characters of a path."""
 
 _SAFE = ("GET", "HEAD")
 _SCHEME = "bearer "
 _PORT = re.compile(r":\d+$")
 _OPEN_TO_ALL = frozenset({"/login", "/logout"})
 """Paths to which a user with the role *view* may post."""
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Refused(Exception):
@@ -82,9 +89,16 @@ class Guard:
         request = Request(scope, receive)
         try:
             await self._check(request)
+        except ClientDisconnect:
+            return
         except Refused as refused:
             response = await self._refusal(request, refused)
             await response(scope, receive, send)
+            return
+        except Exception:  # no layer below has answered: this answer has the headers, too
+            log.exception("console: check of a request to %s failed", plain(request.url.path))
+            text = "internal error; the log of the console has more"
+            await (await self._answer(request, 500, text))(scope, receive, send)
             return
         streaming = scope["path"].startswith("/live/")
         self._streams += streaming
@@ -103,10 +117,10 @@ class Guard:
     async def _check(self, request: Request) -> None:
         """Raise `Refused` for a request that may not pass; note the user and the form of others."""
         self._check_host(request)
+        if len(request.url.path) > MOST_PATH:
+            raise Refused(414, f"the path has more than {MOST_PATH} characters")
         if request.url.path.startswith("/static/"):
             return
-        if request.url.path.startswith("/live/") and self._streams >= MOST_STREAMS:
-            raise Refused(503, f"{MOST_STREAMS} pages are open already; close some")
         try:
             known = await self._identity.register()
             user = request.state.user = await self._user(request, known)
@@ -114,16 +128,15 @@ class Guard:
                 self._check_change(request, user)
                 request.state.form = await form_of(request)
                 self._check_form(request, user)
-        except BodyTooLarge as error:
-            raise Refused(413, str(error)) from error
-        except InvalidArgument as error:
-            raise Refused(400, str(error)) from error
-        except StateUnavailable as error:
-            raise Refused(503, str(error)) from error
+        except (InvalidArgument, StateUnavailable) as error:
+            raise Refused(_status_of(error), str(error)) from error
+        # Last: between this check and the count of the stream, no other request is served.
+        if request.url.path.startswith("/live/") and self._streams >= MOST_STREAMS:
+            raise Refused(503, f"{MOST_STREAMS} pages are open already; close some")
 
     def _check_host(self, request: Request) -> None:
         name = _PORT.sub("", request.headers.get("host", ""))
-        if self._local and name not in _LOCAL_NAMES and not name.startswith("127."):
+        if self._local and not _is_local(name):
             raise Refused(421, "this console answers this host only, as http://127.0.0.1")
 
     async def _user(self, request: Request, known: Register) -> User:
@@ -170,3 +183,20 @@ class Guard:
             owner = request.cookies.get(self._sessions.login_cookie, "")
         if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):
             raise Refused(403, "the form is too old, or of another page: load the page again")
+
+
+def _status_of(error: InvalidArgument | StateUnavailable) -> int:
+    match error:
+        case BodyTooLarge():
+            return 413
+        case BodyTooLate():
+            return 408
+    return status_of(error)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host's name means this host: ``localhost`` or a loopback address."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False  # such as 127.evil.example

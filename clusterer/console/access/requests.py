@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -12,6 +13,8 @@ from clusterer.errors import InvalidArgument
 
 MOST_BODY = 262_144
 """Bytes of a request's body."""
+BODY_S = 20.0
+"""Time in which the body must have arrived."""
 _MOST_FIELDS = 100
 
 Form = Mapping[str, str]
@@ -21,19 +24,23 @@ class BodyTooLarge(InvalidArgument):
     """The request's body is larger than `MOST_BODY`; the answer is 413."""
 
 
+class BodyTooLate(InvalidArgument):
+    """The request's body has not arrived within `BODY_S`; the answer is 408."""
+
+
 async def form_of(request: Request) -> Form:
     """Return the fields of a form (urlencoded), or of a JSON object whose values are scalars.
 
-    Raises `InvalidArgument` for another body, `BodyTooLarge`.
+    Raises `InvalidArgument` for another body, `BodyTooLarge`, `BodyTooLate`.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY:
-            raise BodyTooLarge(f"the request has more than {MOST_BODY} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await _body_of(request)
+    except TimeoutError:
+        raise BodyTooLate(f"the request has not arrived within {BODY_S:g} s") from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _json(bytes(body))
+        return _json(body)
     if kind not in ("application/x-www-form-urlencoded", ""):
         raise InvalidArgument("the request's body must be a form or JSON: correct its Content-Type")
     try:
@@ -43,6 +50,15 @@ async def form_of(request: Request) -> Form:
             f"the form is not valid: its fields must be URL-encoded ASCII, at most {_MOST_FIELDS}"
         ) from error
     return dict(pairs)
+
+
+async def _body_of(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY:
+            raise BodyTooLarge(f"the request has more than {MOST_BODY} bytes")
+    return bytes(body)
 
 
 def _json(body: bytes) -> Form:
@@ -56,4 +72,9 @@ def _json(body: bytes) -> Form:
         )
     if not all(isinstance(value, str | int) for value in found.values()):
         raise InvalidArgument("the values of the JSON object must be texts or whole numbers")
-    return {str(name): str(value) for name, value in found.items()}
+    form = {name: str(value) for name, value in found.items()}
+    try:
+        "".join((*form, *form.values())).encode()
+    except UnicodeEncodeError as error:  # JSON can write halves of a character
+        raise InvalidArgument("the JSON object has a text that is no Unicode") from error
+    return form
