@@ -163,7 +163,7 @@ class App:
 
     async def answer(self, request: Request, status: int, text: str) -> Response:
         """Return a page, or for scripts JSON, with a status and a sentence."""
-        if request.url.path.startswith(("/api/", "/live/")):
+        if request.scope["path"].startswith(("/api/", "/live/")):
             return JSONResponse({"error": text}, status)
         return self.views.message(request, _TITLES.get(status, "Not possible now"), text, status)
 

@@ -328,6 +328,24 @@ def test_host_of_another_name_is_refused(settings: Settings, host: str, status: 
         assert client.get("/settings").status_code == status
 
 
+@pytest.mark.parametrize("host", ["x/static/", "x/login?", "x/static/#", "x/api/v1/"])
+def test_host_with_a_path_opens_no_other_path(settings: Settings, host: str) -> None:
+    """Starlette builds a request's URL from the header Host: a path in it is not the path."""
+    add_user(settings)
+    listen = Listen(port=0, trusted_proxies=("192.0.2.1/32",))
+    with served(settings, listen=listen) as console, console.client() as client:
+        fields = {"csrf": form_token(client.get("/login").text), "reason": "x", "step": "do"}
+        client.cookies.update(client.cookies)
+        own = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+        headers = {"Host": host, "Cookie": own}
+        for path in ("/settings", "/overview", "/api/v1/settings", "/live/overview"):
+            assert client.get(path, headers=headers).status_code in {303, 400, 401}, path
+        for path in paths(console.app, "POST"):
+            if path not in {"/login", "/logout"}:
+                response = client.post(path, data=fields, headers=headers)
+                assert response.status_code in {400, 401, 403}, path
+
+
 # -- bodies, keys, outages -------------------------------------------------------------------------
 
 
@@ -354,7 +372,8 @@ def test_signing_key_made_twice_at_once_is_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Consoles in two containers have one data directory, and the same process id."""
-    real, others = os.link, []
+    real = os.link
+    others: list[bytes] = []
 
     def link(source: Path, target: Path) -> None:
         if not others:

@@ -96,7 +96,7 @@ class Guard:
             await response(scope, receive, send)
             return
         except Exception:  # no layer below has answered: this answer has the headers, too
-            log.exception("console: check of a request to %s failed", plain(request.url.path))
+            log.exception("console: check of a request to %s failed", plain(request.scope["path"]))
             text = "internal error; the log of the console has more"
             await (await self._answer(request, 500, text))(scope, receive, send)
             return
@@ -111,15 +111,15 @@ class Guard:
         if not isinstance(refused, LoginNeeded):
             return await self._answer(request, refused.status, str(refused))
         query = f"?{request.url.query}" if request.url.query else ""
-        target = quote(request.url.path + query, safe="")
+        target = quote(request.scope["path"] + query, safe="")
         return RedirectResponse(f"/login?next={target}", refused.status)
 
     async def _check(self, request: Request) -> None:
         """Raise `Refused` for a request that may not pass; note the user and the form of others."""
         self._check_host(request)
-        if len(request.url.path) > MOST_PATH:
+        if len(request.scope["path"]) > MOST_PATH:
             raise Refused(414, f"the path has more than {MOST_PATH} characters")
-        if request.url.path.startswith("/static/"):
+        if request.scope["path"].startswith("/static/"):
             return
         try:
             known = await self._identity.register()
@@ -131,7 +131,7 @@ class Guard:
         except (InvalidArgument, StateUnavailable) as error:
             raise Refused(_status_of(error), str(error)) from error
         # Last: between this check and the count of the stream, no other request is served.
-        if request.url.path.startswith("/live/") and self._streams >= MOST_STREAMS:
+        if request.scope["path"].startswith("/live/") and self._streams >= MOST_STREAMS:
             raise Refused(503, f"{MOST_STREAMS} pages are open already; close some")
 
     def _check_host(self, request: Request) -> None:
@@ -140,7 +140,7 @@ class Guard:
             raise Refused(421, "this console answers this host only, as http://127.0.0.1")
 
     async def _user(self, request: Request, known: Register) -> User:
-        path = request.url.path
+        path = request.scope["path"]
         by_script = path.startswith(("/api/", "/live/"))
         if given := request.headers.get("authorization", ""):
             token = given[len(_SCHEME) :].strip() if given.lower().startswith(_SCHEME) else ""
@@ -170,7 +170,7 @@ class Guard:
         return LoginNeeded()
 
     def _check_change(self, request: Request, user: User) -> None:
-        if request.url.path not in _OPEN_TO_ALL and not user.may_operate:
+        if request.scope["path"] not in _OPEN_TO_ALL and not user.may_operate:
             raise Refused(403, "a change needs a user or token with the role operate")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refused(403, "the request comes from another site: use the form of this console")
@@ -179,7 +179,7 @@ class Guard:
         if user.name and not user.session:
             return  # a script with a token: no other site can make it send a request
         owner = user.session
-        if request.url.path == "/login":
+        if request.scope["path"] == "/login":
             owner = request.cookies.get(self._sessions.login_cookie, "")
         if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):
             raise Refused(403, "the form is too old, or of another page: load the page again")
