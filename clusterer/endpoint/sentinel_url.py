@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ SENTINEL_SCHEMES = ("sentinel", "sentinels")
 SENTINEL_PORT = 26379
 
 _FORM = "must be like sentinel://user:password@host:port,host:port/service/database"
-_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[^:,\[\]]+))")
+_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[\w.-]+))")
 _MEMBER = re.compile(_HOST.pattern + r"(?::(?P<port>[0-9]{1,5}))?")
 _PATH = re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>[0-9]{0,10}))?")
 """The characters that Sentinel allows in the name of a master."""
@@ -33,11 +34,22 @@ def is_sentinel_url(url: str) -> bool:
     return url.partition("://")[0] in SENTINEL_SCHEMES
 
 
+def is_ipv6(text: str) -> bool:
+    """Whether ``text`` is an IPv6 address, without its brackets."""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def problem_of_place(place: str, path: str) -> str:
     """Return what is wrong with the hosts and the path of a URL; empty if nothing is."""
     members = [_MEMBER.fullmatch(member) for member in place.split(",")]
     if None in members:
         return f"{_FORM}, with numbers as ports"
+    if not all(match["six"] is None or is_ipv6(match["six"]) for match in members if match):
+        return "has an address in [ ] that is no IPv6 address"
     ports = [int(match["port"]) for match in members if match and match["port"]]
     if not all(1 <= port <= 65535 for port in ports):
         return "has a port that is not from 1 to 65535"
