@@ -112,11 +112,11 @@ class Sender:
         """Return the cluster to send to; raises `InvalidArgument`. One object per cluster."""
         if proto != PROTO_BIN and require_protocol(proto) != PROTO_BIN:
             raise InvalidArgument(f"packets can be sent over 'bin' only, not {proto!r}")
-        if type(cluster_id) is not int:  # the log holds it as text: 1.0 and True would poison it
-            cluster_id = int(require_id("cluster_id", cluster_id))
-        key = self._keys.get(cluster_id)
+        # The log holds it as text: 1.0 and True, equal to a known 1, would poison it.
+        key = self._keys.get(cluster_id) if type(cluster_id) is int else None
         if key is None:
-            key = self._keys[cluster_id] = ClusterKey(cluster_id, PROTO_BIN)
+            cluster_id = int(require_id("cluster_id", cluster_id))
+            key = self._keys.setdefault(cluster_id, ClusterKey(cluster_id, PROTO_BIN))
         return key
 
     def sending(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> Sending:

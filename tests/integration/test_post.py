@@ -125,7 +125,7 @@ def test_post_in_threads_keeps_order_of_each(cluster: Clusterer, redis_client: r
 
 def test_post_of_what_cannot_be_sent_raises(cluster: Clusterer) -> None:
     packet = numbered(cluster, 1)
-    for wrong in (True, 1.0, "1", None):
+    for wrong in (True, 1.0, "1", None, 0, -1, 2**31):
         with pytest.raises(InvalidArgument, match="cluster_id"):
             cluster.post(wrong, PROTO_BIN, packet)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="bin"):
