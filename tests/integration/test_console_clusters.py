@@ -201,8 +201,11 @@ def test_node_history_is_rates_and_a_table(context: Context, client: httpx.Clien
     field = f"1/2/{_node(context, 2).generation}/sent"
     for _ in range(3):
         assert history.run(context)
+        recorded = context.nodes.now()
         context.histories.rest(0.0)
         context.redis.hincrby(keys.stats(1), field, 50)
+        # Two samples of one millisecond give no rate.
+        wait_until(lambda: context.nodes.now() > recorded + 0.002)  # noqa: B023
     found = content(client, f"{HERE}/nodes/2/history")
     assert len(found["samples"]) == 2
     assert all(each["sent_to_per_s"] for each in found["samples"])
