@@ -9,11 +9,13 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from clusterer.console.page import NotFound
+from clusterer.membership import Node
 from clusterer.runtime import forks
 from clusterer.services import Context
 from clusterer.services.doctor import Finding
 from clusterer.services.doctor import fleet as fleet_checks
-from clusterer.services.live import Alarm, ClusterRows, Reader, Snapshot, alarms, rows
+from clusterer.services.live import Alarm, ClusterRows, Reader, Snapshot, alarms, node_pairs, rows
+from clusterer.services.live.node_pairs import NodePairs
 from clusterer.services.status import failures, fleet, redis_server
 from clusterer.services.status.failures import Failure, Place
 from clusterer.services.status.fleet import Fleet
@@ -83,7 +85,7 @@ class Feed:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._reader = Reader(context)
+        self._reader = Reader(context, pairs=False)
         self._seen: deque[Snapshot] = deque(maxlen=_OVER)
         self._failures: dict[Place, tuple[int, Failure]] = {}
         """Place → version of the node for which the failure was read, and the failure."""
@@ -97,6 +99,13 @@ class Feed:
     def now(self) -> Moment:
         """Return the clusters, at most a second old."""
         return self._moment.get()
+
+    def pairs(self, moment: Moment, node: Node) -> NodePairs:
+        """Return the traffic of one node with each other node, and its last-seen times by instance.
+
+        Read at each call; all browsers of a page share its loads.
+        """
+        return node_pairs.read(self._context, moment.snapshot, node)
 
     def processes(self) -> Processes:
         """Return the processes, at most three seconds old."""

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from clusterer.services import Context
 from clusterer.services.admin import set_status
-from clusterer.services.live import Reader, rows
+from clusterer.services.live import Reader, node_pairs, rows
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics.http import registry_of
 from clusterer.services.periodic import probe, sweep, timeouts
@@ -129,3 +129,13 @@ def test_growth_top_reads_sums(big: Context) -> None:
     assert (row.backlog, row.in_per_s, row.out_per_s) == (0, 0.0, 0.0)
     assert row.reach == (SENDERS - 1, SENDERS - 1)
     assert len(cluster.rows) == NODES
+
+
+def test_growth_page_of_a_node_reads_this_node_only(big: Context) -> None:
+    snapshot = Reader(big, pairs=False).read()
+    (view,) = snapshot.clusters
+    _, sent = cost(big, lambda: node_pairs.read(big, snapshot, view.nodes[2]))
+    assert sent <= MOST_BYTES // 2
+    found = node_pairs.read(big, snapshot, view.nodes[2])
+    assert [item.sender for item in found.received] == [1, *range(3, SENDERS + 1)]
+    assert len(found.sent) == NODES - 1

@@ -33,7 +33,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     moment = console.feed.now()
     cluster = moment.cluster(key)
     row = _row(cluster, machine_id)
-    from_here = [item for each in cluster.rows for item in each.flows if item.sender == machine_id]
+    pairs = console.feed.pairs(moment, row.node)
     broken = [path for each in cluster.rows for path in each.broken]
     past = _events(console, key, machine_id)
     shown = past[:MOST_EVENTS]
@@ -47,10 +47,10 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         "now": round(moment.now),
         "stalled": moment.snapshot.stalled,
         "states": _states(row.node, past, moment.now),
-        "senders": _flows(row.flows, cluster, moment, to=True),
-        "sender_count": len(row.flows),
-        "destinations": _flows(from_here, cluster, moment, to=False),
-        "destination_count": len(from_here),
+        "senders": _flows(pairs.received, cluster, moment, to=True),
+        "sender_count": len(pairs.received),
+        "destinations": _flows(pairs.sent, cluster, moment, to=False),
+        "destination_count": len(pairs.sent),
         "paths": [
             path_as_json(path)
             for path in broken
@@ -64,9 +64,9 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
                 "muted_until": None if item.muted_s is None else round(moment.now + item.muted_s),
                 "timeout_s": item.timeout_s,
             }
-            for item in row.last_seen[:MOST_SENDERS]
+            for item in pairs.last_seen[:MOST_SENDERS]
         ],
-        "module_count": len(row.last_seen),
+        "module_count": len(pairs.last_seen),
         "events": [events.as_json(event) for event in shown],
         "history_interval": console.settings.history_interval,
     }

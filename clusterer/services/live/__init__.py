@@ -3,7 +3,8 @@
 from clusterer.services.live.alarms import Alarm, Severity, alarms
 from clusterer.services.live.node_events import NodeEvents, changes
 from clusterer.services.live.node_rows import ClusterRows, LastSeen, Row, rows
-from clusterer.services.live.snapshot import Reader, Receipt, Snapshot
+from clusterer.services.live.receipts import Receipt
+from clusterer.services.live.snapshot import Reader, Snapshot
 
 __all__ = [
     "Alarm",

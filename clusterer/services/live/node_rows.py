@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clusterer.membership import Condition, Node
-from clusterer.services.live.snapshot import Receipt, Snapshot
+from clusterer.services.live.receipts import Receipt
+from clusterer.services.live.snapshot import Snapshot
 from clusterer.services.status import paths, totals
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
-from clusterer.store.watches import LISTENING_MS
 
 BEHIND_S = 5.0
 """A node is behind if its oldest waiting packet is at least so old."""
@@ -55,7 +55,7 @@ class Row:
     """Traffic of each sender to the node; none if only sums were read."""
     last_seen: tuple[LastSeen, ...]
     """One item for each module of each instance that listens now, by module and receiver; for
-    each module if only sums were read."""
+    each module, and for each instance that mutes the node, if only sums were read."""
     broken: tuple[BrokenPath, ...] = ()
     """Paths to the node that are not up."""
     reach: Reach | None = None
@@ -106,7 +106,7 @@ class ClusterRows:
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
     """Return the rows of every cluster in ``after``; rates count from ``before``."""
     figures = _of_pairs(before, after) if after.sums is None else _of_sums(before, after)
-    last_seen = _last_seen(after)
+    last_seen = last_seen_by_node(after.receipts, after.now)
     broken: dict[_Place, list[BrokenPath]] = {}
     for path in after.paths:
         broken.setdefault((path.key, path.node.machine_id), []).append(path)
@@ -244,12 +244,17 @@ def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None
     return sum(found) if found else None
 
 
-def _last_seen(snapshot: Snapshot) -> Mapping[tuple[int, int], list[LastSeen]]:
-    """Return by (cluster_id, machine_id) when the instances that listen last saw a node."""
-    now_ms = snapshot.now * 1000
+def last_seen_by_node(
+    receipts: Iterable[Receipt], now: float
+) -> Mapping[tuple[int, int], list[LastSeen]]:
+    """Return by (cluster_id, machine_id) when the instances that listen last saw a node.
+
+    ``now``: Redis TIME, UNIX seconds.
+    """
+    now_ms = now * 1000
     found: dict[tuple[int, int], list[LastSeen]] = {}
-    for receipt in snapshot.receipts:
-        if now_ms - receipt.heartbeat_ms > LISTENING_MS:
+    for receipt in receipts:
+        if not receipt.listens(now_ms):
             continue
         for machine_id in sorted({*receipt.last_seen_ms, *receipt.muted_ms}):
             place = receipt.watch.cluster_id, machine_id

@@ -9,41 +9,35 @@ from typing import Any
 from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.jobs.keys import EVERY_SECOND_IDS
 from clusterer.services.context import Context
-from clusterer.services.status import fleet, paths, sums, traffic
+from clusterer.services.live import receipts
+from clusterer.services.live.receipts import Receipt
+from clusterer.services.status import fleet, paths, sender_hashes, sums, traffic
 from clusterer.services.status.paths import BrokenPath
+from clusterer.services.status.sender_hashes import SenderHashes
 from clusterer.services.status.sums import Sums
-from clusterer.services.status.traffic import Flow, SenderHashes, Traffic
+from clusterer.services.status.traffic import Flow, Traffic
 from clusterer.store import ClusterKey, ClusterView, keys, translated
 from clusterer.store.badvalues import Command, WrongType, ids, number, read_all, text
 from clusterer.store.encoding import decode_node
 from clusterer.store.nodes import cluster_key
 from clusterer.store.paths import records_of
-from clusterer.store.receipts import latest, scores, watches_in
-from clusterer.store.watches import LISTENING_MS, Watch
+from clusterer.store.receipts import watches_in
+from clusterer.store.watches import Watch
 
 _ROUNDS = 6
 """Most reads of one snapshot: the first snapshot needs three, a later one usually one."""
 
-_LOOKED_UP = 20
+LOOKED_UP = 20
 """Most backlogs per snapshot that come from the logs themselves: several round trips each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The times at which one instance last saw the nodes, for one of its registered modules."""
-
-    watch: Watch
-    heartbeat_ms: int
-    """Redis ms until which the instance was certainly listening."""
-    last_seen_ms: Mapping[int, int]
-    """machine_id → Redis ms; at first when the instance began to listen."""
-    muted_ms: Mapping[int, int]
-    """machine_id → Redis ms until which the instance drops the node's packets."""
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All clusters, their traffic, and the nodes that each instance saw."""
+    """All clusters, their traffic, and the nodes that each instance saw.
+
+    With sums in place of pairs, a module has one receipt with the latest times of all instances,
+    and one receipt of each instance that mutes nodes, for these nodes only.
+    """
 
     now: float
     """Redis TIME, UNIX seconds."""
@@ -58,6 +52,10 @@ class Snapshot:
     """Reason why no process updates states; empty if one does."""
     sums: Sums | None = None
     """The traffic by node and by sender, in place of `traffic`, if only sums were read."""
+    senders: tuple[int, ...] = ()
+    """machine_ids that have sent packets."""
+    listening: tuple[Watch, ...] = ()
+    """Registrations of the instances that listen now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,8 @@ class Reader:
         """
         self._context = context
         self._plan = _Plan(summed=not pairs)
+        self._senders: Sequence[int] = ()
+        """Senders of the last snapshot with sums."""
 
     def read(self) -> Snapshot:
         """Return a snapshot of this moment. Raises `StateUnavailable`."""
@@ -108,19 +108,23 @@ class Reader:
                 self._plan = plan
             if self._plan.summed:
                 return self._summed(found)
-        aged = traffic.with_ages(self._context, flows, found.now, _LOOKED_UP)
+        aged = traffic.with_ages(self._context, flows, found.now, LOOKED_UP)
         return replace(found, traffic=tuple(aged))
 
     def _summed(self, found: Snapshot) -> Snapshot:
         """Return a snapshot with sums of the traffic, and the latest clocks of all instances."""
-        client, now_ms = self._context.redis, int(found.now * 1000)
-        listening = [r.watch for r in found.receipts if now_ms - r.heartbeat_ms <= LISTENING_MS]
-        receipts = tuple(
-            Receipt(watch, now_ms, last_seen_ms, muted_ms)
-            for watch, last_seen_ms, muted_ms in latest(client, listening)
+        context, views, now = self._context, found.clusters, found.now
+        machine_ids = {machine_id for view in views for machine_id in view.nodes}
+        senders = sender_hashes.senders(context, machine_ids, self._senders)
+        self._senders = senders
+        counters = sender_hashes.counters(context, senders)
+        return replace(
+            found,
+            receipts=receipts.summed(context.redis, found.listening, int(now * 1000)),
+            offered={view.key: sender_hashes.offered(view.key, counters) for view in views},
+            sums=sums.read(context, views, found.paths, now, LOOKED_UP, senders=senders),
+            senders=tuple(senders),
         )
-        summed = sums.read(self._context, found.clusters, found.paths, found.now, _LOOKED_UP)
-        return replace(found, receipts=receipts, sums=summed)
 
     def _ask(self, plan: _Plan) -> list[Any]:
         return read_all(self._context.redis, list(_commands(plan)))
@@ -142,15 +146,14 @@ def _commands(plan: _Plan) -> Iterator[Command]:
         for machine_id in machine_ids:
             yield "hgetall", keys.node(*key, machine_id)
     for machine_id in plan.machine_ids:
-        yield traffic.has_sent(machine_id)
+        yield sender_hashes.has_sent(machine_id)
     for sender in plan.senders:
-        yield from traffic.commands(sender)
+        yield from sender_hashes.commands(sender)
     yield from (("hgetall", keys.paths(sender)) for sender in plan.path_senders)
     for receiver, watches in plan.watches.items():
         yield "hgetall", keys.modules(receiver)
         for watch in () if plan.summed else watches:
-            yield "zrange", watch.last_seen, 0, -1, False, True
-            yield "zrange", watch.muted, 0, -1, False, True
+            yield from receipts.commands(watch)
 
 
 def _understood(
@@ -187,28 +190,28 @@ def _understood(
     senders = tuple(machine_id for machine_id in plan.machine_ids if next(replies))
     hashes = {sender: SenderHashes.of(replies) for sender in plan.senders}
     records = {sender: records_of(sender, next(replies)) for sender in plan.path_senders}
-    receipts: list[Receipt] = []
+    seen: list[Receipt] = []
     for receiver, watched in plan.watches.items():
         modules: Mapping[bytes, bytes] = next(replies)
         heartbeat = _heartbeat(receiver, modules)
-        found = [Receipt(w, heartbeat, *_scores(replies, w, read=not plan.summed)) for w in watched]
+        found = [receipts.of(w, heartbeat, replies, read=not plan.summed) for w in watched]
         if receiver in watches:
             watches[receiver] = _watches(receiver, modules)
-            receipts += found
+            seen += found
     broken = tuple(paths.broken(views, records, int(now * 1000)))
-    offered = {key: _offered(key, hashes) for key in members}
-    snapshot = Snapshot(now, tuple(views), (), tuple(receipts), broken, offered, stalled)
+    counters = {sender: found.counters for sender, found in hashes.items()}
+    snapshot = Snapshot(
+        now=now,
+        clusters=tuple(views),
+        receipts=tuple(seen),
+        paths=broken,
+        offered={key: sender_hashes.offered(key, counters) for key in members},
+        stalled=stalled,
+        senders=plan.senders,
+        listening=tuple(each.watch for each in seen if each.listens(int(now * 1000))),
+    )
     wanted = _Plan(members, watches, probers, senders, path_senders, plan.summed)
     return wanted, snapshot, traffic.flows_of(views, hashes)
-
-
-def _offered(key: ClusterKey, hashes: Mapping[int, SenderHashes]) -> int:
-    """Return the sum of the packet counts of a cluster in the logs of all senders."""
-    name = str(key)
-    return sum(
-        number(keys.counters(sender), f"field {name}", found.counters.get(name.encode()))
-        for sender, found in hashes.items()
-    )
 
 
 def _stalled(
@@ -237,8 +240,3 @@ def _watches(receiver: int, modules: Mapping[bytes, bytes]) -> tuple[Watch, ...]
 
 def _heartbeat(receiver: int, modules: Mapping[bytes, bytes]) -> int:
     return number(keys.modules(receiver), "field heartbeat", modules.get(b"heartbeat"))
-
-
-def _scores(replies: Iterator[Any], watch: Watch, *, read: bool) -> list[dict[int, int]]:
-    """Return the times in the two sorted sets of a registration, last seen and muted."""
-    return [scores(key, next(replies)) if read else {} for key in (watch.last_seen, watch.muted)]

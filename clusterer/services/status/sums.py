@@ -15,7 +15,7 @@ from time import monotonic
 
 from clusterer.membership import Node, State
 from clusterer.services.context import Context
-from clusterer.services.status import paths, totals, traffic
+from clusterer.services.status import paths, sender_hashes, totals, traffic
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import FromSender, ToNode
 from clusterer.services.status.traffic import Flow, Traffic
@@ -85,20 +85,23 @@ def read(
     most: int = traffic.LOOKED_UP,
     *,
     until_s: float = inf,
+    senders: Sequence[int] | None = None,
 ) -> Sums:
     """Return the traffic between all nodes of ``views``; ``broken``: the paths that are not up.
 
     ``most``: see `traffic.with_ages`; ``until_s``: monotonic time at which the read ends, with a
-    `TimeoutError`. Raises errors of redis-py.
+    `TimeoutError`; ``senders``: all senders, if the caller knows them. Raises errors of redis-py.
     """
     destinations = Destinations(views)
     if not destinations.distinct:
         return of_pairs(traffic.read(context, views, now), views, broken)
     reader = _Reader(views, broken, destinations)
-    machine_ids = {machine_id for view in views for machine_id in view.nodes}
+    if senders is None:
+        machine_ids = {machine_id for view in views for machine_id in view.nodes}
+        senders = sender_hashes.senders(context, machine_ids)
     unusable: list[int] = []
-    for clusters, senders in reader.by_life(traffic.senders(context, machine_ids)).items():
-        for found in destinations.sums(context.redis, senders):
+    for clusters, some in reader.by_life(senders).items():
+        for found in destinations.sums(context.redis, some):
             if monotonic() > until_s:
                 raise TimeoutError("reading the traffic took too long")
             reader.add(found, clusters)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, islice
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 from clusterer.membership import Node
 from clusterer.services.context import Context
-from clusterer.store import ClusterView, keys
-from clusterer.store.badvalues import Command, number, read_all, text
+from clusterer.services.status.sender_hashes import (
+    HASHES,
+    Fields,
+    Hash,
+    SenderHashes,
+    commands,
+    senders,
+)
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.badvalues import number, read_all, text
 from clusterer.store.destinations import STATS, field_of
-
-_KEYS_AT_ONCE = 1000
-"""Keys per command."""
 
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
@@ -45,30 +50,6 @@ class Traffic:
     """Age of the oldest packet in the backlog, by the clock of Redis; None if none waits."""
     last_delivered: str
     """Time noted by the delivery worker; empty before the first delivery."""
-
-
-Hash = Mapping[bytes, bytes]
-"""A hash of Redis."""
-
-
-_HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
-"""Keys of a sender's hashes, in the order of the fields of `SenderHashes`."""
-
-
-class SenderHashes(NamedTuple):
-    """The hashes of a sender's deliveries in Redis."""
-
-    stats: Hash
-    counters: Hash
-    committed_count: Hash
-    committed: Hash
-    waiting: int
-    """Entries in the sender's log."""
-
-    @classmethod
-    def of(cls, replies: Iterator[Any]) -> SenderHashes:
-        """Return the hashes in the replies to `commands`."""
-        return cls(*islice(replies, len(cls._fields)))
 
 
 class Flow(NamedTuple):
@@ -117,7 +98,7 @@ class _Sender:
     def __init__(self, sender: int, hashes: SenderHashes) -> None:
         self._sender = sender
         self._hashes = hashes
-        self._names = [name(sender) for name in _HASHES]
+        self._names = [name(sender) for name in HASHES]
 
     def flow(self, to: _Destination) -> Flow:
         """Return the traffic to a node; the backlog may be None."""
@@ -162,30 +143,6 @@ def _count(key: str, found: Hash, field: _Field) -> int | None:
     return None if count < 0 else count
 
 
-def senders(context: Context, machine_ids: Iterable[int]) -> list[int]:
-    """Return the senders among ``machine_ids``. One command asks for 1,000 of them."""
-    found: list[int] = []
-    waiting = iter(sorted(machine_ids))
-    while batch := list(islice(waiting, _KEYS_AT_ONCE)):
-        names = [keys.counters(machine_id) for machine_id in batch]
-        if context.redis.exists(*names):
-            there = read_all(context.redis, [has_sent(machine_id) for machine_id in batch])
-            found += compress(batch, there)
-    return found
-
-
-def has_sent(machine_id: int) -> Command:
-    """Return the command that asks whether a sender has this machine_id."""
-    return "exists", keys.counters(machine_id)
-
-
-def commands(sender: int) -> Iterator[Command]:
-    """Yield the commands that read the `SenderHashes` of a sender."""
-    for name in _HASHES:
-        yield "hgetall", name(sender)
-    yield "xlen", keys.log(sender)
-
-
 def read(context: Context, views: Sequence[ClusterView], now: float) -> list[Traffic]:
     """Return the traffic between all nodes of ``views``, by sender and node."""
     machine_ids = {machine_id for view in views for machine_id in view.nodes}
@@ -202,6 +159,20 @@ def flows_from(
         replies = iter(read_all(context.redis, wanted))
         flows += flows_of(views, {sender: SenderHashes.of(replies) for sender in batch})
     return flows
+
+
+def flows_to(context: Context, node: Node, machine_ids: Sequence[int]) -> list[Flow]:
+    """Return the traffic from some senders to one node, by sender.
+
+    `flows_to` reads only the fields of this node in the senders' hashes.
+    """
+    to = _Destination.of(node)
+    fields = Fields([each.name for each in to.stats], to.cluster.name, to.field.name)
+    wanted = [command for sender in machine_ids for command in fields.commands(sender)]
+    replies = iter(read_all(context.redis, wanted))
+    known = {sender: fields.hashes(replies) for sender in machine_ids}
+    view = ClusterView.of(ClusterKey(node.cluster_id, node.protocol), 0, [node])
+    return flows_of([view], known)
 
 
 def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) -> list[Flow]:

@@ -1,0 +1,49 @@
+"""The pairs of one node: its traffic with each other node, and when each instance last saw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clusterer.membership import Node
+from clusterer.services.context import Context
+from clusterer.services.live import receipts
+from clusterer.services.live.node_rows import LastSeen, last_seen_by_node
+from clusterer.services.live.snapshot import LOOKED_UP, Snapshot
+from clusterer.services.status import traffic
+from clusterer.services.status.failures import place_of
+from clusterer.services.status.traffic import Traffic
+from clusterer.store import translated
+
+
+@dataclass(frozen=True, slots=True)
+class NodePairs:
+    """What a snapshot with sums does not have of a node."""
+
+    received: tuple[Traffic, ...]
+    """Traffic of each sender to the node."""
+    sent: tuple[Traffic, ...]
+    """Traffic of the node to each node of its cluster."""
+    last_seen: tuple[LastSeen, ...]
+    """One item for each module of each instance that listens now, by module and receiver."""
+
+
+def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
+    """Return the pairs of a node. Raises `StateUnavailable`.
+
+    ``snapshot``: tells the senders, the instances that listen, and the nodes of the cluster.
+    """
+    key, machine_id = place_of(node)
+    views = [view for view in snapshot.clusters if view.key == key]
+    own = [sender for sender in snapshot.senders if sender == machine_id]
+    watches = [watch for watch in snapshot.listening if watch.cluster_id == key.cluster_id]
+    with translated(context.settings, f"read the traffic of node {machine_id} of {key}"):
+        to = traffic.flows_to(context, node, snapshot.senders)
+        flows = [*to, *traffic.flows_from(context, views, own)]
+        found = traffic.with_ages(context, flows, snapshot.now, LOOKED_UP)
+        now_ms = int(snapshot.now * 1000)
+        seen = receipts.of_node(context.redis, watches, machine_id, now_ms)
+    return NodePairs(
+        tuple(found[: len(to)]),
+        tuple(found[len(to) :]),
+        tuple(last_seen_by_node(seen, snapshot.now).get((key.cluster_id, machine_id), ())),
+    )

@@ -1,0 +1,124 @@
+"""The senders, and what Redis has of the deliveries of each: hashes, read whole or by field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress, islice
+from typing import Any, NamedTuple
+
+from clusterer.services.context import Context
+from clusterer.store import ClusterKey, keys
+from clusterer.store.badvalues import Command, number, read_all
+
+_KEYS_AT_ONCE = 1000
+"""Keys per command."""
+
+Hash = Mapping[bytes, bytes]
+"""A hash of Redis."""
+
+
+HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
+"""Keys of a sender's hashes, in the order of the fields of `SenderHashes`."""
+
+
+class SenderHashes(NamedTuple):
+    """The hashes of a sender's deliveries in Redis."""
+
+    stats: Hash
+    counters: Hash
+    committed_count: Hash
+    committed: Hash
+    waiting: int
+    """Entries in the sender's log."""
+
+    @classmethod
+    def of(cls, replies: Iterator[Any]) -> SenderHashes:
+        """Return the hashes in the replies to `commands`."""
+        return cls(*islice(replies, len(cls._fields)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields of one node in the hashes of a sender."""
+
+    stats: Sequence[bytes]
+    cluster: bytes
+    """In the counters."""
+    node: bytes
+    """In the committed counts and offsets."""
+
+    def commands(self, sender: int) -> Iterator[Command]:
+        """Yield the commands that read these fields of the `SenderHashes` of a sender."""
+        for name, fields in zip(HASHES, self._names, strict=True):
+            yield "hmget", name(sender), fields
+        yield "xlen", keys.log(sender)
+
+    def hashes(self, replies: Iterator[Any]) -> SenderHashes:
+        """Return the hashes in the replies to `commands`, with these fields only."""
+        stats, counters, count, committed = (
+            _present(fields, next(replies)) for fields in self._names
+        )
+        return SenderHashes(stats, counters, count, committed, next(replies))
+
+    @property
+    def _names(self) -> Sequence[Sequence[bytes]]:
+        return self.stats, [self.cluster], [self.node], [self.node]
+
+
+def _present(names: Sequence[bytes], values: Sequence[bytes | None]) -> Hash:
+    """Return the fields that a hash has; none of a key of a wrong type, which has no values."""
+    found = zip(names, values, strict=False)
+    return {name: value for name, value in found if value is not None}
+
+
+def senders(context: Context, machine_ids: Iterable[int], known: Collection[int] = ()) -> list[int]:
+    """Return the senders among ``machine_ids``. One command asks for 1,000 of them.
+
+    ``known``: the senders of an earlier call; while they are the same, a second command for each
+    1,000 nodes is enough.
+    """
+    found: list[int] = []
+    waiting = iter(sorted(machine_ids))
+    while batch := list(islice(waiting, _KEYS_AT_ONCE)):
+        count, expected = _existing(context, batch), sorted({*batch}.intersection(known))
+        if count and count == len(expected) == _existing(context, expected):
+            found += expected
+        elif count:
+            there = read_all(context.redis, [has_sent(machine_id) for machine_id in batch])
+            found += compress(batch, there)
+    return found
+
+
+def _existing(context: Context, machine_ids: Sequence[int]) -> int:
+    """Return how many of the machine_ids, at least one, are senders."""
+    return int(context.redis.exists(*map(keys.counters, machine_ids)))
+
+
+def has_sent(machine_id: int) -> Command:
+    """Return the command that asks whether a sender has this machine_id."""
+    return "exists", keys.counters(machine_id)
+
+
+def commands(sender: int) -> Iterator[Command]:
+    """Yield the commands that read the `SenderHashes` of a sender."""
+    for name in HASHES:
+        yield "hgetall", name(sender)
+    yield "xlen", keys.log(sender)
+
+
+def counters(context: Context, machine_ids: Sequence[int]) -> Mapping[int, Hash]:
+    """Return the counters of some senders: sequence, and packets per cluster."""
+    replies = read_all(
+        context.redis, [("hgetall", keys.counters(sender)) for sender in machine_ids]
+    )
+    return dict(zip(machine_ids, replies, strict=True))
+
+
+def offered(key: ClusterKey, known: Mapping[int, Hash]) -> int:
+    """Return the packets that all senders ever sent to a cluster; ``known``: their counters."""
+    name = str(key)
+    return sum(
+        number(keys.counters(sender), f"field {name}", found.get(name.encode()))
+        for sender, found in known.items()
+    )
