@@ -68,7 +68,7 @@ def test_scheduler_foreign_jobs_and_lock_stay(redis_url: str, redis_client: redi
     redis_client.zadd(SHARED, {b"monthly-report": 1, b"\xff\xfe": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
         process.wait_for_output("scheduler: now active")
-        wait_until(lambda: redis_client.llen(f"rq:queue:{MAINTENANCE_QUEUE}") == 3)
+        wait_until(lambda: set(queue(MAINTENANCE_QUEUE, redis_client).job_ids) >= OURS)
         wait_until(lambda: redis_client.zscore(keys.SCHEDULED, "clusterer-probe"))
     assert redis_client.get(SHARED_LOCK) == b"theirs"
     assert redis_client.zrange(SHARED, 0, -1) == [b"monthly-report", b"\xff\xfe"]
