@@ -143,11 +143,13 @@ class Channel:
             self._connection.connect()
             self._replies_due = False
             self._parser = hiredis.Reader()
-            sock: socket.socket = socket_of(self._connection)
-            self._socket = sock
-            _let_the_kernel_wait(sock)
+            # A check at once would take what TLS sends unasked for the end of the connection.
+            self._used_at = monotonic()
+            self._socket = socket_of(self._connection)
+            _let_the_kernel_wait(self._socket)
             self._begin()
-            return sock
+        if self._socket is None:
+            raise redis.ConnectionError("the connection was closed as it began")
         return self._socket
 
     def _begin(self) -> None:

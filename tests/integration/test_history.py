@@ -167,6 +167,7 @@ def test_history_share_rests_as_long_as_the_run_took(monkeypatch: pytest.MonkeyP
     assert [share.may_run(), share.may_run()] == [False, True]
 
 
+@pytest.mark.serial  # Redis answers within a second
 def test_history_run_takes_bounded_commands(context: Context, redis_client: redis.Redis) -> None:
     nodes = scaled(1000, 10_000)
     same: dict[str, Any] = {"host": "127.0.0.1", "url": "bin:127.0.0.1:5555"}

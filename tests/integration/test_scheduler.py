@@ -22,6 +22,7 @@ from tests.support.redis_server import RedisServer
 SCHEDULE = keys.SCHEDULED
 LOCK = keys.LOCK
 ALWAYS = {"clusterer-probe", "clusterer-timeouts", "clusterer-sweep"}
+WITH_HISTORY = {"clusterer-history", *ALWAYS}
 NOW_ACTIVE = "scheduler: now active"
 TAKE_OVER_S = 5.0
 BACK_S = 5.0 + LATE_S
@@ -29,7 +30,12 @@ BACK_S = 5.0 + LATE_S
 
 @contextlib.contextmanager
 def scheduler(url: str, *, persistent: bool = False) -> Iterator[ChildProcess]:
-    env = {"CLUSTERER_REDIS_URL": url, "CLUSTERER_PERSISTENT_MODE": str(int(persistent))}
+    """A scheduler whose jobs are all due each second: the history job is not among them."""
+    env = {
+        "CLUSTERER_REDIS_URL": url,
+        "CLUSTERER_PERSISTENT_MODE": str(int(persistent)),
+        "CLUSTERER_HISTORY_INTERVAL": "0",
+    }
     with spawn(["-m", "scheduler"], env) as process:
         yield process
 
@@ -223,7 +229,7 @@ def test_scheduler_burst_enqueues_due_jobs_and_ends(
 ) -> None:
     with spawn(["-m", "scheduler", "--burst"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
         assert process.wait() == 0
-    assert waiting(redis_client) == sorted(ALWAYS)
+    assert waiting(redis_client) == sorted(WITH_HISTORY)
 
 
 def test_bad_setting_is_one_line(redis_url: str) -> None:
