@@ -123,8 +123,10 @@ def test_scheduler_moves_key_of_wrong_type_aside(
     redis_client.zadd(keys.SCHEDULED, {"stranger": 1})
     with spawn(["-m", "scheduler"], {"CLUSTERER_REDIS_URL": redis_url}) as process:
         process.wait_for_output("scheduler: now active")
-        redis_client.delete(key)
-        redis_client.hset(key, "field", "x")
+        spoil = redis_client.pipeline(transaction=True)  # the scheduler writes the key at any time
+        spoil.delete(key)
+        spoil.hset(key, "field", "x")
+        spoil.execute()
         redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})
         process.wait_for_output(f"moved to {keys.misfit(key)}")
         since = time.time()
