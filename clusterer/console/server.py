@@ -75,6 +75,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.hub.close()
         await super().shutdown(sockets)
+        for connection in tuple(self.server_state.connections):  # the client reads too slowly
+            connection.transport.abort()
 
 
 def serve(settings: Settings, listen: Listen, origins: Mapping[str, str]) -> None:

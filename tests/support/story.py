@@ -145,11 +145,13 @@ class Story:
         return process
 
     def _run(self, command: str, until: Callable[[str], object] = bool) -> None:
-        """Run it to its end, again until what it prints is so."""
+        """Run it to its end, again until what it prints is so; show what it printed otherwise."""
+        last = ""
         program = _RQ if command.startswith("rq ") else _CLUSTERER
         arguments = shlex.split(command.removeprefix("rq "))
 
         def printed() -> str | None:
+            nonlocal last
             done = subprocess.run(
                 [*program, *arguments],
                 env=child_environment(self._environment),
@@ -159,10 +161,14 @@ class Story:
                 timeout=60,
                 check=False,
             )
-            text = done.stdout + done.stderr
-            return text if until(text) else None
+            last = done.stdout + done.stderr
+            return last if until(last) else None
 
-        self.printed[command] = wait_until(printed, message=f"what the docs show of {command}")
+        try:
+            self.printed[command] = wait_until(printed, message=f"what the docs show of {command}")
+        except TimeoutError:
+            print(f"--- {command}\n{last}", file=sys.stderr)
+            raise
 
 
 _KINDS = ("delivery", "maintenance", "database")
