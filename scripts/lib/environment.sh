@@ -79,7 +79,7 @@ prepare_venv() {
 # No system service is needed or started: MariaDB's -core packages have none, and policy-rc.d keeps
 # Redis's from starting.
 install_servers() {
-    install_missing redis-server redis-server ip iproute2 iptables iptables faketime faketime \
+    install_missing redis-server redis-server redis-sentinel redis-sentinel ip iproute2 iptables iptables faketime faketime \
         mariadbd "mariadb-server-core mariadb-client-core" \
         chromium "chromium fonts-dejavu-core" nginx nginx-light
 }
