@@ -1,6 +1,6 @@
 """The console: shows the cluster in a browser, and lets operators change it.
 
-- `page.Page` is one page; `pages/` has them; `routes.PAGES` lists them in the order of the menu.
+- `page.Page` is one page; `pages.PAGES` lists all in the order of the menu.
 - `app.App` makes the routes of each page: HTML, JSON (``/api/v1``), server-sent events (``/live``).
 - `hub.Hub` loads a page at most once a second for all browsers, and sends the `fragments` that
   changed.
@@ -9,7 +9,8 @@
 To write a page:
 
 1. Write ``pages/NAME.py`` with ``PAGE = Page(...)``, and ``templates/NAME.html``, which extends
-   ``base.html``. Add the module to `routes.PAGES`. The template gets ``content``, the dictionary
+   ``base.html``. Add the page to `pages.PAGES`, and its
+   content to ``openapi.toml``. The template gets ``content``, the dictionary
    that ``load`` returned (write ``content["items"]`` for names of dictionary's methods), ``page``
    and ``user``.
 2. Mark each element that may change with an ``id`` and the attribute ``data-live`` without value:

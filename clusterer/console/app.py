@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from clusterer.console import openapi
 from clusterer.console.access.guard import Guard
 from clusterer.console.access.identity import Identity
 from clusterer.console.access.login import Login
@@ -28,7 +29,7 @@ from clusterer.console.console import Console
 from clusterer.console.errors import status_of
 from clusterer.console.hub import Event, Hub
 from clusterer.console.page import Download, Page, Parameters
-from clusterer.console.routes import DOWNLOADS, PAGES
+from clusterer.console.pages import PAGES, packets
 from clusterer.console.templating import STATIC, environment
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
@@ -51,7 +52,7 @@ class App:
         """
         self.console = console
         self.pages = pages
-        self.downloads = DOWNLOADS
+        self.downloads = (packets.RECORDING, openapi.DOWNLOAD)
         self.views = Views(environment(), pages)
         self.hub = Hub(console, self.views.page)
         sessions = Sessions(console.key)

@@ -23,7 +23,7 @@ from clusterer.console.access.requests import MOST_BODY
 from clusterer.console.access.signing_key import signing_key
 from clusterer.console.app import App
 from clusterer.console.console import Console
-from clusterer.console.routes import PAGES
+from clusterer.console.pages import PAGES
 from clusterer.console.server import Listen, require_users
 from clusterer.errors import ClustererError
 from clusterer.services import Context

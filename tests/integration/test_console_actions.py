@@ -288,6 +288,15 @@ def test_script_edits_only_what_it_names(context: Context, script: httpx.Client)
     assert (found.description, found.url) == ("by a script", "bin:127.0.0.2:5566")
 
 
+def test_script_adds_node_with_defaults(context: Context, script: httpx.Client) -> None:
+    body = {"cluster_id": 1, "machine_id": 3, "url": "bin:127.0.0.3:5566", "reason": "x"}
+    assert script.post("/api/v1/clusters/add", json=body).status_code == 200
+    assert node(context, 3).duration == 30
+    del body["url"]
+    refused = script.post("/api/v1/clusters/add", json=body)
+    assert (refused.status_code, refused.json()) == (400, {"error": "url is missing"})
+
+
 def test_session_is_no_token_for_scripts(anna: httpx.Client) -> None:
     body = {"status": "0", "reason": "x"}
     assert anna.post(f"/api/v1{NODE}/status", json=body).status_code == 403

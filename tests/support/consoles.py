@@ -16,7 +16,7 @@ from jinja2 import ChoiceLoader, DictLoader
 from clusterer.console.app import App
 from clusterer.console.console import Console
 from clusterer.console.page import NotFound, Page, Parameters
-from clusterer.console.routes import PAGES
+from clusterer.console.pages import PAGES
 from clusterer.console.server import Listen, Server, config_of, open_socket, url_of
 from clusterer.services import Context
 from clusterer.services.admin import console_users

@@ -1,9 +1,7 @@
-"""The OpenAPI file of the console, and answers compared with it."""
+"""Answers of the console compared with its OpenAPI document."""
 
 from __future__ import annotations
 
-import json
-import re
 from functools import cache
 from typing import Any
 
@@ -12,27 +10,16 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from clusterer.console.templating import HERE
+from clusterer.console.openapi import document
 
-FILE = HERE / "openapi.json"
+__all__ = ["document", "faults"]
+
 _URI = "urn:console"
 
 
-@cache
-def document() -> dict[str, Any]:
-    """Return the file."""
-    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return found
-
-
-def path_of(route: str) -> str:
-    """Return the path of a route as OpenAPI writes it: without the types of its parameters."""
-    return re.sub(r"\{(\w+):\w+\}", r"{\1}", route)
-
-
 def faults(route: str, answer: httpx.Response) -> list[str]:
-    """Return what of an answer does not agree with the file."""
-    described = document()["paths"][path_of(route)]["get"]["responses"].get(str(answer.status_code))
+    """Return what of an answer does not agree with the document."""
+    described = document()["paths"][route]["get"]["responses"].get(str(answer.status_code))
     if described is None:
         return [f"status {answer.status_code}: {answer.text}"]
     if "$ref" in described:

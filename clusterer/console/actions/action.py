@@ -81,5 +81,7 @@ class Action:
     back: str
     """Path of the page to which the operator returns, with the parameters of the path."""
     fields: tuple[Field, ...] = ()
+    needed: tuple[str, ...] = ()
+    """Fields that a script must send; a missing one of the others has its default or stays."""
     danger: bool = False
     """Whether the action deletes something."""

@@ -174,6 +174,7 @@ STATUS = Action(
     _set_status,
     _NODE,
     (_STATUS,),
+    needed=("status",),
 )
 EDIT = Action(
     "edit", f"{_ROUTE}/edit", "Edit node {machine_id}", "Change", _edit_form, _edit, _NODE, _COLUMNS
@@ -202,4 +203,5 @@ ADD = Action(
         *_COLUMNS,
         Field("state", "State", "choice", choices=(("1", "up"), ("0", "down"))),
     ),
+    needed=("cluster_id", "machine_id", "url"),
 )

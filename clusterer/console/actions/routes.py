@@ -182,16 +182,16 @@ def _given(
 ) -> Given:
     """Return what the operator gave. Raises `InvalidArgument` without a reason.
 
-    ``check``: the operator still types, and has given no reason yet. ``partly``: fields that are
-    missing stay as they are, if the action can do so.
+    ``check``: the operator still types, and has given no reason yet. ``partly``: only the
+    fields that the action needs must be there.
     """
     reason = require_reason(form.get("reason", ""))
     if not reason and not check:
         raise InvalidArgument("reason: say why, for the other operators")
     names = [each.name for each in action.fields if not partly or each.name in form]
-    for each in action.fields:
-        if partly and each.required and each.name not in form and action.name != "edit":
-            raise InvalidArgument(f"{each.name} is missing")
+    missing = [name for name in action.needed if name not in form]
+    if partly and missing:
+        raise InvalidArgument(f"{missing[0]} is missing")
     values = {name: form.get(name, "").strip() for name in names}
     seen = {name.removeprefix(_SEEN): form[name] for name in form if name.startswith(_SEEN)}
     return Given(values, seen, by, reason, dry_run)

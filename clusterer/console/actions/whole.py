@@ -51,5 +51,6 @@ FORGET = Action(
     _forget,
     "/overview",
     (Field("machine_id", "machine_id", "number"),),
+    needed=("machine_id",),
     danger=True,
 )
