@@ -16,7 +16,7 @@ from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import forget
 from clusterer.services.admin.forget import MachineInUse
-from clusterer.services.periodic import sweep, unused
+from clusterer.services.periodic import sweep
 from clusterer.services.table import reload
 from clusterer.store import keys
 from clusterer.store.drains import DrainStore
@@ -30,7 +30,7 @@ from tests.support.frames import frame
 from tests.support.provisioning import contexts, events, provision, sql
 
 QUEUE = "clusterer-delivery"
-DAY_S = unused.UNUSED_S
+DAY_S = sweep.UNUSED_S
 
 
 @pytest.fixture
@@ -221,9 +221,9 @@ def test_unused_sender_without_a_row_is_forgotten(context: Context) -> None:
         send(context, sender)
         deliver(context, sender)
         break_path(context, sender)
-    unused.run(context, later(context, DAY_S - 60))
+    sweep.delete_unused(context, later(context, DAY_S - 60))
     assert context.redis.sismember(keys.SENDERS, "9")
-    unused.run(context, later(context, DAY_S + 60))
+    sweep.delete_unused(context, later(context, DAY_S + 60))
     assert of_machine(context.redis, 9) == set()
     assert context.redis.sismember(keys.SENDERS, "1"), "node 1 keeps its figures"
     assert not context.redis.sismember(keys.SENDERS, "9")
@@ -235,7 +235,7 @@ def test_unused_sender_with_packets_is_kept(context: Context) -> None:
     store = DrainStore(context.settings, QUEUE, "test")
     assert store.claim(9) is not None
     store.release(9, 0, 0, {}, waiting=False, undrained=True)
-    unused.run(context, later(context, 10 * DAY_S))
+    sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert context.redis.xlen(keys.log(9)) == 1
     assert context.redis.sismember(keys.pending(QUEUE), "9")
 
@@ -244,7 +244,7 @@ def test_senders_are_kept_while_redis_has_no_cluster(context: Context) -> None:
     send(context, 9)
     deliver(context, 9)
     context.redis.delete(keys.CLUSTERS, keys.nodes(*CLUSTER))
-    unused.run(context, later(context, 10 * DAY_S))
+    sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert context.redis.sismember(keys.SENDERS, "9")
 
 
@@ -252,7 +252,7 @@ def test_unused_instance_is_forgotten_an_alive_one_kept(context: Context) -> Non
     for receiver in (8, 9):
         listen(context, receiver)
     silence(context, 9, DAY_S + 60)
-    assert unused.run(context) == 1
+    assert sweep.delete_unused(context) == 1
     assert of_machine(context.redis, 9) == set()
     assert context.redis.sismember(keys.INSTANCES, "8")
     assert not context.redis.sismember(keys.INSTANCES, "9")
@@ -266,9 +266,9 @@ def test_unused_queue_goes_with_its_jobs_and_junk(context: Context) -> None:
         jobs.enqueue_delivery(queue, context.jobs_client)
     context.redis.delete(keys.pending(old))
     context.redis.rpush(f"clusterer:junk:{old}", "1 junk")
-    unused.run(context, later(context, DAY_S - 60))
+    sweep.delete_unused(context, later(context, DAY_S - 60))
     assert context.redis.sismember(keys.QUEUES, old), "used within a day"
-    unused.run(context, later(context, DAY_S + 60))
+    sweep.delete_unused(context, later(context, DAY_S + 60))
     assert context.redis.smembers(keys.QUEUES) == {QUEUE.encode()}
     assert list(context.redis.scan_iter(f"*{old}*")) == []
     assert not context.redis.sismember("rq:queues", f"rq:queue:{old}")
@@ -279,10 +279,10 @@ def test_unused_queue_with_a_worker_is_kept(context: Context) -> None:
     context.redis.sadd(keys.QUEUES, QUEUE)
     context.redis.sadd(f"rq:workers:{QUEUE}", "rq:worker:w")
     context.redis.hset("rq:worker:w", "queues", QUEUE)
-    unused.run(context, later(context, 10 * DAY_S))
+    sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert context.redis.sismember(keys.QUEUES, QUEUE)
     context.redis.delete("rq:worker:w")  # died long ago
-    unused.run(context, later(context, 10 * DAY_S))
+    sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert not context.redis.sismember(keys.QUEUES, QUEUE)
 
 
@@ -298,13 +298,13 @@ def test_wrong_values_keep_no_other_machine(kind: str, context: Context) -> None
     context.redis.sadd(keys.SENDERS, "junk", "-1")
     context.redis.sadd(keys.QUEUES, "odd2")
     context.redis.set("rq:workers:odd2", "x")
-    unused.run(context, later(context, DAY_S + 60))
+    sweep.delete_unused(context, later(context, DAY_S + 60))
     assert not context.redis.sismember(keys.SENDERS, "9")
     assert not context.redis.sismember(keys.QUEUES, "odd2")
 
 
 def test_sweep_looks_for_what_is_unused(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     context.redis.sadd(keys.QUEUES, "old-a")
-    monkeypatch.setattr(unused, "EVERY_S", 0.0)
+    monkeypatch.setattr(sweep, "UNUSED_EVERY_S", 0.0)
     sweep.run(context)
     assert not context.redis.sismember(keys.QUEUES, "old-a")

@@ -17,7 +17,7 @@ import redis
 from clusterer import jobs
 from clusterer.membership import Condition
 from clusterer.runtime.descriptors import OTHER_FILES
-from clusterer.services.periodic.probe import ping_all
+from clusterer.services.periodic.reach import ping_all
 from clusterer.settings import Settings, as_environment
 from clusterer.store import NodeStore, keys
 from clusterer.store.packets import PacketLog

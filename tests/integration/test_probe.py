@@ -13,7 +13,7 @@ import redis
 
 from clusterer.membership import Condition, Event, Node, State
 from clusterer.services import Context
-from clusterer.services.periodic import probe
+from clusterer.services.periodic import probe, reach
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.cluster import CLUSTER, load, node, node_for
@@ -150,7 +150,7 @@ def test_probe_pings_run_together_and_end_in_time() -> None:
             filler.connect_ex(("127.0.0.1", port))
         silent = [replace(node(i), port=port) for i in range(2, 202)]
         started = time.monotonic()
-        errors = probe.ping_all(silent)
+        errors = reach.ping_all(silent)
         took = time.monotonic() - started
         for filler in fillers:
             filler.close()
@@ -166,7 +166,7 @@ def test_probe_change_of_node_during_ping_counts(
     for machine_id in (2, 3, 4, 5):
         fail(context, machine_id)
     make_due(context, redis_client)
-    ping = probe.ping_all
+    ping = reach.ping_all
 
     def meanwhile(nodes: Iterable[Node]) -> object:
         context.nodes.command(CLUSTER, 2, Event.SET_DOWN, Cause("operator"))
@@ -220,7 +220,7 @@ def test_probe_next_ping_is_an_interval_after_start(
     load(context.settings, [node(2, port=1, failed_attempts=9)])
     fail(context, 2)
     make_due(context, redis_client)
-    ping = probe.ping_all
+    ping = reach.ping_all
 
     def slowly(nodes: Iterable[Node]) -> object:
         found = ping(nodes)

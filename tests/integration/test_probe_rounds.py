@@ -11,7 +11,7 @@ import pytest
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.suspicions import Kind
 from clusterer.services import Context
-from clusterer.services.periodic import probe, suspected, void_paths
+from clusterer.services.periodic import probe
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.suspicions import Opened
@@ -25,7 +25,7 @@ SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
 @pytest.fixture
 def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     """Three hosts without probers, no address of which is the probe job's own."""
-    monkeypatch.setattr(suspected, "is_local", lambda host: False)
+    monkeypatch.setattr(probe, "is_local", lambda host: False)
     with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
         yield made
 
@@ -118,7 +118,7 @@ def silent_prober(hosts: Hosts) -> None:
 
 
 def overdue(hosts: Hosts) -> bool:
-    suspected.conclude(hosts.context, [CLUSTER])
+    probe.conclude(hosts.context, [CLUSTER])
     return any(hosts.context.suspicions.all([CLUSTER]).values())
 
 
@@ -173,9 +173,9 @@ def test_probe_void_records_of_hosts_without_prober_go(hosts: Hosts) -> None:
     hosts.record(1, 2, tries=3)
     kept = hosts.record(1, 3)
     hosts.context.redis.hincrby(f"clusterer:{CLUSTER}:node:2", "epoch", 1)
-    assert void_paths.clear(hosts.context) == 1
+    assert probe.clear_void_paths(hosts.context) == 1
     assert list(hosts.context.paths.records(1).values()) == [kept]
-    assert void_paths.clear(hosts.context) == 0
+    assert probe.clear_void_paths(hosts.context) == 0
 
 
 def test_probe_void_records_without_counter_go(hosts: Hosts) -> None:
@@ -188,7 +188,7 @@ def test_probe_void_records_without_counter_go(hosts: Hosts) -> None:
     deleted = [0]
 
     def all_are_gone() -> bool:
-        deleted[0] += void_paths.clear(hosts.context)
+        deleted[0] += probe.clear_void_paths(hosts.context)
         return deleted[0] == 3
 
     wait_until(all_are_gone)
@@ -216,7 +216,7 @@ def test_probe_just_begun_removes_no_prober(hosts: Hosts) -> None:
         probe.run(hosts.context)
     assert list(hosts.context.probers.present(CLUSTER)) == [3]
     hosts.context.probes.lasted_s(hosts.context.nodes.now(), 10)
-    hosts.context.probes._since -= suspected.SETTLE_S
+    hosts.context.probes._since -= probe.SETTLE_S
     for _ in range(2):
         probe.run(hosts.context)
     assert not hosts.context.probers.present(CLUSTER)

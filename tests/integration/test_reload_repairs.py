@@ -13,7 +13,8 @@ from clusterer.membership import Event
 from clusterer.provisioning import NewRow
 from clusterer.services import Context
 from clusterer.services.doctor import run as run_doctor
-from clusterer.services.table import reload, restore
+from clusterer.services.periodic import sweep
+from clusterer.services.table import reload
 from clusterer.store import Cause, keys
 from clusterer.store.encoding import encode_node
 from clusterer.store.key_types import expected_type
@@ -128,5 +129,5 @@ def test_reload_restores_all_lost_keys_at_once(context: Context) -> None:
 def test_restore_with_a_wrong_set_of_clusters_loads_the_table(context: Context) -> None:
     context.redis.flushall()
     context.redis.set(keys.CLUSTERS, "oops")
-    assert restore.run(context)
+    assert sweep.restore(context)
     assert context.redis.smembers(keys.CLUSTERS) == {b"1:bin"}

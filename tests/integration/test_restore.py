@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clusterer.services import Context, provision
-from clusterer.services.table import reload, restore
+from clusterer.services.periodic import sweep
+from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from clusterer.store import keys
 from tests.support.processes import spawn, wait_until
@@ -29,12 +30,12 @@ def test_restore_after_data_loss_loads_table(make: MakeContext) -> None:
     context = make()
     fill(context, NODE_A, NODE_B)
     reload.run(context)
-    assert not restore.run(context)
+    assert not sweep.restore(context)
     before = context.nodes.view(KEY).nodes.keys()
     context.redis.flushall()
-    assert restore.run(context)
+    assert sweep.restore(context)
     assert context.nodes.view(KEY).nodes.keys() == before
-    assert not restore.run(context)
+    assert not sweep.restore(context)
 
 
 def test_restore_after_emptied_table_loads_nothing(make: MakeContext) -> None:
@@ -45,7 +46,7 @@ def test_restore_after_emptied_table_loads_nothing(make: MakeContext) -> None:
     sql(
         context, "INSERT INTO clusterer (cluster_id, machine_id, url) VALUES (1, 5, 'bin:10.0.0.1')"
     )
-    assert not restore.run(context), "no command asked for that row"
+    assert not sweep.restore(context), "no command asked for that row"
     assert context.nodes.clusters() == []
 
 
@@ -54,7 +55,7 @@ def test_restore_with_nodes_in_redis_does_nothing(make: MakeContext) -> None:
     fill(context, NODE_A, NODE_B)
     provision.edit(context, (1, 1), {"duration": 9}, by="test")
     assert not context.redis.exists(keys.LOADED)
-    assert not restore.run(context)
+    assert not sweep.restore(context)
     assert list(context.nodes.view(KEY).nodes) == [1]
 
 
@@ -63,12 +64,12 @@ def test_restore_table_unreadable_retries_and_logs_once(
 ) -> None:
     context = make()
     with caplog.at_level(logging.WARNING):
-        assert not restore.run(context)
-        assert 0 < context.redis.ttl(keys.LOADED) <= restore.AGAIN_S
-        assert not restore.run(context), "not every second"
+        assert not sweep.restore(context)
+        assert 0 < context.redis.ttl(keys.LOADED) <= sweep.RESTORE_AGAIN_S
+        assert not sweep.restore(context), "not every second"
         fill(context, NODE_A)
         context.redis.delete(keys.LOADED)
-        assert restore.run(context)
+        assert sweep.restore(context)
         assert context.redis.ttl(keys.LOADED) == -1
     told = [record.getMessage() for record in caplog.records]
     not_loaded, loaded = told
@@ -80,7 +81,7 @@ def test_restore_table_of_other_redis_is_not_loaded(redis_url: str, tmp_path: Pa
     """A worker without db_url would load an old experiment from its data directory."""
     context = Context(Settings(redis_url=redis_url, data_dir=str(tmp_path)))
     fill(context, NODE_A)
-    assert not restore.run(context)
+    assert not sweep.restore(context)
     assert context.nodes.clusters() == []
     context.close()
 

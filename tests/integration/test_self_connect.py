@@ -15,7 +15,7 @@ PORT = 40_000
 CONNECT_BY = {
     "probe": """
 from clusterer.membership import Node
-from clusterer.services.periodic.probe import ping_all
+from clusterer.services.periodic.reach import ping_all
 print(ping_all([Node(2, 1, 2, "bin:127.0.0.1:{port}", "bin", "127.0.0.1", {port})], 2.0))
 """,
     "delivery": """

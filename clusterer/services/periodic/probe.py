@@ -1,37 +1,47 @@
 """The probe job: has probing nodes checked, re-enables disabled ones, settles recovered ones.
 
 Where a prober on another host than the node's is present, the job opens a round: the probers answer
-it, and decide. Else the job itself pings. It also does what a prober may have left undone.
+it, and decide. Else the job itself pings. It also does what a prober may have left undone: the job
+concludes suspicions, removes probers that ended, and deletes void records of paths.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import selectors
-import socket
-from collections.abc import Iterable, Mapping
-from time import monotonic
+from collections.abc import Collection, Iterable, Mapping
 
-from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
+from clusterer.membership.paths import is_void
+from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion
+from clusterer.prober.verdicts import Verdicts
+from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
-from clusterer.services.periodic import suspected, void_paths
+from clusterer.services.periodic.reach import key_of, ping_all
 from clusterer.settings import REENABLE_PROBE
 from clusterer.store import Cause, ClusterKey
+from clusterer.store.destinations import node_of
 from clusterer.store.due import Observation
 from clusterer.store.format import require_format
-
-PING_TIMEOUT_S = 0.5
-"""A ping without a result after this time has failed."""
+from clusterer.store.suspicions import Opened
 
 HIDE_S = 2.0
 """Time for which a claimed node is hidden from overlapping jobs: longer than any ping, and short,
 because the nodes of a killed job wait for so long."""
 
+OVERDUE_MS = WINDOW_MS + 250
+"""The probers that were asked have concluded a suspicion by then."""
+
+SETTLE_S = 3.0
+"""Time after an outage of Redis before probers are removed that have not come back."""
+
+_GAP_S = 2.5
+"""A longer pause between two probe jobs is taken for an outage."""
+
+VOID_EVERY_S = 5.0
+"""Interval at which one maintenance worker looks for void records of paths."""
+
 BY = Cause("probe")
-_CONNECTING = (0, 115, 36)  # done; EINPROGRESS on Linux, on BSD and macOS
+_REASON = "no host reaches it"
 
 
 def run(context: Context) -> int:
@@ -40,17 +50,18 @@ def run(context: Context) -> int:
     clusters = context.nodes.clusters()
     due = context.due.claim(clusters, HIDE_S)
     to_ping = [node for node in due if _needs_ping(context, node)]
-    asked = suspected.ask(context, to_ping)
-    errors = ping_all(node for node in to_ping if _key(node) not in asked)
-    silent = [n for n in to_ping if n.condition is Condition.DISABLED and _key(n) in errors]
-    context.due.postpone([n for n in due if _key(n) in asked or n in silent])
+    asked = _ask(context, to_ping)
+    errors = ping_all(node for node in to_ping if key_of(node) not in asked)
+    silent = [n for n in to_ping if n.condition is Condition.DISABLED and key_of(n) in errors]
+    context.due.postpone([n for n in due if key_of(n) in asked or n in silent])
     context.due.conclude(
-        _observed(node, errors.get(_key(node), ""))
+        _observed(node, errors.get(key_of(node), ""))
         for node in due
-        if _key(node) not in asked and node not in silent
+        if key_of(node) not in asked and node not in silent
     )
-    suspected.conclude(context, clusters)
-    void_paths.run(context)
+    conclude(context, clusters)
+    if context.intervals.due("void paths", VOID_EVERY_S):
+        clear_void_paths(context)
     return len(due)
 
 
@@ -69,81 +80,78 @@ def _observed(node: Node, error: str) -> Observation:
     return Observation(node, event, Cause(BY.by, error))
 
 
-def ping_all(
-    nodes: Iterable[Node], timeout_s: float = PING_TIMEOUT_S
-) -> Mapping[tuple[ClusterKey, int], str]:
-    """Connect to the BIN addresses of all ``nodes`` at once.
+def _ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]:
+    """Open a round for each node that a prober on another host can check; return which."""
+    asked: set[tuple[ClusterKey, int]] = set()
+    present: dict[ClusterKey, Collection[int]] = {}
+    for node in nodes:
+        key = ClusterKey(node.cluster_id, node.protocol)
+        if key not in present:
+            present[key] = context.probers.present(key)
+            if present[key]:
+                context.directory.refresh()
+        if not present[key] or _all_here(context, key, node, present[key]):
+            continue
+        views = context.directory.snapshot
+        opened = context.suspicions.open(node, Kind.PROBE, asking=None, reason=_REASON, views=views)
+        if opened is not Opened.ALONE:
+            asked.add((key, node.machine_id))
+    return asked
 
-    Returns the error of each node that did not accept within ``timeout_s`` seconds, by cluster and
-    machine_id. 1,000 dead nodes cost one timeout. If this process may not open so many files, the
-    nodes take turns. Raises `OSError` if the process cannot open a single file.
+
+def _all_here(context: Context, key: ClusterKey, node: Node, probers: Collection[int]) -> bool:
+    """Whether a node and all probers are on this host, whatever their addresses are."""
+    if not is_local(node.host):
+        return False
+    view = context.directory.snapshot.get(key)
+    rows = [view.nodes.get(prober) if view else None for prober in probers]
+    return all(row is not None and is_local(row.host) for row in rows)
+
+
+def conclude(context: Context, clusters: Iterable[ClusterKey]) -> None:
+    """Conclude the suspicions that the asked probers have not, and sweep the probers."""
+    wanted = [key for key in clusters if key.protocol == PROTO_BIN]
+    found = {key: each for key, each in context.suspicions.all(wanted).items() if each}
+    if found:
+        _conclude(context, found)
+    # After an outage of Redis all heartbeats are old: the probers have time to be back.
+    steady_s = context.probes.lasted_s(context.nodes.now(), _GAP_S)
+    context.probers.sweep(wanted, settled=steady_s >= SETTLE_S)
+
+
+def _conclude(context: Context, found: Mapping[ClusterKey, Mapping[int, Suspicion]]) -> None:
+    context.directory.refresh()
+    verdicts = Verdicts(context.nodes, context.suspicions)
+    now_ms = context.paths.now_ms()
+    for key, suspicions in found.items():
+        view = context.directory.snapshot.get(key)
+        for machine_id, suspicion in suspicions.items():
+            node = view.nodes.get(machine_id) if view else None
+            if node is None or suspicion.is_void(node.version, now_ms):
+                context.suspicions.end(key, machine_id, suspicion)
+            elif now_ms - suspicion.since_ms >= OVERDUE_MS:
+                verdicts.conclude(node, suspicion, now_ms, BY.by)
+
+
+def clear_void_paths(context: Context) -> int:
+    """Delete the void records of paths that no prober deletes; return their number.
+
+    These are the records of hosts without a prober, and records whose counter Redis has lost.
     """
-    errors: dict[tuple[ClusterKey, int], str] = {}
-    left = list(nodes)
-    while left:
-        later = _ping_some(left, timeout_s, errors)
-        if len(later) == len(left):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        left = later
-    return errors
-
-
-def _ping_some(
-    nodes: Iterable[Node], timeout_s: float, errors: dict[tuple[ClusterKey, int], str]
-) -> list[Node]:
-    """Ping as many nodes as there are free descriptors; return the other nodes."""
-    with selectors.DefaultSelector() as selector:
-        later = [node for node in nodes if not _start(selector, node, errors)]
-        deadline = monotonic() + timeout_s
-        while selector.get_map() and (left := deadline - monotonic()) > 0:
-            for key, _ in selector.select(left):
-                _finish(selector, key, errors)
-        for key in list(selector.get_map().values()):
-            errors[_key(key.data)] = f"no answer within {timeout_s:g} s"
-            _close(selector, key)
-    return later
-
-
-def _start(
-    selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
-) -> bool:
-    """Start to connect; return False if this process may not open another file now."""
-    family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        code = sock.connect_ex(node.address)
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return False
-        errors[_key(node)] = str(error)
-        return True
-    if code in _CONNECTING:
-        selector.register(sock, selectors.EVENT_WRITE, node)
-    else:
-        sock.close()
-        errors[_key(node)] = os.strerror(code)
-    return True
-
-
-def _finish(
-    selector: selectors.BaseSelector,
-    key: selectors.SelectorKey,
-    errors: dict[tuple[ClusterKey, int], str],
-) -> None:
-    sock = key.fileobj
-    assert isinstance(sock, socket.socket)  # noqa: S101  only sockets are registered here
-    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        errors[_key(key.data)] = os.strerror(code)
-    elif connected_to_itself(sock):
-        errors[_key(key.data)] = SELF_CONNECTED
-    _close(selector, key)
-
-
-def _close(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
-    selector.unregister(key.fileobj)
-    key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered here
-
-
-def _key(node: Node) -> tuple[ClusterKey, int]:
-    return ClusterKey(node.cluster_id, node.protocol), node.machine_id
+    senders = sorted({*context.paths.counters(), *context.paths.scan()})
+    if not senders:
+        return 0
+    found = context.paths.all_records(senders)
+    context.directory.refresh()  # after the records: none is of a later epoch than its node
+    views = context.directory.snapshot
+    deleted = 0
+    for sender, records in found.items():
+        void = {
+            field: path
+            for field, path in records.items()
+            if is_void(path, node_of(field, views), records.now_ms)
+        }
+        if void:
+            context.paths.delete(sender, void)
+            deleted += len(void)
+    return deleted

@@ -1,6 +1,7 @@
 """The sweep job: enqueues missing delivery jobs, trims logs, and ends hand-overs of dead workers.
 
-At longer intervals the job deletes unused data and resolves names.
+The job loads the table into a Redis without nodes. At longer intervals it deletes unused data and
+resolves names.
 """
 
 from __future__ import annotations
@@ -8,25 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
+from time import monotonic
 
 from clusterer import jobs
-from clusterer.errors import WrongKey
+from clusterer.errors import ClustererError, StateUnavailable, WrongKey
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
 from clusterer.membership.paths import gate
+from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context
-from clusterer.services.periodic import unused
-from clusterer.services.table import restore
-from clusterer.store import ClusterKey
+from clusterer.store import ClusterKey, keys
 from clusterer.store.backlog import QueueState
 from clusterer.store.destinations import field_of
+from clusterer.store.forgetting import ForgetStore
 from clusterer.store.format import require_format
+from clusterer.store.nodes import find_nodes
 from clusterer.store.paths import Records
+from clusterer.store.reloads import ReloadStore
 
 log = logging.getLogger(__name__)
 
 _rounds = Rounds("sweep")
+_limited = LimitedLog(log, 300.0)
 
 STARTING_MS = 1000
 """Time that a job may take from RQ's queue to its start. The delivery job is lost if the enqueued
@@ -39,6 +44,15 @@ delivery workers first record their deliveries, or send the packets again."""
 _SHORTEST_GAP_S, _LONGEST_GAP_S = 2.5, 10.0
 """Limits of the pause between two sweeps that counts as an outage."""
 
+RESTORE_AGAIN_S = 10
+"""Pause before another attempt after the table was not loaded."""
+
+UNUSED_S = 86_400
+"""Time without use after which the sweep deletes the data of a queue, an instance or a sender."""
+
+UNUSED_EVERY_S = 60.0
+"""Interval at which one maintenance worker looks for unused data."""
+
 
 def run(context: Context) -> int:
     """Check all delivery queues; return the number of delivery jobs that were missing.
@@ -46,19 +60,20 @@ def run(context: Context) -> int:
     Raises `StateUnavailable`.
     """
     require_format(context.settings, context.redis)
-    restore.run(context)
+    restore(context)
     context.backlog.end_handovers()
     states = context.backlog.queues()
     woken, may_drop = 0, bool(states) and _may_drop(context, states[0].now_ms / 1000)
     for state in states:
         try:
             if may_drop:
-                _drop_old(context, state)
+                senders = {*state.pending, *state.waiting}
+                context.backlog.trim(senders, context.settings.backlog_max_age)
             woken += _look_after(context, state)
         except WrongKey as error:  # of this queue: the sweep checks the other queues
             _rounds.failed(error, (state.queue,))
-    if context.intervals.due("unused", unused.EVERY_S):
-        unused.run(context)
+    if context.intervals.due("unused", UNUSED_EVERY_S):
+        delete_unused(context)
     interval_s = context.settings.resolve_interval
     if interval_s and context.intervals.due("resolve", interval_s):
         from clusterer.services.table import resolve  # noqa: PLC0415 - SQLAlchemy, once it is due
@@ -71,10 +86,6 @@ def _may_drop(context: Context, now: float) -> bool:
     """Whether Redis has answered, and its clock has not jumped, for long enough."""
     gap_s = min(max(context.settings.backlog_max_age / 2, _SHORTEST_GAP_S), _LONGEST_GAP_S)
     return context.sweeps.lasted_s(now, gap_s) >= SETTLE_S
-
-
-def _drop_old(context: Context, state: QueueState) -> None:
-    context.backlog.trim({*state.pending, *state.waiting}, context.settings.backlog_max_age)
 
 
 def _look_after(context: Context, state: QueueState) -> int:
@@ -124,3 +135,78 @@ def _wake(context: Context, state: QueueState) -> int:
         return 0
     jobs.enqueue_delivery(state.queue, context.jobs_client)
     return 1
+
+
+def restore(context: Context) -> bool:
+    """Load the table if Redis has no node and no trace of a reload; return whether it was loaded.
+
+    With ``redis_url`` and without ``db_url`` `restore` does nothing: the SQLite file of the data
+    directory may belong to another Redis. Safe to run in several processes. Raises
+    `StateUnavailable`.
+    """
+    settings = context.settings
+    if settings.redis_url and not settings.db_url:
+        return False
+    if not ReloadStore(settings, context.redis).claim_restore(RESTORE_AGAIN_S):
+        return False
+    from clusterer.services.table import reload  # noqa: PLC0415 - SQLAlchemy, 0.2 s and 15 MB
+
+    try:
+        report = reload.run(context, by="restore")
+    except StateUnavailable:
+        raise
+    except ClustererError as error:
+        _limited.warning(
+            "table", monotonic(), "Redis: no nodes, and the table was not loaded: %s", error
+        )
+        return False
+    log.warning("Redis: had no nodes; loaded %d from %s", report.loaded, report.database)
+    return True
+
+
+def delete_unused(context: Context, now: float | None = None) -> int:
+    """Delete the data of unused queues, instances and senders; return their number.
+
+    A queue is unused without a sender and a worker, if no sender became pending for a day. An
+    instance is unused if it was not alive for a day; an instance that returns registers its modules
+    again in any case. A sender is unused without a row in any cluster, with an empty log, and
+    without a packet for a day. One look takes at most 1,000 of each. ``now``: UNIX time in seconds,
+    of Redis (default: now). Raises `StateUnavailable`.
+    """
+    store = ForgetStore(context.settings, context.redis)
+    before_ms = int(((context.nodes.now() if now is None else now) - UNUSED_S) * 1000)
+    states = context.backlog.queues()
+    queues = [state.queue for state in states if _is_unused(context, store, state, before_ms)]
+    instances = store.unused_instances(before_ms)
+    senders = _senders(context, store, states, before_ms)
+    for what, found in (("queue", queues), ("instance", instances), ("sender", senders)):
+        if found:
+            listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
+            log.info("%s %s: deleted from Redis: not used for a day", what, listed)
+    return len(queues) + len(instances) + len(senders)
+
+
+def _is_unused(context: Context, store: ForgetStore, state: QueueState, before_ms: int) -> bool:
+    """Delete a queue if it is unused; return whether the queue was deleted."""
+    if state.pending or state.waiting or jobs.has_worker(state.queue, context.jobs_client):
+        return False
+    if not store.unused_queue(state.queue, before_ms):
+        return False
+    jobs.delete_queue(state.queue, context.jobs_client)
+    return True
+
+
+def _senders(
+    context: Context, store: ForgetStore, states: list[QueueState], before_ms: int
+) -> list[int]:
+    clusters = context.nodes.clusters()
+    if not clusters:  # Redis has lost the table: the senders with a row are not known
+        return []
+    nodes = {i for key in clusters for i in find_nodes(context.redis, key)}
+    named: dict[int, list[str]] = {}
+    for state in states:
+        sets = ((keys.pending, state.pending), (keys.waiting, state.waiting))
+        for name, senders in sets:
+            for sender in senders:
+                named.setdefault(sender, []).append(name(state.queue))
+    return store.unused_senders(before_ms, nodes, named)
