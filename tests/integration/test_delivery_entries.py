@@ -13,7 +13,7 @@ import redis
 from clusterer import Clusterer
 from clusterer.errors import NewerFormat
 from clusterer.services import Context
-from clusterer.services.doctor import key_format
+from clusterer.services.doctor import values
 from clusterer.services.doctor.finding import Level
 from clusterer.services.periodic import sweep
 from clusterer.services.status import listing
@@ -357,7 +357,7 @@ def test_doctor_names_format(
     settings: Settings, redis_client: redis.Redis, value: str, level: Level
 ) -> None:
     redis_client.set(keys.FORMAT, value)
-    found = {f.check: f for f in key_format.check(Context(settings))}
+    found = {f.check: f for f in values.check_format(Context(settings))}
     assert found["redis format"].level is level
 
 

@@ -278,7 +278,7 @@ def test_doctor_names_many_bad_values_briefly(redis_url: str, redis_client: redi
     redis_client.sadd("rq:workers", *(b"\xff%d" % number for number in range(100)))
     found = texts(redis_url, "junk jobs")
     assert len(found) == 4
-    assert found[-1] == "97 more bad values"
+    assert found[-1] == "and 97 more like these"
 
 
 def test_doctor_names_junk_jobs(redis_url: str, redis_client: redis.Redis) -> None:

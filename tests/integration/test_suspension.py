@@ -16,10 +16,9 @@ from rq.suspension import resume, suspend
 from clusterer.cli import main
 from clusterer.jobs import SUSPENDED, Suspension, enqueue_delivery, queued, resume_command
 from clusterer.services import Context
-from clusterer.services.doctor import Finding, Level
+from clusterer.services.doctor import Finding, Level, network
 from clusterer.services.doctor import backlog as backlog_checks
 from clusterer.services.doctor import fleet as fleet_checks
-from clusterer.services.doctor import workers as worker_checks
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.status import fleet as fleets
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings, as_environment
@@ -36,7 +35,7 @@ QUEUE = DEFAULT_DELIVERY_QUEUE
 
 def findings(context: Context) -> list[Finding]:
     fleet = fleets.read(context)
-    return [*fleet_checks.check(context, fleet), *worker_checks.check(context, fleet)]
+    return [*fleet_checks.check(context, fleet), *network.check_from_workers(context, fleet)]
 
 
 def errors(context: Context) -> list[Finding]:
@@ -172,7 +171,7 @@ def test_doctor_does_not_blame_suspended_workers(
             enqueue_delivery(MAINTENANCE_QUEUE, redis_client)
         began = time.monotonic()
         found = {one.check: one for one in findings(context)}
-        assert time.monotonic() - began < worker_checks.ANSWER_S
+        assert time.monotonic() - began < network.ANSWER_S
     assert found["maintenance workers"].level is Level.OK
     assert found["nodes from workers"].level is Level.SKIPPED
     assert found["nodes from workers"].text == "RQ is suspended"

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from clusterer.services import Context
-from clusterer.services.doctor import Level, clocks, fleet, network, redis_server, workers
+from clusterer.services.doctor import Level, clocks, fleet, network, redis_server
 from clusterer.services.status.fleet import Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import Settings
 from scheduler.plan import periodic_jobs
@@ -169,8 +169,8 @@ def test_doctor_persistent_mode_of_scheduler_differs_is_named() -> None:
 
 def test_doctor_busy_delivery_worker_is_no_finding() -> None:
     busy = replace(QUEUE, workers=(replace(ALIVE, busy=True),))
-    assert workers._unanswered(busy).level is Level.OK
-    assert workers._unanswered(QUEUE).level is Level.WARN
+    assert network._unanswered(busy).level is Level.OK
+    assert network._unanswered(QUEUE).level is Level.WARN
 
 
 def test_doctor_unreachable_nodes_are_named_up_to_a_limit() -> None:

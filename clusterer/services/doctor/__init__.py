@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from clusterer.endpoint import remedy
 from clusterer.errors import SettingsError, StateUnavailable
@@ -11,14 +11,12 @@ from clusterer.services.doctor import (
     backlog,
     clocks,
     fleet,
-    key_format,
     network,
     paths,
     receiving,
     redis_server,
     table,
     values,
-    workers,
 )
 from clusterer.services.doctor.finding import Finding, Level, error, skipped
 from clusterer.services.status import fleet as fleets
@@ -34,40 +32,47 @@ def run(context: Context) -> Iterator[Finding]:
 
 
 def _checks(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
-    away = ""
+    away = False
     try:
         yield from redis_server.check(context)
     except (StateUnavailable, SettingsError) as problem:
-        away = str(problem)
-        yield error(redis_server.CHECKS[0], away, _advice(problem))
+        away = True
+        yield error(redis_server.CHECKS[0], str(problem), _advice(problem))
         yield from (skipped(name, "needs Redis") for name in redis_server.CHECKS[1:])
-        yield skipped(key_format.CHECK, "needs Redis")
-    else:
-        yield from _surviving(key_format.CHECK, lambda: key_format.check(context))
+    yield from _with_redis((values.FORMAT_CHECK,), values.check_format, context, away=away)
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
+    for names, check in _PARTS:
+        yield from _with_redis(names, check, context, away=away)
+    yield from _with_redis(
+        (values.CHECK,), lambda context: values.check(context, problems), context, away=away
+    )
+
+
+Check = Callable[[Context], Iterable[Finding]]
+
+_PARTS: Sequence[tuple[Sequence[str], Check]] = (
+    (fleet.CHECKS, lambda context: fleet.check(context, fleets.read(context))),
+    (network.CHECKS, network.check),
+    ((paths.CHECK,), paths.check),
+    (
+        (network.FROM_WORKERS,),
+        lambda context: network.check_from_workers(context, fleets.read(context)),
+    ),
+    ((receiving.CHECK,), receiving.check),
+    ((backlog.CHECK,), backlog.check),
+)
+"""Checks that need Redis, each with the names of its findings."""
+
+
+def _with_redis(
+    names: Sequence[str], check: Check, context: Context, *, away: bool
+) -> Iterator[Finding]:
+    """Yield the findings of a part that needs Redis; if Redis is away, each check is skipped."""
     if away:
-        yield from (
-            *fleet.unknown(),
-            *network.unknown(),
-            paths.unknown(),
-            workers.unknown(),
-            receiving.unknown(),
-        )
-        yield skipped(backlog.CHECK, "needs Redis")
-        yield skipped(values.CHECK, "needs Redis")
-        return
-    yield from _surviving(fleet.CHECKS[0], lambda: _fleet(context))
-    yield from _surviving(network.CHECKS[2], lambda: network.check(context))
-    yield from _surviving(paths.CHECK, lambda: paths.check(context))
-    yield from _surviving(workers.CHECK, lambda: workers.check(context, fleets.read(context)))
-    yield from _surviving(receiving.CHECK, lambda: receiving.check(context))
-    yield from _surviving(backlog.CHECK, lambda: backlog.check(context))
-    yield from _surviving(values.CHECK, lambda: values.check(context, problems))
-
-
-def _fleet(context: Context) -> Iterator[Finding]:
-    yield from fleet.check(context, fleets.read(context))
+        yield from (skipped(name, "needs Redis") for name in names)
+    else:
+        yield from _surviving(names[0], lambda: check(context))
 
 
 def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -52,6 +53,20 @@ def error(check: str, text: str, advice: str) -> Finding:
 def skipped(check: str, text: str) -> Finding:
     """Return a finding of a check that was not possible."""
     return Finding(check, Level.SKIPPED, text)
+
+
+def bounded(found: Sequence[Finding], most: int, advice: str) -> Iterator[Finding]:
+    """Yield the first ``most`` findings of a check, and one with the number of the others."""
+    yield from found[:most]
+    if len(found) > most:
+        text = f"and {len(found) - most} more like these"
+        yield Finding(found[most].check, found[most].level, text, advice)
+
+
+def listed(items: Sequence[object], most: int = 3, between: str = ", ") -> str:
+    """Return the first ``most`` items as text, and the number of the others."""
+    text = between.join(map(str, items[:most]))
+    return f"{text} and {len(items) - most} more" if len(items) > most else text
 
 
 def stamp(at: float) -> str:

@@ -1,4 +1,4 @@
-"""Workers per queue, the scheduler, and jobs that failed."""
+"""The checks of RQ: workers per queue, scheduler, failed jobs, junk jobs, other applications."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from clusterer import jobs
-from clusterer.jobs import Job
-from clusterer.jobs.keys import SYNC_ID
+from clusterer.jobs import Job, JunkReport, keys
 from clusterer.services.context import Context
-from clusterer.services.doctor import strangers
-from clusterer.services.doctor.finding import Finding, error, ok, skipped, stamp, warn
+from clusterer.services.doctor.finding import Finding, bounded, error, listed, ok, stamp, warn
 from clusterer.services.status.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
-CHECKS = ("workers", "scheduler", "failed jobs", *strangers.CHECKS)
+CHECKS = ("workers", "scheduler", "failed jobs", "junk jobs", "other applications")
 
 PILED_UP = 10
-_NAMED = 3
+"""Waiting jobs of a queue above which its workers are too few."""
 
 
 def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
@@ -36,12 +34,8 @@ def check(context: Context, fleet: Fleet) -> Iterator[Finding]:
     yield from _queue(fleet, fleet.database, "database", needed=persistent)
     yield _scheduler(context, fleet)
     yield _failed(context, fleet)
-    yield from strangers.check(fleet)
-
-
-def unknown() -> Iterator[Finding]:
-    """Yield the findings without Redis: every check is skipped."""
-    return (skipped(name, "needs Redis") for name in CHECKS)
+    yield from _junk_jobs(fleet)
+    yield _other_applications(fleet)
 
 
 def _suspended(context: Context, fleet: Fleet) -> Finding:
@@ -75,8 +69,7 @@ def _strangers(queue: QueueInfo, kind: str) -> Finding:
 
 
 def _places(workers: Sequence[WorkerInfo]) -> str:
-    named = ", ".join(worker.place for worker in workers[:_NAMED])
-    return named + (", …" if len(workers) > _NAMED else "")
+    return listed([worker.place for worker in workers])
 
 
 def _workers(queue: QueueInfo, kind: str, *, needed: bool, suspended: bool) -> Finding:
@@ -113,7 +106,7 @@ def _scheduler(context: Context, fleet: Fleet) -> Finding:
         text = f"{fleet.schedulers} run, but the last tick was {said}"
         return error(name, text, "read the scheduler's log; start the scheduler again")
     text = f"{fleet.schedulers} alive, last tick {late:.1f} s ago"
-    if context.settings.persistent_mode != (SYNC_ID in fleet.schedule):
+    if context.settings.persistent_mode != (keys.SYNC_ID in fleet.schedule):
         mode = "not in" if context.settings.persistent_mode else "in"
         return error(
             name,
@@ -151,3 +144,43 @@ def _why(context: Context, queue: str) -> str:
     if lines and "AbandonedJobError" in lines[-1]:
         return f"{job.func_name}: its worker ended, or lost Redis, meanwhile; nothing is lost"
     return f"{job.func_name}: {lines[-1]}" if lines else f"{job.func_name} ({job_id})"
+
+
+def _junk_jobs(fleet: Fleet) -> Iterator[Finding]:
+    """Yield the junk jobs that the processes found, and the bad values of this look."""
+    yield from (_junk(report) for report in fleet.junk)
+    bad = [
+        warn(CHECKS[3], f"{what} and is left out", "delete it with redis-cli")
+        for what in fleet.unreadable
+    ]
+    yield from bounded(bad, 3, "first delete the values named above")
+    if not (fleet.junk or bad):
+        yield ok(CHECKS[3], "none")
+
+
+def _junk(report: JunkReport) -> Finding:
+    text = (
+        f"{report.count} in {report.queue} since {stamp(report.since)}, not run; the latest "
+        f"{stamp(report.last)}: {report.example}"
+    )
+    advice = (
+        f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; configure the program that "
+        "enqueues these jobs with another queue, or another Redis database"
+    )
+    return warn(CHECKS[3], text, advice)
+
+
+def _other_applications(fleet: Fleet) -> Finding:
+    foreign = fleet.foreign
+    if not foreign:
+        return ok(CHECKS[4], "no other application uses RQ in this Redis database")
+    parts = [
+        f"{len(foreign.queues)} queues ({listed(foreign.queues)})" if foreign.queues else "",
+        f"{foreign.workers} workers" if foreign.workers else "",
+        f"{foreign.scheduled} scheduled jobs" if foreign.scheduled else "",
+    ]
+    return warn(
+        CHECKS[4],
+        f"other applications use RQ in this Redis database: {', '.join(filter(None, parts))}",
+        "give clusterer a database of its own: another number at the end of redis_url",
+    )

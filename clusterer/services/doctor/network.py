@@ -1,43 +1,58 @@
-"""The checks of addresses: all of the table, the own row's, and the connection to every node."""
+"""The checks of addresses, and of the connections from here and from the workers to every node."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+import redis
+from rq.results import Result
+
+from clusterer import jobs
+from clusterer.endpoint import trouble
+from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
+from clusterer.jobs import Job
+from clusterer.jobs.keys import REACH
 from clusterer.membership import ADVICE, Condition, Node, address_warnings
 from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.doctor.finding import Finding, bounded, error, ok, skipped, warn
 from clusterer.services.periodic import reach
+from clusterer.services.status.fleet import Fleet, QueueInfo
 
 CHECKS = ("addresses", "own row", "nodes from here")
 
+FROM_WORKERS = "nodes from workers"
+
 _NAMED = 10
+
+ANSWER_S = 4.0
+"""Longest wait for an answer of a worker."""
+RESULT_TTL_S = 30
+_POLL_S = 0.05
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Check the own row and try to connect to all nodes."""
-    nodes = [node for view in context.nodes.views().values() for node in view.nodes.values()]
+    nodes = _all_nodes(context)
     yield from _together(nodes)
     yield from _own(context, nodes)
     yield from judged(CHECKS[2], "", reach.run(context), nodes)
 
 
-def unknown() -> Iterator[Finding]:
-    """Yield the findings without Redis: every check is skipped."""
-    return (skipped(name, "needs Redis") for name in CHECKS)
+def _all_nodes(context: Context) -> list[Node]:
+    return [node for view in context.nodes.views().values() for node in view.nodes.values()]
 
 
 def _together(nodes: list[Node]) -> Iterator[Finding]:
     found = address_warnings(nodes)
     if not found:
         yield ok(CHECKS[0], "each node has its own address, which other hosts can reach")
-    for warning in found[:_NAMED]:
-        yield warn(CHECKS[0], warning.text, ADVICE)
-    if len(found) > _NAMED:
-        yield warn(CHECKS[0], f"and {len(found) - _NAMED} more like these", ADVICE)
+    warnings = [warn(CHECKS[0], warning.text, ADVICE) for warning in found]
+    yield from bounded(warnings, _NAMED, ADVICE)
 
 
 def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
@@ -85,11 +100,12 @@ def judged(
     if not errors:
         yield ok(check_name, reached)
         return
-    for place, why in sorted(errors.items())[:_NAMED]:
-        yield _unreached(check_name, whence, place, known.get(place), why)
-    if len(errors) > _NAMED:
-        advice = "check the network first: so many nodes rarely fail at once"
-        yield error(check_name, f"and {len(errors) - _NAMED} more; {reached}", advice)
+    found = [
+        _unreached(check_name, whence, place, known.get(place), why)
+        for place, why in sorted(errors.items())
+    ]
+    advice = f"{reached}; check the network first: so many nodes rarely fail at once"
+    yield from bounded(found, _NAMED, advice)
 
 
 def _unreached(check_name: str, whence: str, place: str, node: Node | None, why: str) -> Finding:
@@ -102,4 +118,78 @@ def _unreached(check_name: str, whence: str, place: str, node: Node | None, why:
         f"start `clusterer node --server-id {machine_id}` (or OpenSIPS) on the node's host; check "
         "the firewalls between; if the node is away for long: "
         f"`clusterer set-status {which} 0 {PROTO_BIN}`",
+    )
+
+
+def check_from_workers(context: Context, fleet: Fleet) -> Iterator[Finding]:
+    """Ask a worker of each queue that sends or probes. Raises `StateUnavailable`."""
+    queues = [queue for queue in (*fleet.delivery, fleet.maintenance) if queue.workers]
+    if not queues:
+        yield skipped(FROM_WORKERS, "needs a worker")
+        return
+    if fleet.suspension is not None:
+        yield skipped(FROM_WORKERS, "RQ is suspended")
+        return
+    nodes = _all_nodes(context)
+    try:
+        asked = {queue: _ask(context, queue) for queue in queues if not _delivers(queue)}
+        answers = _await(asked)
+    except redis.RedisError as error:
+        text = trouble(context.settings, error)
+        raise StateUnavailable(f"cannot ask the workers: {text}") from error
+    for queue in queues:
+        result = answers.get(queue)
+        if result is not None and result.type is Result.Type.SUCCESSFUL:
+            answer: dict[str, Any] = result.return_value or {}
+            yield from judged(
+                FROM_WORKERS, f" from {queue.name} on {answer['host']}", answer, nodes
+            )
+        else:
+            yield _unanswered(queue)
+
+
+def _delivers(queue: QueueInfo) -> bool:
+    """Whether all workers of the queue run a job now; a delivery job may take a minute."""
+    return all(worker.busy for worker in queue.workers)
+
+
+def _ask(context: Context, queue: QueueInfo) -> Job:
+    made = jobs.queue(queue.name, context.jobs_client).enqueue_call(
+        REACH, timeout=10, result_ttl=RESULT_TTL_S, failure_ttl=RESULT_TTL_S, at_front=True
+    )
+    assert isinstance(made, Job)  # noqa: S101 - the queue makes no other
+    return made
+
+
+def _await(asked: dict[QueueInfo, Job]) -> dict[QueueInfo, Result]:
+    """Return the answers that came in time; delete the jobs that no worker took."""
+    answers: dict[QueueInfo, Result] = {}
+    deadline = time.monotonic() + ANSWER_S
+    while len(answers) < len(asked) and time.monotonic() < deadline:
+        for queue, job in asked.items():
+            if queue not in answers and (result := job.latest_result()) is not None:
+                answers[queue] = result
+        time.sleep(_POLL_S)
+    for queue, job in asked.items():
+        if queue not in answers:
+            with suppress(redis.ResponseError):
+                job.delete()
+    return answers
+
+
+def _unanswered(queue: QueueInfo) -> Finding:
+    if _delivers(queue):
+        return ok(
+            FROM_WORKERS,
+            f"{queue.name} not asked: its workers deliver; "
+            "`clusterer events` shows the nodes that were not reached",
+        )
+    if queue.strangers:
+        return skipped(
+            FROM_WORKERS, f"{queue.name}: a worker that is not clusterer's takes its jobs"
+        )
+    return warn(
+        FROM_WORKERS,
+        f"no worker of {queue.name} answered within {ANSWER_S:g} s",
+        "read the worker's log; if the worker hangs, start it again",
     )

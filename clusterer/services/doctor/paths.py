@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from clusterer.membership import Condition, Node
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.doctor.finding import Finding, bounded, error, listed, ok, warn
 from clusterer.services.status import paths
 from clusterer.services.status.paths import BrokenPath
 from clusterer.store import ClusterView
@@ -16,9 +16,6 @@ CHECK = "paths"
 
 _NAMED = 10
 """Findings that are named, one a line."""
-
-_PATHS_NAMED = 3
-"""Paths that one finding names."""
 
 _ALIVE_MS = 5000
 """A prober whose heartbeat is older may be gone."""
@@ -46,17 +43,9 @@ def check(context: Context) -> Iterator[Finding]:
         }
         of_view = [item for item in found if item.key == view.key]
         findings += judged(view, of_view, alive, paths.reasons(context, view))
-    yield from findings[:_NAMED]
-    if len(findings) > _NAMED:
-        advice = "`clusterer paths` shows all; look at the network first"
-        yield error(CHECK, f"and {len(findings) - _NAMED} more", advice)
+    yield from bounded(findings, _NAMED, "`clusterer paths` shows all; look at the network first")
     if not findings:
         yield ok(CHECK, "no sender reports a path that is not up")
-
-
-def unknown() -> Finding:
-    """Say that nothing can be said without Redis."""
-    return skipped(CHECK, "needs Redis")
 
 
 def _addresses(views: Collection[ClusterView]) -> Mapping[int, set[str]]:
@@ -203,9 +192,9 @@ def _link(one: str, other: str, items: Sequence[BrokenPath]) -> Finding:
 
 
 def _named(items: Sequence[BrokenPath]) -> str:
-    shown = ", ".join(
+    texts = [
         f"{item.sender} does not reach node {item.node.machine_id}"
         + (f" ({item.path.reason})" if item.path.reason else "")
-        for item in items[:_PATHS_NAMED]
-    )
-    return shown + (f" and {len(items) - _PATHS_NAMED} more" if len(items) > _PATHS_NAMED else "")
+        for item in items
+    ]
+    return listed(texts)

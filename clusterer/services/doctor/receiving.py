@@ -14,7 +14,7 @@ from typing import NamedTuple
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, ok, skipped, warn
+from clusterer.services.doctor.finding import Finding, bounded, ok, warn
 from clusterer.services.status import paths
 from clusterer.store import ClusterKey
 from clusterer.store.receipts import Receipts
@@ -50,19 +50,11 @@ def check(context: Context, *, pause: Callable[[float], object] = time.sleep) ->
         pause(PAUSE_S)
         found = [m for m in missing(before, receipts.receptions()) if _is_up(context, m)]
         found = _without_broken_paths(context, found)
-    for missed in found[:_NAMED]:
-        yield _missed(missed)
-    if len(found) > _NAMED:
-        yield warn(CHECK, f"and {len(found) - _NAMED} more like these", "begin with those above")
+    yield from bounded([_missed(each) for each in found], _NAMED, "begin with those above")
     if not found:
         count = len({reception.watch.receiver for reception in before})
         text = f"{count} instances; each receives from all nodes that send to other instances"
         yield ok(CHECK, text)
-
-
-def unknown() -> Finding:
-    """Return the finding without Redis: the check is skipped."""
-    return skipped(CHECK, "needs Redis")
 
 
 def suspected(receptions: Sequence[Reception]) -> set[Missed]:

@@ -25,12 +25,11 @@ from clusterer.provisioning import (
 from clusterer.provisioning.rows import RejectedRow
 from clusterer.provisioning.schema import TABLE_VERSION
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
+from clusterer.services.doctor.finding import Finding, error, listed, ok, skipped, warn
 from clusterer.services.table import reload, resolve
 from clusterer.services.table.reload_report import ReloadReport
 
 CHECKS = ("table", "table rows", "table and redis")
-_NAMED = 3
 
 
 def check(context: Context, *, redis: bool) -> Iterator[Finding]:
@@ -109,9 +108,7 @@ def _table(context: Context, *, registered: bool) -> Finding:
 
 def _rows(count: int, rejected: list[RejectedRow]) -> Finding:
     if rejected:
-        shown = "; ".join(map(str, rejected[:_NAMED]))
-        more = f" and {len(rejected) - _NAMED} more" if len(rejected) > _NAMED else ""
-        text = f"{len(rejected)} of {count} cannot be used: {shown}{more}"
+        text = f"{len(rejected)} of {count} cannot be used: {listed(rejected, between='; ')}"
         return error(CHECKS[1], text, "correct the rows, then run `clusterer reload`")
     if not count:
         return error(CHECKS[1], "the table is empty", "add nodes, then run `clusterer reload`")
@@ -128,11 +125,8 @@ def _compared(context: Context, names: Names) -> Finding:
     if found.rows and not found.loaded:
         return warn(CHECKS[2], found.note, "correct the rows, then run `clusterer reload`")
     if found.repaired:
-        shown = "; ".join(found.repaired[:_NAMED])
-        more = f" and {len(found.repaired) - _NAMED} more" if len(found.repaired) > _NAMED else ""
-        return error(
-            CHECKS[2], f"Redis has lost or wrong keys: {shown}{more}", "run `clusterer reload`"
-        )
+        text = f"Redis has lost or wrong keys: {listed(found.repaired, between='; ')}"
+        return error(CHECKS[2], text, "run `clusterer reload`")
     return _differing(context, found)
 
 
@@ -145,9 +139,8 @@ def _differing(context: Context, found: ReloadReport) -> Finding:
     if len(moved) == len(differing):
         return _elsewhere(context, moved)
     places = [f"cluster {c}:{p} node {m}" for c, p, m in differing]
-    shown = ", ".join(places[:_NAMED])
-    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return warn(CHECKS[2], f"table and Redis differ in {shown}{more}", "run `clusterer reload`")
+    text = f"table and Redis differ in {listed(places)}"
+    return warn(CHECKS[2], text, "run `clusterer reload`")
 
 
 def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
@@ -155,12 +148,11 @@ def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
     places = [
         f"{name_in(c.after.url)} (cluster {c.after.cluster_id}:{c.after.protocol} node "
         f"{c.after.machine_id}) resolves to {c.after.host}, Redis has {c.before.host}"
-        for c in moved[:_NAMED]
+        for c in moved
     ]
-    more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
     interval_s = context.settings.resolve_interval
     wait = f", or wait: names are resolved every {interval_s:g} s" if interval_s else ""
-    return warn(CHECKS[2], "; ".join(places) + more, f"run `clusterer reload`{wait}")
+    return warn(CHECKS[2], listed(places, between="; "), f"run `clusterer reload`{wait}")
 
 
 def _place(node: Node) -> tuple[int, str, int]:

@@ -1,22 +1,25 @@
-"""The check of the values in Redis: keys of a wrong type, and bad values that any check reads."""
+"""The checks of the keys in Redis: format, types, and the bad values that any check reads."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from clusterer.services.context import Context
-from clusterer.services.doctor.finding import Finding, error, ok
-from clusterer.store import ClusterKey, translated
+from clusterer.services.doctor.finding import Finding, bounded, error, ok, warn
+from clusterer.store import ClusterKey, keys, translated
 from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
+from clusterer.store.encoding import as_text
 from clusterer.store.event_streams import PAGE, AuditStore, PathEvents
+from clusterer.store.format import FORMAT, format_found, is_newer, is_older, newer_text
 from clusterer.store.paths import PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.suspicions import SuspicionStore
 
+FORMAT_CHECK = "redis format"
 CHECK = "redis values"
 
 _NAMED = 20
@@ -38,7 +41,10 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
         events = kind(context.settings, context.redis)
         newest = events.newest_first(events.ends(events.clusters()))
         deque(islice(newest, PAGE), maxlen=0)  # what cannot be used is reported
-    yield from _told(problems)
+    found = [error(CHECK, each.described, each.remedy) for each in dict.fromkeys(problems)]
+    yield from bounded(found, _NAMED, "first correct the values named above")
+    if not found:
+        yield ok(CHECK, "no wrong value")
 
 
 def _read_paths(context: Context, clusters: Sequence[ClusterKey]) -> None:
@@ -52,12 +58,25 @@ def _read_paths(context: Context, clusters: Sequence[ClusterKey]) -> None:
         probers.present(key)
 
 
-def _told(problems: Iterable[BadValue]) -> Iterator[Finding]:
-    distinct = list(dict.fromkeys(problems))
-    for problem in distinct[:_NAMED]:
-        yield error(CHECK, problem.described, problem.remedy)
-    if len(distinct) > _NAMED:
-        more = f"{len(distinct) - _NAMED} more wrong values"
-        yield error(CHECK, more, "first correct the values named above")
-    if not distinct:
-        yield ok(CHECK, "no wrong value")
+def check_format(context: Context) -> Iterator[Finding]:
+    """Check the format of the keys. Raises `StateUnavailable`."""
+    with translated(context.settings, f"read {keys.FORMAT}"):
+        found = format_found(context.redis)
+    if found is None:
+        yield ok(FORMAT_CHECK, f"{keys.FORMAT} is not set yet")
+    elif is_newer(found):
+        yield error(FORMAT_CHECK, newer_text(found), "upgrade clusterer here")
+    elif is_older(found):
+        yield warn(
+            FORMAT_CHECK,
+            f"{keys.FORMAT} is {as_text(found)}, and this program writes format {FORMAT}",
+            "stop all processes of the older version: the first new process renames the keys",
+        )
+    elif found != b"%d" % FORMAT:
+        yield error(
+            FORMAT_CHECK,
+            f"{keys.FORMAT} is {as_text(found)!r:.40}, not a format that a program wrote",
+            f"redis-cli DEL {keys.FORMAT}, unless a newer clusterer uses this Redis",
+        )
+    else:
+        yield ok(FORMAT_CHECK, f"keys have format {FORMAT}")
