@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
     from clusterer.listener import ReceiveInfo, in_thread
     from clusterer.membership import Node
-    from clusterer.settings import Settings, load_settings
+    from clusterer.settings import Settings
+    from clusterer.settings.sources import load_settings
     from clusterer.wire import Packet
 
 __all__ = [
@@ -62,7 +63,7 @@ _ELSEWHERE = {
     "SERVER_TIMEOUT": "ids",
     "Settings": "settings",
     "in_thread": "listener",
-    "load_settings": "settings",
+    "load_settings": "settings.sources",
 }
 """Name → module; all others are in `errors`."""
 

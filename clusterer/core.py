@@ -16,7 +16,8 @@ from clusterer.listener import Callback, Listener
 from clusterer.membership import Event, Node
 from clusterer.runtime.once import once
 from clusterer.sending import InstanceView, Sender
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import Settings
+from clusterer.settings.sources import load_settings
 from clusterer.store import Cause, ClusterKey, Directory, NodeStore, connect
 from clusterer.store.observing import Observer
 from clusterer.store.offers import Offers

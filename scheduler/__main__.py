@@ -7,7 +7,7 @@ import sys
 
 from clusterer.errors import ClustererError
 from clusterer.runtime import logs, streams
-from clusterer.settings import load_settings
+from clusterer.settings.sources import load_settings
 from scheduler.process import run
 
 

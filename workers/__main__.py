@@ -7,7 +7,8 @@ import sys
 
 from clusterer.errors import ClustererError
 from clusterer.runtime import logs, streams
-from clusterer.settings import WORKER_KINDS, load_settings
+from clusterer.settings import WORKER_KINDS
+from clusterer.settings.sources import load_settings
 from workers.process import run
 
 

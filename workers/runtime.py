@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.jobs import StopFlag
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import Settings
+from clusterer.settings.sources import load_settings
 
 if TYPE_CHECKING:
     from clusterer.delivery import Engine

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from clusterer.errors import ClustererError
-from clusterer.settings import load_settings
+from clusterer.settings.sources import load_settings
 
 if TYPE_CHECKING:
     from clusterer.membership import Node

@@ -19,8 +19,8 @@ from clusterer.cli import completion
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import MAX_ID
 from clusterer.runtime import logs
-from clusterer.settings import Settings, load_settings
-from clusterer.settings.origins import origins
+from clusterer.settings import Settings
+from clusterer.settings.sources import load_settings, origins
 
 Command = Callable[..., Any]
 

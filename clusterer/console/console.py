@@ -20,7 +20,7 @@ class Console:
     """Made once per process; the argument of every `Page.load`, which runs in several threads."""
 
     def __init__(self, settings: Settings, origins: Mapping[str, str] | None = None) -> None:
-        """``origins``: where the settings come from, see `clusterer.settings.origins`."""
+        """``origins``: where the settings come from, see `clusterer.settings.sources`."""
         self.settings = settings
         self.origins = origins or {}
 

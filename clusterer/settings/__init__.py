@@ -1,20 +1,15 @@
-"""Settings: defaults, a TOML file, CLUSTERER_* variables and the caller's own values, merged."""
+"""Settings: their values and rules. `sources` merges defaults, file, variables and arguments."""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import os
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from clusterer.errors import SettingsError
-from clusterer.settings.service_links import is_service_link, why_ignored
-
-log = logging.getLogger(__name__)
 
 DEFAULT_DELIVERY_QUEUE = "clusterer-delivery"
 MAINTENANCE_QUEUE = "clusterer-maintenance"
@@ -24,8 +19,6 @@ ENV_PREFIX = "CLUSTERER_"
 CONFIG_VARIABLE = "CLUSTERER_CONFIG"
 SECRETS = ("redis_url", "db_url")
 """Settings that may hold a password: CLUSTERER_NAME_FILE names a file that holds the value."""
-_MAX_SECRET = 65_536
-"""Characters of such a file."""
 BACKLOG_DROP = "drop"
 BACKLOG_REPLAY = "replay"
 OVERFLOW_RAISE = "raise"
@@ -34,32 +27,22 @@ REENABLE_UP = "up"
 REENABLE_PROBE = "probe"
 LOG_AUTO = "auto"
 
-_NEARLY = 0.92
-"""Likeness of names of which one is the other misspelt: one or two letters differ."""
-
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off", ""})
 _NOUNS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}
 
 
-def _text(default: str, about: str, *, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"about": about, "choices": choices})
+def _setting(default: object, about: str, *range_: float, choices: tuple[str, ...] = ()) -> Any:
+    """Return a field; ``range_``: smallest and greatest number."""
+    return field(default=default, metadata={"about": about, "range": range_, "choices": choices})
 
 
-def _secret_text(default: str, about: str) -> Any:
-    return field(default=default, metadata={"about": about}, repr=False)
+def _secret_text(about: str) -> Any:
+    return field(default="", metadata={"about": about}, repr=False)
 
 
 def _name(default: str, about: str) -> Any:
     return field(default=default, metadata={"about": about, "required": True})
-
-
-def _switch(default: bool, about: str) -> Any:
-    return field(default=default, metadata={"about": about})
-
-
-def _number(default: float, about: str, low: float, high: float) -> Any:
-    return field(default=default, metadata={"about": about, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +53,11 @@ class Settings:
     """
 
     db_url: str = _secret_text(
-        "", "provisioning database: mysql://user:pw@host/db or an SQLAlchemy URL"
+        "provisioning database: mysql://user:pw@host/db or an SQLAlchemy URL"
     )
     db_table: str = _name("clusterer", "name of the provisioning table")
-    server_id: int = _number(0, "machine_id of this instance", 0, 2**31 - 1)
-    persistent_mode: bool = _switch(False, "write state changes back to the table")
+    server_id: int = _setting(0, "machine_id of this instance", 0, 2**31 - 1)
+    persistent_mode: bool = _setting(False, "write state changes back to the table")
     cluster_id_col: str = _name("cluster_id", "column of the cluster_id")
     machine_id_col: str = _name("machine_id", "column of the machine_id")
     clusterer_id_col: str = _name("id", "column of the row's primary key")
@@ -86,83 +69,83 @@ class Settings:
     duration_col: str = _name("duration", "column of the temporary disabling's length")
     no_tries_col: str = _name("no_tries", "column of the number of failed tries")
     redis_url: str = _secret_text(
-        "", "Redis: redis://, rediss://, unix:// or sentinel:// URL; empty means embedded"
+        "Redis: redis://, rediss://, unix:// or sentinel:// URL; empty means embedded"
     )
-    wait_replicas: int = _number(
+    wait_replicas: int = _setting(
         0, "replicas of Redis that must have a packet before a send returns", 0, 100
     )
-    data_dir: str = _text("", "directory of the embedded Redis and SQLite file")
+    data_dir: str = _setting("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
-    probe_interval: float = _number(1.0, "seconds between pings of a probing node", 0.1, 3600)
-    ping_interval: float = _number(
+    probe_interval: float = _setting(1.0, "seconds between pings of a probing node", 0.1, 3600)
+    ping_interval: float = _setting(
         5.0, "seconds in which each node that is up is pinged twice; 0: no pings", 0, 3600
     )
-    reenable: str = _text(
+    reenable: str = _setting(
         REENABLE_UP,
         "what enables a disabled node after its duration: up, by itself; probe, an answered ping",
         choices=(REENABLE_UP, REENABLE_PROBE),
     )
-    resolve_interval: float = _number(
+    resolve_interval: float = _setting(
         60.0, "seconds between resolutions of nodes' names; 0: at a reload only", 0, 86400
     )
-    history_interval: float = _number(
+    history_interval: float = _setting(
         10.0, "seconds between samples of each node's traffic for charts; 0: no samples", 0, 3600
     )
-    send_timeout: float = _number(2.0, "seconds without progress until a send failed", 0.1, 60)
-    linger: float = _number(5.0, "seconds a delivery job stays without traffic", 0, 3600)
-    backlog: str = _text(
+    send_timeout: float = _setting(2.0, "seconds without progress until a send failed", 0.1, 60)
+    linger: float = _setting(5.0, "seconds a delivery job stays without traffic", 0, 3600)
+    backlog: str = _setting(
         BACKLOG_DROP,
         "what a node that is not up misses: drop or replay",
         choices=(BACKLOG_DROP, BACKLOG_REPLAY),
     )
-    backlog_max_age: float = _number(60.0, "seconds an undelivered packet is kept", 1, 86400)
-    log_max_packets: int = _number(1_000_000, "packets kept in a sender's log", 1, 10**9)
-    post_buffer: int = _number(
+    backlog_max_age: float = _setting(60.0, "seconds an undelivered packet is kept", 1, 86400)
+    log_max_packets: int = _setting(1_000_000, "packets kept in a sender's log", 1, 10**9)
+    post_buffer: int = _setting(
         16 * 1024 * 1024, "bytes of posted packets that may wait for Redis", 65_536, 2**40
     )
-    post_overflow: str = _text(
+    post_overflow: str = _setting(
         OVERFLOW_RAISE,
         "what post does when the buffer is full: raise BufferFull or drop_oldest",
         choices=(OVERFLOW_RAISE, OVERFLOW_DROP_OLDEST),
     )
-    flush_interval: float = _number(
+    flush_interval: float = _setting(
         0.001, "seconds that a posted packet waits for more packets", 0, 60
     )
-    max_connections: int = _number(10_000, "inbound BIN connections", 1, 10**6)
-    max_connections_per_address: int = _number(
+    max_connections: int = _setting(10_000, "inbound BIN connections", 1, 10**6)
+    max_connections_per_address: int = _setting(
         0,
         "inbound BIN connections from an address of no node; 0: a quarter of max_connections",
         0,
         10**6,
     )
-    connection_lifetime: float = _number(
+    connection_lifetime: float = _setting(
         120.0, "seconds an idle inbound connection stays open", 1, 86400
     )
-    max_message_time: float = _number(4.0, "seconds an unfinished frame may take", 0.1, 3600)
-    allow_foreign_source: bool = _switch(
+    max_message_time: float = _setting(4.0, "seconds an unfinished frame may take", 0.1, 3600)
+    allow_foreign_source: bool = _setting(
         False, "deliver for senders whose BIN address is not local to this host"
     )
-    log_format: str = _text("human", "form of log lines", choices=("human", "json"))
-    log_level: str = _text(
+    log_format: str = _setting("human", "form of log lines", choices=("human", "json"))
+    log_level: str = _setting(
         LOG_AUTO,
         "what is logged; auto: info in processes that run until stopped, else warning",
         choices=(LOG_AUTO, "debug", "info", "warning", "error"),
     )
-    metrics_port: int = _number(
+    metrics_port: int = _setting(
         0, "TCP port of this process's Prometheus metrics; 0: none", 0, 65535
     )
     metrics_address: str = _name("127.0.0.1", "IP address on which metrics are served")
 
-    replicate_pipes_to: int = _number(
+    replicate_pipes_to: int = _setting(
         0, "cluster_id to replicate ratelimit pipes to; 0 for none", 0, 2**31 - 1
     )
-    accept_pipes_from: int = _number(
+    accept_pipes_from: int = _setting(
         0, "cluster_id to accept ratelimit pipes from; 0 for none", 0, 2**31 - 1
     )
-    accept_pipes_timeout: int = _number(
+    accept_pipes_timeout: int = _setting(
         10, "seconds of silence that invalidate a node's ratelimit pipes", 0, 86400
     )
-    repl_pipes_auth_check: bool = _switch(
+    repl_pipes_auth_check: bool = _setting(
         False, "take ratelimit pipes only from IP addresses and machine_ids of the table"
     )
 
@@ -202,53 +185,6 @@ _KINDS: dict[str, type] = {item.name: type(item.default) for item in fields(Sett
 _RULES: dict[str, Mapping[str, Any]] = {item.name: item.metadata for item in fields(Settings)}
 
 
-def load_settings(
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    config: str | Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    warn: Callable[[str], object] = log.warning,
-) -> Settings:
-    """Merge all sources of settings.
-
-    ``overrides`` wins over ``environ`` (default: the process's), which wins over the TOML file
-    ``config`` (default: the file that CLUSTERER_CONFIG names). None values in ``overrides`` count
-    as not given. ``warn`` gets a line for each variable that is ignored although a setting has its
-    name. Raises `SettingsError` naming the setting and where it came from.
-    """
-    values: dict[str, Any] = {}
-    for _, found in sources(overrides, config, environ, warn):
-        values |= found
-    return Settings(**values)
-
-
-Source = tuple[Callable[[str], str], Mapping[str, Any]]
-"""The origin of a setting by its name, and the values."""
-
-
-def sources(
-    overrides: Mapping[str, Any] | None,
-    config: str | Path | None,
-    environ: Mapping[str, str] | None,
-    warn: Callable[[str], object],
-) -> Iterator[Source]:
-    """Yield each source: the origin of a setting by its name, and the values. The last one wins."""
-    environ = os.environ if environ is None else environ
-    path = config or environ.get(CONFIG_VARIABLE)
-    if path:
-        yield lambda _: str(path), _from_file(Path(path))
-    variables = environ.keys()
-    yield (
-        lambda name: next(v for v in (variable_of(name), _file_variable(name)) if v in variables),
-        _from_environment(environ, warn),
-    )
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    yield (
-        lambda _: "command line",
-        {name: _convert(name, value, "argument") for name, value in given.items()},
-    )
-
-
 def require_server_id(settings: Settings) -> int:
     """Return ``server_id``; raises `SettingsError` where it is not set."""
     if not settings.server_id:
@@ -274,80 +210,13 @@ def variable_of(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def _file_variable(name: str) -> str:
-    return f"{variable_of(name)}_FILE"
-
-
 def _as_text(value: bool | float | str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read settings from {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read settings from {path}: {error}") from error
-    section = data.get("clusterer", data)
-    if not isinstance(section, dict):
-        raise SettingsError(f"{path}: 'clusterer' must be a table of settings")
-    return {name: _convert(name, value, str(path)) for name, value in section.items()}
-
-
-def _from_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, Any]:
-    variables = {name: variable_of(name) for name in _KINDS}
-    files = {name: _file_variable(name) for name in SECRETS}
-    _check_spelling(environ, [CONFIG_VARIABLE, *variables.values(), *files.values()])
-    links = {name: value for name, value in environ.items() if is_service_link(name, value)}
-    for variable in links.keys() & set(variables.values()):
-        warn(why_ignored(variable, links[variable]))
-    found = {
-        name: _convert(name, environ[variable], variable)
-        for name, variable in variables.items()
-        if variable in environ and variable not in links
-    }
-    for name, variable in files.items():
-        if variable in environ:
-            if name in found:
-                raise SettingsError(f"{variables[name]} and {variable} are both set: unset one")
-            found[name] = _convert(name, _secret(environ[variable], variable), variable)
-    return found
-
-
-def _secret(path: str, variable: str) -> str:
-    """Return the text of a file without its last line feed; what it holds is in no error."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - an empty path must not become "."
-            text = file.read(_MAX_SECRET + 1).decode()
-    except OSError as error:
-        raise SettingsError(f"cannot read {variable} ({path}): {error.strerror}") from error
-    except ValueError:
-        raise SettingsError(f"{variable} ({path}) holds no UTF-8 text") from None
-    text = text.removesuffix("\n")
-    if not text.strip() or len(text) > _MAX_SECRET:
-        what = f"more than {_MAX_SECRET} characters" if text.strip() else "nothing"
-        raise SettingsError(f"{variable} ({path}) holds {what}; write the URL into it")
-    return text
-
-
-def _check_spelling(environ: Mapping[str, str], variables: Sequence[str]) -> None:
-    """Raise `SettingsError` for a variable that nearly has the name of a setting's.
-
-    Others that begin like ours are no fault, nor is what Kubernetes makes for its services.
-    """
-    for name, value in environ.items():
-        if name.startswith(ENV_PREFIX) and name not in variables:
-            if is_service_link(name, value):
-                continue
-            meant = difflib.get_close_matches(name, variables, 1, _NEARLY)
-            if meant:
-                raise SettingsError(f"unknown variable {name}: did you mean {meant[0]}?")
-
-
-def _convert(name: str, value: object, origin: str) -> Any:
+def convert(name: str, value: object, origin: str) -> Any:
     """Return ``value`` as the setting's own type: text is parsed, other types must fit."""
     kind = _KINDS.get(name)
     if kind is None:
@@ -382,20 +251,15 @@ def _check(name: str, value: object, origin: str) -> None:
     # Exact types: True is an int to isinstance, and no machine_id.
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise _wrong_kind(name, value, origin)
-    if isinstance(value, int | float) and "low" in rule:
-        _check_range(name, value, rule, origin)
+    if rule.get("range") and not rule["range"][0] <= value <= rule["range"][1]:
+        low, high = rule["range"]
+        raise SettingsError(f"{name} must be from {low} to {high}, not {value!r} ({origin})")
     if rule.get("required") and not value:
         raise SettingsError(f"{name} must not be empty ({origin})")
     choices = rule.get("choices")
     if choices and value not in choices:
         words = " or ".join(map(repr, choices))
         raise SettingsError(f"{name} must be {words}, not {value!r} ({origin})")
-
-
-def _check_range(name: str, value: float, rule: Mapping[str, Any], origin: str) -> None:
-    low, high = rule["low"], rule["high"]
-    if not low <= value <= high:
-        raise SettingsError(f"{name} must be from {low} to {high}, not {value!r} ({origin})")
 
 
 def _wrong_kind(name: str, value: object, origin: str) -> SettingsError:

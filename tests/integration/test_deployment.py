@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from clusterer.cli.root import COMMANDS
-from clusterer.settings import ENV_PREFIX, WORKER_KINDS, Settings, load_settings
+from clusterer.settings import ENV_PREFIX, WORKER_KINDS, Settings
+from clusterer.settings.sources import load_settings
 from tests.support import docs
 from tests.support.processes import EVENTUALLY_S, child_environment
 from tests.support.programs import find_program

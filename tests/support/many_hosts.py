@@ -16,7 +16,8 @@ from typing import Any
 from clusterer.membership import Condition, Event, Node, suspicions
 from clusterer.membership.suspicions import Kind
 from clusterer.prober import Prober
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import Settings
+from clusterer.settings.sources import load_settings
 from clusterer.store import Cause, Directory, NodeStore, connect
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.suspicions import Opened, SuspicionStore

@@ -20,7 +20,8 @@ from clusterer.membership import Node
 from clusterer.provisioning.url import database_url
 from clusterer.services.status.totals import FromSender, ToNode
 from clusterer.services.status.traffic import Traffic
-from clusterer.settings import SECRETS, Settings, load_settings
+from clusterer.settings import SECRETS, Settings
+from clusterer.settings.sources import load_settings
 from tests.support import docs
 from tests.support.docs import PAGES
 from workers import Worker
@@ -56,8 +57,8 @@ def written(value: object) -> str:
 
 
 def values_of(item: Field[object]) -> str:
-    if "low" in item.metadata:
-        return f"{written(item.metadata['low'])} to {written(item.metadata['high'])}"
+    if bounds := item.metadata.get("range"):
+        return " to ".join(map(written, bounds))
     if isinstance(item.default, bool):
         return "yes, no"
     return ", ".join(item.metadata.get("choices", ())) or "text"

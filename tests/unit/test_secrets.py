@@ -22,7 +22,8 @@ from clusterer.provisioning import Database
 from clusterer.provisioning.url import database_url, public_name
 from clusterer.runtime.logs import hidden
 from clusterer.runtime.logs.formats import HumanFormatter, JsonFormatter
-from clusterer.settings import Settings, load_settings
+from clusterer.settings import Settings
+from clusterer.settings.sources import load_settings
 
 MARK = "Zq7"
 """In each part of a password, so that a part of it is found as well as the whole."""

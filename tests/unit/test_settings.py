@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from clusterer.errors import SettingsError
-from clusterer.settings import Settings, as_environment, load_settings
-from clusterer.settings.origins import ORIGINS_VARIABLE, origins
+from clusterer.settings import Settings, as_environment
+from clusterer.settings.sources import ORIGINS_VARIABLE, load_settings, origins
 
 
 def write(path: Path, text: str) -> Path:

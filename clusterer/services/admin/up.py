@@ -16,7 +16,7 @@ from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
 from clusterer.services.table.reload_report import ReloadReport
 from clusterer.settings import WORKER_KINDS, Settings, require_server_id
-from clusterer.settings.origins import ORIGINS_VARIABLE
+from clusterer.settings.sources import ORIGINS_VARIABLE
 
 log = logging.getLogger(__name__)
 

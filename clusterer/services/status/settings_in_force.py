@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from clusterer.endpoint import public_url
 from clusterer.errors import SettingsError
 from clusterer.settings import SECRETS, Settings
-from clusterer.settings.origins import DEFAULT
+from clusterer.settings.sources import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Shown:
 
 
 def in_force(settings: Settings, origins: Mapping[str, str]) -> list[Shown]:
-    """Return all settings; ``origins``: as `clusterer.settings.origins.origins` returns them."""
+    """Return all settings; ``origins``: as `clusterer.settings.sources.origins` returns them."""
     return [
         Shown(
             item.name,
