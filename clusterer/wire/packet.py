@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from struct import Struct
 from struct import error as StructError  # noqa: N812 - a class, whatever its name
 from typing import NamedTuple
 
@@ -107,17 +109,21 @@ class Packet(NamedTuple):
 
         Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
         """
-        try:
-            name = _module_name(self.module)
-            length = NAME_AT + len(name) + INTS.size + len(self.payload)
-            head = HEADER.pack(MARKER, length, self.version, len(name))
-            return b"".join((head, name, INTS.pack(self.type, self.machine_id), self.payload))
-        except StructError:
-            # No machine_id, or a number out of range, the length included.
-            return self._encode_with_care()
+        module, kind, machine_id, payload, version = self
+        if type(module) is str:  # the cache takes no other objects: they may equal a str
+            pack, size, name = _start(module)
+            try:
+                start = pack(
+                    MARKER, size + len(payload), version, len(name), name, kind, machine_id
+                )
+            except StructError:
+                pass  # no machine_id, or a number out of range, the length included
+            else:
+                return start + payload
+        return self._encode_with_care()
 
     def _encode_with_care(self) -> bytes:
-        name = _module_name(self.module)
+        name = _encoded("module", self.module)
         kind = _int(self.type, "packet type")
         sender = b"" if self.machine_id is None else _int(self.machine_id, "machine_id")
         if not sender and len(self.payload) >= INT.size:
@@ -144,7 +150,7 @@ class PacketBuilder:
         Raises `InvalidArgument` for a number out of range or a name that is not a str,
         `FrameTooLarge` for a name longer than a frame.
         """
-        name = _module_name(module)
+        name = _encoded("module", module)
         self._module = module
         self._type = require_range("packet type", type, INT_MIN, INT_MAX)
         self._machine_id = require_range("machine_id", machine_id, INT_MIN, INT_MAX)
@@ -207,14 +213,12 @@ def require_range(name: str, value: object, low: int, high: int) -> int:
     return value
 
 
-def _module_name(module: object) -> bytes:
-    # The cache takes str only: other objects may equal a str, or have no hash.
-    return _known_name(module) if type(module) is str else _encoded("module", module)
-
-
 @lru_cache(maxsize=256)
-def _known_name(module: str) -> bytes:
-    return _encoded("module", module)
+def _start(module: str) -> tuple[Callable[..., bytes], int, bytes]:
+    """Return what packs all of a frame before the payload, the number of bytes, and the name."""
+    name = _encoded("module", module)
+    packed = Struct(f"{HEADER.format}{len(name)}s{INTS.format[1:]}")
+    return packed.pack, packed.size, name
 
 
 def _encoded(name: str, value: object) -> bytes:
