@@ -206,12 +206,13 @@ def frame_of(packet: Packet) -> bytes:
     """Return the frame of a packet that may be sent; raises `InvalidArgument`, `FrameTooLarge`."""
     if not isinstance(packet, Packet):
         raise InvalidArgument(f"only a Packet can be sent, not {packet!r:.80}")
+    frame = packet.encode()
     if packet.type < 0:
         raise InvalidArgument(
             f"{packet.module} packet of type {packet.type}: negative types are notices "
             "of the cluster itself and never travel"
         )
-    return packet.encode()
+    return frame
 
 
 def _flush_at_exit(reference: weakref.ref[Sender]) -> None:

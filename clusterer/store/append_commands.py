@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
@@ -73,15 +75,11 @@ def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
     return ((len(part), b"".join(part)) for part in _parts(frames, MAX_PIECE))
 
 
-def _parts(frames: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
-    """Split frames into lists of at most ``most`` bytes; a larger frame is alone."""
-    part: list[bytes] = []
-    size = 0
-    for frame in frames:
-        if size + len(frame) > most and part:
-            yield part
-            part, size = [], 0
-        part.append(frame)
-        size += len(frame)
-    if part:
-        yield part
+def _parts(frames: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
+    """Split frames into parts of at most ``most`` bytes; a larger frame is alone."""
+    ends = list(accumulate(map(len, frames)))
+    first = before = 0
+    while first < len(ends):
+        end = max(bisect_right(ends, before + most, first), first + 1)
+        yield frames[first:end]
+        first, before = end, ends[end - 1]

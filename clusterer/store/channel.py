@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import struct
@@ -14,6 +13,7 @@ import hiredis
 import redis
 
 from clusterer.endpoint import socket_of
+from clusterer.runtime import forks
 from clusterer.settings import Settings
 from clusterer.store.client import connect
 from clusterer.store.scripts import Script
@@ -43,10 +43,14 @@ class Channel:
         # hiredis's types know no bytearray.
         self._parser: Any = hiredis.Reader()
         self._buffer = bytearray(_CHUNK)
-        self._made_in = 0
         self._used_at = 0.0
         self._replies_due = False
         """Whether replies to sent commands are still unread."""
+        forks.renew_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Leave the connection to the parent."""
+        self._connection = self._socket = None
 
     def run(
         self, script: Script, commands: Sequence[bytes], then: bytes | None = None
@@ -133,13 +137,11 @@ class Channel:
         return reply
 
     def _ready(self) -> socket.socket:
-        if self._made_in != os.getpid():
-            self._connection = self._pool.make_connection()
-            self._socket = None
-            self._made_in = os.getpid()
-        elif self._replies_due or (self._socket is not None and self._is_outdated(self._socket)):
+        if self._replies_due or (self._socket is not None and self._is_outdated(self._socket)):
             self.close()  # an interrupt may have come even before the close that an error brings
         if self._socket is None:
+            if self._connection is None:
+                self._connection = self._pool.make_connection()
             self._connection.connect()
             self._replies_due = False
             self._parser = hiredis.Reader()
