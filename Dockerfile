@@ -11,7 +11,7 @@ RUN pip install '.[web]' && rm -rf /src/* \
 WORKDIR /home/clusterer
 USER clusterer
 
-# BIN listens on the port of the machine's own row in the provisioning table; 5566 by custom.
+# BIN listens on the port of the instance's own row in the provisioning table; 5566 by custom.
 EXPOSE 5566
 
 # Healthy means that the process makes progress, also while it waits for Redis.

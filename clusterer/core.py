@@ -70,8 +70,8 @@ class Core:
             raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
         key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
         if require_id("machine_id", machine_id) == self.machine_id:
-            raise UnknownNode(f"machine {machine_id} of cluster {key} is this instance itself")
-        by = f"set_state of machine {self.machine_id}"
+            raise UnknownNode(f"node {machine_id} of cluster {key} is this instance itself")
+        by = f"set_state of instance {self.machine_id}"
         if event is Event.SUSPECTED:
             self._observer.suspect(key, machine_id, self.directory.views(), by)
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
-from clusterer.endpoint import public_url
+from clusterer.endpoint import awaited
 from clusterer.jobs import connect
 from clusterer.processes import Progress
 from clusterer.settings import Settings
@@ -26,7 +27,7 @@ def run(settings: Settings, *, burst: bool = False) -> int:
         persistent_mode=settings.persistent_mode, history_interval=settings.history_interval
     )
     scheduler = Scheduler(connect(settings), jobs)
-    scheduler.where = f"Redis at {public_url(settings)}"
+    scheduler.awaited = partial(awaited, settings)
     with _metrics(settings, scheduler), Progress(settings, "scheduler") as progress:
         scheduler.progressed = progress.note
         scheduler.run(burst=burst)

@@ -20,7 +20,6 @@ import rq_scheduler
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from clusterer.endpoint import remedy, said
 from clusterer.jobs import (
     STOP_SIGNALS,
     Job,
@@ -88,8 +87,8 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._away = self._standing_by = False
         self._rounds = Rounds("scheduler")
         self._planned: Mapping[str, float | None] = {}
-        self.where = "Redis"
-        """Name of the Redis server in log lines."""
+        self.awaited: Callable[[redis.RedisError], str] = str
+        """Names, in log lines, the Redis server, the error and what to do."""
         self.progressed: Callable[[], object] = lambda: None
         """The loop calls this function in each turn."""
         self.late: Callable[[float], object] = _ignore_lateness
@@ -117,8 +116,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             if is_wrong_type(error) and self._move_aside():
                 return 0.0
             if not self._away:
-                text = f"{self.where}: {said(error)}: {remedy(error)}"
-                logger.warning("scheduler: waiting for %s", text)
+                logger.warning("scheduler: waiting for %s", self.awaited(error))
             self._away = True
             self._renewed_at = -LOCK_TTL_S
             return RETRY_S

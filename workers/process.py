@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import redis
 
-from clusterer.endpoint import remedy, trouble
+from clusterer.endpoint import awaited, remedy
 from clusterer.errors import NewerFormat, OlderFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
@@ -105,5 +105,6 @@ def _awaited(settings: Settings, error: Exception) -> str:
     if isinstance(error, OlderFormat):
         return f"the end of older processes: {error}"
     cause = error.__cause__ if isinstance(error, StateUnavailable) else error
-    text = trouble(settings, cause) if isinstance(cause, redis.RedisError) else ""
-    return f"{text or error}: {remedy(error)}"
+    if isinstance(cause, redis.RedisError):
+        return awaited(settings, cause)
+    return f"{error}: {remedy(error)}"

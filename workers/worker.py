@@ -17,7 +17,7 @@ from rq.queue import Queue as RqQueue
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from clusterer.endpoint import follow, remedy, trouble
+from clusterer.endpoint import awaited, follow
 from clusterer.jobs import (
     HEARTBEAT_TTL_S,
     OURS,
@@ -198,8 +198,8 @@ class Worker(Bookkeeping):
     def _redis_is_away(self, error: redis.RedisError) -> None:
         """Log that Redis is away or refuses: a replica, full, without a disk, forbidden."""
         if not self._away:
-            text = trouble(runtime.current().settings, error)
-            logger.warning("worker %s: waiting for %s: %s", self.name, text, remedy(error))
+            text = awaited(runtime.current().settings, error)
+            logger.warning("worker %s: waiting for %s", self.name, text)
         self._away = True
         self._registered = False
 

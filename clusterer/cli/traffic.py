@@ -138,7 +138,7 @@ class _Target(click.ParamType["Address"]):
 @click.command()
 @click.argument("file", type=Path, shell_complete=completion.files)
 @click.option("--to", metavar="HOST:PORT", type=_Target(), help="BIN address to send to.")
-@cluster_option("cluster_id to whose nodes to send.")
+@cluster_option("cluster_id of the nodes to send to.")
 @click.option("--speed", default="1", type=_Speed(), help="Factor of the recorded speed, or max.")
 @click.option("--as", "machine_id", metavar="N", type=ID, help="With --to: sender's machine_id.")
 @click.option("--bind", metavar="IP", default="", help="With --to: local address to send from.")

@@ -78,7 +78,7 @@ class Confirmations:
         counts = self._suspicions.ack(
             peer.node,
             session.sender,
-            f"delivery of machine {session.sender}",
+            f"delivery of sender {session.sender}",
             began_ms=self._clock.ms(began_at),
             engine=bytes_taken,
         )

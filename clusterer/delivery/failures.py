@@ -33,7 +33,7 @@ class Failure:
     @property
     def cause(self) -> Cause:
         """The failure as the cause of a change of the node."""
-        return Cause(f"delivery of machine {self.session.sender}", self.reason)
+        return Cause(f"delivery of sender {self.session.sender}", self.reason)
 
 
 class Failures:

@@ -1,7 +1,7 @@
 """Where Redis is, clients of it for the store and for RQ, and its errors in words for people."""
 
 from clusterer.endpoint.client import TIMEOUT_S, follow, open_client
-from clusterer.endpoint.messages import NO_CLUSTER, remedy, said, trouble
+from clusterer.endpoint.messages import NO_CLUSTER, awaited, remedy, said, trouble, unconfigured
 from clusterer.endpoint.primary import is_away
 from clusterer.endpoint.redis_private import socket_of
 from clusterer.endpoint.sentinel_url import is_sentinel_url
@@ -10,6 +10,7 @@ from clusterer.endpoint.url import public_url, redis_url
 __all__ = [
     "NO_CLUSTER",
     "TIMEOUT_S",
+    "awaited",
     "follow",
     "is_away",
     "is_sentinel_url",
@@ -20,4 +21,5 @@ __all__ = [
     "said",
     "socket_of",
     "trouble",
+    "unconfigured",
 ]

@@ -96,6 +96,23 @@ def trouble(settings: Settings, error: redis.RedisError) -> str:
     return f"Redis at {public_url(settings)}: {said(error)}"
 
 
+def unconfigured(settings: Settings) -> str:
+    """Return what to do where no Redis is configured, and none is embedded; else an empty text."""
+    if settings.redis_url or settings.redis_socket.exists():
+        return ""
+    return (
+        f"redis_url is not set, and no embedded Redis runs in {settings.data_path}: "
+        "start `clusterer up`, or set redis_url"
+    )
+
+
+def awaited(settings: Settings, error: redis.RedisError) -> str:
+    """Return which Redis a process waits for, what that Redis suffers from, and what to do."""
+    if text := unconfigured(settings):
+        return f"Redis: {text}"
+    return f"{trouble(settings, error)}: {remedy(error)}"
+
+
 def said(error: redis.RedisError) -> str:
     """Return what Redis, or the way to it, suffers from."""
     text = _NOISE.sub("", str(error))
@@ -105,8 +122,8 @@ def said(error: redis.RedisError) -> str:
 def remedy(error: BaseException) -> str:
     """Return what to do about an error of Redis, or one raised from it.
 
-    It follows the kind of the error and the server's words, never the URL. Empty if the error
-    says itself what to do.
+    The text follows the kind of the error and the server's words, never the URL. The text is empty
+    if the error itself says what to do.
     """
     cause = error if isinstance(error, redis.RedisError) else error.__cause__
     if "start `clusterer up`" in str(error):

@@ -60,7 +60,7 @@ class MissingJob(JunkJob):
 def require_id(job_id: bytes) -> str:
     """Return a job id as text; raises `JunkJob` for one that RQ cannot have made."""
     if _JOB_ID.fullmatch(job_id) is None:
-        raise JunkJob("its id is none that RQ makes")
+        raise JunkJob("its id is not of a form that RQ makes")
     return job_id.decode()
 
 
@@ -126,7 +126,7 @@ def _require_call(call: Any, queue: str) -> None:
         raise JunkJob("its data is no call of a function")
     name, instance, args, kwargs = call
     if not isinstance(name, str) or name not in JOB_FUNCTIONS or instance is not None:
-        raise JunkJob(f"its function {_shown(name)} is not one of ours")
+        raise JunkJob(f"its function {_shown(name)} is no function of clusterer")
     if name == DELIVER and queue in (MAINTENANCE_QUEUE, DATABASE_QUEUE):
         raise JunkJob(f"its function {name} does not belong into this queue")
     if args != ([queue] if name == DELIVER else []) or kwargs != {}:

@@ -48,7 +48,7 @@ def enqueue_delivery(queue_name: str, connection: redis.Redis) -> None:
             pipe.execute()
     except redis.RedisError as error:
         raise StateUnavailable(
-            f"cannot wake a worker of queue {queue_name}: {said(error)}"
+            f"cannot enqueue a delivery job in queue {queue_name}: {said(error)}"
         ) from error
 
 

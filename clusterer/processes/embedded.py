@@ -209,4 +209,4 @@ def _last_words(log: Path) -> str:
             last = deque((line.strip() for line in lines if line.strip()), maxlen=1)
     except OSError:
         last = deque()
-    return last[0] if last else "it said nothing"
+    return last[0] if last else "no output"

@@ -93,7 +93,7 @@ class Supervisor:
         watched.pause_s = pause_after(now - watched.started, watched.pause_s)
         watched.restart_at = now + watched.pause_s
         log.warning(
-            "%s ended (%s), starting it again in %g s",
+            "%s ended (%s); starting again in %g s",
             watched.spec.name,
             describe_exit(code),
             watched.pause_s,

@@ -85,9 +85,9 @@ def _ipv6(text: str) -> str:
 def why_unusable(address: IPv4Address | IPv6Address) -> str:
     """Return why no node can have this address; empty if one can."""
     if address.is_unspecified or address.is_multicast or address == _BROADCAST:
-        return f"{address} is not the address of one machine"
+        return f"{address} is not the address of one host"
     if isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id):
-        return f"{address} means another machine on each link: a node needs a global address"
+        return f"{address} means another host on each link: a node needs a global address"
     return ""
 
 

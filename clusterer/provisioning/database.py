@@ -92,8 +92,8 @@ class Database:
                 yield connection
         except Unconfirmed as error:
             raise ProvisioningError(
-                f"database {self.name} went away while it was to {what}: maybe it is done, maybe "
-                "not; look at it with `clusterer export`, then run `clusterer reload`"
+                f"cannot {what}: database {self.name} went away before its answer: the table may "
+                "have the change; `clusterer export` shows it, then run `clusterer reload`"
             ) from error
         except SQLAlchemyError as error:
             raise self._failed(what, error) from error

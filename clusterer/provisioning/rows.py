@@ -150,7 +150,7 @@ def _place(found: _Parsed, names: Names, taken: Mapping[tuple[int, int], Node]) 
         node = replace(node, host=names.addresses[node.host])
     first = taken.get((node.cluster_id, node.machine_id))
     if first is not None:
-        reason = f"machine {node.machine_id} of cluster {node.cluster_id} is in row {first.id}"
+        reason = f"node {node.machine_id} of cluster {node.cluster_id} is in row {first.id}"
         return _Bad(node.id, "machine_id", f"doubled: {reason} already")
     return node
 

@@ -105,7 +105,9 @@ class LogStream(io.TextIOBase):
         if self._told or self.elsewhere is None:
             return
         self._told = True
-        words = self.notice(f"the log cannot be written: {why}; going on without it")
+        words = self.notice(
+            f"the log cannot be written: {why}; the process continues without a log"
+        )
         with contextlib.suppress(OSError):
             if _has_room(self.elsewhere, 0):
                 os.write(self.elsewhere, words.encode(self._encoding, self.errors)[:_CHUNK])

@@ -210,7 +210,7 @@ def frame_of(packet: Packet) -> bytes:
     if packet.type < 0:
         raise InvalidArgument(
             f"{packet.module} packet of type {packet.type}: negative types are notices "
-            "of the cluster itself and never travel"
+            "of the cluster itself, and no node sends them"
         )
     return frame
 

@@ -75,7 +75,9 @@ class Settings:
         0, "replicas of Redis that must have a packet before a send returns", 0, 100
     )
     data_dir: str = _setting("", "directory of the embedded Redis and SQLite file")
-    delivery_queue: str = _name(DEFAULT_DELIVERY_QUEUE, "RQ queue that delivers our packets")
+    delivery_queue: str = _name(
+        DEFAULT_DELIVERY_QUEUE, "RQ queue whose workers deliver for this instance"
+    )
     probe_interval: float = _setting(1.0, "seconds between pings of a probing node", 0.1, 3600)
     ping_interval: float = _setting(
         5.0, "seconds in which each node that is up is pinged twice; 0: no pings", 0, 3600
@@ -95,7 +97,7 @@ class Settings:
     linger: float = _setting(5.0, "seconds a delivery job stays without traffic", 0, 3600)
     backlog: str = _setting(
         BACKLOG_DROP,
-        "what a node that is not up misses: drop or replay",
+        "packets for a node that is not up: drop or replay",
         choices=(BACKLOG_DROP, BACKLOG_REPLAY),
     )
     backlog_max_age: float = _setting(60.0, "seconds an undelivered packet is kept", 1, 86400)

@@ -218,7 +218,7 @@ class BacklogStore:
 
         ``lost``: the enqueued flag is set, and its delivery job is lost.
         """
-        with translated(self._settings, f"call a worker of queue {queue}"):
+        with translated(self._settings, f"add an entry to the ring of queue {queue}"):
             names = [keys.enqueued(queue), keys.ring(queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import open_client, said, trouble
+from clusterer.endpoint import open_client, said, trouble, unconfigured
 from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.settings import Settings
 from clusterer.store.badvalues import WrongTypeError, is_bad_data
@@ -48,13 +48,8 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
             raise StateUnavailable(self._message(error)) from error
 
     def _message(self, error: redis.RedisError) -> str:
-        settings, what = self._settings, self._what
-        if not settings.redis_url and not settings.redis_socket.exists():
-            return (
-                f"cannot {what}: redis_url is not set, and no embedded Redis runs in "
-                f"{settings.data_path}: start `clusterer up`, or set redis_url"
-            )
-        return f"cannot {what}: {trouble(settings, error)}"
+        text = unconfigured(self._settings) or trouble(self._settings, error)
+        return f"cannot {self._what}: {text}"
 
 
 def wrong_key(error: BaseException | None) -> str:

@@ -322,13 +322,13 @@ class DrainStore(LogReads):
 
         ``lost``: whether the delivery job of the enqueued flag is known to be lost.
         """
-        with translated(self._settings, "call a delivery worker"):
+        with translated(self._settings, "add an entry to the ring of a queue"):
             names = [keys.enqueued(self._queue), keys.ring(self._queue)]
             return bool(script("call_worker")(self._client, names, int(lost)))
 
     def hold_off(self) -> None:
         """Set the enqueued flag for a while: senders that wait for another host enqueue no jobs."""
-        with translated(self._settings, "hold off wake-ups"):
+        with translated(self._settings, "set the enqueued flag of a queue"):
             seconds, micros = self._client.time()
             now_ms = seconds * 1000 + micros // 1000
             self._client.set(keys.enqueued(self._queue), now_ms, nx=True, px=HOLD_OFF_MS)

@@ -42,7 +42,7 @@ def require_format(settings: Settings, client: redis.Redis) -> None:
     program wrote the keys in Redis, `OlderFormat` if an older process still uses them, and
     `StateUnavailable`. A format that is not a number stays as it is: doctor names it.
     """
-    with translated(settings, f"read {keys.FORMAT}"):
+    with translated(settings, "read the format of the keys"):
         found = format_found(client)
         if found != b"%d" % FORMAT and not is_newer(found):
             found = migrate(client, FORMAT)

@@ -35,7 +35,7 @@ class Cause:
     """Author of a change of a node, and the reason, for the audit stream."""
 
     by: str
-    """For example ``probe``, ``delivery of machine 1``, ``operator root@sip1``."""
+    """For example ``probe``, ``delivery of sender 1``, ``operator root@sip1``."""
     reason: str = ""
 
 

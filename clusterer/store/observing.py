@@ -48,11 +48,11 @@ class Observer:
         for _ in range(_ATTEMPTS):
             node, _now = self._nodes.read(key, machine_id)
             if node is None:
-                raise UnknownNode(f"cluster {key} has no machine {machine_id}")
+                raise UnknownNode(f"cluster {key} has no node {machine_id}")
             if node.condition is Condition.DOWN or self._suspected(node, views, by):
                 return
         raise StateUnavailable(
-            f"machine {machine_id} of cluster {key} changed {_ATTEMPTS} times; try again"
+            f"node {machine_id} of cluster {key} changed {_ATTEMPTS} times; try again"
         )
 
     def _suspected(self, node: Node, views: Mapping[ClusterKey, ClusterView], by: str) -> bool:

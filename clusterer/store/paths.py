@@ -58,7 +58,7 @@ class Observation:
     """Redis ms at which the attempt began; of a check that failed, time of the failure before it:
     nothing is asked if a host has reached the node since."""
     by: str
-    """For the path events, for example ``delivery of machine 1``."""
+    """For the path events, for example ``delivery of sender 1``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,7 +62,7 @@ class ProberRings:
 
     def ring(self, machine_id: int) -> None:
         """Wake one prober."""
-        with translated(self._settings, "wake a prober"):
+        with translated(self._settings, "add an entry to the ring of a prober"):
             self._client.xadd(
                 keys.prober_ring(machine_id), {"ring": 1}, maxlen=1, approximate=False
             )

@@ -71,7 +71,7 @@ class ProberStore:
         """
         names = [keys.prober(machine_id), keys.PATHS]
         names += [name for key in clusters for name in (keys.probers(*key), keys.nodes(*key))]
-        with translated(self._settings, f"say that prober {machine_id} is present"):
+        with translated(self._settings, f"record the heartbeat of prober {machine_id}"):
             reply = script("heartbeat")(self._client, names, token, LEASE_MS, machine_id, int(look))
         if reply is None:
             return None
@@ -87,7 +87,7 @@ class ProberStore:
         """Note that the prober ends; return whether this process was the prober."""
         names = [keys.prober(machine_id), keys.prober_ring(machine_id)]
         names += [keys.probers(*key) for key in clusters]
-        with translated(self._settings, f"say that prober {machine_id} ends"):
+        with translated(self._settings, f"remove prober {machine_id}"):
             return bool(script("leave")(self._client, names, token, machine_id))
 
     def present(self, key: ClusterKey) -> dict[int, int]:

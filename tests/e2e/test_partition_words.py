@@ -61,7 +61,7 @@ def test_doctor_tells_link_host_and_node_apart(hosts: Hosts) -> None:
     wait_until(partial(says, hosts, "no sender reports"), message="the link works again")
 
     hosts.network.isolate("c")
-    cut_off = partial(says, hosts, "host 10.77.0.3 (machine 3)", "though its worker is alive")
+    cut_off = partial(says, hosts, "host 10.77.0.3 (node 3)", "though its worker is alive")
     wait_until(cut_off, message="the doctor names the host that is cut off")
     hosts.network.heal()
     wait_until(partial(says, hosts, "no sender reports"), message="the host is back")

@@ -68,7 +68,7 @@ def test_set_state_is_visible_at_once_and_audited(
     assert found is not None
     assert (found.condition, found.no_tries) == (Condition.PROBING, 1)
     _, event = entries(redis_client, keys.events(1))[-1]
-    assert (event[b"event"], event[b"by"]) == (b"suspected", b"set_state of machine 1")
+    assert (event[b"event"], event[b"by"]) == (b"suspected", b"set_state of instance 1")
     assert (event[b"before"], event[b"after"]) == (b"up", b"probing")
 
 

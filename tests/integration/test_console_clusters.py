@@ -62,7 +62,7 @@ def _node(context: Context, machine_id: int) -> Any:
 
 def fail(context: Context, machine_id: int, reason: str, times: int = 3) -> None:
     for _ in range(times):
-        cause = Cause("delivery of machine 1", reason)
+        cause = Cause("delivery of sender 1", reason)
         assert context.nodes.observe(_node(context, machine_id), Event.SEND_FAILED, cause)
 
 
@@ -132,7 +132,7 @@ def break_path(context: Context, sender: int, machine_id: int, reason: str) -> N
     store = PathStore(context.settings, context.redis)
     to, began = _node(context, machine_id), store.now_ms() + 1
     wait_until(lambda: store.now_ms() > began, EVENTUALLY_S)
-    seen = Observation(to, None, Event.SEND_FAILED, reason, began, f"delivery of machine {sender}")
+    seen = Observation(to, None, Event.SEND_FAILED, reason, began, f"delivery of sender {sender}")
     store.observe(sender, [seen])
 
 

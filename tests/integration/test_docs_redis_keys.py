@@ -100,7 +100,7 @@ def _break_path(context: Context) -> None:
     assert suspicions.ack(node, 3, "test")
     began_ms, why = paths.now_ms() + 1, "Connection refused"
     wait_until(lambda: paths.now_ms() > began_ms, message="the attempt begins after the ack")
-    seen = Observation(node, None, Event.SEND_FAILED, why, began_ms, "delivery of machine 1")
+    seen = Observation(node, None, Event.SEND_FAILED, why, began_ms, "delivery of sender 1")
     ((reply, _),) = paths.observe(1, [seen])
     assert reply is Reply.ASK
     kind = Kind.SUSPECT

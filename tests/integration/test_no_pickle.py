@@ -211,7 +211,7 @@ def test_foreign_function_is_listed_as_junk_and_not_run(
     assert report is not None
     assert (report.count, report.example) == (
         1,
-        f"'{job.id}' its function 'os.mkdir' is not one of ours",
+        f"'{job.id}' its function 'os.mkdir' is no function of clusterer",
     )
     assert report.example in caplog.text
 

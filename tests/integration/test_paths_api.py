@@ -93,11 +93,11 @@ def test_set_state_2_with_other_hosts_is_observation(
     assert (found.state, found.no_tries, found.reason) == (State.PROBING, 1, "set_state")
     suspicion = SuspicionStore(settings).all([CLUSTER])[CLUSTER][2]
     assert suspicion.asked >= {3}
-    assert suspicion.reason == "set_state of machine 1"
+    assert suspicion.reason == "set_state of instance 1"
     store = PathEvents(settings)
     (event,) = store.newest_first(store.ends(store.clusters()))
     assert (event.sender, event.machine_id, event.before, event.after) == (1, 2, "up", "probing")
-    assert (event.event, event.by) == ("suspected", "set_state of machine 1")
+    assert (event.event, event.by) == ("suspected", "set_state of instance 1")
 
 
 def test_set_state_2_alone_counts_each_attempt(instance: Clusterer, settings: Settings) -> None:

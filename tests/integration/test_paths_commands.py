@@ -222,7 +222,7 @@ def test_events_paths_shows_changes_of_paths(cluster: Settings, capsys: Capture)
     first, second, third = printed(capsys, "events", "--paths").splitlines()
     assert first.endswith(
         "cluster 1:bin path 1 -> 2 (bin:192.0.2.2:5566): up -> probing, tries 1/3: send failed by "
-        "delivery of machine 1: send failed: did not answer for 2 s"
+        "delivery of sender 1: send failed: did not answer for 2 s"
     )
     assert "path 1 -> 2 (bin:192.0.2.2:5566): probing -> up" in second
     assert "path 3 -> 1 " in third

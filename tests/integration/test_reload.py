@@ -373,7 +373,7 @@ def test_reload_double_and_null_rows_are_rejected(lite: MakeContext) -> None:
     report = reload.run(context)
     assert {str(row) for row in report.rejected} == {
         "row None, column 'id': null",
-        "row 2, column 'machine_id': doubled: machine 1 of cluster 1 is in row 1 already",
+        "row 2, column 'machine_id': doubled: node 1 of cluster 1 is in row 1 already",
         "row 3, column 'machine_id': null",
         "row 5, column 'failed_attempts': 'x' is not a whole number",
     }
@@ -442,7 +442,7 @@ def test_reload_database_down_changes_nothing(lite: MakeContext, persistent: boo
 
 def test_reload_redis_down_is_reported(lite: MakeContext) -> None:
     provision(lite(), NODE_A)
-    with pytest.raises(StateUnavailable, match="cannot read clusterer:format: Redis at"):
+    with pytest.raises(StateUnavailable, match="cannot read the format of the keys: Redis at"):
         reload.run(lite(redis_url="redis://127.0.0.1:1/0"))
 
 

@@ -125,7 +125,7 @@ def test_sync_report_of_other_machine_changes_no_state(
     assert (event["event"], event["by"]) == ("reported in table", "sync")
     assert (event["before"], event["after"]) == ("probing", "probing")
     values = "state {}, no_tries {}, last_attempt {}".format(*reported)
-    assert event["reason"].startswith(f"another machine wrote {values}; here it has state 2,")
+    assert event["reason"].startswith(f"another node's process wrote {values}; Redis has state 2,")
     assert sync.run(context) == write_back.SyncReport(written=1)
     assert rows(context)[1] == (2, 1, node.last_attempt)
     assert (dirty(context), len(events(context))) == (0, 4)

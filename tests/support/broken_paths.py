@@ -47,7 +47,7 @@ def break_path(
             Event.SEND_FAILED,
             reason,
             records.now_ms - 10,
-            f"delivery of machine {sender}",
+            f"delivery of sender {sender}",
         )
         if node.state is State.UP:  # an ack would lift it
             SuspicionStore(settings).ack(node, 99, "prober 99")

@@ -58,7 +58,7 @@ class Host:
 
     def fail(self, victim: Node, began_ms: int) -> None:
         """Do what a delivery worker does when an attempt to reach a node has failed."""
-        by = f"delivery of machine {self.machine_id}"
+        by = f"delivery of sender {self.machine_id}"
         seen = Observation(victim, None, Event.SEND_FAILED, "did not answer", began_ms, by)
         ((reply, _path),) = self._paths.observe(self.machine_id, [seen])
         if reply is not Reply.ASK:

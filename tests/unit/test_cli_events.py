@@ -22,7 +22,7 @@ def event(**changes: object) -> AuditEvent:
         "machine_id": 2,
         "url": "bin:192.0.2.2:5566",
         "event": "send failed",
-        "by": "delivery of machine 1",
+        "by": "delivery of sender 1",
         "reason": "Connection refused",
         "before": "up",
         "after": "probing",
@@ -63,9 +63,9 @@ def test_events_other_since_is_refused_with_advice(text: str) -> None:
 def test_events_line_has_change_operator_and_reason() -> None:
     assert described(event()) == (
         "cluster 1:bin node 2 (bin:192.0.2.2:5566): up -> probing, tries 1/3: "
-        "send failed by delivery of machine 1: Connection refused"
+        "send failed by delivery of sender 1: Connection refused"
     )
-    assert described(event(reason="")).endswith("send failed by delivery of machine 1")
+    assert described(event(reason="")).endswith("send failed by delivery of sender 1")
 
 
 def test_events_reason_control_characters_are_escaped() -> None:

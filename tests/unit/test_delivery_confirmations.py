@@ -49,7 +49,7 @@ class Suspicions:
         self.acks: list[tuple[int, bool]] = []
 
     def ack(self, node: Node, who: int, by: str, *, engine: bool, began_ms: int) -> bool:
-        assert (who, by) == (1, "delivery of machine 1")
+        assert (who, by) == (1, "delivery of sender 1")
         self.acks.append((began_ms, engine))
         return self.counts
 

@@ -72,7 +72,7 @@ def test_doctor_paths_one_direction_is_link() -> None:
 def test_doctor_paths_host_that_reaches_none_is_cut_off() -> None:
     seen = view(3, not_up=[3])
     (text,) = told(seen, broken(seen, (1, 3), (2, 3), (3, 1), (3, 2)), (1, 2, 3))
-    assert text.startswith("host 192.0.2.3 (machine 3) reaches none of the 2 other hosts")
+    assert text.startswith("host 192.0.2.3 (node 3) reaches none of the 2 other hosts")
     assert "its worker is alive: 3 does not reach node 1" in text
 
 
@@ -80,13 +80,13 @@ def test_doctor_paths_host_that_sends_in_vain_is_cut_off() -> None:
     """The others reach it: packets go one way only."""
     seen = view(4)
     (text,) = told(seen, broken(seen, (3, 1), (3, 2), (3, 4)), (1, 2, 3, 4))
-    assert text.startswith("host 192.0.2.3 (machine 3) reaches none of the 3 other hosts")
+    assert text.startswith("host 192.0.2.3 (node 3) reaches none of the 3 other hosts")
 
 
 def test_doctor_paths_silent_host_none_reaches_is_cut_off() -> None:
     seen = view(3, not_up=[3])
     (text,) = told(seen, broken(seen, (1, 3), (2, 3)), (1, 2, 3))
-    assert text.startswith("none of the 2 other hosts reaches host 192.0.2.3 (machine 3)")
+    assert text.startswith("none of the 2 other hosts reaches host 192.0.2.3 (node 3)")
 
 
 def test_doctor_paths_two_nodes_of_cut_off_host_are_one_finding() -> None:
@@ -95,7 +95,7 @@ def test_doctor_paths_two_nodes_of_cut_off_host_are_one_finding() -> None:
     seen = ClusterView.of(CLUSTER, 1, nodes)
     pairs = [(i, j) for i in (1, 2) for j in (3, 4)]
     (text,) = told(seen, broken(seen, *pairs, (3, 1), (3, 2)), (1, 2, 3))
-    assert text.startswith("host 192.0.2.3 (machine 3, 4) reaches none of the 2 other hosts")
+    assert text.startswith("host 192.0.2.3 (nodes 3, 4) reaches none of the 2 other hosts")
 
 
 def test_doctor_paths_refused_is_dead_node() -> None:
@@ -112,14 +112,14 @@ def test_doctor_paths_refused_ping_without_sender_is_dead_node() -> None:
 def test_doctor_paths_silent_host_without_sender_is_cut_off() -> None:
     (text,) = told(view(3, not_up=[3]), [], (1, 2, 3), node3="ping failed: no answer within 2 s")
     assert text == (
-        "none of the 2 other hosts reaches host 192.0.2.3 (machine 3), though its worker is alive"
+        "none of the 2 other hosts reaches host 192.0.2.3 (node 3), though its worker is alive"
     )
 
 
 def test_doctor_paths_host_without_worker_is_dead() -> None:
     seen = view(3, not_up=[3])
     (text,) = told(seen, broken(seen, (1, 3)), (1, 2))
-    assert text == "cluster 1 node 3 (bin:192.0.2.3:1) is dead: none of 2 hosts reaches it"
+    assert text == "cluster 1 node 3 (bin:192.0.2.3:1) is dead: none of 2 hosts reaches the node"
 
 
 @pytest.mark.parametrize(("alive", "said"), [((1,), "only one other host"), ((), "no other host")])

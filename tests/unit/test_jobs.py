@@ -195,7 +195,7 @@ def test_queued_counts_what_waits(fake: redis.Redis) -> None:
 
 def test_redis_down_raises_state_unavailable() -> None:
     client = connect(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
-    with pytest.raises(StateUnavailable, match="cannot wake a worker of queue q"):
+    with pytest.raises(StateUnavailable, match="cannot enqueue a delivery job in queue q"):
         enqueue_delivery("q", client)
     with pytest.raises(StateUnavailable, match="cannot look into queue q"):
         queued("q", client)

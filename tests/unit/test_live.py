@@ -354,8 +354,10 @@ def test_top_shows_how_many_senders_reach_node() -> None:
 
 def test_live_changes_name_paths_while_node_is_up() -> None:
     well, broken = row(2, None, with_paths()), row(2, None, with_paths((1, 2)))
-    assert list(changes(well, broken)) == ["sender 1 does not reach it: send failed: timed out"]
-    assert list(changes(broken, well)) == ["sender 1 reaches it again"]
+    assert list(changes(well, broken)) == [
+        "sender 1 does not reach the node: send failed: timed out"
+    ]
+    assert list(changes(broken, well)) == ["sender 1 reaches the node again"]
     assert list(changes(broken, broken)) == []
 
 

@@ -51,7 +51,7 @@ def test_addresses_that_no_machine_can_have_are_passed_over() -> None:
     names = Names(lambda name: answers[name])
     names.resolve(answers)
     assert names.addresses == {"half": "2001:db8::1"}
-    assert names.failures == {"blocked": "0.0.0.0 is not the address of one machine"}
+    assert names.failures == {"blocked": "0.0.0.0 is not the address of one host"}
 
 
 def test_failure_has_the_resolvers_words() -> None:

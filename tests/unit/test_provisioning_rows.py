@@ -152,7 +152,7 @@ def test_id_that_is_no_number_is_shown_as_text() -> None:
 def test_first_of_two_rows_for_one_machine_counts() -> None:
     nodes, rejected = check(row(id=1), row(id=2), row(id=3, cluster_id=2), row(id=4))
     assert [node.id for node in nodes] == [1, 3]
-    reason = "doubled: machine 1 of cluster 1 is in row 1 already"
+    reason = "doubled: node 1 of cluster 1 is in row 1 already"
     assert rejected == [
         RejectedRow(2, "the_machine_id", reason),
         RejectedRow(4, "the_machine_id", reason),

@@ -13,7 +13,7 @@ _interval = click.option(
     metavar="S",
     type=Seconds(0.2, 3600),
     default=1.0,
-    help="Seconds between two looks.",
+    help="Seconds between two refreshes.",
 )
 
 
@@ -25,7 +25,7 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
     """Show all nodes live: state, backlog, traffic.
 
     The screen refreshes until q; arrow keys, space and b scroll. In a pipe, or with --once, the
-    command looks for one interval, prints the nodes and ends.
+    command measures one interval, prints the nodes and ends.
     """
     from clusterer.cli.live.top import run
 

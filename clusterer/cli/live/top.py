@@ -88,7 +88,9 @@ def page(
         legend.append(Text("up 2/3: 2 of 3 senders reach the node; see `clusterer paths`.", "dim"))
     if modules:
         legend.append(Text(f"{', '.join(modules)}: time since an instance saw the node", "dim"))
-        legend[-1].append(" (muted: it drops the packets)." if _has_muted(clusters) else ".")
+        legend[-1].append(
+            " (muted: the instance drops the packets)." if _has_muted(clusters) else "."
+        )
     return screen.Page(title, head, lines, legend)
 
 

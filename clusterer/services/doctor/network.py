@@ -58,7 +58,7 @@ def _together(nodes: list[Node]) -> Iterator[Finding]:
 def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
     name, server_id = CHECKS[1], context.settings.server_id
     if not server_id:
-        yield skipped(name, "server_id is not set: doctor knows no own row")
+        yield skipped(name, "server_id is not set: no own row to check")
         return
     own = [node for node in nodes if node.machine_id == server_id and node.protocol == PROTO_BIN]
     if not own:

@@ -132,9 +132,9 @@ class _Cluster:
 
     def cut_off(self, host: str) -> Finding:
         """Tell of a host for which `is_cut_off` is true."""
-        machines = ", ".join(str(i) for i, node in self._nodes.items() if node.host == host)
+        ids = [str(i) for i, node in self._nodes.items() if node.host == host]
         others = f"the {len(self.hosts & self._alive - {host})} other hosts"
-        of_host = f"host {host} (machine {machines})"
+        of_host = f"host {host} (node{'s' if len(ids) > 1 else ''} {', '.join(ids)})"
         found = self._found_between({host}, self.hosts)
         what = (
             f"{of_host} reaches none of {others}"
@@ -145,7 +145,8 @@ class _Cluster:
         return error(
             CHECK,
             f"{what}, though its worker is alive" + (f": {why}" if why else ""),
-            f"look at the network of host {host}: interface, switch, firewall; the others go on",
+            f"look at the network of host {host}: interface, switch, firewall; "
+            "the other hosts continue",
         )
 
     def dead(self, node: Node) -> Finding:
@@ -155,7 +156,7 @@ class _Cluster:
         refused = self._refused([node])
         start = f"start `clusterer node --server-id {node.machine_id}` (or OpenSIPS) there"
         if refused or asked >= _LEAST:
-            seen = f": {refused}" if refused else f": none of {asked} hosts reaches it"
+            seen = f": {refused}" if refused else f": none of {asked} hosts reaches the node"
             return error(CHECK, f"{where} is dead{seen}", start)
         which = "only one other host" if asked else "no other host"
         return warn(

@@ -60,7 +60,7 @@ def _read_paths(context: Context, clusters: Sequence[ClusterKey]) -> None:
 
 def check_format(context: Context) -> Iterator[Finding]:
     """Check the format of the keys. Raises `StateUnavailable`."""
-    with translated(context.settings, f"read {keys.FORMAT}"):
+    with translated(context.settings, "read the format of the keys"):
         found = format_found(context.redis)
     if found is None:
         yield ok(FORMAT_CHECK, f"{keys.FORMAT} is not set yet")

@@ -102,9 +102,9 @@ def _path_changes(before: Row, after: Row) -> Iterator[str]:
     now = {item.sender: item.path.reason for item in after.broken}
     for sender, reason in now.items():
         if sender not in was:
-            yield f"sender {sender} does not reach it" + (f": {reason}" if reason else "")
+            yield f"sender {sender} does not reach the node" + (f": {reason}" if reason else "")
     for sender in sorted(was - now.keys()):
-        yield f"sender {sender} reaches it again"
+        yield f"sender {sender} reaches the node again"
 
 
 def _mutes(row: Row) -> Mapping[tuple[int, str], float | None]:

@@ -41,7 +41,7 @@ VOID_EVERY_S = 5.0
 """Interval at which one maintenance worker looks for void records of paths."""
 
 BY = Cause("probe")
-_REASON = "no host reaches it"
+_REASON = "no host reaches the node"
 
 
 def run(context: Context) -> int:

@@ -89,7 +89,7 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
 
 def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
     """Record in the audit that another machine wrote its own view of a node to the table."""
-    reason = f"another machine wrote {_named(says)}; here it has {_columns_of(node)}"
+    reason = f"another node's process wrote {_named(says)}; Redis has {_columns_of(node)}"
     context.nodes.note(node, REPORTED, Cause(by, reason))
 
 
