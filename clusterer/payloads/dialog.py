@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from clusterer.errors import WireError
-from clusterer.payloads.kinds import INT, STR
 from clusterer.payloads.message import (
+    INT,
+    STR,
     FlatMessage,
     Message,
     builder_of,
@@ -40,10 +41,8 @@ class CallState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DialogState(FlatMessage):
+class DialogState(FlatMessage, module=MODULE):
     """The state of a call; sent as `DialogCreated` or `DialogUpdated`."""
-
-    MODULE: ClassVar[str] = MODULE
 
     call_id: bytes = field(metadata=STR)
     from_tag: bytes = field(metadata=STR)
@@ -98,28 +97,18 @@ class DialogState(FlatMessage):
 
 
 @dataclass(frozen=True, slots=True)
-class DialogCreated(DialogState):
+class DialogCreated(DialogState, type=1, name="dialog created"):
     """A node created a call."""
 
-    TYPE: ClassVar[int] = 1
-    NAME: ClassVar[str] = "dialog created"
-
 
 @dataclass(frozen=True, slots=True)
-class DialogUpdated(DialogState):
+class DialogUpdated(DialogState, type=2, name="dialog updated"):
     """A call changed. May be the first message about a call, if the receiver missed others."""
 
-    TYPE: ClassVar[int] = 2
-    NAME: ClassVar[str] = "dialog updated"
-
 
 @dataclass(frozen=True, slots=True)
-class DialogDeleted(FlatMessage):
+class DialogDeleted(FlatMessage, module=MODULE, type=3, name="dialog deleted"):
     """A call ended."""
-
-    MODULE: ClassVar[str] = MODULE
-    TYPE: ClassVar[int] = 3
-    NAME: ClassVar[str] = "dialog deleted"
 
     call_id: bytes = field(metadata=STR)
     from_tag: bytes = field(metadata=STR)
@@ -141,12 +130,8 @@ class ProfileCount(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileCounts(Message):
+class ProfileCounts(Message, module=MODULE, type=4, name="dialog profile counts"):
     """How many of the sender's calls are in each profile. Sent regularly, as a heartbeat."""
-
-    MODULE: ClassVar[str] = MODULE
-    TYPE: ClassVar[int] = 4
-    NAME: ClassVar[str] = "dialog profile counts"
 
     counts: tuple[ProfileCount, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from clusterer.errors import WireError
 from clusterer.payloads.message import (
@@ -73,12 +73,8 @@ Fields = tuple[bytes, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class PipeCounters(Message):
+class PipeCounters(Message, module=MODULE, type=PIPE_COUNTERS, name=_NAME):
     """Counters of the sender's pipes. Without a pipe: a heartbeat."""
-
-    MODULE: ClassVar[str] = MODULE
-    TYPE: ClassVar[int] = PIPE_COUNTERS
-    NAME: ClassVar[str] = _NAME
 
     pipes: tuple[PipeRecord, ...] = ()
 

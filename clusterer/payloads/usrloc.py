@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from clusterer.payloads.kinds import INT, PACKED_32, PACKED_64, STR
-from clusterer.payloads.message import FlatMessage
+from clusterer.payloads.message import INT, PACKED_32, PACKED_64, STR, FlatMessage
 from clusterer.payloads.notation import SocketAddress, parse_socket
 
 MODULE = "ul"
@@ -16,10 +14,8 @@ NEVER = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Record(FlatMessage):
+class Record(FlatMessage, module=MODULE):
     """An address of record, without contacts; sent as `RecordInserted` or `RecordDeleted`."""
-
-    MODULE: ClassVar[str] = MODULE
 
     domain: bytes = field(metadata=STR)
     """Name of the table, such as ``location``."""
@@ -27,26 +23,18 @@ class Record(FlatMessage):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordInserted(Record):
+class RecordInserted(Record, type=1, name="ul record inserted"):
     """A node added an address of record; the first contact follows."""
 
-    TYPE: ClassVar[int] = 1
-    NAME: ClassVar[str] = "ul record inserted"
-
 
 @dataclass(frozen=True, slots=True)
-class RecordDeleted(Record):
+class RecordDeleted(Record, type=2, name="ul record deleted"):
     """A node deleted an address of record with all its contacts."""
 
-    TYPE: ClassVar[int] = 2
-    NAME: ClassVar[str] = "ul record deleted"
-
 
 @dataclass(frozen=True, slots=True)
-class ContactState(FlatMessage):
+class ContactState(FlatMessage, module=MODULE):
     """A contact of an address of record; sent as `ContactInserted` or `ContactUpdated`."""
-
-    MODULE: ClassVar[str] = MODULE
 
     domain: bytes = field(metadata=STR)
     aor: bytes = field(metadata=STR)
@@ -82,28 +70,18 @@ class ContactState(FlatMessage):
 
 
 @dataclass(frozen=True, slots=True)
-class ContactInserted(ContactState):
+class ContactInserted(ContactState, type=3, name="ul contact inserted"):
     """A phone registered."""
 
-    TYPE: ClassVar[int] = 3
-    NAME: ClassVar[str] = "ul contact inserted"
-
 
 @dataclass(frozen=True, slots=True)
-class ContactUpdated(ContactState):
+class ContactUpdated(ContactState, type=4, name="ul contact updated"):
     """A phone registered again."""
 
-    TYPE: ClassVar[int] = 4
-    NAME: ClassVar[str] = "ul contact updated"
-
 
 @dataclass(frozen=True, slots=True)
-class ContactDeleted(FlatMessage):
+class ContactDeleted(FlatMessage, module=MODULE, type=5, name="ul contact deleted"):
     """The registration of a phone ended."""
-
-    MODULE: ClassVar[str] = MODULE
-    TYPE: ClassVar[int] = 5
-    NAME: ClassVar[str] = "ul contact deleted"
 
     domain: bytes = field(metadata=STR)
     aor: bytes = field(metadata=STR)
