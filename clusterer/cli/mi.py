@@ -120,7 +120,7 @@ def mi(
     \b
         clusterer mi --server-id 1 --http /run/clusterer/mi_http.sock
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    from clusterer.mi.request_fifo import Access
+    from clusterer.mi.listen_address import Access
     from clusterer.mi.serve import Options, serve
     from clusterer.processes import stop_on_signals
     from clusterer.services import Context

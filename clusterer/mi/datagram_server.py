@@ -12,8 +12,7 @@ from typing import Any, cast
 
 from clusterer.errors import ClustererError
 from clusterer.mi.jsonrpc import Handler, answer
-from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
-from clusterer.mi.request_fifo import Access
+from clusterer.mi.listen_address import Access, Address, Place, free_socket_path, grant
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 
@@ -65,12 +64,6 @@ class DatagramServer(asyncio.DatagramProtocol):
             made.close()
             raise
         return made
-
-    @property
-    def port(self) -> int:
-        """The UDP port, also if the address has port 0."""
-        assert self._transport is not None  # noqa: S101 - started
-        return int(self._transport.get_extra_info("sockname")[1])
 
     def close(self) -> None:
         """Stop listening."""

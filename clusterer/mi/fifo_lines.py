@@ -20,6 +20,9 @@ _TAIL = re.compile(r":\w+:[^:/\s]*:?$")
 """A head at the end of another client's unfinished line."""
 
 
+_BAD_REQUEST = MiError(400, "Bad request")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A whole request."""
@@ -38,17 +41,10 @@ class BadRequest:
     """Text for the log."""
     reply: str = ""
     """Name of the reply FIFO; empty if unknown."""
-    code: int = 400
-    reason: str = "Bad request"
+    error: MiError = _BAD_REQUEST
+    """The error to reply."""
     is_json: bool = False
     """Whether the client reads JSON-RPC."""
-    malformed: str = ""
-    """Name of a command with a malformed parameter."""
-
-    @property
-    def error(self) -> MiError:
-        """The error to reply."""
-        return ParseError(self.malformed) if self.malformed else MiError(self.code, self.reason)
 
 
 class LineDecoder:
@@ -160,11 +156,11 @@ class LineDecoder:
 
     def _malformed(self, why: str) -> BadRequest:
         command, reply, _ = self._reset()
-        return BadRequest(f"{_shown(command.encode())}: {why}", reply, malformed=command)
+        return BadRequest(f"{_shown(command.encode())}: {why}", reply, ParseError(command))
 
     def _cut(self, why: str, reason: str = "Bad request") -> BadRequest:
         command, reply, _ = self._reset()
-        return BadRequest(f"{_shown(command.encode())}: {why}", reply, 400, reason)
+        return BadRequest(f"{_shown(command.encode())}: {why}", reply, MiError(400, reason))
 
     def _reset(self) -> tuple[str, str, tuple[str, ...]]:
         command, reply = self._head or ("", "")

@@ -9,12 +9,14 @@ from pathlib import Path
 from time import monotonic
 
 from clusterer.errors import ClustererError
-from clusterer.mi import MiError, Result, command_from_words, jsonrpc
+from clusterer.mi import jsonrpc
+from clusterer.mi.commands import MiError, Result
 from clusterer.mi.fifo import Item, RequestDecoder, RpcRequest, encode
+from clusterer.mi.fifo_files import ReplyFailed, RequestFifo, reply_path, write_reply
 from clusterer.mi.fifo_lines import Request
 from clusterer.mi.jsonrpc import Handler, answer
-from clusterer.mi.reply_fifo import ReplyFailed, reply_path, write_reply
-from clusterer.mi.request_fifo import Access, RequestFifo
+from clusterer.mi.listen_address import Access
+from clusterer.mi.requests import command_from_words
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 

@@ -13,8 +13,7 @@ from time import monotonic
 
 from clusterer.errors import ClustererError
 from clusterer.mi.jsonrpc import Handler, answer
-from clusterer.mi.listen_address import Address, Place, free_socket_path, grant
-from clusterer.mi.request_fifo import Access
+from clusterer.mi.listen_address import Access, Address, Place, free_socket_path, grant
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 
@@ -80,12 +79,6 @@ class HttpServer:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise ClustererError(f"cannot serve HTTP on {self._address}: {why}") from error
 
-    @property
-    def port(self) -> int:
-        """The TCP port, also if the address has port 0."""
-        assert self._server is not None  # noqa: S101 - started
-        return int(self._server.sockets[0].getsockname()[1])
-
     def close(self) -> None:
         """Stop listening."""
         if self._server:
@@ -103,9 +96,9 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            status, body, allow = await self._exchange(reader, writer)
+            status, body = await self._exchange(reader, writer)
             async with asyncio.timeout(_READ_S):
-                writer.write(_response(status, body, allow=allow))
+                writer.write(_response(status, body))
                 await writer.drain()
             await _linger(reader, writer)
         except _EmptyRequest:
@@ -120,19 +113,19 @@ class HttpServer:
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[HTTPStatus, bytes, bool]:
+    ) -> tuple[HTTPStatus, bytes]:
         try:
             async with asyncio.timeout(_READ_S):
                 body = await self._request(reader, writer)
         except _Refused as refused:
             self._log.warning(refused.status, monotonic(), "mi http: request refused: %s", refused)
-            return refused.status, f"{refused}\n".encode(), True
+            return refused.status, f"{refused}\n".encode()
         except TimeoutError:
-            return HTTPStatus.REQUEST_TIMEOUT, b"the request took too long\n", False
+            return HTTPStatus.REQUEST_TIMEOUT, b"the request took too long\n"
         except asyncio.IncompleteReadError:
-            return HTTPStatus.BAD_REQUEST, b"the request is incomplete\n", False
+            return HTTPStatus.BAD_REQUEST, b"the request is incomplete\n"
         reply = await answer(self._handler, body, f"mi http {_peer(writer)}")
-        return (HTTPStatus.OK if reply else HTTPStatus.NO_CONTENT), reply, False
+        return (HTTPStatus.OK if reply else HTTPStatus.NO_CONTENT), reply
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         if self._connections > _MAX_CONNECTIONS:
@@ -198,12 +191,12 @@ def _checked_length(head: _Head) -> int:
     return int(length)
 
 
-def _response(status: HTTPStatus, body: bytes, *, allow: bool) -> bytes:
+def _response(status: HTTPStatus, body: bytes) -> bytes:
     kind = "application/json" if status is HTTPStatus.OK else "text/plain; charset=utf-8"
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", "Connection: close"]
     if status is not HTTPStatus.NO_CONTENT:
         lines += [f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
-    if allow and status is HTTPStatus.METHOD_NOT_ALLOWED:
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
         lines.append("Allow: POST")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from clusterer.errors import ClustererError, InvalidArgument
-from clusterer.mi.request_fifo import Access
 
 LOCAL = "127.0.0.1"
 
@@ -35,6 +34,16 @@ class Place:
 
 
 Address = Place | Path
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Mode and owner of a FIFO or socket."""
+
+    mode: int = 0o660
+    uid: int = -1
+    """Owner; -1: the user of this process."""
+    gid: int = -1
 
 
 def parse_address(text: str) -> Address:

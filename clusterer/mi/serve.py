@@ -14,8 +14,7 @@ from clusterer.mi.datagram_server import DatagramServer
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.http_server import PATH, HttpServer
 from clusterer.mi.jsonrpc import Handler
-from clusterer.mi.listen_address import Address, Place
-from clusterer.mi.request_fifo import Access
+from clusterer.mi.listen_address import Access, Address, Place
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,7 @@ from clusterer.jobs import StopFlag
 from clusterer.membership import State
 from clusterer.mi import http_server
 from clusterer.mi.fifo_server import FifoServer
-from clusterer.mi.listen_address import Place
-from clusterer.mi.request_fifo import Access
+from clusterer.mi.listen_address import Access, Place
 from clusterer.mi.serve import Options, serve
 from clusterer.provisioning import NewRow
 from clusterer.services import Context

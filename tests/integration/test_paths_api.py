@@ -13,7 +13,7 @@ import redis
 from clusterer import Clusterer, Settings
 from clusterer.membership import Condition, State
 from clusterer.membership.paths import Path
-from clusterer.mi import Listed, ListNodes
+from clusterer.mi.commands import Listed, ListNodes
 from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.store import ClusterKey, keys

@@ -13,7 +13,7 @@ import redis
 
 from clusterer import Clusterer
 from clusterer.membership import Event
-from clusterer.mi import ListNodes
+from clusterer.mi.commands import ListNodes
 from clusterer.provisioning import NewRow
 from clusterer.services import Context, doctor
 from clusterer.services.admin.events import Filter, History, of_nodes, of_paths

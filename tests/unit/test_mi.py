@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from clusterer.mi import (
+from clusterer.mi import jsonrpc
+from clusterer.mi.commands import (
     Listed,
     ListedCluster,
     ListedNode,
@@ -15,11 +16,10 @@ from clusterer.mi import (
     Ok,
     Result,
     SetStatus,
-    command_from_words,
-    jsonrpc,
 )
 from clusterer.mi.fifo import Item, RequestDecoder, encode
 from clusterer.mi.fifo_lines import MAX_LINE, BadRequest, Request
+from clusterer.mi.requests import command_from_words
 from tests.support.mi import EXCHANGES
 
 NODE_B = ListedNode(2, 2, "bin:127.0.0.2:5566", 1, 0, 3, 0, 5, "Node B")
@@ -159,7 +159,7 @@ def test_mi_unfinished_request_is_given_up() -> None:
     assert decoder.pending
     (bad,) = decoder.give_up()
     assert isinstance(bad, BadRequest)
-    assert (bad.reply, bad.code) == ("r1", 400)
+    assert (bad.reply, bad.error.code) == ("r1", 400)
     assert list(decoder.give_up()) == []
     assert list(decoder.feed(WHOLE)) == [GOOD]
 

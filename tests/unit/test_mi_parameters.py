@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterer.mi import MiError, command_from_words
+from clusterer.mi.commands import MiError
 from clusterer.mi.fifo import Item, RequestDecoder, encode
 from clusterer.mi.fifo_lines import BadRequest, Request
 from clusterer.mi.parameters import MAX_QUOTED
+from clusterer.mi.requests import command_from_words
 
 HEAD = b":clusterer_set_status:r1\n"
 PARSE_ERROR = b"400 parse error in command 'clusterer_set_status'\n"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from clusterer.mi import ListNodes, MiError, Reload, SetStatus, Which, jsonrpc, tell
-from clusterer.mi.commands import Names, Recipes
+from clusterer.mi import jsonrpc
+from clusterer.mi.commands import ListNodes, MiError, Names, Recipes, Reload, SetStatus, Which
 from clusterer.mi.fifo import encode
+from clusterer.mi.requests import tell
 
 DOWN = SetStatus(1, 2, 0, "bin")
 NAMES = tell(Which())

@@ -12,7 +12,7 @@ from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable, 
 from clusterer.ids import require_id
 from clusterer.membership import Condition, Node
 from clusterer.membership.paths import as_seen
-from clusterer.mi import (
+from clusterer.mi.commands import (
     Command,
     Listed,
     ListedCluster,
@@ -24,8 +24,8 @@ from clusterer.mi import (
     Result,
     SetStatus,
     Which,
-    tell,
 )
+from clusterer.mi.requests import tell
 from clusterer.runtime.logs import about, about_machine
 from clusterer.services.admin import set_status
 from clusterer.services.context import Context
