@@ -21,7 +21,7 @@ from clusterer.store.suspicions import SuspicionStore
 from clusterer.store.watch_plan import WatchPlan
 
 if TYPE_CHECKING:
-    from clusterer.provisioning import Database
+    from clusterer.provisioning.database import Database
 
 
 class Intervals:
@@ -165,7 +165,7 @@ class Context:
     @once
     def database(self) -> Database:
         """The provisioning database; `SettingsError` if its settings cannot be used."""
-        from clusterer.provisioning import Database  # noqa: PLC0415 - 0.2 s that few commands need
+        from clusterer.provisioning.database import Database  # noqa: PLC0415 - 0.2 s that few commands need
 
         return Database(self.settings)
 

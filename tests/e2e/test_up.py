@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import init_db
 from clusterer.settings import Settings

@@ -14,7 +14,7 @@ import pytest
 
 from clusterer.cli import main
 from clusterer.membership import Condition, Event, Node, State
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings, as_environment

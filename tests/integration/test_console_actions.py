@@ -12,7 +12,7 @@ import pytest
 
 from clusterer.errors import ChangedMeanwhile
 from clusterer.membership import Condition
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, provision
 from clusterer.services.admin import console_users, events, set_status
 from clusterer.services.table import init_db, reload

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from clusterer.errors import DatabaseUnavailable
-from clusterer.provisioning import Database
+from clusterer.provisioning.database import Database
 from clusterer.services.context import Context
 from clusterer.services.doctor import table
 from clusterer.services.table import init_db

@@ -15,7 +15,7 @@ import redis
 
 from clusterer import Clusterer, StateUnavailable
 from clusterer.membership import Condition
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, NodeStore, keys

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clusterer import PROTO_BIN, Clusterer, Settings
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.periodic import probe, timeouts
 from clusterer.services.table import reload as reload_service

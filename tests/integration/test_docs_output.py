@@ -12,7 +12,7 @@ import pytest
 
 from clusterer.cli import main, output
 from clusterer.membership import Event, State
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.status.listing import Listing
 from clusterer.services.status.sums import of_pairs

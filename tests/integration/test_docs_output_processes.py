@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clusterer import PROTO_BIN, Clusterer
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment

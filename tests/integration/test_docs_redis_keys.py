@@ -17,7 +17,7 @@ from clusterer.jobs import move_aside, queue
 from clusterer.listener import Listing
 from clusterer.membership import Event
 from clusterer.membership.suspicions import Kind
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import console_users, set_status
 from clusterer.services.periodic import history, timeouts

@@ -14,7 +14,7 @@ import redis
 
 from clusterer import jobs
 from clusterer.cli import main
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.services.table import reload as reload_service

@@ -12,7 +12,7 @@ import redis
 from clusterer import jobs
 from clusterer.cli import main
 from clusterer.membership import Event
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import forget
 from clusterer.services.admin.forget import MachineInUse

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clusterer.errors import ProvisioningError, SettingsError
-from clusterer.provisioning import NewRow, read_rows
+from clusterer.provisioning.table import NewRow, read_rows
 from clusterer.services import Context, provision
 from clusterer.services.table import init_db
 from clusterer.settings import Settings

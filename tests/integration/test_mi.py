@@ -25,7 +25,7 @@ from clusterer.mi import http_server
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.listen_address import Access, Place
 from clusterer.mi.serve import Options, serve
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.table import reload

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from clusterer.membership import State
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import text
 
 from clusterer.errors import DatabaseUnavailable
-from clusterer.provisioning import Database
+from clusterer.provisioning.database import Database
 from clusterer.settings import Settings
 from tests.support.processes import EVENTUALLY_S
 from tests.support.programs import require_program

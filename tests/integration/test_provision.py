@@ -14,8 +14,9 @@ import pytest
 from clusterer.cli import main
 from clusterer.errors import InvalidArgument, ProvisioningError, StateUnavailable, UnknownNode
 from clusterer.membership import Event, Node, State
-from clusterer.provisioning import Names, NewRow
 from clusterer.provisioning.files import parse, render
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, provision
 from clusterer.services.admin import set_status
 from clusterer.services.provision import RowsRejected

@@ -12,7 +12,9 @@ import pytest
 
 from clusterer.errors import ProvisioningError, StateUnavailable
 from clusterer.membership import Condition, Event, State
-from clusterer.provisioning import Names, NewRow, RejectedRow
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import RejectedRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.periodic import sync
 from clusterer.services.table import reload, write_back

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from clusterer.membership import Event
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.doctor import run as run_doctor
 from clusterer.services.periodic import sweep

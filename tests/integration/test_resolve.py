@@ -18,7 +18,8 @@ import pytest
 
 from clusterer.listener.ports import Ports
 from clusterer.membership import Event, State
-from clusterer.provisioning import Names, NewRow
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, provision
 from clusterer.services.doctor import table
 from clusterer.services.doctor.finding import Level

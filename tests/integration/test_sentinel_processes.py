@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clusterer import Settings
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, doctor
 from clusterer.services.doctor.finding import Finding, Level
 from clusterer.services.table import init_db

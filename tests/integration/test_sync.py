@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clusterer.membership import Condition, Event, State
-from clusterer.provisioning import NewRow, write_states
+from clusterer.provisioning.table import NewRow, write_states
 from clusterer.services import Context
 from clusterer.services.periodic import sync
 from clusterer.services.table import reload, write_back

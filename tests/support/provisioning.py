@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import text, update
 
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import init_db
 from clusterer.settings import Settings

@@ -17,7 +17,7 @@ from clusterer import Clusterer
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import Message
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.table import init_db
 from clusterer.settings import Settings

@@ -14,7 +14,7 @@ import redis
 from clusterer import Clusterer
 from clusterer.membership import Event
 from clusterer.mi.commands import ListNodes
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, doctor
 from clusterer.services.admin.events import Filter, History, of_nodes, of_paths
 from clusterer.services.admin.mi_commands import MiCommands

@@ -15,7 +15,7 @@ from clusterer import Settings
 from clusterer.core import Core
 from clusterer.modules.dialog import Dialogs
 from clusterer.modules.ratelimit import RateLimit
-from clusterer.provisioning import Database
+from clusterer.provisioning.database import Database
 from clusterer.runtime.once import once
 from clusterer.services import Context
 from tests.support.fake_cluster import FakeCluster

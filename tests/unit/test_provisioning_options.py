@@ -11,8 +11,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from clusterer.errors import SettingsError
-from clusterer.provisioning import Database
 from clusterer.provisioning.advice import advice
+from clusterer.provisioning.database import Database
 from clusterer.provisioning.options import driver_arguments
 from clusterer.settings import Settings
 

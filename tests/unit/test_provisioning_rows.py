@@ -11,8 +11,8 @@ import pytest
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
-from clusterer.provisioning import Names, RejectedRow, validate
-from clusterer.provisioning.rows import state_columns
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import RejectedRow, state_columns, validate
 from clusterer.provisioning.schema import SETTING_OF_COLUMN
 
 COLUMNS = {name: f"the_{name}" for name in SETTING_OF_COLUMN}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from clusterer.cli.run import run
 from clusterer.endpoint import open_client, public_url, trouble
 from clusterer.errors import ClustererError, SettingsError
-from clusterer.provisioning import Database
+from clusterer.provisioning.database import Database
 from clusterer.provisioning.url import database_url, public_name
 from clusterer.runtime.logs import hidden
 from clusterer.runtime.logs.formats import HumanFormatter, JsonFormatter

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clusterer.errors import ClustererError
 from clusterer.processes import ChildSpec, child_environment, scheduler_command, worker_command
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.settings import Settings
 
 CLUSTER = 1

@@ -9,7 +9,7 @@ from clusterer.console.console import Console
 from clusterer.console.page import NotFound, Parameters
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Condition, Node, State
-from clusterer.provisioning import Machine
+from clusterer.provisioning.rows import Machine
 from clusterer.services import provision
 from clusterer.services.admin import set_status
 from clusterer.services.provision import WIDTH, Changes

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import require_id
-from clusterer.provisioning import Machine, machine_of, read_rows, require
+from clusterer.provisioning.rows import Machine, machine_of
+from clusterer.provisioning.schema import require
+from clusterer.provisioning.table import read_rows
 from clusterer.services.admin.set_status import require_reason
 from clusterer.services.context import Context
 from clusterer.store.forgetting import ForgetStore, Traces

@@ -14,16 +14,11 @@ from clusterer.errors import (
 )
 from clusterer.membership import Node
 from clusterer.membership.reload_plan import NodeChange
-from clusterer.provisioning import (
-    Names,
-    name_in,
-    read_rows,
-    require,
-    try_writing_states,
-    validate,
-)
-from clusterer.provisioning.rows import RejectedRow
-from clusterer.provisioning.schema import TABLE_VERSION
+from clusterer.provisioning.address import name_in
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import RejectedRow, validate
+from clusterer.provisioning.schema import TABLE_VERSION, require
+from clusterer.provisioning.table import read_rows, try_writing_states
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, listed, ok, skipped, warn
 from clusterer.services.table import reload, resolve

@@ -10,9 +10,9 @@ from dataclasses import replace as replaced
 
 from clusterer.errors import ChangedMeanwhile, InvalidArgument, UnknownNode
 from clusterer.membership import State
-from clusterer.provisioning import Machine, Names, machine_of
 from clusterer.provisioning.files import COLUMNS, FileRow
-from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import Machine, RawRow, as_text, machine_of
 from clusterer.services.context import Context
 from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
 from clusterer.services.provision.row_changes import Changes, RowChange, planned, shown

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from clusterer.errors import InvalidArgument
 from clusterer.membership import State
-from clusterer.provisioning import Machine, Names, RejectedRow, machine_of, validate
 from clusterer.provisioning.files import COLUMNS, TEXTS
-from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import Machine, RawRow, RejectedRow, as_text, machine_of, validate
 from clusterer.services.provision.row_changes import Values, values_of
 
 DEFAULTS: Values = {

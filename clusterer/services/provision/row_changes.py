@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clusterer.membership import Node
-from clusterer.provisioning import Machine, machine_of
 from clusterer.provisioning.files import COLUMNS
-from clusterer.provisioning.rows import RawRow, as_text
+from clusterer.provisioning.rows import Machine, RawRow, as_text, machine_of
 
 Values = Mapping[str, object]
 """The values of a row, by our names of the columns; without its id."""

@@ -7,17 +7,12 @@ from contextlib import suppress
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError, StateUnavailable
 from clusterer.membership import Event, State
-from clusterer.provisioning import (
-    Machine,
-    Names,
-    Replacement,
-    RowRefused,
-    machine_of,
-    read_rows,
-    replace_rows,
-    require,
-)
-from clusterer.provisioning.rows import RawRow
+from clusterer.provisioning.database import RowRefused
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.replacing import Replacement, replace_rows
+from clusterer.provisioning.rows import Machine, RawRow, machine_of
+from clusterer.provisioning.schema import require
+from clusterer.provisioning.table import read_rows
 from clusterer.services.context import Context
 from clusterer.services.provision.row_changes import Changes, Values
 from clusterer.services.table import reload

@@ -46,7 +46,7 @@ def _shown(settings: Settings, name: str) -> str:
 
 
 def _public_database(settings: Settings) -> str:
-    from clusterer.provisioning import Database  # noqa: PLC0415 - 0.2 s that few processes need
+    from clusterer.provisioning.database import Database  # noqa: PLC0415 - 0.2 s that few processes need
 
     try:
         return Database(settings).name

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from clusterer.provisioning import NewRow, add_rows, create, require
+from clusterer.provisioning.schema import create, require
+from clusterer.provisioning.table import NewRow, add_rows
 from clusterer.services.context import Context
 
 EXAMPLE = (

@@ -10,15 +10,10 @@ from clusterer.errors import StateUnavailable
 from clusterer.membership import Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot, plan_reload
-from clusterer.provisioning import (
-    Machine,
-    Names,
-    Schema,
-    machine_of,
-    read_rows,
-    require,
-    validate,
-)
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import Machine, machine_of, validate
+from clusterer.provisioning.schema import Schema, require
+from clusterer.provisioning.table import read_rows
 from clusterer.services.context import Context
 from clusterer.services.table import resolve, write_back
 from clusterer.services.table.reload_report import ReloadReport, TableRows, logged, report_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from clusterer.membership import AddressWarning, Node, address_warnings
 from clusterer.membership.reload_plan import NodeChange, ReloadPlan
-from clusterer.provisioning import Machine, RejectedRow
+from clusterer.provisioning.rows import Machine, RejectedRow
 from clusterer.services.context import Context
 from clusterer.services.table.write_back import SyncReport
 from clusterer.store import ClusterKey

@@ -10,7 +10,8 @@ from time import monotonic
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.membership.reload_plan import NodeChange, plan_addresses
-from clusterer.provisioning import Names, name_in
+from clusterer.provisioning.address import name_in
+from clusterer.provisioning.names import Names
 from clusterer.runtime.logs import LimitedLog, about
 from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context

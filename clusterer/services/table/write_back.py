@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns, as_loaded
-from clusterer.provisioning import StateUpdate, read_states, write_states
 from clusterer.provisioning.rows import RawRow, state_columns
+from clusterer.provisioning.table import StateUpdate, read_states, write_states
 from clusterer.runtime.logs import about
 from clusterer.services.context import Context
 from clusterer.store import Cause, ClusterKey

@@ -20,7 +20,7 @@ from prometheus_client import generate_latest
 
 from clusterer.cli.live.top import page
 from clusterer.ids import PROTO_BIN
-from clusterer.provisioning import NewRow
+from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.admin import set_status
 from clusterer.services.live import Reader
