@@ -69,16 +69,14 @@ def validate(
     something outside: DNS names, all at once. Of several good rows for one machine of a cluster
     the first counts.
     """
-    rows = list(rows)
-    parsed = [_attempt(row) for row in rows]
-    names.resolve(found.host for found in parsed if isinstance(found, _Parsed) and found.is_name)
-    nodes: dict[tuple[int, int], Node] = {}
+    parsed = [_parsed(row, columns) for row in rows]
+    names.resolve(each[0].host for each in parsed if isinstance(each, tuple) and each[1])
+    nodes: dict[Machine, Node] = {}
     rejected: list[RejectedRow] = []
-    for row, found in zip(rows, parsed, strict=True):
-        result = found if isinstance(found, _Bad) else _place(found, names, nodes)
-        if isinstance(result, _Bad):
-            column = columns[result.column]
-            rejected.append(RejectedRow(result.id, column, result.reason, machine_of(row)))
+    for found in parsed:
+        result = _placed(*found, columns, names, nodes) if isinstance(found, tuple) else found
+        if isinstance(result, RejectedRow):
+            rejected.append(result)
         else:
             nodes[result.cluster_id, result.machine_id] = result
     return list(nodes.values()), rejected
@@ -106,24 +104,8 @@ def state_columns(row: RawRow, columns: Mapping[str, str]) -> StateColumns:
     return StateColumns(*numbers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    id: int | str | None
-    column: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    node: Node
-    is_name: bool
-
-    @property
-    def host(self) -> str:
-        return self.node.host
-
-
-def _attempt(row: RawRow) -> _Parsed | _Bad:
+def _parsed(row: RawRow, columns: Mapping[str, str]) -> tuple[Node, bool] | RejectedRow:
+    """Return the node, and whether its host is a name."""
     column = "id"
     try:
         values: dict[str, Any] = {}
@@ -135,23 +117,30 @@ def _attempt(row: RawRow) -> _Parsed | _Bad:
         column = "description"
         values["description"] = _CONTROL.sub(" ", as_text(row["description"]))
     except InvalidArgument as error:
-        return _Bad(_shown(row["id"]), column, _bounded(str(error)))
+        reason = _bounded(str(error))
+        return RejectedRow(_shown(row["id"]), columns[column], reason, machine_of(row))
     values["state"] = State(values["state"])
     node = Node(protocol=address.protocol, host=address.host, port=address.port, **values)
-    return _Parsed(node, address.is_name)
+    return node, address.is_name
 
 
-def _place(found: _Parsed, names: Names, taken: Mapping[tuple[int, int], Node]) -> Node | _Bad:
-    node = found.node
-    if found.is_name:
+def _placed(
+    node: Node,
+    is_name: bool,
+    columns: Mapping[str, str],
+    names: Names,
+    taken: Mapping[Machine, Node],
+) -> Node | RejectedRow:
+    machine = node.cluster_id, node.machine_id
+    if is_name:
         if node.host not in names.addresses:
             reason = f"{node.host!r} does not resolve: {names.failures[node.host]}"
-            return _Bad(node.id, "url", reason)
+            return RejectedRow(node.id, columns["url"], reason, machine)
         node = replace(node, host=names.addresses[node.host])
-    first = taken.get((node.cluster_id, node.machine_id))
-    if first is not None:
-        reason = f"node {node.machine_id} of cluster {node.cluster_id} is in row {first.id}"
-        return _Bad(node.id, "machine_id", f"doubled: {reason} already")
+    if machine in taken:
+        where = f"in row {taken[machine].id} already"
+        reason = f"doubled: node {node.machine_id} of cluster {node.cluster_id} is {where}"
+        return RejectedRow(node.id, columns["machine_id"], reason, machine)
     return node
 
 
