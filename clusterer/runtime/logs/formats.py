@@ -1,18 +1,47 @@
-"""The two forms of a log line, and its fields about a node."""
+"""The two forms of a log line, and its fields about a node.
+
+Text from other programs and users must not steer a terminal, begin a line, or tell a secret.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from clusterer.runtime.logs.plain import hidden, plain
-
+_USER = re.compile(r"(?<=://)[^\s\"'<>]*@")
+_OPTION = re.compile(r"(?<=password=)[^\s\"'&]+")
 _HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SHORT = "%(asctime)s %(levelname)s %(message)s"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def plain(text: str, keep: str = "", instead: str = " ") -> str:
+    """Return ``text`` with ``instead`` for control and other unprintable characters.
+
+    The characters in ``keep`` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else instead for c in text)
+
+
+def hidden(text: str) -> str:
+    """Return ``text`` with *** for user and password of each URL in it.
+
+    It guards texts of libraries and of the command line; texts of this project hold no secrets.
+    """
+    if "://" in text:
+        text = _USER.sub(lambda found: _masked(found[0]), text)
+    return _OPTION.sub("***", text) if "password=" in text else text
+
+
+def _masked(user: str) -> str:
+    masked = user.endswith(":***@") and user.count("@") == 1
+    return user if masked or user == "***@" else "***@"
 
 
 class NodeLike(Protocol):
