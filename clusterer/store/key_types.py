@@ -27,10 +27,8 @@ _TYPES: Final = tuple(
         (r"(paths|console:users)", HASH),
         (r"console:ended", SORTED_SET),
         (r"(log|notify|capture|ring|prober-ring):.*", STREAM),
-        (
-            r"(counters|committed|committed-count|closing|stats|modules|shares|paths|listings):.*",
-            HASH,
-        ),
+        (r"(counters|committed|committed-count|closing|stats|sums):.*", HASH),
+        (r"(modules|shares|paths|listings):.*", HASH),
         (r"(inquiries|answer):.*", LIST),
         (r"(pending|waiting):.*", SET),
         (r"(lease|enqueued|prober):.*", STRING),

@@ -146,6 +146,11 @@ def stats(sender: int) -> str:
     return f"clusterer:stats:{sender}"
 
 
+def sums(sender: int) -> str:
+    """Hash with a TTL: sums of the traffic of some senders, of which this one is the first."""
+    return f"clusterer:sums:{sender}"
+
+
 def shares(queue: str) -> str:
     """Hash with a TTL: number of a worker → ``<expiry ms> <senders that it has>``."""
     return f"clusterer:shares:{queue}"

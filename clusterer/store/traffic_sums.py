@@ -20,8 +20,18 @@ _PAIRS_AT_ONCE = 10_000
 _SENDERS_AT_ONCE = 100
 """Most senders per script call."""
 
-_KEYS = (keys.stats, keys.counters, keys.committed_count, keys.committed, keys.log)
+_KEEP_MS = 3_600_000
+"""Time for which Redis keeps the sums of senders at rest."""
 
+_KEYS = (
+    keys.stats,
+    keys.counters,
+    keys.committed_count,
+    keys.committed,
+    keys.log,
+    keys.lease,
+    keys.closing,
+)
 
 LAST = 4
 """Index of the time of the last delivery, see `Counts`: of times the latest counts."""
@@ -63,6 +73,8 @@ class SummedTraffic:
     behind: list[Behind]
     unusable: list[int]
     """Senders with a bad value: they are in no sum."""
+    left_out: list[int]
+    """Senders whose counts may change, if sums that Redis keeps were asked for."""
     done: int
     """Number of the senders that were looked at."""
 
@@ -77,31 +89,35 @@ class Destinations:
         self.distinct = len({*fields}) == len(fields)
         """Whether no two nodes have the same name in the senders' hashes."""
         self._argument = json.dumps(clusters)
+        largest = max((len(view.nodes) for view in views), default=1)
+        self._at_once = max(1, min(_SENDERS_AT_ONCE, _PAIRS_AT_ONCE // max(1, largest)))
 
     def sums(self, client: redis.Redis, senders: Sequence[int]) -> Iterator[SummedTraffic]:
         """Yield the sums of all senders, in parts that Redis makes quickly.
 
         Raises errors of redis-py.
         """
-        left = list(senders)
-        while left:
-            found = self._sums(client, left[:_SENDERS_AT_ONCE])
-            left = left[found.done :]
-            yield found
+        for keep_ms in (_KEEP_MS, 0):
+            left, left_out = senders, list[int]()
+            while left:
+                found = self._sums(client, left[: self._at_once], keep_ms)
+                left = left[found.done :]
+                left_out += found.left_out
+                yield found
+            senders = left_out
 
-    def _sums(self, client: redis.Redis, senders: Sequence[int]) -> SummedTraffic:
-        names = [name(sender) for sender in senders for name in _KEYS]
-        arguments = (self._argument, _PAIRS_AT_ONCE, *senders)
-        columns, by, behind, unusable, done = script("sum_traffic")(client, names, *arguments)
+    def _sums(self, client: redis.Redis, senders: Sequence[int], keep_ms: int) -> SummedTraffic:
+        names = [keys.sums(senders[0]), *(name(sender) for sender in senders for name in _KEYS)]
+        arguments = (self._argument, _PAIRS_AT_ONCE, keep_ms, *senders)
+        columns, by, behind, *others = script("sum_traffic")(client, names, *arguments)
         return SummedTraffic(
-            to=columns,
-            by=[(row[0], row[1] - 1, Counts(*row[2:])) for row in _rows(by, 2 + len(columns))],
-            behind=[
+            columns,
+            [(row[0], row[1] - 1, Counts(*row[2:])) for row in _rows(by, 2 + len(columns))],
+            [
                 Behind(sender, node - 1, None if left < 0 else left, committed)
                 for sender, node, left, committed in _rows(behind, 4)
             ],
-            unusable=unusable,
-            done=done,
+            *others,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,15 @@ import redis
 from clusterer.services import Context
 from clusterer.services.status import listing
 from clusterer.services.status.listing import Listing
-from clusterer.store import keys
+from clusterer.store import connect, keys
 from clusterer.store.badvalues import collected
+from clusterer.store.deliveries import Commit, Move
 from clusterer.store.destinations import field_of
+from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, load
 from tests.support.frames import frame
-from tests.support.growth import nodes_of
+from tests.support.growth import nodes_of, put_cluster
 from tests.support.random_traffic import NODES, put_nodes, put_paths, put_sender
 from tests.support.seeding import make_node, put_node
 
@@ -69,7 +72,7 @@ def test_sums_are_those_of_the_pairs(
     for sender in rng.sample(range(1, NODES + 1), 6):
         put_sender(redis_client, sender, rng)
         put_paths(redis_client, sender, rng, now_ms)
-    assert_same(context)
+    assert assert_same(context).sums == assert_same(context).sums, "summed, then kept"
 
 
 def test_sums_have_packets_that_no_worker_has_seen(
@@ -77,9 +80,8 @@ def test_sums_have_packets_that_no_worker_has_seen(
 ) -> None:
     for machine_id in range(1, NODES + 1):
         put_node(redis_client, make_node(machine_id, generation=2))
-    log = PacketLog(context.settings, 1)
-    log.append(CLUSTER, [frame(0)] * 3)
-    log.close()
+    with closing(PacketLog(context.settings, 1)) as log:
+        log.append(CLUSTER, [frame(0)] * 3)
     found = assert_same(context).sums
     assert [(item.backlog, item.senders) for item in found.to_nodes] == [(3, 1)] * (NODES - 1)
 
@@ -96,6 +98,85 @@ def test_sums_of_a_sender_whose_nodes_are_all_behind(context: Context, redis_cli
     found = assert_same(context).sums
     assert {(item.sent, item.backlog) for item in found.to_nodes} == {(4, 5)}
     assert len(found.waiting) == len(many) - 1
+
+
+def reads_of_pairs(client: Any) -> int:
+    """Return how many hashes with a field for each node Redis has read since the last call."""
+    stats = client.info("commandstats")
+    client.config_resetstat()
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("hvals", "hlen"))
+
+
+def deliver(context: Context, store: DrainStore, rng: random.Random, sender: int) -> None:
+    """Send some packets, deliver most of them, and forget a node, as senders and workers do."""
+    with closing(PacketLog(context.settings, sender)) as log:
+        log.append(CLUSTER, [frame(number) for number in range(rng.randint(1, 3))])
+    nodes = [node for i, node in context.nodes.view(CLUSTER).nodes.items() if i != sender]
+    claim = store.claim(sender)
+    if claim is None or rng.random() < 0.2:
+        return  # the sender stays leased
+    fields = [field_of(node) for node in nodes if rng.random() < 0.9]
+    behind = rng.choice([0, 0, 0, 1])
+    tail, n = claim.tail - behind, claim.counts[CLUSTER] - behind
+    names = {field: rng.choice(["sent", "sent", "failed", "skipped", "lost"]) for field in fields}
+    counters: dict[str, int | str] = {f"{f}/{name}": 1 for f, name in names.items()}
+    counters |= {f"{f}/last_delivered": "now" for f, name in names.items() if name == "sent"}
+    store.commit([Commit(sender, [Move(f, tail, n) for f in fields], counters, tail + 1)])
+    guarded = {fields[0]: tail + 1} if fields and rng.random() < 0.3 else {}
+    store.release(sender, tail, tail + 1, guarded, waiting=False, undrained=True)
+    for field in guarded:
+        assert_same(context)
+        again = Move(field, tail - 1, n - 1) if rng.random() < 0.5 else None
+        store.end_guard(sender, field, again, {f"{field}/sent": -1})
+    if fields and rng.random() < 0.2:
+        store.forget(sender, fields[:1])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_sums_follow_senders_and_workers(context: Context, number: int) -> None:
+    rng = random.Random(number)
+    load(context.settings, nodes_of(range(1, NODES + 1), 5566))
+    with connect(context.settings) as worker:
+        store = DrainStore(context.settings, context.settings.delivery_queue, "test", worker)
+        for _ in range(15):
+            deliver(context, store, rng, rng.choice((1, 2, 5)))
+            assert_same(context)
+
+
+def test_sums_of_senders_at_rest_are_kept(context: Context, redis_client: Any) -> None:
+    put_cluster(context.settings, 5, 3)
+    assert_same(context)
+    reads_of_pairs(redis_client)
+    listing.run(context, pairs=False)
+    assert reads_of_pairs(redis_client) == 0
+    with closing(PacketLog(context.settings, 2)) as log:
+        log.append(CLUSTER, [frame(0)])
+    assert [item.backlog for item in assert_same(context).sums.from_senders] == [0, 4, 0]
+    reads_of_pairs(redis_client)
+    listing.run(context, pairs=False)
+    assert reads_of_pairs(redis_client) == 2, "of the sender with a packet that waits"
+
+
+KEPT: dict[str, tuple[Any, ...]] = {
+    "sums": ("hset", "sums", "text"),
+    "digest": ("hset", "digest", "text"),
+    "senders": ("hset", "senders", "1000000"),
+    "no number": ("hset", "senders", "x"),
+    "another type": ("set", "text"),
+}
+
+
+@pytest.mark.parametrize("change", KEPT.values(), ids=KEPT)
+def test_sums_kept_with_bad_value_are_made_again(
+    context: Context, redis_client: Any, change: tuple[Any, ...]
+) -> None:
+    put_cluster(context.settings, 5, 3)
+    wanted = assert_same(context).sums
+    name, *arguments = change
+    if name == "set":
+        redis_client.delete(keys.sums(1))
+    getattr(redis_client, name)(keys.sums(1), *arguments)
+    assert assert_same(context).sums == wanted
 
 
 BAD: dict[str, tuple[Any, Any]] = {

@@ -9,7 +9,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore, connect
-from clusterer.store.deliveries import Commit, Move
+from clusterer.store.deliveries import Commit, Move, Released
 from clusterer.store.destinations import field_of
 from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
@@ -66,9 +66,12 @@ def _send(settings: Settings, store: DrainStore, sender: int, fields: Sequence[s
         counters: dict[str, int | str] = {}
         for field in some:
             counters |= {f"{field}/sent": PACKETS, f"{field}/last_delivered": "now"}
-        moves = [Move(field, PACKETS, PACKETS) for field in some]
-        store.commit([Commit(sender, moves, counters, PACKETS + 1)])
-    store.release(sender, PACKETS, PACKETS + 1, {}, waiting=False, undrained=False)
+        commit = Commit(sender, [Move(f, PACKETS, PACKETS) for f in some], counters, PACKETS + 1)
+        while store.commit([commit]):  # on a busy machine the lease may lapse
+            store.claim(sender)
+    end = PACKETS, PACKETS + 1
+    while store.release(sender, *end, {}, waiting=False, undrained=False) is Released.LOST:
+        store.claim(sender)
 
 
 def _listen(receipts: Receipts, receiver: int, machine_ids: Sequence[int]) -> None:

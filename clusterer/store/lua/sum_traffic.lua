@@ -1,11 +1,16 @@
 -- Sum the traffic of some senders, by node and by sender: the pairs of sender and node are too many
--- for a reader. The script changes nothing. It ends after some pairs, so that Redis can serve others:
--- the caller calls it again for the senders that are left.
--- KEYS  for each sender: stats, counters, committed_count, committed, log
+-- for a reader. The script ends after some pairs, so that Redis can serve others: the caller calls
+-- it again for the senders that are left.
+-- A sender is at rest without packets in its log, lease and closing guards: its counts stay as they
+-- are until a packet is appended or a worker claims the log, and both change the counters. So the
+-- script keeps the sums of senders at rest, with a digest of their counters and of the clusters.
+-- KEYS  kept sums, then for each sender: stats, counters, committed_count, committed, log, lease,
+--       closing
 -- ARGV  JSON list of clusters, each [name, [destination ...]]; pairs after which the script ends;
---       then the senders' machine_ids
+--       ms for which the sums of senders at rest are kept, others are left out (0 = sum all senders,
+--       keep nothing); then the senders' machine_ids
 -- reply {sums by node, sums by sender and cluster, pairs with a backlog, senders with bad values,
---       number of senders that were looked at}
+--       senders that were left out, number of senders that were looked at}
 --       sums by node: lists, in the order of the destinations, of sent, failed, skipped, lost, last
 --       delivery (ms), number of senders
 --       sums by sender and cluster: sender, number of the cluster, sent, failed, skipped, lost, last
@@ -13,13 +18,48 @@
 --       pairs with a backlog: sender, number of the destination, packets that wait (-1 where only
 --       the log can tell), committed offset, ...
 --       A sender with a bad value is in no sum.
-local STATS, COUNTERS, REACHED, COMMITTED, LOG = 1, 2, 3, 4, 5
+local STATS, COUNTERS, REACHED, COMMITTED, LOG, LEASE, CLOSING = 1, 2, 3, 4, 5, 6, 7
 local NAMES = {'sent', 'failed', 'skipped', 'lost', 'last_delivered'}
-local clusters, limit, looked_at = cjson.decode(ARGV[1]), tonumber(ARGV[2]), 0
+local limit, keep_ms, all, looked_at = tonumber(ARGV[2]), tonumber(ARGV[3]), #ARGV - 3, 0
+
+local function keys_of(i)
+  return {unpack(KEYS, 7 * i - 5, 7 * i + 1)}
+end
+
+local function at_rest(keys)
+  return redis.call('EXISTS', keys[LEASE], keys[CLOSING]) == 0
+    and redis.call('XLEN', keys[LOG]) == 0
+end
+
+-- Return a digest of what the sums of the first senders that are at rest depend on.
+local function digest(upto)
+  local parts = {ARGV[1]}
+  for i = 1, upto do
+    local keys = keys_of(i)
+    local ran, rests = pcall(at_rest, keys)
+    local counters = ran and rests and redis.pcall('HGETALL', keys[COUNTERS]) or {'-'}
+    parts[i + 1] = ARGV[i + 3] .. ' ' .. table.concat(counters, ' ')
+  end
+  return redis.sha1hex(table.concat(parts, '\n'))
+end
+
+local function kept()
+  local of, upto, reply = unpack(redis.call('HMGET', KEYS[1], 'digest', 'senders', 'sums'))
+  upto = tonumber(upto)
+  return upto <= all and of == digest(upto) and cmsgpack.unpack(reply)
+end
+if keep_ms > 0 then
+  local ran, reply = pcall(kept)
+  if ran and type(reply) == 'table' and #reply == 6 then
+    return reply
+  end
+end
+
+local clusters = cjson.decode(ARGV[1])
 local fields, cluster_of, machine_of, number_of, place = {}, {}, {}, {}, {}
 local counts = {{}, {}, {}, {}, {}}  -- for each of NAMES: field of the stats -> sum over senders
 local senders, whole, size, first_of, index_of = {}, {}, {}, {}, {}
-local from, behind, odd = {}, {}, {}
+local from, behind, odd, left_out = {}, {}, {}, {}
 for c, cluster in ipairs(clusters) do
   index_of[cluster[1]], size[c], first_of[c], whole[c] = c, #cluster[2], #fields + 1, 0
   for _, field in ipairs(cluster[2]) do
@@ -121,7 +161,7 @@ local function add_whole(keys, sender, c, appended)
     add(stats, took, -1)
     return false
   end
-  looked_at, whole[c] = looked_at + size[c], whole[c] + 1
+  whole[c] = whole[c] + 1
   if own then
     senders[own] = senders[own] - 1
   end
@@ -153,7 +193,6 @@ local function add_each(keys, sender, appended, waiting)
   end
   local sums = {}
   for c in pairs(appended) do
-    looked_at = looked_at + size[c]
     for d = first_of[c], first_of[c] + size[c] - 1 do
       local field, found = fields[d], {}
       local known = reached[field] or committed[field]
@@ -184,11 +223,13 @@ end
 
 local function sum(keys, sender)
   local waiting = redis.call('XLEN', keys[LOG]) > 0
+  local leave_out = keep_ms > 0 and not at_rest(keys)
   local appended, many, only, text = {}, 0, nil, nil
   local flat = redis.call('HGETALL', keys[COUNTERS])
   for i = 1, #flat, 2 do
     local c = index_of[flat[i]]
     if c then
+      looked_at = looked_at + size[c]  -- also if left out: the next call begins at the same sender
       prepare(c)
       appended[c], many, only, text = count(flat[i + 1]), many + 1, c, flat[i + 1]
       if not appended[c] then
@@ -196,16 +237,20 @@ local function sum(keys, sender)
       end
     end
   end
+  if leave_out then
+    put(left_out, tonumber(sender))
+    return true
+  end
   return many == 0 or many == 1 and add_whole(keys, sender, only, text)
     or add_each(keys, sender, appended, waiting)
 end
 
 local done = 0
-while done < #KEYS / 5 and looked_at < limit do
+while done < all and looked_at < limit do
   done = done + 1
-  local ran, good = pcall(sum, {unpack(KEYS, done * 5 - 4, done * 5)}, ARGV[done + 2])
+  local ran, good = pcall(sum, keys_of(done), ARGV[done + 3])
   if not ran or not good then
-    put(odd, tonumber(ARGV[done + 2]))
+    put(odd, tonumber(ARGV[done + 3]))
   end
 end
 local sums = {{}, {}, {}, {}, {}, {}}
@@ -215,4 +260,11 @@ for d, field in ipairs(fields) do
   end
   sums[6][d] = senders[d] + whole[cluster_of[d]]
 end
-return {sums, from, behind, odd, done}
+local reply = {sums, from, behind, odd, left_out, done}
+if keep_ms > 0 then
+  -- A server that is full, or has another type of key there, keeps nothing.
+  redis.pcall('HSET', KEYS[1], 'digest', digest(done), 'senders', done,
+    'sums', cmsgpack.pack(reply))
+  redis.pcall('PEXPIRE', KEYS[1], keep_ms)
+end
+return reply
