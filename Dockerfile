@@ -14,7 +14,7 @@ USER clusterer
 # BIN listens on the port of the instance's own row in the provisioning table; 5566 by custom.
 EXPOSE 5566
 
-# Healthy means that the process makes progress, also while it waits for Redis.
+# Healthy means that the process makes progress, also while the process waits for Redis.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["clusterer", "ping"]
 

@@ -15,7 +15,7 @@ from math import hypot, sqrt
 from typing import Any
 
 MOST_NODES = 100
-"""Nodes that are drawn; of larger clusters only those with trouble, and the ends of broken paths.
+"""Nodes that are drawn; of larger clusters only nodes with faults, and the ends of broken paths.
 """
 MOST_ARROWS = 200
 """Broken paths that are drawn."""

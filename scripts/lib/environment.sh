@@ -18,7 +18,7 @@ find_python() {
 }
 
 # other_python MAIN: the newest Python that pyproject.toml names and that runs here, other than
-# MAIN ("3.11"); on PATH, or beside the first one, as pyenv has them, whose shims on PATH may not run.
+# MAIN ("3.11"): on PATH, or beside the first Python, as pyenv installs them (its shims may not run).
 other_python() {
     local version candidate
     for version in $(sed -n 's/.*Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml | sort -rV); do
@@ -41,7 +41,7 @@ pythons_of_pyenv() {
     done | sort -rVu
 }
 
-# create_venv DIR PYTHON. Debian's python3 comes without ensurepip: then pip is put in from outside.
+# create_venv DIR PYTHON. Debian's python3 has no ensurepip: another pip then installs pip.
 create_venv() {
     local venv=$1 python=$2
     say "Creating $venv with $("$python" --version)"
@@ -61,7 +61,7 @@ prepare_venv() {
         python=${python:-$(find_python)} || return 1
         create_venv "$venv" "$python" || return 1
     fi
-    # A moved or copied checkout must not run the code of the one it came from.
+    # A moved or copied checkout must not run the code of the original.
     wanted="$PWD $(cksum <pyproject.toml)"
     # What `dev` installs includes every other extra.
     grep -qxF -e "$wanted $extra" -e "$wanted dev" "$stamp" 2>/dev/null && return
@@ -73,10 +73,9 @@ prepare_venv() {
     printf '%s\n' "$wanted $extra" >"$stamp"
 }
 
-# Debian packages with the servers that tests start privately, with faketime, which gives those
-# clocks that are wrong, with iptables, which breaks links between hosts in namespaces, and with the
-# browser and the proxy in which tests look at the console.
-# No system service is needed or started: MariaDB's -core packages have none, and policy-rc.d keeps
+# Debian packages for tests: servers, which tests start privately; faketime, for servers with a wrong
+# clock; iptables, which breaks links between hosts in namespaces; the browser and the proxy for tests
+# of the console. No system service starts: MariaDB's -core packages have none, and policy-rc.d keeps
 # Redis's from starting.
 install_servers() {
     install_missing redis-server redis-server redis-sentinel redis-sentinel ip iproute2 iptables iptables faketime faketime \
@@ -84,12 +83,12 @@ install_servers() {
         chromium "chromium fonts-dejavu-core" nginx nginx-light
 }
 
-# Programs that some tests try what we ship with; without one its tests are skipped.
+# Programs with which some tests check shipped files; without a program, its tests are skipped.
 install_tools() {
     install_missing docker-compose docker-compose zsh zsh fish fish prometheus prometheus
 }
 
-# install_missing COMMAND PACKAGES …: install Debian packages for the commands that are not there.
+# install_missing COMMAND PACKAGES …: install Debian packages for missing commands.
 install_missing() {
     local packages=() as_root=()
     while [ $# -gt 0 ]; do

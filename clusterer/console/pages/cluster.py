@@ -1,4 +1,4 @@
-"""The page Cluster: its nodes, those with trouble first, its broken paths, and the map."""
+"""The page Cluster: its nodes, nodes with faults first, its broken paths, and the map."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _number(text: str) -> int:
 
 
 def _selected(cluster: ClusterRows, find: str) -> list[Row]:
-    """Return the nodes that a search finds, those with trouble first."""
+    """Return the nodes that a search finds, nodes with faults first."""
     if len(find) > _LONGEST_FIND:
         raise InvalidArgument(f"find takes at most {_LONGEST_FIND} characters")
     found = [row for row in cluster.rows if not find or _matches(row, find.casefold())]

@@ -12,7 +12,7 @@ from clusterer.services.doctor import Level
 
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
-    """Return the findings of the last run, trouble first; the first call begins a run.
+    """Return the findings of the last run, faults first; the first call begins a run.
 
     ``run``: number of a run after which another one begins. A run changes nothing, and a second
     request with the same number begins none.

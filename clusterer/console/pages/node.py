@@ -87,7 +87,7 @@ def _row(cluster: ClusterRows, machine_id: int) -> Row:
 def _flows(
     flows: Sequence[Traffic], cluster: ClusterRows, moment: Moment, *, to: bool
 ) -> list[dict[str, Any]]:
-    """Return the traffic for JSON, pairs with trouble first; ``to``: of senders to the node.
+    """Return the traffic for JSON, pairs with faults first; ``to``: of senders to the node.
 
     ``path`` is the state in which the sender sees the node: its own record, else the verdict.
     """

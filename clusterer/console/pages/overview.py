@@ -1,4 +1,4 @@
-"""The page Overview: trouble first, then one line per cluster, and the processes around them."""
+"""The page Overview: faults first, then one line per cluster, and the processes around them."""
 
 from __future__ import annotations
 
