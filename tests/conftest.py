@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the servers that its fixtures start, and with its group.
 
     Tests of a module that share a fixture are a group: one of the processes that pytest-xdist
-    starts runs them all.
+    starts runs them all. Slow tests come first, so that no process ends long after the others.
     """
     for item in items:
         definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
@@ -56,6 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, fixtures in _SERVER_FIXTURES.items():
             if fixtures.intersection(getattr(item, "fixturenames", ())):
                 item.add_marker(marker)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run groups of tests apart: each process would make their shared fixture again."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError("pytest-xdist does not know the groups of this pytest")
 
 
 @pytest.fixture(autouse=True)

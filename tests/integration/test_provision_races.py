@@ -201,7 +201,7 @@ def test_provision_unanswered_commit_is_reported(
 
         monkeypatch.setattr(replacing, "_commit", frozen)
         try:
-            with pytest.raises(ProvisioningError, match="maybe it is done, maybe not; look at it"):
+            with pytest.raises(ProvisioningError, match="the table may have the change"):
                 provision.edit(context, (1, 2), {"duration": 9}, by=BY)
         finally:
             mariadb_server.resume()
