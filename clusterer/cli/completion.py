@@ -1,4 +1,4 @@
-"""Completion of values in the shell: files, and ids from Redis.
+"""Completion of ids from Redis in the shell.
 
 An error of Redis prints nothing: a message would land in the middle of a command line.
 """
@@ -17,20 +17,6 @@ from clusterer.settings.sources import load_settings
 
 if TYPE_CHECKING:
     from clusterer.membership import Node
-
-
-def files(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Let the shell complete names of files."""
-    return [CompletionItem(incomplete, type="file")]
-
-
-def directories(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Let the shell complete names of directories."""
-    return [CompletionItem(incomplete, type="dir")]
 
 
 def clusters(

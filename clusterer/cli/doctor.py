@@ -6,17 +6,16 @@ import json
 import sys
 import textwrap
 from collections import Counter
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
 from clusterer.cli import text
-from clusterer.cli.options import with_settings
+from clusterer.cli.options import with_context
 from clusterer.runtime.logs import plain
-from clusterer.settings import Settings
 
 if TYPE_CHECKING:
+    from clusterer.services import Context
     from clusterer.services.doctor import Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "error": "red"}
@@ -25,24 +24,22 @@ _INDENT = " " * 8
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-@with_settings()
-def doctor(settings: Settings, as_json: bool) -> int:
+@with_context
+def doctor(context: Context, as_json: bool) -> int:
     """Check Redis, table, processes, clocks, addresses, backlog.
 
     The command prints one line per check: ok, warn, error or skipped, with advice, and changes
     nothing. The exit code is 1 if there is an error, else 0. With the settings of an instance
     (--server-id, --set delivery_queue=...) the command also checks its row and queue.
     """
-    from clusterer.services import Context
     from clusterer.services import doctor as service
     from clusterer.services.doctor import Level
 
     found: list[Finding] = []
-    with closing(Context(settings)) as context:
-        for finding in service.run(context):
-            found.append(finding)
-            if not as_json:
-                click.echo(_line(finding))
+    for finding in service.run(context):
+        found.append(finding)
+        if not as_json:
+            click.echo(_line(finding))
     levels = Counter(finding.level for finding in found)
     healthy = not levels[Level.ERROR]
     if as_json:

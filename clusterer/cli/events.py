@@ -6,19 +6,25 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli.options import Number, cluster_option, machine_option, parsed_by, with_settings
+from clusterer.cli.options import (
+    LINES,
+    Number,
+    cluster_option,
+    machine_option,
+    parsed_by,
+    with_context,
+)
 from clusterer.cli.text import coloured, columns, stamp
 from clusterer.runtime.logs import plain
-from clusterer.settings import Settings
 
 if TYPE_CHECKING:
+    from clusterer.services import Context
     from clusterer.services.admin.events import Since
-    from clusterer.store.audit import AuditEvent, PathEvent
+    from clusterer.store.audit import AuditEvent
 
 SHOWN = 50
 """Number of events without --since and --last."""
@@ -48,10 +54,10 @@ def _since_of(text: str) -> Since:
 @cluster_option("Show events of this cluster_id only.")
 @machine_option("--node", about="Show events of this machine_id only.")
 @click.option("--paths", is_flag=True, help="Show events of paths instead of events of nodes.")
-@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
-@with_settings()
+@LINES
+@with_context
 def events(
-    settings: Settings,
+    context: Context,
     *,
     follow: bool,
     since: Since | None,
@@ -68,25 +74,23 @@ def events(
     reached a node no longer, or again; Redis keeps as many of these events.
     """
     from clusterer.processes import stop_on_signals
-    from clusterer.services import Context
     from clusterer.services.admin.events import Filter, of_nodes, of_paths
 
     say = _say_json if as_lines else _say
-    with closing(Context(settings)) as context:
-        start = since(context.nodes.now()) if since else 0.0
-        wanted = Filter(start, cluster or 0, node or 0)
-        history = of_paths(context, wanted) if paths else of_nodes(context, wanted)
-        if last is None and not since:
-            last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
-        if follow:
-            with stop_on_signals(when_unread=True) as stop:
-                _tell(history.past(last), say)
-                _tell(history.follow(stop), say)
-            return
-        found = history.past(last)
-        _tell(found, say)
-        if not found and not as_lines:
-            click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)
+    start = since(context.nodes.now()) if since else 0.0
+    wanted = Filter(start, cluster or 0, node or 0)
+    history = of_paths(context, wanted) if paths else of_nodes(context, wanted)
+    if last is None and not since:
+        last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
+    if follow:
+        with stop_on_signals(when_unread=True) as stop:
+            _tell(history.past(last), say)
+            _tell(history.follow(stop), say)
+        return
+    found = history.past(last)
+    _tell(found, say)
+    if not found and not as_lines:
+        click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)
 
 
 def _of(cluster: int | None, node: int | None) -> str:
@@ -102,24 +106,13 @@ def described(event: AuditEvent) -> str:
     """Return the event as one line, without its time."""
     from clusterer.store.audit import PathEvent
 
-    line = _path_line(event) if isinstance(event, PathEvent) else _node_line(event)
+    what = f"node {event.machine_id}"
+    if isinstance(event, PathEvent):
+        what = f"path {event.sender} -> {event.machine_id}"
+    why = f": {event.reason}" if event.reason else ""
     # Reasons come from operators and from the table: they must not steer the terminal.
-    return plain(line)
-
-
-def _path_line(event: PathEvent) -> str:
-    why = f": {event.reason}" if event.reason else ""
-    return (
-        f"cluster {event.cluster_id}:{event.protocol} path {event.sender} -> {event.machine_id} "
-        f"({event.url}): {event.before} -> {event.after}, tries "
-        f"{event.no_tries}/{event.failed_attempts}: {event.event} by {event.by}{why}"
-    )
-
-
-def _node_line(event: AuditEvent) -> str:
-    why = f": {event.reason}" if event.reason else ""
-    return (
-        f"cluster {event.cluster_id}:{event.protocol} node {event.machine_id} ({event.url}): "
+    return plain(
+        f"cluster {event.cluster_id}:{event.protocol} {what} ({event.url}): "
         f"{event.before} -> {event.after}, tries {event.no_tries}/{event.failed_attempts}: "
         f"{event.event} by {event.by}{why}"
     )

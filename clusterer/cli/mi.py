@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli import completion
-from clusterer.cli.options import operator, parsed_by, with_settings
+from clusterer.cli.options import DIRECTORY, operator, parsed_by, with_settings
 from clusterer.errors import InvalidArgument
 from clusterer.settings import Settings, require_server_id
 
@@ -59,16 +58,14 @@ def _owner(text: str) -> tuple[int, int]:
 @click.option(
     "--fifo",
     metavar="PATH",
-    shell_complete=completion.files,
-    default=None,
+    type=click.Path(readable=False),
     show_default="/run/clusterer/opensips_fifo where it can be made, else /tmp/opensips_fifo",
     help="Path of the request FIFO; empty: none.",
 )
 @click.option(
     "--reply-dir",
     metavar="DIR",
-    shell_complete=completion.directories,
-    type=Path,
+    type=DIRECTORY,
     default="/tmp",  # noqa: S108 - where opensipsctl makes its reply FIFOs
     show_default=True,
     help="Directory in which clients make their reply FIFOs.",

@@ -1,29 +1,44 @@
-"""``clusterer list``, ``set-status`` and ``forget``: nodes, and data of nodes that are gone."""
+"""``clusterer list``, ``paths``, ``set-status`` and ``forget``: the nodes in Redis."""
 
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
 from clusterer.cli import completion
-from clusterer.cli.options import ID, machine_option, operator, with_settings
-from clusterer.cli.text import age
+from clusterer.cli.options import (
+    CLUSTER,
+    DRY_RUN,
+    ID,
+    JSON,
+    MACHINE,
+    REASON,
+    cluster_option,
+    machine_option,
+    operator,
+    with_context,
+)
+from clusterer.cli.text import age, ago, moment
 from clusterer.ids import PROTO_BIN
-from clusterer.settings import Settings
+from clusterer.runtime.logs import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clusterer.services import Context
     from clusterer.services.admin.forget import Forgotten
+    from clusterer.services.status.broken_paths import BrokenPaths, Row
+    from clusterer.store import ClusterKey
 
 
 @click.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all fields.")
+@JSON
 @click.option("--traffic", is_flag=True, help="Show the packets of each sender to each node.")
 @machine_option("--seen-by", about="Show the nodes as this sender sees them.")
-@with_settings()
-def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int | None) -> None:
+@with_context
+def list_nodes(context: Context, *, as_json: bool, traffic: bool, seen_by: int | None) -> None:
     """Show all nodes of all clusters, and the packets sent to them.
 
     A star marks the instance's own row. The state is the verdict: not up if no host reaches the
@@ -36,11 +51,9 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int
     and the time of the last delivery. --traffic shows the same for each pair of sender and node.
     Numbers from ten million on are in millions (M).
     """
-    from clusterer.services import Context
     from clusterer.services.status import listing
 
-    with closing(Context(settings)) as context:
-        found = listing.run(context, seen_by or 0, pairs=traffic)
+    found = listing.run(context, seen_by or 0, pairs=traffic)
     if as_json:
         click.echo(json.dumps(listing.as_json(found, pairs=traffic)))
         return
@@ -52,17 +65,72 @@ def list_nodes(settings: Settings, *, as_json: bool, traffic: bool, seen_by: int
     output.show(found, pairs=traffic)
 
 
+@click.command()
+@cluster_option("Show paths of this cluster_id only.")
+@machine_option("--sender", about="Show paths from this machine_id only.")
+@machine_option("--node", about="Show paths to this machine_id only.")
+@JSON
+@with_context
+def paths(
+    context: Context,
+    *,
+    cluster: int | None,
+    sender: int | None,
+    node: int | None,
+    as_json: bool,
+) -> None:
+    """Show which senders do not reach which nodes, since when, and why.
+
+    A sender skips a node that the sender does not reach; other senders send to the node. The
+    verdict is the state of the node: not up if no host reaches the node. The command prints
+    only paths that are not up. `clusterer events --paths` shows the past.
+    """
+    from clusterer.services.status import broken_paths
+
+    found = broken_paths.run(context, broken_paths.Filter(cluster, sender, node))
+    if as_json:
+        click.echo(json.dumps(broken_paths.as_json(found)))
+        return
+    if not found.rows:
+        click.echo("All paths are up.")
+        return
+    _show_paths(found)
+
+
+def _show_paths(found: BrokenPaths) -> None:
+    from clusterer.cli import output
+
+    console = output.console()
+    clusters: dict[ClusterKey, list[Sequence[str]]] = {}
+    for row in found.rows:
+        clusters.setdefault(row.broken.key, []).append(_cells(row, found.now))
+    for key, rows in clusters.items():
+        output.paths_table(key, rows).print(console)
+
+
+def _cells(row: Row, now: float) -> Sequence[str]:
+    item = row.broken
+    return (
+        str(item.sender),
+        str(item.node.machine_id),
+        item.condition.value,
+        f"{item.path.no_tries}/{item.node.failed_attempts}",
+        "?" if row.since is None else moment(row.since, now),
+        ago(str(item.path.last_ms), now),
+        item.node.condition.value,
+        plain(item.path.reason),
+    )
+
+
 @click.command(name="set-status")
-@click.argument("cluster", type=ID, shell_complete=completion.clusters)
-@click.argument("machine", type=ID, shell_complete=completion.machines)
+@CLUSTER
+@MACHINE
 @click.argument("status", type=click.Choice(["0", "1"]))
 @click.argument("proto", default=PROTO_BIN, shell_complete=completion.protocols)
-@click.option(
-    "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
-)
-@with_settings()
+@REASON
+@with_context
 def set_status(
-    settings: Settings, *, cluster: int, machine: int, status: str, proto: str, reason: str
+    context: Context, *, cluster: int, machine: int, status: str, proto: str, reason: str
 ) -> None:
     """Take a node down (STATUS 0) or up (STATUS 1).
 
@@ -73,25 +141,19 @@ def set_status(
     \b
         clusterer set-status 1 2 0 --reason "kernel update"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    from clusterer.services import Context
     from clusterer.services.admin import set_status as service
 
-    with closing(Context(settings)) as context:
-        node = service.run(
-            context, cluster, machine, int(status), proto, by=operator(), reason=reason
-        )
+    node = service.run(context, cluster, machine, int(status), proto, by=operator(), reason=reason)
     click.echo(f"Cluster {cluster}, node {machine} ({node.url}) is {node.condition.value}.")
 
 
 @click.command()
 @click.argument("machine", type=ID)
-@click.option(
-    "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
-)
+@REASON
 @click.option("--force", is_flag=True, help="Delete also a machine_id in use, with its packets.")
-@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
-@with_settings()
-def forget(settings: Settings, *, machine: int, reason: str, force: bool, dry_run: bool) -> None:
+@DRY_RUN
+@with_context
+def forget(context: Context, *, machine: int, reason: str, force: bool, dry_run: bool) -> None:
     """Delete what Redis keeps of a machine_id that is no longer used.
 
     The command deletes the packet log, counters and offsets of the sender, and the registrations
@@ -99,13 +161,9 @@ def forget(settings: Settings, *, machine: int, reason: str, force: bool, dry_ru
     has a node, an instance that is alive, or packets that are not delivered. The sweep job
     deletes the same, without packets, when a machine_id without a node was not used for a day.
     """
-    from clusterer.services import Context
     from clusterer.services.admin import forget as service
 
-    with closing(Context(settings)) as context:
-        done = service.run(
-            context, machine, by=operator(), reason=reason, force=force, dry_run=dry_run
-        )
+    done = service.run(context, machine, by=operator(), reason=reason, force=force, dry_run=dry_run)
     done_or_not = "Would delete" if dry_run else "Deleted"
     click.echo(f"{done_or_not} the data of machine_id {machine}: {_kept(done)}.")
     for name in done.keys:

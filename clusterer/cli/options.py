@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def parsed_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
 ID = Number(1, MAX_ID)
 """A cluster_id or machine_id."""
 
+FILE = click.Path(path_type=Path, readable=False)
+DIRECTORY = click.Path(file_okay=False, path_type=Path, readable=False)
+"""Paths, which the shell completes; the command itself opens them."""
+
 RATELIMIT = ("replicate_pipes_to", "accept_pipes_from", "accept_pipes_timeout")
 """Settings of the ratelimit module."""
 
@@ -63,16 +68,10 @@ _OPTIONS = (
     click.option(
         "--data-dir",
         metavar="DIR",
-        shell_complete=completion.directories,
+        type=click.Path(file_okay=False, readable=False),
         help="Directory of the embedded Redis and SQLite file.",
     ),
-    click.option(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        shell_complete=completion.files,
-        help="TOML file with settings.",
-    ),
+    click.option("--config", metavar="FILE", type=FILE, help="TOML file with settings."),
     click.option(
         "--set",
         "assignments",
@@ -123,6 +122,31 @@ def with_settings(
         return wrapper
 
     return decorate
+
+
+def with_context(command: Command) -> Command:
+    """Give a command the shared options; the command gets a ``context`` of the services."""
+
+    @functools.wraps(command)
+    def wrapper(settings: Settings, **options: Any) -> Any:
+        from clusterer.services import Context
+
+        with closing(Context(settings)) as context:
+            return command(context, **options)
+
+    return with_settings()(wrapper)
+
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object with all fields."
+)
+LINES = click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
+REASON = click.option(
+    "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
+)
+CLUSTER = click.argument("cluster", type=ID, shell_complete=completion.clusters)
+MACHINE = click.argument("machine", type=ID, shell_complete=completion.machines)
 
 
 def cluster_option(about: str) -> Callable[[Command], Command]:

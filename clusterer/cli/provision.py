@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clusterer.cli import completion
-from clusterer.cli.options import ID, Number, operator, with_settings
+from clusterer.cli.options import CLUSTER, MACHINE, Number, operator, with_context
 from clusterer.ids import MAX_ID
-from clusterer.settings import Settings
 
 if TYPE_CHECKING:
+    from clusterer.services import Context
     from clusterer.services.provision import Changes
 
 Command = Callable[..., Any]
@@ -44,12 +42,12 @@ def with_columns(command: Command) -> Command:
 
 
 @click.command(name="node-add")
-@click.argument("cluster", type=ID, shell_complete=completion.clusters)
-@click.argument("machine", type=ID, shell_complete=completion.machines)
+@CLUSTER
+@MACHINE
 @click.argument("url")
 @with_columns
-@with_settings()
-def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
+@with_context
+def node_add(context: Context, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
     """Add a node to the table, in effect at once.
 
     The command checks the row as a reload does. No other node changes. URL is
@@ -58,53 +56,44 @@ def node_add(settings: Settings, *, cluster: int, machine: int, url: str, **colu
     \b
         clusterer node-add 1 3 bin:192.0.2.3:5566 --description "Node C"
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    from clusterer.services import Context
     from clusterer.services import provision as service
 
     values = {"cluster_id": cluster, "machine_id": machine, "url": url, **given(columns)}
-    with closing(Context(settings)) as context:
-        changes = service.add(context, values, by=operator())
-    say(changes)
+    say(service.add(context, values, by=operator()))
 
 
 @click.command(name="node-edit")
-@click.argument("cluster", type=ID, shell_complete=completion.clusters)
-@click.argument("machine", type=ID, shell_complete=completion.machines)
+@CLUSTER
+@MACHINE
 @click.option("--url", metavar="URL", help="New address, protocol:host:port.")
 @with_columns
-@with_settings()
-def node_edit(settings: Settings, *, cluster: int, machine: int, **columns: Any) -> None:
+@with_context
+def node_edit(context: Context, *, cluster: int, machine: int, **columns: Any) -> None:
     """Change a node's row in the table, in effect at once.
 
     Only the columns of the given options change. A node whose address stays keeps its counters
     and loses no packet. Without --state the node keeps its state.
     """
-    from clusterer.services import Context
     from clusterer.services import provision as service
 
     values = given(columns)
     if not values:
         raise click.UsageError("Nothing to change: name a column, such as --description TEXT.")
-    with closing(Context(settings)) as context:
-        changes = service.edit(context, (cluster, machine), values, by=operator())
-    say(changes)
+    say(service.edit(context, (cluster, machine), values, by=operator()))
 
 
 @click.command(name="node-remove")
-@click.argument("cluster", type=ID, shell_complete=completion.clusters)
-@click.argument("machine", type=ID, shell_complete=completion.machines)
-@with_settings()
-def node_remove(settings: Settings, *, cluster: int, machine: int) -> None:
+@CLUSTER
+@MACHINE
+@with_context
+def node_remove(context: Context, *, cluster: int, machine: int) -> None:
     """Remove a node from the table, in effect at once.
 
     Packets that the node has not received are deleted with the node.
     """
-    from clusterer.services import Context
     from clusterer.services import provision as service
 
-    with closing(Context(settings)) as context:
-        changes = service.remove(context, (cluster, machine), by=operator())
-    say(changes)
+    say(service.remove(context, (cluster, machine), by=operator()))
 
 
 def given(columns: dict[str, Any]) -> dict[str, Any]:

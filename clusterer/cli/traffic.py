@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from clusterer.cli import completion
-from clusterer.cli.options import ID, Number, cluster_option, machine_option, with_settings
+from clusterer.cli.options import (
+    FILE,
+    ID,
+    LINES,
+    Number,
+    cluster_option,
+    machine_option,
+    with_settings,
+)
 from clusterer.errors import SettingsError
 from clusterer.ids import PROTO_BIN
+from clusterer.runtime.logs import plain
 from clusterer.settings import Settings
 
 if TYPE_CHECKING:
     from clusterer.provisioning.address import Address
     from clusterer.services.admin import replay as service
     from clusterer.services.admin.packets import PacketFilter
-    from clusterer.services.admin.recording import Recorder, Recording
+    from clusterer.services.admin.recording import Record, Recorder, Recording
     from clusterer.services.admin.tail import Arrival
 
 
@@ -29,12 +38,11 @@ if TYPE_CHECKING:
     "--module", "modules", metavar="NAME", multiple=True, help="Show packets of this module only."
 )
 @machine_option("--node", "nodes", many=True, about="Show packets of this sender only.")
-@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
+@LINES
 @click.option(
     "--write",
     metavar="FILE",
-    type=Path,
-    shell_complete=completion.files,
+    type=FILE,
     help="New file in which to record, for `replay`.",
 )
 @click.option("--count", metavar="N", type=Number(1), help="Number of packets after which to end.")
@@ -82,7 +90,6 @@ def _wanted(arrivals: Iterable[Arrival], packets: PacketFilter) -> list[Arrival]
 
 
 def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: bool) -> None:
-    from clusterer.cli.packets import as_line
     from clusterer.services.admin.packets import as_json
     from clusterer.services.admin.tail import Lost
 
@@ -97,6 +104,18 @@ def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: b
         click.echo(json.dumps(as_json(arrival)) if as_lines else as_line(arrival))
     if recorder is not None:
         recorder.flush()
+
+
+def as_line(record: Record) -> str:
+    """Return time, source node, module, message and fields."""
+    from clusterer.services.admin.packets import words
+
+    packet = record.packet
+    at = datetime.fromtimestamp(record.time).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006 - local
+    node = "?" if packet.machine_id is None else packet.machine_id
+    line = f"{at} node {node} {packet.module} {words(packet)}"
+    # Bytes from the network must not steer the terminal.
+    return plain(line, instead=".")
 
 
 class _Speed(click.ParamType[float]):
@@ -136,7 +155,7 @@ class _Target(click.ParamType["Address"]):
 
 
 @click.command()
-@click.argument("file", type=Path, shell_complete=completion.files)
+@click.argument("file", type=FILE)
 @click.option("--to", metavar="HOST:PORT", type=_Target(), help="BIN address to send to.")
 @cluster_option("cluster_id of the nodes to send to.")
 @click.option("--speed", default="1", type=_Speed(), help="Factor of the recorded speed, or max.")

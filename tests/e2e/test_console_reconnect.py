@@ -11,6 +11,7 @@ from clusterer.console.server import Listen
 from clusterer.services import Context
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
+from clusterer.store.console_users import USER
 from tests.support.browser import expect, log_in, tab
 from tests.support.consoles import add_user, served
 from tests.support.ports import free_port
@@ -34,7 +35,7 @@ def test_page_reconnects_and_leads_to_the_login(
         expect(page.locator("#connection")).to_contain_text("No connection since")
         with served(settings, listen=listen):
             expect(page.locator("#connection")).to_be_hidden()
-        console_users.remove(context, console_users.USER, "anna")
+        console_users.remove(context, USER, "anna")
         add_user(settings, "olga")
         with served(settings, listen=listen):
             expect(page).to_have_url(re.compile(r"/login\?next=%2Fevents"))

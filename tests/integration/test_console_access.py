@@ -29,6 +29,7 @@ from clusterer.errors import ClustererError
 from clusterer.services import Context
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
+from clusterer.store.console_users import USER
 from tests.support.consoles import (
     PASSWORD,
     Served,
@@ -233,7 +234,7 @@ def test_session_of_a_removed_user_ends_at_once(
 ) -> None:
     with contextlib.closing(Context(settings)) as context, watching(anna, "/source") as events:
         events.next()
-        console_users.remove(context, console_users.USER, "anna")
+        console_users.remove(context, USER, "anna")
         assert anna.get("/settings").status_code == 303
         assert events.next("goodbye")
         console_users.add_user(context, "anna", "operate", "another password")

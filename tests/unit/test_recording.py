@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from clusterer.cli.packets import as_line
+from clusterer.cli.traffic import as_line
 from clusterer.errors import ClustererError
 from clusterer.jobs import StopFlag
 from clusterer.services.admin import replay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterer.services.admin.scrypt import PASSWORD_COST, TOKEN_COST, hashed, matches
+from clusterer.services.admin.console_users import PASSWORD_COST, TOKEN_COST, hashed, matches
 
 
 def test_scrypt_hash_matches_its_secret_alone() -> None:

@@ -6,7 +6,7 @@ import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from clusterer.services.admin.console_users import MOST_NAME
+from clusterer.store.console_users import MOST_NAME
 
 WITHIN_S = 60.0
 MOST_PER_BROWSER = 10

@@ -26,7 +26,7 @@ from clusterer.console.access.user import VISITOR, User
 from clusterer.console.errors import status_of
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.runtime.logs import plain
-from clusterer.services.admin.console_users import Register
+from clusterer.store.console_users import Register
 
 Answer = Callable[[Request, int, str], Awaitable[Response]]
 

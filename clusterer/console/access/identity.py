@@ -12,7 +12,7 @@ from clusterer.console.access.sessions import Sessions
 from clusterer.console.access.user import User, stamp_of
 from clusterer.services import Context
 from clusterer.services.admin import console_users
-from clusterer.services.admin.console_users import TOKEN, USER, Account, Register
+from clusterer.store.console_users import TOKEN, USER, Account, Register
 
 STREAM_CHECK_S = 1.0
 """Age of the register with which the users of open streams are compared."""

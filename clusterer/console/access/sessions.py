@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clusterer.console.access.user import User, stamp_of
-from clusterer.services.admin.console_users import Account
+from clusterer.store.console_users import Account
 
 LASTS_S = 12 * 3600
 """A session ends after this time, used or not."""

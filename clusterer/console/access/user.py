@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from starlette.requests import Request
 
-from clusterer.services.admin.console_users import OPERATE, TOKEN, USER, VIEW, Account
+from clusterer.store.console_users import OPERATE, TOKEN, USER, VIEW, Account
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import secrets
+import threading
 from functools import cache
 
 from clusterer.errors import InvalidArgument
-from clusterer.services.admin import scrypt
 from clusterer.services.context import Context
 from clusterer.store.console_users import (
-    MOST_NAME,
     NAME,
-    OPERATE,
     ROLES,
     TOKEN,
     USER,
-    VIEW,
     Account,
     ConsoleUserStore,
     Register,
 )
 from clusterer.store.format import require_format
-
-__all__ = [
-    "MOST_NAME",
-    "OPERATE",
-    "ROLES",
-    "TOKEN",
-    "USER",
-    "VIEW",
-    "Account",
-    "Register",
-    "UnknownAccount",
-    "add_token",
-    "add_user",
-    "end_session",
-    "read",
-    "remove",
-    "token_account",
-    "user_account",
-]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +28,17 @@ LEAST_PASSWORD = 10
 MOST_PASSWORD = 1_000
 """Characters."""
 _SECRET_BYTES = 32
+
+PASSWORD_COST = 2**15
+"""scrypt's N for passwords: 32 MiB and about 0.1 s each."""
+TOKEN_COST = 2**10
+"""scrypt's N for tokens: they have 256 random bits, so that no list of guesses finds them."""
+_MOST_COST = 2**17
+_BLOCK, _PARALLEL = 8, 1
+_SALT_BYTES, _HASH_BYTES = 16, 32
+
+_beside_each_other = threading.BoundedSemaphore(2)
+"""Bounds the memory and the CPU of many logins at once."""
 
 
 class UnknownAccount(InvalidArgument):
@@ -67,14 +58,14 @@ def add_user(context: Context, name: str, role: str, password: str) -> None:
             f"and at most {MOST_PASSWORD}"
         )
     _check(name, role)
-    _add(context, USER, name, role, scrypt.hashed(password))
+    _add(context, USER, name, role, hashed(password))
 
 
 def add_token(context: Context, name: str, role: str) -> str:
     """Add a token and return it: only its hash is kept. Raises the errors of `add_user`."""
     _check(name, role)
     secret = secrets.token_urlsafe(_SECRET_BYTES)
-    _add(context, TOKEN, name, role, scrypt.hashed(secret, scrypt.TOKEN_COST))
+    _add(context, TOKEN, name, role, hashed(secret, TOKEN_COST))
     return f"{name}.{secret}"
 
 
@@ -92,7 +83,7 @@ def user_account(known: Register, name: str, password: str) -> Account | None:
     A wrong name takes as long as a wrong password, so that the time tells no names.
     """
     account = known.accounts.get((USER, name))
-    right = scrypt.matches(password[:MOST_PASSWORD], account.secret if account else _no_account())
+    right = matches(password[:MOST_PASSWORD], account.secret if account else _no_account())
     return account if right else None
 
 
@@ -100,7 +91,7 @@ def token_account(known: Register, token: str) -> Account | None:
     """Return the account of a token, None if the token is wrong."""
     name, _, secret = token.rpartition(".")
     account = known.accounts.get((TOKEN, name))
-    right = account is not None and scrypt.matches(secret[:MOST_PASSWORD], account.secret)
+    right = account is not None and matches(secret[:MOST_PASSWORD], account.secret)
     return account if right else None
 
 
@@ -134,4 +125,36 @@ def _store(context: Context) -> ConsoleUserStore:
 
 @cache
 def _no_account() -> str:
-    return scrypt.hashed("")
+    return hashed("")
+
+
+def hashed(secret: str, cost: int = PASSWORD_COST) -> str:
+    """Return the hash of a secret, as text: ``scrypt N r p SALT HASH``."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    found = _scrypt(secret, salt, cost, _BLOCK, _PARALLEL)
+    return f"scrypt {cost} {_BLOCK} {_PARALLEL} {salt.hex()} {found.hex()}"
+
+
+def matches(secret: str, text: str) -> bool:
+    """Whether ``text`` is the hash of ``secret``; a text that is no hash matches no secret."""
+    try:
+        kind, cost, block, parallel, salt, expected = text.split(" ")
+        if kind != "scrypt" or int(cost) > _MOST_COST or int(block) > _BLOCK or int(parallel) > 1:
+            return False
+        found = _scrypt(secret, bytes.fromhex(salt), int(cost), int(block), int(parallel))
+        return hmac.compare_digest(found, bytes.fromhex(expected))
+    except ValueError:
+        return False
+
+
+def _scrypt(secret: str, salt: bytes, cost: int, block: int, parallel: int) -> bytes:
+    with _beside_each_other:
+        return hashlib.scrypt(
+            secret.encode("utf-8", "surrogatepass"),
+            salt=salt,
+            n=cost,
+            r=block,
+            p=parallel,
+            maxmem=256 * cost * block,
+            dklen=_HASH_BYTES,
+        )
