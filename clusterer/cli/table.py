@@ -51,7 +51,7 @@ def reload(context: Context, *, dry_run: bool) -> None:
     they were, and all other rows are loaded.
     """
     from clusterer.services.table import reload as service
-    from clusterer.services.table.reload_text import described
+    from clusterer.services.table.reload_report import described
 
     report = service.preview(context) if dry_run else service.run(context, by=operator())
     for line in described(report, dry_run=dry_run):

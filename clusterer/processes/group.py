@@ -6,7 +6,6 @@ import selectors
 import signal
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import IO, Self
 
 from clusterer.processes.child import Child, ChildSpec, Line
@@ -28,12 +27,7 @@ class ProcessGroup:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
         self._selector.close()
 

@@ -18,7 +18,7 @@ from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
 from clusterer.services.periodic import sync
 from clusterer.services.table import reload, write_back
-from clusterer.services.table.reload_text import described
+from clusterer.services.table.reload_report import described
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.reloads import ReloadStore
 from tests.support.processes import LATE_S

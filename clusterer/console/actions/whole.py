@@ -8,7 +8,7 @@ from clusterer.console.page import Parameters
 from clusterer.errors import InvalidArgument
 from clusterer.services.admin import forget
 from clusterer.services.table import reload
-from clusterer.services.table.reload_text import described
+from clusterer.services.table.reload_report import described
 
 
 def _reload_form(_console: Console, _parameters: Parameters) -> Form:

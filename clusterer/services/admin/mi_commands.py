@@ -30,6 +30,7 @@ from clusterer.runtime.logs import about, about_machine
 from clusterer.services.admin import set_status
 from clusterer.services.context import Context
 from clusterer.services.table import reload
+from clusterer.services.table.reload_report import log_faults
 from clusterer.store import ClusterKey
 from clusterer.store.destinations import field_of
 
@@ -126,10 +127,7 @@ class MiCommands:
         except ClustererError as error:
             log.error("reload: failed: %s", error)
             raise MiError(500, "Failed to reload", str(error)) from error
-        for rejected in report.rejected:
-            log.warning("reload: rejected %s", rejected)
-        for note in report.notes:
-            log.warning("reload: %s", note)
+        log_faults(report)
         return Ok()
 
     def _list(self, command: ListNodes) -> Listed:

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from clusterer.errors import ClustererError, WireError
@@ -69,12 +68,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # An error of the file has been raised already, or `flush` was not called.
         with contextlib.suppress(OSError):
             self._file.close()

@@ -9,10 +9,9 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.errors import (
@@ -24,6 +23,7 @@ from clusterer.errors import (
     UnknownNode,
 )
 from clusterer.jobs import StopFlag
+from clusterer.sending.sender import Sender
 from clusterer.services.admin.recording import Record
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
@@ -46,9 +46,9 @@ _LONGEST_WAIT_S = 3_600.0
 """Longest single wait: the operating system waits for some weeks at the most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replayed:
-    """The result of a replay."""
+    """The result of a replay; `run` counts in it."""
 
     packets: int = 0
     left_out: int = 0
@@ -58,33 +58,6 @@ class Replayed:
     """Packets left out because they crash OpenSIPS 2.2.8; see `Packet.require_keys`."""
     first_harmful: str = ""
     """Place in the recording, and fault, of the first harmful packet."""
-
-
-class _Selection:
-    """Selects the records that may be sent, and counts the others."""
-
-    def __init__(self, machine_id: int | None, *, strict: bool) -> None:
-        self._machine_id = machine_id
-        self._strict = strict
-        self.done = Replayed()
-
-    def of(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records to send, with the packets in the form to send."""
-        for number, record in enumerate(records, 1):
-            packet = _altered(record.packet, self._machine_id)
-            if self._strict and (packet.type < 0 or packet.machine_id is None):
-                self.done = replace(self.done, left_out=self.done.left_out + 1)
-            elif self._is_harmless(packet, number):
-                yield record._replace(packet=packet)
-
-    def _is_harmless(self, packet: Packet, number: int) -> bool:
-        try:
-            packet.require_keys()
-        except InvalidArgument as error:
-            first = self.done.first_harmful or f"packet {number}: {error}"
-            self.done = replace(self.done, harmful=self.done.harmful + 1, first_harmful=first)
-            return False
-        return True
 
 
 def run(
@@ -106,20 +79,41 @@ def run(
     began = monotonic()
     batch: list[Packet] = []
     first: float | None = None
-    sent = 0
-    selection = _Selection(machine_id, strict=strict)
-    for record in selection.of(records):
+    done = Replayed()
+    for record in _selected(records, done, machine_id, strict=strict):
         first = record.time if first is None else first
         due = began + (record.time - first) / speed if speed else began
         if batch and (len(batch) >= _AT_ONCE or due - monotonic() > _SLACK_S):
             send(batch)
-            sent, batch = sent + len(batch), []
+            done.packets, batch = done.packets + len(batch), []
         if _stopped_before(due, stop):
             break
         batch.append(record.packet)
     if batch:
         send(batch)
-    return replace(selection.done, packets=sent + len(batch), seconds=monotonic() - began)
+    done.packets += len(batch)
+    done.seconds = monotonic() - began
+    return done
+
+
+def _selected(
+    records: Iterable[Record], done: Replayed, machine_id: int | None, *, strict: bool
+) -> Iterator[Record]:
+    """Yield the records to send, with the packets in the form to send; count the others."""
+    for number, record in enumerate(records, 1):
+        packet = record.packet
+        if machine_id is not None and packet.machine_id is not None:
+            packet = packet._replace(machine_id=machine_id)
+        if strict and (packet.type < 0 or packet.machine_id is None):
+            done.left_out += 1
+            continue
+        try:
+            packet.require_keys()
+        except InvalidArgument as error:
+            done.harmful += 1
+            done.first_harmful = done.first_harmful or f"packet {number}: {error}"
+            continue
+        yield record._replace(packet=packet)
 
 
 def _stopped_before(due: float, stop: StopFlag) -> bool:
@@ -144,25 +138,11 @@ def require_sender(context: Context, key: ClusterKey) -> None:
         )
 
 
-def _altered(packet: Packet, machine_id: int | None) -> Packet:
-    if machine_id is None or packet.machine_id is None:
-        return packet
-    return packet._replace(machine_id=machine_id)
-
-
-class Poster(Protocol):
-    """The part of `clusterer.Clusterer` that posts."""
-
-    def post(self, cluster_id: int, proto: str, packet: Packet) -> int: ...
-
-    def flush(self, timeout: float | None = None) -> bool: ...
-
-
 class ClusterPosts:
     """Posts packets to a cluster. A full buffer and the end wait for Redis, for a bounded time."""
 
-    def __init__(self, instance: Poster, key: ClusterKey, stop: StopFlag) -> None:
-        self._instance = instance
+    def __init__(self, sender: Sender, key: ClusterKey, stop: StopFlag) -> None:
+        self._sender = sender
         self._key = key
         self._stop = stop
 
@@ -170,15 +150,15 @@ class ClusterPosts:
         """Post packets; raises `StateUnavailable` if Redis takes none for `TAKING_S`."""
         for packet in packets:
             try:
-                self._instance.post(*self._key, packet)
+                self._sender.post(*self._key, packet)
             except BufferFull:
                 self.finish()
-                self._instance.post(*self._key, packet)
+                self._sender.post(*self._key, packet)
 
     def finish(self) -> None:
         """Wait until Redis has all packets; raises `StateUnavailable` as `send` does."""
         since = monotonic()
-        while not self._instance.flush(_LOOK_S):
+        while not self._sender.flush(_LOOK_S):
             waited_s = monotonic() - since
             if waited_s >= TAKING_S or self._stop.is_set():
                 raise StateUnavailable(
@@ -252,12 +232,7 @@ class NodeConnection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def _unreachable(self, what: str, error: OSError) -> PeerUnreachable:

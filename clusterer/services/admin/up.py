@@ -14,7 +14,7 @@ from clusterer.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Su
 from clusterer.runtime.logs import about_machine
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
-from clusterer.services.table.reload_report import ReloadReport
+from clusterer.services.table.reload_report import ReloadReport, log_faults
 from clusterer.settings import WORKER_KINDS, Settings, require_server_id
 from clusterer.settings.sources import ORIGINS_VARIABLE
 
@@ -79,10 +79,7 @@ def load(context: Context) -> None:
             raise
         log.warning("up: table not loaded: %s; using the nodes in Redis", error)
         return
-    for rejected in report.rejected:
-        log.warning("reload: rejected %s", rejected)
-    for note in report.notes:
-        log.warning("reload: %s", note)
+    log_faults(report)
 
 
 def _load(context: Context) -> ReloadReport:
