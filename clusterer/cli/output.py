@@ -35,11 +35,10 @@ STYLES = {
 }
 
 
-def console(*, error: bool = False) -> Console:
-    """Return a console on stdout or stderr that uses colours in a terminal only."""
-    stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() else COLUMNS
-    return Console(stderr=error, width=width, highlight=False, soft_wrap=False)
+def console() -> Console:
+    """Return a console on stdout that uses colours in a terminal only."""
+    width = None if sys.stdout.isatty() else COLUMNS
+    return Console(width=width, highlight=False, soft_wrap=False)
 
 
 def state_word(condition: Condition) -> Text:

@@ -241,7 +241,7 @@ def _to_cluster(
         key = ClusterKey(cluster_id, PROTO_BIN)
         service.require_sender(context, key)
         instance = stack.enter_context(Clusterer(settings=settings))
-        posts = service.ClusterPosts(instance.sender, key, stop)
+        posts = service.ClusterPosts(instance.post, instance.flush, key, stop)
         done = service.run(
             recording,
             posts.send,

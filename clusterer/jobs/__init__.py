@@ -1,29 +1,25 @@
-"""Everything the library needs of RQ: safe job and queue classes, and the delivery wake-up.
+"""Everything the library needs of RQ: safe job and queue classes, and delivery jobs.
 
 Jobs are enqueued by dotted name; nothing here imports the code that runs them.
 """
 
 from clusterer.jobs.classes import Job, JobRefused, Queue
-from clusterer.jobs.client import (
-    SUSPENDED,
-    Suspension,
-    connect,
-    resume_command,
-)
+from clusterer.jobs.client import SUSPENDED, Suspension, connect, resume_command
 from clusterer.jobs.junk import JunkReport, JunkStore
 from clusterer.jobs.keys import JOB_FUNCTIONS, OURS
 from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside
-from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
-from clusterer.jobs.unused import delete_queue, has_worker
-from clusterer.jobs.wakeup import (
+from clusterer.jobs.queues import (
     HEARTBEAT_TTL_S,
     begin_delivery,
+    delete_queue,
     enqueue_delivery,
+    has_worker,
     queue,
     queued,
     taken_lately,
     workers_of,
 )
+from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 
 __all__ = [
     "HEARTBEAT_TTL_S",

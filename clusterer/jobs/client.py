@@ -17,13 +17,13 @@ from clusterer.endpoint import TIMEOUT_S, is_sentinel_url, open_client, public_u
 from clusterer.settings import Settings
 
 
-def connect(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
-    """Return a client for RQ only; connects when first used.
+def connect(settings: Settings) -> redis.Redis:
+    """Return a client for RQ only; the first use connects it.
 
-    ``timeout_s`` bounds connecting and every answer (RQ's workers raise the latter on their own
+    `TIMEOUT_S` bounds connecting and every answer (RQ's workers raise the latter on their own
     clients). Raises `SettingsError` for a URL that cannot be used.
     """
-    return open_client(settings, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    return open_client(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
 SUSPENDED = WORKERS_SUSPENDED

@@ -419,7 +419,7 @@ def test_replay_without_redis_fails_after_a_bounded_wait(
     monkeypatch.setattr(replay, "TAKING_S", 1.0)
     away = Settings(redis_url=f"redis://127.0.0.1:{free_port()}")
     with Clusterer(1, settings=away) as instance:
-        posts = replay.ClusterPosts(instance.sender, ClusterKey(1, PROTO_BIN), stop)
+        posts = replay.ClusterPosts(instance.post, instance.flush, ClusterKey(1, PROTO_BIN), stop)
         posts.send([packet_of(1)])
         with pytest.raises(StateUnavailable, match="Redis has not taken all packets for 1"):
             posts.finish()

@@ -23,7 +23,6 @@ from clusterer.errors import (
     UnknownNode,
 )
 from clusterer.jobs import StopFlag
-from clusterer.sending.sender import Sender
 from clusterer.services.admin.recording import Record
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
@@ -141,8 +140,15 @@ def require_sender(context: Context, key: ClusterKey) -> None:
 class ClusterPosts:
     """Posts packets to a cluster. A full buffer and the end wait for Redis, for a bounded time."""
 
-    def __init__(self, sender: Sender, key: ClusterKey, stop: StopFlag) -> None:
-        self._sender = sender
+    def __init__(
+        self,
+        post: Callable[[int, str, Packet], object],
+        flush: Callable[[float], bool],
+        key: ClusterKey,
+        stop: StopFlag,
+    ) -> None:
+        """``post`` and ``flush``: those of a `clusterer.Clusterer`."""
+        self._post, self._flush = post, flush
         self._key = key
         self._stop = stop
 
@@ -150,15 +156,15 @@ class ClusterPosts:
         """Post packets; raises `StateUnavailable` if Redis takes none for `TAKING_S`."""
         for packet in packets:
             try:
-                self._sender.post(*self._key, packet)
+                self._post(*self._key, packet)
             except BufferFull:
                 self.finish()
-                self._sender.post(*self._key, packet)
+                self._post(*self._key, packet)
 
     def finish(self) -> None:
         """Wait until Redis has all packets; raises `StateUnavailable` as `send` does."""
         since = monotonic()
-        while not self._sender.flush(_LOOK_S):
+        while not self._flush(_LOOK_S):
             waited_s = monotonic() - since
             if waited_s >= TAKING_S or self._stop.is_set():
                 raise StateUnavailable(

@@ -8,7 +8,7 @@ this.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN
@@ -41,13 +41,13 @@ class Missed(NamedTuple):
     machine_id: int
 
 
-def check(context: Context, *, pause: Callable[[float], object] = time.sleep) -> Iterator[Finding]:
+def check(context: Context) -> Iterator[Finding]:
     """Compare the nodes that the instances last saw; a suspected instance takes `PAUSE_S`."""
     receipts = Receipts(context.settings, context.redis)
     before = receipts.receptions()
     found: list[Missed] = []
     if suspected(before):
-        pause(PAUSE_S)
+        time.sleep(PAUSE_S)
         found = [m for m in missing(before, receipts.receptions()) if _is_up(context, m)]
         found = _without_broken_paths(context, found)
     yield from bounded([_missed(each) for each in found], _NAMED, "begin with those above")

@@ -137,7 +137,6 @@ def import_rows(
     by: str,
     replace: bool = False,
     dry_run: bool = False,
-    names: Names | None = None,
 ) -> Changes:
     """Add the rows of new nodes, change the other rows; all or none.
 
@@ -147,7 +146,7 @@ def import_rows(
     """
     if replace and not given:
         raise InvalidArgument("the file has no rows: the import would remove all nodes")
-    names = resolve.kept_names(context, names)
+    names = resolve.kept_names(context)
 
     def plan(found: list[RawRow]) -> Changes:
         present = by_machine(found)
