@@ -14,37 +14,28 @@ logger = logging.getLogger(__name__)
 
 
 class JunkLog:
-    """Counts the junk jobs of a queue between lines; times are monotonic, in seconds."""
+    """Logs the junk jobs of a queue; times are monotonic, in seconds."""
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
-        self._count, self._latest = 0, ""
+        self._logged = 0
         self._next_at = float("-inf")
 
-    def note(self, count: int, latest: str, now: float) -> None:
-        """Add ``count`` junk jobs, which may be 0, and log a line if one is due.
+    def note(self, total: int, latest: str, now: float) -> None:
+        """Log the junk jobs since the last line, if a line is due at ``now``.
 
-        ``latest`` is the id of the latest junk job, and why it is junk.
+        ``total``: junk jobs so far; ``latest``: id of the latest, and why it is junk.
         """
-        if count:
-            self._count += count
-            self._latest = latest
-        if self._count and now >= self._next_at:
-            self.flush()
-            self._next_at = now + INTERVAL_S
-
-    def flush(self) -> None:
-        """Log the junk jobs since the last line, if any: the worker ends."""
-        if not self._count:
+        if total == self._logged or now < self._next_at:
             return
         logger.warning(
             "queue %s: %d junk jobs moved to %s, not run; the latest: %s",
             self._queue,
-            self._count,
+            total - self._logged,
             keys.junk(self._queue),
-            self._latest,
+            latest,
         )
-        self._count = 0
+        self._logged, self._next_at = total, now + INTERVAL_S
 
 
 class SuspensionLog:

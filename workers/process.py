@@ -12,6 +12,7 @@ import redis
 from clusterer.endpoint import awaited, remedy
 from clusterer.errors import NewerFormat, OlderFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
+from clusterer.runtime.descriptors import allow_files
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
 from clusterer.store.format import require_format
 from workers import runtime
@@ -30,10 +31,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
     queue_name = queue_of(kind, settings)
     for name in ("rq.worker", "rq.job", "rq.queue"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from clusterer.processes import (  # noqa: PLC0415 - only processes need them
-        Progress,
-        allow_files,
-    )
+    from clusterer.processes import Progress  # noqa: PLC0415 - only processes need it
 
     allow_files()  # a connection per node
     state = runtime.start(settings)

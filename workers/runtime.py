@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.jobs import StopFlag
-from clusterer.settings import Settings
+from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from clusterer.settings.sources import load_settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ class Runtime:
             )
         self.goes_on = False
         self.goes_on = bool(engine.run(stop=self.stop, heartbeat=self.heartbeat))
+
+    @contextmanager
+    def probing(self, queue_name: str) -> Iterator[None]:
+        """Run the prober of the host, beside the jobs of a delivery queue."""
+        if queue_name in (MAINTENANCE_QUEUE, DATABASE_QUEUE):
+            yield
+            return
+        from clusterer.prober import Prober  # noqa: PLC0415 - only delivery workers connect to nodes
+
+        prober = Prober(self.settings)
+        prober.start()
+        try:
+            yield
+        finally:
+            prober.close()
 
     def pause(self) -> None:
         """Release the leases that the last delivery job kept: no other job follows at once."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import redis
@@ -34,7 +35,6 @@ from clusterer.runtime.rounds import Rounds
 from workers import runtime
 from workers.bookkeeping import Bookkeeping
 from workers.log_lines import JunkLog, SuspensionLog
-from workers.probing import probing
 from workers.stopping import RETRY_S
 
 WORKER_TTL_S = 15
@@ -78,6 +78,7 @@ class Worker(Bookkeeping):
         self._away = False
         self._bootstrapped = self._registered = False
         self._looked_at = 0.0
+        self._junk = 0
         self._junk_log = JunkLog(names[0] if names else "")
         self._suspension_log = SuspensionLog()
         self._running: tuple[RqJob, Execution] | None = None
@@ -118,11 +119,10 @@ class Worker(Bookkeeping):
         self._heed_signals()
         log_options = logging_level, date_format, log_format
         try:
-            with probing(self.queues[0].name, runtime.current().settings):
+            with runtime.current().probing(self.queues[0].name):
                 return self._work(burst, log_options, max_jobs, max_idle_time)
         finally:
-            self._report_junk()
-            self._junk_log.flush()
+            self._report_junk(ends=True)
             self._leave()
 
     def _work(
@@ -244,12 +244,14 @@ class Worker(Bookkeeping):
         self.execute_job(job, queue)
         return True
 
-    def _report_junk(self) -> None:
+    def _report_junk(self, *, ends: bool = False) -> None:
+        """Count junk jobs for the metrics; log them once a minute, and when the worker ends."""
         for queue in self.queues:
             assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
-            count, latest = queue.sifter.tally.take()
-            runtime.current().junk_found(count)
-            self._junk_log.note(count, latest, time.monotonic())
+            sifter = queue.sifter
+            runtime.current().junk_found(sifter.junk - self._junk)
+            self._junk = sifter.junk
+            self._junk_log.note(sifter.junk, sifter.latest, inf if ends else time.monotonic())
 
     def _wait_for_job(self, queue: Queue, *, burst: bool) -> str | None:
         self._waiting = True

@@ -36,7 +36,8 @@ def node(settings: Settings) -> None:
         clusterer node --server-id 1 --replicate-pipes-to 1 --accept-pipes-from 1
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     from clusterer.api import Clusterer
-    from clusterer.processes import allow_connections, stop_on_signals
+    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.descriptors import allow_connections
     from clusterer.services.metrics import serving
 
     require_server_id(settings)

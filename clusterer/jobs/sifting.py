@@ -40,27 +40,12 @@ Restore = Callable[[str, dict[bytes, bytes]], Runnable]
 """Makes a job of an id and a hash that were found good; whatever it raises makes them junk."""
 
 
-class JunkTally:
-    """How much junk one process took out of a queue, and the latest of it."""
-
-    def __init__(self) -> None:
-        self._count, self._latest = 0, ""
-
-    def note(self, count: int, latest: JunkEntry) -> None:
-        self._count += count
-        self._latest = latest.line
-
-    def take(self) -> tuple[int, str]:
-        """Return the count since the last call, and the latest junk job's id and why it is junk."""
-        taken, self._count = self._count, 0
-        return taken, self._latest
-
-
 class Sifter:
     """Tells good jobs of one queue from junk, and takes the junk out. For one thread."""
 
     def __init__(self, queue: str, connection: redis.Redis, restore: Restore) -> None:
-        self.tally = JunkTally()
+        self.junk, self.latest = 0, ""
+        """Junk jobs that this process took out; id and fault of the latest."""
         self._queue = queue
         self._connection = connection
         self._restore = restore
@@ -182,5 +167,5 @@ class Sifter:
     def _discard(self, source: str, entries: Sequence[JunkEntry]) -> int:
         moved = self._store.discard(source, entries) if entries else 0
         if moved:
-            self.tally.note(moved, entries[-1])
+            self.junk, self.latest = self.junk + moved, entries[-1].line
         return moved

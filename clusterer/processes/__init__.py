@@ -1,7 +1,9 @@
 """Child processes: started so that none outlives its parent, watched, restarted, ended."""
 
-from clusterer.processes.child import Child, ChildSpec, Line
-from clusterer.processes.command_lines import (
+from clusterer.processes.child import (
+    Child,
+    ChildSpec,
+    Line,
     child_environment,
     console_command,
     node_command,
@@ -10,7 +12,6 @@ from clusterer.processes.command_lines import (
 )
 from clusterer.processes.embedded import EmbeddedRedis
 from clusterer.processes.group import ProcessGroup
-from clusterer.processes.limits import allow_connections, allow_files
 from clusterer.processes.progress import Progress
 from clusterer.processes.signals import interrupt_on_signals, stop_on_signals
 from clusterer.processes.supervisor import Supervisor
@@ -23,8 +24,6 @@ __all__ = [
     "ProcessGroup",
     "Progress",
     "Supervisor",
-    "allow_connections",
-    "allow_files",
     "child_environment",
     "console_command",
     "interrupt_on_signals",

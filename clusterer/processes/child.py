@@ -1,4 +1,4 @@
-"""One child process: its start, its output, its end.
+"""One child process: its command, its start, its output, its end.
 
 The kernel sends a child a signal when its parent is gone.
 """
@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from clusterer.errors import ClustererError
+from clusterer.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, as_environment
 
 _PR_SET_PDEATHSIG = 1
 
@@ -170,3 +172,37 @@ def _start(spec: ChildSpec) -> subprocess.Popen[bytes]:
 def _private_file(path: Path) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o600))
+
+
+# -P: a directory 'workers' or 'scheduler' where the user happens to be must not be run instead.
+_PYTHON = (sys.executable, "-P", "-m")
+
+
+def node_command() -> tuple[str, ...]:
+    """Return the command that runs one instance."""
+    return (*_PYTHON, "clusterer", "node")
+
+
+def console_command(port: int) -> tuple[str, ...]:
+    """Return the command that serves the console on a port of the loopback address."""
+    return (*_PYTHON, "clusterer", "console", "--port", str(port))
+
+
+def worker_command(kind: str) -> tuple[str, ...]:
+    """Return the command that runs one worker; ``kind`` is one of `settings.WORKER_KINDS`."""
+    return (*_PYTHON, "workers", kind)
+
+
+def scheduler_command() -> tuple[str, ...]:
+    """Return the command that runs one scheduler."""
+    return (*_PYTHON, "scheduler")
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return our environment with exactly these settings in it, for a child."""
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE
+    }
+    return others | {"PYTHONUNBUFFERED": "1"} | as_environment(settings)

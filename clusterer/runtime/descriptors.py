@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import resource
+
+log = logging.getLogger(__name__)
 
 OTHER_FILES = 64
 """Descriptors kept free for everything else: Redis, logs, listening sockets, programs."""
@@ -30,3 +33,33 @@ def prober_room() -> int:
 def delivery_room() -> int:
     """Return how many connections to peers a delivery worker may have open now, 1 or more."""
     return max(room() - prober_room(), 1)
+
+
+def allow_files() -> int:
+    """Raise the limit of open files to what the system allows, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("cannot raise the limit of open files from %d: %s", soft, error)
+            return soft
+    return hard
+
+
+def allow_connections(count: int) -> int:
+    """Raise the limit of open files to what the system allows; return how many connections fit.
+
+    Warns if that is less than ``count``.
+    """
+    soft = allow_files()
+    fit = room()
+    if fit < count:
+        log.warning(
+            "max_connections is %d, but this process may open %d files: about %d connections fit "
+            "(ulimit -n, LimitNOFILE=)",
+            count,
+            soft,
+            fit,
+        )
+    return min(fit, count)

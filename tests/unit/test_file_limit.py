@@ -11,7 +11,7 @@ import logging, resource, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 soft, hard, count = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from clusterer.processes import allow_connections
+from clusterer.runtime.descriptors import allow_connections
 print(allow_connections(count), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
