@@ -9,7 +9,6 @@ from clusterer.jobs.keys import (
     CHECK_TIMEOUTS,
     HISTORY,
     HISTORY_ID,
-    PERIODIC_IDS,
     PROBE,
     PROBE_ID,
     SWEEP,
@@ -38,7 +37,6 @@ _ALWAYS = (
     PeriodicJob(SWEEP_ID, SWEEP, MAINTENANCE_QUEUE, timeout_s=10),
 )
 _PERSISTENT = PeriodicJob(SYNC_ID, SYNC, DATABASE_QUEUE, timeout_s=30)
-OUR_IDS = PERIODIC_IDS
 
 
 def periodic_jobs(*, persistent_mode: bool, history_interval: float = 0) -> tuple[PeriodicJob, ...]:

@@ -32,7 +32,7 @@ from clusterer.jobs import (
     move_keys_aside,
 )
 from clusterer.runtime.rounds import Rounds
-from scheduler.plan import OUR_IDS, PeriodicJob, Plan, make_plan
+from scheduler.plan import PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
 """Life of the lock: another scheduler replaces a killed one after this time plus `STANDBY_S`."""
@@ -201,7 +201,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
 
     def _remove(self, job_id: bytes, at: float, pipe: Any) -> None:
         pipe.zrem(self.scheduled_jobs_key, job_id)
-        if job_id.decode("latin-1") not in OUR_IDS:
+        if job_id.decode("latin-1") not in keys.PERIODIC_IDS:
             logger.error("scheduler: unknown job %r moved to %s", job_id, self.refused_key)
             pipe.zadd(self.refused_key, {job_id: at})
             pipe.zremrangebyrank(self.refused_key, 0, -1 - MOST_REFUSED)
@@ -214,7 +214,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         if time.monotonic() - self._cleaned_at < CLEAN_S:
             return
         self._cleaned_at = time.monotonic()
-        ids = sorted(OUR_IDS)
+        ids = sorted(keys.PERIODIC_IDS)
         with suppress(redis.ResponseError):  # the key is not ours: its type may be any
             times = self.connection.zmscore(self.shared_jobs_key, ids)
             found = zip(ids, times, strict=True)

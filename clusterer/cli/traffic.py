@@ -18,9 +18,10 @@ from clusterer.cli.options import (
     Number,
     cluster_option,
     machine_option,
+    parsed_by,
     with_settings,
 )
-from clusterer.errors import SettingsError
+from clusterer.errors import InvalidArgument, SettingsError
 from clusterer.ids import PROTO_BIN
 from clusterer.runtime.logs import plain
 from clusterer.settings import Settings
@@ -118,47 +119,42 @@ def as_line(record: Record) -> str:
     return plain(line, instead=".")
 
 
-class _Speed(click.ParamType[float]):
-    name = "speed"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the factor of the recorded speed; infinite for "max"."""
-        if value == "max":
-            return float("inf")
-        try:
-            speed = float(str(value))
-        except ValueError:
-            speed = 0.0
-        if not 0 < speed < float("inf"):
-            self.fail(f"{value!r} is neither a number above 0 nor 'max'.", param, ctx)
-        return speed
+def _speed(text: str) -> float | None:
+    """Return the factor of the recorded speed; None for "max"."""
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise InvalidArgument(f"{text!r} is neither a number above 0 nor 'max'")
+    return speed
 
 
-class _Target(click.ParamType["Address"]):
-    name = "address"
+def _address(text: str) -> Address:
+    """Return the address that ``host:port``, or a node's URL, names."""
+    from clusterer.provisioning.address import parse_address
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        """Return the address that ``host:port``, or a node's URL, names."""
-        from clusterer.provisioning.address import Address, parse_address
-
-        if isinstance(value, Address):
-            return value
-        text = str(value).removeprefix(f"{PROTO_BIN}:")
-        try:
-            return parse_address(f"{PROTO_BIN}:{text}")
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
+    try:
+        return parse_address(f"{PROTO_BIN}:{text.removeprefix(f'{PROTO_BIN}:')}")
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--to", metavar="HOST:PORT", type=_Target(), help="BIN address to send to.")
+@click.option(
+    "--to", metavar="HOST:PORT", callback=parsed_by(_address), help="BIN address to send to."
+)
 @cluster_option("cluster_id of the nodes to send to.")
-@click.option("--speed", default="1", type=_Speed(), help="Factor of the recorded speed, or max.")
+@click.option(
+    "--speed",
+    metavar="SPEED",
+    default="1",
+    callback=parsed_by(_speed),
+    help="Factor of the recorded speed, or max.",
+)
 @click.option("--as", "machine_id", metavar="N", type=ID, help="With --to: sender's machine_id.")
 @click.option("--bind", metavar="IP", default="", help="With --to: local address to send from.")
 @with_settings()
@@ -168,7 +164,7 @@ def replay(
     file: Path,
     to: Address | None,
     cluster: int | None,
-    speed: float,
+    speed: float | None,
     machine_id: int | None,
     bind: str,
 ) -> None:
@@ -189,10 +185,10 @@ def replay(
     recording = Recording(file)
     if to is not None:
         with service.NodeConnection(to.host, to.port, settings.send_timeout, bind) as node:
-            done = _to_node(node, recording, _times(speed), machine_id)
+            done = _to_node(node, recording, speed, machine_id)
         where = f"{to.host} port {to.port}"
     else:
-        done, where = _to_cluster(settings, recording, cluster or 0, _times(speed))
+        done, where = _to_cluster(settings, recording, cluster or 0, speed)
     click.echo(f"Sent {done.packets} packets in {done.seconds:.1f} s to {where}.")
     if done.left_out:
         click.echo(f"Left out {done.left_out}: no machine_id, or a type below 0.")
@@ -203,10 +199,6 @@ def replay(
         )
     if recording.cut:
         click.echo(f"The end of {file} is cut off: its last packet was left out.")
-
-
-def _times(speed: float) -> float | None:
-    return None if speed == float("inf") else speed
 
 
 def _to_node(

@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import cast
 
 import redis
+from rq.job import Job as RqJob
 
 from clusterer.jobs.junk import JunkEntry, JunkStore
 from clusterer.jobs.keys import PERIODIC_IDS, REACH
@@ -28,15 +29,7 @@ _MOST_ALIKE = {REACH: 10}
 _PERIODIC = frozenset(job_id.encode() for job_id in PERIODIC_IDS)
 
 
-class Runnable(Protocol):
-    """A job that was found good."""
-
-    @property
-    def func_name(self) -> str | None:
-        """Dotted name of its function."""
-
-
-Restore = Callable[[str, dict[bytes, bytes]], Runnable]
+Restore = Callable[[str, dict[bytes, bytes]], RqJob]
 """Makes a job of an id and a hash that were found good; whatever it raises makes them junk."""
 
 
@@ -51,7 +44,7 @@ class Sifter:
         self._restore = restore
         self._store = JunkStore(queue, connection)
 
-    def accept(self, job_id: bytes, waiting: str, popped: str) -> Runnable | None:
+    def accept(self, job_id: bytes, waiting: str, popped: str) -> RqJob | None:
         """Return the job that was moved from the list ``waiting`` to ``popped``; None if junk.
 
         Junk leaves both lists, also what waits next: for `SIFT_S` at most. Of many jobs that call
@@ -141,12 +134,12 @@ class Sifter:
             elif left[member]:
                 yield JunkEntry(member, member, _REPEATED)
 
-    def _judged(self, job_ids: Sequence[bytes]) -> list[Runnable | JunkEntry]:
+    def _judged(self, job_ids: Sequence[bytes]) -> list[RqJob | JunkEntry]:
         """Read jobs; return each, or why it is junk. One round trip, however many there are."""
         replies = self._store.read(job_ids)
         return [self._judge(*pair) for pair in zip(job_ids, replies, strict=True)]
 
-    def _judge(self, job_id: bytes, reply: Sequence[bytes]) -> Runnable | JunkEntry:
+    def _judge(self, job_id: bytes, reply: Sequence[bytes]) -> RqJob | JunkEntry:
         own = False
         try:
             name = require_id(job_id)
@@ -158,7 +151,7 @@ class Sifter:
             missing = isinstance(junk, MissingJob)
             return JunkEntry(job_id, job_id, str(junk), own=own, missing=missing)
 
-    def _restored(self, name: str, fields: dict[bytes, bytes]) -> Runnable:
+    def _restored(self, name: str, fields: dict[bytes, bytes]) -> RqJob:
         try:
             return self._restore(name, fields)
         except Exception as error:

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from scheduler.plan import OUR_IDS, PeriodicJob, make_plan, periodic_jobs
+from clusterer.jobs.keys import PERIODIC_IDS
+from scheduler.plan import PeriodicJob, make_plan, periodic_jobs
 
 JOB = PeriodicJob("clusterer-probe", "workers.probe", "q", timeout_s=10)
 NOW = 1000.0
@@ -53,7 +54,7 @@ def test_periodic_plan_has_sync_in_persistent_mode_only() -> None:
     assert persistent - plain == {"clusterer-sync"}
     everything = periodic_jobs(persistent_mode=True, history_interval=10)
     assert {job.job_id for job in everything} - persistent == {"clusterer-history"}
-    assert {job.job_id for job in everything} == OUR_IDS
+    assert {job.job_id for job in everything} == PERIODIC_IDS
 
 
 def test_periodic_plan_history_keeps_its_interval() -> None:

@@ -46,12 +46,11 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._file = path.open("x", encoding="utf-8")
-        except FileExistsError:
-            raise ClustererError(f"{path} exists, and recordings are not overwritten") from None
-        except OSError as error:
-            raise _unusable("write", path, error) from error
+        with _usable("write", path):
+            try:
+                self._file = path.open("x", encoding="utf-8")
+            except FileExistsError:
+                raise ClustererError(f"{path} exists, and recordings are not overwritten") from None
         self._write(_line({_MARK: VERSION}))
 
     def add(self, record: Record) -> None:
@@ -60,10 +59,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all added packets to the file."""
-        try:
+        with _usable("write", self._path):
             self._file.flush()
-        except OSError as error:
-            raise _unusable("write", self._path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -74,10 +71,8 @@ class Recorder:
             self._file.close()
 
     def _write(self, line: str) -> None:
-        try:
+        with _usable("write", self._path):
             self._file.write(line)
-        except OSError as error:
-            raise _unusable("write", self._path, error) from error
 
 
 class Recording:
@@ -92,11 +87,11 @@ class Recording:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the packets. Raises `ClustererError`, with the line, for an invalid record."""
-        try:
-            with self._path.open(encoding="utf-8", errors="replace") as lines:
-                yield from self._records(lines)
-        except OSError as error:
-            raise _unusable("read", self._path, error) from error
+        with (
+            _usable("read", self._path),
+            self._path.open(encoding="utf-8", errors="replace") as lines,
+        ):
+            yield from self._records(lines)
 
     def _records(self, lines: Iterator[str]) -> Iterator[Record]:
         self._check(next(lines, ""))
@@ -163,5 +158,10 @@ def address_text(source: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _unusable(what: str, path: Path, error: OSError) -> ClustererError:
-    return ClustererError(f"cannot {what} {path}: {error.strerror or error}")
+@contextlib.contextmanager
+def _usable(what: str, path: Path) -> Iterator[None]:
+    """Raise `ClustererError`, "cannot ``what``", for an error of the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ClustererError(f"cannot {what} {path}: {error.strerror or error}") from error

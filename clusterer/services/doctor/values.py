@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, warn
-from clusterer.store import ClusterKey, keys, translated
+from clusterer.store import keys, translated
 from clusterer.store.badvalues import BadValue, wrong_keys
 from clusterer.store.dirty import DirtyNodes
 from clusterer.store.encoding import as_text
 from clusterer.store.event_streams import PAGE, AuditStore, PathEvents
 from clusterer.store.format import FORMAT, format_found, is_newer, is_older, newer_text
-from clusterer.store.paths import PathStore
-from clusterer.store.probers import ProberStore
 from clusterer.store.receipts import Receipts
-from clusterer.store.suspicions import SuspicionStore
 
 FORMAT_CHECK = "redis format"
 CHECK = "redis values"
@@ -36,7 +33,11 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     Receipts(context.settings, context.redis).watches()
     clusters = context.nodes.clusters()
     DirtyNodes(context.settings, context.redis).find(clusters)
-    _read_paths(context, clusters)
+    context.paths.all_records(list(context.paths.counters()))
+    context.suspicions.all(clusters)
+    context.suspicions.confirmations(clusters)
+    for key in clusters:
+        context.probers.present(key)
     for kind in (AuditStore, PathEvents):
         events = kind(context.settings, context.redis)
         newest = events.newest_first(events.ends(events.clusters()))
@@ -45,17 +46,6 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     yield from bounded(found, _NAMED, "first correct the values named above")
     if not found:
         yield ok(CHECK, "no wrong value")
-
-
-def _read_paths(context: Context, clusters: Sequence[ClusterKey]) -> None:
-    paths = PathStore(context.settings, context.redis)
-    paths.all_records(list(paths.counters()))
-    suspicions = SuspicionStore(context.settings, context.redis)
-    suspicions.all(clusters)
-    suspicions.confirmations(clusters)
-    probers = ProberStore(context.settings, context.redis)
-    for key in clusters:
-        probers.present(key)
 
 
 def check_format(context: Context) -> Iterator[Finding]:

@@ -14,8 +14,17 @@ from clusterer.provisioning.files import COLUMNS, FileRow
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.rows import Machine, RawRow, as_text, machine_of
 from clusterer.services.context import Context
-from clusterer.services.provision.checks import DEFAULTS, WIDTH, RowsRejected, by_machine, checked
-from clusterer.services.provision.row_changes import Changes, RowChange, planned, shown
+from clusterer.services.provision.row_changes import (
+    DEFAULTS,
+    WIDTH,
+    Changes,
+    RowChange,
+    RowsRejected,
+    by_machine,
+    checked,
+    planned,
+    shown,
+)
 from clusterer.services.provision.writing import apply, known, rows, write
 from clusterer.services.table import resolve
 
@@ -113,7 +122,7 @@ def remove(
     def plan(found: list[RawRow]) -> Changes:
         row = _row_of(context, found, machine, several=True)
         _require_unchanged(row, seen)
-        return _planned(context, found, {}, remove=[machine])
+        return planned(context, found, {}, remove=[machine])
 
     if dry_run:
         return plan(rows(context))
@@ -163,7 +172,7 @@ def import_rows(
         if rejected:
             raise RowsRejected(rejected, len(given))
         gone = [machine for machine in present if machine not in good] if replace else []
-        return _planned(context, found, good, remove=gone)
+        return planned(context, found, good, remove=gone)
 
     if dry_run:
         return plan(rows(context))
@@ -218,18 +227,7 @@ def _one(
     good, rejected = checked([{**values, "id": 1}], by_machine(found), names)
     if rejected:
         raise InvalidArgument(f"{rejected[0].column}: {rejected[0].reason}")
-    return _planned(context, found, good)
-
-
-def _planned(
-    context: Context,
-    found: Iterable[RawRow],
-    wanted: Mapping[Machine, Mapping[str, object]],
-    *,
-    remove: Iterable[Machine] = (),
-) -> Changes:
-    table = context.settings.db_table
-    return planned(context.database.name, table, found, wanted, remove=remove)
+    return planned(context, found, good)
 
 
 def _exported(value: object) -> object:

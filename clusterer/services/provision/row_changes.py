@@ -1,16 +1,37 @@
-"""Changes of the table: the rows before and after."""
+"""Changes of rows: the rows before and after, and the checks of a row before it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clusterer.membership import Node
-from clusterer.provisioning.files import COLUMNS
-from clusterer.provisioning.rows import Machine, RawRow, as_text, machine_of
+from clusterer.errors import InvalidArgument
+from clusterer.membership import Node, State
+from clusterer.provisioning.files import COLUMNS, TEXTS
+from clusterer.provisioning.names import Names
+from clusterer.provisioning.rows import (Machine, RawRow, RejectedRow, as_text, machine_of, validate)
+from clusterer.services.context import Context
 
 Values = Mapping[str, object]
 """The values of a row, by our names of the columns; without its id."""
+
+DEFAULTS: Values = {
+    "state": int(State.UP),
+    "last_attempt": 0,
+    "failed_attempts": 3,
+    "no_tries": 0,
+    "duration": 30,
+    "description": "",
+}
+"""Values of a new row for columns that are not given; the table's own defaults."""
+
+WIDTH = 64
+"""Characters in the columns url and description."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""Characters to which Python decodes bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +92,18 @@ class Changes:
 
 
 def planned(
-    database: str,
-    table: str,
+    context: Context,
     found: Iterable[RawRow],
     wanted: Mapping[Machine, Values],
     *,
     remove: Iterable[Machine] = (),
 ) -> Changes:
-    """Return the changes that give the ``found`` rows the values ``wanted``; pure."""
+    """Return the changes that give the ``found`` rows the values ``wanted``."""
     present = {machine: shown(row) for row in found if (machine := machine_of(row))}
     every = [RowChange(m, present.get(m), shown(values)) for m, values in wanted.items()]
     return Changes(
-        database=database,
-        table=table,
+        database=context.database.name,
+        table=context.settings.db_table,
         added=tuple(change for change in every if change.before is None),
         changed=tuple(change for change in every if change.before and change.columns),
         removed=tuple(RowChange(m, present[m], None) for m in dict.fromkeys(remove)),
@@ -92,7 +112,7 @@ def planned(
     )
 
 
-def values_of(node: Node, row: RawRow) -> Values:
+def _values_of(node: Node, row: RawRow) -> Values:
     """Return the values to write of a good ``row`` and its ``node``; texts stay as given."""
     values: dict[str, object] = {name: getattr(node, name) for name in COLUMNS}
     texts = {name: as_text(row[name]) for name in ("url", "description")}
@@ -102,3 +122,53 @@ def values_of(node: Node, row: RawRow) -> Values:
 def shown(row: RawRow) -> dict[str, str]:
     """Return the row's cells as text."""
     return {name: as_text(row[name]) for name in COLUMNS}
+
+
+class RowsRejected(InvalidArgument):
+    """Some rows cannot be used; ``rejected`` has each of them, and nothing was written."""
+
+    def __init__(self, rejected: Sequence[RejectedRow], total: int) -> None:
+        super().__init__(f"nothing is imported: {len(rejected)} of {total} rows cannot be used")
+        self.rejected = tuple(rejected)
+
+
+def checked(
+    rows: Sequence[RawRow], present: Mapping[Machine, RawRow], names: Names
+) -> tuple[dict[Machine, Values], list[RejectedRow]]:
+    """Return the values of the good rows, by machine, and a rejection for each bad row.
+
+    The ids of ``rows`` are unique. ``present``: the present rows of these machines; an unchanged
+    text need not fit its column.
+    """
+    nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
+    given = {row["id"]: row for row in rows}
+    good: dict[Machine, Values] = {}
+    for node in nodes:
+        row, machine = given[node.id], (node.cluster_id, node.machine_id)
+        reason = _misfit(row, present.get(machine, {}))
+        if reason:
+            rejected.append(RejectedRow(node.id, *reason))
+        else:
+            good[machine] = _values_of(node, row)
+    return good, sorted(rejected, key=lambda item: str(item.id).zfill(10))
+
+
+def by_machine(rows: Sequence[RawRow]) -> dict[Machine, RawRow]:
+    """Return the rows by machine; the first row of a machine counts."""
+    return {machine: row for row in reversed(rows) if (machine := machine_of(row))}
+
+
+def _misfit(row: RawRow, present: RawRow) -> tuple[str, str] | None:
+    for name in TEXTS:
+        if isinstance(row[name], bool | list | dict):
+            return name, "is no text"
+        text = as_text(row[name])
+        if text == as_text(present.get(name)):
+            continue
+        if len(text) > WIDTH:
+            return name, f"{len(text)} characters, the column holds {WIDTH}"
+        if _NO_TEXT.search(text):
+            return name, "is not UTF-8"
+        if _CONTROL.search(text):
+            return name, "has a line break or another control character"
+    return None

@@ -130,18 +130,9 @@ def apply_rows(
         known = [key for key in context.nodes.clusters() if key.cluster_id in clusters]
         found = store.read(known)
         table = _read(context, names, only)
-        keys, now = found.keys() | table.clusters.keys(), context.nodes.now()
-        snapshots = found | store.read([key for key in keys if key not in found])
-        plans = [
-            plan_reload(
-                _narrowed(snapshots[key], only),
-                table.clusters.get(key, ()),
-                persistent=not settled,
-                unreadable=table.unreadable.get(key.cluster_id, ()),
-                now=now,
-            )
-            for key in sorted(keys)
-        ]
+        snapshots = found | store.read([key for key in table.clusters if key not in found])
+        narrowed = {key: _narrowed(snapshot, only) for key, snapshot in snapshots.items()}
+        plans = _plans(context, narrowed, table, persistent=not settled)
         # Each plan is for another cluster: in the next round the committed ones change nothing.
         if not store.commit(plans, context.nodes.now(), Cause(by, reason)):
             _note_reports(context, plans, by)
@@ -190,7 +181,17 @@ def _plan(
     found: Found,
 ) -> list[ReloadPlan]:
     snapshots = known | store.read([key for key in table.clusters if key not in known], found)
-    persistent, now = context.settings.persistent_mode, context.nodes.now()
+    return _plans(context, snapshots, table, persistent=context.settings.persistent_mode)
+
+
+def _plans(
+    context: Context,
+    snapshots: Mapping[ClusterKey, Snapshot],
+    table: TableRows,
+    *,
+    persistent: bool,
+) -> list[ReloadPlan]:
+    now = context.nodes.now()
     return [
         plan_reload(
             snapshots[key],
