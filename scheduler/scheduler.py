@@ -20,18 +20,9 @@ import rq_scheduler
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from clusterer.jobs import (
-    STOP_SIGNALS,
-    Job,
-    Queue,
-    StopFlag,
-    handled_signals,
-    is_wrong_type,
-    keys,
-    move_aside,
-    move_keys_aside,
-)
+from clusterer.jobs import Job, Queue, is_wrong_type, keys, move_aside, move_keys_aside
 from clusterer.runtime.rounds import Rounds
+from clusterer.runtime.stop import STOP_SIGNALS, StopFlag, handled_signals
 from scheduler.plan import PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0

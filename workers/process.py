@@ -11,8 +11,9 @@ import redis
 
 from clusterer.endpoint import awaited, remedy
 from clusterer.errors import NewerFormat, OlderFormat, SettingsError, StateUnavailable
-from clusterer.jobs import JOB_FUNCTIONS, STOP_SIGNALS, connect, handled_signals
+from clusterer.jobs import JOB_FUNCTIONS, connect
 from clusterer.runtime.descriptors import allow_files
+from clusterer.runtime.stop import STOP_SIGNALS, handled_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
 from clusterer.store.format import require_format
 from workers import runtime

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from clusterer.errors import InvalidArgument, StateUnavailable
-from clusterer.jobs import StopFlag
+from clusterer.runtime.stop import StopFlag
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, Settings
 from clusterer.settings.sources import load_settings
 

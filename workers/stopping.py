@@ -14,8 +14,8 @@ import redis
 from redis.client import PubSubWorkerThread
 from rq.exceptions import StopRequested
 
-from clusterer.jobs import StopFlag, handled_signals
 from clusterer.runtime.rounds import Rounds
+from clusterer.runtime.stop import StopFlag, handled_signals
 from workers import runtime
 from workers.maintenance import Maintenance
 

@@ -73,7 +73,7 @@ def events(
     10,000 events per cluster. Times are local, by Redis's clock. --paths shows which senders
     reached a node no longer, or again; Redis keeps as many of these events.
     """
-    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services.admin.events import Filter, of_nodes, of_paths
 
     say = _say_json if as_lines else _say

@@ -119,7 +119,7 @@ def mi(
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     from clusterer.mi.listen_address import Access
     from clusterer.mi.serve import Options, serve
-    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services import Context
     from clusterer.services.admin.mi_commands import MiCommands
 

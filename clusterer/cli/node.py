@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from clusterer.api import Clusterer
-    from clusterer.jobs import StopFlag
     from clusterer.modules.ratelimit import RateLimit
+    from clusterer.runtime.stop import StopFlag
 
 TURNS_WITHIN_S = 2.0
 """Longest turn of the listener's loop that counts as progress."""
@@ -36,8 +36,8 @@ def node(settings: Settings) -> None:
         clusterer node --server-id 1 --replicate-pipes-to 1 --accept-pipes-from 1
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     from clusterer.api import Clusterer
-    from clusterer.processes import stop_on_signals
     from clusterer.runtime.descriptors import allow_connections
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services.metrics import serving
 
     require_server_id(settings)

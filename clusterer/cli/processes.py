@@ -102,8 +102,8 @@ def scheduler(settings: Settings) -> None:
 
 def become(command: tuple[str, ...], settings: Settings) -> NoReturn:
     """Replace this process by ``command``; pid, blocked signals and settings stay."""
-    from clusterer.jobs import STOP_SIGNALS
     from clusterer.processes import child_environment
+    from clusterer.runtime.stop import STOP_SIGNALS
 
     sys.stdout.flush()
     # Signals wait until the loaded program unblocks them: the program can then end properly.

@@ -34,8 +34,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ping": ("processes:ping", "Check that this host's processes make progress."),
     "doctor": ("doctor:doctor", "Check Redis, table, processes, clocks, addresses, backlog."),
     "mi": ("mi:mi", "Serve OpenSIPS's management interface (MI), until Ctrl-C."),
-    "tail": ("traffic:tail", "Show the packets that an instance receives, until Ctrl-C."),
-    "replay": ("traffic:replay", "Send a recording again, to one node or to a cluster."),
+    "tail": ("packets:tail", "Show the packets that an instance receives, until Ctrl-C."),
+    "replay": ("packets:replay", "Send a recording again, to one node or to a cluster."),
     "console": ("console:console", "Serve the console, which shows the clusters in a browser."),
     "console-user": ("console:console_user", "Add, list or remove users of the console."),
     "console-token": (

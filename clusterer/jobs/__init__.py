@@ -19,26 +19,22 @@ from clusterer.jobs.queues import (
     taken_lately,
     workers_of,
 )
-from clusterer.jobs.stop import STOP_SIGNALS, StopFlag, handled_signals
 
 __all__ = [
     "HEARTBEAT_TTL_S",
     "JOB_FUNCTIONS",
     "OURS",
-    "STOP_SIGNALS",
     "SUSPENDED",
     "Job",
     "JobRefused",
     "JunkReport",
     "JunkStore",
     "Queue",
-    "StopFlag",
     "Suspension",
     "begin_delivery",
     "connect",
     "delete_queue",
     "enqueue_delivery",
-    "handled_signals",
     "has_worker",
     "is_wrong_type",
     "move_aside",

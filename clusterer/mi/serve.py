@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterer.errors import InvalidArgument
-from clusterer.jobs import StopFlag
 from clusterer.mi.datagram_server import DatagramServer
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.http_server import PATH, HttpServer
 from clusterer.mi.jsonrpc import Handler
 from clusterer.mi.listen_address import Access, Address, Place
+from clusterer.runtime.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

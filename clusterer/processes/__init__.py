@@ -13,7 +13,6 @@ from clusterer.processes.child import (
 from clusterer.processes.embedded import EmbeddedRedis
 from clusterer.processes.group import ProcessGroup
 from clusterer.processes.progress import Progress
-from clusterer.processes.signals import interrupt_on_signals, stop_on_signals
 from clusterer.processes.supervisor import Supervisor
 
 __all__ = [
@@ -26,9 +25,7 @@ __all__ = [
     "Supervisor",
     "child_environment",
     "console_command",
-    "interrupt_on_signals",
     "node_command",
     "scheduler_command",
-    "stop_on_signals",
     "worker_command",
 ]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from clusterer.errors import ClustererError
-from clusterer.jobs import StopFlag
 from clusterer.processes.child import ChildSpec, Line
 from clusterer.processes.group import ProcessGroup
 from clusterer.runtime.rounds import Rounds
+from clusterer.runtime.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from clusterer.listener import inquiries as answering
 from clusterer.listener.inquiries import Inquiries, answered
 from clusterer.payloads import ProfileCount, ProfileCounts
 from clusterer.services import Context
-from clusterer.services.admin import observed
-from clusterer.services.admin.observed import Observed
+from clusterer.services.admin import inquiries as service
+from clusterer.services.admin.inquiries import Observed
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.inquiries import (
@@ -161,7 +161,7 @@ def test_inquiries_leave_nothing_behind(store: InquiryStore, redis_client: redis
 def test_instance_without_answer_is_named(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observed, "WAIT_S", 0.1)
+    monkeypatch.setattr(service, "WAIT_S", 0.1)
     with pytest.raises(ClustererError, match="instance 7 did not answer within"):
         Observed(context).entries(7, "words", 1, "", 10)
 
@@ -173,8 +173,8 @@ def test_viewers_share_an_answer_and_old_one_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     redis_client.sadd(keys.INSTANCES, 1)
-    monkeypatch.setattr(observed, "WAIT_S", 1.0)
-    monkeypatch.setattr(observed, "AGE_S", 3600.0)
+    monkeypatch.setattr(service, "WAIT_S", 1.0)
+    monkeypatch.setattr(service, "AGE_S", 3600.0)
     inquiries = Inquiries(1, store)
     inquiries.add(1, words("aaa"))
     inquiries.start()
@@ -183,7 +183,7 @@ def test_viewers_share_an_answer_and_old_one_serves(
     first = wait_until(lambda: entries_or_none(seen), SOON_S)
     assert seen.entries(1, "words", 1, "", 10) is first
     inquiries.stop()
-    monkeypatch.setattr(observed, "AGE_S", 0.0)
+    monkeypatch.setattr(service, "AGE_S", 0.0)
     assert seen.entries(1, "words", 1, "", 10) is first
 
 

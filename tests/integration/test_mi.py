@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from clusterer.errors import ClustererError
-from clusterer.jobs import StopFlag
 from clusterer.membership import State
 from clusterer.mi import http_server
 from clusterer.mi.fifo_server import FifoServer
 from clusterer.mi.listen_address import Access, Place
 from clusterer.mi.serve import Options, serve
 from clusterer.provisioning.table import NewRow
+from clusterer.runtime.stop import StopFlag
 from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.table import reload

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from clusterer.errors import ClustererError
-from clusterer.jobs import StopFlag
 from clusterer.processes import ChildSpec, Line, ProcessGroup, Supervisor
 from clusterer.processes import supervisor as supervising
+from clusterer.runtime.stop import StopFlag
 from tests.support.pids import alive, wait_until_gone
 from tests.support.processes import EVENTUALLY_S, LATE_S, spawn, wait_until
 
@@ -122,7 +122,7 @@ def test_process_group_last_child_ends_last(group: ProcessGroup) -> None:
 
 IMPATIENT = """
 import os, signal
-from clusterer.processes import interrupt_on_signals
+from clusterer.runtime.stop import interrupt_on_signals
 interrupt_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGTERM)

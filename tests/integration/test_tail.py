@@ -18,11 +18,11 @@ import redis
 from clusterer import PROTO_BIN, Clusterer
 from clusterer.cli import main
 from clusterer.errors import ClustererError, PeerUnreachable, StateUnavailable
-from clusterer.jobs import StopFlag
 from clusterer.listener import Listener
 from clusterer.listener import capture as capturing
 from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
+from clusterer.runtime.stop import StopFlag
 from clusterer.services.admin import replay
 from clusterer.services.admin.recording import Record, Recorder, Recording
 from clusterer.services.admin.replay import NodeConnection

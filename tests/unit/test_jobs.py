@@ -25,13 +25,13 @@ from clusterer.jobs import (
     Job,
     JobRefused,
     Queue,
-    StopFlag,
     connect,
     enqueue_delivery,
     keys,
     queue,
     queued,
 )
+from clusterer.runtime.stop import StopFlag
 from clusterer.settings import Settings
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S

@@ -12,9 +12,9 @@ from time import monotonic
 
 import pytest
 
-from clusterer.cli.traffic import as_line
+from clusterer.cli.packets import as_line
 from clusterer.errors import ClustererError
-from clusterer.jobs import StopFlag
+from clusterer.runtime.stop import StopFlag
 from clusterer.services.admin import replay
 from clusterer.services.admin.packets import as_json
 from clusterer.services.admin.recording import Record, Recorder, Recording

@@ -31,7 +31,7 @@ def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
     from clusterer.cli.demo.screen import Screen
     from clusterer.cli.demo.stage import make_actors, make_settings
     from clusterer.cli.demo.story import Story
-    from clusterer.processes import interrupt_on_signals
+    from clusterer.runtime.stop import interrupt_on_signals
 
     configure_logging("ERROR")
     interrupt_on_signals()

@@ -20,7 +20,7 @@ from clusterer.cli.options import configure_logging
 from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.modules.ratelimit import Algorithm, RateLimit
-from clusterer.processes import stop_on_signals
+from clusterer.runtime.stop import stop_on_signals
 
 CLUSTER = 1
 PIPE = "calls"

@@ -11,7 +11,7 @@ import termios
 import tty
 from typing import Any, Self
 
-from clusterer.jobs import StopFlag
+from clusterer.runtime.stop import StopFlag
 
 _KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\x00-\xff]")
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from clusterer.cli.live.keyboard import QUIT, Keyboard
 from clusterer.errors import StateUnavailable, WrongKey
-from clusterer.processes import stop_on_signals
+from clusterer.runtime.stop import stop_on_signals
 
 _LOOK_S = 0.25
 """Longest wait for a key; bounds the delay after a change of the terminal's size."""

@@ -13,8 +13,8 @@ from clusterer.cli import output, text
 from clusterer.cli.events import described
 from clusterer.cli.live import screen, words
 from clusterer.errors import StateUnavailable, UnknownNode
-from clusterer.processes import stop_on_signals
 from clusterer.runtime.logs import plain
+from clusterer.runtime.stop import stop_on_signals
 from clusterer.services import Context
 from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
 from clusterer.settings import Settings

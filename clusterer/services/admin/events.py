@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from clusterer.errors import InvalidArgument, StateUnavailable
-from clusterer.jobs import StopFlag
+from clusterer.runtime.stop import StopFlag
 from clusterer.services.context import Context
 from clusterer.store.audit import AuditEvent, PathEvent
 from clusterer.store.event_streams import BEGINNING, AuditStore, EventStreams, PathEvents

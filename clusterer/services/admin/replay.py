@@ -22,7 +22,7 @@ from clusterer.errors import (
     UnknownCluster,
     UnknownNode,
 )
-from clusterer.jobs import StopFlag
+from clusterer.runtime.stop import StopFlag
 from clusterer.services.admin.recording import Record
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey

@@ -12,6 +12,7 @@ from clusterer import processes
 from clusterer.errors import ProvisioningError
 from clusterer.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
 from clusterer.runtime.logs import about_machine
+from clusterer.runtime.stop import stop_on_signals
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
 from clusterer.services.table.reload_report import ReloadReport, log_faults
@@ -46,7 +47,7 @@ def run(
         found = [] if settings.redis_url else [redis.start(group)]
         with closing(Context(settings)) as context:
             load(context)
-        stop = stack.enter_context(processes.stop_on_signals())
+        stop = stack.enter_context(stop_on_signals())
         supervisor = Supervisor(group, stop, say)
         for spec in found:
             supervisor.watch(spec)

@@ -63,7 +63,7 @@ def tail(
     the instance, on any host with the same Redis; --server-id chooses among several instances.
     --module and --node may be given more than once.
     """
-    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services.admin.packets import PacketFilter
     from clusterer.services.admin.recording import Record, Recorder
     from clusterer.services.admin.tail import Tail, receiver_of
@@ -207,7 +207,7 @@ def _to_node(
     speed: float | None,
     machine_id: int | None,
 ) -> service.Replayed:
-    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services.admin import replay as service
 
     with stop_on_signals() as stop:
@@ -220,7 +220,7 @@ def _to_cluster(
     settings: Settings, recording: Recording, cluster_id: int, speed: float | None
 ) -> tuple[service.Replayed, str]:
     from clusterer.api import Clusterer
-    from clusterer.processes import stop_on_signals
+    from clusterer.runtime.stop import stop_on_signals
     from clusterer.services import Context
     from clusterer.services.admin import replay as service
     from clusterer.store import ClusterKey
