@@ -6,6 +6,7 @@ import json
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -43,21 +44,12 @@ def doctor(context: Context, as_json: bool) -> int:
     levels = Counter(finding.level for finding in found)
     healthy = not levels[Level.ERROR]
     if as_json:
-        checks = [_as_json(finding) for finding in found]
+        checks = [asdict(finding) | {"level": finding.level.value} for finding in found]
         click.echo(json.dumps({"healthy": healthy, "checks": checks}))
     else:
         counts = [f"{levels[level]} {level.value}" for level in Level if levels[level]]
         click.echo(f"{len(found)} checks: {', '.join(counts)}.")
     return 0 if healthy else 1
-
-
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {
-        "check": finding.check,
-        "level": finding.level.value,
-        "text": finding.text,
-        "advice": finding.advice,
-    }
 
 
 def described(finding: Finding) -> str:

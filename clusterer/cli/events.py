@@ -18,7 +18,7 @@ from clusterer.cli.options import (
     parsed_by,
     with_context,
 )
-from clusterer.cli.text import coloured, columns, stamp
+from clusterer.cli.text import COLOURS, coloured, columns, stamp
 from clusterer.runtime.logs import plain
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ SHOWN_BEFORE_FOLLOWING = 10
 
 _ROOMY = 60
 """Least width at which the rest of an event stands below its beginning."""
-
-COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
 
 
 def _since_of(text: str) -> Since:

@@ -20,17 +20,12 @@ from clusterer.cli.options import (
     operator,
     with_context,
 )
-from clusterer.cli.text import age, ago, moment
+from clusterer.cli.text import age
 from clusterer.ids import PROTO_BIN
-from clusterer.runtime.logs import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clusterer.services import Context
     from clusterer.services.admin.forget import Forgotten
-    from clusterer.services.status.broken_paths import BrokenPaths, Row
-    from clusterer.store import ClusterKey
 
 
 @click.command(name="list")
@@ -94,32 +89,9 @@ def paths(
     if not found.rows:
         click.echo("All paths are up.")
         return
-    _show_paths(found)
-
-
-def _show_paths(found: BrokenPaths) -> None:
     from clusterer.cli import output
 
-    console = output.console()
-    clusters: dict[ClusterKey, list[Sequence[str]]] = {}
-    for row in found.rows:
-        clusters.setdefault(row.broken.key, []).append(_cells(row, found.now))
-    for key, rows in clusters.items():
-        output.paths_table(key, rows).print(console)
-
-
-def _cells(row: Row, now: float) -> Sequence[str]:
-    item = row.broken
-    return (
-        str(item.sender),
-        str(item.node.machine_id),
-        item.condition.value,
-        f"{item.path.no_tries}/{item.node.failed_attempts}",
-        "?" if row.since is None else moment(row.since, now),
-        ago(str(item.path.last_ms), now),
-        item.node.condition.value,
-        plain(item.path.reason),
-    )
+    output.show_paths(found)
 
 
 @click.command(name="set-status")

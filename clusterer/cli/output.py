@@ -12,6 +12,7 @@ from clusterer.cli import text
 from clusterer.cli.grid import Grid
 from clusterer.membership import Condition, Node
 from clusterer.runtime.logs import plain
+from clusterer.services.status.broken_paths import BrokenPaths, Row
 from clusterer.services.status.listing import Listing
 from clusterer.services.status.paths import Reach
 from clusterer.services.status.totals import ToNode
@@ -27,13 +28,6 @@ _LEAST_COLUMNS = 72
 _WHOLE_URL = 30
 """Characters of a URL that stay on one line."""
 
-STYLES = {
-    Condition.UP: "green",
-    Condition.PROBING: "yellow",
-    Condition.DISABLED: "red",
-    Condition.DOWN: "red",
-}
-
 
 def console() -> Console:
     """Return a console on stdout that uses colours in a terminal only."""
@@ -43,7 +37,7 @@ def console() -> Console:
 
 def state_word(condition: Condition) -> Text:
     """Return up, probing, disabled or down."""
-    return Text(condition.value, STYLES[condition])
+    return Text(condition.value, text.COLOURS[condition.value])
 
 
 def show(listing: Listing, *, pairs: bool = False) -> None:
@@ -86,19 +80,29 @@ def _nodes_table(listing: Listing, view: ClusterView) -> Grid:
     return table
 
 
-def paths_table(key: ClusterKey, rows: Sequence[Sequence[str]]) -> Grid:
-    """Return a cluster's paths that are not up: sender, node, state, tries, times, reason."""
-    table = Grid(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
-    for name in ("From", "To", "State", "Tries", "Since", "Failed", "Verdict"):
-        table.column(name, right=name in _NUMBERS)
-    table.column("Reason", fold=True)
-    for sender, node, state, tries, since, failed, verdict, reason in rows:
-        words = (state_word(Condition(word)) for word in (state, verdict))
-        table.row(sender, node, next(words), tries, since, failed, next(words), reason)
-    return table
-
-
-_NUMBERS = ("From", "To", "Tries")
+def show_paths(found: BrokenPaths) -> None:
+    """Print for each cluster the paths that are not up: since when, and why."""
+    clusters: dict[ClusterKey, list[Row]] = {}
+    for row in found.rows:
+        clusters.setdefault(row.broken.key, []).append(row)
+    for key, rows in clusters.items():
+        table = Grid(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
+        for name in ("From", "To", "State", "Tries", "Since", "Failed", "Verdict"):
+            table.column(name, right=name in ("From", "To", "Tries"))
+        table.column("Reason", fold=True)
+        for row in rows:
+            item = row.broken
+            table.row(
+                str(item.sender),
+                str(item.node.machine_id),
+                state_word(item.condition),
+                f"{item.path.no_tries}/{item.node.failed_attempts}",
+                "?" if row.since is None else text.moment(row.since, found.now),
+                text.ago(str(item.path.last_ms), found.now),
+                state_word(item.node.condition),
+                plain(item.path.reason),
+            )
+        table.print(console())
 
 
 def _reach(listing: Listing, view: ClusterView) -> Mapping[int, Reach]:

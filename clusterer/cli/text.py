@@ -11,6 +11,9 @@ import click
 
 _NARROWEST = 40
 
+COLOURS = {"up": "green", "probing": "yellow", "disabled": "red", "down": "red"}
+"""Colours of the states."""
+
 
 def columns() -> int:
     """Return the terminal's width."""

@@ -21,6 +21,7 @@ import redis
 from clusterer.errors import ClustererError, SettingsError, StateUnavailable
 from clusterer.processes.child import Child, ChildSpec
 from clusterer.processes.group import ProcessGroup
+from clusterer.processes.progress import locked
 from clusterer.settings import Settings
 from clusterer.store import connect
 
@@ -156,7 +157,7 @@ def _take_lock(path: Path) -> int:
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from error
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while not _try_lock(descriptor):
+    while not locked(descriptor, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -168,14 +169,6 @@ def _take_lock(path: Path) -> int:
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _await_answer(settings: Settings, server: Child, log: Path) -> None:

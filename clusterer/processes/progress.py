@@ -83,7 +83,7 @@ class Progress:
             path = directory / f"{name}.{number}{_SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             # A health check that looked before the lock took the file for one of an ended process.
-            if _locked(descriptor, fcntl.LOCK_EX) and _is_at(path, descriptor):
+            if locked(descriptor, fcntl.LOCK_EX) and _is_at(path, descriptor):
                 os.utime(descriptor)
                 self._path, self._descriptor = path, descriptor
                 return
@@ -122,7 +122,7 @@ def _read(path: Path) -> Iterator[Alive]:
     except OSError:  # it ended meanwhile
         return
     try:
-        if _locked(descriptor, fcntl.LOCK_SH):
+        if locked(descriptor, fcntl.LOCK_SH):
             path.unlink(missing_ok=True)
         elif pid.isdigit():
             yield Alive(kind, int(pid), max(0.0, time.time() - os.fstat(descriptor).st_mtime))
@@ -138,7 +138,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _locked(descriptor: int, how: int) -> bool:
+def locked(descriptor: int, how: int) -> bool:
+    """Lock an open file as `fcntl.flock` does; False at once if another process has a lock."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -89,7 +89,7 @@ def test_progress_looked_at_before_its_lock_is_seen(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The health check removes the file, as that of a process that ended."""
-    locked, looks = progress._locked, [0]
+    locked, looks = progress.locked, [0]
 
     def looked_at(descriptor: int, how: int) -> bool:
         if how == fcntl.LOCK_EX and not looks[0]:
@@ -97,7 +97,7 @@ def test_progress_looked_at_before_its_lock_is_seen(
             assert living(settings) == []
         return locked(descriptor, how)
 
-    monkeypatch.setattr(progress, "_locked", looked_at)
+    monkeypatch.setattr(progress, "locked", looked_at)
     with Progress(settings, "scheduler"):
         assert [alive.pid for alive in living(settings)] == [os.getpid()]
     assert looks == [1]

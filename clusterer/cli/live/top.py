@@ -13,6 +13,7 @@ from rich.text import Text
 
 from clusterer.cli import output, text
 from clusterer.cli.live import screen, words
+from clusterer.membership import Condition
 from clusterer.runtime.logs import plain
 from clusterer.services import Context
 from clusterer.services.live import ClusterRows, Reader, Row, Snapshot, rows
@@ -113,7 +114,7 @@ def _summary(clusters: Sequence[ClusterRows]) -> Text:
 
 def _counts(clusters: Sequence[ClusterRows]) -> Text:
     found = Text()
-    for condition in output.STYLES:
+    for condition in map(Condition, text.COLOURS):
         count = sum(cluster.count(condition) for cluster in clusters)
         if count:
             found.append("," if found else "").append(f" {count} ")

@@ -195,15 +195,12 @@ def _last_seen_lines(row: Row) -> list[Text]:
 def _event_lines(event: AuditEvent, now: float, width: int) -> list[Text]:
     """Return time and states, and below them the cause."""
     line = Text(f"  {text.moment(event.at, now)} cluster {event.cluster_id}: {event.before} -> ")
-    line.append(event.after, _STYLES.get(event.after, ""))
+    line.append(event.after, text.COLOURS.get(event.after, ""))
     line.append(f", tries {event.no_tries}/{event.failed_attempts}: ")
     why = f"{event.event} by {event.by}" + (f": {event.reason}" if event.reason else "")
     if line.cell_len + len(why) <= width:
         return [line.append(plain(why))]
     return [line, Text(" " * 11 + plain(why))]
-
-
-_STYLES = {condition.value: style for condition, style in output.STYLES.items()}
 
 
 def _tell(watched: Watched, interval_s: float) -> None:
