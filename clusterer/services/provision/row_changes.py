@@ -10,7 +10,7 @@ from clusterer.errors import InvalidArgument
 from clusterer.membership import Node, State
 from clusterer.provisioning.files import COLUMNS, TEXTS
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import (Machine, RawRow, RejectedRow, as_text, machine_of, validate)
+from clusterer.provisioning.rows import Machine, RawRow, RejectedRow, as_text, machine_of, validate
 from clusterer.services.context import Context
 
 Values = Mapping[str, object]
