@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-FIRST_READ, MAX_READ = 64, 512
-"""Entries per read: at first, and at most."""
+FIRST_READ, MAX_READ = 16, 512
+"""Entries per read: at first (they may be of 64 KiB), and at most."""
 
 MIN_SHARE = 32
 """Entries of each log in a read of many: enough for one that is busy among many that are not."""

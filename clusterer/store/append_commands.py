@@ -13,10 +13,8 @@ from clusterer.store.channel import pack
 from clusterer.store.format import FORMAT
 from clusterer.store.scripts import Script
 
-MAX_PIECE = 16 * 1024
-"""Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis
-and the worker more than packets do."""
-
+MAX_ENTRY = 64 * 1024
+"""Bytes of frames that one log entry holds. Entries cost Redis and the worker more than packets."""
 
 MAX_CALL = 512 * 1024
 """Bytes of frames that one call of the script stores: Redis serves no other client meanwhile."""
@@ -45,11 +43,13 @@ class AppendCommands:
         if len(frames) == 1:
             frame = frames[0]
             return b"*%d\r\n%b$1\r\n1\r\n$%d\r\n%b\r\n" % (head[0] + 2, head[1], len(frame), frame)
-        pieces = list(_pieces(frames))
-        parts = [b"*%d\r\n%b" % (head[0] + 2 * len(pieces), head[1])]
-        for count, piece in pieces:
-            parts.append(b"$%d\r\n%d\r\n$%d\r\n" % (len(str(count)), count, len(piece)))
-            parts += (piece, b"\r\n")
+        entries = list(_parts(frames, MAX_ENTRY))
+        parts = [b"*%d\r\n%b" % (head[0] + 2 * len(entries), head[1])]
+        for entry in entries:
+            count = b"%d" % len(entry)
+            parts.append(b"$%d\r\n%b\r\n$%d\r\n" % (len(count), count, sum(map(len, entry))))
+            parts += entry
+            parts.append(b"\r\n")
         return b"".join(parts)
 
     def _head(self, key: ClusterKey, *, drained: bool) -> tuple[int, bytes]:
@@ -68,11 +68,6 @@ def sub_batches(frames: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     if len(frames) == 1:
         return iter((frames,))
     return _parts(frames, MAX_CALL)
-
-
-def _pieces(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Join frames into pieces of bounded size; give the number in each and the piece."""
-    return ((len(part), b"".join(part)) for part in _parts(frames, MAX_PIECE))
 
 
 def _parts(frames: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:

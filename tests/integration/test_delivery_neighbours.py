@@ -103,7 +103,7 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
 def test_delivery_node_far_behind_delays_no_node_less_behind(
     redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterer.store.append_commands.MAX_PIECE", 1)  # an entry per packet
+    monkeypatch.setattr("clusterer.store.append_commands.MAX_ENTRY", 1)  # an entry per packet
     settings = Settings(redis_url=redis_url, linger=30.0, backlog_max_age=600.0)
     offsets = {2: 0, 3: 57_000, 4: 60_000}
     with ExitStack() as stack:

@@ -31,10 +31,17 @@ from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
 NODES = 4
-SIZE = 100
-"""Packets in a call of `send_many`."""
+SIZE = 10_000
+"""Packets in a call of `send_many`: nats-py gathers 2 MiB of packets before it writes and waits."""
+SMALL = 100
+"""Packets in a call of `send_many_100`, as in `batch`."""
 
-COMPARED = {"send_many": "nats", "post": "nats", "send_to": "nats_flush"}
+COMPARED = {
+    "send_many": "nats",
+    "send_many_100": "nats",
+    "post": "nats",
+    "send_to": "nats_flush",
+}
 """Our way → the way of NATS that promises the caller as much."""
 
 Ways = dict[str, tuple[Path, int]]
@@ -43,9 +50,10 @@ Ways = dict[str, tuple[Path, int]]
 
 def peers(system: System, plan: Plan) -> dict[str, Any]:
     """Measure all ways in turns. A way whose program or package is not installed is left out."""
-    many, posts, single = paths.ours_by_size(system, NODES, SIZE, paths.POST, 1)
+    many, small, posts, single = paths.ours_by_size(system, NODES, SIZE, SMALL, paths.POST, 1)
     ways = {
         "send_many": (many, plan.batch_packets),
+        "send_many_100": (small, plan.batch_packets),
         "post": (posts, plan.batch_packets),
         "send_to": (single, plan.packets),
     }
