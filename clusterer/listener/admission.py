@@ -70,6 +70,7 @@ class Admission(Generic[C]):
         self._known: frozenset[str] = frozenset()
         self._shortage = (0, 0.0)
         """The lower limit after descriptors ran out, and its end (monotonic seconds)."""
+        self._ended = False
         self._log = LimitedLog(log, _LOG_INTERVAL_S)
 
     def __len__(self) -> int:
@@ -97,7 +98,12 @@ class Admission(Generic[C]):
     # -- connections ------------------------------------------------------------------------------
 
     def admit(self, connection: C) -> bool:
-        """Add a connection, or count a refused connection and return False."""
+        """Add a connection; count a refused connection and return False.
+
+        Every connection is refused after `close_all`: the listener may have accepted one before.
+        """
+        if self._ended:
+            return False
         ip = connection.source[0]
         known = ip in self._known
         bucket = ip if known else _network(ip)
@@ -122,7 +128,8 @@ class Admission(Generic[C]):
         self._counters.connections_open = len(self._open)
 
     def close_all(self) -> None:
-        """Close every connection."""
+        """Close every connection, and refuse connections from now on."""
+        self._ended = True
         for connection in self:
             connection.close()
 

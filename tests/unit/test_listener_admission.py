@@ -166,3 +166,12 @@ def test_run_short_with_one_connection_keeps_it() -> None:
     case.admission.run_short()
     assert only
     assert not only.closed
+
+
+def test_admit_after_close_all_refuses_and_counts_nothing() -> None:
+    """The kernel's queue may hold a connection that the loop accepts while it ends."""
+    case = Case(max_connections=40)
+    case.admission.close_all()
+    assert case.enter(A) is None
+    assert not case.counters.connections_accepted
+    assert not case.counters.closed

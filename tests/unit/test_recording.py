@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import resource
 import threading
@@ -157,14 +158,14 @@ class Sent:
         self.times += [monotonic() - self.began] * len(packets)
 
 
-@pytest.mark.serial
 def test_replay_pauses_are_kept_and_shortened() -> None:
     sent = Sent()
-    done = replay.run(RECORDS[:3], sent, StopFlag(), speed=2)
-    assert sent.packets == [record.packet for record in RECORDS[:3]]
-    assert sent.times == pytest.approx([0, 0.05, 0.1], abs=0.04)
+    records = [RECORDS[0]._replace(time=number * 1_000.0) for number in range(3)]
+    done = replay.run(records, sent, StopFlag(), speed=2_000)
+    assert sent.packets == [record.packet for record in records]
+    assert all(map(operator.ge, sent.times, (0, 0.5, 1)))
     assert done.packets == 3
-    assert done.seconds == pytest.approx(0.1, abs=0.04)
+    assert 1 <= done.seconds < 100
 
 
 def test_replay_at_max_speed_has_no_pauses() -> None:
