@@ -26,12 +26,10 @@ from clusterer.console.access.user import User, user_of
 from clusterer.console.actions import ACTIONS
 from clusterer.console.actions.routes import ActionRoutes
 from clusterer.console.console import Console
-from clusterer.console.errors import status_of
 from clusterer.console.hub import Event, Hub
-from clusterer.console.page import Download, Page, Parameters
+from clusterer.console.page import Download, Page, Parameters, status_of
 from clusterer.console.pages import PAGES, packets
-from clusterer.console.templating import STATIC, environment
-from clusterer.console.views import Views
+from clusterer.console.views import STATIC, Views
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 
 MOST_QUERY = 200
@@ -53,7 +51,7 @@ class App:
         self.console = console
         self.pages = pages
         self.downloads = (packets.RECORDING, openapi.DOWNLOAD)
-        self.views = Views(environment(), pages)
+        self.views = Views(pages)
         self.hub = Hub(console, self.views.page)
         sessions = Sessions(console.key)
         self.identity = Identity(console.context, sessions)

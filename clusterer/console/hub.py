@@ -20,7 +20,7 @@ from time import monotonic, thread_time, time
 from typing import TYPE_CHECKING, Any
 
 from clusterer.console.fragments import Fragments, Marks, fragments_of
-from clusterer.console.page import Page
+from clusterer.console.page import Busy, Page
 from clusterer.errors import ClustererError
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ _REMEMBERED = 8
 """Renderings per stream whose marks are kept."""
 
 Key = tuple[str, tuple[tuple[str, Any], ...]]
-
-
-class Busy(ClustererError):
-    """More pages are watched than the hub serves."""
 
 
 @dataclass(frozen=True, slots=True)

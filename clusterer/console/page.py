@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clusterer.errors import InvalidArgument
+from clusterer.errors import (
+    ChangedMeanwhile,
+    ClustererError,
+    InvalidArgument,
+    ProvisioningError,
+    StateUnavailable,
+    UnknownCluster,
+    UnknownNode,
+)
 
 if TYPE_CHECKING:
     from clusterer.console.console import Console
@@ -20,6 +28,19 @@ Load = Callable[["Console", Parameters], dict[str, Any]]
 
 class NotFound(InvalidArgument):
     """The page's subject does not exist; the answer is 404."""
+
+
+class Busy(ClustererError):
+    """More pages are watched than the hub serves."""
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status for an error of a service or of a page."""
+    if isinstance(error, NotFound | UnknownNode | UnknownCluster):
+        return 404
+    if isinstance(error, InvalidArgument) and not isinstance(error, ChangedMeanwhile):
+        return 400
+    return 503 if isinstance(error, StateUnavailable | ProvisioningError | Busy) else 409
 
 
 @dataclass(frozen=True)

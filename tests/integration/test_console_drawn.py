@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from clusterer.console.templating import STATIC
+from clusterer.console.views import STATIC
 from clusterer.membership import State
 from clusterer.services import Context
 from clusterer.settings import Settings

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from clusterer.console.network_map import MOST_ARROWS, MOST_NAMED, MOST_NODES, Map, draw
-from clusterer.console.templating import environment
+from clusterer.console.views import environment
 
 CONDITIONS = ("up", "probing", "disabled", "down")
 SIZES = (1, 2, 3, 4, 5, 7, 12, 13, 30, 50, 99, 100)

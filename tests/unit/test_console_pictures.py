@@ -7,31 +7,31 @@ from typing import Any
 
 import pytest
 
-from clusterer.console import sparkline, timeline
+from clusterer.console.charts import WIDTH, curve, spoken, timeline
 from clusterer.console.pages.cluster import rates
-from clusterer.console.templating import number
+from clusterer.console.views import number
 from clusterer.store.history import Recorded, Sample
 
 NOW = 1_795_390_000.0
 
 
 def test_sparkline_spans_the_picture_and_starts_at_zero() -> None:
-    points = re.findall(r"[ML](\S+) (\S+?)(?=[ML]|$)", sparkline.curve([0, 5, 10]))
+    points = re.findall(r"[ML](\S+) (\S+?)(?=[ML]|$)", curve([0, 5, 10]))
     assert points == [("0.0", "23.0"), ("50.0", "12.0"), ("100.0", "1.0")]
 
 
 def test_sparkline_gap_breaks_the_line() -> None:
-    assert sparkline.curve([1, 1, None, 1, 1]).count("M") == 2
+    assert curve([1, 1, None, 1, 1]).count("M") == 2
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [None, None], [1.0, None, 1.0]])
 def test_sparkline_too_few_numbers_draw_nothing(values: list[float | None]) -> None:
-    assert sparkline.curve(values) == ""
+    assert curve(values) == ""
 
 
 def test_sparkline_in_words() -> None:
-    assert sparkline.spoken([None, 1.0, 4.5]) == "from 1 to 4.5 packets per second, last 4.5"
-    assert sparkline.spoken([]) == "no samples"
+    assert spoken([None, 1.0, 4.5]) == "from 1 to 4.5 packets per second, last 4.5"
+    assert spoken([]) == "no samples"
 
 
 def test_rates_of_samples_have_gaps_where_a_count_went_back() -> None:
@@ -50,10 +50,10 @@ def state(condition: str, since: float | None, until: float | None) -> dict[str,
     [(60, "15 minutes"), (3000, "an hour"), (20_000, "6 hours"), (90_000, "24 hours")],
 )
 def test_timeline_shows_the_shortest_time_with_all_states(age_s: float, span: str) -> None:
-    found = timeline.draw([state("down", NOW - age_s, None)], NOW)
+    found = timeline([state("down", NOW - age_s, None)], NOW)
     assert found.span == span
     (part,) = found.parts
-    assert 0 <= part.x < part.x + part.width <= timeline.WIDTH + 1
+    assert 0 <= part.x < part.x + part.width <= WIDTH + 1
 
 
 def test_timeline_states_are_in_order_and_differ_in_height() -> None:
@@ -62,17 +62,17 @@ def test_timeline_states_are_in_order_and_differ_in_height() -> None:
         state("probing", NOW - 300, NOW - 297),
         state("disabled", NOW - 297, None),
     ]
-    parts = timeline.draw(states, NOW).parts
+    parts = timeline(states, NOW).parts
     assert [part.condition for part in parts] == ["up", "probing", "disabled"]
     assert parts[0].x == 0
-    assert parts[2].x + parts[2].width == pytest.approx(timeline.WIDTH, abs=1)
+    assert parts[2].x + parts[2].width == pytest.approx(WIDTH, abs=1)
     assert len({part.height for part in parts}) == 3
     assert parts[1].width >= 2, "a short state is seen"
 
 
 def test_timeline_without_a_known_beginning_shows_a_day() -> None:
-    (part,) = timeline.draw([state("up", None, None)], NOW).parts
-    assert (part.x, part.width) == (0, timeline.WIDTH)
+    (part,) = timeline([state("up", None, None)], NOW).parts
+    assert (part.x, part.width) == (0, WIDTH)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from clusterer.console.access.identity import Identity
 from clusterer.console.access.requests import BodyTooLarge, BodyTooLate, form_of
 from clusterer.console.access.sessions import Sessions
 from clusterer.console.access.user import VISITOR, User
-from clusterer.console.errors import status_of
+from clusterer.console.page import status_of
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.runtime.logs import plain
 from clusterer.store.console_users import Register

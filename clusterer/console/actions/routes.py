@@ -14,7 +14,7 @@ from starlette.routing import Route
 from clusterer.console.access.user import user_of
 from clusterer.console.actions.action import Action, Field, Form, Given
 from clusterer.console.console import Console
-from clusterer.console.errors import status_of
+from clusterer.console.page import status_of
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.services.admin.set_status import MAX_REASON, require_reason

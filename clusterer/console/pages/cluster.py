@@ -52,7 +52,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         "now": round(moment.now),
         "stalled": moment.snapshot.stalled,
         "cluster": cluster_as_json(cluster, moment.offered_per_s.get(key), moment.now),
-        "alarms": [alarm_as_json(alarm, moment.now) for alarm in alarms[:MOST_ALARMS]],
+        "alarms": [alarm_as_json(alarm) for alarm in alarms[:MOST_ALARMS]],
         "alarm_count": len(alarms),
         "find": parameters.get("find", "").strip(),
         "selected": len(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from clusterer.console import query
@@ -31,15 +32,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         "took_s": None if report.took_s is None else round(report.took_s, 3),
         "running_since": None if running is None else round(time.time() - running),
         "counts": counts,
-        "checks": [
-            {
-                "check": each.check,
-                "level": each.level.value,
-                "text": each.text,
-                "advice": each.advice,
-            }
-            for each in findings
-        ],
+        "checks": [asdict(each) | {"level": each.level.value} for each in findings],
     }
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 
 from clusterer.console.console import Console
 from clusterer.console.feed import Moment, Processes
 from clusterer.console.page import Page, Parameters
 from clusterer.membership import Condition
-from clusterer.services.doctor import Finding, Level
-from clusterer.services.live import Alarm, ClusterRows, Row, Severity
+from clusterer.services.doctor import Level
+from clusterer.services.live import Alarm, ClusterRows, Severity
 from clusterer.services.status.fleet import SILENT_S, QueueInfo
 from clusterer.services.status.totals import added
 from clusterer.store import ClusterKey
@@ -28,9 +29,13 @@ _LEVELS = {Level.ERROR: Severity.ERROR, Level.WARN: Severity.WARNING}
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     """Return the alarms, a line per cluster, and the processes."""
     moment, processes = console.feed.now(), console.feed.processes()
-    found = sorted([*_about_processes(moment, processes), *moment.alarms()], key=_most_severe)
+    found = sorted(
+        [*_about_processes(moment, processes), *moment.alarms()],
+        key=attrgetter("severity"),
+        reverse=True,
+    )
     return {
-        "alarms": [alarm_as_json(alarm, moment.now) for alarm in found[:MOST_ALARMS]],
+        "alarms": [alarm_as_json(alarm) for alarm in found[:MOST_ALARMS]],
         "alarm_count": len(found),
         "worst": found[0].severity.word if found else "",
         "clusters": [
@@ -39,10 +44,6 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         ],
         **_processes_as_json(processes),
     }
-
-
-def _most_severe(alarm: Alarm) -> int:
-    return -alarm.severity
 
 
 def _about_processes(moment: Moment, processes: Processes) -> Iterator[Alarm]:
@@ -55,29 +56,17 @@ def _about_processes(moment: Moment, processes: Processes) -> Iterator[Alarm]:
         yield Alarm(Severity.ERROR, text, advice="point redis_url at the primary server")
     for finding in processes.findings:
         if finding.level in _LEVELS:
-            yield _of_finding(finding)
+            text = f"{finding.check}: {finding.text}"
+            yield Alarm(_LEVELS[finding.level], text, advice=finding.advice)
 
 
-def _of_finding(finding: Finding) -> Alarm:
-    text = f"{finding.check}: {finding.text}"
-    return Alarm(_LEVELS[finding.level], text, advice=finding.advice)
-
-
-def alarm_as_json(alarm: Alarm, now: float) -> dict[str, Any]:
+def alarm_as_json(alarm: Alarm) -> dict[str, Any]:
     """Return an alarm for JSON; times are UNIX seconds."""
     key = alarm.key
-    return {
-        "severity": alarm.severity.word,
-        "cluster_id": key.cluster_id if key else None,
-        "protocol": key.protocol if key else None,
-        "machine_id": alarm.machine_id,
-        "text": alarm.text,
-        "reason": alarm.reason,
-        "since": alarm.since,
-        "until": alarm.until,
-        "until_text": alarm.until_text,
-        "advice": alarm.advice,
-    }
+    place = place_as_json(key) if key else {"cluster_id": None, "protocol": None}
+    found = asdict(alarm) | place | {"severity": alarm.severity.word}
+    del found["key"]
+    return found
 
 
 def cluster_as_json(
@@ -92,7 +81,7 @@ def cluster_as_json(
         "partly_reached": sum(row.partly_reached for row in cluster.rows),
         "out_per_s": rounded(offered_per_s),
         "in_per_s": rounded(_sum(row.in_per_s for row in cluster.rows)),
-        "backlog": backlog(cluster.rows),
+        "backlog": added(row.backlog for row in cluster.rows),
         "oldest_since": oldest_since(max(ages, default=None), now),
     }
 
@@ -110,11 +99,6 @@ def oldest_since(oldest_s: float | None, now: float) -> int | None:
     return None if oldest_s is None or oldest_s < OLD_S else round(now - oldest_s)
 
 
-def backlog(found: Iterable[Row]) -> int | None:
-    """Return the packets that wait for all nodes; None if one number is not known."""
-    return added(row.backlog for row in found)
-
-
 def rounded(value: float | None) -> float | None:
     """Return a rate with one decimal."""
     return None if value is None else round(value, 1)
@@ -127,20 +111,15 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 def _processes_as_json(processes: Processes) -> dict[str, Any]:
     fleet, server = processes.fleet, processes.redis
-    kinds = chain(
-        (("delivery", queue) for queue in fleet.delivery),
-        (("maintenance", fleet.maintenance), ("database", fleet.database)),
-    )
+    queues = [_queue_as_json("delivery", queue) for queue in fleet.delivery]
+    queues.append(_queue_as_json("maintenance", fleet.maintenance))
+    queues.append(_queue_as_json("database", fleet.database))
+    found = asdict(server)
+    found["role"] = "primary" if found.pop("primary") else "replica"
     return {
         "schedulers": fleet.schedulers,
-        "queues": [_queue_as_json(kind, queue) for kind, queue in kinds],
-        "redis": {
-            "url": server.url,
-            "product": server.product,
-            "version": server.version,
-            "role": "primary" if server.primary else "replica",
-            "replicas": server.replicas,
-        },
+        "queues": queues,
+        "redis": found,
     }
 
 
