@@ -51,10 +51,15 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     def _bound(self) -> socket.socket:
         """Return a socket bound to the address; raises `OSError`, `ClustererError`."""
-        place, where = self._address, _name_of(self._address)
+        place = self._address
+        where: str | tuple[str, int]
         if isinstance(place, Path):
             free_socket_path(place, socket.SOCK_DGRAM)
-        made = socket.socket(_family_of(place), socket.SOCK_DGRAM)
+            family, where = socket.AF_UNIX, os.fspath(place)
+        else:
+            family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+            where = place.host, place.port
+        made = socket.socket(family, socket.SOCK_DGRAM)
         try:
             made.setblocking(False)
             made.bind(where)
@@ -103,13 +108,3 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._socket.sendto(reply, addr)
         except OSError as error:  # BlockingIOError: the client's queue is full
             self.error_received(error)
-
-
-def _family_of(address: Address) -> socket.AddressFamily:
-    if isinstance(address, Path):
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
-
-
-def _name_of(address: Address) -> str | tuple[str, int]:
-    return os.fspath(address) if isinstance(address, Path) else (address.host, address.port)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 
@@ -41,13 +40,6 @@ class _Refused(Exception):
 
 class _EmptyRequest(Exception):
     """The client closed without a request: opensips-cli tests the port with a connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    method: str
-    target: str
-    fields: Mapping[str, str]
 
 
 class HttpServer:
@@ -131,7 +123,7 @@ class HttpServer:
         if self._connections > _MAX_CONNECTIONS:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         try:
-            head = _parse_head(await reader.readuntil(b"\r\n\r\n"))
+            method, target, fields = _parse_head(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.IncompleteReadError as cut:
             raise cut if cut.partial else _EmptyRequest from None
         except asyncio.LimitOverrunError:
@@ -139,8 +131,8 @@ class HttpServer:
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"the head has more than {MAX_HEAD} bytes",
             ) from None
-        length = _checked_length(head)
-        if head.fields.get("expect", "").lower() == "100-continue":
+        length = _checked_length(method, target, fields)
+        if fields.get("expect", "").lower() == "100-continue":
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await reader.readexactly(length)
 
@@ -156,7 +148,8 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
                 pass
 
 
-def _parse_head(raw: bytes) -> _Head:
+def _parse_head(raw: bytes) -> tuple[str, str, dict[str, str]]:
+    """Return method, target and header fields, their names in lower case; raises `_Refused`."""
     lines = raw.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
@@ -167,20 +160,20 @@ def _parse_head(raw: bytes) -> _Head:
         if not colon or name != name.strip() or (name.lower() == "content-length" in fields):
             raise _Refused(HTTPStatus.BAD_REQUEST, "malformed header line")
         fields[name.lower()] = value.strip()
-    return _Head(words[0], words[1], fields)
+    return words[0], words[1], fields
 
 
-def _checked_length(head: _Head) -> int:
+def _checked_length(method: str, target: str, fields: Mapping[str, str]) -> int:
     """Return the body's length; raises `_Refused` unless the head is that of an MI request."""
-    if head.target.partition("?")[0].rstrip("/") != PATH:
+    if target.partition("?")[0].rstrip("/") != PATH:
         raise _Refused(HTTPStatus.NOT_FOUND, f"the only path is {PATH}")
-    if head.method != "POST":
+    if method != "POST":
         raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{PATH} accepts POST only")
-    if "origin" in head.fields:
+    if "origin" in fields:
         # Browsers send Origin for web pages; a web page must not command a cluster.
         raise _Refused(HTTPStatus.FORBIDDEN, "requests from web pages are refused")
-    length = head.fields.get("content-length", "")
-    if "transfer-encoding" in head.fields or not length:
+    length = fields.get("content-length", "")
+    if "transfer-encoding" in fields or not length:
         raise _Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
     if not (length.isascii() and length.isdigit()):
         raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")

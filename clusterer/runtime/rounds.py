@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from types import TracebackType
+from typing import Self
 
 from clusterer.errors import ClustererError
 from clusterer.runtime.logs import LimitedLog
@@ -41,20 +42,19 @@ class Rounds:
     Safe to share between threads. The loop itself paces its rounds, failed ones too.
     """
 
-    __slots__ = ("_guard", "_loop")
+    __slots__ = ("_loop",)
 
     def __init__(self, loop: str) -> None:
         self._loop = loop
-        self._guard = _Guard(self)
         with _lock:
             _failures[loop] += 0
 
-    def guard(self) -> _Guard:
+    def guard(self) -> Self:
         """Return the context manager for one round: an `Exception` inside is noted and ends there.
 
         Requests to end (KeyboardInterrupt, SystemExit, a cancelled task) pass.
         """
-        return self._guard
+        return self
 
     def failed(self, error: Exception, about: Iterable[object] = ()) -> None:
         """Count a failed round and, at a limited rate, log it.
@@ -73,13 +73,6 @@ class Rounds:
             error=None if isinstance(error, ClustererError) else error,
         )
 
-
-class _Guard:
-    __slots__ = ("_rounds",)
-
-    def __init__(self, rounds: Rounds) -> None:
-        self._rounds = rounds
-
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
@@ -91,5 +84,5 @@ class _Guard:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._rounds.failed(error)
+        self.failed(error)
         return True

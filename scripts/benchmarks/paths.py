@@ -72,11 +72,6 @@ class Path:
         )
 
 
-def ours(system: System, nodes: int, size: int) -> Path:
-    """Our path with calls of ``size`` packets (1: `send_to`)."""
-    return ours_by_size(system, nodes, size)[0]
-
-
 def ours_by_size(system: System, nodes: int, *sizes: int) -> list[Path]:
     """Paths of one sender and one worker, whose calls have so many packets."""
     system.provision(SENDER, nodes)
@@ -102,11 +97,13 @@ def limit(system: System, nodes: int, size: int) -> Path:
     reader = system.child(BareReader, system.redis.url, system.ports[:nodes])
     reader.begin(BareReader.run)
     child = system.child(BareSender, system.redis.url)
-
-    def send(packets: int) -> int:
-        return child.call(BareSender.send, packets, size)
-
-    return Path("bare limit", system, nodes, [reader, child], send)
+    return Path(
+        "bare limit",
+        system,
+        nodes,
+        [reader, child],
+        lambda packets: child.call(BareSender.send, packets, size),
+    )
 
 
 def naive(system: System, nodes: int) -> Path:
@@ -115,8 +112,10 @@ def naive(system: System, nodes: int) -> Path:
     options = ["-q", "-u", url, "-w", "rq.SimpleWorker", "-S", "json", NAIVE_QUEUE]
     worker = system.process("rq.cli", "worker", *options)
     child = system.child(NaiveSender, url)
-
-    def send(packets: int) -> int:
-        return child.call(NaiveSender.send, packets, system.ports[:nodes])
-
-    return Path("naive", system, nodes, [worker, child], send)
+    return Path(
+        "naive",
+        system,
+        nodes,
+        [worker, child],
+        lambda packets: child.call(NaiveSender.send, packets, system.ports[:nodes]),
+    )

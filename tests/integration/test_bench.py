@@ -21,8 +21,7 @@ from scripts.benchmarks.measures.throughput import single
 from scripts.benchmarks.measures.waiting import aio, post
 from scripts.benchmarks.plan import QUICK, Plan
 from scripts.benchmarks.report import show
-from scripts.benchmarks.roles.frames import packet
-from scripts.benchmarks.roles.receivers import Arrival, Receivers
+from scripts.benchmarks.roles.receivers import Arrival, Receivers, packet
 from scripts.benchmarks.system import System
 from scripts.benchmarks.targets import TARGETS, verdicts
 from tests.support import docs

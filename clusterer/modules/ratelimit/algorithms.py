@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clusterer.modules.ratelimit.pipe import Pipe
 
 WINDOW_S = 10.0
 """Length of HISTORY's window, 2.2's default."""
@@ -99,37 +102,21 @@ class Window:
         self._slot = slot
 
 
-class Judged(Protocol):
-    """What a rule reads of a pipe."""
-
-    counter: int
-    """Own checks of the current interval, this check included."""
-    last: int
-    """Own checks of the last whole interval."""
-    remote_total: int
-    """Sum of the other instances' fresh counters."""
-    limit: int
-    allowed: float
-    """Checks that the limit allows in an interval."""
-    window: Window
-    gauges: Gauges
-
-
-Rule = Callable[[Judged, float], bool]
+Rule = Callable[["Pipe", float], bool]
 """``(pipe, now) -> passes``, called once for every check, after the check was counted."""
 
 
-def _none(pipe: Judged, now: float) -> bool:
+def _none(pipe: Pipe, now: float) -> bool:
     """Pass every check; the pipe only counts."""
     return True
 
 
-def _taildrop(pipe: Judged, now: float) -> bool:
+def _taildrop(pipe: Pipe, now: float) -> bool:
     """Pass until the interval's allowance is used up, then nothing more."""
     return pipe.counter + pipe.remote_total <= pipe.allowed
 
 
-def _red(pipe: Judged, now: float) -> bool:
+def _red(pipe: Pipe, now: float) -> bool:
     """Pass one check in ``load``, the whole number of times the last interval was overused.
 
     A limit of 0 passes nothing: its load has no value.
@@ -140,18 +127,18 @@ def _red(pipe: Judged, now: float) -> bool:
     return load == 0 or (pipe.counter + pipe.remote_total) % load == 0
 
 
-def _feedback(pipe: Judged, now: float) -> bool:
+def _feedback(pipe: Pipe, now: float) -> bool:
     """Refuse the percentage that keeps the CPU load at the limit."""
     total = pipe.counter + pipe.remote_total
     return PERMUTATION[total % 100] >= pipe.gauges.drop_rate
 
 
-def _network(pipe: Judged, now: float) -> bool:
+def _network(pipe: Pipe, now: float) -> bool:
     """Pass while the sockets hold no more unread bytes than the limit."""
     return pipe.gauges.queued_bytes <= pipe.limit
 
 
-def _history(pipe: Judged, now: float) -> bool:
+def _history(pipe: Pipe, now: float) -> bool:
     """Pass while the window's own checks plus the remote ones are within the limit."""
     return pipe.window.add(now) + pipe.remote_total <= pipe.limit
 

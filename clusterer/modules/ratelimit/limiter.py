@@ -12,10 +12,9 @@ from clusterer.errors import InvalidArgument
 from clusterer.ids import require_id
 from clusterer.modules.base import Clock, Cluster, Module, Timer
 from clusterer.modules.ratelimit.algorithms import Algorithm, Gauges
-from clusterer.modules.ratelimit.measuring import Sampler
+from clusterer.modules.ratelimit.measuring import CpuLoad, QueuedBytes, Sampler
 from clusterer.modules.ratelimit.pipe import PipeView
 from clusterer.modules.ratelimit.replication import Receiver, Sender, Stats
-from clusterer.modules.ratelimit.sources import CpuLoad, QueuedBytes
 from clusterer.modules.ratelimit.table import Limits, PipeTable
 from clusterer.payloads.ratelimit import MODULE
 from clusterer.runtime import forks

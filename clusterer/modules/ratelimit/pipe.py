@@ -83,14 +83,18 @@ class Pipe:
     """Limit of the last check; `limit` may be that of another FEEDBACK pipe."""
     rule: Rule = RULES[Algorithm.NONE]
     allowed: float = 0.0
+    """Checks that the limit allows in an interval."""
     window: Window = field(default_factory=Window)
     counter: int = 0
+    """Own checks of the current interval, the present one included."""
     last: int = 0
+    """Own checks of the last whole interval."""
     used: float = 0.0
     """Time of the last check or received counter."""
     remote: dict[int, tuple[int, float]] = field(default_factory=dict)
     """By machine_id: counter and time of its arrival."""
     remote_total: int = 0
+    """Sum of the other instances' fresh counters."""
     total_until: float = _NEVER
     """Time at which a counter in ``remote_total`` stops being fresh."""
 

@@ -37,7 +37,7 @@ def batch(system: System, plan: Plan) -> dict[str, Any]:
 def _compare(system: System, plan: Plan, size: int, packets: int) -> dict[str, Any]:
     naive = paths.naive(system, NODES)
     limit = paths.limit(system, NODES, size)
-    ours = paths.ours(system, NODES, size)
+    (ours,) = paths.ours_by_size(system, NODES, size)
     naive.warm_up(5)
     limit.warm_up(packets // 10)
     ours.warm_up(packets // 10)

@@ -8,8 +8,7 @@ from typing import Any
 from scripts.benchmarks.measures.latency import NODES, RATE, figures
 from scripts.benchmarks.paths import POST, SENDER, Path, paired_ratio, sending
 from scripts.benchmarks.plan import Plan
-from scripts.benchmarks.roles.senders import Senders
-from scripts.benchmarks.roles.tasks import Tasks
+from scripts.benchmarks.roles.senders import Senders, Tasks
 from scripts.benchmarks.system import System
 
 SIZE = 100

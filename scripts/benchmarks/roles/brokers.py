@@ -15,8 +15,7 @@ from typing import Any
 
 import redis
 
-from scripts.benchmarks.roles.frames import SIZE, packet
-from scripts.benchmarks.roles.receivers import Receivers
+from scripts.benchmarks.roles.receivers import SIZE, Receivers, packet
 
 SUBJECT = "bench"
 LOOPBACK = "127.0.0.1"

@@ -1,9 +1,13 @@
-"""The receiving end of all connections: counts bytes, and records packets when asked to."""
+"""The receiving end of all connections: counts bytes, and records packets when asked to.
+
+The packets of all senders have one size, and the time of sending at a fixed place.
+"""
 
 from __future__ import annotations
 
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,9 +16,28 @@ from statistics import quantiles
 from time import monotonic_ns
 from typing import NamedTuple
 
-from scripts.benchmarks.roles.frames import SENDER, SENDER_AT, SIZE, TIME, TIME_AT
+from clusterer.wire import Packet, PacketBuilder
 
 CHUNK = 1024 * 1024
+
+MODULE = "bench"
+SIZE = 200
+"""Bytes of a frame."""
+
+SENDER_AT = 25
+"""Offset of the sender's machine_id in a frame (signed, 32 bit)."""
+TIME_AT = 33
+"""Offset of the time of sending (monotonic ns, unsigned, 64 bit): the start of a str field."""
+
+TIME = struct.Struct("<Q")
+SENDER = struct.Struct("<i")
+_REST = b"x" * (SIZE - TIME_AT - TIME.size)
+
+
+def packet(sender: int) -> Packet:
+    """Return a packet that carries the time of this call."""
+    head = PacketBuilder(MODULE, 1, sender)
+    return head.push_str(TIME.pack(monotonic_ns()) + _REST).build()
 
 
 class Arrival(NamedTuple):

@@ -16,7 +16,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from scripts.benchmarks.roles.frames import packet
+from scripts.benchmarks.roles.receivers import packet
 
 STREAM = b"bench:limit"
 APPEND = b"for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'frame', ARGV[i]) end"

@@ -1,14 +1,15 @@
-"""Senders that use the public API as any application does."""
+"""Senders that use the public API as any application does: its functions, and its coroutines."""
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from timeit import repeat
 
-from clusterer import BufferFull, Clusterer
-from scripts.benchmarks.roles.frames import packet
+from clusterer import BufferFull, Clusterer, aio
+from scripts.benchmarks.roles.receivers import packet
 
 
 class Senders:
@@ -102,3 +103,28 @@ class Senders:
         ask, source = self._instances[sender].check, ("127.0.0.1", 40_000)
         call = lambda: ask(sender, source, machine_id, "bin")  # noqa: E731
         return median(repeat(call, number=1, repeat=calls)) * 1e6
+
+
+class Tasks:
+    """One instance in an event loop; instance S sends to cluster S."""
+
+    def __init__(self, sender: int) -> None:
+        self._sender = sender
+        self._cluster = aio.Clusterer(server_id=sender)
+        self._runner = asyncio.Runner()
+
+    def send(self, packets: int, tasks: int) -> int:
+        """Send packets from several tasks; return when the first call began (monotonic ns)."""
+        return self._runner.run(self._send(packets, tasks))
+
+    async def _send(self, packets: int, tasks: int) -> int:
+        send_to, sender, one = self._cluster.send_to, self._sender, packet(self._sender)
+
+        async def work(count: int) -> None:
+            for _ in range(count):
+                await send_to(sender, "bin", one)
+
+        began = monotonic_ns()
+        counts = [packets // tasks + (task < packets % tasks) for task in range(tasks)]
+        await asyncio.gather(*map(work, counts))
+        return began
