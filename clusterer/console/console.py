@@ -30,7 +30,7 @@ class Console:
         return Context(self.settings)
 
     @once
-    def mirrors(self) -> MirrorStore:
+    def captures(self) -> MirrorStore:
         """The instances of which packets can be captured."""
         return MirrorStore(self.settings)
 
@@ -66,6 +66,6 @@ class Console:
 
     def close(self) -> None:
         """End what runs in the background, and close the open connections."""
-        for name in ("tails", "doctor_runs", "mirrors", "context"):
+        for name in ("tails", "doctor_runs", "captures", "context"):
             if name in self.__dict__:
                 getattr(self, name).close()

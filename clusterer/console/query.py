@@ -16,7 +16,7 @@ def text(parameters: Parameters, name: str) -> str:
     return str(parameters.get(name, "")).strip()
 
 
-def machine_or_cluster(parameters: Parameters, name: str) -> int | None:
+def id_of(parameters: Parameters, name: str) -> int | None:
     """Return a machine_id or cluster_id; None if not given. Raises `InvalidArgument`."""
     found = _numbers(name, [text(parameters, name)], 1, MAX_ID)
     return found[0] if found else None
@@ -36,7 +36,7 @@ def words(parameters: Parameters, name: str) -> tuple[str, ...]:
     return found
 
 
-def machines(parameters: Parameters, name: str) -> tuple[int, ...]:
+def machine_ids(parameters: Parameters, name: str) -> tuple[int, ...]:
     """Return a list of machine_ids. Raises `InvalidArgument`."""
     return _numbers(name, words(parameters, name), 1, MAX_ID)
 

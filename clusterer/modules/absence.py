@@ -32,13 +32,13 @@ class Absences:
         self._since: dict[int, float | None] = {}
         """By machine_id; None while the node is up."""
 
-    def heard(self, machine_id: int) -> None:
+    def note_seen(self, machine_id: int) -> None:
         """Note that a node sent a message."""
         if self._limit_s:
             self._since[machine_id] = None
 
     def gone(self, now: float) -> list[int]:
-        """Return the nodes that are gone at ``now`` (monotonic), each once until `heard`."""
+        """Return the nodes that are gone at ``now`` (monotonic), each once until `note_seen`."""
         up = self._up() if self._since else None
         gone = []
         for machine_id, since in list(self._since.items()):

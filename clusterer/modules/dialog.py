@@ -158,7 +158,7 @@ class Dialogs(Observer):
             return
         changes: list[Change[Call]] = []
         with self._telling:
-            self._absences.heard(machine_id)
+            self._absences.note_seen(machine_id)
             if isinstance(message, DialogState) and message.state != CallState.DELETED:
                 changes = self._put(Call(message, machine_id), received)
             elif isinstance(message, DialogState | DialogDeleted):

@@ -28,12 +28,12 @@ _DESCRIPTION = Field("description", "Description", most=WIDTH, required=False)
 _COLUMNS = (_URL, _FAILED_ATTEMPTS, _DURATION, _DESCRIPTION)
 
 
-def _machine(parameters: Parameters) -> Machine:
+def _place(parameters: Parameters) -> Machine:
     return parameters["cluster_id"], parameters["machine_id"]
 
 
 def _node(console: Console, parameters: Parameters) -> Node:
-    cluster_id, machine_id = _machine(parameters)
+    cluster_id, machine_id = _place(parameters)
     node, _ = console.context.nodes.read(ClusterKey(cluster_id, parameters["proto"]), machine_id)
     if node is None:
         raise NotFound(f"cluster {cluster_id} has no node {machine_id}")
@@ -53,7 +53,7 @@ def _set_status(console: Console, parameters: Parameters, given: Given) -> tuple
     if status not in ("0", "1"):
         raise InvalidArgument(f"status must be 0 (down) or 1 (up), not {status!r}")
     seen = _condition(given.seen.get("condition"))
-    cluster_id, machine_id = _machine(parameters)
+    cluster_id, machine_id = _place(parameters)
     name = f"node {machine_id} of cluster {cluster_id}"
     if given.dry_run:
         set_status.require_seen(_node(console, parameters), seen)
@@ -81,7 +81,7 @@ def _condition(text: str | None) -> Condition | None:
 
 
 def _edit_form(console: Console, parameters: Parameters) -> Form:
-    row = provision.row(console.context, _machine(parameters))
+    row = provision.row(console.context, _place(parameters))
     values = {field.name: row[field.name] for field in _COLUMNS}
     return Form(values, (), values)
 
@@ -89,7 +89,7 @@ def _edit_form(console: Console, parameters: Parameters) -> Form:
 def _edit(console: Console, parameters: Parameters, given: Given) -> tuple[str, ...]:
     changes = provision.edit(
         console.context,
-        _machine(parameters),
+        _place(parameters),
         _values(given.values),
         by=given.by,
         reason=given.reason,
@@ -100,7 +100,7 @@ def _edit(console: Console, parameters: Parameters, given: Given) -> tuple[str, 
 
 
 def _remove_form(console: Console, parameters: Parameters) -> Form:
-    row = provision.row(console.context, _machine(parameters))
+    row = provision.row(console.context, _place(parameters))
     fact = f"Node {row['machine_id']} of cluster {row['cluster_id']} has the URL {row['url']}."
     if row["description"]:
         fact += f" Its description: {row['description']}."
@@ -111,7 +111,7 @@ def _remove(console: Console, parameters: Parameters, given: Given) -> tuple[str
     columns = {field.name for field in _COLUMNS}
     changes = provision.remove(
         console.context,
-        _machine(parameters),
+        _place(parameters),
         by=given.by,
         reason=given.reason,
         seen={name: value for name, value in given.seen.items() if name in columns},

@@ -59,7 +59,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
 def _chosen(held: dict[int, list[Held]], parameters: Parameters) -> tuple[int | None, Held | None]:
     """Return the listing that the parameters name; of what they leave open, the first."""
     kind = query.choice(parameters, "kind", KINDS)
-    wanted = [query.machine_or_cluster(parameters, name) for name in ("receiver", "cluster")]
+    wanted = [query.id_of(parameters, name) for name in ("receiver", "cluster")]
     for receiver, listings in sorted(held.items()):
         for listing in listings:
             if (

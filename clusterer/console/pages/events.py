@@ -23,8 +23,8 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     after = query.text(parameters, "after")
     place = Filter(
         parse_since(after)(console.context.nodes.now()) if after else 0.0,
-        query.machine_or_cluster(parameters, "cluster") or 0,
-        query.machine_or_cluster(parameters, "node") or 0,
+        query.id_of(parameters, "cluster") or 0,
+        query.id_of(parameters, "node") or 0,
     )
     wanted = EventFilter(place, kind == "paths" if kind else None, query.text(parameters, "find"))
     found = console.event_feed.view(wanted, SHOWN)

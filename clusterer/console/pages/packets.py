@@ -66,15 +66,15 @@ def download(console: Console, parameters: Parameters) -> File:
 def _filter(parameters: Parameters) -> PacketFilter:
     return PacketFilter(
         query.words(parameters, "module"),
-        query.machines(parameters, "node"),
+        query.machine_ids(parameters, "node"),
         query.types(parameters, "type"),
     )
 
 
 def _receiver(console: Console, parameters: Parameters) -> tuple[int | None, list[int]]:
     """Return the chosen instance, or the only one, and all instances."""
-    instances = console.mirrors.instances()
-    chosen = query.machine_or_cluster(parameters, "receiver")
+    instances = console.captures.instances()
+    chosen = query.id_of(parameters, "receiver")
     if chosen is None and len(instances) == 1:
         chosen = instances[0]
     return chosen, instances

@@ -6,7 +6,7 @@ const SILENT_MS = 15000; // three pings of the hub
 const main = document.getElementById("main");
 const status = document.getElementById("connection");
 let source = null;
-let heard = Date.now();
+let lastEvent = Date.now();
 let ahead = (main.dataset.now || Date.now()) - Date.now(); // of the server's clock, in ms
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
@@ -63,11 +63,11 @@ function say(text) {
 }
 
 function sayLost() {
-  say("No connection since " + clock.format(new Date(heard)) + ". The figures are of that time.");
+  say("No connection since " + clock.format(new Date(lastEvent)) + ". The figures are of that time.");
 }
 
 function receive(event, act) {
-  heard = Date.now();
+  lastEvent = Date.now();
   main.dataset.version = event.lastEventId;
   act(JSON.parse(event.data));
 }
@@ -110,7 +110,7 @@ setInterval(count, 1000);
 if (main.dataset.stream) {
   connect();
   setInterval(() => {
-    if (Date.now() - heard > SILENT_MS) sayLost();
+    if (Date.now() - lastEvent > SILENT_MS) sayLost();
     if (source.readyState === EventSource.CLOSED) connectAgain();
   }, 3000);
   addEventListener("pagehide", () => source.close());
