@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -34,8 +35,6 @@ from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 
 MOST_QUERY = 200
 """Characters of a value in a query."""
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class App:
@@ -85,56 +84,47 @@ class App:
         # Before the pages: /clusters/add is no cluster.
         found += ActionRoutes(self.console, self.views, ACTIONS).routes
         for page in self.pages:
-            found.append(Route(page.path, self._html(page), name=page.name))
-            found.append(Route(page.api_path, self._json(page), name=f"api:{page.name}"))
+            html, as_json = partial(self._html, page), partial(self._json, page)
+            found.append(Route(page.path, html, name=page.name))
+            found.append(Route(page.api_path, as_json, name=f"api:{page.name}"))
             if page.live:
-                found.append(Route(page.live_path, self._live(page), name=f"live:{page.name}"))
-        found += [Route(each.path, self._file(each), name=each.name) for each in self.downloads]
+                live = partial(self._live, page)
+                found.append(Route(page.live_path, live, name=f"live:{page.name}"))
+        for each in self.downloads:
+            found.append(Route(each.path, partial(self._file, each), name=each.name))
         return [*found, Mount("/static", StaticFiles(directory=STATIC), name="static")]
 
     async def _home(self, _request: Request) -> Response:
         return RedirectResponse(self.pages[0].path)
 
-    def _html(self, page: Page) -> Endpoint:
-        async def html(request: Request) -> Response:
-            given = parameters(page, request)
-            content = await self.hub.content(page, given)
-            user, shown = user_of(request), ""
-            if page.live:
-                shown = self.hub.show(page, given, self.views.page(page, content))
-            text = self.views.page(page, content, parameters=given, user=user, shown=shown)
-            return Response(text, media_type="text/html")
+    async def _html(self, page: Page, request: Request) -> Response:
+        given = parameters(page, request)
+        content = await self.hub.content(page, given)
+        user, shown = user_of(request), ""
+        if page.live:
+            shown = self.hub.show(page, given, self.views.page(page, content))
+        text = self.views.page(page, content, parameters=given, user=user, shown=shown)
+        return Response(text, media_type="text/html")
 
-        return html
+    async def _file(self, download: Download, request: Request) -> Response:
+        given = parameters(download, request)
+        file = await run_in_threadpool(download.load, self.console, given)
+        headers = {}
+        if file.name:
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name)}"
+        return Response(file.body, media_type=file.media_type, headers=headers)
 
-    def _file(self, download: Download) -> Endpoint:
-        async def as_file(request: Request) -> Response:
-            given = parameters(download, request)
-            file = await run_in_threadpool(download.load, self.console, given)
-            headers = {}
-            if file.name:
-                headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name)}"
-            return Response(file.body, media_type=file.media_type, headers=headers)
+    async def _json(self, page: Page, request: Request) -> Response:
+        return JSONResponse(await self.hub.content(page, parameters(page, request)))
 
-        return as_file
-
-    def _json(self, page: Page) -> Endpoint:
-        async def as_json(request: Request) -> Response:
-            return JSONResponse(await self.hub.content(page, parameters(page, request)))
-
-        return as_json
-
-    def _live(self, page: Page) -> Endpoint:
-        async def live(request: Request) -> Response:
-            given = parameters(page, request)
-            since = request.headers.get("last-event-id") or request.query_params.get("version", "")
-            return StreamingResponse(
-                self._events(page, given, since[:MOST_QUERY], user_of(request)),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-            )
-
-        return live
+    async def _live(self, page: Page, request: Request) -> Response:
+        given = parameters(page, request)
+        since = request.headers.get("last-event-id") or request.query_params.get("version", "")
+        return StreamingResponse(
+            self._events(page, given, since[:MOST_QUERY], user_of(request)),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
 
     async def _events(
         self, page: Page, given: Parameters, since: str, user: User

@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl
 
 from redis.connection import parse_ssl_verify_flags
 
-from clusterer.endpoint import tls
 from clusterer.endpoint.options import (
     FLAG,
     OURS,
@@ -17,6 +16,7 @@ from clusterer.endpoint.options import (
     Kind,
     Options,
     one_of,
+    tls_problem,
     whole,
 )
 
@@ -117,5 +117,5 @@ _FILES: Mapping[str, str] = {
 
 def problem_of_files(query: str) -> str:
     """Return which file or cipher that ``query`` names cannot be used; empty if all can."""
-    found = tls.problem(dict(parse_qsl(query)), _FILES)
+    found = tls_problem(dict(parse_qsl(query)), _FILES)
     return f"has an option after the ? that fails: {found}" if found else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clusterer.ids import SERVER_TIMEOUT
-from clusterer.modules import listed
+from clusterer.listener import Listing
 from clusterer.modules.absence import Absences
 from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.call_order import CallKey, EndedCalls, early_key, is_news, key_of
@@ -20,7 +20,7 @@ from clusterer.payloads.dialog import MODULE
 from clusterer.payloads.message import as_bytes, as_text
 
 if TYPE_CHECKING:
-    from clusterer.listener import Listing, ReceiveInfo
+    from clusterer.listener import ReceiveInfo
 
 __all__ = ["Bounds", "Call", "Change", "Dialogs", "ProfileUse", "Reason"]
 
@@ -32,6 +32,14 @@ UNCONFIRMED_LIFETIME_S = 300.0
 
 DEFAULT_LIFETIME_S = 43_200
 """For a call without an expiry: 2.2's default_timeout."""
+
+_STATES = {
+    CallState.UNCONFIRMED: "unconfirmed",
+    CallState.EARLY: "early",
+    CallState.CONFIRMED_NO_ACK: "answered, no ACK",
+    CallState.CONFIRMED: "answered",
+}
+"""What other processes see of `DialogState.state`."""
 
 ProfileKey = tuple[bytes, bytes | None, int]
 """Profile, value and machine_id."""
@@ -139,8 +147,36 @@ class Dialogs(Observer):
         return sum(use.calls for use in uses if value is None or use.value == value)
 
     def _listings(self) -> Iterable[Listing]:
-        yield listed.calls(self._calls.__len__, self.calls)
-        yield listed.profiles(self._uses.__len__, lambda: self._uses.values(self._clock()))
+        yield Listing(
+            "calls",
+            self._calls.__len__,
+            self.calls,
+            haystack=lambda call: b"\0".join(
+                getattr(call.sent, field)
+                for field in ("call_id", "from_uri", "to_uri", "caller_contact", "callee_contact")
+            ),
+            shown=lambda call: {
+                "node": call.machine_id,
+                "call_id": call.call_id,
+                "from_uri": call.from_uri,
+                "to_uri": call.to_uri,
+                "state": _STATES.get(call.sent.state, f"state {call.sent.state}"),
+                "started": call.started or None,
+                "expires": call.sent.expires or None,
+            },
+        )
+        yield Listing(
+            "profiles",
+            self._uses.__len__,
+            lambda: self._uses.values(self._clock()),
+            haystack=lambda use: as_bytes(f"{use.profile}\0{use.value or ''}"),
+            shown=lambda use: {
+                "node": use.machine_id,
+                "profile": use.profile,
+                "value": use.value,
+                "calls": use.calls,
+            },
+        )
 
     def expire(self) -> None:
         with self._telling:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clusterer.modules import listed
+from clusterer.listener import Listing
 from clusterer.modules.base import Clock, Cluster
 from clusterer.modules.expiring import Bounds, Change, Reason
 from clusterer.modules.observing import Observer, SentText, WatchedTable
@@ -17,7 +17,7 @@ from clusterer.payloads.message import as_bytes, as_text
 from clusterer.payloads.usrloc import MODULE, NEVER
 
 if TYPE_CHECKING:
-    from clusterer.listener import Listing, ReceiveInfo
+    from clusterer.listener import ReceiveInfo
 
 __all__ = ["Bounds", "Change", "Contact", "Reason", "Usrloc"]
 
@@ -87,7 +87,24 @@ class Usrloc(Observer):
         return len(self._contacts)
 
     def _listings(self) -> Iterable[Listing]:
-        yield listed.contacts(self.__len__, self.contacts)
+        yield Listing(
+            "contacts",
+            self.__len__,
+            self.contacts,
+            haystack=lambda contact: b"\0".join(
+                getattr(contact.sent, field)
+                for field in ("domain", "aor", "contact", "user_agent", "received")
+            ),
+            shown=lambda contact: {
+                "node": contact.machine_id,
+                "domain": contact.domain,
+                "aor": contact.aor,
+                "uri": contact.uri,
+                "user_agent": contact.user_agent,
+                "received": as_text(contact.sent.received),
+                "expires": contact.expires or None,
+            },
+        )
 
     def _receive(self, kind: int, received: ReceiveInfo | None, machine_id: int) -> None:
         message = self._message(kind, received, machine_id)

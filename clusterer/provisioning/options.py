@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from clusterer.endpoint import tls
 from clusterer.endpoint.options import (
     FLAG,
     OURS,
@@ -21,6 +20,7 @@ from clusterer.endpoint.options import (
     Kind,
     Options,
     one_of,
+    tls_problem,
     truth,
     whole,
 )
@@ -114,7 +114,7 @@ def problem_of_tls(query: Mapping[str, str]) -> str:
 
 def problem_of_files(query: Mapping[str, str]) -> str:
     """Return which file or cipher that ``query`` names cannot be used; empty if all can."""
-    return tls.problem(query, _FILES)
+    return tls_problem(query, _FILES)
 
 
 def has_tls(query: Mapping[str, str]) -> bool:

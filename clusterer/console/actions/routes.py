@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
@@ -18,8 +19,6 @@ from clusterer.console.page import status_of
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.services.admin.set_status import MAX_REASON, require_reason
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 _REASON = Field(
     "reason", "Reason", about="For the other operators: an event keeps it", most=MAX_REASON
@@ -39,45 +38,41 @@ class ActionRoutes:
     def routes(self) -> Iterator[Route]:
         """All routes."""
         for action in self._actions:
-            path, name = action.path, f"action:{action.name}"
-            yield Route(path, self._form(action), methods=["GET"], name=name)
-            yield Route(path, self._post(action), methods=["POST"], name=f"{name}:do")
-            yield Route(
-                f"{path}/check", self._check(action), methods=["POST"], name=f"{name}:check"
-            )
-            yield Route(f"/api/v1{path}", self._api(action), methods=["POST"], name=f"api:{name}")
+            for path, name, serve in (
+                (action.path, "do", self._post),
+                (f"{action.path}/check", "check", self._check),
+                (f"/api/v1{action.path}", "api", self._api),
+            ):
+                endpoint = partial(serve, action)
+                yield Route(path, endpoint, methods=["POST"], name=f"{name}:{action.name}")
+            form = partial(self._form, action)
+            yield Route(action.path, form, methods=["GET"], name=f"action:{action.name}")
 
-    def _form(self, action: Action) -> Endpoint:
-        async def form(request: Request) -> Response:
-            if not user_of(request).may_operate:
-                title = action.title.format(**request.path_params)
-                text = "A change needs a user with the role operate."
-                return self._views.message(request, title, text, 403)
-            found = await run_in_threadpool(action.load, self._console, request.path_params)
-            return self._shown(request, action, found, found.values)
+    async def _form(self, action: Action, request: Request) -> Response:
+        if not user_of(request).may_operate:
+            title = action.title.format(**request.path_params)
+            text = "A change needs a user with the role operate."
+            return self._views.message(request, title, text, 403)
+        found = await run_in_threadpool(action.load, self._console, request.path_params)
+        return self._shown(request, action, found, found.values)
 
-        return form
-
-    def _post(self, action: Action) -> Endpoint:
-        async def post(request: Request) -> Response:
-            form: Mapping[str, str] = request.state.form
-            if form.get("step") == "back":
-                return await self._again(request, action, "", 200)
-            try:
-                given = _given(action, form, user_of(request).by, dry_run=True)
-                plan = await self._act(action, request, given)
-                if form.get("step") != "do":
-                    return self._planned(request, action, plan)
-                if _digest(plan) != form.get("planned"):
-                    changed = "The plan has changed meanwhile. Look at it again."
-                    return self._planned(request, action, plan, changed)
-                given = _given(action, form, user_of(request).by, dry_run=False)
-                done = await self._act(action, request, given)
-            except ClustererError as error:
-                return await self._again(request, action, str(error), status_of(error))
-            return self._render(request, "action_done.html", action, sentences=done)
-
-        return post
+    async def _post(self, action: Action, request: Request) -> Response:
+        form: Mapping[str, str] = request.state.form
+        if form.get("step") == "back":
+            return await self._again(request, action, "", 200)
+        try:
+            given = _given(action, form, user_of(request).by, dry_run=True)
+            plan = await self._act(action, request, given)
+            if form.get("step") != "do":
+                return self._planned(request, action, plan)
+            if _digest(plan) != form.get("planned"):
+                changed = "The plan has changed meanwhile. Look at it again."
+                return self._planned(request, action, plan, changed)
+            given = _given(action, form, user_of(request).by, dry_run=False)
+            done = await self._act(action, request, given)
+        except ClustererError as error:
+            return await self._again(request, action, str(error), status_of(error))
+        return self._render(request, "action_done.html", action, sentences=done)
 
     async def _again(self, request: Request, action: Action, trouble: str, status: int) -> Response:
         """Show the form with what the operator gave, beside the present values."""
@@ -90,27 +85,21 @@ class ActionRoutes:
             request, action, found, request.state.form, trouble=trouble, status=status
         )
 
-    def _check(self, action: Action) -> Endpoint:
-        async def check(request: Request) -> Response:
-            form, by = request.state.form, user_of(request).by
-            try:
-                given = _given(action, form, by, dry_run=True, check=True)
-                plan = await self._act(action, request, given)
-            except ClustererError as error:
-                return JSONResponse({"error": str(error)})
-            return JSONResponse({"will": plan})
+    async def _check(self, action: Action, request: Request) -> Response:
+        form, by = request.state.form, user_of(request).by
+        try:
+            given = _given(action, form, by, dry_run=True, check=True)
+            plan = await self._act(action, request, given)
+        except ClustererError as error:
+            return JSONResponse({"error": str(error)})
+        return JSONResponse({"will": plan})
 
-        return check
-
-    def _api(self, action: Action) -> Endpoint:
-        async def api(request: Request) -> Response:
-            form: Mapping[str, str] = request.state.form
-            dry_run = form.get("dry_run", "") not in ("", "0", "False", "false")
-            given = _given(action, form, user_of(request).by, dry_run=dry_run, partly=True)
-            done = await self._act(action, request, given)
-            return JSONResponse({"will" if dry_run else "done": done})
-
-        return api
+    async def _api(self, action: Action, request: Request) -> Response:
+        form: Mapping[str, str] = request.state.form
+        dry_run = form.get("dry_run", "") not in ("", "0", "False", "false")
+        given = _given(action, form, user_of(request).by, dry_run=dry_run, partly=True)
+        done = await self._act(action, request, given)
+        return JSONResponse({"will" if dry_run else "done": done})
 
     async def _act(self, action: Action, request: Request, given: Given) -> tuple[str, ...]:
         return await run_in_threadpool(action.act, self._console, request.path_params, given)
