@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from clusterer.errors import InvalidArgument, WireError
+from clusterer.errors import WireError
 
 MAX_PORT = 65_535
 
@@ -15,7 +14,6 @@ _SOCKET = re.compile(rb"([A-Za-z0-9_]+):(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):(
 # Possessive quantifiers: no backtracking, so the time is linear.
 _ENTRY = re.compile(rb"((?:[^\\|#]++|\\.)*+)#((?:[^\\|]++|\\.)*+)\|", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_SPECIAL = re.compile(rb"([\\|#])")
 
 
 class SocketAddress(NamedTuple):
@@ -68,22 +66,9 @@ def parse_pairs(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(pairs)
 
 
-def format_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    r"""Return ``name#value|`` for each pair; ``\``, ``|`` and ``#`` get a backslash."""
-    return b"".join(b"%b#%b|" % (_escaped(name), _escaped(value)) for name, value in pairs)
-
-
 def parse_profiles(data: bytes) -> tuple[Profile, ...]:
     """Return the profiles of ``name/b#value|name#value|``. Raises `WireError`."""
     return tuple(_profile(name, value) for name, value in parse_pairs(data))
-
-
-def format_profiles(profiles: Iterable[Profile]) -> bytes:
-    """Return the text from which `parse_profiles` makes ``profiles``.
-
-    Raises `InvalidArgument` for a profile that it would read differently.
-    """
-    return format_pairs(_named(profile) for profile in profiles)
 
 
 def _profile(name: bytes, value: bytes) -> Profile:
@@ -91,15 +76,3 @@ def _profile(name: bytes, value: bytes) -> Profile:
         if name.endswith(b"/" + shared):
             return Profile(name[:-2], value, shared)
     return Profile(name, value)
-
-
-def _named(profile: Profile) -> tuple[bytes, bytes]:
-    name, value, shared = profile
-    full = b"%b/%b" % (name, shared) if shared else name
-    if _profile(full, value) != profile:
-        raise InvalidArgument(f"a profile named {name[:40]!r} cannot be shared as {shared!r}")
-    return full, value
-
-
-def _escaped(data: bytes) -> bytes:
-    return _SPECIAL.sub(rb"\\\1", data)
