@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Self
 
 from clusterer.errors import WireError
 from clusterer.payloads.message import (
-    INT,
-    STR,
     FlatMessage,
     Message,
     builder_of,
@@ -44,38 +42,38 @@ class CallState(IntEnum):
 class DialogState(FlatMessage, module=MODULE):
     """The state of a call; sent as `DialogCreated` or `DialogUpdated`."""
 
-    call_id: bytes = field(metadata=STR)
-    from_tag: bytes = field(metadata=STR)
-    to_tag: bytes = field(metadata=STR)
-    from_uri: bytes = field(metadata=STR)
-    to_uri: bytes = field(metadata=STR)
-    dialog_id: int = field(metadata=INT)
-    start: int = field(metadata=INT)
+    call_id: bytes
+    from_tag: bytes
+    to_tag: bytes
+    from_uri: bytes
+    to_uri: bytes
+    dialog_id: int
+    start: int
     """UNIX seconds."""
-    state: int = field(metadata=INT)
+    state: int
     """A `CallState`; unknown values are kept."""
-    caller_socket: bytes = field(metadata=STR)
-    callee_socket: bytes = field(metadata=STR)
+    caller_socket: bytes
+    callee_socket: bytes
     """Empty without a socket."""
-    caller_cseq: bytes = field(metadata=STR)
-    callee_cseq: bytes = field(metadata=STR)
-    caller_route_set: bytes = field(metadata=STR)
-    callee_route_set: bytes = field(metadata=STR)
-    caller_contact: bytes = field(metadata=STR)
-    callee_contact: bytes = field(metadata=STR)
-    callee_leg_from_uri: bytes = field(metadata=STR)
-    callee_leg_to_uri: bytes = field(metadata=STR)
-    variables: bytes = field(metadata=STR)
+    caller_cseq: bytes
+    callee_cseq: bytes
+    caller_route_set: bytes
+    callee_route_set: bytes
+    caller_contact: bytes
+    callee_contact: bytes
+    callee_leg_from_uri: bytes
+    callee_leg_to_uri: bytes
+    variables: bytes
     """``name#value|``; see `parsed_variables`."""
-    profiles: bytes = field(metadata=STR)
+    profiles: bytes
     """``name/b#value|``; see `parsed_profiles`."""
-    user_flags: int = field(metadata=INT)
-    module_flags: int = field(metadata=INT)
-    flags: int = field(metadata=INT)
-    expires: int = field(metadata=INT)
+    user_flags: int
+    module_flags: int
+    flags: int
+    expires: int
     """UNIX seconds."""
-    caller_generated_cseq: int = field(metadata=INT)
-    callee_generated_cseq: int = field(metadata=INT)
+    caller_generated_cseq: int
+    callee_generated_cseq: int
 
     def parsed_sockets(self) -> tuple[SocketAddress | None, SocketAddress | None]:
         """Return the caller's and the callee's socket, None for an empty field.
@@ -110,9 +108,9 @@ class DialogUpdated(DialogState, type=2, name="dialog updated"):
 class DialogDeleted(FlatMessage, module=MODULE, type=3, name="dialog deleted"):
     """A call ended."""
 
-    call_id: bytes = field(metadata=STR)
-    from_tag: bytes = field(metadata=STR)
-    to_tag: bytes = field(metadata=STR)
+    call_id: bytes
+    from_tag: bytes
+    to_tag: bytes
     """Empty if the call ended before it had one."""
 
 

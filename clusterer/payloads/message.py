@@ -1,16 +1,16 @@
 """Base of all payload messages: strict decoding, encoding, text.
 
-The fields of a message are in wire order, each with its kind on the wire as metadata: an integer, a
-string, or a number packed into a string.
+The fields of a message are in wire order. The annotation of a field is its kind on the wire, an
+integer or a string; a number packed into a string has its kind as metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from struct import Struct
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 from clusterer.errors import InvalidArgument, WireError
 from clusterer.wire import FieldReader, Packet, PacketBuilder
@@ -68,11 +68,10 @@ def _metadata(kind: Kind) -> Mapping[str, Kind]:
     return MappingProxyType({KIND: kind})
 
 
-INT = _metadata(Kind(FieldReader.pop_int, _push_int))
-"""Metadata of a signed 32-bit integer."""
-
-STR = _metadata(Kind(FieldReader.pop_str, _push_str))
-"""Metadata of a string of bytes."""
+INT = Kind(FieldReader.pop_int, _push_int)
+STR = Kind(FieldReader.pop_str, _push_str)
+_KINDS = {"int": INT, "bytes": STR}
+"""By annotation: a signed 32-bit integer, a string of bytes; other kinds are metadata."""
 
 PACKED_32 = _metadata(_packed(Struct("<i")))
 """Metadata of a signed 32-bit number in a str of 4 bytes."""
@@ -183,11 +182,16 @@ def _layout(cls: type[FlatMessage]) -> tuple[Column, ...]:
 
 def _read_layout(cls: type[FlatMessage]) -> tuple[Column, ...]:
     columns = [
-        Column(field.name, field.name.replace("_", " "), field.metadata[KIND])
+        Column(field.name, field.name.replace("_", " "), _kind_of(field))
         for field in fields(cls)  # type: ignore[arg-type]  # every FlatMessage is a dataclass
     ]
     last = columns[-1]
-    return (*columns[:-1], last._replace(may_be_missing=last.kind is STR[KIND]))
+    return (*columns[:-1], last._replace(may_be_missing=last.kind is STR))
+
+
+def _kind_of(field: Field[Any]) -> Kind:
+    kind: Kind = field.metadata.get(KIND) or _KINDS[str(field.type)]
+    return kind
 
 
 def read_fields(where: str, columns: Iterable[Column], reader: FieldReader) -> list[int | bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from clusterer.payloads.message import INT, PACKED_32, PACKED_64, STR, FlatMessage
+from clusterer.payloads.message import PACKED_32, PACKED_64, FlatMessage
 from clusterer.payloads.notation import SocketAddress, parse_socket
 
 MODULE = "ul"
@@ -17,9 +17,9 @@ NEVER = 0
 class Record(FlatMessage, module=MODULE):
     """An address of record, without contacts; sent as `RecordInserted` or `RecordDeleted`."""
 
-    domain: bytes = field(metadata=STR)
+    domain: bytes
     """Name of the table, such as ``location``."""
-    aor: bytes = field(metadata=STR)
+    aor: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,25 @@ class RecordDeleted(Record, type=2, name="ul record deleted"):
 class ContactState(FlatMessage, module=MODULE):
     """A contact of an address of record; sent as `ContactInserted` or `ContactUpdated`."""
 
-    domain: bytes = field(metadata=STR)
-    aor: bytes = field(metadata=STR)
-    contact: bytes = field(metadata=STR)
+    domain: bytes
+    aor: bytes
+    contact: bytes
     """The contact's URI."""
-    call_id: bytes = field(metadata=STR)
-    user_agent: bytes = field(metadata=STR)
-    path: bytes = field(metadata=STR)
-    attributes: bytes = field(metadata=STR)
-    received: bytes = field(metadata=STR)
-    instance: bytes = field(metadata=STR)
+    call_id: bytes
+    user_agent: bytes
+    path: bytes
+    attributes: bytes
+    received: bytes
+    instance: bytes
     expires: int = field(metadata=PACKED_64)
     """UNIX seconds; 0: never."""
     q: int = field(metadata=PACKED_32)
     """-1: unset, else 1,000 times the value; see `q_value`."""
-    socket: bytes = field(metadata=STR)
-    cseq: int = field(metadata=INT)
-    flags: int = field(metadata=INT)
-    contact_flags: int = field(metadata=INT)
-    methods: int = field(metadata=INT)
+    socket: bytes
+    cseq: int
+    flags: int
+    contact_flags: int
+    methods: int
     """Bit mask; -1: all."""
     last_modified: int = field(metadata=PACKED_64)
     """UNIX seconds."""
@@ -83,8 +83,8 @@ class ContactUpdated(ContactState, type=4, name="ul contact updated"):
 class ContactDeleted(FlatMessage, module=MODULE, type=5, name="ul contact deleted"):
     """The registration of a phone ended."""
 
-    domain: bytes = field(metadata=STR)
-    aor: bytes = field(metadata=STR)
-    contact: bytes = field(metadata=STR)
-    call_id: bytes = field(metadata=STR)
-    cseq: int = field(metadata=INT)
+    domain: bytes
+    aor: bytes
+    contact: bytes
+    call_id: bytes
+    cseq: int
