@@ -69,8 +69,8 @@ class Clusterer:
         return await self._look_up(self._core.get_nodes, cluster_id, proto)
 
     async def free_nodes(self, nodes: list[Node]) -> None:
-        """Empty a list that `get_nodes` returned; never necessary."""
-        nodes.clear()
+        """See `clusterer.Clusterer.free_nodes`."""
+        self._core.free_nodes(nodes)
 
     async def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
         """See `clusterer.Clusterer.set_state`."""
@@ -108,12 +108,11 @@ class Clusterer:
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as the other face
         """See `clusterer.Clusterer.flush`."""
         sender = self._core.sender
-        if timeout == 0:
-            return sender.flush(0)
         sent = asyncio.Event()
         call = partial(_call_in, asyncio.get_running_loop(), sent.set)
-        if not sender.when_sent(call):
-            return True
+        answer = sender.begin_flush(timeout, call)
+        if answer is not None:
+            return answer
         try:
             await asyncio.wait_for(sent.wait(), timeout)
         except TimeoutError:

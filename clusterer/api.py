@@ -50,7 +50,7 @@ class Clusterer:
 
     def free_nodes(self, nodes: list[Node]) -> None:
         """Empty a list that `get_nodes` returned. Python frees by itself: never necessary."""
-        nodes.clear()
+        self._core.free_nodes(nodes)
 
     def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
         """Set another node's state: 0 down, 1 up, 2 a failed attempt was seen (probing).
@@ -115,6 +115,7 @@ class Clusterer:
         """Wait until no packet posted before this call waits for Redis.
 
         Returns False if one still waits after ``timeout`` seconds; None: no limit, 0: only look.
+        Raises `InvalidArgument` for another ``timeout`` than a number from 0 to 2**31 - 1.
         """
         return self._core.sender.flush(timeout)
 

@@ -55,17 +55,26 @@ class Core:
     # -- functions ------------------------------------------------------------------------------
 
     def get_nodes(self, cluster_id: int, proto: str) -> list[Node]:
-        return list(self.view.up(ClusterKey(cluster_id, require_protocol(proto))))
+        return list(self.view.up(_key(cluster_id, proto)))
+
+    def free_nodes(self, nodes: list[Node]) -> None:
+        if not isinstance(nodes, list):
+            raise InvalidArgument(f"nodes must be a list, not {nodes!r:.80}")
+        nodes.clear()
 
     def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
-        return self.view.reachable(ClusterKey(cluster_id, require_protocol(proto)))
+        return self.view.reachable(_key(cluster_id, proto))
 
-    def check(self, cluster_id: int, sockaddr: tuple[Any, ...], server_id: int, proto: str) -> int:
-        key = ClusterKey(cluster_id, require_protocol(proto))
+    def check(self, cluster_id: int, sockaddr: object, server_id: int, proto: str) -> int:
+        key = _key(cluster_id, proto)
+        if not isinstance(sockaddr, tuple | list) or not sockaddr or type(sockaddr[0]) is not str:
+            raise InvalidArgument(f"sockaddr must be a host and a port, not {sockaddr!r:.80}")
+        if not isinstance(server_id, int):
+            raise InvalidArgument(f"server_id must be an integer, not {server_id!r:.80}")
         return int(self.view.has_node_at(key, sockaddr, server_id))
 
     def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
-        event = _STATE_EVENTS.get(state) if not isinstance(state, bool) else None
+        event = _STATE_EVENTS.get(state) if type(state) is int else None
         if event is None:
             raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
         key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))
@@ -161,3 +170,10 @@ class Core:
         except StateUnavailable as error:
             text = "sender %d: delivery job not enqueued: %s; the sweep enqueues one"
             log.warning(text, self.machine_id, error)
+
+
+def _key(cluster_id: int, proto: str) -> ClusterKey:
+    """Return the key of a cluster, which need not exist."""
+    if not isinstance(cluster_id, int):
+        raise InvalidArgument(f"cluster_id must be an integer, not {cluster_id!r:.80}")
+    return ClusterKey(cluster_id, require_protocol(proto))

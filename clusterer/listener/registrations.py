@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from clusterer.errors import InvalidArgument
-from clusterer.ids import require_id
+from clusterer.ids import require_id, require_seconds
 from clusterer.runtime import forks
 from clusterer.store.watches import Watch
 from clusterer.wire import Packet
@@ -96,7 +96,7 @@ def check_arguments(
     if not isinstance(module, str) or not module or not _encodable(module):
         raise InvalidArgument(f"module must be a name such as 'ratelimit', not {module!r}")
     _check_callback(module, callback)
-    _check_timeout(module, timeout_s)
+    require_seconds(f"module {module!r}: timeout", timeout_s)
     if cluster_id:
         require_id("cluster_id", cluster_id)
     elif auth_check:
@@ -108,13 +108,6 @@ def check_arguments(
 def _check_callback(module: str, callback: Any) -> None:
     if not callable(callback):
         raise InvalidArgument(f"module {module!r}: callback {callback!r} cannot be called")
-
-
-def _check_timeout(module: str, timeout_s: object) -> None:
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-        raise InvalidArgument(f"module {module!r}: timeout must be a number, not {timeout_s!r}")
-    if not 0 <= timeout_s < math.inf:
-        raise InvalidArgument(f"module {module!r}: timeout must be seconds from 0, not {timeout_s}")
 
 
 def _encodable(text: str) -> bool:

@@ -9,7 +9,7 @@ import os
 import threading
 from time import monotonic
 
-from clusterer.errors import ClustererError, StateUnavailable
+from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id
 from clusterer.listener.admission import Admission
 from clusterer.listener.callback_queues import CallbackQueue, queue_for
@@ -119,8 +119,10 @@ class Listener:
     def list_for_others(self, cluster_id: int, listing: Listing) -> None:
         """Let other processes, such as the console, see entries of a table while this one serves.
 
-        Raises `InvalidArgument` for a cluster_id that is none.
+        Raises `InvalidArgument` for a cluster_id or a listing that is none.
         """
+        if not isinstance(listing, Listing):
+            raise InvalidArgument(f"listing must be a Listing, not {listing!r:.80}")
         self._inquiries.add(require_id("cluster_id", cluster_id), listing)
 
     def stop(self) -> None:

@@ -6,13 +6,13 @@ import atexit
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from clusterer.errors import InvalidArgument, StateUnavailable
-from clusterer.ids import PROTO_BIN, require_id, require_protocol
+from clusterer.ids import PROTO_BIN, require_id, require_protocol, require_seconds
 from clusterer.sending.background import BackgroundSender
 from clusterer.sending.view import InstanceView
 from clusterer.settings import Settings
@@ -121,7 +121,12 @@ class Sender:
 
     def sending(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> Sending:
         """Return the `Sending` of packets; raises `InvalidArgument`, `FrameTooLarge`."""
-        frames = [frame_of(packet) for packet in packets]
+        try:
+            frames = list(map(frame_of, packets))
+        except TypeError:
+            if isinstance(packets, Iterable):
+                raise
+            raise InvalidArgument(f"packets must be a sequence, not {packets!r:.80}") from None
         return Sending(self.key_of(cluster_id, proto), packets, frames, self._offered)
 
     def send(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
@@ -164,23 +169,29 @@ class Sender:
             self._offered(key, (packet,), (frame,))
         return 0 if nodes is None else len(nodes)
 
-    def when_sent(self, call: Callable[[], object]) -> bool:
-        """Have ``call`` called when no packet posted until now waits; False: none waits now."""
-        return self._queue.when_sent(call)
+    def begin_flush(self, timeout_s: float | None, call: Callable[[], object]) -> bool | None:
+        """Return what `flush` answers at once, or None: ``call`` is called when it is True.
+
+        Raises `InvalidArgument` for a ``timeout_s`` that cannot be waited.
+        """
+        if timeout_s is not None:
+            require_seconds("timeout", timeout_s)
+        if timeout_s == 0:
+            return not self._queue.posted_bytes
+        return None if self._queue.when_sent(call) else True
 
     def forget(self, call: Callable[[], object]) -> None:
-        """Call ``call`` no more: see `when_sent`."""
+        """Call ``call`` no more: see `begin_flush`."""
         self._queue.forget(call)
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until no packet posted until now waits; False after ``timeout_s``."""
-        if timeout_s == 0:
-            return not self._queue.posted_bytes
         sent = threading.Event()
-        if not self.when_sent(sent.set) or sent.wait(timeout_s):
-            return True
-        self.forget(sent.set)
-        return False
+        answer = self.begin_flush(timeout_s, sent.set)
+        if answer is None:
+            answer = sent.wait(timeout_s)
+            self.forget(sent.set)
+        return answer
 
     def close(self) -> None:
         """Flush for `CLOSE_S` at most, drop and log what is left, and close the connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ class InstanceView:
         view = self.directory.view(key)
         return [] if view is None else view.up(without=self._id)
 
-    def has_node_at(self, key: ClusterKey, sockaddr: tuple[Any, ...], machine_id: int) -> bool:
+    def has_node_at(self, key: ClusterKey, sockaddr: Sequence[Any], machine_id: int) -> bool:
         """Return whether the address of another node has the IP of ``sockaddr``."""
         view = self.directory.view(key)
         node = view.nodes.get(machine_id) if view is not None else None

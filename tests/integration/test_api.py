@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from clusterer import (
     StateUnavailable,
     UnknownCluster,
     UnknownNode,
+    aio,
 )
 from clusterer.membership import Condition
 from clusterer.store import ClusterKey, NodeStore, keys
@@ -240,3 +242,33 @@ def try_to(call: Callable[[], object]) -> bool:
     except StateUnavailable:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("get_nodes", ([], "bin"), "cluster_id"),
+        ("reachable_nodes", (None, "bin"), "cluster_id"),
+        ("free_nodes", ("x",), "nodes"),
+        ("check", (1, None, 2, "bin"), "sockaddr"),
+        ("check", (1, ("127.0.0.2", 1), [], "bin"), "server_id"),
+        ("set_state", (1, 2, [], "bin"), "state"),
+        ("send_many", (1, "bin", 5), "packets"),
+        ("flush", ("x",), "timeout"),
+        ("flush", (True,), "timeout"),
+        ("flush", (float("inf"),), "timeout"),
+        ("register_module", ("m", "bin", print, 1e300, True, 1), "timeout"),
+        ("list_for_others", (1, None), "listing"),
+    ],
+)
+def test_bad_arguments_are_named_by_both_faces(
+    settings: Settings, name: str, arguments: tuple[object, ...], named: str
+) -> None:
+    async def awaited() -> None:
+        async with aio.Clusterer(settings=settings) as other:
+            await getattr(other, name)(*arguments)
+
+    with Clusterer(settings=settings) as one, pytest.raises(InvalidArgument, match=named):
+        getattr(one, name)(*arguments)
+    with pytest.raises(InvalidArgument, match=named):
+        asyncio.run(awaited())
