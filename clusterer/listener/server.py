@@ -263,7 +263,8 @@ class Listener:
             self._rows = bool(wanted)
             if not wanted:
                 log.warning(
-                    "instance %d: no row in a bin cluster; not listening until a reload finds one",
+                    "instance %d: no row in a bin cluster: not listening; add the row with "
+                    "`clusterer node-add`, or correct server_id",
                     self._server_id,
                     extra=about_machine(self._server_id, ()),
                 )

@@ -30,6 +30,7 @@ _BY_NUMBER: Mapping[int, str] = {
     3159: "the server demands TLS: leave ssl=false out of db_url, or write ssl=true",
 }
 _ACCESS_DENIED = 1045
+_NOT_REACHED = 2003
 _OPTION_PREVENTS = 1290
 _WRONG_VALUE = 1366
 _MIXED_COLLATIONS = 1267
@@ -38,6 +39,7 @@ _CERTIFICATE = (
     "let db_url have the CA's file as ssl_ca, and a host that the certificate names; "
     "ssl_check_hostname=false leaves the name out"
 )
+_START = "start the database server, or correct host and port in db_url"
 _NOT_ENCRYPTED = "if the server or the user demands TLS, leave ssl=false out of db_url"
 _ENCRYPTED = (
     "correct user and password in db_url; a user that REQUIREs X509 needs ssl_cert and ssl_key, "
@@ -64,7 +66,8 @@ def advice(error: Exception, url: URL, *, table: str, literal: bool) -> str:
         return _PRIMARY if _READ_ONLY.search(text) else ""
     if number in {_WRONG_VALUE, _MIXED_COLLATIONS}:
         return _of_character_set(text, number, table)
-    return _BY_NUMBER.get(number, "") or _of_certificate(error)
+    found = _BY_NUMBER.get(number, "") or _of_certificate(error)
+    return found or (_START if number == _NOT_REACHED else "")
 
 
 def _of_client(error: Exception, query: Mapping[str, str]) -> str:

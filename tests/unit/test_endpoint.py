@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 
-from clusterer.endpoint import remedy, said, trouble
+from clusterer.endpoint import awaited, remedy, said, trouble
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import translated
@@ -61,6 +63,16 @@ def test_endpoint_error_is_short_and_has_advice(text: str, shown: str, what: str
         f"Redis at redis://:***@h:1/0: {shown}"
     )
     assert remedy(error) == what
+
+
+def test_endpoint_awaited_redis_has_what_to_do(tmp_path: Path) -> None:
+    error = redis.ConnectionError("Error 111 connecting to h:1. Connection refused.")
+    configured = Settings(redis_url="redis://h:1/0")
+    assert awaited(configured, error) == f"Redis at redis://h:1/0: Connection refused: {ELSE}"
+    assert awaited(Settings(data_dir=str(tmp_path)), error) == (
+        f"Redis: redis_url is not set, and no embedded Redis runs in {tmp_path}: "
+        "start `clusterer up`, or set redis_url"
+    )
 
 
 @pytest.mark.parametrize(
