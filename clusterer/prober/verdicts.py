@@ -59,7 +59,7 @@ class Verdicts:
         if what is Outcome.WIDEN:
             self._suspicions.widen(key, node.machine_id, suspicion)
         elif what is Outcome.NOTHING or (what is Outcome.FALL and not _falls(node)):
-            self._suspicions.end(key, node.machine_id, suspicion)
+            self._nodes.end_suspicion(key, node.machine_id, suspicion)
         elif what is Outcome.FALL:
             event = _failure(node, suspicion.reason)
             self._nodes.observe(node, event, Cause(by, reason or suspicion.reason), suspicion)

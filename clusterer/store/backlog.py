@@ -6,24 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import redis
-
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey
-from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
     WrongTypeError,
     bad,
+    field_number,
     ids,
     number,
-    read_all,
     text,
 )
-from clusterer.store.client import connect, translated
+from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.deliveries import GUARD_MS, LEASE_MS
-from clusterer.store.scripts import Call, run_each, script
+from clusterer.store.scripts import Call, run_each
 
 _NO_KEY = -2
 """Reply of PTTL for a missing key."""
@@ -55,27 +52,23 @@ class QueueState:
     """The moment, by the clock of Redis."""
 
 
-class BacklogStore:
+class BacklogStore(Store):
     """Reads the delivery queues, and changes them, for the sweep."""
-
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
 
     def queues(self) -> list[QueueState]:
         """Return the state of every delivery queue; two round trips."""
-        with translated(self._settings, "look at the delivery queues"):
-            (members,) = read_all(self._client, [("smembers", keys.QUEUES)])
-            names = sorted(map(text, members))
-            commands: list[Command] = [("time",)]
-            for name in names:
-                commands += [
-                    ("smembers", keys.pending(name)),
-                    ("smembers", keys.waiting(name)),
-                    ("get", keys.enqueued(name)),
-                ]
-            (seconds, micros), *replies = read_all(self._client, commands)
-        now_ms = seconds * 1000 + micros // 1000
+        what = "look at the delivery queues"
+        (members,) = self._read(what, ("smembers", keys.QUEUES))
+        names = sorted(map(text, members))
+        commands: list[Command] = [("time",)]
+        for name in names:
+            commands += [
+                ("smembers", keys.pending(name)),
+                ("smembers", keys.waiting(name)),
+                ("get", keys.enqueued(name)),
+            ]
+        time, *replies = self._read(what, *commands)
+        now_ms = ms_of(time)
         return [
             self._state(name, now_ms, *replies[at : at + 3])
             for name, at in zip(names, range(0, len(replies), 3), strict=True)
@@ -118,11 +111,11 @@ class BacklogStore:
 
     def behind(self, sender: int) -> list[tuple[int, int, int]]:
         """Return (cluster_id, machine_id, generation) of committed offsets not at the log's end."""
-        with translated(self._settings, f"read the committed offsets of sender {sender}"):
-            sequence, offsets = read_all(
-                self._client,
-                [("hget", keys.counters(sender), "sequence"), ("hgetall", keys.committed(sender))],
-            )
+        sequence, offsets = self._read(
+            f"read the committed offsets of sender {sender}",
+            ("hget", keys.counters(sender), "sequence"),
+            ("hgetall", keys.committed(sender)),
+        )
         tail = number(keys.counters(sender), "field sequence", sequence)
         return [
             place
@@ -138,13 +131,13 @@ class BacklogStore:
         The number is None if the beginning of the log does not show it.
         """
         key = ClusterKey(node.cluster_id, node.protocol)
-        with translated(self._settings, f"read the log of sender {sender}"):
-            (counters,) = read_all(self._client, [("hgetall", keys.counters(sender))])
-            tail = number(keys.counters(sender), "field sequence", counters.get(b"sequence"))
-            start = script("seek")(
-                self._client, [keys.log(sender), keys.counters(sender)], node.generation, tail
-            )
-            found = self._client.xrange(keys.log(sender), str(start + 1), "+", _LOOK_AT)
+        what = f"read the log of sender {sender}"
+        log, key_of_counters = keys.log(sender), keys.counters(sender)
+        (counters,) = self._read(what, ("hgetall", key_of_counters))
+        tail = field_number(key_of_counters, counters, "sequence")
+        start = self._run(what, "seek", [log, key_of_counters], node.generation, tail)
+        with translated(self._settings, what):
+            found = self._client.xrange(log, str(start + 1), "+", _LOOK_AT)
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:
             return 0, 0
@@ -152,12 +145,12 @@ class BacklogStore:
         entry_id, first = next(own, (entries[0][0], {}))
         place, since_ms = f"entry {text(entry_id)}", int(entry_id.partition(b"-")[2])
         n, packets = (
-            number(keys.log(sender), f"{place}, field {name}", first.get(name.encode()), -1)
+            number(log, f"{place}, field {name}", first.get(name.encode()), -1)
             for name in ("n", "packets")
         )
         if n < 0 or packets < 0:
             return None, since_ms
-        sent = number(keys.counters(sender), f"field {key}", counters.get(str(key).encode()))
+        sent = field_number(key_of_counters, counters, str(key))
         return max(0, sent - (n - packets)), since_ms
 
     def appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
@@ -170,16 +163,16 @@ class BacklogStore:
         found: list[int] = []
         with translated(self._settings, "look into the packet logs"):
             for first in range(0, len(places), _PLACES_AT_ONCE):
-                found += self._appended_ms(places[first : first + _PLACES_AT_ONCE])
+                some = places[first : first + _PLACES_AT_ONCE]
+                call = Call(
+                    "appended", [keys.log(sender) for sender, _ in some], [at for _, at in some]
+                )
+                try:
+                    found += call.run(self._client)
+                except WrongTypeError:  # a key that is no log must not hide the others
+                    calls = [Call("appended", [keys.log(sender)], (at,)) for sender, at in some]
+                    found += [reply[0] if reply else 0 for reply in run_each(self._client, calls)]
         return found
-
-    def _appended_ms(self, places: Sequence[tuple[int, int]]) -> list[int]:
-        names = [keys.log(sender) for sender, _ in places]
-        try:
-            return list(script("appended")(self._client, names, *(at for _, at in places)))
-        except WrongTypeError:  # a key that is no log must not hide the others
-            calls = [Call("appended", [keys.log(sender)], (at,)) for sender, at in places]
-            return [reply[0] if reply else 0 for reply in run_each(self._client, calls)]
 
     def resume(self, queue: str, sender: int) -> None:
         """Make a waiting sender pending: a node that lacks packets is up."""
@@ -188,17 +181,15 @@ class BacklogStore:
 
     def end_handovers(self) -> None:
         """End the hand-overs of dead workers: trim the entries that their guards kept."""
+        (members,) = self._read("end hand-overs", ("smembers", keys.HANDOVERS))
+        names = (keys.lease, keys.closing, keys.committed, keys.log)
+        calls = [
+            Call(
+                "end_handover", [keys.HANDOVERS, *(of(sender) for of in names)], (sender, GUARD_MS)
+            )
+            for sender in ids(keys.HANDOVERS, members)
+        ]
         with translated(self._settings, "end hand-overs"):
-            (members,) = read_all(self._client, [("smembers", keys.HANDOVERS)])
-            names = (keys.lease, keys.closing, keys.committed, keys.log)
-            calls = [
-                Call(
-                    "end_handover",
-                    [keys.HANDOVERS, *(name(sender) for name in names)],
-                    (sender, GUARD_MS),
-                )
-                for sender in ids(keys.HANDOVERS, members)
-            ]
             run_each(self._client, calls)
 
     def trim(self, senders: Iterable[int], max_age_s: float) -> None:
@@ -208,7 +199,7 @@ class BacklogStore:
             for at in range(0, len(logs), _TRIM_AT_ONCE):
                 some = logs[at : at + _TRIM_AT_ONCE]
                 try:
-                    script("trim_old")(self._client, some, int(max_age_s * 1000))
+                    Call("trim_old", some, (int(max_age_s * 1000),)).run(self._client)
                 except WrongTypeError:  # a key that is no log must not keep the others untrimmed
                     calls = [Call("trim_old", [log], (int(max_age_s * 1000),)) for log in some]
                     run_each(self._client, calls)
@@ -218,9 +209,10 @@ class BacklogStore:
 
         ``lost``: the enqueued flag is set, and its delivery job is lost.
         """
-        with translated(self._settings, f"add an entry to the ring of queue {queue}"):
-            names = [keys.enqueued(queue), keys.ring(queue)]
-            return bool(script("call_worker")(self._client, names, int(lost)))
+        names = [keys.enqueued(queue), keys.ring(queue)]
+        return bool(
+            self._run(f"add an entry to the ring of queue {queue}", "call_worker", names, int(lost))
+        )
 
 
 def _destination(sender: int, field: bytes) -> tuple[int, int, int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -132,16 +132,19 @@ _ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)
 # -- parsing ------------------------------------------------------------------------------------
 
 
-def number(
-    key: str, place: str, value: bytes | str | None, default: int = 0, *, least: int = 0
-) -> int:
+def number(key: str, place: str, value: bytes | str | None, default: int = 0) -> int:
     """Return a whole number that Redis sent; ``default`` for None or, reported, anything else."""
     if value is None:
         return default
-    if _NUMBER.fullmatch(text(value)) and (found := int(value)) >= least:
-        return found
-    bad(key, place, value, f"a whole number from {least}")
+    if _NUMBER.fullmatch(text(value)):
+        return int(value)
+    bad(key, place, value, "a whole number from 0")
     return default
+
+
+def field_number(key: str, fields: Mapping[bytes, bytes], name: str, default: int = 0) -> int:
+    """Return the `number` in a field of the hash ``key``, which Redis sent as ``fields``."""
+    return number(key, f"field {name}", fields.get(name.encode()), default)
 
 
 def ids(key: str, members: Iterable[Any]) -> list[int]:
@@ -158,6 +161,16 @@ def ids(key: str, members: Iterable[Any]) -> list[int]:
 def text(value: bytes | str) -> str:
     r"""Return text, with ``\xff`` for a byte that is no text."""
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return a hash that a script sent flat: field, value, ..."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def flat(fields: Mapping[str, str]) -> list[str]:
+    """Return a hash as scripts take it: field, value, ..."""
+    return [part for pair in fields.items() for part in pair]
 
 
 # -- keys of a wrong type -----------------------------------------------------------------------

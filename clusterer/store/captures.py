@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, read_all, text
-from clusterer.store.client import connect, translated
-from clusterer.store.scripts import script
+from clusterer.store.badvalues import bad, ids, text
+from clusterer.store.client import Store, translated
 
 ASK_MS = 3_000
 """Time for which an instance captures after a request; `tail` repeats its request every second."""
@@ -44,12 +42,8 @@ class Asked(NamedTuple):
     """Id of the capture's last entry, from which to read on."""
 
 
-class MirrorStore:
+class MirrorStore(Store):
     """Writes and reads captures. Raises `StateUnavailable` when Redis does not answer in time."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client = connect(settings)
 
     def write(self, receiver: int, packets: Sequence[Mirrored]) -> None:
         """Add one entry; delete the oldest ones above `ENTRIES_CAP`."""
@@ -63,10 +57,9 @@ class MirrorStore:
 
     def ask(self, receiver: int) -> Asked:
         """Request a capture of `ASK_MS` from an instance."""
-        with translated(self._settings, f"request captures of instance {receiver}"):
-            silent_ms, last = script("request_capture")(
-                self._client, [keys.modules(receiver), keys.capture(receiver)], ASK_MS
-            )
+        what = f"request captures of instance {receiver}"
+        names = [keys.modules(receiver), keys.capture(receiver)]
+        silent_ms, last = self._run(what, "request_capture", names, ASK_MS)
         return Asked(None if silent_ms < 0 else silent_ms / 1000, last.decode())
 
     def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Mirrored]]:
@@ -88,13 +81,8 @@ class MirrorStore:
 
     def instances(self) -> list[int]:
         """Return the machine_ids of all instances that Redis knows."""
-        with translated(self._settings, "list the instances"):
-            (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
-            return ids(keys.INSTANCES, members)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        (members,) = self._read("list the instances", ("smembers", keys.INSTANCES))
+        return ids(keys.INSTANCES, members)
 
 
 def _encoded(packet: Mirrored) -> bytes:

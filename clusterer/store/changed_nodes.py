@@ -16,7 +16,7 @@ import redis
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, WrongType, collected, ids, read_all, text
+from clusterer.store.badvalues import Command, WrongType, collected, ids, pairs, read_all, text
 from clusterer.store.encoding import decode_node
 
 _LAST = 10
@@ -64,13 +64,7 @@ def updated(client: redis.Redis, known: ClusterView, version: int) -> ClusterVie
 
 
 def _read(events: Raw) -> Events:
-    return [(at, _pairs(fields)) for at, fields in events]
-
-
-def _pairs(fields: Fields | Sequence[bytes]) -> Fields:
-    if isinstance(fields, Mapping):
-        return fields
-    return dict(zip(fields[::2], fields[1::2], strict=True))
+    return [(at, item if isinstance(item, Mapping) else pairs(item)) for at, item in events]
 
 
 def _version(key: ClusterKey, fields: Fields) -> int | None:

@@ -1,7 +1,8 @@
-"""The store's connection to Redis, and the translation of Redis's errors into ours."""
+"""What every store needs: a connection to Redis, the time of Redis, and its errors as ours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,8 @@ import redis
 from clusterer.endpoint import open_client, said, trouble, unconfigured
 from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.settings import Settings
-from clusterer.store.badvalues import WrongTypeError, is_bad_data
+from clusterer.store.badvalues import Command, WrongTypeError, is_bad_data, read_all
+from clusterer.store.scripts import script
 
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
@@ -58,3 +60,43 @@ def wrong_key(error: BaseException | None) -> str:
         return str(error)
     text = said(error) if isinstance(error, redis.RedisError) else ""
     return f"{text}; `clusterer doctor` names the key"
+
+
+class Store:
+    """Access to one kind of data in one Redis.
+
+    Methods that use Redis raise `StateUnavailable` if Redis does not answer in time.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+
+    def close(self) -> None:
+        """Close the connection; the next use makes another."""
+        self._client.close()
+
+    def _read(self, what: str, *commands: Command) -> list[Any]:
+        """Return the replies to commands that read one key each, see `read_all`.
+
+        ``what`` names the action in the message of an error.
+        """
+        with translated(self._settings, what):
+            return read_all(self._client, commands)
+
+    def _run(self, what: str, name: str, names: list[str], *arguments: Any) -> Any:
+        """Run the script of ``lua/<name>.lua`` with the keys ``names``, and return its reply."""
+        with translated(self._settings, what):
+            return script(name)(self._client, names, *arguments)
+
+
+def ms_of(time: Sequence[Any]) -> int:
+    """Return the reply to Redis TIME in ms."""
+    seconds, micros = time
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def seconds_of(time: Sequence[int]) -> float:
+    """Return the reply to Redis TIME in UNIX seconds."""
+    seconds, micros = time
+    return seconds + micros / 1e6

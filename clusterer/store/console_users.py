@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from clusterer.store import keys
-from clusterer.store.badvalues import WrongType, bad, read_all
-from clusterer.store.client import translated
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from clusterer.settings import Settings
+from clusterer.store.badvalues import WrongType, bad, text
+from clusterer.store.client import Store, translated
 
 USER = "user"
 TOKEN = "token"  # noqa: S105 - the kind of an account, no secret
@@ -78,24 +72,19 @@ class Register:
         return self.is_damaged or any(kind == USER for kind, _ in self.accounts)
 
 
-class ConsoleUserStore:
+class ConsoleUserStore(Store):
     """Reads and writes accounts. Raises `StateUnavailable`."""
-
-    def __init__(self, settings: Settings, client: Redis) -> None:
-        self._settings = settings
-        self._client = client
 
     def read(self) -> Register:
         """Return all accounts, and the sessions that have ended. Wrong values are left out."""
         commands = [("hgetall", keys.CONSOLE_USERS), ("zrange", keys.CONSOLE_ENDED, 0, -1)]
-        with translated(self._settings, "read the users of the console"):
-            found, ended = read_all(self._client, commands)
+        found, ended = self._read("read the users of the console", *commands)
         accounts = {(each.kind, each.name): each for each in _accounts(found)}
         may_be_users = sum(not each.startswith(f"{TOKEN}:".encode()) for each in found)
         users = sum(kind == USER for kind, _ in accounts)
         return Register(
             accounts,
-            frozenset(each.decode("utf-8", "replace") for each in ended),
+            frozenset(map(text, ended)),
             is_damaged=isinstance(found, WrongType) or may_be_users > users,
         )
 
@@ -122,7 +111,7 @@ class ConsoleUserStore:
 
 def _accounts(found: Mapping[bytes, bytes]) -> Iterator[Account]:
     for raw_field, raw_value in found.items():
-        field, value = raw_field.decode("utf-8", "replace"), raw_value.decode("utf-8", "replace")
+        field, value = text(raw_field), text(raw_value)
         named, given = _FIELD.fullmatch(field), _VALUE.fullmatch(value)
         if named is None:
             bad(keys.CONSOLE_USERS, "field", field, "user:NAME or token:NAME")

@@ -10,6 +10,7 @@ from typing import Any
 
 from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey
+from clusterer.store.badvalues import pairs
 from clusterer.store.paths import records_of
 
 LEASE_MS = 1000
@@ -156,11 +157,6 @@ def firsts(counters: Mapping[str, int]) -> dict[ClusterKey, int]:
         for name, ms in counters.items()
         if name.startswith(_SINCE)
     }
-
-
-def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return a hash that a script sent flat."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _numbers(flat: Sequence[bytes]) -> dict[str, int]:

@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.views import ClusterKey
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, read_all
-from clusterer.store.client import translated
+from clusterer.store.badvalues import bad, ids, pairs
+from clusterer.store.client import Store, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import Call, run_each
 
@@ -33,19 +30,13 @@ class DirtyNode:
     """States that our jobs may have written to the table, the oldest first; empty if unknown."""
 
 
-class DirtyNodes:
+class DirtyNodes(Store):
     """The dirty marks of all clusters. Safe to share between threads and processes."""
-
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
-        self._client = client
 
     def find(self, clusters: Sequence[ClusterKey]) -> list[tuple[ClusterKey, int]]:
         """Return the cluster and machine_id of every marked node."""
-        with translated(self._settings, "find nodes that are not in the table yet"):
-            found = read_all(
-                self._client, [("zrange", keys.dirty(*key), 0, -1) for key in clusters]
-            )
+        commands = [("zrange", keys.dirty(*key), 0, -1) for key in clusters]
+        found = self._read("find nodes that are not in the table yet", *commands)
         return [
             (key, machine_id)
             for key, members in zip(clusters, found, strict=True)
@@ -54,7 +45,7 @@ class DirtyNodes:
 
     def begin(self, wanted: Sequence[tuple[ClusterKey, int]]) -> list[DirtyNode]:
         """Return those of ``wanted`` that are still marked, and note the states to write."""
-        replies = self._run("sync_begin", [(key, machine_id, ()) for key, machine_id in wanted])
+        replies = self._run_all("sync_begin", [(key, machine_id, ()) for key, machine_id in wanted])
         found = (_decoded(*place, reply) for place, reply in zip(wanted, replies, strict=True))
         return [item for item in found if item is not None]
 
@@ -71,16 +62,16 @@ class DirtyNodes:
             )
             for item, columns in written
         ]
-        return self._run("sync_end", calls).count(0)
+        return self._run_all("sync_end", calls).count(0)
 
     def synced(self, node: Node) -> tuple[StateColumns, ...]:
         """Return the states of ``node`` that our own jobs may have written, as noted now."""
         key = ClusterKey(node.cluster_id, node.protocol)
-        with translated(self._settings, "read what was written to the table"):
-            (noted,) = read_all(self._client, [("hget", keys.synced(*key), str(node.machine_id))])
+        command = "hget", keys.synced(*key), str(node.machine_id)
+        (noted,) = self._read("read what was written to the table", command)
         return known_columns(key, node.machine_id, noted)
 
-    def _run(
+    def _run_all(
         self, name: str, calls: Sequence[tuple[ClusterKey, int, tuple[str, ...]]]
     ) -> list[Any]:
         replies: list[Any] = []
@@ -104,7 +95,7 @@ def _decoded(key: ClusterKey, machine_id: int, reply: Sequence[Any] | None) -> D
     if not reply:
         return None
     mark, synced, flat = reply
-    node = decode_node(key, machine_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+    node = decode_node(key, machine_id, pairs(flat))
     if node is None or not mark:  # decode_node has reported the fault
         return None
     return DirtyNode(node, mark.decode(), known_columns(key, machine_id, synced))

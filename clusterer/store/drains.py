@@ -10,7 +10,7 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import ids
+from clusterer.store.badvalues import ids, pairs
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.client import translated
 from clusterer.store.deliveries import (
@@ -24,7 +24,6 @@ from clusterer.store.deliveries import (
     Renewed,
     claim_of,
     guards_of,
-    pairs,
 )
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format

@@ -15,7 +15,7 @@ from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, ids, read_all
-from clusterer.store.client import translated
+from clusterer.store.client import Store, seconds_of, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.node_change import EARLY_S, Cause, Change, due_ms
 from clusterer.store.scripts import Call, run_each
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 250
 """Nodes in one round trip: some 10 ms of Redis's time."""
 
+_MOST_CLAIMED = 1000
+"""Nodes of a cluster that one job takes."""
+
 _SET_BACK_S = 1.0
 """A clock that goes back by more was set; by less, it was corrected."""
-
-_CLAIM, _RESCHEDULE = "claim_due", "reschedule"
 
 T = TypeVar("T")
 
@@ -42,35 +43,34 @@ class Observation:
     cause: Cause
 
 
-class DueNodes:
+class DueNodes(Store):
     """The due nodes of all clusters. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
-        self._client = client
+        super().__init__(settings, client)
         self._interval = settings.probe_interval
         self._looked_at = 0.0
 
-    def claim(self, clusters: Iterable[ClusterKey], hide_s: float, limit: int = 1000) -> list[Node]:
-        """Take up to ``limit`` due nodes of each cluster; no other job gets them for ``hide_s``."""
+    def claim(self, clusters: Iterable[ClusterKey], hide_s: float) -> list[Node]:
+        """Take up to 1,000 due nodes of each cluster; no other job gets them for ``hide_s``."""
         found: list[tuple[ClusterKey, int]] = []
         clusters = list(clusters)
         with translated(self._settings, "find due nodes"):
             self._watch_clock(clusters)
             for batch in _batches(clusters):
-                arguments = (int(hide_s * 1000), limit)
-                calls = [Call(_CLAIM, [keys.due(*key)], arguments) for key in batch]
+                arguments = (int(hide_s * 1000), _MOST_CLAIMED)
+                calls = [Call("claim_due", [keys.due(*key)], arguments) for key in batch]
                 replies = run_each(self._client, calls)
                 found += [
                     (key, machine_id)
                     for key, members in zip(batch, replies, strict=True)
                     for machine_id in ids(keys.due(*key), members or ())
                 ]
-            return [node for batch in _batches(found) for node in self._read(batch)[0] if node]
+            return [node for batch in _batches(found) for node in self._nodes(batch)[0] if node]
 
     def _watch_clock(self, clusters: Iterable[ClusterKey]) -> None:
         """Reschedule all nodes if the clock went back: their times would be too far ahead."""
-        _, now = self._read([])
+        _, now = self._nodes([])
         back_s, self._looked_at = self._looked_at - now, now
         if back_s < _SET_BACK_S:
             return
@@ -79,7 +79,7 @@ class DueNodes:
             (members,) = read_all(self._client, [("zrange", keys.due(*key), 0, -1)])
             waiting = [(key, found) for found in ids(keys.due(*key), members)]
             for batch in _batches(waiting):
-                nodes, now = self._read(batch)
+                nodes, now = self._nodes(batch)
                 known = (node for node in nodes if node is not None)
                 run_each(self._client, [self._rescheduled(node, now) for node in known])
 
@@ -109,7 +109,7 @@ class DueNodes:
         return self._due(node, due)
 
     def _conclude(self, batch: Sequence[Observation]) -> None:
-        nodes, now = self._read(
+        nodes, now = self._nodes(
             [(ClusterKey(o.seen.cluster_id, o.seen.protocol), o.seen.machine_id) for o in batch]
         )
         calls: list[Call] = []
@@ -142,19 +142,19 @@ class DueNodes:
     def _due(node: Node, due: int | str) -> Call:
         key = ClusterKey(node.cluster_id, node.protocol)
         names = [keys.node(*key, node.machine_id), keys.due(*key)]
-        return Call(_RESCHEDULE, names, (node.version, node.machine_id, due))
+        return Call("reschedule", names, (node.version, node.machine_id, due))
 
-    def _read(self, wanted: Sequence[tuple[ClusterKey, int]]) -> tuple[list[Node | None], float]:
+    def _nodes(self, wanted: Sequence[tuple[ClusterKey, int]]) -> tuple[list[Node | None], float]:
         """Return the nodes (None for a node that is gone) and Redis TIME in UNIX seconds."""
         commands: list[Command] = [
             ("hgetall", keys.node(*key, machine_id)) for key, machine_id in wanted
         ]
-        *hashes, (seconds, micros) = read_all(self._client, [*commands, ("time",)])
+        *hashes, time = read_all(self._client, [*commands, ("time",)])
         nodes = [
             decode_node(key, machine_id, data)
             for (key, machine_id), data in zip(wanted, hashes, strict=True)
         ]
-        return nodes, seconds + micros / 1e6
+        return nodes, seconds_of(time)
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -123,8 +123,3 @@ def _expected(name: str, own: Mapping[str, object]) -> str:
         return "an IP address" if name == "host" else "text"
     low, high = _RANGES[name]
     return f"a whole number from {low} to {high}"
-
-
-def as_text(value: bytes | str) -> str:
-    """Return a name that Redis sent; redis-py's types allow for clients that decode."""
-    return value if isinstance(value, str) else value.decode()

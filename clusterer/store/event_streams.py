@@ -12,8 +12,8 @@ import redis
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.audit import AuditEvent, PathEvent
-from clusterer.store.badvalues import blame, read_all, text
-from clusterer.store.client import connect, translated
+from clusterer.store.badvalues import blame, text
+from clusterer.store.client import Store, translated
 
 PAGE = 500
 """Events per round trip."""
@@ -24,7 +24,7 @@ BEGINNING = "0-0"
 E = TypeVar("E", bound=AuditEvent)
 
 
-class EventStreams(Generic[E]):
+class EventStreams(Store, Generic[E]):
     """The streams of one kind in one Redis. Every method raises `StateUnavailable`."""
 
     def __init__(
@@ -35,8 +35,7 @@ class EventStreams(Generic[E]):
         event: type[E],
     ) -> None:
         """``key``: the stream of a cluster_id; ``event``: the type of its events."""
-        self._settings = settings
-        self._client = client or connect(settings)
+        super().__init__(settings, client)
         self._key = key
         self._event = event
 
@@ -53,11 +52,8 @@ class EventStreams(Generic[E]):
         wanted = list(cluster_ids)
         if not wanted:
             return {}
-        with translated(self._settings, "read the streams of events"):
-            replies = read_all(
-                self._client,
-                [("xrevrange", self._key(number), "+", "-", 1) for number in wanted],
-            )
+        commands = [("xrevrange", self._key(number), "+", "-", 1) for number in wanted]
+        replies = self._read("read the streams of events", *commands)
         return {
             cluster_id: text(found[0][0]) if found else BEGINNING
             for cluster_id, found in zip(wanted, replies, strict=True)
@@ -102,11 +98,8 @@ class EventStreams(Generic[E]):
 
     def _backwards(self, cluster_id: int, last: str, since_ms: int) -> Iterator[E]:
         while True:
-            with translated(self._settings, f"read the events of cluster {cluster_id}"):
-                (entries,) = read_all(
-                    self._client,
-                    [("xrevrange", self._key(cluster_id), last, str(since_ms), PAGE)],
-                )
+            command = "xrevrange", self._key(cluster_id), last, str(since_ms), PAGE
+            (entries,) = self._read(f"read the events of cluster {cluster_id}", command)
             for entry_id, data in entries:
                 yield self._decode(cluster_id, entry_id, data)
             if len(entries) < PAGE:

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, ids, number, read_all, text
-from clusterer.store.client import translated
+from clusterer.store.badvalues import Command, field_number, ids, read_all, text
+from clusterer.store.client import Store, translated
 from clusterer.store.node_change import EVENTS_CAP
 from clusterer.store.receipts import watches_in
-from clusterer.store.scripts import Call, run_each, script
+from clusterer.store.scripts import Call, run_each
 
 SAMPLE = 1000
 """Members of a set that one look takes at random: some looks find all members."""
@@ -67,12 +64,8 @@ class Traces:
         return bool(self.keys or self.member)
 
 
-class ForgetStore:
+class ForgetStore(Store):
     """Reads and deletes the data of machine_ids and queues. Raises `StateUnavailable`."""
-
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
-        self._client = client
 
     def traces(self, machine_id: int) -> Traces:
         """Return the data of a machine_id; takes a scan."""
@@ -95,7 +88,7 @@ class ForgetStore:
         exist = tuple(sorted(name for name, exists in there if exists))
         return Traces(
             machine_id,
-            packets=_number(keys.counters(machine_id), counters, "sequence"),
+            packets=field_number(keys.counters(machine_id), counters, "sequence"),
             entries=entries,
             leased=keys.lease(machine_id) in exist,
             alive_ms=_alive_ms(machine_id, modules),
@@ -113,10 +106,8 @@ class ForgetStore:
         machine_id, forced = traces.machine_id, int(force)
         with translated(self._settings, f"delete the data of machine_id {machine_id}"):
             instance = _instance_call(machine_id, traces.clocks, alive_since_ms, forced)
-            if not script(instance.script)(self._client, [*instance.keys], *instance.arguments):
-                return False
             sender = _sender_call(machine_id, self._of_queues(), "", forced)
-            return bool(script(sender.script)(self._client, [*sender.keys], *sender.arguments))
+            return bool(instance.run(self._client) and sender.run(self._client))
 
     def note(self, traces: Traces, fields: Mapping[str, str]) -> None:
         """Add an event to the audit of each cluster of the machine_id."""
@@ -142,7 +133,7 @@ class ForgetStore:
                 if _alive_ms(machine_id, fields) < before_ms:
                     clocks = _registered(machine_id, fields)
                     calls[machine_id] = _instance_call(machine_id, clocks, before_ms, 0)
-            return self._run(calls)
+            return self._run_all(calls)
 
     def unused_senders(
         self, before_ms: int, kept: Iterable[int], named: Mapping[int, Sequence[str]]
@@ -155,7 +146,7 @@ class ForgetStore:
         """
         with translated(self._settings, "delete the data of unused senders"):
             sample = set(self._sample(keys.SENDERS)) - set(kept)
-            return self._run(
+            return self._run_all(
                 {i: _sender_call(i, named.get(i, ()), before_ms, 0) for i in sorted(sample)}
             )
 
@@ -167,7 +158,7 @@ class ForgetStore:
             (done,) = run_each(self._client, [Call("forget_queue", names, (queue, before_ms))])
         return bool(done)
 
-    def _run(self, calls: Mapping[int, Call]) -> list[int]:
+    def _run_all(self, calls: Mapping[int, Call]) -> list[int]:
         if not calls:
             return []
         replies = run_each(self._client, list(calls.values()))
@@ -217,8 +208,4 @@ def _clusters(
 
 def _alive_ms(receiver: int, modules: Mapping[bytes, bytes]) -> int:
     key = keys.modules(receiver)
-    return max(_number(key, modules, name) for name in ("begun", "heartbeat"))
-
-
-def _number(key: str, fields: Mapping[bytes, bytes], name: str) -> int:
-    return number(key, f"field {name}", fields.get(name.encode()))
+    return max(field_number(key, modules, name) for name in ("begun", "heartbeat"))

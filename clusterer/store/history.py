@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-import redis
-
 from clusterer.membership.views import ClusterKey
-from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, number, read_all, replaced, text
-from clusterer.store.client import translated
+from clusterer.store.client import Store, translated
 from clusterer.store.scripts import Call, run_each
 
 LENGTH = 360
@@ -54,12 +51,8 @@ class Recorded(NamedTuple):
     sample: Sample
 
 
-class HistoryStore:
+class HistoryStore(Store):
     """The samples of all nodes of one Redis. Every method raises `StateUnavailable`."""
-
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
-        self._client = client
 
     def record(self, key: ClusterKey, samples: Mapping[int, Sample], ttl_s: float) -> None:
         """Append a sample of each node of a cluster (by machine_id) that exists.

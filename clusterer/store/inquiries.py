@@ -14,12 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-import redis
-
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, number, read_all, text
-from clusterer.store.client import connect, translated
+from clusterer.store.badvalues import bad, ids, number, text
+from clusterer.store.client import Store, translated
 
 ANNOUNCE_S = 3.0
 """An instance announces its listings so often."""
@@ -84,15 +81,11 @@ class Answer:
     """UNIX seconds of the instance's clock."""
 
 
-class InquiryStore:
+class InquiryStore(Store):
     """Both sides of inquiries. Safe to share between threads.
 
     Every method raises `StateUnavailable` when Redis does not answer in time.
     """
-
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
 
     # -- the instance's side --------------------------------------------------------------------
 
@@ -126,18 +119,14 @@ class InquiryStore:
             pipe.pexpire(key, _LIFETIME_MS)
             pipe.execute()
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
     # -- the other side -------------------------------------------------------------------------
 
     def held(self) -> dict[int, list[Held]]:
         """Return the listings of all instances that have any."""
-        with translated(self._settings, "read the listings of the instances"):
-            (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
-            receivers = ids(keys.INSTANCES, members)
-            hashes = read_all(self._client, [("hgetall", keys.listings(i)) for i in receivers])
+        what = "read the listings of the instances"
+        (members,) = self._read(what, ("smembers", keys.INSTANCES))
+        receivers = ids(keys.INSTANCES, members)
+        hashes = self._read(what, *(("hgetall", keys.listings(i)) for i in receivers))
         found = {
             receiver: [each for item in fields.items() if (each := _held(receiver, *item))]
             for receiver, fields in zip(receivers, hashes, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.logs import about
 from clusterer.store import keys
-from clusterer.store.badvalues import blame, text
+from clusterer.store.badvalues import blame, flat, text
 from clusterer.store.encoding import encode_node
 from clusterer.store.scripts import Call
 
@@ -67,8 +66,8 @@ class Change:
         `take_reply` reads its reply.
         """
         key, machine_id = self.key, self.after.machine_id
-        fields = _flat(encode_node(self.after))
-        audit = _flat(audit_fields(self.before, self.after, self.event, self.cause))
+        fields = flat(encode_node(self.after))
+        audit = flat(audit_fields(self.before, self.after, self.event, self.cause))
         names = [
             keys.node(*key, machine_id),
             keys.version(*key),
@@ -144,7 +143,3 @@ def audit_fields(
         "no_tries": str(node.no_tries),
         "failed_attempts": str(node.failed_attempts),
     }
-
-
-def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]

@@ -15,12 +15,11 @@ from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import changed_nodes, keys
 from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, seen, text
-from clusterer.store.client import connect, translated
+from clusterer.store.client import Store, seconds_of, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
 from clusterer.store.node_change import EVENTS_CAP, Cause, Change, audit_fields
-from clusterer.store.paths import is_recorded
-from clusterer.store.scripts import script
+from clusterer.store.paths import PathStore
 
 Versions = Mapping[ClusterKey, int | None]
 """Current version of each cluster; None where Redis has none that can be used."""
@@ -36,12 +35,11 @@ _MOST_DIGITS = 18
 """Longest version of a cluster that is read."""
 
 
-class NodeStore:
+class NodeStore(Store):
     """Access to all clusters of one Redis. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
+        super().__init__(settings, client)
         self._last: list[ClusterKey] = []
         """The clusters as they were last read: the set itself may hold a wrong type."""
 
@@ -49,9 +47,8 @@ class NodeStore:
 
     def now(self) -> float:
         """Return Redis TIME, in UNIX seconds."""
-        with translated(self._settings, "read the time"):
-            seconds, micros = self._client.time()
-        return float(seconds) + float(micros) / 1e6
+        (time,) = self._read("read the time", ("time",))
+        return seconds_of(time)
 
     def clusters(self) -> list[ClusterKey]:
         """Return the clusters that exist, in order."""
@@ -136,11 +133,9 @@ class NodeStore:
 
     def read(self, key: ClusterKey, machine_id: int) -> tuple[Node | None, float]:
         """Return one node (None if it does not exist) and Redis TIME in UNIX seconds."""
-        with translated(self._settings, f"read node {machine_id} of cluster {key}"):
-            data, (seconds, micros) = read_all(
-                self._client, [("hgetall", keys.node(*key, machine_id)), ("time",)]
-            )
-        return decode_node(key, machine_id, data), seconds + micros / 1e6
+        what = f"read node {machine_id} of cluster {key}"
+        data, time = self._read(what, ("hgetall", keys.node(*key, machine_id)), ("time",))
+        return decode_node(key, machine_id, data), seconds_of(time)
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -159,12 +154,14 @@ class NodeStore:
             return None
         after = apply(node, event, now)
         if suspicion is not None and after == node:
-            return node if self._end(key, node, suspicion) else None
+            return node if self.end_suspicion(key, node.machine_id, suspicion) else None
         return self._commit(Change(node, after, event, cause, suspicion), now)
 
-    def _end(self, key: ClusterKey, node: Node, suspicion: Suspicion) -> bool:
-        with translated(self._settings, f"end a suspicion of node {node.machine_id}"):
-            return end_suspicion(self._client, key, node.machine_id, suspicion)
+    def end_suspicion(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
+        """End a suspicion without a change of the node; return whether it was still open."""
+        what = f"end a suspicion of node {machine_id} of cluster {key}"
+        names = [keys.suspicions(*key)]
+        return bool(self._run(what, "end_suspicion", names, machine_id, suspicion.since_ms))
 
     def command(
         self,
@@ -220,15 +217,8 @@ class NodeStore:
 
     def _tries_again(self, change: Change) -> bool:
         """Whether a node that is up is set up for the senders that do not reach it."""
-        return change.renews_epoch and is_recorded(self._client, change.after)
-
-
-def end_suspicion(
-    client: redis.Redis, key: ClusterKey, machine_id: int, suspicion: Suspicion
-) -> bool:
-    """End a suspicion without a change of the node; return whether it was still open."""
-    names = [keys.suspicions(*key)]
-    return bool(script("end_suspicion")(client, names, machine_id, suspicion.since_ms))
+        paths = PathStore(self._settings, self._client)
+        return change.renews_epoch and paths.has_record_of(change.after)
 
 
 def cluster_key(member: bytes | str) -> ClusterKey | None:

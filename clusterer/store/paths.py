@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import redis
-
 from clusterer.membership import FAILURES, Condition, Event, Node, State
 from clusterer.membership.paths import Path, is_void, observed
 from clusterer.membership.suspicions import VOID_MS
 from clusterer.membership.views import ClusterKey
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, bad, ids, number, read_all, replaced, text
-from clusterer.store.client import connect, translated
+from clusterer.store.badvalues import Command, bad, flat, ids, number, replaced, text
+from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.destinations import field_of
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
-from clusterer.store.scripts import script
 
 SCANNED = 1000
 """Keys that one call of `PathStore.scan` looks at: about a millisecond of Redis's time."""
@@ -81,32 +77,28 @@ class Records(Mapping[str, Path]):
         return len(self.paths)
 
 
-class PathStore:
+class PathStore(Store):
     """Access to the path records of all senders. Safe to share between threads."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
-        self._scanned = 0
-        """Cursor of `scan`."""
+    _scanned = 0
+    """Cursor of `scan`."""
 
     # -- reading ------------------------------------------------------------------------------
 
     def now_ms(self) -> int:
         """Return Redis TIME in ms."""
-        with translated(self._settings, "read the time"):
-            return ms_of(self._client.time())
+        (time,) = self._read("read the time", ("time",))
+        return ms_of(time)
 
     def counters(self) -> dict[int, int]:
         """Return the senders with records, each with a number that changes with its records."""
-        with translated(self._settings, "look for changed paths"):
-            (found,) = read_all(self._client, [("hgetall", keys.PATHS)])
+        (found,) = self._read("look for changed paths", ("hgetall", keys.PATHS))
         return counters_of(found)
 
     def counter(self, sender: int) -> int:
         """Return the number that changes with the records of a sender; 0 if it has none."""
-        with translated(self._settings, f"look for changed paths of sender {sender}"):
-            (found,) = read_all(self._client, [("hget", keys.PATHS, sender)])
+        what = f"look for changed paths of sender {sender}"
+        (found,) = self._read(what, ("hget", keys.PATHS, sender))
         return number(keys.PATHS, f"field {sender}", found)
 
     def records(self, sender: int) -> Records:
@@ -116,11 +108,10 @@ class PathStore:
     def all_records(self, senders: Sequence[int]) -> dict[int, Records]:
         """Return the records of senders, read in one round trip."""
         commands: list[Command] = [("hgetall", keys.paths(sender)) for sender in senders]
-        with translated(self._settings, "read paths"):
-            # The counters come first: records changed after them are seen again next time.
-            time, counted, *hashes = read_all(
-                self._client, [("time",), ("hgetall", keys.PATHS), *commands]
-            )
+        # The counters come first: records changed after them are seen again next time.
+        time, counted, *hashes = self._read(
+            "read paths", ("time",), ("hgetall", keys.PATHS), *commands
+        )
         counters, now_ms = counters_of(counted), ms_of(time)
         return {
             sender: Records(records_of(sender, data), counters.get(sender, 0), now_ms)
@@ -137,6 +128,11 @@ class PathStore:
         with translated(self._settings, "look for path records"):
             self._scanned, found = self._client.scan(self._scanned, f"{pattern}*", SCANNED, "hash")
         return ids(f"{pattern}*", [text(name).removeprefix(pattern) for name in found])
+
+    def has_record_of(self, node: Node) -> bool:
+        """Return whether any sender has a path record of ``node``."""
+        wanted = [("hget", keys.paths(sender), field_of(node)) for sender in self.counters()]
+        return any(self._read("read paths", *wanted))
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -167,8 +163,8 @@ class PathStore:
             arguments += [field_of(node), node.machine_id, node.generation, node.epoch]
             arguments += [_text(each.before), _text(after)]
             arguments += [each.began_ms if each.event in FAILURES else "", len(event), *event]
-        with translated(self._settings, f"note paths of sender {sender}"):
-            wrong, *replies = script("observe_paths")(self._client, names, *arguments)
+        what = f"note paths of sender {sender}"
+        wrong, *replies = self._run(what, "observe_paths", names, *arguments)
         replaced(wrong)
         for each, (code, record) in zip(seen, replies, strict=True):
             path = _parsed(sender, field_of(each.node), record) if record else None
@@ -213,8 +209,8 @@ class PathStore:
                 names.append(keys.path_events(write.cluster_id))
                 arguments += [write.field, _text(write.before), _text(write.after)]
                 arguments += [len(write.event), *write.event]
-            with translated(self._settings, f"change paths of sender {sender}"):
-                wrong, *replies = script("change_paths")(self._client, names, *arguments)
+            what = f"change paths of sender {sender}"
+            wrong, *replies = self._run(what, "change_paths", names, *arguments)
             replaced(wrong)
             done += map(bool, replies)
         return done
@@ -230,12 +226,6 @@ class _Write:
     after: Path | None = None
     cluster_id: int = 0
     event: Sequence[str] = ()
-
-
-def ms_of(time: Any) -> int:
-    """Return the reply to Redis TIME in ms."""
-    seconds, micros = time
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def counters_of(data: Mapping[bytes, bytes]) -> dict[int, int]:
@@ -295,16 +285,8 @@ def _event(
         "after": becomes.value,
         "no_tries": str(counted.no_tries if counted else 0),
     }
-    return [part for pair in fields.items() for part in pair]
+    return flat(fields)
 
 
 def _text(record: Path | bytes | None) -> str | bytes:
     return str(record or "") if not isinstance(record, bytes) else record
-
-
-def is_recorded(client: redis.Redis, node: Node) -> bool:
-    """Return whether any sender has a path record of ``node``."""
-    (counted,) = read_all(client, [("hgetall", keys.PATHS)])
-    senders = ids(keys.PATHS, counted)
-    found = read_all(client, [("hget", keys.paths(sender), field_of(node)) for sender in senders])
-    return any(found)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
-
-import redis
 
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.suspicions import PRESENT_MS
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime.routes import is_local
-from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, read_all, replaced, text
-from clusterer.store.client import connect, translated
-from clusterer.store.paths import counters_of, ms_of
-from clusterer.store.scripts import script
+from clusterer.store.badvalues import bad, ids, pairs, replaced, text
+from clusterer.store.client import Store, ms_of
+from clusterer.store.paths import counters_of
 
 LOOK_S = 5.0
 """How long the kernel's answer counts for which addresses are this host's."""
@@ -36,8 +33,6 @@ AHEAD_MS = 1000
 
 _MOST_MS = 2**53
 
-Look = dict[ClusterKey, dict[bytes, float]]
-
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
@@ -51,15 +46,12 @@ class Heartbeat:
     """By cluster, the probers with Redis ms of their last heartbeats; empty if not asked for."""
 
 
-class ProberStore:
+class ProberStore(Store):
     """Access to the probers of all clusters. One thread at a time may `sweep`."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
-        self._looked_ms = 0
-        self._last: Look = {}
-        """Old heartbeats at the last look."""
+    _looked_ms = 0
+    _last: Mapping[ClusterKey, Mapping[bytes, float]] = MappingProxyType({})
+    """Old heartbeats at the last look."""
 
     def heartbeat(
         self, machine_id: int, token: str, clusters: Sequence[ClusterKey], *, look: bool = False
@@ -71,31 +63,29 @@ class ProberStore:
         """
         names = [keys.prober(machine_id), keys.PATHS]
         names += [name for key in clusters for name in (keys.probers(*key), keys.nodes(*key))]
-        with translated(self._settings, f"record the heartbeat of prober {machine_id}"):
-            reply = script("heartbeat")(self._client, names, token, LEASE_MS, machine_id, int(look))
+        what = f"record the heartbeat of prober {machine_id}"
+        reply = self._run(what, "heartbeat", names, token, LEASE_MS, machine_id, int(look))
         if reply is None:
             return None
         now_ms, wrong, counters, *found = reply
         replaced(wrong)
         present = {
-            key: scores(key, ((member, float(at)) for member, at in _pairs(members)))
+            key: scores(key, ((member, float(at)) for member, at in pairs(members).items()))
             for key, members in zip(clusters, found, strict=True)
         }
-        return Heartbeat(int(now_ms), counters_of(dict(_pairs(counters))), present if look else {})
+        return Heartbeat(int(now_ms), counters_of(pairs(counters)), present if look else {})
 
     def leave(self, machine_id: int, token: str, clusters: Iterable[ClusterKey]) -> bool:
         """Note that the prober ends; return whether this process was the prober."""
         names = [keys.prober(machine_id), keys.prober_ring(machine_id)]
         names += [keys.probers(*key) for key in clusters]
-        with translated(self._settings, f"remove prober {machine_id}"):
-            return bool(script("leave")(self._client, names, token, machine_id))
+        what = f"remove prober {machine_id}"
+        return bool(self._run(what, "leave", names, token, machine_id))
 
     def present(self, key: ClusterKey) -> dict[int, int]:
         """Return the probers of a cluster, each with Redis ms of its last heartbeat."""
-        with translated(self._settings, f"read the probers of cluster {key}"):
-            (members,) = read_all(
-                self._client, [("zrange", keys.probers(*key), 0, -1, False, True)]
-            )
+        what = f"read the probers of cluster {key}"
+        (members,) = self._read(what, ("zrange", keys.probers(*key), 0, -1, False, True))
         return scores(key, members)
 
     def sweep(
@@ -109,32 +99,26 @@ class ProberStore:
         heartbeats become old.
         """
         wanted = list(clusters)
-        with translated(self._settings, "sweep the probers"):
-            time, *found = read_all(
-                self._client,
-                [
-                    ("time",),
-                    *(("zrange", keys.probers(*key), 0, -1, False, True) for key in wanted),
-                ],
-            )
-            now_ms = ms_of(time)
-            since_ms = abs(now_ms - self._looked_ms)
-            if not settled and since_ms < PRESENT_MS:
-                return {}
-            looks = {
-                key: {member: at for member, at in members if _is_old(at, now_ms)}
-                for key, members in zip(wanted, found, strict=True)
-            }
-            last = self._last if since_ms <= LOOKS_MS else {}
-            self._last, self._looked_ms = looks, now_ms
-            return {
-                key: removed
-                for key, look in looks.items()
-                if (removed := self._remove(key, look, last.get(key, {})))
-            }
+        commands = [("zrange", keys.probers(*key), 0, -1, False, True) for key in wanted]
+        time, *found = self._read("read the probers", ("time",), *commands)
+        now_ms = ms_of(time)
+        since_ms = abs(now_ms - self._looked_ms)
+        if not settled and since_ms < PRESENT_MS:
+            return {}
+        looks = {
+            key: {member: at for member, at in members if _is_old(at, now_ms)}
+            for key, members in zip(wanted, found, strict=True)
+        }
+        last = self._last if since_ms <= LOOKS_MS else {}
+        self._last, self._looked_ms = looks, now_ms
+        return {
+            key: removed
+            for key, look in looks.items()
+            if (removed := self._remove(key, look, last.get(key, {})))
+        }
 
     def _remove(
-        self, key: ClusterKey, look: dict[bytes, float], last: dict[bytes, float]
+        self, key: ClusterKey, look: Mapping[bytes, float], last: Mapping[bytes, float]
     ) -> list[int]:
         gone = [member for member, at in look.items() if last.get(member) == at]
         if not gone:
@@ -143,7 +127,7 @@ class ProberStore:
         for member in gone:
             names += [f"{prefix}{text(member)}" for prefix in _OF_PROBER]
             arguments += [member, repr(look[member])]
-        replies = script("sweep_probers")(self._client, names, *arguments)
+        replies = self._run("sweep the probers", "sweep_probers", names, *arguments)
         done = [member for member, removed in zip(gone, replies, strict=True) if removed]
         return ids(keys.probers(*key), done)
 
@@ -182,10 +166,6 @@ class ProberHere:
 
 _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]
 """Prefixes: a member of the set may be no machine_id."""
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _is_old(at: float, now_ms: int) -> bool:

@@ -8,22 +8,19 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import redis
-
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import Node, next_look
+from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot
 from clusterer.membership.repairs import Repairs
 from clusterer.membership.views import ClusterKey
-from clusterer.settings import Settings
 from clusterer.store import keys, reload_read
-from clusterer.store.badvalues import ids, read_all, shortened
-from clusterer.store.client import translated
+from clusterer.store.badvalues import flat, ids, read_all, shortened
+from clusterer.store.client import Store, translated
 from clusterer.store.destinations import field_of, forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
-from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
+from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields, due_ms
 from clusterer.store.paths import PathStore, counters_of
 from clusterer.store.reload_read import Found, cluster_keys, prober_keys
 from clusterer.store.scripts import script
@@ -39,12 +36,8 @@ _PIPELINED_STEPS = 50
 """Script calls sent at once."""
 
 
-class ReloadStore:
+class ReloadStore(Store):
     """Reads clusters for the planner and commits its plans."""
-
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
-        self._client = client
 
     def find(self) -> Found:
         """Return all clusters with a key in Redis; takes a scan."""
@@ -172,13 +165,13 @@ class ReloadStore:
         self, plan: ReloadPlan, now: float, cause: Cause
     ) -> Iterator[tuple[str, Node, dict[str, Any]]]:
         for node in plan.removed:
-            yield "remove", node, {"event": _flat(audit_fields(node, None, "removed", cause))}
+            yield "remove", node, {"event": flat(audit_fields(node, None, "removed", cause))}
         for node in plan.added:
-            event = _flat(audit_fields(None, node, "added", cause))
+            event = flat(audit_fields(None, node, "added", cause))
             yield "put", node, self._put(plan, node, now, event, new_address=True)
         for change in plan.changed:
             why = replace(cause, reason=cause.reason or change.reason)
-            event = _flat(audit_fields(change.before, change.after, "changed", why))
+            event = flat(audit_fields(change.before, change.after, "changed", why))
             item = self._put(plan, change.after, now, event, new_address=change.readdressed)
             item["epoch"] = change.readdressed or change.is_tried_again
             yield "put", change.after, item | {"keep": change.kept}
@@ -193,13 +186,12 @@ class ReloadStore:
             "epoch": new_address,
             "due": self._due(node, now),
             "synced": str(plan.table[node.machine_id]),
-            "fields": _flat(encode_node(node)),
+            "fields": flat(encode_node(node)),
             "event": event,
         }
 
     def _due(self, node: Node, now: float) -> str:
-        due = next_look(node, now, self._settings.probe_interval)
-        return "" if due is None else str(int(due * 1000))
+        return str(due_ms(node, now, self._settings.probe_interval))
 
 
 class _Step:
@@ -259,10 +251,6 @@ class _Step:
 
 _CLUSTER_KEYS = 11
 """Number of the cluster's keys, which come before the keys of the nodes."""
-
-
-def _flat(pairs: Mapping[str, str]) -> list[str]:
-    return [part for pair in pairs.items() for part in pair]
 
 
 def described(repairs: Repairs) -> Iterator[str]:

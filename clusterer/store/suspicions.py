@@ -21,14 +21,13 @@ from clusterer.membership.suspicions import (
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, read_all, replaced, text
-from clusterer.store.client import connect, translated
+from clusterer.store.badvalues import bad, ids, replaced, text
+from clusterer.store.client import Store, ms_of
 from clusterer.store.encoding import decode_node
 from clusterer.store.node_change import EVENTS_CAP, Cause
-from clusterer.store.nodes import NodeStore, end_suspicion
-from clusterer.store.paths import Observation, event_of, ms_of
+from clusterer.store.nodes import NodeStore
+from clusterer.store.paths import Observation, event_of
 from clusterer.store.probers import scores
-from clusterer.store.scripts import script
 
 _ATTEMPTS = 50
 """How often is tried what other processes interfere with, which change the node meanwhile."""
@@ -60,12 +59,11 @@ class Confirmation:
     """machine_id of the prober, or of the sender, that reached the node."""
 
 
-class SuspicionStore:
+class SuspicionStore(Store):
     """Access to the suspicions of all clusters. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
+        super().__init__(settings, client)
         self._nodes = NodeStore(settings, self._client)
 
     def open(
@@ -85,58 +83,43 @@ class SuspicionStore:
         own host. ``observation``: the sender, and what `PathStore.observe` answered with ASK to:
         the path event is added, unless the caller is alone.
         """
+        key = ClusterKey(node.cluster_id, node.protocol)
         for _ in range(_ATTEMPTS):
-            opened = self._try_to_open(
-                node, kind, asking=asking, reason=reason, views=views, observation=observation
+            data, members, confirmed, time = self._read(
+                f"suspect node {node.machine_id} of cluster {key}",
+                ("hgetall", keys.node(*key, node.machine_id)),
+                ("zrange", keys.probers(*key), 0, -1, False, True),
+                ("hget", keys.confirmed(*key), node.machine_id),
+                ("time",),
             )
+            found, now_ms = decode_node(key, node.machine_id, data), ms_of(time)
+            if found is None or not _asks_for(kind, node, found):
+                break
+            probers = scores(key, members)
+            chosen = choose_asked(
+                probers,
+                asking=asking,
+                elsewhere=elsewhere(found, probers, views),
+                confirmed_by=_confirmed_by(key, node.machine_id, confirmed),
+                now_ms=now_ms,
+                turn=found.version,
+            )
+            if chosen is None:
+                return Opened.ALONE
+            asked, all_asked = chosen
+            suspicion = Suspicion(
+                0, found.version, kind, asked, frozenset(), all_asked, False, reason
+            )
+            event = event_of(*observation, now_ms) if observation else []
+            opened = self._open(key, found, suspicion, event)
             if opened is not None:
                 return opened
         return Opened.CHANGED
 
-    def _try_to_open(
-        self,
-        node: Node,
-        kind: Kind,
-        *,
-        asking: int | None,
-        reason: str,
-        views: Mapping[ClusterKey, ClusterView],
-        observation: tuple[int, Observation] | None,
-    ) -> Opened | None:
-        """Do what `open` says; None if the node changed meanwhile."""
-        key = ClusterKey(node.cluster_id, node.protocol)
-        with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
-            data, members, confirmed, time = read_all(
-                self._client,
-                [
-                    ("hgetall", keys.node(*key, node.machine_id)),
-                    ("zrange", keys.probers(*key), 0, -1, False, True),
-                    ("hget", keys.confirmed(*key), node.machine_id),
-                    ("time",),
-                ],
-            )
-        found, now_ms = decode_node(key, node.machine_id, data), ms_of(time)
-        if found is None or not _asks_for(kind, node, found):
-            return Opened.CHANGED
-        probers = scores(key, members)
-        chosen = choose_asked(
-            probers,
-            asking=asking,
-            elsewhere=elsewhere(found, probers, views),
-            confirmed_by=_confirmed_by(key, node.machine_id, confirmed),
-            now_ms=now_ms,
-            turn=found.version,
-        )
-        if chosen is None:
-            return Opened.ALONE
-        asked, all_asked = chosen
-        suspicion = Suspicion(0, found.version, kind, asked, frozenset(), all_asked, reason=reason)
-        event = event_of(*observation, now_ms) if observation else []
-        return self._open(key, found, suspicion, event)
-
     def _open(
         self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]
     ) -> Opened | None:
+        """Return None if the node changed meanwhile."""
         asked = sorted(suspicion.asked)
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key)]
         names += [keys.path_events(key.cluster_id), keys.probers(*key)]
@@ -144,8 +127,8 @@ class SuspicionStore:
         undated = str(suspicion).partition(" ")[2]
         of_node = (node.version, node.machine_id, VOID_MS, str(key))
         arguments = (*of_node, undated, EVENTS_CAP, *asked, *event)
-        with translated(self._settings, f"suspect node {node.machine_id} of cluster {key}"):
-            wrong, code = script("open_suspicion")(self._client, names, *arguments)
+        what = f"suspect node {node.machine_id} of cluster {key}"
+        wrong, code = self._run(what, "open_suspicion", names, *arguments)
         replaced(wrong)
         return Opened(code) if code else None
 
@@ -155,8 +138,8 @@ class SuspicionStore:
         What cannot be used is reported and left out.
         """
         wanted = list(clusters)
-        with translated(self._settings, "read suspicions"):
-            found = read_all(self._client, [("hgetall", keys.suspicions(*key)) for key in wanted])
+        commands = [("hgetall", keys.suspicions(*key)) for key in wanted]
+        found = self._read("read suspicions", *commands)
         return {key: _parsed(key, data) for key, data in zip(wanted, found, strict=True)}
 
     def confirmations(
@@ -167,8 +150,8 @@ class SuspicionStore:
         What cannot be used is reported and left out.
         """
         wanted = list(clusters)
-        with translated(self._settings, "read confirmations"):
-            found = read_all(self._client, [("hgetall", keys.confirmed(*key)) for key in wanted])
+        commands = [("hgetall", keys.confirmed(*key)) for key in wanted]
+        found = self._read("read confirmations", *commands)
         return {
             key: dict(_all_confirmed(key, data)) for key, data in zip(wanted, found, strict=True)
         }
@@ -180,19 +163,17 @@ class SuspicionStore:
 
         Returns the suspicion as it is after it, None if it has ended or another is open.
         """
-        with translated(self._settings, f"answer about node {machine_id} of cluster {key}"):
-            found = script("nack")(
-                self._client, [keys.suspicions(*key)], machine_id, suspicion.since_ms, prober
-            )
+        what = f"answer about node {machine_id} of cluster {key}"
+        arguments = machine_id, suspicion.since_ms, prober
+        found = self._run(what, "nack", [keys.suspicions(*key)], *arguments)
         return Suspicion.parse(text(found)) if found else None
 
     def widen(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
         """Ask all probers of the cluster, once; return whether this call did."""
         names = [keys.suspicions(*key), keys.probers_ring(*key)]
-        with translated(self._settings, f"ask about node {machine_id} of cluster {key}"):
-            wrong, done = script("widen")(
-                self._client, names, machine_id, suspicion.since_ms, str(key)
-            )
+        what = f"ask about node {machine_id} of cluster {key}"
+        arguments = machine_id, suspicion.since_ms, str(key)
+        wrong, done = self._run(what, "widen", names, *arguments)
         replaced(wrong)
         return bool(done)
 
@@ -209,10 +190,9 @@ class SuspicionStore:
         key = ClusterKey(node.cluster_id, node.protocol)
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key), keys.confirmed(*key)]
         began = "" if began_ms is None else began_ms
-        with translated(self._settings, f"confirm node {node.machine_id} of cluster {key}"):
-            wrong, counts, kind = script("ack")(
-                self._client, names, node.machine_id, node.generation, who, began, EVIDENCE_MS
-            )
+        what = f"confirm node {node.machine_id} of cluster {key}"
+        arguments = node.machine_id, node.generation, who, began, EVIDENCE_MS
+        wrong, counts, kind = self._run(what, "ack", names, *arguments)
         replaced(wrong)
         if counts:
             self._lift(node, Cause(by), engine=engine, asked=text(kind) == Kind.PROBE.value)
@@ -232,11 +212,6 @@ class SuspicionStore:
                 return
             if self._nodes.observe(found, event, cause) is not None:
                 return
-
-    def end(self, key: ClusterKey, machine_id: int, suspicion: Suspicion) -> bool:
-        """End a suspicion without a change of the node; return whether it was still open."""
-        with translated(self._settings, f"end a suspicion of node {machine_id} of cluster {key}"):
-            return end_suspicion(self._client, key, machine_id, suspicion)
 
 
 def _asks_for(kind: Kind, seen: Node, node: Node) -> bool:

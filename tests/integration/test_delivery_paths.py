@@ -21,8 +21,8 @@ from clusterer.membership import Condition, Event, Node, State
 from clusterer.membership.paths import GRACE_MS, Path, gate
 from clusterer.settings import Settings
 from clusterer.store import Cause, Directory, NodeStore, keys
+from clusterer.store.badvalues import text
 from clusterer.store.destinations import field_of
-from clusterer.store.encoding import as_text
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.suspicions import SuspicionStore
@@ -115,7 +115,7 @@ def not_local(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def path_events(client: redis.Redis) -> list[dict[str, str]]:
     """Return the path events of cluster 1."""
     found: Any = client.xrange(keys.path_events(1))
-    return [{as_text(k): as_text(v) for k, v in fields.items()} for _, fields in found]
+    return [{text(k): text(v) for k, v in fields.items()} for _, fields in found]
 
 
 @pytest.mark.usefixtures("other_host")
@@ -234,7 +234,7 @@ def test_attempt_that_works_lifts_the_verdict(
         assert scene.node.state is State.PROBING, "an idle connection proves nothing"
         scene.send(1)
         wait_until(lambda: scene.node.state is State.UP, message="lifted")
-    confirmed = as_text(scene.client.hget(keys.confirmed(*CLUSTER), str(D)) or b"")
+    confirmed = text(scene.client.hget(keys.confirmed(*CLUSTER), str(D)) or b"")
     assert confirmed.endswith(" 1")
     assert scene.node.no_tries == 1
 

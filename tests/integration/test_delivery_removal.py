@@ -9,7 +9,7 @@ import redis
 
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.encoding import as_text
+from clusterer.store.badvalues import text
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, stat
 from tests.support.frames import frame
@@ -25,7 +25,7 @@ SETTINGS = {"linger": 0.2, "send_timeout": 1.0}
 def kept(client: redis.Redis, *senders: int) -> set[str]:
     """Return the destinations of which anything is in Redis."""
     fields = (f for s in senders for name in HASHES for f in client.hkeys(name(s)))
-    return {"/".join(as_text(field).split("/")[:3]) for field in fields}
+    return {"/".join(text(field).split("/")[:3]) for field in fields}
 
 
 def present(client: redis.Redis) -> set[str]:

@@ -14,9 +14,9 @@ from clusterer.delivery.peer import Peer
 from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
+from clusterer.store.badvalues import text
 from clusterer.store.deliveries import Commit, Rest
 from clusterer.store.drains import DrainStore
-from clusterer.store.encoding import as_text
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.usable import SenderUnusable
@@ -179,7 +179,7 @@ def test_node_removed_while_down_leaves_nothing_in_redis(
         left = [
             field
             for name in (keys.committed, keys.committed_count, keys.stats)
-            for field in map(as_text, redis_client.hkeys(name(1)))
+            for field in map(text, redis_client.hkeys(name(1)))
             if field.startswith(f"1/{DOWN}/")
         ]
         assert not left

@@ -10,7 +10,7 @@ import redis
 from clusterer import Clusterer, Settings, StateUnavailable
 from clusterer.jobs import queued
 from clusterer.store import keys
-from clusterer.store.encoding import as_text
+from clusterer.store.badvalues import text
 from clusterer.store.packets import PacketLog
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers
 from tests.support.frames import frame
@@ -23,7 +23,7 @@ GAP = 1_000_000_000
 
 
 def counters(client: redis.Redis) -> dict[str, int]:
-    return {as_text(name): int(value) for name, value in client.hgetall(keys.counters(1)).items()}
+    return {text(name): int(value) for name, value in client.hgetall(keys.counters(1)).items()}
 
 
 def append(log: PacketLog, count: int) -> None:

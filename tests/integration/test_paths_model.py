@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
                 there is not None and there.since_ms == read.since_ms and not there.wide
             )
         elif becomes is Outcome.NOTHING:
-            self.world.suspicions.end(CLUSTER, 2, read)
+            self.world.nodes.end_suspicion(CLUSTER, 2, read)
         else:
             event = Event.SEND_FAILED if read.kind is Kind.SUSPECT else Event.PROBE_FAILED
             after = self.world.nodes.observe(before, event, Cause("test"), read)

@@ -85,7 +85,7 @@ def test_open_asks_prober_that_confirmed_last(world: Paths) -> None:
         assert found is not None
         assert {1, who} < found.asked
         assert not found.all_asked
-        assert world.suspicions.end(CLUSTER, 2, found)
+        assert world.nodes.end_suspicion(CLUSTER, 2, found)
 
 
 def test_open_rings_no_prober_that_left_meanwhile(
@@ -286,7 +286,7 @@ def test_answers_to_ended_suspicion_change_nothing(world: Paths, suspected: Susp
             world.put(there)
         assert world.suspicions.nack(CLUSTER, 2, suspected, 3) is None
         assert not world.suspicions.widen(CLUSTER, 2, suspected)
-        assert not world.suspicions.end(CLUSTER, 2, suspected)
+        assert not world.nodes.end_suspicion(CLUSTER, 2, suspected)
         assert world.nodes.observe(world.node(), Event.SEND_FAILED, Cause("x"), suspected) is None
         assert world.suspicion() == there
     assert world.node().condition is Condition.UP
@@ -294,7 +294,7 @@ def test_answers_to_ended_suspicion_change_nothing(world: Paths, suspected: Susp
 
 def test_end_leaves_node_as_it_is(world: Paths, suspected: Suspicion) -> None:
     before = world.node()
-    assert world.suspicions.end(CLUSTER, 2, suspected)
+    assert world.nodes.end_suspicion(CLUSTER, 2, suspected)
     assert world.suspicion() is None
     assert world.node() == before
 

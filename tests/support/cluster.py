@@ -18,8 +18,8 @@ from clusterer.services import Context
 from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
+from clusterer.store.badvalues import text
 from clusterer.store.drains import DrainStore
-from clusterer.store.encoding import as_text
 from clusterer.store.reloads import ReloadStore
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
@@ -65,7 +65,7 @@ def stat(
     """Return a counter of a sender's packets to a node, of all its generations."""
     wanted = re.compile(rf"{cluster_id}/{machine_id}/\d+/{name}")
     found = client.hgetall(keys.stats(sender)).items()
-    return sum(int(value) for field, value in found if wanted.fullmatch(as_text(field)))
+    return sum(int(value) for field, value in found if wanted.fullmatch(text(field)))
 
 
 def at_rest(settings: Settings, sender: int = 1) -> bool:

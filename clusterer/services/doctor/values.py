@@ -9,9 +9,8 @@ from itertools import islice
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, warn
 from clusterer.store import keys, translated
-from clusterer.store.badvalues import BadValue, wrong_keys
+from clusterer.store.badvalues import BadValue, text, wrong_keys
 from clusterer.store.dirty import DirtyNodes
-from clusterer.store.encoding import as_text
 from clusterer.store.event_streams import PAGE, AuditStore, PathEvents
 from clusterer.store.format import FORMAT, format_found, is_newer, is_older, newer_text
 from clusterer.store.receipts import Receipts
@@ -59,13 +58,13 @@ def check_format(context: Context) -> Iterator[Finding]:
     elif is_older(found):
         yield warn(
             FORMAT_CHECK,
-            f"{keys.FORMAT} is {as_text(found)}, and this program writes format {FORMAT}",
+            f"{keys.FORMAT} is {text(found)}, and this program writes format {FORMAT}",
             "stop all processes of the older version: the first new process renames the keys",
         )
     elif found != b"%d" % FORMAT:
         yield error(
             FORMAT_CHECK,
-            f"{keys.FORMAT} is {as_text(found)!r:.40}, not a format that a program wrote",
+            f"{keys.FORMAT} is {text(found)!r:.40}, not a format that a program wrote",
             f"redis-cli DEL {keys.FORMAT}, unless a newer clusterer uses this Redis",
         )
     else:

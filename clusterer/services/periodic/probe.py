@@ -128,7 +128,7 @@ def _conclude(context: Context, found: Mapping[ClusterKey, Mapping[int, Suspicio
         for machine_id, suspicion in suspicions.items():
             node = view.nodes.get(machine_id) if view else None
             if node is None or suspicion.is_void(node.version, now_ms):
-                context.suspicions.end(key, machine_id, suspicion)
+                context.nodes.end_suspicion(key, machine_id, suspicion)
             elif now_ms - suspicion.since_ms >= OVERDUE_MS:
                 verdicts.conclude(node, suspicion, now_ms, BY.by)
 
