@@ -10,7 +10,7 @@ from clusterer.delivery import shares
 from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 LOOK_EVERY_S = 0.5
 """Longest time between two looks for senders without a worker."""
@@ -39,7 +39,7 @@ class Claims:
 
     def __init__(
         self,
-        store: DrainStore,
+        store: SessionStore,
         leases: Leases,
         handover: Handover,
         *,

@@ -19,7 +19,7 @@ from clusterer.runtime.logs import about
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store.deliveries import GUARD_MS, Move
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Closer:
 
     def __init__(self, settings: Settings, queue: str, token: str) -> None:
         self._timeout_s = settings.send_timeout
-        self._store = DrainStore(settings, queue, token)
+        self._store = SessionStore(settings, queue, token)
         self._lock = threading.Lock()
         self._incoming: list[_Closing] = []
         self._thread: threading.Thread | None = None

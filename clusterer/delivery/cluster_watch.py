@@ -14,7 +14,7 @@ from clusterer.delivery.session import SenderSession
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import Directory
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 
 class ClusterWatch:
@@ -23,7 +23,7 @@ class ClusterWatch:
     def __init__(
         self,
         settings: Settings,
-        store: DrainStore,
+        store: SessionStore,
         *,
         directory: Directory,
         leases: Leases,

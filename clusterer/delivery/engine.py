@@ -31,10 +31,11 @@ from clusterer.delivery.session import SenderSession
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
-from clusterer.store.drains import DrainStore
+from clusterer.store.backlog import BacklogStore
+from clusterer.store.log_reads import SenderUnusable
 from clusterer.store.paths import PathStore
+from clusterer.store.sessions import SessionStore
 from clusterer.store.suspicions import SuspicionStore
-from clusterer.store.usable import SenderUnusable
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Engine:
         client = connect(settings)
         nodes = NodeStore(settings, client)
         self._jobs_client = jobs.connect(settings)
-        self._store = DrainStore(settings, queue, token, client)
+        self._store = SessionStore(settings, queue, token, client)
+        self._backlog = BacklogStore(settings, client)
         self._directory = Directory(nodes)
         self._closer = Closer(settings, queue, token)
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
@@ -199,7 +201,7 @@ class Engine:
     def _give_all(self) -> bool:
         self._failures.report(self._leases.renew)
         if not len(self._leases) and self._leases.refused:
-            self._store.hold_off()
+            self._backlog.hold_off(self._queue)
         left = self._handover.all()
         self._claims.leave()
         if left:
@@ -302,5 +304,5 @@ class Engine:
         self._leases.commit(self._agenda.to_commit(monotonic()))
 
     def _call_another(self) -> None:
-        if self._store.call_worker():
+        if self._backlog.call_worker(self._queue, lost=False):
             jobs.enqueue_delivery(self._queue, self._jobs_client)

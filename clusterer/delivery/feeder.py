@@ -19,7 +19,7 @@ from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
 from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 CONNECTING_S = 0.005
 """Time that new connections get before a read begins that leaves their logs out."""
@@ -35,7 +35,7 @@ class Feeder:
     def __init__(
         self,
         reader: LogReader,
-        store: DrainStore,
+        store: SessionStore,
         leases: Leases,
         connector: Connector,
         *,

@@ -15,9 +15,9 @@ from clusterer.runtime.logs import about_machine
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import Released
-from clusterer.store.drains import DrainStore
 from clusterer.store.format import FORMAT
-from clusterer.store.usable import SenderUnusable
+from clusterer.store.log_reads import SenderUnusable
+from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Handover:
     def __init__(
         self,
         settings: Settings,
-        store: DrainStore,
+        store: SessionStore,
         leases: Leases,
         connector: Connector,
         closer: Closer,

@@ -18,9 +18,9 @@ from clusterer.runtime.logs import about_machine
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
 from clusterer.store.deliveries import LEASE_MS, Claim
-from clusterer.store.drains import DrainStore
+from clusterer.store.log_reads import SenderUnusable
 from clusterer.store.paths import PathStore
-from clusterer.store.usable import SenderUnusable
+from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Leases:
     def __init__(
         self,
         settings: Settings,
-        store: DrainStore,
+        store: SessionStore,
         directory: Directory,
         *,
         paths: PathStore,

@@ -12,14 +12,14 @@ from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Claim
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 
 class PeerMaker:
     """Makes peers at the committed offsets of a claim, and at the places of nodes without one."""
 
     def __init__(
-        self, claim: Claim, store: DrainStore, gates: Gates, meter: Meter | None = None
+        self, claim: Claim, store: SessionStore, gates: Gates, meter: Meter | None = None
     ) -> None:
         self.claim = claim
         self._store = store

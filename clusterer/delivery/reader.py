@@ -16,8 +16,8 @@ from clusterer.store import keys
 from clusterer.store.channel import pack
 from clusterer.store.client import connect, translated
 from clusterer.store.deliveries import LogEntry
+from clusterer.store.log_reads import SenderUnusable, is_about_data
 from clusterer.store.nodes import version_of
-from clusterer.store.usable import SenderUnusable, is_about_data
 
 BLOCK_MS = 250
 """How long Redis holds a read that finds nothing. Leases are renewed in between."""

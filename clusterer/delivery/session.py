@@ -23,7 +23,7 @@ from clusterer.membership.paths import Path
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
 from clusterer.store.deliveries import Claim, ClosingGuards, Commit
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class SenderSession:
     def __init__(
         self,
         claim: Claim,
-        store: DrainStore,
+        store: SessionStore,
         views: Views,
         *,
         replay: bool,

@@ -1,4 +1,4 @@
-"""The state of all delivery queues for the sweep, and the trimming of old packets."""
+"""The delivery queues and their backlog: for the sweep, the delivery workers and the status."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from clusterer.store.badvalues import (
 from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.deliveries import GUARD_MS, LEASE_MS
 from clusterer.store.scripts import Call, run_each
+
+HOLD_OFF_MS = 500
+"""Life of the enqueued flag that a worker sets when the worker may claim none of the senders: no
+sender enqueues a delivery job in this time. append.lua has the number too."""
 
 _NO_KEY = -2
 """Reply of PTTL for a missing key."""
@@ -53,7 +57,7 @@ class QueueState:
 
 
 class BacklogStore(Store):
-    """Reads the delivery queues, and changes them, for the sweep."""
+    """Reads the delivery queues and the logs of their senders, and changes them."""
 
     def queues(self) -> list[QueueState]:
         """Return the state of every delivery queue; two round trips."""
@@ -203,6 +207,12 @@ class BacklogStore(Store):
                 except WrongTypeError:  # a key that is no log must not keep the others untrimmed
                     calls = [Call("trim_old", [log], (int(max_age_s * 1000),)) for log in some]
                     run_each(self._client, calls)
+
+    def hold_off(self, queue: str) -> None:
+        """Set the enqueued flag for a while: senders that wait for another host enqueue no jobs."""
+        with translated(self._settings, "hold off wake-ups"):
+            now_ms = ms_of(self._client.time())
+            self._client.set(keys.enqueued(queue), now_ms, nx=True, px=HOLD_OFF_MS)
 
     def call_worker(self, queue: str, *, lost: bool) -> bool:
         """Add an entry to the queue's ring; return True if the caller must enqueue a delivery job.

@@ -18,9 +18,10 @@ from clusterer.membership import Event, State
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.store import Cause, ClusterKey, NodeStore, append_queue, keys
+from clusterer.store.backlog import BacklogStore
 from clusterer.store.deliveries import Commit, Move, Released
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -30,6 +31,7 @@ from tests.support.cluster import (
     node_for,
     numbers,
     stat,
+    take_lease,
 )
 from tests.support.frames import frame
 from tests.support.processes import wait_until
@@ -166,13 +168,13 @@ def test_delivery_nodes_added_together_share_one_search(
 def test_delivery_claim_of_many_senders_keeps_the_first(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seek, slow = DrainStore.seek, threading.Event()
+    seek, slow = SessionStore.seek, threading.Event()
 
-    def slow_seek(store: DrainStore, sender: int, generation: int, tail: int) -> int:
+    def slow_seek(store: SessionStore, sender: int, generation: int, tail: int) -> int:
         slow.wait(0.25)
         return seek(store, sender, generation, tail)
 
-    monkeypatch.setattr(DrainStore, "seek", slow_seek)
+    monkeypatch.setattr(SessionStore, "seek", slow_seek)
     senders = range(11, 17)
     load(settings, [*(node(sender) for sender in senders), node(2, state=State.DOWN)])
     for sender in senders:
@@ -186,13 +188,13 @@ def test_delivery_claim_of_many_senders_keeps_the_first(
 def test_delivery_release_of_many_logs_keeps_the_last(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    release, slow = DrainStore.release, threading.Event()
+    release, slow = SessionStore.release, threading.Event()
 
-    def slow_release(store: DrainStore, *where: Any, **how: Any) -> Released:
+    def slow_release(store: SessionStore, *where: Any, **how: Any) -> Released:
         slow.wait(0.25)
         return release(store, *where, **how)
 
-    monkeypatch.setattr(DrainStore, "release", slow_release)
+    monkeypatch.setattr(SessionStore, "release", slow_release)
     senders = range(11, 18)
     load(settings, [*(node(sender) for sender in senders), node(2, state=State.DOWN)])
     for sender in senders:
@@ -223,9 +225,9 @@ def test_delivery_new_pending_sender_ends_pause(
 ) -> None:
     load(settings, [node(1), node(11), node(2)])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
-    store = DrainStore(settings, settings.delivery_queue, "test")
+    store = SessionStore(settings, settings.delivery_queue, "test")
     store.begin()
-    store.hold_off()
+    BacklogStore(settings).hold_off(settings.delivery_queue)
     assert not PacketLog(settings, 1).append(CLUSTER, [frame(1)])
     assert PacketLog(settings, 11).append(CLUSTER, [frame(2)])
 
@@ -423,11 +425,11 @@ def test_delivery_worker_without_lease_records_nothing(
 ) -> None:
     load(settings, [node(1), node(2)])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
-    first, second = (DrainStore(settings, settings.delivery_queue, name) for name in "ab")
-    assert first.claim(1)
-    assert second.claim(1) is None, "it is leased"
+    first, second = (SessionStore(settings, settings.delivery_queue, name) for name in "ab")
+    assert take_lease(first, 1)
+    assert take_lease(second, 1) is None, "it is leased"
     redis_client.delete(keys.lease(1))
-    assert second.claim(1)
+    assert take_lease(second, 1)
     late = Commit(1, [Move("1/2/7", 1, 1)], {"1/2/7/sent": 1}, needed_from=2)
     assert first.commit([late]) == {1}
     assert first.renew([1]).lost == {1}

@@ -20,9 +20,9 @@ from clusterer.services.status import listing
 from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.drains import DrainStore
 from clusterer.store.format import FORMAT
 from clusterer.store.packets import PacketLog
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -318,10 +318,11 @@ def test_sender_resumes_once_its_key_is_repaired(
     redis_client.rpush(keys.committed(1), "oops")
     with delivering(settings):
         wait_until(
-            lambda: "clusterer:committed:1 is a list, not a hash" in caplog.text, message="said"
+            lambda: "key clusterer:committed:1 holds a list, expected a hash" in caplog.text,
+            message="said",
         )
         time.sleep(1.5)
-        assert caplog.text.count("clusterer:committed:1 is a list") == 1
+        assert caplog.text.count("key clusterer:committed:1 holds a list") == 1
         redis_client.delete(keys.committed(1))
         wait_until(lambda: numbers(peer) == [1], message="delivered")
 
@@ -369,4 +370,4 @@ def test_seek_with_older_tail_finds_later_entries(
         log.append(CLUSTER, [frame(n)])
     later = int(redis_client.time()[0]) * 1000 + 1000
     wait_until(lambda: int(redis_client.time()[0]) * 1000 > later, message="a time behind all")
-    assert DrainStore(settings, settings.delivery_queue, "me").seek(1, later, 1) == 5
+    assert SessionStore(settings, settings.delivery_queue, "me").seek(1, later, 1) == 5

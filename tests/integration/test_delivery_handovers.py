@@ -18,9 +18,18 @@ from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.deliveries import GUARD_MS
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, delivering, load, node, node_for, numbers, stat
+from clusterer.store.sessions import SessionStore
+from tests.support.cluster import (
+    CLUSTER,
+    delivering,
+    load,
+    node,
+    node_for,
+    numbers,
+    stat,
+    take_lease,
+)
 from tests.support.frames import frame
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
@@ -141,9 +150,9 @@ def test_handover_from_stopped_worker_ends_its_writes(
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
             wait_until(lambda: redis_client.hlen(keys.committed(1)), message="offset recorded")
-            thief = DrainStore(settings, settings.delivery_queue, "thief")
+            thief = SessionStore(settings, settings.delivery_queue, "thief")
             redis_client.delete(keys.lease(1))
-            assert thief.claim(1) is not None
+            assert take_lease(thief, 1) is not None
             keep = threading.Event()
 
             def renew() -> None:
@@ -190,8 +199,8 @@ def test_handover_worker_paused_before_write_does_not_write(
             wait_until(lambda: offset_of(redis_client) > 1, message="begun")
             standing.set()
             peer.resume()  # the socket takes more: the worker looks at it, and stands still
-            thief = DrainStore(settings, settings.delivery_queue, "thief")
-            wait_until(lambda: thief.claim(1), message="the lease has run out")
+            thief = SessionStore(settings, settings.delivery_queue, "thief")
+            wait_until(lambda: take_lease(thief, 1), message="the lease has run out")
             wait_until(lambda: rests(peer), message="what the kernel had has arrived")
             before = len(peer.connections[0].data)
             standing.clear()
@@ -217,7 +226,7 @@ def test_handover_of_lease_lost_while_idle_is_left_alone(
     settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker takes the lease just before this one gives back the idle log."""
-    thief = DrainStore(settings, settings.delivery_queue, "thief")
+    thief = SessionStore(settings, settings.delivery_queue, "thief")
     stolen = threading.Event()
     real_renew, real_poll = Leases.renew, Handover.poll_idle
 
@@ -226,7 +235,7 @@ def test_handover_of_lease_lost_while_idle_is_left_alone(
             real_poll(handover)
             return
         redis_client.delete(keys.lease(1))
-        assert thief.claim(1)
+        assert take_lease(thief, 1)
         handover.idle_poll_at = 0.0
         time.sleep(settings.linger)
         stolen.set()

@@ -17,8 +17,8 @@ from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.backlog import BacklogStore
 from clusterer.store.deliveries import GUARD_MS, Commit, Move, Released
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -28,6 +28,7 @@ from tests.support.cluster import (
     node_for,
     numbers,
     stat,
+    take_lease,
 )
 from tests.support.frames import frame
 from tests.support.processes import wait_until
@@ -160,15 +161,15 @@ class Workers:
         self.client = client
         self.log = PacketLog(settings, 1)
         self.first, self.second = (
-            DrainStore(settings, settings.delivery_queue, token) for token in ("one", "two")
+            SessionStore(settings, settings.delivery_queue, token) for token in ("one", "two")
         )
         self.log.append(CLUSTER, [frame(n) for n in range(50)])
         self.log.append(CLUSTER, [frame(n) for n in range(50, 100)])
-        assert self.first.claim(1)
+        assert take_lease(self.first, 1)
         moves = [Move(FIELD, 100, 100), Move(OTHER, 100, 100)]
         self.first.commit([Commit(1, moves, {}, None)])
 
-    def release(self, store: DrainStore, *, undrained: bool = False) -> Released:
+    def release(self, store: SessionStore, *, undrained: bool = False) -> Released:
         """Release by a worker for which everything is written."""
         guarded = {FIELD: 60} if store is self.first else {}
         needed = 60 if store is self.first else 101
@@ -178,7 +179,7 @@ class Workers:
         """Let the second worker claim what the first one has released."""
         assert self.release(self.first, undrained=True) is Released.DRAINED
         self.client.sadd("clusterer:pending:clusterer-delivery", 1)
-        claim = self.second.claim(1)
+        claim = take_lease(self.second, 1)
         assert claim
         assert claim.guarded == {FIELD}
 
@@ -209,7 +210,7 @@ def test_release_undrained_after_unread_end_stays_pending(workers: Workers) -> N
     assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
     assert workers.release(workers.second, undrained=True) is Released.UNDRAINED
     assert workers.ids() == [100]
-    claim = workers.first.claim(1)
+    claim = take_lease(workers.first, 1)
     assert claim
     assert (claim.guarded, claim.committed[FIELD]) == (frozenset(), 59)
 
@@ -225,7 +226,7 @@ def test_renewed_guard_keeps_less(workers: Workers) -> None:
     assert workers.release(workers.first) is Released.DRAINED
     assert workers.first.renew_guard(1, FIELD, 101)
     workers.client.sadd("clusterer:pending:clusterer-delivery", 1)
-    assert workers.second.claim(1)
+    assert take_lease(workers.second, 1)
     assert workers.release(workers.second) is Released.DRAINED
     assert workers.ids() == []
 

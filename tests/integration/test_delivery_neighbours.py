@@ -19,8 +19,8 @@ from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, stat
 from tests.support.frames import frame
 from tests.support.processes import wait_until
@@ -127,14 +127,14 @@ def test_delivery_node_far_behind_delays_no_node_less_behind(
 def test_delivery_catch_up_read_is_bounded_in_bytes(
     redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_all, sizes = DrainStore.read_all, []
+    read_all, sizes = SessionStore.read_all, []
 
-    def noted(store: DrainStore, *where: Any) -> Any:
+    def noted(store: SessionStore, *where: Any) -> Any:
         found, versions = read_all(store, *where)
         sizes.append(sum(len(fields[-1]) for entries in found for _, fields in entries))
         return found, versions
 
-    monkeypatch.setattr(DrainStore, "read_all", noted)
+    monkeypatch.setattr(SessionStore, "read_all", noted)
     settings = Settings(redis_url=redis_url, linger=30.0, backlog="replay")
     with BinReceiver() as late, BinReceiver() as other:
         nodes = [node(1), node_for(2, late, state=State.DOWN), node_for(3, other)]

@@ -16,10 +16,10 @@ from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.badvalues import text
 from clusterer.store.deliveries import Commit, Rest
-from clusterer.store.drains import DrainStore
+from clusterer.store.log_reads import SenderUnusable
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
-from clusterer.store.usable import SenderUnusable
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -205,7 +205,7 @@ def test_packets_trimmed_unread_count_as_lost_for_node_down(
 def test_commit_of_rests_moves_all_and_names_bad_counter(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
-    store = DrainStore(settings, settings.delivery_queue, "test")
+    store = SessionStore(settings, settings.delivery_queue, "test")
     fields = [f"1/{machine_id}/7" for machine_id in range(1, 1101)]
     redis_client.set(keys.lease(1), "test")
     for sequence in (3, 5):

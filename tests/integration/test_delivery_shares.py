@@ -18,8 +18,8 @@ from clusterer.delivery.leases import Leases
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import State
 from clusterer.store import keys
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -30,6 +30,7 @@ from tests.support.cluster import (
     node_for,
     numbers,
     stat,
+    take_lease,
 )
 from tests.support.frames import frame
 from tests.support.processes import rounds, wait_until
@@ -145,7 +146,7 @@ def test_senders_that_are_not_taken_are_kept_afterwards(
     load(settings, [*(node(s, state=State.DOWN) for s in senders), node_for(2, receiver)])
     with delivering(settings), sending(settings, senders, 0.01):
         wait_until(has_shares(redis_client, senders, 1, 30))
-        idle = DrainStore(settings, settings.delivery_queue, "takes nothing")
+        idle = SessionStore(settings, settings.delivery_queue, "takes nothing")
         for _ in range(6):
             idle.share(0)
             assert moves(redis_client, senders, 1.0)[0] == 0
@@ -215,14 +216,14 @@ def test_lease_that_ran_out_is_taken_again_unless_claimed_since(
 ) -> None:
     load(settings, [node(1), node(2)])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
-    first, second = (DrainStore(settings, settings.delivery_queue, name) for name in "ab")
-    claim = first.claim(1)
+    first, second = (SessionStore(settings, settings.delivery_queue, name) for name in "ab")
+    claim = take_lease(first, 1)
     assert claim is not None
     redis_client.delete(keys.lease(1))
     assert first.renew([1], {1: claim.number}).lost == set()
     assert redis_client.get(keys.lease(1)) == b"a"
     redis_client.delete(keys.lease(1))
-    assert second.claim(1)
+    assert take_lease(second, 1)
     assert first.renew([1], {1: claim.number}).lost == {1}
     redis_client.delete(keys.lease(1))
     assert first.renew([1], {1: claim.number}).lost == {1}, "claimed since"
@@ -232,8 +233,8 @@ def test_lease_that_ran_out_is_taken_again_unless_claimed_since(
 def slowed(act: Callable[..., None], slow: threading.Event) -> Callable[..., None]:
     """Return ``act`` that takes longer than a lease lives, once each time that ``slow`` is set."""
 
-    def slowly(leases: Leases, drains: Iterable[SenderSession], **how: bool) -> None:
-        due = list(drains)
+    def slowly(leases: Leases, sessions: Iterable[SenderSession], **how: bool) -> None:
+        due = list(sessions)
         if due and slow.is_set():
             slow.clear()
             threading.Event().wait(1.5)

@@ -19,13 +19,13 @@ from clusterer.services.status.sums import of_pairs
 from clusterer.services.status.traffic import Traffic
 from clusterer.services.table import init_db
 from clusterer.store import Cause, ClusterKey, ClusterView, keys
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
+from clusterer.store.sessions import SessionStore
 from clusterer.store.watches import Watch
 from tests.support import docs, provisioning, transcripts
 from tests.support.broken_paths import break_path, check_path, heal_path, node_of
-from tests.support.cluster import load
+from tests.support.cluster import load, take_lease
 from tests.support.frames import frame
 from tests.support.provisioning import contexts, provision, sql
 from tests.support.seeding import make_node
@@ -85,9 +85,9 @@ def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
     PacketLog(context.settings, 1).append(provisioning.KEY, [frame(0, sender=1)])
-    drains = DrainStore(context.settings, context.settings.delivery_queue, "test")
-    assert drains.claim(1)
-    drains.release(1, 1, 2, {}, waiting=False, undrained=False)
+    store = SessionStore(context.settings, context.settings.delivery_queue, "test")
+    assert take_lease(store, 1)
+    store.release(1, 1, 2, {}, waiting=False, undrained=False)
     receipts, watch = Receipts(context.settings), Watch(1, "ratelimit", "ratelimit", 1, 0)
     receipts.begin(1, "run")
     receipts.register(watch, "run", [1, 2])

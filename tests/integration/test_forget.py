@@ -19,13 +19,13 @@ from clusterer.services.admin.forget import MachineInUse
 from clusterer.services.periodic import sweep
 from clusterer.services.table import reload
 from clusterer.store import keys
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.receipts import Receipts
+from clusterer.store.sessions import SessionStore
 from clusterer.store.watches import Watch
 from tests.support import provisioning
-from tests.support.cluster import CLUSTER
+from tests.support.cluster import CLUSTER, take_lease
 from tests.support.frames import frame
 from tests.support.provisioning import contexts, events, provision, sql
 
@@ -50,8 +50,8 @@ def send(context: Context, sender: int) -> None:
 
 def deliver(context: Context, sender: int) -> None:
     """Do to the log what a worker does that delivers all of it."""
-    store = DrainStore(context.settings, QUEUE, "test")
-    claim = store.claim(sender)
+    store = SessionStore(context.settings, QUEUE, "test")
+    claim = take_lease(store, sender)
     assert claim is not None
     tail, _ = store.totals(sender)
     store.release(sender, tail, tail + 1, {}, waiting=False, undrained=False)
@@ -198,11 +198,11 @@ def test_forgotten_sender_that_returns_begins_cleanly(context: Context) -> None:
     deliver(context, 9)
     forget.run(context, 9, by="test")
     send(context, 9)
-    claim = DrainStore(context.settings, QUEUE, "test").claim(9)
+    claim = take_lease(SessionStore(context.settings, QUEUE, "test"), 9)
     assert claim is not None
     assert not claim.committed
     assert context.redis.xlen(keys.log(9)) == 1
-    assert DrainStore(context.settings, QUEUE, "test").totals(9)[0] == 1
+    assert SessionStore(context.settings, QUEUE, "test").totals(9)[0] == 1
 
 
 def test_forgotten_instance_that_runs_registers_again(context: Context) -> None:
@@ -232,8 +232,8 @@ def test_unused_sender_without_a_row_is_forgotten(context: Context) -> None:
 
 def test_unused_sender_with_packets_is_kept(context: Context) -> None:
     send(context, 9)
-    store = DrainStore(context.settings, QUEUE, "test")
-    assert store.claim(9) is not None
+    store = SessionStore(context.settings, QUEUE, "test")
+    assert take_lease(store, 9) is not None
     store.release(9, 0, 0, {}, waiting=False, undrained=True)
     sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert context.redis.xlen(keys.log(9)) == 1

@@ -15,9 +15,9 @@ from clusterer.services.periodic import sweep
 from clusterer.store import keys
 from clusterer.store.deliveries import LEASE_MS
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, load, node
+from clusterer.store.sessions import SessionStore
+from tests.support.cluster import CLUSTER, load, node, take_lease
 from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.streams import entries
@@ -95,7 +95,7 @@ def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redi
     hour_ms = 3_600_000
     seconds, micros = redis_client.time()
     soon = seconds * 1000 + micros // 1000 + hour_ms
-    log, store = PacketLog(context.settings, 1), DrainStore(context.settings, QUEUE, "test")
+    log, store = PacketLog(context.settings, 1), SessionStore(context.settings, QUEUE, "test")
     log.append(CLUSTER, [frame(0)])
     redis_client.set(keys.lease(1), "dead worker", px=hour_ms)
     redis_client.set(keys.enqueued(QUEUE), soon)
@@ -103,7 +103,7 @@ def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redi
     assert sweep.run(context) == 0, "a lease that is renewed stays"
     assert 0 < redis_client.pttl(keys.lease(1)) <= LEASE_MS
     wait_until(lambda: sweep.run(context), message="a worker is woken")
-    claim = store.claim(1)
+    claim = take_lease(store, 1)
     assert claim is not None
     assert not claim.guarded
     assert not redis_client.exists(keys.closing(1))

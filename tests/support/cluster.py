@@ -19,8 +19,9 @@ from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.badvalues import text
-from clusterer.store.drains import DrainStore
+from clusterer.store.deliveries import Claim
 from clusterer.store.reloads import ReloadStore
+from clusterer.store.sessions import SessionStore
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
 
@@ -68,13 +69,20 @@ def stat(
     return sum(int(value) for field, value in found if wanted.fullmatch(text(field)))
 
 
+def take_lease(store: SessionStore, sender: int) -> Claim | None:
+    """Take the lease of a pending sender; None if a worker has it."""
+    (found,) = store.claim_all([sender])
+    assert found is None or isinstance(found, Claim), found
+    return found
+
+
 def at_rest(settings: Settings, sender: int = 1) -> bool:
     """Whether no worker holds a sender's lease and no closing guard is up.
 
     A guard that ran out stays in its hash until the next claim: it counts no more.
     """
     with connect(settings) as client:
-        store = DrainStore(settings, settings.delivery_queue, "test", client)
+        store = SessionStore(settings, settings.delivery_queue, "test", client)
         (guards,) = store.guards([sender])
         return not client.exists(keys.lease(sender)) and not guards.up
 

@@ -11,11 +11,11 @@ from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore, connect
 from clusterer.store.deliveries import Commit, Move, Released
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
+from clusterer.store.sessions import SessionStore
 from clusterer.store.watches import Watch
-from tests.support.cluster import load
+from tests.support.cluster import load, take_lease
 from tests.support.frames import frame
 
 CLUSTER = ClusterKey(1, PROTO_BIN)
@@ -48,7 +48,7 @@ def put_cluster(settings: Settings, nodes: int, senders: int = 0, *, port: int =
     with ExitStack() as stack:
         client = stack.enter_context(connect(settings))
         worker = stack.enter_context(connect(settings))
-        store = DrainStore(settings, settings.delivery_queue, "growth", worker)
+        store = SessionStore(settings, settings.delivery_queue, "growth", worker)
         receipts = Receipts(settings, client)
         view = NodeStore(settings, client).view(CLUSTER)
         for sender in range(1, senders + 1):
@@ -57,10 +57,10 @@ def put_cluster(settings: Settings, nodes: int, senders: int = 0, *, port: int =
             _listen(receipts, sender, list(view.nodes))
 
 
-def _send(settings: Settings, store: DrainStore, sender: int, fields: Sequence[str]) -> None:
+def _send(settings: Settings, store: SessionStore, sender: int, fields: Sequence[str]) -> None:
     with closing(PacketLog(settings, sender)) as log:
         log.append(CLUSTER, [frame(number, sender=sender) for number in range(PACKETS)])
-    store.claim(sender)
+    take_lease(store, sender)
     for first in range(0, len(fields), _MOVES_AT_ONCE):
         some = fields[first : first + _MOVES_AT_ONCE]
         counters: dict[str, int | str] = {}

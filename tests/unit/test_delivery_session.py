@@ -15,7 +15,7 @@ from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Move
 from clusterer.store.destinations import field_of
-from clusterer.store.drains import DrainStore
+from clusterer.store.sessions import SessionStore
 from tests.support.cluster import node
 
 KEY = ClusterKey(1, "bin")
@@ -31,7 +31,7 @@ def test_commit_before_first_packet_has_count_with_its_offset() -> None:
     """A count without its offset is counted again by the next worker that takes the lease."""
     session = SenderSession(
         CLAIM,
-        cast(DrainStore, None),
+        cast(SessionStore, None),
         views(A, B),
         replay=False,
         rosters=Rosters(),
@@ -53,7 +53,7 @@ def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
     path = Path(State.PROBING, 1, 1_000_000, 1_004_000, up.epoch, "Connection refused")
     session = SenderSession(
         replace(CLAIM, paths={field_of(up): path}, paths_counter=1),
-        cast(DrainStore, None),
+        cast(SessionStore, None),
         views(up, B),
         replay=False,
         rosters=Rosters(),

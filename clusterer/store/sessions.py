@@ -1,4 +1,4 @@
-"""What a delivery worker does in Redis: leases, committed offsets, closing guards, ring."""
+"""What a delivery worker does in Redis: leases, committed offsets, closing guards."""
 
 from __future__ import annotations
 
@@ -27,21 +27,15 @@ from clusterer.store.deliveries import (
 )
 from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
-from clusterer.store.log_reads import LogReads
+from clusterer.store.log_reads import LogReads, SenderUnusable, of_sender
 from clusterer.store.paths import counters_of
-from clusterer.store.same_replid import SameReplid
 from clusterer.store.scripts import script
-from clusterer.store.usable import SenderUnusable, of_sender, wrong_keys
-
-HOLD_OFF_MS = 500
-"""Life of the enqueued flag that a worker sets when the worker may claim none of the senders: no
-sender enqueues a delivery job in this time. append.lua has the number too."""
 
 SHARE_MS, SHARES_MS = 2000, 600_000
 """Life of a worker's number of senders for the other workers, and of the key with all numbers."""
 
 
-class DrainStore(LogReads):
+class SessionStore(LogReads):
     """Takes, renews and releases leases of logs, and records deliveries.
 
     Not for more than one thread at a time.
@@ -54,7 +48,7 @@ class DrainStore(LogReads):
         self._queue = queue
         self._token = token
         self._number = crc32(token.encode())
-        self._replid = SameReplid()
+        self._replid = _SameReplid()
         self._channel = Channel(settings, lambda: self._replid.check(self._channel))
 
     def pending(self) -> list[int]:
@@ -78,25 +72,9 @@ class DrainStore(LogReads):
 
         ``held``: None if this worker ends.
         """
-        with translated(self._settings, "share the senders"):
-            number = "" if held is None else held
-            return list(
-                script("share")(
-                    self._client,
-                    [keys.shares(self._queue)],
-                    self._number,
-                    number,
-                    SHARE_MS,
-                    SHARES_MS,
-                )
-            )
-
-    def claim(self, sender: int) -> Claim | None:
-        """Take the lease of a pending sender; None if a worker has it. Raises `SenderUnusable`."""
-        found = self.claim_all([sender])[0]
-        if isinstance(found, SenderUnusable):
-            raise found
-        return found
+        names = [keys.shares(self._queue)]
+        arguments = self._number, "" if held is None else held, SHARE_MS, SHARES_MS
+        return list(self._run("share the senders", "share", names, *arguments))
 
     def claim_all(self, senders: Sequence[int]) -> list[Claim | SenderUnusable | None]:
         """Take the leases of pending senders, in one round trip.
@@ -138,14 +116,10 @@ class DrainStore(LogReads):
         """
         numbers = claims or {}
         names = [name(sender) for sender in senders for name in (keys.lease, keys.counters)]
-        with translated(self._settings, "renew leases"):
-            held, counters, now_ms = script("renew")(
-                self._client,
-                [keys.PATHS, *names],
-                self._token,
-                LEASE_MS,
-                *(numbers.get(s, "") for s in senders),
-            )
+        claimed = (numbers.get(sender, "") for sender in senders)
+        held, counters, now_ms = self._run(
+            "renew leases", "renew", [keys.PATHS, *names], self._token, LEASE_MS, *claimed
+        )
         lost = (sender for sender, one in zip(senders, held, strict=True) if not one)
         return Renewed(frozenset(lost), counters_of(pairs(counters)), now_ms)
 
@@ -191,16 +165,8 @@ class DrainStore(LogReads):
             arguments += (*map(str, numbers), *rest.fields)
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
-        names = (
-            keys.lease,
-            keys.committed,
-            keys.committed_count,
-            keys.stats,
-            keys.log,
-            keys.closing,
-            keys.counters,
-        )
-        used = [name(sender) for name in names]
+        used = [keys.lease(sender), keys.committed(sender), keys.committed_count(sender)]
+        used += [of(sender) for of in (keys.stats, keys.log, keys.closing, keys.counters)]
         return evalsha(script("commit_delivery"), str(len(used)), *used, *arguments)
 
     def release(
@@ -218,29 +184,14 @@ class DrainStore(LogReads):
         ``guarded`` has the destinations whose connections are still open, and for each the first
         sequence that this worker may give back: the log keeps it until the guard is deleted.
         """
-        with of_sender(self._settings, f"release the log of sender {sender}", sender):
-            return Released(
-                script("release")(
-                    self._client,
-                    [
-                        keys.lease(sender),
-                        keys.pending(self._queue),
-                        keys.waiting(self._queue),
-                        keys.counters(sender),
-                        keys.closing(sender),
-                        keys.log(sender),
-                        keys.HANDOVERS,
-                    ],
-                    self._token,
-                    sender,
-                    reached,
-                    int(waiting),
-                    int(undrained),
-                    GUARD_MS,
-                    needed_from,
-                    *(part for pair in guarded.items() for part in pair),
-                )
-            )
+        own = (of(sender) for of in (keys.counters, keys.closing, keys.log))
+        names = [keys.lease(sender), keys.pending(self._queue), keys.waiting(self._queue)]
+        arguments = sender, reached, int(waiting), int(undrained), GUARD_MS, needed_from
+        guards = (part for pair in guarded.items() for part in pair)
+        names += [*own, keys.HANDOVERS]
+        what = "release the log"
+        reply = self._run_for(sender, what, "release", names, self._token, *arguments, *guards)
+        return Released(reply)
 
     def guards(self, senders: Sequence[int]) -> list[ClosingGuards]:
         """Return which guards of each sender are up, and the sender's committed offsets.
@@ -249,63 +200,41 @@ class DrainStore(LogReads):
         and the log keeps no packets for them.
         """
         names = (keys.lease, keys.closing, keys.committed, keys.committed_count)
-        lua = script("read_guards")
+        lua, what = script("read_guards"), "read closing guards"
         calls = [
             evalsha(lua, str(len(names)), *(n(s) for n in names), self._token, str(GUARD_MS))
             for s in senders
         ]
         found = []
-        for sender, reply in zip(
-            senders,
-            self._run_each("read_guards", "read closing guards", senders, calls),
-            strict=True,
-        ):
-            with of_sender(self._settings, f"read closing guards of sender {sender}", sender):
+        replies = self._run_each("read_guards", what, senders, calls)
+        for sender, reply in zip(senders, replies, strict=True):
+            with of_sender(self._settings, f"{what} of sender {sender}", sender):
                 found.append(guards_of(reply))
         return found
-
-    def wrong_keys(self, sender: int) -> list[str]:
-        """Return a description of each bad value in the keys of a sender's deliveries."""
-        with translated(self._settings, f"look at the keys of sender {sender}"):
-            return wrong_keys(self._client, sender)
 
     def renew_guard(self, sender: int, field: str, kept_from: int) -> bool:
         """Renew a guard of this worker; False if the guard is gone.
 
         The log keeps the packets from sequence ``kept_from`` on.
         """
-        with of_sender(self._settings, f"renew a closing guard of sender {sender}", sender):
-            reply = script("renew_guard")(
-                self._client, [keys.closing(sender)], field, self._token, GUARD_MS, kept_from
-            )
-        return bool(reply)
+        arguments = field, self._token, GUARD_MS, kept_from
+        names = [keys.closing(sender)]
+        what = "renew a closing guard"
+        return bool(self._run_for(sender, what, "renew_guard", names, *arguments))
 
     def end_guard(
         self, sender: int, field: str, move: Move | None, counters: Mapping[str, int | str]
     ) -> bool:
         """Delete a guard of this worker, and move the committed offset; False if it is gone."""
-        with of_sender(self._settings, f"end a closing guard of sender {sender}", sender):
-            reply = script("end_guard")(
-                self._client,
-                [
-                    keys.closing(sender),
-                    keys.committed(sender),
-                    keys.committed_count(sender),
-                    keys.stats(sender),
-                    keys.pending(self._queue),
-                    keys.counters(sender),
-                    keys.lease(sender),
-                    keys.log(sender),
-                    keys.HANDOVERS,
-                ],
-                field,
-                self._token,
-                "" if move is None else move.sequence,
-                "" if move is None or move.n is None else move.n,
-                sender,
-                *(part for pair in counters.items() for part in pair),
-            )
-        return bool(reply)
+        names = [keys.closing(sender), keys.committed(sender), keys.committed_count(sender)]
+        names += [keys.stats(sender), keys.pending(self._queue), keys.counters(sender)]
+        names += [keys.lease(sender), keys.log(sender), keys.HANDOVERS]
+        sequence = "" if move is None else move.sequence
+        n = "" if move is None or move.n is None else move.n
+        counted = (part for pair in counters.items() for part in pair)
+        arguments = field, self._token, sequence, n, sender, *counted
+        what = "end a closing guard"
+        return bool(self._run_for(sender, what, "end_guard", names, *arguments))
 
     def forget(self, sender: int, fields: Sequence[str]) -> None:
         """Delete the offsets and counters of a sender's deliveries to nodes that are gone."""
@@ -315,22 +244,6 @@ class DrainStore(LogReads):
             pipe = self._client.pipeline(transaction=True)
             forget(pipe, sender, fields)
             pipe.execute()
-
-    def call_worker(self, *, lost: bool = False) -> bool:
-        """Add to the ring; True if the caller must enqueue a delivery job.
-
-        ``lost``: whether the delivery job of the enqueued flag is known to be lost.
-        """
-        with translated(self._settings, "add an entry to the ring of a queue"):
-            names = [keys.enqueued(self._queue), keys.ring(self._queue)]
-            return bool(script("call_worker")(self._client, names, int(lost)))
-
-    def hold_off(self) -> None:
-        """Set the enqueued flag for a while: senders that wait for another host enqueue no jobs."""
-        with translated(self._settings, "set the enqueued flag of a queue"):
-            seconds, micros = self._client.time()
-            now_ms = seconds * 1000 + micros // 1000
-            self._client.set(keys.enqueued(self._queue), now_ms, nx=True, px=HOLD_OFF_MS)
 
     def begin(self) -> tuple[str, list[int]]:
         """Begin a delivery job: delete the enqueued flag.
@@ -347,3 +260,26 @@ class DrainStore(LogReads):
             pipe.smembers(keys.pending(self._queue))
             _, rings, senders = pipe.execute()
         return (rings[0][0].decode() if rings else "0"), self._senders(senders)
+
+
+class _SameReplid:
+    """Refuses a new connection to a server whose replication id is not that of the run.
+
+    The id changes with each promotion of a replica and each start of Redis. After a failover the
+    offsets and counts of a run belong to packets that the new master may lack.
+    """
+
+    def __init__(self) -> None:
+        self._id = 0
+
+    def begin(self) -> None:
+        """Begin a run: any server will do."""
+        self._id = 0
+
+    def check(self, channel: Channel) -> None:
+        """Ask the server that ``channel`` has connected to. Raises `redis.ConnectionError`."""
+        lua = script("read_replid")
+        (found,) = channel.run(lua, [evalsha(lua, "0")])
+        before, self._id = self._id, found or self._id
+        if before not in {0, self._id}:
+            raise redis.ConnectionError("Redis has failed over or restarted since the last answer")
