@@ -11,7 +11,6 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Event, Node, State
 from clusterer.membership.suspicions import Kind
-from clusterer.membership.views import ClusterKey
 from clusterer.store import Cause, Directory, NodeStore
 from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
 from clusterer.store.probers import ProberHere
@@ -131,7 +130,7 @@ class Failures:
         seen = failure.node
         if self._nodes.observe(seen, Event.SEND_FAILED, failure.cause) is not None:
             return
-        node, _ = self._nodes.read(ClusterKey(seen.cluster_id, seen.protocol), seen.machine_id)
+        node, _ = self._nodes.read(seen.cluster, seen.machine_id)
         same = node is not None and (node.generation, node.epoch) == (seen.generation, seen.epoch)
         if node is not None and same and node.state is State.UP:
             self._nodes.observe(node, Event.SEND_FAILED, failure.cause)

@@ -25,7 +25,7 @@ class Groups:
         claim = maker.claim
         self.head = claim.tail
         self.peers: dict[str, Peer] = {}
-        """All peers by `field_of` their node."""
+        """All peers by `Node.destination`."""
         self.front: list[Peer] = []
         self.behind: list[Peer] = []
         self.counts = dict(claim.counts)

@@ -13,9 +13,7 @@ from clusterer.delivery.meter import Flow
 from clusterer.delivery.peer_states import PeerEvent, PeerState, next_state
 from clusterer.membership import Node, State
 from clusterer.membership.paths import Path, gate
-from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Move
-from clusterer.store.destinations import field_of
 
 
 class Outbox:
@@ -72,8 +70,8 @@ class Peer:
         self.node = node
         self.up = node.state is not State.DOWN
         """The gate: whether the sender sends packets to the node now. Changes by `judge` only."""
-        self.key = ClusterKey(node.cluster_id, node.protocol)
-        self.field = field_of(node)
+        self.key = node.cluster
+        self.field = node.destination
         self.stats_prefix = f"{self.field}/"
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n

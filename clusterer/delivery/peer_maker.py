@@ -10,7 +10,6 @@ from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.membership import Node
-from clusterer.membership.views import ClusterKey
 from clusterer.store.deliveries import Claim
 from clusterer.store.sessions import SessionStore
 
@@ -39,7 +38,7 @@ class PeerMaker:
         claim = self.claim
         offset = claim.committed.get(field)
         n = claim.committed_counts.get(field)
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         if offset is not None and offset > claim.tail:
             # Repeating a packet is better than losing one: start like a node without an offset.
             self.clamped += 1

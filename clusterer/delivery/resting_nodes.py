@@ -122,7 +122,7 @@ class RestingNodes:
 
     def made_of(self, field: str, node: Node, head: int) -> Peer:
         """Return a peer for a member, settled at the head."""
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         if key in self._recorded:
             offset, n = self._recorded[key]
         else:

@@ -9,7 +9,6 @@ from weakref import ref
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
-from clusterer.store.destinations import field_of
 
 Views = Mapping[ClusterKey, ClusterView]
 
@@ -31,7 +30,7 @@ class Roster:
 
     def __init__(self, view: ClusterView | None) -> None:
         self.view = view
-        self.nodes = {field_of(node): node for node in view.nodes.values()} if view else {}
+        self.nodes = {node.destination: node for node in view.nodes.values()} if view else {}
         self.up: dict[str, Node] = {}
         """Nodes that no operator has taken down; no verdict keeps a sender from trying them."""
         self.down: dict[str, Node] = {}

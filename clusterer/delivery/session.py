@@ -72,7 +72,7 @@ class SenderSession:
 
     @property
     def peers(self) -> Mapping[str, Peer]:
-        """The peers by `field_of` their node."""
+        """The peers by `Node.destination`."""
         return self.groups.peers
 
     @property

@@ -4,6 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from clusterer.ids import MAX_ID, require_protocol
+
+
+class ClusterKey(NamedTuple):
+    """What identifies a cluster: one id may stand for several, one per protocol."""
+
+    cluster_id: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.cluster_id}:{self.protocol}"
+
+    @classmethod
+    def parse(cls, text: str) -> ClusterKey:
+        """Return the key that ``str(key)`` gave; anything else raises ValueError."""
+        cluster_id, _, protocol = text.partition(":")
+        key = cls(int(cluster_id), protocol)
+        if str(key) != text or not 1 <= key.cluster_id <= MAX_ID:
+            raise ValueError(f"{text!r} is not cluster_id:protocol")
+        require_protocol(protocol)  # raises a ValueError too
+        return key
 
 
 class State(IntEnum):
@@ -53,6 +76,16 @@ class Node:
     """Version at which the node was last set up, added, or became up again."""
     version: int = 0
     """Grows with every change; taken from a counter of the cluster, so never repeated."""
+
+    @property
+    def cluster(self) -> ClusterKey:
+        """The node's cluster."""
+        return ClusterKey(self.cluster_id, self.protocol)
+
+    @property
+    def destination(self) -> str:
+        """The node as a destination; with another address it is another destination."""
+        return f"{self.cluster_id}/{self.machine_id}/{self.generation}"
 
     @property
     def condition(self) -> Condition:

@@ -5,30 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
 
-from clusterer.ids import MAX_ID, require_protocol
-from clusterer.membership import Node, State
+from clusterer.ids import PROTO_BIN
+from clusterer.membership.node import ClusterKey, Node, State
 
-
-class ClusterKey(NamedTuple):
-    """What identifies a cluster: one id may stand for several, one per protocol."""
-
-    cluster_id: int
-    protocol: str
-
-    def __str__(self) -> str:
-        return f"{self.cluster_id}:{self.protocol}"
-
-    @classmethod
-    def parse(cls, text: str) -> ClusterKey:
-        """Return the key that ``str(key)`` gave; anything else raises ValueError."""
-        cluster_id, _, protocol = text.partition(":")
-        key = cls(int(cluster_id), protocol)
-        if str(key) != text or not 1 <= key.cluster_id <= MAX_ID:
-            raise ValueError(f"{text!r} is not cluster_id:protocol")
-        require_protocol(protocol)  # raises a ValueError too
-        return key
+__all__ = ["ClusterKey", "ClusterView", "node_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +37,14 @@ class ClusterView:
             for machine_id, node in self.nodes.items()
             if node.state is State.UP and machine_id != without
         ]
+
+
+def node_of(destination: str, views: Mapping[ClusterKey, ClusterView]) -> Node | None:
+    """Return the node with that `Node.destination`; None if it is gone, moved, or never was."""
+    cluster_id, _, rest = destination.partition("/")
+    machine_id = rest.partition("/")[0]
+    if not (cluster_id.isdecimal() and machine_id.isdecimal()):
+        return None
+    view = views.get(ClusterKey(int(cluster_id), PROTO_BIN))
+    node = view.nodes.get(int(machine_id)) if view else None
+    return node if node is not None and node.destination == destination else None

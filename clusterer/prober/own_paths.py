@@ -12,10 +12,9 @@ from zlib import crc32
 
 from clusterer.membership import Condition, Event, Node, State
 from clusterer.membership.paths import Path, due_ms, is_void, observed
-from clusterer.membership.views import ClusterKey
+from clusterer.membership.views import node_of
 from clusterer.prober.checks import Done, Found
 from clusterer.prober.scene import Scene
-from clusterer.store.destinations import node_of
 from clusterer.store.paths import Observation, Reply
 
 TURN_S = 0.25
@@ -146,7 +145,7 @@ class OwnPaths:
             self._results.setdefault(sender, {})[field] = _Result(node, path, True, "")
             return
         disabled = path.condition(node) is Condition.DISABLED
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         view = scene.place.views[key]
         row = view.nodes.get(sender)
         source = row.host if row is not None else scene.place.source(node)

@@ -80,7 +80,7 @@ class Place:
 
     def source(self, node: Node) -> str | None:
         """Return the own address from which a node is checked: one of the node's family, if any."""
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         return self._of_family.get((key, ":" in node.host), self.sources.get(key))
 
     def has(self, source: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.suspicions import Kind, Outcome, Suspicion, outcome
-from clusterer.membership.views import ClusterKey
 from clusterer.prober.place import Views
 from clusterer.store import Cause, NodeStore
 from clusterer.store.observing import REPORTED
@@ -54,7 +53,7 @@ class Verdicts:
 
         ``reason``: why the node is not reached, if that is better known than by the suspicion.
         """
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         what = outcome(suspicion, now_ms)
         if what is Outcome.WIDEN:
             self._suspicions.widen(key, node.machine_id, suspicion)

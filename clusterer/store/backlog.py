@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from clusterer.membership import Node
-from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
@@ -134,7 +133,7 @@ class BacklogStore(Store):
 
         The number is None if the beginning of the log does not show it.
         """
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         what = f"read the log of sender {sender}"
         log, key_of_counters = keys.log(sender), keys.counters(sender)
         (counters,) = self._read(what, ("hgetall", key_of_counters))

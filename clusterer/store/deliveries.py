@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from redis.client import Pipeline
+
 from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey
+from clusterer.store import keys
 from clusterer.store.badvalues import pairs
 from clusterer.store.paths import records_of
 
@@ -18,6 +21,12 @@ LEASE_MS = 1000
 
 GUARD_MS = 1000
 """Life of a closing guard without a renewal."""
+
+STATS = ("sent", "failed", "skipped", "lost", "last_delivered")
+"""Counters of each sender's packets to each destination."""
+
+_AT_ONCE = 1000
+"""Destinations that one command names: Redis serves no other client meanwhile."""
 
 _SINCE = "since "
 _COUNTS = re.compile(r"\d+:[a-z0-9]+")
@@ -166,3 +175,12 @@ def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
 def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:
     """Return a hash of Redis whose values are integers."""
     return {field.decode(): int(value) for field, value in data.items()}
+
+
+def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
+    """Add to ``pipe`` the deletion of a sender's fields of these destinations."""
+    for first in range(0, len(fields), _AT_ONCE):
+        some = fields[first : first + _AT_ONCE]
+        for name in (keys.committed, keys.committed_count, keys.closing):
+            pipe.hdel(name(sender), *some)
+        pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in some for name in STATS))

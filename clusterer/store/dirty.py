@@ -56,7 +56,7 @@ class DirtyNodes(Store):
         """
         calls = [
             (
-                ClusterKey(item.node.cluster_id, item.node.protocol),
+                item.node.cluster,
                 item.node.machine_id,
                 (item.mark, "" if columns is None else str(columns)),
             )
@@ -66,7 +66,7 @@ class DirtyNodes(Store):
 
     def synced(self, node: Node) -> tuple[StateColumns, ...]:
         """Return the states of ``node`` that our own jobs may have written, as noted now."""
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         command = "hget", keys.synced(*key), str(node.machine_id)
         (noted,) = self._read("read what was written to the table", command)
         return known_columns(key, node.machine_id, noted)

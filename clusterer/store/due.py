@@ -109,9 +109,7 @@ class DueNodes(Store):
         return self._due(node, due)
 
     def _conclude(self, batch: Sequence[Observation]) -> None:
-        nodes, now = self._nodes(
-            [(ClusterKey(o.seen.cluster_id, o.seen.protocol), o.seen.machine_id) for o in batch]
-        )
+        nodes, now = self._nodes([(o.seen.cluster, o.seen.machine_id) for o in batch])
         calls: list[Call] = []
         changes: list[Change | None] = []
         for observed, node in zip(batch, nodes, strict=True):
@@ -140,7 +138,7 @@ class DueNodes(Store):
 
     @staticmethod
     def _due(node: Node, due: int | str) -> Call:
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         names = [keys.node(*key, node.machine_id), keys.due(*key)]
         return Call("reschedule", names, (node.version, node.machine_id, due))
 

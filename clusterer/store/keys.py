@@ -142,7 +142,7 @@ def closing(sender: int) -> str:
 
 
 def stats(sender: int) -> str:
-    """Hash: ``cluster/machine/generation/counter``; see `destinations`."""
+    """Hash: ``cluster/machine/generation/counter``; see `deliveries`."""
     return f"clusterer:stats:{sender}"
 
 

@@ -58,7 +58,7 @@ class Change:
     @property
     def key(self) -> ClusterKey:
         """The node's cluster."""
-        return ClusterKey(self.after.cluster_id, self.after.protocol)
+        return self.after.cluster
 
     def call(self, now: float, probe_interval: float) -> Call:
         """Return the script call that commits; ``now`` is UNIX time, both are in seconds.

@@ -148,7 +148,7 @@ class NodeStore(Store):
         as it is now, None if it changed in between (the observation is dropped: several observers
         of one failure count it once) or no longer exists.
         """
-        key = ClusterKey(seen.cluster_id, seen.protocol)
+        key = seen.cluster
         node, now = self.read(key, seen.machine_id)
         if node is None or node.version != seen.version:
             return None

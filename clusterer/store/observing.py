@@ -12,7 +12,6 @@ from clusterer.membership import Condition, Event, Node
 from clusterer.membership.suspicions import Kind, elsewhere
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
-from clusterer.store.destinations import field_of
 from clusterer.store.node_change import Cause
 from clusterer.store.nodes import NodeStore
 from clusterer.store.paths import Observation, PathStore, Reply
@@ -60,7 +59,7 @@ class Observer:
         if node.protocol != PROTO_BIN:  # no packet is sent to it
             return self._commit(node, by)
         records = self._paths.records(self._sender)
-        before = records.get(field_of(node))
+        before = records.get(node.destination)
         seen = Observation(node, before, Event.SUSPECTED, REPORTED, records.now_ms, by)
         ((reply, _after),) = self._paths.observe(self._sender, [seen])
         if reply is Reply.NOT_UP:
@@ -79,7 +78,7 @@ class Observer:
 
     def _is_alone(self, node: Node, views: Mapping[ClusterKey, ClusterView]) -> bool:
         """Whether no other host can say if the node can be reached."""
-        present = self._probers.present(ClusterKey(node.cluster_id, node.protocol))
+        present = self._probers.present(node.cluster)
         return not elsewhere(node, present.keys() - {self._prober.find(views)}, views)
 
     def _commit(self, node: Node, by: str) -> bool:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from clusterer.membership import Node
 from clusterer.membership.paths import Path, as_seen
-from clusterer.store.destinations import field_of
 from clusterer.store.paths import PathStore
 
 
@@ -24,7 +23,7 @@ class OwnPaths(NamedTuple):
         """Return a node as the sender sees it now."""
         if not self.paths:
             return node
-        return as_seen(node, self.paths.get(field_of(node)), self.now_ms)
+        return as_seen(node, self.paths.get(node.destination), self.now_ms)
 
     @property
     def now_ms(self) -> int:

@@ -11,11 +11,9 @@ from typing import Any
 from clusterer.membership import FAILURES, Condition, Event, Node, State
 from clusterer.membership.paths import Path, is_void, observed
 from clusterer.membership.suspicions import VOID_MS
-from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
 from clusterer.store.badvalues import Command, bad, flat, ids, number, replaced, text
 from clusterer.store.client import Store, ms_of, translated
-from clusterer.store.destinations import field_of
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
 
 SCANNED = 1000
@@ -59,7 +57,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records(Mapping[str, Path]):
-    """The path records of one sender, by `field_of` the node."""
+    """The path records of one sender, by `Node.destination`."""
 
     paths: Mapping[str, Path]
     counter: int
@@ -131,7 +129,7 @@ class PathStore(Store):
 
     def has_record_of(self, node: Node) -> bool:
         """Return whether any sender has a path record of ``node``."""
-        wanted = [("hget", keys.paths(sender), field_of(node)) for sender in self.counters()]
+        wanted = [("hget", keys.paths(sender), node.destination) for sender in self.counters()]
         return any(self._read("read paths", *wanted))
 
     # -- changing -----------------------------------------------------------------------------
@@ -155,21 +153,21 @@ class PathStore(Store):
         names = [keys.PATHS, keys.paths(sender)]
         arguments: list[Any] = [sender, VOID_MS, EVENTS_CAP]
         for each in seen:
-            node, key = each.node, ClusterKey(each.node.cluster_id, each.node.protocol)
+            node, key = each.node, each.node.cluster
             after = observed(node, each.before, each.event, now_ms, each.reason)
             event = event_of(sender, each, now_ms)
             names += [keys.node(*key, node.machine_id), keys.suspicions(*key)]
             names += [keys.confirmed(*key), keys.path_events(key.cluster_id)]
-            arguments += [field_of(node), node.machine_id, node.generation, node.epoch]
+            arguments += [node.destination, node.machine_id, node.generation, node.epoch]
             arguments += [_text(each.before), _text(after)]
             arguments += [each.began_ms if each.event in FAILURES else "", len(event), *event]
         what = f"note paths of sender {sender}"
         wrong, *replies = self._run(what, "observe_paths", names, *arguments)
         replaced(wrong)
         for each, (code, record) in zip(seen, replies, strict=True):
-            path = _parsed(sender, field_of(each.node), record) if record else None
+            path = _parsed(sender, each.node.destination, record) if record else None
             if record and path is None:  # no observation compares equal to it
-                self._write(sender, [_Write(field_of(each.node), record)])
+                self._write(sender, [_Write(each.node.destination, record)])
             yield Reply(code), path
 
     def change(
@@ -189,7 +187,7 @@ class PathStore(Store):
         for node, before, after, what in changes:
             reason = "" if after is None or after.state is State.UP else after.reason
             event = _event(sender, node, (before, after), what, Cause(by, reason))
-            writes.append(_Write(field_of(node), before, after, node.cluster_id, event))
+            writes.append(_Write(node.destination, before, after, node.cluster_id, event))
         return self._write(sender, writes)
 
     def delete(self, sender: int, fields: Mapping[str, Path]) -> None:

@@ -17,7 +17,7 @@ from clusterer.membership.views import ClusterKey
 from clusterer.store import keys, reload_read
 from clusterer.store.badvalues import flat, ids, read_all, shortened
 from clusterer.store.client import Store, translated
-from clusterer.store.destinations import field_of, forget
+from clusterer.store.deliveries import forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields, due_ms
@@ -158,7 +158,7 @@ class ReloadStore(Store):
                     )
                 left = kind == "remove" or (item.get("added") and node.generation)
                 if left and node.protocol == PROTO_BIN:  # no other node is a destination
-                    step.gone.append(field_of(node))
+                    step.gone.append(node.destination)
             yield step
 
     def _actions(

@@ -23,9 +23,9 @@ from clusterer.store.deliveries import (
     Released,
     Renewed,
     claim_of,
+    forget,
     guards_of,
 )
-from clusterer.store.destinations import forget
 from clusterer.store.format import require_format
 from clusterer.store.log_reads import LogReads, SenderUnusable, of_sender
 from clusterer.store.paths import counters_of

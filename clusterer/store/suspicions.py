@@ -83,7 +83,7 @@ class SuspicionStore(Store):
         own host. ``observation``: the sender, and what `PathStore.observe` answered with ASK to:
         the path event is added, unless the caller is alone.
         """
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         for _ in range(_ATTEMPTS):
             data, members, confirmed, time = self._read(
                 f"suspect node {node.machine_id} of cluster {key}",
@@ -187,7 +187,7 @@ class SuspicionStore(Store):
         began: it must not be older than the suspicion, nor than `EVIDENCE_MS`. Returns whether
         the ack counts.
         """
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key), keys.confirmed(*key)]
         began = "" if began_ms is None else began_ms
         what = f"confirm node {node.machine_id} of cluster {key}"
@@ -200,7 +200,7 @@ class SuspicionStore(Store):
 
     def _lift(self, node: Node, cause: Cause, *, engine: bool, asked: bool) -> None:
         """Make the verdict up. ``asked``: a round of the probe job was open."""
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         for _ in range(_ATTEMPTS):
             found, _now = self._nodes.read(key, node.machine_id)
             if found is None or found.generation != node.generation:

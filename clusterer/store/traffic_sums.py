@@ -11,7 +11,6 @@ import redis
 
 from clusterer.membership.views import ClusterView
 from clusterer.store import keys
-from clusterer.store.destinations import field_of
 from clusterer.store.scripts import script
 
 _PAIRS_AT_ONCE = 10_000
@@ -84,7 +83,7 @@ class Destinations:
 
     def __init__(self, views: Sequence[ClusterView]) -> None:
         self.nodes = [node for view in views for node in view.nodes.values()]
-        clusters = [(str(v.key), [field_of(node) for node in v.nodes.values()]) for v in views]
+        clusters = [(str(v.key), [node.destination for node in v.nodes.values()]) for v in views]
         fields = [field for _, some in clusters for field in some]
         self.distinct = len({*fields}) == len(fields)
         """Whether no two nodes have the same name in the senders' hashes."""

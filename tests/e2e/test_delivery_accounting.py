@@ -18,7 +18,6 @@ from clusterer.services.periodic import sweep
 from clusterer.services.status import listing
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import Cause, keys
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation
 from tests.support.cluster import CLUSTER, at_rest, delivering, load, node, node_for, numbers
@@ -191,7 +190,7 @@ class Chaos:
         with suppress(StateUnavailable, KeyError):
             seen = self.context.nodes.view(CLUSTER).nodes[self.rng.randrange(3, 7)]
             known = self.context.paths.records(1)
-            before = known.get(field_of(seen))
+            before = known.get(seen.destination)
             event = self.rng.choice((Event.SUSPECTED, Event.PROBE_SUCCEEDED))
             if event is Event.SUSPECTED:
                 told = Observation(seen, before, event, "chaos", known.now_ms, "chaos")
@@ -216,7 +215,7 @@ class Chaos:
             found = self.context.paths.records(1)
             for key in (CLUSTER, SECOND):
                 for one in self.context.nodes.view(key).nodes.values():
-                    is_open = gate(one, found.get(field_of(one)), found.now_ms)
+                    is_open = gate(one, found.get(one.destination), found.now_ms)
                     if one.condition is not Condition.UP or not is_open:
                         self.context.nodes.command(key, one.machine_id, Event.SET_UP, CAUSE)
             sweep.run(self.context)

@@ -18,7 +18,6 @@ from clusterer.delivery.pace import READ_BYTES
 from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from clusterer.store.sessions import SessionStore
 from tests.support.cluster import CLUSTER, delivering, load, node, node_for, stat
@@ -115,7 +114,7 @@ def test_delivery_node_far_behind_delays_no_node_less_behind(
         nodes = NodeStore(settings).view(CLUSTER).nodes
         for machine, place in offsets.items():
             for name in (keys.committed, keys.committed_count):
-                redis_client.hset(name(1), field_of(nodes[machine]), str(place))
+                redis_client.hset(name(1), nodes[machine].destination, str(place))
         stack.enter_context(delivering(settings))
         receivers[2].wait_for_frames(60_000)
         receivers[3].wait_for_frames(3_000)

@@ -22,7 +22,6 @@ from clusterer.membership.paths import GRACE_MS, Path, gate
 from clusterer.settings import Settings
 from clusterer.store import Cause, Directory, NodeStore, keys
 from clusterer.store.badvalues import text
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.suspicions import SuspicionStore
@@ -64,7 +63,7 @@ class Scene:
         return self.nodes.view(CLUSTER).nodes[D]
 
     def record(self, sender: int = 1) -> Path | None:
-        return self.paths.records(sender).get(field_of(self.node))
+        return self.paths.records(sender).get(self.node.destination)
 
     def send(self, *packets: int, sender: int = 1) -> None:
         for number in packets:
@@ -78,7 +77,7 @@ class Scene:
 
     def write(self, path: Path, sender: int = 1) -> None:
         """Write a record as it is; its counter grows."""
-        self.client.hset(keys.paths(sender), field_of(self.node), str(path))
+        self.client.hset(keys.paths(sender), self.node.destination, str(path))
         self.client.hincrby(keys.PATHS, str(sender), 1_000_000)
 
     def skipped(self, sender: int = 1) -> int:
@@ -265,7 +264,7 @@ def test_record_of_other_process_closes_the_gate_soon(scene: Scene) -> None:
         scene.send(3, sender=3)
         scene.wait_skipped(2)
         scene.receiver.wait_for_frames(2)
-        scene.paths.delete(1, {field_of(scene.node): _present(scene.record())})
+        scene.paths.delete(1, {scene.node.destination: _present(scene.record())})
         time.sleep(0.5)
         scene.send(4)
         scene.receiver.wait_for_frames(3)
@@ -371,7 +370,7 @@ def test_record_changed_meanwhile_is_read_and_written(scene: Scene) -> None:
         now_ms = scene.paths.now_ms()
         scene.receiver.stop()
         up_again = Path(State.UP, 1, now_ms, now_ms + 20_000, scene.node.epoch, "earlier")
-        scene.client.hset(keys.paths(1), field_of(scene.node), str(up_again))
+        scene.client.hset(keys.paths(1), scene.node.destination, str(up_again))
         scene.send(1)
         scene.wait_skipped(1)
     path = _present(scene.record())
@@ -391,11 +390,11 @@ def test_record_changed_meanwhile_is_read_and_written(scene: Scene) -> None:
 def test_records_that_are_unusable_stop_no_delivery(
     scene: Scene, spoil: Callable[[redis.Redis, str], object]
 ) -> None:
-    spoil(scene.client, field_of(scene.node))
+    spoil(scene.client, scene.node.destination)
     with delivering(scene.settings):
         scene.send(0)
         scene.receiver.wait_for_frames(1)
-        spoil(scene.client, field_of(scene.node))
+        spoil(scene.client, scene.node.destination)
         time.sleep(0.4)
         scene.send(1)
         scene.receiver.wait_for_frames(2)

@@ -20,7 +20,6 @@ from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics.http import registry_of
 from clusterer.settings import Settings, as_environment
 from clusterer.store import NodeStore, keys
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from tests.support import docs
 from tests.support.cluster import CLUSTER, load, node
@@ -192,7 +191,7 @@ def test_metrics_counters_never_fall_and_moved_node_starts_at_0(
     settings = Settings(redis_url=redis_url)
     load(settings, [node(1), node(2)])
     PacketLog(settings, 1).append(CLUSTER, [frame(0)])
-    (place,) = (field_of(each) for each in listed(settings) if each.machine_id == 2)
+    (place,) = (each.destination for each in listed(settings) if each.machine_id == 2)
     with contextlib.closing(Context(settings)) as context:
         registry = registry_of([ClusterCollector(context)])
 

@@ -30,7 +30,6 @@ from clusterer.membership.paths import Path, gate, is_void
 from clusterer.membership.suspicions import WINDOW_MS, Kind, Outcome, Suspicion, outcome
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
-from clusterer.store.destinations import field_of
 from clusterer.store.paths import Observation, Reply
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER
@@ -123,7 +122,7 @@ class Machine(RuleBasedStateMachine):
     ) -> tuple[int, Observation, Reply]:
         """Late, and perhaps for the second time."""
         sender, seen = message
-        name, before = field_of(seen.node), self.node
+        name, before = seen.node.destination, self.node
         told = self.world.paths.records(sender).get(name)
         ((reply, path),) = self.world.paths.observe(sender, [seen])
         assert self.node == before, "a record changes no node"
@@ -271,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             self.node,
             self.world.paths.now_ms(),
         )
-        own = field_of(node)
+        own = node.destination
         void = {
             name: path
             for name, path in records.items()

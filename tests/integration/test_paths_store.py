@@ -16,7 +16,6 @@ from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.badvalues import collected
-from clusterer.store.destinations import field_of
 from clusterer.store.paths import AT_ONCE, Observation, Reply
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.paths import EXHAUSTED, WHY, Paths
@@ -36,7 +35,7 @@ def test_observe_first_failure_writes_record_and_asks(world: Paths) -> None:
     assert reply is Reply.ASK
     assert path is not None
     assert path == Path(State.PROBING, 1, path.last_ms, path.until_ms, seen.node.epoch, WHY)
-    assert world.paths.records(1) == {field_of(seen.node): path}
+    assert world.paths.records(1) == {seen.node.destination: path}
     assert not gate(seen.node, path, path.last_ms)
     assert world.paths.counters().keys() == {1}
     assert world.events() == [], "the verdict may have the event"
@@ -329,10 +328,10 @@ def test_reload_without_row_of_other_protocol_keeps_destination(
     load(settings, [replace(bin_node, protocol="udp", url="udp:10.0.0.2:1")], other)
     world.client.hset(keys.node(*other, 2), "generation", bin_node.generation)
     world.client.sadd(keys.SENDERS, 1)
-    world.client.hset(keys.committed(1), field_of(bin_node), 7)
+    world.client.hset(keys.committed(1), bin_node.destination, 7)
     load(settings, [], other)
     assert world.record() is not None
-    assert world.client.hget(keys.committed(1), field_of(bin_node)) == b"7"
+    assert world.client.hget(keys.committed(1), bin_node.destination) == b"7"
 
 
 def test_reload_ends_suspicion_of_changed_node(world: Paths) -> None:
@@ -364,7 +363,7 @@ BAD = ["oops", "0 1 1 1 1", "2 1 1 1", "2 -1 1 1 1", "2 01 1 1 1", "2 1 1 1 1 ",
 @pytest.mark.parametrize("value", BAD)
 def test_bad_record_is_named_and_replaced(value: str | bytes, world: Paths) -> None:
     world.paths.observe(1, [world.seen(machine_id=4)])
-    field = field_of(world.node())
+    field = world.node().destination
     world.client.hset(keys.paths(1), field, value)
     with collected() as problems:
         assert len(world.paths.records(1)) == 1
@@ -430,7 +429,7 @@ def test_record_whose_field_is_no_text_is_left_out(world: Paths) -> None:
     world.fail()
     world.client.hset(keys.paths(1), b"1/2/\xff", str(world.record()))
     with collected() as problems:
-        assert world.paths.records(1).keys() == {field_of(world.node())}
+        assert world.paths.records(1).keys() == {world.node().destination}
     assert [bad.key for bad in problems] == [keys.paths(1)]
 
 

@@ -14,7 +14,6 @@ from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.store import keys
 from clusterer.store.deliveries import LEASE_MS
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from clusterer.store.sessions import SessionStore
 from tests.support.cluster import CLUSTER, load, node, take_lease
@@ -176,10 +175,10 @@ def test_sweep_waiting_log_resumes_by_its_own_gate(
     for _ in range(tries):
         path = observed(found, path, Event.SEND_FAILED, int(now * 1000), "test")
     if path is not None:
-        redis_client.hset(keys.paths(1), field_of(found), str(path))
+        redis_client.hset(keys.paths(1), found.destination, str(path))
         redis_client.hset(keys.PATHS, "1", 1)
     redis_client.hset(keys.counters(1), "sequence", 5)
-    redis_client.hset(keys.committed(1), field_of(found), 4)
+    redis_client.hset(keys.committed(1), found.destination, 4)
     redis_client.sadd(keys.waiting(QUEUE), 1)
     redis_client.sadd(keys.QUEUES, QUEUE)
     sweep.run(context)

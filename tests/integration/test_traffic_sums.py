@@ -16,10 +16,9 @@ from clusterer.services.status.listing import Listing
 from clusterer.store import connect, keys
 from clusterer.store.badvalues import collected
 from clusterer.store.deliveries import Commit, Move
-from clusterer.store.destinations import field_of
-from clusterer.store.drains import DrainStore
 from clusterer.store.packets import PacketLog
-from tests.support.cluster import CLUSTER, load
+from clusterer.store.sessions import SessionStore
+from tests.support.cluster import CLUSTER, load, take_lease
 from tests.support.frames import frame
 from tests.support.growth import nodes_of, put_cluster
 from tests.support.random_traffic import NODES, put_nodes, put_paths, put_sender
@@ -90,7 +89,7 @@ def test_sums_of_a_sender_whose_nodes_are_all_behind(context: Context, redis_cli
     """Lua takes 8,000 values from a list at once; a pair with a backlog has four."""
     many = range(1, 2502)
     load(context.settings, nodes_of(many, 5566))
-    fields = [field_of(node) for i, node in context.nodes.view(CLUSTER).nodes.items() if i != 1]
+    fields = [node.destination for i, node in context.nodes.view(CLUSTER).nodes.items() if i != 1]
     redis_client.hset(keys.counters(1), mapping={"sequence": 9, "1:bin": 9})
     redis_client.hset(keys.stats(1), mapping={f"{field}/sent": 4 for field in fields})
     for name in (keys.committed_count, keys.committed):
@@ -107,15 +106,15 @@ def reads_of_pairs(client: Any) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("hvals", "hlen"))
 
 
-def deliver(context: Context, store: DrainStore, rng: random.Random, sender: int) -> None:
+def deliver(context: Context, store: SessionStore, rng: random.Random, sender: int) -> None:
     """Send some packets, deliver most of them, and forget a node, as senders and workers do."""
     with closing(PacketLog(context.settings, sender)) as log:
         log.append(CLUSTER, [frame(number) for number in range(rng.randint(1, 3))])
     nodes = [node for i, node in context.nodes.view(CLUSTER).nodes.items() if i != sender]
-    claim = store.claim(sender)
+    claim = take_lease(store, sender)
     if claim is None or rng.random() < 0.2:
         return  # the sender stays leased
-    fields = [field_of(node) for node in nodes if rng.random() < 0.9]
+    fields = [node.destination for node in nodes if rng.random() < 0.9]
     behind = rng.choice([0, 0, 0, 1])
     tail, n = claim.tail - behind, claim.counts[CLUSTER] - behind
     names = {field: rng.choice(["sent", "sent", "failed", "skipped", "lost"]) for field in fields}
@@ -137,7 +136,7 @@ def test_sums_follow_senders_and_workers(context: Context, number: int) -> None:
     rng = random.Random(number)
     load(context.settings, nodes_of(range(1, NODES + 1), 5566))
     with connect(context.settings) as worker:
-        store = DrainStore(context.settings, context.settings.delivery_queue, "test", worker)
+        store = SessionStore(context.settings, context.settings.delivery_queue, "test", worker)
         for _ in range(15):
             deliver(context, store, rng, rng.choice((1, 2, 5)))
             assert_same(context)

@@ -8,7 +8,6 @@ from clusterer.membership import Event, Node, State
 from clusterer.membership.paths import Path
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore
-from clusterer.store.destinations import field_of
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import SuspicionStore
@@ -26,7 +25,7 @@ def node_of(settings: Settings, machine_id: int, key: ClusterKey = CLUSTER) -> N
 
 def record(settings: Settings, sender: int, machine_id: int) -> Path | None:
     """Return the record of a path."""
-    return PathStore(settings).records(sender).get(field_of(node_of(settings, machine_id)))
+    return PathStore(settings).records(sender).get(node_of(settings, machine_id).destination)
 
 
 def break_path(
@@ -43,7 +42,7 @@ def break_path(
         node, records = node_of(settings, machine_id), store.records(sender)
         seen = Observation(
             node,
-            records.get(field_of(node)),
+            records.get(node.destination),
             Event.SEND_FAILED,
             reason,
             records.now_ms - 10,
@@ -62,7 +61,7 @@ def check_path(
     store = PathStore(settings)
     for _ in range(times):
         node, records = node_of(settings, machine_id), store.records(sender)
-        before = records[field_of(node)]
+        before = records[node.destination]
         seen = Observation(
             node, before, Event.PROBE_FAILED, reason, before.last_ms, f"prober {sender}"
         )
@@ -74,7 +73,7 @@ def check_path(
 def heal_path(settings: Settings, sender: int, machine_id: int) -> None:
     """Record that a check of the sender's host has reached the node."""
     store, node = PathStore(settings), node_of(settings, machine_id)
-    before = store.records(sender)[field_of(node)]
+    before = store.records(sender)[node.destination]
     changes = [(node, before, None, "probe succeeded")]
     assert store.change(sender, changes, by=f"prober {sender}") == [True]
 
@@ -86,5 +85,5 @@ def put_prober(settings: Settings, machine_id: int) -> None:
 
 def put_record(client: redis.Redis, sender: int, node: Node, path: Path) -> None:
     """Write a record as it is."""
-    client.hset(f"clusterer:paths:{sender}", field_of(node), str(path))
+    client.hset(f"clusterer:paths:{sender}", node.destination, str(path))
     client.hincrby("clusterer:paths", str(sender), 1)

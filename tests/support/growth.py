@@ -10,7 +10,6 @@ from clusterer.membership import Node
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, NodeStore, connect
 from clusterer.store.deliveries import Commit, Move, Released
-from clusterer.store.destinations import field_of
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.sessions import SessionStore
@@ -52,7 +51,7 @@ def put_cluster(settings: Settings, nodes: int, senders: int = 0, *, port: int =
         receipts = Receipts(settings, client)
         view = NodeStore(settings, client).view(CLUSTER)
         for sender in range(1, senders + 1):
-            others = [field_of(node) for i, node in view.nodes.items() if i != sender]
+            others = [node.destination for i, node in view.nodes.items() if i != sender]
             _send(settings, store, sender, others)
             _listen(receipts, sender, list(view.nodes))
 
@@ -68,10 +67,10 @@ def _send(settings: Settings, store: SessionStore, sender: int, fields: Sequence
             counters |= {f"{field}/sent": PACKETS, f"{field}/last_delivered": "now"}
         commit = Commit(sender, [Move(f, PACKETS, PACKETS) for f in some], counters, PACKETS + 1)
         while store.commit([commit]):  # on a busy machine the lease may lapse
-            store.claim(sender)
+            take_lease(store, sender)
     end = PACKETS, PACKETS + 1
     while store.release(sender, *end, {}, waiting=False, undrained=False) is Released.LOST:
-        store.claim(sender)
+        take_lease(store, sender)
 
 
 def _listen(receipts: Receipts, receiver: int, machine_ids: Sequence[int]) -> None:

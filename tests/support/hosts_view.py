@@ -11,7 +11,6 @@ from clusterer.membership.paths import Path as Record
 from clusterer.membership.paths import gate, is_void
 from clusterer.services import Context
 from clusterer.services.status import listing
-from clusterer.store.destinations import field_of
 from tests.support.cluster import CLUSTER
 from tests.support.processes import rounds, wait_until
 
@@ -155,7 +154,7 @@ class HostsView:
         for sender in self.host_of:
             records = self.client.hgetall(f"clusterer:paths:{sender}")
             for node in nodes.values():
-                if text := records.get(field_of(node).encode()):
+                if text := records.get(node.destination.encode()):
                     yield sender, node, Record.parse(text.decode())
 
     def troubles(self) -> str:

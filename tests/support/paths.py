@@ -13,7 +13,6 @@ from clusterer.membership.suspicions import Kind, Suspicion
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
-from clusterer.store.destinations import field_of
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import Opened, SuspicionStore
@@ -61,7 +60,7 @@ class Paths:
 
     def record(self, sender: int = 1, machine_id: int = 2) -> Path | None:
         """Return the record of a path."""
-        return self.paths.records(sender).get(field_of(self.node(machine_id)))
+        return self.paths.records(sender).get(self.node(machine_id).destination)
 
     def seen(
         self,

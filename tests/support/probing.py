@@ -17,7 +17,6 @@ from clusterer.membership.paths import Path, observed
 from clusterer.prober import Prober, checks
 from clusterer.services import Context
 from clusterer.settings import Settings
-from clusterer.store.destinations import field_of
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -90,7 +89,7 @@ class Hosts:
 
     def path(self, sender: int, machine_id: int) -> Path | None:
         """Return the record of a path."""
-        return self.context.paths.records(sender).get(field_of(self.node(machine_id)))
+        return self.context.paths.records(sender).get(self.node(machine_id).destination)
 
     def record(self, sender: int, machine_id: int, *, tries: int = 1) -> Path:
         """Write the record that ``tries`` failed attempts of a sender leave."""
@@ -100,7 +99,7 @@ class Hosts:
             path = observed(found, path, Event.SEND_FAILED, self.context.paths.now_ms(), "test")
         assert path is not None
         name = f"clusterer:paths:{sender}"
-        self.context.redis.hset(name, field_of(found), str(path))
+        self.context.redis.hset(name, found.destination, str(path))
         self.context.redis.hincrby("clusterer:paths", str(sender), 1)
         return path
 

@@ -7,13 +7,13 @@ from typing import Any
 import redis
 
 from clusterer.membership import Node
-from clusterer.store import ClusterKey, keys
+from clusterer.store import keys
 from clusterer.store.encoding import encode_node
 
 
 def put_node(client: redis.Redis, node: Node) -> Node:
     """Write ``node`` as a reload would; version and generation are the node's own, at least 1."""
-    key = ClusterKey(node.cluster_id, node.protocol)
+    key = node.cluster
     fields: dict[Any, Any] = {
         **encode_node(node),
         "version": max(1, node.version),

@@ -14,13 +14,12 @@ from clusterer.delivery.roster import RECORDS_PER_S, Roster, Rosters
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Rest
-from clusterer.store.destinations import field_of
 from tests.support.cluster import node
 from tests.support.frames import frame
 
 KEY = ClusterKey(1, "bin")
 A, B, C = (replace(node(n, state=State.DOWN), generation=5) for n in (2, 3, 4))
-FIELDS = [field_of(each) for each in (A, B, C)]
+FIELDS = [each.destination for each in (A, B, C)]
 CLAIM = Claim(1, 10, {KEY: 10}, {KEY: 7}, {}, {}, frozenset())
 
 
@@ -111,7 +110,7 @@ def test_not_resting_has_nodes_whose_count_is_unknown(claim: Claim, expected: se
 
 def test_not_resting_has_nodes_that_are_up() -> None:
     up = replace(A, state=State.UP)
-    assert list(not_resting(CLAIM, KEY, roster(up, B), {})) == [field_of(up)]
+    assert list(not_resting(CLAIM, KEY, roster(up, B), {})) == [up.destination]
 
 
 def test_records_of_many_senders_fall_due_one_after_the_other() -> None:

@@ -14,7 +14,6 @@ from clusterer.membership import Node, State
 from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.store.deliveries import Claim, Move
-from clusterer.store.destinations import field_of
 from clusterer.store.sessions import SessionStore
 from tests.support.cluster import node
 
@@ -41,8 +40,8 @@ def test_commit_before_first_packet_has_count_with_its_offset() -> None:
     session.update(views(replace(A, state=State.UP), B))
     commit = session.take_commit()
     assert commit is not None
-    assert commit.counters == {f"{field_of(A)}/skipped": 10}
-    assert commit.moves == [Move(field_of(A), 10, 10)]
+    assert commit.counters == {f"{A.destination}/skipped": 10}
+    assert commit.moves == [Move(A.destination, 10, 10)]
 
 
 def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
@@ -52,7 +51,7 @@ def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
     clock.tell_ms(1_000_000, monotonic())
     path = Path(State.PROBING, 1, 1_000_000, 1_004_000, up.epoch, "Connection refused")
     session = SenderSession(
-        replace(CLAIM, paths={field_of(up): path}, paths_counter=1),
+        replace(CLAIM, paths={up.destination: path}, paths_counter=1),
         cast(SessionStore, None),
         views(up, B),
         replay=False,
@@ -64,4 +63,4 @@ def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
     session.take_paths({}, 2)
     assert not any(peer.up for peer in session.peers.values())
     session.update(views(up, B))
-    assert session.peers[field_of(up)].up
+    assert session.peers[up.destination].up

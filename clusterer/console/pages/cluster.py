@@ -124,7 +124,7 @@ def node_as_json(row: Row, moment: Moment) -> dict[str, Any]:
     node = row.node
     failure = moment.failures.get(place_of(node), Failure())
     return {
-        **place_as_json(ClusterKey(node.cluster_id, node.protocol)),
+        **place_as_json(node.cluster),
         "machine_id": node.machine_id,
         "url": node.url,
         "description": node.description,

@@ -32,7 +32,6 @@ from clusterer.services.context import Context
 from clusterer.services.table import reload
 from clusterer.services.table.reload_report import log_faults
 from clusterer.store import ClusterKey
-from clusterer.store.destinations import field_of
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +143,7 @@ class MiCommands:
             if node.cluster_id in own and node.machine_id != self._server_id:
                 protocols = clusters.setdefault(node.cluster_id, {})
                 protocols.setdefault(node.protocol, []).append(
-                    _listed(as_seen(node, records.get(field_of(node)), records.now_ms))
+                    _listed(as_seen(node, records.get(node.destination), records.now_ms))
                 )
         return Listed(
             tuple(

@@ -21,7 +21,6 @@ from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import translated
-from clusterer.store.destinations import field_of
 
 
 class Highest:
@@ -148,7 +147,7 @@ def _traffic(
     known: Listing, items: Sequence[Traffic | ToNode], highest: Highest
 ) -> Iterator[Metric]:
     fields = {
-        (node.cluster_id, node.protocol, node.machine_id): field_of(node)
+        (node.cluster_id, node.protocol, node.machine_id): node.destination
         for view in known.clusters
         for node in view.nodes.values()
     }

@@ -72,7 +72,7 @@ def sums(context: Context, views: Sequence[ClusterView], budget_s: float) -> Sum
         place = ClusterKey(to.cluster_id, to.protocol), to.machine_id
         found[place] = Sample(to.sent, 0, to.skipped, to.lost, 0)
     for pair in summed.waiting:
-        key = ClusterKey(pair.node.cluster_id, pair.node.protocol)
+        key = pair.node.cluster
         found[key, pair.node.machine_id] += Sample(0, 0, 0, 0, pair.backlog or 0)
     for place, sent in summed.sent_by.items():
         found[place] = found.get(place, _NONE) + Sample(0, sent, 0, 0, 0)

@@ -13,13 +13,13 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.paths import is_void
 from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion
+from clusterer.membership.views import node_of
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
 from clusterer.services.periodic.reach import key_of, ping_all
 from clusterer.settings import REENABLE_PROBE
 from clusterer.store import Cause, ClusterKey
-from clusterer.store.destinations import node_of
 from clusterer.store.due import Observation
 from clusterer.store.format import require_format
 from clusterer.store.suspicions import Opened
@@ -85,7 +85,7 @@ def _ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]
     asked: set[tuple[ClusterKey, int]] = set()
     present: dict[ClusterKey, Collection[int]] = {}
     for node in nodes:
-        key = ClusterKey(node.cluster_id, node.protocol)
+        key = node.cluster
         if key not in present:
             present[key] = context.probers.present(key)
             if present[key]:

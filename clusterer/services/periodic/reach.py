@@ -130,4 +130,4 @@ def _close(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None
 
 def key_of(node: Node) -> tuple[ClusterKey, int]:
     """Return the cluster and the machine_id of a node."""
-    return ClusterKey(node.cluster_id, node.protocol), node.machine_id
+    return node.cluster, node.machine_id

@@ -21,7 +21,6 @@ from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, keys
 from clusterer.store.backlog import QueueState
-from clusterer.store.destinations import field_of
 from clusterer.store.forgetting import ForgetStore
 from clusterer.store.format import require_format
 from clusterer.store.nodes import find_nodes
@@ -120,7 +119,7 @@ def _can_go_on(
         node = node_of(ClusterKey(cluster_id, PROTO_BIN), machine_id)
         if node is None or node.generation != generation:
             return True
-        if gate(node, records.get(field_of(node)), records.now_ms):
+        if gate(node, records.get(node.destination), records.now_ms):
             return True
     return not behind
 

@@ -8,7 +8,6 @@ from typing import Any
 from clusterer.services.context import Context
 from clusterer.services.status import paths
 from clusterer.services.status.paths import BrokenPath
-from clusterer.store.destinations import field_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def run(context: Context, wanted: Filter) -> BrokenPaths:
     views = context.nodes.views().values()
     found = [item for item in paths.broken(views, records, now_ms) if item in wanted]
     times = paths.since(context, found) if found else {}
-    rows = (Row(item, times.get((item.sender, field_of(item.node)))) for item in found)
+    rows = (Row(item, times.get((item.sender, item.node.destination))) for item in found)
     return BrokenPaths(now_ms / 1000, tuple(rows))
 
 

@@ -37,7 +37,7 @@ Place = tuple[ClusterKey, int]
 
 def place_of(node: Node) -> Place:
     """Return the place of a node."""
-    return ClusterKey(node.cluster_id, node.protocol), node.machine_id
+    return node.cluster, node.machine_id
 
 
 def read(context: Context, nodes: Iterable[Node]) -> dict[Place, Failure]:

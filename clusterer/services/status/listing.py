@@ -16,7 +16,6 @@ from clusterer.services.status.sums import Sums, Waiting
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterView, translated
-from clusterer.store.destinations import field_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Listing:
 
     def seen(self, node: Node) -> Node:
         """Return the node as it is shown: with its verdict, or as `seen_by` sees it."""
-        return as_seen(node, self._own.get(field_of(node)), int(self.now * 1000))
+        return as_seen(node, self._own.get(node.destination), int(self.now * 1000))
 
     def reach(self, view: ClusterView) -> Mapping[int, Reach]:
         """Return how many live senders reach each node of a cluster that has any."""
@@ -51,7 +50,7 @@ class Listing:
         if not self.seen_by:
             return {}
         return {
-            field_of(item.node): item.path for item in self.paths if item.sender == self.seen_by
+            item.node.destination: item.path for item in self.paths if item.sender == self.seen_by
         }
 
     def enabled_in_s(self, node: Node) -> int | None:
@@ -141,11 +140,11 @@ def _node_as_json(listing: Listing, node: Node, reach: Reach | None) -> dict[str
 
 def sender_backlogs(listing: Listing) -> list[SenderBacklog]:
     """Return the backlog of every sender in ``listing``."""
-    unreached = {(item.sender, field_of(item.node)) for item in listing.paths}
+    unreached = {(item.sender, item.node.destination) for item in listing.paths}
     reached: dict[int, list[Waiting]] = {}
     others: dict[int, list[Waiting]] = {}
     for item in listing.sums.waiting:
-        up = item.node.state is State.UP and (item.sender, field_of(item.node)) not in unreached
+        up = item.node.state is State.UP and (item.sender, item.node.destination) not in unreached
         (reached if up else others).setdefault(item.sender, []).append(item)
     senders = [item.sender for item in listing.sums.from_senders]
     return [_backlog_of(s, reached.get(s, ()), others.get(s, ())) for s in senders]

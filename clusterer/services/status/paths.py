@@ -11,7 +11,6 @@ from clusterer.membership import FAILURES, Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.destinations import field_of
 from clusterer.store.event_streams import AuditStore, PathEvents
 
 _EVENTS_READ = 10_000
@@ -34,7 +33,7 @@ class BrokenPath:
     @property
     def key(self) -> ClusterKey:
         """The cluster."""
-        return ClusterKey(self.node.cluster_id, self.node.protocol)
+        return self.node.cluster
 
     @property
     def condition(self) -> Condition:
@@ -67,7 +66,7 @@ def broken(views: Iterable[ClusterView], records: Records, now_ms: int) -> list[
         for view in views
         for sender, paths in sorted(records.items())
         for node in view.nodes.values()
-        if (path := paths.get(field_of(node))) is not None
+        if (path := paths.get(node.destination)) is not None
         and path.state is not State.UP
         and node.state is not State.DOWN
         and not is_void(path, node, now_ms)
@@ -108,7 +107,7 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
     ends_of = _fallen(context, [item.node for item in found if item.node.state is not State.UP])
     wanted = {(item.key.cluster_id, item.sender, item.node.machine_id): item for item in found}
     times = {
-        (item.sender, field_of(item.node)): fell
+        (item.sender, item.node.destination): fell
         for item in found
         if (fell := ends_of.get(item.node, _NEVER).fell_at) is not None
     }
@@ -120,7 +119,7 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
         # An event of the time before the node last became up is of an earlier failure; so is one of
         # the same ms, as no attempt fails in the ms in which its sender may begin it.
         if item is not None and event.at > ends_of.get(item.node, _NEVER).up_at:
-            times[item.sender, field_of(item.node)] = event.at
+            times[item.sender, item.node.destination] = event.at
         if not wanted:
             break
     return times

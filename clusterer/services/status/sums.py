@@ -268,4 +268,4 @@ def _fields(
 
 
 def _key(node: Node) -> ClusterKey:
-    return ClusterKey(node.cluster_id, node.protocol)
+    return node.cluster

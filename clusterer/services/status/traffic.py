@@ -17,9 +17,9 @@ from clusterer.services.status.sender_hashes import (
     commands,
     senders,
 )
-from clusterer.store import ClusterKey, ClusterView
+from clusterer.store import ClusterView
 from clusterer.store.badvalues import number, read_all, text
-from clusterer.store.destinations import STATS, field_of
+from clusterer.store.deliveries import STATS
 
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
@@ -87,7 +87,7 @@ class _Destination(NamedTuple):
 
     @classmethod
     def of(cls, node: Node) -> _Destination:
-        field = field_of(node)
+        field = node.destination
         stats = [_Field.of(f"{field}/{name}") for name in STATS]
         return cls(node, _Field.of(field), stats, _Field.of(f"{node.cluster_id}:{node.protocol}"))
 
@@ -171,7 +171,7 @@ def flows_to(context: Context, node: Node, machine_ids: Sequence[int]) -> list[F
     wanted = [command for sender in machine_ids for command in fields.commands(sender)]
     replies = iter(read_all(context.redis, wanted))
     known = {sender: fields.hashes(replies) for sender in machine_ids}
-    view = ClusterView.of(ClusterKey(node.cluster_id, node.protocol), 0, [node])
+    view = ClusterView.of(node.cluster, 0, [node])
     return flows_of([view], known)
 
 

@@ -165,7 +165,7 @@ def _read(context: Context, names: Names, only: Collection[Machine] | None = Non
     nodes, rejected = validate(rows, database.schema.columns, names)
     clusters: dict[ClusterKey, list[Node]] = {}
     for node in nodes:
-        clusters.setdefault(ClusterKey(node.cluster_id, node.protocol), []).append(node)
+        clusters.setdefault(node.cluster, []).append(node)
     unreadable: dict[int, set[int]] = {}
     good = {(node.cluster_id, node.machine_id) for node in nodes}
     for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:

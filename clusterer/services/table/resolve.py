@@ -63,7 +63,7 @@ def _moved(named: Iterable[tuple[Node, str]], known: Names) -> dict[ClusterKey, 
     for node, name in named:
         host = known.addresses.get(name, node.host)
         if host != node.host:
-            key = ClusterKey(node.cluster_id, node.protocol)
+            key = node.cluster
             moved.setdefault(key, {})[node.machine_id] = host
     return moved
 
