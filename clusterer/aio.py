@@ -25,7 +25,7 @@ from clusterer.runtime import forks
 from clusterer.sending import Sender
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
-from clusterer.store.offers import Offers
+from clusterer.store.labels import Offers
 from clusterer.wire import Packet, PacketBuilder
 
 THREADS = 4

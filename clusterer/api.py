@@ -11,7 +11,7 @@ from clusterer.listener import Callback, Listener, Listing
 from clusterer.membership import Node
 from clusterer.sending import Sender
 from clusterer.settings import Settings
-from clusterer.store.offers import Offers
+from clusterer.store.labels import Offers
 from clusterer.wire import Packet, PacketBuilder
 
 

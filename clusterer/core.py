@@ -19,9 +19,9 @@ from clusterer.sending import InstanceView, Sender
 from clusterer.settings import Settings
 from clusterer.settings.sources import load_settings
 from clusterer.store import Cause, ClusterKey, Directory, NodeStore, connect
+from clusterer.store.directory import PathReader
+from clusterer.store.labels import Offers
 from clusterer.store.observing import Observer
-from clusterer.store.offers import Offers
-from clusterer.store.own_paths import PathReader
 from clusterer.store.paths import PathStore
 from clusterer.store.receipts import Receipts
 from clusterer.wire import PacketBuilder

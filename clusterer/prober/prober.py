@@ -32,8 +32,7 @@ from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.format import require_format
 from clusterer.store.paths import PathStore
-from clusterer.store.prober_rings import ProberRings
-from clusterer.store.probers import ProberStore
+from clusterer.store.probers import ProberRings, ProberStore
 from clusterer.store.suspicions import SuspicionStore
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 from clusterer.store.append_commands import sub_batches
 from clusterer.store.append_queue import PostCounts, Tell
-from clusterer.store.offers import Offers
+from clusterer.store.labels import Offers
 from clusterer.store.packets import PacketLog
 from clusterer.wire import Packet
 

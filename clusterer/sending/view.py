@@ -12,7 +12,7 @@ from clusterer.membership import Node, State
 from clusterer.membership.addresses import normalised_ip
 from clusterer.runtime import forks
 from clusterer.store import ClusterKey, ClusterView, Directory
-from clusterer.store.own_paths import OwnPaths
+from clusterer.store.directory import OwnPaths
 
 _ip = lru_cache(maxsize=4096)(normalised_ip)
 

@@ -18,7 +18,7 @@ from clusterer.store.due import DueNodes
 from clusterer.store.paths import PathStore
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import SuspicionStore
-from clusterer.store.watch_plan import WatchPlan
+from clusterer.store.watches import WatchPlan
 
 if TYPE_CHECKING:
     from clusterer.provisioning.database import Database

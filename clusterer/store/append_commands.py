@@ -1,4 +1,7 @@
-"""Makes the calls of append.lua as bytes; every packet needs one, so most parts are made before."""
+"""The commands of an append as bytes: calls of append.lua, and WAIT for the replicas.
+
+Every packet needs one, so most parts are made before.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from clusterer.errors import StateUnavailable
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -18,6 +22,10 @@ MAX_ENTRY = 64 * 1024
 
 MAX_CALL = 512 * 1024
 """Bytes of frames that one call of the script stores: Redis serves no other client meanwhile."""
+
+
+WAIT_MS = 700
+"""How long Redis waits for its replicas: less than a client waits for Redis."""
 
 
 class AppendCommands:
@@ -78,3 +86,23 @@ def _parts(frames: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
         end = max(bisect_right(ends, before + most, first), first + 1)
         yield frames[first:end]
         first, before = end, ends[end - 1]
+
+
+class Replicas:
+    """How many replicas must have each write, and how many had the last one."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self.command = pack("WAIT", str(wanted), str(WAIT_MS))
+        """The command that follows a write on the same connection."""
+        self.got = wanted
+        """Reply to it."""
+
+    def shortage(self) -> StateUnavailable | None:
+        """Return the error that fewer replicas have the last write than must; None if enough do."""
+        if self.got >= self._wanted:
+            return None
+        return StateUnavailable(
+            f"{self.got} of {self._wanted} replicas have the packet after {WAIT_MS / 1000:g} s: "
+            "the packet may have been stored; look at the replicas, or lower wait_replicas"
+        )

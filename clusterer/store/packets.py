@@ -17,14 +17,13 @@ from clusterer.membership.views import ClusterKey
 from clusterer.runtime import forks
 from clusterer.runtime.logs import LimitedLog
 from clusterer.settings import OVERFLOW_DROP_OLDEST, Settings
-from clusterer.store.append_commands import AppendCommands
+from clusterer.store.append_commands import AppendCommands, Replicas
 from clusterer.store.append_queue import AppendQueue, Entry
 from clusterer.store.badvalues import WrongTypeError, is_bad_data, wrong_types
 from clusterer.store.channel import Channel
 from clusterer.store.client import connect, translated
 from clusterer.store.continuity import Continuity
 from clusterer.store.format import require_format
-from clusterer.store.replicas import Replicas
 from clusterer.store.scripts import script
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,17 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
+import redis
+
+from clusterer.endpoint import TIMEOUT_S
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.suspicions import PRESENT_MS
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.runtime.routes import is_local
+from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, pairs, replaced, text
-from clusterer.store.client import Store, ms_of
+from clusterer.store.badvalues import bad, ids, is_bad_data, pairs, replaced, text, wrong_types
+from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.paths import counters_of
 
 LOOK_S = 5.0
@@ -30,6 +34,9 @@ Maintenance workers take turns, so the looks of one of several are seconds apart
 
 AHEAD_MS = 1000
 """A heartbeat that is further in the future is from before the clock was set back."""
+
+MOST_WAIT_S = 0.8 * TIMEOUT_S
+"""Longest wait for a ring: the reply must arrive before the client gives up."""
 
 _MOST_MS = 2**53
 
@@ -130,6 +137,58 @@ class ProberStore(Store):
         replies = self._run("sweep the probers", "sweep_probers", names, *arguments)
         done = [member for member, removed in zip(gone, replies, strict=True) if removed]
         return ids(keys.probers(*key), done)
+
+
+class ProberRings(Store):
+    """The streams that wake one prober: its own, and one of each cluster.
+
+    For one thread; `ring` is safe in any thread.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        super().__init__(settings, client)
+        self._last: dict[Any, Any] = {}
+        """By stream, the id of the last entry that is known."""
+
+    def listen(self, machine_id: int, clusters: Sequence[ClusterKey]) -> None:
+        """Listen to the rings of a prober; a ring that is new here rings at once if it has rung."""
+        names = [keys.prober_ring(machine_id), *(keys.probers_ring(*key) for key in clusters)]
+        self._last = {name: self._last.get(name, "0") for name in names}
+
+    def forget(self) -> None:
+        """Treat all entries as new: Redis was away, and may have lost its data."""
+        self._last = dict.fromkeys(self._last, "0")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until a ring rings, for up to ``timeout_s``; return whether one has rung."""
+        block_ms = int(min(timeout_s, MOST_WAIT_S) * 1000)
+        with translated(self._settings, "wait for suspicions"):
+            try:
+                found: Any = self._client.xread(
+                    self._last, count=1, block=block_ms if block_ms > 0 else None
+                )
+            except redis.ResponseError as error:
+                if not is_bad_data(error):
+                    raise
+                self._delete([wrong.key for wrong in wrong_types(self._client, list(self._last))])
+                return True
+        for name, entries in found:
+            self._last[text(name)] = text(entries[-1][0])
+        return bool(found)
+
+    def _delete(self, wrong: Sequence[str]) -> None:
+        """Delete rings of a wrong type: a ring is of use for some seconds only."""
+        if wrong:
+            self._client.delete(*wrong)
+            replaced(wrong)
+            self._last |= dict.fromkeys(wrong, "0")
+
+    def ring(self, machine_id: int) -> None:
+        """Wake one prober."""
+        with translated(self._settings, "add an entry to the ring of a prober"):
+            self._client.xadd(
+                keys.prober_ring(machine_id), {"ring": 1}, maxlen=1, approximate=False
+            )
 
 
 class ProberHere:

@@ -15,7 +15,7 @@ import redis
 from clusterer.cli import main
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.event_streams import PAGE, AuditStore
+from clusterer.store.audit import PAGE, AuditStore
 from tests.support.processes import spawn
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node

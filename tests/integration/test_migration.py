@@ -14,8 +14,7 @@ from clusterer.services import Context
 from clusterer.services.status import listing
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.format import FORMAT, require_format
-from clusterer.store.migration import RENAMED, migrate
+from clusterer.store.format import FORMAT, RENAMED, migrate, require_format
 from tests.support.cluster import assert_accounted, delivering, load, node, node_for, numbers, stat
 from tests.support.older import QUEUE, now_ms, put_instance, put_offset, put_packets
 from tests.support.processes import EVENTUALLY_S, wait_until
@@ -239,7 +238,7 @@ def test_migration_of_a_newer_format_is_refused(settings: Settings, client: redi
     with pytest.raises(NewerFormat, match="clusterer:format is 3"):
         require_format(settings, client)
     assert old_names(client) == ["clusterer:cursor:1"]
-    assert migrate(client, FORMAT) == b"3", "set by another process since the format was read"
+    assert migrate(client) == b"3", "set by another process since the format was read"
 
 
 def test_migration_leaves_keys_of_other_programs(settings: Settings, client: redis.Redis) -> None:

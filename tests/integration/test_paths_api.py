@@ -17,8 +17,8 @@ from clusterer.mi.commands import Listed, ListNodes
 from clusterer.services import Context
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.store import ClusterKey, keys
+from clusterer.store.audit import PathEvents
 from clusterer.store.directory import REFRESH_S
-from clusterer.store.event_streams import PathEvents
 from clusterer.store.paths import PathStore
 from clusterer.store.suspicions import SuspicionStore
 from tests.support.broken_paths import (

@@ -18,8 +18,7 @@ from clusterer.services.metrics.http import registry_of
 from clusterer.services.metrics.state_changes import USUAL
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
-from clusterer.store.labels import MAX_LABELS, OTHERS
-from clusterer.store.offers import Offers
+from clusterer.store.labels import MAX_LABELS, OTHERS, Offers
 from clusterer.wire import Packet
 from tests.support.cluster import node
 from tests.support.ports import free_port

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterer.store.watch_plan import LISTED_MS, WatchPlan
-from clusterer.store.watches import Watch
+from clusterer.store.watches import LISTED_MS, Watch, WatchPlan
 
 ONE, TWO = (Watch(receiver, "m", "m", 1, 10_000) for receiver in (1, 2))
 NOW = 1_000_000

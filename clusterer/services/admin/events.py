@@ -13,8 +13,14 @@ from typing import Any, Generic, TypeVar
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.runtime.stop import StopFlag
 from clusterer.services.context import Context
-from clusterer.store.audit import AuditEvent, PathEvent
-from clusterer.store.event_streams import BEGINNING, AuditStore, EventStreams, PathEvents
+from clusterer.store.audit import (
+    BEGINNING,
+    AuditEvent,
+    AuditStore,
+    EventStreams,
+    PathEvent,
+    PathEvents,
+)
 
 log = logging.getLogger(__name__)
 

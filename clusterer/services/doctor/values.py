@@ -9,9 +9,9 @@ from itertools import islice
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, warn
 from clusterer.store import keys, translated
+from clusterer.store.audit import PAGE, AuditStore, PathEvents
 from clusterer.store.badvalues import BadValue, text, wrong_keys
 from clusterer.store.dirty import DirtyNodes
-from clusterer.store.event_streams import PAGE, AuditStore, PathEvents
 from clusterer.store.format import FORMAT, format_found, is_newer, is_older, newer_text
 from clusterer.store.receipts import Receipts
 

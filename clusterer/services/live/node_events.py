@@ -9,8 +9,7 @@ from itertools import islice
 from clusterer.membership import Condition
 from clusterer.services.context import Context
 from clusterer.services.live.node_rows import Row
-from clusterer.store.audit import AuditEvent
-from clusterer.store.event_streams import AuditStore
+from clusterer.store.audit import AuditEvent, AuditStore
 
 _POLL_S = 0.001
 """Shortest wait that Redis accepts; 0 means without end."""

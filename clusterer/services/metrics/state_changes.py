@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from clusterer.membership import Condition, Node
 from clusterer.runtime import forks
 from clusterer.services.context import Context
-from clusterer.store.event_streams import BEGINNING, AuditStore
+from clusterer.store.audit import BEGINNING, AuditStore
 
 _LABELS = ("cluster", "protocol", "machine_id", "before", "after")
 _DOWN, _UP, _PROBING, _DISABLED = Condition

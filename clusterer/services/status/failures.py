@@ -9,8 +9,7 @@ from itertools import islice
 from clusterer.membership import FAILURES, Condition, Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
-from clusterer.store.audit import AuditEvent
-from clusterer.store.event_streams import AuditStore
+from clusterer.store.audit import AuditEvent, AuditStore
 
 _EVENTS_READ = 10_000
 """Events of a cluster that are searched."""

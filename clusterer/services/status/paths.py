@@ -11,7 +11,7 @@ from clusterer.membership import FAILURES, Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.event_streams import AuditStore, PathEvents
+from clusterer.store.audit import AuditStore, PathEvents
 
 _EVENTS_READ = 10_000
 """Path events of a cluster that are searched for the beginning of what lasts."""
