@@ -11,7 +11,7 @@ from clusterer.store import keys
 from clusterer.store.badvalues import Command, field_number, ids, read_all, text
 from clusterer.store.client import Store, translated
 from clusterer.store.node_change import EVENTS_CAP
-from clusterer.store.receipts import watches_in
+from clusterer.store.receptions import watches_in
 from clusterer.store.scripts import Call, run_each
 
 SAMPLE = 1000

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from clusterer.store.badvalues import Command, read_all
-from clusterer.store.receipts import latest, scores
+from clusterer.store.receptions import latest, scores
 from clusterer.store.watches import LISTENING_MS, Watch
 
 

@@ -21,7 +21,7 @@ from clusterer.store.badvalues import Command, WrongType, ids, number, read_all,
 from clusterer.store.encoding import decode_node
 from clusterer.store.nodes import cluster_key
 from clusterer.store.paths import records_of
-from clusterer.store.receipts import watches_in
+from clusterer.store.receptions import watches_in
 from clusterer.store.watches import Watch
 
 _ROUNDS = 6
