@@ -27,6 +27,9 @@ CLAIM_AT_ONCE = 16
 JOIN_WITHIN_S = 2.0
 """How long a worker without senders waits until others give it some of theirs."""
 
+EXCHANGE_EVERY_S = 2.0
+"""How often a worker that is full gives some senders back, if others wait."""
+
 KEEP_S = 60.0
 """How long a worker gives nothing to others after they have not taken what it gave."""
 
@@ -34,23 +37,16 @@ KEEP_S = 60.0
 class Claims:
     """Claims senders a few at a time, and keeps the worker's share equal to the others'.
 
-    A worker that is full gives some back every ``exchange_every_s`` seconds if others wait.
+    A worker that is full gives some back every `EXCHANGE_EVERY_S` if others wait.
     """
 
     def __init__(
-        self,
-        store: SessionStore,
-        leases: Leases,
-        handover: Handover,
-        *,
-        watch: ClusterWatch,
-        exchange_every_s: float,
+        self, store: SessionStore, leases: Leases, handover: Handover, watch: ClusterWatch
     ) -> None:
         self._store = store
         self._leases = leases
         self._handover = handover
         self._watch = watch
-        self._exchange_every_s = exchange_every_s
         self._wanted: deque[int] = deque()
         self._seen: dict[int, float] = {}
         """Since when senders have been seen without a worker (monotonic seconds)."""
@@ -134,7 +130,7 @@ class Claims:
     def _exchange(self, waiting: int, now: float) -> None:
         """Release some senders, so that senders that wait get their turn."""
         if now >= self._exchange_at:
-            self._exchange_at = now + self._exchange_every_s
+            self._exchange_at = now + EXCHANGE_EVERY_S
             count = min(waiting, max(len(self._leases) // 8, 1))
             self._handover.some(self._leases.to_exchange(count))
             self._wanted = deque(islice(self._seen, count))

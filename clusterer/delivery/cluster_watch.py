@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from time import monotonic
 
-from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.failures import Failures
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.placement import source_of
 from clusterer.delivery.session import SenderSession
+from clusterer.delivery.worker import Worker
 from clusterer.runtime.routes import is_local
-from clusterer.settings import Settings
-from clusterer.store import Directory
-from clusterer.store.sessions import SessionStore
 
 
 class ClusterWatch:
@@ -22,36 +19,29 @@ class ClusterWatch:
 
     def __init__(
         self,
-        settings: Settings,
-        store: SessionStore,
-        *,
-        directory: Directory,
+        worker: Worker,
         leases: Leases,
         connector: Connector,
         failures: Failures,
         confirmations: Confirmations,
-        agenda: Agenda,
     ) -> None:
-        self._anywhere = settings.allow_foreign_source
-        self._store = store
-        self._directory = directory
+        self._worker = worker
         self._leases = leases
         self._connector = connector
         self._failures = failures
         self._confirmations = confirmations
-        self._agenda = agenda
         self._misplaced: set[SenderSession] = set()
 
     def refresh(self) -> None:
         """Read the clusters that have changed, and update all sessions."""
-        self._directory.refresh()
+        self._worker.directory.refresh()
         for session in self._leases:
-            update = session.update(self._directory.snapshot)
+            update = session.update(self._worker.views)
             if update is None:
                 continue
             for peer in update.peers:
                 self._connector.close(peer)
-            self._store.forget(session.sender, update.fields)
+            self._worker.store.forget(session.sender, update.fields)
             for peer in update.doubted:
                 self._confirmations.doubt(session, peer, monotonic())
             if self._has_moved(session):
@@ -66,14 +56,14 @@ class ClusterWatch:
         """Open the connections that are due, each from the sender's address."""
         for peer in session.groups.behind:
             if peer.lacks_link and monotonic() >= peer.retry_at:
-                source = source_of(session.sender, peer.key, self._directory.snapshot)
+                source = source_of(session.sender, peer.key, self._worker.views)
                 if source is not None and not is_local(source):
-                    if not self._anywhere:
+                    if not self._worker.settings.allow_foreign_source:
                         self._misplaced.add(session)  # the address has left this host
                         return
                     source = None
                 self._connector.open(session, peer, source)
-        self._agenda.note(session)
+        self._worker.agenda.note(session)
 
     def next_misplaced(self) -> SenderSession | None:
         """Return a session whose sender has another address, perhaps on another host."""
@@ -85,7 +75,7 @@ class ClusterWatch:
 
     def _has_moved(self, session: SenderSession) -> bool:
         """Whether a connection is from an address that the sender does not have any more."""
-        views = self._directory.snapshot
+        views = self._worker.views
         return any(
             peer.link is not None
             and peer.source not in (None, source_of(session.sender, peer.key, views))

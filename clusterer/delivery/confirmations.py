@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Condition, Node, State
 from clusterer.runtime.routes import is_local
+from clusterer.store.client import Clock
 from clusterer.store.suspicions import SuspicionStore
 
 REMEMBER_S = 1.0

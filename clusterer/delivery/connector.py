@@ -54,8 +54,8 @@ class Connector:
         self._watched: dict[Peer, SenderSession] = {}
         self._pressed: set[Peer] = set()
         """Those whose peer has something to do: accept, or read."""
-        self._expire_at = inf
-        """No such connection runs out of time before (monotonic seconds): progress moves it on."""
+        self.expire_at = inf
+        """When `expire` has something to check (monotonic seconds), at the earliest."""
 
     def open(self, session: SenderSession, peer: Peer, source: str | None) -> None:
         """Start connecting to a node."""
@@ -146,13 +146,9 @@ class Connector:
             peer.link and not peer.connected and peer.link.since > since for peer in self._pressed
         )
 
-    def next_deadline(self) -> float:
-        """Return when `expire` has something to check (monotonic seconds)."""
-        return self._expire_at
-
     def expire(self, now: float) -> None:
         """Give up connections that made no progress for ``send_timeout``."""
-        if now < self._expire_at:
+        if now < self.expire_at:
             return
         since = now - self._timeout_s
         late = [peer for peer in self._pressed if peer.link and peer.link.progress_at <= since]
@@ -164,13 +160,13 @@ class Connector:
             self._fail(session, peer, f"{what} for {self._timeout_s:g} s", began_at)
             session.regroup()
         began = (peer.link.progress_at for peer in self._pressed if peer.link)
-        self._expire_at = min(began, default=inf) + self._timeout_s
+        self.expire_at = min(began, default=inf) + self._timeout_s
 
     def _press(self, peer: Peer) -> None:
         """Note that a peer has something to do, from now on."""
         self._pressed.add(peer)
         if peer.link is not None:
-            self._expire_at = min(self._expire_at, peer.link.progress_at + self._timeout_s)
+            self.expire_at = min(self.expire_at, peer.link.progress_at + self._timeout_s)
 
     def on_ready(self, session: SenderSession, peer: Peer) -> bool:
         """Look at a connection whose socket is ready; True if the outbox can be written."""

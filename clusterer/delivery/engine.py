@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from clusterer import jobs
-from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.claims import Claims
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.closer import Closer
 from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.confirmations import Confirmations
@@ -28,6 +26,7 @@ from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
+from clusterer.delivery.worker import Worker
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
@@ -41,9 +40,6 @@ log = logging.getLogger(__name__)
 
 SLICE_S = 60.0
 """Longest run of one job, so that RQ sees jobs end."""
-
-SHARED_SLICE_S = 2.0
-"""How often a worker that is full gives some senders back, if others wait."""
 
 MANY_SENDERS = 10
 """Senders of which a worker gives some to one that has none."""
@@ -62,63 +58,29 @@ class Engine:
     def __init__(self, settings: Settings, queue: str, meter: Meter | None = None) -> None:
         token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         client = connect(settings)
-        nodes = NodeStore(settings, client)
-        self._jobs_client = jobs.connect(settings)
+        nodes, paths = NodeStore(settings, client), PathStore(settings, client)
+        suspicions = SuspicionStore(settings, client)
         self._store = SessionStore(settings, queue, token, client)
         self._backlog = BacklogStore(settings, client)
-        self._directory = Directory(nodes)
+        self._queue = queue
+        self._jobs_client = jobs.connect(settings)
+        worker = Worker(settings, self._store, paths, Directory(nodes), meter)
+        self._agenda = worker.agenda
         self._closer = Closer(settings, queue, token)
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
-        clock, paths = Clock(), PathStore(settings, client)
-        suspicions = SuspicionStore(settings, client)
-        self._failures = Failures(nodes, paths, suspicions, self._directory, clock)
-        self._confirmations = Confirmations(suspicions, clock)
-        self._connector = Connector(settings, self._failures, self._confirmations, self._selector)
-        self._agenda = Agenda()
-        self._leases = Leases(
-            settings,
-            self._store,
-            self._directory,
-            paths=paths,
-            connector=self._connector,
-            agenda=self._agenda,
-            clock=clock,
-            meter=meter,
-        )
-        self._watch = ClusterWatch(
-            settings,
-            self._store,
-            directory=self._directory,
-            leases=self._leases,
-            connector=self._connector,
-            failures=self._failures,
-            confirmations=self._confirmations,
-            agenda=self._agenda,
-        )
-        self._handover = Handover(
-            settings,
-            self._store,
-            self._leases,
-            self._connector,
-            self._closer,
-            directory=self._directory,
-            agenda=self._agenda,
-        )
-        self._claims = Claims(
-            self._store,
-            self._leases,
-            self._handover,
-            watch=self._watch,
-            exchange_every_s=SHARED_SLICE_S,
-        )
-        self._queue = queue
+        self._failures = Failures(nodes, paths, suspicions, worker.directory, worker.clock)
+        self._confirmations = confirmations = Confirmations(suspicions, worker.clock)
+        self._connector = Connector(settings, self._failures, confirmations, self._selector)
+        self._leases = leases = Leases(worker, self._connector)
+        self._watch = ClusterWatch(worker, leases, self._connector, self._failures, confirmations)
+        self._handover = Handover(worker, leases, self._connector, self._closer)
+        self._claims = Claims(self._store, leases, self._handover, self._watch)
         self._feeder = Feeder(
+            worker,
             self._reader,
-            self._store,
-            self._leases,
+            leases,
             self._connector,
-            agenda=self._agenda,
             handover=self._handover,
             watch=self._watch,
         )
@@ -241,7 +203,7 @@ class Engine:
         times = [
             self._leases.renew_at,
             self._claims.next_at(),
-            self._connector.next_deadline(),
+            self._connector.expire_at,
             self._feeder.next_at(now),
             self._handover.idle_poll_at,
             self._agenda.next_at(),

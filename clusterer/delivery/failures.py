@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Event, Node, State
 from clusterer.membership.suspicions import Kind
 from clusterer.store import Cause, Directory, NodeStore
+from clusterer.store.client import Clock
 from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
 from clusterer.store.probers import ProberHere
 from clusterer.store.suspicions import Opened, SuspicionStore

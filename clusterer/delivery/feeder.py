@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.connector import Connector
@@ -17,9 +16,9 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
+from clusterer.delivery.worker import Worker
 from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
-from clusterer.store.sessions import SessionStore
 
 CONNECTING_S = 0.005
 """Time that new connections get before a read begins that leaves their logs out."""
@@ -34,22 +33,21 @@ class Feeder:
 
     def __init__(
         self,
+        worker: Worker,
         reader: LogReader,
-        store: SessionStore,
         leases: Leases,
         connector: Connector,
         *,
-        agenda: Agenda,
         handover: Handover,
         watch: ClusterWatch,
     ) -> None:
         self._reader = reader
-        self._store = store
+        self._store = worker.store
         self._leases = leases
         self._connector = connector
         self._handover = handover
         self._watch = watch
-        self._agenda = agenda
+        self._agenda = worker.agenda
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
         """Apart: old packets may be large where new ones are small."""

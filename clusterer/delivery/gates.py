@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.peer import Peer
 from clusterer.membership import Node
 from clusterer.membership.paths import Path, gate
+from clusterer.store.client import Clock
 
 
 class Gates:

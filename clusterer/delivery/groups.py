@@ -9,7 +9,7 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.resting import Resting
 from clusterer.delivery.resting_nodes import RestingNodes
-from clusterer.delivery.roster import Rosters
+from clusterer.delivery.worker import Worker
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey
 
@@ -21,7 +21,7 @@ class Groups:
     blocking read of the engine follows the head. The peers behind have reads of their own.
     """
 
-    def __init__(self, maker: PeerMaker, rosters: Rosters, *, replay: bool) -> None:
+    def __init__(self, maker: PeerMaker, worker: Worker) -> None:
         claim = maker.claim
         self.head = claim.tail
         self.peers: dict[str, Peer] = {}
@@ -31,11 +31,12 @@ class Groups:
         self.counts = dict(claim.counts)
         """Packets of each cluster up to the head, as far as they were seen."""
         self.resting = Resting(claim.sender, self.counts)
-        self.nodes = RestingNodes(claim, rosters, self.counts, self.peers)
+        self.nodes = RestingNodes(claim, worker.rosters, self.counts, self.peers)
         """Nodes for which no peer is made."""
         self._maker = maker
-        self._replay = replay
-        self._awake: list[Peer] = []
+        self._replay = worker.replay
+        self.awake: list[Peer] = []
+        """The peers that do not rest."""
         self._nearest_next = False
 
     # -- grouping -------------------------------------------------------------------------------
@@ -44,12 +45,12 @@ class Groups:
         """Group all peers again: nodes or gates have changed."""
         self.resting.wake(self.head)
         self.nodes.look()
-        self._awake = list(self.peers.values())
+        self.awake = list(self.peers.values())
         self.regroup()
 
     def regroup(self) -> None:
         """Sort the peers that do not rest into front, behind and resting."""
-        ready = [peer for peer in self._awake if self.is_ready(peer)]
+        ready = [peer for peer in self.awake if self.is_ready(peer)]
         head = max((peer.sent_offset for peer in ready), default=self.head)
         if self.holds_head and head > self.head:
             self.wake_all()
@@ -62,9 +63,9 @@ class Groups:
         self.front = [peer for peer in ready if peer.sent_offset == self.head]
         if self.resting.add(self.front, replay=self._replay):
             self.front = [peer for peer in self.front if peer not in self.resting]
-            self._awake = [peer for peer in self._awake if peer not in self.resting]
+            self.awake = [peer for peer in self.awake if peer not in self.resting]
         chosen = set(map(id, self.front))
-        self.behind = [peer for peer in self._awake if id(peer) not in chosen]
+        self.behind = [peer for peer in self.awake if id(peer) not in chosen]
 
     def make(self, field: str, node: Node) -> Peer:
         """Make the peer of a resting node; `gather` must follow."""
@@ -75,19 +76,14 @@ class Groups:
     def _make_all(self) -> None:
         """Make the peers of all resting nodes."""
         for nodes in self.nodes.members().values():
-            self._awake += [self.make(field, node) for field, node in nodes.items()]
+            self.awake += [self.make(field, node) for field, node in nodes.items()]
         self.nodes.look()
 
     def wake_all(self) -> None:
         """Let each resting peer be offered the next batch by itself."""
-        self._awake += self.resting.wake(self.head)
+        self.awake += self.resting.wake(self.head)
 
     # -- state ----------------------------------------------------------------------------------
-
-    @property
-    def awake(self) -> list[Peer]:
-        """The peers that do not rest."""
-        return self._awake
 
     @property
     def holds_head(self) -> bool:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.closer import Closer
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.session import SenderSession
+from clusterer.delivery.worker import Worker
 from clusterer.runtime.logs import about_machine
-from clusterer.settings import Settings
-from clusterer.store import Directory
 from clusterer.store.deliveries import Released
 from clusterer.store.format import FORMAT
 from clusterer.store.log_reads import SenderUnusable
-from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +29,13 @@ class Handover:
     """Releases leases, sets closing guards, and waits for the closing guards of other workers."""
 
     def __init__(
-        self,
-        settings: Settings,
-        store: SessionStore,
-        leases: Leases,
-        connector: Connector,
-        closer: Closer,
-        *,
-        directory: Directory,
-        agenda: Agenda,
+        self, worker: Worker, leases: Leases, connector: Connector, closer: Closer
     ) -> None:
-        self._linger_s = settings.linger
-        self._store = store
+        self._worker = worker
+        self._store = worker.store
         self._leases = leases
         self._connector = connector
         self._closer = closer
-        self._directory = directory
-        self._agenda = agenda
         self.idle_poll_at = self.guard_poll_at = 0.0
         """When the polls are due (monotonic seconds)."""
 
@@ -59,7 +46,7 @@ class Handover:
             return
         self.idle_poll_at = now + IDLE_POLL_S
         for session in self._leases:
-            if now >= session.read_at + self._linger_s:
+            if now >= session.read_at + self._worker.settings.linger:
                 self._leases.renew()  # the last ones must not lose theirs meanwhile
                 if session in self._leases:
                     self._when_idle(session)
@@ -118,9 +105,9 @@ class Handover:
         This worker records nothing any more (its closing guards are forgotten too). So a node that
         went before this look stays forgotten; the component that removes a node later forgets it.
         """
-        self._directory.refresh()
+        self._worker.directory.refresh()
         for session in sessions:
-            self._store.forget(session.sender, session.members.not_in(self._directory.snapshot))
+            self._store.forget(session.sender, session.members.not_in(self._worker.views))
 
     def poll_guards(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
@@ -128,8 +115,9 @@ class Handover:
         if now < self.guard_poll_at:
             return
         self.guard_poll_at = now + GUARD_POLL_S
-        if self._agenda.guarded:
-            self._take_over_guards(list(self._agenda.guarded))
+        guarded = list(self._worker.agenda.guarded)
+        if guarded:
+            self._take_over_guards(guarded)
 
     def _take_over_guards(self, sessions: list[SenderSession]) -> None:
         found = self._store.guards([session.sender for session in sessions])

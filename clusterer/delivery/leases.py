@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 
-from clusterer.delivery.agenda import Agenda
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.holds import HOLD_S, Holds
-from clusterer.delivery.meter import Meter
-from clusterer.delivery.placement import Placement, own_rows
-from clusterer.delivery.roster import Rosters, Views
+from clusterer.delivery.placement import HOLD_S, Holds, Placement, own_rows
+from clusterer.delivery.roster import Views
 from clusterer.delivery.session import SenderSession
+from clusterer.delivery.worker import Worker
 from clusterer.runtime.logs import about_machine
-from clusterer.settings import BACKLOG_REPLAY, Settings
-from clusterer.store import Directory
 from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.log_reads import SenderUnusable
-from clusterer.store.paths import PathStore
-from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +28,11 @@ WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
 class Leases:
     """All sessions of a running job."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SessionStore,
-        directory: Directory,
-        *,
-        paths: PathStore,
-        connector: Connector,
-        agenda: Agenda,
-        clock: Clock,
-        meter: Meter | None,
-    ) -> None:
-        self._placement = Placement(anywhere=settings.allow_foreign_source)
-        self._replay = settings.backlog == BACKLOG_REPLAY
-        self._store = store
-        self._directory = directory
-        self._paths = paths
-        self._clock = clock
+    def __init__(self, worker: Worker, connector: Connector) -> None:
+        self._worker = worker
+        self._store = worker.store
         self._connector = connector
-        self._agenda = agenda
-        self._meter = meter
-        self._rosters = Rosters()
+        self._placement = Placement(anywhere=worker.settings.allow_foreign_source)
         self._sessions: dict[int, SenderSession] = {}
         self._claimed: dict[int, int] = {}
         """Senders with a lease and still without a session: the numbers of their claims."""
@@ -110,7 +86,7 @@ class Leases:
 
     def allowed(self, senders: list[int]) -> list[int]:
         """Return those of ``senders`` that this worker may deliver for."""
-        views = self._directory.snapshot
+        views = self._worker.views
         return [s for s in senders if s not in self.holds and self._placement.allows(s, views)]
 
     def unclaimed(self, senders: list[int]) -> list[int]:
@@ -134,13 +110,16 @@ class Leases:
         self.renew()
         asked_at = monotonic()
         claims = self._store.claim_all(senders)
-        self._tell_clock(claims, asked_at)
+        found = [claim for claim in claims if isinstance(claim, Claim)]
+        if found:
+            self._worker.clock.tell(found[0].now_ms, asked_at)
         if not self._sessions:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
-        self._claimed = {claim.sender: claim.number for claim in claims if isinstance(claim, Claim)}
-        if any(self._may_skip(claim, self._directory.snapshot) for claim in claims):
-            self._directory.refresh()  # the nodes' state after the claim decides about its packets
+        self._claimed = {claim.sender: claim.number for claim in found}
+        if any(self._may_skip(claim, self._worker.views) for claim in found):
+            # The nodes' state after the claim decides about its packets.
+            self._worker.directory.refresh()
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
             if isinstance(claim, SenderUnusable):
@@ -149,17 +128,10 @@ class Leases:
                 del self._claimed[claim.sender]
                 self._take_or_hold(claim)
 
-    def _may_skip(self, claim: Claim | SenderUnusable | None, views: Views) -> bool:
+    def _may_skip(self, claim: Claim, views: Views) -> bool:
         """Whether a gate may be closed for the sender of this claim."""
-        if not isinstance(claim, Claim):
-            return False
-        return bool(claim.paths) or any(self._rosters.of(key, views).down for key in claim.counts)
-
-    def _tell_clock(self, claims: Iterable[object], asked_at: float) -> None:
-        for claim in claims:
-            if isinstance(claim, Claim):
-                self._clock.tell_ms(claim.now_ms, asked_at)
-                return
+        rosters = self._worker.rosters
+        return bool(claim.paths) or any(rosters.of(key, views).down for key in claim.counts)
 
     def _take_or_hold(self, claim: Claim) -> None:
         try:
@@ -197,7 +169,7 @@ class Leases:
             if sender in self._sessions:
                 self.lose(self._sessions[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
-        self._clock.tell_ms(renewed.now_ms, sent_at)
+        self._worker.clock.tell(renewed.now_ms, sent_at)
         self._paths_counters = renewed.paths_counters
 
     def follow_paths(self) -> None:
@@ -211,18 +183,13 @@ class Leases:
             return
         senders = [s for s in {*counters, *self._recorded} if s in self._sessions]
         sessions = [self._sessions[sender] for sender in senders]
-        self.read_paths([each.sender for each in sessions if each.has_old_paths(counters)])
+        old = [session.sender for session in sessions if session.has_old_paths(counters)]
+        for sender, records in (self._worker.paths.all_records(old) if old else {}).items():
+            if sender in self._sessions:
+                self._sessions[sender].take_paths(records.paths, records.counter)
         for session in sessions:
             session.judge()
         self._recorded = {session.sender for session in sessions if session.gates}
-
-    def read_paths(self, senders: Sequence[int]) -> None:
-        """Read the records of these senders' paths."""
-        if not senders:
-            return
-        for sender, records in self._paths.all_records(senders).items():
-            if sender in self._sessions:
-                self._sessions[sender].take_paths(records.paths, records.counter)
 
     def may_write(self, session: SenderSession) -> bool:
         """Whether the lease certainly still holds; it is renewed if time has run out."""
@@ -272,7 +239,7 @@ class Leases:
         """Forget a session that was given back."""
         del self._sessions[session.sender]
         del self._by_log[session.log]
-        self._agenda.drop(session)
+        self._worker.agenda.drop(session)
 
     def _abandon(self, session: SenderSession) -> None:
         """Forget a session, and close its connections at once."""
@@ -290,24 +257,15 @@ class Leases:
 
     def _take(self, claim: Claim) -> None:
         sender = claim.sender
-        session = SenderSession(
-            claim,
-            self._store,
-            self._directory.snapshot,
-            replay=self._replay,
-            rosters=self._rosters,
-            meter=self._meter,
-            agenda=self._agenda,
-            clock=self._clock,
-        )
+        session = SenderSession(claim, self._worker, self._worker.views)
         self._sessions[sender] = self._by_log[session.log] = session
-        self._agenda.add(session)
+        self._worker.agenda.add(session)
         if session.gates:
             self._recorded.add(sender)
         if session.members.stale_fields():
             # Not the other way round: nodes that have come since the snapshot was taken.
-            self._directory.refresh()
-            session.update(self._directory.snapshot)
+            self._worker.directory.refresh()
+            session.update(self._worker.views)
             self._store.forget(sender, session.members.stale_fields())
         if session.clamped:
             log.warning(
@@ -320,4 +278,4 @@ class Leases:
             )
 
     def _about(self, sender: int) -> dict[str, object]:
-        return about_machine(sender, own_rows(sender, self._directory.snapshot))
+        return about_machine(sender, own_rows(sender, self._worker.views))

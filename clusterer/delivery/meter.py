@@ -9,9 +9,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.frames import Share
 from clusterer.membership.views import ClusterKey
+from clusterer.store.client import Clock
 from clusterer.store.labels import ModuleLabels
 
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)

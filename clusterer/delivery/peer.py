@@ -95,7 +95,7 @@ class Peer:
         self.retry_at = 0.0
         self.pause_s = 0.0
         """Last pause that was made because the peer wrote on its connection."""
-        self._written = 0
+        self.written = 0
         """Bytes given to the connection."""
         self._marks: deque[Mark] = deque()
         """What was written and is not known to be acknowledged."""
@@ -217,19 +217,14 @@ class Peer:
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n
 
-    @property
-    def written(self) -> int:
-        """Bytes given to the connection."""
-        return self._written
-
     def acknowledged_bytes(self) -> int:
         """Return how many written bytes the peer's kernel has acknowledged; one system call."""
-        return self._written - self.link.unacknowledged() if self.link is not None else 0
+        return self.written - self.link.unacknowledged() if self.link is not None else 0
 
     def acknowledged_offset(self) -> int:
         """Return the sequence up to which the peer's kernel has acknowledged every packet."""
         if self.link is not None and self._marks:
-            acknowledged = self._written - self.link.unacknowledged()
+            acknowledged = self.written - self.link.unacknowledged()
             while self._marks and self._marks[0].end <= acknowledged:
                 self._marks.popleft()
         return self._acknowledged
@@ -243,7 +238,7 @@ class Peer:
         """Forget a broken connection; packets that have not arrived are to be offered again."""
         self.acknowledged_offset()
         # Packets wait for a connection on which none was written.
-        repeat = self.outbox is not None or bool(self._marks) or not self._written
+        repeat = self.outbox is not None or bool(self._marks) or not self.written
         if self._marks:
             mark = self._marks[0]
             skipped, lost = self._skipped - mark.skipped, self._lost - mark.lost
@@ -257,7 +252,7 @@ class Peer:
     def forget_link(self, event: PeerEvent = PeerEvent.ENDED) -> None:
         """Forget the connection; packets that are not written whole are to be offered again."""
         self.change(event)
-        self._written = 0
+        self.written = 0
         self._marks.clear()
         self.link = self.outbox = None
         self.sent_offset, self.sent_n = self.committed_offset, self.committed_n
@@ -306,10 +301,10 @@ class Peer:
     def _send(self, link: Link, data: bytes | memoryview) -> int:
         written = link.send(data)
         if written:
-            self._written += written
+            self.written += written
             self._marks.append(
                 Mark(
-                    self._written,
+                    self.written,
                     self.committed_offset,
                     self.committed_n,
                     self._skipped,

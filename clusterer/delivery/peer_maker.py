@@ -6,24 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from clusterer.delivery.gates import Gates
-from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
+from clusterer.delivery.worker import Worker
 from clusterer.membership import Node
 from clusterer.store.deliveries import Claim
-from clusterer.store.sessions import SessionStore
 
 
 class PeerMaker:
     """Makes peers at the committed offsets of a claim, and at the places of nodes without one."""
 
-    def __init__(
-        self, claim: Claim, store: SessionStore, gates: Gates, meter: Meter | None = None
-    ) -> None:
+    def __init__(self, claim: Claim, worker: Worker, gates: Gates) -> None:
         self.claim = claim
-        self._store = store
+        self._worker = worker
         self._gates = gates
-        self._meter = meter
         self._since_ms = dict(claim.since_ms)
         """By cluster, the time of its first packet, Redis ms."""
         self.clamped = 0
@@ -31,7 +27,7 @@ class PeerMaker:
 
     def start_of(self, generation: int) -> int:
         """Return the sequence after which a node without an offset starts; one round trip."""
-        return self._store.seek(self.claim.sender, generation, self.claim.tail)
+        return self._worker.store.seek(self.claim.sender, generation, self.claim.tail)
 
     def make(self, field: str, node: Node, start_of: Callable[[int], int]) -> Peer:
         """Make a peer; ``start_of`` is `start_of`, or remembers its answers."""
@@ -56,8 +52,9 @@ class PeerMaker:
 
     def prepare(self, peer: Peer) -> None:
         """Give a new peer its meter, and open or close its gate."""
-        if self._meter is not None:
-            peer.flow = self._meter.flow(self.claim.sender, peer.key, peer.node.machine_id)
+        meter = self._worker.meter
+        if meter is not None:
+            peer.flow = meter.flow(self.claim.sender, peer.key, peer.node.machine_id)
         self._gates.judge(peer)
 
     def note_waiting(self, peer: Peer) -> None:
@@ -67,7 +64,7 @@ class PeerMaker:
 
     def note_cluster(self) -> None:
         """Read the times of the clusters' first packets again: the log names a new cluster."""
-        self._since_ms = self._store.since_ms(self.claim.sender)
+        self._since_ms = self._worker.store.since_ms(self.claim.sender)
 
     def forget_offsets(self) -> None:
         """Forget the offsets of the claim: others are recorded since."""

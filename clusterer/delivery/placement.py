@@ -1,8 +1,9 @@
-"""Which senders a delivery worker may deliver for, and from which address."""
+"""Which senders a delivery worker may deliver for now, and from which address."""
 
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
 from clusterer.delivery.roster import Views
 from clusterer.ids import PROTO_BIN
@@ -12,6 +13,9 @@ from clusterer.runtime.logs import about_machine
 from clusterer.runtime.routes import is_local
 
 log = logging.getLogger(__name__)
+
+HOLD_S = 10.0
+"""How long a sender is left alone; then the worker looks again."""
 
 
 def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
@@ -68,3 +72,31 @@ class Placement:
                 extra=about,
             )
         return False
+
+
+class Holds:
+    """Senders that the worker leaves alone for a while: it cannot read what Redis has of them."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+        self._said: dict[int, str] = {}
+
+    def __contains__(self, sender: int) -> bool:
+        return monotonic() < self._until.get(sender, 0.0)
+
+    def __bool__(self) -> bool:
+        now = monotonic()
+        return any(now < until for until in self._until.values())
+
+    def add(self, sender: int, why: str) -> bool:
+        """Hold a sender; True if that is not known yet, and is to be said."""
+        self._until[sender] = monotonic() + HOLD_S
+        known = self._said.get(sender) == why
+        self._said[sender] = why
+        return not known
+
+    def end(self, sender: int) -> None:
+        """Note that a sender's log was read again."""
+        if self._said:
+            self._until.pop(sender, None)
+            self._said.pop(sender, None)

@@ -8,13 +8,12 @@ from typing import Any
 
 import redis
 
-from clusterer.delivery.clock import Clock
 from clusterer.endpoint import socket_of
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.channel import pack
-from clusterer.store.client import connect, translated
+from clusterer.store.client import Clock, connect, translated
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.log_reads import SenderUnusable, is_about_data
 from clusterer.store.nodes import version_of
@@ -66,8 +65,8 @@ class LogReader:
     def _tell(self, time: Sequence[bytes]) -> None:
         """Set the clock by the reply to TIME."""
         if self._clock is not None:
-            seconds, micros = time
-            self._clock.tell(int(seconds), int(micros), monotonic())
+            seconds, micros = map(int, time)
+            self._clock.tell(seconds * 1000 + micros / 1000, monotonic())
 
     def settle(self) -> None:
         """Drop the answer under way, so that the connection can be used by the next job."""

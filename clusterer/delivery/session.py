@@ -6,24 +6,21 @@ import logging
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
-from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.batch import Batch
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.gates import Gates
 from clusterer.delivery.groups import Groups
 from clusterer.delivery.members import Members, Update
-from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.recorder import Recorder
-from clusterer.delivery.roster import Rosters, Views
+from clusterer.delivery.roster import Views
+from clusterer.delivery.worker import Worker
 from clusterer.membership import State
 from clusterer.membership.paths import Path
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
 from clusterer.store.deliveries import Claim, ClosingGuards, Commit
-from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +31,7 @@ IDLE_S = 1.0
 class SenderSession:
     """A leased log that a delivery worker delivers."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        store: SessionStore,
-        views: Views,
-        *,
-        replay: bool,
-        rosters: Rosters,
-        meter: Meter | None = None,
-        agenda: Agenda,
-        clock: Clock,
-    ) -> None:
-        """``agenda`` is told when the session may have something else to do.
-
-        ``clock`` knows Redis's time.
-        """
+    def __init__(self, claim: Claim, worker: Worker, views: Views) -> None:
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
@@ -58,15 +40,15 @@ class SenderSession:
         """When the lease was taken (monotonic seconds)."""
         self.read_at = monotonic()
         """When a packet was last read (monotonic seconds)."""
-        self._store = store
-        self._agenda = agenda
+        self._store = worker.store
+        self._agenda = worker.agenda
         self._unread_to = 0
         """Last sequence of unreadable entries that were logged."""
-        self.gates = Gates(claim.paths, claim.paths_counter, clock)
-        self._maker = PeerMaker(claim, store, self.gates, meter)
-        self.groups = Groups(self._maker, rosters, replay=replay)
-        self.members = Members(self._maker, self.groups, self.gates, rosters, replay=replay)
-        self.recorder = Recorder(self._maker, self.groups, replay=replay)
+        self.gates = Gates(claim.paths, claim.paths_counter, worker.clock)
+        self._maker = PeerMaker(claim, worker, self.gates)
+        self.groups = Groups(self._maker, worker)
+        self.members = Members(self._maker, self.groups, self.gates, worker)
+        self.recorder = Recorder(self._maker, self.groups, replay=worker.replay)
         self.members.update(views)
         self.groups.nodes.record_soon()  # what the log has at the claim
 

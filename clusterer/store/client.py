@@ -100,3 +100,20 @@ def seconds_of(time: Sequence[int]) -> float:
     """Return the reply to Redis TIME in UNIX seconds."""
     seconds, micros = time
     return seconds + micros / 1e6
+
+
+class Clock:
+    """Redis's clock: the last time from Redis, counted on by the monotonic clock."""
+
+    __slots__ = ("_ahead_ms",)
+
+    def __init__(self) -> None:
+        self._ahead_ms: float | None = None
+
+    def tell(self, redis_ms: float, now: float) -> None:
+        """Take Redis's time in ms at ``now`` (monotonic seconds)."""
+        self._ahead_ms = redis_ms - now * 1000
+
+    def ms(self, now: float) -> int | None:
+        """Return Redis's ms at ``now``, a whole number; None before the first time."""
+        return None if self._ahead_ms is None else int(now * 1000 + self._ahead_ms)

@@ -124,7 +124,7 @@ def test_delivery_more_senders_than_limit_all_have_a_turn(
     settings: Settings, receiver: BinReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "MAX_SENDERS", 2)
-    monkeypatch.setattr("clusterer.delivery.engine.SHARED_SLICE_S", 0.2)
+    monkeypatch.setattr("clusterer.delivery.claims.EXCHANGE_EVERY_S", 0.2)
     senders = range(11, 16)
     load(settings, [*(node(s) for s in senders), node_for(2, receiver)])
     logs = {sender: PacketLog(settings, sender) for sender in senders}

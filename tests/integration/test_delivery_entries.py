@@ -313,7 +313,7 @@ def test_sender_resumes_once_its_key_is_repaired(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("clusterer.delivery.holds.HOLD_S", 1.0)
+    monkeypatch.setattr("clusterer.delivery.placement.HOLD_S", 1.0)
     PacketLog(settings, 1).append(CLUSTER, [frame(1)])
     redis_client.rpush(keys.committed(1), "oops")
     with delivering(settings):

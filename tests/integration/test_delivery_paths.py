@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from clusterer.delivery import confirmations
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.failures import Failures
 from clusterer.delivery.gates import Gates
 from clusterer.delivery.peer import Peer
@@ -22,6 +21,7 @@ from clusterer.membership.paths import GRACE_MS, Path, gate
 from clusterer.settings import Settings
 from clusterer.store import Cause, Directory, NodeStore, keys
 from clusterer.store.badvalues import text
+from clusterer.store.client import Clock
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.suspicions import SuspicionStore

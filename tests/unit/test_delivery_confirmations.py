@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from clusterer.delivery import confirmations
-from clusterer.delivery.clock import Clock
 from clusterer.delivery.confirmations import REMEMBER_S, Confirmations
 from clusterer.delivery.link import Link
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Node, State
+from clusterer.store.client import Clock
 from clusterer.store.suspicions import SuspicionStore
 from tests.support.cluster import node
 
@@ -59,7 +59,7 @@ class Scene:
 
     def __init__(self, seen: Node) -> None:
         clock = Clock()
-        clock.tell_ms(0, 100.0)
+        clock.tell(0, 100.0)
         self.suspicions = Suspicions()
         self.watch = Confirmations(cast(SuspicionStore, self.suspicions), clock)
         self.session = cast(SenderSession, Sender())
