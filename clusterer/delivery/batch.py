@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from clusterer.delivery.entries import (
@@ -73,6 +74,34 @@ class ClusterFrames:
                 return first + index
             index -= packets
         raise IndexError(index)
+
+
+class Outbox:
+    """Frames of one batch that the socket has not taken whole."""
+
+    __slots__ = ("end", "frames", "last", "last_n", "offset", "skipped", "view")
+
+    def __init__(self, frames: ClusterFrames, offset: int, last: int) -> None:
+        self.frames = frames
+        self.view = memoryview(frames.data)
+        self.offset = offset
+        """Bytes written."""
+        self.end = len(self.view)
+        """Bytes that shall be written."""
+        self.last = last
+        """Sequence reached when all of it is written, and the cluster's packet count there."""
+        self.last_n = frames.last_n
+        self.skipped = 0
+        """Frames that are not sent as the gate was closed; counted when the outbox is empty."""
+
+    def cut(self) -> int:
+        """Give up the frames of which nothing is written yet; return how many are left."""
+        ends = self.frames.ends
+        whole = bisect_right(ends, self.offset)
+        begun = whole < len(ends) and self.offset > (ends[whole - 1] if whole else 0)
+        kept = whole + int(begun)
+        self.end = ends[kept - 1] if kept else 0
+        return kept
 
 
 class Batch:

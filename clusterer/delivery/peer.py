@@ -7,41 +7,13 @@ from collections import Counter, deque
 from time import monotonic
 from typing import NamedTuple
 
-from clusterer.delivery.batch import Batch, ClusterFrames
+from clusterer.delivery.batch import Batch, ClusterFrames, Outbox
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
 from clusterer.delivery.peer_states import PeerEvent, PeerState, next_state
 from clusterer.membership import Node, State
 from clusterer.membership.paths import Path, gate
 from clusterer.store.deliveries import Move
-
-
-class Outbox:
-    """Frames of one batch that the socket has not taken whole."""
-
-    __slots__ = ("end", "frames", "last", "last_n", "offset", "skipped", "view")
-
-    def __init__(self, frames: ClusterFrames, offset: int, last: int) -> None:
-        self.frames = frames
-        self.view = memoryview(frames.data)
-        self.offset = offset
-        """Bytes written."""
-        self.end = len(self.view)
-        """Bytes that shall be written."""
-        self.last = last
-        """Sequence reached when all of it is written, and the cluster's packet count there."""
-        self.last_n = frames.last_n
-        self.skipped = 0
-        """Frames that are not sent as the gate was closed; counted when the outbox is empty."""
-
-    def cut(self) -> int:
-        """Give up the frames of which nothing is written yet; return how many are left."""
-        ends = self.frames.ends
-        whole = bisect_right(ends, self.offset)
-        begun = whole < len(ends) and self.offset > (ends[whole - 1] if whole else 0)
-        kept = whole + int(begun)
-        self.end = ends[kept - 1] if kept else 0
-        return kept
 
 
 class Mark(NamedTuple):
@@ -202,20 +174,18 @@ class Peer:
         """Go to ``offset``, counting what lies between as skipped."""
         if self.sent_n is not None and n is not None:
             self._skip(n - self.sent_n)
-        self.sent_offset = self.committed_offset = offset
-        self.sent_n = self.committed_n = n
+        self._reach(offset, n)
 
     def lose_to(self, offset: int, n: int | None) -> None:
         """Go to ``offset``, counting what lies between as lost: it is not in the log any more."""
         if self.sent_n is not None and n is not None and n > self.sent_n:
             self._lose(n - self.sent_n)
-        self.sent_offset = self.committed_offset = offset
-        self.sent_n = self.committed_n = n
+        self._reach(offset, n)
 
     def go_on_from(self, offset: int, n: int | None) -> None:
         """Continue at the offset that another worker's connection has reached."""
-        self.sent_offset = self.committed_offset = self.recorded_offset = offset
-        self.sent_n = self.committed_n = self.recorded_n = n
+        self._reach(offset, n)
+        self.recorded_offset, self.recorded_n = offset, n
 
     def acknowledged_bytes(self) -> int:
         """Return how many written bytes the peer's kernel has acknowledged; one system call."""
@@ -224,7 +194,7 @@ class Peer:
     def acknowledged_offset(self) -> int:
         """Return the sequence up to which the peer's kernel has acknowledged every packet."""
         if self.link is not None and self._marks:
-            acknowledged = self.written - self.link.unacknowledged()
+            acknowledged = self.acknowledged_bytes()
             while self._marks and self._marks[0].end <= acknowledged:
                 self._marks.popleft()
         return self._acknowledged
@@ -294,7 +264,7 @@ class Peer:
         self.counters["lost"] += packets
         self._lost += packets
 
-    def _reach(self, offset: int, n: int) -> None:
+    def _reach(self, offset: int, n: int | None) -> None:
         self.sent_offset = self.committed_offset = offset
         self.sent_n = self.committed_n = n
 
@@ -302,15 +272,8 @@ class Peer:
         written = link.send(data)
         if written:
             self.written += written
-            self._marks.append(
-                Mark(
-                    self.written,
-                    self.committed_offset,
-                    self.committed_n,
-                    self._skipped,
-                    self._lost,
-                )
-            )
+            reached = self.committed_offset, self.committed_n
+            self._marks.append(Mark(self.written, *reached, self._skipped, self._lost))
             if len(self._marks) > _MAX_MARKS:
                 self.acknowledged_offset()
         return written

@@ -56,24 +56,20 @@ class Answers:
         self._scene = scene
         self._checked: dict[_Case, str] = {}
         """The cases that were or are being checked, with why the node was not reached."""
-        self._look_at = 0.0
-        self._looked_at = -inf
-
-    @property
-    def next_at(self) -> float:
+        self.next_at = 0.0
         """When `turn` has something to do (monotonic seconds)."""
-        return self._look_at
+        self._looked_at = -inf
 
     def rung(self) -> None:
         """Look soon: a suspicion may ask this prober."""
-        self._look_at = min(self._look_at, self._looked_at + BETWEEN_S)
+        self.next_at = min(self.next_at, self._looked_at + BETWEEN_S)
 
     def turn(self) -> None:
         """Look at the suspicions if it is time."""
-        if monotonic() < self._look_at:
+        if monotonic() < self.next_at:
             return
         scene = self._scene
-        self._look_at, self._looked_at = inf, monotonic()
+        self.next_at, self._looked_at = inf, monotonic()
         found = scene.suspicions.all(scene.place.clusters)
         if self._is_ahead(found):
             scene.refresh()
@@ -136,7 +132,7 @@ class Answers:
         for at_ms in (WIDEN_MS, WINDOW_MS):
             if age_ms < at_ms:
                 at = monotonic() + (at_ms - age_ms + _SOON_MS) / 1000
-                self._look_at = min(self._look_at, at)
+                self.next_at = min(self.next_at, at)
 
     def _said(self, case: _Case, node: Node, suspicion: Suspicion, found: Found) -> None:
         """Say what a check found, if it found anything."""

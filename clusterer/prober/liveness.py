@@ -40,16 +40,11 @@ class Liveness:
         """The round of each node in which this prober looked at it last."""
         self._pinging: set[_Id] = set()
         # Nodes that start together with this process have time to listen.
-        self._turn_at = monotonic() + 2 * self._half_ms / 1000 if self._half_ms else inf
-
-    @property
-    def next_at(self) -> float:
-        """When `turn` has something to do (monotonic seconds)."""
-        return self._turn_at
+        self.next_at = monotonic() + 2 * self._half_ms / 1000 if self._half_ms else inf
 
     def turn(self) -> None:
         """Ping the nodes whose round has begun and whose turn this prober has."""
-        if monotonic() < self._turn_at:
+        if monotonic() < self.next_at:
             return
         scene = self._scene
         left_ms = self._half_ms
@@ -59,7 +54,7 @@ class Liveness:
                 if node.state is State.UP:
                     left_ms = min(left_ms, self._look((key, node.machine_id), node, rounds))
         self._rounds = rounds
-        self._turn_at = monotonic() + max(min(LEAST_S, self._half_ms / 4000), left_ms / 1000)
+        self.next_at = monotonic() + max(min(LEAST_S, self._half_ms / 4000), left_ms / 1000)
 
     def _look(self, which: _Id, node: Node, rounds: dict[_Id, int]) -> int:
         """Ping a node if its round has begun; return in how many ms the next one begins."""

@@ -1,13 +1,13 @@
-"""The paths of a host's own machines that are not up: checks them, and deletes void records."""
+"""The paths of a host's own senders that are not up: checks them, and deletes void records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from zlib import crc32
 
 from clusterer.membership import Condition, Event, Node, State
@@ -24,9 +24,7 @@ PROBING_S, DISABLED_S = 0.5, 0.75
 """How long the check of a path takes at most."""
 
 _AT_ONCE = 50
-"""Records in one call, and failed checks in one turn: each may open a suspicion."""
-
-_T = TypeVar("_T")
+"""Failed checks in one turn: each may open a suspicion."""
 
 
 class _Way(NamedTuple):
@@ -68,12 +66,8 @@ class OwnPaths:
         self._checking: set[tuple[int, str]] = set()
         self._shared: dict[_Way, _Shared] = {}
         self._results: dict[int, dict[str, _Result]] = {}
-        self._turn_at = inf
-
-    @property
-    def next_at(self) -> float:
+        self.next_at = inf
         """When `turn` has something to do (monotonic seconds)."""
-        return self._turn_at
 
     def notice(self, counters: Mapping[int, int]) -> None:
         """Compare the senders' counters with those that were read."""
@@ -84,7 +78,7 @@ class OwnPaths:
                 self._counters.pop(sender, None)
             elif counters[sender] != self._counters.get(sender):
                 self._stale.add(sender)
-        self._turn_at = min(self._turn_at, 0.0) if self._stale or self._records else inf
+        self.next_at = min(self.next_at, 0.0) if self._stale or self._records else inf
 
     def forget(self) -> None:
         """Read all records again: Redis was away, or another process was the prober."""
@@ -93,16 +87,16 @@ class OwnPaths:
 
     def turn(self) -> None:
         """Write what checks found, delete void records, begin the checks that are due."""
-        if monotonic() < self._turn_at:
+        if monotonic() < self.next_at:
             return
-        self._turn_at = monotonic() + TURN_S
+        self.next_at = monotonic() + TURN_S
         self._write()
         if self._stale:
             self._read()
         for sender, records in self._records.items():
             self._look_after(sender, records)
         if not (self._records or self._stale or self._results):
-            self._turn_at = inf
+            self.next_at = inf
 
     def _read(self) -> None:
         stale = sorted(self._stale)
@@ -201,8 +195,7 @@ class OwnPaths:
             after = observed(result.node, result.before, event, scene.now_ms)
             if after != result.before:
                 changes.append((result.node, result.before, after, event.value))
-        for some in _batches(changes):
-            scene.paths.change(sender, some, by=scene.by)
+        scene.paths.change(sender, changes, by=scene.by)
 
     def _write_failed(self, sender: int, results: Sequence[_Result]) -> None:
         """Write failed checks as observations: each may open a suspicion of its node."""
@@ -221,8 +214,3 @@ class OwnPaths:
         for each, (reply, _) in zip(seen, scene.paths.observe(sender, seen), strict=True):
             if reply is Reply.ASK:
                 scene.suspect(each.node, f"probe failed: {each.reason}", (sender, each))
-
-
-def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]

@@ -1,4 +1,4 @@
-"""What a prober's host is in the clusters: its own machines, and the addresses to connect from."""
+"""What a prober's host is in the clusters: its own nodes, and the addresses to connect from."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ Views = Mapping[ClusterKey, ClusterView]
 
 
 class Place:
-    """The own machines of one host, as of the last `update`. For one thread."""
+    """The own nodes of one host, as of the last `update`. For one thread."""
 
     def __init__(self, is_local: Callable[[str], bool]) -> None:
         """``is_local``: whether an IP address is one of this host."""
         self._is_local = is_local
-        self._views: Views = {}
+        self.views: Views = {}
+        """The clusters as of the last `update`."""
         self._looked_at = float("-inf")
         self._hosts: dict[str, bool] = {}
         self._addresses: Mapping[int, frozenset[str]] = {}
@@ -27,18 +28,13 @@ class Place:
         self.machines: frozenset[int] = frozenset()
         """The machine_ids whose rows have an address of this host."""
         self.sources: Mapping[ClusterKey, str] = {}
-        """By cluster, the address of the lowest own machine there."""
+        """By cluster, the address of the own node with the lowest machine_id there."""
         self._of_family: Mapping[tuple[ClusterKey, bool], str] = {}
         """The same by cluster and family: True is IPv6."""
 
     @property
-    def views(self) -> Views:
-        """The clusters as of the last `update`."""
-        return self._views
-
-    @property
     def prober(self) -> int | None:
-        """The machine_id under which this host's prober is known; None without an own machine."""
+        """The machine_id under which this host's prober is known; None without an own node."""
         return min(self.machines, default=None)
 
     @property
@@ -51,9 +47,9 @@ class Place:
         if monotonic() - self._looked_at >= LOOK_S:
             self._looked_at = monotonic()
             self._hosts = {}
-        elif views == self._views:
+        elif views == self.views:
             return
-        self._views = views
+        self.views = views
         machines: set[int] = set()
         addresses: dict[int, set[str]] = {}
         sources: dict[ClusterKey, str] = {}
@@ -93,7 +89,7 @@ class Place:
 
     def node(self, key: ClusterKey, machine_id: int) -> Node | None:
         """Return a node as of the last `update`."""
-        view = self._views.get(key)
+        view = self.views.get(key)
         return view.nodes.get(machine_id) if view else None
 
     def elsewhere(self, prober: int, node: Node) -> bool:
@@ -101,7 +97,6 @@ class Place:
 
         The kernel is not asked: the probers of all hosts must find the same.
         """
-        return self._addresses.get(prober, frozenset()).isdisjoint(self._addresses_of(node))
-
-    def _addresses_of(self, node: Node) -> frozenset[str]:
-        return self._addresses.get(node.machine_id, frozenset())
+        nowhere: frozenset[str] = frozenset()
+        own = self._addresses.get(node.machine_id, nowhere)
+        return own.isdisjoint(self._addresses.get(prober, nowhere))

@@ -171,7 +171,7 @@ class Prober:
             if self._leads is not None:
                 self._start_over()
             return
-        scene.ahead_ms = found.now_ms - monotonic() * 1000
+        scene.clock.tell(found.now_ms, monotonic())
         self._rings.listen(me, scene.place.clusters)
         if self._leads is None:
             self._leads = me

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from clusterer.membership import Node
+from clusterer.membership.suspicions import Kind
 from clusterer.prober.checks import Checks
 from clusterer.prober.place import Place
-from clusterer.prober.verdicts import Verdicts
+from clusterer.prober.verdicts import Verdicts, failure
 from clusterer.settings import Settings
-from clusterer.store import Directory, NodeStore
+from clusterer.store import Cause, Directory, NodeStore
+from clusterer.store.client import Clock
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.probers import ProberStore
-from clusterer.store.suspicions import SuspicionStore
+from clusterer.store.suspicions import Opened, SuspicionStore
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Scene:
     """One prober's surroundings. For one thread."""
 
@@ -29,8 +31,7 @@ class Scene:
     verdicts: Verdicts
     place: Place
     checks: Checks
-    ahead_ms: float = 0.0
-    """Redis's clock less the monotonic one."""
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def now_ms(self) -> int:
@@ -49,7 +50,7 @@ class Scene:
 
     def at_ms(self, at: float) -> int:
         """Return a monotonic time, in seconds, as Redis ms."""
-        return int(at * 1000 + self.ahead_ms)
+        return self.clock.ms(at) or 0
 
     def refresh(self) -> None:
         """Read the clusters that changed."""
@@ -59,12 +60,17 @@ class Scene:
     def suspect(
         self, node: Node, reason: str, observation: tuple[int, Observation] | None = None
     ) -> None:
-        """Open a suspicion of a node that this host does not reach."""
-        self.verdicts.suspect(
+        """Open a suspicion of a node that this host does not reach.
+
+        If no other host is present, the failure counts at once.
+        """
+        opened = self.suspicions.open(
             node,
+            Kind.SUSPECT,
             asking=self.me,
             reason=reason,
-            by=self.by,
             views=self.place.views,
             observation=observation,
         )
+        if opened is Opened.ALONE:
+            self.nodes.observe(node, failure(node, reason), Cause(self.by, reason))

@@ -1,50 +1,23 @@
-"""Moves the verdict of a node: opens suspicions and concludes them."""
+"""Concludes suspicions: the verdict of a node moves, or the suspicion ends."""
 
 from __future__ import annotations
 
 from clusterer.membership import Condition, Event, Node
-from clusterer.membership.suspicions import Kind, Outcome, Suspicion, outcome
-from clusterer.prober.place import Views
+from clusterer.membership.suspicions import Outcome, Suspicion, outcome
 from clusterer.store import Cause, NodeStore
 from clusterer.store.observing import REPORTED
-from clusterer.store.paths import Observation
-from clusterer.store.suspicions import Opened, SuspicionStore
+from clusterer.store.suspicions import SuspicionStore
 
 PING_FAILED = "ping failed"
 """How the reason of a suspicion begins that a ping opened."""
 
 
 class Verdicts:
-    """What a prober and the probe job do with suspicions. Safe to share between threads."""
+    """What a prober and the probe job do with suspicions that are open."""
 
     def __init__(self, nodes: NodeStore, suspicions: SuspicionStore) -> None:
         self._nodes = nodes
         self._suspicions = suspicions
-
-    def suspect(
-        self,
-        node: Node,
-        *,
-        asking: int | None,
-        reason: str,
-        by: str,
-        views: Views,
-        observation: tuple[int, Observation] | None = None,
-    ) -> None:
-        """Open a suspicion; if no other host is present, count the failure at once.
-
-        The arguments are those of `SuspicionStore.open`.
-        """
-        opened = self._suspicions.open(
-            node,
-            Kind.SUSPECT,
-            asking=asking,
-            reason=reason,
-            views=views,
-            observation=observation,
-        )
-        if opened is Opened.ALONE:
-            self._nodes.observe(node, _failure(node, reason), Cause(by, reason))
 
     def conclude(
         self, node: Node, suspicion: Suspicion, now_ms: int, by: str, reason: str = ""
@@ -60,7 +33,7 @@ class Verdicts:
         elif what is Outcome.NOTHING or (what is Outcome.FALL and not _falls(node)):
             self._nodes.end_suspicion(key, node.machine_id, suspicion)
         elif what is Outcome.FALL:
-            event = _failure(node, suspicion.reason)
+            event = failure(node, suspicion.reason)
             self._nodes.observe(node, event, Cause(by, reason or suspicion.reason), suspicion)
         return what
 
@@ -69,7 +42,8 @@ def _falls(node: Node) -> bool:
     return node.condition in (Condition.UP, Condition.PROBING)
 
 
-def _failure(node: Node, reason: str) -> Event:
+def failure(node: Node, reason: str) -> Event:
+    """Return the failure of a node that no host reaches; ``reason``: that of the suspicion."""
     if node.condition is Condition.PROBING:
         return Event.PROBE_FAILED
     suspected = reason.startswith((PING_FAILED, REPORTED))

@@ -327,8 +327,8 @@ def scene_of(hosts: Hosts, settings: Settings, own: Collection[str]) -> Scene:
         verdicts=Verdicts(context.nodes, context.suspicions),
         place=Place(lambda address: address in own),
         checks=Checks(),
-        ahead_ms=now_ms - monotonic() * 1000,
     )
+    scene.clock.tell(now_ms, monotonic())
     scene.refresh()
     return scene
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterer.delivery.batch import Batch, sequence_of
-from clusterer.delivery.peer import Outbox
+from clusterer.delivery.batch import Batch, Outbox, sequence_of
 from clusterer.store import ClusterKey
 from tests.support.frames import frame
 
