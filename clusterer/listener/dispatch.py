@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import count
 from time import monotonic
 
@@ -12,6 +13,7 @@ from clusterer.listener.registrations import Callback, ReceiveInfo, Registration
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
 from clusterer.store import ClusterKey
+from clusterer.store.watches import Notice
 
 
 class Route:
@@ -116,6 +118,16 @@ class Dispatcher:
             registration.last_seen.pop(gone, None)
             registration.muted.pop(gone, None)
         registration.members = members
+
+    def take(self, notices: Iterable[Notice], now_ms: int) -> None:
+        """Take over which nodes are muted; ``now_ms`` is the present time of Redis."""
+        now = monotonic()
+        found = {(each.watch.token, each.cluster_id): each for each in self._registry.all}
+        for notice in notices:
+            registration = found.get((notice.token, notice.cluster_id))
+            if registration is not None:
+                until = now + (notice.muted_until_ms - now_ms) / 1000
+                self.time_out(registration, notice.machine_id, until)
 
     def time_out(self, registration: Registration, machine_id: int, until: float) -> None:
         """Mute a node for a registration until ``until`` (monotonic), and notify its callback."""

@@ -52,11 +52,6 @@ class Shared:
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)
 
-    @property
-    def connections(self) -> tuple[Connection, ...]:
-        """The open connections, the oldest first."""
-        return tuple(self.admission)
-
 
 class Connection(asyncio.BufferedProtocol):
     """Reads frames from one peer, and hands each packet to its callbacks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import uuid
@@ -24,6 +25,19 @@ _MEND_S = 5.0
 """Between two attempts to write last-seen times that Redis lost."""
 _STOP_S = 3.0
 """Longest wait for the thread's end: Redis has two seconds to answer."""
+
+
+async def all_read() -> float:
+    """Return a monotonic time up to which all received bytes were looked at.
+
+    A slow callback or a stopped process may keep the loop from reading. Packets that arrived in
+    that time must count before a timeout is judged. A connection with parked packets needs one
+    turn of the loop to resume, one turn to poll its socket, and one turn to read.
+    """
+    now = monotonic()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return now
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 from clusterer.membership import Node
 from clusterer.provisioning.address import name_in
@@ -22,6 +25,8 @@ Address = tuple[str, int]
 _BACKLOG = 1024
 _AT_ONCE = 16
 """Connections that asyncio accepts at once, before the admission limits them."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _LOG_INTERVAL_S = 30.0
 _NAME_S = 1.0
@@ -129,3 +134,29 @@ class Ports:
                 await self._lead(self._rows[address]),
                 extra=about(self._rows[address]),
             )
+
+
+@contextmanager
+def heeding_lack_of_room(
+    loop: asyncio.AbstractEventLoop, run_short: Callable[[], object]
+) -> Iterator[None]:
+    """Call ``run_short`` when the loop cannot accept for want of descriptors or memory.
+
+    The loop accepts again in a second. Other errors go to the handler that the loop had before.
+    """
+    usual = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError) and error.errno in _NO_ROOM:
+            run_short()
+        elif usual is not None:
+            usual(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(usual)

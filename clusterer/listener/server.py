@@ -16,11 +16,10 @@ from clusterer.listener.callback_queues import CallbackQueue, queue_for
 from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher, members_of
-from clusterer.listener.event_loop import all_read, heeding_lack_of_room
 from clusterer.listener.inbound import Connection, Shared
 from clusterer.listener.inquiries import Inquiries, Listing
-from clusterer.listener.last_seen import LastSeenWriter, TickReport
-from clusterer.listener.ports import Address, Ports
+from clusterer.listener.last_seen import LastSeenWriter, TickReport, all_read
+from clusterer.listener.ports import Address, Ports, heeding_lack_of_room
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.membership import Node
 from clusterer.runtime import forks
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.24
 """Between two ticks. Each tick reports to Redis, and a report is due at least every 250 ms."""
 
-DRAIN_S = 2.0
+FINISH_S = 2.0
 """How long `Listener.serve` waits at its end for callback queues."""
 
 
@@ -141,7 +140,7 @@ class Listener:
         """
         self._loop = None
         forks.abandon(self._ports.descriptors())
-        forks.abandon(each.descriptor for each in self._shared.connections)
+        forks.abandon(each.descriptor for each in self._admission)
         self.ready = threading.Event()
         if not self._served.locked():
             self._home = os.getpid()
@@ -206,12 +205,8 @@ class Listener:
                 await self._pause(next_at)
         finally:
             self._close()
-            await self._finish_callbacks()
-
-    async def _finish_callbacks(self) -> None:
-        """Let callback queues finish, for a bounded time."""
-        deadline = monotonic() + DRAIN_S
-        await asyncio.gather(*(queue.finish(deadline) for queue in self._callback_queues))
+            deadline = monotonic() + FINISH_S
+            await asyncio.gather(*(queue.finish(deadline) for queue in self._callback_queues))
 
     async def _wait_for_directory(self) -> None:
         """Wait until the clusters can be read, in a thread: the read may block."""
@@ -295,24 +290,14 @@ class Listener:
 
     def _deliver_in(self, loop: asyncio.AbstractEventLoop, reply: Flushed) -> None:
         with contextlib.suppress(RuntimeError):  # closed in between
-            loop.call_soon_threadsafe(self._attempt_take, reply)
-
-    def _attempt_take(self, reply: Flushed) -> None:
-        with self._rounds.guard():
-            self._take(reply)
+            loop.call_soon_threadsafe(self._take, reply)
 
     def _take(self, reply: Flushed) -> None:
-        if reply.state is FlushState.UNKNOWN:
-            self._dispatcher.unmute_all()
-            return
-        if reply.tailed_ms:
-            self._capture.begin(monotonic() + reply.tailed_ms / 1000)
-        if not reply.notices:
-            return
-        now = monotonic()
-        found = {(each.watch.token, each.cluster_id): each for each in self._registry.all}
-        for notice in reply.notices:
-            registration = found.get((notice.token, notice.cluster_id))
-            if registration is not None:
-                until = now + (notice.muted_until_ms - reply.now_ms) / 1000
-                self._dispatcher.time_out(registration, notice.machine_id, until)
+        with self._rounds.guard():
+            if reply.state is FlushState.UNKNOWN:
+                self._dispatcher.unmute_all()
+                return
+            if reply.tailed_ms:
+                self._capture.begin(monotonic() + reply.tailed_ms / 1000)
+            if reply.notices:
+                self._dispatcher.take(reply.notices, reply.now_ms)

@@ -607,6 +607,6 @@ def test_listener_invented_machine_ids_use_bounded_memory(listener: Listener, po
     with serving(listener), peer(port) as connection:
         connection.sendall(b"".join(frame(sender=number) for number in range(1, 2_001)))
         wait_until(lambda: len(heard.calls) == 2_000)
-        (receiving,) = listener._shared.connections
+        (receiving,) = listener._admission
         assert len(receiving._routes) <= 64
     assert [machine_id for _, machine_id in heard.seen] == list(range(1, 2_001))
