@@ -15,7 +15,7 @@ import redis
 from clusterer.store.badvalues import WrongTypeError, bad, blame, is_bad_data, wrong_types
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
-"""The line that stands for the functions of ``lua/include/<name>.lua``."""
+"""The line that stands for ``lua/include/<name>.lua``, which may have such lines as well."""
 
 
 class Script:
@@ -46,12 +46,12 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script of ``lua/<name>.lua``."""
-    return Script(_INCLUDE.sub(lambda found: _text("include", found[1]), _text(name)))
+    return Script(_text(f"{name}.lua"))
 
 
 def _text(*path: str) -> str:
-    where = files("clusterer.store").joinpath("lua", *path[:-1], f"{path[-1]}.lua")
-    return where.read_text("utf-8").rstrip("\n")
+    text = files("clusterer.store").joinpath("lua", *path).read_text("utf-8").rstrip("\n")
+    return _INCLUDE.sub(lambda found: _text("include", f"{found[1]}.lua"), text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Scene:
         self.watch.doubt(self.session, self.peer, 100 + at_s)
 
     def write(self, size: int, unacked: int) -> None:
-        cast(Any, self.peer)._written += size
+        cast(Any, self.peer).written += size
         self.link.unacked = unacked
 
     def look(self, at_s: float) -> None:

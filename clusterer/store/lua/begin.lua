@@ -4,13 +4,12 @@
 --       registrations
 -- ARGV  machine_id of the instance, token of this run
 -- reply id of the last notice, from which this run reads on
+-- include time
 redis.call('DEL', KEYS[1])
 for i = 5, #KEYS do
   redis.call('EXPIRE', KEYS[i], 86400)
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], 'run', ARGV[2], 'begun', string.format('%.0f', now))
+redis.call('HSET', KEYS[1], 'run', ARGV[2], 'begun', string.format('%.0f', redis_ms()))
 -- If one of these keys holds another type, the next flush names the key.
 redis.pcall('SADD', KEYS[2], ARGV[1])
 redis.pcall('INCR', KEYS[4])

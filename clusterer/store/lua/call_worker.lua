@@ -2,8 +2,8 @@
 -- KEYS  enqueued, ring
 -- ARGV  1 to replace the enqueued flag of a job that is lost
 -- reply 1 if the caller must enqueue a delivery job
-local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+-- include time
+local now = string.format('%.0f', redis_ms())
 redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'sender', '0')
 if ARGV[1] == '1' then
   redis.call('SET', KEYS[1], now, 'EX', 600)

@@ -59,15 +59,7 @@ for _ = 1, tonumber(ARGV[5]) do
 end
 set(KEYS[2], committed, 0)
 set(KEYS[3], counts, 0)
-local now
-for i = at, #ARGV, 2 do
-  if ARGV[i + 1] == 'now' then
-    now = now or string.format('%.0f', redis_ms())
-    redis.call('HSET', KEYS[4], ARGV[i], now)
-  else
-    redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1])
-  end
-end
+count(KEYS[4], at, redis_ms())
 if ARGV[3] ~= '' then
   redis.call('XTRIM', KEYS[5], 'MINID', '~', kept_from(KEYS[6], tonumber(ARGV[3])))
 end

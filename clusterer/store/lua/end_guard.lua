@@ -26,13 +26,7 @@ if ARGV[3] ~= '' then
       string.format('0 %s %.0f', token, tonumber(ARGV[3]) + 1))
   end
 end
-for i = 6, #ARGV, 2 do
-  if ARGV[i + 1] == 'now' then
-    redis.call('HSET', KEYS[4], ARGV[i], string.format('%.0f', now))
-  else
-    redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1])
-  end
-end
+count(KEYS[4], 6, now)
 if not leased then
   trim_unleased(KEYS[8], KEYS[2], KEYS[1])
   if redis.call('EXISTS', KEYS[1]) == 0 then

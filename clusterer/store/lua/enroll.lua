@@ -3,8 +3,8 @@
 -- KEYS  last_seen, muted
 -- ARGV  JSON list of machine_ids that were seen, JSON list of those that are gone
 -- reply nothing; the script skips keys of another type
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include time
+local now = redis_ms()
 for _, id in ipairs(cjson.decode(ARGV[1])) do
   local muted = redis.pcall('ZSCORE', KEYS[2], id)
   if not muted or type(muted) == 'table' then

@@ -11,9 +11,9 @@
 --       type and last_seen sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
 --       (Redis lost its data, or another run began later and is gone), -1 another run of this
 --       instance began later
+-- include time
 local known = redis.call('HMGET', KEYS[1], 'run', 'heartbeat', 'notified', 'tail', 'begun')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = redis_ms()
 local unusable = {}
 local function try(command, key, ...)
   local reply = redis.pcall(command, key, ...)

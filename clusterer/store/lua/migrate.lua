@@ -7,6 +7,7 @@
 --       {'in use', key, worker, or ms since the heartbeat} nothing was changed;
 --       {'renamed', number of keys, new keys that hold another type, old keys whose new name
 --       exists already and which stay}
+-- include time
 local function read(command, ...)
   local reply = redis.pcall(command, ...)
   if type(reply) == 'table' and reply.err then
@@ -42,8 +43,7 @@ repeat
     sort(key)
   end
 until cursor == '0'
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = redis_ms()
 -- Leases alone may belong to a process of today, after Redis has lost its data.
 for _, key in ipairs((#old > 0 or #beats > 0) and leases or {}) do
   if redis.call('PTTL', key) > 0 then

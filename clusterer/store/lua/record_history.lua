@@ -4,10 +4,10 @@
 -- ARGV  number of samples kept, ms until an unused history ends, number of fields, their names,
 --       then for each history: machine_id and the values
 -- reply the histories that held another type, replaced
+-- include time
 local replaced = {}
 local length, ttl, fields = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = redis_ms()
 local at = 4 + fields
 local sample = {}
 local function append(key)

@@ -4,11 +4,11 @@
 -- ARGV  token of the run, registration, timeout ms (0 = never), JSON list of machine_ids whose
 --       clocks start in any case, JSON list of the cluster's machine_ids
 -- reply 1, 0 if this run is not the instance's (Redis lost its data, or another run began)
+-- include time
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then
   return 0
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = redis_ms()
 local ids, chosen, members = {}, {}, {}
 local function choose(id)
   if not chosen[id] then

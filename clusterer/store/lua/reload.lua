@@ -8,8 +8,8 @@
 --         mark = [{machine_id, synced}], drop = [{key, machine_id}], join = [machine_id],
 --         due = [[ms, machine_id]]}
 --       'key' is an index into KEYS; 'added' asks for a new generation, 'epoch' for a new epoch;
---       'keep' keeps the dirty mark of a state that the table does not have; 'mark' only notes the state in the table; lists are
---       flat pairs; 'version' is the first value of a lost counter ('' = not lost), 'repairs' says
+--       'keep' keeps the dirty mark of a state that the table does not have; 'mark' only notes the
+--       state in the table; lists are flat pairs; 'version' is the first value of a lost counter ('' = not lost), 'repairs' says
 --       whether the call repairs other keys than the nodes' hashes; 'drop' deletes the remains of a
 --       node, 'join' and 'due' only add the missing entries of existing nodes
 --       then pairs: index into KEYS, member or field to remove from this key
@@ -57,12 +57,15 @@ for at = 2, #ARGV, 2 do
   local remove = ({[2] = 'SREM', [4] = 'ZREM', [5] = 'ZREM', [6] = 'HDEL'})[place]
   redis.call(remove, KEYS[place], ARGV[at + 1])
 end
-for _, item in ipairs(plan.drop) do
+local function delete(item)
   redis.call('DEL', KEYS[item.key])
   redis.call('SREM', KEYS[2], item.machine_id)
   redis.call('ZREM', KEYS[4], item.machine_id)
   redis.call('ZREM', KEYS[5], item.machine_id)
   redis.call('HDEL', KEYS[6], item.machine_id)
+end
+for _, item in ipairs(plan.drop) do
+  delete(item)
 end
 for _, machine_id in ipairs(plan.join) do
   redis.call('SADD', KEYS[2], machine_id)
@@ -75,11 +78,7 @@ if plan.repairs then
 end
 for _, item in ipairs(plan.remove) do
   version = redis.call('INCR', KEYS[3])
-  redis.call('DEL', KEYS[item.key])
-  redis.call('SREM', KEYS[2], item.machine_id)
-  redis.call('ZREM', KEYS[4], item.machine_id)
-  redis.call('ZREM', KEYS[5], item.machine_id)
-  redis.call('HDEL', KEYS[6], item.machine_id)
+  delete(item)
   forget_suspicion(item.machine_id, true)
   record(item.event)
 end

@@ -3,8 +3,8 @@
 -- ARGV  worker, number of senders ('' = this worker does not run), life of a number in ms,
 --       life of the key in ms
 -- reply the numbers of senders of the other workers that run
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include time
+local now = redis_ms()
 local life = tonumber(ARGV[3])
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then

@@ -5,11 +5,11 @@
 --       ms after which an instance without a heartbeat is gone
 -- reply {machine_ids muted, machine_ids no longer muted, members of last_seen and of muted that are
 --       no machine_ids, which the script skips, Redis ms before which there is no further verdict}
+-- include time
 local LOOK_MS = 5000  -- between two looks at an instance that is gone
 local known = redis.call('HMGET', KEYS[1], 'heartbeat', ARGV[1])
 local heartbeat, timeout = tonumber(known[1] or ''), tonumber(known[2] or '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = redis_ms()
 if not heartbeat or not timeout or timeout == 0 or now - heartbeat > tonumber(ARGV[6]) then
   -- After a pause all clocks of an instance restart.
   return {{}, {}, {}, {}, now + math.min(timeout or LOOK_MS, LOOK_MS)}

@@ -1,10 +1,7 @@
 -- Functions for scripts that read closing guards. The value of a guard is
 -- '<expiry ms> <token> <first sequence that its worker may return>'. Expiry 0: the worker has ended
 -- the guard and moved the committed offset, which the holder of the lease has not read yet.
-local function redis_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
+-- include time
 local function split_guard(value)
   local expiry, token, from = string.match(value or '', '^(%d+) (%S+) (%d+)$')
   if expiry then
@@ -44,5 +41,16 @@ local function trim_unleased(log, committed, closing)
   end
   if needed then
     redis.call('XTRIM', log, 'MINID', kept_from(closing, needed + 1))
+  end
+end
+-- Add to the counters of deliveries: ARGV[first] and following are counter, increment, ...; the
+-- increment 'now' sets the counter to `now`.
+local function count(stats, first, now)
+  for i = first, #ARGV, 2 do
+    if ARGV[i + 1] == 'now' then
+      redis.call('HSET', stats, ARGV[i], string.format('%.0f', now))
+    else
+      redis.call('HINCRBY', stats, ARGV[i], ARGV[i + 1])
+    end
   end
 end

@@ -1,4 +1,5 @@
 -- Functions for scripts whose keys hold what is of use for some seconds only.
+-- include time
 local replaced = {}
 -- Delete a key that holds another type than it has to, and name it in the reply.
 local function heal(key, wanted)
@@ -20,8 +21,4 @@ local function add_entry(stream, ...)
     replaced[#replaced + 1] = stream
   end
   redis.call('XADD', stream, ...)
-end
-local function redis_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
