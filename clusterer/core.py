@@ -19,7 +19,6 @@ from clusterer.sending import InstanceView, Sender
 from clusterer.settings import Settings
 from clusterer.settings.sources import load_settings
 from clusterer.store import Cause, ClusterKey, Directory, NodeStore, connect
-from clusterer.store.directory import PathReader
 from clusterer.store.labels import Offers
 from clusterer.store.observing import Observer
 from clusterer.store.paths import PathStore
@@ -122,7 +121,7 @@ class Core:
 
     @once
     def directory(self) -> Directory:
-        return Directory(self._nodes, PathReader(self._paths, self.machine_id))
+        return Directory(self._nodes, self._paths, self.machine_id)
 
     @once
     def view(self) -> InstanceView:

@@ -60,15 +60,10 @@ class Closer:
     def take(self, sender: int, peers: list[Peer]) -> None:
         """Take over connections whose closing guards the release has just set."""
         now = monotonic()
+        give_up_at, renew_at = now + self._timeout_s, now + RENEW_EVERY_S
+        write_until = now + WRITE_WITHIN_S
         taken = [
-            _Closing(
-                sender,
-                peer,
-                peer.link,
-                now + self._timeout_s,
-                now + RENEW_EVERY_S,
-                now + WRITE_WITHIN_S,
-            )
+            _Closing(sender, peer, peer.link, give_up_at, renew_at, write_until)
             for peer in peers
             if peer.link is not None
         ]
@@ -151,13 +146,8 @@ class Closer:
             else:
                 item.give_up_at = 0.0  # another worker may be connected: write nothing
         except StateUnavailable as error:
-            log.warning(
-                "sender %s: closing guard of node %s not renewed: %s",
-                item.sender,
-                item.peer.node.machine_id,
-                error,
-                extra=about(item.peer.node, sender=item.sender),
-            )
+            text = "sender %s: closing guard of node %s not renewed: %s"
+            _warn(item, text, item.peer.node.machine_id, error)
 
     def _end_guard(self, item: _Closing) -> None:
         peer = item.peer
@@ -168,26 +158,19 @@ class Closer:
             if not self._store.end_guard(item.sender, peer.field, moved, peer.take_counters()):
                 _say_unknown(item)
         except StateUnavailable as error:
-            log.warning(
-                "sender %s: closing guard of node %s not deleted, it expires: %s",
-                item.sender,
-                peer.node.machine_id,
-                error,
-                extra=about(peer.node, sender=item.sender),
-            )
+            text = "sender %s: closing guard of node %s not deleted, it expires: %s"
+            _warn(item, text, peer.node.machine_id, error)
 
 
 def _say_unknown(item: _Closing) -> None:
     """Log which packets may be missing: another worker may have continued behind them."""
     peer = item.peer
     if peer.committed_offset < peer.recorded_offset:
-        log.warning(
-            "sender %s: packets %s to %s may not have arrived at node %s (cluster %s, %s)",
-            item.sender,
-            peer.committed_offset + 1,
-            peer.recorded_offset,
-            peer.node.machine_id,
-            peer.key,
-            peer.node.url,
-            extra=about(peer.node, sender=item.sender),
-        )
+        lost = peer.committed_offset + 1, peer.recorded_offset
+        text = "sender %s: packets %s to %s may not have arrived at node %s (cluster %s, %s)"
+        _warn(item, text, *lost, peer.node.machine_id, peer.key, peer.node.url)
+
+
+def _warn(item: _Closing, text: str, *details: object) -> None:
+    """Log ``text`` about a connection; its first argument is the sender."""
+    log.warning(text, item.sender, *details, extra=about(item.peer.node, sender=item.sender))

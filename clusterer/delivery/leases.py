@@ -186,7 +186,7 @@ class Leases:
         old = [session.sender for session in sessions if session.has_old_paths(counters)]
         for sender, records in (self._worker.paths.all_records(old) if old else {}).items():
             if sender in self._sessions:
-                self._sessions[sender].take_paths(records.paths, records.counter)
+                self._sessions[sender].take_paths(records, records.counter)
         for session in sessions:
             session.judge()
         self._recorded = {session.sender for session in sessions if session.gates}

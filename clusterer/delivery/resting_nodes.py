@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import inf
 from time import monotonic
@@ -103,22 +103,16 @@ class RestingNodes:
 
     def look(self) -> None:
         """Find out whether there are members, after nodes or peers have changed."""
-        self._there = any(
-            field not in self._made and node.machine_id != self._sender
-            for down in self._down.values()
-            for field, node in down.items()
-        )
+        self._there = any(True for down in self._down.values() for _ in self._members(down))
 
     def members(self) -> dict[ClusterKey, dict[str, Node]]:
         """Return all members by cluster and field."""
-        return {
-            key: {
-                field: node
-                for field, node in down.items()
-                if field not in self._made and node.machine_id != self._sender
-            }
-            for key, down in self._down.items()
-        }
+        return {key: dict(self._members(down)) for key, down in self._down.items()}
+
+    def _members(self, down: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
+        for field, node in down.items():
+            if field not in self._made and node.machine_id != self._sender:
+                yield field, node
 
     def made_of(self, field: str, node: Node, head: int) -> Peer:
         """Return a peer for a member, settled at the head."""

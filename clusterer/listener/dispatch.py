@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import count
 from time import monotonic
+from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
@@ -16,23 +17,15 @@ from clusterer.store import ClusterKey
 from clusterer.store.watches import Notice
 
 
-class Route:
+class Route(NamedTuple):
     """The calls for packets of one module and machine_id from one address."""
 
-    __slots__ = ("calls", "noted", "tally")
-
-    def __init__(
-        self,
-        calls: tuple[Call, ...],
-        noted: tuple[Registration, ...] = (),
-        tally: Tally | None = None,
-    ) -> None:
-        self.calls = calls
-        """Called with each packet: callbacks, or a function that counts a drop."""
-        self.noted = noted
-        """Registrations whose last-seen time the packet renews."""
-        self.tally = tally
-        """Counter of the packets; None: the counter of all others."""
+    calls: tuple[Call, ...]
+    """Called with each packet: callbacks, or a function that counts a drop."""
+    noted: tuple[Registration, ...] = ()
+    """Registrations whose last-seen time the packet renews."""
+    tally: Tally | None = None
+    """Counter of the packets; None: the counter of all others."""
 
 
 class Dispatcher:

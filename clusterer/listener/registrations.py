@@ -73,7 +73,7 @@ class Registry:
                 number += 1
                 token = f"{module}#{number}"
             self._tokens.add((token, cluster_id))
-        return Watch(self._receiver, token, module, cluster_id, _milliseconds(timeout_s))
+        return Watch(self._receiver, token, module, cluster_id, math.ceil(timeout_s * 1000))
 
     def release(self, watch: Watch) -> None:
         """Free the token of a registration that failed."""
@@ -95,7 +95,8 @@ def check_arguments(
     """Raise `InvalidArgument` for a registration that cannot work."""
     if not isinstance(module, str) or not module or not _encodable(module):
         raise InvalidArgument(f"module must be a name such as 'ratelimit', not {module!r}")
-    _check_callback(module, callback)
+    if not callable(callback):
+        raise InvalidArgument(f"module {module!r}: callback {callback!r} cannot be called")
     require_seconds(f"module {module!r}: timeout", timeout_s)
     if cluster_id:
         require_id("cluster_id", cluster_id)
@@ -105,18 +106,9 @@ def check_arguments(
         raise InvalidArgument(f"module {module!r}: a timeout needs a cluster_id")
 
 
-def _check_callback(module: str, callback: Any) -> None:
-    if not callable(callback):
-        raise InvalidArgument(f"module {module!r}: callback {callback!r} cannot be called")
-
-
 def _encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _milliseconds(seconds: float) -> int:
-    return math.ceil(seconds * 1000)

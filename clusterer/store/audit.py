@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import redis
 
-from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, blame, number, text
 from clusterer.store.client import Store, translated
@@ -99,23 +98,16 @@ E = TypeVar("E", bound=AuditEvent)
 class EventStreams(Store, Generic[E]):
     """The streams of one kind in one Redis. Every method raises `StateUnavailable`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        client: redis.Redis | None,
-        key: Callable[[int], str],
-        event: type[E],
-    ) -> None:
-        """``key``: the stream of a cluster_id; ``event``: the type of its events."""
-        super().__init__(settings, client)
-        self._key = key
-        self._event = event
+    key: Callable[[int], str]
+    """The stream of a cluster_id."""
+    event: type[E]
+    """The type of its events."""
 
     def clusters(self) -> list[int]:
         """Return every cluster_id with a stream, also of clusters that do not exist any more."""
-        pattern = re.compile(self._key(0).replace("0", r"([1-9]\d{0,9})"), re.ASCII)
+        pattern = re.compile(self.key(0).replace("0", r"([1-9]\d{0,9})"), re.ASCII)
         with translated(self._settings, "find the streams of events"):
-            names = self._client.scan_iter(match=self._key(0).replace("0", "*"), count=1000)
+            names = self._client.scan_iter(match=self.key(0).replace("0", "*"), count=1000)
             found = [pattern.fullmatch(text(name)) for name in names]
         return sorted({int(match[1]) for match in found if match})
 
@@ -124,7 +116,7 @@ class EventStreams(Store, Generic[E]):
         wanted = list(cluster_ids)
         if not wanted:
             return {}
-        commands = [("xrevrange", self._key(number), "+", "-", 1) for number in wanted]
+        commands = [("xrevrange", self.key(number), "+", "-", 1) for number in wanted]
         replies = self._read("read the streams of events", *commands)
         return {
             cluster_id: text(found[0][0]) if found else BEGINNING
@@ -144,7 +136,7 @@ class EventStreams(Store, Generic[E]):
 
         ``wait_s`` must stay below the client's time-out of one second; 0: do not wait.
         """
-        streams: dict[Any, Any] = {self._key(number): last for number, last in seen.items()}
+        streams: dict[Any, Any] = {self.key(number): last for number, last in seen.items()}
         with translated(self._settings, "follow the streams of events"):
             replies = self._read_new(streams, int(wait_s * 1000) or None)
         found = [
@@ -155,7 +147,7 @@ class EventStreams(Store, Generic[E]):
         return sorted(found, key=_order)
 
     def _decode(self, cluster_id: int, entry_id: bytes, data: Mapping[bytes, bytes]) -> E:
-        return self._event.decode(self._key(cluster_id), cluster_id, entry_id, data)
+        return self.event.decode(self.key(cluster_id), cluster_id, entry_id, data)
 
     def _read_new(self, streams: dict[Any, Any], block_ms: int | None) -> Any:
         """Read streams; without those of another type, should there be one."""
@@ -170,7 +162,7 @@ class EventStreams(Store, Generic[E]):
 
     def _backwards(self, cluster_id: int, last: str, since_ms: int) -> Iterator[E]:
         while True:
-            command = "xrevrange", self._key(cluster_id), last, str(since_ms), PAGE
+            command = "xrevrange", self.key(cluster_id), last, str(since_ms), PAGE
             (entries,) = self._read(f"read the events of cluster {cluster_id}", command)
             for entry_id, data in entries:
                 yield self._decode(cluster_id, entry_id, data)
@@ -182,15 +174,15 @@ class EventStreams(Store, Generic[E]):
 class AuditStore(EventStreams[AuditEvent]):
     """The events of nodes in one Redis. Every method raises `StateUnavailable`."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        super().__init__(settings, client, keys.events, AuditEvent)
+    key = staticmethod(keys.events)
+    event = AuditEvent
 
 
 class PathEvents(EventStreams[PathEvent]):
     """The events of paths in one Redis. Every method raises `StateUnavailable`."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        super().__init__(settings, client, keys.path_events, PathEvent)
+    key = staticmethod(keys.path_events)
+    event = PathEvent
 
 
 def _order(event: AuditEvent) -> tuple[int, int]:

@@ -51,37 +51,21 @@ class OwnPaths(NamedTuple):
         return (min(later) - self.ahead_ms) / 1000 if later else float("inf")
 
 
-class PathReader:
-    """Reads the records of one sender again when its counter has changed. For one thread."""
-
-    def __init__(self, store: PathStore, sender: int) -> None:
-        self._store = store
-        self._sender = sender
-        self._counter = 0
-
-    def read(self, known: OwnPaths) -> OwnPaths:
-        """Return the records as they are now: ``known`` itself if they have not changed.
-
-        Raises `StateUnavailable`.
-        """
-        if self._store.counter(self._sender) == self._counter:
-            return known
-        found = self._store.records(self._sender)
-        self._counter = found.counter
-        return OwnPaths(found.paths, found.now_ms - int(monotonic() * 1000))
-
-
 class Directory:
     """Answers from its copy; a daemon thread keeps the copy current. Safe to share between threads.
 
     The first look-up of a process starts the thread, also after a fork.
     """
 
-    def __init__(self, store: NodeStore, paths: PathReader | None = None) -> None:
-        """``paths``: reads one sender's path records, kept beside the nodes; None: no records."""
+    def __init__(self, store: NodeStore, paths: PathStore | None = None, sender: int = 0) -> None:
+        """``paths``: reads the path records of ``sender``, kept beside the nodes; None: none."""
         self._store = store
-        self._path_reader = paths
-        self._own_paths = OwnPaths()
+        self._paths = paths
+        self._sender = sender
+        self._counter = 0
+        """The number in Redis that changes with the records, as of `own_paths`."""
+        self.own_paths = OwnPaths()
+        """The own sender's records as of the last `refresh`."""
         self._views: dict[ClusterKey, ClusterView] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -119,11 +103,6 @@ class Directory:
             self._start()
         return self._views.get(key)
 
-    @property
-    def own_paths(self) -> OwnPaths:
-        """The own sender's records as of the last `refresh`."""
-        return self._own_paths
-
     def refresh(self) -> None:
         """Bring the snapshot up to date now; raises `StateUnavailable`."""
         with self._lock:
@@ -133,8 +112,10 @@ class Directory:
                 key: self._current(known.get(key), key, version)
                 for key, version in versions.items()
             }
-            if self._path_reader is not None:
-                self._own_paths = self._path_reader.read(self._own_paths)
+            if self._paths is not None and self._paths.counter(self._sender) != self._counter:
+                found = self._paths.records(self._sender)
+                self._counter = found.counter
+                self.own_paths = OwnPaths(found, found.now_ms - int(monotonic() * 1000))
             self._refreshed_at = monotonic()
 
     def close(self) -> None:

@@ -55,24 +55,15 @@ class Observation:
     """For the path events, for example ``delivery of sender 1``."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Records(Mapping[str, Path]):
+class Records(dict[str, Path]):
     """The path records of one sender, by `Node.destination`."""
 
-    paths: Mapping[str, Path]
-    counter: int
-    """Changes with each change of a record; 0 for a sender without records."""
-    now_ms: int
-    """Redis ms at which they were read."""
-
-    def __getitem__(self, field: str) -> Path:
-        return self.paths[field]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
+    def __init__(self, paths: Mapping[str, Path], counter: int, now_ms: int) -> None:
+        super().__init__(paths)
+        self.counter = counter
+        """Changes with each change of a record; 0 for a sender without records."""
+        self.now_ms = now_ms
+        """Redis ms at which they were read."""
 
 
 class PathStore(Store):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import redis
 
@@ -46,7 +47,7 @@ class Opened(Enum):
     """No other prober is present: the caller changes the node at once."""
 
 
-_NUMBER = re.compile(r"\d{1,16}", re.ASCII)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ class Confirmation:
     """Redis ms at which it was said."""
     who: int
     """machine_id of the prober, or of the sender, that reached the node."""
+
+    @classmethod
+    def parse(cls, text: str) -> Confirmation:
+        """Return the confirmation that Redis has as ``text``; raises ValueError."""
+        match = re.fullmatch(r"(\d{1,16}) (\d{1,16})", text, re.ASCII)
+        if match is None:
+            raise ValueError(f"{text!r} is not 'ms machine_id'")
+        return cls(int(match[1]), int(match[2]))
 
 
 class SuspicionStore(Store):
@@ -95,12 +104,13 @@ class SuspicionStore(Store):
             found, now_ms = decode_node(key, node.machine_id, data), ms_of(time)
             if found is None or not _asks_for(kind, node, found):
                 break
-            probers = scores(key, members)
+            probers, noted = scores(key, members), {b"%d" % node.machine_id: confirmed}
+            last = _confirmed(key, noted if confirmed else {}).get(node.machine_id)
             chosen = choose_asked(
                 probers,
                 asking=asking,
                 elsewhere=elsewhere(found, probers, views),
-                confirmed_by=_confirmed_by(key, node.machine_id, confirmed),
+                confirmed_by=last.who if last is not None else None,
                 now_ms=now_ms,
                 turn=found.version,
             )
@@ -140,7 +150,10 @@ class SuspicionStore(Store):
         wanted = list(clusters)
         commands = [("hgetall", keys.suspicions(*key)) for key in wanted]
         found = self._read("read suspicions", *commands)
-        return {key: _parsed(key, data) for key, data in zip(wanted, found, strict=True)}
+        return {
+            key: _by_node(keys.suspicions(*key), data, Suspicion.parse, "a suspicion")
+            for key, data in zip(wanted, found, strict=True)
+        }
 
     def confirmations(
         self, clusters: Iterable[ClusterKey]
@@ -152,9 +165,7 @@ class SuspicionStore(Store):
         wanted = list(clusters)
         commands = [("hgetall", keys.confirmed(*key)) for key in wanted]
         found = self._read("read confirmations", *commands)
-        return {
-            key: dict(_all_confirmed(key, data)) for key, data in zip(wanted, found, strict=True)
-        }
+        return {key: _confirmed(key, data) for key, data in zip(wanted, found, strict=True)}
 
     def nack(
         self, key: ClusterKey, machine_id: int, suspicion: Suspicion, prober: int
@@ -219,34 +230,19 @@ def _asks_for(kind: Kind, seen: Node, node: Node) -> bool:
     return node.state is wanted and node.generation == seen.generation
 
 
-def _all_confirmed(
-    key: ClusterKey, data: Mapping[bytes, bytes]
-) -> Iterator[tuple[int, Confirmation]]:
-    for machine_id in ids(keys.confirmed(*key), data):
-        found = _confirmed(key, machine_id, data[b"%d" % machine_id])
-        if found is not None:
-            yield machine_id, found
-
-
-def _confirmed(key: ClusterKey, machine_id: int, value: bytes) -> Confirmation | None:
-    at_ms, _, who = text(value).partition(" ")
-    if not (_NUMBER.fullmatch(at_ms) and _NUMBER.fullmatch(who)):
-        bad(keys.confirmed(*key), f"field {machine_id}", value, "'ms machine_id'")
-        return None
-    return Confirmation(int(at_ms), int(who))
-
-
-def _confirmed_by(key: ClusterKey, machine_id: int, value: bytes | None) -> int | None:
-    found = _confirmed(key, machine_id, value) if value is not None else None
-    return found.who if found is not None else None
-
-
-def _parsed(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Suspicion]:
-    name, found = keys.suspicions(*key), {}
+def _by_node(
+    name: str, data: Mapping[bytes, bytes], parse: Callable[[str], T], expected: str
+) -> dict[int, T]:
+    """Return the values in a hash by machine_id; report those that cannot be used."""
+    found = {}
     for machine_id in ids(name, data):
         value = data[b"%d" % machine_id]
         try:
-            found[machine_id] = Suspicion.parse(text(value))
+            found[machine_id] = parse(text(value))
         except ValueError:
-            bad(name, f"field {machine_id}", value, "a suspicion")
+            bad(name, f"field {machine_id}", value, expected)
     return found
+
+
+def _confirmed(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Confirmation]:
+    return _by_node(keys.confirmed(*key), data, Confirmation.parse, "'ms machine_id'")

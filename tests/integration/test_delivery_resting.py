@@ -112,7 +112,7 @@ def test_nodes_with_broken_paths_rest_until_records_go(
             up.wait_for_frames(2)
             wait_until(lambda: stat(redis_client, DOWN, "skipped") == 2, message="skipped")
             assert made == [UP]
-            paths.delete(1, paths.records(1).paths)
+            paths.delete(1, paths.records(1))
             wait_until(lambda: made == [UP, DOWN], message="a peer is made")
             send(log, 2)
             broken.wait_for_frames(1)

@@ -56,7 +56,7 @@ def read(context: Context) -> tuple[Records, int]:
     senders = sorted(context.paths.counters())
     found = context.paths.all_records(senders) if senders else {}
     now_ms = max((records.now_ms for records in found.values()), default=0)
-    return {sender: records.paths for sender, records in found.items()}, now_ms
+    return found, now_ms
 
 
 def broken(views: Iterable[ClusterView], records: Records, now_ms: int) -> list[BrokenPath]:
