@@ -179,7 +179,7 @@ def test_entry_of_newer_format_is_left_alone(
     # A node that refused the connection meanwhile has its offset recorded, which has not moved.
     assert set(redis_client.hvals(keys.committed(1))) <= {b"0"}
     assert redis_client.sismember("clusterer:pending:clusterer-delivery", "1")
-    said = [r.getMessage() for r in caplog.records if "sender 1" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("sender 1:")]
     assert len(said) == 1
     assert "log entry 1-" in said[0]
     assert "upgrade this worker" in said[0]
