@@ -1,4 +1,4 @@
-"""Every error this project raises, under one root, named for who is at fault."""
+"""Every error this project raises, under one root, named after the party at fault."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Page:
     `ProvisioningError` (503). The content is the same for all users.
     """
     template: str
-    """Name below ``templates/``; extends ``base.html``. It gets ``content`` and ``page``."""
+    """Name below ``templates/``; extends ``base.html``, and gets ``content`` and ``page``."""
     live: bool = True
     in_menu: bool = True
     query: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ class Connector:
         self._selector = selector
         self._watched: dict[Peer, SenderSession] = {}
         self._pressed: set[Peer] = set()
-        """Those whose peer has something to do: accept, or read."""
+        """Connections whose peer has something to do: accept, or read."""
         self.expire_at = inf
         """When `expire` has something to check (monotonic seconds), at the earliest."""
 

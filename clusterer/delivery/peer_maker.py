@@ -1,4 +1,4 @@
-"""Makes the peers of one claimed log: where each of them goes on."""
+"""Makes the peers of one claimed log, each at its committed offset."""
 
 from __future__ import annotations
 

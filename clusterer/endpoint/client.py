@@ -56,7 +56,7 @@ class Pool(redis.ConnectionPool):
 def open_client(settings: Settings, **options: Any) -> redis.Redis:
     """Return a client that connects on first use; ``options`` are redis-py's.
 
-    It never retries: a repeated append would store a packet twice, a repeated enqueue be a
+    The client never retries: a repeated append would store a packet twice, a repeated enqueue be a
     second job. Raises `SettingsError` for a URL that cannot be used.
     """
     url = redis_url(settings)

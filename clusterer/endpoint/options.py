@@ -130,7 +130,7 @@ def tls_problem(options: Mapping[str, str], names: Mapping[str, str]) -> str:
 
 
 def _trials(given: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the part that is to blame, and what fails if it cannot be used."""
+    """Yield the part with the fault, and what fails if it cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for part in ("cafile", "cadata"):
         if part in given:

@@ -1,4 +1,4 @@
-"""Junk jobs: those that no worker runs. They leave the queue for a bounded list that people read.
+"""Junk jobs: those that no worker runs. Workers move junk jobs to a bounded list that people read.
 
 The newest `MOST_ENTRIES` are listed for a day, one line each: when (ms), the job's id, why. Their
 hashes stay as long, so that a job that was meant for another application can be enqueued there.

@@ -18,10 +18,10 @@ from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE
 
 MOST_FIELDS = 64
 MOST_BYTES = 65_536
-"""Of one job's hash; ours have less than 30 fields and 1 KiB."""
+"""Bounds of one job's hash; jobs of clusterer have less than 30 fields and 1 KiB."""
 
 LONGEST_S = 3600
-"""Of a job's time limit; ours have 30 s at most, or none (-1)."""
+"""Bound of a job's time limit; jobs of clusterer have 30 s at most, or none (-1)."""
 LONGEST_TTL_S = 366 * 86400
 """RQ keeps failed jobs for a year unless it is told otherwise."""
 

@@ -17,7 +17,7 @@ ADVICE = (
 
 
 class AddressWarning(NamedTuple):
-    """What is wrong with the addresses of one cluster."""
+    """The faults of the addresses of one cluster."""
 
     nodes: tuple[Node, ...]
     """The nodes that it concerns."""

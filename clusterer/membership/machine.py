@@ -30,7 +30,7 @@ class Event(Enum):
 
 
 FAILURES = frozenset({Event.SEND_FAILED, Event.SUSPECTED, Event.PROBE_FAILED})
-"""Those that say that something is wrong with the node."""
+"""Events that report a fault of the node."""
 
 Transition = Callable[[Node, float], Node]
 

@@ -14,7 +14,7 @@ _LATE_S = 3600.0
 """A node that is due later than this after its ``duration`` would never be looked at."""
 
 VERSION_GAP = 1_000_000
-"""By so much a lost version begins above all that is known: processes may remember higher ones."""
+"""Distance of a lost version from all known versions: processes may remember higher versions."""
 
 
 @dataclass(frozen=True, slots=True)

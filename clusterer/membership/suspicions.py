@@ -43,7 +43,7 @@ class Kind(Enum):
     """Why a suspicion was opened."""
 
     SUSPECT = "suspect"
-    """An attempt failed: silence confirms it."""
+    """An attempt failed: silence confirms the failure."""
     PROBE = "probe"
     """A round of the probe job for a node that is not up: silence says nothing."""
 

@@ -24,7 +24,7 @@ _MARGIN_MS = 50
 """A check ends so long before the suspicion does."""
 
 _LEAST_MS = 300
-"""A check takes at least so long, also if the prober heard of the suspicion late."""
+"""Least time of a check, also if the prober learned of the suspicion late."""
 
 _BEHIND_MS = 100
 """Redis's time as it is reckoned here may be so much behind: a suspicion that lies no further in

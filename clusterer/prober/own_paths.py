@@ -40,7 +40,7 @@ class _Shared:
     """A check that waits or runs."""
 
     since_ms: int
-    """It began then or later: it says nothing about failures after that."""
+    """Time at which the check began, or earlier: the check says nothing about later failures."""
     done: list[Done]
 
 

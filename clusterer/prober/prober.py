@@ -1,7 +1,7 @@
 """The prober of a host: one thread that connects to nodes, and says whether this host reaches them.
 
-It runs in a delivery worker's process, also while no job runs. Of several such processes on a host
-one holds the lease and is the prober; the others try again each second.
+The thread runs in a delivery worker's process, also while no job runs. Of several such processes on
+a host one holds the lease and is the prober; the others try again each second.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Progress:
             )
 
     def note(self) -> None:
-        """Note that the process goes on; costs nothing most of the time. Never raises."""
+        """Note that the process makes progress; costs nothing most of the time. Never raises."""
         now = time.monotonic()
         if self._path is None or now - self._noted_at < NOTE_EVERY_S:
             return

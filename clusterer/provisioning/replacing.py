@@ -32,7 +32,7 @@ class Unconfirmed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What is done to the rows of some machines. Values are under our names of the columns."""
+    """The changes of the rows of some nodes. Values are under our names of the columns."""
 
     add: Sequence[Mapping[str, object]] = ()
     change: Sequence[tuple[Machine, Mapping[str, object]]] = ()

@@ -1,4 +1,4 @@
-"""Rounds of the loops that run for ever: a failed round is logged and counted, the loop goes on.
+"""Rounds of the loops that run for ever: a failed round is logged and counted, the loop continues.
 
 One value that cannot be used, or one bug, must not end a thread that everything else needs. Every
 thread, task and loop without an end does its rounds inside `Rounds.guard`.

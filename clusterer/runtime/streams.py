@@ -15,8 +15,8 @@ from time import monotonic
 from clusterer.runtime import forks
 
 SERVICE_PATIENCE_S = 0.2
-"""How long a service waits once for a reader of its log; then it goes on without, until there is
-room again."""
+"""Time that a service waits once for a reader of its log. Then the service continues without a log
+until there is room again."""
 
 _CHUNK = select.PIPE_BUF
 """Bytes of the largest write: a pipe that has room takes so many at once, without a wait."""
@@ -162,7 +162,7 @@ def prepare() -> None:
 
 
 def serve_on(notice: Notice) -> None:
-    """Have a process that runs until stopped go on without its log where that cannot be written.
+    """Let a process that runs until stopped continue without its log where that cannot be written.
 
     ``notice`` makes a line of the log of a text.
     """

@@ -24,8 +24,8 @@ ENTRY_BYTES = 64 * 1024
 """Bytes of posted frames in one entry: the overflow of the buffer looks at one entry at a time."""
 
 Tell = Callable[[list[Any], ClustererError | None], None]
-"""Gets an entry's waiters and the error, None after success. It must not block or raise, and must
-accept a second call: a thread that was interrupted sends an entry again."""
+"""Gets an entry's waiters and the error, None after success. The function must not block or
+raise, and must accept a second call: a thread that was interrupted sends an entry again."""
 
 
 @dataclass(eq=False, slots=True)

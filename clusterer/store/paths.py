@@ -211,7 +211,7 @@ class _Write:
 
     field: str
     before: Path | bytes | None = None
-    """As it was read; None: as it is."""
+    """Record as it was read; None: as it is in Redis."""
     after: Path | None = None
     cluster_id: int = 0
     event: Sequence[str] = ()

@@ -42,7 +42,7 @@ class Opened(Enum):
     ALREADY = 1
     """One is open."""
     ASKED = 2
-    """It is open now, and the first probers are asked."""
+    """The suspicion is open now, and the first probers are asked."""
     ALONE = 3
     """No other prober is present: the caller changes the node at once."""
 

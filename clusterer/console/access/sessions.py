@@ -29,13 +29,13 @@ class Session:
     id: str
     name: str
     stamp: str
-    """Of the user's account at the login: a change of the account ends the session."""
+    """Version of the user's account at the login: a change of the account ends the session."""
     since: float
     """UNIX seconds of the login."""
 
 
 class Sessions:
-    """Signs and reads cookies and form tokens. A cookie says who logged in; it holds no role."""
+    """Signs and reads cookies and form tokens. A cookie names the user, and holds no role."""
 
     def __init__(self, key: bytes) -> None:
         mark = sha256(key).hexdigest()[:8]  # cookies do not know ports: consoles of one host differ

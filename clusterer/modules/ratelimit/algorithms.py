@@ -42,7 +42,7 @@ FEEDBACK refuses every other check, and never a long run of checks."""
 class Gauges:
     """Latest measurements of this host, shared by all pipes of an instance.
 
-    The sampler alone writes them. It replaces each field in one step: readers need no lock.
+    The sampler alone writes them, and replaces each field in one step: readers need no lock.
     """
 
     __slots__ = ("drop_rate", "queued_bytes")

@@ -32,7 +32,7 @@ def plain(text: str, keep: str = "", instead: str = " ") -> str:
 def hidden(text: str) -> str:
     """Return ``text`` with *** for user and password of each URL in it.
 
-    It guards texts of libraries and of the command line; texts of this project hold no secrets.
+    The texts come from libraries and from the command line; texts of this project hold no secrets.
     """
     if "://" in text:
         text = _USER.sub(lambda found: _masked(found[0]), text)

@@ -21,7 +21,7 @@ _ALIVE_MS = 5000
 """A prober whose heartbeat is older may be gone."""
 
 _LEAST = 2
-"""Other hosts that must agree before a single host is blamed."""
+"""Number of other hosts that must agree before the check reports a single host."""
 
 _NOT_UP = (Condition.PROBING, Condition.DISABLED)
 

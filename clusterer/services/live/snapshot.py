@@ -45,7 +45,7 @@ class Snapshot:
     traffic: tuple[Traffic, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     paths: tuple[BrokenPath, ...] = ()
-    """Those that are not up."""
+    """Paths that are not up."""
     offered: Mapping[ClusterKey, int] = field(default_factory=dict)
     """Packets that all senders ever sent to each cluster."""
     stalled: str = ""

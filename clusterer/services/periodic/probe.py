@@ -1,7 +1,7 @@
 """The probe job: has probing nodes checked, re-enables disabled ones, settles recovered ones.
 
 Where a prober on another host than the node's is present, the job opens a round: the probers answer
-it, and decide. Else the job itself pings. It also does what a prober may have left undone: the job
+it, and decide. Else the job itself pings. After a prober that ended, the job
 concludes suspicions, removes probers that ended, and deletes void records of paths.
 """
 

@@ -1,7 +1,7 @@
 """The same packets to the same number of nodes through NATS and through Redis pub/sub.
 
 Neither does what a delivery does: both give a packet to the subscribers that are connected at the
-moment, keep nothing, and know no state of a node. They show what such a packet costs elsewhere.
+moment, keep nothing, and know no state of a node. The figures show what such a packet costs.
 """
 
 from __future__ import annotations
