@@ -467,5 +467,5 @@ def test_hashes_and_tokens_are_in_no_log(
     log_in(anna, "anna", PASSWORD)
     log_in(anna, "anna\nx", "wrong password")
     wait_until(lambda: "login of anna x from 127.0.0.1 failed" in caplog.text, 20)
-    for secret in (PASSWORD, "wrong password", token, token.rpartition(".")[2], "scrypt 32768"):
+    for secret in (PASSWORD, "wrong password", token, token.rpartition(".")[2], "scrypt "):
         assert secret not in caplog.text

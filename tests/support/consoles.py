@@ -7,8 +7,10 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic
 from typing import Any
+from unittest import mock
 
 import httpx
 from jinja2 import ChoiceLoader, DictLoader
@@ -19,7 +21,7 @@ from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.console.pages import PAGES
 from clusterer.console.server import Listen, Server, config_of, open_socket, url_of
 from clusterer.services import Context
-from clusterer.services.admin import console_users
+from clusterer.services.admin import console_users, scrypt
 from clusterer.settings import Settings
 from tests.support.processes import EVENTUALLY_S, wait_until
 
@@ -140,8 +142,11 @@ def watching(client: httpx.Client, path: str, since: str = "") -> Iterator[Event
 
 
 def add_user(settings: Settings, name: str = "anna", role: str = "operate") -> None:
-    """Add a user with the password `PASSWORD`."""
-    with contextlib.closing(Context(settings)) as context:
+    """Add a user with the password `PASSWORD`, whose hash costs as little as a token's."""
+    with (
+        contextlib.closing(Context(settings)) as context,
+        mock.patch.object(scrypt, "hashed", partial(scrypt.hashed, cost=scrypt.TOKEN_COST)),
+    ):
         console_users.add_user(context, name, role, PASSWORD)
 
 
