@@ -21,7 +21,7 @@ from clusterer.console.page import NotFound, Page, Parameters
 from clusterer.console.pages import PAGES
 from clusterer.console.server import Listen, Server, config_of, open_socket, url_of
 from clusterer.services import Context
-from clusterer.services.admin import console_users, scrypt
+from clusterer.services.admin import console_users
 from clusterer.settings import Settings
 from tests.support.processes import EVENTUALLY_S, wait_until
 
@@ -143,9 +143,10 @@ def watching(client: httpx.Client, path: str, since: str = "") -> Iterator[Event
 
 def add_user(settings: Settings, name: str = "anna", role: str = "operate") -> None:
     """Add a user with the password `PASSWORD`, whose hash costs as little as a token's."""
+    cheap = partial(console_users.hashed, cost=console_users.TOKEN_COST)
     with (
         contextlib.closing(Context(settings)) as context,
-        mock.patch.object(scrypt, "hashed", partial(scrypt.hashed, cost=scrypt.TOKEN_COST)),
+        mock.patch.object(console_users, "hashed", cheap),
     ):
         console_users.add_user(context, name, role, PASSWORD)
 
