@@ -74,11 +74,9 @@ class Views:
             | values
         )
 
-    def message(
-        self, request: Request, title: str, text: str, status: int = 200, kind: str = "error"
-    ) -> HTMLResponse:
-        """Return a page with one sentence."""
-        html = self.render("message.html", user=user_of(request), title=title, text=text, kind=kind)
+    def message(self, request: Request, title: str, text: str, status: int) -> HTMLResponse:
+        """Return a page with one sentence about an error."""
+        html = self.render("message.html", user=user_of(request), title=title, text=text)
         return HTMLResponse(html, status)
 
 
