@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clusterer.console.actions import ACTIONS
-from clusterer.console.actions.action import Action, Field
+from clusterer.console.actions.action import REASON, Action, Field
 from clusterer.console.console import Console
 from clusterer.console.page import Download, File, Page, Parameters
 from clusterer.console.pages import PAGES
-from clusterer.services.admin.set_status import MAX_REASON
 
 _PARTS = Path(__file__).with_suffix(".toml")
 _FIELD = re.compile(r"(?P<type>[^:]*?)(?P<optional> \(optional\))?(?:: (?P<about>.*))?")
@@ -29,18 +28,6 @@ _SIMPLE: Mapping[str, dict[str, Any]] = {
     },
     "condition": {"type": "string", "enum": ["up", "probing", "disabled", "down"]},
     **{name: {"type": name} for name in ("integer", "number", "boolean", "object")},
-}
-_OF_ACTIONS = {
-    "reason": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": MAX_REASON,
-        "description": "Goes into the event, with the name of the token.",
-    },
-    "dry_run": {
-        "type": "boolean",
-        "description": "Say what would be done; change nothing.",
-    },
 }
 
 
@@ -100,7 +87,9 @@ def _action(action: Action, parts: Mapping[str, Any]) -> dict[str, Any]:
     seen = {f"seen.{name}": _schema(parts["seen"][name]) for name in about.get("seen", ())}
     body = {
         "type": "object",
-        "properties": {each.name: _input(each) for each in action.fields} | seen | _OF_ACTIONS,
+        "properties": {each.name: _input(each) for each in (*action.fields, REASON)}
+        | seen
+        | {"dry_run": _schema(parts["dry_run"])},
         "required": [*action.needed, "reason"],
     }
     done = {"$ref": _reference("Done")}
@@ -133,7 +122,7 @@ def _input(given: Field) -> dict[str, Any]:
         return {"type": "integer", "enum": [int(value) for value, _ in given.choices]} | about
     if given.kind == "number":
         return {"type": "integer", "minimum": int(given.name.endswith("_id"))} | about
-    return {"type": "string", "maxLength": given.most} | about
+    return {"type": "string", "minLength": int(given.required), "maxLength": given.most} | about
 
 
 def _object(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clusterer.console.page import Parameters
+from clusterer.services.admin.set_status import MAX_REASON
 
 if TYPE_CHECKING:
     from clusterer.console.console import Console
@@ -26,6 +27,11 @@ class Field:
     most: int = 0
     """Characters; 0: no limit."""
     required: bool = True
+
+
+REASON = Field(
+    "reason", "Reason", about="For the other operators: an event keeps it", most=MAX_REASON
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from clusterer.console.access.user import user_of
-from clusterer.console.actions.action import Action, Field, Form, Given
+from clusterer.console.actions.action import REASON, Action, Form, Given
 from clusterer.console.console import Console
 from clusterer.console.page import status_of
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument
-from clusterer.services.admin.set_status import MAX_REASON, require_reason
+from clusterer.services.admin.set_status import require_reason
 
-_REASON = Field(
-    "reason", "Reason", about="For the other operators: an event keeps it", most=MAX_REASON
-)
 _SEEN = "seen."
 
 
@@ -120,7 +117,7 @@ class ActionRoutes:
             action,
             form=form,
             values={"reason": ""} | dict(form.values) | dict(values),
-            fields=(*action.fields, _REASON),
+            fields=(*action.fields, REASON),
             trouble=trouble,
             status=status,
         )
