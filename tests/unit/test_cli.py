@@ -393,3 +393,8 @@ def test_package_exports_exactly_its_names() -> None:
         assert getattr(clusterer, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         clusterer.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_instance_loads_no_sqlalchemy() -> None:
+    script = "import sys, clusterer.api; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
