@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-FIRST_READ, MAX_READ = 16, 512
-"""Entries per read: at first (they may be of 64 KiB), and at most."""
+FIRST_READ, MAX_READ = 16, 128
+"""Entries per read: at first, and at most. An entry may be of 64 KiB: a read is 8 MB at most."""
 
 MIN_SHARE = 32
 """Entries of each log in a read of many: enough for one that is busy among many that are not."""
