@@ -17,16 +17,14 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from clusterer import api
-from clusterer.core import Core
+from clusterer.core import Face
 from clusterer.errors import ClustererError
-from clusterer.listener import Callback, Listener, Listing
+from clusterer.listener import Callback, Listing
 from clusterer.membership import Node
 from clusterer.runtime import forks
-from clusterer.sending import Sender
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
-from clusterer.store.labels import Offers
-from clusterer.wire import Packet, PacketBuilder
+from clusterer.wire import Packet
 
 THREADS = 4
 """Threads for calls that wait for Redis."""
@@ -35,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Clusterer:
+class Clusterer(Face):
     """One instance of the cluster, in an event loop.
 
     Connects to nothing until it is used. Cancelling a task that waits for a send leaves open
@@ -52,7 +50,7 @@ class Clusterer:
         self, server_id: int | None = None, *, settings: Settings | None = None, **overrides: Any
     ) -> None:
         """Make the instance; the arguments and errors are those of `clusterer.Clusterer`."""
-        self._core = Core(server_id, settings, overrides)
+        super().__init__(server_id, settings=settings, **overrides)
         self._executor: ThreadPoolExecutor | None = None
         self._teller: _Teller | None = None
         forks.renew_in_child(self)
@@ -150,50 +148,18 @@ class Clusterer:
 
     # -- around them ------------------------------------------------------------------------------
 
-    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
-        """See `clusterer.Clusterer.packet`; no coroutine."""
-        return self._core.packet(module, type, version)
-
     async def serve(self) -> None:
         """Receive packets and call callbacks in this event loop until `stop`, or cancelled."""
         await self._core.listener.serve_in_loop()
-
-    def stop(self) -> None:
-        """End `serve`; no coroutine: from any thread or signal handler, also before `serve`."""
-        self._core.listener.stop()
 
     async def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         """See `clusterer.Clusterer.reachable_nodes`."""
         return await self._look_up(self._core.reachable_nodes, cluster_id, proto)
 
-    def snapshot_age_s(self) -> float:
-        """See `clusterer.Clusterer.snapshot_age_s`; no coroutine."""
-        return self._core.directory.age_s
-
     @property
     def blocking(self) -> api.Clusterer:
         """The same instance with blocking functions, for threads and for modules."""
         return api.face_of(self._core)
-
-    @property
-    def listener(self) -> Listener:
-        """The receiving side, for its addresses and counters."""
-        return self._core.listener
-
-    @property
-    def sender(self) -> Sender:
-        """The sending side, for the counts of posted packets."""
-        return self._core.sender
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._core.settings
-
-    @property
-    def offers(self) -> Offers:
-        """What was sent, counted where metrics are served."""
-        return self._core.offers
 
     async def close(self) -> None:
         """See `clusterer.Clusterer.close`."""

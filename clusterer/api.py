@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from clusterer.core import Core
-from clusterer.listener import Callback, Listener, Listing
+from clusterer.core import Core, Face
+from clusterer.listener import Callback, Listing
 from clusterer.membership import Node
-from clusterer.sending import Sender
-from clusterer.settings import Settings
-from clusterer.store.labels import Offers
-from clusterer.wire import Packet, PacketBuilder
+from clusterer.wire import Packet
 
 
-class Clusterer:
+class Clusterer(Face):
     """One instance of the cluster: asks about nodes, sends to them, and receives from them.
 
     Connects to nothing until it is used. All methods may be called from any thread.
@@ -24,17 +21,6 @@ class Clusterer:
     ...     packet = cluster.packet("mymodule", 1).push_str("hello").build()
     ...     cluster.send_to(1, "bin", packet)
     """
-
-    def __init__(
-        self, server_id: int | None = None, *, settings: Settings | None = None, **overrides: Any
-    ) -> None:
-        """Make the instance whose machine_id is ``server_id`` (1 to 2**31 - 1).
-
-        ``settings`` default to those of the configuration file and environment; ``overrides``
-        are single settings by name and win. Raises `SettingsError` for a setting that cannot be
-        used, `InvalidArgument` for a server_id below 1.
-        """
-        self._core = Core(server_id, settings, overrides)
 
     # -- the guide's functions --------------------------------------------------------------------
 
@@ -152,14 +138,6 @@ class Clusterer:
 
     # -- around them ------------------------------------------------------------------------------
 
-    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
-        """Return a builder of a packet with this instance's machine_id.
-
-        ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit. Raises
-        `InvalidArgument` for a number out of range or a module name that is no text.
-        """
-        return self._core.packet(module, type, version)
-
     def serve(self) -> None:
         """Receive packets and call callbacks until `stop`. Blocks.
 
@@ -167,15 +145,6 @@ class Clusterer:
         is not provisioned yet. Once per object: raises `ClustererError` the second time.
         """
         self._core.listener.serve()
-
-    def stop(self) -> None:
-        """End `serve`; from any thread, also before it was called."""
-        self._core.listener.stop()
-
-    @property
-    def listener(self) -> Listener:
-        """The receiving side, for its addresses and counters."""
-        return self._core.listener
 
     def reachable_nodes(self, cluster_id: int, proto: str) -> list[Node]:
         """Return the other nodes that any host reaches, whatever this instance reaches itself.
@@ -185,34 +154,12 @@ class Clusterer:
         """
         return self._core.reachable_nodes(cluster_id, proto)
 
-    def snapshot_age_s(self) -> float:
-        """Return for how many seconds Redis has not confirmed what `get_nodes` answers from.
-
-        Below one while Redis can be reached; infinite before the first look.
-        """
-        return self._core.directory.age_s
-
     def close(self) -> None:
         """Stop, send what was posted (for 2 s at most), and let go of all connections.
 
         Posted packets that Redis has not taken by then are dropped, counted and logged.
         """
         self._core.close()
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._core.settings
-
-    @property
-    def offers(self) -> Offers:
-        """What was sent, counted where metrics are served."""
-        return self._core.offers
-
-    @property
-    def sender(self) -> Sender:
-        """The sending side, for the counts of posted packets."""
-        return self._core.sender
 
     def __enter__(self) -> Self:
         return self

@@ -171,6 +171,60 @@ class Core:
             log.warning(text, self.machine_id, error)
 
 
+class Face:
+    """What is the same in both faces: it answers from memory, and does not block."""
+
+    def __init__(
+        self, server_id: int | None = None, *, settings: Settings | None = None, **overrides: Any
+    ) -> None:
+        """Make the instance whose machine_id is ``server_id`` (1 to 2**31 - 1).
+
+        ``settings`` default to those of the configuration file and environment; ``overrides``
+        are single settings by name and win. Raises `SettingsError` for a setting that cannot be
+        used, `InvalidArgument` for a server_id below 1.
+        """
+        self._core = Core(server_id, settings, overrides)
+
+    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
+        """Return a builder of a packet with this instance's machine_id.
+
+        ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit. Raises
+        `InvalidArgument` for a number out of range or a module name that is no text.
+        """
+        return self._core.packet(module, type, version)
+
+    def stop(self) -> None:
+        """End `serve`; from any thread, also before it was called."""
+        self._core.listener.stop()
+
+    @property
+    def listener(self) -> Listener:
+        """The receiving side, for its addresses and counters."""
+        return self._core.listener
+
+    def snapshot_age_s(self) -> float:
+        """Return for how many seconds Redis has not confirmed what `get_nodes` answers from.
+
+        Below one while Redis can be reached; infinite before the first look.
+        """
+        return self._core.directory.age_s
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._core.settings
+
+    @property
+    def offers(self) -> Offers:
+        """What was sent, counted where metrics are served."""
+        return self._core.offers
+
+    @property
+    def sender(self) -> Sender:
+        """The sending side, for the counts of posted packets."""
+        return self._core.sender
+
+
 def _key(cluster_id: int, proto: str) -> ClusterKey:
     """Return the key of a cluster, which need not exist."""
     if not isinstance(cluster_id, int):

@@ -87,8 +87,8 @@ def test_aio_functions_answer_as_the_blocking_ones(redis_url: str) -> None:
 
 
 def test_aio_has_every_function_of_the_blocking_face() -> None:
-    ours = {name for name in vars(aio.Clusterer) if not name.startswith("_")}
-    others = {name for name in vars(Clusterer) if not name.startswith("_")}
+    ours = {name for name in dir(aio.Clusterer) if not name.startswith("_")}
+    others = {name for name in dir(Clusterer) if not name.startswith("_")}
     assert others <= ours
     assert ours - others == {"blocking", "renew_in_child"}
 
