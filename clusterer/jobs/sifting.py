@@ -53,7 +53,8 @@ class Sifter:
         (found,) = self._judged([job_id])
         if not isinstance(found, JunkEntry):
             again, count = self._look(waiting, job_id)
-            if again is None:
+            # The scheduler may have enqueued a periodic job between the move and this look.
+            if again <= (job_id in _PERIODIC):
                 if count > _MOST_WAITING:
                     self._take_out_repeats(waiting)
                 return found
@@ -62,13 +63,14 @@ class Sifter:
         self.sift_list(waiting, time.monotonic() + SIFT_S)
         return None
 
-    def _look(self, waiting: str, job_id: bytes) -> tuple[int | None, int]:
-        """Return where the id is in the list once more, and how long the list is."""
+    def _look(self, waiting: str, job_id: bytes) -> tuple[int, int]:
+        """Return how often the id is in the list, at most 2, and how long the list is."""
+        words = ("LPOS", waiting, job_id, "COUNT", 2, "MAXLEN", _LOOKED_AT)
         with self._connection.pipeline(transaction=False) as pipe:
-            pipe.execute_command("LPOS", waiting, job_id, "MAXLEN", _LOOKED_AT)  # type: ignore[no-untyped-call]  # lpos() takes no bytes
+            pipe.execute_command(*words)  # type: ignore[no-untyped-call]  # lpos() takes no bytes
             pipe.llen(waiting)
             again, count = pipe.execute()
-        return again, count
+        return len(again), count
 
     def sift_list(self, key: str, until: float, *, everything: bool = False) -> None:
         """Take junk out of the list ``key``: up to the next good job, or ``everything``."""

@@ -136,6 +136,19 @@ def test_repeats_of_valid_jobs_are_merged(redis_client: redis.Redis, function: s
     assert report(redis_client)[0] == MANY + 1 - ran
 
 
+@pytest.mark.parametrize(("times", "taken"), [(2, 2), (5, 1)])
+def test_periodic_job_enqueued_meanwhile_is_no_junk(
+    redis_client: redis.Redis, times: int, taken: int
+) -> None:
+    Scheduler(redis_client, periodic_jobs(persistent_mode=False)).run(burst=True)
+    ours = queue(MAINTENANCE_QUEUE, redis_client)
+    redis_client.delete(ours.key)
+    redis_client.rpush(ours.key, *["clusterer-probe"] * times)
+    found = [ours.load(job_id) for job_id in iter(lambda: ours.pop(None), None)]
+    assert sum(job is not None for job in found) == taken
+    assert report(redis_client, MAINTENANCE_QUEUE)[0] == times - taken
+
+
 @pytest.mark.usefixtures("process")
 def test_few_valid_jobs_all_run(redis_client: redis.Redis) -> None:
     plant_valid(redis_client, NAME, "workers.reach", 10)
