@@ -6,7 +6,8 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY . .
 RUN pip install '.[web]' && rm -rf /src/* \
-    && useradd --create-home --uid 1000 clusterer
+    && useradd --create-home --uid 1000 clusterer \
+    && install --directory --owner=clusterer --group=clusterer --mode=1777 /home/clusterer/.local
 
 WORKDIR /home/clusterer
 USER clusterer
