@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 10.0
@@ -33,6 +34,16 @@ class Protocol(H11Protocol):
             self._expect()
         else:
             self._expect_no_more()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, with the headers that uvicorn leaves out there."""
+        head = [*self.server_state.default_headers, (b"content-type", b"text/plain; charset=utf-8")]
+        answer = h11.Response(
+            status_code=400, reason=b"Bad Request", headers=[*head, (b"connection", b"close")]
+        )
+        for event in (answer, h11.Data(data=msg.encode("ascii")), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from clusterer.console.access.headers import ALWAYS
 from clusterer.console.app import App
 from clusterer.console.console import Console
 from clusterer.console.protocol import Protocol
@@ -132,6 +133,7 @@ def config_of(app: App, listen: Listen) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(ALWAYS.items()),
         timeout_graceful_shutdown=5,
         proxy_headers=bool(listen.trusted_proxies),
         forwarded_allow_ips=list(listen.trusted_proxies),
@@ -148,7 +150,9 @@ def open_socket(listen: Listen) -> socket.socket:
         return socket.create_server(place[:2], family=family, backlog=128)
     except OSError as error:
         where = f"{listen.address} port {listen.port}"
-        raise ClustererError(f"console: cannot listen on {where}: {error.strerror}") from error
+        # Python's text adds the address once more.
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise ClustererError(f"console: cannot listen on {where}: {reason}") from error
 
 
 def url_of(opened: socket.socket) -> str:

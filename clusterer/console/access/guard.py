@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
@@ -18,11 +19,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clusterer.console.access.headers import with_headers
+from clusterer.console.access.headers import with_caching
 from clusterer.console.access.identity import Identity
 from clusterer.console.access.requests import BodyTooLarge, BodyTooLate, form_of
 from clusterer.console.access.sessions import Sessions
-from clusterer.console.access.user import VISITOR, User
+from clusterer.console.access.user import VISITOR, User, user_of
 from clusterer.console.page import status_of
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.runtime.logs import plain
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MOST_STREAMS = 500
 """Open event streams; one more is refused."""
+MOST_PER_USER = 100
+"""Open event streams of one user or token, or of the visitors at one address."""
 MOST_PATH = 1_000
 """Characters of a path."""
 
@@ -79,13 +82,14 @@ class Guard:
         self._sessions = sessions
         self._answer = answer
         self._local = local
-        self._streams = 0
+        self._streams = Counter[tuple[str, str]]()
+        """Open event streams by kind and name of the user, or by address of the visitor."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = with_headers(send, static=scope["path"].startswith("/static/"))
+        send = with_caching(send, static=scope["path"].startswith("/static/"))
         request = Request(scope, receive)
         try:
             await self._check(request)
@@ -100,12 +104,16 @@ class Guard:
             text = "internal error; the log of the console has more"
             await (await self._answer(request, 500, text))(scope, receive, send)
             return
-        streaming = scope["path"].startswith("/live/")
-        self._streams += streaming
+        if not scope["path"].startswith("/live/"):
+            await self._app(scope, receive, send)
+            return
+        owner = _owner(request)
+        self._streams[owner] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._streams -= streaming
+            self._streams[owner] -= 1
+            self._streams += Counter()  # forgets those without a stream
 
     async def _refusal(self, request: Request, refused: Refused) -> Response:
         if not isinstance(refused, LoginNeeded):
@@ -131,8 +139,15 @@ class Guard:
         except (InvalidArgument, StateUnavailable) as error:
             raise Refused(_status_of(error), str(error)) from error
         # Last: between this check and the count of the stream, no other request is served.
-        if request.scope["path"].startswith("/live/") and self._streams >= MOST_STREAMS:
+        if request.scope["path"].startswith("/live/"):
+            self._check_streams(_owner(request))
+
+    def _check_streams(self, owner: tuple[str, str]) -> None:
+        if self._streams.total() >= MOST_STREAMS:
             raise Refused(503, f"{MOST_STREAMS} pages are open already; close some")
+        if self._streams[owner] >= MOST_PER_USER:
+            whose = f"{MOST_PER_USER} of your pages" if owner[0] else f"{MOST_PER_USER} pages"
+            raise Refused(503, f"{whose} are open already; close some")
 
     def _check_host(self, request: Request) -> None:
         name = _PORT.sub("", request.headers.get("host", ""))
@@ -183,6 +198,14 @@ class Guard:
             owner = request.cookies.get(self._sessions.login_cookie, "")
         if not self._sessions.is_form_token(request.state.form.get("csrf", ""), owner):
             raise Refused(403, "the form is too old, or of another page: load the page again")
+
+
+def _owner(request: Request) -> tuple[str, str]:
+    """Return kind and name of a user, or an empty kind and the address of a visitor."""
+    user = user_of(request)
+    if user.name:
+        return user.kind, user.name
+    return "", request.client.host if request.client else ""
 
 
 def _status_of(error: InvalidArgument | StateUnavailable) -> int:

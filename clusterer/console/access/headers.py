@@ -1,4 +1,4 @@
-"""The headers that every answer has."""
+"""The headers that every answer has, also one that uvicorn makes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ STATIC = "public, max-age=31536000, immutable"
 """For static files: their URLs change with their content."""
 
 
-def with_headers(send: Send, *, static: bool) -> Send:
-    """Return ``send`` that adds the headers; answers other than static files are not cached."""
+def with_caching(send: Send, *, static: bool) -> Send:
+    """Return ``send`` that has static files cached, and no other answer."""
 
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in ALWAYS.items():
-                headers[name] = value
             headers["Cache-Control"] = STATIC if static and message["status"] < 400 else "no-store"
         await send(message)
 
