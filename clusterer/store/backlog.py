@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from clusterer.errors import WrongKey
 from clusterer.membership import Node
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
     WrongTypeError,
     bad,
+    blame,
     field_number,
     ids,
     number,
@@ -138,9 +140,13 @@ class BacklogStore(Store):
         log, key_of_counters = keys.log(sender), keys.counters(sender)
         (counters,) = self._read(what, ("hgetall", key_of_counters))
         tail = field_number(key_of_counters, counters, "sequence")
-        start = self._run(what, "seek", [log, key_of_counters], node.generation, tail)
-        with translated(self._settings, what):
-            found = self._client.xrange(log, str(start + 1), "+", _LOOK_AT)
+        try:
+            start = self._run(what, "seek", [log, key_of_counters], node.generation, tail)
+        except WrongKey:  # a key that is no log must not hide the others
+            with translated(self._settings, what):
+                blame(self._client, [log, key_of_counters])
+            return None, 0
+        (found,) = self._read(what, ("xrange", log, str(start + 1), "+", _LOOK_AT))
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         if not entries:
             return 0, 0

@@ -12,21 +12,24 @@ from typing import Any
 import redis
 
 from clusterer import Clusterer
+from clusterer.console.feed import Feed
 from clusterer.membership import Event
 from clusterer.mi.commands import ListNodes
 from clusterer.provisioning.table import NewRow
 from clusterer.services import Context, doctor
+from clusterer.services.admin.event_feed import EventFeed, EventFilter
 from clusterer.services.admin.events import Filter, History, of_nodes, of_paths
 from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
-from clusterer.services.periodic import probe, sweep, sync, timeouts
+from clusterer.services.periodic import history, probe, sweep, sync, timeouts
 from clusterer.services.status import broken_paths, listing
 from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.audit import AuditEvent
-from clusterer.store.key_types import HASH, SET, SORTED_SET, STREAM, STRING, expected_type
+from clusterer.store.destinations import field_of
+from clusterer.store.key_types import HASH, LIST, SET, SORTED_SET, STREAM, STRING, expected_type
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.provisioning import provision
@@ -51,6 +54,7 @@ NODE = keys.node(*KEY, 3)
 
 RECEIVING = (
     keys.INSTANCES,
+    keys.REGISTRATIONS,
     keys.last_seen(1, MODULE, 1),
     keys.muted(1, MODULE, 1),
     keys.modules(1),
@@ -73,6 +77,7 @@ SENDING = (
     keys.waiting(QUEUE),
     keys.enqueued(QUEUE),
     keys.ring(QUEUE),
+    keys.shares(QUEUE),
 )
 
 PATHS = (
@@ -87,7 +92,9 @@ PATHS = (
     keys.prober_ring(1),
 )
 
-ALL = (*BESIDE, NODE, *RECEIVING, *SENDING, *PATHS)
+CONSOLE = (keys.history(*KEY, 2), keys.listings(1), keys.inquiries(1))
+
+ALL = (*BESIDE, NODE, *RECEIVING, *SENDING, *PATHS, *CONSOLE)
 
 
 def put_wrong_type(client: redis.Redis, key: str) -> None:
@@ -111,6 +118,8 @@ def put_wrong_value(client: redis.Redis, key: str) -> None:
         client.zadd(key, scores)
     elif kind == STREAM:
         client.xadd(key, {"oops": b"\xff"})
+    elif kind == LIST:
+        client.rpush(key, b"oops\xff")
     else:
         assert kind == HASH
         client.hset(key, b"oops\xff:1/x", "oops")
@@ -144,9 +153,11 @@ class Everything:
             "timeouts": lambda: timeouts.run(context),
             "sweep": lambda: sweep.run(context),
             "sync": lambda: sync.run(context),
+            "history": lambda: history.run(context),
             "list": lambda: listing.as_json(listing.run(context)),
             "top": self.reader.read,
             "paths": lambda: broken_paths.run(context, broken_paths.Filter()),
+            "console": self.console,
             "events": lambda: self.history.past(20),
             "events --paths": lambda: of_paths(context, Filter()).past(20),
             "metrics": lambda: list(self.collector.collect()),
@@ -154,6 +165,14 @@ class Everything:
             "doctor": lambda: list(doctor.run(context)),
             "reload --dry-run": lambda: reload.preview(context),
         }
+
+    def console(self) -> tuple[object, ...]:
+        """What the pages of the console show, as they begin to read it."""
+        feed, events = Feed(self.context), EventFeed(self.context)
+        moment = feed.now()
+        found = self.context.nodes.read(KEY, 2)[0]
+        pairs = found and feed.pairs(moment, found)
+        return moment, pairs, feed.processes(), feed.histories(KEY, [2]), events.view(EventFilter())
 
     def heartbeat(self) -> bytes | str | None:
         """Time of the instance's last heartbeat."""
@@ -190,7 +209,11 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
     for _ in range(3):
         for machine_id in (3, 4):
             context.nodes.command(KEY, machine_id, Event.SUSPECTED, Cause("test"))
-    history = of_nodes(context, Filter())
+    events = of_nodes(context, Filter())
+    node = context.nodes.read(KEY, 2)[0]
+    assert node is not None
+    # A worker has counted packets of this pair, and delivered none: only the log has the backlog.
+    client.hset(keys.stats(1), f"{field_of(node)}/skipped", 1)
     with Clusterer(settings=settings) as instance:
         instance.register_module(MODULE, "bin", lambda *_: None, 60, True, 1)
         thread = threading.Thread(target=instance.serve, daemon=True)
@@ -198,7 +221,7 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
         assert instance.listener.ready.wait(EVENTUALLY_S)
         instance.send_to(1, "bin", instance.packet(MODULE, 1).build())
         running = Everything(
-            context, instance, Reader(context), ClusterCollector(context), history, client
+            context, instance, Reader(context), ClusterCollector(context), events, client
         )
         wait_until(running.heartbeat, message="the instance has told that it listens")
         for job in running.jobs().values():
