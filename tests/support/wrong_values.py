@@ -28,7 +28,6 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.audit import AuditEvent
-from clusterer.store.destinations import field_of
 from clusterer.store.key_types import HASH, LIST, SET, SORTED_SET, STREAM, STRING, expected_type
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, wait_until
@@ -213,7 +212,7 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
     node = context.nodes.read(KEY, 2)[0]
     assert node is not None
     # A worker has counted packets of this pair, and delivered none: only the log has the backlog.
-    client.hset(keys.stats(1), f"{field_of(node)}/skipped", 1)
+    client.hset(keys.stats(1), f"{node.destination}/skipped", 1)
     with Clusterer(settings=settings) as instance:
         instance.register_module(MODULE, "bin", lambda *_: None, 60, True, 1)
         thread = threading.Thread(target=instance.serve, daemon=True)
