@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
+import redis
 
 from clusterer.membership import State
 from clusterer.provisioning.table import NewRow
@@ -21,9 +27,18 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from tests.support import docs
 from tests.support.ports import free_port
-from tests.support.processes import EVENTUALLY_S, ChildProcess, child_environment, spawn, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    ChildProcess,
+    child_environment,
+    die_with_parent,
+    spawn,
+    unmeasured,
+    wait_until,
+)
 from tests.support.programs import missing
 from tests.support.provisioning import KEY, NODE_A, NODE_B, events, provision, sql
+from tests.support.redis_server import RedisServer
 from tests.support.terminal import Dialogue
 from tests.support.transcripts import sessions
 
@@ -45,6 +60,46 @@ def program(name: str) -> str:
     return str(path) if path.exists() else missing(name)
 
 
+class Shell:
+    """An `opensips-cli` that takes one command after the other: its start costs half a second."""
+
+    PROMPT = "(opensips-cli): "
+
+    def __init__(self, words: list[str], env: dict[str, str], home: Path) -> None:
+        self._process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=home,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - only system calls between fork and exec
+        )
+        self._answer()
+
+    def ask(self, *words: str) -> str:
+        """Give the command ``mi WORDS``; return what was printed, errors included."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{shlex.join(['mi', *words])}\n".encode())
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        text, deadline = b"", monotonic() + EVENTUALLY_S
+        while not text.endswith(self.PROMPT.encode()):
+            left_s = max(0.0, deadline - monotonic())
+            assert select.select([self._process.stdout], [], [], left_s)[0], text
+            chunk = os.read(self._process.stdout.fileno(), 65536)
+            assert chunk, f"opensips-cli ended: {text!r}"
+            text += chunk
+        return text.decode().removesuffix(self.PROMPT)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A `clusterer mi` that listens everywhere, and how the tools are told where."""
@@ -54,6 +109,8 @@ class Site:
     home: Path
     http: int
     udp: int | None
+    closing: ExitStack
+    shells: dict[str, Shell] = field(default_factory=dict)
 
     def cli_options(self, transport: str) -> list[str]:
         chosen = {
@@ -76,7 +133,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        return child_environment({"HOME": str(self.home)})
+        return unmeasured(child_environment({"HOME": str(self.home)}))
 
     def run(self, tool: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -89,17 +146,25 @@ class Site:
             check=False,
         )
 
+    def execute(self, transport: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run("opensips-cli", *self.cli_options(transport), "-x", "mi", *words)
+
+    def shell(self, transport: str) -> Shell:
+        if transport not in self.shells:
+            words = [program("opensips-cli"), *self.cli_options(transport)]
+            shell = self.shells[transport] = Shell(words, self.environment, self.home)
+            self.closing.callback(shell.close)
+        return self.shells[transport]
+
     def cli(self, transport: str, *words: str) -> Any:
-        """Run ``opensips-cli -x mi WORDS``, which must succeed; what it printed, decoded."""
-        done = self.run("opensips-cli", *self.cli_options(transport), "-x", "mi", *words)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        """Give ``mi WORDS`` to opensips-cli; what it printed, decoded."""
+        return json.loads(self.shell(transport).ask(*words))
 
     def refusal(self, transport: str, *words: str) -> str:
         """Do the same where it must fail; what it said."""
-        done = self.run("opensips-cli", *self.cli_options(transport), "-x", "mi", *words)
-        assert done.returncode != 0, done.stdout
-        return done.stderr
+        said = self.shell(transport).ask(*words)
+        assert "ERROR" in said
+        return said
 
     def state(self) -> State:
         return self.context.nodes.view(KEY).nodes[2].state
@@ -112,31 +177,63 @@ class Site:
             answer = thread.submit(path.read_bytes)
             with (self.home / "fifo").open("w") as fifo:
                 fifo.write(request.replace("REPLY", path.name))
-            return answer.result(EVENTUALLY_S)
+            found = answer.result(EVENTUALLY_S)
+        path.unlink()
+        return found
+
+
+@contextmanager
+def serving(url: str, home: Path, udp: int | None) -> Iterator[Site]:
+    settings = Settings(redis_url=url, data_dir=str(home / "data"), server_id=1)
+    http = free_port()
+    served = ["--fifo", str(home / "fifo"), "--reply-dir", str(home), "--http", str(http)]
+    served += ["--datagram", str(udp or home / "datagram")]
+    with (
+        closing(Context(settings)) as context,
+        spawn(["-m", "clusterer", "mi", *served], as_environment(settings)) as server,
+        ExitStack() as stack,
+    ):
+        server.wait_for_output("mi datagram: listening on")
+        yield Site(context, server, home, http, udp, stack)
+        assert server.returncode is None
+
+
+@pytest.fixture(scope="module")
+def sites(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[bool], Site]]:
+    """Give a site of each kind, made once: with datagrams to a port, and to a unix socket."""
+    with ExitStack() as stack:
+
+        @cache
+        def made(udp: bool) -> Site:
+            home = tmp_path_factory.mktemp(
+                "mi"
+            )  # short: a unix socket's path has at most 108 bytes
+            port = free_port() if udp else None
+            return stack.enter_context(serving(redis_server.url, home, port))
+
+        yield made
 
 
 @pytest.fixture
 def site(
-    request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    home = tmp_path_factory.mktemp("mi")  # short: a unix socket's path has 108 bytes at most
-    settings = Settings(redis_url=redis_url, data_dir=str(home / "data"), server_id=1)
-    context = Context(settings)
-    provision(context, NODE_A, NODE_B)
-    reload.run(context)
-    http, udp = free_port(), free_port() if "udp" in request.node.name else None
-    served = ["--fifo", str(home / "fifo"), "--reply-dir", str(home), "--http", str(http)]
-    served += ["--datagram", str(udp or home / "datagram")]
-    with spawn(["-m", "clusterer", "mi", *served], as_environment(settings)) as server:
-        server.wait_for_output("mi datagram: listening on")
-        yield Site(context, server, home, http, udp)
-        assert server.returncode is None
-    context.close()
+    request: pytest.FixtureRequest, sites: Callable[[bool], Site], redis_client: redis.Redis
+) -> Site:
+    """Give a site with the nodes A and B, and with nothing else in Redis."""
+    found = sites("udp" in request.node.name)
+    sql(found.context, "DROP TABLE IF EXISTS clusterer")
+    provision(found.context, NODE_A, NODE_B)
+    reload.run(found.context)
+    return found
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_opensips_cli_works_unchanged(site: Site, transport: str) -> None:
-    (cluster,) = site.cli(transport, "clusterer_list")["Clusters"]
+    said = len(site.server.output())
+    done = site.execute(transport, "clusterer_list")
+    assert done.returncode == 0, done.stderr
+    (cluster,) = json.loads(done.stdout)["Clusters"]
     assert cluster["cluster_id"] == 1
     (node,) = cluster["Nodes"]
     assert (node["node_id"], node["url"], node["description"]) == (2, NODE_B.url, "Node B")
@@ -158,11 +255,14 @@ def test_opensips_cli_works_unchanged(site: Site, transport: str) -> None:
     assert site.cli(transport, "clusterer_reload") == "OK"
     assert site.state() is State.UP, "as in the table"
 
-    assert "-32602: Invalid params" in site.refusal(transport, "clusterer_set_status", "1", "0")
+    failed = site.execute(transport, "clusterer_set_status", "1", "0")
+    assert failed.returncode != 0, failed.stdout
+    assert "-32602: Invalid params" in failed.stderr
     assert "no node 9" in site.refusal(transport, "clusterer_set_status", "1", "9", "0")
     sql(site.context, "DROP TABLE clusterer")
     assert "500: Failed to reload" in site.refusal(transport, "clusterer_reload")
-    warnings = [line for line in site.server.output().splitlines() if " WARNING " in line]
+    lines = site.server.output()[said:].splitlines()
+    warnings = [line for line in lines if " WARNING " in line]
     assert all("reaches 127.0.0.1:" in line for line in warnings), "opensips-cli connects twice"
 
 
