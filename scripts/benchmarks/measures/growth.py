@@ -30,7 +30,7 @@ from clusterer.services.periodic import probe, sweep, timeouts
 from clusterer.services.table import init_db
 from clusterer.services.table import reload as reloading
 from clusterer.settings import as_environment
-from clusterer.store import Directory
+from clusterer.store import Directory, keys
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.processes import BenchmarkFailed, cpu_s, memory_mb
 from scripts.benchmarks.roles.listeners import Listener
@@ -61,7 +61,8 @@ TICKS: Mapping[str, Callable[[Context], object]] = {
 }
 SCREEN = (120, 50)
 
-BY_SENDERS = ("list_s", "list_cpu_s", "list_json_s", "scrape_s", "scrape_cpu_s", "top_cpu_s")
+BY_SENDERS = ("list_s", "list_cpu_s", "list_json_s", "list_active_s", "list_active_cpu_s")
+BY_SENDERS += ("scrape_s", "scrape_cpu_s", "scrape_active_s", "scrape_active_cpu_s", "top_cpu_s")
 """Figures that are shown by number of senders as well."""
 
 Figures = dict[str, float]
@@ -106,10 +107,14 @@ def _readers(system: System, nodes: int, senders: int) -> Figures:
     put_cluster(system.settings, nodes, senders)
     found = {"redis_mb": _redis_mb(system)}
     found |= _command(system, "list", "list") | _command(system, "list_json", "list", "--json")
+    claims = partial(_claim_all, system, senders)
+    found |= _timed(system, "list_active", partial(_printed, system, "list"), claims)
     with closing(Context(system.settings)) as context:
         registry = registry_of([ClusterCollector(context)])
         text = generate_latest(registry)
-        found |= _timed(system, "scrape", lambda: generate_latest(registry))
+        scrape = partial(generate_latest, registry)
+        found |= _timed(system, "scrape", scrape)
+        found |= _timed(system, "scrape_active", scrape, claims)
         found["scrape_bytes"] = len(text)
         found["series_per_node"] = sum(b"machine_id=" in x for x in text.splitlines()) / nodes
         found["top_cpu_s"] = median(_top(context))
@@ -130,6 +135,14 @@ def _readers(system: System, nodes: int, senders: int) -> Figures:
 def _redis_mb(system: System) -> float:
     memory: Any = system.client.info("memory")
     return float(memory["used_memory"]) / 2**20
+
+
+def _claim_all(system: System, senders: int) -> None:
+    """Count a claim of each log, as if workers had delivered packets of all senders."""
+    pipe = system.client.pipeline(transaction=False)
+    for sender in range(1, senders + 1):
+        pipe.hincrby(keys.counters(sender), "claims", 1)
+    pipe.execute()
 
 
 def _command(system: System, name: str, *words: str) -> Figures:
@@ -154,10 +167,19 @@ def _printed(system: System, *words: str) -> int:
     return len(done.stdout)
 
 
-def _timed(system: System, name: str, work: Callable[[], object]) -> Figures:
-    """Measure the time of some work, and its CPU time: here, in child processes and in Redis."""
+def _timed(
+    system: System,
+    name: str,
+    work: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
+) -> Figures:
+    """Measure the time of some work, and its CPU time: here, in child processes and in Redis.
+
+    ``before``: what happens before each repetition, which is not measured.
+    """
     took, used = [], []
     for _ in range(REPEATS):
+        before()
         cpu, begun = _cpu_s(system), monotonic()
         work()
         took.append(monotonic() - begun)
