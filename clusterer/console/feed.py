@@ -85,7 +85,7 @@ class Feed:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._reader = Reader(context, pairs=False)
+        self._reader = Reader(context)
         self._seen: deque[Snapshot] = deque(maxlen=_OVER)
         self._failures: dict[Place, tuple[int, Failure]] = {}
         """Place → version of the node for which the failure was read, and the failure."""

@@ -91,12 +91,14 @@ class Destinations:
         largest = max((len(view.nodes) for view in views), default=1)
         self._at_once = max(1, min(_SENDERS_AT_ONCE, _PAIRS_AT_ONCE // max(1, largest)))
 
-    def sums(self, client: redis.Redis, senders: Sequence[int]) -> Iterator[SummedTraffic]:
-        """Yield the sums of all senders, in parts that Redis makes quickly.
+    def sums(
+        self, client: redis.Redis, senders: Sequence[int], *, kept: bool = True
+    ) -> Iterator[SummedTraffic]:
+        """Yield the sums of all senders, in parts that Redis makes quickly; ``kept``: or has kept.
 
         Raises errors of redis-py.
         """
-        for keep_ms in (_KEEP_MS, 0):
+        for keep_ms in (_KEEP_MS, 0) if kept else (0,):
             left, left_out = senders, list[int]()
             while left:
                 found = self._sums(client, left[: self._at_once], keep_ms)

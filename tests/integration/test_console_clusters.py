@@ -204,6 +204,7 @@ def test_node_history_is_rates_and_a_table(context: Context, client: httpx.Clien
         recorded = context.nodes.now()
         context.histories.rest(0.0)
         context.redis.hincrby(keys.stats(1), field, 50)
+        context.redis.hincrby(keys.counters(1), "claims", 1)
         # Two samples of one millisecond give no rate.
         wait_until(lambda: context.nodes.now() > recorded + 0.002)  # noqa: B023
     found = content(client, f"{HERE}/nodes/2/history")

@@ -120,7 +120,7 @@ def test_growth_scrape_has_few_series_of_each_node(big: Context) -> None:
 
 
 def test_growth_top_reads_sums(big: Context) -> None:
-    reader = Reader(big, pairs=False)
+    reader = Reader(big)
     before = reader.read()
     _, sent = cost(big, reader.read)
     assert sent <= 2 * MOST_BYTES
@@ -132,7 +132,7 @@ def test_growth_top_reads_sums(big: Context) -> None:
 
 
 def test_growth_page_of_a_node_reads_this_node_only(big: Context) -> None:
-    snapshot = Reader(big, pairs=False).read()
+    snapshot = Reader(big).read()
     (view,) = snapshot.clusters
     _, sent = cost(big, lambda: node_pairs.read(big, snapshot, view.nodes[2]))
     assert sent <= MOST_BYTES // 2

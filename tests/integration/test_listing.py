@@ -9,7 +9,6 @@ import redis
 
 from clusterer.cli import main
 from clusterer.services import Context
-from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics import cluster as metrics
 from clusterer.services.metrics.http import registry_of
@@ -66,7 +65,6 @@ def test_listing_of_senders_without_traffic_is_empty(
     before = commands(redis_client)
     assert listing.run(context).traffic == ()
     assert commands(redis_client) - before <= 7 * NODES + 20
-    assert Reader(context).read().traffic == ()
     assert listing.sender_backlogs(listing.run(context)) == []
 
 
@@ -78,7 +76,6 @@ def test_listing_has_the_pairs_with_traffic_only(
     redis_client.hset(keys.stats(4), "1/9/8888/sent", 3)  # of an earlier generation of node 9
     found = [(item.sender, item.machine_id) for item in listing.run(context).traffic]
     assert found == [(1, 2), (1, 3), (4, 2), (4, 3)]
-    assert [(i.sender, i.machine_id) for i in Reader(context).read().traffic] == found
 
 
 def test_packets_that_no_worker_has_seen_are_backlog(

@@ -1,23 +1,25 @@
-"""What the console reads of one node is what a reader of all pairs finds of this node."""
+"""What is read of one node is what the listing of all pairs and the instances have of it."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
+from clusterer.membership import Node
 from clusterer.services import Context
-from clusterer.services.live import LastSeen, Reader, Snapshot, alarms, node_pairs, rows
-from clusterer.services.status.traffic import Traffic
-from clusterer.store import ClusterKey, keys
+from clusterer.services.live import Reader, alarms, node_pairs, rows
+from clusterer.services.status import listing
+from clusterer.store import keys
 from clusterer.store.badvalues import collected
+from clusterer.store.watches import LISTENING_MS
 from tests.support.random_traffic import NODES, put_nodes, put_paths, put_sender
 
 ROUNDS = 8
 AGE_MS, MUTED_MS = 3000, 600_000
-KEY = ClusterKey(1, "bin")
 
 
 def put_instance(client: Any, receiver: int, rng: random.Random, now_ms: int) -> None:
@@ -45,38 +47,37 @@ def put_all(context: Context, client: redis.Redis, rng: random.Random) -> None:
         put_instance(client, receiver, rng, now_ms)
 
 
-def both(context: Context) -> tuple[Snapshot, Snapshot]:
-    """Return the snapshot of all pairs, and that of sums."""
-    return Reader(context).read(), Reader(context, pairs=False).read()
-
-
-def of_cluster(found: Snapshot, key: ClusterKey) -> list[Traffic]:
-    return [i for i in found.traffic if (i.cluster_id, i.protocol) == key]
-
-
-def without_age(items: Any) -> list[Any]:
-    found: list[LastSeen] = list(items)
-    return [(i.receiver, i.module, i.muted_s is not None, i.timeout_s) for i in found]
+def of_instances(client: Any, node: Node, now_ms: int) -> list[tuple[int, str, bool]]:
+    """Return which instances that listen saw or mute a node, each with its module."""
+    found = []
+    for receiver in (1, 2, 3, 4):
+        for module, cluster in (("dialog", 1), ("ratelimit", 7)):
+            listens = now_ms - int(client.hget(keys.modules(receiver), "heartbeat")) <= LISTENING_MS
+            if listens and cluster == node.cluster_id:
+                names = (of(receiver, module, cluster) for of in (keys.last_seen, keys.muted))
+                seen, muted = (client.zscore(name, node.machine_id) for name in names)
+                if seen or muted:
+                    found.append((receiver, module, muted is not None))
+    return sorted(found, key=lambda item: (item[1], item[0]))
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_node_pairs_are_those_of_the_reader_of_pairs(
+def test_node_pairs_are_those_of_listing_and_instances(
     context: Context, redis_client: redis.Redis, number: int
 ) -> None:
     put_all(context, redis_client, random.Random(number))
-    pairs, sums = both(context)
+    pairs, snapshot = listing.run(context), Reader(context).read()
     seen = 0
-    for cluster in rows(None, pairs):
-        traffic = of_cluster(pairs, cluster.key)
-        for row in cluster.rows:
-            machine_id = row.node.machine_id
-            found = node_pairs.read(context, sums, row.node)
-            assert found.received == row.flows
-            assert list(found.sent) == [item for item in traffic if item.sender == machine_id]
-            assert without_age(found.last_seen) == without_age(row.last_seen)
+    for view in pairs.clusters:
+        traffic = [i for i in pairs.traffic if (i.cluster_id, i.protocol) == view.key]
+        for machine_id, node in view.nodes.items():
+            found = node_pairs.read(context, snapshot, node)
+            assert list(found.received) == [i for i in traffic if i.machine_id == machine_id]
+            assert list(found.sent) == [i for i in traffic if i.sender == machine_id]
+            last_seen = [(i.receiver, i.module, i.muted_s is not None) for i in found.last_seen]
+            assert last_seen == of_instances(redis_client, node, int(snapshot.now * 1000))
             seen += len(found.received) + len(found.last_seen)
     assert seen
-    assert sums.offered == pairs.offered
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
@@ -84,12 +85,18 @@ def test_sums_give_the_alarms_of_the_pairs(
     context: Context, redis_client: redis.Redis, number: int
 ) -> None:
     put_all(context, redis_client, random.Random(number))
-    of_pairs, of_sums = (
-        [(i.severity, i.text, i.key) for i in alarms(rows(None, each), {}, each.now)]
-        for each in both(context)
+    snapshot = Reader(context).read()
+    of_sums = rows(None, snapshot)
+    of_pairs = [
+        replace(each, rows=tuple(node_pairs.added(context, snapshot, row) for row in each.rows))
+        for each in of_sums
+    ]
+    found, wanted = (
+        [(i.severity, i.text, i.key) for i in alarms(some, {}, snapshot.now)]
+        for some in (of_sums, of_pairs)
     )
-    assert of_sums == of_pairs
-    assert any("is muted for" in text for _, text, _ in of_sums)
+    assert found == wanted
+    assert any("is muted for" in text for _, text, _ in found)
 
 
 def test_reader_of_sums_sees_senders_come_and_go(
@@ -98,7 +105,7 @@ def test_reader_of_sums_sees_senders_come_and_go(
     rng = random.Random(0)
     put_nodes(redis_client, rng)
     put_sender(redis_client, 3, rng)
-    reader = Reader(context, pairs=False)
+    reader = Reader(context)
     for sender, wanted in ((5, (3, 5)), (4, (3, 4, 5)), (5, (3, 4))):
         reader.read()
         if redis_client.delete(keys.counters(sender)) == 0:
@@ -118,13 +125,11 @@ def test_node_pairs_of_a_key_of_another_type_are_left_out(
     redis_client.delete(kind(1))
     redis_client.set(kind(1), "text")
     redis_client.set(keys.muted(1, "dialog", 1), "text")
-    with collected() as reported:
-        pairs, sums = both(context)
-    (cluster,) = (each for each in rows(None, pairs) if each.key == KEY)
+    pairs, snapshot = listing.run(context), Reader(context).read()
     with collected() as found:
-        for row in cluster.rows:
-            pairs_of_node = node_pairs.read(context, sums, row.node)
-            assert pairs_of_node.received == row.flows
-            assert without_age(pairs_of_node.last_seen) == without_age(row.last_seen)
-    assert {bad.key for bad in found} <= {bad.key for bad in reported}
+        for node in snapshot.clusters[0].nodes.values():
+            assert node.cluster_id == 1
+            received = node_pairs.read(context, snapshot, node).received
+            to = [i for i in pairs.traffic if (i.cluster_id, i.machine_id) == (1, node.machine_id)]
+            assert list(received) == to
     assert kind(1) in {bad.key for bad in found}

@@ -207,3 +207,13 @@ def test_sums_leave_out_bad_values_of_one_sender_only(
     getattr(redis_client, name)(key(4), *arguments)
     found = assert_same(context).sums
     assert found.from_senders[0].sender == 1
+
+
+def test_sums_not_kept_show_values_changed_by_hand(context: Context, redis_client: Any) -> None:
+    put_cluster(context.settings, 5, 3)
+    listing.run(context, pairs=False)
+    redis_client.hset(keys.stats(1), redis_client.hkeys(keys.stats(1))[0], "x")
+    for kept, number in ((True, 0), (False, 1)):
+        with collected() as problems:
+            listing.run(context, pairs=False, kept=kept)
+        assert len(problems) == number

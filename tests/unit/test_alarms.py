@@ -9,7 +9,7 @@ from clusterer.membership.paths import Path
 from clusterer.services.live import Severity, Snapshot, alarms, rows
 from clusterer.services.status.failures import Failure
 from clusterer.services.status.paths import BrokenPath
-from clusterer.store import ClusterKey, ClusterView
+from clusterer.store import ClusterKey
 from tests.support.seeding import make_node
 from tests.unit.test_live import NOW, flow, receipt, snapshot
 
@@ -73,7 +73,7 @@ def test_alarms_node_behind_and_muted() -> None:
 
 
 def test_alarms_dead_node_has_one_alarm() -> None:
-    view = ClusterView.of(KEY, 0, [make_node(1), make_node(2, **DISABLED)])
+    nodes = make_node(1), make_node(2, **DISABLED)
     muted = receipt(1, {2: 30.0}, muted_s={2: 8.0})
-    found = Snapshot(NOW, (view,), (flow(1, 2, backlog=5, oldest_s=30.0),), (muted,))
-    assert len(words(found)) == 1
+    behind = flow(1, 2, backlog=5, oldest_s=30.0)
+    assert len(words(snapshot(behind, nodes=nodes, receipts=(muted,)))) == 1

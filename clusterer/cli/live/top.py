@@ -41,7 +41,7 @@ def run(settings: Settings, interval_s: float, *, once: bool) -> None:
     """Show all nodes: on a screen until ``q``, or once, after one interval."""
     console = output.console()
     with closing(Context(settings)) as context:
-        reader = Reader(context, pairs=False)
+        reader = Reader(context)
         seen: deque[Snapshot] = deque(maxlen=_OVER)
         if screen.is_for(console) and not once:
             screen.show(

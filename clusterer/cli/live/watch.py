@@ -16,7 +16,7 @@ from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.runtime.logs import plain
 from clusterer.runtime.stop import stop_on_signals
 from clusterer.services import Context
-from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, rows
+from clusterer.services.live import NodeEvents, Reader, Row, Snapshot, changes, node_pairs, rows
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
 from clusterer.store.audit import AuditEvent
@@ -43,6 +43,7 @@ class Watched:
     """The rows and events of one machine_id as of the last look."""
 
     def __init__(self, context: Context, machine_id: int, cluster_id: int | None) -> None:
+        self._context = context
         self._machine_id = machine_id
         self._cluster_id = cluster_id
         self._reader = Reader(context)
@@ -59,7 +60,7 @@ class Watched:
         snapshot = self._reader.read()
         found = rows(self._seen[0] if self._seen else None, snapshot)
         own = {
-            c.key: row
+            c.key: node_pairs.added(self._context, snapshot, row)
             for c in found
             for row in c.rows
             if row.node.machine_id == self._machine_id

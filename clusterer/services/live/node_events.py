@@ -55,7 +55,7 @@ def changes(before: Row | None, after: Row | None) -> Iterator[str]:
     if before is None or after is None:
         return
     yield from _backlog_changes(before, after)
-    lost = _lost(after) - _lost(before)
+    lost = after.lost - before.lost
     if lost > 0:
         yield f"lost {lost} packets: trimmed from the log before the delivery"
     yield from _mute_changes(before, after)
@@ -73,10 +73,6 @@ def _backlog_changes(before: Row, after: Row) -> Iterator[str]:
 def _is_behind(row: Row) -> bool:
     """Whether more packets wait than are on their way at any time: those of about a second."""
     return (row.backlog or 0) > max(UNDER_WAY, row.in_per_s or 0.0)
-
-
-def _lost(row: Row) -> int:
-    return sum(item.lost for item in row.flows)
 
 
 def _mute_changes(before: Row, after: Row) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusterer.membership import Node
 from clusterer.services.context import Context
 from clusterer.services.live import receipts
-from clusterer.services.live.node_rows import LastSeen, last_seen_by_node
+from clusterer.services.live.node_rows import LastSeen, Row, last_seen_by_node
 from clusterer.services.live.snapshot import LOOKED_UP, Snapshot
 from clusterer.services.status import traffic
 from clusterer.services.status.failures import place_of
@@ -17,7 +17,7 @@ from clusterer.store import translated
 
 @dataclass(frozen=True, slots=True)
 class NodePairs:
-    """What a snapshot with sums does not have of a node."""
+    """What a snapshot does not have of a node."""
 
     received: tuple[Traffic, ...]
     """Traffic of each sender to the node."""
@@ -40,10 +40,15 @@ def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
         to = traffic.flows_to(context, node, snapshot.senders)
         flows = [*to, *traffic.flows_from(context, views, own)]
         found = traffic.with_ages(context, flows, snapshot.now, LOOKED_UP)
-        now_ms = int(snapshot.now * 1000)
-        seen = receipts.of_node(context.redis, watches, machine_id, now_ms)
+        seen = receipts.of_node(context.redis, watches, machine_id)
     return NodePairs(
         tuple(found[: len(to)]),
         tuple(found[len(to) :]),
         tuple(last_seen_by_node(seen, snapshot.now).get((key.cluster_id, machine_id), ())),
     )
+
+
+def added(context: Context, snapshot: Snapshot, row: Row) -> Row:
+    """Return a row of a snapshot with its pairs. Raises `StateUnavailable`."""
+    pairs = read(context, snapshot, row.node)
+    return replace(row, flows=pairs.received, last_seen=pairs.last_seen)

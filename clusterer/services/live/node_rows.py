@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from clusterer.membership import Condition, Node
 from clusterer.services.live.receipts import Receipt
 from clusterer.services.live.snapshot import Snapshot
-from clusterer.services.status import paths, totals
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
@@ -18,7 +16,6 @@ from clusterer.store import ClusterKey
 BEHIND_S = 5.0
 """A node is behind if its oldest waiting packet is at least so old."""
 
-_Flow = tuple[int, int, str, int]
 _Place = tuple[ClusterKey, int]
 
 
@@ -51,15 +48,17 @@ class Row:
     """Packets per second delivered to the node; None without a sender, or at first."""
     out_per_s: float | None
     """Packets per second delivered from the node to others; None if it does not send through us."""
-    flows: tuple[Traffic, ...]
-    """Traffic of each sender to the node; none if only sums were read."""
+    lost: int
+    """Packets of all senders to the node that were trimmed from a log before the delivery."""
     last_seen: tuple[LastSeen, ...]
-    """One item for each module of each instance that listens now, by module and receiver; for
-    each module, and for each instance that mutes the node, if only sums were read."""
+    """One item for each module, and for each instance that mutes the node, by module and receiver;
+    in a row with pairs, for each module of each instance that listens."""
     broken: tuple[BrokenPath, ...] = ()
     """Paths to the node that are not up."""
     reach: Reach | None = None
     """How many of the node's live senders reach it; None without a live sender."""
+    flows: tuple[Traffic, ...] = ()
+    """In a row with pairs, the traffic of each sender to the node."""
 
     @property
     def partly_reached(self) -> bool:
@@ -105,99 +104,50 @@ class ClusterRows:
 
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
     """Return the rows of every cluster in ``after``; rates count from ``before``."""
-    figures = _of_pairs(before, after) if after.sums is None else _of_sums(before, after)
+    to, into, out_of = _to_nodes(after), *_rates(before, after)
     last_seen = last_seen_by_node(after.receipts, after.now)
     broken: dict[_Place, list[BrokenPath]] = {}
     for path in after.paths:
         broken.setdefault((path.key, path.node.machine_id), []).append(path)
-    return tuple(
-        ClusterRows(
-            view.key,
-            tuple(
-                Row(
-                    node,
-                    back_in_s(node, after.now),
-                    *figures.get((view.key, machine_id), _NO_FIGURES)[:-1],
-                    tuple(last_seen.get((view.key.cluster_id, machine_id), ())),
-                    tuple(broken.get((view.key, machine_id), ())),
-                    figures.get((view.key, machine_id), _NO_FIGURES).reach,
-                )
-                for machine_id, node in view.nodes.items()
-            ),
+
+    def row(key: ClusterKey, node: Node) -> Row:
+        place = key, node.machine_id
+        known = to.get(place)
+        return Row(
+            node,
+            back_in_s(node, after.now),
+            known.backlog if known else 0,
+            known.oldest_s if known else None,
+            into.get(place),
+            out_of.get(place),
+            known.lost if known else 0,
+            tuple(last_seen.get((key.cluster_id, node.machine_id), ())),
+            tuple(broken.get(place, ())),
+            after.sums.reach.get(place),
         )
+
+    return tuple(
+        ClusterRows(view.key, tuple(row(view.key, node) for node in view.nodes.values()))
         for view in after.clusters
     )
 
 
-class _Figures(NamedTuple):
-    """What a row has of the traffic."""
-
-    backlog: int | None
-    oldest_s: float | None
-    in_per_s: float | None
-    out_per_s: float | None
-    flows: tuple[Traffic, ...]
-    reach: Reach | None
-
-
-_NO_FIGURES = _Figures(0, None, None, None, (), None)
-
-
-def _of_pairs(before: Snapshot | None, after: Snapshot) -> Mapping[_Place, _Figures]:
-    rates = _rates(before, after)
-    to: dict[_Place, list[Traffic]] = {}
-    out: dict[_Place, list[Traffic]] = {}
-    for item in after.traffic:
-        key = ClusterKey(item.cluster_id, item.protocol)
-        to.setdefault((key, item.machine_id), []).append(item)
-        out.setdefault((key, item.sender), []).append(item)
-    found = {}
-    for view in after.clusters:
-        senders = {i: [item.sender for item in to.get((view.key, i), ())] for i in view.nodes}
-        reach = paths.reach(view, senders, after.paths)
-        for machine_id in view.nodes:
-            place = view.key, machine_id
-            flows = to.get(place, ())
-            found[place] = _Figures(
-                totals.backlog(flows),
-                totals.oldest_s(flows),
-                _sum(rates, flows),
-                _sum(rates, out.get(place, ())),
-                tuple(flows),
-                reach.get(machine_id),
-            )
-    return found
-
-
-def _of_sums(before: Snapshot | None, after: Snapshot) -> Mapping[_Place, _Figures]:
-    to = _to_nodes(after)
-    out = after.sums.sent_by if after.sums else {}
-    reach = after.sums.reach if after.sums else {}
-    into: Mapping[_Place, float] = {}
-    out_of: Mapping[_Place, float] = {}
-    if before is not None and before.sums is not None and after.now > before.now:
-        seconds, same = after.now - before.now, _same_nodes(before, after)
-        had = {place: item.sent for place, item in _to_nodes(before).items() if place in same}
-        into = {p: _grown(had.get(p, 0), item.sent) / seconds for p, item in to.items()}
-        had_out = before.sums.sent_by
-        out_of = {p: _grown(had_out.get(p, 0), sent) / seconds for p, sent in out.items()}
-    found = {}
-    for place in {*to, *out, *reach}:
-        node = to.get(place)
-        found[place] = _Figures(
-            node.backlog if node else 0,
-            node.oldest_s if node else None,
-            into.get(place),
-            out_of.get(place),
-            (),
-            reach.get(place),
-        )
-    return found
+def _rates(
+    before: Snapshot | None, after: Snapshot
+) -> tuple[Mapping[_Place, float], Mapping[_Place, float]]:
+    """Return the packets per second to each node, and from each sender."""
+    if before is None or after.now <= before.now:
+        return {}, {}
+    seconds, same = after.now - before.now, _same_nodes(before, after)
+    had = {place: item.sent for place, item in _to_nodes(before).items() if place in same}
+    into = {p: _grown(had.get(p, 0), i.sent) / seconds for p, i in _to_nodes(after).items()}
+    sent_by, now_sent = before.sums.sent_by, after.sums.sent_by
+    return into, {p: _grown(sent_by.get(p, 0), sent) / seconds for p, sent in now_sent.items()}
 
 
 def _to_nodes(snapshot: Snapshot) -> Mapping[_Place, ToNode]:
-    known = snapshot.sums.to_nodes if snapshot.sums else ()
-    return {(ClusterKey(i.cluster_id, i.protocol), i.machine_id): i for i in known}
+    found = snapshot.sums.to_nodes
+    return {(ClusterKey(i.cluster_id, i.protocol), i.machine_id): i for i in found}
 
 
 def _same_nodes(before: Snapshot, after: Snapshot) -> set[_Place]:
@@ -221,29 +171,6 @@ def back_in_s(node: Node, now: float) -> int | None:
     return node.enabled_in_s(now)
 
 
-def _rates(before: Snapshot | None, after: Snapshot) -> Mapping[_Flow, float]:
-    if before is None or after.now <= before.now:
-        return {}
-    sent = {_id(item): item.sent for item in before.traffic}
-    # A counter that went back was deleted in between and began at 0.
-    grown = {
-        _id(item): item.sent - known
-        if (known := sent.get(_id(item), 0)) <= item.sent
-        else item.sent
-        for item in after.traffic
-    }
-    return {flow: count / (after.now - before.now) for flow, count in grown.items()}
-
-
-def _id(item: Traffic) -> _Flow:
-    return item.sender, item.cluster_id, item.protocol, item.machine_id
-
-
-def _sum(rates: Mapping[_Flow, float], flows: Iterable[Traffic]) -> float | None:
-    found = [rates[_id(item)] for item in flows if _id(item) in rates]
-    return sum(found) if found else None
-
-
 def last_seen_by_node(
     receipts: Iterable[Receipt], now: float
 ) -> Mapping[tuple[int, int], list[LastSeen]]:
@@ -254,8 +181,6 @@ def last_seen_by_node(
     now_ms = now * 1000
     found: dict[tuple[int, int], list[LastSeen]] = {}
     for receipt in receipts:
-        if not receipt.listens(now_ms):
-            continue
         for machine_id in sorted({*receipt.last_seen_ms, *receipt.muted_ms}):
             place = receipt.watch.cluster_id, machine_id
             found.setdefault(place, []).append(_of(receipt, machine_id, now_ms))

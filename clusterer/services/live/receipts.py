@@ -9,9 +9,9 @@ from typing import Any
 
 import redis
 
-from clusterer.store.badvalues import Command, read_all
+from clusterer.store.badvalues import read_all
 from clusterer.store.receptions import latest, scores
-from clusterer.store.watches import LISTENING_MS, Watch
+from clusterer.store.watches import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,47 +19,27 @@ class Receipt:
     """The times at which one instance last saw the nodes, for one of its registered modules."""
 
     watch: Watch
-    heartbeat_ms: int
-    """Redis ms until which the instance was certainly listening."""
     last_seen_ms: Mapping[int, int]
     """machine_id → Redis ms; at first when the instance began to listen."""
     muted_ms: Mapping[int, int]
     """machine_id → Redis ms until which the instance drops the node's packets."""
 
-    def listens(self, now_ms: float) -> bool:
-        """Whether the instance listens at ``now_ms``, Redis ms."""
-        return now_ms - self.heartbeat_ms <= LISTENING_MS
 
-
-def commands(watch: Watch) -> Iterator[Command]:
-    """Yield the commands that read the times of a registration."""
-    yield "zrange", watch.last_seen, 0, -1, False, True
-    yield "zrange", watch.muted, 0, -1, False, True
-
-
-def of(watch: Watch, heartbeat_ms: int, replies: Iterator[Any], *, read: bool) -> Receipt:
-    """Return the receipt in the replies to `commands`; without times if they were not ``read``."""
-    last_seen_ms, muted_ms = (
-        scores(key, next(replies)) if read else {} for key in (watch.last_seen, watch.muted)
-    )
-    return Receipt(watch, heartbeat_ms, last_seen_ms, muted_ms)
-
-
-def summed(client: redis.Redis, listening: Sequence[Watch], now_ms: int) -> tuple[Receipt, ...]:
+def summed(client: redis.Redis, listening: Sequence[Watch]) -> tuple[Receipt, ...]:
     """Return one receipt for each module and cluster, with the latest times of all instances.
 
     Each instance that mutes nodes has a further receipt, for these nodes only.
     """
     found, muting = [], set()
     for watch, last_seen_ms, muted_ms in latest(client, listening):
-        found.append(Receipt(watch, now_ms, last_seen_ms, {}))
+        found.append(Receipt(watch, last_seen_ms, {}))
         if muted_ms:
             muting.add((watch.cluster_id, watch.token))
     asked = [watch for watch in listening if (watch.cluster_id, watch.token) in muting]
-    return (*found, *_muting(client, asked, now_ms))
+    return (*found, *_muting(client, asked))
 
 
-def _muting(client: redis.Redis, asked: Sequence[Watch], now_ms: int) -> Iterator[Receipt]:
+def _muting(client: redis.Redis, asked: Sequence[Watch]) -> Iterator[Receipt]:
     """Yield the receipts of the registrations that mute nodes, for these nodes only."""
     sets = read_all(client, [("zrange", watch.muted, 0, -1, False, True) for watch in asked])
     muted = {
@@ -69,12 +49,10 @@ def _muting(client: redis.Redis, asked: Sequence[Watch], now_ms: int) -> Iterato
     }
     times = read_all(client, [("zmscore", watch.last_seen, [*muted[watch]]) for watch in muted])
     for (watch, muted_ms), some in zip(muted.items(), times, strict=True):
-        yield Receipt(watch, now_ms, _known(muted_ms, some), muted_ms)
+        yield Receipt(watch, _known(muted_ms, some), muted_ms)
 
 
-def of_node(
-    client: redis.Redis, listening: Sequence[Watch], machine_id: int, now_ms: int
-) -> list[Receipt]:
+def of_node(client: redis.Redis, listening: Sequence[Watch], machine_id: int) -> list[Receipt]:
     """Return the receipts of registrations, with the times of one node only."""
     wanted = [
         (kind, [machine_id]) for watch in listening for kind in (watch.last_seen, watch.muted)
@@ -83,7 +61,6 @@ def of_node(
     return [
         Receipt(
             watch,
-            now_ms,
             _known([machine_id], next(replies)),
             _known([machine_id], next(replies)),
         )

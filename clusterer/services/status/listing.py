@@ -72,12 +72,13 @@ class SenderBacklog:
     """Packets for the node that is furthest behind, among the other nodes (replay)."""
 
 
-def run(context: Context, seen_by: int = 0, *, pairs: bool = True) -> Listing:
+def run(context: Context, seen_by: int = 0, *, pairs: bool = True, kept: bool = True) -> Listing:
     """Read all clusters, their senders' statistics and paths. Raises `StateUnavailable`.
 
     ``seen_by``: the sender as which the nodes are shown; `InvalidArgument` if it has no node.
     ``pairs``: whether to read each pair of sender and node. Without them the listing has the same
-    sums, for which a million pairs take about a second of Redis.
+    sums, for which a million pairs take about a second of Redis. ``kept``: whether it may have sums
+    that Redis has kept; they show no value that an operator changed by hand.
     """
     store = context.nodes
     views = tuple(store.views().values())
@@ -92,7 +93,7 @@ def run(context: Context, seen_by: int = 0, *, pairs: bool = True) -> Listing:
             found = tuple(traffic.read(context, views, now))
             summed = sums.of_pairs(found, views, broken)
         else:
-            summed = sums.read(context, views, broken, now)
+            summed = sums.read(context, views, broken, now, kept=kept)
     return Listing(now, context.settings.server_id, views, found, broken, seen_by, summed)
 
 

@@ -86,11 +86,13 @@ def read(
     *,
     until_s: float = inf,
     senders: Sequence[int] | None = None,
+    kept: bool = True,
 ) -> Sums:
     """Return the traffic between all nodes of ``views``; ``broken``: the paths that are not up.
 
     ``most``: see `traffic.with_ages`; ``until_s``: monotonic time at which the read ends, with a
-    `TimeoutError`; ``senders``: all senders, if the caller knows them. Raises errors of redis-py.
+    `TimeoutError`; ``senders``: all senders, if the caller knows them; ``kept``: whether to take
+    sums that Redis has kept. Raises errors of redis-py.
     """
     destinations = Destinations(views)
     if not destinations.distinct:
@@ -101,7 +103,7 @@ def read(
         senders = sender_hashes.senders(context, machine_ids)
     unusable: list[int] = []
     for clusters, some in reader.by_life(senders).items():
-        for found in destinations.sums(context.redis, some):
+        for found in destinations.sums(context.redis, some, kept=kept):
             if monotonic() > until_s:
                 raise TimeoutError("reading the traffic took too long")
             reader.add(found, clusters)

@@ -61,8 +61,10 @@ TICKS: Mapping[str, Callable[[Context], object]] = {
 }
 SCREEN = (120, 50)
 
-BY_SENDERS = ("list_s", "list_cpu_s", "list_json_s", "list_active_s", "list_active_cpu_s")
-BY_SENDERS += ("scrape_s", "scrape_cpu_s", "scrape_active_s", "scrape_active_cpu_s", "top_cpu_s")
+BY_SENDERS = (
+    *("list_s", "list_cpu_s", "list_json_s", "list_active_s", "list_active_cpu_s"),
+    *("scrape_s", "scrape_cpu_s", "scrape_active_s", "scrape_active_cpu_s", "top_cpu_s"),
+)
 """Figures that are shown by number of senders as well."""
 
 Figures = dict[str, float]
@@ -204,7 +206,7 @@ def _repeat(work: Callable[[], object]) -> list[float]:
 
 def _top(context: Context) -> list[float]:
     """Return the CPU time of this process for each refresh of `clusterer top`, after the first."""
-    reader, took = Reader(context, pairs=False), []
+    reader, took = Reader(context), []
     seen = reader.read()
     for _ in range(REPEATS):
         begun = process_time()
