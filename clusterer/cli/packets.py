@@ -67,11 +67,11 @@ def tail(
     from clusterer.services.admin.packets import PacketFilter
     from clusterer.services.admin.recording import Record, Recorder
     from clusterer.services.admin.tail import Tail, receiver_of
-    from clusterer.store.captures import MirrorStore
+    from clusterer.store.captures import CaptureStore
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals(when_unread=True))
-        store = stack.enter_context(closing(MirrorStore(settings)))
+        store = stack.enter_context(closing(CaptureStore(settings)))
         following = Tail(store, receiver_of(store, settings.server_id))
         recorder = stack.enter_context(Recorder(write)) if write else None
         packets, left = PacketFilter(modules, nodes), count

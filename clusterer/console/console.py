@@ -13,7 +13,7 @@ from clusterer.services.admin.inquiries import Observed
 from clusterer.services.admin.shared_tail import SharedTails
 from clusterer.services.doctor.shared_run import DoctorRuns
 from clusterer.settings import Settings
-from clusterer.store.captures import MirrorStore
+from clusterer.store.captures import CaptureStore
 
 
 class Console:
@@ -30,14 +30,14 @@ class Console:
         return Context(self.settings)
 
     @once
-    def captures(self) -> MirrorStore:
+    def captures(self) -> CaptureStore:
         """The instances of which packets can be captured."""
-        return MirrorStore(self.settings)
+        return CaptureStore(self.settings)
 
     @once
     def tails(self) -> SharedTails:
         """Packets that instances received last."""
-        return SharedTails(lambda: MirrorStore(self.settings))
+        return SharedTails(lambda: CaptureStore(self.settings))
 
     @once
     def observed(self) -> Observed:

@@ -13,7 +13,7 @@ from clusterer.errors import ClustererError
 from clusterer.listener.counters import Counters
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
-from clusterer.store.captures import MAX_ENTRY, Mirrored, MirrorStore
+from clusterer.store.captures import MAX_ENTRY, Captured, CaptureStore
 from clusterer.wire import Packet
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Capture:
     `begin`, `end` and `copied` run in the listener's thread.
     """
 
-    def __init__(self, server_id: int, store: MirrorStore, counters: Counters) -> None:
+    def __init__(self, server_id: int, store: CaptureStore, counters: Counters) -> None:
         self._server_id = server_id
         self._store = store
         self._counters = counters
@@ -127,9 +127,9 @@ class Capture:
                 )
                 return
 
-    def _entries(self) -> Iterator[list[Mirrored]]:
+    def _entries(self) -> Iterator[list[Captured]]:
         """Take waiting packets up to the rate, in lists that fit into one entry."""
-        entry: list[Mirrored] = []
+        entry: list[Captured] = []
         size = 0
         for packet in self._taken():
             if entry and size + len(packet.frame) > MAX_ENTRY:
@@ -140,11 +140,11 @@ class Capture:
         if entry:
             yield entry
 
-    def _taken(self) -> Iterator[Mirrored]:
+    def _taken(self) -> Iterator[Captured]:
         for _ in range(_MOST_AT_ONCE):
             with contextlib.suppress(IndexError):
                 number, at, source, packet = self._queue.popleft()
                 self._bytes_out += len(packet.payload)
-                yield Mirrored(number, int(at * 1000), source, packet.encode())
+                yield Captured(number, int(at * 1000), source, packet.encode())
                 continue
             return

@@ -27,7 +27,7 @@ from clusterer.runtime.logs import about_machine
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
-from clusterer.store.captures import MirrorStore
+from clusterer.store.captures import CaptureStore
 from clusterer.store.inquiries import InquiryStore
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState
@@ -59,7 +59,7 @@ class Listener:
         self.counters = Counters()
         self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
         self._last_seen = LastSeenWriter(server_id, receipts)
-        self._capture = Capture(server_id, MirrorStore(settings), self.counters)
+        self._capture = Capture(server_id, CaptureStore(settings), self.counters)
         self._inquiries = Inquiries(server_id, InquiryStore(settings))
         self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
         self._shared = Shared(self._dispatcher, self._capture, self._admission, settings)

@@ -21,7 +21,7 @@ MAX_ENTRY = 262_144
 _EXPIRE_MS = 10_000
 
 
-class Mirrored(NamedTuple):
+class Captured(NamedTuple):
     """One packet that an instance received."""
 
     number: int
@@ -42,10 +42,10 @@ class Asked(NamedTuple):
     """Id of the capture's last entry, from which to read on."""
 
 
-class MirrorStore(Store):
+class CaptureStore(Store):
     """Writes and reads captures. Raises `StateUnavailable` when Redis does not answer in time."""
 
-    def write(self, receiver: int, packets: Sequence[Mirrored]) -> None:
+    def write(self, receiver: int, packets: Sequence[Captured]) -> None:
         """Add one entry; delete the oldest ones above `ENTRIES_CAP`."""
         key = keys.capture(receiver)
         with translated(self._settings, "write captured packets"):
@@ -62,7 +62,7 @@ class MirrorStore(Store):
         silent_ms, last = self._run(what, "request_capture", names, ASK_MS)
         return Asked(None if silent_ms < 0 else silent_ms / 1000, last.decode())
 
-    def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Mirrored]]:
+    def read(self, receiver: int, after: str, block_ms: int) -> tuple[str, list[Captured]]:
         """Wait up to ``block_ms`` (below 1,000) for entries after the id ``after``.
 
         Returns the id of the last entry, ``after`` itself without a new one, and the packets.
@@ -85,15 +85,15 @@ class MirrorStore(Store):
         return ids(keys.INSTANCES, members)
 
 
-def _encoded(packet: Mirrored) -> bytes:
+def _encoded(packet: Captured) -> bytes:
     head = f"{packet.at_ms} {packet.source[0]} {packet.source[1]} "
     return head.encode() + packet.frame
 
 
-def _decoded(receiver: int, entry_id: bytes, number: bytes, value: bytes) -> Mirrored | None:
+def _decoded(receiver: int, entry_id: bytes, number: bytes, value: bytes) -> Captured | None:
     try:
         at_ms, ip, port, frame = value.split(b" ", 3)
-        return Mirrored(int(number), int(at_ms), (ip.decode(), int(port)), frame)
+        return Captured(int(number), int(at_ms), (ip.decode(), int(port)), frame)
     except ValueError:
         bad(keys.capture(receiver), f"entry {text(entry_id)}", value, "a captured packet")
         return None

@@ -38,7 +38,7 @@ PASSING = {"clusterer:lease:1", "clusterer:closing:1", "clusterer:handovers", "c
 PASSING |= {job_keys.LOCK, "clusterer:inquiries:1"}
 PASSING |= {keys.answer(str(docs.SAMPLE_ARGUMENTS["token"]))}
 """Leases and guards live for a second at most; tests of delivery see them, and those of
-`clusterer tail` its mirror, those of inquiries theirs. A scheduler that ends gives its lock up."""
+`clusterer tail` its capture, those of inquiries theirs. A scheduler that ends gives its lock up."""
 
 
 @pytest.fixture

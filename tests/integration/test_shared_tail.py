@@ -18,7 +18,7 @@ from clusterer.services.admin.recording import Recording, as_text
 from clusterer.services.admin.shared_tail import Captures, SharedTails
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.captures import MirrorStore
+from clusterer.store.captures import CaptureStore
 from tests.support.frames import frame
 from tests.support.listening import peer, serving
 from tests.support.processes import wait_until
@@ -28,15 +28,15 @@ SOON_S = 20
 
 
 @pytest.fixture
-def made() -> list[MirrorStore]:
+def made() -> list[CaptureStore]:
     """Every store that a capture got."""
     return []
 
 
 @pytest.fixture
-def tails(redis_url: str, made: list[MirrorStore]) -> Iterator[SharedTails]:
-    def store() -> MirrorStore:
-        made.append(MirrorStore(Settings(redis_url=redis_url)))
+def tails(redis_url: str, made: list[CaptureStore]) -> Iterator[SharedTails]:
+    def store() -> CaptureStore:
+        made.append(CaptureStore(Settings(redis_url=redis_url)))
         return made[-1]
 
     with contextlib.closing(SharedTails(store)) as shared:
@@ -61,7 +61,7 @@ def test_viewers_share_one_capture_with_filters(
     listener: Listener,
     port: int,
     tails: SharedTails,
-    made: list[MirrorStore],
+    made: list[CaptureStore],
     redis_client: redis.Redis,
 ) -> None:
     with captured(listener, tails, redis_client), peer(port) as connection:
@@ -96,7 +96,7 @@ def test_captured_packets_are_a_recording(
 def test_capture_ends_without_viewers_and_starts_again(
     listener: Listener,
     tails: SharedTails,
-    made: list[MirrorStore],
+    made: list[CaptureStore],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

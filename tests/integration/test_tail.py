@@ -29,7 +29,7 @@ from clusterer.services.admin.replay import NodeConnection
 from clusterer.services.admin.tail import Arrival, Lost, Tail, receiver_of
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, keys
-from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Mirrored, MirrorStore
+from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Captured, CaptureStore
 from clusterer.wire import FrameDecoder, Packet
 from tests.support.cluster import delivering
 from tests.support.frames import frame
@@ -43,8 +43,8 @@ from tests.support.throttle import ThrottledReceiver
 
 
 @pytest.fixture
-def store(redis_url: str) -> Iterator[MirrorStore]:
-    made = MirrorStore(Settings(redis_url=redis_url))
+def store(redis_url: str) -> Iterator[CaptureStore]:
+    made = CaptureStore(Settings(redis_url=redis_url))
     yield made
     made.close()
 
@@ -52,7 +52,7 @@ def store(redis_url: str) -> Iterator[MirrorStore]:
 class Tailing:
     """A tail in a thread that remembers what it got."""
 
-    def __init__(self, store: MirrorStore, receiver: int = 1) -> None:
+    def __init__(self, store: CaptureStore, receiver: int = 1) -> None:
         self.got: list[Arrival] = []
         self._stop = StopFlag()
         self._tail = Tail(store, receiver)
@@ -84,18 +84,18 @@ def flushed(client: redis.Redis) -> bool:
     return client.hexists(keys.modules(1), "heartbeat")
 
 
-def mirroring_of(listener: Listener) -> bool:
+def is_capturing(listener: Listener) -> bool:
     return listener._capture.active
 
 
 def test_tail_shows_known_and_unknown_packets_with_source(
-    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+    listener: Listener, port: int, store: CaptureStore, redis_client: redis.Redis
 ) -> None:
     """Also of an instance without a single registered module."""
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
-            wait_until(lambda: mirroring_of(listener))
+            wait_until(lambda: is_capturing(listener))
             began = time.time()
             connection.sendall(
                 frame(kind=5, sender=2)
@@ -115,7 +115,7 @@ def test_tail_shows_known_and_unknown_packets_with_source(
 
 
 def test_capture_without_tail_copies_nothing(
-    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+    listener: Listener, port: int, store: CaptureStore, redis_client: redis.Redis
 ) -> None:
     heard = Heard()
     listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
@@ -125,8 +125,8 @@ def test_capture_without_tail_copies_nothing(
         heard.wait_for(1, 2)
         assert listener.counters.captured == 0
         with Tailing(store):
-            wait_until(lambda: mirroring_of(listener))
-        wait_until(lambda: not mirroring_of(listener), ASK_MS / 1000 + 2)
+            wait_until(lambda: is_capturing(listener))
+        wait_until(lambda: not is_capturing(listener), ASK_MS / 1000 + 2)
         before = listener.counters.captured
         connection.sendall(frame(kind=2, sender=2))
         heard.wait_for(2, 2)
@@ -134,12 +134,12 @@ def test_capture_without_tail_copies_nothing(
 
 
 def test_tail_for_long_is_served_for_long(
-    listener: Listener, port: int, store: MirrorStore, redis_client: redis.Redis
+    listener: Listener, port: int, store: CaptureStore, redis_client: redis.Redis
 ) -> None:
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
-            wait_until(lambda: mirroring_of(listener))
+            wait_until(lambda: is_capturing(listener))
             time.sleep(ASK_MS / 1000 + 1)
             connection.sendall(frame(kind=5, sender=2))
             wait_until(lambda: len(tail.packets) == 1)
@@ -148,7 +148,7 @@ def test_tail_for_long_is_served_for_long(
 
 def test_tail_paused_reports_missing_packets(
     listener: Listener,
-    store: MirrorStore,
+    store: CaptureStore,
     redis_client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -156,7 +156,7 @@ def test_tail_paused_reports_missing_packets(
     with serving(listener):
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
-            wait_until(lambda: mirroring_of(listener))
+            wait_until(lambda: is_capturing(listener))
             assert not any("tail: paused" in line for line in caplog.messages)
             tail._tail._asked_at -= ASK_MS / 1000
             wait_until(lambda: any("tail: paused for" in line for line in caplog.messages))
@@ -165,7 +165,7 @@ def test_tail_paused_reports_missing_packets(
 def test_tail_overflow_is_counted_and_delays_no_packet(
     listener: Listener,
     port: int,
-    store: MirrorStore,
+    store: CaptureStore,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,7 +176,7 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
-            wait_until(lambda: mirroring_of(listener))
+            wait_until(lambda: is_capturing(listener))
             connection.sendall(frame(sender=2, size=41) * 10_000)
             wait_until(lambda: len(heard.calls) == 10_000)
             wait_until(lambda: not listener._capture._queue)
@@ -188,13 +188,13 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
         assert len(tail.packets) + tail.lost == 10_001
 
 
-def test_capture_is_bounded_in_redis(store: MirrorStore, redis_client: redis.Redis) -> None:
+def test_capture_is_bounded_in_redis(store: CaptureStore, redis_client: redis.Redis) -> None:
     for number in range(ENTRIES_CAP + 50):
-        store.write(1, [Mirrored(number, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))])
+        store.write(1, [Captured(number, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))])
     assert redis_client.xlen(keys.capture(1)) == ENTRIES_CAP
     last, found = store.read(1, "0-0", 100)
     assert [packet.number for packet in found] == list(range(50, ENTRIES_CAP + 50))
-    assert found[0] == Mirrored(50, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))
+    assert found[0] == Captured(50, 0, ("127.0.0.2", 1), frame(kind=0, sender=2))
     assert store.read(1, last, 10) == (last, [])
 
 
@@ -203,10 +203,10 @@ class Away:
 
     def __init__(self) -> None:
         self.away = True
-        self.written: list[Mirrored] = []
+        self.written: list[Captured] = []
         self.sizes: list[int] = []
 
-    def write(self, receiver: int, packets: list[Mirrored]) -> None:
+    def write(self, receiver: int, packets: list[Captured]) -> None:
         if self.away:
             raise StateUnavailable("away")
         self.written += packets
@@ -251,7 +251,7 @@ def test_tail_survives_restart_of_redis_and_instance(
     with server.client() as client:
         for machine_id in (1, 2):
             put_node(client, make_node(machine_id, port=port))
-        store = MirrorStore(Settings(redis_url=server.url))
+        store = CaptureStore(Settings(redis_url=server.url))
         with listener_of(server.url) as first:
             with serving(first):
                 wait_until(lambda: flushed(client))
@@ -261,7 +261,7 @@ def test_tail_survives_restart_of_redis_and_instance(
                 wait_until(lambda: any("waiting for Redis" in line for line in caplog.messages))
                 server.start()
                 with listener_of(server.url) as second, serving(second):
-                    wait_until(lambda: mirroring_of(second))
+                    wait_until(lambda: is_capturing(second))
                     with peer(port) as connection:
                         connection.sendall(frame(kind=7, sender=2))
                         wait_until(lambda: [p.type for p in tail.packets] == [7])
@@ -270,7 +270,7 @@ def test_tail_survives_restart_of_redis_and_instance(
 
 
 def test_tail_option_selects_instance(
-    store: MirrorStore, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+    store: CaptureStore, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ClustererError, match="Redis has no instance"):
         receiver_of(store, 0)

@@ -20,7 +20,7 @@ from clusterer.runtime.rounds import Rounds
 from clusterer.services.admin.packets import PacketFilter
 from clusterer.services.admin.recording import Record
 from clusterer.services.admin.tail import Lost, Tail
-from clusterer.store.captures import MirrorStore
+from clusterer.store.captures import CaptureStore
 
 KEPT = 2_000
 """Most packets in a buffer."""
@@ -67,7 +67,7 @@ class Captures:
 class SharedTails:
     """The captures of one process. Safe to use from any thread."""
 
-    def __init__(self, store: Callable[[], MirrorStore]) -> None:
+    def __init__(self, store: Callable[[], CaptureStore]) -> None:
         """``store``: makes a store, which the capture closes at its end."""
         self._store = store
         self._captures: dict[int, _Capture] = {}
@@ -142,7 +142,7 @@ class _Unwatched(threading.Event):
 class _Capture:
     """The buffer of one instance, and the thread that fills it."""
 
-    def __init__(self, store: Callable[[], MirrorStore], receiver: int, first: int) -> None:
+    def __init__(self, store: Callable[[], CaptureStore], receiver: int, first: int) -> None:
         """``first``: number of the first packet, above those of earlier captures."""
         self._receiver = receiver
         self._numbers = itertools.count(first)
@@ -181,11 +181,11 @@ class _Capture:
 
     # -- the thread -----------------------------------------------------------------------------
 
-    def _work(self, store: Callable[[], MirrorStore]) -> None:
+    def _work(self, store: Callable[[], CaptureStore]) -> None:
         with Rounds("shared tail").guard():
             try:
-                with closing(store()) as mirrors:
-                    self._tail = Tail(mirrors, self._receiver)
+                with closing(store()) as captures:
+                    self._tail = Tail(captures, self._receiver)
                     self.started.set()
                     self._follow(self._tail)
             except ClustererError as error:

@@ -10,7 +10,7 @@ from time import monotonic
 
 from clusterer.errors import ClustererError, StateUnavailable, WireError
 from clusterer.services.admin.recording import Record, packet_of
-from clusterer.store.captures import ASK_MS, Mirrored, MirrorStore
+from clusterer.store.captures import ASK_MS, Captured, CaptureStore
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Lost:
 Arrival = Record | Lost
 
 
-def receiver_of(store: MirrorStore, server_id: int) -> int:
+def receiver_of(store: CaptureStore, server_id: int) -> int:
     """Return the instance to tail: ``server_id``, or (0) the only instance in Redis.
 
     Raises `ClustererError` if there are several, or none.
@@ -50,7 +50,7 @@ def receiver_of(store: MirrorStore, server_id: int) -> int:
 class Tail:
     """Follows one instance until stopped, through outages of Redis and of the instance."""
 
-    def __init__(self, store: MirrorStore, receiver: int) -> None:
+    def __init__(self, store: CaptureStore, receiver: int) -> None:
         """Raises `ClustererError` if Redis does not know the instance."""
         self._store = store
         self._receiver = receiver
@@ -101,7 +101,7 @@ class Tail:
             log.warning("%s", trouble)
         self.trouble = trouble
 
-    def _unfolded(self, packets: list[Mirrored]) -> Iterator[Arrival]:
+    def _unfolded(self, packets: list[Captured]) -> Iterator[Arrival]:
         for packet in packets:
             # A restarted instance counts from 1 again.
             missing = packet.number - self._number - 1 if self._number is not None else 0

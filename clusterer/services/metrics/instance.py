@@ -82,8 +82,8 @@ class InstanceCollector(Collector):
         yield self._counter(
             "listener_dropped_packets", "Packets not passed to a callback.", ("reason",), dropped
         )
-        heard = seen.received.copy().items()
-        received = {(printable(module), str(sender)): tally for (module, sender), tally in heard}
+        tallies = seen.received.copy().items()
+        received = {(printable(module), str(sender)): tally for (module, sender), tally in tallies}
         for unit, text in (
             ("packets", "Packets of registered modules from nodes of the table."),
             ("bytes", "The bytes of these packets."),
