@@ -9,7 +9,6 @@ rq-scheduler's keys.
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from redis.lock import Lock
 
 from clusterer.jobs import Job, Queue, is_wrong_type, keys, move_aside, move_keys_aside
 from clusterer.runtime.rounds import Rounds
-from clusterer.runtime.stop import STOP_SIGNALS, StopFlag, handled_signals
+from clusterer.runtime.stop import StopFlag, handle_stop_signals
 from scheduler.plan import PeriodicJob, Plan, make_plan
 
 LOCK_TTL_S = 3.0
@@ -270,11 +269,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
         self._announced_at = time.monotonic()
 
     def _install_signal_handlers(self) -> None:
-        for number in handled_signals():
-            signal.signal(number, lambda *_: self.stop.set())
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, STOP_SIGNALS
-        )  # blocked while modules were loaded
+        handle_stop_signals(lambda *_: self.stop.set())
 
     def _leave(self) -> None:
         if not self._away:

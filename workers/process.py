@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ from clusterer.endpoint import awaited, remedy
 from clusterer.errors import NewerFormat, OlderFormat, SettingsError, StateUnavailable
 from clusterer.jobs import JOB_FUNCTIONS, connect
 from clusterer.runtime.descriptors import allow_files
-from clusterer.runtime.stop import STOP_SIGNALS, handled_signals
+from clusterer.runtime.stop import handle_stop_signals
 from clusterer.settings import DATABASE_QUEUE, MAINTENANCE_QUEUE, WORKER_KINDS, Settings
 from clusterer.store.format import require_format
 from workers import runtime
@@ -36,9 +35,7 @@ def run(kind: str, settings: Settings, *, burst: bool = False) -> int:
 
     allow_files()  # a connection per node
     state = runtime.start(settings)
-    for number in handled_signals():
-        signal.signal(number, lambda *_: state.stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked while modules were loaded
+    handle_stop_signals(lambda *_: state.stop.set())
     with Progress(settings, f"worker-{kind}") as progress:
         state.progressed = progress.note
         worker = _make_worker(queue_name, settings, state)

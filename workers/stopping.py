@@ -15,7 +15,7 @@ from redis.client import PubSubWorkerThread
 from rq.exceptions import StopRequested
 
 from clusterer.runtime.rounds import Rounds
-from clusterer.runtime.stop import StopFlag, handled_signals
+from clusterer.runtime.stop import StopFlag, handle_stop_signals
 from workers import runtime
 from workers.maintenance import Maintenance
 
@@ -43,8 +43,7 @@ class Stoppable(Maintenance):
 
     def _heed_signals(self) -> None:
         """Install the signal handlers; start the thread that ends the process after `GRACE_S`."""
-        for number in handled_signals():
-            signal.signal(number, self.request_stop)
+        handle_stop_signals(self.request_stop)
         threading.Thread(target=self._end_in_time, name="end-in-time", daemon=True).start()
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:

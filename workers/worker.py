@@ -83,6 +83,7 @@ class Worker(Bookkeeping):
         self._suspension_log = SuspensionLog()
         self._running: tuple[RqJob, Execution] | None = None
         self._rounds = Rounds("worker")
+        self._log_options: tuple[str | None, str, str] = (None, "", "")
 
     @property
     def dequeue_timeout(self) -> int:
@@ -117,37 +118,31 @@ class Worker(Bookkeeping):
             raise ValueError("periodic jobs come from `python -m scheduler`, not from RQ's own")
         runtime.current().heartbeat = self.beat
         self._heed_signals()
-        log_options = logging_level, date_format, log_format
+        self._log_options = logging_level, date_format, log_format
         try:
             with runtime.current().probing(self.queues[0].name):
-                return self._work(burst, log_options, max_jobs, max_idle_time)
+                return self._work(burst, max_jobs, max_idle_time)
         finally:
             self._report_junk(ends=True)
             self._leave()
 
-    def _work(
-        self,
-        burst: bool,
-        log_options: tuple[str | None, str, str],
-        max_jobs: int | None,
-        max_idle_time: int | None,
-    ) -> bool:
+    def _work(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> bool:
         """Do what `work` says; return whether any job ran."""
         done, idle_since = 0, time.monotonic()
         while not self.stop.is_set() and (max_jobs is None or done < max_jobs):
-            ran = self._turn(burst, log_options)
+            ran = self._turn(burst)
             if ran:
                 done, idle_since = done + 1, time.monotonic()
             elif ran is False and (burst or _over(max_idle_time, idle_since)):
                 break
         return done > 0
 
-    def _turn(self, burst: bool, log_options: tuple[str | None, str, str]) -> bool | None:
+    def _turn(self, burst: bool) -> bool | None:
         """Wait for one job and run it: True; False without a job; None after junk or an error."""
         runtime.current().progressed()
         try:
             self._report_junk()
-            self._register(log_options)
+            self._register()
             self.complete_records()
             if self._suspended(burst):
                 runtime.current().pause()
@@ -169,7 +164,7 @@ class Worker(Bookkeeping):
         self.stop.wait(RETRY_S)
         return None
 
-    def _register(self, log_options: tuple[str | None, str, str]) -> None:
+    def _register(self) -> None:
         """Register for ``rq info``; again if Redis has lost the registration."""
         if self._registered and not self._forgotten():
             return
@@ -178,7 +173,7 @@ class Worker(Bookkeeping):
         if self.birth_date is not None:
             self.connection.delete(self.key)
         if not self._bootstrapped:
-            self.bootstrap(*log_options)
+            self.bootstrap(*self._log_options)
             self._bootstrapped = True
         else:
             self.register_birth()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -15,10 +15,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STDOUT = 1
 
 
-def handled_signals() -> list[signal.Signals]:
-    """Return the signals to handle: an ignored SIGHUP stays ignored (nohup)."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in STOP_SIGNALS if number is not signal.SIGHUP or not ignored]
+def handle_stop_signals(handler: Callable[..., object]) -> None:
+    """Handle and unblock the stop signals; an ignored SIGHUP stays ignored (nohup).
+
+    The program that loaded this one may have blocked the signals until now.
+    """
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in STOP_SIGNALS:
+        if number is not signal.SIGHUP or not ignores_hangup:
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 class StopFlag(threading.Event):
@@ -71,8 +77,7 @@ def stop_on_signals(*, when_unread: bool = False) -> Iterator[StopFlag]:
     if when_unread:
         watcher.start()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in handled_signals():
-        signal.signal(number, lambda *_: flag.set())
+    handle_stop_signals(lambda *_: flag.set())
     try:
         yield flag
     finally:
@@ -98,8 +103,7 @@ def interrupt_on_signals() -> None:
 
     So cleaning up is not interrupted by an impatient second Ctrl-C. For the main thread.
     """
-    for number in handled_signals():
-        signal.signal(number, _interrupt)
+    handle_stop_signals(_interrupt)
 
 
 def _interrupt(*_: object) -> None:

@@ -162,7 +162,7 @@ def test_doctor_names_other_applications(redis_url: str, redis_client: redis.Red
 
 def test_doctor_own_worker_is_no_stranger(redis_url: str, redis_client: redis.Redis) -> None:
     worker = Worker("clusterer-delivery-sip7", connection=redis_client)
-    worker._register((None, "", ""))
+    worker._register()
     worker.unsubscribe()
     assert texts(redis_url, "other applications") == []
 
@@ -189,7 +189,7 @@ def test_doctor_names_plain_worker_beside_ours(redis_url: str, redis_client: red
     PlainWorker([DATABASE_QUEUE], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
     PlainWorker([MAINTENANCE_QUEUE], connection=redis_client).register_birth()  # type: ignore[no-untyped-call]
     worker = Worker(MAINTENANCE_QUEUE, connection=redis_client)
-    worker._register((None, "", ""))
+    worker._register()
     worker.unsubscribe()
     assert len(texts(redis_url, "maintenance workers", Level.ERROR)) == 1
     assert len(texts(redis_url, "maintenance workers", Level.OK)) == 1
@@ -218,7 +218,7 @@ def test_live_views_and_metrics_leave_plain_workers_out(
         reader = Reader(context)
         assert reader.read().stalled == "no maintenance worker runs"
         worker = Worker(MAINTENANCE_QUEUE, connection=redis_client)
-        worker._register((None, "", ""))
+        worker._register()
         worker.unsubscribe()
         assert reader.read().stalled == ""
         assert [each.name for each in fleets.read(context).maintenance.workers] == [worker.name]
