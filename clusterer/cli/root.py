@@ -15,7 +15,7 @@ from clusterer.settings import Settings
 _NAMES = ", ".join(item.name for item in fields(Settings))
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "demo": ("demo.command:demo", "Watch two instances replicate, one die and come back."),
+    "demo": ("demo:demo", "Watch two instances replicate, one die and come back."),
     "up": ("processes:up", "Run all processes of one host, until Ctrl-C."),
     "init-db": ("table:init_db", "Create the provisioning table, as OpenSIPS 2.2 expects it."),
     "reload": ("table:reload", "Load the provisioning table into Redis."),

@@ -39,6 +39,11 @@ class StateColumns(NamedTuple):
     def __str__(self) -> str:
         return f"{self.state} {self.no_tries} {self.last_attempt}"
 
+    @property
+    def named(self) -> str:
+        """The columns with their names, for messages."""
+        return ", ".join(f"{name} {value}" for name, value in self._asdict().items())
+
     def is_report(self, known: Collection[StateColumns]) -> bool:
         """Return whether another machine wrote this to the table, and no operator.
 

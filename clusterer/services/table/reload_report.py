@@ -168,7 +168,7 @@ def _nodes(report: ReloadReport, *, values: bool) -> Iterator[str]:
     for line in report.repaired:
         yield f"  repaired {plain(line)}"
     for node in report.flushed.edited:
-        yield f"  edited   {_name(node)} (the table's {_state(node)} wins)"
+        yield f"  edited   {_name(node)} (the table's {StateColumns.of(node).named} wins)"
 
 
 def _columns(change: NodeChange, *, values: bool) -> str:
@@ -186,10 +186,6 @@ def _before(change: NodeChange, name: str) -> str:
 def _shown(node: Node, name: str) -> str:
     value = getattr(node, name)
     return str(int(value)) if isinstance(value, int) else value or "empty"
-
-
-def _state(node: Node) -> str:
-    return ", ".join(f"{name} {value}" for name, value in StateColumns.of(node)._asdict().items())
 
 
 def _name(node: Node) -> str:

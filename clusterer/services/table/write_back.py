@@ -89,7 +89,7 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
 
 def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
     """Record in the audit that another machine wrote its own view of a node to the table."""
-    reason = f"another node's process wrote {_named(says)}; Redis has {_columns_of(node)}"
+    reason = f"another node's process wrote {says.named}; Redis has {StateColumns.of(node).named}"
     context.nodes.note(node, REPORTED, Cause(by, reason))
 
 
@@ -175,7 +175,7 @@ class _Outcome:
 
     def _adopt(self, item: DirtyNode, says: StateColumns) -> None:
         """Take over an edit made in the table: an edit wins over the state in Redis."""
-        reason = f"table has {_named(says)}, not {_columns_of(item.node)}"
+        reason = f"table has {says.named}, not {StateColumns.of(item.node).named}"
         after = as_loaded(says.applied_to(item.node), self._context.nodes.now())
         node = self._context.nodes.replace(item.node, after, EDITED, Cause("sync", reason))
         if node is None:
@@ -189,11 +189,3 @@ class _Outcome:
 
 _NO_MARK = "none"
 """Equal to no mark: `end` notes the state in the table, and the node stays marked."""
-
-
-def _columns_of(node: Node) -> str:
-    return _named(StateColumns.of(node))
-
-
-def _named(columns: StateColumns) -> str:
-    return ", ".join(f"{name} {value}" for name, value in columns._asdict().items())
