@@ -16,6 +16,7 @@ from clusterer.cli.options import (
     parsed_by,
     require_web,
     with_context,
+    with_options,
     with_settings,
 )
 from clusterer.cli.processes import CONSOLE_PORT
@@ -96,19 +97,15 @@ def console(
     server.serve(settings, server.Listen(address, port, trusted_proxies), origins)
 
 
-def _account_command(command: Any) -> Any:
-    """Give a command the arguments ACTION and NAME, and the option --role."""
-    for option in (
-        click.option("--role", type=click.Choice(["view", "operate"]), help="Role; for add."),
-        click.argument("name", required=False),
-        click.argument("action", metavar="ACTION", type=click.Choice(["add", "list", "remove"])),
-    ):
-        command = option(command)
-    return command
+_with_account = with_options(
+    click.argument("action", metavar="ACTION", type=click.Choice(["add", "list", "remove"])),
+    click.argument("name", required=False),
+    click.option("--role", type=click.Choice(["view", "operate"]), help="Role; for add."),
+)
 
 
 @click.command(name="console-user")
-@_account_command
+@_with_account
 @click.option(
     "--password-file",
     metavar="FILE",
@@ -137,7 +134,7 @@ def console_user(context: Context, password_file: Path | None, **account: Any) -
 
 
 @click.command(name="console-token")
-@_account_command
+@_with_account
 @with_context
 def console_token(context: Context, **account: Any) -> None:
     """Add, list or remove tokens, with which scripts use the console.

@@ -85,6 +85,17 @@ _OPTIONS = (
 )
 
 
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Give a command options and arguments, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def with_settings(
     *,
     log_level: int = logging.WARNING,
@@ -117,9 +128,7 @@ def with_settings(
             logs.warn(warnings)
             return command(*args, settings=settings, **options)
 
-        for option in reversed([*own, *_OPTIONS]):
-            option(wrapper)
-        return wrapper
+        return with_options(*own, *_OPTIONS)(wrapper)
 
     return decorate
 

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clusterer.cli.options import CLUSTER, MACHINE, Number, operator, with_context
+from clusterer.cli.options import CLUSTER, MACHINE, Number, operator, with_context, with_options
 from clusterer.ids import MAX_ID
 
 if TYPE_CHECKING:
     from clusterer.services import Context
     from clusterer.services.provision import Changes
 
-Command = Callable[..., Any]
-
 COUNT = Number(0, MAX_ID)
 
 
-def with_columns(command: Command) -> Command:
-    """Give a command options for the columns that operators set."""
-    options = (
-        click.option(
-            "--state", type=click.Choice(["0", "1"]), help="State of the node: 0 down, 1 up."
-        ),
-        click.option(
-            "--failed-attempts",
-            type=COUNT,
-            metavar="N",
-            help="Failed attempts that disable the node.",
-        ),
-        click.option(
-            "--duration", type=COUNT, metavar="N", help="Seconds that the node stays disabled."
-        ),
-        click.option("--description", metavar="TEXT", help="Text that `clusterer list` shows."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+with_columns = with_options(
+    click.option("--state", type=click.Choice(["0", "1"]), help="State of the node: 0 down, 1 up."),
+    click.option(
+        "--failed-attempts", type=COUNT, metavar="N", help="Failed attempts that disable the node."
+    ),
+    click.option(
+        "--duration", type=COUNT, metavar="N", help="Seconds that the node stays disabled."
+    ),
+    click.option("--description", metavar="TEXT", help="Text that `clusterer list` shows."),
+)
+"""Gives a command options for the columns that operators set."""
 
 
 @click.command(name="node-add")
