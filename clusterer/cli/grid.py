@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 MOST_ROWS = 200
@@ -17,14 +15,6 @@ _GAP = 2
 """Spaces between the columns of a large table."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str
-    right: bool
-    fold: bool
-    least: int | None
-
-
 class Grid:
     """Columns and rows; the text of cells is printed as it is."""
 
@@ -32,14 +22,22 @@ class Grid:
         """``gap``: spaces before each cell of a small table; one more comes after the cell."""
         self._title = title
         self._gap = gap
-        self._columns: list[_Column] = []
+        self._columns: list[Column] = []
         self._rows: list[tuple[str | Text, ...]] = []
 
     def column(
         self, name: str, *, right: bool = False, fold: bool = False, least: int | None = None
     ) -> None:
         """Add a column. ``fold``: long cells take several lines; ``least``: least width."""
-        self._columns.append(_Column(name, right, fold, least))
+        self._columns.append(
+            Column(
+                name,
+                justify="right" if right else "left",
+                no_wrap=not fold,
+                overflow="fold" if fold else "ellipsis",
+                min_width=least,
+            )
+        )
 
     def row(self, *cells: str | Text) -> None:
         """Add a row with a cell for each column."""
@@ -54,6 +52,7 @@ class Grid:
 
     def _folded(self) -> Table:
         table = Table(
+            *(column.copy() for column in self._columns),
             padding=(0, 1, 0, self._gap),
             title=self._title,
             title_justify="left",
@@ -61,14 +60,6 @@ class Grid:
             header_style="bold",
             box=box.SIMPLE_HEAD,
         )
-        for column in self._columns:
-            table.add_column(
-                column.name,
-                justify="right" if column.right else "left",
-                no_wrap=not column.fold,
-                overflow="fold" if column.fold else "ellipsis",
-                min_width=column.least,
-            )
         for cells in self._rows:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
         return table
@@ -76,7 +67,7 @@ class Grid:
     def _lines(self) -> Text:
         """Return all lines; a line that is longer than the terminal continues in the next one."""
         rows = [[str(cell) for cell in cells] for cells in self._rows]
-        names = [column.name for column in self._columns]
+        names = [str(column.header) for column in self._columns]
         widths = [
             max(map(cell_len, {name, *cells}))
             for name, cells in zip(names, zip(*rows, strict=True), strict=True)
@@ -99,7 +90,7 @@ class Grid:
         padded = []
         for cell, width, column in zip(cells, widths, self._columns, strict=True):
             padding = " " * (width - cell_len(cell))
-            padded.append(padding + cell if column.right else cell + padding)
+            padded.append(padding + cell if column.justify == "right" else cell + padding)
         return (" " * _GAP).join(padded).rstrip()
 
 

@@ -137,38 +137,35 @@ def require_sender(context: Context, key: ClusterKey) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class ClusterPosts:
-    """Posts packets to a cluster. A full buffer and the end wait for Redis, for a bounded time."""
+    """Posts packets to a cluster. A full buffer and the end wait for Redis, for a bounded time.
 
-    def __init__(
-        self,
-        post: Callable[[int, str, Packet], object],
-        flush: Callable[[float], bool],
-        key: ClusterKey,
-        stop: StopFlag,
-    ) -> None:
-        """``post`` and ``flush``: those of a `clusterer.Clusterer`."""
-        self._post, self._flush = post, flush
-        self._key = key
-        self._stop = stop
+    ``post`` and ``flush`` are those of a `clusterer.Clusterer`.
+    """
+
+    post: Callable[[int, str, Packet], object]
+    flush: Callable[[float], bool]
+    key: ClusterKey
+    stop: StopFlag
 
     def send(self, packets: Sequence[Packet]) -> None:
         """Post packets; raises `StateUnavailable` if Redis takes none for `TAKING_S`."""
         for packet in packets:
             try:
-                self._post(*self._key, packet)
+                self.post(*self.key, packet)
             except BufferFull:
                 self.finish()
-                self._post(*self._key, packet)
+                self.post(*self.key, packet)
 
     def finish(self) -> None:
         """Wait until Redis has all packets; raises `StateUnavailable` as `send` does."""
         since = monotonic()
-        while not self._flush(_LOOK_S):
+        while not self.flush(_LOOK_S):
             waited_s = monotonic() - since
-            if waited_s >= TAKING_S or self._stop.is_set():
+            if waited_s >= TAKING_S or self.stop.is_set():
                 raise StateUnavailable(
-                    f"cluster {self._key}: Redis has not taken all packets for {waited_s:.3g} s"
+                    f"cluster {self.key}: Redis has not taken all packets for {waited_s:.3g} s"
                 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from clusterer.membership import Condition, Node
@@ -69,7 +70,7 @@ def judged(
     host is an address. ``reasons``: machine_id of a node that is not up → why an attempt to reach
     the node failed last: without traffic, no path tells.
     """
-    cluster = _Cluster(view, found, alive, reasons)
+    cluster = _Cluster(view, found, {*alive}, reasons)
     cut_off = {host for host in cluster.hosts if cluster.is_cut_off(host)}
     for host in sorted(cut_off):
         yield cluster.cut_off(host)
@@ -86,33 +87,32 @@ def judged(
             yield cluster.dead(node)
 
 
+@dataclass(frozen=True)
 class _Cluster:
-    """What the paths of one cluster say about its hosts."""
+    """What the paths of one cluster say about its hosts; the fields are those of `judged`."""
 
-    def __init__(
-        self,
-        view: ClusterView,
-        found: Sequence[BrokenPath],
-        alive: Collection[str],
-        reasons: Mapping[int, str],
-    ) -> None:
-        self._nodes = view.nodes
-        self._found = found
-        self._alive = {*alive}
-        self._reasons = reasons
-        self.hosts = {n.host for n in view.nodes.values() if n.condition is not Condition.DOWN}
+    view: ClusterView
+    found: Sequence[BrokenPath]
+    alive: set[str]
+    reasons: Mapping[int, str]
+
+    @property
+    def hosts(self) -> set[str]:
+        """Addresses of the nodes that no operator took down."""
+        nodes = self.view.nodes.values()
+        return {node.host for node in nodes if node.condition is not Condition.DOWN}
 
     def host_of(self, sender: int) -> str:
         """Return the address of a sender; its number if it has no node any more."""
-        node = self._nodes.get(sender)
+        node = self.view.nodes.get(sender)
         return str(sender) if node is None else node.host
 
     def is_cut_off(self, host: str) -> bool:
         """Whether a host that is alive reaches none of the others that are, two at least."""
-        others = self.hosts & self._alive - {host}
-        if len(others) < _LEAST or host not in self._alive:
+        others = self.hosts & self.alive - {host}
+        if len(others) < _LEAST or host not in self.alive:
             return False
-        own = [node for node in self._nodes.values() if node.host == host]
+        own = [node for node in self.view.nodes.values() if node.host == host]
         if all(node.condition in _NOT_UP for node in own):
             return not self._refused(own)
         return {item.node.host for item in self._found_between({host}, others)} >= others
@@ -126,14 +126,14 @@ class _Cluster:
             return True
         return (
             not self._refused([item.node])
-            and {host, to} <= self._alive
-            and len(self._alive & self.hosts) == len({host, to})
+            and {host, to} <= self.alive
+            and len(self.alive & self.hosts) == len({host, to})
         )
 
     def cut_off(self, host: str) -> Finding:
         """Tell of a host for which `is_cut_off` is true."""
-        ids = [str(i) for i, node in self._nodes.items() if node.host == host]
-        others = f"the {len(self.hosts & self._alive - {host})} other hosts"
+        ids = [str(i) for i, node in self.view.nodes.items() if node.host == host]
+        others = f"the {len(self.hosts & self.alive - {host})} other hosts"
         of_host = f"host {host} (node{'s' if len(ids) > 1 else ''} {', '.join(ids)})"
         found = self._found_between({host}, self.hosts)
         what = (
@@ -152,7 +152,7 @@ class _Cluster:
     def dead(self, node: Node) -> Finding:
         """Tell of a node that is not up, as far as is known."""
         where = f"cluster {node.cluster_id} node {node.machine_id} ({node.url})"
-        asked = len((self._alive & self.hosts) - {node.host})
+        asked = len((self.alive & self.hosts) - {node.host})
         refused = self._refused([node])
         start = f"start `clusterer node --server-id {node.machine_id}` (or OpenSIPS) there"
         if refused or asked >= _LEAST:
@@ -170,7 +170,7 @@ class _Cluster:
     def _found_between(self, from_: Collection[str], to: Collection[str]) -> list[BrokenPath]:
         return [
             item
-            for item in self._found
+            for item in self.found
             if self.host_of(item.sender) in from_
             and item.node.host in to
             and item.node.host != self.host_of(item.sender)
@@ -178,8 +178,8 @@ class _Cluster:
 
     def _refused(self, nodes: Sequence[Node]) -> str:
         """Return the reason of a failure in which a node refused a connection: the host answers."""
-        reasons = [item.path.reason for item in self._found if item.node in nodes]
-        reasons += [self._reasons.get(node.machine_id, "") for node in nodes]
+        reasons = [item.path.reason for item in self.found if item.node in nodes]
+        reasons += [self.reasons.get(node.machine_id, "") for node in nodes]
         return next((reason for reason in reasons if "refused" in reason.lower()), "")
 
 
