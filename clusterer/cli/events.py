@@ -88,16 +88,13 @@ def events(
     found = history.past(last)
     _tell(found, say)
     if not found and not as_lines:
-        click.echo(f"No events{_of(cluster, node)}{_since(start)}.", err=True)
+        since_when = f" since {stamp(start)}" if start else ""
+        click.echo(f"No events{_of(cluster, node)}{since_when}.", err=True)
 
 
 def _of(cluster: int | None, node: int | None) -> str:
     wanted = [f"node {node}"] * bool(node) + [f"cluster {cluster}"] * bool(cluster)
     return f" of {' in '.join(wanted)}" if wanted else ""
-
-
-def _since(start: float) -> str:
-    return f" since {stamp(start)}" if start else ""
 
 
 def described(event: AuditEvent) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import selectors
 import signal
 import time
-from collections.abc import Iterable
 from typing import IO, Self
 
 from clusterer.processes.child import Child, ChildSpec, Line
@@ -69,7 +68,7 @@ class ProcessGroup:
         deadline = time.monotonic() + grace_s
         lines: list[Line] = []
         # Their output is read on, or a full pipe would keep them from ending.
-        while _running(children) and time.monotonic() < deadline:
+        while any(child.exit_code is None for child in children) and time.monotonic() < deadline:
             lines += self._drain(children)
             time.sleep(_POLL_S)
         for child in children:
@@ -98,7 +97,3 @@ class ProcessGroup:
         for stream in child.streams:
             self._selector.unregister(stream)
         child.close()
-
-
-def _running(children: Iterable[Child]) -> bool:
-    return any(child.exit_code is None for child in children)

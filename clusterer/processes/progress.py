@@ -108,11 +108,8 @@ def living(settings: Settings, kind: str = "") -> list[Alive]:
     without removing theirs are removed.
     """
     found = sorted(_directory(settings).glob(f"*{_SUFFIX}"))
-    return [alive for path in found for alive in _read(path) if kind in ("", _word(alive.kind))]
-
-
-def _word(kind: str) -> str:
-    return kind.partition("-")[0]
+    alive = (each for path in found for each in _read(path))
+    return [each for each in alive if kind in ("", each.kind.partition("-")[0])]
 
 
 def _read(path: Path) -> Iterator[Alive]:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import require_id
-from clusterer.provisioning.rows import Machine, machine_of
-from clusterer.provisioning.schema import require
-from clusterer.provisioning.table import read_rows
+from clusterer.provisioning.rows import machine_of
 from clusterer.services.admin.set_status import require_reason
 from clusterer.services.context import Context
+from clusterer.services.table.reload import rows
 from clusterer.store.forgetting import ForgetStore, Traces
 from clusterer.store.format import require_format
 from clusterer.store.nodes import find_nodes
@@ -81,9 +80,9 @@ def _in_use(context: Context, traces: Traces, now_ms: int) -> str:
     for key in context.nodes.clusters():
         if traces.machine_id in find_nodes(context.redis, key):
             return f"cluster {key} has the node, {_remove(key.cluster_id, traces.machine_id)}"
-    rows = [row for row in _rows(context) if row is not None and row[1] == traces.machine_id]
-    for found in rows:
-        return f"the table has a row of the node, {_remove(*found)}"
+    for found in map(machine_of, rows(context)):
+        if found is not None and found[1] == traces.machine_id:
+            return f"the table has a row of the node, {_remove(*found)}"
     if now_ms - traces.alive_ms < LISTENING_MS:
         return "the instance is alive, stop the instance first"
     if traces.leased:
@@ -94,12 +93,6 @@ def _in_use(context: Context, traces: Traces, now_ms: int) -> str:
             "start `clusterer worker delivery` on the sender's host"
         )
     return ""
-
-
-def _rows(context: Context) -> list[Machine | None]:
-    with context.database.connection("read the table") as connection:
-        require(connection, context.database.schema)
-        return [machine_of(row) for row in read_rows(connection, context.database.schema)]
 
 
 def _remove(cluster_id: int, machine_id: int) -> str:

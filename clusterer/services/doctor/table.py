@@ -12,7 +12,6 @@ from clusterer.errors import (
     ProvisioningError,
     StateUnavailable,
 )
-from clusterer.membership import Node
 from clusterer.membership.reload_plan import NodeChange
 from clusterer.provisioning.address import name_in
 from clusterer.provisioning.names import Names
@@ -127,7 +126,10 @@ def _compared(context: Context, names: Names) -> Finding:
 
 def _differing(context: Context, found: ReloadReport) -> Finding:
     news = [change.after for change in found.changed if change.due]
-    differing = sorted(map(_place, (*found.added, *news, *found.removed, *found.kept)))
+    differing = sorted(
+        (node.cluster_id, node.protocol, node.machine_id)
+        for node in (*found.added, *news, *found.removed, *found.kept)
+    )
     if not differing:
         return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
     moved = [change for change in found.changed if change.led_elsewhere]
@@ -148,7 +150,3 @@ def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
     interval_s = context.settings.resolve_interval
     wait = f", or wait: names are resolved every {interval_s:g} s" if interval_s else ""
     return warn(CHECKS[2], listed(places, between="; "), f"run `clusterer reload`{wait}")
-
-
-def _place(node: Node) -> tuple[int, str, int]:
-    return node.cluster_id, node.protocol, node.machine_id

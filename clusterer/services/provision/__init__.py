@@ -25,8 +25,9 @@ from clusterer.services.provision.row_changes import (
     planned,
     shown,
 )
-from clusterer.services.provision.writing import apply, known, rows, write
+from clusterer.services.provision.writing import apply, known, write
 from clusterer.services.table import resolve
+from clusterer.services.table.reload import rows
 
 __all__ = [
     "DEFAULTS",

@@ -11,8 +11,6 @@ from clusterer.provisioning.database import RowRefused
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.replacing import Replacement, replace_rows
 from clusterer.provisioning.rows import Machine, RawRow, machine_of
-from clusterer.provisioning.schema import require
-from clusterer.provisioning.table import read_rows
 from clusterer.services.context import Context
 from clusterer.services.provision.row_changes import Changes, Values
 from clusterer.services.table import reload
@@ -28,14 +26,6 @@ _ATTEMPTS = 20
 """Rounds for rows that another program changes at the same moment."""
 
 
-def rows(context: Context) -> list[RawRow]:
-    """Return all rows of the table. Raises `ProvisioningError`."""
-    database = context.database
-    with database.connection("read the table") as connection:
-        require(connection, database.schema)
-        return read_rows(connection, database.schema)
-
-
 def write(context: Context, plan: Plan) -> Changes:
     """Make the changes of ``plan`` in the table; return them.
 
@@ -45,7 +35,7 @@ def write(context: Context, plan: Plan) -> Changes:
     """
     refused: tuple[RowRefused, list[RawRow]] | None = None
     for _ in range(_ATTEMPTS):
-        found = rows(context)
+        found = reload.rows(context)
         if refused and refused[1] == found:
             raise refused[0]
         changes = plan(found)

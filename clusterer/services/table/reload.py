@@ -11,7 +11,7 @@ from clusterer.membership import Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot, plan_reload
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import Machine, machine_of, validate
+from clusterer.provisioning.rows import Machine, RawRow, machine_of, validate
 from clusterer.provisioning.schema import Schema, require
 from clusterer.provisioning.table import read_rows
 from clusterer.services.context import Context
@@ -155,14 +155,19 @@ def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
     return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
 
 
-def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> TableRows:
+def rows(context: Context) -> list[RawRow]:
+    """Return all rows of the table. Raises `ProvisioningError`."""
     database = context.database
     with database.connection("read the table") as connection:
         require(connection, database.schema)
-        rows = read_rows(connection, database.schema)
+        return read_rows(connection, database.schema)
+
+
+def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> TableRows:
+    found = rows(context)
     if only is not None:
-        rows = [row for row in rows if machine_of(row) in only]
-    nodes, rejected = validate(rows, database.schema.columns, names)
+        found = [row for row in found if machine_of(row) in only]
+    nodes, rejected = validate(found, context.database.schema.columns, names)
     clusters: dict[ClusterKey, list[Node]] = {}
     for node in nodes:
         clusters.setdefault(node.cluster, []).append(node)
@@ -170,7 +175,7 @@ def _read(context: Context, names: Names, only: Collection[Machine] | None = Non
     good = {(node.cluster_id, node.machine_id) for node in nodes}
     for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:
         unreadable.setdefault(cluster_id, set()).add(machine_id)
-    return TableRows(len(rows), tuple(rejected), clusters, unreadable)
+    return TableRows(len(found), tuple(rejected), clusters, unreadable)
 
 
 def _plan(
