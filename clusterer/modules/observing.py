@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clusterer.errors import WireError
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT, require_id
@@ -29,17 +29,8 @@ SWEEP_S = 1.0
 """Seconds between two calls of `Observer.expire`: the greatest delay of its callbacks."""
 
 
-class Sent(Protocol):
-    """An entry that a node sent."""
-
-    @property
-    def machine_id(self) -> int:
-        """The node that sent the entry last."""
-        ...
-
-
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V", bound=Sent)
+V = TypeVar("V")
 
 
 class SentText:
@@ -195,7 +186,7 @@ class Observer(Module):
             extra=lambda: about_machine(machine_id, self._nodes()),
         )
 
-    def _drop(self, table: WatchedTable[Any, V], machine_id: int, reason: Reason) -> int:
+    def _drop(self, table: WatchedTable[Any, Any], machine_id: int, reason: Reason) -> int:
         """Remove the entries of ``table`` that ``machine_id`` sent last; return how many."""
         with self._telling:
             changes = table.discard_where(lambda entry: entry.machine_id == machine_id, reason)

@@ -6,11 +6,11 @@ integer or a string; a number packed into a string has its kind as metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from struct import Struct
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from clusterer.errors import InvalidArgument, WireError
 from clusterer.wire import FieldReader, Packet, PacketBuilder
@@ -131,13 +131,27 @@ class FlatMessage(Message):
         A missing last str reads as empty: 2.2 leaves an empty last str out of the frame.
         """
         reader = packet.fields()
-        values = read_fields(cls.NAME, _layout(cls), reader)
-        require_end(cls.NAME, reader)
+        values: list[int | bytes] = []
+        try:
+            for _, label, kind, may_be_missing in _layout(cls):
+                if may_be_missing and not reader.remaining:
+                    values.append(b"")
+                else:
+                    values.append(pop_field(label, kind.pop, reader))
+        except WireError as error:
+            raise WireError(f"{cls.NAME}: {error}") from error
+        if reader.remaining:
+            raise WireError(f"{cls.NAME}: {reader.remaining} bytes after the last field")
         return cls(*values)
 
     def encode(self, machine_id: int) -> Packet:
         builder = builder_of(self, machine_id)
-        push_fields(self.NAME, _layout(type(self)), builder, self._values())
+        for column, value in zip(_layout(type(self)), self._values(), strict=True):
+            try:
+                column.kind.push(builder, value)
+            except InvalidArgument as error:
+                where = f"{self.NAME}: field '{column.label}'"
+                raise type(error)(f"{where}: {error}") from error
         return builder.build()
 
     def shown(self) -> dict[str, object]:
@@ -194,20 +208,6 @@ def _kind_of(field: Field[Any]) -> Kind:
     return kind
 
 
-def read_fields(where: str, columns: Iterable[Column], reader: FieldReader) -> list[int | bytes]:
-    """Return the values of ``columns``; raise `WireError` naming ``where`` and the field."""
-    values: list[int | bytes] = []
-    for _, label, kind, may_be_missing in columns:
-        if may_be_missing and not reader.remaining:
-            values.append(b"")
-            continue
-        try:
-            values.append(cast("int | bytes", pop_field(label, kind.pop, reader)))
-        except WireError as error:
-            raise WireError(f"{where}: {error}") from error
-    return values
-
-
 def pop_field(label: str, pop: Callable[[FieldReader], T | None], reader: FieldReader) -> T:
     """Return the next field; raise `WireError`, naming the field, if it is missing or cut off."""
     try:
@@ -236,23 +236,6 @@ def pop_items(
         except WireError as error:
             raise WireError(f"{place}: {error}") from error
     return items
-
-
-def push_fields(
-    where: str, columns: Iterable[Column], builder: PacketBuilder, values: Iterable[int | bytes]
-) -> None:
-    """Append ``values``; raise `InvalidArgument` naming ``where`` and the field."""
-    for column, value in zip(columns, values, strict=True):
-        try:
-            column.kind.push(builder, value)
-        except InvalidArgument as error:
-            raise type(error)(f"{where}: field '{column.label}': {error}") from error
-
-
-def require_end(where: str, reader: FieldReader) -> None:
-    """Raise `WireError` if bytes are left."""
-    if reader.remaining:
-        raise WireError(f"{where}: {reader.remaining} bytes after the last field")
 
 
 def builder_of(message: Message, machine_id: int) -> PacketBuilder:

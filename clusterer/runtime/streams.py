@@ -114,22 +114,14 @@ class LogStream(io.TextIOBase):
 
     def _put(self, text: str) -> None:
         """Write all of ``text``; raises `OSError`."""
-        rest = memoryview(f"{self._begun()}{text}".encode(self._encoding, self.errors))
-        deadline = self._deadline()
+        end = "\n" if self._torn else ""  # of a line of which only the beginning could be written
+        rest = memoryview(f"{end}{text}".encode(self._encoding, self.errors))
+        deadline = float("inf") if self.patience_s is None else monotonic() + self.patience_s
         while rest:
             written = self._write_some(rest[:_CHUNK], deadline)
             rest = rest[written:]
             self._torn = bool(rest)
         self._stuck = False
-
-    def _begun(self) -> str:
-        """Return what ends a line of which only the beginning could be written."""
-        return "\n" if self._torn else ""
-
-    def _deadline(self) -> float:
-        if self.patience_s is None:
-            return float("inf")
-        return monotonic() + self.patience_s
 
     def _write_some(self, data: memoryview, deadline: float) -> int:
         if self._may_wait:

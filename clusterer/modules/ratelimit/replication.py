@@ -49,11 +49,11 @@ class Stats:
     payload_errors: int = 0
     """Packets dropped because a field was invalid."""
     pipes_refused: int = 0
-    """ReceiveInfo counters for which there was no room."""
+    """Received counters for which there was no room."""
     pipes_evicted: int = 0
     """Own pipes evicted because there were more than ``max_pipes``."""
     negative_counters: int = 0
-    """ReceiveInfo counters below 0: HISTORY pipes of OpenSIPS 2.2 nodes reach such numbers."""
+    """Received counters below 0: HISTORY pipes of OpenSIPS 2.2 nodes reach such numbers."""
     timeouts: int = 0
     """Module timeouts, each of which invalidated the counters of one node."""
 
