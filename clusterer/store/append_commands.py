@@ -42,12 +42,12 @@ class AppendCommands:
         self._more_arguments = (str(sender), queue)
         self._heads: dict[tuple[ClusterKey, bool], tuple[int, bytes]] = {}
 
-    def pack(self, key: ClusterKey, frames: Sequence[bytes], *, drained: bool) -> bytes:
+    def pack(self, key: ClusterKey, frames: Sequence[bytes], *, leased: bool) -> bytes:
         """Return the command that appends ``frames`` for one cluster.
 
-        With ``drained`` the command does nothing unless a worker has leased the log.
+        With ``leased`` the command does nothing unless a worker has leased the log.
         """
-        head = self._heads.get((key, drained)) or self._head(key, drained=drained)
+        head = self._heads.get((key, leased)) or self._head(key, leased=leased)
         if len(frames) == 1:
             frame = frames[0]
             return b"*%d\r\n%b$1\r\n1\r\n$%d\r\n%b\r\n" % (head[0] + 2, head[1], len(frame), frame)
@@ -60,14 +60,14 @@ class AppendCommands:
             parts.append(b"\r\n")
         return b"".join(parts)
 
-    def _head(self, key: ClusterKey, *, drained: bool) -> tuple[int, bytes]:
+    def _head(self, key: ClusterKey, *, leased: bool) -> tuple[int, bytes]:
         """Return the parts before the packets, with their number."""
-        names = self._keys if drained else self._keys + self._more_keys
-        more = () if drained else self._more_arguments
+        names = self._keys if leased else self._keys + self._more_keys
+        more = () if leased else self._more_arguments
         arguments = (str(key.cluster_id), key.protocol, self._limit, str(FORMAT), *more)
         parts = ("EVALSHA", self._sha, str(len(names)), *names, *arguments)
         packed = pack(*parts)
-        head = self._heads[key, drained] = len(parts), packed[packed.index(b"\r\n") + 2 :]
+        head = self._heads[key, leased] = len(parts), packed[packed.index(b"\r\n") + 2 :]
         return head
 
 

@@ -215,7 +215,7 @@ class BacklogStore(Store):
 
     def hold_off(self, queue: str) -> None:
         """Set the enqueued flag for a while: senders that wait for another host enqueue no jobs."""
-        with translated(self._settings, "hold off wake-ups"):
+        with translated(self._settings, "set the enqueued flag of a queue"):
             now_ms = ms_of(self._client.time())
             self._client.set(keys.enqueued(queue), now_ms, nx=True, px=HOLD_OFF_MS)
 

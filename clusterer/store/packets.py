@@ -28,7 +28,7 @@ from clusterer.store.scripts import script
 
 log = logging.getLogger(__name__)
 
-DRAINED, ENQUEUE, NOT_APPENDED = 0, 1, -1
+LEASED, ENQUEUE, NOT_APPENDED = 0, 1, -1
 """Replies of append.lua: a worker holds the lease; the caller must enqueue a job; the script got
 only the keys for a leased log, and no worker holds the lease. The first two are the last two bits
 of the reply; the bits before them are the cluster's packet count."""
@@ -81,7 +81,7 @@ class PacketLog:
         self._replicas = Replicas(settings.wait_replicas) if settings.wait_replicas else None
         self._checked = False
         """Whether Redis is known to have our format."""
-        self._drained = False
+        self._leased = False
         """Whether a worker had leased the log at the last append."""
         self.queue = AppendQueue(
             settings.post_buffer, drop_oldest=settings.post_overflow == OVERFLOW_DROP_OLDEST
@@ -228,11 +228,11 @@ class PacketLog:
             with connect(self._settings) as client:
                 require_format(self._settings, client)
             self._checked = True
-        pack, drained = self._commands.pack, self._drained
-        replies = self._run([pack(key, frames, drained=drained) for key, frames in calls])
+        pack, leased = self._commands.pack, self._leased
+        replies = self._run([pack(key, frames, leased=leased) for key, frames in calls])
         if NOT_APPENDED in replies:
             missed = [at for at, reply in enumerate(replies) if reply == NOT_APPENDED]
-            again = self._run([pack(*calls[at], drained=False) for at in missed])
+            again = self._run([pack(*calls[at], leased=False) for at in missed])
             for at, reply in zip(missed, again, strict=True):
                 replies[at] = reply
         return self._codes(calls, replies)
@@ -242,13 +242,13 @@ class PacketLog:
         calls: Sequence[tuple[ClusterKey, Sequence[bytes]]],
         replies: list[int | redis.ResponseError],
     ) -> list[int | redis.ResponseError]:
-        """Return `DRAINED` or `ENQUEUE` or 2 in place of each reply; note the packet counts."""
+        """Return `LEASED` or `ENQUEUE` or 2 in place of each reply; note the packet counts."""
         counts = self._continuity.counts
         for at, reply in enumerate(replies):
             if isinstance(reply, int):
                 counts[calls[at][0]] = reply >> 2
                 replies[at] = reply & 3
-        self._drained = replies[-1] == DRAINED
+        self._leased = replies[-1] == LEASED
         return replies
 
     def _resume(self) -> None:

@@ -140,7 +140,7 @@ class ProberStore(Store):
 
 
 class ProberRings(Store):
-    """The streams that wake one prober: its own, and one of each cluster.
+    """The rings of one prober: its own, and one of each cluster.
 
     For one thread; `ring` is safe in any thread.
     """

@@ -9,8 +9,8 @@
 --       -1 nothing was appended: no worker holds the lease, and the script needs all keys
 -- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
 -- include gaps
-local drained = redis.call('EXISTS', KEYS[3]) == 1
-if not drained and #KEYS == 3 then
+local leased = redis.call('EXISTS', KEYS[3]) == 1
+if not leased and #KEYS == 3 then
   return -1
 end
 local cluster, protocol = ARGV[1], ARGV[2]
@@ -76,7 +76,7 @@ if last % 100 < count and last > tonumber(ARGV[3]) then
   local first = first_of(KEYS[2], last, tonumber(ARGV[3]))
   redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', first))
 end
-if drained then
+if leased then
   return n * 4  -- a leased sender is pending until the worker releases the lease
 end
 if redis.call('SADD', KEYS[4], ARGV[5]) == 1 then
