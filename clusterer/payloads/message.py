@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from struct import Struct
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 from clusterer.errors import InvalidArgument, WireError
 from clusterer.wire import FieldReader, Packet, PacketBuilder
@@ -137,7 +137,7 @@ class FlatMessage(Message):
                 if may_be_missing and not reader.remaining:
                     values.append(b"")
                 else:
-                    values.append(pop_field(label, kind.pop, reader))
+                    values.append(cast("int | bytes", pop_field(label, kind.pop, reader)))
         except WireError as error:
             raise WireError(f"{cls.NAME}: {error}") from error
         if reader.remaining:
