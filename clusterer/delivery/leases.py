@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 
 from clusterer.delivery.connector import Connector
-from clusterer.delivery.placement import HOLD_S, Holds, Placement, own_rows
+from clusterer.delivery.placement import HOLD_S, Holds, Placement
 from clusterer.delivery.roster import Views
 from clusterer.delivery.session import SenderSession
 from clusterer.delivery.worker import Worker
+from clusterer.membership.views import rows_of
 from clusterer.runtime.logs import about_machine
 from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.log_reads import SenderUnusable
@@ -278,4 +279,4 @@ class Leases:
             )
 
     def _about(self, sender: int) -> dict[str, object]:
-        return about_machine(sender, own_rows(sender, self._worker.views))
+        return about_machine(sender, rows_of(sender, self._worker.views))

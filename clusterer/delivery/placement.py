@@ -6,9 +6,7 @@ import logging
 from time import monotonic
 
 from clusterer.delivery.roster import Views
-from clusterer.ids import PROTO_BIN
-from clusterer.membership import Node
-from clusterer.membership.views import ClusterKey
+from clusterer.membership.views import ClusterKey, rows_of
 from clusterer.runtime.logs import about_machine
 from clusterer.runtime.routes import is_local
 
@@ -23,15 +21,6 @@ def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
     view = views.get(key)
     node = view.nodes.get(sender) if view else None
     return node.host if node else None
-
-
-def own_rows(sender: int, views: Views) -> list[Node]:
-    """Return all the sender's BIN rows."""
-    return [
-        view.nodes[sender]
-        for key, view in views.items()
-        if key.protocol == PROTO_BIN and sender in view.nodes
-    ]
 
 
 class Placement:
@@ -49,7 +38,7 @@ class Placement:
         """Whether this worker may deliver for a sender."""
         if self._anywhere:
             return True
-        rows = own_rows(sender, views)
+        rows = rows_of(sender, views)
         hosts = {node.host for node in rows}
         about = about_machine(sender, rows)
         if not hosts and sender not in self._rowless:

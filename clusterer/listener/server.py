@@ -10,7 +10,7 @@ import threading
 from time import monotonic
 
 from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable
-from clusterer.ids import PROTO_BIN, require_id
+from clusterer.ids import require_id
 from clusterer.listener.admission import Admission
 from clusterer.listener.callback_queues import CallbackQueue, queue_for
 from clusterer.listener.capture import Capture
@@ -22,6 +22,7 @@ from clusterer.listener.last_seen import LastSeenWriter, TickReport, all_read
 from clusterer.listener.ports import Address, Ports, heeding_lack_of_room
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.membership import Node
+from clusterer.membership.views import rows_of
 from clusterer.runtime import forks
 from clusterer.runtime.logs import about_machine
 from clusterer.runtime.rounds import Rounds
@@ -253,7 +254,9 @@ class Listener:
 
     async def _follow_rows(self) -> None:
         """Listen on the addresses of the own rows, which may change at any time."""
-        wanted = self._own_rows()
+        wanted: dict[Address, Node] = {}  # of rows with one address, the first
+        for own in rows_of(self._server_id, self._directory.views()):
+            wanted.setdefault(own.address, own)
         if bool(wanted) != self._rows:
             self._rows = bool(wanted)
             if not wanted:
@@ -270,15 +273,6 @@ class Listener:
         self.addresses = self._ports.addresses
         if self.addresses:
             self.ready.set()
-
-    def _own_rows(self) -> dict[Address, Node]:
-        """Return the addresses of the own rows, each with the first row that has it."""
-        found: dict[Address, Node] = {}
-        for key, view in self._directory.views().items():
-            own = view.nodes.get(self._server_id)
-            if own is not None and key.protocol == PROTO_BIN:
-                found.setdefault(own.address, own)
-        return found
 
     def _close(self) -> None:
         self._ports.close()

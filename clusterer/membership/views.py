@@ -9,7 +9,7 @@ from types import MappingProxyType
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.node import ClusterKey, Node, State
 
-__all__ = ["ClusterKey", "ClusterView", "node_of"]
+__all__ = ["ClusterKey", "ClusterView", "node_of", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +48,12 @@ def node_of(destination: str, views: Mapping[ClusterKey, ClusterView]) -> Node |
     view = views.get(ClusterKey(int(cluster_id), PROTO_BIN))
     node = view.nodes.get(int(machine_id)) if view else None
     return node if node is not None and node.destination == destination else None
+
+
+def rows_of(machine_id: int, views: Mapping[ClusterKey, ClusterView]) -> list[Node]:
+    """Return the BIN rows of a machine_id, in the order of ``views``."""
+    return [
+        view.nodes[machine_id]
+        for key, view in views.items()
+        if key.protocol == PROTO_BIN and machine_id in view.nodes
+    ]

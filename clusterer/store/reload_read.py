@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -24,6 +24,7 @@ from clusterer.store.badvalues import (
     text,
     wrong_types,
 )
+from clusterer.store.client import Store, translated
 from clusterer.store.encoding import decoded_fields
 from clusterer.store.nodes import cluster_key, version_of
 
@@ -48,19 +49,65 @@ class Found:
         return sorted(self.listed | self.hashes.keys())
 
 
-def find(client: redis.Redis) -> Found:
-    """Return all clusters with a key. Takes a scan."""
-    with collected() as problems:
-        (names,) = read_all(client, [("smembers", keys.CLUSTERS)])
-        listed = frozenset(filter(None, map(cluster_key, names)))
-    hashes: dict[ClusterKey, set[int]] = {}
-    for name in client.scan_iter(match=_SCAN, count=1000):
-        match = _OURS.fullmatch(text(name))
-        key = _cluster(match[1]) if match else None
-        if match is not None and key is not None:
-            found = hashes.setdefault(key, set())
-            found |= {int(match[3])} if match[3] else set()
-    return Found(listed, bool(problems), {key: frozenset(found) for key, found in hashes.items()})
+class ReloadReads(Store):
+    """Reads clusters for the planner of a reload."""
+
+    def find(self) -> Found:
+        """Return all clusters with a key in Redis. Takes a scan."""
+        hashes: dict[ClusterKey, set[int]] = {}
+        with translated(self._settings, "list the clusters"):
+            with collected() as problems:
+                (names,) = read_all(self._client, [("smembers", keys.CLUSTERS)])
+                listed = frozenset(filter(None, map(cluster_key, names)))
+            for name in self._client.scan_iter(match=_SCAN, count=1000):
+                match = _OURS.fullmatch(text(name))
+                key = _cluster(match[1]) if match else None
+                if match is not None and key is not None:
+                    hashes.setdefault(key, set()).update({int(match[3])} if match[3] else ())
+        found = {key: frozenset(machine_ids) for key, machine_ids in hashes.items()}
+        return Found(listed, bool(problems), found)
+
+    def read(
+        self, wanted: Sequence[ClusterKey], found: Found | None = None
+    ) -> dict[ClusterKey, Snapshot]:
+        """Return snapshots of the clusters ``wanted``; an unknown cluster has an empty snapshot.
+
+        With ``found`` the snapshots also have the faults of other keys than the nodes' hashes.
+        """
+        client, hashed = self._client, found.hashes if found is not None else {}
+        # The reload repairs what is reported here: no log lines.
+        with translated(self._settings, "read the clusters"), collected():
+            # The version comes first: a later change makes the commit fail.
+            replies = iter(read_all(client, [each for key in wanted for each in _beside(key)]))
+            beside = {key: _Beside(*islice(replies, len(_Beside._fields))) for key in wanted}
+            own = {key: ids(keys.nodes(*key), each.members) for key, each in beside.items()}
+            places = [(key, i) for key in wanted for i in sorted({*own[key], *hashed.get(key, ())})]
+            hashes = read_all(client, [("hgetall", keys.node(*key, i)) for key, i in places])
+            data: dict[ClusterKey, dict[int, Any]] = {key: {} for key in wanted}
+            for (key, machine_id), fields in zip(places, hashes, strict=True):
+                data[key][machine_id] = fields
+            wrong = _wrong(client, wanted) if found is not None else {}
+            versions = {key: version_of(key, each.version) for key, each in beside.items()}
+            snapshots = {
+                key: _snapshot(key, versions[key] or 0, beside[key], data[key]) for key in wanted
+            }
+            if found is None:
+                return snapshots
+            return {
+                key: replace(
+                    each,
+                    keeping=Keeping(
+                        listed=key in found.listed,
+                        members=frozenset(own[key]),
+                        damaged=frozenset(each.damaged),
+                        due_ms=_due_ms(key, beside[key]),
+                        strangers=tuple(_strangers(key, beside[key], data[key])),
+                        wrong=tuple(wrong.get(key, ())),
+                        version=versions[key],
+                    ),
+                )
+                for key, each in snapshots.items()
+            }
 
 
 def _cluster(name: str) -> ClusterKey | None:
@@ -70,30 +117,18 @@ def _cluster(name: str) -> ClusterKey | None:
         return None
 
 
-def read(
-    client: redis.Redis, wanted: Sequence[ClusterKey], found: Found | None = None
-) -> dict[ClusterKey, Snapshot]:
-    """Return snapshots of the clusters ``wanted``; an unknown cluster has an empty snapshot.
+class _Beside(NamedTuple):
+    """The values of a cluster's keys, without the hashes of its nodes."""
 
-    With ``found`` the snapshots also have the faults of other keys than the nodes' hashes.
-    """
-    with collected():  # the reload repairs these values: no log lines
-        # The version comes first: a later change makes the commit fail.
-        replies = iter(read_all(client, [command for key in wanted for command in _beside(key)]))
-        parts = {key: _Parts.of(key, *islice(replies, _BESIDE), found=found) for key in wanted}
-        places = [(key, i) for key, part in parts.items() for i in part.machines]
-        hashes = read_all(client, [("hgetall", keys.node(*key, i)) for key, i in places])
-        data: dict[ClusterKey, dict[int, Any]] = {key: {} for key in wanted}
-        for (key, machine_id), fields in zip(places, hashes, strict=True):
-            data[key][machine_id] = fields
-        wrong = _wrong(client, wanted) if found is not None else {}
-    return {key: _snapshot(parts[key], data[key], found, wrong.get(key, ())) for key in wanted}
-
-
-_BESIDE = 5
+    version: bytes | None
+    members: Collection[bytes]
+    due: Sequence[tuple[bytes, float]]
+    dirty: Sequence[bytes]
+    synced: Mapping[bytes, bytes]
 
 
 def _beside(key: ClusterKey) -> Iterator[Command]:
+    """Yield the commands whose replies are a `_Beside`."""
     yield "get", keys.version(*key)
     yield "smembers", keys.nodes(*key)
     yield "zrange", keys.due(*key), 0, -1, False, True
@@ -101,57 +136,8 @@ def _beside(key: ClusterKey) -> Iterator[Command]:
     yield "hgetall", keys.synced(*key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The values of a cluster's keys, without the hashes of its nodes."""
-
-    key: ClusterKey
-    version: int | None
-    members: frozenset[int]
-    due_ms: Mapping[int, float]
-    dirty: frozenset[int]
-    synced: Mapping[int, str]
-    machines: tuple[int, ...]
-    """All machine_ids that may have a hash."""
-    raw: Mapping[str, Collection[bytes]]
-    """Members and fields as Redis has them, by key."""
-
-    @classmethod
-    def of(  # noqa: PLR0917 - the replies to `_beside`, in order
-        cls,
-        key: ClusterKey,
-        version: bytes | None,
-        members: Collection[bytes],
-        due: Sequence[tuple[bytes, float]],
-        dirty: Sequence[bytes],
-        synced: Mapping[bytes, bytes],
-        *,
-        found: Found | None,
-    ) -> _Parts:
-        own = frozenset(ids(keys.nodes(*key), members))
-        times = dict(due)
-        hashed = found.hashes.get(key, frozenset()) if found is not None else frozenset()
-        return cls(
-            key,
-            version_of(key, version),
-            own,
-            {i: times[b"%d" % i] for i in ids(keys.due(*key), times)},
-            frozenset(ids(keys.dirty(*key), dirty)),
-            {i: text(synced[b"%d" % i]) for i in ids(keys.synced(*key), synced)},
-            tuple(sorted(own | hashed)),
-            {
-                keys.nodes(*key): members,
-                keys.due(*key): times,
-                keys.dirty(*key): dirty,
-                keys.synced(*key): synced,
-            },
-        )
-
-
-def _snapshot(
-    parts: _Parts, data: Mapping[int, Any], found: Found | None, wrong: Sequence[str]
-) -> Snapshot:
-    key, nodes = parts.key, list[Node]()
+def _snapshot(key: ClusterKey, version: int, beside: _Beside, data: Mapping[int, Any]) -> Snapshot:
+    nodes = list[Node]()
     damaged: dict[int, Damaged] = {}
     for machine_id, fields in data.items():
         values, bad_fields = decoded_fields(key, machine_id, fields)
@@ -159,25 +145,32 @@ def _snapshot(
             nodes.append(Node(**values))
         elif fields or isinstance(fields, WrongType):
             damaged[machine_id] = Damaged(values, tuple(bad_fields))
-    view = ClusterView.of(key, parts.version or 0, nodes)
-    if found is None:
-        return Snapshot(view, parts.dirty, parts.synced, damaged)
+    view = ClusterView.of(key, version, nodes)
+    dirty = frozenset(ids(keys.dirty(*key), beside.dirty))
+    noted = ids(keys.synced(*key), beside.synced)
+    return Snapshot(view, dirty, {i: text(beside.synced[b"%d" % i]) for i in noted}, damaged)
+
+
+def _due_ms(key: ClusterKey, beside: _Beside) -> dict[int, float]:
+    times = dict(beside.due)
+    return {i: times[b"%d" % i] for i in ids(keys.due(*key), times)}
+
+
+def _strangers(
+    key: ClusterKey, beside: _Beside, data: Mapping[int, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield key and member of what cannot be there, because there is no such node."""
     there = {b"%d" % i for i, fields in data.items() if fields}
-    keeping = Keeping(
-        listed=key in found.listed,
-        members=parts.members,
-        damaged=frozenset(damaged),
-        due_ms=parts.due_ms,
-        strangers=tuple(
-            (name, member)
-            for name, members in parts.raw.items()
-            for member in members
-            if member not in there and not _is_id(member, name, key)
-        ),
-        wrong=tuple(wrong),
-        version=parts.version,
-    )
-    return Snapshot(view, parts.dirty, parts.synced, damaged, keeping)
+    for of, members in (
+        (keys.nodes, beside.members),
+        (keys.due, dict(beside.due)),
+        (keys.dirty, beside.dirty),
+        (keys.synced, beside.synced),
+    ):
+        name = of(*key)
+        for member in members:
+            if member not in there and not _is_id(member, name, key):
+                yield name, member
 
 
 def _is_id(member: bytes, name: str, key: ClusterKey) -> bool:

@@ -11,18 +11,18 @@ from typing import Any
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
-from clusterer.membership.reload_plan import ReloadPlan, Snapshot
+from clusterer.membership.reload_plan import ReloadPlan
 from clusterer.membership.repairs import Repairs
 from clusterer.membership.views import ClusterKey
-from clusterer.store import keys, reload_read
+from clusterer.store import keys
 from clusterer.store.badvalues import flat, ids, read_all, shortened
-from clusterer.store.client import Store, translated
+from clusterer.store.client import translated
 from clusterer.store.deliveries import forget
 from clusterer.store.encoding import encode_node
 from clusterer.store.format import require_format
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields, due_ms
 from clusterer.store.paths import PathStore, counters_of
-from clusterer.store.reload_read import Found, cluster_keys, prober_keys
+from clusterer.store.reload_read import ReloadReads, cluster_keys, prober_keys
 from clusterer.store.scripts import script
 
 _SCRIPT_NODES = 500
@@ -36,23 +36,8 @@ _PIPELINED_STEPS = 50
 """Script calls sent at once."""
 
 
-class ReloadStore(Store):
+class ReloadStore(ReloadReads):
     """Reads clusters for the planner and commits its plans."""
-
-    def find(self) -> Found:
-        """Return all clusters with a key in Redis; takes a scan."""
-        with translated(self._settings, "list the clusters"):
-            return reload_read.find(self._client)
-
-    def read(
-        self, wanted: Sequence[ClusterKey], found: Found | None = None
-    ) -> dict[ClusterKey, Snapshot]:
-        """Return snapshots of the clusters ``wanted``; an unknown cluster has an empty snapshot.
-
-        With ``found`` the snapshots also have the faults of other keys than the nodes' hashes.
-        """
-        with translated(self._settings, "read the clusters"):
-            return reload_read.read(self._client, wanted, found)
 
     def mend_clusters(self, clusters: Sequence[ClusterKey]) -> None:
         """Replace the set of clusters: the key has a wrong type, or other members."""
