@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 FORMAT = "clusterer:format"
 """String: the format of all other keys, see `format`."""
 CLUSTERS = "clusterer:clusters"
@@ -25,37 +27,114 @@ CONSOLE_ENDED = "clusterer:console:ended"
 """Sorted set: session of the console that its user has ended → Redis ms at which it expires."""
 
 
-def nodes(cluster_id: int, protocol: str) -> str:
-    """Set of the machine_ids of a cluster."""
-    return f"clusterer:{cluster_id}:{protocol}:nodes"
+def _of_cluster(kind: str) -> Callable[[int, str], str]:
+    def key(cluster_id: int, protocol: str) -> str:
+        return f"clusterer:{cluster_id}:{protocol}:{kind}"
+
+    return key
+
+
+def _of_sender(kind: str) -> Callable[[int], str]:
+    def key(sender: int) -> str:
+        return f"clusterer:{kind}:{sender}"
+
+    return key
+
+
+def _of_queue(kind: str) -> Callable[[str], str]:
+    def key(queue: str) -> str:
+        return f"clusterer:{kind}:{queue}"
+
+    return key
+
+
+def _of_instance(kind: str) -> Callable[[int], str]:
+    def key(receiver: int) -> str:
+        return f"clusterer:{kind}:{receiver}"
+
+    return key
+
+
+# -- of a cluster ---------------------------------------------------------------------------------
+
+nodes = _of_cluster("nodes")
+"""Set of the machine_ids of a cluster."""
+version = _of_cluster("version")
+"""Counter that grows with every change in a cluster."""
+due = _of_cluster("due")
+"""Sorted set: machine_id → Redis ms at which the node must be looked at next."""
+dirty = _of_cluster("dirty")
+"""Sorted set: machine_id → version not yet written to the table."""
+synced = _of_cluster("synced")
+"""Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to a row.
+
+While a write is under way, all that the row may hold by our own hand: comma separated.
+"""
+suspicions = _of_cluster("suspicions")
+"""Hash: machine_id → suspicion of the node, see `membership.suspicions`."""
+confirmed = _of_cluster("confirmed")
+"""Hash: machine_id → ``<ms> <prober or sender>`` of the last ack."""
+probers = _of_cluster("probers")
+"""Sorted set: machine_id of a prober → Redis ms of its last heartbeat."""
+probers_ring = _of_cluster("prober-ring")
+"""Stream of length 1 that gets an entry when all probers of a cluster are asked."""
+
+# -- of a sender ----------------------------------------------------------------------------------
+
+paths = _of_sender("paths")
+"""Hash: ``cluster/machine/generation`` → path record, see `membership.paths`."""
+log = _of_sender("log")
+"""Stream of the packets a sender wants delivered; ids are ``<sequence>-<ms>``."""
+counters = _of_sender("counters")
+"""Hash: ``sequence`` and, per ``cluster:protocol``, how many packets were ever appended."""
+committed = _of_sender("committed")
+"""Hash: ``cluster/machine/generation`` → committed offset."""
+committed_count = _of_sender("committed-count")
+"""Hash: ``cluster/machine/generation`` → the cluster's packet count at the committed offset."""
+lease = _of_sender("lease")
+"""String with a TTL: token of the worker that delivers this sender's log."""
+closing = _of_sender("closing")
+"""Hash: ``cluster/machine/generation`` → ``<expiry ms> <token> <first sequence kept>``.
+
+The closing guards, there while a connection closes; see ``lua/include/guards.lua``.
+"""
+stats = _of_sender("stats")
+"""Hash: ``cluster/machine/generation/counter``; see `deliveries`."""
+sums = _of_sender("sums")
+"""Hash with a TTL: sums of the traffic of some senders, of which this one is the first."""
+
+# -- of a delivery queue --------------------------------------------------------------------------
+
+shares = _of_queue("shares")
+"""Hash with a TTL: number of a worker → ``<expiry ms> <senders that it has>``."""
+pending = _of_queue("pending")
+"""Set of the senders whose log has packets to deliver."""
+waiting = _of_queue("waiting")
+"""Set of the senders whose log only waits for nodes to come up (replay)."""
+enqueued = _of_queue("enqueued")
+"""String with a TTL, the enqueued flag: a delivery job is queued and has not started."""
+ring = _of_queue("ring")
+"""Stream of length 1 that gets an entry when a sender becomes pending."""
+
+# -- of an instance -------------------------------------------------------------------------------
+
+modules = _of_instance("modules")
+"""Hash: what an instance registered, and ``heartbeat``."""
+notices = _of_instance("notify")
+"""Capped stream of the module timeouts for an instance."""
+capture = _of_instance("capture")
+"""Capped stream with a TTL: what an instance receives while ``clusterer tail`` runs."""
+listings = _of_instance("listings")
+"""Hash with a TTL: ``kind:cluster_id`` → number of entries that an instance's observer has."""
+inquiries = _of_instance("inquiries")
+"""Capped list with a TTL: inquiries about the entries of an instance's observers."""
+
+# -- with other parts -----------------------------------------------------------------------------
 
 
 def node(cluster_id: int, protocol: str, machine_id: int) -> str:
     """Hash of one node."""
     return f"clusterer:{cluster_id}:{protocol}:node:{machine_id}"
-
-
-def version(cluster_id: int, protocol: str) -> str:
-    """Counter that grows with every change in a cluster."""
-    return f"clusterer:{cluster_id}:{protocol}:version"
-
-
-def due(cluster_id: int, protocol: str) -> str:
-    """Sorted set: machine_id → Redis ms at which the node must be looked at next."""
-    return f"clusterer:{cluster_id}:{protocol}:due"
-
-
-def dirty(cluster_id: int, protocol: str) -> str:
-    """Sorted set: machine_id → version not yet written to the table."""
-    return f"clusterer:{cluster_id}:{protocol}:dirty"
-
-
-def synced(cluster_id: int, protocol: str) -> str:
-    """Hash: machine_id → ``state no_tries last_attempt`` as last read from or written to a row.
-
-    While a write is under way, all that the row may hold by our own hand: comma separated.
-    """
-    return f"clusterer:{cluster_id}:{protocol}:synced"
 
 
 def events(cluster_id: int) -> str:
@@ -68,34 +147,9 @@ def history(cluster_id: int, protocol: str, machine_id: int) -> str:
     return f"clusterer:{cluster_id}:{protocol}:history:{machine_id}"
 
 
-def suspicions(cluster_id: int, protocol: str) -> str:
-    """Hash: machine_id → suspicion of the node, see `membership.suspicions`."""
-    return f"clusterer:{cluster_id}:{protocol}:suspicions"
-
-
-def confirmed(cluster_id: int, protocol: str) -> str:
-    """Hash: machine_id → ``<ms> <prober or sender>`` of the last ack."""
-    return f"clusterer:{cluster_id}:{protocol}:confirmed"
-
-
-def probers(cluster_id: int, protocol: str) -> str:
-    """Sorted set: machine_id of a prober → Redis ms of its last heartbeat."""
-    return f"clusterer:{cluster_id}:{protocol}:probers"
-
-
-def probers_ring(cluster_id: int, protocol: str) -> str:
-    """Stream of length 1 that gets an entry when all probers of a cluster are asked."""
-    return f"clusterer:{cluster_id}:{protocol}:prober-ring"
-
-
 def path_events(cluster_id: int) -> str:
     """Capped stream: audit of the paths to the nodes of a cluster."""
     return f"clusterer:{cluster_id}:pathevents"
-
-
-def paths(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → path record, see `membership.paths`."""
-    return f"clusterer:paths:{sender}"
 
 
 def prober(machine_id: int) -> str:
@@ -108,74 +162,6 @@ def prober_ring(machine_id: int) -> str:
     return f"clusterer:prober-ring:{machine_id}"
 
 
-def log(sender: int) -> str:
-    """Stream of the packets a sender wants delivered; ids are ``<sequence>-<ms>``."""
-    return f"clusterer:log:{sender}"
-
-
-def counters(sender: int) -> str:
-    """Hash: ``sequence`` and, per ``cluster:protocol``, how many packets were ever appended."""
-    return f"clusterer:counters:{sender}"
-
-
-def committed(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → committed offset."""
-    return f"clusterer:committed:{sender}"
-
-
-def committed_count(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → the cluster's packet count at the committed offset."""
-    return f"clusterer:committed-count:{sender}"
-
-
-def lease(sender: int) -> str:
-    """String with a TTL: token of the worker that delivers this sender's log."""
-    return f"clusterer:lease:{sender}"
-
-
-def closing(sender: int) -> str:
-    """Hash: ``cluster/machine/generation`` → ``<expiry ms> <token> <first sequence kept>``.
-
-    The closing guards, there while a connection closes; see ``lua/include/guards.lua``.
-    """
-    return f"clusterer:closing:{sender}"
-
-
-def stats(sender: int) -> str:
-    """Hash: ``cluster/machine/generation/counter``; see `deliveries`."""
-    return f"clusterer:stats:{sender}"
-
-
-def sums(sender: int) -> str:
-    """Hash with a TTL: sums of the traffic of some senders, of which this one is the first."""
-    return f"clusterer:sums:{sender}"
-
-
-def shares(queue: str) -> str:
-    """Hash with a TTL: number of a worker → ``<expiry ms> <senders that it has>``."""
-    return f"clusterer:shares:{queue}"
-
-
-def pending(queue: str) -> str:
-    """Set of the senders whose log has packets to deliver."""
-    return f"clusterer:pending:{queue}"
-
-
-def waiting(queue: str) -> str:
-    """Set of the senders whose log only waits for nodes to come up (replay)."""
-    return f"clusterer:waiting:{queue}"
-
-
-def enqueued(queue: str) -> str:
-    """String with a TTL, the enqueued flag: a delivery job is queued and has not started."""
-    return f"clusterer:enqueued:{queue}"
-
-
-def ring(queue: str) -> str:
-    """Stream of length 1 that gets an entry when a sender becomes pending."""
-    return f"clusterer:ring:{queue}"
-
-
 def last_seen(receiver: int, registration: str, cluster_id: int) -> str:
     """Sorted set: machine_id → Redis ms of its last packet."""
     return f"clusterer:last-seen:{receiver}:{registration}:{cluster_id}"
@@ -184,31 +170,6 @@ def last_seen(receiver: int, registration: str, cluster_id: int) -> str:
 def muted(receiver: int, registration: str, cluster_id: int) -> str:
     """Sorted set: machine_id → Redis ms until which it is muted."""
     return f"clusterer:muted:{receiver}:{registration}:{cluster_id}"
-
-
-def modules(receiver: int) -> str:
-    """Hash: what an instance registered, and ``heartbeat``."""
-    return f"clusterer:modules:{receiver}"
-
-
-def notices(receiver: int) -> str:
-    """Capped stream of the module timeouts for an instance."""
-    return f"clusterer:notify:{receiver}"
-
-
-def capture(receiver: int) -> str:
-    """Capped stream with a TTL: what an instance receives while ``clusterer tail`` runs."""
-    return f"clusterer:capture:{receiver}"
-
-
-def listings(receiver: int) -> str:
-    """Hash with a TTL: ``kind:cluster_id`` → number of entries that an instance's observer has."""
-    return f"clusterer:listings:{receiver}"
-
-
-def inquiries(receiver: int) -> str:
-    """Capped list with a TTL: inquiries about the entries of an instance's observers."""
-    return f"clusterer:inquiries:{receiver}"
 
 
 def answer(token: str) -> str:

@@ -168,7 +168,7 @@ def _constants() -> list[str]:
 def _functions() -> list[Callable[..., str]]:
     names = {module.__name__ for module in _MODULES}
     found = (pair for module in _MODULES for pair in inspect.getmembers(module, inspect.isfunction))
-    return [function for _, function in found if function.__module__ in names]
+    return [f for name, f in found if f.__module__ in names and not name.startswith("_")]
 
 
 def _made(function: Callable[..., str], arguments: Mapping[str, object]) -> str:

@@ -16,7 +16,9 @@ _ARGUMENTS = {"protocol": "bin", "queue": "q:1", "registration": "m#2"}
 def _all_keys() -> list[str]:
     """Return one key of each kind that the store knows."""
     made = [value for name, value in vars(keys).items() if name.isupper()]
-    for _, function in inspect.getmembers(keys, inspect.isfunction):
+    for name, function in inspect.getmembers(keys, inspect.isfunction):
+        if name.startswith("_"):
+            continue
         names = inspect.signature(function).parameters
         made.append(function(*(_ARGUMENTS.get(name, 7) for name in names)))
     return made
