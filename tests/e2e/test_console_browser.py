@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import expect, log_in, tab
-from tests.support.consoles import add_user
+from tests.support.browser import expect, log_in, tab, wait_for
+from tests.support.consoles import PASSWORD, add_user
 from tests.support.two_hosts import System, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -83,6 +83,63 @@ def test_node_is_taken_down_with_reason(browser: Browser, system: System) -> Non
             expect(row.locator(f".state-{word}")).to_be_visible()
         page.goto(NODE_2)
         state(page, "up")
+
+
+def test_keyboard_alone_does_all(browser: Browser, system: System) -> None:
+    """Log in, skip the menu, visit each page, and take a node down and up, without a mouse."""
+    with tab(browser, system.url) as page:
+        page.goto("/overview")
+        page.keyboard.type("anna")
+        page.keyboard.press("Tab")
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile(r"/overview$"))
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile(r"/overview#main$"))
+        menu = page.get_by_role("navigation", name="Pages").get_by_role("link")
+        for title in menu.all_text_contents():
+            follow(page, menu.get_by_text(title, exact=True))
+            expect(page.locator("a[aria-current=page]")).to_have_text(title)
+        follow(page, menu.first)
+        follow(page, page.locator("#cluster-1 a"))
+        reach(page, page.locator("#node-2 a"))
+        page.evaluate(
+            """document.addEventListener("live:replaced", event => {
+                if (event.target.id === "node-2") window.replaced = true;
+            })"""
+        )
+        wait_for(page, lambda: bool(page.evaluate("window.replaced")), "the row is replaced")
+        expect(page.locator("#node-2 a")).to_be_focused()
+        page.keyboard.press("Enter")
+        for key, word in (("d", "down"), ("u", "up")):
+            follow(page, page.get_by_role("link", name="Set status"))
+            reach(page, page.locator("select[name=status]"))
+            page.keyboard.press(key)
+            reach(page, page.get_by_label("Reason"))
+            page.keyboard.type("by keyboard")
+            follow(page, page.get_by_role("button", name="Continue"))
+            follow(page, page.locator("button[value=do]"))
+            expect(page.get_by_role("status")).to_contain_text(f"is {word}")
+            page.goto(NODE_2)
+
+
+def follow(page: Page, element: Locator) -> None:
+    """Go to a link or button with the key Tab, and press it with Enter."""
+    reach(page, element)
+    page.keyboard.press("Enter")
+
+
+def reach(page: Page, element: Locator) -> None:
+    """Press Tab until an element has the focus, which must be visible."""
+    expect(element).to_be_visible()
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if element.evaluate("element => element === document.activeElement"):
+            outline = element.evaluate("element => getComputedStyle(element).outlineStyle")
+            assert outline != "none", "the focus is visible"
+            return
+    raise AssertionError(f"the key Tab does not reach {element}")
 
 
 def test_two_operators_do_not_overwrite_each_other(browser: Browser, system: System) -> None:

@@ -39,6 +39,8 @@ function lasting(ms) {
   return s < 172800 ? Math.floor(s / 3600) + " h" : Math.floor(s / 86400) + " d";
 }
 
+const FOCUSABLE = "a, button, input, select, summary, [tabindex]";
+
 function replace(id, html) {
   const old = document.getElementById(id);
   if (!old) return;
@@ -49,10 +51,14 @@ function replace(id, html) {
     const same = holder.content.getElementById(open.id);
     if (same) same.open = true;
   }
-  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  const focused = [old, ...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const named = document.activeElement.id;
   showTimes(holder.content);
   old.replaceWith(made);
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (focused >= 0) {
+    const same = named && document.getElementById(named);
+    (same || [made, ...made.querySelectorAll(FOCUSABLE)][focused])?.focus({ preventScroll: true });
+  }
   made.dispatchEvent(new CustomEvent("live:replaced", { bubbles: true }));
 }
 
