@@ -15,7 +15,7 @@ import redis
 from clusterer import Clusterer, Settings, StateUnavailable
 from clusterer.settings import as_environment
 from tests.support.cluster import assert_accounted, load, node, node_for, numbers, stat
-from tests.support.failover import connected_to
+from tests.support.failover import addresses_of, established
 from tests.support.ports import free_port
 from tests.support.processes import LATE_S, ChildProcess, spawn, wait_until
 from tests.support.receiver import BinReceiver
@@ -94,14 +94,17 @@ class Watched:
         stack.callback(self.traffic.stop)
         self.traffic.start()
         wait_until(lambda: all(map(numbers, self.peers.values())), PATIENT_S, "packets arrive")
-        for name, process in self.processes.items():
-            wait_until(lambda p=process: self.follows(p), PATIENT_S, f"{name} is connected")  # type: ignore[misc]
+        wait_until(lambda: len(self.following()) == len(names), PATIENT_S, "all are connected")
 
-    def follows(self, process: ChildProcess, master: RedisServer | None = None) -> bool:
-        """Whether a process has connections to the master and to no other server."""
-        assert process.returncode is None, process.output()
-        wanted = {(master or self.redis.master()).address}
-        return connected_to(process.pid, self.redis.port) == wanted
+    def following(self) -> set[str]:
+        """Return the processes that have connections to the master and to no other server."""
+        master, connections = self.redis.master().address, established(self.redis.port)
+        assert all(process.returncode is None for process in self.processes.values())
+        return {
+            name
+            for name, process in self.processes.items()
+            if addresses_of(process.pid, connections) == {master}
+        }
 
     def wait_until_all_follow(
         self, old: RedisServer, what: str, then: Callable[[], object] | None = None
@@ -111,13 +114,12 @@ class Watched:
         ``then`` ends what keeps Redis from taking packets.
         """
         promoted_at = self.redis.wait_for_promotion(old)
-        new = self.redis.master()
         took_s: dict[str, float] = {}
 
         def processes_follow() -> bool:
-            for name, process in self.processes.items():
-                if name not in took_s and self.follows(process, new):
-                    took_s[name] = monotonic() - promoted_at
+            looked_at = monotonic()
+            for name in self.following() - took_s.keys():
+                took_s[name] = looked_at - promoted_at
             return len(took_s) == len(self.processes)
 
         wait_until(processes_follow, PATIENT_S, f"all follow after {what}; so far {took_s}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,20 +100,26 @@ class MovingRedis:
 
 def connected_to(pid: int, port: int) -> set[str]:
     """Return the IPv4 addresses to whose ``port`` the process has established connections."""
-    inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            inodes.add(str(descriptor.readlink()))
-        except OSError:
-            continue  # closed meanwhile
+    return addresses_of(pid, established(port))
+
+
+def established(port: int) -> dict[str, str]:
+    """Return the established connections to a port of this host: socket → IPv4 address."""
     place = f":{port:04X} 01 "  # other tests have many connections: most rows are not looked at
-    rows = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
-    found = set()
-    for row in rows:
+    found = {}
+    for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
         if place in row:
             _, _, remote, _, *_, inode = row.split()[:10]
-            if f"socket:[{inode}]" in inodes:
-                address, _, number = remote.partition(":")
-                if int(number, 16) == port:
-                    found.add(socket.inet_ntoa(bytes.fromhex(address)[::-1]))
+            address, _, number = remote.partition(":")
+            if int(number, 16) == port:
+                found[f"socket:[{inode}]"] = socket.inet_ntoa(bytes.fromhex(address)[::-1])
     return found
+
+
+def addresses_of(pid: int, connections: Mapping[str, str]) -> set[str]:
+    """Return the addresses of those connections (see `established`) that the process has."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(connections.get(str(descriptor.readlink()), ""))
+    return found - {""}
