@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class ClustererError(Exception):
     """Root of all errors raised on purpose by this project."""
@@ -87,3 +89,14 @@ class DatabaseUnavailable(ProvisioningError):
 
 class SettingsError(ClustererError):
     """A setting is unknown or has a value that cannot be used; names the setting and its origin."""
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error``, the error that it was raised from or during, and so on, each once."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        yield one
+        seen.append(one)
+        original = getattr(one, "original_exception", None)  # PyMySQL's way to name a cause
+        one = one.__cause__ or original or one.__context__

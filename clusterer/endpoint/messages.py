@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
 
 import redis
 
@@ -13,6 +12,7 @@ from clusterer.endpoint.primary import is_crowded
 from clusterer.endpoint.redis_private import NoHandshake
 from clusterer.endpoint.sentinels import NoSentinel, NotASentinel, SentinelRefused, UnknownService
 from clusterer.endpoint.url import public_url
+from clusterer.errors import with_causes
 from clusterer.settings import Settings
 
 _NOISE = re.compile(
@@ -143,9 +143,9 @@ def remedy(error: BaseException) -> str:
 
 def _on_the_way(error: redis.RedisError) -> str:
     """Return what to do about a connection that failed."""
-    if any(map(_wants_certificate, _with_causes(error))):
+    if any(map(_wants_certificate, with_causes(error))):
         return _CERTIFICATE
-    for one in _with_causes(error):
+    for one in with_causes(error):
         for kind, what in _ON_THE_WAY:
             if isinstance(one, kind):
                 return what
@@ -156,10 +156,3 @@ def _on_the_way(error: redis.RedisError) -> str:
 
 def _wants_certificate(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or "")
-
-
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    one: BaseException | None = error
-    while one is not None:
-        yield one
-        one = one.__cause__ or one.__context__

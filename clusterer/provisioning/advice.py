@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from clusterer.errors import with_causes
 from clusterer.provisioning.options import has_tls, problem_of_files
 
 _PACKAGES = {"cryptography": "PyMySQL[rsa]", "pynacl": "clusterer[ed25519]"}
@@ -66,7 +67,8 @@ def advice(error: Exception, url: URL, *, table: str, literal: bool) -> str:
         return _PRIMARY if _READ_ONLY.search(text) else ""
     if number in {_WRONG_VALUE, _MIXED_COLLATIONS}:
         return _of_character_set(text, number, table)
-    found = _BY_NUMBER.get(number, "") or _of_certificate(error)
+    refused = any(isinstance(one, ssl.SSLCertVerificationError) for one in with_causes(error))
+    found = _BY_NUMBER.get(number, _CERTIFICATE if refused else "")
     return found or (_START if number == _NOT_REACHED else "")
 
 
@@ -87,11 +89,6 @@ def _of_access(query: Mapping[str, str], *, literal: bool) -> str:
     return _ENCRYPTED if has_tls(query) else _NOT_ENCRYPTED
 
 
-def _of_certificate(error: Exception) -> str:
-    refused = any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error))
-    return _CERTIFICATE if refused else ""
-
-
 def _of_character_set(text: str, number: int, table: str) -> str:
     match = _COLUMN.search(text)
     if number == _WRONG_VALUE and match is None:
@@ -108,12 +105,3 @@ def _of_character_set(text: str, number: int, table: str) -> str:
 def _number(error: Exception) -> int:
     arguments: Any = getattr(getattr(error, "orig", None), "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
-
-
-def _causes(error: Exception) -> list[BaseException]:
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or getattr(one, "original_exception", None) or one.__context__
-    return found

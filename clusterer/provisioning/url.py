@@ -108,23 +108,18 @@ def _unambiguous(url: URL, query: str) -> URL:
     """
     if "password=" in f"{url.username} {url.password}":
         raise SettingsError(f"db_url {percent_hint('@')}")
-    _check_options(url, query)
-    return url
-
-
-def _check_options(url: URL, query: str) -> None:
-    """Raise `SettingsError` for options of ``query``, the text after the ?, that cannot be."""
     if url.get_driver_name() == "pymysql":
         table = options.MYSQL
     elif url.get_backend_name() == "sqlite":
         table = options.SQLITE
     else:
-        return
+        return url
     found = table.problem(query) if query else ""
     if not found and table is options.MYSQL:
         found = options.problem_of_tls(options_of(url))
     if found:
         raise SettingsError(f"db_url {found}")
+    return url
 
 
 def _from_opensips(text: str) -> URL:
