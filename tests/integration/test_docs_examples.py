@@ -64,7 +64,7 @@ def test_docs_readme_second_example_runs(settings: Settings, program: Program) -
     (example,) = (b for b in docs.blocks(README.read_text(), "python") if "mymodule" in b)
     with program(example + "cluster.close()\n") as process:
         assert process.wait() == 0, process.output()
-        assert process.output() == "1 nodes are up and will get it\n"
+        assert process.output() == "nodes that get the packet: 1\n"
 
 
 def test_docs_getting_started_example_runs(settings: Settings, program: Program) -> None:
@@ -123,7 +123,7 @@ def test_docs_post_example_prints(settings: Settings, program: Program) -> None:
     (example,) = (b for b in docs.blocks(SENDING.read_text(), "python") if "asyncio" not in b)
     with program(example) as process:
         assert process.wait() == 0, process.output()
-        assert process.output() == "1 nodes are up and will get it\n"
+        assert process.output() == "nodes that get the packet: 1\n"
 
 
 def _probed(context: Context, text: str, process: ChildProcess) -> bool:
