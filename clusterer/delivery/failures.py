@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.session import SenderSession
 from clusterer.membership import Event, Node, State
 from clusterer.membership.suspicions import Kind
 from clusterer.store import Cause, Directory, NodeStore
+from clusterer.store.badvalues import batches
 from clusterer.store.client import Clock
 from clusterer.store.paths import AT_ONCE, Observation, PathStore, Reply
 from clusterer.store.probers import ProberHere
@@ -86,8 +86,8 @@ class Failures:
         meanwhile: Callable[[], object],
     ) -> list[Failure]:
         """Write the records; return the failures of paths that have another record by now."""
-        changed, left = [], iter(failures)
-        while some := list(islice(left, AT_ONCE)):
+        changed = []
+        for some in batches(failures, AT_ONCE):
             seen = [self._observation(failure) for failure in some]
             replies = self._paths.observe(session.sender, seen)
             peers = (failure.peer for failure in some)

@@ -45,7 +45,7 @@ class StateColumns(NamedTuple):
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items())
 
     def is_report(self, known: Collection[StateColumns]) -> bool:
-        """Return whether another machine wrote this to the table, and no operator.
+        """Return whether another instance wrote this to the table, and no operator.
 
         ``known``: what the table was last known to hold. OpenSIPS 2.2 in persistent mode writes
         what it counts for itself: state 2, no_tries and last_attempt of a failure, and never the

@@ -31,7 +31,7 @@ class Snapshot:
 
     view: ClusterView
     dirty: frozenset[int]
-    """Machines whose state is not yet written to the table."""
+    """machine_ids of the nodes whose state is not yet written to the table."""
     synced: Mapping[int, str]
     """What the table said when it was last read or written, or may say by our own hand."""
     damaged: Mapping[int, Damaged] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Snapshot:
         return self._is_news(row) and not StateColumns.of(row).is_report(self._known(row))
 
     def reported(self, row: Node) -> bool:
-        """Whether another machine wrote its own view of the node to the ``row`` since then."""
+        """Whether another instance wrote its own view of the node to the ``row`` since then."""
         return self._is_news(row) and StateColumns.of(row).is_report(self._known(row))
 
     def _is_news(self, row: Node) -> bool:
@@ -134,7 +134,7 @@ class ReloadPlan:
     kept: tuple[Node, ...] = ()
     """Nodes of which the table says nothing that can be used: they stay as they are."""
     reported: tuple[tuple[Node, StateColumns], ...] = ()
-    """Nodes that keep their state, and what another machine wrote to the table of them."""
+    """Nodes that keep their state, and what another instance wrote to the table of them."""
 
     repairs: Repairs = field(default_factory=Repairs)
     """What is put right beside the nodes."""

@@ -31,7 +31,7 @@ class ClusterView:
         return cls(key, version, MappingProxyType(by_id), mark)
 
     def up(self, *, without: int = 0) -> list[Node]:
-        """Return the nodes that are up, except the machine ``without``."""
+        """Return the nodes that are up, except the machine_id ``without``."""
         return [
             node
             for machine_id, node in self.nodes.items()

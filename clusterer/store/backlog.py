@@ -13,6 +13,7 @@ from clusterer.store.badvalues import (
     Command,
     WrongTypeError,
     bad,
+    batches,
     blame,
     field_number,
     ids,
@@ -171,8 +172,7 @@ class BacklogStore(Store):
             return []
         found: list[int] = []
         with translated(self._settings, "look into the packet logs"):
-            for first in range(0, len(places), _PLACES_AT_ONCE):
-                some = places[first : first + _PLACES_AT_ONCE]
+            for some in batches(places, _PLACES_AT_ONCE):
                 call = Call(
                     "appended", [keys.log(sender) for sender, _ in some], [at for _, at in some]
                 )
@@ -205,8 +205,7 @@ class BacklogStore(Store):
         """Trim the packets of the senders' logs that are older than ``max_age_s`` seconds."""
         logs = [keys.log(sender) for sender in senders]
         with translated(self._settings, "trim packet logs"):
-            for at in range(0, len(logs), _TRIM_AT_ONCE):
-                some = logs[at : at + _TRIM_AT_ONCE]
+            for some in batches(logs, _TRIM_AT_ONCE):
                 try:
                     Call("trim_old", some, (int(max_age_s * 1000),)).run(self._client)
                 except WrongTypeError:  # a key that is no log must not keep the others untrimmed

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
 """Interval between two log lines about the same value."""
+
+T = TypeVar("T")
 
 _SHOWN = 40
 """Characters of a value in messages."""
@@ -211,6 +213,13 @@ _NOTHING: dict[str, Callable[[], Any]] = {
 }
 
 
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield ``items`` in lists of at most ``size``."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
 def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Return the replies to commands that read one key each, in few round trips.
 
@@ -218,9 +227,9 @@ def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     hashes this reply is a `WrongType`. Raises other errors.
     """
     replies: list[Any] = []
-    for start in range(0, len(commands), _PIPELINE):
+    for some in batches(commands, _PIPELINE):
         pipe = client.pipeline(transaction=False)
-        for name, *arguments in commands[start : start + _PIPELINE]:
+        for name, *arguments in some:
             getattr(pipe, name)(*arguments)
         replies += pipe.execute(raise_on_error=False)
     wrong = [at for at, reply in enumerate(replies) if isinstance(reply, Exception)]
@@ -265,13 +274,8 @@ def replaced(names: Iterable[bytes | str]) -> None:
 _MOST_KEYS = 20_000
 """Most keys that `wrong_keys` checks: some 100 ms. Real clusters have fewer keys."""
 
-_AT_ONCE = 1000
-
 
 def wrong_keys(client: redis.Redis) -> list[BadValue]:
     """Return the keys that hold a wrong type. Takes a scan."""
     names = islice(map(text, client.scan_iter(match="clusterer:*", count=1000)), _MOST_KEYS)
-    found: list[BadValue] = []
-    while batch := list(islice(names, _AT_ONCE)):
-        found += wrong_types(client, batch)
-    return found
+    return [wrong for batch in batches(names, _PIPELINE) for wrong in wrong_types(client, batch)]

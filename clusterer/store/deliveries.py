@@ -13,7 +13,7 @@ from redis.client import Pipeline
 from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
-from clusterer.store.badvalues import pairs
+from clusterer.store.badvalues import batches, pairs
 from clusterer.store.paths import records_of
 
 LEASE_MS = 1000
@@ -179,8 +179,7 @@ def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:
 
 def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
     """Add to ``pipe`` the deletion of a sender's fields of these destinations."""
-    for first in range(0, len(fields), _AT_ONCE):
-        some = fields[first : first + _AT_ONCE]
+    for some in batches(fields, _AT_ONCE):
         for name in (keys.committed, keys.committed_count, keys.closing):
             pipe.hdel(name(sender), *some)
         pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in some for name in STATS))

@@ -10,7 +10,7 @@ from clusterer.membership import Node
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, pairs
+from clusterer.store.badvalues import bad, batches, ids, pairs
 from clusterer.store.client import Store, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.scripts import Call, run_each
@@ -76,14 +76,9 @@ class DirtyNodes(Store):
     ) -> list[Any]:
         replies: list[Any] = []
         with translated(self._settings, "note what is written to the table"):
-            for start in range(0, len(calls), _PIPELINE):
-                replies += run_each(
-                    self._client,
-                    [
-                        Call(name, _touched(key, machine_id), (machine_id, *arguments))
-                        for key, machine_id, arguments in calls[start : start + _PIPELINE]
-                    ],
-                )
+            for some in batches(calls, _PIPELINE):
+                made = [Call(name, _touched(key, i), (i, *arguments)) for key, i, arguments in some]
+                replies += run_each(self._client, made)
         return replies
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import redis
 
@@ -14,7 +12,7 @@ from clusterer.membership import Condition, Event, Node, apply
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, ids, read_all
+from clusterer.store.badvalues import Command, batches, ids, read_all
 from clusterer.store.client import Store, seconds_of, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.node_change import EARLY_S, Cause, Change, due_ms
@@ -30,8 +28,6 @@ _MOST_CLAIMED = 1000
 
 _SET_BACK_S = 1.0
 """A clock that goes back by more was set; by less, it was corrected."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class DueNodes(Store):
         clusters = list(clusters)
         with translated(self._settings, "find due nodes"):
             self._watch_clock(clusters)
-            for batch in _batches(clusters):
+            for batch in batches(clusters, _AT_ONCE):
                 arguments = (int(hide_s * 1000), _MOST_CLAIMED)
                 calls = [Call("claim_due", [keys.due(*key)], arguments) for key in batch]
                 replies = run_each(self._client, calls)
@@ -66,7 +62,9 @@ class DueNodes(Store):
                     for key, members in zip(batch, replies, strict=True)
                     for machine_id in ids(keys.due(*key), members or ())
                 ]
-            return [node for batch in _batches(found) for node in self._nodes(batch)[0] if node]
+            return [
+                node for batch in batches(found, _AT_ONCE) for node in self._nodes(batch)[0] if node
+            ]
 
     def _watch_clock(self, clusters: Iterable[ClusterKey]) -> None:
         """Reschedule all nodes if the clock went back: their times would be too far ahead."""
@@ -78,7 +76,7 @@ class DueNodes(Store):
         for key in clusters:
             (members,) = read_all(self._client, [("zrange", keys.due(*key), 0, -1)])
             waiting = [(key, found) for found in ids(keys.due(*key), members)]
-            for batch in _batches(waiting):
+            for batch in batches(waiting, _AT_ONCE):
                 nodes, now = self._nodes(batch)
                 known = (node for node in nodes if node is not None)
                 run_each(self._client, [self._rescheduled(node, now) for node in known])
@@ -90,7 +88,7 @@ class DueNodes(Store):
         newer knowledge. A node that its observation does not change gets the due time of its state.
         """
         with translated(self._settings, "note observations of nodes"):
-            for batch in _batches(observations):
+            for batch in batches(observations, _AT_ONCE):
                 self._conclude(batch)
 
     def postpone(self, nodes: Iterable[Node]) -> None:
@@ -99,7 +97,7 @@ class DueNodes(Store):
         A probing node is due after the probe interval, a disabled one after ``duration`` seconds.
         """
         with translated(self._settings, "postpone nodes"):
-            for batch in _batches(nodes):
+            for batch in batches(nodes, _AT_ONCE):
                 run_each(self._client, [self._postponed(node) for node in batch])
 
     def _postponed(self, node: Node) -> Call:
@@ -153,9 +151,3 @@ class DueNodes(Store):
             for (key, machine_id), data in zip(wanted, hashes, strict=True)
         ]
         return nodes, seconds_of(time)
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    left = iter(items)
-    while batch := list(islice(left, _AT_ONCE)):
-        yield batch

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, number, read_all, replaced, text
+from clusterer.store.badvalues import bad, batches, number, read_all, replaced, text
 from clusterer.store.client import Store, translated
 from clusterer.store.scripts import Call, run_each
 
@@ -59,10 +58,9 @@ class HistoryStore(Store):
 
         ``ttl_s``: seconds after which Redis deletes a history without a new sample.
         """
-        waiting = iter(samples.items())
         head = [LENGTH, int(ttl_s * 1000), len(Sample._fields), *Sample._fields]
         with translated(self._settings, f"record the traffic of cluster {key}"):
-            while batch := list(islice(waiting, _NODES_AT_ONCE)):
+            for batch in batches(samples.items(), _NODES_AT_ONCE):
                 names = [keys.nodes(*key), *(keys.history(*key, i) for i, _ in batch)]
                 values = [value for i, sample in batch for value in (i, *sample)]
                 call = Call("record_history", names, (*head, *values))
@@ -74,8 +72,7 @@ class HistoryStore(Store):
         """Return the ``last`` samples of nodes by machine_id, oldest first; none where none is."""
         found: dict[int, list[Recorded]] = {}
         with translated(self._settings, f"read the traffic of cluster {key}"):
-            for start in range(0, len(machine_ids), _READ_AT_ONCE):
-                some = machine_ids[start : start + _READ_AT_ONCE]
+            for some in batches(machine_ids, _READ_AT_ONCE):
                 names = [keys.history(*key, i) for i in some]
                 replies = read_all(self._client, [("xrevrange", n, "+", "-", last) for n in names])
                 for machine_id, name, entries in zip(some, names, replies, strict=True):

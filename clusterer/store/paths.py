@@ -12,7 +12,7 @@ from clusterer.membership import FAILURES, Condition, Event, Node, State
 from clusterer.membership.paths import Path, is_void, observed
 from clusterer.membership.suspicions import VOID_MS
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, bad, flat, ids, number, replaced, text
+from clusterer.store.badvalues import Command, bad, batches, flat, ids, number, replaced, text
 from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.node_change import EVENTS_CAP, Cause, audit_fields
 
@@ -134,8 +134,8 @@ class PathStore(Store):
         """
         now_ms = self.now_ms()
         replies: list[tuple[Reply, Path | None]] = []
-        for first in range(0, len(seen), AT_ONCE):
-            replies += self._observe(sender, seen[first : first + AT_ONCE], now_ms)
+        for some in batches(seen, AT_ONCE):
+            replies += self._observe(sender, some, now_ms)
         return replies
 
     def _observe(
@@ -191,10 +191,10 @@ class PathStore(Store):
 
     def _write(self, sender: int, writes: Sequence[_Write]) -> list[bool]:
         done: list[bool] = []
-        for first in range(0, len(writes), AT_ONCE):
+        for some in batches(writes, AT_ONCE):
             names = [keys.PATHS, keys.paths(sender)]
             arguments: list[Any] = [sender, EVENTS_CAP]
-            for write in writes[first : first + AT_ONCE]:
+            for write in some:
                 names.append(keys.path_events(write.cluster_id))
                 arguments += [write.field, _text(write.before), _text(write.after)]
                 arguments += [len(write.event), *write.event]

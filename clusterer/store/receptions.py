@@ -12,6 +12,7 @@ from clusterer.store.badvalues import (
     Command,
     WrongType,
     bad,
+    batches,
     field_number,
     ids,
     is_bad_data,
@@ -125,7 +126,7 @@ def latest(
 
 def _highest(client: redis.Redis, names: Sequence[str]) -> dict[int, int]:
     """Return the highest score of each machine_id in some sorted sets."""
-    parts = [names[at : at + _SETS_AT_ONCE] for at in range(0, len(names), _SETS_AT_ONCE)]
+    parts = list(batches(names, _SETS_AT_ONCE))
     pipe = client.pipeline(transaction=False)
     for part in parts:
         pipe.zunion(part, aggregate="MAX", withscores=True)

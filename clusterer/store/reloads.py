@@ -15,7 +15,7 @@ from clusterer.membership.reload_plan import ReloadPlan
 from clusterer.membership.repairs import Repairs
 from clusterer.membership.views import ClusterKey
 from clusterer.store import keys
-from clusterer.store.badvalues import flat, ids, read_all, shortened
+from clusterer.store.badvalues import batches, flat, ids, read_all, shortened
 from clusterer.store.client import translated
 from clusterer.store.deliveries import forget
 from clusterer.store.encoding import encode_node
@@ -98,8 +98,7 @@ class ReloadStore(ReloadReads):
             return
         self._forget_paths(fields)
         (members,) = read_all(self._client, [("smembers", keys.SENDERS)])
-        senders = iter(ids(keys.SENDERS, members))
-        while batch := list(islice(senders, _PIPELINED_SENDERS)):
+        for batch in batches(ids(keys.SENDERS, members), _PIPELINED_SENDERS):
             pipe = self._client.pipeline(transaction=False)
             for sender in batch:
                 forget(pipe, sender, fields)
@@ -116,8 +115,7 @@ class ReloadStore(ReloadReads):
     ) -> dict[ClusterKey, int]:
         lua = script("reload")
         replies: dict[ClusterKey, int] = {}
-        waiting = iter(steps.items())
-        while batch := list(islice(waiting, _PIPELINED_STEPS)):
+        for batch in batches(steps.items(), _PIPELINED_STEPS):
             pipe = self._client.pipeline(transaction=False)
             for key, step in batch:
                 names = [*cluster_keys(key), *prober_keys(key), *step.hashes]
