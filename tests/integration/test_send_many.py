@@ -13,11 +13,12 @@ from clusterer import Clusterer
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey, keys
-from clusterer.store.append_commands import MAX_CALL, sub_batches
+from clusterer.store.append_commands import MAX_CALL, MAX_ENTRY, sub_batches
 from clusterer.store.packets import PacketLog
 from clusterer.wire import Packet
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.frames import frame
+from tests.support.streams import entries
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_send_many_of_any_size_is_stored_in_parts(
     assert cluster.send_many(1, "bin", [packet] * 1000) == 1
     assert scripts_run(redis_client) - before >= 1000 * len(packet.encode()) / MAX_CALL
     assert redis_client.hget(keys.counters(1), "sequence") == b"1001"
+
+
+def test_send_many_entries_hold_frames_within_bound(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    frames = [frame(number, size=200) for number in range(1000)]
+    PacketLog(Settings(redis_url=redis_url), 1).append(CLUSTER, frames)
+    found = [fields[b"frames"] for _, fields in entries(redis_client, keys.log(1))]
+    assert b"".join(found) == b"".join(frames)
+    assert len(found) == 4
+    assert max(map(len, found)) <= MAX_ENTRY
 
 
 def test_send_many_that_fails_says_what_is_stored(
