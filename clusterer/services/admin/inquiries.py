@@ -61,8 +61,8 @@ class Observed:
         found = self._known(key, STALE_S)
         if found is None:
             raise ClustererError(
-                f"instance {receiver} did not answer within {WAIT_S:g} s: it is busy, or does not "
-                "run; try again"
+                f"instance {receiver} did not answer within {WAIT_S:g} s: the instance is busy, "
+                "or does not run; try again"
             )
         return found
 
