@@ -82,9 +82,7 @@ def worker(settings: Settings, kind: str) -> None:
     maintenance  probes nodes, finds module timeouts, enqueues missing jobs
     database     writes states back to the table (persistent_mode)
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    from clusterer.processes import worker_command
-
-    become(worker_command(kind), settings)
+    become("workers", kind, settings=settings)
 
 
 @click.command()
@@ -95,16 +93,15 @@ def scheduler(settings: Settings) -> None:
     The scheduler runs until SIGTERM or Ctrl-C. Several may run, on one host or many: one is
     active, the others stand by.
     """
-    from clusterer.processes import scheduler_command
-
-    become(scheduler_command(), settings)
+    become("scheduler", settings=settings)
 
 
-def become(command: tuple[str, ...], settings: Settings) -> NoReturn:
-    """Replace this process by ``command``; pid, blocked signals and settings stay."""
-    from clusterer.processes import child_environment
+def become(module: str, *arguments: str, settings: Settings) -> NoReturn:
+    """Replace this process by a Python module; pid, blocked signals and settings stay."""
+    from clusterer.processes import child_environment, python_command
     from clusterer.runtime.stop import STOP_SIGNALS
 
+    command = python_command(module, *arguments)
     sys.stdout.flush()
     # Signals wait until the loaded program unblocks them: the program can then end properly.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

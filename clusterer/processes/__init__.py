@@ -5,10 +5,7 @@ from clusterer.processes.child import (
     ChildSpec,
     Line,
     child_environment,
-    console_command,
-    node_command,
-    scheduler_command,
-    worker_command,
+    python_command,
 )
 from clusterer.processes.embedded import EmbeddedRedis
 from clusterer.processes.group import ProcessGroup
@@ -24,8 +21,5 @@ __all__ = [
     "Progress",
     "Supervisor",
     "child_environment",
-    "console_command",
-    "node_command",
-    "scheduler_command",
-    "worker_command",
+    "python_command",
 ]

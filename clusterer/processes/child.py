@@ -174,28 +174,10 @@ def _private_file(path: Path) -> IO[bytes]:
     return open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o600))
 
 
-# -P: a directory 'workers' or 'scheduler' where the user happens to be must not be run instead.
-_PYTHON = (sys.executable, "-P", "-m")
-
-
-def node_command() -> tuple[str, ...]:
-    """Return the command that runs one instance."""
-    return (*_PYTHON, "clusterer", "node")
-
-
-def console_command(port: int) -> tuple[str, ...]:
-    """Return the command that serves the console on a port of the loopback address."""
-    return (*_PYTHON, "clusterer", "console", "--port", str(port))
-
-
-def worker_command(kind: str) -> tuple[str, ...]:
-    """Return the command that runs one worker; ``kind`` is one of `settings.WORKER_KINDS`."""
-    return (*_PYTHON, "workers", kind)
-
-
-def scheduler_command() -> tuple[str, ...]:
-    """Return the command that runs one scheduler."""
-    return (*_PYTHON, "scheduler")
+def python_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a Python module in a process of its own."""
+    # -P: a directory 'workers' or 'scheduler' where the user happens to be must not be run instead.
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

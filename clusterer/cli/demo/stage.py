@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import socket
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterer.errors import ClustererError
-from clusterer.processes import ChildSpec, child_environment, scheduler_command, worker_command
+from clusterer.processes import ChildSpec, child_environment, python_command
 from clusterer.provisioning.table import NewRow
 from clusterer.settings import Settings
 
@@ -64,16 +63,16 @@ def make_settings(directory: Path) -> Settings:
 
 def instance_spec(actor: Actor, settings: Settings) -> ChildSpec:
     """Return the process that runs ``actor``."""
-    command = (sys.executable, "-P", "-m", "clusterer.cli.demo.instance", str(actor.check_ticks))
+    command = python_command("clusterer.cli.demo.instance", str(actor.check_ticks))
     return _spec(actor.name, command, replace(settings, server_id=actor.machine_id))
 
 
 def helper_specs(settings: Settings) -> list[ChildSpec]:
     """Return the processes around the instances."""
     return [
-        _spec("delivery worker", worker_command("delivery"), settings),
-        _spec("maintenance worker", worker_command("maintenance"), settings),
-        _spec("scheduler", scheduler_command(), settings),
+        _spec("delivery worker", python_command("workers", "delivery"), settings),
+        _spec("maintenance worker", python_command("workers", "maintenance"), settings),
+        _spec("scheduler", python_command("scheduler"), settings),
     ]
 
 

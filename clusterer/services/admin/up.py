@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-from clusterer import processes
 from clusterer.errors import ProvisioningError
-from clusterer.processes import ChildSpec, EmbeddedRedis, Line, ProcessGroup, Supervisor
+from clusterer.processes import (
+    ChildSpec,
+    EmbeddedRedis,
+    Line,
+    ProcessGroup,
+    Supervisor,
+    child_environment,
+    python_command,
+)
 from clusterer.runtime.logs import about_machine
 from clusterer.runtime.stop import stop_on_signals
 from clusterer.services.context import Context
@@ -103,15 +110,14 @@ def children(
 ) -> Iterator[ChildSpec]:
     """Yield the processes to run: the instance, its workers, the scheduler, and the console."""
     kinds = [kind for kind in WORKER_KINDS if settings.persistent_mode or kind != "database"]
-    commands = {
-        "node": processes.node_command(),
-        **{kind: processes.worker_command(kind) for kind in kinds},
-        "scheduler": processes.scheduler_command(),
-    }
+    commands = {"node": python_command("clusterer", "node")}
+    commands |= {kind: python_command("workers", kind) for kind in kinds}
+    commands["scheduler"] = python_command("scheduler")
     if console_port is not None:
-        commands["console"] = processes.console_command(console_port)
+        port = str(console_port)
+        commands["console"] = python_command("clusterer", "console", "--port", port)
     for place, (name, command) in enumerate(commands.items()):
-        environment = processes.child_environment(_with_port(settings, place))
+        environment = child_environment(_with_port(settings, place))
         if name == "console" and origins:
             environment[ORIGINS_VARIABLE] = json.dumps(dict(origins))
         yield ChildSpec(name, command, environment)
