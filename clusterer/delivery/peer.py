@@ -10,7 +10,7 @@ from typing import NamedTuple
 from clusterer.delivery.batch import Batch, ClusterFrames, Outbox
 from clusterer.delivery.link import Link
 from clusterer.delivery.meter import Flow
-from clusterer.delivery.peer_states import PeerEvent, PeerState, next_state
+from clusterer.delivery.peer_states import TRANSITIONS, PeerEvent, PeerState
 from clusterer.membership import Node, State
 from clusterer.membership.paths import Path, gate
 from clusterer.store.deliveries import Move
@@ -81,7 +81,7 @@ class Peer:
 
     def change(self, event: PeerEvent) -> None:
         """Change to the state that the table has for ``event``."""
-        self.state = next_state(self.state, event)
+        self.state = TRANSITIONS[self.state, event]
 
     @property
     def connected(self) -> bool:

@@ -1,4 +1,4 @@
-"""The states of a peer in a sender session: one table, read by one pure function.
+"""The states of a peer in a sender session: one table, which `Peer.change` reads.
 
 Theory of operation. A peer has at most one connection. The state says whether there is one, and
 what the next step of the delivery is:
@@ -88,8 +88,3 @@ TRANSITIONS: Mapping[tuple[PeerState, PeerEvent], PeerState] = MappingProxyType(
     }
 )
 """The next state. A pair that is missing cannot happen, and raises KeyError."""
-
-
-def next_state(state: PeerState, event: PeerEvent) -> PeerState:
-    """Return the state of a peer after ``event``. Raises KeyError for a pair without a cell."""
-    return TRANSITIONS[state, event]

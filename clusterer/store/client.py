@@ -44,6 +44,11 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._translate(error)
+
+    def _translate(self, error: BaseException) -> None:
+        """Raise our error for an error of Redis; return for any other."""
         if is_bad_data(error):
             raise WrongKey(f"cannot {self._what}: {wrong_key(error)}") from error
         if isinstance(error, redis.RedisError):

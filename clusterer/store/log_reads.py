@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, cast
 
 import redis
@@ -46,16 +45,11 @@ class of_sender(translated):  # noqa: N801 - reads as a word of the `with` state
         super().__init__(settings, what)
         self._sender = sender
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _translate(self, error: BaseException) -> None:
         if is_about_data(error):
             text = said(error) if isinstance(error, redis.RedisError) else str(error)
             raise SenderUnusable(self._sender, f"cannot {self._what}: {text}") from error
-        super().__exit__(kind, error, trace)
+        super()._translate(error)
 
 
 class LogReads(Store):
