@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import signal
@@ -10,13 +11,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from clusterer.console.access.headers import ALWAYS
 from clusterer.console.app import App
 from clusterer.console.console import Console
-from clusterer.console.protocol import Protocol
 from clusterer.errors import ClustererError, StateUnavailable
 from clusterer.services.admin import console_users
 from clusterer.settings import Settings
@@ -25,6 +28,10 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 1000
 """Open connections; one more gets 503."""
+HEAD_S = 10.0
+"""Time in which the head of a request must have arrived, counted from the connection or from the
+first bytes after the last answer. uvicorn has a timeout for connections without any byte after an
+answer only: so many silent connections would keep all others out."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 PORT = 8088
@@ -45,6 +52,52 @@ class Listen:
     def local(self) -> bool:
         """Whether only this host reaches the console; a proxy makes it reachable for others."""
         return ipaddress.ip_address(self.address).is_loopback and not self.trusted_proxies
+
+
+class Protocol(H11Protocol):
+    """A connection of uvicorn with a deadline for the head of each request."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest of a head that has not arrived whole."""
+        super().data_received(data)
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            self._expect()
+        else:
+            self._expect_no_more()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, with the headers that uvicorn leaves out there."""
+        head = [*self.server_state.default_headers, (b"content-type", b"text/plain; charset=utf-8")]
+        answer = h11.Response(
+            status_code=400, reason=b"Bad Request", headers=[*head, (b"connection", b"close")]
+        )
+        for event in (answer, h11.Data(data=msg.encode("ascii")), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._expect_no_more()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self._late is None and not self.transport.is_closing():
+            self._late = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _expect_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class Server(uvicorn.Server):

@@ -15,7 +15,7 @@ import pytest
 import redis
 from starlette.routing import Mount, Route
 
-from clusterer.console import protocol
+from clusterer.console import server
 from clusterer.console.access import requests, sessions
 from clusterer.console.access.attempts import MOST_PER_ADDRESS
 from clusterer.console.access.headers import ALWAYS
@@ -429,7 +429,7 @@ def test_access_with_users_that_cannot_be_read_needs_users(
 def test_connection_without_a_request_is_closed(
     console: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", 1.0)
+    monkeypatch.setattr(server, "HEAD_S", 1.0)
     place = httpx.URL(console.url)
     with socket.create_connection((place.host, place.port), EVENTUALLY_S) as silent:
         silent.sendall(sent)
