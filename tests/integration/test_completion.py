@@ -22,6 +22,7 @@ from tests.support.processes import (
     child_environment,
     die_with_parent,
     end_group,
+    unmeasured,
     wait_until,
 )
 from tests.support.programs import find_program
@@ -84,13 +85,15 @@ def shell(kind: str, url: str, home: Path) -> Iterator[Shell]:
         "XDG_DATA_HOME": str(home),
         "TERM": "xterm",
     }
+    # What differs between the shells is click's: coverage needs one of them.
+    environment = child_environment(variables)
     process = subprocess.Popen(
         [program, *START[kind]],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         cwd=home,
-        env=child_environment(variables),
+        env=environment if kind == "bash" else unmeasured(environment),
         start_new_session=True,
         preexec_fn=on_terminal(),  # noqa: PLW1509 - only system calls between fork and exec
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.mariadb_server import PASSWORD, MariaDBServer
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, child_environment, spawn, wait_until
+from tests.support.processes import ChildProcess, child_environment, spawn, unmeasured, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.terminal import last_screen
 
@@ -149,12 +149,13 @@ class Story:
         last = ""
         program = _RQ if command.startswith("rq ") else _CLUSTERER
         arguments = shlex.split(command.removeprefix("rq "))
+        environment = child_environment(self._environment)
 
         def printed() -> str | None:
             nonlocal last
             done = subprocess.run(
                 [*program, *arguments],
-                env=child_environment(self._environment),
+                env=unmeasured(environment) if program is _RQ else environment,
                 cwd=self._home,
                 capture_output=True,
                 text=True,

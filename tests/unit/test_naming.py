@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.support.docs import ROOT
@@ -14,12 +14,16 @@ NO_UNIT = re.compile(r"test_(a|an|the|it|of|what|who|which|when)_")
 """Words at the beginning where a name has its unit."""
 
 
-def names() -> Iterator[tuple[str, str]]:
-    """Yield each test's file and name."""
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        nodes = ast.walk(ast.parse(path.read_bytes()))
-        functions = (n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-        yield from ((path.name, f.name) for f in functions if f.name.startswith("test_"))
+@cache
+def names() -> list[tuple[str, str]]:
+    """Return each test's file and name."""
+    return [
+        (path.name, node.name)
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.name.startswith("test_")
+    ]
 
 
 def test_naming_of_tests_has_at_most_60_characters() -> None:
