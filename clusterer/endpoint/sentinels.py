@@ -15,6 +15,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from clusterer.endpoint.sentinel_url import SentinelPlace
+from clusterer.errors import with_causes
 from clusterer.runtime import forks
 
 ANSWER_S = 0.3
@@ -194,9 +195,7 @@ def _cause(error: Exception) -> str:
     """Return the reason of a failed connection in few words, without what redis-py adds."""
     if isinstance(error, redis.TimeoutError | TimeoutError):
         return "no answer in time"
-    one: BaseException | None = error
-    while one is not None:
+    for one in with_causes(error):
         if isinstance(one, OSError) and one.strerror:
             return one.strerror
-        one = one.__cause__ or one.__context__
     return str(error).removesuffix(".")
