@@ -11,10 +11,9 @@ from clusterer.delivery.connector import Connector
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
-from clusterer.delivery.pace import Pace, ReadSize
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerState
-from clusterer.delivery.reader import LogReader
+from clusterer.delivery.reader import LogReader, Pace, ReadSize
 from clusterer.delivery.session import SenderSession
 from clusterer.delivery.worker import Worker
 from clusterer.store import ClusterKey

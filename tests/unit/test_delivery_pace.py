@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterer.delivery.pace import (
+from clusterer.delivery.reader import (
     FIRST_READ,
     MAX_READ,
     MIN_SHARE,
