@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from clusterer.listener import Listener
 from clusterer.runtime.logs.handler import SummarisingHandler
@@ -32,6 +34,13 @@ _SERVER_FIXTURES = {
     "redis": {"redis_server", "own_redis_server", "shifted_redis"},
     "mariadb": {"mariadb_server", "shifted_mariadb"},
 }
+
+
+# A busy machine is no fault of an example: no time limit for each, no warning of a slow one.
+hypothesis_settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("shared")
 
 
 def pytest_configure() -> None:

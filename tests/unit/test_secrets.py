@@ -124,7 +124,7 @@ def assert_hidden(shown: str, password: str) -> None:
 
 @pytest.mark.parametrize("form", REDIS_FORMS)
 @given(password=passwords, encoded=st.booleans())
-@hypothesis_settings(max_examples=scaled(25, 50), deadline=None)
+@hypothesis_settings(max_examples=scaled(25, 50))
 @example(password=f"{MARK}#{MARK}", encoded=False)
 def test_redis_url_of_any_form_stays_hidden(form: str, password: str, encoded: bool) -> None:
     written = quote(password, safe="") if encoded else password
@@ -133,7 +133,7 @@ def test_redis_url_of_any_form_stays_hidden(form: str, password: str, encoded: b
 
 @pytest.mark.parametrize("form", DB_FORMS)
 @given(password=passwords, encoded=st.booleans())
-@hypothesis_settings(max_examples=scaled(25, 50), deadline=None)
+@hypothesis_settings(max_examples=scaled(25, 50))
 @example(password=f"{MARK}@{MARK}", encoded=False)
 @example(password=f"{MARK}@{MARK}/{MARK}", encoded=False)
 def test_db_url_of_any_form_stays_hidden(form: str, password: str, encoded: bool) -> None:

@@ -17,7 +17,7 @@ from tests.support.hostile import MAKERS, attack, resident_mb, streams
     maker=st.sampled_from(sorted(MAKERS)),
     split=st.sampled_from([0, 1, 7, 1_000]),
 )
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 def test_feed_hostile_stream_raises_wire_error_or_none(
     rng: random.Random, maker: str, split: int
 ) -> None:
