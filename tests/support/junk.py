@@ -6,6 +6,7 @@ import json
 import pickle
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import redis
@@ -28,6 +29,8 @@ def call(function: str, *args: object, **kwargs: object) -> bytes:
 
 PICKLED = zlib.compress(pickle.dumps(("time.sleep", None, (0,), {})))
 PROBE = call("workers.probe")
+LARGE = object()
+"""Stands for `_large`, which takes half a second to make."""
 
 HASHES: dict[str, Hash] = {
     "pickled": {"data": PICKLED},
@@ -39,8 +42,8 @@ HASHES: dict[str, Hash] = {
     "not UTF-8": {"data": zlib.compress(b'["\xff"]')},
     "not a call": {"data": zlib.compress(b"[1]")},
     "deep JSON": {"data": zlib.compress(b"[" * 60_000)},
-    "unpacks to 100 MB": {"data": zlib.compress(b" " * 10**8)},
-    "unpacks to 100 MB in a trace": {"data": PROBE, "exc_info": zlib.compress(b" " * 10**8)},
+    "unpacks to 100 MB": {"data": LARGE},
+    "unpacks to 100 MB in a trace": {"data": PROBE, "exc_info": LARGE},
     "hostile arguments": {"data": call("workers.probe", "x" * 1000, y=1)},
     "other queue's wake-up": {"data": call("workers.deliver", "elsewhere")},
     "wake-up without arguments": {"data": call("workers.deliver")},
@@ -78,6 +81,11 @@ IDS: dict[str, Callable[[int], bytes]] = {
 KINDS = (*HASHES, *IDS, "wrong type", "same good job")
 
 
+@cache
+def _large() -> bytes:
+    return zlib.compress(b" " * 10**8)
+
+
 def plant(client: redis.Redis, queue: str, kind: str, count: int) -> None:
     """Put ``count`` junk jobs of a kind at the end of ``queue``."""
     pipe = client.pipeline(transaction=False)
@@ -86,7 +94,8 @@ def plant(client: redis.Redis, queue: str, kind: str, count: int) -> None:
         if kind == "wrong type":
             pipe.rpush(b"rq:job:" + job_id, "x")
         elif kind in HASHES:
-            pipe.hset(b"rq:job:" + job_id, mapping={**GOOD, "origin": queue, **HASHES[kind]})
+            given = {k: _large() if v is LARGE else v for k, v in HASHES[kind].items()}
+            pipe.hset(b"rq:job:" + job_id, mapping={**GOOD, "origin": queue, **given})
     if kind == "same good job":
         enqueue_delivery(queue, client)
         ids = [cast(bytes, client.lindex(f"rq:queue:{queue}", 0))] * count
