@@ -152,17 +152,17 @@ class Everything:
             "timeouts": lambda: timeouts.run(context),
             "sweep": lambda: sweep.run(context),
             "sync": lambda: sync.run(context),
-            "history": lambda: history.run(context),
             "list": lambda: listing.as_json(listing.run(context)),
             "top": self.reader.read,
             "paths": lambda: broken_paths.run(context, broken_paths.Filter()),
-            "console": self.console,
             "events": lambda: self.history.past(20),
             "events --paths": lambda: of_paths(context, Filter()).past(20),
             "metrics": lambda: list(self.collector.collect()),
             "mi": lambda: MiCommands(context, "test").run(ListNodes(), "test"),
             "doctor": lambda: list(doctor.run(context)),
             "reload --dry-run": lambda: reload.preview(context),
+            "history": lambda: history.run(context),
+            "console": self.console,
         }
 
     def console(self) -> tuple[object, ...]:
