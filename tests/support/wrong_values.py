@@ -98,11 +98,13 @@ ALL = (*BESIDE, NODE, *RECEIVING, *SENDING, *PATHS, *CONSOLE)
 
 def put_wrong_type(client: redis.Redis, key: str) -> None:
     """Have ``key`` hold another type than it has to."""
-    client.delete(key)
-    if expected_type(key) == HASH:
-        client.rpush(key, "oops")
-    else:
-        client.hset(key, "oops", "oops")
+    with client.pipeline() as pipe:  # in one step: an instance whose key is gone writes it again
+        pipe.delete(key)
+        if expected_type(key) == HASH:
+            pipe.rpush(key, "oops")
+        else:
+            pipe.hset(key, "oops", "oops")
+        pipe.execute()
 
 
 def put_wrong_value(client: redis.Redis, key: str) -> None:
