@@ -13,7 +13,7 @@ import redis
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
-from clusterer.membership import Event, Node
+from clusterer.membership import Event, Node, State
 from clusterer.runtime.once import once
 from clusterer.sending import InstanceView, Sender
 from clusterer.settings import Settings
@@ -73,7 +73,7 @@ class Core:
         return int(self.view.has_node_at(key, sockaddr, server_id))
 
     def set_state(self, cluster_id: int, machine_id: int, state: int, proto: str) -> None:
-        event = _STATE_EVENTS.get(state) if type(state) is int else None
+        event = _STATE_EVENTS.get(state) if type(state) in {int, State} else None
         if event is None:
             raise InvalidArgument(f"state must be 0, 1 or 2, not {state!r}")
         key = ClusterKey(require_id("cluster_id", cluster_id), require_protocol(proto))

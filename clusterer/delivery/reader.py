@@ -21,8 +21,8 @@ from clusterer.store.nodes import version_of
 BLOCK_MS = 250
 """How long Redis holds a read that finds nothing. Leases are renewed in between."""
 
-FIRST_READ, MAX_READ = 16, 128
-"""Entries per read: at first, and at most. An entry may be of 64 KiB: a read is 8 MB at most."""
+FIRST_READ, MAX_READ = 64, 512
+"""Entries per read: at first, and at most."""
 
 MIN_SHARE = 32
 """Entries of each log in a read of many: enough for one that is busy among many that are not."""

@@ -17,8 +17,9 @@ from clusterer.store.channel import pack
 from clusterer.store.format import FORMAT
 from clusterer.store.scripts import Script
 
-MAX_ENTRY = 64 * 1024
-"""Bytes of frames that one log entry holds. Entries cost Redis and the worker more than packets."""
+MAX_ENTRY = 16 * 1024
+"""Bytes of frames that one log entry holds (a single frame may be larger). Entries cost Redis and
+the worker more than packets do; a read of many logs is bounded by entries, not by bytes."""
 
 MAX_CALL = 512 * 1024
 """Bytes of frames that one call of the script stores: Redis serves no other client meanwhile."""

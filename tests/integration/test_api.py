@@ -21,7 +21,7 @@ from clusterer import (
     UnknownNode,
     aio,
 )
-from clusterer.membership import Condition
+from clusterer.membership import Condition, State
 from clusterer.store import ClusterKey, NodeStore, keys
 from clusterer.wire import PacketBuilder
 from tests.support.cluster import CLUSTER, load, node
@@ -64,7 +64,7 @@ def test_get_nodes_gives_a_list_of_the_callers_own(instance: Clusterer) -> None:
 def test_set_state_is_visible_at_once_and_audited(
     instance: Clusterer, settings: Settings, redis_client: redis.Redis
 ) -> None:
-    instance.set_state(1, 2, 2, "bin")
+    instance.set_state(1, 2, State.PROBING, "bin")  # a number, or the type of `Node.state`
     assert ids(instance.get_nodes(1, "bin")) == [3]
     found, _ = NodeStore(settings).read(CLUSTER, 2)
     assert found is not None

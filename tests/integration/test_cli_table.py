@@ -82,4 +82,4 @@ def test_cli_database_unavailable_prints_one_line_with_advice(capsys: Capture) -
         "clusterer: cannot read the table: database mysql+pymysql://opensips:***@"
     )
     assert "Connection refused" in err
-    assert err.endswith("; `clusterer doctor` shows the remedy\n")
+    assert err.endswith("(start the database server, or correct host and port in db_url)\n")

@@ -33,7 +33,8 @@ class Senders:
         began = monotonic_ns()
         for _ in range(packets // size):
             send_many(sender, "bin", some)
-        send_many(sender, "bin", some[: packets % size])
+        if packets % size:
+            send_many(sender, "bin", some[: packets % size])
         return began
 
     def post(self, sender: int, packets: int) -> int:
