@@ -44,7 +44,7 @@ _RIGHTS = {"read": os.R_OK, "write": os.W_OK}
 
 
 class RowRefused(DatabaseUnavailable):
-    """A rule of the table, such as that a machine is in a cluster once, forbids what we write."""
+    """A rule of the table, such as that a node is in a cluster once, forbids what we write."""
 
 
 class Database:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from clusterer.provisioning.rows import Machine, RawRow, machine_of
+from clusterer.provisioning.rows import RawRow, RowKey, row_key_of
 from clusterer.provisioning.schema import Schema
 
 _FEW = 100
@@ -35,14 +35,14 @@ class Replacement:
     """The changes of the rows of some nodes. Values are under our names of the columns."""
 
     add: Sequence[Mapping[str, object]] = ()
-    change: Sequence[tuple[Machine, Mapping[str, object]]] = ()
-    remove: Collection[Machine] = ()
+    change: Sequence[tuple[RowKey, Mapping[str, object]]] = ()
+    remove: Collection[RowKey] = ()
 
     @property
-    def machines(self) -> set[Machine]:
-        """All machines concerned."""
-        new = {machine for values in self.add if (machine := machine_of(values))}
-        return new | {machine for machine, _ in self.change} | set(self.remove)
+    def row_keys(self) -> set[RowKey]:
+        """The keys of all rows concerned."""
+        new = {row_key for values in self.add if (row_key := row_key_of(values))}
+        return new | {row_key for row_key, _ in self.change} | set(self.remove)
 
 
 def replace_rows(
@@ -50,22 +50,22 @@ def replace_rows(
 ) -> bool:
     """Do what is ``wanted``, all or nothing.
 
-    ``seen`` are the rows of all machines concerned as they were when this was decided; if they
+    ``seen`` are the rows of all nodes concerned as they were when this was decided; if they
     are others now, nothing is done and False returned. Raises `Unconfirmed` if it is not known
     whether it is done.
     """
-    machines = wanted.machines
+    row_keys = wanted.row_keys
     with connection.begin() as transaction:
         found = _locked(
-            connection, schema, machines, seen, lock=bool(wanted.change or wanted.remove)
+            connection, schema, row_keys, seen, lock=bool(wanted.change or wanted.remove)
         )
-        if [row for row in found if machine_of(row) in machines] != list(seen):
+        if [row for row in found if row_key_of(row) in row_keys] != list(seen):
             transaction.rollback()
             return False
-        for machine in wanted.remove:
-            connection.execute(delete(schema.nodes).where(_is(schema, machine)))
-        for machine, values in wanted.change:
-            connection.execute(update(schema.nodes).where(_is(schema, machine)).values(values))
+        for row_key in wanted.remove:
+            connection.execute(delete(schema.nodes).where(_is(schema, row_key)))
+        for row_key, values in wanted.change:
+            connection.execute(update(schema.nodes).where(_is(schema, row_key)).values(values))
         if wanted.add:
             connection.execute(schema.nodes.insert(), [dict(values) for values in wanted.add])
         _commit(transaction)
@@ -75,33 +75,33 @@ def replace_rows(
 def _locked(
     connection: Connection,
     schema: Schema,
-    machines: Collection[Machine],
+    row_keys: Collection[RowKey],
     seen: Iterable[RawRow],
     *,
     lock: bool,
 ) -> list[RawRow]:
-    """Return the machines' rows, maybe among others; ``lock`` keeps other programs from changes."""
+    """Return the rows of these keys, maybe with others; ``lock`` lets no other program change them."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # it knows no SELECT … FOR UPDATE
-    query = _rows_of(schema, machines, seen)
+    query = _rows_of(schema, row_keys, seen)
     if lock:
         query = query.with_for_update()
     names = list(schema.columns)
     return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
 
 
-def _rows_of(schema: Schema, machines: Collection[Machine], seen: Iterable[RawRow]) -> Select[Any]:
+def _rows_of(schema: Schema, row_keys: Collection[RowKey], seen: Iterable[RawRow]) -> Select[Any]:
     nodes = schema.nodes.c
     query = select(*(nodes[name] for name in schema.columns)).order_by(nodes.id)
-    if len(machines) > _FEW:
+    if len(row_keys) > _FEW:
         return query
     ids = [row["id"] for row in seen]
-    return query.where(or_(nodes.id.in_(ids), *(_is(schema, machine) for machine in machines)))
+    return query.where(or_(nodes.id.in_(ids), *(_is(schema, row_key) for row_key in row_keys)))
 
 
-def _is(schema: Schema, machine: Machine) -> ColumnElement[bool]:
+def _is(schema: Schema, row_key: RowKey) -> ColumnElement[bool]:
     nodes = schema.nodes.c
-    return and_(nodes.cluster_id == machine[0], nodes.machine_id == machine[1])
+    return and_(nodes.cluster_id == row_key[0], nodes.machine_id == row_key[1])
 
 
 def _commit(transaction: RootTransaction) -> None:

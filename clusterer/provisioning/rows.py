@@ -40,7 +40,7 @@ _RANGES = {
 }
 
 
-Machine = tuple[int, int]
+RowKey = tuple[int, int]
 """cluster_id and machine_id of a row."""
 
 
@@ -53,7 +53,7 @@ class RejectedRow:
     column: str
     """Real name of the column that is wrong."""
     reason: str
-    machine: Machine | None = field(default=None, compare=False)
+    row_key: RowKey | None = field(default=None, compare=False)
     """Whose row it is, as far as that can be read."""
 
     def __str__(self) -> str:
@@ -66,12 +66,12 @@ def validate(
     """Return the nodes of the good rows and a rejection for each bad one, in the table's order.
 
     ``columns`` maps our names of the columns to the real ones. Only ``names`` is asked for
-    something outside: DNS names, all at once. Of several good rows for one machine of a cluster
+    something outside: DNS names, all at once. Of several good rows for one node of a cluster
     the first counts.
     """
     parsed = [_parsed(row, columns) for row in rows]
     names.resolve(each[0].host for each in parsed if isinstance(each, tuple) and each[1])
-    nodes: dict[Machine, Node] = {}
+    nodes: dict[RowKey, Node] = {}
     rejected: list[RejectedRow] = []
     for found in parsed:
         result = _placed(*found, columns, names, nodes) if isinstance(found, tuple) else found
@@ -82,7 +82,7 @@ def validate(
     return list(nodes.values()), rejected
 
 
-def machine_of(row: RawRow) -> Machine | None:
+def row_key_of(row: RawRow) -> RowKey | None:
     """Return whose row it is, None if that cannot be read."""
     try:
         cluster_id, machine_id = (
@@ -118,7 +118,7 @@ def _parsed(row: RawRow, columns: Mapping[str, str]) -> tuple[Node, bool] | Reje
         values["description"] = _CONTROL.sub(" ", as_text(row["description"]))
     except InvalidArgument as error:
         reason = _bounded(str(error))
-        return RejectedRow(_shown(row["id"]), columns[column], reason, machine_of(row))
+        return RejectedRow(_shown(row["id"]), columns[column], reason, row_key_of(row))
     values["state"] = State(values["state"])
     node = Node(protocol=address.protocol, host=address.host, port=address.port, **values)
     return node, address.is_name
@@ -129,18 +129,18 @@ def _placed(
     is_name: bool,
     columns: Mapping[str, str],
     names: Names,
-    taken: Mapping[Machine, Node],
+    taken: Mapping[RowKey, Node],
 ) -> Node | RejectedRow:
-    machine = node.cluster_id, node.machine_id
+    row_key = node.cluster_id, node.machine_id
     if is_name:
         if node.host not in names.addresses:
             reason = f"{node.host!r} does not resolve: {names.failures[node.host]}"
-            return RejectedRow(node.id, columns["url"], reason, machine)
+            return RejectedRow(node.id, columns["url"], reason, row_key)
         node = replace(node, host=names.addresses[node.host])
-    if machine in taken:
-        where = f"in row {taken[machine].id} already"
+    if row_key in taken:
+        where = f"in row {taken[row_key].id} already"
         reason = f"doubled: node {node.machine_id} of cluster {node.cluster_id} is {where}"
-        return RejectedRow(node.id, columns["machine_id"], reason, machine)
+        return RejectedRow(node.id, columns["machine_id"], reason, row_key)
     return node
 
 

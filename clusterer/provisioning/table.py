@@ -51,7 +51,7 @@ def read_rows(connection: Connection, schema: Schema) -> list[RawRow]:
 
 
 def add_rows(connection: Connection, schema: Schema, rows: Iterable[NewRow]) -> list[NewRow]:
-    """Insert those ``rows`` whose machine is not in its cluster yet; return them."""
+    """Insert those ``rows`` whose node is not in its cluster yet; return them."""
     nodes = schema.nodes.c
     with connection.begin():
         found = connection.execute(select(nodes.cluster_id, nodes.machine_id))

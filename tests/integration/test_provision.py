@@ -217,12 +217,12 @@ def test_import_adds_and_changes_and_with_replace_removes(lite: Context) -> None
     dry = provision.import_rows(lite, parse(text), by=BY, replace=True, dry_run=True)
     assert table(lite) == before
     changes = provision.import_rows(lite, parse(text), by=BY)
-    assert ([c.machine for c in changes.added], changes.removed) == ([(1, 3)], ())
+    assert ([c.row_key for c in changes.added], changes.removed) == ([(1, 3)], ())
     assert changes.changed[0].columns == ("duration",)
     assert node(lite, 2).description == "Node B", "columns that are left out stay"
     assert list(lite.nodes.view(KEY).nodes) == [1, 2, 3]
     replaced = provision.import_rows(lite, parse(text), by=BY, replace=True)
-    assert [c.machine for c in replaced.removed] == [c.machine for c in dry.removed] == [(1, 1)]
+    assert [c.row_key for c in replaced.removed] == [c.row_key for c in dry.removed] == [(1, 1)]
     assert list(lite.nodes.view(KEY).nodes) == [2, 3]
 
 

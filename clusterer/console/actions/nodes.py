@@ -9,7 +9,7 @@ from clusterer.console.console import Console
 from clusterer.console.page import NotFound, Parameters
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Condition, Node, State
-from clusterer.provisioning.rows import Machine
+from clusterer.provisioning.rows import RowKey
 from clusterer.services import provision
 from clusterer.services.admin import set_status
 from clusterer.services.provision import WIDTH, Changes
@@ -28,7 +28,7 @@ _DESCRIPTION = Field("description", "Description", most=WIDTH, required=False)
 _COLUMNS = (_URL, _FAILED_ATTEMPTS, _DURATION, _DESCRIPTION)
 
 
-def _place(parameters: Parameters) -> Machine:
+def _place(parameters: Parameters) -> RowKey:
     return parameters["cluster_id"], parameters["machine_id"]
 
 

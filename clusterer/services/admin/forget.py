@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.ids import require_id
-from clusterer.provisioning.rows import machine_of
+from clusterer.provisioning.rows import row_key_of
 from clusterer.services.admin.set_status import require_reason
 from clusterer.services.context import Context
 from clusterer.services.table.reload import rows
@@ -80,7 +80,7 @@ def _in_use(context: Context, traces: Traces, now_ms: int) -> str:
     for key in context.nodes.clusters():
         if traces.machine_id in find_nodes(context.redis, key):
             return f"cluster {key} has the node, {_remove(key.cluster_id, traces.machine_id)}"
-    for found in map(machine_of, rows(context)):
+    for found in map(row_key_of, rows(context)):
         if found is not None and found[1] == traces.machine_id:
             return f"the table has a row of the node, {_remove(*found)}"
     if now_ms - traces.alive_ms < LISTENING_MS:

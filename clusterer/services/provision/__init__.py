@@ -12,7 +12,7 @@ from clusterer.errors import ChangedMeanwhile, InvalidArgument, UnknownNode
 from clusterer.membership import State
 from clusterer.provisioning.files import COLUMNS, FileRow
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import Machine, RawRow, as_text, machine_of
+from clusterer.provisioning.rows import RawRow, RowKey, as_text, row_key_of
 from clusterer.services.context import Context
 from clusterer.services.provision.row_changes import (
     DEFAULTS,
@@ -20,7 +20,7 @@ from clusterer.services.provision.row_changes import (
     Changes,
     RowChange,
     RowsRejected,
-    by_machine,
+    by_row_key,
     checked,
     planned,
     shown,
@@ -61,7 +61,7 @@ def add(
     names = resolve.kept_names(context, names)
 
     def plan(found: list[RawRow]) -> Changes:
-        if row := by_machine(found).get(machine_of(values) or (0, 0)):
+        if row := by_row_key(found).get(row_key_of(values) or (0, 0)):
             raise InvalidArgument(_doubled(context, row))
         return _one(context, found, {**DEFAULTS, **values}, names)
 
@@ -74,7 +74,7 @@ def add(
 
 def edit(
     context: Context,
-    machine: Machine,
+    row_key: RowKey,
     values: Mapping[str, object],
     *,
     by: str,
@@ -94,21 +94,21 @@ def edit(
     given = {"no_tries": 0} | dict(values) if values.get("state") == State.UP else dict(values)
 
     def plan(found: list[RawRow]) -> Changes:
-        row = _row_of(context, found, machine)
+        row = _row_of(context, found, row_key)
         _require_unchanged(row, seen)
         return _one(context, found, dict(row) | given, names)
 
     if dry_run:
         return plan(rows(context))
     changes = write(context, plan)
-    named = {machine} if "state" in values else ()
+    named = {row_key} if "state" in values else ()
     applied = apply(context, changes, by=by, reason=reason, names=names, named=named)
     return replaced(changes, in_effect_again=bool(changes.unchanged and applied))
 
 
 def remove(
     context: Context,
-    machine: Machine,
+    row_key: RowKey,
     *,
     by: str,
     reason: str = "",
@@ -121,9 +121,9 @@ def remove(
     """
 
     def plan(found: list[RawRow]) -> Changes:
-        row = _row_of(context, found, machine, several=True)
+        row = _row_of(context, found, row_key, several=True)
         _require_unchanged(row, seen)
-        return planned(context, found, {}, remove=[machine])
+        return planned(context, found, {}, remove=[row_key])
 
     if dry_run:
         return plan(rows(context))
@@ -132,12 +132,12 @@ def remove(
     return changes
 
 
-def row(context: Context, machine: Machine) -> Mapping[str, str]:
+def row(context: Context, row_key: RowKey) -> Mapping[str, str]:
     """Return the cells of a node's row as text, by our names of the columns.
 
     Raises `UnknownNode` without a row, `ProvisioningError`.
     """
-    return shown(_row_of(context, rows(context), machine, several=True))
+    return shown(_row_of(context, rows(context), row_key, several=True))
 
 
 def import_rows(
@@ -159,11 +159,11 @@ def import_rows(
     names = resolve.kept_names(context)
 
     def plan(found: list[RawRow]) -> Changes:
-        present = by_machine(found)
+        present = by_row_key(found)
         merged = [
             {
                 **DEFAULTS,
-                **present.get(machine_of(row.values) or (0, 0), {}),
+                **present.get(row_key_of(row.values) or (0, 0), {}),
                 **row.values,
                 "id": row.number,
             }
@@ -172,7 +172,7 @@ def import_rows(
         good, rejected = checked(merged, present, names)
         if rejected:
             raise RowsRejected(rejected, len(given))
-        gone = [machine for machine in present if machine not in good] if replace else []
+        gone = [row_key for row_key in present if row_key not in good] if replace else []
         return planned(context, found, good, remove=gone)
 
     if dry_run:
@@ -188,18 +188,18 @@ def export(context: Context) -> list[RawRow]:
 
 
 def _row_of(
-    context: Context, found: Iterable[RawRow], machine: Machine, *, several: bool = False
+    context: Context, found: Iterable[RawRow], row_key: RowKey, *, several: bool = False
 ) -> RawRow:
-    own = [row for row in found if machine_of(row) == machine]
+    own = [row for row in found if row_key_of(row) == row_key]
     if not own:
         table = context.settings.db_table
-        still = machine in known(context)
+        still = row_key in known(context)
         hint = "Redis still has the node: run `clusterer reload`"
-        text = f"table {table!r} has no node {machine[1]} in cluster {machine[0]}"
+        text = f"table {table!r} has no node {row_key[1]} in cluster {row_key[0]}"
         raise UnknownNode(f"{text}; {hint if still else '`clusterer export` shows the rows'}")
     if len(own) > 1 and not several:
         ids = ", ".join(str(row["id"]) for row in own)
-        raise InvalidArgument(f"node {machine[1]} of cluster {machine[0]} is in rows {ids}")
+        raise InvalidArgument(f"node {row_key[1]} of cluster {row_key[0]} is in rows {ids}")
     return own[0]
 
 
@@ -217,7 +217,7 @@ def _doubled(context: Context, row: RawRow) -> str:
         f"cluster {row['cluster_id']} has a node {row['machine_id']} already, in row "
         f"{row['id']}: {as_text(row['url'])}; "
     )
-    if machine_of(row) in known(context):
+    if row_key_of(row) in known(context):
         return text + "`clusterer node-edit` changes the row"
     return text + "the row is not in effect: `clusterer reload` loads the row, or names its fault"
 
@@ -225,7 +225,7 @@ def _doubled(context: Context, row: RawRow) -> str:
 def _one(
     context: Context, found: list[RawRow], values: Mapping[str, object], names: Names
 ) -> Changes:
-    good, rejected = checked([{**values, "id": 1}], by_machine(found), names)
+    good, rejected = checked([{**values, "id": 1}], by_row_key(found), names)
     if rejected:
         raise InvalidArgument(f"{rejected[0].column}: {rejected[0].reason}")
     return planned(context, found, good)

@@ -10,7 +10,7 @@ from clusterer.errors import InvalidArgument
 from clusterer.membership import Node, State
 from clusterer.provisioning.files import COLUMNS, TEXTS
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import Machine, RawRow, RejectedRow, as_text, machine_of, validate
+from clusterer.provisioning.rows import RawRow, RejectedRow, RowKey, as_text, row_key_of, validate
 from clusterer.services.context import Context
 
 Values = Mapping[str, object]
@@ -38,7 +38,7 @@ _NO_TEXT = re.compile(r"[\ud800-\udfff]")
 class RowChange:
     """One row before and after a change; None before an addition and after a removal."""
 
-    machine: Machine
+    row_key: RowKey
     before: Mapping[str, str] | None
     after: Mapping[str, str] | None
 
@@ -56,7 +56,7 @@ class RowChange:
     @property
     def name(self) -> str:
         """Cluster, node and URL."""
-        cluster_id, machine_id = self.machine
+        cluster_id, machine_id = self.row_key
         return f"cluster {cluster_id}, node {machine_id}: {self.url}"
 
     @property
@@ -79,11 +79,11 @@ class Changes:
     added: tuple[RowChange, ...] = ()
     changed: tuple[RowChange, ...] = ()
     removed: tuple[RowChange, ...] = ()
-    unchanged: tuple[Machine, ...] = ()
+    unchanged: tuple[RowKey, ...] = ()
     in_effect_again: bool = False
     """Whether the state of an unchanged row replaced another state in Redis."""
-    values: Mapping[Machine, Values] = field(default_factory=dict, repr=False)
-    """Values to write, by machine."""
+    values: Mapping[RowKey, Values] = field(default_factory=dict, repr=False)
+    """Values to write, by row key."""
 
     @property
     def every(self) -> tuple[RowChange, ...]:
@@ -94,12 +94,12 @@ class Changes:
 def planned(
     context: Context,
     found: Iterable[RawRow],
-    wanted: Mapping[Machine, Values],
+    wanted: Mapping[RowKey, Values],
     *,
-    remove: Iterable[Machine] = (),
+    remove: Iterable[RowKey] = (),
 ) -> Changes:
     """Return the changes that give the ``found`` rows the values ``wanted``."""
-    present = {machine: shown(row) for row in found if (machine := machine_of(row))}
+    present = {row_key: shown(row) for row in found if (row_key := row_key_of(row))}
     every = [RowChange(m, present.get(m), shown(values)) for m, values in wanted.items()]
     return Changes(
         database=context.database.name,
@@ -107,7 +107,7 @@ def planned(
         added=tuple(change for change in every if change.before is None),
         changed=tuple(change for change in every if change.before and change.columns),
         removed=tuple(RowChange(m, present[m], None) for m in dict.fromkeys(remove)),
-        unchanged=tuple(c.machine for c in every if c.before and not c.columns),
+        unchanged=tuple(c.row_key for c in every if c.before and not c.columns),
         values=wanted,
     )
 
@@ -133,29 +133,29 @@ class RowsRejected(InvalidArgument):
 
 
 def checked(
-    rows: Sequence[RawRow], present: Mapping[Machine, RawRow], names: Names
-) -> tuple[dict[Machine, Values], list[RejectedRow]]:
-    """Return the values of the good rows, by machine, and a rejection for each bad row.
+    rows: Sequence[RawRow], present: Mapping[RowKey, RawRow], names: Names
+) -> tuple[dict[RowKey, Values], list[RejectedRow]]:
+    """Return the values of the good rows, by row key, and a rejection for each bad row.
 
-    The ids of ``rows`` are unique. ``present``: the present rows of these machines; an unchanged
+    The ids of ``rows`` are unique. ``present``: the present rows of these keys; an unchanged
     text need not fit its column.
     """
     nodes, rejected = validate(rows, {name: name for name in ("id", *COLUMNS)}, names)
     given = {row["id"]: row for row in rows}
-    good: dict[Machine, Values] = {}
+    good: dict[RowKey, Values] = {}
     for node in nodes:
-        row, machine = given[node.id], (node.cluster_id, node.machine_id)
-        reason = _misfit(row, present.get(machine, {}))
+        row, row_key = given[node.id], (node.cluster_id, node.machine_id)
+        reason = _misfit(row, present.get(row_key, {}))
         if reason:
             rejected.append(RejectedRow(node.id, *reason))
         else:
-            good[machine] = _values_of(node, row)
+            good[row_key] = _values_of(node, row)
     return good, sorted(rejected, key=lambda item: str(item.id).zfill(10))
 
 
-def by_machine(rows: Sequence[RawRow]) -> dict[Machine, RawRow]:
-    """Return the rows by machine; the first row of a machine counts."""
-    return {machine: row for row in reversed(rows) if (machine := machine_of(row))}
+def by_row_key(rows: Sequence[RawRow]) -> dict[RowKey, RawRow]:
+    """Return the rows by key; the first row of a key counts."""
+    return {row_key: row for row in reversed(rows) if (row_key := row_key_of(row))}
 
 
 def _misfit(row: RawRow, present: RawRow) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from clusterer.membership import Event, State
 from clusterer.provisioning.database import RowRefused
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.replacing import Replacement, replace_rows
-from clusterer.provisioning.rows import Machine, RawRow, machine_of
+from clusterer.provisioning.rows import RawRow, RowKey, row_key_of
 from clusterer.services.context import Context
 from clusterer.services.provision.row_changes import Changes, Values
 from clusterer.services.table import reload
@@ -51,18 +51,18 @@ def write(context: Context, plan: Plan) -> Changes:
 
 
 def _written(context: Context, found: list[RawRow], changes: Changes) -> bool:
-    machines = {change.machine for change in changes.every}
-    if not machines:
+    row_keys = {change.row_key for change in changes.every}
+    if not row_keys:
         return True
     wanted = Replacement(
-        add=[changes.values[item.machine] for item in changes.added],
+        add=[changes.values[item.row_key] for item in changes.added],
         change=[
-            (item.machine, {name: changes.values[item.machine][name] for name in item.columns})
+            (item.row_key, {name: changes.values[item.row_key][name] for name in item.columns})
             for item in changes.changed
         ],
-        remove=[item.machine for item in changes.removed],
+        remove=[item.row_key for item in changes.removed],
     )
-    seen = [row for row in found if machine_of(row) in machines]
+    seen = [row for row in found if row_key_of(row) in row_keys]
     database = context.database
     with database.connection("change the table") as connection:
         return replace_rows(connection, database.schema, wanted, seen=seen)
@@ -75,19 +75,19 @@ def apply(
     by: str,
     names: Names,
     reason: str = "",
-    also: Collection[Machine] = (),
-    named: Collection[Machine] = (),
+    also: Collection[RowKey] = (),
+    named: Collection[RowKey] = (),
 ) -> int:
     """Bring the rows into Redis; return the number of nodes that changed in Redis.
 
-    The state of a row replaces the state in Redis if the table got a new state, or if the machine
+    The state of a row replaces the state in Redis if the table got a new state, or if the node
     is in ``named``. Otherwise the state in Redis stays, for example when an operator edits a
-    description. ``also``: machines whose unchanged rows `apply` reads as well. Raises
+    description. ``also``: keys of rows whose unchanged rows `apply` reads as well. Raises
     `ProvisioningError` or `StateUnavailable`; both errors say that the table is changed.
     """
-    settled = {c.machine for c in changes.every if c.before is None or _STATE & set(c.columns)}
+    settled = {c.row_key for c in changes.every if c.before is None or _STATE & set(c.columns)}
     settled |= set(named)
-    others = {c.machine for c in changes.every} | set(changes.unchanged) | set(also)
+    others = {c.row_key for c in changes.every} | set(changes.unchanged) | set(also)
     applied = 0
     try:
         for only, by_table in ((settled, True), (others - settled, False)):
@@ -97,8 +97,8 @@ def apply(
                 )
                 applied += len(report.added) + len(report.changed) + len(report.removed)
                 _require_good(report, changes)
-        for machine in named:
-            _require_state(context, machine, changes.values[machine], Cause(by, reason))
+        for row_key in named:
+            _require_state(context, row_key, changes.values[row_key], Cause(by, reason))
     except (StateUnavailable, DatabaseUnavailable) as error:
         raise StateUnavailable(
             f"the table is changed, but not in effect yet ({error}); run `clusterer reload`"
@@ -107,22 +107,22 @@ def apply(
 
 
 def _require_good(report: ReloadReport, changes: Changes) -> None:
-    bad = [r for r in report.rejected if r.machine in report.unreadable & changes.values.keys()]
+    bad = [r for r in report.rejected if r.row_key in report.unreadable & changes.values.keys()]
     if bad:
         raise ProvisioningError(f"the table is changed, but a changed row is invalid: {bad[0]}")
 
 
-def _require_state(context: Context, machine: Machine, values: Values, cause: Cause) -> None:
+def _require_state(context: Context, row_key: RowKey, values: Values, cause: Cause) -> None:
     """Set the state once more if a sync wrote an older one to the row in between."""
     for key, view in context.nodes.views().items():
-        node = view.nodes.get(machine[1])
-        if key.cluster_id == machine[0] and node and node.state != values["state"]:
+        node = view.nodes.get(row_key[1])
+        if key.cluster_id == row_key[0] and node and node.state != values["state"]:
             event = Event.SET_UP if values["state"] == State.UP else Event.SET_DOWN
-            context.nodes.command(key, machine[1], event, cause)
+            context.nodes.command(key, row_key[1], event, cause)
 
 
-def known(context: Context) -> set[Machine]:
-    """Return the machines of the nodes in Redis; none without Redis."""
+def known(context: Context) -> set[RowKey]:
+    """Return the keys of the rows of the nodes in Redis; none without Redis."""
     with suppress(StateUnavailable):
         nodes = (node for view in context.nodes.views().values() for node in view.nodes.values())
         return {(node.cluster_id, node.machine_id) for node in nodes}

@@ -11,7 +11,7 @@ from clusterer.membership import Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot, plan_reload
 from clusterer.provisioning.names import Names
-from clusterer.provisioning.rows import Machine, RawRow, machine_of, validate
+from clusterer.provisioning.rows import RawRow, RowKey, row_key_of, validate
 from clusterer.provisioning.schema import Schema, require
 from clusterer.provisioning.table import read_rows
 from clusterer.services.context import Context
@@ -97,7 +97,7 @@ def _foreseen(
 ) -> SyncReport:
     """Return the report of a sync: the sync also writes to a bad row, unless its state is bad."""
     state = {schema.columns[name] for name in StateColumns._fields}
-    writable = {item.machine for item in table.rejected if item.column not in state}
+    writable = {item.row_key for item in table.rejected if item.column not in state}
     waiting, edited = 0, []
     for key, snapshot in snapshots.items():
         rows = {row.machine_id: row for row in table.clusters.get(key, ())}
@@ -112,14 +112,14 @@ def _foreseen(
 
 def apply_rows(
     context: Context,
-    only: Collection[Machine],
+    only: Collection[RowKey],
     *,
     by: str,
     settled: bool,
     names: Names,
     reason: str = "",
 ) -> ReloadReport:
-    """Bring the rows of some machines into Redis; leave all other nodes as they are.
+    """Bring the rows of some nodes into Redis; leave all other nodes as they are.
 
     ``settled``: the states of the rows replace the states in Redis. Otherwise a state that is not
     in the table yet stays. Raises the errors of `run`.
@@ -148,8 +148,8 @@ def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> Non
             write_back.note_report(context, node, says, by=by)
 
 
-def _narrowed(snapshot: Snapshot, only: Collection[Machine]) -> Snapshot:
-    """Return the snapshot with only some machines."""
+def _narrowed(snapshot: Snapshot, only: Collection[RowKey]) -> Snapshot:
+    """Return the snapshot with only some nodes."""
     view = snapshot.view
     nodes = [node for node in view.nodes.values() if (node.cluster_id, node.machine_id) in only]
     return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
@@ -163,17 +163,17 @@ def rows(context: Context) -> list[RawRow]:
         return read_rows(connection, database.schema)
 
 
-def _read(context: Context, names: Names, only: Collection[Machine] | None = None) -> TableRows:
+def _read(context: Context, names: Names, only: Collection[RowKey] | None = None) -> TableRows:
     found = rows(context)
     if only is not None:
-        found = [row for row in found if machine_of(row) in only]
+        found = [row for row in found if row_key_of(row) in only]
     nodes, rejected = validate(found, context.database.schema.columns, names)
     clusters: dict[ClusterKey, list[Node]] = {}
     for node in nodes:
         clusters.setdefault(node.cluster, []).append(node)
     unreadable: dict[int, set[int]] = {}
     good = {(node.cluster_id, node.machine_id) for node in nodes}
-    for cluster_id, machine_id in {item.machine for item in rejected if item.machine} - good:
+    for cluster_id, machine_id in {item.row_key for item in rejected if item.row_key} - good:
         unreadable.setdefault(cluster_id, set()).add(machine_id)
     return TableRows(len(found), tuple(rejected), clusters, unreadable)
 
@@ -210,9 +210,9 @@ def _plans(
 
 
 def _warn_of_addresses(
-    snapshots: Iterable[Snapshot], table: TableRows, only: Collection[Machine]
+    snapshots: Iterable[Snapshot], table: TableRows, only: Collection[RowKey]
 ) -> None:
-    """Log the address warnings that concern some machines."""
+    """Log the address warnings that concern some nodes."""
     nodes = (node for found in snapshots for node in found.view.nodes.values())
     others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
     for warning in address_warnings((*table.nodes, *others)):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from clusterer.membership import AddressWarning, Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import NodeChange, ReloadPlan
-from clusterer.provisioning.rows import Machine, RejectedRow
+from clusterer.provisioning.rows import RejectedRow, RowKey
 from clusterer.runtime.logs import plain
 from clusterer.services.context import Context
 from clusterer.services.table.write_back import SyncReport
@@ -35,7 +35,7 @@ class ReloadReport:
     rejected: tuple[RejectedRow, ...] = ()
     kept: tuple[Node, ...] = ()
     """Nodes that stay as they were, because their rows were rejected."""
-    unreadable: frozenset[Machine] = frozenset()
+    unreadable: frozenset[RowKey] = frozenset()
     """Machines that have rows, but no row that can be used."""
     addresses: tuple[AddressWarning, ...] = ()
     """Warnings about the nodes' addresses."""

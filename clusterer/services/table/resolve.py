@@ -58,7 +58,7 @@ def run(context: Context, names: Names | None = None) -> list[NodeChange]:
 
 
 def _moved(named: Iterable[tuple[Node, str]], known: Names) -> dict[ClusterKey, dict[int, str]]:
-    """Return for each cluster the machines whose name has another address, with this address."""
+    """Return for each cluster the machine_ids whose name has another address, with this address."""
     moved: dict[ClusterKey, dict[int, str]] = {}
     for node, name in named:
         host = known.addresses.get(name, node.host)
