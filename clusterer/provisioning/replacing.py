@@ -80,7 +80,7 @@ def _locked(
     *,
     lock: bool,
 ) -> list[RawRow]:
-    """Return the rows of these keys, maybe with others; ``lock`` lets no other program change them."""
+    """Return the rows of these keys, maybe with others; ``lock`` keeps other programs off them."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # it knows no SELECT … FOR UPDATE
     query = _rows_of(schema, row_keys, seen)
