@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clusterer.membership import Condition, Event, Node, State, apply, next_look
 from clusterer.membership.columns import StateColumns, as_loaded
+from clusterer.membership.views import ClusterKey, ClusterView, node_of
 
 NODE = Node(
     id=2,
@@ -55,6 +56,24 @@ def test_node_state_as_number_means_the_same(state: Any) -> None:
 
 def test_node_address_is_resolved_host() -> None:
     assert NODE.address == ("127.0.0.1", 5566)
+
+
+@pytest.mark.parametrize(
+    ("destination", "found"),
+    [
+        (NODE.destination, NODE),
+        ("1/2/9", None),  # an address before
+        ("1/3/0", None),
+        ("7/2/0", None),
+        ("1", None),
+        ("x/2/0", None),
+        ("1/-2/0", None),
+        ("", None),
+    ],
+)
+def test_node_of_destination_is_that_node_or_none(destination: str, found: Node | None) -> None:
+    key = ClusterKey(1, "bin")
+    assert node_of(destination, {key: ClusterView.of(key, 1, [NODE])}) is found
 
 
 def test_node_enabled_at_is_duration_after_last_attempt() -> None:

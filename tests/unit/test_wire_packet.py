@@ -26,6 +26,13 @@ def ints(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}i", *values)
 
 
+def test_packet_of_module_with_own_type_has_same_frame() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    assert Packet(Name("mod"), 1, 2, b"x").encode() == Packet("mod", 1, 2, b"x").encode()
+
+
 # -- reading -----------------------------------------------------------------------------------
 
 
