@@ -174,10 +174,12 @@ class BinReceiver:
                 self._unregister(connection)
 
     def resume(self) -> None:
-        """Read on."""
+        """Read on, without the bound of ``receive_buffer``: small windows take long on a busy host."""
         with self._lock:
             self._paused = False
             for connection in self.open_connections:
+                if self._receive_buffer is not None:
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
                 self._register(connection)
 
     def close_connections(self) -> None:
