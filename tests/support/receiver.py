@@ -174,7 +174,7 @@ class BinReceiver:
                 self._unregister(connection)
 
     def resume(self) -> None:
-        """Read on, without the bound of ``receive_buffer``: small windows take long on a busy host."""
+        """Read on, with larger buffers: small windows take long on a busy host."""
         with self._lock:
             self._paused = False
             for connection in self.open_connections:
