@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,8 +110,7 @@ def test_delivery_sender_address_removed_fails_no_node(
     settings = Settings(redis_url=redis_url, linger=30.0, send_timeout=0.5)
     with own_address("10.213.8.1") as change, BinReceiver() as peer:
         load(settings, [node(1, host="10.213.8.1"), node_for(2, peer)])
-        log = PacketLog(settings, 1)
-        with delivering(settings):
+        with closing(PacketLog(settings, 1)) as log, delivering(settings):
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
             change("del")
@@ -135,8 +134,8 @@ def test_worker_away_from_sender_leaves_log_alone(
     settings = Settings(redis_url=redis_url, linger=30.0, send_timeout=0.5)
     with BinReceiver() as peer:
         load(settings, [node(1, host="192.0.2.77"), node_for(2, peer)])
-        with delivering(settings):
-            PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+        with closing(PacketLog(settings, 1)) as log, delivering(settings):
+            log.append(CLUSTER, [frame(0)])
             wait_until(
                 lambda: "sender 1: not delivered by this worker" in caplog.text, message="refused"
             )

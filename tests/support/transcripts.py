@@ -12,6 +12,7 @@ _ASIDE = (
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d([.,]\d{3})?Z?", "<time>"),
     (r"\b\d\d:\d\d:\d\d(\.\d{3})?", "<time>"),
     (r"\b\d{10}\.\d+|\b\d{13}(-\d+)?\b", "<time>"),
+    (r"\b\d+ (s|min|h) ago\b", "<n> s ago"),
     (r"\b\d+(\.\d+)? (s|ms|min|MB)\b", r"<n> \2"),
     (r"\bpid \d+", "pid <id>"),
     (r"\b[0-9a-f]{32}\b", "<id>"),
