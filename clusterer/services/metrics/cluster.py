@@ -63,10 +63,6 @@ class ClusterCollector(Collector):
         self._changes = Changes(context)
         self._highest = Highest()
 
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the names of the metrics come from Redis."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         """Return everything as it is now."""
         up = GaugeMetricFamily("clusterer_redis_up", "Whether Redis answered this scrape.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, compress
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,6 @@ class DeliveryCollector(Collector):
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the labels are not known at the start."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics of this moment."""

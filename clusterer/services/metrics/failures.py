@@ -33,10 +33,6 @@ class LogCollector(Collector):
 class LoopCollector(Collector):
     """Counts failed rounds of the loops of this process, and bad values that they skipped."""
 
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the labels are not known at the start."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         """Return all metrics of this moment."""
         failed = CounterMetricFamily(
@@ -58,10 +54,6 @@ class Surviving(Collector):
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._rounds = rounds.Rounds("metrics")
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the labels are not known at the start."""
-        return ()
 
     def collect(self) -> Iterable[Metric]:
         """Return the collector's metrics, none if the collector fails."""

@@ -41,10 +41,6 @@ class InstanceCollector(Collector):
         self._offered = offered
         self._snapshot_age_s = snapshot_age_s
 
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the labels are not known at the start."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         """Return all metrics of this moment."""
         seen = self._counters

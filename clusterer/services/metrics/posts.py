@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,10 +27,6 @@ class PostCollector(Collector):
     def __init__(self, machine_id: int, posts: Posts) -> None:
         self._sender = str(machine_id)
         self._posts = posts
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the values are read at each scrape."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics of this moment."""
