@@ -3,9 +3,8 @@
 from clusterer.services.metrics.cluster import ClusterCollector
 from clusterer.services.metrics.delivery import DeliveryCollector
 from clusterer.services.metrics.http import serving
-from clusterer.services.metrics.instance import InstanceCollector
+from clusterer.services.metrics.instance import InstanceCollector, PostCollector
 from clusterer.services.metrics.jobs import JobMetrics, TickMetrics
-from clusterer.services.metrics.posts import PostCollector
 
 __all__ = [
     "ClusterCollector",

@@ -1,9 +1,9 @@
-"""Metrics of one instance: the counters of its listener, and the age of its snapshot."""
+"""Metrics of one instance: its listener, the age of its snapshot, and the packets that it sends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -11,6 +11,9 @@ from prometheus_client.registry import Collector
 from clusterer.listener.counters import CLOSED_FOR, Counters
 from clusterer.membership.views import ClusterKey
 from clusterer.store.labels import printable
+
+if TYPE_CHECKING:
+    from clusterer.sending import Sender
 
 _RECEIVER = ("receiver",)
 
@@ -26,7 +29,7 @@ REASONS = (
 
 
 class InstanceCollector(Collector):
-    """Reads the listener's counters."""
+    """Reads the counters of the instance's listener, and what the instance has offered."""
 
     def __init__(
         self,
@@ -56,6 +59,20 @@ class InstanceCollector(Collector):
             ("module_timeouts", "Module timeouts of which callbacks were told.", seen.timeouts),
         ):
             yield self._counter(f"listener_{name}", text, (), {(): value})
+        yield from self._connections()
+        yield from self._packets()
+        yield from self._offers()
+        yield self._gauge(
+            "listener_open_connections", "Inbound connections open.", seen.connections_open
+        )
+        yield self._gauge(
+            "snapshot_age_seconds",
+            "Time since the instance last confirmed that its snapshot is current.",
+            self._snapshot_age_s(),
+        )
+
+    def _connections(self) -> Iterator[Metric]:
+        seen = self._counters
         yield self._counter(
             "listener_connections",
             "Inbound connections by result: accepted, refused, or expired.",
@@ -73,12 +90,15 @@ class InstanceCollector(Collector):
             ("reason",),
             {(reason,): count for reason, count in closed.items()},
         )
-        drops = dict.fromkeys(REASONS, 0) | seen.drops.copy()
+
+    def _packets(self) -> Iterator[Metric]:
+        """Yield the packets that were dropped, and those that were received."""
+        drops = dict.fromkeys(REASONS, 0) | self._counters.drops.copy()
         dropped = {(reason,): count for reason, count in drops.items()}
         yield self._counter(
             "listener_dropped_packets", "Packets not passed to a callback.", ("reason",), dropped
         )
-        tallies = seen.received.copy().items()
+        tallies = self._counters.received.copy().items()
         received = {(printable(module), str(sender)): tally for (module, sender), tally in tallies}
         for unit, text in (
             ("packets", "Packets of registered modules from nodes of the table."),
@@ -86,15 +106,6 @@ class InstanceCollector(Collector):
         ):
             values = {labels: getattr(tally, unit) for labels, tally in received.items()}
             yield self._counter(f"received_{unit}", text, ("module", "machine_id"), values)
-        yield from self._offers()
-        yield self._gauge(
-            "listener_open_connections", "Inbound connections open.", seen.connections_open
-        )
-        yield self._gauge(
-            "snapshot_age_seconds",
-            "Time since the instance last confirmed that its snapshot is current.",
-            self._snapshot_age_s(),
-        )
 
     def _offers(self) -> Iterator[Metric]:
         labels = ("sender", "cluster", "protocol", "module")
@@ -122,3 +133,35 @@ class InstanceCollector(Collector):
         metric = GaugeMetricFamily(f"clusterer_{name}", text, labels=_RECEIVER)
         metric.add_metric(self._receiver, value)
         return metric
+
+
+class PostCollector(Collector):
+    """Reads the counts of posted packets, and the bytes that wait."""
+
+    def __init__(self, machine_id: int, sender: Sender) -> None:
+        self._machine_id = str(machine_id)
+        self._sender = sender
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics of this moment."""
+        counts = self._sender.counts
+        posted = CounterMetricFamily(
+            "clusterer_posted_packets", "Packets that post took.", labels=("sender",)
+        )
+        posted.add_metric((self._machine_id,), counts.posted)
+        yield posted
+        unsent = CounterMetricFamily(
+            "clusterer_unsent_posts",
+            "Posted packets that were not sent, and those that post did not take.",
+            labels=("sender", "reason"),
+        )
+        for reason in ("rejected", "dropped", "refused"):
+            unsent.add_metric((self._machine_id, reason), getattr(counts, reason))
+        yield unsent
+        waiting = GaugeMetricFamily(
+            "clusterer_post_buffer_bytes",
+            "Bytes of posted packets that wait for Redis.",
+            labels=("sender",),
+        )
+        waiting.add_metric((self._machine_id,), self._sender.waiting_bytes)
+        yield waiting
