@@ -15,8 +15,8 @@ from clusterer.membership import Event
 from clusterer.services import Context, doctor
 from clusterer.services.doctor.finding import Level
 from clusterer.services.live import Reader, rows
-from clusterer.services.metrics.bounds import MOST_PATHS
 from clusterer.services.metrics.cluster import ClusterCollector
+from clusterer.services.metrics.series import MOST_PATHS
 from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from tests.support.broken_paths import break_path, heal_path, node_of, put_prober

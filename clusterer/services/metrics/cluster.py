@@ -11,7 +11,15 @@ from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition, Node, State
 from clusterer.runtime import forks
 from clusterer.services.context import Context
-from clusterer.services.metrics.bounds import ALL_SENDERS, MOST_PAIRS, MOST_PATHS, MOST_WHOLE
+from clusterer.services.metrics.series import (
+    ALL_SENDERS,
+    MOST_PAIRS,
+    MOST_PATHS,
+    MOST_WHOLE,
+    NODE,
+    PAIR,
+    node_labels,
+)
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
 from clusterer.services.status import listing, traffic
@@ -44,8 +52,7 @@ class Highest:
             return self._values
 
 
-NODE = ("cluster", "protocol", "machine_id", "url")
-FLOW = ("sender", "cluster", "protocol", "machine_id")
+_NODE = (*NODE, "url")
 
 _COUNTERS = {
     "failed": ("send_failures", "Attempts to send that failed."),
@@ -99,14 +106,14 @@ class ClusterCollector(Collector):
 
 def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
     states = GaugeMetricFamily(
-        "clusterer_node_state", "1 for the present state of a node.", labels=(*NODE, "state")
+        "clusterer_node_state", "1 for the present state of a node.", labels=(*_NODE, "state")
     )
     tries = GaugeMetricFamily(
-        "clusterer_node_failed_attempts", "Failed attempts so far (no_tries).", labels=NODE
+        "clusterer_node_failed_attempts", "Failed attempts so far (no_tries).", labels=_NODE
     )
     for view in known.clusters:
         for node in view.nodes.values():
-            labels = (str(node.cluster_id), node.protocol, str(node.machine_id), node.url)
+            labels = (*node_labels(node), node.url)
             if whole or node.no_tries:
                 tries.add_metric(labels, node.no_tries)
             for condition in Condition:
@@ -118,12 +125,12 @@ def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
 def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
     """Count the senders that do not reach a node, and name some of them while the node is up."""
     counts = GaugeMetricFamily(
-        "clusterer_broken_paths", "Senders whose path to a node is not up.", labels=NODE
+        "clusterer_broken_paths", "Senders whose path to a node is not up.", labels=_NODE
     )
     each = GaugeMetricFamily(
         "clusterer_path_broken",
         "1 for a path that is not up, to a node that is up.",
-        labels=FLOW,
+        labels=PAIR,
     )
     to: dict[Node, list[BrokenPath]] = {
         node: [] for view in known.clusters for node in view.nodes.values()
@@ -131,42 +138,38 @@ def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
     for item in known.paths:
         to[item.node].append(item)
     for node, found in to.items():
-        place = str(node.cluster_id), node.protocol, str(node.machine_id)
+        labels = node_labels(node)
         if whole or found:
-            counts.add_metric((*place, node.url), len(found))
+            counts.add_metric((*labels, node.url), len(found))
         for item in found[:MOST_PATHS] if node.state is State.UP else ():
-            each.add_metric((str(item.sender), *place), 1)
+            each.add_metric((str(item.sender), *labels), 1)
     yield from (counts, each)
 
 
 def _traffic(
     known: Listing, items: Sequence[Traffic | ToNode], highest: Highest
 ) -> Iterator[Metric]:
-    fields = {
-        (node.cluster_id, node.protocol, node.machine_id): node.destination
-        for view in known.clusters
-        for node in view.nodes.values()
-    }
-    flows = [(flow, fields[flow.cluster_id, flow.protocol, flow.machine_id]) for flow in items]
+    nodes = (node for view in known.clusters for node in view.nodes.values())
+    destinations = {node_labels(node): node.destination for node in nodes}
+    flows = [((_sender(flow), *node_labels(flow)), flow) for flow in items]
     # A node that is added again, or moves, has another generation: its counters begin at 0.
     values = highest.of(
         {
-            (_sender(flow), field, name): getattr(flow, name)
-            for flow, field in flows
+            (labels[0], destinations[labels[1:]], name): getattr(flow, name)
+            for labels, flow in flows
             for name in _COUNTERS
         }
     )
     counters = {
-        name: CounterMetricFamily(f"clusterer_{full}", text, labels=FLOW)
+        name: CounterMetricFamily(f"clusterer_{full}", text, labels=PAIR)
         for name, (full, text) in _COUNTERS.items()
     }
     backlog = GaugeMetricFamily(
-        "clusterer_backlog_packets", "Packets that a node has not received yet.", labels=FLOW
+        "clusterer_backlog_packets", "Packets that a node has not received yet.", labels=PAIR
     )
-    for flow, field in flows:
-        labels = (_sender(flow), str(flow.cluster_id), flow.protocol, str(flow.machine_id))
+    for labels, flow in flows:
         for name, counter in counters.items():
-            counter.add_metric(labels, values[_sender(flow), field, name])
+            counter.add_metric(labels, values[labels[0], destinations[labels[1:]], name])
         if flow.backlog is not None:
             backlog.add_metric(labels, flow.backlog)
     return iter((*counters.values(), backlog))

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clusterer.services.metrics.bounds import ALL_SENDERS, MOST_PAIRS, MOST_WHOLE
+from clusterer.services.metrics.series import ALL_SENDERS, MOST_PAIRS, MOST_WHOLE, NODE, PAIR
 
 if TYPE_CHECKING:
     from clusterer.delivery.meter import Flow, Meter
-
-FLOW = ("sender", "cluster", "protocol", "machine_id")
-NODE = FLOW[1:]
-
 
 COARSE_MS = (100, 1000, 10_000)
 """Bounds of the latency's buckets if there are more than `MOST_WHOLE` nodes."""
@@ -31,7 +27,7 @@ class DeliveryCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics of this moment."""
-        labels = (*FLOW, "module")
+        labels = (*PAIR, "module")
         packets = CounterMetricFamily(
             "clusterer_sent_packets", "Packets written whole to a node's connection.", labels=labels
         )

@@ -10,9 +10,9 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from clusterer.membership import Condition, Node
 from clusterer.runtime import forks
 from clusterer.services.context import Context
+from clusterer.services.metrics.series import NODE, node_labels
 from clusterer.store.audit import BEGINNING, AuditStore
 
-_LABELS = ("cluster", "protocol", "machine_id", "before", "after")
 _DOWN, _UP, _PROBING, _DISABLED = Condition
 
 USUAL = (
@@ -49,9 +49,11 @@ class Changes:
         with self._lock:
             self._count()
             metric = CounterMetricFamily(
-                "clusterer_node_transitions", "Changes of nodes' states.", labels=_LABELS
+                "clusterer_node_transitions",
+                "Changes of nodes' states.",
+                labels=(*NODE, "before", "after"),
             )
-            known = {(str(n.cluster_id), n.protocol, str(n.machine_id)) for n in nodes}
+            known = set(map(node_labels, nodes))
             changed = {labels[:3] for labels in self._counts}
             begun = known | self._shown
             self._shown = known | changed
@@ -76,5 +78,4 @@ class Changes:
             for event in events:
                 self._seen[event.cluster_id] = event.id
                 if event.before != event.after:
-                    place = (str(event.cluster_id), event.protocol, str(event.machine_id))
-                    self._counts[(*place, event.before, event.after)] += 1
+                    self._counts[(*node_labels(event), event.before, event.after)] += 1
