@@ -27,6 +27,7 @@ _SENDER = (
     keys.lease,
     keys.closing,
     keys.paths,
+    keys.sums,
 )
 _INSTANCE = (
     keys.modules,

@@ -101,6 +101,7 @@ def test_forget_deletes_every_key_of_a_machine(context: Context) -> None:
     break_path(context, 9)
     context.redis.xadd(keys.prober_ring(9), {"cluster": "1:bin", "machine_id": 2})
     context.redis.set("clusterer:muted:9:old:1", "of a registration that is gone")
+    context.redis.hset(keys.sums(9), "digest", "of a reader")
     before = of_machine(context.redis, 9)
     planned = forget.run(context, 9, by="test", dry_run=True)
     assert set(planned.keys) == before == of_machine(context.redis, 9)

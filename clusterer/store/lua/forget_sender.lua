@@ -1,7 +1,7 @@
 -- Delete the data of a sender with an empty log without a lease: all keys at once, so that the next
 -- packet of the sender begins a new log, with new counters and without committed offsets.
 -- KEYS  senders, handovers, log, counters, committed, committed_count, stats, lease, closing,
---       paths, counters of paths, then the pending and waiting sets that may name the sender
+--       paths, sums, counters of paths, then the pending and waiting sets that may name the sender
 -- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
 --       1 to delete in any case
 -- reply 1 deleted, 0 kept: packets are in the log, a worker delivers, or the sender is in use
@@ -31,11 +31,11 @@ if ARGV[3] ~= '1' and in_use() then
 end
 redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('SREM', KEYS[2], ARGV[1])
-for i = 3, 10 do
+for i = 3, 11 do
   redis.call('UNLINK', KEYS[i])
 end
-redis.pcall('HDEL', KEYS[11], ARGV[1])
-for i = 12, #KEYS do
+redis.pcall('HDEL', KEYS[12], ARGV[1])
+for i = 13, #KEYS do
   redis.pcall('SREM', KEYS[i], ARGV[1])
 end
 return 1
