@@ -1,4 +1,7 @@
-"""The type of each of our keys, and the remedy for a key of another type."""
+"""The type of each of our keys, and the remedy for a key of another type.
+
+Those of `clusterer.jobs` are among them: `clusterer doctor` checks the types of all keys at once.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,10 @@ _TYPES: Final = tuple(
         (r"(pending|waiting):.*", SET),
         (r"(lease|enqueued|prober):.*", STRING),
         (r"(last-seen|muted):.*", SORTED_SET),
+        (r"(scheduled-jobs|refused-jobs)", SORTED_SET),
+        (r"scheduler-lock", STRING),
+        (r"(scheduler|junk-totals):.*", HASH),
+        (r"junk:.*", LIST),
         (r"\d+:(events|pathevents)", STREAM),
         (r"\d+:[^:]+:history:.*", STREAM),
         (r"\d+:[^:]+:nodes", SET),

@@ -16,6 +16,7 @@ from clusterer.jobs import keys, queue
 from clusterer.jobs.keys import PERIODIC_IDS
 from clusterer.services import Context
 from clusterer.services.doctor import fleet as fleet_checks
+from clusterer.services.doctor import values
 from clusterer.services.doctor.finding import Finding, Level
 from clusterer.services.live import Reader
 from clusterer.services.status import fleet as fleets
@@ -24,6 +25,7 @@ from clusterer.settings import DATABASE_QUEUE, DEFAULT_DELIVERY_QUEUE, MAINTENAN
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
 from tests.support.processes import spawn, wait_until
+from tests.support.wrong_values import put_wrong_type
 from workers import Worker
 
 SHARED = rq_scheduler.Scheduler.scheduled_jobs_key
@@ -272,6 +274,28 @@ def test_doctor_names_keys_of_wrong_type(
     if key == "rq:worker:w":
         redis_client.sadd("rq:workers", key)
     assert f"{key}, which is of the wrong type and is left out" in texts(redis_url, "junk jobs")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        keys.SCHEDULED,
+        keys.REFUSED,
+        keys.LOCK,
+        keys.scheduler("s"),
+        keys.junk(MAINTENANCE_QUEUE),
+        keys.junk_totals(MAINTENANCE_QUEUE),
+    ],
+)
+def test_doctor_names_wrong_type_of_own_key(
+    redis_url: str, redis_client: redis.Redis, key: str
+) -> None:
+    put_wrong_type(redis_client, key)
+    with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
+        (found,) = values.check(context, [])
+    assert found.level is Level.ERROR
+    assert found.text.startswith(f"key {key} holds a ")
+    assert f"redis-cli DEL {key}" in found.advice
 
 
 def test_doctor_names_many_bad_values_briefly(redis_url: str, redis_client: redis.Redis) -> None:

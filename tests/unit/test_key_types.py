@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import inspect
+from types import ModuleType
 
 import pytest
 
+from clusterer.jobs import keys as job_keys
 from clusterer.membership.columns import StateColumns
 from clusterer.store import keys
 from clusterer.store.key_types import NAMES, expected_type, remedy
 
 _ARGUMENTS = {"protocol": "bin", "queue": "q:1", "registration": "m#2"}
+_OF_ANY_TYPE = ("misfit",)
 
 
-def _all_keys() -> list[str]:
-    """Return one key of each kind that the store knows."""
-    made = [value for name, value in vars(keys).items() if name.isupper()]
-    for name, function in inspect.getmembers(keys, inspect.isfunction):
-        if name.startswith("_"):
+def _all_keys(module: ModuleType) -> list[str]:
+    """Return one key of each kind that ``module`` names."""
+    texts = (value for value in vars(module).values() if isinstance(value, str))
+    made = [text for text in texts if text.startswith("clusterer:")]
+    for name, function in inspect.getmembers(module, inspect.isfunction):
+        if name.startswith("_") or name in _OF_ANY_TYPE:
             continue
         names = inspect.signature(function).parameters
         made.append(function(*(_ARGUMENTS.get(name, 7) for name in names)))
     return made
 
 
-@pytest.mark.parametrize("key", _all_keys())
+@pytest.mark.parametrize("key", [*_all_keys(keys), *_all_keys(job_keys)])
 def test_expected_type_of_every_key_is_known(key: str) -> None:
     assert expected_type(key) in NAMES
 
