@@ -248,6 +248,7 @@ class Scheduler(rq_scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self.scheduler_lock_key: "string",
             self.scheduled_jobs_key: "zset",
             self.refused_key: "zset",
+            self.key: "hash",
         }
         moved = move_keys_aside(self.connection, own, "scheduler")
         return moved + sum(move_aside(self._queue_of(job)) for job in self.jobs)

@@ -137,6 +137,16 @@ def test_scheduler_moves_key_of_wrong_type_aside(
     assert redis_client.hget(keys.misfit(key), "field") == b"x"
 
 
+def test_scheduler_moves_its_own_key_aside(redis_client: redis.Redis) -> None:
+    own = Scheduler(redis_client, JOBS)
+    redis_client.set(own.key, "x")
+    for _ in range(2):
+        own._turn()
+    assert redis_client.get(keys.misfit(own.key)) == b"x"
+    assert redis_client.hexists(own.key, "birth")
+    assert queue(MAINTENANCE_QUEUE, redis_client).count == len(JOBS)
+
+
 def _due(client: redis.Redis) -> float:
     return client.zscore(keys.SCHEDULED, "clusterer-probe") or 0.0
 
