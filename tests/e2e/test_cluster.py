@@ -79,7 +79,7 @@ class System:
         return node.condition
 
     def instance(self) -> Clusterer:
-        """Return machine 1 as an instance in this process."""
+        """Return node 1 as an instance in this process."""
         return Clusterer(settings=self.settings)
 
     @contextmanager

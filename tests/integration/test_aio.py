@@ -26,7 +26,7 @@ from clusterer.store import ClusterKey, keys
 from tests.support.cluster import load, node
 from tests.support.forked import in_child
 from tests.support.frames import frame
-from tests.support.listening import Heard, peer
+from tests.support.listening import Recorded, peer
 from tests.support.posted import LONG_S, logged
 from tests.support.redis_server import RedisServer
 
@@ -311,7 +311,7 @@ def test_aio_serve_calls_coroutines_and_functions(redis_url: str, port: int, by:
         loop.set_exception_handler(lambda _, context: odd.append(context))
         handler = loop.get_exception_handler()
         cluster = aio.Clusterer(1, settings=Settings(redis_url=redis_url))
-        tasks, functions = Tasks(), Heard()
+        tasks, functions = Tasks(), Recorded()
         await cluster.register_module("ratelimit", PROTO_BIN, tasks, 0, False, 1)
         serving = asyncio.create_task(cluster.serve())
         await cluster.register_module("ratelimit", PROTO_BIN, functions, 0, False, 1)

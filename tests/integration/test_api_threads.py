@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
-from tests.support.listening import Heard, peer, send_until
+from tests.support.listening import Recorded, peer, send_until
 from tests.support.processes import EVENTUALLY_S
 
 
@@ -15,14 +15,14 @@ from tests.support.processes import EVENTUALLY_S
 def test_register_beside_the_start_of_serve_gets_packets(
     redis_url: str, port: int, attempt: int
 ) -> None:
-    cluster, heard = Clusterer(settings=Settings(redis_url=redis_url, server_id=1)), Heard()
+    cluster, recorded = Clusterer(settings=Settings(redis_url=redis_url, server_id=1)), Recorded()
     thread = threading.Thread(target=cluster.serve)
     thread.start()
     try:
-        cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
+        cluster.register_module("ratelimit", PROTO_BIN, recorded, 0, False, 1)
         assert cluster.listener.ready.wait(EVENTUALLY_S)
         with peer(port) as connection:
-            send_until(connection, heard, 0, 2)
+            send_until(connection, recorded, 0, 2)
     finally:
         cluster.close()
         thread.join(EVENTUALLY_S)

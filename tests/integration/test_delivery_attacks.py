@@ -277,7 +277,7 @@ def both() -> Iterator[BinReceiver]:
 def test_delivery_node_in_two_clusters_or_at_sender_address(
     settings: Settings, redis_client: redis.Redis, both: BinReceiver
 ) -> None:
-    """Machine 2 gets each cluster's packets once; so does machine 3, at machine 1's address."""
+    """Node 2 gets each cluster's packets once; so does node 3, at node 1's address."""
     load(settings, [node_for(1, both), node_for(2, both), node_for(3, both)])
     load(settings, [node_for(m, both, cluster_id=2) for m in (1, 2)], SECOND)
     log = PacketLog(settings, 1)

@@ -53,7 +53,7 @@ SETTINGS = {"linger": 0.3, "send_timeout": 1.0}
 
 @pytest.fixture
 def peer(settings: Settings) -> Iterator[BinReceiver]:
-    """Machine 3; machines 1 and 2 send to it."""
+    """Node 3; nodes 1 and 2 send to it."""
     with BinReceiver() as receiver:
         load(settings, [node(1), node(2), node_for(3, receiver)])
         yield receiver

@@ -56,7 +56,7 @@ def append_slowly(log: PacketLog, first: int, end: int, fine: BinReceiver) -> No
 
 @contextmanager
 def stuck_and_fine(settings: Settings) -> Iterator[tuple[PacketLog, BinReceiver, BinReceiver]]:
-    """Provision machines 2, which stops reading after its first packet, and 3, which reads."""
+    """Provision node 2, which stops reading after its first packet, and node 3, which reads."""
     with BinReceiver(receive_buffer=4096) as stuck, BinReceiver() as fine:
         load(settings, [node(1), node_for(2, stuck), node_for(3, fine)])
         log = PacketLog(settings, 1)

@@ -81,7 +81,7 @@ def test_docs_output_of_changing_commands_is_as_shown(run: Run) -> None:
 
 
 def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
-    """Machine 1 has sent a packet, registered ratelimit and been silent for two hours."""
+    """Node 1 has sent a packet, registered ratelimit and been silent for two hours."""
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
     PacketLog(context.settings, 1).append(provisioning.KEY, [frame(0, sender=1)])
@@ -99,7 +99,7 @@ def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
 
 
 def test_docs_reload_output_is_as_shown(run: Run, context: Context) -> None:
-    """Machine 2 has failed once, and has another port in the table; rows 4 to 7 are bad."""
+    """Node 2 has failed once, and has another port in the table; rows 4 to 7 are bad."""
     provision(context, provisioning.NODE_A, provisioning.NODE_B)
     run(["clusterer", "reload"])
     context.nodes.command(provisioning.KEY, 2, Event.SUSPECTED, Cause("test"))

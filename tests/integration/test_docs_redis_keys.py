@@ -73,9 +73,9 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         set_status.run(context, 1, 3, 0, "bin", by="test")
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         with delivering(chosen):
-            wait_until(lambda: got, message="a packet of machine 1 at machine 2")
+            wait_until(lambda: got, message="a packet of node 1 at node 2")
             second.send_to(1, PROTO_BIN, second.packet("ratelimit", 0).build())
-            wait_until(lambda: notices, message="a packet of machine 2 at machine 1")
+            wait_until(lambda: notices, message="a packet of node 2 at node 1")
             wait_until(lambda: redis_client.exists("clusterer:waiting:clusterer-delivery"))
         wait_until(lambda: _timed_out(context, notices), message="a timeout's notice")
         first.set_state(1, 2, 2, PROTO_BIN)

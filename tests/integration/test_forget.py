@@ -35,7 +35,7 @@ DAY_S = sweep.UNUSED_S
 
 @pytest.fixture
 def context(redis_url: str, tmp_path: Path) -> Iterator[Context]:
-    """Machines 1 and 2 are nodes, no other machine is."""
+    """No nodes but 1 and 2 exist."""
     with contexts(redis_url=redis_url, data_dir=str(tmp_path)) as make:
         made = make()
         provision(made, provisioning.NODE_A, provisioning.NODE_B)

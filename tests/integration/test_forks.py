@@ -18,7 +18,7 @@ import redis
 
 from clusterer import PROTO_BIN, Clusterer, ClustererError, Settings
 from tests.support.forked import fork, in_child, result_of
-from tests.support.listening import Heard, ended, peer, send_until
+from tests.support.listening import Recorded, ended, peer, send_until
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
@@ -93,8 +93,8 @@ def test_fork_of_a_fork_sees_changes(cluster: Clusterer, redis_client: redis.Red
 
 
 def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port: int) -> None:
-    heard = Heard()
-    cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
+    recorded = Recorded()
+    cluster.register_module("ratelimit", PROTO_BIN, recorded, 0, False, 1)
     thread = threading.Thread(target=cluster.serve)
     thread.start()
     assert cluster.listener.ready.wait(EVENTUALLY_S)
@@ -102,7 +102,7 @@ def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port:
 
     def child() -> bool:
         with pytest.raises(ClustererError, match="make another Clusterer in this process"):
-            cluster.register_module("other", PROTO_BIN, heard, 0, False, 1)
+            cluster.register_module("other", PROTO_BIN, recorded, 0, False, 1)
         with pytest.raises(ClustererError, match="make another Clusterer in this process"):
             cluster.serve()
         cluster.stop()
@@ -113,11 +113,11 @@ def test_fork_child_of_serving_instance_leaves_sockets(cluster: Clusterer, port:
         return True
 
     with peer(port) as connection:
-        send_until(connection, heard, 0, 2)
+        send_until(connection, recorded, 0, 2)
         pid = fork(child)
         try:
             assert os.read(reader, 1) == b"1"
-            send_until(connection, heard, 1, 2)  # the parent receives as before
+            send_until(connection, recorded, 1, 2)  # the parent receives as before
             cluster.close()
             thread.join(EVENTUALLY_S)
             assert not thread.is_alive()
@@ -137,12 +137,12 @@ def test_child_of_an_instance_that_does_not_serve_may_serve(cluster: Clusterer, 
     assert not cluster.listener.ready.is_set()
 
     def child() -> bool:
-        heard = Heard()
-        cluster.register_module("ratelimit", PROTO_BIN, heard, 0, False, 1)
+        recorded = Recorded()
+        cluster.register_module("ratelimit", PROTO_BIN, recorded, 0, False, 1)
         threading.Thread(target=cluster.serve, daemon=True).start()
         assert cluster.listener.ready.wait(EVENTUALLY_S)
         with peer(port) as connection:
-            send_until(connection, heard, 0, 2)
+            send_until(connection, recorded, 0, 2)
         return True
 
     assert in_child(child) == 0

@@ -21,14 +21,14 @@ from clusterer.listener.server import TICK_S
 from clusterer.store import keys
 from clusterer.wire import PacketBuilder
 from tests.support.frames import frame
-from tests.support.listening import Heard, ended, listener_of, peer, send_until, serving
+from tests.support.listening import Recorded, ended, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
 
-def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
+def register(listener: Listener, callback: Recorded, **changes: object) -> Recorded:
     options = {"timeout_s": 0, "auth_check": True, "cluster_id": 1} | changes
     module = options.pop("module", "ratelimit")
     listener.register(module, callback, **options)  # type: ignore[arg-type]
@@ -39,11 +39,11 @@ def register(listener: Listener, callback: Heard, **changes: object) -> Heard:
 
 
 def test_listener_packet_reaches_callback_with_source(listener: Listener, port: int) -> None:
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port, 2, "127.0.0.1") as connection:
         connection.sendall(frame(kind=7, sender=2))
-        heard.wait_for(7, 2)
-        _, info, _ = heard.calls[0]
+        recorded.wait_for(7, 2)
+        _, info, _ = recorded.calls[0]
         assert info is not None
         assert info.source == connection.getsockname()
         assert (info.packet.module, info.packet.type, info.packet.machine_id) == ("ratelimit", 7, 2)
@@ -51,20 +51,20 @@ def test_listener_packet_reaches_callback_with_source(listener: Listener, port: 
 
 
 def test_frames_cut_anywhere_arrive_whole_and_in_order(listener: Listener, port: int) -> None:
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"".join(frame(kind=kind, sender=2) for kind in range(3)):
             connection.sendall(bytes([byte]))
         connection.sendall(b"".join(frame(kind=kind, sender=2) for kind in range(3, 5_000)))
-        wait_until(lambda: len(heard.calls) == 5_000)
-    assert [kind for kind, _ in heard.seen] == list(range(5_000))
+        wait_until(lambda: len(recorded.calls) == 5_000)
+    assert [kind for kind, _ in recorded.seen] == list(range(5_000))
     assert listener.counters.packets == 5_000
     assert listener.counters.bytes == 5_000 * len(frame(kind=0, sender=2))
 
 
 def test_listener_every_callback_of_module_gets_packet(listener: Listener, port: int) -> None:
-    first, second = register(listener, Heard()), register(listener, Heard(), auth_check=False)
+    first, second = register(listener, Recorded()), register(listener, Recorded(), auth_check=False)
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(sender=2))
         first.wait_for(1, 2)
@@ -74,7 +74,7 @@ def test_listener_every_callback_of_module_gets_packet(listener: Listener, port:
 def test_listener_module_registered_late_gets_open_connections(
     listener: Listener, port: int
 ) -> None:
-    first, second = register(listener, Heard()), Heard()
+    first, second = register(listener, Recorded()), Recorded()
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(sender=2))
         first.wait_for(1, 2)
@@ -95,7 +95,7 @@ def test_auth_check_drops_who_is_not_a_known_pair(
     machine_id: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    checked, open_to_all = register(listener, Heard()), Heard()
+    checked, open_to_all = register(listener, Recorded()), Recorded()
     register(listener, open_to_all, auth_check=False)
     with serving(listener), peer(port, source) as connection:
         connection.sendall(frame(sender=machine_id) * 100)
@@ -110,18 +110,18 @@ def test_auth_check_drops_who_is_not_a_known_pair(
 def test_listener_reload_applies_to_open_connections(
     listener: Listener, port: int, redis_client: redis.Redis
 ) -> None:
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port, 4) as connection:
         connection.sendall(frame(sender=4))
         wait_until(lambda: listener.counters.drops["unknown source"] == 1)
         put_node(redis_client, make_node(4, port=port))
-        send_until(connection, heard, 2, 4)
+        send_until(connection, recorded, 2, 4)
 
 
 def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener, port: int) -> None:
     listener.counters.weigh = True
-    heard = register(listener, Heard(), auth_check=False)
-    register(listener, heard, module="dialog", auth_check=False)
+    recorded = register(listener, Recorded(), auth_check=False)
+    register(listener, recorded, module="dialog", auth_check=False)
     big = PacketBuilder("dialog", 2, 3).push_str(b"x" * 900).build().encode()
     burst = (
         frame(kind=0, sender=2) * 3
@@ -135,7 +135,7 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
     with serving(listener), peer(port) as connection:
         for _ in range(100):
             connection.sendall(burst)
-        heard.wait_for(5, 99, 100)
+        recorded.wait_for(5, 99, 100)
     received = listener.counters.received
     found = {key: (tally.packets, tally.bytes) for key, tally in received.items()}
     found = {key: tally for key, tally in found.items() if tally != (0, 0)}
@@ -161,11 +161,11 @@ def test_packets_and_bytes_are_counted_by_module_and_machine(listener: Listener,
 def test_listener_unusable_packet_is_dropped_and_counted(
     listener: Listener, port: int, data: bytes, reason: str
 ) -> None:
-    heard = register(listener, Heard(), auth_check=False)
+    recorded = register(listener, Recorded(), auth_check=False)
     with serving(listener), peer(port) as connection:
         connection.sendall(data * 2 + frame(kind=5, sender=2))
-        heard.wait_for(5, 2)
-    assert heard.seen == [(5, 2)]
+        recorded.wait_for(5, 2)
+    assert recorded.seen == [(5, 2)]
     assert listener.counters.drops == {reason: 2}
 
 
@@ -173,7 +173,7 @@ def test_unknown_module_is_logged_once_and_no_warning(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    heard = register(listener, Heard(), auth_check=False)
+    recorded = register(listener, Recorded(), auth_check=False)
     with serving(listener):
         for _ in range(2):
             with peer(port) as connection:
@@ -182,16 +182,16 @@ def test_unknown_module_is_logged_once_and_no_warning(
                     + frame(kind=0, module="ul", sender=2)
                     + frame(kind=5, sender=2)
                 )
-                heard.wait_for(5, 2)
+                recorded.wait_for(5, 2)
             listener._dispatcher.invalidate()
-            heard.calls.clear()
+            recorded.calls.clear()
         for number in range(2 * UNKNOWN_MODULES_NAMED):
             with peer(port) as connection:
                 connection.sendall(
                     frame(kind=0, module=f"m{number}", sender=2) + frame(kind=6, sender=2)
                 )
-                heard.wait_for(6, 2)
-                heard.calls.clear()
+                recorded.wait_for(6, 2)
+                recorded.calls.clear()
     said = [
         record
         for record in caplog.records
@@ -210,7 +210,7 @@ def test_listener_callback_raising_is_logged_connection_stays(
         if kind == 1:
             raise RuntimeError("out of pipes")
 
-    bad, good = register(listener, Heard(act=fail)), register(listener, Heard())
+    bad, good = register(listener, Recorded(act=fail)), register(listener, Recorded())
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(sender=2) * 50 + frame(kind=2, sender=2))
         bad.wait_for(2, 2)
@@ -228,20 +228,20 @@ def test_listener_callback_raising_is_logged_connection_stays(
 def test_bytes_that_are_not_bin_end_that_connection_only(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port) as good, peer(port, 3) as bad:
         bad.sendall(frame(sender=3) + b"GET / HTTP/1.1\r\n\r\n")
         assert ended(bad)
-        heard.wait_for(1, 3)
+        recorded.wait_for(1, 3)
         good.sendall(frame(kind=2, sender=2))
-        heard.wait_for(2, 2)
+        recorded.wait_for(2, 2)
     assert listener.counters.wire_errors == 1
     assert any("127.0.0.3" in line and "marker" in line for line in caplog.messages)
 
 
 def test_listener_unfinished_frame_closes_connection(redis_url: str, port: int) -> None:
     with listener_of(redis_url, max_message_time=0.6) as listener:
-        heard = register(listener, Heard())
+        recorded = register(listener, Recorded())
         with serving(listener), peer(port) as dripping, peer(port) as silent:
             started = time.monotonic()
             with contextlib.suppress(ConnectionError):
@@ -251,21 +251,21 @@ def test_listener_unfinished_frame_closes_connection(redis_url: str, port: int) 
             assert ended(dripping)
             assert 0.5 < time.monotonic() - started < 3 + LATE_S
             silent.sendall(frame(kind=2, sender=2))
-            heard.wait_for(2, 2)
-        assert heard.seen == [(2, 2)]
+            recorded.wait_for(2, 2)
+        assert recorded.seen == [(2, 2)]
         assert listener.counters.connections_expired == 1
 
 
 def test_listener_steady_traffic_in_mid_frame_is_no_timeout(redis_url: str, port: int) -> None:
     with listener_of(redis_url, max_message_time=0.6) as listener:
-        heard = register(listener, Heard())
+        recorded = register(listener, Recorded())
         data, half = frame(sender=2, size=41), 20
         with serving(listener), peer(port) as connection:
             connection.sendall(data[:half])
             for _ in range(30):
                 connection.sendall(data[half:] + data[:half])
                 time.sleep(0.05)
-            heard.wait_for(1, 2, 30)
+            recorded.wait_for(1, 2, 30)
         assert listener.counters.connections_expired == 0
 
 
@@ -282,25 +282,25 @@ def test_listener_above_max_connections_refuses(
     redis_url: str, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listener_of(redis_url, max_connections=2) as listener:
-        heard = register(listener, Heard())
+        recorded = register(listener, Recorded())
         with serving(listener), peer(port) as first:
             with peer(port) as second:
                 first.sendall(frame(sender=2))
                 second.sendall(frame(kind=2, sender=2))
-                heard.wait_for(1, 2)
-                heard.wait_for(2, 2)
+                recorded.wait_for(1, 2)
+                recorded.wait_for(2, 2)
                 with peer(port) as third:
                     assert ended(third)
             wait_until(lambda: listener.counters.connections_open == 1)
             with peer(port) as again:
                 again.sendall(frame(kind=3, sender=2))
-                heard.wait_for(3, 2)
+                recorded.wait_for(3, 2)
         assert listener.counters.connections_refused == 1
         assert any("max_connections (2)" in line for line in caplog.messages)
 
 
 def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) -> None:
-    heard = register(listener, Heard(), module="quiet")
+    recorded = register(listener, Recorded(), module="quiet")
     register(listener, lambda *args: None)  # type: ignore[arg-type]
     stop = threading.Event()
 
@@ -317,7 +317,7 @@ def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) 
             wait_until(lambda: listener.counters.packets > 5_000)
             for number in range(10):
                 connection.sendall(frame(kind=number, module="quiet", sender=2))
-                heard.wait_for(number, 2)
+                recorded.wait_for(number, 2)
         finally:
             stop.set()
             listener.stop()
@@ -326,19 +326,19 @@ def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) 
 
 def test_listener_zero_words_after_frame_are_skipped(listener: Listener, port: int) -> None:
     """2.2 sends a trailing empty string's length, and leaves it out of the frame's."""
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for kind, zeros in enumerate((4, 8, 0, 4)):
             connection.sendall(frame(kind=kind, sender=2) + bytes(zeros))
-            heard.wait_for(kind, 2)
+            recorded.wait_for(kind, 2)
         connection.sendall(frame(kind=9, sender=2)[:30])
         connection.sendall(frame(kind=9, sender=2)[30:] + bytes(2))
-        heard.wait_for(9, 2)
+        recorded.wait_for(9, 2)
         connection.sendall(bytes(2) + frame(kind=10, sender=2))
-        heard.wait_for(10, 2)
+        recorded.wait_for(10, 2)
         wait_until(lambda: listener.counters.skipped_words == 5)
-    assert [kind for kind, _ in heard.seen] == [0, 1, 2, 3, 9, 10]
+    assert [kind for kind, _ in recorded.seen] == [0, 1, 2, 3, 9, 10]
     assert listener.counters.wire_errors == 0
 
 
@@ -359,13 +359,13 @@ def test_listener_one_byte_a_second_is_closed_in_time(
 
 
 def test_listener_end_of_peer_is_answered_at_once(listener: Listener, port: int) -> None:
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port) as connection:
         connection.sendall(frame(sender=2))
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(1)
         assert ended(connection)
-        heard.wait_for(1, 2)
+        recorded.wait_for(1, 2)
 
 
 # -- addresses -------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_listener_without_row_waits_for_row(
     redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listener_of(redis_url) as listener:
-        heard = register(listener, Heard())
+        recorded = register(listener, Recorded())
         with serving(listener, ready=False):
             wait_until(lambda: any("no row" in line for line in caplog.messages))
             assert not listener.ready.wait(0.6)
@@ -397,7 +397,7 @@ def test_listener_without_row_waits_for_row(
             assert listener.ready.wait(EVENTUALLY_S)
             with peer(port) as connection:
                 connection.sendall(frame(sender=2))
-                heard.wait_for(1, 2)
+                recorded.wait_for(1, 2)
     assert sum("no row" in line for line in caplog.messages) == 1
 
 
@@ -406,20 +406,20 @@ def test_listener_new_address_keeps_unchanged_connections(
 ) -> None:
     first, moved = free_port(), free_port()
     row = put_node(redis_client, make_node(1, cluster_id=2, port=first))
-    heard = register(listener, Heard())
+    recorded = register(listener, Recorded())
     with serving(listener), peer(port) as kept, peer(first) as given_up:
         kept.sendall(frame(sender=2))
-        heard.wait_for(1, 2)
+        recorded.wait_for(1, 2)
         put_node(redis_client, replace(row, port=moved, version=2))
         assert ended(given_up)
         wait_until(lambda: ("127.0.0.1", moved) in listener.addresses)
         with pytest.raises(ConnectionRefusedError), peer(first):
             pass
         kept.sendall(frame(kind=2, sender=2))
-        heard.wait_for(2, 2)
+        recorded.wait_for(2, 2)
         with peer(moved) as connection:
             connection.sendall(frame(kind=3, sender=2))
-            heard.wait_for(3, 2)
+            recorded.wait_for(3, 2)
 
 
 def test_listener_address_in_use_is_logged_and_retried(
@@ -449,10 +449,10 @@ def test_listener_ipv6_row_is_bound_and_authenticated(
     put_node(redis_client, make_node(1, host="::1", port=port))
     put_node(redis_client, make_node(2, host="0:0:0:0:0:0:0:1", port=port))
     with listener_of(redis_url) as listener:
-        heard = register(listener, Heard())
+        recorded = register(listener, Recorded())
         with serving(listener), socket.create_connection(("::1", port)) as connection:
             connection.sendall(frame(sender=2))
-            heard.wait_for(1, 2)
+            recorded.wait_for(1, 2)
 
 
 # -- start and stop --------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def peer_after_serving(listener: Listener, port: int) -> Iterator[socket.socket]
 
 
 def test_listener_callback_may_stop_it(listener: Listener, port: int) -> None:
-    register(listener, Heard(act=lambda kind: listener.stop()))
+    register(listener, Recorded(act=lambda kind: listener.stop()))
     with serving(listener) as thread, peer(port) as connection:
         connection.sendall(frame(sender=2))
         thread.join(EVENTUALLY_S)
@@ -514,12 +514,12 @@ def test_listener_invalid_registration_is_refused(
     listener: Listener, redis_client: redis.Redis, changes: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidArgument):
-        register(listener, Heard(), **changes)
+        register(listener, Recorded(), **changes)
     assert not redis_client.exists(keys.modules(1))
 
 
 @pytest.mark.parametrize("callback", [None, "print"])
-def test_listener_callback_not_callable_is_refused(listener: Listener, callback: Heard) -> None:
+def test_listener_callback_not_callable_is_refused(listener: Listener, callback: Recorded) -> None:
     with pytest.raises(InvalidArgument, match="ratelimit"):
         register(listener, callback)
 
@@ -532,12 +532,12 @@ def test_registration_fails_while_redis_is_away_and_works_later(
 ) -> None:
     server = own_redis_server()
     with listener_of(server.url) as listener:
-        register(listener, Heard(), module="first")
+        register(listener, Recorded(), module="first")
         server.stop()
         with pytest.raises(StateUnavailable, match="ratelimit"):
-            register(listener, Heard())
+            register(listener, Recorded())
         server.start()
-        register(listener, Heard())
+        register(listener, Recorded())
         with server.client() as client:
             assert set(client.hkeys(keys.modules(1))) >= {b"first:1", b"ratelimit:1"}
 
@@ -575,7 +575,7 @@ def test_packets_are_dispatched_while_redis_is_away(
         put_node(client, make_node(1, port=port))
         put_node(client, make_node(2, port=port))
     with listener_of(server.url) as listener:
-        heard = register(listener, Heard(), timeout_s=5)
+        recorded = register(listener, Recorded(), timeout_s=5)
         with serving(listener):
             server.pause() if how == "frozen" else server.stop()
             try:
@@ -583,7 +583,7 @@ def test_packets_are_dispatched_while_redis_is_away(
                 for number in range(20):
                     with peer(port) as connection:
                         connection.sendall(frame(kind=number, sender=2))
-                        heard.wait_for(number, 2)
+                        recorded.wait_for(number, 2)
                     time.sleep(0.1)
                 assert time.monotonic() - started < 20 + LATE_S, "each of them waited for Redis"
             finally:
@@ -603,10 +603,10 @@ def test_listener_address_is_bound_once_and_logged(
 
 
 def test_listener_invented_machine_ids_use_bounded_memory(listener: Listener, port: int) -> None:
-    heard = register(listener, Heard(), auth_check=False)
+    recorded = register(listener, Recorded(), auth_check=False)
     with serving(listener), peer(port) as connection:
         connection.sendall(b"".join(frame(sender=number) for number in range(1, 2_001)))
-        wait_until(lambda: len(heard.calls) == 2_000)
+        wait_until(lambda: len(recorded.calls) == 2_000)
         (receiving,) = listener._admission
         assert len(receiving._routes) <= 64
-    assert [machine_id for _, machine_id in heard.seen] == list(range(1, 2_001))
+    assert [machine_id for _, machine_id in recorded.seen] == list(range(1, 2_001))

@@ -13,19 +13,19 @@ import pytest
 
 from clusterer.listener import Listener
 from tests.support.frames import frame
-from tests.support.listening import Heard, ended, listener_of, peer, serving
+from tests.support.listening import Recorded, ended, listener_of, peer, serving
 from tests.support.processes import LATE_S, spawn, wait_until
 
 STRANGERS = (9, 10, 11, 12, 13)
 
 
 @contextlib.contextmanager
-def listening(redis_url: str, **settings: int) -> Iterator[tuple[Listener, Heard]]:
+def listening(redis_url: str, **settings: int) -> Iterator[tuple[Listener, Recorded]]:
     with listener_of(redis_url, **settings) as listener:
-        heard = Heard()
-        listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+        recorded = Recorded()
+        listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
         with serving(listener):
-            yield listener, heard
+            yield listener, recorded
 
 
 def held(stack: ExitStack, port: int, count: int, *sources: int) -> list[socket.socket]:
@@ -46,7 +46,7 @@ def test_silent_connections_leave_node_its_place(
 ) -> None:
     """However many there are, and even from another node's address."""
     places = {"max_connections": 40, "max_message_time": 60}
-    with listening(redis_url, **places) as (listener, heard), ExitStack() as stack:
+    with listening(redis_url, **places) as (listener, recorded), ExitStack() as stack:
         for silent in held(stack, port, 60 // len(sources), *sources):
             with contextlib.suppress(ConnectionError):
                 silent.sendall(last_words)
@@ -55,7 +55,7 @@ def test_silent_connections_leave_node_its_place(
         for kind in range(10):
             with peer(port) as node:
                 node.sendall(frame(kind=kind, sender=2))
-                heard.wait_for(kind, 2)
+                recorded.wait_for(kind, 2)
         assert counters.connections_open <= 40
 
 
@@ -70,12 +70,12 @@ def test_silent_connection_is_closed_within_message_time(redis_url: str, port: i
 def test_slow_drip_is_closed_within_message_time(redis_url: str, port: int) -> None:
     """A byte now and then is no frame, before the first one and after it."""
     with (
-        listening(redis_url, max_message_time=1) as (listener, heard),
+        listening(redis_url, max_message_time=1) as (listener, recorded),
         peer(port, 9) as new,
         peer(port, 2) as old,
     ):
         old.sendall(frame(sender=2))
-        heard.wait_for(1, 2)
+        recorded.wait_for(1, 2)
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
             for byte in frame(kind=2, sender=2, size=41):
@@ -86,23 +86,23 @@ def test_slow_drip_is_closed_within_message_time(redis_url: str, port: int) -> N
         assert ended(old)
         assert time.monotonic() - began < 5 + LATE_S
         assert listener.counters.connections_expired == 2
-        assert heard.seen == [(1, 2)]
+        assert recorded.seen == [(1, 2)]
 
 
 def test_node_between_frames_may_be_silent(redis_url: str, port: int) -> None:
     """OpenSIPS 2.2 keeps its connection for the next packet."""
-    with listening(redis_url, max_message_time=1) as (listener, heard), peer(port) as node:
+    with listening(redis_url, max_message_time=1) as (listener, recorded), peer(port) as node:
         node.sendall(frame(sender=2))
-        heard.wait_for(1, 2)
+        recorded.wait_for(1, 2)
         time.sleep(2.5)
         node.sendall(frame(kind=2, sender=2))
-        heard.wait_for(2, 2)
+        recorded.wait_for(2, 2)
         assert listener.counters.connections_accepted == 1
         assert listener.counters.connections_expired == 0
 
 
 def test_frame_then_silence_holds_no_node_up(redis_url: str, port: int) -> None:
-    with listening(redis_url, max_connections=20) as (listener, heard), ExitStack() as stack:
+    with listening(redis_url, max_connections=20) as (listener, recorded), ExitStack() as stack:
         for stranger in held(stack, port, 5, *STRANGERS):
             with contextlib.suppress(ConnectionError):
                 stranger.sendall(frame(kind=0, sender=2))
@@ -110,7 +110,7 @@ def test_frame_then_silence_holds_no_node_up(redis_url: str, port: int) -> None:
         wait_until(lambda: listener.counters.packets >= 20)
         with peer(port) as node:
             node.sendall(frame(sender=2))
-            heard.wait_for(1, 2)
+            recorded.wait_for(1, 2)
         assert closed_of(listener, "displaced") == 1
 
 

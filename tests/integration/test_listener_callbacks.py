@@ -16,7 +16,7 @@ from clusterer.services import Context
 from clusterer.services.periodic import timeouts
 from clusterer.settings import Settings
 from tests.support.frames import frame
-from tests.support.listening import Heard, listener_of, peer, serving
+from tests.support.listening import Recorded, listener_of, peer, serving
 from tests.support.processes import EVENTUALLY_S, LATE_S, rounds, wait_until
 
 
@@ -32,19 +32,19 @@ def register(
     )
 
 
-def slowest_answer_s(connection: object, heard: Heard, rounds: int = 10) -> float:
+def slowest_answer_s(connection: object, recorded: Recorded, rounds: int = 10) -> float:
     """Send packets of module "quick" one by one; return the longest time one took."""
     worst = 0.0
     for number in range(rounds):
         began = time.monotonic()
         connection.sendall(frame(kind=number, sender=3, module="quick"))  # type: ignore[attr-defined]
-        heard.wait_for(number, 3)
+        recorded.wait_for(number, 3)
         worst = max(worst, time.monotonic() - began)
     return worst
 
 
 def test_callbacks_slow_delays_others_by_its_own_time_only(listener: Listener, port: int) -> None:
-    slow, quick = Heard(act=lambda kind: time.sleep(0.02)), Heard()
+    slow, quick = Recorded(act=lambda kind: time.sleep(0.02)), Recorded()
     register(listener, slow)
     register(listener, quick, "quick")
     with serving(listener), peer(port) as busy, peer(port, 3) as other:
@@ -55,14 +55,14 @@ def test_callbacks_slow_delays_others_by_its_own_time_only(listener: Listener, p
 
 
 def test_callbacks_slow_keeps_packets_whole_and_in_order(listener: Listener, port: int) -> None:
-    heard = Heard(act=lambda kind: time.sleep(0.012) if kind % 10 == 0 else None)
-    register(listener, heard)
+    recorded = Recorded(act=lambda kind: time.sleep(0.012) if kind % 10 == 0 else None)
+    register(listener, recorded)
     with serving(listener), peer(port) as connection:
         connection.sendall(
             b"".join(frame(kind=kind, sender=2) for kind in range(500)) + b"no marker"
         )
         wait_until(lambda: listener.counters.wire_errors == 1)
-    assert [kind for kind, _ in heard.seen] == list(range(500))
+    assert [kind for kind, _ in recorded.seen] == list(range(500))
     assert listener.counters.packets == 500
 
 
@@ -70,7 +70,7 @@ def test_callbacks_coroutine_is_awaited_while_others_are_read(
     listener: Listener, port: int
 ) -> None:
     done: list[int] = []
-    quick = Heard()
+    quick = Recorded()
 
     async def slow(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
         await asyncio.sleep(0.02)
@@ -88,7 +88,7 @@ def test_callbacks_coroutine_is_awaited_while_others_are_read(
 def test_callbacks_blocking_in_thread_delays_no_other(
     listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    release, quick = threading.Event(), Heard()
+    release, quick = threading.Event(), Recorded()
     done: list[int] = []
 
     @in_thread(queue_size=100)
@@ -115,18 +115,18 @@ def test_callbacks_blocking_in_thread_delays_no_other(
 def test_notices_of_timeouts_come_to_coroutines_and_threads(
     listener: Listener, port: int, redis_url: str
 ) -> None:
-    heard, awaited = Heard(), Heard()
+    recorded, awaited = Recorded(), Recorded()
 
     async def waiting(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
         awaited(kind, info, machine_id)
 
-    register(listener, in_thread(heard), timeout_s=0.5)
+    register(listener, in_thread(recorded), timeout_s=0.5)
     register(listener, waiting, timeout_s=0.5)
     context = Context(Settings(redis_url=redis_url))
 
     def noticed() -> bool:
         timeouts.run(context)
-        return (SERVER_TIMEOUT, 2) in heard.seen and (SERVER_TIMEOUT, 2) in awaited.seen
+        return (SERVER_TIMEOUT, 2) in recorded.seen and (SERVER_TIMEOUT, 2) in awaited.seen
 
     with serving(listener), contextlib.closing(context), peer(port) as connection:
         connection.sendall(frame(kind=4, sender=2))
@@ -135,7 +135,7 @@ def test_notices_of_timeouts_come_to_coroutines_and_threads(
 
 def test_stopping_does_what_was_received_first(listener: Listener, port: int) -> None:
     done: list[int] = []
-    threaded = Heard(act=lambda kind: time.sleep(0.005))
+    threaded = Recorded(act=lambda kind: time.sleep(0.005))
 
     async def waiting(kind: int, info: ReceiveInfo | None, machine_id: int) -> None:
         await asyncio.sleep(0.005)
@@ -179,15 +179,15 @@ def test_callbacks_endless_delay_of_stop_is_bounded(
 def test_callbacks_slow_flood_times_out_no_active_node(
     redis_url: str, listener: Listener, port: int
 ) -> None:
-    heard = Heard(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
-    register(listener, heard, timeout_s=4.0)
+    recorded = Recorded(act=lambda kind: time.sleep(0.02) if kind == 1 else None)
+    register(listener, recorded, timeout_s=4.0)
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port) as busy, peer(port, 3) as other, contextlib.closing(context):
         busy.sendall(frame(sender=2) * 500 + frame(kind=2, sender=2))
         for _ in rounds(9, 0.1):
             other.sendall(frame(kind=0, sender=3))
             timeouts.run(context)
-    assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
+    assert SERVER_TIMEOUT not in {kind for kind, _ in recorded.seen}
 
 
 @pytest.mark.slow
@@ -195,8 +195,8 @@ def test_callbacks_queued_packet_counts_from_its_arrival(
     redis_url: str, listener: Listener, port: int
 ) -> None:
     """Five seconds of work are before the packet, which arrives five seconds after the start."""
-    heard = Heard(act=lambda kind: time.sleep(0.25) if kind == 1 else None)
-    listener.register("ratelimit", heard, timeout_s=8.0, auth_check=False, cluster_id=1)
+    recorded = Recorded(act=lambda kind: time.sleep(0.25) if kind == 1 else None)
+    listener.register("ratelimit", recorded, timeout_s=8.0, auth_check=False, cluster_id=1)
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port) as busy, contextlib.closing(context):
         time.sleep(5)
@@ -204,10 +204,10 @@ def test_callbacks_queued_packet_counts_from_its_arrival(
 
         def arrived() -> bool:
             timeouts.run(context)
-            return (2, 3) in heard.seen or (SERVER_TIMEOUT, 3) in heard.seen
+            return (2, 3) in recorded.seen or (SERVER_TIMEOUT, 3) in recorded.seen
 
         wait_until(arrived)
-    assert (SERVER_TIMEOUT, 3) not in heard.seen
+    assert (SERVER_TIMEOUT, 3) not in recorded.seen
 
 
 @pytest.mark.parametrize("waiting", [2, 3], ids=["same connection", "another connection"])
@@ -223,8 +223,8 @@ def test_callbacks_slow_behind_partial_frame_is_no_timeout(
             time.sleep(0.8)
 
     with listener_of(redis_url, max_message_time=0.5) as listener:
-        heard = Heard(act=slow)
-        register(listener, heard)
+        recorded = Recorded(act=slow)
+        register(listener, recorded)
         with serving(listener), peer(port) as busy, peer(port, 3) as other:
             cut = busy if waiting == 2 else other
             for number in range(2, 5):
@@ -240,22 +240,22 @@ def test_callbacks_slow_behind_partial_frame_is_no_timeout(
                 busy.sendall(frame(sender=2) + (begin if cut is busy else b""))
                 assert entered.wait(EVENTUALLY_S)
                 cut.sendall(end)
-                heard.wait_for(number, waiting)
+                recorded.wait_for(number, waiting)
         assert listener.counters.connections_expired == 0
 
 
 def test_callbacks_blocking_mutes_no_node(redis_url: str, listener: Listener, port: int) -> None:
     """Longer than the timeout, and shorter than the gap after which all clocks restart."""
-    heard = Heard(act=lambda kind: time.sleep(1.5) if kind == 1 else None)
-    register(listener, heard, timeout_s=1.2)
+    recorded = Recorded(act=lambda kind: time.sleep(1.5) if kind == 1 else None)
+    register(listener, recorded, timeout_s=1.2)
     context = Context(Settings(redis_url=redis_url))
     with serving(listener), peer(port, 3) as other, peer(port) as busy, contextlib.closing(context):
         for turn, _ in enumerate(rounds(6, 0.03), 1):
             busy.sendall(frame(kind=1 if turn % 50 == 10 else 0, sender=2))
             other.sendall(frame(kind=0, sender=3))
             timeouts.run(context)
-    assert heard.seen.count((1, 2)) >= 2
-    assert SERVER_TIMEOUT not in {kind for kind, _ in heard.seen}
+    assert recorded.seen.count((1, 2)) >= 2
+    assert SERVER_TIMEOUT not in {kind for kind, _ in recorded.seen}
 
 
 def test_callbacks_slow_pauses_the_frame_timeout(redis_url: str, port: int) -> None:
@@ -268,11 +268,11 @@ def test_callbacks_slow_pauses_the_frame_timeout(redis_url: str, port: int) -> N
             left.set()
 
     with listener_of(redis_url, max_message_time=1.0) as listener:
-        heard = Heard(act=slow)
-        register(listener, heard)
+        recorded = Recorded(act=slow)
+        register(listener, recorded)
         with serving(listener), peer(port) as connection:
             connection.sendall(frame(sender=2) + frame(kind=2, sender=2)[:20])
             assert left.wait(EVENTUALLY_S)
             time.sleep(0.4)
             connection.sendall(frame(kind=2, sender=2)[20:])
-            heard.wait_for(2, 2)
+            recorded.wait_for(2, 2)

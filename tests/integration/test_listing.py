@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("in_environment")
 
 @pytest.fixture
 def context(context: Context, redis_client: redis.Redis) -> Context:
-    """Of a cluster with 200 nodes, machine N of generation N."""
+    """Of a cluster with 200 nodes, node N of generation N."""
     for machine_id in range(1, NODES + 1):
         put_node(redis_client, make_node(machine_id, generation=machine_id))
     return context

@@ -91,7 +91,7 @@ def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]
 
 
 def taken_down(found: Samples) -> float:
-    """Return how often machine 2 was set down, whether it was up before or had failed."""
+    """Return how often node 2 was set down, whether it was up before or had failed."""
     changes = ({"machine_id": "2", "before": each, "after": "down"} for each in ("up", "probing"))
     return sum(value(found, "clusterer_node_transitions_total", **labels) for labels in changes)
 

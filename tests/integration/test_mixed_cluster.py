@@ -44,7 +44,7 @@ STORY = [
 
 @dataclass
 class Receiver:
-    """Machine 2 with all three modules, at the time of the capture; machine 1 is 127.0.0.1."""
+    """Node 2 with all three modules, at the time of the capture; node 1 is 127.0.0.1."""
 
     instance: Clusterer
     dialogs: Dialogs

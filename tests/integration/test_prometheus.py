@@ -102,7 +102,7 @@ def test_prometheus_queries_answer_and_alerts_fire_in_time(
     fires("NodeNotUp", "PacketsDropped")
     break_path(lab.settings, 9, 1)
     fires("PathBroken")
-    lab.modules = ("dialog",)  # of which machine 1 knows nothing, as is usual beside OpenSIPS
+    lab.modules = ("dialog",)  # of which node 1 knows nothing, as is usual beside OpenSIPS
     lab.send("dialog", 600)
     fires("ModuleTimeout")
     lab.modules = ("ratelimit", "dialog")

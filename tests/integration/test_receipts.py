@@ -32,7 +32,7 @@ def receipts(redis_url: str) -> Receipts:
 
 @pytest.fixture
 def last_notice(receipts: Receipts) -> str:
-    """Machine 1 has begun, registered `WATCH` for machines 2 and 3, and flushed."""
+    """Node 1 has begun, registered `WATCH` for nodes 2 and 3, and flushed."""
     found = receipts.begin(1, RUN)
     assert receipts.register(WATCH, RUN, [2, 3])
     assert flush(receipts, found).state is FlushState.NOTED

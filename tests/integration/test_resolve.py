@@ -53,7 +53,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 @pytest.fixture
 def context(redis_url: str, tmp_path: Path, answers: Answers) -> Iterator[Context]:
-    """Machine 1 has an address, machine 2 a name."""
+    """Node 1 has an address, node 2 a name."""
     with contexts(redis_url=redis_url, data_dir=str(tmp_path), resolve_interval=0.1) as make:
         made = make()
         fill(made, NewRow(1, 1, "bin:127.0.0.1:5566"), NewRow(1, 2, "bin:sip2.example:5566"))

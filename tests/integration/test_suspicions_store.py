@@ -123,7 +123,7 @@ def test_open_on_one_host_of_loopback_is_alone(
 
 
 def test_open_does_not_ask_host_of_node_by_another_cluster(world: Paths) -> None:
-    """Prober 3 is on the host of node 2: machine 3 has the same address in cluster 2."""
+    """Prober 3 is on the host of node 2: node 3 has the same address in cluster 2."""
     other = CLUSTER._replace(cluster_id=2)
     load(world.settings, [node(3, host="10.0.0.2", cluster_id=2)], other)
     world.arrive(1, 3)

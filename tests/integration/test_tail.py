@@ -33,7 +33,7 @@ from clusterer.store.captures import ASK_MS, ENTRIES_CAP, MAX_ENTRY, Captured, C
 from clusterer.wire import FrameDecoder, Packet
 from tests.support.cluster import delivering
 from tests.support.frames import frame
-from tests.support.listening import Heard, listener_of, peer, serving
+from tests.support.listening import Recorded, listener_of, peer, serving
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 from tests.support.redis_server import RedisServer
@@ -117,19 +117,19 @@ def test_tail_shows_known_and_unknown_packets_with_source(
 def test_capture_without_tail_copies_nothing(
     listener: Listener, port: int, store: CaptureStore, redis_client: redis.Redis
 ) -> None:
-    heard = Heard()
-    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    recorded = Recorded()
+    listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         connection.sendall(frame(sender=2))
-        heard.wait_for(1, 2)
+        recorded.wait_for(1, 2)
         assert listener.counters.captured == 0
         with Tailing(store):
             wait_until(lambda: is_capturing(listener))
         wait_until(lambda: not is_capturing(listener), ASK_MS / 1000 + 2)
         before = listener.counters.captured
         connection.sendall(frame(kind=2, sender=2))
-        heard.wait_for(2, 2)
+        recorded.wait_for(2, 2)
         assert listener.counters.captured == before
 
 
@@ -171,14 +171,14 @@ def test_tail_overflow_is_counted_and_delays_no_packet(
 ) -> None:
     monkeypatch.setattr(capturing, "MAX_PACKETS", 1000)
     monkeypatch.setattr(capturing, "_MOST_AT_ONCE", 50)
-    heard = Heard()
-    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    recorded = Recorded()
+    listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
     with serving(listener), peer(port) as connection:
         wait_until(lambda: flushed(redis_client))
         with Tailing(store) as tail:
             wait_until(lambda: is_capturing(listener))
             connection.sendall(frame(sender=2, size=41) * 10_000)
-            wait_until(lambda: len(heard.calls) == 10_000)
+            wait_until(lambda: len(recorded.calls) == 10_000)
             wait_until(lambda: not listener._capture._queue)
             connection.sendall(frame(kind=2, sender=2))
             wait_until(
@@ -353,24 +353,24 @@ def packet_of(kind: int, machine_id: int | None = 2) -> Packet:
 def test_replay_sends_to_a_node_at_the_pace_of_the_recording(
     listener: Listener, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = Heard()
+    recorded = Recorded()
     times: list[float] = []
-    heard.act = lambda kind: times.append(time.monotonic())
-    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    recorded.act = lambda kind: times.append(time.monotonic())
+    listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
     path = record(tmp_path / "a", *((number * 0.4, packet_of(number)) for number in range(3)))
     with path.open("a", encoding="utf-8") as file:
         file.write('{"time": 12')
     with serving(listener):
         base = ["replay", str(path), "--to", f"bin:127.0.0.1:{port}"]
         assert main([*base, "--bind", "127.0.0.2", "--speed", "2"]) == 0
-        heard.wait_for(2, 2)
+        recorded.wait_for(2, 2)
         out = capsys.readouterr().out
         assert re.search(rf"Sent 3 packets in [0-9.]+ s to 127\.0\.0\.1 port {port}\.", out)
         assert "cut off" in out
         assert times[-1] - times[0] > 0.3
         assert main([*base, "--bind", "127.0.0.3", "--speed", "max", "--as", "3"]) == 0
-        heard.wait_for(2, 3)
-    assert heard.seen == [(0, 2), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3)]
+        recorded.wait_for(2, 3)
+    assert recorded.seen == [(0, 2), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3)]
 
 
 def test_replay_sends_to_a_cluster_as_this_machine(
@@ -385,15 +385,15 @@ def test_replay_sends_to_a_cluster_as_this_machine(
         (0, packet_of(3, None)),
         (0.1, packet_of(4, 8)),
     )
-    heard = Heard()
+    recorded = Recorded()
     with listener_of(redis_url, server_id=2) as listener:
-        listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+        listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
         settings = Settings(redis_url=redis_url, linger=0.2)
         with serving(listener), delivering(settings):
             command = ["replay", str(path), "--cluster", "1", "--redis-url", redis_url]
             assert main([*command, "--server-id", "1"]) == 0
-            heard.wait_for(4, 1)
-    assert heard.seen == [(1, 1), (4, 1)]
+            recorded.wait_for(4, 1)
+    assert recorded.seen == [(1, 1), (4, 1)]
     out = capsys.readouterr().out
     assert "Sent 2 packets" in out
     assert "cluster 1, where 1 other node is up" in out
@@ -428,15 +428,15 @@ def test_replay_without_redis_fails_after_a_bounded_wait(
 def test_replay_leaves_out_what_crashes_a_node_and_names_it(
     listener: Listener, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = Heard()
-    listener.register("ratelimit", heard, timeout_s=0, auth_check=True, cluster_id=1)
+    recorded = Recorded()
+    listener.register("ratelimit", recorded, timeout_s=0, auth_check=True, cluster_id=1)
     unnamed = Packet("ratelimit", 0, 2, bytes(16))
     path = record(tmp_path / "a", (0, packet_of(1)), (0, unnamed), (0, unnamed), (0, packet_of(2)))
     with serving(listener):
         to = ["--to", f"127.0.0.1:{port}", "--bind", "127.0.0.2"]
         assert main(["replay", str(path), *to]) == 0
-        heard.wait_for(2, 2)
-    assert heard.seen == [(1, 2), (2, 2)]
+        recorded.wait_for(2, 2)
+    assert recorded.seen == [(1, 2), (2, 2)]
     out = capsys.readouterr().out
     assert "Sent 2 packets" in out
     assert "Left out 2: OpenSIPS 2.2.8 crashes" in out

@@ -23,7 +23,7 @@ from clusterer.store import ClusterKey, NodeStore, keys
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Watch
 from tests.support.frames import frame
-from tests.support.listening import Heard, listener_of, peer, send_until, serving
+from tests.support.listening import Recorded, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
 from tests.support.processes import LATE_S, rounds, spawn, wait_until
 from tests.support.redis_server import RedisServer
@@ -73,22 +73,22 @@ def heartbeat(port: int, machine_id: int, interval_s: float = 0.1) -> Iterator[N
 
 
 def seed(client: redis.Redis) -> int:
-    """Put machines 1 to 3 into cluster 1; returns their port."""
+    """Put nodes 1 to 3 into cluster 1; returns their port."""
     port = free_port()
     for machine_id in (1, 2, 3):
         put_node(client, make_node(machine_id, port=port))
     return port
 
 
-def register(listener: Listener, timeout_s: float, **changes: object) -> Heard:
-    heard = Heard()
+def register(listener: Listener, timeout_s: float, **changes: object) -> Recorded:
+    recorded = Recorded()
     options = {"auth_check": True, "cluster_id": 1} | changes
-    listener.register("ratelimit", heard, timeout_s=timeout_s, **options)  # type: ignore[arg-type]
-    return heard
+    listener.register("ratelimit", recorded, timeout_s=timeout_s, **options)  # type: ignore[arg-type]
+    return recorded
 
 
-def timed_out(heard: Heard) -> list[int]:
-    return [machine_id for kind, machine_id in heard.seen if kind == SERVER_TIMEOUT]
+def timed_out(recorded: Recorded) -> list[int]:
+    return [machine_id for kind, machine_id in recorded.seen if kind == SERVER_TIMEOUT]
 
 
 def test_timeouts_silent_node_is_announced_muted_and_up(
@@ -96,29 +96,29 @@ def test_timeouts_silent_node_is_announced_muted_and_up(
 ) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
-        heard = register(listener, 1.0)
+        recorded = register(listener, 1.0)
         with serving(listener), timeout_job(redis_url), heartbeat(port, 3), peer(port) as silent:
             silent.sendall(frame(kind=6, sender=2))
-            heard.wait_for(6, 2)
+            recorded.wait_for(6, 2)
             started = time.monotonic()
-            heard.wait_for(SERVER_TIMEOUT, 2)
+            recorded.wait_for(SERVER_TIMEOUT, 2)
             after = time.monotonic() - started
             assert 0.9 < after < 3 + LATE_S, "at most 2 s late"
-            assert (SERVER_TIMEOUT, None, 2) in heard.calls
+            assert (SERVER_TIMEOUT, None, 2) in recorded.calls
 
             silent.sendall(frame(kind=7, sender=2))
-            heard.wait_for(SERVER_TEMP_DISABLED, 2)
-            info = heard.calls[heard.seen.index((SERVER_TEMP_DISABLED, 2))][1]
+            recorded.wait_for(SERVER_TEMP_DISABLED, 2)
+            info = recorded.calls[recorded.seen.index((SERVER_TEMP_DISABLED, 2))][1]
             assert info is not None
             assert info.packet.type == 7
 
-            send_until(silent, heard, 8, 2)
+            send_until(silent, recorded, 8, 2)
             silence = time.monotonic() - started - after
             assert 1.5 < silence < 3 + LATE_S
-            assert heard.seen.count((7, 2)) == 0
-            assert timed_out(heard) == [2], "once, and never the node that talks"
+            assert recorded.seen.count((7, 2)) == 0
+            assert timed_out(recorded) == [2], "once, and never the node that talks"
 
-            heard.wait_for(SERVER_TIMEOUT, 2, 2)
+            recorded.wait_for(SERVER_TIMEOUT, 2, 2)
         assert listener.counters.drops["silenced"] > 0
         node = NodeStore(Settings(redis_url=redis_url)).view(ClusterKey(1, "bin")).nodes[2]
         assert node == make_node(2, port=port, version=1, generation=1), "its state is untouched"
@@ -133,18 +133,18 @@ def test_timeouts_callback_raising_does_not_stop_listener(
         raise RuntimeError(kind)
 
     with listener_of(redis_url) as listener:
-        heard = register(listener, 0.5)
-        heard.act = fail
+        recorded = register(listener, 0.5)
+        recorded.act = fail
         with serving(listener), timeout_job(redis_url):
             with peer(port) as connection:
                 connection.sendall(frame(kind=4, sender=2))
             with peer(port, 3) as connection:
                 connection.sendall(frame(kind=4, sender=3))
-            heard.wait_for(SERVER_TIMEOUT, 2)
-            heard.wait_for(SERVER_TIMEOUT, 3)
+            recorded.wait_for(SERVER_TIMEOUT, 2)
+            recorded.wait_for(SERVER_TIMEOUT, 3)
             with peer(port) as connection:
                 connection.sendall(frame(kind=5, sender=2))
-                heard.wait_for(SERVER_TEMP_DISABLED, 2)
+                recorded.wait_for(SERVER_TEMP_DISABLED, 2)
 
 
 def test_timeouts_each_registration_has_own_clock(
@@ -168,13 +168,13 @@ def test_timeouts_node_never_seen_is_not_announced(
     """Beside OpenSIPS it may not run the module; and no clock was ever started for it."""
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
-        heard = register(listener, 0.5)
+        recorded = register(listener, 0.5)
         with serving(listener), timeout_job(redis_url):
             with peer(port) as connection:
                 connection.sendall(frame(kind=4, sender=2))
             for count in (1, 2):
-                heard.wait_for(SERVER_TIMEOUT, 2, count)
-        assert set(timed_out(heard)) == {2}, "3 did not time out in the time of two timeouts of 2"
+                recorded.wait_for(SERVER_TIMEOUT, 2, count)
+        assert set(timed_out(recorded)) == {2}, "3 did not time out while 2 did twice"
 
 
 def test_timeouts_node_seen_before_restart_is_announced(
@@ -182,34 +182,34 @@ def test_timeouts_node_seen_before_restart_is_announced(
 ) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
-        heard = register(listener, 0.5)
+        recorded = register(listener, 0.5)
         with serving(listener), peer(port) as connection:
             connection.sendall(frame(kind=4, sender=2))
-            heard.wait_for(4, 2)
+            recorded.wait_for(4, 2)
             wait_until(lambda: redis_client.zcard(keys.last_seen(1, "ratelimit", 1)))
     with listener_of(redis_url) as listener:
-        heard = register(listener, 0.5)
+        recorded = register(listener, 0.5)
         with serving(listener), timeout_job(redis_url):
-            heard.wait_for(SERVER_TIMEOUT, 2)
-        assert set(timed_out(heard)) == {2}
+            recorded.wait_for(SERVER_TIMEOUT, 2)
+        assert set(timed_out(recorded)) == {2}
 
 
 def test_timeouts_reload_adds_and_removes_clocks(redis_url: str, redis_client: redis.Redis) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
-        heard = register(listener, 1.0)
+        recorded = register(listener, 1.0)
         with serving(listener), timeout_job(redis_url), heartbeat(port, 2), heartbeat(port, 3):
             put_node(redis_client, make_node(4, port=port))
             with peer(port, 4) as connection:
-                send_until(connection, heard, 5, 4)
-            heard.wait_for(SERVER_TIMEOUT, 4)
+                send_until(connection, recorded, 5, 4)
+            recorded.wait_for(SERVER_TIMEOUT, 4)
             redis_client.srem(keys.nodes(1, "bin"), 4)
             redis_client.incr(keys.version(1, "bin"))
             muted = keys.muted(1, "ratelimit", 1)
             wait_until(lambda: redis_client.zcard(muted) == 0)
             assert redis_client.zscore(keys.last_seen(1, "ratelimit", 1), "4") is None
             assert redis_client.zscore(keys.last_seen(1, "ratelimit", 1), "1") is None, "ourselves"
-        assert set(timed_out(heard)) == {4}
+        assert set(timed_out(recorded)) == {4}
 
 
 def test_timeouts_flush_comes_every_250_ms(redis_url: str, redis_client: redis.Redis) -> None:
@@ -231,19 +231,19 @@ def test_timeouts_redis_frozen_for_long_mutes_no_node(
     with server.client() as client:
         port = seed(client)
     with listener_of(server.url) as listener:
-        heard = register(listener, 3.0)
+        recorded = register(listener, 3.0)
         with (
             serving(listener),
             timeout_job(server.url),
             heartbeat(port, 2),
             heartbeat(port, 3, 2.5),
         ):
-            heard.wait_for(0, 2, 5)
+            recorded.wait_for(0, 2, 5)
             server.pause()
             time.sleep(6.5)
             server.resume()
-            heard.wait_for(0, 2, len(heard.calls) + 20)
-        assert timed_out(heard) == []
+            recorded.wait_for(0, 2, len(recorded.calls) + 20)
+        assert timed_out(recorded) == []
 
 
 def test_timeouts_redis_restarted_mutes_no_node(
@@ -253,17 +253,17 @@ def test_timeouts_redis_restarted_mutes_no_node(
     with server.client() as client:
         port = seed(client)
     with listener_of(server.url) as listener:
-        heard = register(listener, 2.0)
+        recorded = register(listener, 2.0)
         with serving(listener), timeout_job(server.url), heartbeat(port, 2):
             with heartbeat(port, 3):
-                heard.wait_for(0, 3)
+                recorded.wait_for(0, 3)
                 server.stop()
                 time.sleep(3)
                 server.start()
-                heard.wait_for(0, 2, len(heard.calls) + 5)
-                assert timed_out(heard) == []
-            heard.wait_for(SERVER_TIMEOUT, 3)
-            assert set(timed_out(heard)) == {3}
+                recorded.wait_for(0, 2, len(recorded.calls) + 5)
+                assert timed_out(recorded) == []
+            recorded.wait_for(SERVER_TIMEOUT, 3)
+            assert set(timed_out(recorded)) == {3}
 
 
 def test_timeouts_redis_without_data_is_registered_again(
@@ -273,18 +273,18 @@ def test_timeouts_redis_without_data_is_registered_again(
     with server.client() as client:
         port = seed(client)
         with listener_of(server.url) as listener:
-            heard = register(listener, 1.5)
+            recorded = register(listener, 1.5)
             with serving(listener), timeout_job(server.url), heartbeat(port, 2):
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 8, 3)
-                heard.wait_for(SERVER_TIMEOUT, 3)
+                    send_until(connection, recorded, 8, 3)
+                recorded.wait_for(SERVER_TIMEOUT, 3)
                 client.flushall()
                 for machine_id in (1, 2, 3):
                     put_node(client, make_node(machine_id, port=port))
                 with peer(port, 3) as connection:
-                    send_until(connection, heard, 9, 3)
-                heard.wait_for(SERVER_TIMEOUT, 3, 2)
-            assert set(timed_out(heard)) == {3}
+                    send_until(connection, recorded, 9, 3)
+                recorded.wait_for(SERVER_TIMEOUT, 3, 2)
+            assert set(timed_out(recorded)) == {3}
 
 
 def test_timeouts_event_loop_blocked_mutes_no_node(
@@ -292,8 +292,8 @@ def test_timeouts_event_loop_blocked_mutes_no_node(
 ) -> None:
     port = seed(redis_client)
     with listener_of(redis_url) as listener:
-        heard = register(listener, 2.0)
-        heard.act = lambda kind: time.sleep(4) if kind == 9 else None
+        recorded = register(listener, 2.0)
+        recorded.act = lambda kind: time.sleep(4) if kind == 9 else None
         with (
             serving(listener),
             timeout_job(redis_url),
@@ -301,11 +301,11 @@ def test_timeouts_event_loop_blocked_mutes_no_node(
             heartbeat(port, 3),
             peer(port) as connection,
         ):
-            heard.wait_for(0, 3)
+            recorded.wait_for(0, 3)
             connection.sendall(frame(kind=9, sender=2))
-            heard.wait_for(9, 2)
-            heard.wait_for(0, 3, len(heard.calls) + 20)
-        assert timed_out(heard) == []
+            recorded.wait_for(9, 2)
+            recorded.wait_for(0, 3, len(recorded.calls) + 20)
+        assert timed_out(recorded) == []
 
 
 _INSTANCE = """

@@ -29,14 +29,14 @@ PAUSE_S = 0.05
 
 
 class Laboratory:
-    """Machine 1 is a real instance; machine 2 a receiver, for which the test itself sends."""
+    """Node 1 is a real instance, node 2 a receiver, for which the test itself sends."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self.settings = settings
         self._stack = stack
         self._receiver = stack.enter_context(BinReceiver())
         self.node_port = free_port()
-        """Where machine 1 listens."""
+        """Where node 1 listens."""
         self._rows = [node(1, self.node_port), node_for(2, self._receiver)]
         load(settings, self._rows)
         self.ports = {name: free_port() for name in COMMANDS}
@@ -63,7 +63,7 @@ class Laboratory:
         load(self.settings, self._rows)
 
     def send(self, module: str, packets: int) -> None:
-        """Send so many packets at once as machine 2."""
+        """Send so many packets at once as node 2."""
         one = self.sender.packet(module, 0).build()
         self.sender.send_many(1, "bin", [one] * packets)
 

@@ -17,8 +17,8 @@ from tests.support.processes import EVENTUALLY_S, wait_until
 
 
 @dataclass
-class Heard:
-    """A callback that remembers what it was called with."""
+class Recorded:
+    """A callback that records its calls."""
 
     calls: list[tuple[int, ReceiveInfo | None, int]] = field(default_factory=list)
     act: Callable[[int], object] = lambda kind: None
@@ -39,7 +39,7 @@ class Heard:
         wait_until(
             lambda: self.seen.count((kind, machine_id)) >= count,
             timeout_s,
-            f"{count} times type {kind} of machine {machine_id}",
+            f"{count} times type {kind} of node {machine_id}",
         )
 
 
@@ -83,7 +83,7 @@ def peer(port: int, machine_id: int = 2, host: str = "127.0.0.1") -> Iterator[so
 
 def send_until(
     connection: socket.socket,
-    heard: Heard,
+    recorded: Recorded,
     kind: int,
     machine_id: int,
     timeout_s: float = EVENTUALLY_S,
@@ -92,9 +92,9 @@ def send_until(
 
     def arrived() -> bool:
         connection.sendall(frame(kind=kind, sender=machine_id))
-        return (kind, machine_id) in heard.seen
+        return (kind, machine_id) in recorded.seen
 
-    wait_until(arrived, timeout_s, f"type {kind} of machine {machine_id} passed on")
+    wait_until(arrived, timeout_s, f"type {kind} of node {machine_id} passed on")
 
 
 def ended(connection: socket.socket) -> bool:

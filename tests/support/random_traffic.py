@@ -15,7 +15,7 @@ NODES = 12
 
 
 def put_nodes(client: redis.Redis, rng: random.Random) -> None:
-    """Put clusters 1 and 7, machine N of generation N; some nodes are not up."""
+    """Put clusters 1 and 7, node N of generation N; some nodes are not up."""
     for cluster_id in (1, 7):
         for machine_id in range(1, NODES + 1):
             state = rng.choice([State.UP] * 6 + [State.PROBING, State.DOWN])

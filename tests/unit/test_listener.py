@@ -22,7 +22,7 @@ from clusterer.runtime.logs import LimitedLog
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch
 from clusterer.wire import Packet
-from tests.support.listening import Heard
+from tests.support.listening import Recorded
 from tests.support.processes import EVENTUALLY_S, LATE_S
 from tests.support.seeding import make_node
 
@@ -147,7 +147,7 @@ def test_listener_watch_is_read_back_from_field(watch: Watch) -> None:
 
 
 class Bench:
-    """A dispatcher of machine 1 with machines 2 and 3 in cluster 1."""
+    """A dispatcher of node 1 with nodes 2 and 3 in cluster 1."""
 
     def __init__(self) -> None:
         self.registry = Registry(1)
@@ -167,13 +167,13 @@ class Bench:
 
     def register(
         self, *, auth_check: bool = True, cluster_id: int = 1
-    ) -> tuple[Registration, Heard]:
-        heard = Heard()
+    ) -> tuple[Registration, Recorded]:
+        recorded = Recorded()
         watch = self.registry.reserve("ul", cluster_id, 5)
-        made = Registration(watch, heard, auth_check, frozenset())
+        made = Registration(watch, recorded, auth_check, frozenset())
         self.registry.add(made)
         self.dispatcher.use(self.views())
-        return made, heard
+        return made, recorded
 
     def send(self, ip: str, machine_id: int) -> tuple[Registration, ...]:
         """Route one packet; returns the nodes for which it was a sign of life."""
@@ -219,34 +219,34 @@ def test_listener_packet_from_wrong_source_not_counted_for_node() -> None:
 
 def test_listener_new_address_of_node_counts() -> None:
     bench = Bench()
-    _, heard = bench.register()
+    _, recorded = bench.register()
     bench.change(replace(bench.nodes[2], host="::ffff:127.0.0.9"))
     assert bench.send("127.0.0.2", 2) == ()
     assert bench.send("127.0.0.9", 2) != ()
-    assert heard.seen == [(5, 2)]
+    assert recorded.seen == [(5, 2)]
 
 
 def test_listener_without_auth_check_records_cluster_nodes_only() -> None:
     bench = Bench()
-    registration, heard = bench.register(auth_check=False)
+    registration, recorded = bench.register(auth_check=False)
     assert bench.send("10.9.9.9", 2) == (registration,)
     assert bench.send("10.9.9.9", 77) == ()
     assert bench.send("127.0.0.1", 1) == ()
-    assert heard.seen == [(5, 2), (5, 77), (5, 1)]
+    assert recorded.seen == [(5, 2), (5, 77), (5, 1)]
 
 
 def test_listener_without_cluster_records_no_node() -> None:
     bench = Bench()
-    _, heard = bench.register(auth_check=False, cluster_id=0)
+    _, recorded = bench.register(auth_check=False, cluster_id=0)
     assert bench.send("127.0.0.2", 2) == ()
-    assert heard.seen == [(5, 2)]
+    assert recorded.seen == [(5, 2)]
 
 
 def test_listener_unknown_cluster_accepts_no_packet() -> None:
     bench = Bench()
-    _, heard = bench.register(cluster_id=9)
+    _, recorded = bench.register(cluster_id=9)
     assert bench.send("127.0.0.2", 2) == ()
-    assert heard.seen == []
+    assert recorded.seen == []
     assert bench.dispatcher.counters.drops == {"unknown source": 1}
 
 
@@ -276,11 +276,11 @@ def test_listener_timeout_notice_names_its_node(caplog: pytest.LogCaptureFixture
 
 def test_listener_mute_is_of_one_registration_and_ends() -> None:
     bench = Bench()
-    first, heard = bench.register()
+    first, recorded = bench.register()
     _, other = bench.register()
     bench.dispatcher.time_out(first, 2, until=10.0)
     assert first not in bench.send("127.0.0.2", 2)
-    assert heard.seen == [(SERVER_TIMEOUT, 2), (SERVER_TEMP_DISABLED, 2)]
+    assert recorded.seen == [(SERVER_TIMEOUT, 2), (SERVER_TEMP_DISABLED, 2)]
     assert other.seen == [(5, 2)]
     bench.dispatcher.unmute(9.9)
     assert first not in bench.send("127.0.0.2", 2)
@@ -288,20 +288,20 @@ def test_listener_mute_is_of_one_registration_and_ends() -> None:
     bench.dispatcher.unmute(10.0)
     assert bench.dispatcher.epoch != before
     assert first in bench.send("127.0.0.2", 2)
-    assert heard.seen[-1] == (5, 2)
+    assert recorded.seen[-1] == (5, 2)
 
 
 def test_listener_muted_node_at_wrong_address_is_unknown() -> None:
     bench = Bench()
-    registration, heard = bench.register()
+    registration, recorded = bench.register()
     bench.dispatcher.time_out(registration, 2, until=10.0)
     bench.send("127.0.0.3", 2)
-    assert heard.seen == [(SERVER_TIMEOUT, 2)]
+    assert recorded.seen == [(SERVER_TIMEOUT, 2)]
 
 
 def test_listener_removed_node_is_neither_muted_nor_announced() -> None:
     bench = Bench()
-    registration, heard = bench.register()
+    registration, recorded = bench.register()
     bench.dispatcher.time_out(registration, 3, until=10.0)
     registration.last_seen[2] = 1.0
     bench.change(gone=3)
@@ -309,7 +309,7 @@ def test_listener_removed_node_is_neither_muted_nor_announced() -> None:
     assert registration.muted == {}
     assert registration.last_seen == {}
     bench.dispatcher.time_out(registration, 2, until=10.0)
-    assert heard.seen == [(SERVER_TIMEOUT, 3)]
+    assert recorded.seen == [(SERVER_TIMEOUT, 3)]
 
 
 def test_listener_redis_without_mutes_ends_them() -> None:

@@ -69,7 +69,7 @@ def run(
 
 
 def sending(*kinds: int) -> Callable[[CallbackQueue], None]:
-    """Return what queues packets of these types from machine 2."""
+    """Return what queues packets of these types from node 2."""
 
     def use(queue: CallbackQueue) -> None:
         for kind in kinds:

@@ -173,11 +173,11 @@ def test_logs_flood_ends_with_its_number(stream: io.StringIO) -> None:
     handler.setFormatter(JsonFormatter("node"))
     log = logger(handler)
     for number in range(100):
-        log.warning("machine %d failed", number, extra=about(NODE))
+        log.warning("node %d failed", number, extra=about(NODE))
     assert stream.getvalue().count("\n") == 2
     wait_until(lambda: stream.getvalue().count("\n") == 3)
     last = json.loads(stream.getvalue().splitlines()[-1])
-    assert last["message"] == "machine 99 failed (the last of 98 more like it)"
+    assert last["message"] == "node 99 failed (the last of 98 more like it)"
     assert (last["repeated"], last["machine_id"]) == (98, 2)
     handler.close()
     assert stream.getvalue().count("\n") == 3
