@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.processes import Child, Process, cpu_s
 from scripts.benchmarks.roles.receivers import Receivers
 from scripts.benchmarks.roles.rivals import NAIVE_QUEUE, BareReader, BareSender, NaiveSender
 from scripts.benchmarks.roles.senders import Senders
-from scripts.benchmarks.system import System
+from scripts.benchmarks.system import NODES, SENDER, System
 
-SENDER = 1
 POST = 0
 """Stands for the number of packets in a call: calls of `post`, with one packet each."""
 
@@ -28,7 +28,6 @@ class Path:
 
     name: str
     system: System
-    nodes: int
     processes: Sequence[Process]
     send: Callable[[int], int]
     """Sends so many packets; returns when the first call began (monotonic ns)."""
@@ -36,6 +35,7 @@ class Path:
     """pid of the server that stands between; 0: of Redis."""
     receivers: Child[Receivers] | None = None
     """Other receivers than the usual ones."""
+    nodes: int = NODES
     rates: list[float] = field(default_factory=list)
     """Deliveries per second of each round: until the last byte is at the last node."""
     cpu_us: list[float] = field(default_factory=list)
@@ -72,50 +72,39 @@ class Path:
         )
 
 
-def ours_by_size(system: System, nodes: int, *sizes: int) -> list[Path]:
-    """Paths of one sender and one worker, whose calls have so many packets."""
-    system.provision(SENDER, nodes)
-    worker, child = system.worker(), system.senders(SENDER)
-    return [Path("ours", system, nodes, [worker, child], sending(child, n)) for n in sizes]
+def in_turns(plan: Plan, *ways: tuple[Path, int]) -> None:
+    """Warm all ways up, then run them round by round, each with its number of packets."""
+    for path, packets in ways:
+        path.warm_up(packets // 10)
+    for _ in plan.turns():
+        for path, packets in ways:
+            path.run(packets)
 
 
-def sending(child: Child[Senders], size: int) -> Callable[[int], int]:
-    """Return the function that sends packets, ``size`` a call (1: `send_to`, `POST`: `post`)."""
-
-    def send(packets: int) -> int:
-        if size == POST:
-            return child.call(Senders.post, SENDER, packets)
-        if size == 1:
-            return child.call(Senders.single, SENDER, packets)
-        return child.call(Senders.batch, SENDER, packets, size)
-
-    return send
+def ours(system: System, started: tuple[Process, Child[Senders]], size: int) -> Path:
+    """Calls of `System.one_sender` with ``size`` packets each (1: `send_to`, `POST`: `post`)."""
+    _, child = started
+    if size == POST:
+        return Path("post", system, started, lambda n: child.call(Senders.post, SENDER, n))
+    if size == 1:
+        return Path("send_to", system, started, lambda n: child.call(Senders.single, SENDER, n))
+    return Path("send_many", system, started, lambda n: child.call(Senders.batch, SENDER, n, size))
 
 
-def limit(system: System, nodes: int, size: int) -> Path:
+def limit(system: System, size: int) -> Path:
     """The bare limit with the same calls."""
-    reader = system.child(BareReader, system.redis.url, system.ports[:nodes])
+    reader = system.child(BareReader, system.redis.url, system.ports[:NODES])
     reader.begin(BareReader.run)
     child = system.child(BareSender, system.redis.url)
     return Path(
-        "bare limit",
-        system,
-        nodes,
-        [reader, child],
-        lambda packets: child.call(BareSender.send, packets, size),
+        "bare limit", system, [reader, child], lambda n: child.call(BareSender.send, n, size)
     )
 
 
-def naive(system: System, nodes: int) -> Path:
+def naive(system: System) -> Path:
     """One RQ job per packet and node, done by RQ's own worker."""
-    url = system.redis.url
+    url, ports = system.redis.url, system.ports[:NODES]
     options = ["-q", "-u", url, "-w", "rq.SimpleWorker", "-S", "json", NAIVE_QUEUE]
     worker = system.process("rq.cli", "worker", *options)
     child = system.child(NaiveSender, url)
-    return Path(
-        "naive",
-        system,
-        nodes,
-        [worker, child],
-        lambda packets: child.call(NaiveSender.send, packets, system.ports[:nodes]),
-    )
+    return Path("naive", system, [worker, child], lambda n: child.call(NaiveSender.send, n, ports))

@@ -21,6 +21,10 @@ from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 
 HOST = "127.0.0.1"
+SENDER = 1
+"""machine_id and cluster of a measurement's only sender."""
+NODES = 4
+"""Nodes to which a sender sends, where nothing else is said."""
 MAX_NODES = 64
 FIRST_RECEIVER = 100_000
 """machine_id of the first receiver; senders have smaller ones."""
@@ -101,6 +105,11 @@ class System:
     def senders(self, *machine_ids: int, shared_cluster: int = 0) -> Child[Senders]:
         """Start a process with an instance per machine_id."""
         return self.child(Senders, list(machine_ids), shared_cluster)
+
+    def one_sender(self, nodes: int = NODES) -> tuple[Process, Child[Senders]]:
+        """Make the cluster of `SENDER`; start a delivery worker, and the sender."""
+        self.provision(SENDER, nodes)
+        return self.worker(), self.senders(SENDER)
 
     def require_alive(self) -> None:
         """Raise `BenchmarkFailed` for a process that has ended."""

@@ -11,10 +11,9 @@ from typing import Any
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.processes import cpu_s, memory_mb
 from scripts.benchmarks.roles.senders import Senders
-from scripts.benchmarks.system import FIRST_RECEIVER, System
+from scripts.benchmarks.system import FIRST_RECEIVER, NODES, SENDER, System
 from tests.support.ports import free_port
 
-NODES = 4
 CALLS = 50_000
 FIRST = 20_000
 BACKLOG = 1_000_000
@@ -23,21 +22,21 @@ BACKLOG_WITHIN_S = 300.0
 
 def lookups(system: System, plan: Plan) -> dict[str, Any]:
     """Measure get_nodes and check, which the local snapshot answers."""
-    system.provision(1, NODES)
-    sender = system.senders(1)
+    system.provision(SENDER, NODES)
+    sender = system.senders(SENDER)
     return {
-        "get_nodes_us": sender.call(Senders.get_nodes, 1, CALLS),
-        "check_us": sender.call(Senders.check, 1, FIRST_RECEIVER, CALLS),
+        "get_nodes_us": sender.call(Senders.get_nodes, SENDER, CALLS),
+        "check_us": sender.call(Senders.check, SENDER, FIRST_RECEIVER, CALLS),
     }
 
 
 def idle(system: System, plan: Plan) -> dict[str, Any]:
     """Measure the CPU time of an instance, the workers, the scheduler and Redis."""
-    system.provision(1, NODES, own_port=free_port())
+    system.provision(SENDER, NODES, own_port=free_port())
     kinds = ("delivery", "maintenance", "database")
     pids = {kind: system.process("workers", kind).pid for kind in kinds}
     pids["scheduler"] = system.process("scheduler").pid
-    pids["node"] = system.process("clusterer", "node", server_id=1).pid
+    pids["node"] = system.process("clusterer", "node", server_id=SENDER).pid
     pids["redis"] = system.redis.pid
     time.sleep(plan.settle_s)
     before = {name: cpu_s(pid) for name, pid in pids.items()}
@@ -53,14 +52,13 @@ def idle(system: System, plan: Plan) -> dict[str, Any]:
 def memory(system: System, plan: Plan) -> dict[str, Any]:
     """Measure a worker's memory after some traffic, and its peak while it delivers a backlog."""
     system.settings = replace(system.settings, log_max_packets=2 * BACKLOG)
-    system.provision(1, NODES)
-    worker, sender = system.worker(), system.senders(1)
+    worker, sender = system.one_sender()
     with system.arrival_of(FIRST * NODES, "memory, first packets"):
-        sender.call(Senders.batch, 1, FIRST)
+        sender.call(Senders.batch, SENDER, FIRST)
     before = memory_mb(worker.pid)
     with system.arrival_of(BACKLOG * NODES, "memory, backlog", BACKLOG_WITHIN_S):
         worker.popen.send_signal(signal.SIGSTOP)
-        sender.call(Senders.batch, 1, BACKLOG)
+        sender.call(Senders.batch, SENDER, BACKLOG)
         Path(f"/proc/{worker.pid}/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
         worker.popen.send_signal(signal.SIGCONT)
     peak = memory_mb(worker.pid, "VmHWM")

@@ -10,9 +10,8 @@ from typing import Any
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.roles.receivers import latency_ms
 from scripts.benchmarks.roles.senders import Senders
-from scripts.benchmarks.system import HOST, System
+from scripts.benchmarks.system import HOST, NODES, SENDER, System
 
-NODES = 4
 RATE = 100.0
 """Packets per second of steady traffic."""
 LINGER_S = 0.1
@@ -26,15 +25,13 @@ as healthy as the others."""
 
 def warm(system: System, plan: Plan) -> dict[str, Any]:
     """Measure steady traffic of one sender."""
-    system.provision(1, NODES)
-    system.worker()
-    sender = system.senders(1)
+    _, sender = system.one_sender()
     with system.arrival_of(50 * NODES, "warm latency, warming up"):
-        sender.call(Senders.paced, [1], 50, RATE)
+        sender.call(Senders.paced, [SENDER], 50, RATE)
     system.record()
     packets = int(plan.paced_s * RATE)
     with system.arrival_of(packets * NODES, "warm latency"):
-        sender.call(Senders.paced, [1], packets, RATE)
+        sender.call(Senders.paced, [SENDER], packets, RATE)
     return {"latency_warm_ms": figures(system)}
 
 

@@ -26,16 +26,13 @@ from scripts.benchmarks.roles.brokers import (
     Subscribers,
 )
 from scripts.benchmarks.roles.receivers import Receivers
-from scripts.benchmarks.system import HOST, System
+from scripts.benchmarks.roles.senders import PER_CALL
+from scripts.benchmarks.system import HOST, NODES, System
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
-NODES = 4
 SIZE = 10_000
 """Packets in a call of `send_many`: nats-py gathers 2 MiB of packets before it writes and waits."""
-SMALL = 100
-"""Packets in a call of `send_many_100`, as in `batch`."""
-
 COMPARED = {
     "send_many": "nats",
     "send_many_100": "nats",
@@ -50,21 +47,17 @@ Ways = dict[str, tuple[Path, int]]
 
 def peers(system: System, plan: Plan) -> dict[str, Any]:
     """Measure all ways in turns. A way whose program or package is not installed is left out."""
-    many, small, posts, single = paths.ours_by_size(system, NODES, SIZE, SMALL, paths.POST, 1)
+    started = system.one_sender()
     ways = {
-        "send_many": (many, plan.batch_packets),
-        "send_many_100": (small, plan.batch_packets),
-        "post": (posts, plan.batch_packets),
-        "send_to": (single, plan.packets),
+        "send_many": (paths.ours(system, started, SIZE), plan.batch_packets),
+        "send_many_100": (paths.ours(system, started, PER_CALL), plan.batch_packets),
+        "post": (paths.ours(system, started, paths.POST), plan.batch_packets),
+        "send_to": (paths.ours(system, started, 1), plan.packets),
     }
     ways |= _redis(system, plan)
     if server := _nats_server():
         ways |= _nats(system, plan, server)
-    for way, packets in ways.values():
-        way.warm_up(packets // 10)
-    for _ in plan.turns():
-        for way, packets in ways.values():
-            way.run(packets)
+    paths.in_turns(plan, *ways.values())
     compared = {
         ours: paired_ratio(ways[ours][0].rates, ways[other][0].rates)
         for ours, other in COMPARED.items()
@@ -82,10 +75,9 @@ def _nats(system: System, plan: Plan, program: str) -> Ways:
     publisher = system.child(NatsPublisher, port)
 
     def way(name: str, method: Callable[[NatsPublisher, int], int]) -> Path:
-        def send(packets: int) -> int:
-            return publisher.call(method, packets)
-
-        return Path(name, system, NODES, [publisher], send, server.pid, readers)
+        return Path(
+            name, system, [publisher], lambda n: publisher.call(method, n), server.pid, readers
+        )
 
     return {
         "nats": (way("NATS", NatsPublisher.publish), plan.batch_packets),
@@ -98,10 +90,9 @@ def _redis(system: System, plan: Plan) -> Ways:
     publisher = system.child(RedisPublisher, system.redis.url)
 
     def way(name: str, method: Callable[[RedisPublisher, int], int]) -> Path:
-        def send(packets: int) -> int:
-            return publisher.call(method, packets)
-
-        return Path(name, system, NODES, [publisher], send, receivers=readers)
+        return Path(
+            name, system, [publisher], lambda n: publisher.call(method, n), receivers=readers
+        )
 
     pipelined = plan.batch_packets // 4
     return {

@@ -8,12 +8,10 @@ from typing import Any
 from scripts.benchmarks import paths
 from scripts.benchmarks.paths import Path, paired_ratio
 from scripts.benchmarks.plan import Plan
-from scripts.benchmarks.roles.senders import Senders
-from scripts.benchmarks.system import System
+from scripts.benchmarks.processes import Child, Process
+from scripts.benchmarks.roles.senders import PER_CALL, Senders
+from scripts.benchmarks.system import SENDER, System
 
-NODES = 4
-SIZE = 100
-"""Packets in a call of `send_many`."""
 THREADS_S = 1.5
 
 NUMBERS = (1, 4, 16, 64)
@@ -31,13 +29,12 @@ def single(system: System, plan: Plan) -> dict[str, Any]:
 
 def batch(system: System, plan: Plan) -> dict[str, Any]:
     """Measure calls of `send_many` with 100 packets."""
-    return {"batch": _compare(system, plan, SIZE, plan.batch_packets)}
+    return {"batch": _compare(system, plan, PER_CALL, plan.batch_packets)}
 
 
 def _compare(system: System, plan: Plan, size: int, packets: int) -> dict[str, Any]:
-    naive = paths.naive(system, NODES)
-    limit = paths.limit(system, NODES, size)
-    (ours,) = paths.ours_by_size(system, NODES, size)
+    naive, limit = paths.naive(system), paths.limit(system, size)
+    ours = paths.ours(system, system.one_sender(), size)
     naive.warm_up(5)
     limit.warm_up(packets // 10)
     ours.warm_up(packets // 10)
@@ -57,14 +54,12 @@ def _compare(system: System, plan: Plan, size: int, packets: int) -> dict[str, A
 
 def threads(system: System, plan: Plan) -> dict[str, Any]:
     """Measure packets per second of one thread and of four, in turns."""
-    system.provision(1, NODES)
-    system.worker()
-    sender = system.senders(1)
-    sender.call(Senders.threads, 1, threads=1, seconds=0.2)
+    _, sender = system.one_sender()
+    sender.call(Senders.threads, SENDER, threads=1, seconds=0.2)
     rates: dict[int, list[float]] = {1: [], 4: []}
     for _ in plan.turns():
         for number, found in rates.items():
-            found.append(sender.call(Senders.threads, 1, threads=number, seconds=THREADS_S))
+            found.append(sender.call(Senders.threads, SENDER, threads=number, seconds=THREADS_S))
     return {
         "threads": {
             "one_packets_per_s": median(rates[1]),
@@ -94,16 +89,7 @@ def nodes(system: System, plan: Plan) -> dict[str, Any]:
     for number in NUMBERS:
         with system.arrival_of(BUSY_CALLS * number, f"send_to to {number} nodes"):
             busy[number] = child.call(Senders.paced, [number], BUSY_CALLS, rate=BUSY_RATE)
-    ways = {
-        number: Path(
-            f"{number} nodes",
-            system,
-            number,
-            [worker, child],
-            lambda packets, number=number: child.call(Senders.batch, number, packets),  # type: ignore[misc]
-        )
-        for number in NUMBERS
-    }
+    ways = {number: _to_nodes(system, worker, child, number) for number in NUMBERS}
     for _ in plan.turns():
         for number, way in ways.items():
             way.run(max(DELIVERIES // number, 10_000))
@@ -112,6 +98,17 @@ def nodes(system: System, plan: Plan) -> dict[str, Any]:
         "deliveries_per_s": _medians({number: way.rates for number, way in ways.items()}),
         "send_to_us_while_delivering": _medians(busy),
     }
+
+
+def _to_nodes(system: System, worker: Process, child: Child[Senders], number: int) -> Path:
+    """The way of the sender whose cluster has so many nodes."""
+    return Path(
+        f"{number} nodes",
+        system,
+        [worker, child],
+        lambda n: child.call(Senders.batch, number, n),
+        nodes=number,
+    )
 
 
 def _medians(samples: dict[int, list[float]]) -> dict[str, float]:

@@ -11,6 +11,9 @@ from timeit import repeat
 from clusterer import BufferFull, Clusterer, aio
 from scripts.benchmarks.roles.receivers import packet
 
+PER_CALL = 100
+"""Packets in a call of `send_many`, where nothing else is said."""
+
 
 class Senders:
     """One instance per machine_id; instance S sends to cluster S, or all to a shared one."""
@@ -27,7 +30,7 @@ class Senders:
             send_to(sender, "bin", one)
         return began
 
-    def batch(self, sender: int, packets: int, size: int = 100) -> int:
+    def batch(self, sender: int, packets: int, size: int = PER_CALL) -> int:
         """Send packets ``size`` a call; return when the first call began (monotonic ns)."""
         send_many, some = self._instances[sender].send_many, [packet(sender)] * size
         began = monotonic_ns()
