@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from time import monotonic, process_time
@@ -45,7 +46,8 @@ SIZES = ((1000, 300), (10, 1), (100, 30), (1000, 1), (1000, 30))
 growth with the nodes."""
 
 ROWS = (10_000, 10, 100, 1000)
-"""Rows of the table of a reload, and nodes that an instance has in memory."""
+"""Rows of the table of a reload, and nodes that an instance has in memory; each is measured after
+the size at the same place."""
 
 REPEATS = 5
 LEAST_S = 8.0
@@ -75,11 +77,11 @@ def growth(system: System, plan: Plan) -> dict[str, Any]:
     sizes: dict[tuple[int, int], Figures] = {}
     rows: dict[int, Figures] = {}
     memory: dict[int, Figures] = {}
-    for at in range(len(SIZES)):
-        if at and monotonic() + LEAST_S > plan.end:
+    for size, number in zip_longest(SIZES, ROWS):
+        if sizes and monotonic() + LEAST_S > plan.end:
             break
-        sizes[SIZES[at]] = _readers(system, *SIZES[at])
-        for number in ROWS[at : at + 1]:
+        sizes[size] = _readers(system, *size)
+        if number:
             rows[number] = _reload(system, number)
             memory[number] = _memory(system, number)
     nodes = {n: sizes[n, s] for n, s in SIZES[:3] if (n, s) in sizes}
@@ -122,9 +124,10 @@ def _readers(system: System, nodes: int, senders: int) -> Figures:
         found["top_cpu_s"] = median(_top(context))
         for name, tick in TICKS.items():
             tick(context)
-            found[f"tick_{name}_ms"] = median(_repeat(partial(tick, context))) * 1000
+            once = partial(tick, context)
+            found[f"tick_{name}_ms"] = _timed(system, name, once)[f"{name}_s"] * 1000
             # A tick in ten seconds lists the registrations.
-            costs = [_cost(context, partial(tick, context)) for _ in range(REPEATS)]
+            costs = [_cost(context, once) for _ in range(REPEATS)]
             found[f"tick_{name}_commands"] = median(commands for commands, _ in costs)
         directory = Directory(context.nodes)
         directory.refresh()
@@ -192,16 +195,6 @@ def _timed(
 def _cpu_s(system: System) -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return process_time() + children.ru_utime + children.ru_stime + cpu_s(system.redis.pid)
-
-
-def _repeat(work: Callable[[], object]) -> list[float]:
-    """Return how many seconds each of some calls took."""
-    took = []
-    for _ in range(REPEATS):
-        begun = monotonic()
-        work()
-        took.append(monotonic() - begun)
-    return took
 
 
 def _top(context: Context) -> list[float]:
