@@ -10,15 +10,16 @@ from scripts.benchmarks.paths import paired_ratio
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.processes import BenchmarkFailed, Child, cpu_s, memory_mb
 from scripts.benchmarks.roles.listeners import BareListener, Listener, RatelimitListener
-from scripts.benchmarks.roles.peers import Peers
+from scripts.benchmarks.roles.nodes import Nodes
 from scripts.benchmarks.system import FIRST_RECEIVER, System
 from tests.support.hostile import attack, resident_mb, streams
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 
-PEERS = 8
-MACHINES = list(range(FIRST_RECEIVER, FIRST_RECEIVER + PEERS))
-"""The peers' machine_ids; all have the address 127.0.0.1."""
+NODES = 8
+"""Nodes that send to the listener, each over a connection of its own."""
+MACHINE_IDS = list(range(FIRST_RECEIVER, FIRST_RECEIVER + NODES))
+"""The nodes' machine_ids; all have the address 127.0.0.1."""
 PACKETS = 100_000
 """Packets per connection and round; the module's packets take longer, and are fewer."""
 MODULE_PACKETS = 25_000
@@ -39,12 +40,12 @@ def speed(system: System, plan: Plan) -> dict[str, Any]:
     bare: Child[Listener] = system.child(BareListener, bare_port)
     plain, plain_port = _listener(system, 1, Listener)
     module, module_port = _listener(system, 2, RatelimitListener)
-    peers = system.child(Peers)
+    nodes = system.child(Nodes)
     bare_rates, plain_rates, module_rates = [], [], []
     for _ in plan.turns():
-        bare_rates.append(_flood(peers, bare, bare_port, PACKETS))
-        plain_rates.append(_flood(peers, plain, plain_port, PACKETS))
-        module_rates.append(_flood(peers, module, module_port, MODULE_PACKETS))
+        bare_rates.append(_flood(nodes, bare, bare_port, PACKETS))
+        plain_rates.append(_flood(nodes, plain, plain_port, PACKETS))
+        module_rates.append(_flood(nodes, module, module_port, MODULE_PACKETS))
     return {
         "listener": _figures(plain_rates, bare_rates),
         "listener_ratelimit": _figures(module_rates, bare_rates),
@@ -54,12 +55,12 @@ def speed(system: System, plan: Plan) -> dict[str, Any]:
 def redis_commands(system: System, plan: Plan) -> dict[str, Any]:
     """Measure the commands that an instance has Redis run while 100,000 packets/s come in."""
     child, port = _listener(system, 1, Listener)
-    peers = system.child(Peers)
-    peers.call(Peers.hold, port, PEERS)
-    peers.call(Peers.trickle, MACHINES, RATE, AT_ONCE, seconds=1.0)
+    nodes = system.child(Nodes)
+    nodes.call(Nodes.hold, port, NODES)
+    nodes.call(Nodes.trickle, MACHINE_IDS, RATE, AT_ONCE, seconds=1.0)
     counted = child.call(Listener.count)
     before = _commands(system)
-    sent = peers.call(Peers.trickle, MACHINES, RATE, AT_ONCE, plan.paced_s)
+    sent = nodes.call(Nodes.trickle, MACHINE_IDS, RATE, AT_ONCE, plan.paced_s)
     commands = _commands(system) - before - 1  # the first look itself
     wait_until(lambda: child.call(Listener.count) >= counted + sent * 0.99, message="packets")
     return {"redis_commands_per_s": commands / plan.paced_s}
@@ -68,10 +69,10 @@ def redis_commands(system: System, plan: Plan) -> dict[str, Any]:
 def idle_connections(system: System, plan: Plan) -> dict[str, Any]:
     """Measure CPU and memory of an instance with 1,000 connections and 100 packets/s in all."""
     child, port = _listener(system, 1, Listener)
-    peers = system.child(Peers)
-    peers.call(Peers.hold, port, IDLE_CONNECTIONS)
+    nodes = system.child(Nodes)
+    nodes.call(Nodes.hold, port, IDLE_CONNECTIONS)
     before = cpu_s(child.pid)
-    peers.call(Peers.trickle, MACHINES, IDLE_RATE, 1, plan.paced_s)
+    nodes.call(Nodes.trickle, MACHINE_IDS, IDLE_RATE, 1, plan.paced_s)
     return {
         "idle_connections": {
             "connections": IDLE_CONNECTIONS,
@@ -100,17 +101,17 @@ def decoder_fuzz(system: System, plan: Plan) -> dict[str, Any]:
 
 def _listener(system: System, server_id: int, role: type[Listener]) -> tuple[Child[Listener], int]:
     port = free_port()
-    system.provision(server_id, PEERS, own_port=port)
+    system.provision(server_id, NODES, own_port=port)
     return system.child(role, server_id), port
 
 
-def _flood(peers: Child[Peers], listener: Child[Listener], port: int, packets: int) -> float:
+def _flood(nodes: Child[Nodes], listener: Child[Listener], port: int, packets: int) -> float:
     before = listener.call(Listener.count)
-    seconds = peers.call(Peers.flood, port, MACHINES, packets)
+    seconds = nodes.call(Nodes.flood, port, MACHINE_IDS, packets)
     got = listener.call(Listener.count) - before
-    if got != packets * PEERS:
-        raise BenchmarkFailed(f"listener: {got} of {packets * PEERS} packets came to the callback")
-    return packets * PEERS / seconds
+    if got != packets * NODES:
+        raise BenchmarkFailed(f"listener: {got} of {packets * NODES} packets came to the callback")
+    return packets * NODES / seconds
 
 
 def _figures(rates: list[float], bare: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The sending nodes of a listener: small ratelimit packets as fast or as slow as wanted."""
+"""The nodes that send to a listener: small ratelimit packets as fast or as slow as wanted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chunks(machine_id: int) -> list[bytes]:
     ]
 
 
-class Peers:
+class Nodes:
     """Connections to one listening port; the connection of node N carries packets of N."""
 
     def __init__(self) -> None:
