@@ -13,7 +13,7 @@ from typing import Any
 from clusterer.console.actions import ACTIONS
 from clusterer.console.actions.action import REASON, Action, Field
 from clusterer.console.console import Console
-from clusterer.console.page import Download, File, Page, Parameters
+from clusterer.console.page import Download, File, Page, Parameters, path_format
 from clusterer.console.pages import PAGES
 
 _PARTS = Path(__file__).with_suffix(".toml")
@@ -35,8 +35,10 @@ _SIMPLE: Mapping[str, dict[str, Any]] = {
 def document() -> dict[str, Any]:
     """Return the document; raises `KeyError` for a page or parameter that openapi.toml lacks."""
     parts = tomllib.loads(_PARTS.read_text("utf-8"))
-    paths = {_path_of(page.api_path): {"get": _page(page, parts)} for page in PAGES}
-    paths |= {_path_of(f"/api/v1{each.path}"): {"post": _action(each, parts)} for each in ACTIONS}
+    paths = {path_format(page.api_path): {"get": _page(page, parts)} for page in PAGES}
+    paths |= {
+        path_format(f"/api/v1{each.path}"): {"post": _action(each, parts)} for each in ACTIONS
+    }
     bases = parts["parts"] | parts["schemas"]
     schemas = {
         name: _object(fields | bases.get(fields.pop("include", ""), {}))
@@ -58,11 +60,6 @@ def document() -> dict[str, Any]:
             "schemas": schemas,
         },
     }
-
-
-def _path_of(route: str) -> str:
-    """Return the path of a route as OpenAPI writes it: without the types of its parameters."""
-    return re.sub(r"\{(\w+):\w+\}", r"{\1}", route)
 
 
 def _page(page: Page, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import compile_path
+
 from clusterer.errors import (
     ChangedMeanwhile,
     ClustererError,
@@ -23,6 +25,9 @@ Parameters = Mapping[str, Any]
 """The parameters of the path, converted (`{machine_id:int}` is an int), and those of the query, as
 text."""
 
+CLUSTER_PATH = "/clusters/{cluster_id:int}-{proto}"
+NODE_PATH = CLUSTER_PATH + "/nodes/{machine_id:int}"
+
 Load = Callable[["Console", Parameters], dict[str, Any]]
 
 
@@ -32,6 +37,11 @@ class NotFound(InvalidArgument):
 
 class Busy(ClustererError):
     """More pages are watched than the hub serves."""
+
+
+def path_format(route: str) -> str:
+    """Return the path of a route without the types of its parameters, for `str.format`."""
+    return compile_path(route)[1]
 
 
 def status_of(error: Exception) -> int:
@@ -55,7 +65,7 @@ class Page:
     name: str
     """Unique among all pages, and the name of the route of the HTML page."""
     path: str
-    """Such as ``/clusters/{cluster_id:int}-{proto}``."""
+    """A route, such as `CLUSTER_PATH`."""
     title: str
     """Title and entry in the menu. A content with a key ``title`` overrides it on the page."""
     load: Load

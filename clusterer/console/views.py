@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse
 
 from clusterer.console import charts, network_map
 from clusterer.console.access.user import VISITOR, User, user_of
-from clusterer.console.page import Page, Parameters
+from clusterer.console.page import Page, Parameters, path_format
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -56,7 +56,7 @@ class Views:
             content=content,
             user=user,
             version=shown,
-            live_url=live_url(page, parameters or {}),
+            live_url="" if parameters is None else live_url(page, parameters),
         )
 
     def render(self, template: str, *, user: User, **values: Any) -> str:
@@ -87,10 +87,7 @@ def csrf_field(token: str) -> Markup:
 
 def live_url(page: Page, parameters: Parameters) -> str:
     """Return the URL of a page's events, with the query's parameters."""
-    path = page.live_path
-    for name, value in parameters.items():
-        for form in (f"{{{name}:int}}", f"{{{name}}}"):
-            path = path.replace(form, str(value))
+    path = path_format(page.live_path).format(**parameters)
     query = {name: parameters[name] for name in page.query if name in parameters}
     return f"{path}?{urlencode(query)}" if query else path
 

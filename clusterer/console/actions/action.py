@@ -85,7 +85,7 @@ class Action:
     operator has changed what `Form.seen` shows, and the other errors of a service.
     """
     back: str
-    """Path of the page to which the operator returns, with the parameters of the path."""
+    """Route of the page to which the operator returns; its parameters are among those of `path`."""
     fields: tuple[Field, ...] = ()
     needed: tuple[str, ...] = ()
     """Fields that a script must send; a missing one of the others has its default or stays."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from clusterer.console.actions.action import Action, Field, Form, Given
 from clusterer.console.console import Console
-from clusterer.console.page import NotFound, Parameters
+from clusterer.console.page import NODE_PATH, NotFound, Parameters
 from clusterer.errors import InvalidArgument
 from clusterer.membership import Condition, Node, State
 from clusterer.provisioning.rows import RowKey
@@ -14,9 +14,6 @@ from clusterer.services import provision
 from clusterer.services.admin import set_status
 from clusterer.services.provision import WIDTH, Changes
 from clusterer.store import ClusterKey
-
-_NODE = "/clusters/{cluster_id}-{proto}/nodes/{machine_id}"
-_ROUTE = "/clusters/{cluster_id:int}-{proto}/nodes/{machine_id:int}"
 
 _STATUS = Field("status", "Status", "choice", choices=(("0", "down"), ("1", "up")))
 _URL = Field("url", "URL", about="protocol:host:port, such as bin:192.0.2.3:5566", most=WIDTH)
@@ -167,21 +164,28 @@ _DONE = ("Added", "Changed", "Removed")
 
 STATUS = Action(
     "status",
-    f"{_ROUTE}/status",
+    f"{NODE_PATH}/status",
     "Set the status of node {machine_id}",
     "Set status",
     _status_form,
     _set_status,
-    _NODE,
+    NODE_PATH,
     (_STATUS,),
     needed=("status",),
 )
 EDIT = Action(
-    "edit", f"{_ROUTE}/edit", "Edit node {machine_id}", "Change", _edit_form, _edit, _NODE, _COLUMNS
+    "edit",
+    f"{NODE_PATH}/edit",
+    "Edit node {machine_id}",
+    "Change",
+    _edit_form,
+    _edit,
+    NODE_PATH,
+    _COLUMNS,
 )
 REMOVE = Action(
     "remove",
-    f"{_ROUTE}/remove",
+    f"{NODE_PATH}/remove",
     "Remove node {machine_id}",
     "Remove",
     _remove_form,

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from clusterer.console.access.user import user_of
 from clusterer.console.actions.action import REASON, Action, Form, Given
 from clusterer.console.console import Console
-from clusterer.console.page import status_of
+from clusterer.console.page import path_format, status_of
 from clusterer.console.views import Views
 from clusterer.errors import ClustererError, InvalidArgument
 from clusterer.services.admin.set_status import require_reason
@@ -151,7 +151,7 @@ class ActionRoutes:
             title=action.title.format(**parameters),
             action=action,
             here=request.url.path,
-            back=action.back.format(**parameters),
+            back=path_format(action.back).format(**parameters),
             **values,
         )
         return HTMLResponse(html, status)

@@ -8,7 +8,7 @@ from typing import Any
 
 from clusterer.console.console import Console
 from clusterer.console.feed import Moment
-from clusterer.console.page import Page, Parameters
+from clusterer.console.page import CLUSTER_PATH, Page, Parameters
 from clusterer.console.pages.overview import (
     MOST_ALARMS,
     alarm_as_json,
@@ -163,7 +163,7 @@ def path_as_json(path: BrokenPath) -> dict[str, Any]:
 
 PAGE = Page(
     "cluster",
-    "/clusters/{cluster_id:int}-{proto}",
+    CLUSTER_PATH,
     "Cluster",
     load,
     "cluster.html",

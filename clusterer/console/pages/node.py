@@ -7,7 +7,7 @@ from typing import Any
 
 from clusterer.console.console import Console
 from clusterer.console.feed import Moment
-from clusterer.console.page import NotFound, Page, Parameters
+from clusterer.console.page import NODE_PATH, NotFound, Page, Parameters
 from clusterer.console.pages.cluster import node_as_json, path_as_json, rates
 from clusterer.console.pages.overview import oldest_since
 from clusterer.membership import Node
@@ -23,8 +23,6 @@ MOST_EVENTS = 20
 """Events on the page."""
 MOST_SENDERS = 100
 """Senders to the node, and nodes to which it sends, each, on the page."""
-
-_PATH = "/clusters/{cluster_id:int}-{proto}/nodes/{machine_id:int}"
 
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
@@ -171,10 +169,10 @@ def load_history(console: Console, parameters: Parameters) -> dict[str, Any]:
     }
 
 
-PAGE = Page("node", _PATH, "Node", load, "node.html", in_menu=False)
+PAGE = Page("node", NODE_PATH, "Node", load, "node.html", in_menu=False)
 HISTORY = Page(
     "history",
-    f"{_PATH}/history",
+    f"{NODE_PATH}/history",
     "Last hour",
     load_history,
     "history.html",
