@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clusterer.console.charts import WIDTH, curve, spoken, timeline
-from clusterer.console.pages.cluster import rates
+from clusterer.console.pages.as_json import rates
 from clusterer.console.views import number
 from clusterer.store.history import Recorded, Sample
 

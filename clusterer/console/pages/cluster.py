@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from clusterer.console import query
 from clusterer.console.console import Console
-from clusterer.console.feed import Moment
 from clusterer.console.page import CLUSTER_PATH, Page, Parameters
-from clusterer.console.pages.overview import (
-    MOST_ALARMS,
+from clusterer.console.pages.as_json import (
     alarm_as_json,
     cluster_as_json,
-    oldest_since,
-    place_as_json,
-    rounded,
+    node_as_json,
+    path_as_json,
+    rates,
 )
+from clusterer.console.pages.overview import MOST_ALARMS
 from clusterer.errors import InvalidArgument
 from clusterer.services.live import ClusterRows, Row
-from clusterer.services.status.failures import Failure, place_of
-from clusterer.services.status.paths import BrokenPath
 from clusterer.store import ClusterKey
-from clusterer.store.history import Recorded, Sample
 
 AT_ONCE = 100
 """Nodes on one page."""
@@ -39,9 +35,10 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     key = ClusterKey(parameters["cluster_id"], parameters["proto"])
     moment = console.feed.now()
     cluster = moment.cluster(key)
-    found = _selected(cluster, parameters.get("find", "").strip())
+    find = query.text(parameters, "find")
+    found = _selected(cluster, find)
     pages = max(1, -(-len(found) // AT_ONCE))
-    page = min(_number(parameters.get("page", "1")), pages)
+    page = min(query.id_of(parameters, "page") or 1, pages)
     shown = found[(page - 1) * AT_ONCE : page * AT_ONCE]
     sparks = _sparks(console, key, shown)
     alarms = [alarm for alarm in moment.alarms() if alarm.key == key]
@@ -51,10 +48,10 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         + ("" if key.protocol == "bin" else f" {key.protocol}"),
         "now": round(moment.now),
         "stalled": moment.snapshot.stalled,
-        "cluster": cluster_as_json(cluster, moment.offered_per_s.get(key), moment.now),
+        "cluster": cluster_as_json(cluster, moment),
         "alarms": [alarm_as_json(alarm) for alarm in alarms[:MOST_ALARMS]],
         "alarm_count": len(alarms),
-        "find": parameters.get("find", "").strip(),
+        "find": find,
         "selected": len(found),
         "page": page,
         "pages": pages,
@@ -70,12 +67,6 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
             for row in cluster.rows
         ],
     }
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
-        raise InvalidArgument(f"page must be a number from 1, not {text!r}")
-    return int(text)
 
 
 def _selected(cluster: ClusterRows, find: str) -> list[Row]:
@@ -102,62 +93,6 @@ def _sparks(console: Console, key: ClusterKey, shown: Sequence[Row]) -> dict[int
     return {
         machine_id: rates(found[-SPARKS - 1 :], "sent_to")
         for machine_id, found in histories.items()
-    }
-
-
-def rates(found: Sequence[Recorded], name: str) -> list[float | None]:
-    """Return packets per second between each two samples; None where a count went back.
-
-    A sum goes back when a sender is forgotten, or a node is added again.
-    """
-    at = Sample._fields.index(name)
-    changes = []
-    for before, after in itertools.pairwise(found):
-        elapsed_s, count = after.at - before.at, after.sample[at] - before.sample[at]
-        known = elapsed_s > 0 and count >= 0
-        changes.append(round(count / elapsed_s, 1) if known else None)
-    return changes
-
-
-def node_as_json(row: Row, moment: Moment) -> dict[str, Any]:
-    """Return a line of a node for JSON; times are UNIX seconds."""
-    node = row.node
-    failure = moment.failures.get(place_of(node), Failure())
-    return {
-        **place_as_json(node.cluster),
-        "machine_id": node.machine_id,
-        "url": node.url,
-        "description": node.description,
-        "condition": node.condition.value,
-        "troubled": row.troubled,
-        "since": failure.since,
-        "reason": failure.reason,
-        "by": failure.by,
-        "no_tries": node.no_tries,
-        "failed_attempts": node.failed_attempts,
-        "duration": node.duration,
-        "back_at": node.enabled_at if row.back_in_s is not None else None,
-        "reached_by": row.reach.reached if row.reach else None,
-        "live_senders": row.reach.senders if row.reach else 0,
-        "backlog": row.backlog,
-        "oldest_since": oldest_since(row.oldest_s, moment.now),
-        "in_per_s": rounded(row.in_per_s),
-        "out_per_s": rounded(row.out_per_s),
-        "muted": sorted(m for m, item in row.by_module().items() if item.muted_s is not None),
-    }
-
-
-def path_as_json(path: BrokenPath) -> dict[str, Any]:
-    """Return a broken path for JSON; ``last_attempt`` is UNIX seconds."""
-    return {
-        "sender": path.sender,
-        "machine_id": path.node.machine_id,
-        "condition": path.condition.value,
-        "verdict": path.node.condition.value,
-        "no_tries": path.path.no_tries,
-        "failed_attempts": path.node.failed_attempts,
-        "last_attempt": path.path.last_ms / 1000,
-        "reason": path.path.reason,
     }
 
 

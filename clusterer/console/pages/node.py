@@ -8,8 +8,7 @@ from typing import Any
 from clusterer.console.console import Console
 from clusterer.console.feed import Moment
 from clusterer.console.page import NODE_PATH, NotFound, Page, Parameters
-from clusterer.console.pages.cluster import node_as_json, path_as_json, rates
-from clusterer.console.pages.overview import oldest_since
+from clusterer.console.pages.as_json import node_as_json, oldest_since, path_as_json, rates
 from clusterer.membership import Node
 from clusterer.services.admin import events
 from clusterer.services.admin.event_feed import EventFilter
