@@ -186,7 +186,6 @@ class _Kept(Generic[T]):
             if self._value is None or monotonic() - self._at >= self._every_s:
                 self._value = None
                 self._value = self._read()
-                self._at = (
-                    monotonic()
-                )  # after the read: else a slow read is followed by the next at once
+                # After the read: the next read must not follow a slow one at once.
+                self._at = monotonic()
             return self._value
