@@ -203,7 +203,7 @@ class Feeder:
         at_front = group is session.groups.front
         if session.note(batch):
             self._watch.refresh()
-            session.groups.wake_all()
+            session.groups.end_rest()
             group = [
                 peer
                 for peer in session.peers.values()

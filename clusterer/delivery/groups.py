@@ -35,7 +35,7 @@ class Groups:
         """Nodes for which no peer is made."""
         self._maker = maker
         self._replay = worker.replay
-        self.awake: list[Peer] = []
+        self.active: list[Peer] = []
         """The peers that do not rest."""
         self._nearest_next = False
 
@@ -43,17 +43,17 @@ class Groups:
 
     def gather(self) -> None:
         """Group all peers again: nodes or gates have changed."""
-        self.resting.wake(self.head)
+        self.resting.end(self.head)
         self.nodes.look()
-        self.awake = list(self.peers.values())
+        self.active = list(self.peers.values())
         self.regroup()
 
     def regroup(self) -> None:
         """Sort the peers that do not rest into front, behind and resting."""
-        ready = [peer for peer in self.awake if self.is_ready(peer)]
+        ready = [peer for peer in self.active if self.is_ready(peer)]
         head = max((peer.sent_offset for peer in ready), default=self.head)
         if self.holds_head and head > self.head:
-            self.wake_all()
+            self.end_rest()
             self._make_all()
             self.regroup()
             return
@@ -63,9 +63,9 @@ class Groups:
         self.front = [peer for peer in ready if peer.sent_offset == self.head]
         if self.resting.add(self.front, replay=self._replay):
             self.front = [peer for peer in self.front if peer not in self.resting]
-            self.awake = [peer for peer in self.awake if peer not in self.resting]
+            self.active = [peer for peer in self.active if peer not in self.resting]
         chosen = set(map(id, self.front))
-        self.behind = [peer for peer in self.awake if id(peer) not in chosen]
+        self.behind = [peer for peer in self.active if id(peer) not in chosen]
 
     def make(self, field: str, node: Node) -> Peer:
         """Make the peer of a resting node; `gather` must follow."""
@@ -76,12 +76,12 @@ class Groups:
     def _make_all(self) -> None:
         """Make the peers of all resting nodes."""
         for nodes in self.nodes.members().values():
-            self.awake += [self.make(field, node) for field, node in nodes.items()]
+            self.active += [self.make(field, node) for field, node in nodes.items()]
         self.nodes.look()
 
-    def wake_all(self) -> None:
-        """Let each resting peer be offered the next batch by itself."""
-        self.awake += self.resting.wake(self.head)
+    def end_rest(self) -> None:
+        """Make each resting peer active: a batch is offered to each of them by itself."""
+        self.active += self.resting.end(self.head)
 
     # -- state ----------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Members:
         if ours == self._views:
             return None
         self._views = ours
-        self._groups.wake_all()  # their packets were skipped by the states known until now
+        self._groups.end_rest()  # their packets were skipped by the states known until now
         # Nodes that came with one reload have one generation: one search for all of them.
         start_of = cache(self._maker.start_of)
         found = Update([], [], [])

@@ -82,7 +82,7 @@ class Recorder:
         moves: list[Move] = []
         counters: dict[str, int | str] = {}
         trim = trim or groups.head - self._trimmed_to > _TRIM_EVERY
-        due = groups.awake
+        due = groups.active
         rests: list[Rest] = []
         if trim or monotonic() >= groups.record_at:
             rests = groups.nodes.record(groups.head)

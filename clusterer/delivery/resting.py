@@ -68,12 +68,12 @@ class Resting:
             and n == self._counts.get(peer.key, n)
         )
 
-    def wake(self, head: int) -> list[Peer]:
+    def end(self, head: int) -> list[Peer]:
         """Settle all peers, remove them, and return them."""
         self.settle(head)
-        woken = list(self._members)
+        peers = list(self._members)
         self._members.clear()
-        return woken
+        return peers
 
     def settle(self, head: int) -> None:
         """Move the peers to the head, and count the packets in between as skipped."""

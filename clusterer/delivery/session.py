@@ -168,7 +168,7 @@ class SenderSession:
     def settle(self) -> None:
         """Account for packets at the log's end that were trimmed before they could be read."""
         groups = self.groups
-        groups.wake_all()
+        groups.end_rest()
         tail, counts = self._store.totals(self.sender)
         for peer in groups.peers.values():
             if not groups.is_ready(peer) or peer.sent_offset > tail:
