@@ -156,7 +156,7 @@ class Engine:
         if len(self._leases):
             self._leases.renew(force=True)
             return
-        self._reader.rung, _ = self._store.begin()
+        self._reader.rung = self._store.begin()
         self._claims.begin()
         self._selector.register(self._reader.open(), selectors.EVENT_READ)
 

@@ -58,19 +58,19 @@ class Handover:
             peer.state is PeerState.BLOCKED for peer in session.peers.values()
         ):
             return
-        if self._release(session, undrained=False) is Released.KEPT:
+        if self._release(session, even_if_pending=False) is Released.KEPT:
             self._take_over_guards([session])
         else:
             self._forget_gone([session])
 
     def give_up(self, session: SenderSession) -> None:
         """Give a log back that has to be gone on with from another address."""
-        self._release(session, undrained=True)
+        self._release(session, even_if_pending=True)
         self._forget_gone([session])
 
     def leave(self, session: SenderSession, entry_id: bytes, entry_format: str) -> None:
         """Give a log back as it is: the next entry is for a worker of a newer version."""
-        self._release(session, undrained=True, trim=False)
+        self._release(session, even_if_pending=True, trim=False)
         if self._leases.holds.add(session.sender, f"format {entry_format}"):
             log.error(
                 "sender %s: log entry %s has format %s, this worker reads up to format %s: the log "
@@ -83,17 +83,17 @@ class Handover:
             )
 
     def all(self) -> bool:
-        """Give all logs back; True if any has packets left."""
+        """Release all logs; True if a sender is still pending."""
         return self.some(list(self._leases))
 
     def some(self, sessions: list[SenderSession]) -> bool:
-        """Give these logs back, drained or not; True if any has packets left."""
+        """Release these logs, pending or not; True if a sender is still pending."""
         left = False
         for session in sessions:
             self._leases.renew()  # the last ones must not lose theirs meanwhile
             try:
                 if session in self._leases:
-                    left |= self._release(session, undrained=True) is Released.UNDRAINED
+                    left |= self._release(session, even_if_pending=True) is Released.PENDING
             except SenderUnusable as error:
                 self._leases.hold(error.sender, str(error))
         self._forget_gone(sessions)
@@ -124,7 +124,9 @@ class Handover:
         for session, guards in zip(sessions, found, strict=True):
             session.end_guards(guards)
 
-    def _release(self, session: SenderSession, *, undrained: bool, trim: bool = True) -> Released:
+    def _release(
+        self, session: SenderSession, *, even_if_pending: bool, trim: bool = True
+    ) -> Released:
         used = trim or session.recorder.touched
         if used:
             self._leases.commit([session], trim=trim)
@@ -137,7 +139,7 @@ class Handover:
             session.recorder.needed_from() if trim else 0,
             {peer.field: peer.acknowledged_offset() + 1 for peer in still_open},
             waiting=session.recorder.waiting(),
-            undrained=undrained,
+            even_if_pending=even_if_pending,
         )
         if result is Released.KEPT:
             return result
@@ -145,7 +147,7 @@ class Handover:
             self._leases.lose(session)
             return result
         self._leases.drop(session)
-        if result is Released.UNDRAINED:
+        if result is Released.PENDING:
             self._leases.gave(session)
         for peer in still_open:
             self._connector.let_go(peer)

@@ -49,7 +49,7 @@ class Leases:
         self.run_out: set[int] = set()
         """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
         self._given_at: dict[int, float] = {}
-        """When this worker gave senders back that were not drained (monotonic seconds)."""
+        """When this worker released senders that were still pending (monotonic seconds)."""
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
 
@@ -82,7 +82,7 @@ class Leases:
         return max(MAX_SENDERS - len(self._sessions), 0)
 
     def pending(self) -> list[int]:
-        """Return the senders with an undrained log that this worker does not have."""
+        """Return the pending senders that this worker does not have."""
         return [sender for sender in self._store.pending() if sender not in self._sessions]
 
     def allowed(self, senders: list[int]) -> list[int]:

@@ -123,8 +123,10 @@ class Released(Enum):
     LOST = -1
     KEPT = 0
     """The worker keeps the lease: the log has more packets to deliver."""
-    DRAINED = 1
-    UNDRAINED = 2
+    DELIVERED = 1
+    """The log has no packet to deliver."""
+    PENDING = 2
+    """The sender stays pending: another worker delivers the rest of the log."""
 
 
 def claim_of(sender: int, reply: list[Any]) -> Claim:

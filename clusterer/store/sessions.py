@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -52,12 +52,10 @@ class SessionStore(LogReads):
         self._channel = Channel(settings, lambda: self._replid.check(self._channel))
 
     def pending(self) -> list[int]:
-        """Return the senders of the queue with an undrained log, in order."""
+        """Return the pending senders of the queue, in order."""
         with translated(self._settings, "list pending senders"):
-            return self._senders(self._client.smembers(keys.pending(self._queue)))
-
-    def _senders(self, members: Iterable[Any]) -> list[int]:
-        return ids(keys.pending(self._queue), members)
+            name = keys.pending(self._queue)
+            return ids(name, self._client.smembers(name))
 
     def leased(self, senders: Sequence[int]) -> set[int]:
         """Return those of ``senders`` whose log a worker has leased."""
@@ -177,16 +175,16 @@ class SessionStore(LogReads):
         guarded: Mapping[str, int],
         *,
         waiting: bool,
-        undrained: bool,
+        even_if_pending: bool,
     ) -> Released:
-        """Release the lease; with ``undrained`` also if the log has packets to deliver.
+        """Release the lease; with ``even_if_pending`` also if the log has packets to deliver.
 
         ``guarded`` has the destinations whose connections are still open, and for each the first
         sequence that this worker may give back: the log keeps it until the guard is deleted.
         """
         own = (of(sender) for of in (keys.counters, keys.closing, keys.log))
         names = [keys.lease(sender), keys.pending(self._queue), keys.waiting(self._queue)]
-        arguments = sender, reached, int(waiting), int(undrained), GUARD_MS, needed_from
+        arguments = sender, reached, int(waiting), int(even_if_pending), GUARD_MS, needed_from
         guards = (part for pair in guarded.items() for part in pair)
         names += [*own, keys.HANDOVERS]
         what = "release the log"
@@ -245,11 +243,11 @@ class SessionStore(LogReads):
             forget(pipe, sender, fields)
             pipe.execute()
 
-    def begin(self) -> tuple[str, list[int]]:
-        """Begin a delivery job: delete the enqueued flag.
+    def begin(self) -> str:
+        """Begin a delivery job: delete the enqueued flag, and return the ring's last id.
 
-        Returns the ring's last id and the senders that were pending after it: a worker that reads
-        the ring from this id on misses no sender. Raises `NewerFormat`.
+        A worker that reads the ring from this id on, and then the pending senders, misses no
+        sender. Raises `NewerFormat`.
         """
         require_format(self._settings, self._client)
         self._replid.begin()
@@ -257,9 +255,8 @@ class SessionStore(LogReads):
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(keys.enqueued(self._queue))
             pipe.xrevrange(keys.ring(self._queue), count=1)
-            pipe.smembers(keys.pending(self._queue))
-            _, rings, senders = pipe.execute()
-        return (rings[0][0].decode() if rings else "0"), self._senders(senders)
+            _, last = pipe.execute()
+        return last[0][0].decode() if last else "0"
 
 
 class _SameReplid:

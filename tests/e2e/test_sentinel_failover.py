@@ -144,7 +144,7 @@ class Watched:
         """Stop the traffic, check order and counts; return how many accepted packets each lacks."""
         self.traffic.stop()
         self.redis.make_whole()
-        wait_until(self._is_drained, PATIENT_S, "all packets are delivered or counted")
+        wait_until(self._is_delivered, PATIENT_S, "all packets are delivered or counted")
         assert_accounted(self.settings)
         for process in self.processes.values():
             assert process.returncode is None
@@ -164,7 +164,7 @@ class Watched:
                 assert lacking[i] <= stat(client, i, "lost")
         return lacking
 
-    def _is_drained(self) -> bool:
+    def _is_delivered(self) -> bool:
         with suppress(redis.RedisError, AssertionError):
             assert_accounted(self.settings)
             with self.redis.master().client() as client:

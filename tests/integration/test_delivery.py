@@ -42,7 +42,7 @@ def condition(settings: Settings, machine_id: int) -> Condition:
     return found.condition
 
 
-def drained(client: redis.Redis, settings: Settings) -> bool:
+def released(client: redis.Redis, settings: Settings) -> bool:
     return not client.scard(keys.pending(settings.delivery_queue)) and not client.exists(
         keys.lease(1)
     )
@@ -59,7 +59,7 @@ def test_delivery_to_every_node_is_once_and_in_order(
         log.append(CLUSTER, [frame(number) for number in range(300, 3000)])
         for receiver in receivers:
             receiver.wait_for_frames(3000)
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
     for machine_id, receiver in enumerate(receivers, start=2):
         assert numbers(receiver) == list(range(3000))
         assert stat(redis_client, machine_id, "sent") == 3000
@@ -175,7 +175,7 @@ def test_replay_on_to_returned_peer_sends_missed_once_in_order(
         for receiver in receivers:
             receiver.wait_for_frames(sent)
         wait_until(lambda: stat(redis_client, 3, "sent") == sent, message="counted")
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
     for receiver in receivers:
         assert numbers(receiver) == list(range(sent))
     assert stat(redis_client, 3, "skipped") == stat(redis_client, 3, "lost") == 0
@@ -311,7 +311,7 @@ def test_delivery_packets_trimmed_before_count_as_lost(
     with delivering(settings):
         log.append(CLUSTER, [frame(0)])
         receivers[0].wait_for_frames(1)
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
     for number in range(1, 11):
         log.append(CLUSTER, [frame(number)])
     redis_client.xtrim(keys.log(1), minid="8", approximate=False)
@@ -329,12 +329,12 @@ def test_delivery_log_trimmed_at_end_counts_lost(
     with delivering(settings):
         log.append(CLUSTER, [frame(0)])
         receivers[0].wait_for_frames(1)
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
     log.append(CLUSTER, [frame(n) for n in range(1, 11)])
     redis_client.xtrim(keys.log(1), maxlen=0, approximate=False)
     with delivering(settings):
         wait_until(lambda: stat(redis_client, 2, "lost") == 10, message="loss counted")
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
 
 
 def test_delivery_offset_ahead_of_log_is_clamped(
@@ -348,7 +348,7 @@ def test_delivery_offset_ahead_of_log_is_clamped(
     with delivering(settings):
         log.append(CLUSTER, [frame(n) for n in range(10)])
         receivers[0].wait_for_frames(10)
-        wait_until(lambda: drained(redis_client, settings), message="log given back")
+        wait_until(lambda: released(redis_client, settings), message="log given back")
     redis_client.delete(keys.log(1))
     redis_client.hset(keys.counters(1), mapping={"sequence": 5, "1:bin": 5})
     with delivering(settings):

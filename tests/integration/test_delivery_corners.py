@@ -316,7 +316,7 @@ def test_delivery_trim_before_first_claim_counts_lost(
 def test_delivery_trim_before_new_cluster_served_counts_lost(
     settings: Settings, redis_client: redis.Redis, receiver: BinReceiver
 ) -> None:
-    """The cluster's first packet comes while the log is drained, and one of its nodes waits."""
+    """The cluster's first packet comes while no packet is pending, and one of its nodes waits."""
     settings = replace(settings, backlog="replay")
     load(settings, [node(1), node_for(2, receiver)])
     own, waiting = node(1, cluster_id=2), node_for(3, receiver, cluster_id=2)
@@ -358,13 +358,15 @@ def test_delivery_unacknowledged_at_set_down_counts_once(
             peer.reset_connections()
             log.append(CLUSTER, [frame(201)])
             wait_until(lambda: stat(redis_client, 2, "skipped") >= 101, message="skipped")
-            wait_until(lambda: drained_to(redis_client, 202), message="everything is accounted for")
+            wait_until(
+                lambda: committed_up_to(redis_client, 202), message="everything is accounted for"
+            )
             sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
     assert sent + skipped == 202
     assert 1 <= sent < 101
 
 
-def drained_to(client: redis.Redis, n: int) -> bool:
+def committed_up_to(client: redis.Redis, n: int) -> bool:
     return {int(value) for value in client.hvals(keys.committed_count(1))} == {n}
 
 
@@ -390,7 +392,7 @@ def test_delivery_half_skipped_batch_is_not_skipped_twice(
             log.append(CLUSTER, [frame(1002)])
             wait_until(lambda: numbers(slow)[-1] == 1002, message="goes on")
             wait_until(
-                lambda: drained_to(redis_client, 1003), message="everything is accounted for"
+                lambda: committed_up_to(redis_client, 1003), message="everything is accounted for"
             )
         got = len(set(numbers(slow)))
         sent, skipped = (stat(redis_client, 2, name) for name in ("sent", "skipped"))
@@ -416,7 +418,7 @@ def test_crash_with_cut_batch_counts_its_skips_once(
             wait_until(lambda: stat(redis_client, 3, "sent") == 1001, message="recorded")
             redis_client.delete(keys.lease(1))  # as that of a killed worker
             log.append(CLUSTER, [frame(1001)])
-            wait_until(lambda: drained_to(redis_client, 1002), message="all given up")
+            wait_until(lambda: committed_up_to(redis_client, 1002), message="all given up")
     assert_accounted(settings)
 
 
@@ -433,15 +435,15 @@ def test_delivery_worker_without_lease_records_nothing(
     late = Commit(1, [Move("1/2/7", 1, 1)], {"1/2/7/sent": 1}, needed_from=2)
     assert first.commit([late]) == {1}
     assert first.renew([1]).lost == {1}
-    released = first.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
+    released = first.release(1, 1, 2, {"1/2/7": 2}, waiting=False, even_if_pending=False)
     assert released is Released.LOST
     assert not redis_client.exists(
         keys.committed(1), keys.stats(1), keys.closing(1), keys.committed_count(1)
     )
     assert redis_client.xlen(keys.log(1)) == 1
     assert second.commit([late]) == set()
-    released = second.release(1, 1, 2, {"1/2/7": 2}, waiting=False, undrained=False)
-    assert released is Released.DRAINED
+    released = second.release(1, 1, 2, {"1/2/7": 2}, waiting=False, even_if_pending=False)
+    assert released is Released.DELIVERED
     assert not first.renew_guard(1, "1/2/7", 2)
     assert not first.end_guard(1, "1/2/7", Move("1/2/7", 0, 0), {"1/2/7/sent": -1})
     assert redis_client.hgetall(keys.committed(1)) == {b"1/2/7": b"1"}

@@ -169,15 +169,17 @@ class Workers:
         moves = [Move(FIELD, 100, 100), Move(OTHER, 100, 100)]
         self.first.commit([Commit(1, moves, {}, None)])
 
-    def release(self, store: SessionStore, *, undrained: bool = False) -> Released:
+    def release(self, store: SessionStore, *, even_if_pending: bool = False) -> Released:
         """Release by a worker for which everything is written."""
         guarded = {FIELD: 60} if store is self.first else {}
         needed = 60 if store is self.first else 101
-        return store.release(1, 100, needed, guarded, waiting=False, undrained=undrained)
+        return store.release(
+            1, 100, needed, guarded, waiting=False, even_if_pending=even_if_pending
+        )
 
     def take_over(self) -> None:
         """Let the second worker claim what the first one has released."""
-        assert self.release(self.first, undrained=True) is Released.DRAINED
+        assert self.release(self.first, even_if_pending=True) is Released.DELIVERED
         self.client.sadd("clusterer:pending:clusterer-delivery", 1)
         claim = take_lease(self.second, 1)
         assert claim
@@ -205,10 +207,10 @@ def test_release_after_unread_end_of_guard_keeps_log(workers: Workers) -> None:
     assert not workers.client.exists(keys.closing(1))
 
 
-def test_release_undrained_after_unread_end_stays_pending(workers: Workers) -> None:
+def test_release_even_if_pending_after_unread_end_stays_pending(workers: Workers) -> None:
     workers.take_over()
     assert workers.first.end_guard(1, FIELD, Move(FIELD, 59, 59), {})
-    assert workers.release(workers.second, undrained=True) is Released.UNDRAINED
+    assert workers.release(workers.second, even_if_pending=True) is Released.PENDING
     assert workers.ids() == [100]
     claim = take_lease(workers.first, 1)
     assert claim
@@ -223,11 +225,11 @@ def test_guards_read_by_other_worker_stay(workers: Workers) -> None:
 
 
 def test_renewed_guard_keeps_less(workers: Workers) -> None:
-    assert workers.release(workers.first) is Released.DRAINED
+    assert workers.release(workers.first) is Released.DELIVERED
     assert workers.first.renew_guard(1, FIELD, 101)
     workers.client.sadd("clusterer:pending:clusterer-delivery", 1)
     assert take_lease(workers.second, 1)
-    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.release(workers.second) is Released.DELIVERED
     assert workers.ids() == []
 
 
@@ -235,7 +237,7 @@ def test_guard_of_older_worker_keeps_all(workers: Workers) -> None:
     workers.take_over()
     now = workers.client.time()[0] * 1000
     workers.client.hset(keys.closing(1), FIELD, f"{now + 2000} host:1:77")
-    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.release(workers.second) is Released.DELIVERED
     assert workers.ids() == [100]
 
 
@@ -244,12 +246,12 @@ def test_unreadable_guard_is_forgotten(workers: Workers, value: str) -> None:
     workers.take_over()
     workers.client.hset(keys.closing(1), FIELD, value)
     assert workers.second.guards([1])[0].up == frozenset()
-    assert workers.release(workers.second) is Released.DRAINED
+    assert workers.release(workers.second) is Released.DELIVERED
     assert workers.ids() == []
 
 
 def test_sweep_after_worker_died_empties_log(workers: Workers, settings: Settings) -> None:
-    assert workers.release(workers.first) is Released.DRAINED
+    assert workers.release(workers.first) is Released.DELIVERED
     backlog = BacklogStore(settings)
     backlog.end_handovers()
     assert workers.ids() == [100]
@@ -262,7 +264,7 @@ def test_sweep_after_worker_died_empties_log(workers: Workers, settings: Setting
 
 
 def test_end_of_guard_without_lease_keeps_what_others_need(workers: Workers) -> None:
-    assert workers.release(workers.first) is Released.DRAINED
+    assert workers.release(workers.first) is Released.DELIVERED
     workers.client.hset(keys.committed(1), OTHER, 99)
     assert workers.first.end_guard(1, FIELD, None, {})
     assert workers.ids() == [100]

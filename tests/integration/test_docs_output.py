@@ -87,7 +87,7 @@ def test_docs_forget_output_is_as_shown(run: Run, context: Context) -> None:
     PacketLog(context.settings, 1).append(provisioning.KEY, [frame(0, sender=1)])
     store = SessionStore(context.settings, context.settings.delivery_queue, "test")
     assert take_lease(store, 1)
-    store.release(1, 1, 2, {}, waiting=False, undrained=False)
+    store.release(1, 1, 2, {}, waiting=False, even_if_pending=False)
     receipts, watch = Receipts(context.settings), Watch(1, "ratelimit", "ratelimit", 1, 0)
     receipts.begin(1, "run")
     receipts.register(watch, "run", [1, 2])

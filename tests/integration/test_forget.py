@@ -54,7 +54,7 @@ def deliver(context: Context, sender: int) -> None:
     claim = take_lease(store, sender)
     assert claim is not None
     tail, _ = store.totals(sender)
-    store.release(sender, tail, tail + 1, {}, waiting=False, undrained=False)
+    store.release(sender, tail, tail + 1, {}, waiting=False, even_if_pending=False)
 
 
 def break_path(context: Context, sender: int) -> None:
@@ -235,7 +235,7 @@ def test_unused_sender_with_packets_is_kept(context: Context) -> None:
     send(context, 9)
     store = SessionStore(context.settings, QUEUE, "test")
     assert take_lease(store, 9) is not None
-    store.release(9, 0, 0, {}, waiting=False, undrained=True)
+    store.release(9, 0, 0, {}, waiting=False, even_if_pending=True)
     sweep.delete_unused(context, later(context, 10 * DAY_S))
     assert context.redis.xlen(keys.log(9)) == 1
     assert context.redis.sismember(keys.pending(QUEUE), "9")

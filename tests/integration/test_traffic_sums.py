@@ -122,7 +122,7 @@ def deliver(context: Context, store: SessionStore, rng: random.Random, sender: i
     counters |= {f"{f}/last_delivered": "now" for f, name in names.items() if name == "sent"}
     store.commit([Commit(sender, [Move(f, tail, n) for f in fields], counters, tail + 1)])
     guarded = {fields[0]: tail + 1} if fields and rng.random() < 0.3 else {}
-    store.release(sender, tail, tail + 1, guarded, waiting=False, undrained=True)
+    store.release(sender, tail, tail + 1, guarded, waiting=False, even_if_pending=True)
     for field in guarded:
         assert_same(context)
         again = Move(field, tail - 1, n - 1) if rng.random() < 0.5 else None

@@ -69,7 +69,7 @@ def _send(settings: Settings, store: SessionStore, sender: int, fields: Sequence
         while store.commit([commit]):  # on a busy machine the lease may lapse
             take_lease(store, sender)
     end = PACKETS, PACKETS + 1
-    while store.release(sender, *end, {}, waiting=False, undrained=False) is Released.LOST:
+    while store.release(sender, *end, {}, waiting=False, even_if_pending=False) is Released.LOST:
         take_lease(store, sender)
 
 
