@@ -129,7 +129,7 @@ class Core:
 
     @once
     def sender(self) -> Sender:
-        return Sender(self.settings, self.machine_id, self.view, self.offers, self._wake_worker)
+        return Sender(self.settings, self.machine_id, self.view, self.offers, self._enqueue_job)
 
     @once
     def listener(self) -> Listener:
@@ -163,7 +163,7 @@ class Core:
     def _observer(self) -> Observer:
         return Observer(self.settings, self.machine_id, self._client)
 
-    def _wake_worker(self) -> None:
+    def _enqueue_job(self) -> None:
         try:
             self._jobs.enqueue_delivery(self.settings.delivery_queue, self._jobs_client)
         except StateUnavailable as error:

@@ -15,8 +15,8 @@ from clusterer.errors import PeerUnreachable
 from clusterer.runtime.routes import bind_source
 
 MAX_WRITE = 256 * 1024
-"""Bytes of the largest single write: what a stopped worker may still put out when it wakes up
-in the middle of one, its lease long gone."""
+"""Bytes of the largest single write: a worker that was stopped within a write finishes the write
+when the worker continues, long after its lease has ended."""
 
 SEND_BUFFER = 256 * 1024
 """SO_SNDBUF: bounds what the kernel holds back for a peer that does not read."""

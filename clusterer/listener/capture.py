@@ -49,7 +49,8 @@ class Capture:
         self._queue: deque[_Waiting] = deque()
         self._bytes_in = 0
         self._bytes_out = 0
-        self._wake = threading.Event()
+        self._signal = threading.Event()
+        """Set while packets are captured, and when the thread has to end."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._limited = LimitedLog(log, _LOG_INTERVAL_S)
@@ -66,13 +67,13 @@ class Capture:
             name = "clusterer-capture"
             self._thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._thread.start()
-        self._wake.set()
+        self._signal.set()
 
     def end(self, now: float) -> None:
         """Stop the capture if its time is over at ``now`` (monotonic)."""
         if self.active and now > self._until:
             self.active = False
-            self._wake.clear()
+            self._signal.clear()
             log.info("instance %d: packet capture stopped", self._server_id)
 
     def copied(self, packets: Iterator[Packet], source: tuple[str, int]) -> Iterator[Packet]:
@@ -85,7 +86,7 @@ class Capture:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._wake.set()
+        self._signal.set()
         if self._thread is not None:
             self._thread.join(_STOP_S)
         self._store.close()
@@ -107,7 +108,7 @@ class Capture:
         rounds = Rounds("capture")
         while not self._stopping.is_set():
             if not self._queue:
-                self._wake.wait()
+                self._signal.wait()
             with rounds.guard():
                 self._write()
             self._stopping.wait(_WRITE_S)

@@ -81,7 +81,8 @@ class LastSeenWriter:
         self._buffer = LastSeenBuffer()
         self._pending: TickReport | None = None
         self._pending_lock = forks.lock()
-        self._wake = threading.Event()
+        self._signal = threading.Event()
+        """Set when a report waits for the thread, or the thread has to end."""
         self._stopping = False
         self._away = False
         self._mend_at = 0.0
@@ -110,12 +111,12 @@ class LastSeenWriter:
         with self._pending_lock:
             older = self._pending
             self._pending = report.after(older) if older else report
-        self._wake.set()
+        self._signal.set()
 
     def stop(self) -> None:
         """End the thread."""
         self._stopping = True
-        self._wake.set()
+        self._signal.set()
         if self._thread is not None:
             self._thread.join(_STOP_S)
 
@@ -124,8 +125,8 @@ class LastSeenWriter:
     def _work(self, deliver: Callable[[Flushed], object]) -> None:
         rounds = Rounds("receipts")
         while True:
-            self._wake.wait()
-            self._wake.clear()
+            self._signal.wait()
+            self._signal.clear()
             if self._stopping:
                 return
             with self._pending_lock:

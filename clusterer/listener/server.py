@@ -68,7 +68,7 @@ class Listener:
         self._ports = Ports(lambda address: Connection(self._shared, address))
         self._rows: bool | None = None  # whether there are own rows; None before the first tick
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake = asyncio.Event()
+        self._pause_over = asyncio.Event()
         self._stopping = False
         self._served = threading.Lock()  # the call of `serve` never releases it
         self._rounds = Rounds("listener")
@@ -131,7 +131,7 @@ class Listener:
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # closed in between
-                loop.call_soon_threadsafe(self._wake.set)
+                loop.call_soon_threadsafe(self._pause_over.set)
 
     def renew_in_child(self) -> None:
         """Close the parent's sockets in a forked child.
@@ -226,10 +226,10 @@ class Listener:
     async def _pause(self, until: float) -> None:
         """Wait until ``until`` (monotonic, as the loop's clock), or until `stop`."""
         self.turned_at = monotonic()
-        timer = asyncio.get_running_loop().call_at(until, self._wake.set)
-        await self._wake.wait()
+        timer = asyncio.get_running_loop().call_at(until, self._pause_over.set)
+        await self._pause_over.wait()
         timer.cancel()
-        self._wake.clear()
+        self._pause_over.clear()
 
     async def _tick(self, now: float) -> None:
         """Do the periodic work of the loop; ``now`` is the result of `all_read`."""
