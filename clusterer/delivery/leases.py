@@ -8,10 +8,9 @@ from time import monotonic
 
 from clusterer.delivery.connector import Connector
 from clusterer.delivery.placement import HOLD_S, Holds, Placement
-from clusterer.delivery.roster import Views
 from clusterer.delivery.session import SenderSession
 from clusterer.delivery.worker import Worker
-from clusterer.membership.views import rows_of
+from clusterer.membership.views import Views, rows_of
 from clusterer.runtime.logs import about_machine
 from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.log_reads import SenderUnusable

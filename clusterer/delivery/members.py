@@ -11,10 +11,10 @@ from clusterer.delivery.groups import Groups
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.resting_nodes import not_resting
-from clusterer.delivery.roster import Roster, Views
+from clusterer.delivery.roster import Roster
 from clusterer.delivery.worker import Worker
 from clusterer.membership import Node, State
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, ClusterView, Views
 
 
 class Update(NamedTuple):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from clusterer.delivery.roster import Views
-from clusterer.membership.views import ClusterKey, rows_of
+from clusterer.membership.views import ClusterKey, Views, node_in, rows_of
 from clusterer.runtime.logs import about_machine
 from clusterer.runtime.routes import is_local
 
@@ -18,8 +17,7 @@ HOLD_S = 10.0
 
 def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
     """Return the IP of the sender's own row in a cluster, None if it has no row there."""
-    view = views.get(key)
-    node = view.nodes.get(sender) if view else None
+    node = node_in(key, sender, views)
     return node.host if node else None
 
 

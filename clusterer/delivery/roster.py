@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 from weakref import ref
 
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
-from clusterer.membership.views import ClusterKey, ClusterView
-
-Views = Mapping[ClusterKey, ClusterView]
+from clusterer.membership.views import ClusterKey, ClusterView, Views
 
 
 class Changes(NamedTuple):

@@ -14,10 +14,10 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.recorder import Recorder
-from clusterer.delivery.roster import Views
 from clusterer.delivery.worker import Worker
 from clusterer.membership import State
 from clusterer.membership.paths import Path
+from clusterer.membership.views import Views
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
 from clusterer.store.deliveries import Claim, ClosingGuards, Commit

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from clusterer.delivery.agenda import Agenda
 from clusterer.delivery.meter import Meter
-from clusterer.delivery.roster import Rosters, Views
+from clusterer.delivery.roster import Rosters
+from clusterer.membership.views import Views
 from clusterer.settings import BACKLOG_REPLAY, Settings
 from clusterer.store import Directory
 from clusterer.store.client import Clock

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from clusterer.listener.counters import Counters
 from clusterer.membership.addresses import normalised_ip
+from clusterer.membership.views import Views
 from clusterer.runtime.descriptors import UNLIMITED, room
 from clusterer.runtime.logs import LimitedLog
 from clusterer.settings import Settings
-from clusterer.store import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
-
-Views = Mapping[ClusterKey, ClusterView]
 
 KNOWN_PATIENCE = 8
 """A known node has this many times max_message_time for its first frame: TCP repeats a lost segment

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.drops import Call, Drops, Views
+from clusterer.listener.drops import Call, Drops
 from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
-from clusterer.store import ClusterKey
+from clusterer.membership.views import ClusterKey, Views, node_in
 from clusterer.store.watches import Notice
 
 
@@ -90,8 +90,7 @@ class Dispatcher:
         return node is not None and machine_id != self._server_id and normalised_ip(node.host) == ip
 
     def _node(self, registration: Registration, machine_id: int) -> Node | None:
-        view = self._views.get(ClusterKey(registration.cluster_id, PROTO_BIN))
-        return view.nodes.get(machine_id) if view is not None else None
+        return node_in(ClusterKey(registration.cluster_id, PROTO_BIN), machine_id, self._views)
 
     # -- snapshot, timeouts ---------------------------------------------------------------------
 

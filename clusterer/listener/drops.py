@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -11,9 +11,9 @@ from clusterer.errors import WireError
 from clusterer.listener.counters import Counters
 from clusterer.listener.registrations import ReceiveInfo, Source
 from clusterer.membership import Node
+from clusterer.membership.views import Views
 from clusterer.runtime import forks
 from clusterer.runtime.logs import LimitedLog, about, about_machine
-from clusterer.store import ClusterKey, ClusterView
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ LOG_INTERVAL_S = 10.0
 UNKNOWN_MODULES_NAMED = 100
 """Modules without a registration that one process names in the log."""
 
-Views = Mapping[ClusterKey, ClusterView]
 Call = Callable[[int, ReceiveInfo, Any], object]
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from clusterer.membership.node import Node
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import Views
 
 FIRST_ASKED = 3
 """Probers that are asked at once, the asking one not counted."""
@@ -139,9 +139,7 @@ def outcome(suspicion: Suspicion, now_ms: int) -> Outcome:
     return Outcome.WAIT
 
 
-def elsewhere(
-    node: Node, probers: Iterable[int], views: Mapping[ClusterKey, ClusterView]
-) -> frozenset[int]:
+def elsewhere(node: Node, probers: Iterable[int], views: Views) -> frozenset[int]:
     """Return those of ``probers`` that are not on the node's own host.
 
     ``views``: all clusters. The addresses of loopback are those of one host.
@@ -151,7 +149,7 @@ def elsewhere(
     return frozenset(m for m in others if own.isdisjoint(_hosts(m, views)))
 
 
-def _hosts(machine_id: int, views: Mapping[ClusterKey, ClusterView]) -> set[str]:
+def _hosts(machine_id: int, views: Views) -> set[str]:
     rows = (view.nodes.get(machine_id) for view in views.values())
     return {_host(row) for row in rows if row is not None}
 

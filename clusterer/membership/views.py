@@ -9,7 +9,7 @@ from types import MappingProxyType
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.node import ClusterKey, Node, State
 
-__all__ = ["ClusterKey", "ClusterView", "node_of", "rows_of"]
+__all__ = ["ClusterKey", "ClusterView", "Views", "node_in", "node_of", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,27 @@ class ClusterView:
         ]
 
 
-def node_of(destination: str, views: Mapping[ClusterKey, ClusterView]) -> Node | None:
+Views = Mapping[ClusterKey, ClusterView]
+"""All clusters at one moment."""
+
+
+def node_in(key: ClusterKey, machine_id: int, views: Views) -> Node | None:
+    """Return a node of a cluster; None if there is no such node or cluster."""
+    view = views.get(key)
+    return view.nodes.get(machine_id) if view is not None else None
+
+
+def node_of(destination: str, views: Views) -> Node | None:
     """Return the node with that `Node.destination`; None if it is gone, moved, or never was."""
     cluster_id, _, rest = destination.partition("/")
     machine_id = rest.partition("/")[0]
     if not (cluster_id.isdecimal() and machine_id.isdecimal()):
         return None
-    view = views.get(ClusterKey(int(cluster_id), PROTO_BIN))
-    node = view.nodes.get(int(machine_id)) if view else None
+    node = node_in(ClusterKey(int(cluster_id), PROTO_BIN), int(machine_id), views)
     return node if node is not None and node.destination == destination else None
 
 
-def rows_of(machine_id: int, views: Mapping[ClusterKey, ClusterView]) -> list[Node]:
+def rows_of(machine_id: int, views: Views) -> list[Node]:
     """Return the BIN rows of a machine_id, in the order of ``views``."""
     return [
         view.nodes[machine_id]

@@ -139,9 +139,7 @@ class OwnPaths:
             self._results.setdefault(sender, {})[field] = _Result(node, path, True, "")
             return
         disabled = path.condition(node) is Condition.DISABLED
-        key = node.cluster
-        view = scene.place.views[key]
-        row = view.nodes.get(sender)
+        row = scene.place.node(node.cluster, sender)
         source = row.host if row is not None else scene.place.source(node)
         way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
         done = partial(self._found, sender, field, node, path)

@@ -7,10 +7,8 @@ from time import monotonic
 
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, Views, node_in
 from clusterer.store.probers import LOOK_S
-
-Views = Mapping[ClusterKey, ClusterView]
 
 
 class Place:
@@ -89,8 +87,7 @@ class Place:
 
     def node(self, key: ClusterKey, machine_id: int) -> Node | None:
         """Return a node as of the last `update`."""
-        view = self.views.get(key)
-        return view.nodes.get(machine_id) if view else None
+        return node_in(key, machine_id, self.views)
 
     def elsewhere(self, prober: int, node: Node) -> bool:
         """Whether a prober is on another host than a node, as far as their rows tell.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.membership.paths import Path, as_seen
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, ClusterView, Views
 from clusterer.runtime import forks
 from clusterer.runtime.rounds import Rounds
 from clusterer.store.nodes import NodeStore
@@ -87,11 +87,11 @@ class Directory:
         return monotonic() - self._refreshed_at
 
     @property
-    def snapshot(self) -> Mapping[ClusterKey, ClusterView]:
+    def snapshot(self) -> Views:
         """All clusters as of the last `refresh`, for a caller that refreshes by itself."""
         return self._views
 
-    def views(self) -> Mapping[ClusterKey, ClusterView]:
+    def views(self) -> Views:
         """Return all clusters. Raises `StateUnavailable` if they could never be read."""
         if not self.is_kept_fresh:
             self._start()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import redis
 
 from clusterer.errors import StateUnavailable, UnknownNode
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.suspicions import Kind, elsewhere
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, Views
 from clusterer.settings import Settings
 from clusterer.store.node_change import Cause
 from clusterer.store.nodes import NodeStore
@@ -36,9 +34,7 @@ class Observer:
         self._probers = ProberStore(settings, client)
         self._prober = ProberHere()
 
-    def suspect(
-        self, key: ClusterKey, machine_id: int, views: Mapping[ClusterKey, ClusterView], by: str
-    ) -> None:
+    def suspect(self, key: ClusterKey, machine_id: int, views: Views, by: str) -> None:
         """Note a failed attempt of the sender, and have other hosts asked about the node.
 
         Where no other host can be asked, the node itself changes at once. Raises `UnknownNode`,
@@ -54,7 +50,7 @@ class Observer:
             f"node {machine_id} of cluster {key} changed {_ATTEMPTS} times; try again"
         )
 
-    def _suspected(self, node: Node, views: Mapping[ClusterKey, ClusterView], by: str) -> bool:
+    def _suspected(self, node: Node, views: Views, by: str) -> bool:
         """Note the observation; False if the node or the record changed meanwhile."""
         if node.protocol != PROTO_BIN:  # no packet is sent to it
             return self._commit(node, by)
@@ -76,7 +72,7 @@ class Observer:
         )
         return self._commit(node, by) if opened is Opened.ALONE else True
 
-    def _is_alone(self, node: Node, views: Mapping[ClusterKey, ClusterView]) -> bool:
+    def _is_alone(self, node: Node, views: Views) -> bool:
         """Whether no other host can say if the node can be reached."""
         present = self._probers.present(node.cluster)
         return not elsewhere(node, present.keys() - {self._prober.find(views)}, views)

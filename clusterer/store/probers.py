@@ -14,7 +14,7 @@ import redis
 from clusterer.endpoint import TIMEOUT_S
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.suspicions import PRESENT_MS
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, Views
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -202,7 +202,7 @@ class ProberHere:
         self._hosts: dict[str, bool] = {}
         self._asked_at = -inf
 
-    def find(self, views: Mapping[ClusterKey, ClusterView]) -> int | None:
+    def find(self, views: Views) -> int | None:
         """Return the machine_id of this host's prober: its lowest own one; None without a row."""
         if monotonic() - self._asked_at >= LOOK_S:
             self._asked_at = monotonic()

@@ -19,7 +19,7 @@ from clusterer.membership.suspicions import (
     choose_asked,
     elsewhere,
 )
-from clusterer.membership.views import ClusterKey, ClusterView
+from clusterer.membership.views import ClusterKey, Views
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.badvalues import bad, ids, replaced, text
@@ -82,7 +82,7 @@ class SuspicionStore(Store):
         *,
         asking: int | None,
         reason: str,
-        views: Mapping[ClusterKey, ClusterView],
+        views: Views,
         observation: tuple[int, Observation] | None = None,
     ) -> Opened:
         """Open a suspicion of a node, and ask the first probers.

@@ -13,11 +13,11 @@ from clusterer.errors import StateUnavailable
 from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
-from clusterer.listener.drops import Views
 from clusterer.listener.last_seen import LastSeenWriter, TickReport
 from clusterer.listener.registrations import Registration, Registry
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
+from clusterer.membership.views import Views
 from clusterer.runtime.logs import LimitedLog
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.watches import Watch

@@ -13,7 +13,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition, Event, Node
 from clusterer.membership.paths import is_void
 from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion
-from clusterer.membership.views import node_of
+from clusterer.membership.views import node_in, node_of
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
@@ -103,8 +103,7 @@ def _all_here(context: Context, key: ClusterKey, node: Node, probers: Collection
     """Whether a node and all probers are on this host, whatever their addresses are."""
     if not is_local(node.host):
         return False
-    view = context.directory.snapshot.get(key)
-    rows = [view.nodes.get(prober) if view else None for prober in probers]
+    rows = (node_in(key, prober, context.directory.snapshot) for prober in probers)
     return all(row is not None and is_local(row.host) for row in rows)
 
 
@@ -124,9 +123,8 @@ def _conclude(context: Context, found: Mapping[ClusterKey, Mapping[int, Suspicio
     verdicts = Verdicts(context.nodes, context.suspicions)
     now_ms = context.paths.now_ms()
     for key, suspicions in found.items():
-        view = context.directory.snapshot.get(key)
         for machine_id, suspicion in suspicions.items():
-            node = view.nodes.get(machine_id) if view else None
+            node = node_in(key, machine_id, context.directory.snapshot)
             if node is None or suspicion.is_void(node.version, now_ms):
                 context.nodes.end_suspicion(key, machine_id, suspicion)
             elif now_ms - suspicion.since_ms >= OVERDUE_MS:
