@@ -20,9 +20,9 @@ _NAME_LENGTH_AT = NAME_AT - INT.size
 _FEW = 8
 """Frames that are faster looked at one by one."""
 
-Share = tuple[bytes, int, int]
-"""A module's name (only the beginning of one that is too long to be told apart), and how many
-packets and bytes are its."""
+ModuleCount = tuple[bytes, int, int]
+"""The name of a module (of a name that is too long for a label, the beginning), the number of its
+packets, and their bytes."""
 
 
 def frame_ends(frames: bytes) -> Sequence[int]:
@@ -31,7 +31,7 @@ def frame_ends(frames: bytes) -> Sequence[int]:
 
 
 def are_frames(frames: bytes, packets: int) -> bool:
-    """Whether ``frames`` are so many whole BIN frames and nothing else."""
+    """Whether ``frames`` are exactly ``packets`` whole BIN frames."""
     size = len(frames)
     if size < MIN_FRAME or not frames.startswith(MARKER):
         return False
@@ -51,7 +51,7 @@ def are_frames(frames: bytes, packets: int) -> bool:
 
 
 def _even_ends(frames: bytes) -> Sequence[int]:
-    """Return the same if all frames are of one size, and are many; else nothing."""
+    """Return the ends if there are many frames and all are of one size; else nothing."""
     size = int.from_bytes(frames[_LENGTH_AT : _LENGTH_AT + LENGTH.size], "little")
     if size < MIN_FRAME or len(frames) % size or len(frames) < _FEW * size:
         return ()
@@ -84,26 +84,26 @@ class Modules:
         self._ends = ends
         self._names, self._until = [name], [count]
         """Of each run of frames of one module its name, and the index of the frame behind it."""
-        self.whole: Sequence[Share] = ((name, count, len(frames)),)
-        """What each module has in all frames."""
+        self.whole: Sequence[ModuleCount] = ((name, count, len(frames)),)
+        """The count of each module in all frames."""
         if count > 1 and not _all_named(name, frames, ends):
             names = (_name(frames, at) for at in (0, *ends[:-1]))
             runs = [(name, sum(1 for _ in group)) for name, group in groupby(names)]
             self._names = [name for name, _ in runs]
             self._until = list(accumulate(packets for _, packets in runs))
-            self.whole = self._shares(0, count)
+            self.whole = self._counts(0, count)
 
-    def between(self, first: int, end: int) -> Sequence[Share]:
-        """Return the like for the frames from index ``first`` to before ``end``."""
+    def between(self, first: int, end: int) -> Sequence[ModuleCount]:
+        """Return the counts of the frames from index ``first`` to before ``end``."""
         count = len(self._ends)
         if first == 0 and end >= count:
             return self.whole
-        return self._shares(first, min(end, count))
+        return self._counts(first, min(end, count))
 
-    def _shares(self, first: int, end: int) -> Sequence[Share]:
+    def _counts(self, first: int, end: int) -> Sequence[ModuleCount]:
         run = bisect_right(self._until, first)
         began = self._ends[first - 1] if 0 < first < end else 0
-        found: dict[bytes, Share] = {}
+        found: dict[bytes, ModuleCount] = {}
         while first < end:
             until = min(self._until[run], end)
             ended, name = self._ends[until - 1], self._names[run]

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from clusterer.delivery.frames import Share
+from clusterer.delivery.frames import ModuleCount
 from clusterer.membership.views import ClusterKey
 from clusterer.store.client import Clock
 from clusterer.store.labels import ModuleLabels
@@ -34,7 +34,7 @@ class Stamps:
         """Of all packets: the first stamp, the last, their sum, and how many there are."""
 
     def between(self, first: int, end: int) -> tuple[int, int, int, int]:
-        """Return the like of the packets from index ``first`` to before ``end``."""
+        """Return the same of the packets from index ``first`` to before ``end``."""
         if first == 0 and end == self.whole[3]:
             return self.whole
         total = self.sum_before(end) - self.sum_before(first)
@@ -66,7 +66,7 @@ class Sent:
 
 
 class Flow:
-    """What one sender's packets to one node came to. Written by one thread at a time."""
+    """Counts of one sender's packets to one node. Written by one thread at a time."""
 
     __slots__ = ("_clock", "_labels", "buckets", "sent", "sum_ms")
 
@@ -80,9 +80,9 @@ class Flow:
         self.sum_ms = 0
         """Sum of those times."""
 
-    def count(self, shares: Iterable[Share]) -> None:
+    def count(self, counts: Iterable[ModuleCount]) -> None:
         """Count packets that are written whole, by module."""
-        for name, packets, size in shares:
+        for name, packets, size in counts:
             label = self._labels.of(name)
             sent = self.sent.get(label) or self.sent.setdefault(label, Sent())
             sent.packets += packets

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterer.delivery.frames import Modules, Share, frame_ends
+from clusterer.delivery.frames import ModuleCount, Modules, frame_ends
 from clusterer.store.labels import MAX_LABELS, MAX_NAME, OTHERS, ModuleLabels
 from clusterer.wire import Packet
 
@@ -35,8 +35,8 @@ def frames_of(frames: Frames) -> list[bytes]:
     return [encoded(module, trap[:size]) for module, size in frames]
 
 
-def totals(shares: Iterable[Share]) -> dict[bytes, tuple[int, int]]:
-    return {name: (packets, size) for name, packets, size in shares}
+def totals(counts: Iterable[ModuleCount]) -> dict[bytes, tuple[int, int]]:
+    return {name: (packets, size) for name, packets, size in counts}
 
 
 def counted(modules: Sequence[str], frames: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
