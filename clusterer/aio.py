@@ -90,13 +90,13 @@ class Clusterer(Face):
 
     async def send_many(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
         """See `clusterer.Clusterer.send_many`."""
-        with self._core.sender.sending(cluster_id, proto, packets) as one:
-            nodes = self._core.view.up_in_copy(one.key)
+        with self._core.sender.sending(cluster_id, proto, packets) as call:
+            nodes = self._core.view.up_in_copy(call.key)
             if nodes is None:
-                nodes = await self._in_thread(self._core.view.up, one.key, must_exist=True)
-            for part in one.parts:
-                await self._append(one.key, part)
-                one.accepted += len(part)
+                nodes = await self._in_thread(self._core.view.up, call.key, must_exist=True)
+            for frames in call.sub_batches:
+                await self._append(call.key, frames)
+                call.accepted += len(frames)
         return len(nodes)
 
     async def post(self, cluster_id: int, proto: str, packet: Packet) -> int:

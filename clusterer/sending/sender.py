@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 CLOSE_S = 2.0
 """Time that `close` gives posted packets to get into the log."""
 
-
 Count = Callable[[ClusterKey, Sequence[Packet], Sequence[bytes]], None]
 
 
@@ -53,8 +52,8 @@ class Sending:
         self._count = count
 
     @property
-    def parts(self) -> Iterator[Sequence[bytes]]:
-        """The sub-batches, to be appended one after the other."""
+    def sub_batches(self) -> Iterator[Sequence[bytes]]:
+        """The frames in sub-batches, to be appended one after the other."""
         return sub_batches(self.frames)
 
     def __enter__(self) -> Self:
@@ -134,16 +133,16 @@ class Sender:
 
         See `clusterer.Clusterer.send_many`.
         """
-        with self.sending(cluster_id, proto, packets) as one:
-            nodes = self._view.up(one.key, must_exist=True)
-            for part in one.parts:
-                self._append(one.key, part)
-                one.accepted += len(part)
+        with self.sending(cluster_id, proto, packets) as call:
+            nodes = self._view.up(call.key, must_exist=True)
+            for frames in call.sub_batches:
+                self._append(call.key, frames)
+                call.accepted += len(frames)
         return len(nodes)
 
-    def _append(self, key: ClusterKey, part: Sequence[bytes]) -> None:
+    def _append(self, key: ClusterKey, frames: Sequence[bytes]) -> None:
         try:
-            enqueue = self._packets.append(key, part)
+            enqueue = self._packets.append(key, frames)
         except StateUnavailable as error:
             if error.enqueue:  # stored, and too few replicas have it
                 self._enqueue()

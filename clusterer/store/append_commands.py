@@ -73,7 +73,7 @@ class AppendCommands:
 
 
 def sub_batches(frames: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Split frames, in order, into parts that one call may store."""
+    """Split frames, in order, into the sub-batches that one call each may store."""
     if len(frames) == 1:
         return iter((frames,))
     return _parts(frames, MAX_CALL)
