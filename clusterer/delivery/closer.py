@@ -18,7 +18,7 @@ from clusterer.errors import StateUnavailable
 from clusterer.runtime.logs import about
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
-from clusterer.store.deliveries import GUARD_MS, Move
+from clusterer.store.deliveries import GUARD_MS
 from clusterer.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Closer:
         try:
             peer = item.peer
             kept_from = peer.acknowledged_offset() + 1
-            if self._store.renew_guard(item.sender, peer.field, kept_from):
+            if self._store.renew_guard(item.sender, peer.destination, kept_from):
                 item.write_until = now + WRITE_WITHIN_S
             else:
                 item.give_up_at = 0.0  # another worker may be connected: write nothing
@@ -151,11 +151,10 @@ class Closer:
 
     def _end_guard(self, item: _Closing) -> None:
         peer = item.peer
-        moved: Move | None = None
-        if not peer.is_recorded():
-            moved = peer.move()
+        moved = None if peer.is_recorded() else peer.move()
+        counters = peer.take_counters()
         try:
-            if not self._store.end_guard(item.sender, peer.field, moved, peer.take_counters()):
+            if not self._store.end_guard(item.sender, peer.destination, moved, counters):
                 _say_unknown(item)
         except StateUnavailable as error:
             text = "sender %s: closing guard of node %s not deleted, it expires: %s"

@@ -41,7 +41,7 @@ class ClusterWatch:
                 continue
             for peer in update.peers:
                 self._connector.close(peer)
-            self._worker.store.forget(session.sender, update.fields)
+            self._worker.store.forget(session.sender, update.destinations)
             for peer in update.doubted:
                 self._confirmations.doubt(session, peer, monotonic())
             if self._has_moved(session):

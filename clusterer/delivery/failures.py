@@ -103,7 +103,7 @@ class Failures:
     def _observation(self, failure: Failure) -> Observation:
         return Observation(
             failure.node,
-            failure.session.gates.path(failure.peer.field),
+            failure.session.gates.path(failure.peer.destination),
             Event.SEND_FAILED,
             failure.reason,
             self._clock.ms(failure.began_at) or 0,

@@ -25,42 +25,47 @@ class Gates:
     def __bool__(self) -> bool:
         return bool(self._paths)
 
-    def path(self, field: str) -> Path | None:
-        """Return the record of the path to ``cluster/machine/generation``, void or not."""
-        return self._paths.get(field)
+    def path(self, destination: str) -> Path | None:
+        """Return the record of the path to a destination, void or not."""
+        return self._paths.get(destination)
 
     def take_over(self, paths: Mapping[str, Path], counter: int) -> set[str]:
-        """Take over what Redis has now; return the fields with a record before or after."""
+        """Take over what Redis has now; return the destinations with a record before or after."""
         touched = self._paths.keys() | paths.keys()
         self._paths, self.counter = dict(paths), counter
         return touched
 
-    def put(self, field: str, path: Path | None) -> None:
+    def put(self, destination: str, path: Path | None) -> None:
         """Take over one record that this worker has written; None: there is none any more."""
         if path is None:
-            self._paths.pop(field, None)
+            self._paths.pop(destination, None)
         else:
-            self._paths[field] = path
+            self._paths[destination] = path
 
     def closed(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
-        """Return those of ``nodes``, by field, whose gates a record closes."""
+        """Return those of ``nodes``, by destination, whose gates a record closes."""
         if not self._paths:
             return {}
         now_ms = self._now_ms()
-        recorded = [(field, path) for field, path in self._paths.items() if field in nodes]
-        return {f: nodes[f] for f, path in recorded if not gate(nodes[f], path, now_ms)}
+        return {
+            destination: nodes[destination]
+            for destination, path in self._paths.items()
+            if destination in nodes and not gate(nodes[destination], path, now_ms)
+        }
 
     def judge(self, peer: Peer) -> bool:
         """Open or close the gate of one peer; True if that changed it."""
-        path = self._paths.get(peer.field)
+        path = self._paths.get(peer.destination)
         return peer.judge(path, self._now_ms() if path is not None else 0)
 
-    def judge_all(self, peers: Mapping[str, Peer], fields: Iterable[str] | None = None) -> bool:
-        """Judge the peers of these fields (None: of all records); True if any gate changed."""
+    def judge_all(
+        self, peers: Mapping[str, Peer], destinations: Iterable[str] | None = None
+    ) -> bool:
+        """Judge the peers of ``destinations`` (None: of all records); True if a gate changed."""
         changed = False
-        for field in self._paths if fields is None else fields:
-            if field in peers:
-                changed |= self.judge(peers[field])
+        for destination in self._paths if destinations is None else destinations:
+            if destination in peers:
+                changed |= self.judge(peers[destination])
         return changed
 
     def _now_ms(self) -> int:

@@ -67,16 +67,16 @@ class Groups:
         chosen = set(map(id, self.front))
         self.behind = [peer for peer in self.active if id(peer) not in chosen]
 
-    def make(self, field: str, node: Node) -> Peer:
+    def make(self, destination: str, node: Node) -> Peer:
         """Make the peer of a resting node; `gather` must follow."""
-        made = self.peers[field] = self.nodes.made_of(field, node, self.head)
+        made = self.peers[destination] = self.nodes.made_of(destination, node, self.head)
         self._maker.prepare(made)
         return made
 
     def _make_all(self) -> None:
         """Make the peers of all resting nodes."""
         for nodes in self.nodes.members().values():
-            self.active += [self.make(field, node) for field, node in nodes.items()]
+            self.active += [self.make(destination, node) for destination, node in nodes.items()]
         self.nodes.look()
 
     def end_rest(self) -> None:

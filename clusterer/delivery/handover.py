@@ -137,7 +137,7 @@ class Handover:
             session.sender,
             session.recorder.reached(),
             session.recorder.needed_from() if trim else 0,
-            {peer.field: peer.acknowledged_offset() + 1 for peer in still_open},
+            {peer.destination: peer.acknowledged_offset() + 1 for peer in still_open},
             waiting=session.recorder.waiting(),
             even_if_pending=even_if_pending,
         )

@@ -262,11 +262,11 @@ class Leases:
         self._worker.agenda.add(session)
         if session.gates:
             self._recorded.add(sender)
-        if session.members.stale_fields():
+        if session.members.stale_destinations():
             # Not the other way round: nodes that have come since the snapshot was taken.
             self._worker.directory.refresh()
             session.update(self._worker.views)
-            self._store.forget(sender, session.members.stale_fields())
+            self._store.forget(sender, session.members.stale_destinations())
         if session.clamped:
             log.warning(
                 "sender %s: %s committed offsets were ahead of the end of the log, %s: "

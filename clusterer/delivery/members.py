@@ -20,7 +20,7 @@ from clusterer.membership.views import ClusterKey, ClusterView, Views
 class Update(NamedTuple):
     """Result of new views: nodes that are no longer in their cluster, and doubts."""
 
-    fields: list[str]
+    destinations: list[str]
     """The nodes that are gone."""
     peers: list[Peer]
     """The peers of some of these nodes."""
@@ -69,20 +69,20 @@ class Members:
         peers, before = self._groups.peers, self._rosters_of.get(key)
         self._rosters_of[key] = roster
         left, new = roster.since(before) if before else ({}, self._at_first(key, roster))
-        found.fields.extend(f for f, node in left.items() if node.machine_id != self._sender)
-        found.peers.extend(peers.pop(f) for f in left if f in peers)
-        for field, node in new.items():
-            known = peers.get(field)
+        found.destinations.extend(d for d, node in left.items() if node.machine_id != self._sender)
+        found.peers.extend(peers.pop(d) for d in left if d in peers)
+        for destination, node in new.items():
+            known = peers.get(destination)
             if known is not None:
                 self._renew(known, node)
                 if known.connected and node.state is State.PROBING:
                     found.doubted.append(known)
             elif node.machine_id == self._sender:
                 continue
-            elif before is None or field not in before.nodes:
-                peers[field] = self._maker.make(field, node, start_of)
+            elif before is None or destination not in before.nodes:
+                peers[destination] = self._maker.make(destination, node, start_of)
             elif node.state is not State.DOWN:
-                self._renew(self._groups.make(field, before.nodes[field]), node)
+                self._renew(self._groups.make(destination, before.nodes[destination]), node)
         self._groups.nodes.take_over(key, roster)
 
     def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:
@@ -97,15 +97,15 @@ class Members:
         self._gates.judge(peer)
 
     def not_in(self, views: Views) -> list[str]:
-        """Return the fields of those nodes of the session that ``views`` does not have."""
+        """Return the destinations of those nodes of the session that ``views`` does not have."""
         return [
-            field
+            destination
             for key, roster in self._rosters_of.items()
-            for field, node in self._rosters.of(key, views).since(roster).gone.items()
+            for destination, node in self._rosters.of(key, views).since(roster).gone.items()
             if node.machine_id != self._sender
         ]
 
-    def stale_fields(self) -> list[str]:
+    def stale_destinations(self) -> list[str]:
         """Return the destinations of the claim whose node has gone or moved since."""
         stale = set(self._maker.claim.committed)
         for roster in self._rosters_of.values():

@@ -43,8 +43,8 @@ class Peer:
         self.up = node.state is not State.DOWN
         """The gate: whether the sender sends packets to the node now. Changes by `judge` only."""
         self.key = node.cluster
-        self.field = node.destination
-        self.stats_prefix = f"{self.field}/"
+        self.destination = node.destination
+        self.stats_prefix = f"{self.destination}/"
         self.sent_offset = self.committed_offset = self.recorded_offset = offset
         self.sent_n = self.committed_n = self.recorded_n = n
         """The cluster's packet count at each of these offsets; None while unknown."""
@@ -237,8 +237,8 @@ class Peer:
 
     def move(self) -> Move:
         """Return the committed offset, for a commit. The one place that checks the offsets."""
-        assert self._acknowledged <= self.committed_offset <= self.sent_offset, self.field  # noqa: S101
-        return Move(self.field, self.committed_offset, self.committed_n)
+        assert self._acknowledged <= self.committed_offset <= self.sent_offset, self.destination  # noqa: S101
+        return Move(self.destination, self.committed_offset, self.committed_n)
 
     def record(self) -> Move:
         """Return the committed offset for a commit, and take it as recorded."""

@@ -29,11 +29,11 @@ class PeerMaker:
         """Return the sequence after which a node without an offset starts; one round trip."""
         return self._worker.store.seek(self.claim.sender, generation, self.claim.tail)
 
-    def make(self, field: str, node: Node, start_of: Callable[[int], int]) -> Peer:
+    def make(self, destination: str, node: Node, start_of: Callable[[int], int]) -> Peer:
         """Make a peer; ``start_of`` is `start_of`, or remembers its answers."""
         claim = self.claim
-        offset = claim.committed.get(field)
-        n = claim.committed_counts.get(field)
+        offset = claim.committed.get(destination)
+        n = claim.committed_counts.get(destination)
         key = node.cluster
         if offset is not None and offset > claim.tail:
             # Repeating a packet is better than losing one: start like a node without an offset.
@@ -43,10 +43,10 @@ class PeerMaker:
             n = 0  # the node was there before the cluster's first packet, and none was judged yet
         if offset is None:
             offset = start_of(node.generation)
-        peer = Peer(node, offset, n, guarded=field in claim.guarded)
+        peer = Peer(node, offset, n, guarded=destination in claim.guarded)
         self.prepare(peer)
         self.note_waiting(peer)
-        if offset != claim.committed.get(field):
+        if offset != claim.committed.get(destination):
             peer.recorded_offset = -1
         return peer
 

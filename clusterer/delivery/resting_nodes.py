@@ -30,14 +30,14 @@ def not_resting(
     if key not in claim.counts or redis_lost_packets:
         return roster.nodes
     found = dict(roster.up)
-    for field in closed:
-        del found[field]
+    for destination in closed:
+        del found[destination]
     found |= {f: roster.nodes[f] for f in claim.guarded if f in roster.nodes}
     since_ms = claim.since_ms.get(key, -1)
     resting = (closed, roster.down if roster.youngest > since_ms else {})
-    for field, node in chain.from_iterable(each.items() for each in resting):
-        if node.generation > since_ms and field not in claim.committed_counts:
-            found[field] = node
+    for destination, node in chain.from_iterable(each.items() for each in resting):
+        if node.generation > since_ms and destination not in claim.committed_counts:
+            found[destination] = node
     return found
 
 
@@ -88,17 +88,17 @@ class RestingNodes:
         closed = self._closed.get(key)
         if closed:
             # One that has changed since has a peer, unless an operator took it down.
-            found = {field: roster.nodes.get(field) for field in closed}
+            found = {destination: roster.nodes.get(destination) for destination in closed}
             self._closed[key] = closed = {f: node for f, node in found.items() if node is not None}
             self._down[key] = {**closed, **roster.down}
 
     def closed_by_records(self) -> dict[str, Node]:
-        """Return the members whose gates a record has closed, by field."""
+        """Return the members whose gates a record has closed, by destination."""
         return {
-            field: node
+            destination: node
             for closed in self._closed.values()
-            for field, node in closed.items()
-            if field not in self._made
+            for destination, node in closed.items()
+            if destination not in self._made
         }
 
     def look(self) -> None:
@@ -106,21 +106,22 @@ class RestingNodes:
         self._there = any(True for down in self._down.values() for _ in self._members(down))
 
     def members(self) -> dict[ClusterKey, dict[str, Node]]:
-        """Return all members by cluster and field."""
+        """Return all members by cluster and destination."""
         return {key: dict(self._members(down)) for key, down in self._down.items()}
 
     def _members(self, down: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
-        for field, node in down.items():
-            if field not in self._made and node.machine_id != self._sender:
-                yield field, node
+        for destination, node in down.items():
+            if destination not in self._made and node.machine_id != self._sender:
+                yield destination, node
 
-    def made_of(self, field: str, node: Node, head: int) -> Peer:
+    def made_of(self, destination: str, node: Node, head: int) -> Peer:
         """Return a peer for a member, settled at the head."""
         key = node.cluster
         if key in self._recorded:
             offset, n = self._recorded[key]
         else:
-            offset, n = self._committed.get(field, -1), self._committed_counts.get(field, 0)
+            offset = self._committed.get(destination, -1)
+            n = self._committed_counts.get(destination, 0)
         peer = Peer(node, offset, n, guarded=False)
         peer.lose_to(offset, n + self._lost[key])
         peer.sent_n = n + self._jumped[key]
@@ -162,16 +163,17 @@ class RestingNodes:
         self._committed = self._committed_counts = {}
         return found
 
-    def _rests(self, key: ClusterKey, fields: list[str], head: int, n: int) -> list[Rest]:
+    def _rests(self, key: ClusterKey, destinations: list[str], head: int, n: int) -> list[Rest]:
         """Return one record for all members that were recorded with the same packet count."""
         lost, jumped = self._lost[key], self._jumped[key]
         if key in self._recorded:
-            before = {self._recorded[key][1]: fields}
+            before = {self._recorded[key][1]: destinations}
         else:
             before = defaultdict(list)
-            for field in fields:
-                if self._committed.get(field) != head or self._committed_counts.get(field) != n:
-                    before[self._committed_counts.get(field, 0)].append(field)
+            for destination in destinations:
+                at = self._committed_counts.get(destination)
+                if (self._committed.get(destination), at) != (head, n):
+                    before[at or 0].append(destination)
         return [
             Rest(some, head, n, skipped=n - at - jumped, lost=lost) for at, some in before.items()
         ]

@@ -1,4 +1,4 @@
-"""The nodes of a cluster by field, computed once per view for all senders of a worker."""
+"""The nodes of a cluster by destination, computed once per view for all senders of a worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING = Changes({}, {})
 
 
 class Roster:
-    """The nodes of one view by field, ``cluster/machine/generation``. Read only."""
+    """The nodes of one view by `Node.destination`. Read only."""
 
     def __init__(self, view: ClusterView | None) -> None:
         self.view = view
@@ -32,8 +32,8 @@ class Roster:
         """Nodes that no operator has taken down; no verdict keeps a sender from trying them."""
         self.down: dict[str, Node] = {}
         """Nodes that an operator has taken down: they skip every packet."""
-        for field, node in self.nodes.items():
-            (self.down if node.state is State.DOWN else self.up)[field] = node
+        for destination, node in self.nodes.items():
+            (self.down if node.state is State.DOWN else self.up)[destination] = node
         self.youngest = max((node.generation for node in self.down.values()), default=0)
         """Latest generation of a node that is down."""
         self._before: ref[Roster] | None = None
@@ -46,11 +46,11 @@ class Roster:
         if self._before is None or self._before() is not before:
             old, new = before.nodes, self.nodes
             self._changes = Changes(
-                {field: node for field, node in old.items() if field not in new},
+                {destination: node for destination, node in old.items() if destination not in new},
                 {
-                    f: node
-                    for f, node in new.items()
-                    if old.get(f) is not node and old.get(f) != node
+                    destination: node
+                    for destination, node in new.items()
+                    if old.get(destination) is not node and old.get(destination) != node
                 },
             )
             self._before = ref(before)

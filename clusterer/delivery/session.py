@@ -106,7 +106,7 @@ class SenderSession:
         """Take over the records that this worker has written."""
         changed = False
         for peer, path in written:
-            self.gates.put(peer.field, path)
+            self.gates.put(peer.destination, path)
             changed |= self.gates.judge(peer)
         if changed:
             self._gather()
@@ -116,14 +116,14 @@ class SenderSession:
         if self.gates:
             self._judge(None)
 
-    def _judge(self, fields: Iterable[str] | None) -> None:
-        """Judge the peers of these fields (None: of all records), and the resting nodes."""
-        changed = self.gates.judge_all(self.peers, fields)
+    def _judge(self, destinations: Iterable[str] | None) -> None:
+        """Judge the peers of these destinations (None: of all records), and the resting nodes."""
+        changed = self.gates.judge_all(self.peers, destinations)
         resting = self.groups.nodes.closed_by_records()
         still = self.gates.closed(resting) if resting else resting
-        for field, node in resting.items():
-            if field not in still and node.state is not State.DOWN:
-                self.groups.make(field, node)
+        for destination, node in resting.items():
+            if destination not in still and node.state is not State.DOWN:
+                self.groups.make(destination, node)
                 changed = True
         if changed:
             self._gather()
@@ -208,11 +208,11 @@ class SenderSession:
     def end_guards(self, guards: ClosingGuards) -> None:
         """Take over which closing guards are gone, and the offsets of their workers."""
         for peer in self.groups.behind:
-            if peer.state is PeerState.GUARDED and peer.field not in guards.up:
+            if peer.state is PeerState.GUARDED and peer.destination not in guards.up:
                 peer.change(PeerEvent.GUARD_ENDED)
-                offset = guards.committed.get(peer.field, peer.committed_offset)
+                offset = guards.committed.get(peer.destination, peer.committed_offset)
                 if offset != peer.committed_offset:
-                    peer.go_on_from(offset, guards.committed_counts.get(peer.field))
+                    peer.go_on_from(offset, guards.committed_counts.get(peer.destination))
                     peer.change(PeerEvent.PACKETS_WAIT)
                 else:
                     self._maker.note_waiting(peer)

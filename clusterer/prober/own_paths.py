@@ -111,13 +111,13 @@ class OwnPaths:
         if void:  # or of a later epoch than the node as it was read last
             scene.refresh()
             void = self._void(records)
-        for field, path in records.items():
-            node = node_of(field, scene.place.views)
-            if node is None or field in void or node.state is not State.UP:
+        for destination, path in records.items():
+            node = node_of(destination, scene.place.views)
+            if node is None or destination in void or node.state is not State.UP:
                 continue
             found = self._results.get(sender, {})
-            if (sender, field) not in self._checking and field not in found:
-                self._check_if_due(sender, field, path, node)
+            if (sender, destination) not in self._checking and destination not in found:
+                self._check_if_due(sender, destination, path, node)
         if void:
             scene.paths.delete(sender, void)
             self._stale.add(sender)
@@ -125,25 +125,25 @@ class OwnPaths:
     def _void(self, records: Mapping[str, Path]) -> dict[str, Path]:
         now_ms, views = self._scene.now_ms, self._scene.place.views
         return {
-            field: path
-            for field, path in records.items()
-            if is_void(path, node_of(field, views), now_ms)
+            destination: path
+            for destination, path in records.items()
+            if is_void(path, node_of(destination, views), now_ms)
         }
 
-    def _check_if_due(self, sender: int, field: str, path: Path, node: Node) -> None:
+    def _check_if_due(self, sender: int, destination: str, path: Path, node: Node) -> None:
         scene = self._scene
-        spread = crc32(f"{sender}/{field}/{path.last_ms}".encode()) % 1000 / 1000
+        spread = crc32(f"{sender}/{destination}/{path.last_ms}".encode()) % 1000 / 1000
         if scene.now_ms < due_ms(node, path, scene.settings.probe_interval, spread):
             return
         if path.state is State.UP:
-            self._results.setdefault(sender, {})[field] = _Result(node, path, True, "")
+            self._results.setdefault(sender, {})[destination] = _Result(node, path, True, "")
             return
         disabled = path.condition(node) is Condition.DISABLED
         row = scene.place.node(node.cluster, sender)
         source = row.host if row is not None else scene.place.source(node)
         way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
-        done = partial(self._found, sender, field, node, path)
-        self._checking.add((sender, field))
+        done = partial(self._found, sender, destination, node, path)
+        self._checking.add((sender, destination))
         running = self._shared.get(way)
         if running is not None and path.last_ms < running.since_ms:
             running.done.append(done)
@@ -162,27 +162,27 @@ class OwnPaths:
         for done in shared.done:
             done(found)
 
-    def _found(self, sender: int, field: str, node: Node, path: Path, found: Found) -> None:
-        self._checking.discard((sender, field))
+    def _found(self, sender: int, destination: str, node: Node, path: Path, found: Found) -> None:
+        self._checking.discard((sender, destination))
         if found.reached is not None:
             result = _Result(node, path, found.reached, found.reason)
-            self._results.setdefault(sender, {})[field] = result
+            self._results.setdefault(sender, {})[destination] = result
 
     def _write(self) -> None:
         """Write what checks found; of more failed checks than `_AT_ONCE` some in later turns."""
         results, self._results = self._results, {}
         left = _AT_ONCE
-        for sender, by_field in results.items():
+        for sender, by_destination in results.items():
             self._stale.add(sender)
-            found = list(by_field.values())
-            self._write_reached(sender, [result for result in found if result.reached])
-            failed = {field: each for field, each in by_field.items() if not each.reached}
-            now, later = list(failed)[:left], list(failed)[left:]
+            reached = [result for result in by_destination.values() if result.reached]
+            self._write_reached(sender, reached)
+            failed = [(to, result) for to, result in by_destination.items() if not result.reached]
+            now, later = failed[:left], failed[left:]
             left -= len(now)
             if now:
-                self._write_failed(sender, [failed[field] for field in now])
+                self._write_failed(sender, [result for _, result in now])
             if later:
-                self._results[sender] = {field: failed[field] for field in later}
+                self._results[sender] = dict(later)
 
     def _write_reached(self, sender: int, results: Iterable[_Result]) -> None:
         scene = self._scene

@@ -47,7 +47,7 @@ class Claim:
     since_ms: Mapping[ClusterKey, int]
     """Redis ms of each cluster's first packet."""
     committed: Mapping[str, int]
-    """``cluster/machine/generation`` → sequence of the last whole frame written."""
+    """Destination → sequence of the last packet written whole."""
     committed_counts: Mapping[str, int]
     """The same → the cluster's packet count there."""
     guarded: frozenset[str]
@@ -55,7 +55,7 @@ class Claim:
     number: int = 0
     """Number of claims of the log so far, this claim included."""
     paths: Mapping[str, Path] = field(default_factory=dict)
-    """``cluster/machine/generation`` → the sender's record of the path."""
+    """Destination → the sender's record of the path."""
     paths_counter: int = 0
     """Grows with each change of the records."""
     now_ms: int = 0
@@ -78,7 +78,7 @@ class Renewed:
 class Move:
     """A committed offset that moved."""
 
-    field: str
+    destination: str
     sequence: int
     n: int | None
 
@@ -87,7 +87,7 @@ class Move:
 class Rest:
     """Destinations that moved to one place together, and the packets that each of them skipped."""
 
-    fields: Sequence[str]
+    destinations: Sequence[str]
     sequence: int
     n: int
     skipped: int
@@ -96,7 +96,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class ClosingGuards:
-    """The closing guards of a sender at one moment; fields are ``cluster/machine/generation``."""
+    """The closing guards of a sender at one moment, by destination."""
 
     up: frozenset[str]
     committed: Mapping[str, int]
@@ -140,7 +140,7 @@ def claim_of(sender: int, reply: list[Any]) -> Claim:
         since_ms=firsts(numbers),
         committed=_numbers(committed),
         committed_counts=_numbers(committed_counts),
-        guarded=frozenset(field.decode() for field in guards[::2]),
+        guarded=frozenset(name.decode() for name in guards[::2]),
         number=numbers.get("claims", 0),
         paths=records_of(sender, pairs(records)),
         paths_counter=int(counter) if counter and counter.isdigit() else 0,
@@ -152,7 +152,7 @@ def guards_of(reply: list[Any]) -> ClosingGuards:
     """Return the guards in a reply of read_guards.lua."""
     up, committed, committed_counts = reply
     return ClosingGuards(
-        frozenset(field.decode() for field in up), _numbers(committed), _numbers(committed_counts)
+        frozenset(name.decode() for name in up), _numbers(committed), _numbers(committed_counts)
     )
 
 
@@ -179,9 +179,9 @@ def decoded_numbers(data: Mapping[Any, Any]) -> dict[str, int]:
     return {field.decode(): int(value) for field, value in data.items()}
 
 
-def forget(pipe: Pipeline, sender: int, fields: Sequence[str]) -> None:
-    """Add to ``pipe`` the deletion of a sender's fields of these destinations."""
-    for some in batches(fields, _AT_ONCE):
+def forget(pipe: Pipeline, sender: int, destinations: Sequence[str]) -> None:
+    """Add to ``pipe`` the deletion of what Redis has of a sender's deliveries to destinations."""
+    for some in batches(destinations, _AT_ONCE):
         for name in (keys.committed, keys.committed_count, keys.closing):
             pipe.hdel(name(sender), *some)
-        pipe.hdel(keys.stats(sender), *(f"{field}/{name}" for field in some for name in STATS))
+        pipe.hdel(keys.stats(sender), *(f"{each}/{name}" for each in some for name in STATS))

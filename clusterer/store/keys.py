@@ -82,24 +82,24 @@ probers_ring = _of_cluster("prober-ring")
 # -- of a sender ----------------------------------------------------------------------------------
 
 paths = _of_sender("paths")
-"""Hash: ``cluster/machine/generation`` → path record, see `membership.paths`."""
+"""Hash: ``cluster/machine_id/generation`` → path record, see `membership.paths`."""
 log = _of_sender("log")
 """Stream of the packets a sender wants delivered; ids are ``<sequence>-<ms>``."""
 counters = _of_sender("counters")
 """Hash: ``sequence`` and, per ``cluster:protocol``, how many packets were ever appended."""
 committed = _of_sender("committed")
-"""Hash: ``cluster/machine/generation`` → committed offset."""
+"""Hash: ``cluster/machine_id/generation`` → committed offset."""
 committed_count = _of_sender("committed-count")
-"""Hash: ``cluster/machine/generation`` → the cluster's packet count at the committed offset."""
+"""Hash: ``cluster/machine_id/generation`` → packet count of the cluster at the offset."""
 lease = _of_sender("lease")
 """String with a TTL: token of the worker that delivers this sender's log."""
 closing = _of_sender("closing")
-"""Hash: ``cluster/machine/generation`` → ``<expiry ms> <token> <first sequence kept>``.
+"""Hash: ``cluster/machine_id/generation`` → ``<expiry ms> <token> <first sequence kept>``.
 
 The closing guards, there while a connection closes; see ``lua/include/guards.lua``.
 """
 stats = _of_sender("stats")
-"""Hash: ``cluster/machine/generation/counter``; see `deliveries`."""
+"""Hash: ``cluster/machine_id/generation/counter``; see `deliveries`."""
 sums = _of_sender("sums")
 """Hash with a TTL: sums of the traffic of some senders, of which this one is the first."""
 

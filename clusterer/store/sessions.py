@@ -157,10 +157,14 @@ class SessionStore(LogReads):
         arguments.append("" if commit.needed_from is None else str(commit.needed_from))
         arguments += (str(len(commit.moves)), str(len(commit.rests)))
         for move in commit.moves:
-            arguments += (move.field, str(move.sequence), "" if move.n is None else str(move.n))
+            arguments += (
+                move.destination,
+                str(move.sequence),
+                "" if move.n is None else str(move.n),
+            )
         for rest in commit.rests:
-            numbers = rest.sequence, rest.n, rest.skipped, rest.lost, len(rest.fields)
-            arguments += (*map(str, numbers), *rest.fields)
+            numbers = rest.sequence, rest.n, rest.skipped, rest.lost, len(rest.destinations)
+            arguments += (*map(str, numbers), *rest.destinations)
         for name, increment in commit.counters.items():
             arguments += (name, str(increment))
         used = [keys.lease(sender), keys.committed(sender), keys.committed_count(sender)]
@@ -210,18 +214,18 @@ class SessionStore(LogReads):
                 found.append(guards_of(reply))
         return found
 
-    def renew_guard(self, sender: int, field: str, kept_from: int) -> bool:
+    def renew_guard(self, sender: int, destination: str, kept_from: int) -> bool:
         """Renew a guard of this worker; False if the guard is gone.
 
         The log keeps the packets from sequence ``kept_from`` on.
         """
-        arguments = field, self._token, GUARD_MS, kept_from
+        arguments = destination, self._token, GUARD_MS, kept_from
         names = [keys.closing(sender)]
         what = "renew a closing guard"
         return bool(self._run_for(sender, what, "renew_guard", names, *arguments))
 
     def end_guard(
-        self, sender: int, field: str, move: Move | None, counters: Mapping[str, int | str]
+        self, sender: int, destination: str, move: Move | None, counters: Mapping[str, int | str]
     ) -> bool:
         """Delete a guard of this worker, and move the committed offset; False if it is gone."""
         names = [keys.closing(sender), keys.committed(sender), keys.committed_count(sender)]
@@ -230,17 +234,17 @@ class SessionStore(LogReads):
         sequence = "" if move is None else move.sequence
         n = "" if move is None or move.n is None else move.n
         counted = (part for pair in counters.items() for part in pair)
-        arguments = field, self._token, sequence, n, sender, *counted
+        arguments = destination, self._token, sequence, n, sender, *counted
         what = "end a closing guard"
         return bool(self._run_for(sender, what, "end_guard", names, *arguments))
 
-    def forget(self, sender: int, fields: Sequence[str]) -> None:
+    def forget(self, sender: int, destinations: Sequence[str]) -> None:
         """Delete the offsets and counters of a sender's deliveries to nodes that are gone."""
-        if not fields:
+        if not destinations:
             return
         with of_sender(self._settings, f"forget committed offsets of sender {sender}", sender):
             pipe = self._client.pipeline(transaction=True)
-            forget(pipe, sender, fields)
+            forget(pipe, sender, destinations)
             pipe.execute()
 
     def begin(self) -> str:

@@ -60,7 +60,7 @@ def test_record_after_claim_continues_each_recorded_count() -> None:
     committed = {FIELDS[0]: 10, FIELDS[1]: 8}
     nodes, counts, _ = resting(replace(CLAIM, committed=committed, committed_counts=committed))
     rests = nodes.record(10)
-    assert {tuple(rest.fields): rest.skipped for rest in rests} == {
+    assert {tuple(rest.destinations): rest.skipped for rest in rests} == {
         (FIELDS[1],): 2,
         (FIELDS[2],): 10,
     }
