@@ -67,16 +67,17 @@ class Groups:
         chosen = set(map(id, self.front))
         self.behind = [peer for peer in self.active if id(peer) not in chosen]
 
-    def make(self, destination: str, node: Node) -> Peer:
+    def make(self, node: Node) -> Peer:
         """Make the peer of a resting node; `gather` must follow."""
-        made = self.peers[destination] = self.nodes.made_of(destination, node, self.head)
-        self._maker.prepare(made)
-        return made
+        peer = self.nodes.made_of(node, self.head)
+        self.peers[peer.destination] = peer
+        self._maker.prepare(peer)
+        return peer
 
     def _make_all(self) -> None:
         """Make the peers of all resting nodes."""
         for nodes in self.nodes.members().values():
-            self.active += [self.make(destination, node) for destination, node in nodes.items()]
+            self.active += map(self.make, nodes.values())
         self.nodes.look()
 
     def end_rest(self) -> None:

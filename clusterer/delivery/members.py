@@ -80,9 +80,9 @@ class Members:
             elif node.machine_id == self._sender:
                 continue
             elif before is None or destination not in before.nodes:
-                peers[destination] = self._maker.make(destination, node, start_of)
+                peers[destination] = self._maker.make(node, start_of)
             elif node.state is not State.DOWN:
-                self._renew(self._groups.make(destination, before.nodes[destination]), node)
+                self._renew(self._groups.make(before.nodes[destination]), node)
         self._groups.nodes.take_over(key, roster)
 
     def _at_first(self, key: ClusterKey, roster: Roster) -> Mapping[str, Node]:

@@ -29,9 +29,9 @@ class PeerMaker:
         """Return the sequence after which a node without an offset starts; one round trip."""
         return self._worker.store.seek(self.claim.sender, generation, self.claim.tail)
 
-    def make(self, destination: str, node: Node, start_of: Callable[[int], int]) -> Peer:
-        """Make a peer; ``start_of`` is `start_of`, or remembers its answers."""
-        claim = self.claim
+    def make(self, node: Node, start_of: Callable[[int], int]) -> Peer:
+        """Make a peer. ``start_of``: `start_of`, with a cache where many nodes are made."""
+        claim, destination = self.claim, node.destination
         offset = claim.committed.get(destination)
         n = claim.committed_counts.get(destination)
         key = node.cluster

@@ -114,9 +114,9 @@ class RestingNodes:
             if destination not in self._made and node.machine_id != self._sender:
                 yield destination, node
 
-    def made_of(self, destination: str, node: Node, head: int) -> Peer:
+    def made_of(self, node: Node, head: int) -> Peer:
         """Return a peer for a member, settled at the head."""
-        key = node.cluster
+        key, destination = node.cluster, node.destination
         if key in self._recorded:
             offset, n = self._recorded[key]
         else:

@@ -123,7 +123,7 @@ class SenderSession:
         still = self.gates.closed(resting) if resting else resting
         for destination, node in resting.items():
             if destination not in still and node.state is not State.DOWN:
-                self.groups.make(destination, node)
+                self.groups.make(node)
                 changed = True
         if changed:
             self._gather()

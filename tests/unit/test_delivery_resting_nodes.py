@@ -19,7 +19,7 @@ from tests.support.frames import frame
 
 KEY = ClusterKey(1, "bin")
 A, B, C = (replace(node(n, state=State.DOWN), generation=5) for n in (2, 3, 4))
-FIELDS = [each.destination for each in (A, B, C)]
+DESTINATIONS = [each.destination for each in (A, B, C)]
 CLAIM = Claim(1, 10, {KEY: 10}, {KEY: 7}, {}, {}, frozenset())
 
 
@@ -50,43 +50,43 @@ def read(nodes: RestingNodes, counts: dict[ClusterKey, int], sequence: int, n: i
 def test_record_of_nodes_never_recorded_counts_all_as_skipped() -> None:
     nodes, counts, _ = resting()
     read(nodes, counts, 11, 11)
-    assert nodes.record(11) == [Rest(FIELDS, 11, 11, skipped=11, lost=0)]
+    assert nodes.record(11) == [Rest(DESTINATIONS, 11, 11, skipped=11, lost=0)]
     assert nodes.record(11) == []
     read(nodes, counts, 12, 12)
-    assert nodes.record(12) == [Rest(FIELDS, 12, 12, skipped=1, lost=0)]
+    assert nodes.record(12) == [Rest(DESTINATIONS, 12, 12, skipped=1, lost=0)]
 
 
 def test_record_after_claim_continues_each_recorded_count() -> None:
-    committed = {FIELDS[0]: 10, FIELDS[1]: 8}
+    committed = {DESTINATIONS[0]: 10, DESTINATIONS[1]: 8}
     nodes, counts, _ = resting(replace(CLAIM, committed=committed, committed_counts=committed))
     rests = nodes.record(10)
     assert {tuple(rest.destinations): rest.skipped for rest in rests} == {
-        (FIELDS[1],): 2,
-        (FIELDS[2],): 10,
+        (DESTINATIONS[1],): 2,
+        (DESTINATIONS[2],): 10,
     }
     read(nodes, counts, 11, 11)
-    assert nodes.record(11) == [Rest(FIELDS, 11, 11, skipped=1, lost=0)]
+    assert nodes.record(11) == [Rest(DESTINATIONS, 11, 11, skipped=1, lost=0)]
 
 
 @pytest.mark.parametrize(("n", "skipped", "lost"), [(16, 11, 5), (4, 11, 0)])
 def test_count_that_jumps_is_lost_only_if_it_goes_on(n: int, skipped: int, lost: int) -> None:
     nodes, counts, _ = resting()
     read(nodes, counts, 11, n)
-    made = nodes.made_of(FIELDS[0], A, 11)
+    made = nodes.made_of(A, 11)
     assert made.counters == Counter(skipped=skipped, lost=lost)
     assert (made.sent_offset, made.sent_n) == (11, n)
-    assert nodes.record(11) == [Rest(FIELDS, 11, n, skipped=skipped, lost=lost)]
+    assert nodes.record(11) == [Rest(DESTINATIONS, 11, n, skipped=skipped, lost=lost)]
 
 
 def test_destination_made_after_record_has_nothing_to_count() -> None:
     nodes, counts, made = resting()
     read(nodes, counts, 11, 11)
     nodes.record(11)
-    made[FIELDS[0]] = nodes.made_of(FIELDS[0], A, 11)
-    assert not +made[FIELDS[0]].counters
-    assert made[FIELDS[0]].is_recorded()
-    assert list(nodes.members()[KEY]) == FIELDS[1:]
-    made |= dict.fromkeys(FIELDS, made[FIELDS[0]])
+    made[DESTINATIONS[0]] = nodes.made_of(A, 11)
+    assert not +made[DESTINATIONS[0]].counters
+    assert made[DESTINATIONS[0]].is_recorded()
+    assert list(nodes.members()[KEY]) == DESTINATIONS[1:]
+    made |= dict.fromkeys(DESTINATIONS, made[DESTINATIONS[0]])
     nodes.look()
     assert not nodes
 
@@ -95,11 +95,14 @@ def test_destination_made_after_record_has_nothing_to_count() -> None:
     ("claim", "expected"),
     [
         (CLAIM, set()),
-        (replace(CLAIM, guarded=frozenset({FIELDS[1]})), {FIELDS[1]}),
-        (replace(CLAIM, since_ms={KEY: 4}), set(FIELDS)),
-        (replace(CLAIM, since_ms={KEY: 4}, committed_counts={FIELDS[0]: 1}), set(FIELDS[1:])),
-        (replace(CLAIM, committed={FIELDS[0]: 11}), set(FIELDS)),
-        (replace(CLAIM, counts={}), set(FIELDS)),
+        (replace(CLAIM, guarded=frozenset({DESTINATIONS[1]})), {DESTINATIONS[1]}),
+        (replace(CLAIM, since_ms={KEY: 4}), set(DESTINATIONS)),
+        (
+            replace(CLAIM, since_ms={KEY: 4}, committed_counts={DESTINATIONS[0]: 1}),
+            set(DESTINATIONS[1:]),
+        ),
+        (replace(CLAIM, committed={DESTINATIONS[0]: 11}), set(DESTINATIONS)),
+        (replace(CLAIM, counts={}), set(DESTINATIONS)),
     ],
 )
 def test_not_resting_has_nodes_whose_count_is_unknown(claim: Claim, expected: set[str]) -> None:
@@ -124,6 +127,6 @@ def test_records_of_many_senders_fall_due_one_after_the_other() -> None:
 def test_roster_since_names_gone_new_and_changed_nodes() -> None:
     before, up = roster(A, B), replace(B, state=State.UP)
     after = roster(up, C)
-    assert after.since(before) == ({FIELDS[0]: A}, {FIELDS[1]: up, FIELDS[2]: C})
+    assert after.since(before) == ({DESTINATIONS[0]: A}, {DESTINATIONS[1]: up, DESTINATIONS[2]: C})
     assert after.since(before) is after.since(before)
     assert after.since(after) == ({}, {})
