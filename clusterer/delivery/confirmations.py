@@ -80,7 +80,7 @@ class Confirmations:
             session.sender,
             f"delivery of sender {session.sender}",
             began_ms=self._clock.ms(began_at),
-            engine=bytes_taken,
+            bytes_taken=bytes_taken,
         )
         if not counts:  # the attempt began before the suspicion that is open now
             self.doubt(session, peer, now)

@@ -189,14 +189,20 @@ class SuspicionStore(Store):
         return bool(done)
 
     def ack(
-        self, node: Node, who: int, by: str, *, engine: bool = False, began_ms: int | None = None
+        self,
+        node: Node,
+        who: int,
+        by: str,
+        *,
+        bytes_taken: bool = False,
+        began_ms: int | None = None,
     ) -> bool:
         """Note that a host reached a node: its suspicion ends, its verdict becomes up.
 
-        ``who``: machine_id of the prober or the sender. ``engine``: the node acknowledged bytes
-        of packets, which also lifts a disabled node. ``began_ms``: Redis ms at which the attempt
-        began: it must not be older than the suspicion, nor than `EVIDENCE_MS`. Returns whether
-        the ack counts.
+        ``who``: machine_id of the prober or the sender. ``bytes_taken``: the node acknowledged
+        bytes of packets, which also lifts a disabled node. ``began_ms``: Redis ms at which the
+        attempt began: it must not be older than the suspicion, nor than `EVIDENCE_MS`. Returns
+        whether the ack counts.
         """
         key = node.cluster
         names = [keys.node(*key, node.machine_id), keys.suspicions(*key), keys.confirmed(*key)]
@@ -206,10 +212,12 @@ class SuspicionStore(Store):
         wrong, counts, kind = self._run(what, "ack", names, *arguments)
         replaced(wrong)
         if counts:
-            self._lift(node, Cause(by), engine=engine, asked=text(kind) == Kind.PROBE.value)
+            self._lift(
+                node, Cause(by), bytes_taken=bytes_taken, asked=text(kind) == Kind.PROBE.value
+            )
         return bool(counts)
 
-    def _lift(self, node: Node, cause: Cause, *, engine: bool, asked: bool) -> None:
+    def _lift(self, node: Node, cause: Cause, *, bytes_taken: bool, asked: bool) -> None:
         """Make the verdict up. ``asked``: a round of the probe job was open."""
         key = node.cluster
         for _ in range(_ATTEMPTS):
@@ -217,7 +225,7 @@ class SuspicionStore(Store):
             if found is None or found.generation != node.generation:
                 return
             event = Event.CONFIRMED
-            if found.condition is Condition.DISABLED and not engine:
+            if found.condition is Condition.DISABLED and not bytes_taken:
                 event = Event.DURATION_ELAPSED
             if found.state is not State.PROBING or (event is Event.DURATION_ELAPSED and not asked):
                 return

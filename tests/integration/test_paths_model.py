@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     @rule(sender=st.sampled_from(SENDERS))
     def engine_reaches_node(self, sender: int) -> None:
         before = self.node
-        assert self.world.suspicions.ack(before, sender, "test", engine=True)
+        assert self.world.suspicions.ack(before, sender, "test", bytes_taken=True)
         assert self.node.state is (State.DOWN if before.state is State.DOWN else State.UP)
         self.became(before)
 

@@ -342,7 +342,7 @@ def test_ack_ends_suspicion_and_is_remembered(world: Paths, suspected: Suspicion
 
 
 @pytest.mark.parametrize(
-    ("events", "kind", "engine", "expected"),
+    ("events", "kind", "bytes_taken", "expected"),
     [
         ([Event.SUSPECTED], None, False, Condition.UP),
         ([Event.SUSPECTED], Kind.PROBE, False, Condition.UP),
@@ -354,7 +354,7 @@ def test_ack_ends_suspicion_and_is_remembered(world: Paths, suspected: Suspicion
     ],
 )
 def test_late_ack_lifts_verdict(
-    events: list[Event], kind: Kind | None, engine: bool, expected: Condition, world: Paths
+    events: list[Event], kind: Kind | None, bytes_taken: bool, expected: Condition, world: Paths
 ) -> None:
     world.arrive(1, 3)
     seen = world.node()
@@ -363,7 +363,7 @@ def test_late_ack_lifts_verdict(
     if kind:
         assert world.open(kind) is Opened.ASKED
     tries = world.node().no_tries
-    assert world.suspicions.ack(seen, 3, "test", engine=engine)
+    assert world.suspicions.ack(seen, 3, "test", bytes_taken=bytes_taken)
     after = world.node()
     assert after.condition is expected
     assert after.no_tries == tries
@@ -402,7 +402,7 @@ def test_ack_of_another_address_is_no_evidence(world: Paths) -> None:
     before = world.node()
     world.load(host=9)
     world.commit(Event.SUSPECTED)
-    assert not world.suspicions.ack(before, 3, "test", engine=True)
+    assert not world.suspicions.ack(before, 3, "test", bytes_taken=True)
     assert world.node().condition is Condition.PROBING
     assert world.suspicions.confirmations([CLUSTER]) == {CLUSTER: {}}
 

@@ -48,9 +48,9 @@ class Suspicions:
         self.counts = True
         self.acks: list[tuple[int, bool]] = []
 
-    def ack(self, node: Node, who: int, by: str, *, engine: bool, began_ms: int) -> bool:
+    def ack(self, node: Node, who: int, by: str, *, bytes_taken: bool, began_ms: int) -> bool:
         assert (who, by) == (1, "delivery of sender 1")
-        self.acks.append((began_ms, engine))
+        self.acks.append((began_ms, bytes_taken))
         return self.counts
 
 
