@@ -46,7 +46,10 @@ class _Closing:
 
 
 class Closer:
-    """A thread that finishes begun frames, closes, and waits for the peers' FIN."""
+    """A thread that finishes begun frames, closes, and waits for the peers' FIN.
+
+    From `take` on, this thread alone uses the peers.
+    """
 
     def __init__(self, settings: Settings, queue: str, token: str) -> None:
         self._timeout_s = settings.send_timeout
@@ -58,7 +61,7 @@ class Closer:
         self._rounds = Rounds("closer")
 
     def take(self, sender: int, peers: list[Peer]) -> None:
-        """Take over connections whose closing guards the release has just set."""
+        """Take over the closing peers whose guards the release has just set."""
         now = monotonic()
         give_up_at, renew_at = now + self._timeout_s, now + RENEW_EVERY_S
         write_until = now + WRITE_WITHIN_S
@@ -99,7 +102,6 @@ class Closer:
                         return
                 for item in fresh:
                     with self._rounds.guard():
-                        item.peer.release()
                         selector.register(item.link, selectors.EVENT_READ, item)
                         self._turn(item)
                 closing += fresh

@@ -151,6 +151,7 @@ class Handover:
             self._leases.gave(session)
         for peer in still_open:
             self._connector.let_go(peer)
+            peer.release()
         self._closer.take(session.sender, still_open)
         self._connector.close_all(session, but=still_open)
         return result

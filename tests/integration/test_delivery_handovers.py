@@ -10,9 +10,12 @@ from dataclasses import replace
 import pytest
 import redis
 
+from clusterer.delivery.closer import Closer
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import Link
+from clusterer.delivery.peer import Peer
+from clusterer.delivery.peer_states import PeerState
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.settings import Settings
@@ -57,6 +60,27 @@ def test_handover_of_four_workers_keeps_order_to_slow_reader(
         assert slow.connections > 5, "there were hand-overs"
         assert not slow.errors
         assert got == list(range(total))
+
+
+def test_closer_takes_peers_that_are_closing_already(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker must see at once that a peer which it released is not connected any more."""
+    states: list[PeerState] = []
+    take = Closer.take
+
+    def note(self: Closer, sender: int, peers: list[Peer]) -> None:
+        states.extend(peer.state for peer in peers)
+        take(self, sender, peers)
+
+    monkeypatch.setattr(Closer, "take", note)
+    with BinReceiver() as receiver:
+        load(settings, [node(1), node_for(2, receiver)])
+        with delivering(settings):
+            PacketLog(settings, 1).append(CLUSTER, [frame(0)])
+            receiver.wait_for_frames(1)
+            wait_until(lambda: states, message="the log is released")
+    assert states == [PeerState.CLOSING]
 
 
 def test_closing_guard_lasts_while_peer_reads_within_timeout(
