@@ -31,6 +31,8 @@ _SEVERAL = (
 _PLACE = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|[\w.-]*)(?::(?P<port>[0-9]{0,5}))?"
 )
+_PATH = re.compile(r"/?|/[0-9]{1,10}/?")
+"""redis-py takes database 0 for a name, and database 12 for ``/1/2``, without a word."""
 
 
 def redis_url(settings: Settings) -> str:
@@ -108,7 +110,7 @@ def _problem(url: str) -> str:
     return _problem_of_user(info) or (
         problem_of_place(place, path)
         if scheme in SENTINEL_SCHEMES
-        else _problem_of_place(scheme, place)
+        else _problem_of_place(scheme, place) or _problem_of_path(scheme, path)
     )
 
 
@@ -138,4 +140,10 @@ def _problem_of_place(scheme: str, place: str) -> str:
         return "has an address in [ ] that is no IPv6 address"
     if match["port"] and not 1 <= int(match["port"]) <= 65535:
         return "has a port that is not from 1 to 65535"
+    return ""
+
+
+def _problem_of_path(scheme: str, path: str) -> str:
+    if scheme != "unix" and _PATH.fullmatch(path) is None:
+        return "has a database after host and port that is not a whole number"
     return ""
