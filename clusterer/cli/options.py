@@ -6,6 +6,7 @@ import functools
 import getpass
 import importlib.util
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -36,6 +37,15 @@ class Seconds(click.FloatRange):
     """Seconds in a range; errors call it a number."""
 
     name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of seconds; click takes ``nan`` for a number in each range."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return seconds
 
 
 def parsed_by(parse: Callable[[str], Any]) -> Callable[..., Any]:

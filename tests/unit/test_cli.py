@@ -297,6 +297,9 @@ def test_cli_invalid_settings_are_named(
     [
         ["events", "--since", "soon"],
         ["top", "--interval", "soon"],
+        ["top", "--interval", "nan"],
+        ["watch", "1", "--interval", "nan"],
+        ["ping", "--within", "nan"],
         ["mi", "--mode", "999"],
         ["mi", "--mode", ""],
         ["mi", "--owner", "unknown-user"],
@@ -308,7 +311,8 @@ def test_cli_invalid_settings_are_named(
 def test_cli_invalid_option_value_is_wrong_usage(arguments: list[str], capsys: Capture) -> None:
     assert main([*arguments, "--server-id", "1", "--redis-url", "redis://127.0.0.1:1/0"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"clusterer: Invalid value for '{arguments[1]}': '{arguments[2]}'")
+    *_, option, value = arguments
+    assert said.startswith(f"clusterer: Invalid value for '{option}': '{value}'")
     assert f"; `clusterer {arguments[0]} --help` says more\n" in said
 
 
