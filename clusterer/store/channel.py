@@ -32,9 +32,12 @@ class Channel:
     after an error the next call makes a new connection.
     """
 
-    def __init__(self, settings: Settings, greet: Callable[[], object] | None = None) -> None:
-        """The channel calls ``greet`` after it has connected, and before the command that needs
-        the connection: ``greet`` may use the channel.
+    def __init__(self, settings: Settings, greet: Callable[[Channel], None] | None = None) -> None:
+        """The channel calls ``greet`` with itself after it has connected, and before the command
+        that needs the connection.
+
+        ``greet`` must not hold the channel: in a cycle of references, the garbage collector would
+        find a dropped channel late, and its socket before the connection that closes the socket.
         """
         self._greet = greet
         self._pool = connect(settings).connection_pool
@@ -158,7 +161,7 @@ class Channel:
         """Greet the server; without success the next call makes another connection."""
         if self._greet is not None:
             try:
-                self._greet()
+                self._greet(self)
             except BaseException:
                 self.close()
                 raise

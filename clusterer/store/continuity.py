@@ -7,13 +7,12 @@ asynchronous. Nothing in Redis shows it. The sender knows how many packets Redis
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.logs import about_machine
 from clusterer.store import keys
-from clusterer.store.channel import evalsha
-from clusterer.store.scripts import Script, script
+from clusterer.store.channel import Channel, evalsha
+from clusterer.store.scripts import script
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +32,18 @@ class Continuity:
         self._replid = 0
         self.counts: dict[ClusterKey, int] = {}
         """Packets that the log had of each cluster after the last append."""
-        self._asked: tuple[ClusterKey, ...] = ()
 
-    def question(self) -> tuple[Script, Sequence[bytes]]:
-        """Return the script, and its call, that a new connection begins with."""
-        self._asked = tuple(self.counts)
-        known = [text for key in self._asked for text in (str(key), str(self.counts[key]))]
+    def resume(self, channel: Channel) -> None:
+        """Go on with the log on a new connection, whose server may have lost packets.
+
+        Log once how many packets the server has lost.
+        """
+        asked = tuple(self.counts)
+        known = [text for key in asked for text in (str(key), str(self.counts[key]))]
         replid = str(self._replid or "")
         call = evalsha(self._script, "1", keys.counters(self._sender), replid, str(_GAPS), *known)
-        return self._script, [call]
-
-    def note(self, reply: Sequence[int]) -> None:
-        """Take over what the server has; log once how many packets it has lost."""
-        self._replid, *lost = reply
-        found = {str(key): count for key, count in zip(self._asked, lost, strict=False) if count}
+        ((self._replid, *lost),) = channel.run(self._script, [call])
+        found = {str(key): count for key, count in zip(asked, lost, strict=False) if count}
         if found:
             log.error(
                 "sender %s: Redis has lost %s, in a failover or a restart with older data: "

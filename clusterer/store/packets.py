@@ -74,9 +74,9 @@ class PacketLog:
         self._settings = settings
         self._sender = sender
         self._refusal = refusal
-        self._channel = Channel(settings, self._resume)
-        self._script = script("append")
         self._continuity = Continuity(sender)
+        self._channel = Channel(settings, self._continuity.resume)
+        self._script = script("append")
         self._commands = AppendCommands(settings, sender, self._script)
         self._replicas = Replicas(settings.wait_replicas) if settings.wait_replicas else None
         self._checked = False
@@ -250,11 +250,6 @@ class PacketLog:
                 replies[at] = reply & 3
         self._leased = replies[-1] == LEASED
         return replies
-
-    def _resume(self) -> None:
-        """Go on with the log on a new connection, whose server may have lost packets."""
-        (reply,) = self._channel.run(*self._continuity.question())
-        self._continuity.note(reply)
 
     def _run(self, commands: list[bytes]) -> list[int | redis.ResponseError]:
         replies = self._stored(commands)

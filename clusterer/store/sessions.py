@@ -49,7 +49,7 @@ class SessionStore(LogReads):
         self._token = token
         self._number = crc32(token.encode())
         self._replid = _SameReplid()
-        self._channel = Channel(settings, lambda: self._replid.check(self._channel))
+        self._channel = Channel(settings, self._replid.check)
 
     def pending(self) -> list[int]:
         """Return the pending senders of the queue, in order."""
