@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from clusterer.errors import WireError
@@ -12,6 +13,9 @@ from clusterer.wire.runs import Shape, has_shape
 _WORD = b"\0\0\0\0"
 _LENGTH_AT = len(MARKER)
 _LENGTH_END = _LENGTH_AT + LENGTH.size
+
+_BEGIN_OF_NAME = re.compile(rb"[a-z]{2}(?:[a-z0-9_-]{2}|.\0)", re.DOTALL)
+"""Four letters, or a name of two letters (``ul``) and half of the packet type behind it."""
 
 
 class FrameDecoder:
@@ -121,7 +125,7 @@ def _check_lengths(length: int, name_length: int) -> None:
     if length < MIN_FRAME:
         raise WireError(f"frame length {length} is below the smallest frame, {MIN_FRAME} bytes")
     if not 0 <= name_length <= length - MIN_FRAME:
-        raise WireError(f"module name of {name_length} bytes in a frame of {length}")
+        raise _wrong_name(length, name_length)
 
 
 def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -> Packet:
@@ -139,6 +143,16 @@ def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -
 def _then_raise(packets: list[Packet], error: WireError) -> Iterator[Packet]:
     yield from packets
     raise error
+
+
+def _wrong_name(length: int, name_length: int) -> WireError:
+    """Return the error of a name that does not fit into its frame; name the dialect if it is 3.x.
+
+    OpenSIPS 2.3 and later have the same marker, but the name itself at the place of its length.
+    """
+    if _BEGIN_OF_NAME.fullmatch(INT.pack(name_length)):
+        return WireError("a frame of OpenSIPS 2.3 or later, whose BIN differs from that of 2.2")
+    return WireError(f"module name of {name_length} bytes in a frame of {length}")
 
 
 def _wrong_marker(found: bytes) -> WireError:

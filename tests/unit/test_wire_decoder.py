@@ -202,6 +202,16 @@ def test_feed_hostile_header_of_unfinished_frame_raises(frame: bytes) -> None:
         list(FrameDecoder().feed(frame[:16]))
 
 
+@pytest.mark.parametrize("name", [b"clusterer-internal", b"tm-repl", b"presence", b"ul"])
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_feed_frame_of_later_opensips_is_named(name: bytes, size: int) -> None:
+    body = name + struct.pack("<iiii", 1, 1, 24, 1)
+    frame = b"P4CK" + struct.pack("<IhH", 12 + len(body), 1, len(name)) + body
+    got, error = until_error(FrameDecoder(), pieces(FRAME + frame, size))
+    assert got == [PACKET]
+    assert str(error) == "a frame of OpenSIPS 2.3 or later, whose BIN differs from that of 2.2"
+
+
 @pytest.mark.parametrize("length", [0, 12, 19])
 def test_feed_short_length_raises_at_second_byte(length: int) -> None:
     decoder = FrameDecoder()
