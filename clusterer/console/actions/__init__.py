@@ -6,7 +6,7 @@ framework shows the plan first, and carries it out only if it is still the same.
 
 from __future__ import annotations
 
-from clusterer.console.actions import nodes, whole
+from clusterer.console.actions import clusters, nodes
 from clusterer.console.actions.action import Action
 
 ACTIONS: tuple[Action, ...] = (
@@ -14,6 +14,6 @@ ACTIONS: tuple[Action, ...] = (
     nodes.EDIT,
     nodes.REMOVE,
     nodes.ADD,
-    whole.RELOAD,
-    whole.FORGET,
+    clusters.RELOAD,
+    clusters.FORGET,
 )

@@ -1,4 +1,4 @@
-"""Actions that concern no single node of the table: reload, forget."""
+"""Actions on all clusters: reload the table, forget a machine_id."""
 
 from __future__ import annotations
 
