@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, thread_time, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clusterer.console.fragments import Fragments, Marks, fragments_of
 from clusterer.console.page import Busy, Page
@@ -43,6 +44,8 @@ MOST_STREAMS = 200
 """Pages, with their parameters, that the hub remembers."""
 _REMEMBERED = 8
 """Renderings per stream whose marks are kept."""
+
+T = TypeVar("T")
 
 Key = tuple[str, tuple[tuple[str, Any], ...]]
 
@@ -201,13 +204,8 @@ class Hub:
         return await asyncio.shield(stream.loading)
 
     async def _load(self, stream: _Stream) -> dict[str, Any]:
-        def load() -> tuple[dict[str, Any], float]:
-            begun = thread_time()
-            content = stream.page.load(self._console, stream.parameters)
-            return content, thread_time() - begun
-
         begun = monotonic()
-        content: dict[str, Any]
+        load = partial(stream.page.load, self._console, stream.parameters)
         content, cost_s = await self._in_thread(load)
         stream.content, stream.content_at, stream.cost_s = content, begun, cost_s
         return content
@@ -230,13 +228,9 @@ class Hub:
     async def _round(self, stream: _Stream) -> None:
         try:
             content = await self._loaded(stream)
-
-            def work() -> tuple[Fragments, float]:
-                begun = thread_time()
-                fragments = fragments_of(self._render(stream.page, content))
-                return fragments, thread_time() - begun
-
-            fragments, cost_s = await self._in_thread(work)
+            fragments, cost_s = await self._in_thread(
+                lambda: fragments_of(self._render(stream.page, content))
+            )
         except ClustererError as error:
             stream.trouble = str(error)
             return
@@ -252,8 +246,14 @@ class Hub:
     def _version(self, fragments: Fragments) -> str:
         return f"{self._salt}-{hash(tuple(fragments.marks.items())) & (2**64 - 1):x}"
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_thread(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Return the result of ``work``, and the CPU seconds that it took."""
+
+        def timed() -> tuple[T, float]:
+            begun = thread_time()
+            return work(), thread_time() - begun
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, timed)
 
 
 def _difference(fragments: Fragments, known: Marks | None) -> dict[str, str]:
