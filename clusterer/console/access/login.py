@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 from time import monotonic
 
@@ -91,9 +92,8 @@ class Login:
         token, own = self._sessions.before_login()
         html = self._views.render(
             "login.html",
-            user=VISITOR,
+            user=replace(VISITOR, csrf=token),
             title="Log in",
-            token=token,
             next=own_path(target),
             name=name[:_SHOWN],
             trouble=trouble,
