@@ -12,7 +12,7 @@ import termios
 from time import monotonic
 
 from clusterer.errors import PeerUnreachable
-from clusterer.runtime.routes import bind_source
+from clusterer.runtime.routes import bind_source, family_of
 
 MAX_WRITE = 256 * 1024
 """Bytes of the largest single write: a worker that was stopped within a write finishes the write
@@ -85,7 +85,7 @@ class Link:
 
         Raises `PeerUnreachable`, or `LocalTrouble`.
         """
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = family_of(address[0])
         self.unasked = 0
         """Bytes that the peer has written."""
         self.since = self.progress_at = monotonic()

@@ -16,7 +16,7 @@ from clusterer.membership import Node
 from clusterer.provisioning.address import name_in
 from clusterer.provisioning.names import Names
 from clusterer.runtime.logs import LimitedLog, about
-from clusterer.runtime.routes import is_local
+from clusterer.runtime.routes import family_of, is_local
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Ports:
         return self._leads[name]
 
     async def _serve(self, address: Address) -> asyncio.Server:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = family_of(address[0])
         listening = socket.create_server(address, family=family, backlog=_BACKLOG)
         server = await asyncio.get_running_loop().create_server(
             lambda: self._factory(address), sock=listening, backlog=_AT_ONCE

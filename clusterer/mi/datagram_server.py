@@ -15,6 +15,7 @@ from clusterer.mi.jsonrpc import Handler, answer
 from clusterer.mi.listen_address import Access, Address, Place, free_socket_path, grant
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
+from clusterer.runtime.routes import family_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             free_socket_path(place, socket.SOCK_DGRAM)
             family, where = socket.AF_UNIX, os.fspath(place)
         else:
-            family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+            family = family_of(place.host)
             where = place.host, place.port
         made = socket.socket(family, socket.SOCK_DGRAM)
         try:

@@ -35,7 +35,7 @@ def is_local(host: str) -> bool:
     127.0.0.0/8 and ``ip route add local`` included. An address that can merely be bound is not:
     with the sysctl ``ip_nonlocal_bind``, usual beside keepalived, every address can be.
     """
-    family = _family(host)
+    family = family_of(host)
     try:
         destination = socket.inet_pton(family, host)
     except OSError:
@@ -60,7 +60,8 @@ def bind_source(sock: socket.socket, host: str) -> None:
     sock.bind((host, 0))
 
 
-def _family(host: str) -> socket.AddressFamily:
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 

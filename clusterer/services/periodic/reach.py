@@ -15,6 +15,7 @@ from typing import Any
 from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Node, State
+from clusterer.runtime.routes import family_of
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 
@@ -91,9 +92,8 @@ def _start(
     selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
 ) -> bool:
     """Start to connect; return False if this process may not open another file now."""
-    family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family_of(node.host), socket.SOCK_STREAM)
         sock.setblocking(False)
         code = sock.connect_ex(node.address)
     except OSError as error:
