@@ -21,7 +21,7 @@ from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.prober.answers import Answers
 from clusterer.prober.checks import Checks
 from clusterer.prober.liveness import Liveness
-from clusterer.prober.own_paths import OwnPaths
+from clusterer.prober.path_checks import PathChecks
 from clusterer.prober.place import Place
 from clusterer.prober.presence import Presence
 from clusterer.prober.scene import Scene
@@ -76,10 +76,10 @@ class Prober:
             checks=Checks(),
         )
         self._answers = Answers(self._scene)
-        self._own_paths = OwnPaths(self._scene)
+        self._path_checks = PathChecks(self._scene)
         self._presence = Presence(self._scene)
         liveness = Liveness(self._scene, self._presence)
-        self._parts = self._answers, self._own_paths, liveness
+        self._parts = self._answers, self._path_checks, liveness
         self._token = secrets.token_hex(8)
         self._leads: int | None = None
         """The machine_id whose lease this process holds."""
@@ -125,7 +125,7 @@ class Prober:
         self._leads = None
         self._beat_at = 0.0
         self._scene.checks.drop()
-        self._own_paths.forget()
+        self._path_checks.forget()
         self._presence.forget()
         self._rings.forget()
 
@@ -176,7 +176,7 @@ class Prober:
         if self._leads is None:
             self._leads = me
             self._answers.rung()
-        self._own_paths.notice(found.counters)
+        self._path_checks.notice(found.counters)
         if look:
             self._presence.notice(found.present)
 

@@ -14,11 +14,11 @@ import redis
 from clusterer.membership import Condition, Event, State, suspicions
 from clusterer.membership.suspicions import Kind, Suspicion
 from clusterer.prober import checks, presence
-from clusterer.prober import own_paths as own_paths_module
+from clusterer.prober import path_checks as path_checks_module
 from clusterer.prober.answers import BETWEEN_S, Answers
 from clusterer.prober.checks import CONNECTS, Checks
 from clusterer.prober.liveness import Liveness
-from clusterer.prober.own_paths import OwnPaths
+from clusterer.prober.path_checks import PathChecks
 from clusterer.prober.place import Place
 from clusterer.prober.presence import Presence
 from clusterer.prober.scene import Scene
@@ -197,7 +197,7 @@ def test_prober_many_failed_checks_are_written_in_turns(
     hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each may open a suspicion: a prober with thousands must not miss its heartbeat."""
-    monkeypatch.setattr(own_paths_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(path_checks_module, "_AT_ONCE", 1)
     scene = scene_of(hosts, settings, {host_of(1)})
     scene.probers.heartbeat(3, "other", [CLUSTER])
     before = {machine_id: hosts.record(1, machine_id) for machine_id in (2, 3)}
@@ -205,14 +205,14 @@ def test_prober_many_failed_checks_are_written_in_turns(
         hosts.receivers[machine_id].stop()
     due_at = monotonic() + 2 * settings.probe_interval
     wait_until(lambda: monotonic() > due_at)
-    own_paths = OwnPaths(scene)
-    own_paths.notice(scene.paths.counters())
-    check_node_2(hosts, scene, own_paths)
+    path_checks = PathChecks(scene)
+    path_checks.notice(scene.paths.counters())
+    check_node_2(hosts, scene, path_checks)
     end_checks(scene)
     written = []
     for _ in before:
-        own_paths.notice(scene.paths.counters())  # makes the next turn due
-        own_paths.turn()
+        path_checks.notice(scene.paths.counters())  # makes the next turn due
+        path_checks.turn()
         written.append(sum(hosts.path(1, each) != path for each, path in before.items()))
     assert written == [1, 2]
 
@@ -250,9 +250,9 @@ def test_prober_path_record_of_later_epoch_is_kept(hosts: Hosts, settings: Setti
     hosts.context.nodes.observe(hosts.node(2), Event.SEND_FAILED, Cause("test"))
     hosts.context.nodes.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
     kept = hosts.record(1, 2)
-    own_paths = OwnPaths(scene)
-    own_paths.notice(scene.paths.counters())
-    own_paths.turn()
+    path_checks = PathChecks(scene)
+    path_checks.notice(scene.paths.counters())
+    path_checks.turn()
     assert hosts.path(1, 2) == kept
 
 
@@ -264,13 +264,13 @@ def test_prober_path_check_from_address_that_left_is_no_evidence(
     scene = scene_of(hosts, settings, own)
     hosts.cut(1, 2)
     kept = hosts.record(1, 2)
-    own_paths = OwnPaths(scene)
-    own_paths.notice(scene.paths.counters())
-    check_node_2(hosts, scene, own_paths)
+    path_checks = PathChecks(scene)
+    path_checks.notice(scene.paths.counters())
+    check_node_2(hosts, scene, path_checks)
     own.clear()
     end_checks(scene)
-    own_paths.notice(scene.paths.counters())
-    own_paths.turn()
+    path_checks.notice(scene.paths.counters())
+    path_checks.turn()
     assert hosts.path(1, 2) == kept
 
 
@@ -291,7 +291,7 @@ def test_prober_ping_from_address_that_left_is_no_evidence(
     assert hosts.condition(2) is Condition.UP
 
 
-def check_node_2(hosts: Hosts, scene: Scene, part: OwnPaths | Liveness) -> None:
+def check_node_2(hosts: Hosts, scene: Scene, part: PathChecks | Liveness) -> None:
     """Let a part of a prober work until it checks node 2."""
     wanted = host_of(1), hosts.node(2).address
 

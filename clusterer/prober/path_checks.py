@@ -1,4 +1,4 @@
-"""The paths of a host's own senders that are not up: checks them, and deletes void records."""
+"""Checks the broken paths of a host's own senders, and deletes void records."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class _Result:
     reason: str
 
 
-class OwnPaths:
-    """The records of the senders on one prober's host. For one thread."""
+class PathChecks:
+    """The checks of the broken paths on one prober's host. For one thread."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
