@@ -11,7 +11,6 @@ from clusterer.membership import Node
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
-    WrongTypeError,
     bad,
     batches,
     blame,
@@ -168,19 +167,11 @@ class BacklogStore(Store):
 
         In Redis ms; 0 without a next packet. One round trip for each 1,000 places.
         """
-        if not places:
-            return []
         found: list[int] = []
-        with translated(self._settings, "look into the packet logs"):
-            for some in batches(places, _PLACES_AT_ONCE):
-                call = Call(
-                    "appended", [keys.log(sender) for sender, _ in some], [at for _, at in some]
-                )
-                try:
-                    found += call.run(self._client)
-                except WrongTypeError:  # a key that is no log must not hide the others
-                    calls = [Call("appended", [keys.log(sender)], (at,)) for sender, at in some]
-                    found += [reply[0] if reply else 0 for reply in run_each(self._client, calls)]
+        for some in batches(places, _PLACES_AT_ONCE):
+            logs = [keys.log(sender) for sender, _ in some]
+            sequences = (sequence for _, sequence in some)
+            found += self._run("look into the packet logs", "appended", logs, *sequences)
         return found
 
     def resume(self, queue: str, sender: int) -> None:
@@ -203,14 +194,8 @@ class BacklogStore(Store):
 
     def trim(self, senders: Iterable[int], max_age_s: float) -> None:
         """Trim the packets of the senders' logs that are older than ``max_age_s`` seconds."""
-        logs = [keys.log(sender) for sender in senders]
-        with translated(self._settings, "trim packet logs"):
-            for some in batches(logs, _TRIM_AT_ONCE):
-                try:
-                    Call("trim_old", some, (int(max_age_s * 1000),)).run(self._client)
-                except WrongTypeError:  # a key that is no log must not keep the others untrimmed
-                    calls = [Call("trim_old", [log], (int(max_age_s * 1000),)) for log in some]
-                    run_each(self._client, calls)
+        for logs in batches(map(keys.log, senders), _TRIM_AT_ONCE):
+            self._run("trim packet logs", "trim_old", logs, int(max_age_s * 1000))
 
     def hold_off(self, queue: str) -> None:
         """Set the enqueued flag for a while: senders that wait for another host enqueue no jobs."""

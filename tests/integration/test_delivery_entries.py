@@ -265,6 +265,19 @@ def test_readers_of_wild_log_answer(
     context.backlog.unread(1, found)
 
 
+def test_readers_of_logs_pass_over_key_of_wrong_type(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    PacketLog(settings, 1).append(CLUSTER, [frame(1)])
+    redis_client.set(keys.log(2), "x")
+    backlog = Context(settings).backlog
+    of_no_log, appended_ms = backlog.appended_ms([(2, 0), (1, 0)])
+    assert of_no_log == 0 < appended_ms
+    backlog.trim([2, 1], -1.0)
+    assert redis_client.xlen(keys.log(1)) == 0
+    assert redis_client.get(keys.log(2)) == b"x"
+
+
 @pytest.mark.parametrize("wrong", ["list", "value"])
 @pytest.mark.parametrize("name", SENDER_KEYS, ids=lambda name: str(name.__name__))
 def test_wrong_key_of_one_sender_stops_no_other(

@@ -1,5 +1,5 @@
 -- Find the times at which the packets after certain places in logs were appended.
--- KEYS  log ...
+-- KEYS  log ...; a key of another type counts as an empty log
 -- ARGV  for each log the sequence of the last packet before the place
 -- reply for each log the Redis ms of the entry that follows, 0 if there is none
 local found = {}
