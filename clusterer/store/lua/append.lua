@@ -9,6 +9,7 @@
 --       -1 nothing was appended: no worker holds the lease, and the script needs all keys
 -- An entry's id is the sequence of its last packet; n is that packet's count in its cluster.
 -- include gaps
+-- include stream
 local leased = redis.call('EXISTS', KEYS[3]) == 1
 if not leased and #KEYS == 3 then
   return -1
@@ -30,17 +31,12 @@ local function go_on_behind_log()
   end
   local ended = redis.call('XREVRANGE', KEYS[1], max, '-', 'COUNT', 1)[1]
   ended = math.max(last - count, ended and tonumber(string.match(ended[1], '^%d+')) or 0)
-  local info = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then
-      local given = tonumber(string.match(info[i + 1], '^%d+'))
-      if given > tonumber(max) then
-        redis.call('XSETID', KEYS[1], string.format('%.0f-0', ended + 1))
-        ended = ended + 1
-      else
-        ended = math.max(ended, given)
-      end
-    end
+  local given = tonumber(string.match(stream_info(KEYS[1])['last-generated-id'], '^%d+'))
+  if given > tonumber(max) then
+    redis.call('XSETID', KEYS[1], string.format('%.0f-0', ended + 1))
+    ended = ended + 1
+  else
+    ended = math.max(ended, given)
   end
   last = ended + count
   redis.call('HSET', KEYS[2], 'sequence', string.format('%.0f', last))

@@ -5,6 +5,7 @@
 -- ARGV  sender, Redis ms ('' = any time): kept if a packet was appended since,
 --       1 to delete in any case
 -- reply 1 deleted, 0 kept: packets are in the log, a worker delivers, or the sender is in use
+-- include stream
 local function in_use()
   if redis.call('EXISTS', KEYS[8], KEYS[9]) > 0 then
     return true
@@ -12,19 +13,9 @@ local function in_use()
   if redis.call('EXISTS', KEYS[3]) == 0 then
     return false
   end
-  local info = redis.call('XINFO', 'STREAM', KEYS[3])
-  for i = 1, #info, 2 do
-    if info[i] == 'length' and info[i + 1] > 0 then
-      return true
-    end
-    if info[i] == 'last-generated-id' and ARGV[2] ~= '' then
-      local ms = tonumber(string.match(info[i + 1], '%d+$'))
-      if ms >= tonumber(ARGV[2]) then
-        return true
-      end
-    end
-  end
-  return false
+  local log = stream_info(KEYS[3])
+  local last_ms = tonumber(string.match(log['last-generated-id'], '%d+$'))
+  return log.length > 0 or last_ms >= (tonumber(ARGV[2]) or math.huge)
 end
 if ARGV[3] ~= '1' and in_use() then
   return 0
