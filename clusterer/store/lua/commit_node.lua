@@ -9,17 +9,9 @@
 --       number of hash fields, field, value, ..., then the audit event's field, value, ...
 -- reply {the node's new version, keys that could not be used, ...}, {0} if the node was changed or
 --       removed, or the suspicion ended in between
+-- include unusable
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return {0}
-end
-local unusable = {}
-local function try(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) == 'table' and reply.err then
-    unusable[#unusable + 1] = key
-    return nil
-  end
-  return reply
 end
 local suspicion = try('HGET', KEYS[6], ARGV[2])
 if suspicion then

@@ -11,18 +11,11 @@
 --       type and last_seen sets that are empty, ...}; state: 1 noted, 0 nothing is registered here
 --       (Redis lost its data, or another run began later and is gone), -1 another run of this
 --       instance began later
+-- include clocks
 -- include time
+-- include unusable
 local known = redis.call('HMGET', KEYS[1], 'run', 'heartbeat', 'notified', 'tail', 'begun')
 local now = redis_ms()
-local unusable = {}
-local function try(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) == 'table' and reply.err then
-    unusable[#unusable + 1] = key
-    return {}
-  end
-  return reply
-end
 local last = tonumber(known[2] or '')  -- nil also for a value that is no number
 if known[1] ~= ARGV[2] then
   local since = last or tonumber(known[5] or '') or now
@@ -36,15 +29,7 @@ for i = 4, #KEYS do
   if try('ZCARD', KEYS[i]) == 0 then
     unusable[#unusable + 1] = KEYS[i]
   elseif restart then
-    local ids = try('ZRANGE', KEYS[i], 0, -1)
-    for first = 1, #ids, 2000 do
-      local clocks = {}
-      for at = first, math.min(first + 1999, #ids) do
-        clocks[#clocks + 1] = now
-        clocks[#clocks + 1] = ids[at]
-      end
-      try('ZADD', KEYS[i], unpack(clocks))
-    end
+    start_clocks(try, KEYS[i], try('ZRANGE', KEYS[i], 0, -1) or {}, now)
   else
     local last_seen = cjson.decode(ARGV[4 + i])
     for first = 1, #last_seen, 4000 do
@@ -61,6 +46,6 @@ redis.call('HSET', KEYS[1], 'heartbeat', string.format('%.0f', heartbeat))
 local tailed = math.max(0, (tonumber(known[4] or '') or 0) - now)
 local notices = {}
 if known[3] and known[3] ~= ARGV[5] then
-  notices = try('XRANGE', KEYS[2], '(' .. ARGV[5], '+', 'COUNT', ARGV[6])
+  notices = try('XRANGE', KEYS[2], '(' .. ARGV[5], '+', 'COUNT', ARGV[6]) or {}
 end
 return {1, now, notices, tailed, unpack(unusable)}

@@ -4,6 +4,7 @@
 -- ARGV  token of the run, registration, timeout ms (0 = never), JSON list of machine_ids whose
 --       clocks start in any case, JSON list of the cluster's machine_ids
 -- reply 1, 0 if this run is not the instance's (Redis lost its data, or another run began)
+-- include clocks
 -- include time
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then
   return 0
@@ -33,12 +34,5 @@ end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 redis.pcall('INCR', KEYS[4])  -- of another type: the timeout job lists all registrations each time
-for first = 1, #ids, 2000 do
-  local clocks = {}
-  for at = first, math.min(first + 1999, #ids) do
-    clocks[#clocks + 1] = now
-    clocks[#clocks + 1] = ids[at]
-  end
-  redis.call('ZADD', KEYS[2], unpack(clocks))
-end
+start_clocks(redis.call, KEYS[2], ids, now)
 return 1
