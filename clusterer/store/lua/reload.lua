@@ -14,13 +14,8 @@
 --       node, 'join' and 'due' only add the missing entries of existing nodes
 --       then pairs: index into KEYS, member or field to remove from this key
 -- reply the cluster's version, -1 if the cluster changed in between
+-- include healing
 local plan = cjson.decode(ARGV[1])
-local function heal(key, wanted)
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= wanted and kind ~= 'none' then
-    redis.call('DEL', key)
-  end
-end
 for at, kind in ipairs({'set', 'string', 'zset', 'zset', 'hash', 'stream'}) do
   heal(KEYS[at + 1], kind)
 end
@@ -36,8 +31,7 @@ if plan.version ~= '' then
   current = plan.version
   redis.call('SET', KEYS[3], current)
 end
-local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+local now = string.format('%.0f', redis_ms())
 local version = tonumber(current)
 local function record(event)
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', plan.cap, '*', 'version', version, unpack(event))

@@ -3,13 +3,10 @@
 -- ARGV  worker, number of senders ('' = this worker does not run), life of a number in ms,
 --       life of the key in ms
 -- reply the numbers of senders of the other workers that run
--- include time
+-- include healing
 local now = redis_ms()
 local life = tonumber(ARGV[3])
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then
-  redis.call('DEL', KEYS[1])
-end
+heal(KEYS[1], 'hash')
 local others = {}
 local shares = redis.call('HGETALL', KEYS[1])
 for i = 1, #shares, 2 do
