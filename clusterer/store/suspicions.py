@@ -92,20 +92,10 @@ class SuspicionStore(Store):
         own host. ``observation``: the sender, and what `PathStore.observe` answered with ASK to:
         the path event is added, unless the caller is alone.
         """
-        key = node.cluster
         for _ in range(_ATTEMPTS):
-            data, members, confirmed, time = self._read(
-                f"suspect node {node.machine_id} of cluster {key}",
-                ("hgetall", keys.node(*key, node.machine_id)),
-                ("zrange", keys.probers(*key), 0, -1, False, True),
-                ("hget", keys.confirmed(*key), node.machine_id),
-                ("time",),
-            )
-            found, now_ms = decode_node(key, node.machine_id, data), ms_of(time)
+            found, probers, last, now_ms = self._look(node)
             if found is None or not _asks_for(kind, node, found):
                 break
-            probers, noted = scores(key, members), {b"%d" % node.machine_id: confirmed}
-            last = _confirmed(key, noted if confirmed else {}).get(node.machine_id)
             chosen = choose_asked(
                 probers,
                 asking=asking,
@@ -121,10 +111,24 @@ class SuspicionStore(Store):
                 0, found.version, kind, asked, frozenset(), all_asked, False, reason
             )
             event = event_of(*observation, now_ms) if observation else []
-            opened = self._open(key, found, suspicion, event)
+            opened = self._open(node.cluster, found, suspicion, event)
             if opened is not None:
                 return opened
         return Opened.CHANGED
+
+    def _look(self, node: Node) -> tuple[Node | None, dict[int, int], Confirmation | None, int]:
+        """Return the node as it is now, the probers of its cluster, its last ack, and Redis ms."""
+        key, machine_id = node.cluster, node.machine_id
+        data, members, confirmed, time = self._read(
+            f"suspect node {machine_id} of cluster {key}",
+            ("hgetall", keys.node(*key, machine_id)),
+            ("zrange", keys.probers(*key), 0, -1, False, True),
+            ("hget", keys.confirmed(*key), machine_id),
+            ("time",),
+        )
+        noted = {b"%d" % machine_id: confirmed} if confirmed else {}
+        last = _confirmed(key, noted).get(machine_id)
+        return decode_node(key, machine_id, data), scores(key, members), last, ms_of(time)
 
     def _open(
         self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]
@@ -147,13 +151,7 @@ class SuspicionStore(Store):
 
         What cannot be used is reported and left out.
         """
-        wanted = list(clusters)
-        commands = [("hgetall", keys.suspicions(*key)) for key in wanted]
-        found = self._read("read suspicions", *commands)
-        return {
-            key: _by_node(keys.suspicions(*key), data, Suspicion.parse, "a suspicion")
-            for key, data in zip(wanted, found, strict=True)
-        }
+        return self._by_cluster("read suspicions", keys.suspicions, _suspicions, clusters)
 
     def confirmations(
         self, clusters: Iterable[ClusterKey]
@@ -162,10 +160,19 @@ class SuspicionStore(Store):
 
         What cannot be used is reported and left out.
         """
+        return self._by_cluster("read confirmations", keys.confirmed, _confirmed, clusters)
+
+    def _by_cluster(
+        self,
+        what: str,
+        name: Callable[[int, str], str],
+        decode: Callable[[ClusterKey, Mapping[bytes, bytes]], T],
+        clusters: Iterable[ClusterKey],
+    ) -> dict[ClusterKey, T]:
+        """Return what ``decode`` makes of the hash ``name`` of each cluster."""
         wanted = list(clusters)
-        commands = [("hgetall", keys.confirmed(*key)) for key in wanted]
-        found = self._read("read confirmations", *commands)
-        return {key: _confirmed(key, data) for key, data in zip(wanted, found, strict=True)}
+        found = self._read(what, *(("hgetall", name(*key)) for key in wanted))
+        return {key: decode(key, data) for key, data in zip(wanted, found, strict=True)}
 
     def nack(
         self, key: ClusterKey, machine_id: int, suspicion: Suspicion, prober: int
@@ -250,6 +257,10 @@ def _by_node(
         except ValueError:
             bad(name, f"field {machine_id}", value, expected)
     return found
+
+
+def _suspicions(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Suspicion]:
+    return _by_node(keys.suspicions(*key), data, Suspicion.parse, "a suspicion")
 
 
 def _confirmed(key: ClusterKey, data: Mapping[bytes, bytes]) -> dict[int, Confirmation]:
