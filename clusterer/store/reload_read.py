@@ -80,29 +80,25 @@ class ReloadReads(Store):
             # The version comes first: a later change makes the commit fail.
             replies = iter(read_all(client, [each for key in wanted for each in _beside(key)]))
             beside = {key: _Beside(*islice(replies, len(_Beside._fields))) for key in wanted}
-            own = {key: ids(keys.nodes(*key), each.members) for key, each in beside.items()}
-            places = [(key, i) for key in wanted for i in sorted({*own[key], *hashed.get(key, ())})]
-            hashes = read_all(client, [("hgetall", keys.node(*key, i)) for key, i in places])
-            data: dict[ClusterKey, dict[int, Any]] = {key: {} for key in wanted}
-            for (key, machine_id), fields in zip(places, hashes, strict=True):
-                data[key][machine_id] = fields
-            wrong = _wrong(client, wanted) if found is not None else {}
+            members = {key: ids(keys.nodes(*key), each.members) for key, each in beside.items()}
             versions = {key: version_of(key, each.version) for key, each in beside.items()}
+            data = _hashes(client, members, hashed)
             snapshots = {
                 key: _snapshot(key, versions[key] or 0, beside[key], data[key]) for key in wanted
             }
             if found is None:
                 return snapshots
+            wrong = _wrong(client, wanted)
             return {
                 key: replace(
                     each,
                     keeping=Keeping(
                         listed=key in found.listed,
-                        members=frozenset(own[key]),
+                        members=frozenset(members[key]),
                         damaged=frozenset(each.damaged),
                         due_ms=_due_ms(key, beside[key]),
                         strangers=tuple(_strangers(key, beside[key], data[key])),
-                        wrong=tuple(wrong.get(key, ())),
+                        wrong=tuple(wrong[key]),
                         version=versions[key],
                     ),
                 )
@@ -134,6 +130,20 @@ def _beside(key: ClusterKey) -> Iterator[Command]:
     yield "zrange", keys.due(*key), 0, -1, False, True
     yield "zrange", keys.dirty(*key), 0, -1
     yield "hgetall", keys.synced(*key)
+
+
+def _hashes(
+    client: redis.Redis,
+    members: Mapping[ClusterKey, Collection[int]],
+    hashed: Mapping[ClusterKey, Collection[int]],
+) -> dict[ClusterKey, dict[int, Any]]:
+    """Return the hashes of nodes, by machine_id: of ``members``, and those that a scan found."""
+    places = [(key, i) for key in members for i in sorted({*members[key], *hashed.get(key, ())})]
+    found = read_all(client, [("hgetall", keys.node(*key, i)) for key, i in places])
+    data: dict[ClusterKey, dict[int, Any]] = {key: {} for key in members}
+    for (key, machine_id), fields in zip(places, found, strict=True):
+        data[key][machine_id] = fields
+    return data
 
 
 def _snapshot(key: ClusterKey, version: int, beside: _Beside, data: Mapping[int, Any]) -> Snapshot:
