@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from clusterer.services.admin import forget
 from clusterer.services.admin.forget import MachineInUse
 from clusterer.services.periodic import sweep
 from clusterer.services.table import reload
-from clusterer.store import keys
+from clusterer.store import forgetting, keys
 from clusterer.store.packets import PacketLog
 from clusterer.store.paths import Observation, PathStore
 from clusterer.store.receipts import Receipts
@@ -114,6 +115,17 @@ def test_forget_deletes_every_key_of_a_machine(context: Context) -> None:
     last = events(context)[-1]
     assert (last["event"], last["by"], last["reason"]) == ("forgotten", "operator x", "scrapped")
     assert last["machine_id"] == "9"
+
+
+def test_forget_knows_every_key_of_a_sender_and_an_instance() -> None:
+    functions = [function for _, function in inspect.getmembers(keys, inspect.isfunction)]
+    own = {
+        function(9)
+        for function in functions
+        if [*inspect.signature(function).parameters] in (["sender"], ["receiver"])
+    }
+    assert keys.sums(9) in own
+    assert own <= {of(9) for of in (*forgetting._SENDER, *forgetting._INSTANCE)}
 
 
 def test_forget_leaves_other_machines_alone(context: Context) -> None:
