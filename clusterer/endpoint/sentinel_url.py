@@ -34,7 +34,7 @@ def is_sentinel_url(url: str) -> bool:
     return url.partition("://")[0] in SENTINEL_SCHEMES
 
 
-def is_ipv6(text: str) -> bool:
+def _is_ipv6(text: str) -> bool:
     """Whether ``text`` is an IPv6 address, without its brackets."""
     try:
         ipaddress.IPv6Address(text)
@@ -43,16 +43,22 @@ def is_ipv6(text: str) -> bool:
     return True
 
 
+def problem_of_host(match: re.Match[str]) -> str:
+    """Return what is wrong with the groups ``six``, an IPv6 address, and ``port`` of a host."""
+    if match["six"] is not None and not _is_ipv6(match["six"]):
+        return "has an address in [ ] that is no IPv6 address"
+    if match["port"] and not 1 <= int(match["port"]) <= 65535:
+        return "has a port that is not from 1 to 65535"
+    return ""
+
+
 def problem_of_place(place: str, path: str) -> str:
     """Return what is wrong with the hosts and the path of a URL; empty if nothing is."""
     members = [_MEMBER.fullmatch(member) for member in place.split(",")]
     if None in members:
         return f"{_FORM}, with numbers as ports"
-    if not all(match["six"] is None or is_ipv6(match["six"]) for match in members if match):
-        return "has an address in [ ] that is no IPv6 address"
-    ports = [int(match["port"]) for match in members if match and match["port"]]
-    if not all(1 <= port <= 65535 for port in ports):
-        return "has a port that is not from 1 to 65535"
+    if found := next(filter(None, map(problem_of_host, filter(None, members))), ""):
+        return found
     if _PATH.fullmatch(path) is None:
         return f"{_FORM}: the service is the name after `sentinel monitor` in sentinel.conf"
     return ""

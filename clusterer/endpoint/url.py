@@ -12,7 +12,7 @@ import unicodedata
 from urllib.parse import parse_qsl, quote
 
 from clusterer.endpoint import redis_options
-from clusterer.endpoint.sentinel_url import SENTINEL_SCHEMES, is_ipv6, problem_of_place
+from clusterer.endpoint.sentinel_url import SENTINEL_SCHEMES, problem_of_host, problem_of_place
 from clusterer.errors import SettingsError
 from clusterer.settings import Settings
 
@@ -136,11 +136,7 @@ def _problem_of_place(scheme: str, place: str) -> str:
     match = _PLACE.fullmatch(place)
     if match is None:
         return "must be like redis://user:password@host:port/database, with a number as port"
-    if match["six"] is not None and not is_ipv6(match["six"]):
-        return "has an address in [ ] that is no IPv6 address"
-    if match["port"] and not 1 <= int(match["port"]) <= 65535:
-        return "has a port that is not from 1 to 65535"
-    return ""
+    return problem_of_host(match)
 
 
 def _problem_of_path(scheme: str, path: str) -> str:
