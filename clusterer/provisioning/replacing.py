@@ -14,13 +14,12 @@ from sqlalchemy import (
     and_,
     delete,
     or_,
-    select,
     update,
 )
 from sqlalchemy.exc import DBAPIError
 
 from clusterer.provisioning.rows import RawRow, RowKey, row_key_of
-from clusterer.provisioning.schema import Schema
+from clusterer.provisioning.schema import Schema, fetch
 
 _FEW = 100
 """Machines that are asked for one by one; of more, all rows are read."""
@@ -86,17 +85,14 @@ def _locked(
     query = _rows_of(schema, row_keys, seen)
     if lock:
         query = query.with_for_update()
-    names = list(schema.columns)
-    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+    return fetch(connection, query)
 
 
 def _rows_of(schema: Schema, row_keys: Collection[RowKey], seen: Iterable[RawRow]) -> Select[Any]:
-    nodes = schema.nodes.c
-    query = select(*(nodes[name] for name in schema.columns)).order_by(nodes.id)
     if len(row_keys) > _FEW:
-        return query
-    ids = [row["id"] for row in seen]
-    return query.where(or_(nodes.id.in_(ids), *(_is(schema, row_key) for row_key in row_keys)))
+        return schema.select()
+    with_ids = schema.nodes.c.id.in_([row["id"] for row in seen])
+    return schema.select().where(or_(with_ids, *(_is(schema, row_key) for row_key in row_keys)))
 
 
 def _is(schema: Schema, row_key: RowKey) -> ColumnElement[bool]:

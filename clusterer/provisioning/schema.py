@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import (
     CHAR,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     MetaData,
+    Select,
     Table,
     UniqueConstraint,
     false,
@@ -61,6 +63,12 @@ class Schema:
     columns: Mapping[str, str]
     """Our name of each column → its real name."""
 
+    def select(self, *names: str) -> Select[Any]:
+        """Return a query of these columns of all nodes, or of all columns, in the order of ids."""
+        nodes = self.nodes.c
+        columns = (nodes[name].label(name) for name in names or self.columns)
+        return select(*columns).order_by(nodes.id)
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaReport:
@@ -68,6 +76,13 @@ class SchemaReport:
 
     table_created: bool
     version_added: bool
+
+
+def fetch(connection: Connection, query: Select[Any]) -> list[Mapping[str, object]]:
+    """Return the rows of a query of `Schema.select`, under our names of the columns."""
+    result = connection.execute(query)
+    names = list(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]  # RowMapping takes longer
 
 
 def build(settings: Settings) -> Schema:

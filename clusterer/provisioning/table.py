@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, and_, false, or_, select, update
 
 from clusterer.membership import Node, State
 from clusterer.membership.columns import StateColumns
 from clusterer.provisioning.rows import RawRow
-from clusterer.provisioning.schema import Schema
+from clusterer.provisioning.schema import Schema, fetch
 
 _BATCH = 500
 """Rows per transaction or IN list: bounds how long rows stay locked."""
@@ -43,11 +43,8 @@ class StateUpdate:
 
 def read_rows(connection: Connection, schema: Schema) -> list[RawRow]:
     """Return all rows in the order of their ids, unchecked."""
-    names = list(schema.columns)
-    columns = [schema.nodes.c[name] for name in names]
     with connection.begin():
-        found = connection.execute(select(*columns).order_by(schema.nodes.c.id)).fetchall()
-    return [dict(zip(names, row, strict=True)) for row in found]
+        return fetch(connection, schema.select())
 
 
 def add_rows(connection: Connection, schema: Schema, rows: Iterable[NewRow]) -> list[NewRow]:
@@ -120,17 +117,14 @@ def read_states(
 ) -> Mapping[int, RawRow]:
     """Return id → state columns, unchecked, of those ``nodes`` whose row still is theirs."""
     wanted = {node.id: node for node in nodes}
-    names = ("id", "cluster_id", "machine_id", "state", "no_tries", "last_attempt")
-    columns = [schema.nodes.c[name] for name in names]
+    query = schema.select("id", "cluster_id", "machine_id", *StateColumns._fields)
     found: dict[int, RawRow] = {}
     ids = iter(sorted(wanted))
     while batch := list(islice(ids, _BATCH)):
         with connection.begin():
-            query = select(*columns).where(schema.nodes.c.id.in_(batch))
-            rows = connection.execute(query).fetchall()
+            rows = fetch(connection, query.where(schema.nodes.c.id.in_(batch)))
         for row in rows:
-            raw = dict(zip(names, row, strict=True))
-            node = wanted[row[0]]
-            if (raw["cluster_id"], raw["machine_id"]) == (node.cluster_id, node.machine_id):
-                found[node.id] = raw
+            node = wanted[cast(int, row["id"])]
+            if (row["cluster_id"], row["machine_id"]) == (node.cluster_id, node.machine_id):
+                found[node.id] = row
     return found
