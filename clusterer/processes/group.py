@@ -1,4 +1,4 @@
-"""Several children at once: what they say, and how they end together."""
+"""Several child processes: their output, and their common end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import IO, Self
 from clusterer.processes.child import Child, ChildSpec, Line
 
 GRACE_S = 3.5
-"""How long children may take to end after SIGTERM, before they are killed."""
+"""Time that children have to end after SIGTERM, before SIGKILL."""
 LAST_GRACE_S = 1.0
-"""The same, for those that end last. Together well below the 5 s in which all must be gone."""
+"""The same for children that end last. Both times are well below 5 s, in which all must end."""
 _POLL_S = 0.02
 
 
 class ProcessGroup:
-    """Children by name. As a context manager it ends them all, whatever happens inside."""
+    """Children by name. As a context manager the group ends all of them, also after an error."""
 
     def __init__(self) -> None:
         self.children: dict[str, Child] = {}
@@ -31,7 +31,7 @@ class ProcessGroup:
         self._selector.close()
 
     def start(self, spec: ChildSpec) -> Child:
-        """Start a child, in place of an ended one of the same name. Raises `ClustererError`."""
+        """Start a child; an ended child of the same name leaves. Raises `ClustererError`."""
         self._forget(spec.name)
         child = self.children[spec.name] = Child(spec)
         for stream in child.streams:
@@ -39,11 +39,11 @@ class ProcessGroup:
         return child
 
     def watch(self, descriptor: int) -> None:
-        """Make `read` return at once when ``descriptor`` becomes readable, without reading it."""
+        """Let `read` return at once when ``descriptor`` is readable; `read` leaves its data."""
         self._selector.register(descriptor, selectors.EVENT_READ, None)
 
     def read(self, timeout_s: float) -> list[Line]:
-        """Wait at most ``timeout_s`` seconds for something to be said, and return it."""
+        """Wait at most ``timeout_s`` seconds for output of the children; return the lines."""
         lines: list[Line] = []
         for key, _ in self._selector.select(timeout_s):
             if key.data is not None:
@@ -53,7 +53,7 @@ class ProcessGroup:
     def end(self, grace_s: float = GRACE_S) -> list[Line]:
         """End all children: SIGTERM, and SIGKILL for those that run after ``grace_s`` seconds.
 
-        Returns what they said meanwhile. Children whose spec says `last` come after all others.
+        Returns the lines of their output meanwhile. Children with `ChildSpec.last` end last.
         """
         last = [child for child in self.children.values() if child.spec.last]
         first = [child for child in self.children.values() if not child.spec.last]
@@ -67,7 +67,7 @@ class ProcessGroup:
             child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         lines: list[Line] = []
-        # Their output is read on, or a full pipe would keep them from ending.
+        # A child that writes to a full pipe does not end.
         while any(child.exit_code is None for child in children) and time.monotonic() < deadline:
             lines += self._drain(children)
             time.sleep(_POLL_S)

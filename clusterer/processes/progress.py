@@ -1,9 +1,9 @@
-"""How a process shows that it makes progress, and how a health check sees it.
+"""The file in which a process shows its progress, and the health check that reads the file.
 
-A process that runs until stopped holds a locked file in the data directory and touches it with
-each turn of its loop. The lock tells whether it lives: the kernel takes it away with the process,
-whatever ends that, also across containers that share the directory. The file's time tells whether
-it moves on.
+A process that runs until stopped holds a locked file in the data directory and touches the file
+with each turn of its loop. The lock tells whether the process lives: the kernel releases the lock
+at the end of the process, also in another container that shares the directory. The time of the
+file tells whether the loop turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clusterer.settings import Settings
 log = logging.getLogger(__name__)
 
 NOTE_EVERY_S = 1.0
-"""The file is touched no more often."""
+"""Least time between two touches of the file."""
 
 _SUFFIX = ".alive"
 _MOST = 100
@@ -35,7 +35,7 @@ def _directory(settings: Settings) -> Path:
 
 
 class Progress:
-    """One process's file, held until `close`. Without a directory to write, it does nothing.
+    """The file of this process, until `close`. Does nothing if the directory cannot be written.
 
     ``kind`` begins with node, worker or scheduler; more words may follow after a dash.
     """
@@ -82,7 +82,7 @@ class Progress:
         for number in range(_MOST):
             path = directory / f"{name}.{number}{_SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            # A health check that looked before the lock took the file for one of an ended process.
+            # A health check deletes the file if it looks before the process has the lock.
             if locked(descriptor, fcntl.LOCK_EX) and _is_at(path, descriptor):
                 os.utime(descriptor)
                 self._path, self._descriptor = path, descriptor
@@ -92,20 +92,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A process that lives, as a health check sees it."""
+    """A process that lives, as a health check sees the process."""
 
     kind: str
     pid: int
-    """In its own namespace."""
+    """The pid in the namespace of the process."""
     age_s: float
-    """Time since its last progress, by this host's clock."""
+    """Time since the last progress of the process, by this host's clock."""
 
 
 def living(settings: Settings, kind: str = "") -> list[Alive]:
     """Return the processes of this data directory that live, by name.
 
-    ``kind`` leaves only those whose kind begins with that word. Files of processes that ended
-    without removing theirs are removed.
+    ``kind`` leaves only those whose kind begins with that word. The function removes the files
+    that ended processes have left.
     """
     found = sorted(_directory(settings).glob(f"*{_SUFFIX}"))
     alive = (each for path in found for each in _read(path))
@@ -116,7 +116,7 @@ def _read(path: Path) -> Iterator[Alive]:
     kind, pid, *_ = (*path.name.split("."), "")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process ended meanwhile
         return
     try:
         if locked(descriptor, fcntl.LOCK_SH):

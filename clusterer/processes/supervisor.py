@@ -1,4 +1,4 @@
-"""Keeps children running: one that ends unasked is started again, ever more slowly if need be."""
+"""Restarts children that end by themselves, after a pause that doubles while they fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 10.0
-"""A child that ran this long starts again after the first, short pause."""
+"""After a run of this length a child starts again after the first, short pause."""
 _LOOK_EVERY_S = 0.2
 
 
@@ -42,7 +42,7 @@ class _Watched:
 
 
 class Supervisor:
-    """Runs children until told to stop. `run` belongs into the main thread."""
+    """Keeps children running until the stop flag is set. Call `run` in the main thread."""
 
     def __init__(self, group: ProcessGroup, stop: StopFlag, say: Callable[[Line], None]) -> None:
         self._group = group
@@ -51,14 +51,14 @@ class Supervisor:
         self._watched: list[_Watched] = []
 
     def watch(self, spec: ChildSpec) -> None:
-        """Look after a child that the group has started already."""
+        """Keep a child running that the group has started already."""
         log.info("%s started, pid %d", spec.name, self._group.children[spec.name].pid)
         self._watched.append(_Watched(spec, started=time.monotonic()))
 
     def run(self, specs: Iterable[ChildSpec]) -> None:
         """Start ``specs`` and keep them running until the stop flag is set; then end all.
 
-        Raises `ClustererError` if one of them cannot be started at all.
+        Raises `ClustererError` if a child cannot be started the first time.
         """
         self._group.watch(self._stop.fileno())
         for spec in specs:
