@@ -35,6 +35,9 @@ _SERVER_FIXTURES = {
     "mariadb": {"mariadb_server", "shifted_mariadb"},
 }
 
+HOSTS_GROUPS = 3
+"""How many tests of a cluster on several hosts run beside each other at most."""
+
 
 # A busy machine is no fault of an example: no time limit for each, no warning of a slow one.
 hypothesis_settings.register_profile(
@@ -63,17 +66,28 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+def _shares_fixture(item: pytest.Item) -> bool:
+    """Tell whether a test shares a fixture with other tests of its module."""
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
+    return any(each[-1].scope == "module" for each in definitions)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the servers that its fixtures start, and with its group.
 
-    Tests of a module that share a fixture are a group: one of the processes that pytest-xdist
-    starts runs them all. Slow tests come first, so that no process ends long after the others.
+    One of the processes that pytest-xdist starts runs all tests of a group. Tests of a module that
+    share a fixture are a group. Tests on several hosts are `HOSTS_GROUPS` groups. Slow tests come
+    first, so that no process ends long after the others.
     """
+    hosts_groups: dict[str, int] = {}
     for item in items:
-        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
-        if any(each[-1].scope == "module" for each in definitions):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        group = item.nodeid.partition("::")[0] if _shares_fixture(item) else None
+        if item.get_closest_marker("hosts"):
+            next_one = len(hosts_groups) % HOSTS_GROUPS
+            group = f"hosts-{hosts_groups.setdefault(group or item.nodeid, next_one)}"
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
         for marker, fixtures in _SERVER_FIXTURES.items():
             if fixtures.intersection(getattr(item, "fixturenames", ())):
                 item.add_marker(marker)
