@@ -17,8 +17,7 @@ from scripts.benchmarks.__main__ import OutOfTime, machine, measure, rounded
 from scripts.benchmarks.measures import GROUPS, Measure, chosen, known_keys
 from scripts.benchmarks.measures.many_senders import ManySenders, figures
 from scripts.benchmarks.measures.peers import peers
-from scripts.benchmarks.measures.throughput import single
-from scripts.benchmarks.measures.waiting import aio, post
+from scripts.benchmarks.measures.throughput import aio, post, single
 from scripts.benchmarks.plan import QUICK, Plan
 from scripts.benchmarks.report import show
 from scripts.benchmarks.roles.receivers import Arrival, Receivers, packet

@@ -17,8 +17,7 @@ from scripts.benchmarks.measures.receiving import (
     redis_commands,
     speed,
 )
-from scripts.benchmarks.measures.throughput import batch, nodes, single, threads
-from scripts.benchmarks.measures.waiting import aio, post
+from scripts.benchmarks.measures.throughput import aio, batch, nodes, post, single, threads
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.system import System
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic_ns
 from typing import Any
@@ -63,19 +62,16 @@ class NatsPublisher:
     def __init__(self, port: int) -> None:
         import nats  # noqa: PLC0415 - an extra package, which only this role needs
 
-        self._loop = asyncio.new_event_loop()
-        self._client = self._loop.run_until_complete(nats.connect(f"nats://{LOOPBACK}:{port}"))
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(nats.connect(f"nats://{LOOPBACK}:{port}"))
 
     def publish(self, packets: int) -> int:
         """Publish packets one by one, and flush at the end; return when the first call began."""
-        return self._run(partial(self._publish, packets))
+        return self._runner.run(self._publish(packets))
 
     def flush_each(self, packets: int) -> int:
         """Publish packets, each with a flush: the server has it; return as `publish` does."""
-        return self._run(partial(self._flush_each, packets))
-
-    def _run(self, send: Callable[[], Awaitable[int]]) -> int:
-        return self._loop.run_until_complete(send())
+        return self._runner.run(self._flush_each(packets))
 
     async def _publish(self, packets: int) -> int:
         publish, payload = self._client.publish, packet(1).encode()
