@@ -8,7 +8,7 @@ from clusterer.console import query
 from clusterer.console.console import Console
 from clusterer.console.page import Page, Parameters
 from clusterer.errors import ClustererError
-from clusterer.store.inquiries import Held
+from clusterer.store.inquiries import Answer, Held
 
 SHOWN = 100
 """Entries on the page, and in an answer of the API."""
@@ -21,7 +21,8 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     held = console.observed.held()
     find = query.text(parameters, "find")
     receiver, chosen = _chosen(held, parameters)
-    content: dict[str, Any] = {
+    answer, trouble = _entries(console, receiver, chosen, find)
+    return {
         "listings": [
             {
                 "receiver": each,
@@ -36,24 +37,25 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         "kind": chosen and chosen.kind,
         "cluster_id": chosen and chosen.cluster_id,
         "find": find,
-        "entries": [],
-        "matching": 0,
-        "total": chosen.entries if chosen else 0,
-        "at": None,
-        "trouble": "",
-    }
-    if chosen is None or receiver is None:
-        return content
-    try:
-        answer = console.observed.entries(receiver, chosen.kind, chosen.cluster_id, find, SHOWN)
-    except ClustererError as error:
-        return content | {"trouble": str(error)}
-    return content | {
         "entries": list(answer.entries),
         "matching": answer.matching,
         "total": answer.total,
-        "at": answer.at,
+        "at": answer.at or None,
+        "trouble": trouble,
     }
+
+
+def _entries(
+    console: Console, receiver: int | None, chosen: Held | None, find: str
+) -> tuple[Answer, str]:
+    """Return the newest entries of a listing, and why the instance did not answer, if so."""
+    if chosen is None or receiver is None:
+        return Answer((), 0, 0, 0.0), ""
+    try:
+        kind, cluster_id = chosen.kind, chosen.cluster_id
+        return console.observed.entries(receiver, kind, cluster_id, find, SHOWN), ""
+    except ClustererError as error:
+        return Answer((), 0, chosen.entries, 0.0), str(error)
 
 
 def _chosen(held: dict[int, list[Held]], parameters: Parameters) -> tuple[int | None, Held | None]:

@@ -10,9 +10,13 @@ from clusterer.console.page import Download, File, Page, Parameters
 from clusterer.errors import InvalidArgument
 from clusterer.services.admin.packets import PacketFilter, as_json, words
 from clusterer.services.admin.recording import as_text
+from clusterer.services.admin.shared_tail import Captures
 
 SHOWN = 100
 """Packets on the page, and in an answer of the API."""
+
+_NO_CAPTURE = Captures(0, (), 0, 0, 0, 0)
+"""The content without a chosen instance."""
 
 _QUERY = ("receiver", "module", "node", "type", "until")
 
@@ -21,22 +25,14 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     """Return the newest packets that a filter selects, newest first."""
     wanted, until = _filter(parameters), query.whole(parameters, "until")
     receiver, instances = _receiver(console, parameters)
-    content: dict[str, Any] = {
+    seen = _NO_CAPTURE
+    if receiver is not None:
+        seen = console.tails.view(receiver, wanted, last=SHOWN, until=until)
+    return {
         "receiver": receiver,
         "instances": instances,
         "filter": {name: query.text(parameters, name) for name in ("module", "node", "type")},
         "until": until,
-        "packets": [],
-        "selected": 0,
-        "kept": 0,
-        "newest": 0,
-        "lost": 0,
-        "trouble": "",
-    }
-    if receiver is None:
-        return content
-    seen = console.tails.view(receiver, wanted, last=SHOWN, until=until)
-    return content | {
         "packets": [
             {"number": each.number}
             | as_json(each.record)
