@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
+
+import pytest
 
 from tests.support.docs import ROOT
 
@@ -13,10 +14,12 @@ MOST_CHARACTERS = 60
 NO_UNIT = re.compile(r"test_(a|an|the|it|of|what|who|which|when)_")
 """Words at the beginning where a name has its unit."""
 
+Names = list[tuple[str, str]]
 
-@cache
-def names() -> list[tuple[str, str]]:
-    """Return each test's file and name."""
+
+@pytest.fixture(scope="module")
+def names() -> Names:
+    """Each test's file and name, found once for all tests: to parse all files takes 2 s of CPU."""
     return [
         (path.name, node.name)
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
@@ -26,14 +29,14 @@ def names() -> list[tuple[str, str]]:
     ]
 
 
-def test_naming_of_tests_has_at_most_60_characters() -> None:
-    assert [(path, name) for path, name in names() if len(name) > MOST_CHARACTERS] == []
+def test_naming_of_tests_has_at_most_60_characters(names: Names) -> None:
+    assert [(path, name) for path, name in names if len(name) > MOST_CHARACTERS] == []
 
 
-def test_naming_of_tests_begins_with_the_unit() -> None:
-    assert [(path, name) for path, name in names() if NO_UNIT.match(name)] == []
+def test_naming_of_tests_begins_with_the_unit(names: Names) -> None:
+    assert [(path, name) for path, name in names if NO_UNIT.match(name)] == []
 
 
-def test_naming_finds_the_names_of_this_file() -> None:
-    own = {name for path, name in names() if path == Path(__file__).name}
+def test_naming_finds_the_names_of_this_file(names: Names) -> None:
+    own = {name for path, name in names if path == Path(__file__).name}
     assert "test_naming_finds_the_names_of_this_file" in own
