@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 from clusterer import Clusterer, Settings
@@ -34,6 +35,7 @@ def captured_packets() -> Iterator[Packet]:
     return FrameDecoder().feed(captured_stream()[0])
 
 
+@cache
 def captured_message(kind: type[Message]) -> Any:
     """Return the first message of a kind in the captured stream."""
     messages = (decode(packet) for packet in captured_packets())
