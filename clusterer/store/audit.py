@@ -6,6 +6,8 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import redis
@@ -16,6 +18,9 @@ from clusterer.store.client import Store, translated
 
 PAGE = 500
 """Events per round trip."""
+
+SEARCHED = 10_000
+"""Events of a cluster that `EventStreams.latest` searches."""
 
 BEGINNING = "0-0"
 
@@ -52,6 +57,12 @@ class AuditEvent:
     def at(self) -> float:
         """Redis TIME of the event, UNIX seconds."""
         return int(self.id.partition("-")[0]) / 1000
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The place of the event among all events: Redis ms, and the number in this ms."""
+        ms, _, number = self.id.partition("-")
+        return int(ms), int(number)
 
     def concerns(self, machine_id: int) -> bool:
         """Whether the event is about the node ``machine_id``."""
@@ -129,7 +140,12 @@ class EventStreams(Store, Generic[E]):
         ``since_ms``: Redis ms before which nothing is of interest.
         """
         streams = [self._backwards(*item, since_ms) for item in ends.items()]
-        return heapq.merge(*streams, key=_order, reverse=True)
+        return heapq.merge(*streams, key=attrgetter("order"), reverse=True)
+
+    def latest(self, cluster_ids: Iterable[int]) -> Iterator[E]:
+        """Yield the events of clusters, newest first, `SEARCHED` for each cluster at most."""
+        ends = self.ends(cluster_ids)
+        return islice(self.newest_first(ends), SEARCHED * len(ends))
 
     def newer(self, seen: Mapping[int, str], wait_s: float) -> list[E]:
         """Return what came after the ids in ``seen``, waiting at most ``wait_s`` for something.
@@ -144,7 +160,7 @@ class EventStreams(Store, Generic[E]):
             for name, entries in replies
             for entry_id, data in entries
         ]
-        return sorted(found, key=_order)
+        return sorted(found, key=attrgetter("order"))
 
     def _decode(self, cluster_id: int, entry_id: bytes, data: Mapping[bytes, bytes]) -> E:
         return self.event.decode(self.key(cluster_id), cluster_id, entry_id, data)
@@ -185,6 +201,33 @@ class PathEvents(EventStreams[PathEvent]):
     event = PathEvent
 
 
-def _order(event: AuditEvent) -> tuple[int, int]:
-    ms, _, number = event.id.partition("-")
-    return int(ms), int(number)
+class EventReader(Generic[E]):
+    """Reads the events of clusters: first the past ones, then the new ones. For one thread.
+
+    Every method raises `StateUnavailable`.
+    """
+
+    def __init__(self, streams: EventStreams[E]) -> None:
+        self._streams = streams
+        self.seen: dict[int, str] = {}
+        """cluster_id → id of the last event that was read, or passed over."""
+
+    def past(self, cluster_ids: Iterable[int], *, since_ms: int = 0) -> Iterator[E]:
+        """Yield the past events of clusters, newest first; `new` continues from now on."""
+        ends = self._streams.ends(cluster_ids)
+        self.seen |= ends
+        return self._streams.newest_first(ends, since_ms=since_ms)
+
+    def new(self, cluster_ids: Iterable[int] = (), wait_s: float = 0.0) -> list[E]:
+        """Return the events after the last call, oldest first; see `EventStreams.newer`.
+
+        ``cluster_ids``: clusters to read from now on, those that are not known yet from their
+        first event.
+        """
+        for cluster_id in cluster_ids:
+            self.seen.setdefault(cluster_id, BEGINNING)
+        if not self.seen:
+            return []
+        events = self._streams.newer(self.seen, wait_s)
+        self.seen |= {event.cluster_id: event.id for event in events}
+        return events

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -77,7 +78,8 @@ class EventFeed:
                 self._read_at = monotonic()
             kept: list[AuditEvent] = [*self._nodes.events, *self._paths.events]
             more = self._nodes.is_full or self._paths.is_full
-        found = sorted((event for event in kept if event in wanted), key=_order, reverse=True)
+        selected = (event for event in kept if event in wanted)
+        found = sorted(selected, key=attrgetter("order"), reverse=True)
         return Events(tuple(found[:last]), selected=len(found), kept=len(kept), more=more)
 
 
@@ -105,8 +107,3 @@ class _Stream(Generic[E]):
 
 def _texts(event: AuditEvent) -> tuple[str, ...]:
     return event.url, event.event, event.by, event.reason, event.before, event.after
-
-
-def _order(event: AuditEvent) -> tuple[int, int]:
-    ms, _, number = event.id.partition("-")
-    return int(ms), int(number)

@@ -14,9 +14,9 @@ from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.runtime.stop import StopFlag
 from clusterer.services.context import Context
 from clusterer.store.audit import (
-    BEGINNING,
     AuditEvent,
     AuditStore,
+    EventReader,
     EventStreams,
     PathEvent,
     PathEvents,
@@ -80,17 +80,15 @@ class History(Generic[E]):
 
     def __init__(self, store: EventStreams[E], wanted: Filter) -> None:
         self._store = store
+        self._reader = EventReader(store)
         self._wanted = wanted
-        self._seen: dict[int, str] = {}
 
     def past(self, last: int | None = None) -> list[E]:
         """Return the events, oldest first; only the last ``last`` of them if given.
 
         Raises `StateUnavailable`.
         """
-        self._seen = self._store.ends(self._clusters())
-        since_ms = int(self._wanted.since * 1000)
-        events = self._store.newest_first(self._seen, since_ms=since_ms)
+        events = self._reader.past(self._clusters(), since_ms=int(self._wanted.since * 1000))
         found = list(islice((event for event in events if event in self._wanted), last))
         return found[::-1]
 
@@ -116,17 +114,12 @@ class History(Generic[E]):
 
         Waits up to ``wait_s`` (below 1) for the first one. Raises `StateUnavailable`.
         """
-        for cluster_id in self._clusters():
-            self._seen.setdefault(cluster_id, BEGINNING)
-        if not self._seen:
-            return []
-        events = self._store.newer(self._seen, wait_s)
-        self._seen |= {event.cluster_id: event.id for event in events}
+        events = self._reader.new(self._clusters(), wait_s)
         return [event for event in events if event in self._wanted]
 
     def _next(self, stop: StopFlag) -> list[E]:
         events = self.new(WAIT_S)
-        if not self._seen:
+        if not self._reader.seen:
             stop.wait(WAIT_S)
         return events
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from clusterer.membership import Condition, Node
+from clusterer.membership import Condition, Node, State
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, listed, ok, warn
-from clusterer.services.status import paths
+from clusterer.services.status import failures, paths
 from clusterer.services.status.paths import BrokenPath
 from clusterer.store import ClusterView
 
@@ -34,6 +34,8 @@ def check(context: Context) -> Iterator[Finding]:
     now_ms = now_ms or context.paths.now_ms()
     found = paths.broken(views, records, now_ms)
     addresses = _addresses(views)
+    nodes = [n for view in views for n in view.nodes.values() if n.state is State.PROBING]
+    failed = failures.read(context, nodes)
     findings: list[Finding] = []
     for view in views:
         alive = {
@@ -43,7 +45,8 @@ def check(context: Context) -> Iterator[Finding]:
             for address in addresses.get(machine_id, ())
         }
         of_view = [item for item in found if item.key == view.key]
-        findings += judged(view, of_view, alive, paths.reasons(context, view))
+        reasons = {i: failure.reason for (key, i), failure in failed.items() if key == view.key}
+        findings += judged(view, of_view, alive, reasons)
     yield from bounded(findings, _NAMED, "`clusterer paths` shows all; look at the network first")
     if not findings:
         yield ok(CHECK, "no sender reports a path that is not up")

@@ -39,8 +39,8 @@ def check(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
         context.probers.present(key)
     for kind in (AuditStore, PathEvents):
         events = kind(context.settings, context.redis)
-        newest = events.newest_first(events.ends(events.clusters()))
-        deque(islice(newest, PAGE), maxlen=0)  # what cannot be used is reported
+        newest = islice(events.latest(events.clusters()), PAGE)
+        deque(newest, maxlen=0)  # what cannot be used is reported
     found = [error(CHECK, each.described, each.remedy) for each in dict.fromkeys(problems)]
     yield from bounded(found, _NAMED, "first correct the values named above")
     if not found:

@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from clusterer.membership import Condition
 from clusterer.services.context import Context
 from clusterer.services.live.node_rows import Row
-from clusterer.store.audit import AuditEvent, AuditStore
-
-_POLL_S = 0.001
-"""Shortest wait that Redis accepts; 0 means without end."""
-
+from clusterer.store.audit import AuditEvent, AuditStore, EventReader
 
 UNDER_WAY = 100
 """Packets that may be on their way at any time: fewer are no backlog."""
 
 
 class NodeEvents:
-    """The last audit events of one machine in some clusters, kept up to date by `refresh`."""
+    """The last audit events of one machine_id in some clusters, kept up to date by `refresh`."""
 
     def __init__(self, context: Context, machine_id: int, keep: int = 20) -> None:
-        self._store = AuditStore(context.settings, context.redis)
+        self._reader = EventReader(AuditStore(context.settings, context.redis))
         self._machine_id = machine_id
-        self._seen: dict[int, str] = {}
         self.last: deque[AuditEvent] = deque(maxlen=keep)
         """Oldest first."""
 
     def refresh(self, cluster_ids: set[int]) -> list[AuditEvent]:
-        """Return the events since the last call; one round trip. Raises `StateUnavailable`."""
-        unknown = cluster_ids - self._seen.keys()
-        found = self._past(unknown) if unknown else []
-        known = {number: last for number, last in self._seen.items() if number not in unknown}
-        if known:
-            newer = self._store.newer(known, _POLL_S)
-            self._seen |= {event.cluster_id: event.id for event in newer}
-            found += [event for event in newer if event.machine_id == self._machine_id]
+        """Return the events since the last call, with the past ones of clusters that are new.
+
+        One round trip without a new cluster. Raises `StateUnavailable`.
+        """
+        past = self._reader.past(cluster_ids - self._reader.seen.keys())
+        found = list(islice(self._own(past), self.last.maxlen))[::-1]
+        found += self._own(self._reader.new())
         self.last.extend(found)
         return found
 
-    def _past(self, cluster_ids: set[int]) -> list[AuditEvent]:
-        ends = self._store.ends(cluster_ids)
-        newest = self._store.newest_first(ends)
-        own = (event for event in newest if event.machine_id == self._machine_id)
-        found = list(islice(own, self.last.maxlen))
-        self._seen |= ends
-        return found[::-1]
+    def _own(self, events: Iterable[AuditEvent]) -> Iterator[AuditEvent]:
+        return (event for event in events if event.machine_id == self._machine_id)
 
 
 def changes(before: Row | None, after: Row | None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from clusterer.membership import Condition, Node
 from clusterer.runtime import forks
 from clusterer.services.context import Context
 from clusterer.services.metrics.series import NODE, node_labels
-from clusterer.store.audit import BEGINNING, AuditStore
+from clusterer.store.audit import AuditEvent, AuditStore, EventReader
 
 _DOWN, _UP, _PROBING, _DISABLED = Condition
 
@@ -34,7 +34,7 @@ class Changes:
 
     def __init__(self, context: Context) -> None:
         self._store = AuditStore(context.settings, context.redis)
-        self._seen: dict[int, str] | None = None
+        self._reader: EventReader[AuditEvent] | None = None
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._shown: set[tuple[str, ...]] = set()
         """Places of nodes whose time series have begun at zero."""
@@ -69,13 +69,11 @@ class Changes:
 
     def _count(self) -> None:
         clusters = self._store.clusters()
-        if self._seen is None:
-            self._seen = self._store.ends(clusters)
-            return
-        for cluster_id in clusters:
-            self._seen.setdefault(cluster_id, BEGINNING)
-        while self._seen and (events := self._store.newer(self._seen, 0.001)):
+        if self._reader is None:
+            reader = EventReader(self._store)
+            reader.past(clusters)  # the events so far do not count
+            self._reader = reader
+        while events := self._reader.new(clusters):
             for event in events:
-                self._seen[event.cluster_id] = event.id
                 if event.before != event.after:
                     self._counts[(*node_labels(event), event.before, event.after)] += 1

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from clusterer.membership import FAILURES, Condition, Node
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.audit import AuditEvent, AuditStore
-
-_EVENTS_READ = 10_000
-"""Events of a cluster that are searched."""
 
 _FAILURES = frozenset(event.value for event in FAILURES)
 
@@ -44,8 +40,7 @@ def read(context: Context, nodes: Iterable[Node]) -> dict[Place, Failure]:
     wanted = {place_of(node): node for node in nodes if node.condition is not Condition.UP}
     found = dict.fromkeys(wanted, Failure())
     store = AuditStore(context.settings, context.redis)
-    ends = store.ends({key.cluster_id for key, _ in wanted})
-    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+    for event in store.latest({key.cluster_id for key, _ in wanted}):
         place = ClusterKey(event.cluster_id, event.protocol), event.machine_id
         if place in wanted:
             condition = wanted[place].condition

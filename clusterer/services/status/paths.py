@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
-from clusterer.membership import FAILURES, Condition, Node, State
+from clusterer.membership import Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.audit import AuditStore, PathEvents
-
-_EVENTS_READ = 10_000
-"""Path events of a cluster that are searched for the beginning of what lasts."""
-
-_FAILURES = frozenset(event.value for event in FAILURES)
 
 Records = Mapping[int, Mapping[str, Path]]
 """The records of each sender, by the destination's field."""
@@ -112,8 +106,7 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
         if (fell := ends_of.get(item.node, _NEVER).fell_at) is not None
     }
     store = PathEvents(context.settings, context.redis)
-    ends = store.ends({cluster_id for cluster_id, _, _ in wanted})
-    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+    for event in store.latest({cluster_id for cluster_id, _, _ in wanted}):
         place = event.cluster_id, event.sender, event.machine_id
         item = wanted.pop(place, None) if event.before == Condition.UP.value else None
         # An event of the time before the node last became up is of an earlier failure; so is one of
@@ -123,25 +116,6 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
         if not wanted:
             break
     return times
-
-
-def reasons(context: Context, view: ClusterView) -> dict[int, str]:
-    """Return why the last attempt to reach each node of a cluster failed that is not up.
-
-    From the nodes' events; by machine_id. A node whose event Redis has no longer is left out.
-    """
-    wanted = {i for i, node in view.nodes.items() if node.state is State.PROBING}
-    found: dict[int, str] = {}
-    store = AuditStore(context.settings, context.redis)
-    ends = store.ends({view.key.cluster_id} if wanted else ())
-    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
-        of_view = event.protocol == view.key.protocol and event.machine_id in wanted
-        if of_view and event.event in _FAILURES:
-            wanted.discard(event.machine_id)
-            found[event.machine_id] = event.reason
-        if not wanted:
-            break
-    return found
 
 
 class _Fall(NamedTuple):
@@ -159,8 +133,7 @@ def _fallen(context: Context, nodes: Collection[Node]) -> dict[Node, _Fall]:
     wanted = {(node.cluster_id, node.protocol, node.machine_id): node for node in nodes}
     found: dict[Node, _Fall] = {}
     store = AuditStore(context.settings, context.redis)
-    ends = store.ends({node.cluster_id for node in nodes})
-    for event in islice(store.newest_first(ends), _EVENTS_READ * len(ends)):
+    for event in store.latest({node.cluster_id for node in nodes}):
         node = wanted.get((event.cluster_id, event.protocol, event.machine_id))
         if node is None:
             continue
