@@ -53,7 +53,7 @@ def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Grid]:
     for view in listing.clusters:
         yield _nodes_table(listing, view)
         items: Sequence[Traffic | ToNode] = listing.traffic if pairs else listing.sums.to_nodes
-        traffic = [item for item in items if (item.cluster_id, item.protocol) == view.key]
+        traffic = [item for item in items if item.node_key[0] == view.key]
         if traffic:
             yield _traffic_table(view.key, traffic, listing.now)
 
@@ -84,7 +84,7 @@ def show_paths(found: BrokenPaths) -> None:
     """Print for each cluster the paths that are not up: since when, and why."""
     clusters: dict[ClusterKey, list[Row]] = {}
     for row in found.rows:
-        clusters.setdefault(row.broken.key, []).append(row)
+        clusters.setdefault(row.broken.node.cluster, []).append(row)
     for key, rows in clusters.items():
         table = Grid(f"Paths of cluster {key.cluster_id}, protocol {key.protocol}", gap=0)
         for name in ("From", "To", "State", "Tries", "Since", "Failed", "Verdict"):
@@ -115,7 +115,7 @@ def _reach(listing: Listing, view: ClusterView) -> Mapping[int, Reach]:
 
 
 def _node_cells(listing: Listing, node: Node) -> list[str | Text]:
-    seconds = listing.enabled_in_s(node)
+    seconds = node.enabled_in_s(listing.now)
     own = "* " if node.machine_id == listing.server_id else ""
     return [
         f"{own}{node.machine_id}",

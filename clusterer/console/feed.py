@@ -9,7 +9,8 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from clusterer.console.page import NotFound
-from clusterer.membership import Node
+from clusterer.membership import Condition, Node, NodeKey
+from clusterer.membership.views import all_nodes
 from clusterer.runtime import forks
 from clusterer.services import Context
 from clusterer.services.doctor import Finding
@@ -17,7 +18,7 @@ from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.live import Alarm, ClusterRows, Reader, Snapshot, alarms, node_pairs, rows
 from clusterer.services.live.node_pairs import NodePairs
 from clusterer.services.status import failures, fleet, redis_server
-from clusterer.services.status.failures import Failure, Place
+from clusterer.services.status.failures import Failure
 from clusterer.services.status.fleet import Fleet
 from clusterer.services.status.redis_server import RedisServer
 from clusterer.store import ClusterKey
@@ -46,7 +47,7 @@ class Moment:
 
     snapshot: Snapshot
     clusters: tuple[ClusterRows, ...]
-    failures: Mapping[Place, Failure]
+    failures: Mapping[NodeKey, Failure]
     """Since when nodes are not up, and why."""
     offered_per_s: Mapping[ClusterKey, float]
     """Packets per second that the senders of each cluster send; empty at first."""
@@ -87,13 +88,13 @@ class Feed:
         self._context = context
         self._reader = Reader(context)
         self._seen: deque[Snapshot] = deque(maxlen=_OVER)
-        self._failures: dict[Place, tuple[int, Failure]] = {}
-        """Place → version of the node for which the failure was read, and the failure."""
+        self._failures: dict[NodeKey, tuple[int, Failure]] = {}
+        """Node → version of the node for which the failure was read, and the failure."""
         self._moment = _Kept(EVERY_S, self._read)
         self._processes = _Kept(PROCESSES_EVERY_S, self._look)
         self._store = HistoryStore(context.settings, context.redis)
-        self._histories: dict[Place, tuple[float, list[Recorded]]] = {}
-        """Place → monotonic seconds of the read, and the samples."""
+        self._histories: dict[NodeKey, tuple[float, list[Recorded]]] = {}
+        """Node → monotonic seconds of the read, and the samples."""
         self._lock = forks.lock()
 
     def now(self) -> Moment:
@@ -134,25 +135,19 @@ class Feed:
         before = self._seen[0] if len(self._seen) > 1 else None
         return Moment(after, rows(before, after), self._failed(after), _offered(before, after))
 
-    def _failed(self, snapshot: Snapshot) -> Mapping[Place, Failure]:
+    def _failed(self, snapshot: Snapshot) -> Mapping[NodeKey, Failure]:
         """Return the failures; those of nodes that have not changed are not read again."""
         nodes = [
-            node
-            for view in snapshot.clusters
-            for node in view.nodes.values()
-            if node.condition.value != "up"
+            node for node in all_nodes(snapshot.clusters) if node.condition is not Condition.UP
         ]
         known = self._failures
-        new = [
-            node for node in nodes if known.get(failures.place_of(node), (-1,))[0] != node.version
-        ]
+        new = [node for node in nodes if known.get(node.key, (-1,))[0] != node.version]
         found = failures.read(self._context, new) if new else {}
         self._failures = {
-            place: (node.version, found[place] if place in found else known[place][1])
+            node.key: (node.version, found[node.key] if node.key in found else known[node.key][1])
             for node in nodes
-            for place in (failures.place_of(node),)
         }
-        return {place: failure for place, (_, failure) in self._failures.items()}
+        return {key: failure for key, (_, failure) in self._failures.items()}
 
     def _look(self) -> Processes:
         found = fleet.read(self._context)

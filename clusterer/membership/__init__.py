@@ -2,7 +2,7 @@
 
 from clusterer.membership.addresses import ADVICE, AddressWarning, address_warnings
 from clusterer.membership.machine import FAILURES, TRANSITIONS, Event, apply, next_look
-from clusterer.membership.node import Condition, Node, State
+from clusterer.membership.node import Condition, Node, NodeKey, State
 
 __all__ = [
     "ADVICE",
@@ -12,6 +12,7 @@ __all__ = [
     "Condition",
     "Event",
     "Node",
+    "NodeKey",
     "State",
     "address_warnings",
     "apply",

@@ -46,6 +46,10 @@ class Condition(Enum):
     DISABLED = "disabled"
 
 
+NodeKey = tuple[ClusterKey, int]
+"""What identifies a node: its cluster and its machine_id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One row of the provisioning table, resolved, with its place in Redis."""
@@ -81,6 +85,16 @@ class Node:
     def cluster(self) -> ClusterKey:
         """The node's cluster."""
         return ClusterKey(self.cluster_id, self.protocol)
+
+    @property
+    def key(self) -> NodeKey:
+        """The node's cluster and machine_id."""
+        return self.cluster, self.machine_id
+
+    @property
+    def row_key(self) -> tuple[int, int]:
+        """The cluster_id and machine_id of the node's row: a machine_id has one row there."""
+        return self.cluster_id, self.machine_id
 
     @property
     def destination(self) -> str:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from clusterer.ids import PROTO_BIN
 from clusterer.membership.node import ClusterKey, Node, State
 
-__all__ = ["ClusterKey", "ClusterView", "Views", "node_in", "node_of", "rows_of"]
+__all__ = ["ClusterKey", "ClusterView", "Views", "all_nodes", "node_in", "node_of", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class ClusterView:
 
 Views = Mapping[ClusterKey, ClusterView]
 """All clusters at one moment."""
+
+
+def all_nodes(views: Iterable[ClusterView]) -> list[Node]:
+    """Return the nodes of all ``views``."""
+    return [node for view in views for node in view.nodes.values()]
 
 
 def node_in(key: ClusterKey, machine_id: int, views: Views) -> Node | None:

@@ -127,7 +127,7 @@ def test_live_only_disabled_node_has_time_to_return() -> None:
         make_node(3, state=State.PROBING, no_tries=1, last_attempt=int(NOW)),
     )
     (cluster,) = rows(None, snapshot(nodes=nodes))
-    assert [item.back_in_s for item in cluster.rows] == [None, 30, None]
+    assert [item.enabled_in_s for item in cluster.rows] == [None, 30, None]
     assert cluster.count(Condition.DISABLED) == 1
 
 

@@ -185,7 +185,7 @@ class _Layout:
             plain(node.url.removeprefix(f"{node.protocol}:")),
             words.state_text(row),
             f"{node.no_tries}/{node.failed_attempts}",
-            "" if row.back_in_s is None else f"{row.back_in_s} s",
+            "" if row.enabled_in_s is None else f"{row.enabled_in_s} s",
             _backlog(row),
             text.rate(row.in_per_s),
             text.rate(row.out_per_s),

@@ -108,8 +108,8 @@ def _node_lines(key: ClusterKey, row: Row, now: float) -> Iterator[Text]:
     title = f"Cluster {key.cluster_id}, protocol {key.protocol}: {node.url} {node.description}"
     yield Text(plain(title), "bold")
     state = Text("  State    ").append_text(output.state_word(node.condition))
-    if row.back_in_s is not None:
-        state.append(f", enabled again in {row.back_in_s} s")
+    if row.enabled_in_s is not None:
+        state.append(f", enabled again in {row.enabled_in_s} s")
     if row.partly_reached:
         state.append(f", reached by {row.reach} senders", "yellow")
     yield state

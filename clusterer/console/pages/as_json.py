@@ -10,7 +10,7 @@ from typing import Any
 from clusterer.console.feed import Moment
 from clusterer.membership import Condition
 from clusterer.services.live import Alarm, ClusterRows, Row
-from clusterer.services.status.failures import Failure, place_of
+from clusterer.services.status.failures import Failure
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import added, oldest_s
 from clusterer.store import ClusterKey
@@ -83,7 +83,7 @@ def rates(found: Sequence[Recorded], name: str) -> list[float | None]:
 def node_as_json(row: Row, moment: Moment) -> dict[str, Any]:
     """Return the line of a node."""
     node = row.node
-    failure = moment.failures.get(place_of(node), Failure())
+    failure = moment.failures.get(node.key, Failure())
     return {
         **place_as_json(node.cluster),
         "machine_id": node.machine_id,
@@ -97,7 +97,7 @@ def node_as_json(row: Row, moment: Moment) -> dict[str, Any]:
         "no_tries": node.no_tries,
         "failed_attempts": node.failed_attempts,
         "duration": node.duration,
-        "back_at": node.enabled_at if row.back_in_s is not None else None,
+        "back_at": node.enabled_at if row.enabled_in_s is not None else None,
         "reached_by": row.reach.reached if row.reach else None,
         "live_senders": row.reach.senders if row.reach else 0,
         "backlog": row.backlog,

@@ -12,6 +12,7 @@ from clusterer.errors import ClustererError, InvalidArgument, StateUnavailable, 
 from clusterer.ids import require_id
 from clusterer.membership import Condition, Node
 from clusterer.membership.paths import as_seen
+from clusterer.membership.views import all_nodes
 from clusterer.mi.commands import (
     Command,
     Listed,
@@ -139,7 +140,7 @@ class MiCommands:
         records = self._context.paths.records(self._server_id)
         own = {view.key.cluster_id for view in views if self._server_id in view.nodes}
         clusters: dict[int, dict[str, list[ListedNode]]] = {}
-        for node in sorted((n for v in views for n in v.nodes.values()), key=lambda n: n.id):
+        for node in sorted(all_nodes(views), key=lambda node: node.id):
             if node.cluster_id in own and node.machine_id != self._server_id:
                 protocols = clusters.setdefault(node.cluster_id, {})
                 protocols.setdefault(node.protocol, []).append(

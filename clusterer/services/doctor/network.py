@@ -17,6 +17,7 @@ from clusterer.ids import PROTO_BIN
 from clusterer.jobs import Job
 from clusterer.jobs.keys import REACH
 from clusterer.membership import ADVICE, Condition, Node, address_warnings
+from clusterer.membership.views import all_nodes
 from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, skipped, warn
@@ -37,14 +38,10 @@ _POLL_S = 0.05
 
 def check(context: Context) -> Iterator[Finding]:
     """Check the own row and try to connect to all nodes."""
-    nodes = _all_nodes(context)
+    nodes = all_nodes(context.nodes.views().values())
     yield from _together(nodes)
     yield from _own(context, nodes)
     yield from judged(CHECKS[2], "", reach.run(context), nodes)
-
-
-def _all_nodes(context: Context) -> list[Node]:
-    return [node for view in context.nodes.views().values() for node in view.nodes.values()]
 
 
 def _together(nodes: list[Node]) -> Iterator[Finding]:
@@ -130,7 +127,7 @@ def check_from_workers(context: Context, fleet: Fleet) -> Iterator[Finding]:
     if fleet.suspension is not None:
         yield skipped(FROM_WORKERS, "RQ is suspended")
         return
-    nodes = _all_nodes(context)
+    nodes = all_nodes(context.nodes.views().values())
     try:
         asked = {queue: _ask(context, queue) for queue in queues if not _delivers(queue)}
         answers = _await(asked)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from clusterer.membership import Condition, Node, State
+from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, listed, ok, warn
 from clusterer.services.status import failures, paths
@@ -34,7 +35,7 @@ def check(context: Context) -> Iterator[Finding]:
     now_ms = now_ms or context.paths.now_ms()
     found = paths.broken(views, records, now_ms)
     addresses = _addresses(views)
-    nodes = [n for view in views for n in view.nodes.values() if n.state is State.PROBING]
+    nodes = [node for node in all_nodes(views) if node.state is State.PROBING]
     failed = failures.read(context, nodes)
     findings: list[Finding] = []
     for view in views:
@@ -44,7 +45,7 @@ def check(context: Context) -> Iterator[Finding]:
             if now_ms - at_ms <= _ALIVE_MS
             for address in addresses.get(machine_id, ())
         }
-        of_view = [item for item in found if item.key == view.key]
+        of_view = [item for item in found if item.node.cluster == view.key]
         reasons = {i: failure.reason for (key, i), failure in failed.items() if key == view.key}
         findings += judged(view, of_view, alive, reasons)
     yield from bounded(findings, _NAMED, "`clusterer paths` shows all; look at the network first")

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from clusterer.membership import Condition
+from clusterer.membership import Condition, NodeKey
 from clusterer.services.live.node_rows import BEHIND_S, ClusterRows, Row
-from clusterer.services.status.failures import Failure, Place, place_of
+from clusterer.services.status.failures import Failure
 from clusterer.store import ClusterKey
 
 NAMED = 5
@@ -68,7 +68,7 @@ class Alarm:
 
 
 def alarms(
-    clusters: Iterable[ClusterRows], failures: Mapping[Place, Failure], now: float
+    clusters: Iterable[ClusterRows], failures: Mapping[NodeKey, Failure], now: float
 ) -> list[Alarm]:
     """Return the alarms of all nodes: the most severe first, then by cluster and machine_id."""
     found = [
@@ -76,7 +76,7 @@ def alarms(
         for cluster in clusters
         for row in cluster.rows
         if row.troubled
-        for alarm in _of(row, failures.get(place_of(row.node), Failure()), now)
+        for alarm in _of(row, failures.get(row.node.key, Failure()), now)
     ]
     return sorted(found, key=lambda each: (-each.severity, each.key or (), each.machine_id or 0))
 
@@ -154,5 +154,5 @@ def _about(
     until: float | None = None,
     until_text: str = "",
 ) -> Alarm:
-    key, machine_id = place_of(row.node)
+    key, machine_id = row.node.key
     return Alarm(severity, text, reason, since, until, until_text, key=key, machine_id=machine_id)

@@ -10,7 +10,6 @@ from clusterer.services.live import receipts
 from clusterer.services.live.node_rows import LastSeen, Row, last_seen_by_node
 from clusterer.services.live.snapshot import LOOKED_UP, Snapshot
 from clusterer.services.status import traffic
-from clusterer.services.status.failures import place_of
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import translated
 
@@ -32,7 +31,7 @@ def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
 
     ``snapshot``: tells the senders, the instances that listen, and the nodes of the cluster.
     """
-    key, machine_id = place_of(node)
+    key, machine_id = node.key
     views = [view for view in snapshot.clusters if view.key == key]
     own = [sender for sender in snapshot.senders if sender == machine_id]
     watches = [watch for watch in snapshot.listening if watch.cluster_id == key.cluster_id]
@@ -44,7 +43,7 @@ def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
     return NodePairs(
         tuple(found[: len(to)]),
         tuple(found[len(to) :]),
-        tuple(last_seen_by_node(seen, snapshot.now).get((key.cluster_id, machine_id), ())),
+        tuple(last_seen_by_node(seen, snapshot.now).get(node.row_key, ())),
     )
 
 

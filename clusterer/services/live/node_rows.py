@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from clusterer.membership import Condition, Node
+from clusterer.membership import Condition, Node, NodeKey
+from clusterer.membership.views import all_nodes
 from clusterer.services.live.receipts import Receipt
 from clusterer.services.live.snapshot import Snapshot
 from clusterer.services.status.paths import BrokenPath, Reach
@@ -15,8 +16,6 @@ from clusterer.store import ClusterKey
 
 BEHIND_S = 5.0
 """A node is behind if its oldest waiting packet is at least so old."""
-
-_Place = tuple[ClusterKey, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Row:
     """One node."""
 
     node: Node
-    back_in_s: int | None
+    enabled_in_s: int | None
     """Seconds until a disabled node is enabled again; None for all others."""
     backlog: int | None
     """Packets of all senders that the node has not received; None if their number is not known."""
@@ -106,35 +105,33 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
     """Return the rows of every cluster in ``after``; rates count from ``before``."""
     to, into, out_of = _to_nodes(after), *_rates(before, after)
     last_seen = last_seen_by_node(after.receipts, after.now)
-    broken: dict[_Place, list[BrokenPath]] = {}
+    broken: dict[NodeKey, list[BrokenPath]] = {}
     for path in after.paths:
-        broken.setdefault((path.key, path.node.machine_id), []).append(path)
+        broken.setdefault(path.node.key, []).append(path)
 
-    def row(key: ClusterKey, node: Node) -> Row:
-        place = key, node.machine_id
-        known = to.get(place)
+    def row(node: Node) -> Row:
+        known = to.get(node.key)
         return Row(
             node,
-            back_in_s(node, after.now),
+            node.enabled_in_s(after.now),
             known.backlog if known else 0,
             known.oldest_s if known else None,
-            into.get(place),
-            out_of.get(place),
+            into.get(node.key),
+            out_of.get(node.key),
             known.lost if known else 0,
-            tuple(last_seen.get((key.cluster_id, node.machine_id), ())),
-            tuple(broken.get(place, ())),
-            after.sums.reach.get(place),
+            tuple(last_seen.get(node.row_key, ())),
+            tuple(broken.get(node.key, ())),
+            after.sums.reach.get(node.key),
         )
 
     return tuple(
-        ClusterRows(view.key, tuple(row(view.key, node) for node in view.nodes.values()))
-        for view in after.clusters
+        ClusterRows(view.key, tuple(map(row, view.nodes.values()))) for view in after.clusters
     )
 
 
 def _rates(
     before: Snapshot | None, after: Snapshot
-) -> tuple[Mapping[_Place, float], Mapping[_Place, float]]:
+) -> tuple[Mapping[NodeKey, float], Mapping[NodeKey, float]]:
     """Return the packets per second to each node, and from each sender."""
     if before is None or after.now <= before.now:
         return {}, {}
@@ -145,30 +142,19 @@ def _rates(
     return into, {p: _grown(sent_by.get(p, 0), sent) / seconds for p, sent in now_sent.items()}
 
 
-def _to_nodes(snapshot: Snapshot) -> Mapping[_Place, ToNode]:
-    found = snapshot.sums.to_nodes
-    return {(ClusterKey(i.cluster_id, i.protocol), i.machine_id): i for i in found}
+def _to_nodes(snapshot: Snapshot) -> Mapping[NodeKey, ToNode]:
+    return {item.node_key: item for item in snapshot.sums.to_nodes}
 
 
-def _same_nodes(before: Snapshot, after: Snapshot) -> set[_Place]:
+def _same_nodes(before: Snapshot, after: Snapshot) -> set[NodeKey]:
     """Return the nodes with the same generation, whose counters go on."""
-    was = {view.key: view.nodes for view in before.clusters}
-    return {
-        (view.key, i)
-        for view in after.clusters
-        for i, node in view.nodes.items()
-        if (old := was.get(view.key, {}).get(i)) and old.generation == node.generation
-    }
+    was = {node.key: node.generation for node in all_nodes(before.clusters)}
+    return {node.key for node in all_nodes(after.clusters) if was.get(node.key) == node.generation}
 
 
 def _grown(was: int, now: int) -> int:
     """Return the growth of a sum; 0 if a sender was forgotten, and the sum went back."""
     return max(0, now - was)
-
-
-def back_in_s(node: Node, now: float) -> int | None:
-    """Return the seconds until a disabled node is enabled again; None for all others."""
-    return node.enabled_in_s(now)
 
 
 def last_seen_by_node(

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Condition, Node, State
+from clusterer.membership.views import all_nodes
 from clusterer.runtime import forks
 from clusterer.services.context import Context
 from clusterer.services.metrics.series import (
@@ -85,7 +86,7 @@ class ClusterCollector(Collector):
 
     def _read(self) -> list[Metric]:
         known = listing.run(self._context, pairs=False)
-        nodes = [node for view in known.clusters for node in view.nodes.values()]
+        nodes = all_nodes(known.clusters)
         whole = len(nodes) <= MOST_WHOLE
         return [
             *_states(known, whole=whole),
@@ -111,13 +112,12 @@ def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
     tries = GaugeMetricFamily(
         "clusterer_node_failed_attempts", "Failed attempts so far (no_tries).", labels=_NODE
     )
-    for view in known.clusters:
-        for node in view.nodes.values():
-            labels = (*node_labels(node), node.url)
-            if whole or node.no_tries:
-                tries.add_metric(labels, node.no_tries)
-            for condition in Condition:
-                states.add_metric((*labels, condition.value), node.condition is condition)
+    for node in all_nodes(known.clusters):
+        labels = (*node_labels(node), node.url)
+        if whole or node.no_tries:
+            tries.add_metric(labels, node.no_tries)
+        for condition in Condition:
+            states.add_metric((*labels, condition.value), node.condition is condition)
     yield states
     yield tries
 
@@ -132,9 +132,7 @@ def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
         "1 for a path that is not up, to a node that is up.",
         labels=PAIR,
     )
-    to: dict[Node, list[BrokenPath]] = {
-        node: [] for view in known.clusters for node in view.nodes.values()
-    }
+    to: dict[Node, list[BrokenPath]] = {node: [] for node in all_nodes(known.clusters)}
     for item in known.paths:
         to[item.node].append(item)
     for node, found in to.items():
@@ -149,8 +147,7 @@ def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
 def _traffic(
     known: Listing, items: Sequence[Traffic | ToNode], highest: Highest
 ) -> Iterator[Metric]:
-    nodes = (node for view in known.clusters for node in view.nodes.values())
-    destinations = {node_labels(node): node.destination for node in nodes}
+    destinations = {node_labels(node): node.destination for node in all_nodes(known.clusters)}
     flows = [((_sender(flow), *node_labels(flow)), flow) for flow in items]
     # A node that is added again, or moves, has another generation: its counters begin at 0.
     values = highest.of(

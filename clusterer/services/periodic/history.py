@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
+from clusterer.membership import NodeKey
 from clusterer.services.context import Context
 from clusterer.services.status import sums as traffic_sums
 from clusterer.store import ClusterKey, ClusterView, translated
@@ -25,7 +26,7 @@ REST_S = 60.0
 
 _NONE = Sample(0, 0, 0, 0, 0)
 
-Sums = dict[tuple[ClusterKey, int], Sample]
+Sums = dict[NodeKey, Sample]
 
 
 def run(context: Context) -> int:
@@ -69,17 +70,15 @@ def sums(context: Context, views: Sequence[ClusterView], budget_s: float) -> Sum
         return None
     found: Sums = {}
     for to in summed.to_nodes:
-        place = ClusterKey(to.cluster_id, to.protocol), to.machine_id
-        found[place] = Sample(to.sent, 0, to.skipped, to.lost, 0)
+        found[to.node_key] = Sample(to.sent, 0, to.skipped, to.lost, 0)
     for pair in summed.waiting:
-        key = pair.node.cluster
-        found[key, pair.node.machine_id] += Sample(0, 0, 0, 0, pair.backlog or 0)
-    for place, sent in summed.sent_by.items():
-        found[place] = found.get(place, _NONE) + Sample(0, sent, 0, 0, 0)
+        found[pair.node.key] += Sample(0, 0, 0, 0, pair.backlog or 0)
+    for sender, sent in summed.sent_by.items():
+        found[sender] = found.get(sender, _NONE) + Sample(0, sent, 0, 0, 0)
     return found
 
 
-def _record(context: Context, found: Mapping[tuple[ClusterKey, int], Sample], ttl_s: float) -> None:
+def _record(context: Context, found: Mapping[NodeKey, Sample], ttl_s: float) -> None:
     clusters: dict[ClusterKey, dict[int, Sample]] = {}
     for (key, machine_id), sample in found.items():
         clusters.setdefault(key, {})[machine_id] = sample

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import Condition, Event, Node
+from clusterer.membership import Condition, Event, Node, NodeKey
 from clusterer.membership.paths import is_void
 from clusterer.membership.suspicions import WINDOW_MS, Kind, Suspicion
 from clusterer.membership.views import node_in, node_of
 from clusterer.prober.verdicts import Verdicts
 from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
-from clusterer.services.periodic.reach import key_of, ping_all
+from clusterer.services.periodic.reach import ping_all
 from clusterer.settings import REENABLE_PROBE
 from clusterer.store import Cause, ClusterKey
 from clusterer.store.due import Observation
@@ -51,13 +51,13 @@ def run(context: Context) -> int:
     due = context.due.claim(clusters, HIDE_S)
     to_ping = [node for node in due if _needs_ping(context, node)]
     asked = _ask(context, to_ping)
-    errors = ping_all(node for node in to_ping if key_of(node) not in asked)
-    silent = [n for n in to_ping if n.condition is Condition.DISABLED and key_of(n) in errors]
-    context.due.postpone([n for n in due if key_of(n) in asked or n in silent])
+    errors = ping_all(node for node in to_ping if node.key not in asked)
+    silent = [n for n in to_ping if n.condition is Condition.DISABLED and n.key in errors]
+    context.due.postpone([n for n in due if n.key in asked or n in silent])
     context.due.conclude(
-        _observed(node, errors.get(key_of(node), ""))
+        _observed(node, errors.get(node.key, ""))
         for node in due
-        if key_of(node) not in asked and node not in silent
+        if node.key not in asked and node not in silent
     )
     conclude(context, clusters)
     if context.intervals.due("void paths", VOID_EVERY_S):
@@ -80,9 +80,9 @@ def _observed(node: Node, error: str) -> Observation:
     return Observation(node, event, Cause(BY.by, error))
 
 
-def _ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]:
+def _ask(context: Context, nodes: Iterable[Node]) -> set[NodeKey]:
     """Open a round for each node that a prober on another host can check; return which."""
-    asked: set[tuple[ClusterKey, int]] = set()
+    asked: set[NodeKey] = set()
     present: dict[ClusterKey, Collection[int]] = {}
     for node in nodes:
         key = node.cluster
@@ -95,7 +95,7 @@ def _ask(context: Context, nodes: Iterable[Node]) -> set[tuple[ClusterKey, int]]
         views = context.directory.snapshot
         opened = context.suspicions.open(node, Kind.PROBE, asking=None, reason=_REASON, views=views)
         if opened is not Opened.ALONE:
-            asked.add((key, node.machine_id))
+            asked.add(node.key)
     return asked
 
 

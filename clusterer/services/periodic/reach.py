@@ -14,10 +14,10 @@ from typing import Any
 
 from clusterer.delivery.link import SELF_CONNECTED, connected_to_itself
 from clusterer.ids import PROTO_BIN
-from clusterer.membership import Node, State
+from clusterer.membership import Node, NodeKey, State
+from clusterer.membership.views import all_nodes
 from clusterer.runtime.routes import family_of
 from clusterer.services.context import Context
-from clusterer.store import ClusterKey
 
 PING_TIMEOUT_S = 0.5
 """A ping without a result after this time has failed."""
@@ -36,9 +36,8 @@ def run(context: Context) -> dict[str, Any]:
     """
     nodes = [
         node
-        for key, view in context.nodes.views().items()
-        for node in view.nodes.values()
-        if key.protocol == PROTO_BIN and node.state is not State.DOWN
+        for node in all_nodes(context.nodes.views().values())
+        if node.protocol == PROTO_BIN and node.state is not State.DOWN
     ]
     errors = ping_all(nodes, TIMEOUT_S)
     return {
@@ -53,16 +52,14 @@ def name_of(node: Node) -> str:
     return f"{node.cluster_id}/{node.machine_id}"
 
 
-def ping_all(
-    nodes: Iterable[Node], timeout_s: float = PING_TIMEOUT_S
-) -> Mapping[tuple[ClusterKey, int], str]:
+def ping_all(nodes: Iterable[Node], timeout_s: float = PING_TIMEOUT_S) -> Mapping[NodeKey, str]:
     """Connect to the BIN addresses of all ``nodes`` at once.
 
     Returns the error of each node that did not accept within ``timeout_s`` seconds, by cluster and
     machine_id. 1,000 dead nodes cost one timeout. If this process may not open so many files, the
     nodes take turns. Raises `OSError` if the process cannot open a single file.
     """
-    errors: dict[tuple[ClusterKey, int], str] = {}
+    errors: dict[NodeKey, str] = {}
     left = list(nodes)
     while left:
         later = _ping_some(left, timeout_s, errors)
@@ -72,9 +69,7 @@ def ping_all(
     return errors
 
 
-def _ping_some(
-    nodes: Iterable[Node], timeout_s: float, errors: dict[tuple[ClusterKey, int], str]
-) -> list[Node]:
+def _ping_some(nodes: Iterable[Node], timeout_s: float, errors: dict[NodeKey, str]) -> list[Node]:
     """Ping as many nodes as there are free descriptors; return the other nodes."""
     with selectors.DefaultSelector() as selector:
         later = [node for node in nodes if not _start(selector, node, errors)]
@@ -83,14 +78,12 @@ def _ping_some(
             for key, _ in selector.select(left):
                 _finish(selector, key, errors)
         for key in list(selector.get_map().values()):
-            errors[key_of(key.data)] = f"no answer within {timeout_s:g} s"
+            errors[key.data.key] = f"no answer within {timeout_s:g} s"
             _close(selector, key)
     return later
 
 
-def _start(
-    selector: selectors.BaseSelector, node: Node, errors: dict[tuple[ClusterKey, int], str]
-) -> bool:
+def _start(selector: selectors.BaseSelector, node: Node, errors: dict[NodeKey, str]) -> bool:
     """Start to connect; return False if this process may not open another file now."""
     try:
         sock = socket.socket(family_of(node.host), socket.SOCK_STREAM)
@@ -99,35 +92,30 @@ def _start(
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return False
-        errors[key_of(node)] = str(error)
+        errors[node.key] = str(error)
         return True
     if code in _CONNECTING:
         selector.register(sock, selectors.EVENT_WRITE, node)
     else:
         sock.close()
-        errors[key_of(node)] = os.strerror(code)
+        errors[node.key] = os.strerror(code)
     return True
 
 
 def _finish(
     selector: selectors.BaseSelector,
     key: selectors.SelectorKey,
-    errors: dict[tuple[ClusterKey, int], str],
+    errors: dict[NodeKey, str],
 ) -> None:
     sock = key.fileobj
     assert isinstance(sock, socket.socket)  # noqa: S101  only sockets are registered here
     if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        errors[key_of(key.data)] = os.strerror(code)
+        errors[key.data.key] = os.strerror(code)
     elif connected_to_itself(sock):
-        errors[key_of(key.data)] = SELF_CONNECTED
+        errors[key.data.key] = SELF_CONNECTED
     _close(selector, key)
 
 
 def _close(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     selector.unregister(key.fileobj)
     key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered here
-
-
-def key_of(node: Node) -> tuple[ClusterKey, int]:
-    """Return the cluster and the machine_id of a node."""
-    return node.cluster, node.machine_id

@@ -144,7 +144,7 @@ def checked(
     given = {row["id"]: row for row in rows}
     good: dict[RowKey, Values] = {}
     for node in nodes:
-        row, row_key = given[node.id], (node.cluster_id, node.machine_id)
+        row, row_key = given[node.id], node.row_key
         reason = _misfit(row, present.get(row_key, {}))
         if reason:
             rejected.append(RejectedRow(node.id, *reason))

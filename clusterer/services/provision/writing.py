@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from clusterer.errors import DatabaseUnavailable, ProvisioningError, StateUnavailable
 from clusterer.membership import Event, State
+from clusterer.membership.views import all_nodes
 from clusterer.provisioning.database import RowRefused
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.replacing import Replacement, replace_rows
@@ -124,6 +125,5 @@ def _require_state(context: Context, row_key: RowKey, values: Values, cause: Cau
 def known(context: Context) -> set[RowKey]:
     """Return the keys of the rows of the nodes in Redis; none without Redis."""
     with suppress(StateUnavailable):
-        nodes = (node for view in context.nodes.views().values() for node in view.nodes.values())
-        return {(node.cluster_id, node.machine_id) for node in nodes}
+        return {node.row_key for node in all_nodes(context.nodes.views().values())}
     return set()

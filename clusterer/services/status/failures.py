@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from clusterer.membership import FAILURES, Condition, Node
+from clusterer.membership import FAILURES, Condition, Node, NodeKey
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey
 from clusterer.store.audit import AuditEvent, AuditStore
@@ -26,27 +26,17 @@ class Failure:
     """Author of the change to the state."""
 
 
-Place = tuple[ClusterKey, int]
-"""A cluster and a machine_id."""
-
-
-def place_of(node: Node) -> Place:
-    """Return the place of a node."""
-    return node.cluster, node.machine_id
-
-
-def read(context: Context, nodes: Iterable[Node]) -> dict[Place, Failure]:
+def read(context: Context, nodes: Iterable[Node]) -> dict[NodeKey, Failure]:
     """Return the state of each of ``nodes`` that is not up. Raises `StateUnavailable`."""
-    wanted = {place_of(node): node for node in nodes if node.condition is not Condition.UP}
+    wanted = {node.key: node for node in nodes if node.condition is not Condition.UP}
     found = dict.fromkeys(wanted, Failure())
     store = AuditStore(context.settings, context.redis)
     for event in store.latest({key.cluster_id for key, _ in wanted}):
-        place = ClusterKey(event.cluster_id, event.protocol), event.machine_id
-        if place in wanted:
-            condition = wanted[place].condition
-            found[place] = _with(found[place], event, condition)
+        key = ClusterKey(event.cluster_id, event.protocol), event.machine_id
+        if key in wanted:
+            found[key] = _with(found[key], event, wanted[key].condition)
             if event.after != event.before:  # an earlier event is of an earlier state
-                del wanted[place]
+                del wanted[key]
         if not wanted:
             break
     return found

@@ -53,10 +53,6 @@ class Listing:
             item.node.destination: item.path for item in self.paths if item.sender == self.seen_by
         }
 
-    def enabled_in_s(self, node: Node) -> int | None:
-        """Seconds until a temporarily disabled node is enabled again; None for all others."""
-        return node.enabled_in_s(self.now)
-
 
 @dataclass(frozen=True, slots=True)
 class SenderBacklog:
@@ -134,7 +130,7 @@ def _node_as_json(listing: Listing, node: Node, reach: Reach | None) -> dict[str
         "verdict": node.condition.value,
         "reached_by": reach.reached if reach else None,
         "live_senders": reach.senders if reach else 0,
-        "enabled_in_s": listing.enabled_in_s(seen),
+        "enabled_in_s": seen.enabled_in_s(listing.now),
         "own": node.machine_id == listing.server_id,
     }
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from clusterer.membership import Condition, Node, State
 from clusterer.membership.paths import Path, is_void
 from clusterer.services.context import Context
-from clusterer.store import ClusterKey, ClusterView
+from clusterer.store import ClusterView
 from clusterer.store.audit import AuditStore, PathEvents
 
 Records = Mapping[int, Mapping[str, Path]]
@@ -23,11 +23,6 @@ class BrokenPath:
     sender: int
     node: Node
     path: Path
-
-    @property
-    def key(self) -> ClusterKey:
-        """The cluster."""
-        return self.node.cluster
 
     @property
     def condition(self) -> Condition:
@@ -78,7 +73,7 @@ def reach(
     """
     failing: dict[int, set[int]] = {}
     for item in found:
-        if item.key == view.key:
+        if item.node.cluster == view.key:
             failing.setdefault(item.node.machine_id, set()).add(item.sender)
     recording = {sender for those in failing.values() for sender in those}
     live = {i for i, node in view.nodes.items() if node.state is State.UP or i in recording}
@@ -99,7 +94,7 @@ def since(context: Context, found: Sequence[BrokenPath]) -> dict[tuple[int, str]
     whose event Redis has no longer is left out.
     """
     ends_of = _fallen(context, [item.node for item in found if item.node.state is not State.UP])
-    wanted = {(item.key.cluster_id, item.sender, item.node.machine_id): item for item in found}
+    wanted = {(item.node.cluster_id, item.sender, item.node.machine_id): item for item in found}
     times = {
         (item.sender, item.node.destination): fell
         for item in found

@@ -13,17 +13,15 @@ from math import inf
 from operator import add
 from time import monotonic
 
-from clusterer.membership import Node, State
+from clusterer.membership import Node, NodeKey, State
+from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
 from clusterer.services.status import paths, sender_hashes, totals, traffic
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import FromSender, ToNode
 from clusterer.services.status.traffic import Flow, Traffic
-from clusterer.store import ClusterKey, ClusterView
+from clusterer.store import ClusterView
 from clusterer.store.traffic_sums import LAST, Counts, Destinations, SummedTraffic
-
-Place = tuple[ClusterKey, int]
-"""A node, or a sender in a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,11 @@ class Sums:
     """For each node with traffic, by cluster and machine_id."""
     from_senders: tuple[FromSender, ...] = ()
     """For each sender with traffic, by machine_id."""
-    sent_by: Mapping[Place, int] = field(default_factory=dict)
-    """Packets that a sender sent in a cluster."""
+    sent_by: Mapping[NodeKey, int] = field(default_factory=dict)
+    """Packets that a sender sent in a cluster, by cluster and sender."""
     waiting: tuple[Waiting, ...] = ()
     """The pairs with a backlog."""
-    reach: Mapping[Place, Reach] = field(default_factory=dict)
+    reach: Mapping[NodeKey, Reach] = field(default_factory=dict)
     """How many live senders reach a node; nodes without a live sender are left out."""
 
 
@@ -58,18 +56,17 @@ def of_pairs(
     found: Sequence[Traffic], views: Sequence[ClusterView], broken: Sequence[BrokenPath]
 ) -> Sums:
     """Return the sums of pairs that were read."""
-    nodes = {(v.key, i): node for v in views for i, node in v.nodes.items()}
-    senders: dict[Place, set[int]] = defaultdict(set)
-    sent_by: dict[Place, int] = defaultdict(int)
+    nodes = {node.key: node for node in all_nodes(views)}
+    senders: dict[NodeKey, set[int]] = defaultdict(set)
+    sent_by: dict[NodeKey, int] = defaultdict(int)
     waiting = []
     for item in found:
-        key = ClusterKey(item.cluster_id, item.protocol)
-        senders[key, item.machine_id].add(item.sender)
-        sent_by[key, item.sender] += item.sent
+        key = item.node_key
+        senders[key].add(item.sender)
+        sent_by[key[0], item.sender] += item.sent
         if item.backlog != 0:
-            node = nodes[key, item.machine_id]
-            waiting.append(Waiting(item.sender, node, item.backlog, item.oldest_s))
-    reach: dict[Place, Reach] = {}
+            waiting.append(Waiting(item.sender, nodes[key], item.backlog, item.oldest_s))
+    reach: dict[NodeKey, Reach] = {}
     for view in views:
         known = {i: senders[view.key, i] for i in view.nodes}
         reach |= {(view.key, i): r for i, r in paths.reach(view, known, broken).items()}
@@ -133,7 +130,7 @@ class _Reader:
         self._views = views
         self._nodes = destinations.nodes
         self._cluster_of = [c for c, view in enumerate(views) for _ in view.nodes]
-        self._index = {(_key(node), node.machine_id): d for d, node in enumerate(self._nodes)}
+        self._index = {node.key: d for d, node in enumerate(self._nodes)}
         self._to = [[0] * len(self._nodes) for _ in Counts._fields]
         self._live = [0] * len(self._nodes)
         """Number of live senders with traffic to each node."""
@@ -144,7 +141,7 @@ class _Reader:
         self._failing: dict[int, set[int]] = defaultdict(set)
         """Index of a node → the senders that do not reach it."""
         for item in broken:
-            if (d := self._index.get((item.key, item.node.machine_id))) is not None:
+            if (d := self._index.get(item.node.key)) is not None:
                 self._failing[d].add(item.sender)
         self._alive = [self._living(c) for c in range(len(views))]
 
@@ -184,7 +181,7 @@ class _Reader:
     def add_flows(self, flows: Iterable[Flow]) -> None:
         """Add pairs that Redis could not sum."""
         for flow in flows:
-            d = self._index[_key(flow.node), flow.node.machine_id]
+            d = self._index[flow.node.key]
             c, last = self._cluster_of[d], flow.last_delivered
             counts = Counts(*flow.counts, int(last) if last.isdecimal() else 0, 1)
             for at, column in enumerate(self._to):
@@ -212,20 +209,21 @@ class _Reader:
 
     def sums(self, waiting: Sequence[Waiting], paired: Collection[tuple[int, Node]]) -> Sums:
         """Return everything; ``paired``: pairs with traffic of the senders that are `unsure`."""
-        to: dict[Place, list[Waiting]] = defaultdict(list)
+        to: dict[NodeKey, list[Waiting]] = defaultdict(list)
         by: dict[int, list[Waiting]] = defaultdict(list)
         for item in waiting:
-            to[_key(item.node), item.node.machine_id].append(item)
+            to[item.node.key].append(item)
             by[item.sender].append(item)
         of_sender: dict[int, list[Counts]] = defaultdict(list)
         for (sender, _), counts in self._by.items():
             of_sender[sender].append(counts)
         to_nodes = []
         for node, *values in zip(self._nodes, *self._to, strict=True):
-            counts, place = Counts(*values), (_key(node), node.machine_id)
+            counts = Counts(*values)
             if counts.pairs:
-                fields = _fields(counts, to.get(place, ()))
-                to_nodes.append(ToNode(*fields, *place[0], place[1], senders=counts.pairs))
+                fields = _fields(counts, to.get(node.key, ()))
+                place = node.cluster_id, node.protocol, node.machine_id
+                to_nodes.append(ToNode(*fields, *place, senders=counts.pairs))
         from_senders = []
         for sender, some in sorted(of_sender.items()):
             counts = _sum(some)
@@ -239,7 +237,7 @@ class _Reader:
             reach=dict(self._reach(paired)),
         )
 
-    def _reach(self, paired: Collection[tuple[int, Node]]) -> Iterator[tuple[Place, Reach]]:
+    def _reach(self, paired: Collection[tuple[int, Node]]) -> Iterator[tuple[NodeKey, Reach]]:
         """Yield what `paths.reach` returns, without the pairs."""
         for d, node in enumerate(self._nodes):
             failing = self._failing.get(d, set()) - {node.machine_id}
@@ -250,7 +248,7 @@ class _Reader:
             )
             if known and node.state is not State.DOWN:
                 reached = known - len(failing) if node.state is State.UP else 0
-                yield (_key(node), node.machine_id), Reach(reached, known)
+                yield node.key, Reach(reached, known)
 
 
 _NONE = Counts(0, 0, 0, 0, 0, 0)
@@ -267,7 +265,3 @@ def _fields(
     """Return the fields that `ToNode` and `FromSender` begin with."""
     last = str(counts.last_delivered or "")
     return *counts[:4], totals.backlog(waiting), totals.oldest_s(waiting), last
-
-
-def _key(node: Node) -> ClusterKey:
-    return node.cluster

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from clusterer.membership import NodeKey
 from clusterer.services.status.traffic import Traffic
+from clusterer.store import ClusterKey
 
 Place = TypeVar("Place")
 
@@ -38,6 +40,11 @@ class ToNode(_Sums):
     machine_id: int
     senders: int
     """Number of senders to the node."""
+
+    @property
+    def node_key(self) -> NodeKey:
+        """What identifies the node."""
+        return ClusterKey(self.cluster_id, self.protocol), self.machine_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from clusterer.membership import Node
+from clusterer.membership import Node, NodeKey
+from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
 from clusterer.services.status.sender_hashes import (
     HASHES,
@@ -17,7 +18,7 @@ from clusterer.services.status.sender_hashes import (
     commands,
     senders,
 )
-from clusterer.store import ClusterView
+from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.badvalues import number, read_all, text
 from clusterer.store.deliveries import STATS
 
@@ -50,6 +51,11 @@ class Traffic:
     """Age of the oldest packet in the backlog, by the clock of Redis; None if none waits."""
     last_delivered: str
     """Time noted by the delivery worker; empty before the first delivery."""
+
+    @property
+    def node_key(self) -> NodeKey:
+        """What identifies the node."""
+        return ClusterKey(self.cluster_id, self.protocol), self.machine_id
 
 
 class Flow(NamedTuple):
@@ -181,7 +187,7 @@ def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) ->
     A pair has traffic if a worker has recorded something of it, or if packets wait in the log
     of the sender before any worker has looked at the node.
     """
-    every = [_Destination.of(node) for view in views for node in view.nodes.values()]
+    every = [_Destination.of(node) for node in all_nodes(views)]
     places: dict[bytes, list[_Destination]] = {}
     for to in every:
         places.setdefault(to.field.name, []).append(to)

@@ -10,6 +10,7 @@ from clusterer.errors import StateUnavailable
 from clusterer.membership import Node, address_warnings
 from clusterer.membership.columns import StateColumns
 from clusterer.membership.reload_plan import ReloadPlan, Snapshot, plan_reload
+from clusterer.membership.views import all_nodes
 from clusterer.provisioning.names import Names
 from clusterer.provisioning.rows import RawRow, RowKey, row_key_of, validate
 from clusterer.provisioning.schema import Schema, require
@@ -151,7 +152,7 @@ def _note_reports(context: Context, plans: Iterable[ReloadPlan], by: str) -> Non
 def _narrowed(snapshot: Snapshot, only: Collection[RowKey]) -> Snapshot:
     """Return the snapshot with only some nodes."""
     view = snapshot.view
-    nodes = [node for node in view.nodes.values() if (node.cluster_id, node.machine_id) in only]
+    nodes = [node for node in view.nodes.values() if node.row_key in only]
     return replace(snapshot, view=ClusterView.of(view.key, view.version, nodes))
 
 
@@ -172,7 +173,7 @@ def _read(context: Context, names: Names, only: Collection[RowKey] | None = None
     for node in nodes:
         clusters.setdefault(node.cluster, []).append(node)
     unreadable: dict[int, set[int]] = {}
-    good = {(node.cluster_id, node.machine_id) for node in nodes}
+    good = {node.row_key for node in nodes}
     for cluster_id, machine_id in {item.row_key for item in rejected if item.row_key} - good:
         unreadable.setdefault(cluster_id, set()).add(machine_id)
     return TableRows(len(found), tuple(rejected), clusters, unreadable)
@@ -213,8 +214,8 @@ def _warn_of_addresses(
     snapshots: Iterable[Snapshot], table: TableRows, only: Collection[RowKey]
 ) -> None:
     """Log the address warnings that concern some nodes."""
-    nodes = (node for found in snapshots for node in found.view.nodes.values())
-    others = [node for node in nodes if (node.cluster_id, node.machine_id) not in only]
+    nodes = all_nodes(found.view for found in snapshots)
+    others = [node for node in nodes if node.row_key not in only]
     for warning in address_warnings((*table.nodes, *others)):
-        if any((node.cluster_id, node.machine_id) in only for node in warning.nodes):
+        if any(node.row_key in only for node in warning.nodes):
             log.warning("reload: %s", warning.text)

@@ -10,6 +10,7 @@ from time import monotonic
 from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.membership.reload_plan import NodeChange, plan_addresses
+from clusterer.membership.views import all_nodes
 from clusterer.provisioning.address import name_in
 from clusterer.provisioning.names import Names
 from clusterer.runtime.logs import LimitedLog, about
@@ -63,8 +64,7 @@ def _moved(named: Iterable[tuple[Node, str]], known: Names) -> dict[ClusterKey, 
     for node, name in named:
         host = known.addresses.get(name, node.host)
         if host != node.host:
-            key = node.cluster
-            moved.setdefault(key, {})[node.machine_id] = host
+            moved.setdefault(node.cluster, {})[node.machine_id] = host
     return moved
 
 
@@ -89,18 +89,16 @@ def prefer(names: Names, views: Iterable[ClusterView]) -> Names:
 
 def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
     """Yield the nodes whose URL has a name, each with the name."""
-    for view in views:
-        for node in view.nodes.values():
-            if name := name_in(node.url):
-                yield node, name
+    for node in all_nodes(views):
+        if name := name_in(node.url):
+            yield node, name
 
 
 def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange]) -> None:
     for change in changes:
-        key = f"{change.after.cluster_id}:{change.after.protocol}"
         log.warning(
             "cluster %s node %s: %s",
-            key,
+            change.after.cluster,
             change.after.machine_id,
             change.reason,
             extra=about(change.after),
