@@ -40,6 +40,18 @@ def state_word(condition: Condition) -> Text:
     return Text(condition.value, text.COLOURS[condition.value])
 
 
+def state_cells(node: Node, now: float) -> tuple[Text, str, str]:
+    """Return the cells for the state of a node: the state, the tries, and the seconds until a
+    disabled node is enabled.
+    """
+    seconds = node.enabled_in_s(now)
+    return (
+        state_word(node.condition),
+        f"{node.no_tries}/{node.failed_attempts}",
+        "" if seconds is None else f"{seconds} s",
+    )
+
+
 def show(listing: Listing, *, pairs: bool = False) -> None:
     """Print the listing's tables; with ``pairs`` the traffic of each sender to each node."""
     found = console()
@@ -73,10 +85,14 @@ def _nodes_table(listing: Listing, view: ClusterView) -> Grid:
         table.column("Reached by")
     table.column("Description", fold=True)
     for node in view.nodes.values():
-        cells = _node_cells(listing, listing.seen(node))
-        if reach:
-            cells.append(_reach_cell(reach.get(node.machine_id)))
-        table.row(*cells, plain(node.description))
+        own = "* " if node.machine_id == listing.server_id else ""
+        table.row(
+            f"{own}{node.machine_id}",
+            _place(node),
+            *state_cells(listing.seen(node), listing.now),
+            *([_reach_cell(reach.get(node.machine_id))] if reach else []),
+            plain(node.description),
+        )
     return table
 
 
@@ -112,18 +128,6 @@ def _reach(listing: Listing, view: ClusterView) -> Mapping[int, Reach]:
     found = listing.reach(view)
     up = (reach for i, reach in found.items() if view.nodes[i].condition is Condition.UP)
     return found if any(reach.reached < reach.senders for reach in up) else {}
-
-
-def _node_cells(listing: Listing, node: Node) -> list[str | Text]:
-    seconds = node.enabled_in_s(listing.now)
-    own = "* " if node.machine_id == listing.server_id else ""
-    return [
-        f"{own}{node.machine_id}",
-        _place(node),
-        state_word(node.condition),
-        f"{node.no_tries}/{node.failed_attempts}",
-        "" if seconds is None else f"{seconds} s",
-    ]
 
 
 def _reach_cell(reach: Reach | None) -> Text:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from clusterer.cli.demo.observed import Observed
+from clusterer.cli.demo.processes import make_nodes
 from clusterer.cli.demo.screen import Screen, live_table
-from clusterer.cli.demo.stage import make_actors
 from clusterer.membership import Condition, State
 from clusterer.processes import Line
 from tests.support.seeding import make_node
@@ -25,8 +25,8 @@ def said(**what: object) -> Line:
 
 def seen_everything() -> Observed:
     observed = Observed(packets_delivered=5)
-    observed.hear(said(machine=1, own=3, remote={"2": 4}, nodes=[2]))
-    observed.hear(said(machine=2, own=3, remote={"1": 4}, nodes=[1], took_ms=[2.5]))
+    observed.add_line(said(machine_id=1, own=3, remote={"2": 4}, nodes=[2]))
+    observed.add_line(said(machine_id=2, own=3, remote={"1": 4}, nodes=[1], took_ms=[2.5]))
     observed.states = [UP, PROBING, DISABLED, UP]
     return observed
 
@@ -74,22 +74,22 @@ def test_observed_accepts_states_between_the_expected_ones() -> None:
 
 def test_observed_ignores_a_remote_counter_of_zero() -> None:
     observed = Observed()
-    observed.hear(said(machine=1, own=3, remote={"2": 0}, nodes=[]))
+    observed.add_line(said(machine_id=1, own=3, remote={"2": 0}, nodes=[]))
     assert not observed.replicated
 
 
 def test_observed_keeps_changes_of_state_only() -> None:
     observed = Observed()
     for state, tries in [(1, 0), (1, 0), (2, 1), (2, 2), (2, 3), (1, 0)]:
-        observed.see({2: make_node(2, state=State(state), no_tries=tries)}, 2)
+        observed.add_nodes({2: make_node(2, state=State(state), no_tries=tries)}, 2)
     assert observed.states == [UP, PROBING, DISABLED, UP]
 
 
 def test_observed_keeps_logs_apart_from_reports() -> None:
     observed = Observed()
-    observed.hear(Line("A", '{"machine": 1}', True))
-    observed.hear(Line("A", "no JSON", False))
-    assert observed.logs == {"A": deque(['{"machine": 1}', "no JSON"])}
+    observed.add_line(Line("A", '{"machine_id": 1}', True))
+    observed.add_line(Line("A", "no JSON", False))
+    assert observed.logs == {"A": deque(['{"machine_id": 1}', "no JSON"])}
     assert not observed.reports
 
 
@@ -99,10 +99,10 @@ class Terminal(io.StringIO):
 
 
 def show(stream: io.StringIO, observed: Observed) -> str:
-    screen, (a, b) = Screen(stream, live=True), make_actors()
+    screen, (a, b) = Screen(stream, live=True), make_nodes()
     with screen.showing():
         screen.step("something happened")
-        screen.refresh(live_table(observed, {a: 4711, b: None}, now=0), "something happens")
+        screen.refresh(live_table(observed, {a: 4711, b: None}, now=2), "something happens")
     screen.conclude(observed)
     return stream.getvalue()
 
@@ -134,13 +134,13 @@ def test_screen_in_a_terminal_shows_a_live_table(monkeypatch: pytest.MonkeyPatch
     }
     text = show(Terminal(), observed)
     assert "\x1b" in text
-    for word in ("4711", "killed", "disabled", "3/3", "6 s"):
+    for word in ("4711", "killed", "disabled", "3/3", "4 s"):
         assert word in text
 
 
 def test_screen_after_a_failure_prints_the_last_log_lines() -> None:
     observed = Observed(failure="not seen within 3 s: anything")
-    observed.hear(Line("delivery worker", "cannot", True))
+    observed.add_line(Line("delivery worker", "cannot", True))
     text = show(io.StringIO(), observed)
     assert "FAILED: not seen within 3 s: anything" in text
     assert "delivery worker: cannot" in text

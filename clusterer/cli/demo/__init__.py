@@ -28,9 +28,9 @@ def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
     and is up again. That takes about 20 seconds. The exit code is 0 only if every step was
     observed.
     """
+    from clusterer.cli.demo.processes import make_nodes, make_settings
     from clusterer.cli.demo.screen import Screen
-    from clusterer.cli.demo.stage import make_actors, make_settings
-    from clusterer.cli.demo.story import Story
+    from clusterer.cli.demo.steps import Demo
     from clusterer.runtime.stop import interrupt_on_signals
 
     configure_logging("ERROR")
@@ -40,12 +40,12 @@ def demo(ctx: click.Context, as_json: bool, keep: bool, verbose: bool) -> None:
         if not keep:
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
         screen = Screen(sys.stderr if as_json else sys.stdout, live=not as_json)
-        story = Story(make_settings(directory), make_actors(), screen, verbose=verbose)
+        steps = Demo(make_settings(directory), make_nodes(), screen, verbose=verbose)
         with screen.showing():
-            story.play()
-        screen.conclude(story.observed)
+            steps.run()
+        screen.conclude(steps.observed)
         if keep:
             screen.write(f"Kept: {directory} (continue with `clusterer up --data-dir {directory}`)")
         if as_json:
-            click.echo(json.dumps(story.observed.as_json(screen.seconds)))
-    ctx.exit(0 if story.observed.complete else 1)
+            click.echo(json.dumps(steps.observed.as_json(screen.seconds)))
+    ctx.exit(0 if steps.observed.complete else 1)

@@ -11,7 +11,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clusterer.api import Clusterer
@@ -36,6 +38,23 @@ All processes of a host share this clock."""
 _TICK_S = 1 / 30
 _STAMP_TICKS = 6
 _REPORT_TICKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line of an instance; machine_ids that are keys in JSON are text."""
+
+    machine_id: int
+    own: int = 0
+    """Checks of the instance in the last whole interval."""
+    remote: Mapping[str, int] = field(default_factory=dict)
+    """Checks of other nodes in the instance's pipe, by machine_id."""
+    nodes: tuple[int, ...] = ()
+    """The machine_ids that get_nodes returns."""
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """Time at which a node sent its newest packet (CLOCK_MONOTONIC, ns), by machine_id."""
+    took_ms: tuple[float, ...] = ()
+    """Latencies of the packets received since the last report."""
 
 
 def main() -> int:
@@ -68,7 +87,7 @@ class Traffic:
         self._instance = instance
         self._ratelimit = ratelimit
         self._check_ticks = check_ticks
-        self._newest: dict[int, int] = {}
+        self._newest: dict[str, int] = {}
         self._took_ms: list[float] = []
         instance.register_module(MODULE, PROTO_BIN, self._receive, 0, True, CLUSTER)
 
@@ -90,28 +109,28 @@ class Traffic:
             stamp = self._instance.packet(MODULE, STAMPED).push_str(str(time.monotonic_ns()))
             self._instance.send_to(CLUSTER, PROTO_BIN, stamp.build())
         if tick % _REPORT_TICKS == 0:
-            sys.stdout.write(json.dumps(self._report()) + "\n")
+            sys.stdout.write(json.dumps(asdict(self._report())) + "\n")
             sys.stdout.flush()
 
     def _receive(self, packet_type: int, receive_info: Any, machine_id: int) -> None:
         now = time.monotonic_ns()
         if packet_type == STAMPED:
             sent = int(receive_info.packet.fields().pop_str() or b"0")
-            self._newest[machine_id] = sent
+            self._newest[str(machine_id)] = sent
             self._took_ms.append((now - sent) / 1e6)
 
-    def _report(self) -> dict[str, Any]:
-        """Return the fields of `observed.Report`."""
+    def _report(self) -> Report:
         took_ms, self._took_ms = self._took_ms, []
         pipe = self._ratelimit.pipes().get(PIPE)
-        return {
-            "machine": self._instance.get_my_id(),
-            "own": pipe.last_counter if pipe else 0,
-            "remote": dict(pipe.remote) if pipe else {},
-            "nodes": [node.machine_id for node in self._instance.get_nodes(CLUSTER, PROTO_BIN)],
-            "newest": dict(self._newest),
-            "took_ms": took_ms,
-        }
+        nodes = self._instance.get_nodes(CLUSTER, PROTO_BIN)
+        return Report(
+            self._instance.get_my_id(),
+            pipe.last_counter if pipe else 0,
+            {str(sender): count for sender, count in pipe.remote.items()} if pipe else {},
+            tuple(node.machine_id for node in nodes),
+            self._newest.copy(),
+            tuple(took_ms),
+        )
 
 
 if __name__ == "__main__":

@@ -9,28 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clusterer.cli.demo.instance import Report
 from clusterer.membership import Condition, Node
 from clusterer.processes import Line
 
 EXPECTED_STATES = (Condition.UP, Condition.PROBING, Condition.DISABLED, Condition.UP)
 _LOG_LINES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One line of an instance; machine_ids that are keys in JSON are text."""
-
-    machine: int
-    own: int = 0
-    """Checks of the instance in the last whole interval."""
-    remote: Mapping[str, int] = field(default_factory=dict)
-    """Checks of other nodes in the instance's pipe, by machine_id."""
-    nodes: tuple[int, ...] = ()
-    """The machine_ids that get_nodes returns."""
-    newest: Mapping[str, int] = field(default_factory=dict)
-    """Time at which a node sent its newest packet (CLOCK_MONOTONIC, ns), by machine_id."""
-    took_ms: tuple[float, ...] = ()
-    """Latencies of the packets received since the last report."""
 
 
 @dataclass(slots=True)
@@ -51,19 +35,19 @@ class Observed:
     logs: dict[str, deque[str]] = field(default_factory=dict)
     """The last log lines of each process."""
 
-    def hear(self, line: Line) -> None:
+    def add_line(self, line: Line) -> None:
         """Add one line of a child to the observations."""
         if line.is_error or not line.text.startswith("{"):
             self.logs.setdefault(line.name, deque(maxlen=_LOG_LINES)).append(line.text)
             return
         report = Report(**json.loads(line.text))
-        self.reports[report.machine] = report
+        self.reports[report.machine_id] = report
         self.latencies_ms += report.took_ms
         self.replicated |= {
-            (int(sender), report.machine) for sender, count in report.remote.items() if count > 0
+            (int(sender), report.machine_id) for sender, count in report.remote.items() if count > 0
         }
 
-    def see(self, nodes: Mapping[int, Node], watched: int) -> None:
+    def add_nodes(self, nodes: Mapping[int, Node], watched: int) -> None:
         """Add the nodes in Redis; ``watched`` is the node whose states the demo observes."""
         self.nodes = nodes
         condition = nodes[watched].condition

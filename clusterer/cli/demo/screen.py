@@ -15,9 +15,8 @@ from rich.text import Text
 
 from clusterer.cli.demo.instance import INTERVAL_S, PIPE
 from clusterer.cli.demo.observed import Observed
-from clusterer.cli.demo.stage import Actor
-from clusterer.cli.output import COLUMNS, state_word
-from clusterer.membership import Condition, Node
+from clusterer.cli.demo.processes import DemoNode
+from clusterer.cli.output import COLUMNS, state_cells
 
 _REFRESH_S = 0.1
 _COLUMNS = {
@@ -84,35 +83,25 @@ class Screen:
                 self.write(f"  {name}: {line}")
 
 
-def live_table(observed: Observed, pids: Mapping[Actor, int | None], now: float) -> Table:
+def live_table(observed: Observed, pids: Mapping[DemoNode, int | None], now: float) -> Table:
     """Return the instances as they are ``now`` (UNIX time); a killed one has no pid."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for name, width in _COLUMNS.items():
         table.add_column(name, no_wrap=True, min_width=width)
-    for actor, pid in pids.items():
-        report = observed.reports.get(actor.machine_id) if pid is not None else None
+    for node, pid in pids.items():
+        report = observed.reports.get(node.machine_id) if pid is not None else None
+        present = observed.nodes.get(node.machine_id)
         table.add_row(
-            actor.name,
+            node.name,
             Text("killed", "red") if pid is None else str(pid),
-            f"{actor.host}:{actor.port}",
-            *_node_cells(observed.nodes.get(actor.machine_id), now),
+            f"{node.host}:{node.port}",
+            *(state_cells(present, now) if present else ("", "", "")),
             str(report.own) if report else "-",
             str(sum(report.remote.values())) if report else "-",
         )
     table.caption = f"Own and remote: checks of ratelimit pipe '{PIPE}' in {INTERVAL_S:g} s"
     table.caption_justify = "left"
     return table
-
-
-def _node_cells(node: Node | None, now: float) -> list[str | Text]:
-    if node is None:
-        return ["", "", ""]
-    disabled = node.condition is Condition.DISABLED
-    return [
-        state_word(node.condition),
-        f"{node.no_tries}/{node.failed_attempts}",
-        f"{max(0, node.enabled_at - now):.0f} s" if disabled else "",
-    ]
 
 
 def summary(observed: Observed, seconds: float) -> Table:

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from clusterer.cli.demo.instance import PIPE
+from clusterer.cli.demo.instance import CLUSTER, PIPE
 from clusterer.cli.demo.observed import Observed
-from clusterer.cli.demo.screen import Screen, live_table
-from clusterer.cli.demo.stage import (
-    CLUSTER,
+from clusterer.cli.demo.processes import (
     DURATION_S,
     FAILED_ATTEMPTS,
-    Actor,
+    DemoNode,
     helper_specs,
     instance_spec,
 )
+from clusterer.cli.demo.screen import Screen, live_table
 from clusterer.errors import ClustererError
 from clusterer.ids import PROTO_BIN
 from clusterer.membership import Condition
@@ -41,16 +40,16 @@ class NotObserved(ClustererError):
     """The demo did not observe a step in time."""
 
 
-class Story:
-    """Plays the demo once. Children are gone when `play` returns or raises."""
+class Demo:
+    """Runs the demo once. Children are gone when `run` returns or raises."""
 
     def __init__(
-        self, settings: Settings, actors: tuple[Actor, Actor], screen: Screen, *, verbose: bool
+        self, settings: Settings, nodes: tuple[DemoNode, DemoNode], screen: Screen, *, verbose: bool
     ) -> None:
         self.observed = Observed()
         self._settings = settings
-        self._a, self._b = actors
-        self._directions = (actors, actors[::-1])
+        self._a, self._b = nodes
+        self._directions = (nodes, nodes[::-1])
         self._screen = screen
         self._verbose = verbose
         self._group = ProcessGroup()
@@ -58,8 +57,8 @@ class Story:
         self._killed: Child | None = None
         self._end = time.monotonic() + LIMIT_S
 
-    def play(self) -> None:
-        """Play all steps; `observed` has the observations and the failure."""
+    def run(self) -> None:
+        """Go through all steps; `observed` has the observations and the failure."""
         with ExitStack() as stack:
             redis = EmbeddedRedis(self._settings)
             stack.callback(redis.close)
@@ -75,7 +74,8 @@ class Story:
             except ClustererError as error:
                 self.observed.failure = str(error)
             with suppress(ClustererError):  # such as Redis unavailable: the steps failed as well
-                self.observed.packets_delivered = self._delivered()
+                traffic = listing.run(self._context).traffic
+                self.observed.packets_delivered = sum(item.sent for item in traffic)
             self._show("")
 
     # -- the steps ------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Story:
         self._screen.step(f"Table: node A is {self._a.url}, node B is {self._b.url}")
 
     def _start(self) -> None:
-        self._launch(instance_spec(actor, self._settings) for actor in (self._a, self._b))
+        self._launch(instance_spec(node, self._settings) for node in (self._a, self._b))
         # Workers that start earlier would find instances that they cannot reach yet.
         self._until(lambda: len(self.observed.reports) == 2, 15, "A and B listen")
         self._launch(helper_specs(self._settings))
@@ -144,18 +144,15 @@ class Story:
 
     # -- what is observed -----------------------------------------------------------------------
 
-    def _delivered(self) -> int:
-        return sum(item.sent for item in listing.run(self._context).traffic)
-
     def _a_sees_b(self) -> bool:
         return self._b.machine_id in self.observed.report_of(self._a.machine_id).nodes
 
-    def _checks(self, sender: Actor, receiver: Actor) -> int:
+    def _checks(self, sender: DemoNode, receiver: DemoNode) -> int:
         """Return the sender's checks in the pipe of the receiver."""
         remote = self.observed.report_of(receiver.machine_id).remote
         return remote.get(str(sender.machine_id), 0)
 
-    def _newest(self, sender: Actor, receiver: Actor) -> int:
+    def _newest(self, sender: DemoNode, receiver: DemoNode) -> int:
         newest = self.observed.report_of(receiver.machine_id).newest
         return newest.get(str(sender.machine_id), 0)
 
@@ -174,20 +171,20 @@ class Story:
 
     def _watch(self, awaited: str) -> None:
         for line in self._group.read(_POLL_S):
-            self.observed.hear(line)
+            self.observed.add_line(line)
             if self._verbose and line.is_error:
                 self._screen.write(f"{line.name}: {line.text}")
         view = self._context.nodes.view(ClusterKey(CLUSTER, PROTO_BIN))
-        self.observed.see(view.nodes, self._b.machine_id)
+        self.observed.add_nodes(view.nodes, self._b.machine_id)
         for name, child in self._group.children.items():
             if child.exit_code is not None and child is not self._killed:
                 raise NotObserved(f"{name} ended unexpectedly ({describe_exit(child.exit_code)})")
         self._show(awaited)
 
     def _show(self, awaited: str) -> None:
-        pids: dict[Actor, int | None] = dict.fromkeys((self._a, self._b))
-        for actor in pids:
-            child = self._group.children.get(actor.name)
+        pids: dict[DemoNode, int | None] = dict.fromkeys((self._a, self._b))
+        for node in pids:
+            child = self._group.children.get(node.name)
             if child is not None and child.exit_code is None:
-                pids[actor] = child.pid
+                pids[node] = child.pid
         self._screen.refresh(live_table(self.observed, pids, time.time()), awaited)

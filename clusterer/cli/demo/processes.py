@@ -8,12 +8,12 @@ import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clusterer.cli.demo.instance import CLUSTER
 from clusterer.errors import ClustererError
 from clusterer.processes import ChildSpec, child_environment, python_command
 from clusterer.provisioning.table import NewRow
 from clusterer.settings import Settings
 
-CLUSTER = 1
 FAILED_ATTEMPTS = 3
 DURATION_S = 5
 # Below what the kernel gives to outgoing connections: B's port stays free while B is dead.
@@ -21,8 +21,8 @@ _PORTS = range(15_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
-    """One of the two instances."""
+class DemoNode:
+    """One of the two nodes."""
 
     name: str
     machine_id: int
@@ -37,7 +37,7 @@ class Actor:
 
     @property
     def row(self) -> NewRow:
-        """The row of the instance in the provisioning table."""
+        """The row of the node in the provisioning table."""
         return NewRow(
             CLUSTER,
             self.machine_id,
@@ -48,12 +48,12 @@ class Actor:
         )
 
 
-def make_actors() -> tuple[Actor, Actor]:
+def make_nodes() -> tuple[DemoNode, DemoNode]:
     """Return A and B on free ports, on different IP addresses if the system allows it."""
     second = "127.0.0.2" if _is_free("127.0.0.2", 0) else "127.0.0.1"
     ports = random.sample(_PORTS, 1000)
-    a = Actor("A", 1, "127.0.0.1", _free_port("127.0.0.1", ports[::2]), check_ticks=1)
-    return a, Actor("B", 2, second, _free_port(second, ports[1::2]), check_ticks=3)
+    a = DemoNode("A", 1, "127.0.0.1", _free_port("127.0.0.1", ports[::2]), check_ticks=1)
+    return a, DemoNode("B", 2, second, _free_port(second, ports[1::2]), check_ticks=3)
 
 
 def make_settings(directory: Path) -> Settings:
@@ -61,22 +61,23 @@ def make_settings(directory: Path) -> Settings:
     return Settings(data_dir=str(directory), replicate_pipes_to=CLUSTER, accept_pipes_from=CLUSTER)
 
 
-def instance_spec(actor: Actor, settings: Settings) -> ChildSpec:
-    """Return the process that runs ``actor``."""
-    command = python_command("clusterer.cli.demo.instance", str(actor.check_ticks))
-    return _spec(actor.name, command, replace(settings, server_id=actor.machine_id))
+def instance_spec(node: DemoNode, settings: Settings) -> ChildSpec:
+    """Return the process that runs the instance of ``node``."""
+    own = replace(settings, server_id=node.machine_id)
+    return _spec(node.name, own, "clusterer.cli.demo.instance", str(node.check_ticks))
 
 
 def helper_specs(settings: Settings) -> list[ChildSpec]:
     """Return the processes around the instances."""
     return [
-        _spec("delivery worker", python_command("workers", "delivery"), settings),
-        _spec("maintenance worker", python_command("workers", "maintenance"), settings),
-        _spec("scheduler", python_command("scheduler"), settings),
+        _spec("delivery worker", settings, "workers", "delivery"),
+        _spec("maintenance worker", settings, "workers", "maintenance"),
+        _spec("scheduler", settings, "scheduler"),
     ]
 
 
-def _spec(name: str, command: tuple[str, ...], settings: Settings) -> ChildSpec:
+def _spec(name: str, settings: Settings, module: str, *arguments: str) -> ChildSpec:
+    command = python_command(module, *arguments)
     return ChildSpec(name, command, child_environment(settings), death_signal=signal.SIGKILL)
 
 
