@@ -26,7 +26,7 @@ def clusters(
     return _matching(incomplete, {node.cluster_id: "" for node in _nodes(context)})
 
 
-def machines(
+def machine_ids(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the machine_ids of the cluster that the command line names, or of all."""
@@ -37,8 +37,8 @@ def protocols(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the protocols of the node that the command line names."""
-    machine = context.params.get("machine")
-    found = {node.protocol: "" for node in _nodes(context) if machine in (None, node.machine_id)}
+    wanted = context.params.get("node")
+    found = {node.protocol: "" for node in _nodes(context) if wanted in (None, node.machine_id)}
     return _matching(incomplete, found)
 
 

@@ -14,7 +14,7 @@ from clusterer.cli.options import (
     LINES,
     Number,
     cluster_option,
-    machine_option,
+    node_option,
     parsed_by,
     with_context,
 )
@@ -50,7 +50,7 @@ def _since_of(text: str) -> Since:
 )
 @click.option("--last", metavar="N", type=Number(0), help="Number of events to show, the last N.")
 @cluster_option("Show events of this cluster_id only.")
-@machine_option("--node", about="Show events of this machine_id only.")
+@node_option("--node", about="Show events of this machine_id only.")
 @click.option("--paths", is_flag=True, help="Show events of paths instead of events of nodes.")
 @LINES
 @with_context

@@ -13,10 +13,10 @@ from clusterer.cli.options import (
     DRY_RUN,
     ID,
     JSON,
-    MACHINE,
+    NODE,
     REASON,
     cluster_option,
-    machine_option,
+    node_option,
     operator,
     with_context,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command(name="list")
 @JSON
 @click.option("--traffic", is_flag=True, help="Show the packets of each sender to each node.")
-@machine_option("--seen-by", about="Show the nodes as this sender sees them.")
+@node_option("--seen-by", about="Show the nodes as this sender sees them.")
 @with_context
 def list_nodes(context: Context, *, as_json: bool, traffic: bool, seen_by: int | None) -> None:
     """Show all nodes of all clusters, and the packets sent to them.
@@ -62,8 +62,8 @@ def list_nodes(context: Context, *, as_json: bool, traffic: bool, seen_by: int |
 
 @click.command()
 @cluster_option("Show paths of this cluster_id only.")
-@machine_option("--sender", about="Show paths from this machine_id only.")
-@machine_option("--node", about="Show paths to this machine_id only.")
+@node_option("--sender", about="Show paths from this machine_id only.")
+@node_option("--node", about="Show paths to this machine_id only.")
 @JSON
 @with_context
 def paths(
@@ -96,13 +96,13 @@ def paths(
 
 @click.command(name="set-status")
 @CLUSTER
-@MACHINE
+@NODE
 @click.argument("status", type=click.Choice(["0", "1"]))
 @click.argument("proto", default=PROTO_BIN, shell_complete=completion.protocols)
 @REASON
 @with_context
 def set_status(
-    context: Context, *, cluster: int, machine: int, status: str, proto: str, reason: str
+    context: Context, *, cluster: int, node: int, status: str, proto: str, reason: str
 ) -> None:
     """Take a node down (STATUS 0) or up (STATUS 1).
 
@@ -115,17 +115,17 @@ def set_status(
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     from clusterer.services.admin import set_status as service
 
-    node = service.run(context, cluster, machine, int(status), proto, by=operator(), reason=reason)
-    click.echo(f"Cluster {cluster}, node {machine} ({node.url}) is {node.condition.value}.")
+    done = service.run(context, cluster, node, int(status), proto, by=operator(), reason=reason)
+    click.echo(f"Cluster {cluster}, node {node} ({done.url}) is {done.condition.value}.")
 
 
 @click.command()
-@click.argument("machine", type=ID)
+@click.argument("machine_id", type=ID)
 @REASON
 @click.option("--force", is_flag=True, help="Delete also a machine_id in use, with its packets.")
 @DRY_RUN
 @with_context
-def forget(context: Context, *, machine: int, reason: str, force: bool, dry_run: bool) -> None:
+def forget(context: Context, *, machine_id: int, reason: str, force: bool, dry_run: bool) -> None:
     """Delete what Redis keeps of a machine_id that is no longer used.
 
     The command deletes the packet log, counters and offsets of the sender, and the registrations
@@ -135,9 +135,11 @@ def forget(context: Context, *, machine: int, reason: str, force: bool, dry_run:
     """
     from clusterer.services.admin import forget as service
 
-    done = service.run(context, machine, by=operator(), reason=reason, force=force, dry_run=dry_run)
+    done = service.run(
+        context, machine_id, by=operator(), reason=reason, force=force, dry_run=dry_run
+    )
     done_or_not = "Would delete" if dry_run else "Deleted"
-    click.echo(f"{done_or_not} the data of machine_id {machine}: {_kept(done)}.")
+    click.echo(f"{done_or_not} the data of machine_id {machine_id}: {_kept(done)}.")
     for name in done.keys:
         click.echo(f"  {name}")
 

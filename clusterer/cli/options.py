@@ -165,7 +165,7 @@ REASON = click.option(
     "--reason", metavar="TEXT", default="", help="Reason, which `clusterer events` shows."
 )
 CLUSTER = click.argument("cluster", type=ID, shell_complete=completion.clusters)
-MACHINE = click.argument("machine", type=ID, shell_complete=completion.machines)
+NODE = click.argument("node", type=ID, shell_complete=completion.machine_ids)
 
 
 def cluster_option(about: str) -> Callable[[Command], Command]:
@@ -175,11 +175,15 @@ def cluster_option(about: str) -> Callable[[Command], Command]:
     )
 
 
-def machine_option(*names: str, about: str, many: bool = False) -> Callable[[Command], Command]:
+def node_option(*names: str, about: str, many: bool = False) -> Callable[[Command], Command]:
     """Return an option with a machine_id; with ``many`` a user may give the option repeatedly."""
-    complete = completion.machines
     return click.option(
-        *names, metavar="N", type=ID, multiple=many, shell_complete=complete, help=about
+        *names,
+        metavar="N",
+        type=ID,
+        multiple=many,
+        shell_complete=completion.machine_ids,
+        help=about,
     )
 
 

@@ -17,7 +17,7 @@ from clusterer.cli.options import (
     LINES,
     Number,
     cluster_option,
-    machine_option,
+    node_option,
     parsed_by,
     with_settings,
 )
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--module", "modules", metavar="NAME", multiple=True, help="Show packets of this module only."
 )
-@machine_option("--node", "nodes", many=True, about="Show packets of this sender only.")
+@node_option("--node", "nodes", many=True, about="Show packets of this sender only.")
 @LINES
 @click.option(
     "--write",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clusterer.cli.options import CLUSTER, MACHINE, Number, operator, with_context, with_options
+from clusterer.cli.options import CLUSTER, NODE, Number, operator, with_context, with_options
 from clusterer.ids import MAX_ID
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ with_columns = with_options(
 
 @click.command(name="node-add")
 @CLUSTER
-@MACHINE
+@NODE
 @click.argument("url")
 @with_columns
 @with_context
-def node_add(context: Context, *, cluster: int, machine: int, url: str, **columns: Any) -> None:
+def node_add(context: Context, *, cluster: int, node: int, url: str, **columns: Any) -> None:
     """Add a node to the table, in effect at once.
 
     The command checks the row as a reload does. No other node changes. URL is
@@ -46,17 +46,17 @@ def node_add(context: Context, *, cluster: int, machine: int, url: str, **column
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     from clusterer.services import provision as service
 
-    values = {"cluster_id": cluster, "machine_id": machine, "url": url, **given(columns)}
+    values = {"cluster_id": cluster, "machine_id": node, "url": url, **given(columns)}
     say(service.add(context, values, by=operator()))
 
 
 @click.command(name="node-edit")
 @CLUSTER
-@MACHINE
+@NODE
 @click.option("--url", metavar="URL", help="New address, protocol:host:port.")
 @with_columns
 @with_context
-def node_edit(context: Context, *, cluster: int, machine: int, **columns: Any) -> None:
+def node_edit(context: Context, *, cluster: int, node: int, **columns: Any) -> None:
     """Change a node's row in the table, in effect at once.
 
     Only the columns of the given options change. A node whose address stays keeps its counters
@@ -67,21 +67,21 @@ def node_edit(context: Context, *, cluster: int, machine: int, **columns: Any) -
     values = given(columns)
     if not values:
         raise click.UsageError("Nothing to change: name a column, such as --description TEXT.")
-    say(service.edit(context, (cluster, machine), values, by=operator()))
+    say(service.edit(context, (cluster, node), values, by=operator()))
 
 
 @click.command(name="node-remove")
 @CLUSTER
-@MACHINE
+@NODE
 @with_context
-def node_remove(context: Context, *, cluster: int, machine: int) -> None:
+def node_remove(context: Context, *, cluster: int, node: int) -> None:
     """Remove a node from the table, in effect at once.
 
     Packets that the node has not received are deleted with the node.
     """
     from clusterer.services import provision as service
 
-    say(service.remove(context, (cluster, machine), by=operator()))
+    say(service.remove(context, (cluster, node), by=operator()))
 
 
 def given(columns: dict[str, Any]) -> dict[str, Any]:

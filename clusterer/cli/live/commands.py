@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from clusterer.cli import completion
-from clusterer.cli.options import ID, Seconds, cluster_option, with_settings
+from clusterer.cli.options import NODE, Seconds, cluster_option, with_settings
 from clusterer.settings import Settings
 
 _interval = click.option(
@@ -33,7 +32,7 @@ def top(settings: Settings, *, interval: float, once: bool) -> None:
 
 
 @click.command()
-@click.argument("node", type=ID, shell_complete=completion.machines)
+@NODE
 @cluster_option("Show the node of this cluster_id only.")
 @_interval
 @with_settings()

@@ -13,7 +13,7 @@ EXAMPLE = (
     NewRow(1, 1, "bin:127.0.0.1:5566", description="Node A"),
     NewRow(1, 2, "bin:127.0.0.2:5566", description="Node B"),
 )
-"""The guide's two nodes, on addresses that every Linux machine has."""
+"""The guide's two nodes, on addresses that every Linux host has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class ReloadReport:
     kept: tuple[Node, ...] = ()
     """Nodes that stay as they were, because their rows were rejected."""
     unreadable: frozenset[RowKey] = frozenset()
-    """Machines that have rows, but no row that can be used."""
+    """Nodes that have rows, but no row that can be used."""
     addresses: tuple[AddressWarning, ...] = ()
     """Warnings about the nodes' addresses."""
     flushed: SyncReport = field(default_factory=SyncReport)

@@ -31,7 +31,7 @@ EDITED = "edited in table"
 """The audit event of a node whose state an operator changed in the table."""
 
 REPORTED = "reported in table"
-"""The audit event of a node for which another machine wrote a state of its own to the table."""
+"""The audit event of a node for which another node wrote a state of its own to the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
 
 
 def note_report(context: Context, node: Node, says: StateColumns, *, by: str) -> None:
-    """Record in the audit that another machine wrote its own view of a node to the table."""
+    """Record in the audit that another node wrote its own view of a node to the table."""
     reason = f"another node's process wrote {says.named}; Redis has {StateColumns.of(node).named}"
     context.nodes.note(node, REPORTED, Cause(by, reason))
 
@@ -169,7 +169,7 @@ class _Outcome:
         self._ended.append((item, None))
 
     def _note_report(self, item: DirtyNode, says: StateColumns) -> None:
-        """Leave the node as it is; the next sync replaces the other machine's view in the table."""
+        """Leave the node as it is; the next sync replaces the other node's view in the table."""
         note_report(self._context, item.node, says, by="sync")
         self._ended.append((replace(item, mark=_NO_MARK), says))
 
