@@ -10,7 +10,9 @@ from clusterer.provisioning.url import database_url
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, skipped, warn
 
-CHECKS = ("clock of redis", "clock of database")
+REDIS = "clock of redis"
+DATABASE = "clock of database"
+CHECKS = (REDIS, DATABASE)
 
 WARN_S = 1.0
 ERROR_S = 10.0
@@ -20,11 +22,7 @@ at the wrong time."""
 
 def check(context: Context, *, redis: bool) -> Iterator[Finding]:
     """Compare with this host's clock; ``redis`` says whether Redis can be reached."""
-    yield (
-        _compared(CHECKS[0], "Redis", context.nodes.now)
-        if redis
-        else skipped(CHECKS[0], "needs Redis")
-    )
+    yield (_compared(REDIS, "Redis", context.nodes.now) if redis else skipped(REDIS, "needs Redis"))
     yield _database(context)
 
 
@@ -32,16 +30,16 @@ def _database(context: Context) -> Finding:
     try:
         backend = database_url(context.settings).get_backend_name()
         if backend not in ("mysql", "mariadb"):
-            return ok(CHECKS[1], f"{backend} has no clock of its own")
+            return ok(DATABASE, f"{backend} has no clock of its own")
         with context.database.connection("read the time") as connection:
 
             def now() -> float:
                 found = connection.exec_driver_sql("SELECT UNIX_TIMESTAMP(NOW(6))").scalar()
                 return float(str(found))
 
-            return _compared(CHECKS[1], "the database", now)
+            return _compared(DATABASE, "the database", now)
     except ClustererError:
-        return skipped(CHECKS[1], "needs the table's database")
+        return skipped(DATABASE, "needs the table's database")
 
 
 def _compared(check_name: str, whose: str, now: Callable[[], float]) -> Finding:

@@ -12,7 +12,12 @@ from clusterer.services.doctor.finding import Finding, bounded, error, listed, o
 from clusterer.services.status.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
-CHECKS = ("workers", "scheduler", "failed jobs", "junk jobs", "other applications")
+WORKERS = "workers"
+SCHEDULER = "scheduler"
+FAILED_JOBS = "failed jobs"
+JUNK_JOBS = "junk jobs"
+OTHER_APPLICATIONS = "other applications"
+CHECKS = (WORKERS, SCHEDULER, FAILED_JOBS, JUNK_JOBS, OTHER_APPLICATIONS)
 
 PILED_UP = 10
 """Waiting jobs of a queue above which its workers are too few."""
@@ -46,7 +51,7 @@ def _suspended(context: Context, fleet: Fleet) -> Finding:
         f"RQ is suspended{until}: no worker starts a job; nodes are not probed, and packets wait "
         "in the logs once the running delivery jobs have ended"
     )
-    return error(CHECKS[0], text, f"run `{jobs.resume_command(context.settings)}`")
+    return error(WORKERS, text, f"run `{jobs.resume_command(context.settings)}`")
 
 
 def _queue(fleet: Fleet, queue: QueueInfo, kind: str, *, needed: bool) -> Iterator[Finding]:
@@ -97,35 +102,36 @@ def _workers(queue: QueueInfo, kind: str, *, needed: bool, suspended: bool) -> F
 
 
 def _scheduler(context: Context, fleet: Fleet) -> Finding:
-    name, late = CHECKS[1], fleet.last_tick_s
+    late = fleet.last_tick_s
     start = "start `clusterer scheduler`"
     if not fleet.schedulers:
-        return error(name, "no scheduler runs: no job probes nodes or mutes silent nodes", start)
+        return error(
+            SCHEDULER, "no scheduler runs: no job probes nodes or mutes silent nodes", start
+        )
     if late is None or late > LATE_S:
         said = "never" if late is None else f"{late:.0f} s ago"
         text = f"{fleet.schedulers} run, but the last tick was {said}"
-        return error(name, text, "read the scheduler's log; start the scheduler again")
+        return error(SCHEDULER, text, "read the scheduler's log; start the scheduler again")
     text = f"{fleet.schedulers} alive, last tick {late:.1f} s ago"
     if context.settings.persistent_mode != (keys.SYNC_ID in fleet.schedule):
         mode = "not in" if context.settings.persistent_mode else "in"
         return error(
-            name,
+            SCHEDULER,
             f"{text}, but the active scheduler runs {mode} persistent mode, unlike this shell",
             "give all processes the same persistent_mode",
         )
-    return ok(name, text)
+    return ok(SCHEDULER, text)
 
 
 def _failed(context: Context, fleet: Fleet) -> Finding:
-    name = CHECKS[2]
     found = {queue.name: queue.failed for queue in fleet.queues if queue.failed}
     if not found:
-        return ok(name, "none")
+        return ok(FAILED_JOBS, "none")
     text = ", ".join(f"{count} of {queue}" for queue, count in found.items())
     queue = next(iter(found))
     why = _why(context, queue)
     return warn(
-        name,
+        FAILED_JOBS,
         f"{text}; the latest: {why}" if why else text,
         "read the worker's log; RQ forgets failed jobs after an hour",
     )
@@ -150,12 +156,12 @@ def _junk_jobs(fleet: Fleet) -> Iterator[Finding]:
     """Yield the junk jobs that the processes found, and the bad values of this look."""
     yield from (_junk(report) for report in fleet.junk)
     bad = [
-        warn(CHECKS[3], f"{what} and is left out", "delete it with redis-cli")
+        warn(JUNK_JOBS, f"{what} and is left out", "delete it with redis-cli")
         for what in fleet.unreadable
     ]
     yield from bounded(bad, 3, "first delete the values named above")
     if not (fleet.junk or bad):
-        yield ok(CHECKS[3], "none")
+        yield ok(JUNK_JOBS, "none")
 
 
 def _junk(report: JunkReport) -> Finding:
@@ -167,20 +173,20 @@ def _junk(report: JunkReport) -> Finding:
         f"see `redis-cli LRANGE {keys.junk(report.queue)} 0 9`; configure the program that "
         "enqueues these jobs with another queue, or another Redis database"
     )
-    return warn(CHECKS[3], text, advice)
+    return warn(JUNK_JOBS, text, advice)
 
 
 def _other_applications(fleet: Fleet) -> Finding:
     foreign = fleet.foreign
     if not foreign:
-        return ok(CHECKS[4], "no other application uses RQ in this Redis database")
+        return ok(OTHER_APPLICATIONS, "no other application uses RQ in this Redis database")
     parts = [
         f"{len(foreign.queues)} queues ({listed(foreign.queues)})" if foreign.queues else "",
         f"{foreign.workers} workers" if foreign.workers else "",
         f"{foreign.scheduled} scheduled jobs" if foreign.scheduled else "",
     ]
     return warn(
-        CHECKS[4],
+        OTHER_APPLICATIONS,
         f"other applications use RQ in this Redis database: {', '.join(filter(None, parts))}",
         "give clusterer a database of its own: another number at the end of redis_url",
     )

@@ -24,7 +24,10 @@ from clusterer.services.doctor.finding import Finding, bounded, error, ok, skipp
 from clusterer.services.periodic import reach
 from clusterer.services.status.fleet import Fleet, QueueInfo
 
-CHECKS = ("addresses", "own row", "nodes from here")
+ADDRESSES = "addresses"
+OWN_ROW = "own row"
+FROM_HERE = "nodes from here"
+CHECKS = (ADDRESSES, OWN_ROW, FROM_HERE)
 
 FROM_WORKERS = "nodes from workers"
 
@@ -41,26 +44,26 @@ def check(context: Context) -> Iterator[Finding]:
     nodes = all_nodes(context.nodes.views().values())
     yield from _together(nodes)
     yield from _own(context, nodes)
-    yield from judged(CHECKS[2], "", reach.run(context), nodes)
+    yield from judged(FROM_HERE, "", reach.run(context), nodes)
 
 
 def _together(nodes: list[Node]) -> Iterator[Finding]:
     found = address_warnings(nodes)
     if not found:
-        yield ok(CHECKS[0], "each node has its own address, which other hosts can reach")
-    warnings = [warn(CHECKS[0], warning.text, ADVICE) for warning in found]
+        yield ok(ADDRESSES, "each node has its own address, which other hosts can reach")
+    warnings = [warn(ADDRESSES, warning.text, ADVICE) for warning in found]
     yield from bounded(warnings, _NAMED, ADVICE)
 
 
 def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
-    name, server_id = CHECKS[1], context.settings.server_id
+    server_id = context.settings.server_id
     if not server_id:
-        yield skipped(name, "server_id is not set: no own row to check")
+        yield skipped(OWN_ROW, "server_id is not set: no own row to check")
         return
     own = [node for node in nodes if node.machine_id == server_id and node.protocol == PROTO_BIN]
     if not own:
         yield error(
-            name,
+            OWN_ROW,
             f"instance {server_id} has no row in any bin cluster, and neither listens nor sends",
             "add its row to the table and run `clusterer reload`, or correct server_id",
         )
@@ -69,22 +72,23 @@ def _own(context: Context, nodes: list[Node]) -> Iterator[Finding]:
 
 
 def _own_row(node: Node, *, anywhere: bool) -> Finding:
-    name = CHECKS[1]
     text = f"cluster {node.cluster_id} node {node.machine_id} ({node.url})"
     if not is_local(node.host):
         text += f": {node.host} is not an address of this host"
         if anywhere:
-            return warn(name, text, "allow_foreign_source is set: peers must not check sources")
+            return warn(OWN_ROW, text, "allow_foreign_source is set: peers must not check sources")
         return error(
-            name, text, "run the instance on the host with this address, or correct the row's url"
+            OWN_ROW,
+            text,
+            "run the instance on the host with this address, or correct the row's url",
         )
     if node.condition is not Condition.UP:
         return warn(
-            name,
+            OWN_ROW,
             f"{text} is {node.condition.value}: other nodes do not send to it",
             f"see `clusterer events --node {node.machine_id}`",
         )
-    return ok(name, f"{text} is local and up")
+    return ok(OWN_ROW, f"{text} is local and up")
 
 
 def judged(

@@ -13,7 +13,11 @@ from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
 from clusterer.store.client import translated
 
-CHECKS = ("redis", "redis persistence", "redis eviction", "redis memory")
+SERVER = "redis"
+PERSISTENCE = "redis persistence"
+EVICTION = "redis eviction"
+MEMORY = "redis memory"
+CHECKS = (SERVER, PERSISTENCE, EVICTION, MEMORY)
 REPLICAS = "redis replicas"
 """The check of `wait_replicas`; without that setting there is none."""
 
@@ -59,12 +63,12 @@ def _server(info: Info, url: str, took_ms: float) -> Finding:
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = f"{name} {info.get('valkey_version', version)} at {url} answers in {took_ms:.1f} ms"
     if info.get("role") not in (None, "master"):
-        return error(CHECKS[0], f"{text}, as a replica", "point redis_url at the primary server")
+        return error(SERVER, f"{text}, as a replica", "point redis_url at the primary server")
     if info.get("cluster_enabled"):
-        return error(CHECKS[0], f"{text}, in cluster mode", NO_CLUSTER)
+        return error(SERVER, f"{text}, in cluster mode", NO_CLUSTER)
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST:
-        return error(CHECKS[0], f"{text}, too old", "install Redis 6.2 or newer")
-    return ok(CHECKS[0], text)
+        return error(SERVER, f"{text}, too old", "install Redis 6.2 or newer")
+    return ok(SERVER, text)
 
 
 def _replicas(info: Info, wanted: int) -> Finding:
@@ -82,37 +86,35 @@ def _replicas(info: Info, wanted: int) -> Finding:
 
 
 def _persistence(info: Info, fsync: str, *, refuses: bool) -> Finding:
-    name = CHECKS[1]
     if refuses and info.get("rdb_last_bgsave_status", "ok") != "ok":
         return error(
-            name,
+            PERSISTENCE,
             "the last snapshot (RDB) failed: Redis refuses writes until a snapshot succeeds",
             "check Redis's log and its disk",
         )
     if not info.get("aof_enabled"):
         return error(
-            name,
+            PERSISTENCE,
             "no append-only file: a crash loses packets and states",
             "set 'appendonly yes' in redis.conf (now: redis-cli CONFIG SET appendonly yes)",
         )
     if info.get("aof_last_write_status", "ok") != "ok":
         return error(
-            name, "Redis cannot write the append-only file", "check Redis's log and its disk"
+            PERSISTENCE, "Redis cannot write the append-only file", "check Redis's log and its disk"
         )
     if fsync == "no":
         return error(
-            name,
+            PERSISTENCE,
             "append-only file with 'appendfsync no': a power cut loses half a minute",
             "set 'appendfsync everysec' in redis.conf",
         )
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        return warn(name, "the last AOF rewrite failed", "check Redis's log and its disk")
-    return ok(name, "append-only file" + (f", appendfsync {fsync}" if fsync else ""))
+        return warn(PERSISTENCE, "the last AOF rewrite failed", "check Redis's log and its disk")
+    return ok(PERSISTENCE, "append-only file" + (f", appendfsync {fsync}" if fsync else ""))
 
 
 def eviction(info: Info) -> Finding:
     """Return the finding about the eviction policy."""
-    name = CHECKS[2]
     policy, limit = str(info.get("maxmemory_policy", "?")), int(info.get("maxmemory", 0))
     evicted = int(info.get("evicted_keys", 0))
     advice = (
@@ -122,19 +124,18 @@ def eviction(info: Info) -> Finding:
     if policy != "noeviction":
         gone = f"; {evicted} keys deleted since the start" if evicted else ""
         when = "as soon as memory is full" if limit else "as soon as maxmemory is set"
-        return error(name, f"{policy}: Redis deletes keys {when}{gone}", advice)
-    return ok(name, "noeviction")
+        return error(EVICTION, f"{policy}: Redis deletes keys {when}{gone}", advice)
+    return ok(EVICTION, "noeviction")
 
 
 def _memory(info: Info) -> Finding:
-    name = CHECKS[3]
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     text = f"{used / 2**20:.1f} MB used"
     if not limit:
-        return ok(name, f"{text}, no limit")
+        return ok(MEMORY, f"{text}, no limit")
     text = f"{text} of {limit / 2**20:.0f} MB"
     if used > limit:
-        return error(name, f"{text}: Redis refuses writes", "raise maxmemory")
+        return error(MEMORY, f"{text}: Redis refuses writes", "raise maxmemory")
     if used > limit * _MOSTLY_FULL:
-        return warn(name, f"{text}: Redis refuses writes when memory is full", "raise maxmemory")
-    return ok(name, text)
+        return warn(MEMORY, f"{text}: Redis refuses writes when memory is full", "raise maxmemory")
+    return ok(MEMORY, text)

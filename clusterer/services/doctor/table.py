@@ -23,7 +23,10 @@ from clusterer.services.doctor.finding import Finding, error, listed, ok, skippe
 from clusterer.services.table import reload, resolve
 from clusterer.services.table.reload_report import ReloadReport
 
-CHECKS = ("table", "table rows", "table and redis")
+TABLE = "table"
+ROWS = "table rows"
+COMPARISON = "table and redis"
+CHECKS = (TABLE, ROWS, COMPARISON)
 
 
 def check(context: Context, *, redis: bool) -> Iterator[Finding]:
@@ -34,14 +37,14 @@ def check(context: Context, *, redis: bool) -> Iterator[Finding]:
             registered = _is_registered(connection, context)
             rows = read_rows(connection, context.database.schema)
     except ClustererError as problem:
-        yield error(CHECKS[0], str(problem), _advice(problem))
-        yield from (skipped(name, "needs the table") for name in CHECKS[1:])
+        yield error(TABLE, str(problem), _advice(problem))
+        yield from (skipped(name, "needs the table") for name in (ROWS, COMPARISON))
         return
     yield _barred(context) or _table(context, registered=registered)
     names = _names(context) if redis else Names()
     _, rejected = validate(rows, context.database.schema.columns, names)
     yield _rows(len(rows), rejected)
-    yield _compared(context, names) if redis else skipped(CHECKS[2], "needs Redis")
+    yield _compared(context, names) if redis else skipped(COMPARISON, "needs Redis")
 
 
 def _names(context: Context) -> Names:
@@ -84,7 +87,7 @@ def _barred(context: Context) -> Finding | None:
         columns = "state, no_tries and last_attempt"
         grant = f"let this user UPDATE the columns {columns}"
         what = "follow this advice" if problem.advised else grant
-        return error(CHECKS[0], str(problem), f"{what}, or turn persistent_mode off")
+        return error(TABLE, str(problem), f"{what}, or turn persistent_mode off")
     return None
 
 
@@ -92,35 +95,35 @@ def _table(context: Context, *, registered: bool) -> Finding:
     name = context.settings.db_table
     if not registered:
         return warn(
-            CHECKS[0],
+            TABLE,
             f"{name} in {context.database.name} is not in the table 'version': "
             "an OpenSIPS 2.2 would refuse the table",
             "run `clusterer init-db`, which adds the row and changes nothing else",
         )
-    return ok(CHECKS[0], f"{name} in {context.database.name}, version {TABLE_VERSION}")
+    return ok(TABLE, f"{name} in {context.database.name}, version {TABLE_VERSION}")
 
 
 def _rows(count: int, rejected: list[RejectedRow]) -> Finding:
     if rejected:
         text = f"{len(rejected)} of {count} cannot be used: {listed(rejected, between='; ')}"
-        return error(CHECKS[1], text, "correct the rows, then run `clusterer reload`")
+        return error(ROWS, text, "correct the rows, then run `clusterer reload`")
     if not count:
-        return error(CHECKS[1], "the table is empty", "add nodes, then run `clusterer reload`")
-    return ok(CHECKS[1], f"{count} rows, all can be used")
+        return error(ROWS, "the table is empty", "add nodes, then run `clusterer reload`")
+    return ok(ROWS, f"{count} rows, all can be used")
 
 
 def _compared(context: Context, names: Names) -> Finding:
     try:
         found = reload.preview(context, names=names)
     except StateUnavailable:
-        return skipped(CHECKS[2], "needs Redis")
+        return skipped(COMPARISON, "needs Redis")
     except ClustererError as problem:
-        return error(CHECKS[2], str(problem), _advice(problem))
+        return error(COMPARISON, str(problem), _advice(problem))
     if found.rows and not found.loaded:
-        return warn(CHECKS[2], found.note, "correct the rows, then run `clusterer reload`")
+        return warn(COMPARISON, found.note, "correct the rows, then run `clusterer reload`")
     if found.repaired:
         text = f"Redis has lost or wrong keys: {listed(found.repaired, between='; ')}"
-        return error(CHECKS[2], text, "run `clusterer reload`")
+        return error(COMPARISON, text, "run `clusterer reload`")
     return _differing(context, found)
 
 
@@ -131,13 +134,13 @@ def _differing(context: Context, found: ReloadReport) -> Finding:
         for node in (*found.added, *news, *found.removed, *found.kept)
     )
     if not differing:
-        return ok(CHECKS[2], f"Redis has the table's {found.loaded} nodes")
+        return ok(COMPARISON, f"Redis has the table's {found.loaded} nodes")
     moved = [change for change in found.changed if change.led_elsewhere]
     if len(moved) == len(differing):
         return _elsewhere(context, moved)
     places = [f"cluster {c}:{p} node {m}" for c, p, m in differing]
     text = f"table and Redis differ in {listed(places)}"
-    return warn(CHECKS[2], text, "run `clusterer reload`")
+    return warn(COMPARISON, text, "run `clusterer reload`")
 
 
 def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
@@ -149,4 +152,4 @@ def _elsewhere(context: Context, moved: Sequence[NodeChange]) -> Finding:
     ]
     interval_s = context.settings.resolve_interval
     wait = f", or wait: names are resolved every {interval_s:g} s" if interval_s else ""
-    return warn(CHECKS[2], listed(places, between="; "), f"run `clusterer reload`{wait}")
+    return warn(COMPARISON, listed(places, between="; "), f"run `clusterer reload`{wait}")
