@@ -1,6 +1,6 @@
 """Log lines: for people or as JSON, with fields about a node, limited in number."""
 
-from clusterer.runtime.logs.formats import NodeLike, about, about_machine, hidden, plain
+from clusterer.runtime.logs.formats import NodeLike, about, about_machine, hidden, plain, utc
 from clusterer.runtime.logs.handler import JSON, configure, warn
 from clusterer.runtime.logs.limited import LimitedLog
 
@@ -13,5 +13,6 @@ __all__ = [
     "configure",
     "hidden",
     "plain",
+    "utc",
     "warn",
 ]

@@ -107,7 +107,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line: dict[str, object] = {
-            "time": _time(record.created),
+            "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": self._process,
@@ -132,9 +132,9 @@ def foreign_line(text: str, *, process: str, at: float) -> str:
             pass
         else:
             return text
-    return json.dumps({"time": _time(at), "level": "info", "process": process, "message": text})
+    return json.dumps({"time": utc(at), "level": "info", "process": process, "message": text})
 
 
-def _time(at: float) -> str:
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+def utc(at: float, timespec: str = "milliseconds") -> str:
+    """Return a UNIX time as ISO 8601 in UTC: ``2026-11-22T23:15:00.000Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -6,11 +6,12 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from clusterer.errors import InvalidArgument, StateUnavailable
+from clusterer.runtime.logs import utc
 from clusterer.runtime.stop import StopFlag
 from clusterer.services.context import Context
 from clusterer.store.audit import (
@@ -140,6 +141,4 @@ def of_paths(context: Context, wanted: Filter) -> History[PathEvent]:
 
 def as_json(event: AuditEvent) -> dict[str, Any]:
     """Return the event for JSON; ``time`` is UTC in ISO 8601, ``at`` is UNIX seconds."""
-    at = datetime.fromtimestamp(event.at, UTC)
-    time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"time": time, "at": event.at, **asdict(event)}
+    return {"time": utc(event.at), "at": event.at, **asdict(event)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
+from clusterer.runtime.logs import utc
+
 _LAST_S = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 """The latest time that can be written."""
 
@@ -71,8 +73,4 @@ def listed(items: Sequence[object], most: int = 3, between: str = ", ") -> str:
 
 def stamp(at: float) -> str:
     """Return a UNIX time as it is written in findings: UTC, whole seconds."""
-    return (
-        datetime.fromtimestamp(min(at, _LAST_S), UTC)
-        .isoformat(timespec="seconds")
-        .replace("+00:00", "Z")
-    )
+    return utc(min(at, _LAST_S), "seconds")

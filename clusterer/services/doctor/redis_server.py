@@ -8,9 +8,11 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import NO_CLUSTER, public_url
+from clusterer.endpoint import NO_CLUSTER
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
+from clusterer.services.status import redis_server
+from clusterer.services.status.redis_server import RedisServer
 from clusterer.store.client import translated
 
 SERVER = "redis"
@@ -36,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
         context.redis.time()  # a server that cannot write its snapshots refuses even PING
         took_ms = (perf_counter() - before) * 1000
         info: Info = context.redis.info()
-    yield _server(info, public_url(context.settings), took_ms)
+    yield _server(info, redis_server.described(context.settings, info), took_ms)
     if context.settings.wait_replicas:
         yield _replicas(info, context.settings.wait_replicas)
     yield _persistence(
@@ -58,14 +60,13 @@ def _configured(context: Context, name: str) -> str:
     return str(found.get(name, ""))
 
 
-def _server(info: Info, url: str, took_ms: float) -> Finding:
-    version = str(info.get("redis_version", "?"))
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    text = f"{name} {info.get('valkey_version', version)} at {url} answers in {took_ms:.1f} ms"
-    if info.get("role") not in (None, "master"):
+def _server(info: Info, server: RedisServer, took_ms: float) -> Finding:
+    text = f"{server.product} {server.version} at {server.url} answers in {took_ms:.1f} ms"
+    if not server.primary:
         return error(SERVER, f"{text}, as a replica", "point redis_url at the primary server")
     if info.get("cluster_enabled"):
         return error(SERVER, f"{text}, in cluster mode", NO_CLUSTER)
+    version = str(info.get("redis_version", "?"))  # of Valkey: the Redis that it matches
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST:
         return error(SERVER, f"{text}, too old", "install Redis 6.2 or newer")
     return ok(SERVER, text)

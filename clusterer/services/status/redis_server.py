@@ -8,6 +8,7 @@ from typing import Any
 
 from clusterer.endpoint import public_url
 from clusterer.services.context import Context
+from clusterer.settings import Settings
 from clusterer.store import translated
 
 
@@ -29,9 +30,13 @@ class RedisServer:
 def read(context: Context) -> RedisServer:
     """Return the server's role; one round trip. Raises `StateUnavailable`."""
     with translated(context.settings, "read the state of Redis"):
-        info: Mapping[str, Any] = context.redis.info()
+        return described(context.settings, context.redis.info())
+
+
+def described(settings: Settings, info: Mapping[str, Any]) -> RedisServer:
+    """Return what ``info``, the reply to INFO, says of the server."""
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info.get("redis_version", "?"))
     primary = info.get("role") in (None, "master")
-    url = public_url(context.settings)
+    url = public_url(settings)
     return RedisServer(url, product, str(version), primary, int(info.get("connected_slaves", 0)))
