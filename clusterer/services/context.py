@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
 from clusterer.runtime.once import once
+from clusterer.runtime.pace import DutyCycle, Intervals, SteadyRun
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.backlog import BacklogStore
@@ -22,66 +19,6 @@ from clusterer.store.watches import WatchPlan
 
 if TYPE_CHECKING:
     from clusterer.provisioning.database import Database
-
-
-class Intervals:
-    """The times of a process's last occasional actions. For one thread."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-
-    def due(self, what: str, every_s: float) -> bool:
-        """Whether the action ``what`` is due, and note that it is done.
-
-        The action is due for the first time ``every_s`` seconds after the first call.
-        """
-        now = monotonic()
-        due = now - self._last.setdefault(what, now) >= every_s
-        if due:
-            self._last[what] = now
-        return due
-
-
-class Continuity:
-    """The time since which a process repeats an action without a gap. For one thread."""
-
-    def __init__(self) -> None:
-        self._last = self._since = -inf
-
-    def lasted_s(self, now: float, gap_s: float) -> float:
-        """Note the action at ``now``; return the seconds without a gap longer than ``gap_s``.
-
-        A clock that is set back makes a gap too.
-        """
-        if not 0 <= now - self._last <= gap_s:
-            self._since = now
-        self._last = now
-        return now - self._since
-
-
-class Share:
-    """Limits an action to a share of the time of a process. For one thread."""
-
-    def __init__(self) -> None:
-        self._next = -inf
-
-    def may_run(self) -> bool:
-        """Whether the rest after the last run is over."""
-        return monotonic() >= self._next
-
-    @contextmanager
-    def run(self, pauses: float) -> Iterator[None]:
-        """Measure a run; rest for ``pauses`` times its duration afterwards."""
-        began = monotonic()
-        try:
-            yield
-        finally:
-            ended = monotonic()
-            self._next = max(self._next, ended + (ended - began) * pauses)
-
-    def rest(self, rest_s: float) -> None:
-        """Rest for at least ``rest_s`` seconds from now."""
-        self._next = monotonic() + rest_s
 
 
 class Context:
@@ -141,19 +78,19 @@ class Context:
         return WatchPlan()
 
     @once
-    def probes(self) -> Continuity:
+    def probes(self) -> SteadyRun:
         """When this process has looked for due nodes, by the clock of Redis."""
-        return Continuity()
+        return SteadyRun()
 
     @once
-    def sweeps(self) -> Continuity:
+    def sweeps(self) -> SteadyRun:
         """The sweeps of this process, by the clock of Redis."""
-        return Continuity()
+        return SteadyRun()
 
     @once
-    def histories(self) -> Share:
+    def histories(self) -> DutyCycle:
         """The runs of the history job in this process."""
-        return Share()
+        return DutyCycle()
 
     @once
     def jobs_client(self) -> Redis:

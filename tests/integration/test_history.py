@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
+from clusterer.runtime.pace import DutyCycle
 from clusterer.services import Context
-from clusterer.services.context import Share
 from clusterer.services.periodic import history
 from clusterer.services.status import fleet, listing, totals
 from clusterer.store import keys
@@ -158,13 +158,13 @@ def test_history_slow_run_is_dropped_and_rests(
     assert _run(context) == 3
 
 
-def test_history_share_rests_as_long_as_the_run_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duty_cycle_rests_as_long_as_the_run_took(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 102.0, 141.9, 142.0])
-    monkeypatch.setattr("clusterer.services.context.monotonic", lambda: next(times))
-    share = Share()
-    with share.run(20):
+    monkeypatch.setattr("clusterer.runtime.pace.monotonic", lambda: next(times))
+    cycle = DutyCycle()
+    with cycle.run(20):
         pass
-    assert [share.may_run(), share.may_run()] == [False, True]
+    assert [cycle.may_run(), cycle.may_run()] == [False, True]
 
 
 @pytest.mark.serial  # Redis answers within a second
