@@ -9,7 +9,7 @@ from clusterer.console.feed import Feed
 from clusterer.runtime.once import once
 from clusterer.services import Context
 from clusterer.services.admin.event_feed import EventFeed
-from clusterer.services.admin.inquiries import Observed
+from clusterer.services.admin.inquiries import Listings
 from clusterer.services.admin.shared_tail import SharedTails
 from clusterer.services.doctor.shared_run import DoctorRuns
 from clusterer.settings import Settings
@@ -40,9 +40,9 @@ class Console:
         return SharedTails(lambda: CaptureStore(self.settings))
 
     @once
-    def observed(self) -> Observed:
+    def listings(self) -> Listings:
         """What the observers of instances hold."""
-        return Observed(self.context)
+        return Listings(self.context)
 
     @once
     def feed(self) -> Feed:

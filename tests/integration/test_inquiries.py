@@ -15,7 +15,7 @@ from clusterer.listener.inquiries import Inquiries, answered
 from clusterer.payloads import ProfileCount, ProfileCounts
 from clusterer.services import Context
 from clusterer.services.admin import inquiries as service
-from clusterer.services.admin.inquiries import Observed
+from clusterer.services.admin.inquiries import Listings
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.inquiries import (
@@ -50,7 +50,7 @@ def store(settings: Settings) -> InquiryStore:
 
 
 def test_observers_entries_are_seen_from_outside(settings: Settings, context: Context) -> None:
-    seen = Observed(context)
+    seen = Listings(context)
     with observing(settings) as running, peer(running.port, machine_id=1) as connection:
         for message in (
             call(b"call-1", from_uri=b"sip:Alice@example.net"),
@@ -163,7 +163,7 @@ def test_instance_without_answer_is_named(
 ) -> None:
     monkeypatch.setattr(service, "WAIT_S", 0.1)
     with pytest.raises(ClustererError, match="instance 7 did not answer within"):
-        Observed(context).entries(7, "words", 1, "", 10)
+        Listings(context).entries(7, "words", 1, "", 10)
 
 
 def test_viewers_share_an_answer_and_old_one_serves(
@@ -178,7 +178,7 @@ def test_viewers_share_an_answer_and_old_one_serves(
     inquiries = Inquiries(1, store)
     inquiries.add(1, words("aaa"))
     inquiries.start()
-    seen = Observed(context)
+    seen = Listings(context)
     wait_until(lambda: seen.held() == {1: [Held("words", 1, 1)]}, SOON_S)
     first = wait_until(lambda: entries_or_none(seen), SOON_S)
     assert seen.entries(1, "words", 1, "", 10) is first
@@ -187,7 +187,7 @@ def test_viewers_share_an_answer_and_old_one_serves(
     assert seen.entries(1, "words", 1, "", 10) is first
 
 
-def entries_or_none(seen: Observed) -> Answer | None:
+def entries_or_none(seen: Listings) -> Answer | None:
     try:
         return seen.entries(1, "words", 1, "", 10)
     except ClustererError:
@@ -216,7 +216,7 @@ def test_listings_return_after_redis_lost_its_data(
     inquiries = Inquiries(1, store)
     inquiries.add(1, words("aaa"))
     inquiries.start()
-    seen = Observed(context)
+    seen = Listings(context)
     redis_client.sadd(keys.INSTANCES, 1)
     wait_until(seen.held, SOON_S)
     redis_client.flushall()

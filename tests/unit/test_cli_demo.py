@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from clusterer.cli.demo.observed import Observed
+from clusterer.cli.demo.observations import Observations
 from clusterer.cli.demo.processes import make_nodes
 from clusterer.cli.demo.screen import Screen, live_table
 from clusterer.membership import Condition, State
@@ -23,8 +23,8 @@ def said(**what: object) -> Line:
     return Line("A", json.dumps(what), False)
 
 
-def seen_everything() -> Observed:
-    observed = Observed(packets_delivered=5)
+def seen_everything() -> Observations:
+    observed = Observations(packets_delivered=5)
     observed.add_line(said(machine_id=1, own=3, remote={"2": 4}, nodes=[2]))
     observed.add_line(said(machine_id=2, own=3, remote={"1": 4}, nodes=[1], took_ms=[2.5]))
     observed.states = [UP, PROBING, DISABLED, UP]
@@ -73,20 +73,20 @@ def test_observed_accepts_states_between_the_expected_ones() -> None:
 
 
 def test_observed_ignores_a_remote_counter_of_zero() -> None:
-    observed = Observed()
+    observed = Observations()
     observed.add_line(said(machine_id=1, own=3, remote={"2": 0}, nodes=[]))
     assert not observed.replicated
 
 
 def test_observed_keeps_changes_of_state_only() -> None:
-    observed = Observed()
+    observed = Observations()
     for state, tries in [(1, 0), (1, 0), (2, 1), (2, 2), (2, 3), (1, 0)]:
         observed.add_nodes({2: make_node(2, state=State(state), no_tries=tries)}, 2)
     assert observed.states == [UP, PROBING, DISABLED, UP]
 
 
 def test_observed_keeps_logs_apart_from_reports() -> None:
-    observed = Observed()
+    observed = Observations()
     observed.add_line(Line("A", '{"machine_id": 1}', True))
     observed.add_line(Line("A", "no JSON", False))
     assert observed.logs == {"A": deque(['{"machine_id": 1}', "no JSON"])}
@@ -98,7 +98,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def show(stream: io.StringIO, observed: Observed) -> str:
+def show(stream: io.StringIO, observed: Observations) -> str:
     screen, (a, b) = Screen(stream, live=True), make_nodes()
     with screen.showing():
         screen.step("something happened")
@@ -139,7 +139,7 @@ def test_screen_in_a_terminal_shows_a_live_table(monkeypatch: pytest.MonkeyPatch
 
 
 def test_screen_after_a_failure_prints_the_last_log_lines() -> None:
-    observed = Observed(failure="not seen within 3 s: anything")
+    observed = Observations(failure="not seen within 3 s: anything")
     observed.add_line(Line("delivery worker", "cannot", True))
     text = show(io.StringIO(), observed)
     assert "FAILED: not seen within 3 s: anything" in text

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clusterer.cli.demo.instance import INTERVAL_S, PIPE
-from clusterer.cli.demo.observed import Observed
+from clusterer.cli.demo.observations import Observations
 from clusterer.cli.demo.processes import DemoNode
 from clusterer.cli.output import COLUMNS, state_cells
 
@@ -70,7 +70,7 @@ class Screen:
         status = Text(f"[{self.seconds:5.1f} s]{waiting}", "dim")
         self._live.update(Group(table, status), refresh=True)
 
-    def conclude(self, observed: Observed) -> None:
+    def conclude(self, observed: Observations) -> None:
         """Print the summary, and after a failure the last log lines of the processes."""
         self.write()
         self._console.print(summary(observed, self.seconds))
@@ -83,7 +83,7 @@ class Screen:
                 self.write(f"  {name}: {line}")
 
 
-def live_table(observed: Observed, pids: Mapping[DemoNode, int | None], now: float) -> Table:
+def live_table(observed: Observations, pids: Mapping[DemoNode, int | None], now: float) -> Table:
     """Return the instances as they are ``now`` (UNIX time); a killed one has no pid."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for name, width in _COLUMNS.items():
@@ -104,7 +104,7 @@ def live_table(observed: Observed, pids: Mapping[DemoNode, int | None], now: flo
     return table
 
 
-def summary(observed: Observed, seconds: float) -> Table:
+def summary(observed: Observations, seconds: float) -> Table:
     """Return the observations as a table."""
     table = Table(title="Observations", title_justify="left", show_header=False, box=box.SIMPLE)
     table.add_column(no_wrap=True)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from clusterer.cli.demo.instance import CLUSTER, PIPE
-from clusterer.cli.demo.observed import Observed
+from clusterer.cli.demo.observations import Observations
 from clusterer.cli.demo.processes import (
     DURATION_S,
     FAILED_ATTEMPTS,
@@ -46,7 +46,7 @@ class Demo:
     def __init__(
         self, settings: Settings, nodes: tuple[DemoNode, DemoNode], screen: Screen, *, verbose: bool
     ) -> None:
-        self.observed = Observed()
+        self.observed = Observations()
         self._settings = settings
         self._a, self._b = nodes
         self._directions = (nodes, nodes[::-1])

@@ -18,7 +18,7 @@ KINDS = ("calls", "contacts", "profiles")
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     """Return all listings of all instances, and the newest entries of the chosen one."""
-    held = console.observed.held()
+    held = console.listings.held()
     find = query.text(parameters, "find")
     receiver, chosen = _chosen(held, parameters)
     answer, trouble = _entries(console, receiver, chosen, find)
@@ -53,7 +53,7 @@ def _entries(
         return Answer((), 0, 0, 0.0), ""
     try:
         kind, cluster_id = chosen.kind, chosen.cluster_id
-        return console.observed.entries(receiver, kind, cluster_id, find, SHOWN), ""
+        return console.listings.entries(receiver, kind, cluster_id, find, SHOWN), ""
     except ClustererError as error:
         return Answer((), 0, chosen.entries, 0.0), str(error)
 

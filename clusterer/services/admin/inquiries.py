@@ -23,7 +23,7 @@ MOST_ANSWERS = 32
 _Key = tuple[int, str, int, str, int]
 
 
-class Observed:
+class Listings:
     """The listings of all instances, and entries of them. Safe to use from any thread."""
 
     def __init__(self, context: Context) -> None:

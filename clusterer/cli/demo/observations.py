@@ -18,7 +18,7 @@ _LOG_LINES = 8
 
 
 @dataclass(slots=True)
-class Observed:
+class Observations:
     """All observations so far."""
 
     reports: dict[int, Report] = field(default_factory=dict)
