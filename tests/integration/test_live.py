@@ -182,7 +182,7 @@ def test_nodes_clusters_and_modules_that_come_and_go_are_seen(
         redis_client.incr(keys.version(*KEY))
         found = reader.read()
         assert [list(view.nodes) for view in found.clusters] == [[1], [9]]
-        assert [item.watch.token for item in found.receipts] == ["dialog", "ratelimit"]
+        assert [item.watch.token for item in found.last_seen] == ["dialog", "ratelimit"]
         redis_client.flushall()
         assert reader.read().clusters == ()
 

@@ -11,7 +11,7 @@ from clusterer.services.status.failures import Failure
 from clusterer.services.status.paths import BrokenPath
 from clusterer.store import ClusterKey
 from tests.support.seeding import make_node
-from tests.unit.test_live import NOW, flow, receipt, snapshot
+from tests.unit.test_live import NOW, flow, seen_by, snapshot
 
 KEY = ClusterKey(1, "bin")
 DISABLED = {"state": State.PROBING, "no_tries": 3, "last_attempt": int(NOW) - 21}
@@ -23,7 +23,7 @@ def words(found: Snapshot, failures: dict[int, Failure] | None = None) -> list[s
 
 
 def test_alarms_healthy_cluster_has_none() -> None:
-    assert words(snapshot(flow(1, 2, 100), receipts=(receipt(1, {2: 0.5}),))) == []
+    assert words(snapshot(flow(1, 2, 100), last_seen=(seen_by(1, {2: 0.5}),))) == []
 
 
 def test_alarms_disabled_node_says_how_long_and_why() -> None:
@@ -64,9 +64,9 @@ def test_alarms_unreached_node_names_some_senders() -> None:
 
 def test_alarms_node_behind_and_muted() -> None:
     behind = flow(1, 2, backlog=512, oldest_s=12.0)
-    muted = receipt(1, {3: 30.0}, muted_s={3: 8.0})
-    other = receipt(2, {3: 30.0}, muted_s={3: 9.0})
-    assert words(snapshot(behind, receipts=(muted, other))) == [
+    muted = seen_by(1, {3: 30.0}, muted_s={3: 8.0})
+    other = seen_by(2, {3: 30.0}, muted_s={3: 9.0})
+    assert words(snapshot(behind, last_seen=(muted, other))) == [
         "node 2 is behind: 512 packets wait, the oldest for 12 s",
         "node 3 is muted for ratelimit by instances 1, 2; accepted again in 9 s",
     ]
@@ -74,6 +74,6 @@ def test_alarms_node_behind_and_muted() -> None:
 
 def test_alarms_dead_node_has_one_alarm() -> None:
     nodes = make_node(1), make_node(2, **DISABLED)
-    muted = receipt(1, {2: 30.0}, muted_s={2: 8.0})
+    muted = seen_by(1, {2: 30.0}, muted_s={2: 8.0})
     behind = flow(1, 2, backlog=5, oldest_s=30.0)
-    assert len(words(snapshot(behind, nodes=nodes, receipts=(muted,)))) == 1
+    assert len(words(snapshot(behind, nodes=nodes, last_seen=(muted,)))) == 1

@@ -14,7 +14,7 @@ from clusterer.cli.live.top import page
 from clusterer.cli.text import age, moment, rate, stamp
 from clusterer.membership import Condition, Node, State
 from clusterer.membership.paths import Path
-from clusterer.services.live import Receipt, Row, Snapshot, changes, rows
+from clusterer.services.live import LastSeenTimes, Row, Snapshot, changes, rows
 from clusterer.services.live.node_rows import BEHIND_S
 from clusterer.services.status import sums
 from clusterer.services.status.paths import BrokenPath
@@ -44,14 +44,14 @@ def flow(sender: int, machine_id: int, sent: int = 0, **changed: object) -> Traf
     return Traffic(**(values | changed))  # type: ignore[arg-type]  # fields of Traffic
 
 
-def receipt(
+def seen_by(
     receiver: int,
     heard_s: dict[int, float],
     *,
     module: str = "ratelimit",
     muted_s: dict[int, float] | None = None,
-) -> Receipt:
-    return Receipt(
+) -> LastSeenTimes:
+    return LastSeenTimes(
         Watch(receiver, module, module, 1, 10_000),
         {machine_id: NOW_MS - int(ago * 1000) for machine_id, ago in heard_s.items()},
         {machine_id: NOW_MS + int(left * 1000) for machine_id, left in (muted_s or {}).items()},
@@ -62,7 +62,7 @@ def snapshot(
     *traffic: Traffic,
     now: float = NOW,
     nodes: tuple[Node, ...] = (make_node(1), make_node(2), make_node(3)),
-    receipts: tuple[Receipt, ...] = (),
+    last_seen: tuple[LastSeenTimes, ...] = (),
     paths: tuple[BrokenPath, ...] = (),
 ) -> Snapshot:
     ids = {node.cluster_id for node in nodes}
@@ -71,7 +71,7 @@ def snapshot(
         for i in sorted(ids)
     ]
     summed = sums.of_pairs(traffic, views, paths)
-    return Snapshot(now, tuple(views), receipts, paths, sums=summed)
+    return Snapshot(now, tuple(views), last_seen, paths, sums=summed)
 
 
 def row(machine_id: int, before: Snapshot | None, after: Snapshot) -> Row:
@@ -132,14 +132,14 @@ def test_live_only_disabled_node_has_time_to_return() -> None:
 
 
 def test_live_last_seen_is_of_the_latest_instance() -> None:
-    found = row(3, None, snapshot(receipts=(receipt(1, {2: 9, 3: 8.0}), receipt(2, {3: 1.5}))))
+    found = row(3, None, snapshot(last_seen=(seen_by(1, {2: 9, 3: 8.0}), seen_by(2, {3: 1.5}))))
     assert found.by_module()["ratelimit"].age_s == 1.5
     assert [item.receiver for item in found.last_seen] == [1, 2]
 
 
 def test_live_instance_dropping_packets_comes_first() -> None:
-    receipts = (receipt(1, {3: 0.1}), receipt(2, {}, muted_s={3: 12}))
-    found = row(3, None, snapshot(receipts=receipts)).by_module()["ratelimit"]
+    last_seen = (seen_by(1, {3: 0.1}), seen_by(2, {}, muted_s={3: 12}))
+    found = row(3, None, snapshot(last_seen=last_seen)).by_module()["ratelimit"]
     assert (found.receiver, found.muted_s) == (2, 12.0)
 
 
@@ -168,8 +168,8 @@ def test_live_second_of_traffic_is_no_backlog() -> None:
 
 
 def test_live_losses_and_mutes_are_reported() -> None:
-    before = snapshot(flow(1, 2, lost=1), receipts=(receipt(1, {2: 1}),))
-    after = snapshot(flow(1, 2, lost=4), receipts=(receipt(1, {}, muted_s={2: 20}),))
+    before = snapshot(flow(1, 2, lost=1), last_seen=(seen_by(1, {2: 1}),))
+    after = snapshot(flow(1, 2, lost=4), last_seen=(seen_by(1, {}, muted_s={2: 20}),))
     lost, muted = changed(before, after)
     assert lost.startswith("lost 3 packets")
     assert muted == "muted by instance 1 for ratelimit: the instance drops packets for 20 s"
@@ -203,10 +203,10 @@ def test_live_longest_values_fit_80_columns() -> None:
         duration=99_999,
     )
     traffic = flow(1, 2**31 - 1, 10**9, backlog=10**6)
-    receipts = tuple(
-        receipt(1, {2**31 - 1: 3}, module=name) for name in ("dialog", "ratelimit", "ul")
+    last_seen = tuple(
+        seen_by(1, {2**31 - 1: 3}, module=name) for name in ("dialog", "ratelimit", "ul")
     )
-    after = snapshot(traffic, nodes=(make_node(1), long), receipts=receipts)
+    after = snapshot(traffic, nodes=(make_node(1), long), last_seen=last_seen)
     lines = text_of(after)
     assert max(map(len, lines)) <= 80
     assert any("     dialog 3 s, ratelimit 3 s, ul 3 s" in line for line in lines)
@@ -225,7 +225,7 @@ def test_live_state_is_word_in_colour() -> None:
 
 
 def test_live_module_is_column_if_it_fits() -> None:
-    lines = text_of(snapshot(receipts=(receipt(1, {2: 1.2, 3: 70}),)))
+    lines = text_of(snapshot(last_seen=(seen_by(1, {2: 1.2, 3: 70}),)))
     heading, *_ = (line for line in lines if "Backlog" in line)
     assert heading.endswith("ratelimit")
     by_node = {
@@ -249,7 +249,7 @@ def test_live_failing_nodes_come_first_if_not_all_fit() -> None:
         flow(1, 3, backlog=9, oldest_s=BEHIND_S),
         flow(1, 4, backlog=9, oldest_s=BEHIND_S - 1),
         nodes=nodes,
-        receipts=(receipt(1, {1: 0, 3: 0, 4: 0}, muted_s={2: 9}),),
+        last_seen=(seen_by(1, {1: 0, 3: 0, 4: 0}, muted_s={2: 9}),),
     )
 
     def order(height: int | None) -> list[tuple[str, ...]]:

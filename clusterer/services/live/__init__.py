@@ -1,18 +1,18 @@
 """The live views: snapshots of all clusters, and the rows and changes that two of them give."""
 
 from clusterer.services.live.alarms import Alarm, Severity, alarms
+from clusterer.services.live.last_seen import LastSeen, LastSeenTimes
 from clusterer.services.live.node_events import NodeEvents, changes
-from clusterer.services.live.node_rows import ClusterRows, LastSeen, Row, rows
-from clusterer.services.live.receipts import Receipt
+from clusterer.services.live.node_rows import ClusterRows, Row, rows
 from clusterer.services.live.snapshot import Reader, Snapshot
 
 __all__ = [
     "Alarm",
     "ClusterRows",
     "LastSeen",
+    "LastSeenTimes",
     "NodeEvents",
     "Reader",
-    "Receipt",
     "Row",
     "Severity",
     "Snapshot",

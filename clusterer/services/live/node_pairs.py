@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from clusterer.membership import Node
 from clusterer.services.context import Context
-from clusterer.services.live import receipts
-from clusterer.services.live.node_rows import LastSeen, Row, last_seen_by_node
+from clusterer.services.live import last_seen
+from clusterer.services.live.last_seen import LastSeen
+from clusterer.services.live.node_rows import Row
 from clusterer.services.live.snapshot import LOOKED_UP, Snapshot
 from clusterer.services.status import traffic
 from clusterer.services.status.traffic import Traffic
@@ -39,11 +40,11 @@ def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
         to = traffic.flows_to(context, node, snapshot.senders)
         flows = [*to, *traffic.flows_from(context, views, own)]
         found = traffic.with_ages(context, flows, snapshot.now, LOOKED_UP)
-        seen = receipts.of_node(context.redis, watches, machine_id)
+        seen = last_seen.of_node(context.redis, watches, machine_id)
     return NodePairs(
         tuple(found[: len(to)]),
         tuple(found[len(to) :]),
-        tuple(last_seen_by_node(seen, snapshot.now).get(node.row_key, ())),
+        tuple(last_seen.by_node(seen, snapshot.now).get(node.row_key, ())),
     )
 
 

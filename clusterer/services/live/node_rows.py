@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from clusterer.membership import Condition, Node, NodeKey
 from clusterer.membership.views import all_nodes
-from clusterer.services.live.receipts import Receipt
+from clusterer.services.live.last_seen import LastSeen, by_node
 from clusterer.services.live.snapshot import Snapshot
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import ToNode
@@ -16,20 +16,6 @@ from clusterer.store import ClusterKey
 
 BEHIND_S = 5.0
 """A node is behind if its oldest waiting packet is at least so old."""
-
-
-@dataclass(frozen=True, slots=True)
-class LastSeen:
-    """The time since an instance last saw a node, for one module."""
-
-    receiver: int
-    """machine_id of the instance."""
-    module: str
-    age_s: float
-    muted_s: float | None
-    """Seconds from now until the mute of the node ends; None if the node is not muted."""
-    timeout_s: float
-    """Module timeout; 0 if the module never mutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +90,7 @@ class ClusterRows:
 def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
     """Return the rows of every cluster in ``after``; rates count from ``before``."""
     to, into, out_of = _to_nodes(after), *_rates(before, after)
-    last_seen = last_seen_by_node(after.receipts, after.now)
+    last_seen = by_node(after.last_seen, after.now)
     broken: dict[NodeKey, list[BrokenPath]] = {}
     for path in after.paths:
         broken.setdefault(path.node.key, []).append(path)
@@ -155,35 +141,6 @@ def _same_nodes(before: Snapshot, after: Snapshot) -> set[NodeKey]:
 def _grown(was: int, now: int) -> int:
     """Return the growth of a sum; 0 if a sender was forgotten, and the sum went back."""
     return max(0, now - was)
-
-
-def last_seen_by_node(
-    receipts: Iterable[Receipt], now: float
-) -> Mapping[tuple[int, int], list[LastSeen]]:
-    """Return by (cluster_id, machine_id) when the instances that listen last saw a node.
-
-    ``now``: Redis TIME, UNIX seconds.
-    """
-    now_ms = now * 1000
-    found: dict[tuple[int, int], list[LastSeen]] = {}
-    for receipt in receipts:
-        for machine_id in sorted({*receipt.last_seen_ms, *receipt.muted_ms}):
-            place = receipt.watch.cluster_id, machine_id
-            found.setdefault(place, []).append(_of(receipt, machine_id, now_ms))
-    for items in found.values():
-        items.sort(key=lambda item: (item.module, item.receiver))
-    return found
-
-
-def _of(receipt: Receipt, machine_id: int, now_ms: float) -> LastSeen:
-    until = receipt.muted_ms.get(machine_id)
-    return LastSeen(
-        receipt.watch.receiver,
-        receipt.watch.token,
-        max(0.0, now_ms - receipt.last_seen_ms.get(machine_id, 0)) / 1000,
-        None if until is None else max(0.0, until - now_ms) / 1000,
-        receipt.watch.timeout_ms / 1000,
-    )
 
 
 def _worse(item: LastSeen, known: LastSeen) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.jobs.keys import EVERY_SECOND_IDS
 from clusterer.services.context import Context
-from clusterer.services.live import receipts
-from clusterer.services.live.receipts import Receipt
+from clusterer.services.live import last_seen
+from clusterer.services.live.last_seen import LastSeenTimes
 from clusterer.services.status import fleet, paths, sender_hashes, sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.sums import Sums
@@ -31,14 +31,14 @@ LOOKED_UP = 20
 class Snapshot:
     """All clusters, the sums of their traffic, and the nodes that the instances saw.
 
-    A module has one receipt with the latest times of all instances, and one receipt of each
-    instance that mutes nodes, for these nodes only. `node_pairs` reads the pairs of one node.
+    `last_seen` has one item for each module, with the latest times of all instances, and one of
+    each instance that mutes nodes, for these nodes only. `node_pairs` reads the pairs of one node.
     """
 
     now: float
     """Redis TIME, UNIX seconds."""
     clusters: tuple[ClusterView, ...] = ()
-    receipts: tuple[Receipt, ...] = ()
+    last_seen: tuple[LastSeenTimes, ...] = ()
     paths: tuple[BrokenPath, ...] = ()
     """Paths that are not up."""
     offered: Mapping[ClusterKey, int] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Reader:
         counters = sender_hashes.counters(context, senders)
         return replace(
             found,
-            receipts=receipts.summed(context.redis, found.listening),
+            last_seen=last_seen.summed(context.redis, found.listening),
             offered={view.key: sender_hashes.offered(view.key, counters) for view in views},
             sums=sums.read(context, views, found.paths, now, LOOKED_UP, senders=senders),
             senders=tuple(senders),
