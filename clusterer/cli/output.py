@@ -149,11 +149,12 @@ def _traffic_table(key: ClusterKey, traffic: Sequence[Traffic | ToNode], now: fl
         table.column(name, right=True)
     for item in traffic:
         who = item.sender if isinstance(item, Traffic) else item.senders
-        table.row(str(who), str(item.machine_id), *_traffic_cells(item, now))
+        table.row(str(who), str(item.machine_id), *traffic_cells(item, now))
     return table
 
 
-def _traffic_cells(item: Traffic | ToNode, now: float) -> tuple[str, ...]:
+def traffic_cells(item: Traffic | ToNode, now: float) -> tuple[str, ...]:
+    """Return backlog, age of the oldest packet, the counters, and the time of the last delivery."""
     numbers = (item.sent, item.failed, item.skipped, item.lost)
     return (
         "?" if item.backlog is None else count(item.backlog),

@@ -46,14 +46,14 @@ def flow(sender: int, machine_id: int, sent: int = 0, **changed: object) -> Traf
 
 def seen_by(
     receiver: int,
-    heard_s: dict[int, float],
+    ages_s: dict[int, float],
     *,
     module: str = "ratelimit",
     muted_s: dict[int, float] | None = None,
 ) -> LastSeenTimes:
     return LastSeenTimes(
         Watch(receiver, module, module, 1, 10_000),
-        {machine_id: NOW_MS - int(ago * 1000) for machine_id, ago in heard_s.items()},
+        {machine_id: NOW_MS - int(ago * 1000) for machine_id, ago in ages_s.items()},
         {machine_id: NOW_MS + int(left * 1000) for machine_id, left in (muted_s or {}).items()},
     )
 

@@ -162,16 +162,11 @@ def _flow_lines(row: Row, now: float) -> list[Text]:
     if not row.flows:
         return [Text("  No sender has sent packets to the node."), Text()]
     names = ("From", "Backlog", "Oldest", "Sent", "Failed", "Skipped", "Lost", "Last delivered")
-    cells = [
-        [
-            Text(str(item.sender)),
-            Text("?" if item.backlog is None else str(item.backlog), "yellow" * bool(item.backlog)),
-            Text("-" if item.oldest_s is None else text.age(item.oldest_s)),
-            *(Text(str(n)) for n in (item.sent, item.failed, item.skipped, item.lost)),
-            Text(text.ago(item.last_delivered, now)),
-        ]
-        for item in row.flows
-    ]
+    cells = []
+    for item in row.flows:
+        backlog, *others = map(Text, output.traffic_cells(item, now))
+        backlog.style = "yellow" if item.backlog else ""
+        cells.append([Text(str(item.sender)), backlog, *others])
     return [*words.columns(names, [True] * len(names), cells, "  "), Text()]
 
 

@@ -33,7 +33,7 @@ class EventFilter:
     """Text that the event contains, in upper or lower case: in its URL, name, author or reason."""
 
     def __contains__(self, event: AuditEvent) -> bool:
-        if self.place.cluster_id not in (0, event.cluster_id) or event not in self.place:
+        if event not in self.place:
             return False
         if self.paths is not None and self.paths != isinstance(event, PathEvent):
             return False

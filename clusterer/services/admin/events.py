@@ -45,7 +45,11 @@ class Filter:
     """0: all. Of paths: those from and to it."""
 
     def __contains__(self, event: AuditEvent) -> bool:
-        return (not self.machine_id or event.concerns(self.machine_id)) and event.at >= self.since
+        return (
+            self.cluster_id in (0, event.cluster_id)
+            and (not self.machine_id or event.concerns(self.machine_id))
+            and event.at >= self.since
+        )
 
 
 Since = Callable[[float], float]

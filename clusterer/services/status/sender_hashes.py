@@ -85,7 +85,7 @@ def senders(context: Context, machine_ids: Iterable[int], known: Collection[int]
         if count and count == len(expected) == _existing(context, expected):
             found += expected
         elif count:
-            there = read_all(context.redis, [has_sent(machine_id) for machine_id in batch])
+            there = read_all(context.redis, [("exists", keys.counters(i)) for i in batch])
             found += compress(batch, there)
     return found
 
@@ -93,11 +93,6 @@ def senders(context: Context, machine_ids: Iterable[int], known: Collection[int]
 def _existing(context: Context, machine_ids: Sequence[int]) -> int:
     """Return how many of the machine_ids, at least one, are senders."""
     return int(context.redis.exists(*map(keys.counters, machine_ids)))
-
-
-def has_sent(machine_id: int) -> Command:
-    """Return the command that asks whether a sender has this machine_id."""
-    return "exists", keys.counters(machine_id)
 
 
 def commands(sender: int) -> Iterator[Command]:
