@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ClustererError(Exception):
@@ -100,3 +101,12 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
         seen.append(one)
         original = getattr(one, "original_exception", None)  # PyMySQL's way to name a cause
         one = one.__cause__ or original or one.__context__
+
+
+@contextmanager
+def file_errors(what: str, path: object) -> Iterator[None]:
+    """Raise `ClustererError`, "cannot ``what`` ``path``", for an error of the file ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise ClustererError(f"cannot {what} {path}: {error.strerror or error}") from error

@@ -21,7 +21,7 @@ from clusterer.cli.options import (
 )
 from clusterer.cli.processes import CONSOLE_PORT
 from clusterer.cli.text import stamp
-from clusterer.errors import ClustererError, InvalidArgument
+from clusterer.errors import ClustererError, InvalidArgument, file_errors
 from clusterer.settings import Settings
 
 if TYPE_CHECKING:
@@ -187,13 +187,12 @@ def _password(path: Path | None) -> str:
             raise click.UsageError("Missing option '--password-file': no terminal to ask.")
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     try:
-        if str(path) == "-":
-            text = sys.stdin.read(_MOST_FILE)
-        else:
-            with path.open(encoding="utf-8") as file:
-                text = file.read(_MOST_FILE)
-    except OSError as error:
-        raise ClustererError(f"cannot read {path}: {error.strerror}") from error
+        with file_errors("read", path):
+            if str(path) == "-":
+                text = sys.stdin.read(_MOST_FILE)
+            else:
+                with path.open(encoding="utf-8") as file:
+                    text = file.read(_MOST_FILE)
     except ValueError:
         raise ClustererError(f"{path} holds no UTF-8 text") from None
     return text.removesuffix("\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clusterer.cli.options import DRY_RUN, operator, with_context
-from clusterer.errors import ClustererError, InvalidArgument
+from clusterer.errors import InvalidArgument, file_errors
 
 if TYPE_CHECKING:
     from clusterer.provisioning import files
@@ -80,10 +80,8 @@ def export(context: Context, *, file: str, kind: str | None) -> None:
     if file == _STANDARD:
         click.echo(text.encode(), nl=False)  # UTF-8 as in a file, whatever the terminal's
         return
-    try:
+    with file_errors("write", file):
         _save(Path(file), text.encode())
-    except OSError as error:
-        raise ClustererError(f"cannot write {file}: {error.strerror}") from error
     click.echo(f"{len(rows)} rows written to {file}.")
 
 
@@ -140,14 +138,12 @@ def _save(path: Path, content: bytes) -> None:
 def _read(file: str, kind: str) -> list[files.FileRow]:
     from clusterer.provisioning import files
 
-    try:
+    with file_errors("read", file):
         if file == _STANDARD:
             raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
         else:
             with Path(file).open("rb") as stream:
                 raw = stream.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise ClustererError(f"cannot read {file}: {error.strerror}") from error
     if len(raw) > _MOST_BYTES:
         raise InvalidArgument(f"{file} is larger than {_MOST_BYTES >> 20} MiB")
     try:

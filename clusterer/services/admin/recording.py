@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from clusterer.errors import ClustererError, WireError
+from clusterer.errors import ClustererError, WireError, file_errors
 from clusterer.wire import FrameDecoder, Packet
 
 VERSION = 1
@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _usable("write", path):
+        with file_errors("write", path):
             try:
                 self._file = path.open("x", encoding="utf-8")
             except FileExistsError:
@@ -59,7 +59,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all added packets to the file."""
-        with _usable("write", self._path):
+        with file_errors("write", self._path):
             self._file.flush()
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Recorder:
             self._file.close()
 
     def _write(self, line: str) -> None:
-        with _usable("write", self._path):
+        with file_errors("write", self._path):
             self._file.write(line)
 
 
@@ -88,7 +88,7 @@ class Recording:
     def __iter__(self) -> Iterator[Record]:
         """Yield the packets. Raises `ClustererError`, with the line, for an invalid record."""
         with (
-            _usable("read", self._path),
+            file_errors("read", self._path),
             self._path.open(encoding="utf-8", errors="replace") as lines,
         ):
             yield from self._records(lines)
@@ -156,12 +156,3 @@ def address_text(source: tuple[str, int]) -> str:
     """Return an IP address and a port as ``host:port``."""
     host, port = source
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@contextlib.contextmanager
-def _usable(what: str, path: Path) -> Iterator[None]:
-    """Raise `ClustererError`, "cannot ``what``", for an error of the file."""
-    try:
-        yield
-    except OSError as error:
-        raise ClustererError(f"cannot {what} {path}: {error.strerror or error}") from error
