@@ -170,57 +170,83 @@ def plan_reload(
     state is not written to the table yet, it is for the sync to say which wins: it knows both.
     """
     view = snapshot.view
-    added, changed, noted, reported, unchanged = [], [], [], [], 0
     wanted = {node.machine_id: node for node in rows}
-    for machine_id, row in wanted.items():
-        current = view.nodes.get(machine_id)
-        loaded = row if now is None else as_loaded(row, now)
-        mended: tuple[str, ...] = ()
-        if current is None and machine_id in snapshot.damaged:
-            current = replace(loaded, **snapshot.damaged[machine_id].values)
-            mended = snapshot.damaged[machine_id].lost
-        if current is None:
-            added.append(loaded)
-            continue
-        dirty = machine_id in snapshot.dirty
-        kept, edited = persistent and dirty, snapshot.edited(row)
-        target = _target(current, loaded, kept or (persistent and not edited))
-        if persistent and not dirty and snapshot.reported(row):
-            reported.append((target, StateColumns.of(row)))
-        if target != current or mended:
-            changed.append(NodeChange(current, target, kept, edited, mended))
-            continue
-        unchanged += 1
-        stale = snapshot.synced.get(machine_id) != str(StateColumns.of(row))
-        if not kept and (dirty or stale):
-            noted.append(row)
+    sorted_rows = _SortedRows(snapshot, persistent=persistent, now=now)
+    for row in wanted.values():
+        sorted_rows.add(row)
+    noted, rewritten = sorted_rows.noted, sorted_rows.rewritten
     gone = [node for node in view.nodes.values() if node.machine_id not in wanted]
-    rewritten = {node.machine_id for node in (*added, *(change.after for change in changed))}
-    staying = [
-        node
-        for machine_id, node in view.nodes.items()
-        if machine_id not in rewritten and (machine_id in wanted or machine_id in unreadable)
-    ]
+    known = {*wanted, *unreadable}
+    staying = [node for i, node in view.nodes.items() if i in known and i not in rewritten]
     return ReloadPlan(
         key=view.key,
         version=view.version,
-        added=tuple(added),
-        changed=tuple(changed),
+        added=tuple(sorted_rows.added),
+        changed=tuple(sorted_rows.changed),
         removed=tuple(node for node in gone if node.machine_id not in unreadable),
-        unchanged=unchanged,
+        unchanged=sorted_rows.unchanged,
         noted=tuple(noted),
         kept=tuple(node for node in gone if node.machine_id in unreadable),
-        reported=tuple(reported),
+        reported=tuple(sorted_rows.reported),
         repairs=plan_repairs(
             view,
             snapshot.keeping,
             staying,
-            wanted={*wanted, *unreadable},
+            wanted=known,
             noted=[row.machine_id for row in noted if row.machine_id not in snapshot.synced],
             now=now,
         ),
         table={machine_id: StateColumns.of(row) for machine_id, row in wanted.items()},
     )
+
+
+class _SortedRows:
+    """The rows of one cluster, sorted by what a reload does to their nodes."""
+
+    def __init__(self, snapshot: Snapshot, *, persistent: bool, now: float | None) -> None:
+        """The arguments are those of `plan_reload`."""
+        self._snapshot = snapshot
+        self._persistent = persistent
+        self._now = now
+        self.added: list[Node] = []
+        self.changed: list[NodeChange] = []
+        self.noted: list[Node] = []
+        self.reported: list[tuple[Node, StateColumns]] = []
+        self.unchanged = 0
+
+    def add(self, row: Node) -> None:
+        """Sort one row."""
+        snapshot, persistent = self._snapshot, self._persistent
+        loaded = row if self._now is None else as_loaded(row, self._now)
+        current, mended = self._current(loaded)
+        if current is None:
+            self.added.append(loaded)
+            return
+        dirty = row.machine_id in snapshot.dirty
+        kept, edited = persistent and dirty, snapshot.edited(row)
+        target = _target(current, loaded, kept or (persistent and not edited))
+        if persistent and not dirty and snapshot.reported(row):
+            self.reported.append((target, StateColumns.of(row)))
+        if target != current or mended:
+            self.changed.append(NodeChange(current, target, kept, edited, mended))
+            return
+        self.unchanged += 1
+        stale = snapshot.synced.get(row.machine_id) != str(StateColumns.of(row))
+        if not kept and (dirty or stale):
+            self.noted.append(row)
+
+    @property
+    def rewritten(self) -> set[int]:
+        """The machine_ids of the nodes that the reload writes."""
+        return {node.machine_id for node in (*self.added, *(each.after for each in self.changed))}
+
+    def _current(self, loaded: Node) -> tuple[Node | None, tuple[str, ...]]:
+        """Return the node in Redis, and the fields that were lost: those are taken from the row."""
+        current = self._snapshot.view.nodes.get(loaded.machine_id)
+        damaged = self._snapshot.damaged.get(loaded.machine_id)
+        if current is not None or damaged is None:
+            return current, ()
+        return replace(loaded, **damaged.values), damaged.lost
 
 
 def plan_addresses(view: ClusterView, hosts: Mapping[int, str]) -> ReloadPlan:
