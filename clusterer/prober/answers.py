@@ -13,7 +13,7 @@ from clusterer.membership import Node
 from clusterer.membership.suspicions import WIDEN_MS, WINDOW_MS, Kind, Suspicion
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.checks import Found
-from clusterer.prober.scene import Scene
+from clusterer.prober.context import Context
 
 _Found = Mapping[ClusterKey, Mapping[int, Suspicion]]
 
@@ -52,8 +52,8 @@ def _turn_of(item: tuple[int, Suspicion]) -> int:
 class Answers:
     """One prober's part in the suspicions of its clusters. For one thread."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._checked: dict[_Case, str] = {}
         """The cases that were or are being checked, with why the node was not reached."""
         self.next_at = 0.0
@@ -68,11 +68,11 @@ class Answers:
         """Look at the suspicions if it is time."""
         if monotonic() < self.next_at:
             return
-        scene = self._scene
+        context = self._context
         self.next_at, self._looked_at = inf, monotonic()
-        found = scene.suspicions.all(scene.place.clusters)
+        found = context.suspicions.all(context.viewpoint.clusters)
         if self._is_ahead(found):
-            scene.refresh()
+            context.refresh()
         cases: set[_Case] = set()
         for key, suspicions in found.items():
             for machine_id, suspicion in sorted(suspicions.items(), key=_turn_of):
@@ -83,31 +83,31 @@ class Answers:
 
     def _is_ahead(self, found: _Found) -> bool:
         """Whether a suspicion is of a later version of its node than the one known here."""
-        place = self._scene.place
+        viewpoint = self._context.viewpoint
         return any(
-            (node := place.node(key, machine_id)) is None or node.version != suspicion.version
+            (node := viewpoint.node(key, machine_id)) is None or node.version != suspicion.version
             for key, suspicions in found.items()
             for machine_id, suspicion in suspicions.items()
         )
 
     def _consider(self, case: _Case, suspicion: Suspicion) -> None:
-        scene = self._scene
-        node = scene.place.node(case.key, case.machine_id)
+        context = self._context
+        node = context.viewpoint.node(case.key, case.machine_id)
         if node is None:
             return
-        now_ms = scene.now_ms
+        now_ms = context.now_ms
         if now_ms < suspicion.since_ms <= now_ms + _BEHIND_MS:
             now_ms = suspicion.since_ms
         if suspicion.is_void(node.version, now_ms):
             return
-        asked = scene.me in suspicion.asked
+        asked = context.me in suspicion.asked
         wanted = (asked or suspicion.wide) and case not in self._checked
         if wanted and not self._is_silent(node, suspicion):
             self._checked[case] = ""
-            left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - scene.now_ms
-            scene.checks.start(
+            left_ms = suspicion.since_ms + WINDOW_MS - _MARGIN_MS - context.now_ms
+            context.checks.start(
                 node,
-                scene.place.source(node),
+                context.viewpoint.source(node),
                 max(left_ms, _LEAST_MS) / 1000,
                 partial(self._said, case, node, suspicion),
                 urgent=True,
@@ -120,15 +120,15 @@ class Answers:
 
         Unless no other host was there to be asked.
         """
-        alone = suspicion.all_asked and suspicion.asked == {self._scene.me}
-        return not alone and self._scene.place.has(node.host)
+        alone = suspicion.all_asked and suspicion.asked == {self._context.me}
+        return not alone and self._context.viewpoint.has(node.host)
 
     def _decide(self, case: _Case, node: Node, suspicion: Suspicion) -> None:
         """Do what the suspicion asks for by now, and come back when it is time again."""
-        scene = self._scene
+        context = self._context
         reason = self._checked.get(case, "") if suspicion.kind is Kind.PROBE else ""
-        scene.verdicts.conclude(node, suspicion, scene.now_ms, scene.by, reason)
-        age_ms = scene.now_ms - suspicion.since_ms
+        context.verdicts.conclude(node, suspicion, context.now_ms, context.by, reason)
+        age_ms = context.now_ms - suspicion.since_ms
         for at_ms in (WIDEN_MS, WINDOW_MS):
             if age_ms < at_ms:
                 at = monotonic() + (at_ms - age_ms + _SOON_MS) / 1000
@@ -136,15 +136,15 @@ class Answers:
 
     def _said(self, case: _Case, node: Node, suspicion: Suspicion, found: Found) -> None:
         """Say what a check found, if it found anything."""
-        scene = self._scene
+        context = self._context
         if found.reached:
             # The check began after this prober had read the suspicion, whatever its clock says.
-            began_ms = max(scene.at_ms(found.began), suspicion.since_ms)
-            scene.suspicions.ack(node, scene.me, scene.by, began_ms=began_ms)
-        elif found.reached is False and scene.me in suspicion.asked:
-            if scene.place.has_lost(scene.place.source(node)):
+            began_ms = max(context.at_ms(found.began), suspicion.since_ms)
+            context.suspicions.ack(node, context.me, context.by, began_ms=began_ms)
+        elif found.reached is False and context.me in suspicion.asked:
+            if context.viewpoint.has_lost(context.viewpoint.source(node)):
                 return
             self._checked[case] = found.reason
-            after = scene.suspicions.nack(case.key, case.machine_id, suspicion, scene.me)
+            after = context.suspicions.nack(case.key, case.machine_id, suspicion, context.me)
             if after is not None:
                 self._decide(case, node, after)

@@ -15,8 +15,8 @@ from zlib import crc32
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey
 from clusterer.prober.checks import Found
+from clusterer.prober.context import Context
 from clusterer.prober.presence import Presence
-from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import PING_FAILED
 
 LEAST_S = 0.25
@@ -31,10 +31,10 @@ _Id = tuple[ClusterKey, int]
 class Liveness:
     """One prober's share of the pings. For one thread."""
 
-    def __init__(self, scene: Scene, presence: Presence) -> None:
-        self._scene = scene
+    def __init__(self, context: Context, presence: Presence) -> None:
+        self._context = context
         self._presence = presence
-        interval_s = scene.settings.ping_interval
+        interval_s = context.settings.ping_interval
         self._half_ms = max(int(interval_s * 500), LEAST_HALF_MS) if interval_s else 0
         self._rounds: dict[_Id, int] = {}
         """The round of each node in which this prober looked at it last."""
@@ -46,11 +46,11 @@ class Liveness:
         """Ping the nodes whose round has begun and whose turn this prober has."""
         if monotonic() < self.next_at:
             return
-        scene = self._scene
+        context = self._context
         left_ms = self._half_ms
         rounds: dict[_Id, int] = {}
-        for key in scene.place.clusters:
-            for node in scene.place.views[key].nodes.values():
+        for key in context.viewpoint.clusters:
+            for node in context.viewpoint.views[key].nodes.values():
                 if node.state is State.UP:
                     left_ms = min(left_ms, self._look((key, node.machine_id), node, rounds))
         self._rounds = rounds
@@ -59,7 +59,7 @@ class Liveness:
     def _look(self, which: _Id, node: Node, rounds: dict[_Id, int]) -> int:
         """Ping a node if its round has begun; return in how many ms the next one begins."""
         half_ms = self._half_ms
-        number, since_ms = divmod(self._scene.now_ms + _phase(which, half_ms), half_ms)
+        number, since_ms = divmod(self._context.now_ms + _phase(which, half_ms), half_ms)
         rounds[which] = number
         # A node that is new here is first pinged when its next round begins.
         begins = self._rounds.get(which, number) != number
@@ -71,24 +71,24 @@ class Liveness:
         """Whether this prober pings a node in a round."""
         others = self._presence.others(which[0], node)
         if not others:  # then the prober of the node's own host pings it: a refusal is evidence
-            return self._scene.place.is_here(node)
+            return self._context.viewpoint.is_here(node)
         turn = crc32(f"{node.machine_id}/{number}".encode()) % len(others)
-        return others[turn] == self._scene.me
+        return others[turn] == self._context.me
 
     def _ping(self, which: _Id, node: Node) -> None:
-        scene = self._scene
+        context = self._context
         self._pinging.add(which)
-        source = scene.place.source(node)
+        source = context.viewpoint.source(node)
         done = partial(self._found, which, node, source)
-        scene.checks.start(node, source, scene.settings.send_timeout, done)
+        context.checks.start(node, source, context.settings.send_timeout, done)
 
     def _found(self, which: _Id, node: Node, source: str | None, found: Found) -> None:
         self._pinging.discard(which)
-        scene = self._scene
-        if found.reached is not False or scene.place.has_lost(source):
+        context = self._context
+        if found.reached is not False or context.viewpoint.has_lost(source):
             return
-        if scene.place.node(*which) == node:
-            scene.suspect(node, f"{PING_FAILED}: {found.reason}")
+        if context.viewpoint.node(*which) == node:
+            context.suspect(node, f"{PING_FAILED}: {found.reason}")
 
 
 @lru_cache(maxsize=10_000)

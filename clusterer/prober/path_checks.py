@@ -14,7 +14,7 @@ from clusterer.membership import Condition, Event, Node, State
 from clusterer.membership.paths import Path, due_ms, is_void, observed
 from clusterer.membership.views import node_of
 from clusterer.prober.checks import Done, Found
-from clusterer.prober.scene import Scene
+from clusterer.prober.context import Context
 from clusterer.store.paths import Observation, Reply
 
 TURN_S = 0.25
@@ -57,8 +57,8 @@ class _Result:
 class PathChecks:
     """The checks of the broken paths on one prober's host. For one thread."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._counters: dict[int, int] = {}
         """Of each own sender's records, as they were read."""
         self._records: dict[int, Mapping[str, Path]] = {}
@@ -71,7 +71,7 @@ class PathChecks:
 
     def notice(self, counters: Mapping[int, int]) -> None:
         """Compare the senders' counters with those that were read."""
-        own = self._scene.place.machines
+        own = self._context.viewpoint.machine_ids
         for sender in own | self._records.keys():
             if sender not in own or sender not in counters:
                 self._records.pop(sender, None)
@@ -100,30 +100,30 @@ class PathChecks:
 
     def _read(self) -> None:
         stale = sorted(self._stale)
-        for sender, records in self._scene.paths.all_records(stale).items():
+        for sender, records in self._context.paths.all_records(stale).items():
             self._records[sender] = dict(records)
             self._counters[sender] = records.counter
         self._stale.clear()
 
     def _look_after(self, sender: int, records: Mapping[str, Path]) -> None:
-        scene = self._scene
+        context = self._context
         void = self._void(records)
         if void:  # or of a later epoch than the node as it was read last
-            scene.refresh()
+            context.refresh()
             void = self._void(records)
         for destination, path in records.items():
-            node = node_of(destination, scene.place.views)
+            node = node_of(destination, context.viewpoint.views)
             if node is None or destination in void or node.state is not State.UP:
                 continue
             found = self._results.get(sender, {})
             if (sender, destination) not in self._checking and destination not in found:
                 self._check_if_due(sender, destination, path, node)
         if void:
-            scene.paths.delete(sender, void)
+            context.paths.delete(sender, void)
             self._stale.add(sender)
 
     def _void(self, records: Mapping[str, Path]) -> dict[str, Path]:
-        now_ms, views = self._scene.now_ms, self._scene.place.views
+        now_ms, views = self._context.now_ms, self._context.viewpoint.views
         return {
             destination: path
             for destination, path in records.items()
@@ -131,16 +131,16 @@ class PathChecks:
         }
 
     def _check_if_due(self, sender: int, destination: str, path: Path, node: Node) -> None:
-        scene = self._scene
+        context = self._context
         spread = crc32(f"{sender}/{destination}/{path.last_ms}".encode()) % 1000 / 1000
-        if scene.now_ms < due_ms(node, path, scene.settings.probe_interval, spread):
+        if context.now_ms < due_ms(node, path, context.settings.probe_interval, spread):
             return
         if path.state is State.UP:
             self._results.setdefault(sender, {})[destination] = _Result(node, path, True, "")
             return
         disabled = path.condition(node) is Condition.DISABLED
-        row = scene.place.node(node.cluster, sender)
-        source = row.host if row is not None else scene.place.source(node)
+        row = context.viewpoint.node(node.cluster, sender)
+        source = row.host if row is not None else context.viewpoint.source(node)
         way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
         done = partial(self._found, sender, destination, node, path)
         self._checking.add((sender, destination))
@@ -148,16 +148,16 @@ class PathChecks:
         if running is not None and path.last_ms < running.since_ms:
             running.done.append(done)
         else:
-            self._start(way, _Shared(scene.now_ms, [done]))
+            self._start(way, _Shared(context.now_ms, [done]))
 
     def _start(self, way: _Way, shared: _Shared) -> None:
         self._shared[way] = shared
-        self._scene.checks.start(*way, partial(self._conclude, way, shared))
+        self._context.checks.start(*way, partial(self._conclude, way, shared))
 
     def _conclude(self, way: _Way, shared: _Shared, found: Found) -> None:
         if self._shared.get(way) is shared:
             del self._shared[way]
-        if found.reached is False and self._scene.place.has_lost(way.source):
+        if found.reached is False and self._context.viewpoint.has_lost(way.source):
             found = Found(None)
         for done in shared.done:
             done(found)
@@ -185,19 +185,19 @@ class PathChecks:
                 self._results[sender] = dict(later)
 
     def _write_reached(self, sender: int, results: Iterable[_Result]) -> None:
-        scene = self._scene
+        context = self._context
         changes = []
         for result in results:
             up = result.before.state is State.UP
             event = Event.DURATION_ELAPSED if up else Event.PROBE_SUCCEEDED
-            after = observed(result.node, result.before, event, scene.now_ms)
+            after = observed(result.node, result.before, event, context.now_ms)
             if after != result.before:
                 changes.append((result.node, result.before, after, event.value))
-        scene.paths.change(sender, changes, by=scene.by)
+        context.paths.change(sender, changes, by=context.by)
 
     def _write_failed(self, sender: int, results: Sequence[_Result]) -> None:
         """Write failed checks as observations: each may open a suspicion of its node."""
-        scene = self._scene
+        context = self._context
         seen = [
             Observation(
                 result.node,
@@ -205,10 +205,10 @@ class PathChecks:
                 Event.PROBE_FAILED,
                 result.reason,
                 began_ms=result.before.last_ms,
-                by=scene.by,
+                by=context.by,
             )
             for result in results
         ]
-        for each, (reply, _) in zip(seen, scene.paths.observe(sender, seen), strict=True):
+        for each, (reply, _) in zip(seen, context.paths.observe(sender, seen), strict=True):
             if reply is Reply.ASK:
-                scene.suspect(each.node, f"probe failed: {each.reason}", (sender, each))
+                context.suspect(each.node, f"probe failed: {each.reason}", (sender, each))

@@ -11,7 +11,7 @@ from time import monotonic
 from clusterer.membership import Node
 from clusterer.membership.suspicions import PRESENT_MS
 from clusterer.membership.views import ClusterKey
-from clusterer.prober.scene import Scene
+from clusterer.prober.context import Context
 from clusterer.store.probers import AHEAD_MS
 
 TURN_S = 1.5
@@ -28,8 +28,8 @@ SETTLE_S = 3.0
 class Presence:
     """The probers of one prober's clusters, as of the last look. For one thread."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._present: Mapping[ClusterKey, Mapping[int, int]] = {}
         self._look_at = 0.0
         self._sweep_from = monotonic() + SETTLE_S
@@ -45,7 +45,7 @@ class Presence:
         self._present = present
         wanted = [key for key in present if self._has_to_sweep(key)]
         if wanted and monotonic() >= self._sweep_from:
-            self._scene.probers.sweep(wanted)
+            self._context.probers.sweep(wanted)
 
     def forget(self) -> None:
         """Give other probers time to be back: Redis was away, or this process."""
@@ -57,16 +57,16 @@ class Presence:
 
         A heartbeat from the future is from before Redis's clock was set back.
         """
-        latest_ms = self._scene.now_ms + AHEAD_MS
-        oldest_ms = self._scene.now_ms - PRESENT_MS - LOOK_MS
+        latest_ms = self._context.now_ms + AHEAD_MS
+        oldest_ms = self._context.now_ms - PRESENT_MS - LOOK_MS
         present = self._present.get(key, {}).items()
         return sorted(prober for prober, at in present if oldest_ms <= at <= latest_ms)
 
     def others(self, key: ClusterKey, node: Node) -> list[int]:
         """Return those of `fresh` that are not on a node's own host."""
-        place = self._scene.place
-        return [prober for prober in self.fresh(key) if place.elsewhere(prober, node)]
+        viewpoint = self._context.viewpoint
+        return [prober for prober in self.fresh(key) if viewpoint.elsewhere(prober, node)]
 
     def _has_to_sweep(self, key: ClusterKey) -> bool:
         fresh = self.fresh(key)
-        return min(fresh, default=None) == self._scene.me and len(fresh) < len(self._present[key])
+        return min(fresh, default=None) == self._context.me and len(fresh) < len(self._present[key])

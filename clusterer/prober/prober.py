@@ -20,12 +20,12 @@ from clusterer.endpoint import is_away
 from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.prober.answers import Answers
 from clusterer.prober.checks import Checks
+from clusterer.prober.context import Context
 from clusterer.prober.liveness import Liveness
 from clusterer.prober.path_checks import PathChecks
-from clusterer.prober.place import Place
 from clusterer.prober.presence import Presence
-from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import Verdicts
+from clusterer.prober.viewpoint import Viewpoint
 from clusterer.runtime.rounds import Rounds
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
@@ -64,7 +64,7 @@ class Prober:
         self._client = client
         self._settings = settings
         self._rings = ProberRings(settings, client)
-        self._scene = Scene(
+        self._context = Context(
             settings=settings,
             nodes=nodes,
             directory=Directory(nodes),
@@ -72,13 +72,13 @@ class Prober:
             suspicions=suspicions,
             probers=ProberStore(settings, client),
             verdicts=Verdicts(nodes, suspicions),
-            place=Place(is_local),
+            viewpoint=Viewpoint(is_local),
             checks=Checks(),
         )
-        self._answers = Answers(self._scene)
-        self._path_checks = PathChecks(self._scene)
-        self._presence = Presence(self._scene)
-        liveness = Liveness(self._scene, self._presence)
+        self._answers = Answers(self._context)
+        self._path_checks = PathChecks(self._context)
+        self._presence = Presence(self._context)
+        liveness = Liveness(self._context, self._presence)
         self._parts = self._answers, self._path_checks, liveness
         self._token = secrets.token_hex(8)
         self._leads: int | None = None
@@ -118,13 +118,13 @@ class Prober:
                 self._start_over()
                 self._stop.wait(RETRY_S)
         self._leave()
-        self._scene.checks.close()
+        self._context.checks.close()
 
     def _start_over(self) -> None:
         """Forget what may be outdated: Redis was away, or another process was the prober."""
         self._leads = None
         self._beat_at = 0.0
-        self._scene.checks.drop()
+        self._context.checks.drop()
         self._path_checks.forget()
         self._presence.forget()
         self._rings.forget()
@@ -148,31 +148,31 @@ class Prober:
 
     def _wait(self) -> None:
         left_s = min(self._beat_at, *(part.next_at for part in self._parts)) - monotonic()
-        busy = len(self._scene.checks) > 0
+        busy = len(self._context.checks) > 0
         if busy:
-            self._scene.checks.turn(min(max(left_s, 0.0), BUSY_S))
+            self._context.checks.turn(min(max(left_s, 0.0), BUSY_S))
         if self._rings.wait(0.0 if busy else max(left_s, 0.0)):
             self._answers.rung()
 
     def _beat(self) -> None:
         """Say that this host's prober is present, and read what may have changed."""
-        scene = self._scene
+        context = self._context
         if self._leads is None:
             require_format(self._settings, self._client)
-        scene.refresh()
-        me = scene.place.prober
+        context.refresh()
+        me = context.viewpoint.prober
         if self._leads is not None and self._leads != me:
             self._leave()
         if me is None:
             return
         look = self._presence.is_due
-        found = scene.probers.heartbeat(me, self._token, scene.place.clusters, look=look)
+        found = context.probers.heartbeat(me, self._token, context.viewpoint.clusters, look=look)
         if found is None:
             if self._leads is not None:
                 self._start_over()
             return
-        scene.clock.tell(found.now_ms, monotonic())
-        self._rings.listen(me, scene.place.clusters)
+        context.clock.tell(found.now_ms, monotonic())
+        self._rings.listen(me, context.viewpoint.clusters)
         if self._leads is None:
             self._leads = me
             self._answers.rung()
@@ -183,9 +183,9 @@ class Prober:
     def _leave(self) -> None:
         leads, self._leads = self._leads, None
         if leads is not None:
-            self._scene.checks.drop()
+            self._context.checks.drop()
             with suppress(StateUnavailable):
-                self._scene.probers.leave(leads, self._token, self._scene.place.clusters)
+                self._context.probers.leave(leads, self._token, self._context.viewpoint.clusters)
 
 
 def _is_outage(error: Exception) -> bool:

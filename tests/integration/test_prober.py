@@ -17,12 +17,12 @@ from clusterer.prober import checks, presence
 from clusterer.prober import path_checks as path_checks_module
 from clusterer.prober.answers import BETWEEN_S, Answers
 from clusterer.prober.checks import CONNECTS, Checks
+from clusterer.prober.context import Context
 from clusterer.prober.liveness import Liveness
 from clusterer.prober.path_checks import PathChecks
-from clusterer.prober.place import Place
 from clusterer.prober.presence import Presence
-from clusterer.prober.scene import Scene
 from clusterer.prober.verdicts import Verdicts
+from clusterer.prober.viewpoint import Viewpoint
 from clusterer.runtime.rounds import failures
 from clusterer.settings import Settings, as_environment
 from clusterer.store import Cause, Directory, keys
@@ -137,12 +137,12 @@ def test_prober_more_suspicions_than_checks_take_turns(
     monkeypatch.setattr("clusterer.prober.answers.BETWEEN_S", 0.0)
     first = set()
     with hosts_on_loopback(settings, monkeypatch, 6) as hosts:
-        scene = scene_of(hosts, settings, {host_of(1)})
-        answers = Answers(scene)
+        context = context_of(hosts, settings, {host_of(1)})
+        answers = Answers(context)
         for _ in range(10):
             hosts.connects.clear()
             for node_ in (hosts.node(i) for i in range(2, 7)):
-                now_ms = scene.paths.now_ms()
+                now_ms = context.paths.now_ms()
                 round_ = Suspicion(
                     now_ms, node_.version, Kind.PROBE, frozenset({1}), frozenset(), all_asked=False
                 )
@@ -150,9 +150,9 @@ def test_prober_more_suspicions_than_checks_take_turns(
                 hosts.context.redis.hset(name, str(node_.machine_id), str(round_))
             answers.rung()
             answers.turn()
-            scene.checks.turn(0.0)
+            context.checks.turn(0.0)
             first |= {address for _, address in hosts.connects[:1]}
-            scene.checks.drop()
+            context.checks.drop()
     assert len(first) > 1
 
 
@@ -198,20 +198,20 @@ def test_prober_many_failed_checks_are_written_in_turns(
 ) -> None:
     """Each may open a suspicion: a prober with thousands must not miss its heartbeat."""
     monkeypatch.setattr(path_checks_module, "_AT_ONCE", 1)
-    scene = scene_of(hosts, settings, {host_of(1)})
-    scene.probers.heartbeat(3, "other", [CLUSTER])
+    context = context_of(hosts, settings, {host_of(1)})
+    context.probers.heartbeat(3, "other", [CLUSTER])
     before = {machine_id: hosts.record(1, machine_id) for machine_id in (2, 3)}
     for machine_id in before:
         hosts.receivers[machine_id].stop()
     due_at = monotonic() + 2 * settings.probe_interval
     wait_until(lambda: monotonic() > due_at)
-    path_checks = PathChecks(scene)
-    path_checks.notice(scene.paths.counters())
-    check_node_2(hosts, scene, path_checks)
-    end_checks(scene)
+    path_checks = PathChecks(context)
+    path_checks.notice(context.paths.counters())
+    check_node_2(hosts, context, path_checks)
+    end_checks(context)
     written = []
     for _ in before:
-        path_checks.notice(scene.paths.counters())  # makes the next turn due
+        path_checks.notice(context.paths.counters())  # makes the next turn due
         path_checks.turn()
         written.append(sum(hosts.path(1, each) != path for each, path in before.items()))
     assert written == [1, 2]
@@ -246,12 +246,12 @@ def test_prober_path_records_that_are_void_are_deleted(hosts: Hosts) -> None:
 
 def test_prober_path_record_of_later_epoch_is_kept(hosts: Hosts, settings: Settings) -> None:
     """A sender noticed the new epoch, and failed in it, before the prober has read the node."""
-    scene = scene_of(hosts, settings, {host_of(1)})
+    context = context_of(hosts, settings, {host_of(1)})
     hosts.context.nodes.observe(hosts.node(2), Event.SEND_FAILED, Cause("test"))
     hosts.context.nodes.command(CLUSTER, 2, Event.SET_UP, Cause("test"))
     kept = hosts.record(1, 2)
-    path_checks = PathChecks(scene)
-    path_checks.notice(scene.paths.counters())
+    path_checks = PathChecks(context)
+    path_checks.notice(context.paths.counters())
     path_checks.turn()
     assert hosts.path(1, 2) == kept
 
@@ -261,15 +261,15 @@ def test_prober_path_check_from_address_that_left_is_no_evidence(
 ) -> None:
     """With the sysctl ip_nonlocal_bind, such an address can still be bound."""
     own = {host_of(1)}
-    scene = scene_of(hosts, settings, own)
+    context = context_of(hosts, settings, own)
     hosts.cut(1, 2)
     kept = hosts.record(1, 2)
-    path_checks = PathChecks(scene)
-    path_checks.notice(scene.paths.counters())
-    check_node_2(hosts, scene, path_checks)
+    path_checks = PathChecks(context)
+    path_checks.notice(context.paths.counters())
+    check_node_2(hosts, context, path_checks)
     own.clear()
-    end_checks(scene)
-    path_checks.notice(scene.paths.counters())
+    end_checks(context)
+    path_checks.notice(context.paths.counters())
     path_checks.turn()
     assert hosts.path(1, 2) == kept
 
@@ -278,59 +278,59 @@ def test_prober_ping_from_address_that_left_is_no_evidence(
     hosts: Hosts, settings: Settings
 ) -> None:
     own = {host_of(1)}
-    scene = scene_of(hosts, replace(settings, ping_interval=0.4, send_timeout=0.3), own)
-    scene.probers.heartbeat(1, "token", [CLUSTER])
+    context = context_of(hosts, replace(settings, ping_interval=0.4, send_timeout=0.3), own)
+    context.probers.heartbeat(1, "token", [CLUSTER])
     hosts.cut(1, 2)
-    presence = Presence(scene)
-    presence.notice({CLUSTER: scene.probers.present(CLUSTER)})
-    liveness = Liveness(scene, presence)
-    check_node_2(hosts, scene, liveness)
+    presence = Presence(context)
+    presence.notice({CLUSTER: context.probers.present(CLUSTER)})
+    liveness = Liveness(context, presence)
+    check_node_2(hosts, context, liveness)
     own.clear()
-    end_checks(scene)
+    end_checks(context)
     assert no_suspicion(hosts)
     assert hosts.condition(2) is Condition.UP
 
 
-def check_node_2(hosts: Hosts, scene: Scene, part: PathChecks | Liveness) -> None:
+def check_node_2(hosts: Hosts, context: Context, part: PathChecks | Liveness) -> None:
     """Let a part of a prober work until it checks node 2."""
     wanted = host_of(1), hosts.node(2).address
 
     def begun() -> bool:
         part.turn()
-        scene.checks.turn(0.0)
+        context.checks.turn(0.0)
         return wanted in hosts.connects
 
     wait_until(begun)
 
 
-def end_checks(scene: Scene) -> None:
+def end_checks(context: Context) -> None:
     """Wait until all checks are concluded."""
 
     def ended() -> bool:
-        scene.checks.turn(0.01)
-        return not len(scene.checks)
+        context.checks.turn(0.01)
+        return not len(context.checks)
 
     wait_until(ended)
 
 
-def scene_of(hosts: Hosts, settings: Settings, own: Collection[str]) -> Scene:
+def context_of(hosts: Hosts, settings: Settings, own: Collection[str]) -> Context:
     """Return what the prober of a host with these addresses knows, without its thread."""
-    context = hosts.context
-    now_ms = context.paths.now_ms()
-    scene = Scene(
+    shared = hosts.context
+    now_ms = shared.paths.now_ms()
+    context = Context(
         settings=settings,
-        nodes=context.nodes,
-        directory=Directory(context.nodes),
-        paths=context.paths,
-        suspicions=context.suspicions,
-        probers=context.probers,
-        verdicts=Verdicts(context.nodes, context.suspicions),
-        place=Place(lambda address: address in own),
+        nodes=shared.nodes,
+        directory=Directory(shared.nodes),
+        paths=shared.paths,
+        suspicions=shared.suspicions,
+        probers=shared.probers,
+        verdicts=Verdicts(shared.nodes, shared.suspicions),
+        viewpoint=Viewpoint(lambda address: address in own),
         checks=Checks(),
     )
-    scene.clock.tell(now_ms, monotonic())
-    scene.refresh()
-    return scene
+    context.clock.tell(now_ms, monotonic())
+    context.refresh()
+    return context
 
 
 def test_prober_silent_node_without_traffic_falls(hosts: Hosts, settings: Settings) -> None:
@@ -386,11 +386,11 @@ def test_prober_pings_of_a_node_are_two_per_interval(
 
 def test_prober_heartbeat_from_future_is_not_fresh(hosts: Hosts, settings: Settings) -> None:
     """Such a prober has left before Redis's clock was set back."""
-    scene = scene_of(hosts, settings, {host_of(1)})
-    present = {"1": scene.now_ms, "2": scene.now_ms + 600_000, "3": scene.now_ms - 600_000}
+    context = context_of(hosts, settings, {host_of(1)})
+    present = {"1": context.now_ms, "2": context.now_ms + 600_000, "3": context.now_ms - 600_000}
     hosts.context.redis.zadd(keys.probers(*CLUSTER), present)
-    presence = Presence(scene)
-    presence.notice({CLUSTER: scene.probers.present(CLUSTER)})
+    presence = Presence(context)
+    presence.notice({CLUSTER: context.probers.present(CLUSTER)})
     assert presence.fresh(CLUSTER) == [1]
 
 

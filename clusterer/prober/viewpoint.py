@@ -1,4 +1,4 @@
-"""What a prober's host is in the clusters: its own nodes, and the addresses to connect from."""
+"""The viewpoint of a prober: the own nodes of its host, and the addresses to connect from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from clusterer.membership.views import ClusterKey, Views, node_in
 from clusterer.store.probers import LOOK_S
 
 
-class Place:
-    """The own nodes of one host, as of the last `update`. For one thread."""
+class Viewpoint:
+    """One host as of the last `update`: its own nodes and addresses. For one thread."""
 
     def __init__(self, is_local: Callable[[str], bool]) -> None:
         """``is_local``: whether an IP address is one of this host."""
@@ -23,7 +23,7 @@ class Place:
         self._hosts: dict[str, bool] = {}
         self._addresses: Mapping[int, frozenset[str]] = {}
         """By machine_id, the addresses of all its rows."""
-        self.machines: frozenset[int] = frozenset()
+        self.machine_ids: frozenset[int] = frozenset()
         """The machine_ids whose rows have an address of this host."""
         self.sources: Mapping[ClusterKey, str] = {}
         """By cluster, the address of the own node with the lowest machine_id there."""
@@ -33,7 +33,7 @@ class Place:
     @property
     def prober(self) -> int | None:
         """The machine_id under which this host's prober is known; None without an own node."""
-        return min(self.machines, default=None)
+        return min(self.machine_ids, default=None)
 
     @property
     def clusters(self) -> list[ClusterKey]:
@@ -48,7 +48,7 @@ class Place:
         elif views == self.views:
             return
         self.views = views
-        machines: set[int] = set()
+        machine_ids: set[int] = set()
         addresses: dict[int, set[str]] = {}
         sources: dict[ClusterKey, str] = {}
         of_family: dict[tuple[ClusterKey, bool], str] = {}
@@ -58,10 +58,10 @@ class Place:
             for machine_id, node in view.nodes.items():  # in order of their machine_id
                 addresses.setdefault(machine_id, set()).add(node.host)
                 if self.is_here(node):
-                    machines.add(machine_id)
+                    machine_ids.add(machine_id)
                     sources.setdefault(key, node.host)
                     of_family.setdefault((key, ":" in node.host), node.host)
-        self.machines, self.sources = frozenset(machines), sources
+        self.machine_ids, self.sources = frozenset(machine_ids), sources
         self._of_family = of_family
         self._addresses = {machine_id: frozenset(found) for machine_id, found in addresses.items()}
 

@@ -1,4 +1,4 @@
-"""What the parts of a prober share: stores, place, checks, the time of Redis."""
+"""What the parts of a prober share: stores, viewpoint, checks, the time of Redis."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from time import monotonic
 from clusterer.membership import Node
 from clusterer.membership.suspicions import Kind
 from clusterer.prober.checks import Checks
-from clusterer.prober.place import Place
 from clusterer.prober.verdicts import Verdicts, failure
+from clusterer.prober.viewpoint import Viewpoint
 from clusterer.settings import Settings
 from clusterer.store import Cause, Directory, NodeStore
 from clusterer.store.client import Clock
@@ -19,8 +19,8 @@ from clusterer.store.suspicions import Opened, SuspicionStore
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """One prober's surroundings. For one thread."""
+class Context:
+    """The stores, the viewpoint and the checks of one prober. For one thread."""
 
     settings: Settings
     nodes: NodeStore
@@ -29,7 +29,7 @@ class Scene:
     suspicions: SuspicionStore
     probers: ProberStore
     verdicts: Verdicts
-    place: Place
+    viewpoint: Viewpoint
     checks: Checks
     clock: Clock = field(default_factory=Clock)
 
@@ -41,7 +41,7 @@ class Scene:
     @property
     def me(self) -> int:
         """The machine_id of this prober; 0 if this host has no row."""
-        return self.place.prober or 0
+        return self.viewpoint.prober or 0
 
     @property
     def by(self) -> str:
@@ -55,7 +55,7 @@ class Scene:
     def refresh(self) -> None:
         """Read the clusters that changed."""
         self.directory.refresh()
-        self.place.update(self.directory.snapshot)
+        self.viewpoint.update(self.directory.snapshot)
 
     def suspect(
         self, node: Node, reason: str, observation: tuple[int, Observation] | None = None
@@ -69,7 +69,7 @@ class Scene:
             Kind.SUSPECT,
             asking=self.me,
             reason=reason,
-            views=self.place.views,
+            views=self.viewpoint.views,
             observation=observation,
         )
         if opened is Opened.ALONE:
