@@ -6,11 +6,11 @@ from time import monotonic
 
 from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.context import Context
 from clusterer.delivery.failures import Failures
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.placement import source_of
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.runtime.routes import is_local
 
 
@@ -19,13 +19,13 @@ class ClusterWatch:
 
     def __init__(
         self,
-        worker: Worker,
+        context: Context,
         leases: Leases,
         connector: Connector,
         failures: Failures,
         confirmations: Confirmations,
     ) -> None:
-        self._worker = worker
+        self._context = context
         self._leases = leases
         self._connector = connector
         self._failures = failures
@@ -34,14 +34,14 @@ class ClusterWatch:
 
     def refresh(self) -> None:
         """Read the clusters that have changed, and update all sessions."""
-        self._worker.directory.refresh()
+        self._context.directory.refresh()
         for session in self._leases:
-            update = session.update(self._worker.views)
+            update = session.update(self._context.views)
             if update is None:
                 continue
             for peer in update.peers:
                 self._connector.close(peer)
-            self._worker.store.forget(session.sender, update.destinations)
+            self._context.store.forget(session.sender, update.destinations)
             for peer in update.doubted:
                 self._confirmations.doubt(session, peer, monotonic())
             if self._has_moved(session):
@@ -56,14 +56,14 @@ class ClusterWatch:
         """Open the connections that are due, each from the sender's address."""
         for peer in session.groups.behind:
             if peer.lacks_link and monotonic() >= peer.retry_at:
-                source = source_of(session.sender, peer.key, self._worker.views)
+                source = source_of(session.sender, peer.key, self._context.views)
                 if source is not None and not is_local(source):
-                    if not self._worker.settings.allow_foreign_source:
+                    if not self._context.settings.allow_foreign_source:
                         self._misplaced.add(session)  # the address has left this host
                         return
                     source = None
                 self._connector.open(session, peer, source)
-        self._worker.agenda.note(session)
+        self._context.agenda.note(session)
 
     def next_misplaced(self) -> SenderSession | None:
         """Return a session whose sender has another address, perhaps on another host."""
@@ -75,7 +75,7 @@ class ClusterWatch:
 
     def _has_moved(self, session: SenderSession) -> bool:
         """Whether a connection is from an address that the sender does not have any more."""
-        views = self._worker.views
+        views = self._context.views
         return any(
             peer.link is not None
             and peer.source not in (None, source_of(session.sender, peer.key, views))

@@ -18,6 +18,7 @@ from clusterer.delivery.closer import Closer
 from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.context import Context
 from clusterer.delivery.failures import Failures
 from clusterer.delivery.feeder import Feeder
 from clusterer.delivery.handover import Handover
@@ -26,7 +27,6 @@ from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
@@ -64,20 +64,20 @@ class Engine:
         self._backlog = BacklogStore(settings, client)
         self._queue = queue
         self._jobs_client = jobs.connect(settings)
-        worker = Worker(settings, self._store, paths, Directory(nodes), meter)
-        self._agenda = worker.agenda
+        context = Context(settings, self._store, paths, Directory(nodes), meter)
+        self._agenda = context.agenda
         self._closer = Closer(settings, queue, token)
         self._reader = LogReader(settings, queue, meter.clock if meter else None)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self._failures = Failures(nodes, paths, suspicions, worker.directory, worker.clock)
-        self._confirmations = confirmations = Confirmations(suspicions, worker.clock)
+        self._failures = Failures(nodes, paths, suspicions, context.directory, context.clock)
+        self._confirmations = confirmations = Confirmations(suspicions, context.clock)
         self._connector = Connector(settings, self._failures, confirmations, self._selector)
-        self._leases = leases = Leases(worker, self._connector)
-        self._watch = ClusterWatch(worker, leases, self._connector, self._failures, confirmations)
-        self._handover = Handover(worker, leases, self._connector, self._closer)
+        self._leases = leases = Leases(context, self._connector)
+        self._watch = ClusterWatch(context, leases, self._connector, self._failures, confirmations)
+        self._handover = Handover(context, leases, self._connector, self._closer)
         self._claims = Claims(self._store, leases, self._handover, self._watch)
         self._feeder = Feeder(
-            worker,
+            context,
             self._reader,
             leases,
             self._connector,

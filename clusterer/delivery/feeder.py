@@ -8,6 +8,7 @@ from time import monotonic
 from clusterer.delivery.batch import Batch, sequence_of
 from clusterer.delivery.cluster_watch import ClusterWatch
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.context import Context
 from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
@@ -15,7 +16,6 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.reader import LogReader, Pace, ReadSize
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
 
@@ -32,7 +32,7 @@ class Feeder:
 
     def __init__(
         self,
-        worker: Worker,
+        context: Context,
         reader: LogReader,
         leases: Leases,
         connector: Connector,
@@ -41,12 +41,12 @@ class Feeder:
         watch: ClusterWatch,
     ) -> None:
         self._reader = reader
-        self._store = worker.store
+        self._store = context.store
         self._leases = leases
         self._connector = connector
         self._handover = handover
         self._watch = watch
-        self._agenda = worker.agenda
+        self._agenda = context.agenda
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
         """Apart: old packets may be large where new ones are small."""

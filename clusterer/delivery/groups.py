@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clusterer.delivery.batch import Batch
+from clusterer.delivery.context import Context
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.resting import Resting
 from clusterer.delivery.resting_nodes import RestingNodes
-from clusterer.delivery.worker import Worker
 from clusterer.membership import Node
 from clusterer.membership.views import ClusterKey
 
@@ -21,7 +21,7 @@ class Groups:
     blocking read of the engine follows the head. The peers behind have reads of their own.
     """
 
-    def __init__(self, maker: PeerMaker, worker: Worker) -> None:
+    def __init__(self, maker: PeerMaker, context: Context) -> None:
         claim = maker.claim
         self.head = claim.tail
         self.peers: dict[str, Peer] = {}
@@ -31,10 +31,10 @@ class Groups:
         self.counts = dict(claim.counts)
         """Packets of each cluster up to the head, as far as they were seen."""
         self.resting = Resting(claim.sender, self.counts)
-        self.nodes = RestingNodes(claim, worker.rosters, self.counts, self.peers)
+        self.nodes = RestingNodes(claim, context.rosters, self.counts, self.peers)
         """Nodes for which no peer is made."""
         self._maker = maker
-        self._replay = worker.replay
+        self._replay = context.replay
         self.active: list[Peer] = []
         """The peers that do not rest."""
         self._nearest_next = False

@@ -7,10 +7,10 @@ from time import monotonic
 
 from clusterer.delivery.closer import Closer
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.context import Context
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.runtime.logs import about_machine
 from clusterer.store.deliveries import Released
 from clusterer.store.format import FORMAT
@@ -29,10 +29,10 @@ class Handover:
     """Releases leases, sets closing guards, and waits for the closing guards of other workers."""
 
     def __init__(
-        self, worker: Worker, leases: Leases, connector: Connector, closer: Closer
+        self, context: Context, leases: Leases, connector: Connector, closer: Closer
     ) -> None:
-        self._worker = worker
-        self._store = worker.store
+        self._context = context
+        self._store = context.store
         self._leases = leases
         self._connector = connector
         self._closer = closer
@@ -46,7 +46,7 @@ class Handover:
             return
         self.idle_poll_at = now + IDLE_POLL_S
         for session in self._leases:
-            if now >= session.read_at + self._worker.settings.linger:
+            if now >= session.read_at + self._context.settings.linger:
                 self._leases.renew()  # the last ones must not lose theirs meanwhile
                 if session in self._leases:
                     self._when_idle(session)
@@ -105,9 +105,9 @@ class Handover:
         This worker records nothing any more (its closing guards are forgotten too). So a node that
         went before this look stays forgotten; the component that removes a node later forgets it.
         """
-        self._worker.directory.refresh()
+        self._context.directory.refresh()
         for session in sessions:
-            self._store.forget(session.sender, session.members.not_in(self._worker.views))
+            self._store.forget(session.sender, session.members.not_in(self._context.views))
 
     def poll_guards(self) -> None:
         """See, at the times when that is due, whether other workers' connections are closed."""
@@ -115,7 +115,7 @@ class Handover:
         if now < self.guard_poll_at:
             return
         self.guard_poll_at = now + GUARD_POLL_S
-        guarded = list(self._worker.agenda.guarded)
+        guarded = list(self._context.agenda.guarded)
         if guarded:
             self._take_over_guards(guarded)
 

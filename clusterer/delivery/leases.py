@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 
 from clusterer.delivery.connector import Connector
+from clusterer.delivery.context import Context
 from clusterer.delivery.placement import HOLD_S, Holds, Placement
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.membership.views import Views, rows_of
 from clusterer.runtime.logs import about_machine
 from clusterer.store.deliveries import LEASE_MS, Claim
@@ -28,11 +28,11 @@ WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
 class Leases:
     """All sessions of a running job."""
 
-    def __init__(self, worker: Worker, connector: Connector) -> None:
-        self._worker = worker
-        self._store = worker.store
+    def __init__(self, context: Context, connector: Connector) -> None:
+        self._context = context
+        self._store = context.store
         self._connector = connector
-        self._placement = Placement(anywhere=worker.settings.allow_foreign_source)
+        self._placement = Placement(anywhere=context.settings.allow_foreign_source)
         self._sessions: dict[int, SenderSession] = {}
         self._claimed: dict[int, int] = {}
         """Senders with a lease and still without a session: the numbers of their claims."""
@@ -86,7 +86,7 @@ class Leases:
 
     def allowed(self, senders: list[int]) -> list[int]:
         """Return those of ``senders`` that this worker may deliver for."""
-        views = self._worker.views
+        views = self._context.views
         return [s for s in senders if s not in self.holds and self._placement.allows(s, views)]
 
     def unclaimed(self, senders: list[int]) -> list[int]:
@@ -112,14 +112,14 @@ class Leases:
         claims = self._store.claim_all(senders)
         found = [claim for claim in claims if isinstance(claim, Claim)]
         if found:
-            self._worker.clock.tell(found[0].now_ms, asked_at)
+            self._context.clock.tell(found[0].now_ms, asked_at)
         if not self._sessions:
             self._write_until = asked_at + WRITE_WITHIN_S
             self.renew_at = asked_at + RENEW_EVERY_S
         self._claimed = {claim.sender: claim.number for claim in found}
-        if any(self._may_skip(claim, self._worker.views) for claim in found):
+        if any(self._may_skip(claim, self._context.views) for claim in found):
             # The nodes' state after the claim decides about its packets.
-            self._worker.directory.refresh()
+            self._context.directory.refresh()
         for claim in claims:
             self.renew()  # those that were taken first must not wait for the last one
             if isinstance(claim, SenderUnusable):
@@ -130,7 +130,7 @@ class Leases:
 
     def _may_skip(self, claim: Claim, views: Views) -> bool:
         """Whether a gate may be closed for the sender of this claim."""
-        rosters = self._worker.rosters
+        rosters = self._context.rosters
         return bool(claim.paths) or any(rosters.of(key, views).down for key in claim.counts)
 
     def _take_or_hold(self, claim: Claim) -> None:
@@ -169,7 +169,7 @@ class Leases:
             if sender in self._sessions:
                 self.lose(self._sessions[sender])
         self._write_until = sent_at + WRITE_WITHIN_S
-        self._worker.clock.tell(renewed.now_ms, sent_at)
+        self._context.clock.tell(renewed.now_ms, sent_at)
         self._paths_counters = renewed.paths_counters
 
     def follow_paths(self) -> None:
@@ -184,7 +184,7 @@ class Leases:
         senders = [s for s in {*counters, *self._recorded} if s in self._sessions]
         sessions = [self._sessions[sender] for sender in senders]
         old = [session.sender for session in sessions if session.has_old_paths(counters)]
-        for sender, records in (self._worker.paths.all_records(old) if old else {}).items():
+        for sender, records in (self._context.paths.all_records(old) if old else {}).items():
             if sender in self._sessions:
                 self._sessions[sender].take_paths(records, records.counter)
         for session in sessions:
@@ -239,7 +239,7 @@ class Leases:
         """Forget a session that was given back."""
         del self._sessions[session.sender]
         del self._by_log[session.log]
-        self._worker.agenda.drop(session)
+        self._context.agenda.drop(session)
 
     def _abandon(self, session: SenderSession) -> None:
         """Forget a session, and close its connections at once."""
@@ -257,15 +257,15 @@ class Leases:
 
     def _take(self, claim: Claim) -> None:
         sender = claim.sender
-        session = SenderSession(claim, self._worker, self._worker.views)
+        session = SenderSession(claim, self._context, self._context.views)
         self._sessions[sender] = self._by_log[session.log] = session
-        self._worker.agenda.add(session)
+        self._context.agenda.add(session)
         if session.gates:
             self._recorded.add(sender)
         if session.members.stale_destinations():
             # Not the other way round: nodes that have come since the snapshot was taken.
-            self._worker.directory.refresh()
-            session.update(self._worker.views)
+            self._context.directory.refresh()
+            session.update(self._context.views)
             self._store.forget(sender, session.members.stale_destinations())
         if session.clamped:
             log.warning(
@@ -278,4 +278,4 @@ class Leases:
             )
 
     def _about(self, sender: int) -> dict[str, object]:
-        return about_machine(sender, rows_of(sender, self._worker.views))
+        return about_machine(sender, rows_of(sender, self._context.views))

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
+from clusterer.delivery.context import Context
 from clusterer.delivery.gates import Gates
 from clusterer.delivery.groups import Groups
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.resting_nodes import not_resting
 from clusterer.delivery.roster import Roster
-from clusterer.delivery.worker import Worker
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterKey, ClusterView, Views
 
@@ -34,13 +34,13 @@ class Members:
     A node whose gate is closed at the claim has no peer: see `RestingNodes`.
     """
 
-    def __init__(self, maker: PeerMaker, groups: Groups, gates: Gates, worker: Worker) -> None:
+    def __init__(self, maker: PeerMaker, groups: Groups, gates: Gates, context: Context) -> None:
         self._sender = maker.claim.sender
         self._maker = maker
         self._groups = groups
         self._gates = gates
-        self._rosters = worker.rosters
-        self._replay = worker.replay
+        self._rosters = context.rosters
+        self._replay = context.replay
         self.clusters = set(maker.claim.counts)
         self._rosters_of: dict[ClusterKey, Roster] = {}
         """By cluster, the roster of the last `update`."""

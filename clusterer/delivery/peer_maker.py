@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from clusterer.delivery.context import Context
 from clusterer.delivery.gates import Gates
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
-from clusterer.delivery.worker import Worker
 from clusterer.membership import Node
 from clusterer.store.deliveries import Claim
 
@@ -16,9 +16,9 @@ from clusterer.store.deliveries import Claim
 class PeerMaker:
     """Makes peers at the committed offsets of a claim, and at the places of nodes without one."""
 
-    def __init__(self, claim: Claim, worker: Worker, gates: Gates) -> None:
+    def __init__(self, claim: Claim, context: Context, gates: Gates) -> None:
         self.claim = claim
-        self._worker = worker
+        self._context = context
         self._gates = gates
         self._since_ms = dict(claim.since_ms)
         """By cluster, the time of its first packet, Redis ms."""
@@ -27,7 +27,7 @@ class PeerMaker:
 
     def start_of(self, generation: int) -> int:
         """Return the sequence after which a node without an offset starts; one round trip."""
-        return self._worker.store.seek(self.claim.sender, generation, self.claim.tail)
+        return self._context.store.seek(self.claim.sender, generation, self.claim.tail)
 
     def make(self, node: Node, start_of: Callable[[int], int]) -> Peer:
         """Make a peer. ``start_of``: `start_of`, with a cache where many nodes are made."""
@@ -52,7 +52,7 @@ class PeerMaker:
 
     def prepare(self, peer: Peer) -> None:
         """Give a new peer its meter, and open or close its gate."""
-        meter = self._worker.meter
+        meter = self._context.meter
         if meter is not None:
             peer.flow = meter.flow(self.claim.sender, peer.key, peer.node.machine_id)
         self._gates.judge(peer)
@@ -64,7 +64,7 @@ class PeerMaker:
 
     def note_cluster(self) -> None:
         """Read the times of the clusters' first packets again: the log names a new cluster."""
-        self._since_ms = self._worker.store.since_ms(self.claim.sender)
+        self._since_ms = self._context.store.since_ms(self.claim.sender)
 
     def forget_offsets(self) -> None:
         """Forget the offsets of the claim: others are recorded since."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from time import monotonic
 
 from clusterer.delivery.batch import Batch
+from clusterer.delivery.context import Context
 from clusterer.delivery.gates import Gates
 from clusterer.delivery.groups import Groups
 from clusterer.delivery.members import Members, Update
@@ -14,7 +15,6 @@ from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_maker import PeerMaker
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.recorder import Recorder
-from clusterer.delivery.worker import Worker
 from clusterer.membership import State
 from clusterer.membership.paths import Path
 from clusterer.membership.views import Views
@@ -31,7 +31,7 @@ IDLE_S = 1.0
 class SenderSession:
     """A leased log that a delivery worker delivers."""
 
-    def __init__(self, claim: Claim, worker: Worker, views: Views) -> None:
+    def __init__(self, claim: Claim, context: Context, views: Views) -> None:
         self.sender = claim.sender
         self.log = keys.log(claim.sender)
         """Redis key."""
@@ -40,15 +40,15 @@ class SenderSession:
         """When the lease was taken (monotonic seconds)."""
         self.read_at = monotonic()
         """When a packet was last read (monotonic seconds)."""
-        self._store = worker.store
-        self._agenda = worker.agenda
+        self._store = context.store
+        self._agenda = context.agenda
         self._unread_to = 0
         """Last sequence of unreadable entries that were logged."""
-        self.gates = Gates(claim.paths, claim.paths_counter, worker.clock)
-        self._maker = PeerMaker(claim, worker, self.gates)
-        self.groups = Groups(self._maker, worker)
-        self.members = Members(self._maker, self.groups, self.gates, worker)
-        self.recorder = Recorder(self._maker, self.groups, replay=worker.replay)
+        self.gates = Gates(claim.paths, claim.paths_counter, context.clock)
+        self._maker = PeerMaker(claim, context, self.gates)
+        self.groups = Groups(self._maker, context)
+        self.members = Members(self._maker, self.groups, self.gates, context)
+        self.recorder = Recorder(self._maker, self.groups, replay=context.replay)
         self.members.update(views)
         self.groups.nodes.record_soon()  # what the log has at the claim
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic
 
+from clusterer.delivery.context import Context
 from clusterer.delivery.session import SenderSession
-from clusterer.delivery.worker import Worker
 from clusterer.membership import Node, State
 from clusterer.membership.paths import Path
 from clusterer.membership.views import ClusterKey, ClusterView
@@ -26,16 +26,16 @@ def views(*nodes: Node) -> dict[ClusterKey, ClusterView]:
     return {KEY: ClusterView.of(KEY, 1, nodes)}
 
 
-def worker_of(settings: Settings) -> Worker:
-    """Return a worker whose stores connect on first use, which these tests do not make."""
+def context_of(settings: Settings) -> Context:
+    """Return a context whose stores connect on first use, which these tests do not make."""
     client, nodes = connect(settings), NodeStore(settings)
     store = SessionStore(settings, "queue", "token", client)
-    return Worker(settings, store, PathStore(settings, client), Directory(nodes))
+    return Context(settings, store, PathStore(settings, client), Directory(nodes))
 
 
 def test_commit_before_first_packet_has_count_with_its_offset() -> None:
     """A count without its offset is counted again by the next worker that takes the lease."""
-    session = SenderSession(CLAIM, worker_of(Settings()), views(A, B))
+    session = SenderSession(CLAIM, context_of(Settings()), views(A, B))
     session.update(views(replace(A, state=State.UP), B))
     commit = session.take_commit()
     assert commit is not None
@@ -46,11 +46,11 @@ def test_commit_before_first_packet_has_count_with_its_offset() -> None:
 def test_record_that_ends_while_node_is_down_opens_no_gate() -> None:
     """An operator took the node down after a record had closed its gate at the claim."""
     up = replace(A, state=State.UP)
-    worker = worker_of(Settings())
-    worker.clock.tell(1_000_000, monotonic())
+    context = context_of(Settings())
+    context.clock.tell(1_000_000, monotonic())
     path = Path(State.PROBING, 1, 1_000_000, 1_004_000, up.epoch, "Connection refused")
     claim = replace(CLAIM, paths={up.destination: path}, paths_counter=1)
-    session = SenderSession(claim, worker, views(up, B))
+    session = SenderSession(claim, context, views(up, B))
     session.update(views(A, B))
     session.take_paths({}, 2)
     assert not any(peer.up for peer in session.peers.values())

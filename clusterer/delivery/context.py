@@ -16,8 +16,8 @@ from clusterer.store.sessions import SessionStore
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """One delivery worker. For one thread."""
+class Context:
+    """The stores, the settings and the copy of the clusters of one worker. For one thread."""
 
     settings: Settings
     store: SessionStore
