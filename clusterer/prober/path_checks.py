@@ -21,13 +21,13 @@ TURN_S = 0.25
 """Between two looks at the records: what checks found is written in one call."""
 
 PROBING_S, DISABLED_S = 0.5, 0.75
-"""How long the check of a path takes at most."""
+"""Longest time for the check of a path that is probing, or disabled."""
 
 _AT_ONCE = 50
 """Failed checks in one turn: each may open a suspicion."""
 
 
-class _Way(NamedTuple):
+class _Target(NamedTuple):
     """What one check serves: the paths of all senders with one address to one node."""
 
     node: Node
@@ -36,7 +36,7 @@ class _Way(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
+class _SharedCheck:
     """A check that waits or runs."""
 
     since_ms: int
@@ -64,7 +64,7 @@ class PathChecks:
         self._records: dict[int, Mapping[str, Path]] = {}
         self._stale: set[int] = set()
         self._checking: set[tuple[int, str]] = set()
-        self._shared: dict[_Way, _Shared] = {}
+        self._shared: dict[_Target, _SharedCheck] = {}
         self._results: dict[int, dict[str, _Result]] = {}
         self.next_at = inf
         """When `turn` has something to do (monotonic seconds)."""
@@ -141,23 +141,23 @@ class PathChecks:
         disabled = path.condition(node) is Condition.DISABLED
         row = context.viewpoint.node(node.cluster, sender)
         source = row.host if row is not None else context.viewpoint.source(node)
-        way = _Way(node, source, DISABLED_S if disabled else PROBING_S)
+        target = _Target(node, source, DISABLED_S if disabled else PROBING_S)
         done = partial(self._found, sender, destination, node, path)
         self._checking.add((sender, destination))
-        running = self._shared.get(way)
+        running = self._shared.get(target)
         if running is not None and path.last_ms < running.since_ms:
             running.done.append(done)
         else:
-            self._start(way, _Shared(context.now_ms, [done]))
+            self._start(target, _SharedCheck(context.now_ms, [done]))
 
-    def _start(self, way: _Way, shared: _Shared) -> None:
-        self._shared[way] = shared
-        self._context.checks.start(*way, partial(self._conclude, way, shared))
+    def _start(self, target: _Target, shared: _SharedCheck) -> None:
+        self._shared[target] = shared
+        self._context.checks.start(*target, partial(self._conclude, target, shared))
 
-    def _conclude(self, way: _Way, shared: _Shared, found: Found) -> None:
-        if self._shared.get(way) is shared:
-            del self._shared[way]
-        if found.reached is False and self._context.viewpoint.has_lost(way.source):
+    def _conclude(self, target: _Target, shared: _SharedCheck, found: Found) -> None:
+        if self._shared.get(target) is shared:
+            del self._shared[target]
+        if found.reached is False and self._context.viewpoint.has_lost(target.source):
             found = Found(None)
         for done in shared.done:
             done(found)
