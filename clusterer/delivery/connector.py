@@ -10,7 +10,7 @@ from time import monotonic
 
 from clusterer.delivery.confirmations import Confirmations
 from clusterer.delivery.failures import Failures
-from clusterer.delivery.link import Link, LinkBroken, LocalTrouble, UnaskedBytes
+from clusterer.delivery.link import Link, LinkBroken, LocalFault, UnaskedBytes
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerEvent, PeerState
 from clusterer.delivery.session import SenderSession
@@ -66,7 +66,7 @@ class Connector:
         except PeerUnreachable as error:
             self._fail(session, peer, str(error), monotonic())
             return
-        except LocalTrouble as error:
+        except LocalFault as error:
             self._wait(session, peer, str(error))
             return
         peer.link = link
@@ -210,7 +210,7 @@ class Connector:
 
     def _check_room(self) -> None:
         if len(self._watched) >= delivery_room():
-            raise LocalTrouble("this process may not have more open (ulimit -n, LimitNOFILE=)")
+            raise LocalFault("this process may not have more open (ulimit -n, LimitNOFILE=)")
 
     @staticmethod
     def _wait(session: SenderSession, peer: Peer, reason: str) -> None:

@@ -19,10 +19,10 @@ MAX_WRITE = 256 * 1024
 when the worker continues, long after its lease has ended."""
 
 SEND_BUFFER = 256 * 1024
-"""SO_SNDBUF: bounds what the kernel holds back for a peer that does not read."""
+"""SO_SNDBUF: bounds the bytes that the kernel holds for a peer that does not read."""
 
 MAX_UNASKED = 64 * 1024
-"""Bytes that a peer may write on a connection: BIN never answers."""
+"""Bytes that a peer may write on a connection, although BIN has no answers."""
 
 READ_AT_ONCE = 16 * 1024
 """Bytes read of one peer before the others get their turn."""
@@ -52,8 +52,8 @@ def connected_to_itself(sock: socket.socket) -> bool:
         return False
 
 
-class LocalTrouble(Exception):
-    """There is no connection, and that is not the peer's fault but this host's."""
+class LocalFault(Exception):
+    """This host cannot make a connection: no fault of the peer."""
 
 
 class LinkBroken(Exception):
@@ -69,21 +69,21 @@ class LinkBroken(Exception):
 
 
 class UnaskedBytes(LinkBroken):
-    """The peer writes on and on, on a connection on which nothing is expected from it."""
+    """The peer has written more than `MAX_UNASKED` bytes on a connection."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"the node wrote {size} bytes where BIN has no answer", unreachable=False)
 
 
 class Link:
-    """A connection being made or established. Nothing is ever read from it but its end."""
+    """A connection that is being made, or is established. Nothing is read but its end."""
 
     __slots__ = ("progress_at", "since", "sock", "unasked")
 
     def __init__(self, address: tuple[str, int], source: str | None, send_timeout_s: float) -> None:
         """Start connecting from ``source`` (an IP; None: any).
 
-        Raises `PeerUnreachable`, or `LocalTrouble`.
+        Raises `PeerUnreachable`, or `LocalFault`.
         """
         family = family_of(address[0])
         self.unasked = 0
@@ -92,17 +92,17 @@ class Link:
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         except OSError as error:
-            raise LocalTrouble(f"no socket: {os.strerror(error.errno or 0)}") from error
+            raise LocalFault(f"no socket: {os.strerror(error.errno or 0)}") from error
         try:
             self._prepare(source, send_timeout_s)
         except OSError as error:
             self.sock.close()
-            raise LocalTrouble(f"cannot send from {source}: {error}") from error
+            raise LocalFault(f"cannot send from {source}: {error}") from error
         code = self.sock.connect_ex(address)
         if code not in (0, *_AGAIN):
             self.sock.close()
             reason = f"cannot connect to {address}: {os.strerror(code)}"
-            raise (LocalTrouble if code in _OURS else PeerUnreachable)(reason)
+            raise (LocalFault if code in _OURS else PeerUnreachable)(reason)
 
     def _prepare(self, source: str | None, send_timeout_s: float) -> None:
         sock = self.sock
@@ -122,7 +122,7 @@ class Link:
         return self.sock.fileno()
 
     def finish_connecting(self) -> None:
-        """Call when the socket became writable; raises `PeerUnreachable` if it failed."""
+        """Note that the socket is writable; raises `PeerUnreachable` if the connect has failed."""
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise PeerUnreachable(f"cannot connect: {os.strerror(code)}")
@@ -153,9 +153,9 @@ class Link:
         return int.from_bytes(answer, sys.byteorder)
 
     def check(self) -> None:
-        """Call when the socket is readable; raises `LinkBroken` if the peer has closed.
+        """Note that the socket is readable; raises `LinkBroken` if the peer has closed.
 
-        Reads a bounded number of bytes: what is left makes the socket readable again. Raises
+        Reads a bounded number of bytes: the rest makes the socket readable again. Raises
         `UnaskedBytes` once the peer has written more than `MAX_UNASKED`.
         """
         try:
@@ -171,12 +171,12 @@ class Link:
             raise UnaskedBytes(self.unasked)
 
     def finish_writing(self) -> None:
-        """Tell the peer that nothing more comes."""
+        """Tell the peer that no more bytes follow."""
         with contextlib.suppress(OSError):  # already gone: the next check says so
             self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close at once; what the kernel holds it still sends."""
+        """Close at once; the kernel still sends the bytes that it holds."""
         self.sock.close()
 
 

@@ -21,17 +21,17 @@ BETWEEN_S = 0.1
 """Least time between two looks at the suspicions."""
 
 _MARGIN_MS = 50
-"""A check ends so long before the suspicion does."""
+"""Time between the end of a check and the end of its suspicion."""
 
 _LEAST_MS = 300
 """Least time of a check, also if the prober learned of the suspicion late."""
 
 _BEHIND_MS = 100
-"""Redis's time as it is reckoned here may be so much behind: a suspicion that lies no further in
-the future was opened just now."""
+"""Most by which this process's estimate of Redis's time is behind. A suspicion that is not further
+in the future was opened just now."""
 
 _SOON_MS = 5
-"""A timer is so much later than the time for which it waits: Redis's clock is known roughly."""
+"""Delay of a timer behind its time, because Redis's clock is known roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Answers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._checked: dict[_Case, str] = {}
-        """The cases that were or are being checked, with why the node was not reached."""
+        """The cases with a check, each with the reason why the node was not reached."""
         self.next_at = 0.0
         """When `turn` has something to do (monotonic seconds)."""
         self._looked_at = -inf
@@ -109,22 +109,22 @@ class Answers:
                 node,
                 context.viewpoint.source(node),
                 max(left_ms, _LEAST_MS) / 1000,
-                partial(self._said, case, node, suspicion),
+                partial(self._answer, case, node, suspicion),
                 urgent=True,
             )
         if asked:
             self._decide(case, node, suspicion)
 
     def _is_silent(self, node: Node, suspicion: Suspicion) -> bool:
-        """Whether this host has the node: that it reaches its own node says nothing.
+        """Whether the node is on this host, whose connect to its own node is no evidence.
 
-        Unless no other host was there to be asked.
+        It is evidence if no other host was present to be asked.
         """
         alone = suspicion.all_asked and suspicion.asked == {self._context.me}
         return not alone and self._context.viewpoint.has(node.host)
 
     def _decide(self, case: _Case, node: Node, suspicion: Suspicion) -> None:
-        """Do what the suspicion asks for by now, and come back when it is time again."""
+        """Take the next step of the suspicion that is due, and plan the next look."""
         context = self._context
         reason = self._checked.get(case, "") if suspicion.kind is Kind.PROBE else ""
         context.verdicts.conclude(node, suspicion, context.now_ms, context.by, reason)
@@ -134,8 +134,8 @@ class Answers:
                 at = monotonic() + (at_ms - age_ms + _SOON_MS) / 1000
                 self.next_at = min(self.next_at, at)
 
-    def _said(self, case: _Case, node: Node, suspicion: Suspicion, found: Found) -> None:
-        """Say what a check found, if it found anything."""
+    def _answer(self, case: _Case, node: Node, suspicion: Suspicion, found: Found) -> None:
+        """Send an ack or a nack after a check; neither if the check is no evidence."""
         context = self._context
         if found.reached:
             # The check began after this prober had read the suspicion, whatever its clock says.

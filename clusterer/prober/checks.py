@@ -1,8 +1,8 @@
 """Checks: can this host connect to a node? Many at once, none waits for another.
 
 A check makes up to four TCP connects, 0.2 s apart, until the node accepts one: a lossy link loses
-some of them. A node that refuses is not reached, at once. What is this host's own fault is no
-evidence, and neither is a check that a frozen process concludes too late.
+some of them. A refused connect ends the check at once: the node is not reached. A failure of this
+host itself is no evidence, and neither is a check that a stopped process concludes too late.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
-from clusterer.delivery.link import SELF_CONNECTED, Link, LocalTrouble
+from clusterer.delivery.link import SELF_CONNECTED, Link, LocalFault
 from clusterer.errors import PeerUnreachable
 from clusterer.membership import Node
 from clusterer.runtime.descriptors import prober_room
@@ -29,16 +29,16 @@ CONNECTS = 4
 """Connects of a check, at most."""
 
 LATE_S = 0.5
-"""A check that is concluded so long after its window is no evidence."""
+"""Time after the window of a check from which on its result is no evidence."""
 
 AT_ONCE = 100
-"""Checks that run at the same time, urgent ones not counted; others wait."""
+"""Checks that run at the same time, not counting urgent checks; further checks wait."""
 
 URGENT_AT_ONCE = 100
 """Urgent checks beside them."""
 
 STARTED_AT_ONCE = 20
-"""Checks that one turn begins: a burst must not keep an engine in this process from its work."""
+"""Checks that one turn begins: many checks at once must not delay deliveries of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _Check:
     window_s: float
     done: Done
     began: float
-    """When it began, or, of one that waits, when it was asked for (monotonic seconds)."""
+    """When the check began, or, while the check waits, was ordered (monotonic seconds)."""
     connects: int = 0
     """Connects begun so far."""
     links: set[Link] = field(default_factory=set)
@@ -89,7 +89,7 @@ class Checks:
         self._running: set[_Check] = set()
         self._waiting: deque[_Check] = deque()
         self._urgent: deque[_Check] = deque()
-        """Urgent checks that wait: the newest come first, the others may be too late already."""
+        """Urgent checks that wait. The newest begins first: older ones may be too late already."""
 
     def __len__(self) -> int:
         return len(self._running) + len(self._urgent) + len(self._waiting)
@@ -99,8 +99,8 @@ class Checks:
     ) -> None:
         """Check ``node`` from ``source`` (an IP; None: any) for up to ``window_s`` seconds.
 
-        ``done`` is called once, by a later `turn`. An ``urgent`` check begins before others; one
-        that would have to wait for longer than its window finds nothing.
+        ``done`` is called once, by a later `turn`. An ``urgent`` check begins before others; an
+        urgent check that waits for longer than its window finds nothing.
         """
         check = _Check(node, source, window_s, done, began=monotonic())
         (self._urgent if urgent else self._waiting).append(check)
@@ -161,7 +161,7 @@ class Checks:
         check.connects += 1
         try:
             link = Link(check.node.address, check.source, check.window_s)
-        except LocalTrouble as error:
+        except LocalFault as error:
             check.hindered, check.reason = True, str(error)
         except PeerUnreachable as error:
             check.reason = str(error)

@@ -61,7 +61,7 @@ class Liveness:
         half_ms = self._half_ms
         number, since_ms = divmod(self._context.now_ms + _phase(which, half_ms), half_ms)
         rounds[which] = number
-        # A node that is new here is first pinged when its next round begins.
+        # The first ping of a new node is that of its next round.
         begins = self._rounds.get(which, number) != number
         if begins and which not in self._pinging and self._has_turn(which, node, number):
             self._ping(which, node)

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from clusterer.delivery.link import Link, LocalTrouble
+from clusterer.delivery.link import Link, LocalFault
 from clusterer.membership import Node
 from clusterer.prober import checks
 from clusterer.prober.checks import Checks, Found
@@ -105,7 +105,7 @@ def test_checks_local_trouble_is_no_evidence(
     made: Checks, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def link(*arguments: object) -> Link:
-        raise LocalTrouble(os.strerror(code))
+        raise LocalFault(os.strerror(code))
 
     monkeypatch.setattr(checks, "Link", link)
     found: list[Found] = []
