@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clusterer.delivery.session import SenderSession
 
 AT_ONCE = 32
-"""Sessions that get their turn before all logs are read again."""
+"""Most sessions that get a turn between two reads of all logs."""
 
 
 class Agenda:
@@ -33,7 +33,7 @@ class Agenda:
         self.moved: set[str] = set()
         """Logs whose head has changed since the set was last cleared."""
         self.ready: dict[SenderSession, None] = {}
-        """Sessions with peers that are behind and whose turn it is."""
+        """Sessions with a ready peer behind the front, in the order of their turns."""
         self.guarded: dict[SenderSession, None] = {}
         self._connect_at: dict[SenderSession, float] = {}
         self._commit_at: dict[SenderSession, float] = {}

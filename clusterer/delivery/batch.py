@@ -13,14 +13,14 @@ from clusterer.store.deliveries import LogEntry
 from clusterer.store.format import FORMAT
 
 MAX_SEQUENCE = 2**53 - 1
-"""Largest sequence that Redis's Lua can count to: an entry behind it is not append.lua's."""
+"""Largest sequence to which Redis's Lua can count: append.lua writes no entry with a larger one."""
 
 _NAMES = [b"cluster", b"protocol", b"n", b"packets", b"frames"]
 """Fields in the order in which append.lua writes them, behind the format."""
 _WRITTEN = [b"format", *_NAMES]
 _FORMAT = b"%d" % FORMAT
 _FORMATS = frozenset(b"%d" % number for number in range(1, FORMAT + 1))
-"""Formats whose entries have the fields of today; a log may have entries of all of them."""
+"""Formats with the fields above; a log may have entries of each of these formats."""
 
 
 class Unreadable(Exception):
@@ -144,15 +144,15 @@ class Outbox:
         self.offset = offset
         """Bytes written."""
         self.end = len(self.view)
-        """Bytes that shall be written."""
+        """Bytes to be written in all."""
         self.last = last
-        """Sequence reached when all of it is written, and the cluster's packet count there."""
+        """Sequence that the peer reaches with the whole outbox; ``last_n``: packet count there."""
         self.last_n = frames.last_n
         self.skipped = 0
-        """Frames that are not sent as the gate was closed; counted when the outbox is empty."""
+        """Frames not sent because the gate was closed; counted when the outbox is empty."""
 
     def cut(self) -> int:
-        """Give up the frames of which nothing is written yet; return how many are left."""
+        """Drop the frames of which no byte is written; return how many frames are left."""
         ends = self.frames.ends
         whole = bisect_right(ends, self.offset)
         begun = whole < len(ends) and self.offset > (ends[whole - 1] if whole else 0)
@@ -164,10 +164,11 @@ class Outbox:
 class Batch:
     """Consecutive entries of one sender's log, read from sequence ``after`` on.
 
-    It ends before the first entry that cannot be read. If that is the very first one, the batch is
-    a gap: it has no packets, and leads over the entries that follow each other unread. Where a
-    packet that follows has the sequence of such an entry, another program has put the entry there:
-    it has no place of its own, and the batch goes on with the packet.
+    A batch ends before the first unreadable entry. If the first entry of all is unreadable, the
+    batch is a *gap*: the batch has no packets, and passes over the unreadable entries up to the
+    first readable one. If a packet behind an unreadable entry has the sequence of that entry,
+    another program has written the entry: the entry takes no sequence, and the batch continues with
+    the packet.
     """
 
     __slots__ = ("after", "clusters", "last", "not_ours", "packets", "size", "taken", "unread")
@@ -179,12 +180,12 @@ class Batch:
         """Bytes of all frames."""
         self.clusters: dict[ClusterKey, ClusterFrames] = {}
         self.taken = 0
-        """Entries that the batch has, or leads over."""
+        """Entries that the batch has, or passes over."""
         self.unread: list[tuple[bytes, str]] = []
-        """Ids of the entries that it leads over, and what is wrong with each."""
+        """Id and fault of each entry that the batch passes over."""
         self.not_ours: tuple[bytes, str] | None = None
-        """Id and format of the entry that follows, if no program of our version wrote it; no format
-        where the sequence is one that no packet can have."""
+        """Id and format of the next entry, if it has a format that this version does not know; the
+        format is empty if the sequence is one that no packet can have."""
         self._read(entries)
 
     def _read(self, entries: Sequence[LogEntry]) -> None:
@@ -214,7 +215,7 @@ class Batch:
             self.taken += 1
 
     def _checked(self, fields: list[bytes], last: int) -> Entry:
-        """Return what the entry with sequence ``last`` holds, less what was delivered before."""
+        """Return the entry with sequence ``last``, without packets that are before the batch."""
         if last > MAX_SEQUENCE:
             raise NotOurs("")
         entry = read_entry(fields)

@@ -16,28 +16,28 @@ LOOK_EVERY_S = 0.5
 """Longest time between two looks for senders without a worker."""
 
 LOOK_COSTS = 10
-"""A look is followed by a pause so many times as long as it took."""
+"""The pause after a look, as a multiple of the time that the look took."""
 
 OTHERS_FIRST_S = 0.4
 """Time in which workers with a smaller share may take a sender, before this one does."""
 
 CLAIM_AT_ONCE = 16
-"""Senders that are taken before those that the worker has get their turn again."""
+"""Senders that one turn claims: the sessions that the worker has get their turn in between."""
 
 JOIN_WITHIN_S = 2.0
-"""How long a worker without senders waits until others give it some of theirs."""
+"""How long a worker without senders waits for senders that other workers release."""
 
 EXCHANGE_EVERY_S = 2.0
-"""How often a worker that is full gives some senders back, if others wait."""
+"""How often a full worker releases some senders, if other senders wait."""
 
 KEEP_S = 60.0
-"""How long a worker gives nothing to others after they have not taken what it gave."""
+"""How long a worker releases no senders for others, after no worker has claimed those released."""
 
 
 class Claims:
     """Claims senders a few at a time, and keeps the worker's share equal to the others'.
 
-    A worker that is full gives some back every `EXCHANGE_EVERY_S` if others wait.
+    A full worker releases some senders every `EXCHANGE_EVERY_S` if other senders wait.
     """
 
     def __init__(

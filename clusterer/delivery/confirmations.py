@@ -12,7 +12,7 @@ from clusterer.store.client import Clock
 from clusterer.store.suspicions import SuspicionStore
 
 REMEMBER_S = 1.0
-"""How old bytes may be that are taken as evidence: an ack has to be said soon after its attempt."""
+"""Age of the oldest bytes that are evidence: an ack must follow its attempt soon."""
 
 
 @dataclass(slots=True)
@@ -25,11 +25,11 @@ class _Doubt:
 
 
 class Confirmations:
-    """The connections to nodes that other hosts do not reach, as far as the verdict says.
+    """The connections to nodes whose verdict says that no host reaches them.
 
-    Bytes that a node's kernel has acknowledged are evidence if they were written after the verdict
-    was known here. A connection that was made is evidence for a probing node only: a node that was
-    disabled because it took nothing accepts connections.
+    Bytes that a node's kernel has acknowledged are evidence if they were written after this worker
+    knew the verdict. A new connection is evidence for a probing node only: a node that is disabled
+    because it reads nothing still accepts connections.
     """
 
     def __init__(self, suspicions: SuspicionStore, clock: Clock) -> None:

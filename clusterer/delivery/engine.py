@@ -39,10 +39,10 @@ from clusterer.store.suspicions import SuspicionStore
 log = logging.getLogger(__name__)
 
 SLICE_S = 60.0
-"""Longest run of one job, so that RQ sees jobs end."""
+"""Longest run of one job: RQ expects jobs to end."""
 
 MANY_SENDERS = 10
-"""Senders of which a worker gives some to one that has none."""
+"""Least senders of a worker that releases some for a worker without senders."""
 
 NEIGHBOURS_EVERY_S = 5.0
 HEARTBEAT_EVERY_S = 10.0
@@ -51,8 +51,8 @@ HEARTBEAT_EVERY_S = 10.0
 class Engine:
     """Delivers for the senders of one queue. One per process; not for several threads.
 
-    A job is one call of `run`. Between jobs live the thread that closes connections, and, if `run`
-    says that another one must follow, leases and connections.
+    A job is one call of `run`. Between jobs, the closer's thread goes on, and the engine keeps
+    leases and connections if the return value of `run` says so.
     """
 
     def __init__(self, settings: Settings, queue: str, meter: Meter | None = None) -> None:
@@ -94,15 +94,14 @@ class Engine:
         heartbeat: Callable[[], object] | None = None,
         slice_s: float | None = None,
     ) -> bool:
-        """Deliver until nothing is left for ``linger`` seconds, ``slice_s`` is over or ``stop``.
+        """Deliver until no packets came for ``linger`` seconds, for ``slice_s``, or until ``stop``.
 
-        ``heartbeat`` is called about every 10 s. Returns True if packets are left: another job
-        is then on its way. Raises `StateUnavailable` when Redis goes away; all connections are
-        then closed.
+        Calls ``heartbeat`` about every 10 s. Returns True if packets are left: another job is
+        enqueued then. Raises `StateUnavailable` if Redis is unavailable; all connections are closed
+        then.
 
-        Without ``slice_s`` the run is over after `SLICE_S`, but gives nothing back: True then says
-        that leases and connections are kept, and that `run` must be called again at once, or
-        `hand_over`.
+        Without ``slice_s`` the run ends after `SLICE_S` and keeps leases and connections. True then
+        means that the caller must call `run` or `hand_over` at once.
         """
         stop = stop or threading.Event()
         end = monotonic() + (SLICE_S if slice_s is None else slice_s)
@@ -125,7 +124,7 @@ class Engine:
                 self._give_all()
 
     def close(self) -> None:
-        """Wait until all connections are closed; at most ``send_timeout`` and a bit."""
+        """Wait until all connections are closed: see `Closer.join`."""
         try:
             self.hand_over()
         except StateUnavailable as error:
@@ -213,9 +212,9 @@ class Engine:
         return max(min(times) - now, 0.0)
 
     def _or_hold(self, act: Callable[[], None], *, then: Callable[[], None]) -> None:
-        """Do something; hold the senders of which Redis has something wrong, and do ``then``.
+        """Call ``act``; hold each sender with wrong values in Redis, and then call ``then``.
 
-        What was to be done for the other senders may have been left out: ``then`` makes up for it.
+        ``act`` may have left out other senders when it failed: ``then`` does their part.
         """
         while True:
             try:
@@ -236,7 +235,10 @@ class Engine:
             self._call_another()
 
     def _has_idle_neighbour(self) -> bool:
-        """Whether another worker is idle while this worker has many senders (looked up seldom)."""
+        """Whether another worker is idle while this worker has many senders.
+
+        Looks every `NEIGHBOURS_EVERY_S`.
+        """
         now = monotonic()
         if now < self._neighbours_at or len(self._leases) < MANY_SENDERS:
             return False

@@ -20,7 +20,7 @@ from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
 
 CONNECTING_S = 0.005
-"""Time that new connections get before a read begins that leaves their logs out."""
+"""Time for new connections before the next read: the read leaves out the logs without one."""
 
 
 class Feeder:
@@ -49,9 +49,9 @@ class Feeder:
         self._agenda = context.agenda
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
-        """Apart: old packets may be large where new ones are small."""
+        """The size of reads behind the front: old packets may be larger than new packets."""
         self._versions: dict[ClusterKey, int] = {}
-        """Of the clusters that are sent to, as the last reads brought them."""
+        """Versions of the clusters of all sessions, from the last reads."""
 
     def next_at(self, now: float) -> float:
         """Return when `ask` is to be called again (monotonic seconds)."""
@@ -60,7 +60,7 @@ class Feeder:
         return self._pace.ask_at if self._pace.ask_at > now else now + CONNECTING_S
 
     def ask(self) -> None:
-        """Begin a read when that is due; end a read under way that leaves a log out."""
+        """Begin a read if one is due; interrupt a read under way that lacks a log."""
         heads = self._agenda.heads
         if self._reader.busy:
             asked = self._reader.asked
@@ -73,7 +73,7 @@ class Feeder:
             self._reader.ask(heads, clusters, self._size.per_log(len(heads)))
 
     def _connecting(self) -> bool:
-        """Whether logs will be readable in a moment, when connections are made."""
+        """Whether connections are being made after which more logs are to be read."""
         return self._connector.just_opened(CONNECTING_S) or self._agenda.connects_by(monotonic())
 
     def take(self) -> bool:
@@ -109,7 +109,7 @@ class Feeder:
         return size
 
     def _batch(self, session: SenderSession, entries: list[LogEntry], after: int) -> Batch:
-        """Take the next batch off ``entries``, and see to what cannot be read.
+        """Return the next batch of ``entries``, and act on entries that are unreadable.
 
         The batch is empty if no entry can be taken.
         """
@@ -123,15 +123,16 @@ class Feeder:
             self._handover.leave(session, *batch.not_ours)
         else:
             ids = [entry_id for entry_id, _ in entries]
-            session.say_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
+            session.log_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")
             self._store.delete_entries(session.sender, ids)
         return batch
 
     def _passed_over(self, session: SenderSession, gap: Batch) -> Batch:
-        """Return ``gap``, read again once no packet to come can have the sequence of its end.
+        """Return ``gap``, read again after no new packet can get the sequence of its last entry.
 
-        Another program may have added that entry ahead of the counters, and a sender a packet with
-        its sequence since: the packet is behind the entry in the log, and must not be passed over.
+        Another program may have added that entry ahead of the counters, and a sender may have added
+        a packet with the same sequence since: the log has the packet behind the entry, and the
+        worker must not pass over the packet.
         """
         self._store.pass_over(session.sender, gap.last)
         again = self._store.read(session.sender, gap.after, gap.taken + 1)
@@ -150,7 +151,7 @@ class Feeder:
             return  # read again: the peers that get the packets have changed
         size = 0
         for (session, group), (_, after), entries in zip(turns, places, found, strict=True):
-            # What was done for others may have changed this one.
+            # The turns of other sessions may have changed this session.
             still = [
                 peer
                 for peer in group
@@ -161,7 +162,7 @@ class Feeder:
         self._size_behind.note(size)
 
     def _next_group(self, session: SenderSession) -> list[Peer]:
-        """Return the group whose turn it is to read; empty if the group is at the head already."""
+        """Return the group that reads next; empty if the group is at the head already."""
         group = session.groups.next_behind()
         if group:
             session.groups.turn_over()
@@ -175,7 +176,7 @@ class Feeder:
         self, session: SenderSession, group: list[Peer], after: int, entries: list[LogEntry]
     ) -> int:
         """Offer entries to peers behind; return the number of bytes."""
-        if session.groups.holds_head:  # the read of the front brings what follows
+        if session.groups.holds_head:  # the read of the front returns the following entries
             entries = [entry for entry in entries if sequence_of(entry[0]) <= session.groups.head]
         if entries:
             batch = self._batch(session, entries, after)
@@ -184,14 +185,14 @@ class Feeder:
             return batch.size
         session.recorder.touched = True
         for peer in group:
-            # Nothing follows although more was there: trimmed. The gap in the cluster's
-            # packet count tells how much, as soon as the next packet comes.
+            # The following entries were trimmed. The gap in the packet count of the cluster tells
+            # the number of lost packets, at the latest with the next packet.
             session.groups.skip_gap(peer)
         session.regroup()
         return 0
 
     def _note(self, versions: Mapping[ClusterKey, int]) -> bool:
-        """Take over changes of the clusters up to a read; True if there are any."""
+        """Note the versions in a reply; refresh the sessions if a cluster has changed."""
         changed = any(self._versions.get(key) != version for key, version in versions.items())
         if changed:
             self._versions |= versions

@@ -19,10 +19,10 @@ from clusterer.store.log_reads import SenderUnusable
 log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.25
-"""How often it is looked which logs are idle."""
+"""Time between two looks for idle logs."""
 
 GUARD_POLL_S = 0.02
-"""How often the worker looks whether another worker's closing guards are gone."""
+"""Time between two looks at the closing guards of other workers."""
 
 
 class Handover:
@@ -40,14 +40,14 @@ class Handover:
         """When the polls are due (monotonic seconds)."""
 
     def poll_idle(self) -> None:
-        """At the times when that is due, give back the logs to which nothing has come lately."""
+        """Release the logs that have been idle for ``linger``, if a look is due."""
         now = monotonic()
         if now < self.idle_poll_at:
             return
         self.idle_poll_at = now + IDLE_POLL_S
         for session in self._leases:
             if now >= session.read_at + self._context.settings.linger:
-                self._leases.renew()  # the last ones must not lose theirs meanwhile
+                self._leases.renew()  # releases take time: no lease must run out
                 if session in self._leases:
                     self._when_idle(session)
 
@@ -64,12 +64,12 @@ class Handover:
             self._forget_gone([session])
 
     def give_up(self, session: SenderSession) -> None:
-        """Give a log back that has to be gone on with from another address."""
+        """Release a log whose sender has another address now."""
         self._release(session, even_if_pending=True)
         self._forget_gone([session])
 
     def leave(self, session: SenderSession, entry_id: bytes, entry_format: str) -> None:
-        """Give a log back as it is: the next entry is for a worker of a newer version."""
+        """Release a log unchanged: the next entry is for a worker of a newer version."""
         self._release(session, even_if_pending=True, trim=False)
         if self._leases.holds.add(session.sender, f"format {entry_format}"):
             log.error(
@@ -90,7 +90,7 @@ class Handover:
         """Release these logs, pending or not; True if a sender is still pending."""
         left = False
         for session in sessions:
-            self._leases.renew()  # the last ones must not lose theirs meanwhile
+            self._leases.renew()  # releases take time: no lease must run out
             try:
                 if session in self._leases:
                     left |= self._release(session, even_if_pending=True) is Released.PENDING
@@ -100,17 +100,17 @@ class Handover:
         return left
 
     def _forget_gone(self, sessions: list[SenderSession]) -> None:
-        """Forget nodes that went while packets to them were still recorded here.
+        """Forget nodes that were removed while this worker still recorded packets to them.
 
-        This worker records nothing any more (its closing guards are forgotten too). So a node that
-        went before this look stays forgotten; the component that removes a node later forgets it.
+        This worker records no more packets of these sessions. So a node that was removed before
+        this look stays forgotten; the component that removes a node later forgets the node itself.
         """
         self._context.directory.refresh()
         for session in sessions:
             self._store.forget(session.sender, session.members.not_in(self._context.views))
 
     def poll_guards(self) -> None:
-        """See, at the times when that is due, whether other workers' connections are closed."""
+        """Read the closing guards of other workers, if a look is due."""
         now = monotonic()
         if now < self.guard_poll_at:
             return

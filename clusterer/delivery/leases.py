@@ -18,11 +18,11 @@ from clusterer.store.log_reads import SenderUnusable
 log = logging.getLogger(__name__)
 
 MAX_SENDERS = 4096
-"""Senders that one worker has at a time; what is more is left to other workers, or waits."""
+"""Senders that one worker has at a time; other workers claim further senders, or these wait."""
 
 RENEW_EVERY_S = LEASE_MS / 4000
 WRITE_WITHIN_S = LEASE_MS / 1000 * 0.8
-"""Time after the sending of a renewal in which may be written: shorter than the lease itself."""
+"""Time after a renewal was sent in which the worker may write: shorter than the lease."""
 
 
 class Leases:
@@ -41,12 +41,12 @@ class Leases:
         self._by_log: dict[str, SenderSession] = {}
         self._write_until = 0.0
         self._paths_counters: Mapping[int, int] | None = None
-        """What the last renewal has told of the records, until it is followed."""
+        """The counters of path records in the last renewal, until `follow_paths` uses them."""
         self._recorded: set[int] = set()
-        """Senders whose sessions have records."""
+        """Senders whose sessions have path records."""
         self.holds = Holds()
         self.run_out: set[int] = set()
-        """Senders whose worker lost its lease, or was stopped for too long, at the last look."""
+        """Senders whose lease had run out at the last look: the worker died, or was stopped."""
         self._given_at: dict[int, float] = {}
         """When this worker released senders that were still pending (monotonic seconds)."""
         self.renew_at = 0.0
@@ -65,7 +65,7 @@ class Leases:
 
     @property
     def refused(self) -> bool:
-        """Whether senders were seen that may not be claimed here."""
+        """Whether this worker has seen senders that it may not claim."""
         return bool(self._placement.refused or self.holds)
 
     def __contains__(self, session: SenderSession) -> bool:
@@ -90,7 +90,7 @@ class Leases:
         return [s for s in senders if s not in self.holds and self._placement.allows(s, views)]
 
     def unclaimed(self, senders: list[int]) -> list[int]:
-        """Return those of ``senders`` without a lease; those that this worker had come last."""
+        """Return those of ``senders`` without a lease; the ones released here come last."""
         leased = self._store.leased(senders)
         found = [sender for sender in senders if sender not in leased]
         late = [sender for sender in found if sender in self._leased]
@@ -121,7 +121,7 @@ class Leases:
             # The nodes' state after the claim decides about its packets.
             self._context.directory.refresh()
         for claim in claims:
-            self.renew()  # those that were taken first must not wait for the last one
+            self.renew()  # claims take time: the first sessions must not lose their leases
             if isinstance(claim, SenderUnusable):
                 self.hold(claim.sender, str(claim))
             elif claim is not None and claim.sender in self._claimed:
@@ -160,8 +160,8 @@ class Leases:
             return
         claims = {sender: session.claim_number for sender, session in self._sessions.items()}
         claims |= self._claimed
-        # A worker that was slow may find its leases run out, and no other worker with them. One
-        # that goes before its time was taken away.
+        # After a delay the leases may have run out, and no other worker has claimed the logs. A
+        # lease that is gone before its end was taken away.
         run_out = sent_at >= self._write_until
         renewed = self._store.renew(list(claims), claims if run_out else None)
         for sender in renewed.lost:
@@ -173,10 +173,10 @@ class Leases:
         self._paths_counters = renewed.paths_counters
 
     def follow_paths(self) -> None:
-        """Read the records that have changed by the last renewal, and judge all gates again.
+        """Read the path records that changed before the last renewal, and judge all gates again.
 
-        Once after each renewal, and between two turns only: what is being offered must not change
-        its group meanwhile.
+        Does so once after each renewal. To be called between two turns: a peer must not change its
+        group while a batch is offered to the group.
         """
         counters, self._paths_counters = self._paths_counters, None
         if counters is None or not (counters or self._recorded):
@@ -192,7 +192,7 @@ class Leases:
         self._recorded = {session.sender for session in sessions if session.gates}
 
     def may_write(self, session: SenderSession) -> bool:
-        """Whether the lease certainly still holds; it is renewed if time has run out."""
+        """Whether the lease certainly holds; renews the lease first if its time has run out."""
         if monotonic() < self._write_until:
             return True
         self.renew(force=True)
@@ -220,7 +220,7 @@ class Leases:
             self._abandon(session)
 
     def hold(self, sender: int, reason: str) -> None:
-        """Leave a sender alone for a while, as Redis has something wrong of it."""
+        """Deliver no packets of a sender for `HOLD_S`: its values in Redis are wrong."""
         session = self._sessions.get(sender)
         if session is not None:
             self._abandon(session)
@@ -236,7 +236,7 @@ class Leases:
             )
 
     def drop(self, session: SenderSession) -> None:
-        """Forget a session that was given back."""
+        """Forget a session that was released."""
         del self._sessions[session.sender]
         del self._by_log[session.log]
         self._context.agenda.drop(session)
@@ -247,11 +247,11 @@ class Leases:
         self._connector.close_all(session)
 
     def gave(self, session: SenderSession) -> None:
-        """Note that a session was given back with packets left: other senders come first."""
+        """Note that a session was released with packets left: other senders come first."""
         self._given_at[session.sender] = monotonic()
 
     def abandon_all(self) -> None:
-        """Give up everything at once; leases run out by themselves."""
+        """Forget all sessions, and close their connections at once; their leases expire."""
         for session in self:
             self._abandon(session)
 
@@ -263,7 +263,7 @@ class Leases:
         if session.gates:
             self._recorded.add(sender)
         if session.members.stale_destinations():
-            # Not the other way round: nodes that have come since the snapshot was taken.
+            # Refresh first: a destination that the snapshot lacks may be a node that is new.
             self._context.directory.refresh()
             session.update(self._context.views)
             self._store.forget(sender, session.members.stale_destinations())

@@ -27,7 +27,7 @@ class Mark(NamedTuple):
 
 
 _MAX_MARKS = 64
-"""Writes after which it is worth a system call to see what was acknowledged."""
+"""Marks above which the peer asks the kernel for acknowledged bytes, to drop marks."""
 
 
 class Peer:
@@ -51,7 +51,7 @@ class Peer:
         self.counters: Counter[str] = Counter()
         """Counted since the last commit."""
         self._skipped = self._lost = 0
-        """Counted ever; only differences mean something."""
+        """Counted since the peer was made; used for differences only."""
         self.flow: Flow | None = None
         """Where writes are counted, if metrics are on."""
         self.state = PeerState.GUARDED if guarded else PeerState.IDLE
@@ -70,7 +70,7 @@ class Peer:
         self.written = 0
         """Bytes given to the connection."""
         self._marks: deque[Mark] = deque()
-        """What was written and is not known to be acknowledged."""
+        """Writes that are not known to be acknowledged."""
 
     def judge(self, path: Path | None, now_ms: int) -> bool:
         """Open or close the gate by the sender's record of the path; True if that changed it."""
@@ -171,13 +171,13 @@ class Peer:
                 box.last, box.last_n = box.frames.sequence(kept - 1), box.frames.first_n + kept - 1
 
     def skip_to(self, offset: int, n: int | None) -> None:
-        """Go to ``offset``, counting what lies between as skipped."""
+        """Go to ``offset``, counting the packets in between as skipped."""
         if self.sent_n is not None and n is not None:
             self._skip(n - self.sent_n)
         self._reach(offset, n)
 
     def lose_to(self, offset: int, n: int | None) -> None:
-        """Go to ``offset``, counting what lies between as lost: it is not in the log any more."""
+        """Go to ``offset``, counting the packets in between, which the log has no more, as lost."""
         if self.sent_n is not None and n is not None and n > self.sent_n:
             self._lose(n - self.sent_n)
         self._reach(offset, n)

@@ -12,7 +12,7 @@ from clusterer.runtime.routes import is_local
 log = logging.getLogger(__name__)
 
 HOLD_S = 10.0
-"""How long a sender is left alone; then the worker looks again."""
+"""How long a worker holds a sender; then the worker tries again."""
 
 
 def source_of(sender: int, key: ClusterKey, views: Views) -> str | None:
@@ -62,7 +62,7 @@ class Placement:
 
 
 class Holds:
-    """Senders that the worker leaves alone for a while: it cannot read what Redis has of them."""
+    """Senders that the worker does not deliver for a while: their values in Redis are unusable."""
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}
@@ -76,7 +76,7 @@ class Holds:
         return any(now < until for until in self._until.values())
 
     def add(self, sender: int, why: str) -> bool:
-        """Hold a sender; True if that is not known yet, and is to be said."""
+        """Hold a sender; True if the log does not have this reason yet."""
         self._until[sender] = monotonic() + HOLD_S
         known = self._said.get(sender) == why
         self._said[sender] = why

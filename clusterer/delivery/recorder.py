@@ -14,7 +14,7 @@ COMMIT_AFTER = 500
 """Packets written after which they are recorded: what a killed worker's successor may repeat."""
 
 COMMIT_AFTER_S = 0.02
-"""Longest time a written frame waits to be recorded."""
+"""Longest time between the write of a packet and its record."""
 
 _TRIM_EVERY = 2000
 """Delivered packets after which the log is trimmed; Redis frees whole blocks of 100."""
@@ -53,7 +53,7 @@ class Recorder:
         return record_at
 
     def needed_from(self) -> int:
-        """Return the first sequence that some peer still needs."""
+        """Return the first sequence that any peer still needs."""
         groups = self._groups
         groups.resting.settle(groups.head)
         reached = (peer.acknowledged_offset() for peer in groups.peers.values())
@@ -77,7 +77,7 @@ class Recorder:
         return self._replay and not peer.up
 
     def take(self, *, trim: bool = False) -> Commit | None:
-        """Return what is to be recorded in Redis since the last time, None if nothing is."""
+        """Return what Redis does not have since the last call; None if there is nothing."""
         groups = self._groups
         moves: list[Move] = []
         counters: dict[str, int | str] = {}

@@ -14,7 +14,7 @@ RECORD_EACH_S, RECORD_WITHIN_S = 0.05, 10.0
 """What was skipped is recorded in Redis after so many seconds per resting node, and at most."""
 
 _GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it are spread evenly between whole numbers, however few they are."""
+"""Any number of multiples of this number are spread evenly between whole numbers."""
 
 
 def pace_of(sender: int) -> float:
@@ -28,10 +28,10 @@ def record_within_s(nodes: int) -> float:
 
 
 class Resting:
-    """The peers at the head of the log that skip what comes.
+    """The peers at the head of the log that skip all packets.
 
-    They have got to the head whenever ``settle`` is called; until then their own sent offset may be
-    further back. ``counts`` has the packets of each cluster up to the head, as far as known.
+    `settle` moves them to the head; until then their sent offsets may be further back. ``counts``
+    has the packets of each cluster up to the head, as far as known.
     """
 
     def __init__(self, sender: int, counts: Mapping[ClusterKey, int]) -> None:
@@ -51,7 +51,7 @@ class Resting:
         return bool(self._members)
 
     def add(self, at_head: Iterable[Peer], *, replay: bool) -> bool:
-        """Add those of the peers that only skip; True if there are any."""
+        """Add the peers that only skip; True if there are any."""
         found = [] if replay else [peer for peer in at_head if self._only_skips(peer)]
         self._members |= dict.fromkeys(found)
         if any(peer.counters or not peer.is_recorded() for peer in found):
@@ -59,7 +59,7 @@ class Resting:
         return bool(found)
 
     def _only_skips(self, peer: Peer) -> bool:
-        """Whether all that comes is skipped, and nothing else is to be counted before."""
+        """Whether the peer skips all packets, and nothing else is to be counted before."""
         n = peer.sent_n
         return (
             not peer.up
@@ -89,7 +89,7 @@ class Resting:
         if any(
             self._counts.get(key) != frames.first_n - 1 for key, frames in batch.clusters.items()
         ):
-            # Some packets were lost before, or it is not known: each peer has its own count.
+            # Packets were lost before, or their number is unknown: each peer has its own count.
             self.settle(head)
             for peer in self._members:
                 peer.offer(batch)

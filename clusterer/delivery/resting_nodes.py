@@ -22,9 +22,9 @@ def not_resting(
 ) -> Mapping[str, Node]:
     """Return the nodes of a cluster that must have a peer from the claim on.
 
-    All others skip what the log has up to its end at the claim, which the roster is not older
-    than, and how many packets that is, is known. ``closed``: the nodes whose gates are closed by
-    the sender's own records.
+    All other nodes skip the packets that the log has at the claim, and the number of these packets
+    is known. The roster is not older than the claim. ``closed``: the nodes whose gates the sender's
+    own records close.
     """
     redis_lost_packets = max(claim.committed.values(), default=0) > claim.tail
     if key not in claim.counts or redis_lost_packets:
@@ -44,10 +44,10 @@ def not_resting(
 class RestingNodes:
     """Nodes with a closed gate and without a `Peer`. All of them are at the head.
 
-    The members are not listed: a member is a node that is down in the cluster's roster, or whose
-    gate was closed by a record at the claim, is not the sender itself and is not in ``made``. So a
-    sender costs the same with 10 and with 1,000 nodes that are down. ``counts`` has the packets of
-    each cluster up to the head.
+    No list of members exists. A member is a node that is down in the cluster's roster, or whose
+    gate a record had closed at the claim. The sender itself and the nodes in ``made`` are no
+    members. So a sender costs the same with 10 and with 1,000 nodes that are down. ``counts`` has
+    the packets of each cluster up to the head.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class RestingNodes:
         self._made = made
         self._rosters = rosters
         self._committed, self._committed_counts = claim.committed, claim.committed_counts
-        """What Redis has of the members, until all of them are recorded in one place."""
+        """What Redis has of the members, until the first record of all of them."""
         self._recorded: dict[ClusterKey, tuple[int, int]] = {}
         """Where a cluster's members were recorded last: sequence and packet count."""
         self._lost: Counter[ClusterKey] = Counter()
         """Packets of each cluster that were trimmed unread since then."""
         self._jumped: Counter[ClusterKey] = Counter()
-        """By how much the packet counts have moved on, or back, without packets since then."""
+        """By how much the packet counts have changed without packets since then."""
         self._down: dict[ClusterKey, Mapping[str, Node]] = {}
         self._closed: dict[ClusterKey, Mapping[str, Node]] = {}
         self._there = False
@@ -87,7 +87,7 @@ class RestingNodes:
         self._down[key] = roster.down
         closed = self._closed.get(key)
         if closed:
-            # One that has changed since has a peer, unless an operator took it down.
+            # A node that has changed since has a peer, unless an operator took the node down.
             found = {destination: roster.nodes.get(destination) for destination in closed}
             self._closed[key] = closed = {f: node for f, node in found.items() if node is not None}
             self._down[key] = {**closed, **roster.down}
@@ -136,14 +136,14 @@ class RestingNodes:
         self.record_soon()
 
     def record_soon(self) -> None:
-        """Record what the members have skipped when the turn of this sender comes."""
+        """Let a record of the members be due when this sender has its turn."""
         if self._there and self.due_at == inf:
             nodes = sum(map(len, self._down.values()))
             within_s = pace_of(self._sender) * record_within_s(nodes)
             self.due_at = self._rosters.record_at(nodes, monotonic(), within_s)
 
     def jump(self, counts: Mapping[ClusterKey, int]) -> None:
-        """Count as lost what is missing up to ``counts``, before those of the head follow."""
+        """Count the packets missing up to ``counts`` as lost, before the head gets these counts."""
         for key, n in counts.items():
             by = n - self._counts.get(key, n)
             self._jumped[key] += by

@@ -87,7 +87,7 @@ class SenderSession:
             self._agenda.note(self)
 
     def take_commit(self, *, trim: bool = False) -> Commit | None:
-        """Return what is to be recorded in Redis since the last time, None if nothing is."""
+        """Return what Redis does not have since the last call; None if there is nothing."""
         found = self.recorder.take(trim=trim)
         self._agenda.note(self)
         return found
@@ -144,17 +144,17 @@ class SenderSession:
         return bool(new)
 
     def note_unread(self, batch: Batch) -> None:
-        """Log, once for each entry, over what a batch leads.
+        """Log the entries that a batch passes over, each once.
 
-        The gap in the cluster's packet count makes these packets lost for each peer, with the next
-        packet or when the log is idle.
+        The gap in the packet count of the cluster makes these packets lost for each peer, with the
+        next packet or when the log is idle.
         """
         if batch.unread and batch.last > self._unread_to:
             self._unread_to = batch.last
             (entry_id, why), count = batch.unread[0], len(batch.unread)
-            self.say_unreadable(entry_id, count, f"{why}; counted as lost")
+            self.log_unreadable(entry_id, count, f"{why}; counted as lost")
 
-    def say_unreadable(self, entry_id: bytes, count: int, why: str) -> None:
+    def log_unreadable(self, entry_id: bytes, count: int, why: str) -> None:
         """Log that ``count`` entries from ``entry_id`` on cannot be read."""
         log.error(
             "sender %s: log entry %s is unreadable%s: %s",
@@ -173,7 +173,7 @@ class SenderSession:
         for peer in groups.peers.values():
             if not groups.is_ready(peer) or peer.sent_offset > tail:
                 continue
-            # At the end already: the peer came there over a gap whose size was not known then.
+            # A peer that is at the end already has passed a gap of unknown size.
             if peer.sent_offset == tail or not self._store.read(self.sender, peer.sent_offset, 1):
                 peer.lose_to(tail, counts.get(peer.key))
         if groups.nodes and self._ends_at_head(tail):
@@ -206,7 +206,7 @@ class SenderSession:
         return any(peer.state is PeerState.GUARDED for peer in self.groups.behind)
 
     def end_guards(self, guards: ClosingGuards) -> None:
-        """Take over which closing guards are gone, and the offsets of their workers."""
+        """Let peers whose closing guards are gone continue from the offsets in ``guards``."""
         for peer in self.groups.behind:
             if peer.state is PeerState.GUARDED and peer.destination not in guards.up:
                 peer.change(PeerEvent.GUARD_ENDED)

@@ -19,7 +19,7 @@ def fair(mine: int, others: Sequence[int], unclaimed: int = 0) -> int:
 
 
 def slack(share: int) -> int:
-    """Return by how many senders a worker may differ from its share: a move costs time."""
+    """Return by how many senders a worker may differ from its share, as a hand-over costs time."""
     return max(4, share // 4)
 
 
