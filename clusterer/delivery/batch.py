@@ -147,7 +147,7 @@ class Outbox:
         """Bytes to be written in all."""
         self.last = last
         """Sequence that the peer reaches with the whole outbox; ``last_n``: packet count there."""
-        self.last_n = frames.last_n
+        self.last_n: int | None = frames.last_n
         self.skipped = 0
         """Frames not sent because the gate was closed; counted when the outbox is empty."""
 

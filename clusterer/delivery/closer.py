@@ -60,11 +60,14 @@ class Closer:
         self._leaving = False
         self._rounds = Rounds("closer")
 
-    def take(self, sender: int, peers: list[Peer]) -> None:
-        """Take over the closing peers whose guards the release has just set."""
-        now = monotonic()
-        give_up_at, renew_at = now + self._timeout_s, now + RENEW_EVERY_S
-        write_until = now + WRITE_WITHIN_S
+    def take(self, sender: int, peers: list[Peer], asked_at: float) -> None:
+        """Take over the closing peers whose guards a release has set.
+
+        ``asked_at``: a time before the release was sent (monotonic seconds). The guards may have
+        ended if the reply came late.
+        """
+        give_up_at = monotonic() + self._timeout_s
+        renew_at, write_until = asked_at + RENEW_EVERY_S, asked_at + WRITE_WITHIN_S
         taken = [
             _Closing(sender, peer, peer.link, give_up_at, renew_at, write_until)
             for peer in peers

@@ -133,6 +133,7 @@ class Handover:
         if session not in self._leases:
             return Released.LOST
         still_open = [peer for peer in session.peers.values() if used and peer.connected]
+        asked_at = monotonic()
         result = self._store.release(
             session.sender,
             session.recorder.reached(),
@@ -152,6 +153,6 @@ class Handover:
         for peer in still_open:
             self._connector.let_go(peer)
             peer.release()
-        self._closer.take(session.sender, still_open)
+        self._closer.take(session.sender, still_open, asked_at)
         self._connector.close_all(session, but=still_open)
         return result

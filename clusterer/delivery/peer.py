@@ -166,7 +166,7 @@ class Peer:
         if box is not None:
             kept = box.cut()
             box.skipped = 0  # the next worker decides
-            box.last, box.last_n = self.committed_offset, self.committed_n or box.last_n
+            box.last, box.last_n = self.committed_offset, self.committed_n
             if kept:
                 box.last, box.last_n = box.frames.sequence(kept - 1), box.frames.first_n + kept - 1
 

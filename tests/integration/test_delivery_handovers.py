@@ -69,9 +69,9 @@ def test_closer_takes_peers_that_are_closing_already(
     states: list[PeerState] = []
     take = Closer.take
 
-    def note(self: Closer, sender: int, peers: list[Peer]) -> None:
+    def note(self: Closer, sender: int, peers: list[Peer], asked_at: float) -> None:
         states.extend(peer.state for peer in peers)
-        take(self, sender, peers)
+        take(self, sender, peers, asked_at)
 
     monkeypatch.setattr(Closer, "take", note)
     with BinReceiver() as receiver:
