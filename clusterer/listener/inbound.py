@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from time import monotonic
 from typing import cast
 
@@ -17,6 +17,7 @@ from clusterer.listener.registrations import ReceiveInfo
 from clusterer.membership.addresses import normalised_ip
 from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder, Packet
+from clusterer.wire.decoder import then_raise
 
 BUFFER_SIZE = 65_536
 """Bytes that one connection may deliver before the next connection has its turn."""
@@ -112,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             return self._decoder.feed(chunk)
         except WireError as error:
-            return _then_raise([], error)
+            return then_raise([], error)
 
     def _proceed(self, packets: Iterator[Packet], now: float) -> None:
         """Hand over packets for `SLICE_S`; the others wait for the connection's next turn."""
@@ -193,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
                     self._enter(*key, now)
                     known = key
         except WireError as error:
-            return _then_raise(rest, error)
+            return then_raise(rest, error)
         return iter(rest)
 
     def _resume(self) -> None:
@@ -286,8 +287,3 @@ class Connection(asyncio.BufferedProtocol):
             error,
         )
         self.close()
-
-
-def _then_raise(packets: Sequence[Packet], error: WireError) -> Iterator[Packet]:
-    yield from packets
-    raise error

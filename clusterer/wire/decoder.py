@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from clusterer.errors import WireError
 from clusterer.wire.layout import HEADER, INT, INTS, LENGTH, MARKER, MIN_FRAME, NAME_AT
@@ -56,7 +56,7 @@ class FrameDecoder:
             self._split(self._with_rest(chunk), packets)
         except WireError as error:
             self._error, self._rest = error, bytearray()
-            return _then_raise(packets, error)
+            return then_raise(packets, error)
         return iter(packets)
 
     def _with_rest(self, chunk: bytes) -> bytes:
@@ -140,7 +140,8 @@ def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -
     return Packet(name, kind, sender, data[fields_at:end], version)
 
 
-def _then_raise(packets: list[Packet], error: WireError) -> Iterator[Packet]:
+def then_raise(packets: Iterable[Packet], error: WireError) -> Iterator[Packet]:
+    """Iterate over ``packets``, and then raise ``error``."""
     yield from packets
     raise error
 
