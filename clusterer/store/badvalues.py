@@ -130,6 +130,7 @@ def is_bad_data(error: object) -> bool:
 _NUMBER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 _ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)
 """As we write them: one member is one id."""
+_MOST_MS = 2**53
 
 # -- parsing ------------------------------------------------------------------------------------
 
@@ -158,6 +159,19 @@ def ids(key: str, members: Iterable[Any]) -> list[int]:
         else:
             bad(key, "member", member, f"a whole number from 1 to {MAX_ID}")
     return sorted(found)
+
+
+def times_of(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
+    """Return the times in ms, by id, of a sorted set; report members that are no ids or times."""
+    found = dict(members)
+    usable = {}
+    for member in ids(key, found):
+        at = found[b"%d" % member]
+        if 0 <= at <= _MOST_MS:
+            usable[member] = int(at)
+        else:
+            bad(key, f"member {member}", at, "a time in ms")
+    return usable
 
 
 def text(value: bytes | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -18,7 +18,15 @@ from clusterer.membership.views import ClusterKey, Views
 from clusterer.runtime.routes import is_local
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, is_bad_data, pairs, replaced, text, wrong_types
+from clusterer.store.badvalues import (
+    ids,
+    is_bad_data,
+    pairs,
+    replaced,
+    text,
+    times_of,
+    wrong_types,
+)
 from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.paths import counters_of
 
@@ -37,8 +45,6 @@ AHEAD_MS = 1000
 
 MOST_WAIT_S = 0.8 * TIMEOUT_S
 """Longest wait for a ring: the reply must arrive before the client gives up."""
-
-_MOST_MS = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class ProberStore(Store):
         now_ms, wrong, counters, *found = reply
         replaced(wrong)
         present = {
-            key: scores(key, ((member, float(at)) for member, at in pairs(members).items()))
+            key: times_of(keys.probers(*key), _scores(members))
             for key, members in zip(clusters, found, strict=True)
         }
         return Heartbeat(int(now_ms), counters_of(pairs(counters)), present if look else {})
@@ -93,7 +99,7 @@ class ProberStore(Store):
         """Return the probers of a cluster, each with Redis ms of its last heartbeat."""
         what = f"read the probers of cluster {key}"
         (members,) = self._read(what, ("zrange", keys.probers(*key), 0, -1, False, True))
-        return scores(key, members)
+        return times_of(keys.probers(*key), members)
 
     def sweep(
         self, clusters: Iterable[ClusterKey], *, settled: bool = True
@@ -227,18 +233,10 @@ _OF_PROBER = keys.prober(0)[:-1], keys.prober_ring(0)[:-1]
 """Prefixes: a member of the set may be no machine_id."""
 
 
+def _scores(flat: Sequence[bytes]) -> Iterator[tuple[bytes, float]]:
+    """Yield the members of a sorted set, with their scores, that a script sent flat."""
+    return ((member, float(score)) for member, score in pairs(flat).items())
+
+
 def _is_old(at: float, now_ms: int) -> bool:
     return not now_ms - PRESENT_MS <= at <= now_ms + AHEAD_MS
-
-
-def scores(key: ClusterKey, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
-    """Return the probers of a cluster's sorted set; report members that are no probers."""
-    name, found = keys.probers(*key), dict(members)
-    usable = {}
-    for prober in ids(name, found):
-        at = found[b"%d" % prober]
-        if 0 <= at <= _MOST_MS:
-            usable[prober] = int(at)
-        else:
-            bad(name, f"member {prober}", at, "a time in ms")
-    return usable

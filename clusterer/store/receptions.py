@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 
 import redis
 
@@ -18,6 +17,7 @@ from clusterer.store.badvalues import (
     is_bad_data,
     read_all,
     text,
+    times_of,
 )
 from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.watches import LISTENING_MS, Reception, Watch
@@ -94,13 +94,7 @@ def _reception(
     )
     if not begun or not heartbeat or now_ms - heartbeat >= LISTENING_MS:
         return None
-    return Reception(watch, begun, scores(watch.last_seen, clocks), now_ms)
-
-
-def scores(key: str, members: Iterable[tuple[bytes, float]]) -> dict[int, int]:
-    """Return a sorted set of machine_ids and times, without times that are infinite."""
-    found = {member: at for member, at in members if isfinite(at)}
-    return {machine_id: int(found[b"%d" % machine_id]) for machine_id in ids(key, found)}
+    return Reception(watch, begun, times_of(watch.last_seen, clocks), now_ms)
 
 
 def latest(
@@ -140,7 +134,7 @@ def _highest(client: redis.Redis, names: Sequence[str]) -> dict[int, int]:
             members = [member for some in each for member in some]
         for member, at in members:
             found[member] = max(at, found.get(member, at))
-    return scores(names[0], found.items())
+    return times_of(names[0], found.items())
 
 
 def watches_in(receiver: int, fields: Mapping[bytes, bytes]) -> list[Watch]:

@@ -22,13 +22,12 @@ from clusterer.membership.suspicions import (
 from clusterer.membership.views import ClusterKey, Views
 from clusterer.settings import Settings
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, ids, replaced, text
+from clusterer.store.badvalues import bad, ids, replaced, text, times_of
 from clusterer.store.client import Store, ms_of
 from clusterer.store.encoding import decode_node
 from clusterer.store.node_change import EVENTS_CAP, Cause
 from clusterer.store.nodes import NodeStore
 from clusterer.store.paths import Observation, event_of
-from clusterer.store.probers import scores
 
 _ATTEMPTS = 50
 """How often is tried what other processes interfere with, which change the node meanwhile."""
@@ -128,7 +127,8 @@ class SuspicionStore(Store):
         )
         noted = {b"%d" % machine_id: confirmed} if confirmed else {}
         last = _confirmed(key, noted).get(machine_id)
-        return decode_node(key, machine_id, data), scores(key, members), last, ms_of(time)
+        probers = times_of(keys.probers(*key), members)
+        return decode_node(key, machine_id, data), probers, last, ms_of(time)
 
     def _open(
         self, key: ClusterKey, node: Node, suspicion: Suspicion, event: list[str]

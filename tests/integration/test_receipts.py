@@ -70,6 +70,17 @@ def test_receipts_silence_is_measured_to_last_flush(
     assert redis_client.zrange(WATCH.muted, 0, -1) == [b"3"]
 
 
+@pytest.mark.parametrize("score", ["inf", "-inf", -1])
+def test_receptions_name_clock_that_is_no_time(
+    score: str | int, receipts: Receipts, last_notice: str, redis_client: redis.Redis
+) -> None:
+    redis_client.zadd(WATCH.last_seen, {"3": float(score)})
+    with collected() as problems:
+        (found,) = receipts.receptions()
+    assert found.last_seen_ms.keys() == {2}
+    assert [(bad.key, bad.place) for bad in problems] == [(WATCH.last_seen, "member 3")]
+
+
 def test_receipts_timeout_is_announced_and_lasts_twice(
     receipts: Receipts, last_notice: str, redis_client: redis.Redis, context: Context
 ) -> None:

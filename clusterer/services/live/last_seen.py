@@ -9,8 +9,8 @@ from typing import Any
 
 import redis
 
-from clusterer.store.badvalues import read_all
-from clusterer.store.receptions import latest, scores
+from clusterer.store.badvalues import read_all, times_of
+from clusterer.store.receptions import latest
 from clusterer.store.watches import Watch
 
 
@@ -59,7 +59,7 @@ def _muting(client: redis.Redis, asked: Sequence[Watch]) -> Iterator[LastSeenTim
     muted = {
         watch: muted_ms
         for watch, members in zip(asked, sets, strict=True)
-        if (muted_ms := scores(watch.muted, members))
+        if (muted_ms := times_of(watch.muted, members))
     }
     times = read_all(client, [("zmscore", watch.last_seen, [*muted[watch]]) for watch in muted])
     for (watch, muted_ms), some in zip(muted.items(), times, strict=True):
