@@ -80,7 +80,7 @@ def open_client(settings: Settings, **options: Any) -> redis.Redis:
 
 
 def _pool(url: str, options: dict[str, Any]) -> Pool | None:
-    """Return a pool, None if redis-py takes exception to the URL: its words may quote secrets."""
+    """Return a pool, None if redis-py rejects the URL: its error may quote secrets."""
     try:
         pool = Pool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing
@@ -90,7 +90,7 @@ def _pool(url: str, options: dict[str, Any]) -> Pool | None:
 
 
 def follow(client: redis.Redis, settings: Settings) -> None:
-    """Have ``client``, made by another library, leave a server that cannot serve.
+    """Make ``client``, which another library made, leave a server that cannot serve.
 
     Call it while the client does nothing. A client of redis-py's Sentinel stays on a replaced
     master until the connection breaks: it gets connections by ``settings``, if these name

@@ -99,7 +99,7 @@ class Following(redis.connection.AbstractConnection):
             self._server.leave(self._generation, demoted=is_replica(error), teller=self)
 
     def interrupt(self) -> None:
-        """Have whatever waits for the connection, in any thread, fail at once."""
+        """Make each call that waits for the connection, in any thread, fail at once."""
         sock = socket_of(self)
         if sock is not None and self.pid == os.getpid():  # a parent's connection lives on
             with suppress(OSError):
@@ -119,9 +119,9 @@ class Following(redis.connection.AbstractConnection):
         return response
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Whether there is something to be read within ``timeout`` seconds.
+        """Whether data can be read within ``timeout`` seconds.
 
-        Raises what the server says where it speaks first: it refuses the connection.
+        Raises the error that a server sends before the first command to refuse the connection.
         """
         try:
             readable = self._is_readable(timeout)
@@ -188,14 +188,14 @@ class Connection(Following, NamedConnection):
 
 
 class TlsConnection(Following, NamedTlsConnection):
-    """A connection over TLS that is not taken for used up when it is new.
+    """A connection over TLS, which redis-py's pool accepts before the session tickets are read.
 
-    redis-py's pool refuses a connection on which something can be read before anything was
-    asked. Over TLS 1.3 that is the rule: the server sends session tickets after the handshake.
+    The pool refuses a connection on which data can be read before the first command. With TLS 1.3
+    the server sends session tickets after the handshake.
     """
 
     def _is_readable(self, timeout: float) -> bool:
-        # Something may have come for the TLS layer only: the parser gets what is for Redis.
+        # The data may be for the TLS layer only: the parser gets the data of Redis.
         return super()._is_readable(timeout) and read_available(self)
 
 

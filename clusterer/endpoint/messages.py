@@ -25,7 +25,7 @@ _NOISE = re.compile(
     r"|\.$",
     re.DOTALL,
 )
-"""What redis-py and Redis put around the words that tell: the address, our own commands."""
+"""Parts of an error's text that say nothing of the error: the address, our own commands."""
 
 _USER = "correct user and password in redis_url"
 _RIGHTS = "let redis_url's user do that: `ACL SETUSER`"
@@ -91,13 +91,13 @@ _CERTIFICATE = "give redis_url ssl_certfile and ssl_keyfile: Redis asks for a ce
 _TLS = "look at the TLS settings of Redis (a port without TLS needs redis://)"
 
 
-def trouble(settings: Settings, error: redis.RedisError) -> str:
-    """Return which Redis it is, and what it or the way to it suffers from."""
-    return f"Redis at {public_url(settings)}: {said(error)}"
+def error_at(settings: Settings, error: redis.RedisError) -> str:
+    """Return the address of Redis, and the error of Redis or of the connection to it."""
+    return f"Redis at {public_url(settings)}: {error_text(error)}"
 
 
 def unconfigured(settings: Settings) -> str:
-    """Return what to do where no Redis is configured, and none is embedded; else an empty text."""
+    """Return the remedy where no Redis is configured and none is embedded; else an empty text."""
     if settings.redis_url or settings.redis_socket.exists():
         return ""
     return (
@@ -107,20 +107,20 @@ def unconfigured(settings: Settings) -> str:
 
 
 def awaited(settings: Settings, error: redis.RedisError) -> str:
-    """Return which Redis a process waits for, what that Redis suffers from, and what to do."""
+    """Return the address of the Redis that a process waits for, the error, and the remedy."""
     if text := unconfigured(settings):
         return f"Redis: {text}"
-    return f"{trouble(settings, error)}: {remedy(error)}"
+    return f"{error_at(settings, error)}: {remedy(error)}"
 
 
-def said(error: redis.RedisError) -> str:
-    """Return what Redis, or the way to it, suffers from."""
+def error_text(error: redis.RedisError) -> str:
+    """Return the text of an error without the parts that redis-py adds."""
     text = _NOISE.sub("", str(error))
     return "Authentication required" if text.startswith("HELLO must be called") else text
 
 
 def remedy(error: BaseException) -> str:
-    """Return what to do about an error of Redis, or one raised from it.
+    """Return the operator's remedy for an error of Redis, or for an error raised from one.
 
     The text follows the kind of the error and the server's words, never the URL. The text is empty
     if the error itself says what to do.
@@ -137,12 +137,12 @@ def remedy(error: BaseException) -> str:
             return what
     if isinstance(cause, redis.ConnectionError | redis.TimeoutError):
         return _on_the_way(cause)
-    text = said(cause)
+    text = error_text(cause)
     return next((what for pattern, what in _WORDS if re.search(pattern, text)), _ELSE)
 
 
 def _on_the_way(error: redis.RedisError) -> str:
-    """Return what to do about a connection that failed."""
+    """Return the remedy for a connection that failed."""
     if any(map(_wants_certificate, with_causes(error))):
         return _CERTIFICATE
     for one in with_causes(error):

@@ -1,4 +1,4 @@
-"""The server behind a redis_url as the process knows it: which answers and addresses to leave."""
+"""The server behind a redis_url: the errors after which a process leaves it, and its addresses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Connected(Protocol):
     """The part of a connection that a `Server` uses."""
 
     def interrupt(self) -> None:
-        """Have whatever waits for the connection fail at once."""
+        """Make each call that waits for the connection fail at once."""
 
 
 def is_replica(error: Exception) -> bool:
@@ -93,9 +93,9 @@ class Server:
     def leave(self, generation: int, *, demoted: bool, teller: Connected) -> None:
         """Have all connections that were made in ``generation`` made again before their next use.
 
-        ``demoted``: what waits for a reply there is given up at once, idle connections and
-        subscriptions included; ``teller``, which brought the news, excepted. Does nothing for an
-        earlier generation, and within `RENEW_S` of the last time.
+        ``demoted``: interrupt all connections, also idle ones and subscriptions, but not
+        ``teller``, the connection that got the error. Does nothing for an earlier generation, and
+        within `RENEW_S` of the last time.
         """
         now = monotonic()
         if generation != self.generation or now - self._left_at < RENEW_S:

@@ -10,7 +10,7 @@ import redis
 from rq.utils import current_timestamp
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from clusterer.endpoint import said
+from clusterer.endpoint import error_text
 from clusterer.errors import StateUnavailable
 from clusterer.jobs import keys
 from clusterer.jobs.classes import Job, Queue
@@ -32,7 +32,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise StateUnavailable(f"cannot {what}: {said(error)}") from error
+        raise StateUnavailable(f"cannot {what}: {error_text(error)}") from error
 
 
 def queue(name: str, connection: redis.Redis) -> Queue:

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from clusterer.endpoint import open_client, said, trouble, unconfigured
+from clusterer.endpoint import error_at, error_text, open_client, unconfigured
 from clusterer.errors import StateUnavailable, WrongKey
 from clusterer.settings import Settings
 from clusterer.store.badvalues import Command, WrongTypeError, is_bad_data, read_all
@@ -55,7 +55,7 @@ class translated:  # noqa: N801 - reads as a word of the `with` statement
             raise StateUnavailable(self._message(error)) from error
 
     def _message(self, error: redis.RedisError) -> str:
-        text = unconfigured(self._settings) or trouble(self._settings, error)
+        text = unconfigured(self._settings) or error_at(self._settings, error)
         return f"cannot {self._what}: {text}"
 
 
@@ -63,7 +63,7 @@ def wrong_key(error: BaseException | None) -> str:
     """Return the wrong key, if the error names it, else the error."""
     if isinstance(error, WrongTypeError):
         return str(error)
-    text = said(error) if isinstance(error, redis.RedisError) else ""
+    text = error_text(error) if isinstance(error, redis.RedisError) else ""
     return f"{text}; `clusterer doctor` names the key"
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import redis
 
-from clusterer.endpoint import said
+from clusterer.endpoint import error_text
 from clusterer.errors import StateUnavailable
 from clusterer.membership.views import ClusterKey
 from clusterer.settings import Settings
@@ -47,7 +47,7 @@ class of_sender(translated):  # noqa: N801 - reads as a word of the `with` state
 
     def _translate(self, error: BaseException) -> None:
         if is_about_data(error):
-            text = said(error) if isinstance(error, redis.RedisError) else str(error)
+            text = error_text(error) if isinstance(error, redis.RedisError) else str(error)
             raise SenderUnusable(self._sender, f"cannot {self._what}: {text}") from error
         super()._translate(error)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from clusterer.endpoint import open_client, remedy, trouble
+from clusterer.endpoint import error_at, open_client, remedy
 from clusterer.settings import Settings
 from tests.support.forked import in_child
 from tests.support.ports import free_port
@@ -31,7 +31,7 @@ def complaint(url: str) -> str:
         with open_client(settings) as client:
             client.set("clusterer:x", 1)
     except redis.RedisError as error:
-        return f"{trouble(settings, error)}; {remedy(error)}"
+        return f"{error_at(settings, error)}; {remedy(error)}"
     return ""
 
 

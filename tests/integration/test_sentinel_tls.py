@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from clusterer.endpoint import open_client, remedy, trouble
+from clusterer.endpoint import error_at, open_client, remedy
 from clusterer.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.ports import free_port
@@ -53,7 +53,7 @@ def complaint(url: str) -> str:
         with open_client(settings) as client:
             client.set("clusterer:x", 1)
     except redis.RedisError as error:
-        return f"{trouble(settings, error)}; {remedy(error)}"
+        return f"{error_at(settings, error)}; {remedy(error)}"
     return ""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from clusterer.endpoint import awaited, remedy, said, trouble
+from clusterer.endpoint import awaited, error_at, error_text, remedy
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import translated
@@ -58,8 +58,8 @@ ELSE = "start Redis, or correct redis_url"
 )
 def test_endpoint_error_is_short_and_has_advice(text: str, shown: str, what: str) -> None:
     error = redis.RedisError(text)
-    assert said(error) == shown
-    assert trouble(Settings(redis_url="redis://:secret@h:1/0"), error) == (
+    assert error_text(error) == shown
+    assert error_at(Settings(redis_url="redis://:secret@h:1/0"), error) == (
         f"Redis at redis://:***@h:1/0: {shown}"
     )
     assert remedy(error) == what

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from clusterer.cli.run import run
-from clusterer.endpoint import open_client, public_url, trouble
+from clusterer.endpoint import error_at, open_client, public_url
 from clusterer.errors import ClustererError, SettingsError
 from clusterer.provisioning.database import Database
 from clusterer.provisioning.url import database_url, public_name
@@ -94,7 +94,7 @@ def shown_of(error: BaseException) -> str:
 
 def shown_of_redis(url: str) -> str:
     settings = Settings(redis_url=url)
-    shown = repr(settings) + public_url(settings) + trouble(settings, redis.RedisError("no"))
+    shown = repr(settings) + public_url(settings) + error_at(settings, redis.RedisError("no"))
     try:
         with open_client(settings, socket_timeout=0.1) as client:
             shown += repr(client) + repr(client.connection_pool)

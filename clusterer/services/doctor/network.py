@@ -11,7 +11,7 @@ import redis
 from rq.results import Result
 
 from clusterer import jobs
-from clusterer.endpoint import trouble
+from clusterer.endpoint import error_at
 from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
 from clusterer.jobs import Job
@@ -136,7 +136,7 @@ def check_from_workers(context: Context, fleet: Fleet) -> Iterator[Finding]:
         asked = {queue: _ask(context, queue) for queue in queues if not _delivers(queue)}
         answers = _await(asked)
     except redis.RedisError as error:
-        text = trouble(context.settings, error)
+        text = error_at(context.settings, error)
         raise StateUnavailable(f"cannot ask the workers: {text}") from error
     for queue in queues:
         result = answers.get(queue)
