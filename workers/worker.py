@@ -243,10 +243,11 @@ class Worker(Bookkeeping):
         """Count junk jobs for the metrics; log them once a minute, and when the worker ends."""
         for queue in self.queues:
             assert isinstance(queue, Queue)  # noqa: S101 - the constructor made it
-            sifter = queue.sifter
-            runtime.current().junk_found(sifter.junk - self._junk)
-            self._junk = sifter.junk
-            self._junk_log.note(sifter.junk, sifter.latest, inf if ends else time.monotonic())
+            junk = queue.junk_filter.junk
+            runtime.current().junk_found(junk - self._junk)
+            self._junk = junk
+            latest = queue.junk_filter.latest
+            self._junk_log.note(junk, latest, inf if ends else time.monotonic())
 
     def _wait_for_job(self, queue: Queue, *, burst: bool) -> str | None:
         self._waiting = True

@@ -7,7 +7,6 @@ from clusterer.jobs.classes import Job, JobRefused, Queue
 from clusterer.jobs.client import SUSPENDED, Suspension, connect, resume_command
 from clusterer.jobs.junk import JunkReport, JunkStore
 from clusterer.jobs.keys import JOB_FUNCTIONS, OURS
-from clusterer.jobs.misfits import is_wrong_type, move_aside, move_job_aside, move_keys_aside
 from clusterer.jobs.queues import (
     HEARTBEAT_TTL_S,
     begin_delivery,
@@ -19,6 +18,7 @@ from clusterer.jobs.queues import (
     taken_lately,
     workers_of,
 )
+from clusterer.jobs.wrong_types import is_wrong_type, move_aside, move_job_aside, move_keys_aside
 
 __all__ = [
     "HEARTBEAT_TTL_S",

@@ -20,8 +20,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from clusterer.errors import InvalidArgument
+from clusterer.jobs.junk_filter import FILTER_S, JunkFilter
 from clusterer.jobs.keys import JOB_FUNCTIONS
-from clusterer.jobs.sifting import SIFT_S, Sifter
 
 
 class JobRefused(InvalidArgument):
@@ -84,7 +84,7 @@ class Queue(RqQueue):
         kwargs["serializer"] = JSONSerializer
         kwargs["job_class"] = Job
         super().__init__(*args, **kwargs)
-        self._sifter: Sifter | None = None  # most queue objects only enqueue
+        self._junk_filter: JunkFilter | None = None  # most queue objects only enqueue
 
     def pop(self, timeout_s: int | None) -> str | None:
         """Move the next job id to the intermediate list and return it.
@@ -100,26 +100,26 @@ class Queue(RqQueue):
         return found[1].decode("utf-8", "surrogateescape") if found else None
 
     @property
-    def sifter(self) -> Sifter:
-        """What tells this queue's jobs from junk."""
-        if self._sifter is None:
-            self._sifter = Sifter(self.name, self.connection, self._restored)
-        return self._sifter
+    def junk_filter(self) -> JunkFilter:
+        """The filter that takes junk jobs out of this queue."""
+        if self._junk_filter is None:
+            self._junk_filter = JunkFilter(self.name, self.connection, self._restored)
+        return self._junk_filter
 
     def load(self, job_id: str) -> Job | None:
         """Read a popped job; None if it is junk, which then leaves the queue.
 
-        So does junk that waits behind it: the next good job does not wait until each was popped.
+        Junk that waits behind the job leaves the queue as well: the next good job waits less.
         """
         raw = job_id.encode("utf-8", "surrogateescape")
-        found = self.sifter.accept(raw, self.key, self.intermediate_queue_key)
+        found = self.junk_filter.accept(raw, self.key, self.intermediate_queue_key)
         return cast(Job | None, found)
 
     def tidy(self) -> None:
-        """Take junk out of what RQ's maintenance walks, where one job would end the walk."""
-        until = time.monotonic() + SIFT_S
-        self.sifter.sift_list(self.intermediate_queue_key, until, everything=True)
-        self.sifter.sift_started(self.started_job_registry.key, time.time(), until)
+        """Take junk out of the data that RQ's maintenance reads, which one junk job would end."""
+        until = time.monotonic() + FILTER_S
+        self.junk_filter.filter_list(self.intermediate_queue_key, until, everything=True)
+        self.junk_filter.filter_started(self.started_job_registry.key, time.time(), until)
 
     def _restored(self, job_id: str, fields: dict[bytes, bytes]) -> Job:
         job = Job(job_id, connection=self.connection)

@@ -44,14 +44,14 @@ class JunkEntry:
 
 @dataclass(frozen=True, slots=True)
 class JunkReport:
-    """What there is to know of a queue's junk jobs; times in UNIX seconds."""
+    """The junk jobs of a queue lately; times in UNIX seconds."""
 
     queue: str
     count: int
     since: float
     last: float
     example: str
-    """Id of the latest and why it is junk; empty if it is not known."""
+    """Id and fault of the latest junk job; empty if not known."""
 
 
 class JunkStore:
@@ -102,7 +102,7 @@ class JunkStore:
             self._connection.unlink(*gone)
 
     def report(self) -> JunkReport | None:
-        """Return what there is to know; None if there was no junk lately."""
+        """Return the report of the queue; None if there was no junk lately."""
         with self._connection.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.junk_totals(self._queue))
             pipe.lindex(keys.junk(self._queue), 0)

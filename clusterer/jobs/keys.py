@@ -34,7 +34,7 @@ OURS = "clusterer"
 SCHEDULED = "clusterer:scheduled-jobs"
 """Sorted set: periodic job → when it is due, UNIX seconds."""
 REFUSED = "clusterer:refused-jobs"
-"""Sorted set: what stood in `SCHEDULED` and is no periodic job, with its time."""
+"""Sorted set: former members of `SCHEDULED` that are no periodic jobs, with their times."""
 LOCK = "clusterer:scheduler-lock"
 """String with a TTL: token of the active scheduler."""
 
@@ -54,6 +54,6 @@ def junk_totals(queue: str) -> str:
     return f"clusterer:junk-totals:{queue}"
 
 
-def misfit(key: str) -> str:
-    """Any type: what stood in a key of RQ's, but is of the wrong type there."""
+def moved_aside(key: str) -> str:
+    """Any type: the former value of a key of RQ or of the schedule that had the wrong type."""
     return f"clusterer:junk-key:{key}"

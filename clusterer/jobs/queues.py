@@ -14,7 +14,7 @@ from clusterer.endpoint import error_text
 from clusterer.errors import StateUnavailable
 from clusterer.jobs import keys
 from clusterer.jobs.classes import Job, Queue
-from clusterer.jobs.misfits import is_wrong_type
+from clusterer.jobs.wrong_types import is_wrong_type
 
 HEARTBEAT_TTL_S = 60
 """A job without a time limit counts as lost that long after its last heartbeat."""
@@ -113,7 +113,7 @@ def delete_queue(name: str, connection: redis.Redis) -> None:
         WORKERS_BY_QUEUE_KEY % name,
         keys.junk(name),
         keys.junk_totals(name),
-        keys.misfit(found.key),
+        keys.moved_aside(found.key),
     ]
     with _refusals(f"delete queue {name}"):
         jobs = _own_jobs(found.key, name, connection)

@@ -45,7 +45,7 @@ def test_worker_moves_jobs_side_keys_aside(
         output = worker.output()
     assert "Traceback" not in output
     for key in SIDE_KEYS:
-        told = output.count(f"moved to {keys.misfit(key)}\n")
+        told = output.count(f"moved to {keys.moved_aside(key)}\n")
         assert told <= 1, key
         assert told == 1 or "dependents" in key, key  # that key the scheduler deletes
 

@@ -130,11 +130,11 @@ def test_scheduler_moves_key_of_wrong_type_aside(
         spoil.hset(key, "field", "x")
         spoil.execute()
         redis_client.zadd(keys.SCHEDULED if key == keys.REFUSED else "other", {"stranger": 1})
-        process.wait_for_output(f"moved to {keys.misfit(key)}")
+        process.wait_for_output(f"moved to {keys.moved_aside(key)}")
         since = time.time()
         wait_until(lambda: _due(redis_client) > since, message="the scheduler ticks")
         assert "waiting for Redis" not in process.output()
-    assert redis_client.hget(keys.misfit(key), "field") == b"x"
+    assert redis_client.hget(keys.moved_aside(key), "field") == b"x"
 
 
 def test_scheduler_moves_its_own_key_aside(redis_client: redis.Redis) -> None:
@@ -142,7 +142,7 @@ def test_scheduler_moves_its_own_key_aside(redis_client: redis.Redis) -> None:
     redis_client.set(own.key, "x")
     for _ in range(2):
         own._turn()
-    assert redis_client.get(keys.misfit(own.key)) == b"x"
+    assert redis_client.get(keys.moved_aside(own.key)) == b"x"
     assert redis_client.hexists(own.key, "birth")
     assert queue(MAINTENANCE_QUEUE, redis_client).count == len(JOBS)
 
@@ -358,6 +358,6 @@ def test_worker_moves_key_of_wrong_type_aside(
         finished = queue(MAINTENANCE_QUEUE, redis_client).finished_job_registry
         wait_until(lambda: len(finished.get_job_ids()) == 3, message="the periodic jobs ran")
         # The scheduler does the same: one of the two is the first.
-        assert f"moved to {keys.misfit(wrong)}" in worker.output() + scheduler.output()
+        assert f"moved to {keys.moved_aside(wrong)}" in worker.output() + scheduler.output()
         assert "waiting for Redis" not in worker.output()
-    assert redis_client.get(keys.misfit(wrong)) == b"x"
+    assert redis_client.get(keys.moved_aside(wrong)) == b"x"

@@ -159,7 +159,7 @@ def test_unreadable_job_is_dropped(fake: redis.Redis, case: str) -> None:
     ours = queue("q", fake)
     assert ours.load(ours.pop(None) or "") is None
     assert ours.intermediate_queue.get_job_ids() == []
-    assert ours.sifter.junk == 1
+    assert ours.junk_filter.junk == 1
     (line,) = cast(list[bytes], fake.lrange(keys.junk("q"), 0, -1))
     assert f"'{job_id}' its".encode() in line
 

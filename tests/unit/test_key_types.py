@@ -13,7 +13,7 @@ from clusterer.store import keys
 from clusterer.store.key_types import NAMES, expected_type, remedy
 
 _ARGUMENTS = {"protocol": "bin", "queue": "q:1", "registration": "m#2"}
-_OF_ANY_TYPE = ("misfit",)
+_OF_ANY_TYPE = ("moved_aside",)
 
 
 def _all_keys(module: ModuleType) -> list[str]:

@@ -15,7 +15,7 @@ from clusterer.jobs.junk import JunkEntry, JunkStore
 from clusterer.jobs.keys import PERIODIC_IDS, REACH
 from clusterer.jobs.readable import JunkJob, MissingJob, require_hash, require_id, require_ours
 
-SIFT_S = 1.0
+FILTER_S = 1.0
 """How long a worker takes junk out at a time, before it looks for work again."""
 _AT_ONCE = 100
 _LOOKED_AT = 1000
@@ -33,7 +33,7 @@ Restore = Callable[[str, dict[bytes, bytes]], RqJob]
 """Makes a job of an id and a hash that were found good; whatever it raises makes them junk."""
 
 
-class Sifter:
+class JunkFilter:
     """Tells good jobs of one queue from junk, and takes the junk out. For one thread."""
 
     def __init__(self, queue: str, connection: redis.Redis, restore: Restore) -> None:
@@ -47,7 +47,7 @@ class Sifter:
     def accept(self, job_id: bytes, waiting: str, popped: str) -> RqJob | None:
         """Return the job that was moved from the list ``waiting`` to ``popped``; None if junk.
 
-        Junk leaves both lists, also what waits next: for `SIFT_S` at most. Of many jobs that call
+        Junk leaves both lists, also what waits next: for `FILTER_S` at most. Of many jobs that call
         the same function, one does the work of all that wait: those are junk as well.
         """
         (found,) = self._judged([job_id])
@@ -60,7 +60,7 @@ class Sifter:
                 return found
             found = JunkEntry(job_id, job_id, _REPEATED)
         self._discard(popped, [found])
-        self.sift_list(waiting, time.monotonic() + SIFT_S)
+        self.filter_list(waiting, time.monotonic() + FILTER_S)
         return None
 
     def _look(self, waiting: str, job_id: bytes) -> tuple[int, int]:
@@ -72,7 +72,7 @@ class Sifter:
             again, count = pipe.execute()
         return len(again), count
 
-    def sift_list(self, key: str, until: float, *, everything: bool = False) -> None:
+    def filter_list(self, key: str, until: float, *, everything: bool = False) -> None:
         """Take junk out of the list ``key``: up to the next good job, or ``everything``."""
         start = 0
         while time.monotonic() < until:
@@ -84,7 +84,7 @@ class Sifter:
 
     def _take_out_repeats(self, key: str) -> None:
         """Take the jobs out of the list ``key`` that call what enough others before them call."""
-        start, until = 0, time.monotonic() + SIFT_S
+        start, until = 0, time.monotonic() + FILTER_S
         waiting: Counter[str] = Counter()
         while time.monotonic() < until and (members := self._members(key, start)):
             repeats = list(self._repeats_of(members, waiting))
@@ -104,7 +104,7 @@ class Sifter:
         found = self._connection.lrange(key, start, start + _AT_ONCE - 1)
         return cast(list[bytes], found)  # RQ's clients never decode
 
-    def sift_started(self, key: str, now: float, until: float) -> None:
+    def filter_started(self, key: str, now: float, until: float) -> None:
         """Take junk out of the registry ``key`` of started jobs, as far as they ended by ``now``.
 
         Jobs whose hash is gone belong to workers that were killed: they leave it uncounted.

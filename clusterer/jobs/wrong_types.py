@@ -63,13 +63,13 @@ def move_keys_aside(client: redis.Redis, expected: Mapping[str, str], component:
     ]
     for key, kind in wrong:
         with suppress(redis.ResponseError):  # another process was faster
-            client.rename(key, keys.misfit(key))
-            client.expire(keys.misfit(key), KEPT_S)
+            client.rename(key, keys.moved_aside(key))
+            client.expire(keys.moved_aside(key), KEPT_S)
             _limited.warning(
                 key,
                 monotonic(),
                 "%s: key %s holds a %s, not a %s: moved to %s",
-                *(component, key, kind, expected[key], keys.misfit(key)),
+                *(component, key, kind, expected[key], keys.moved_aside(key)),
             )
     return len(wrong)
 
