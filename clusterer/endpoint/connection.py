@@ -24,7 +24,7 @@ from clusterer.endpoint.redis_private import (
 )
 
 CHECK_S = 2.0
-"""How long a connection is used until it is asked again whether its server takes writes."""
+"""Time after which a connection in use checks again whether its server takes writes."""
 
 CHECK = ("DEL", "clusterer:primary")
 """A write that changes nothing. ROLE is forbidden to many users, and hidden by proxies."""

@@ -15,7 +15,7 @@ RENEW_S = 1.0
 """Shortest time between two departures of all connections, for a server that stays unfit."""
 
 AVOID_S = 5.0
-"""How long an address that failed is tried after the others of its name."""
+"""Time for which an address that failed is tried after the others of its name."""
 
 Address = tuple[str, int]
 
@@ -74,7 +74,7 @@ class Server:
     """
 
     most_addresses = 8
-    """How many addresses one attempt to connect tries."""
+    """Most addresses that one attempt to connect tries."""
     UNFIT = "No address of the name takes writes"
 
     def __init__(self) -> None:

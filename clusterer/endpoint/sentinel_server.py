@@ -19,10 +19,10 @@ from clusterer.runtime import forks
 from clusterer.runtime.rounds import Rounds
 
 LOOK_EVERY_S = 0.5
-"""How often the sentinels are asked. A failover itself takes longer than a second."""
+"""Pause between two questions to the sentinels. A failover takes longer than a second."""
 
 FRESH_S = 0.1
-"""How long an answer of the sentinels counts for connections that are made at the same moment."""
+"""Time for which an answer of the sentinels counts for further new connections."""
 
 
 class SentinelServer(Server):

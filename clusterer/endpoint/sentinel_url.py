@@ -20,7 +20,7 @@ _PATH = re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>[0-9]{0,10}))?")
 
 @dataclass(frozen=True, slots=True)
 class SentinelPlace:
-    """What a URL of Sentinel says."""
+    """The parts of a URL of Sentinel."""
 
     sentinels: Mapping[str, str] = field(repr=False)
     """``host:port`` of each sentinel → its URL as redis-py reads it."""

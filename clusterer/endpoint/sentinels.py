@@ -25,7 +25,7 @@ LOOK_S = 0.6
 """Time after which no other sentinel is asked."""
 
 AVOID_S = 3.0
-"""How long a sentinel that failed is asked only if no other sentinel answers."""
+"""Time for which a sentinel that failed is asked only if no other sentinel answers."""
 
 
 _REFUSALS = (redis.AuthenticationError, redis.exceptions.NoPermissionError)

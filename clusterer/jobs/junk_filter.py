@@ -16,7 +16,7 @@ from clusterer.jobs.keys import PERIODIC_IDS, REACH
 from clusterer.jobs.readable import JunkJob, MissingJob, require_hash, require_id, require_ours
 
 FILTER_S = 1.0
-"""How long a worker takes junk out at a time, before it looks for work again."""
+"""Longest time that a worker takes junk out, before it looks for jobs again."""
 _AT_ONCE = 100
 _LOOKED_AT = 1000
 """Jobs of a queue among which a repeated id is looked for."""

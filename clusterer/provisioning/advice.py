@@ -1,4 +1,4 @@
-"""What to do about errors of the database, by their class and number."""
+"""The remedies for errors of the database, by their class and number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clusterer.errors import with_causes
 from clusterer.provisioning.options import has_tls, problem_of_files
 
 _PACKAGES = {"cryptography": "PyMySQL[rsa]", "pynacl": "clusterer[ed25519]"}
-"""What to install for a package that the driver lacks to authenticate."""
+"""The package of PyPI to install, by the package that the driver lacks to authenticate."""
 
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _READ_ONLY = re.compile("read.only", re.IGNORECASE)

@@ -40,7 +40,7 @@ class FileRow:
     number: int
     """Its line in a CSV file (the heading is line 1), its place from 1 in a JSON list."""
     values: Mapping[str, object]
-    """What the file gives, by name of the column."""
+    """The values of the file, by name of the column."""
 
 
 def parse(text: str, kind: str = "") -> list[FileRow]:

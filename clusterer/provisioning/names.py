@@ -27,7 +27,7 @@ def system_lookup(name: str) -> list[str]:
 
 
 class Names:
-    """What names resolved to during one reload; each name is asked for once."""
+    """The addresses of names during one reload, which resolves each name once."""
 
     def __init__(self, lookup: Lookup = system_lookup, timeout_s: float = TIMEOUT_S) -> None:
         self._lookup = lookup

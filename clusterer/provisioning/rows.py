@@ -21,7 +21,7 @@ _LONGEST = 200
 """Characters of a reason that are shown."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-"""What a column of text may hold where a number is meant; Python's int takes more."""
+"""A number in a column of text; Python's int takes more forms."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -54,7 +54,7 @@ class RejectedRow:
     """Real name of the column that is wrong."""
     reason: str
     row_key: RowKey | None = field(default=None, compare=False)
-    """Whose row it is, as far as that can be read."""
+    """The key of the row; None if the row has no readable key."""
 
     def __str__(self) -> str:
         return f"row {self.id}, column {self.column!r}: {self.reason}"

@@ -31,7 +31,7 @@ from clusterer.errors import ProvisioningError, SettingsError
 from clusterer.settings import Settings
 
 TABLE_VERSION = 1
-"""What OpenSIPS 2.2's clusterer expects in the version table."""
+"""The version that OpenSIPS 2.2's clusterer expects in the version table."""
 
 _VERSION_TABLE = "version"
 _NAME_LENGTH = 32
@@ -72,7 +72,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class SchemaReport:
-    """What `create` found missing and made."""
+    """The tables and rows that `create` made, because they were missing."""
 
     table_created: bool
     version_added: bool

@@ -38,7 +38,7 @@ class StateUpdate:
 
     node: Node
     expected: frozenset[StateColumns]
-    """What the table may hold by our own hand."""
+    """The state columns that our own jobs may have written to the row."""
 
 
 def read_rows(connection: Connection, schema: Schema) -> list[RawRow]:

@@ -1,1 +1,1 @@
-"""What every process stands on: locks that survive forks, log lines, loops that go on."""
+"""The base of every process: locks that survive forks, log lines, loops that survive errors."""

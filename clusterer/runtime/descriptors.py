@@ -1,4 +1,4 @@
-"""How many sockets to other hosts this process may have open: one budget, by RLIMIT_NOFILE."""
+"""The number of sockets to other hosts that this process may have open, by RLIMIT_NOFILE."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from time import monotonic
 from typing import Any, Protocol
 
 WAIT_S = 1.0
-"""How long a fork tries to have all locks, in seconds; those that are not free then are renewed."""
+"""Seconds for which a fork tries to take all locks; locks that are not free then are renewed."""
 
 _STEP_S = 0.1
-"""How long it waits for one of them while it holds others: a thread may want both."""
+"""Seconds that a fork waits for one lock while it holds others: a thread may want both."""
 
 
 class Renewable(Protocol):

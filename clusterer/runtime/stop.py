@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""How people, init systems and a terminal that goes away end a process."""
+"""The signals with which people, init systems and a closed terminal end a process."""
 
 _STDOUT = 1
 

@@ -26,7 +26,7 @@ MAX_CALL = 512 * 1024
 
 
 WAIT_MS = 700
-"""How long Redis waits for its replicas: less than a client waits for Redis."""
+"""Time that Redis waits for its replicas: less than a client waits for Redis."""
 
 
 class AppendCommands:
@@ -90,7 +90,7 @@ def _parts(frames: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
 
 
 class Replicas:
-    """How many replicas must have each write, and how many had the last one."""
+    """The number of replicas that must have each write, and of those that had the last write."""
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted

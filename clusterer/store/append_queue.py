@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(slots=True)
 class PostCounts:
-    """What became of posted packets, since the start of the process."""
+    """Numbers of posted packets by their result, since the start of the process."""
 
     posted: int = 0
     """Packets that `post` took."""

@@ -1,4 +1,4 @@
-"""What every store needs: a connection to Redis, the time of Redis, and its errors as ours."""
+"""The base of all stores: the connection to Redis, the time of Redis, and its errors as ours."""
 
 from __future__ import annotations
 

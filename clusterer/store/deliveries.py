@@ -49,7 +49,7 @@ class Claim:
     committed: Mapping[str, int]
     """Destination → sequence of the last packet written whole."""
     committed_counts: Mapping[str, int]
-    """The same → the cluster's packet count there."""
+    """``cluster/machine/generation`` → the cluster's packet count at the committed offset."""
     guarded: frozenset[str]
     """Destinations to which another worker's connection may still be open."""
     number: int = 0

@@ -17,7 +17,7 @@ from clusterer.store.probers import ProberHere, ProberStore
 from clusterer.store.suspicions import Opened, SuspicionStore
 
 REPORTED = "set_state"
-"""How the reason of a record, and of a suspicion, begins that a program reported."""
+"""Beginning of the reason of a record, and of a suspicion, that a program reported."""
 
 _ATTEMPTS = 50
 """Observations that other changes interfere with before the call gives up."""

@@ -31,7 +31,7 @@ from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.paths import counters_of
 
 LOOK_S = 5.0
-"""How long the kernel's answer counts for which addresses are this host's."""
+"""Time for which the kernel's answers, which addresses are this host's, are kept."""
 
 LEASE_MS = 3000
 """A prober renews its lease each second."""
@@ -49,7 +49,7 @@ MOST_WAIT_S = 0.8 * TIMEOUT_S
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a prober reads with its heartbeat."""
+    """The values that a prober reads with its heartbeat."""
 
     now_ms: int
     """Redis ms of the heartbeat."""

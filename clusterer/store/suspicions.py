@@ -30,7 +30,7 @@ from clusterer.store.nodes import NodeStore
 from clusterer.store.paths import Observation, event_of
 
 _ATTEMPTS = 50
-"""How often is tried what other processes interfere with, which change the node meanwhile."""
+"""Most attempts of a change with which changes of other processes interfere."""
 
 
 class Opened(Enum):
@@ -39,7 +39,7 @@ class Opened(Enum):
     CHANGED = 0
     """The node is gone, is another one, or its verdict does not ask for it: nothing is open."""
     ALREADY = 1
-    """One is open."""
+    """A suspicion is open already."""
     ASKED = 2
     """The suspicion is open now, and the first probers are asked."""
     ALONE = 3
