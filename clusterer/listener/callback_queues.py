@@ -238,6 +238,6 @@ class ThreadQueue:
             self._bytes_out += len(info.packet.payload)
         try:
             self._callback(kind, info, machine_id)
-        except Exception as error:  # noqa: BLE001 - a module's error must not end its thread
+        except BaseException as error:  # noqa: BLE001 - not even sys.exit() may end the thread
             source = info.source if info is not None else None
             self._drops.callback_failed(error, self._module, self._callback, source, machine_id)

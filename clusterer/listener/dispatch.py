@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.drops import Call, Drops
+from clusterer.listener.drops import CALLBACK_ERRORS, Call, Drops
 from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
@@ -134,7 +134,7 @@ class Dispatcher:
         self.counters.timeouts += 1
         try:
             registration.callback(SERVER_TIMEOUT, None, machine_id)
-        except Exception as error:  # noqa: BLE001 - a module's error must not stop the listener
+        except CALLBACK_ERRORS as error:
             self.drops.callback_failed(
                 error, registration.module, registration.callback, None, machine_id
             )

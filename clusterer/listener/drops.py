@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -24,6 +25,10 @@ UNKNOWN_MODULES_NAMED = 100
 """Modules without a registration that one process names in the log."""
 
 Call = Callable[[int, ReceiveInfo, Any], object]
+
+CALLBACK_ERRORS = (Exception, CancelledError)
+"""Errors of a plain function that concern its module alone. asyncio cancels no plain function: the
+function asked for the result of a task that was cancelled."""
 
 
 class Drops:
@@ -116,7 +121,12 @@ class Drops:
     # -- callbacks --------------------------------------------------------------------------------
 
     def callback_failed(
-        self, error: Exception, module: str, call: object, source: Source, machine_id: int | None
+        self,
+        error: BaseException,
+        module: str,
+        call: object,
+        source: Source,
+        machine_id: int | None,
     ) -> None:
         """Count and log an error of a callback. From any thread.
 

@@ -12,7 +12,7 @@ from clusterer.errors import WireError
 from clusterer.listener.admission import Admission
 from clusterer.listener.capture import Capture
 from clusterer.listener.dispatch import Dispatcher, Route
-from clusterer.listener.drops import Call
+from clusterer.listener.drops import CALLBACK_ERRORS, Call
 from clusterer.listener.registrations import ReceiveInfo
 from clusterer.membership.addresses import normalised_ip
 from clusterer.settings import Settings
@@ -160,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
                 for call in calls:
                     try:
                         call(kind, info, machine_id)
-                    except Exception as error:  # noqa: BLE001 - a module's error, not the peer's
+                    except CALLBACK_ERRORS as error:
                         self._drops.callback_failed(error, module, call, source, machine_id)
                 if monotonic() > until:
                     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -203,12 +204,13 @@ def test_unknown_module_is_logged_once_and_no_warning(
     assert listener.counters.drops == {"unknown module": 8 + 2 * UNKNOWN_MODULES_NAMED}
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of pipes"), asyncio.CancelledError()])
 def test_listener_callback_raising_is_logged_connection_stays(
-    listener: Listener, port: int, caplog: pytest.LogCaptureFixture
+    error: BaseException, listener: Listener, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(kind: int) -> None:
         if kind == 1:
-            raise RuntimeError("out of pipes")
+            raise error
 
     bad, good = register(listener, Recorded(act=fail)), register(listener, Recorded())
     with serving(listener), peer(port) as connection:

@@ -41,7 +41,12 @@ class RecordedDrops(Drops):
         self.left: list[tuple[str, int]] = []
 
     def callback_failed(
-        self, error: Exception, module: str, call: object, source: object, machine_id: int | None
+        self,
+        error: BaseException,
+        module: str,
+        call: object,
+        source: object,
+        machine_id: int | None,
     ) -> None:
         self.failed.append(f"{module} {error} {source}")
 
@@ -260,12 +265,13 @@ def test_callback_queue_thread_gets_packets_in_order() -> None:
     assert {thread for _, thread in done}.isdisjoint({threading.get_ident()})
 
 
-def test_callback_queue_thread_raising_is_logged() -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_callback_queue_thread_raising_is_logged(error: type[BaseException]) -> None:
     drops, done = RecordedDrops(), []
 
     def callback(kind: int, info: object, machine_id: int) -> None:
         if kind == 0:
-            raise ValueError("bad day")
+            raise error("bad day")
         done.append(kind)
 
     def use(queue: CallbackQueue) -> None:

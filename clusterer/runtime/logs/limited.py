@@ -102,7 +102,7 @@ class LimitedLog:
         now: float,
         message: str,
         *args: object,
-        error: Exception | None = None,
+        error: BaseException | None = None,
         extra: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
         """Log a warning unless one with the same ``key`` was logged within the interval.
