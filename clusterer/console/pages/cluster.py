@@ -42,7 +42,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     shown = found[(page - 1) * AT_ONCE : page * AT_ONCE]
     sparks = _sparks(console, key, shown)
     alarms = [alarm for alarm in moment.alarms() if alarm.key == key]
-    broken = [path for row in cluster.rows for path in row.broken]
+    broken = cluster.broken_paths()
     return {
         "title": f"Cluster {key.cluster_id}"
         + ("" if key.protocol == "bin" else f" {key.protocol}"),

@@ -13,6 +13,7 @@ from clusterer.membership import Node
 from clusterer.services.admin import events
 from clusterer.services.admin.event_feed import EventFilter
 from clusterer.services.live import ClusterRows, Row
+from clusterer.services.live.last_seen import LastSeen
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
 from clusterer.store.audit import PathEvent
@@ -31,7 +32,6 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     cluster = moment.cluster(key)
     row = _row(cluster, machine_id)
     pairs = console.feed.pairs(moment, row.node)
-    broken = [path for each in cluster.rows for path in each.broken]
     past = _events(console, key, machine_id)
     shown = past[:MOST_EVENTS]
     return {
@@ -50,19 +50,10 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         "destination_count": len(pairs.sent),
         "paths": [
             path_as_json(path)
-            for path in broken
+            for path in cluster.broken_paths()
             if machine_id in (path.sender, path.node.machine_id)
         ][:MOST_SENDERS],
-        "modules": [
-            {
-                "receiver": item.receiver,
-                "module": item.module,
-                "last_seen_at": round(moment.now - item.age_s),
-                "muted_until": None if item.muted_s is None else round(moment.now + item.muted_s),
-                "timeout_s": item.timeout_s,
-            }
-            for item in pairs.last_seen[:MOST_SENDERS]
-        ],
+        "modules": [_last_seen(item, moment.now) for item in pairs.last_seen[:MOST_SENDERS]],
         "module_count": len(pairs.last_seen),
         "events": [events.as_json(event) for event in shown],
         "history_interval": console.settings.history_interval,
@@ -88,8 +79,9 @@ def _flows(
 
     ``path`` is the state in which the sender sees the node: its own record, else the verdict.
     """
-    broken = [path for row in cluster.rows for path in row.broken]
-    gates = {(path.sender, path.node.machine_id): path.condition.value for path in broken}
+    gates = {
+        (path.sender, path.node.machine_id): path.condition.value for path in cluster.broken_paths()
+    }
     verdicts = {row.node.machine_id: row.node.condition.value for row in cluster.rows}
     found = [
         {
@@ -105,6 +97,17 @@ def _flows(
         for item in flows
     ]
     return sorted(found, key=lambda each: (each["path"] == "up", each["machine_id"]))[:MOST_SENDERS]
+
+
+def _last_seen(item: LastSeen, now: float) -> dict[str, Any]:
+    """Return when an instance last saw the node, for JSON."""
+    return {
+        "receiver": item.receiver,
+        "module": item.module,
+        "last_seen_at": round(now - item.age_s),
+        "muted_until": None if item.muted_s is None else round(now + item.muted_s),
+        "timeout_s": item.timeout_s,
+    }
 
 
 def _events(console: Console, key: ClusterKey, machine_id: int) -> Sequence[Any]:

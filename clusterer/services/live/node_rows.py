@@ -82,6 +82,10 @@ class ClusterRows:
     def count(self, condition: Condition) -> int:
         return sum(row.node.condition is condition for row in self.rows)
 
+    def broken_paths(self) -> list[BrokenPath]:
+        """Return the broken paths to all nodes of the cluster."""
+        return [path for row in self.rows for path in row.broken]
+
     def only(self, *, troubled: bool) -> ClusterRows:
         """Return the cluster with only the nodes that need attention, or only the others."""
         return replace(self, rows=tuple(row for row in self.rows if row.troubled is troubled))
