@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
-from clusterer.services.table import init_db
 from clusterer.settings import Settings
 from tests.support import docs
 from tests.support.pids import alive, descendants, wait_until_gone
@@ -30,22 +30,25 @@ from tests.support.processes import (
     spawn,
     wait_until,
 )
+from tests.support.provisioning import provision
 from tests.support.transcripts import is_excerpt, plain, shown
 
 COMMON = ("redis", "node", "delivery", "maintenance", "scheduler")
 
 
+def make_table(directory: Path, machine_ids: Iterable[int]) -> None:
+    """Make a data directory, and its table with these nodes on free ports."""
+    hosts = {machine_id: f"127.0.0.{machine_id}" for machine_id in machine_ids}
+    rows = [NewRow(1, number, f"bin:{host}:{free_port(host)}") for number, host in hosts.items()]
+    with closing(Context(Settings(data_dir=str(directory)))) as context:
+        provision(context, *rows)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Return a data directory whose table has two nodes on free ports."""
+    """Return a data directory whose table has two nodes."""
     directory = tmp_path / "data"
-    rows = (
-        NewRow(1, 1, f"bin:127.0.0.1:{free_port('127.0.0.1')}"),
-        NewRow(1, 2, f"bin:127.0.0.2:{free_port('127.0.0.2')}"),
-    )
-    with closing(Context(Settings(data_dir=str(directory)))) as context:
-        init_db.run(context)
-        init_db.add(context, rows)
+    make_table(directory, (1, 2))
     return directory
 
 
@@ -53,6 +56,24 @@ def data(tmp_path: Path) -> Path:
 def up(data: Path, *options: str) -> Iterator[ChildProcess]:
     with spawn(["-m", "clusterer", "up", "--data-dir", str(data), *options]) as child:
         yield child
+
+
+@dataclass(frozen=True)
+class Shared:
+    """`clusterer up` that runs for several tests, and its data directory."""
+
+    child: ChildProcess
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A cluster with three nodes. A test may kill what `up` starts again, and set node 3 down."""
+    directory = tmp_path_factory.mktemp("shared") / "data"
+    make_table(directory, (1, 2, 3))
+    with up(directory, "--replicate-pipes-to", "1", "--accept-pipes-from", "1") as child:
+        all_started(child)
+        yield Shared(child, directory)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -138,36 +159,31 @@ def test_up_supervisor_killed_leaves_no_process(data: Path) -> None:
         wait_until_gone(pids)
 
 
-def test_up_killed_child_is_started_again(data: Path) -> None:
-    with up(data) as child:
-        all_started(child)
-        old = pid_of(child, "node")
-        os.kill(old, signal.SIGKILL)
-        child.wait_for_output("node ended (SIGKILL)")
-        child.wait_for_output("node started again")
-        new = pid_of(child, "node")
-        assert new != old
-        wait_until(lambda: new in descendants(child.pid))
+def test_up_killed_child_is_started_again(shared: Shared) -> None:
+    old = pid_of(shared.child, "node")
+    os.kill(old, signal.SIGKILL)
+    shared.child.wait_for_output("node ended (SIGKILL)")
+    shared.child.wait_for_output("node started again")
+    new = pid_of(shared.child, "node")
+    assert new != old
+    wait_until(lambda: new in descendants(shared.child.pid))
 
 
-def test_up_killed_redis_restarts_with_its_data(data: Path) -> None:
-    with up(data) as child:
-        all_started(child)
-        assert run("set-status", "1", "2", "0", "bin", "--data-dir", str(data)).returncode == 0
-        os.kill(pid_of(child, "redis"), signal.SIGKILL)
-        child.wait_for_output("redis started again")
-        wait_until(lambda: "down" in run("list", "--data-dir", str(data)).stdout)
+def test_up_killed_redis_restarts_with_its_data(shared: Shared) -> None:
+    data = str(shared.data)
+    assert run("set-status", "1", "3", "0", "bin", "--data-dir", data).returncode == 0
+    os.kill(pid_of(shared.child, "redis"), signal.SIGKILL)
+    shared.child.wait_for_output("redis started again")
+    wait_until(lambda: "down" in run("list", "--data-dir", data).stdout)
 
 
-def test_up_second_supervisor_of_directory_is_refused(data: Path) -> None:
-    with up(data) as child:
-        all_started(child)
-        refused = run("up", "--data-dir", str(data))
-        assert refused.returncode == 1
-        assert f"(pid {child.pid})" in refused.stderr
-        assert "clusterer node --server-id" in refused.stderr
-        assert "Traceback" not in refused.stderr
-        assert child.returncode is None
+def test_up_second_supervisor_of_directory_is_refused(shared: Shared) -> None:
+    refused = run("up", "--data-dir", str(shared.data))
+    assert refused.returncode == 1
+    assert f"(pid {shared.child.pid})" in refused.stderr
+    assert "clusterer node --server-id" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert shared.child.returncode is None
 
 
 def test_up_in_persistent_mode_starts_database_worker(data: Path) -> None:
@@ -223,14 +239,10 @@ def test_node_command_without_server_id_is_explained() -> None:
     assert "server_id is not set" in done.stderr
 
 
-def test_node_command_with_option_replicates_ratelimit(data: Path) -> None:
-    options = ["--replicate-pipes-to", "1", "--accept-pipes-from", "1"]
-    with up(data, *options) as child:
-        all_started(child)
+def test_node_command_with_option_replicates_ratelimit(shared: Shared) -> None:
+    def heartbeats() -> bool:
+        listed = run("list", "--json", "--traffic", "--data-dir", str(shared.data))
+        traffic = json.loads(listed.stdout)["traffic"]
+        return any(item["sender"] == 1 and item["machine_id"] == 2 for item in traffic)
 
-        def heartbeats() -> bool:
-            listed = run("list", "--json", "--traffic", "--data-dir", str(data))
-            traffic = json.loads(listed.stdout)["traffic"]
-            return any(item["sender"] == 1 and item["machine_id"] == 2 for item in traffic)
-
-        wait_until(heartbeats)
+    wait_until(heartbeats)
