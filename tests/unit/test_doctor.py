@@ -11,7 +11,7 @@ import pytest
 from clusterer.services import Context
 from clusterer.services.doctor import Level, clocks, fleet, network, redis_server
 from clusterer.services.status.fleet import Fleet, QueueInfo, WorkerInfo
-from clusterer.settings import Settings
+from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler.plan import periodic_jobs
 from tests.support.cluster import node
 
@@ -170,6 +170,13 @@ def test_doctor_persistent_mode_of_scheduler_differs_is_named() -> None:
 def test_doctor_busy_delivery_worker_is_no_finding() -> None:
     busy = replace(QUEUE, workers=(replace(ALIVE, busy=True),))
     assert network._unanswered(busy).level is Level.OK
+
+
+def test_doctor_busy_maintenance_worker_is_asked() -> None:
+    busy = replace(QUEUE, name=MAINTENANCE_QUEUE, workers=(replace(ALIVE, busy=True),))
+    found = network._unanswered(busy)
+    assert found.level is Level.WARN
+    assert found.text == f"no worker of {MAINTENANCE_QUEUE} answered within 4 s"
     assert network._unanswered(QUEUE).level is Level.WARN
 
 

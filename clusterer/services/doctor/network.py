@@ -23,6 +23,7 @@ from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, skipped, warn
 from clusterer.services.periodic import reach
 from clusterer.services.status.fleet import Fleet, QueueInfo
+from clusterer.settings import MAINTENANCE_QUEUE
 
 ADDRESSES = "addresses"
 OWN_ROW = "own row"
@@ -150,8 +151,11 @@ def check_from_workers(context: Context, fleet: Fleet) -> Iterator[Finding]:
 
 
 def _delivers(queue: QueueInfo) -> bool:
-    """Whether all workers of the queue run a job now; a delivery job may take a minute."""
-    return all(worker.busy for worker in queue.workers)
+    """Whether all workers of the queue run a delivery job now, which may take a minute.
+
+    Maintenance jobs are short: a maintenance worker that does not answer hangs, or is overloaded.
+    """
+    return queue.name != MAINTENANCE_QUEUE and all(worker.busy for worker in queue.workers)
 
 
 def _ask(context: Context, queue: QueueInfo) -> Job:
