@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clusterer.settings import Settings, as_environment
+from tests.support.pids import wait_until_gone
 from tests.support.ports import free_port
 from tests.support.processes import end_group, start, wait_until
 
@@ -80,15 +81,7 @@ def test_pid1_heeds_sigterm_while_it_loads(program: str, tmp_path: Path) -> None
         wait_until(lambda: loads_libraries(pid) or heeds_sigterm(pid))
         assert heeds_sigterm(pid), "SIGTERM is lost while libraries are loaded"
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: ended(pid))
-
-
-def ended(pid: int) -> bool:
-    """Whether a process is gone, or only waits for its parent to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] in {"Z", "X"}
-    except FileNotFoundError:
-        return True
+        wait_until_gone([pid])
 
 
 def test_pid1_heeds_sigterm_whenever_it_comes(tmp_path: Path) -> None:
@@ -98,4 +91,4 @@ def test_pid1_heeds_sigterm_whenever_it_comes(tmp_path: Path) -> None:
             wait_until(lambda: heeds_sigterm(pid))
             time.sleep(wait_s)
             os.kill(pid, signal.SIGTERM)
-            wait_until(lambda: ended(pid))
+            wait_until_gone([pid])

@@ -180,4 +180,8 @@ class MariaDBServer:
 
 
 def _is_stopped(thread: Path) -> bool:
-    return (thread / "stat").read_text(encoding="ascii").rpartition(") ")[2].startswith("T")
+    try:
+        stat = (thread / "stat").read_text(encoding="ascii")
+    except OSError:  # the thread has ended meanwhile
+        return True
+    return stat.rpartition(") ")[2].startswith("T")
