@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -136,36 +137,36 @@ class Interrupted(BaseException):
     """The exception that Ctrl-C raises in a thread."""
 
 
+def append_noting(log: PacketLog, number: int, failed: dict[int, BaseException]) -> None:
+    try:
+        log.append(CLUSTER, [frame(number)])
+    except BaseException as error:  # noqa: BLE001 - the test looks at all of them
+        failed[number] = error
+
+
 def test_log_interrupted_append_leaves_others_whole(
     log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that sends for others is interrupted before Redis has it."""
     run = log._channel.run_each
-    sending, queued = threading.Event(), threading.Event()
+    sending, queued, calls = threading.Event(), threading.Event(), count(1)
 
     def interrupted(*arguments: Any) -> list[Any]:
-        if threading.current_thread().name == "interrupted":
+        call = next(calls)
+        if call == 1:
+            sending.set()
+            queued.wait(EVENTUALLY_S)
+        elif call == 2:  # of any of the threads that wait: a lock has no order
             raise Interrupted
-        sending.set()
-        queued.wait(EVENTUALLY_S)
         return run(*arguments)
 
     monkeypatch.setattr(log._channel, "run_each", interrupted)
-    failed: list[BaseException] = []
-
-    def append(number: int) -> None:
-        try:
-            log.append(CLUSTER, [frame(number)])
-        except BaseException as error:  # noqa: BLE001 - the test looks at all of them
-            failed.append(error)
-
-    blocker = threading.Thread(target=append, args=(0,))
+    failed: dict[int, BaseException] = {}
+    blocker, *threads = [
+        threading.Thread(target=append_noting, args=(log, number, failed)) for number in range(7)
+    ]
     blocker.start()
     assert sending.wait(EVENTUALLY_S)
-    names = ["interrupted", *(f"other {n}" for n in range(5))]
-    threads = [
-        threading.Thread(target=append, args=(1 + n,), name=name) for n, name in enumerate(names)
-    ]
     for at, thread in enumerate(threads):
         thread.start()
         wait_until(partial(queue_is_longer, log, at))
@@ -173,9 +174,9 @@ def test_log_interrupted_append_leaves_others_whole(
     for thread in (blocker, *threads):
         thread.join(EVENTUALLY_S)
         assert not thread.is_alive()
-    assert [type(error) for error in failed] == [Interrupted]
+    assert [type(error) for error in failed.values()] == [Interrupted]
     stored = b"".join(fields[b"frames"] for _, fields in entries(redis_client, keys.log(1)))
-    for number in (0, 2, 3, 4, 5, 6):
+    for number in set(range(7)) - set(failed):
         assert frame(number) in stored
     assert log.append(CLUSTER, [frame(7)]) in {True, False}
     assert not log.queue
