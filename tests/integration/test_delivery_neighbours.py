@@ -88,6 +88,7 @@ def latency_p99(settings: Settings, log: PacketLog, good: list[BinReceiver]) -> 
     found: list[float] = []
     for receiver, before in zip(good, sizes, strict=True):
         whole = before + PACKETS * len(frame(0))
+        receiver.wait_for_connections(1)
         (connection,) = receiver.connections
         wait_until(lambda c=connection, n=whole: len(c.data) >= n, message="all there")  # type: ignore[misc]
         end = 0
@@ -170,9 +171,9 @@ def test_delivery_bad_peers_do_not_double_latency_of_others(
         beside: list[float] = []
 
         def doubled() -> bool:
-            return min(beside) >= 2 * min(alone) + SLACK_S
+            return min(beside) >= 2 * statistics.median(alone) + SLACK_S
 
-        # A busy machine may spoil some rounds; what a bad peer costs is in all of them.
+        # A busy machine spoils rounds of both kinds; what a bad peer costs is in each beside it.
         while len(alone) < LEAST_ROUNDS or (doubled() and len(alone) < MOST_ROUNDS):
             load(settings, well)
             alone.append(latency_p99(settings, log, good))

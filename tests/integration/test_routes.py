@@ -11,6 +11,7 @@ import pytest
 from clusterer.runtime import routes
 from clusterer.runtime.routes import is_local
 from tests.support.namespaces import run_alone
+from tests.support.processes import EVENTUALLY_S
 
 NONLOCAL_BIND = tuple(
     f"echo 1 >/proc/sys/net/{family}/ip_nonlocal_bind" for family in ("ipv4", "ipv6")
@@ -98,7 +99,7 @@ def test_worker_with_nonlocal_bind_heeds_routes(test: str) -> None:
     """The sysctl changes no answer."""
     place = f"tests/integration/test_local_trouble.py::{test}"
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", place]
-    assert "1 passed" in run_alone(words, *NONLOCAL_BIND, timeout_s=100)
+    assert "1 passed" in run_alone(words, *NONLOCAL_BIND, timeout_s=4 * EVENTUALLY_S)
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.0.0.1:5566", "1.2.3", "::g", "fe80::1%lo"])

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from clusterer.store.watches import Watch
 from tests.support.frames import frame
 from tests.support.listening import Recorded, listener_of, peer, send_until, serving
 from tests.support.ports import free_port
-from tests.support.processes import LATE_S, rounds, spawn, wait_until
+from tests.support.processes import LATE_S, spawn, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
 
@@ -217,11 +218,16 @@ def test_timeouts_flush_comes_every_250_ms(redis_url: str, redis_client: redis.R
     with listener_of(redis_url) as listener:
         register(listener, 5)
         with serving(listener):
-            seen: set[bytes | str | None] = set()
-            wait_until(lambda: redis_client.hget(keys.modules(1), "heartbeat"))
-            for _ in rounds(2):
-                seen.add(redis_client.hget(keys.modules(1), "heartbeat"))
-    assert len(seen) >= 8
+            seen: set[int] = set()
+
+            def seen_enough() -> bool:
+                seen.add(int(redis_client.hget(keys.modules(1), "heartbeat") or 0))
+                return len(seen) >= 9
+
+            wait_until(seen_enough)
+    gaps_ms = [later - earlier for earlier, later in pairwise(sorted(seen - {0}))]
+    # On a busy machine many come late, and some are overwritten unseen.
+    assert min(gaps_ms) <= 250 + 50
 
 
 def test_timeouts_redis_frozen_for_long_mutes_no_node(
