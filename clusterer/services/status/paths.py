@@ -62,21 +62,28 @@ def broken(views: Iterable[ClusterView], records: Records, now_ms: int) -> list[
     ]
 
 
+def live_senders(view: ClusterView, failing: Iterable[Collection[int]]) -> set[int]:
+    """Return the senders of a cluster whose own node is up, or that have a record of a path.
+
+    ``failing``: for each node of the cluster, the senders that do not reach it.
+    """
+    recording = {sender for senders in failing for sender in senders}
+    return {i for i, node in view.nodes.items() if node.state is State.UP or i in recording}
+
+
 def reach(
     view: ClusterView, senders: Mapping[int, Collection[int]], found: Iterable[BrokenPath]
 ) -> dict[int, Reach]:
     """Return for each node of a cluster how many of its live senders reach it.
 
-    ``senders``: machine_id of a node → the senders that have sent to it. A sender is live while
-    its own node is up, or while it has a record of a path. No sender reaches a node whose verdict
-    is not up. Nodes without a live sender are left out.
+    ``senders``: machine_id of a node → the senders that have sent to it. No sender reaches a node
+    whose verdict is not up. Nodes without a live sender are left out.
     """
     failing: dict[int, set[int]] = {}
     for item in found:
         if item.node.cluster == view.key:
             failing.setdefault(item.node.machine_id, set()).add(item.sender)
-    recording = {sender for those in failing.values() for sender in those}
-    live = {i for i, node in view.nodes.items() if node.state is State.UP or i in recording}
+    live = live_senders(view, failing.values())
     reached: dict[int, Reach] = {}
     for machine_id, node in view.nodes.items():
         broken_from = failing.get(machine_id, set())

@@ -143,15 +143,11 @@ class _Reader:
         for item in broken:
             if (d := self._index.get(item.node.key)) is not None:
                 self._failing[d].add(item.sender)
-        self._alive = [self._living(c) for c in range(len(views))]
-
-    def _living(self, cluster: int) -> set[int]:
-        """Return the live senders of a cluster: see `paths.reach`."""
-        nodes = self._views[cluster].nodes
-        recording = {
-            s for d, some in self._failing.items() if self._cluster_of[d] == cluster for s in some
-        }
-        return {i for i, node in nodes.items() if node.state is State.UP or i in recording}
+        failing: dict[int, list[set[int]]] = defaultdict(list)
+        for d, senders in self._failing.items():
+            failing[self._cluster_of[d]].append(senders)
+        self._alive = [paths.live_senders(view, failing[c]) for c, view in enumerate(views)]
+        """The live senders of each cluster."""
 
     def by_life(self, senders: Iterable[int]) -> dict[frozenset[int], list[int]]:
         """Return the senders by the clusters in which they are live."""
