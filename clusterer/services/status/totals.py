@@ -10,7 +10,7 @@ from clusterer.membership import NodeKey
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey
 
-Place = TypeVar("Place")
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ def by_sender(traffic: Iterable[Traffic]) -> list[FromSender]:
 
 
 def _grouped(
-    traffic: Iterable[Traffic], place_of: Callable[[Traffic], Place]
-) -> dict[Place, list[Traffic]]:
-    groups: dict[Place, list[Traffic]] = {}
+    traffic: Iterable[Traffic], key_of: Callable[[Traffic], Key]
+) -> dict[Key, list[Traffic]]:
+    groups: dict[Key, list[Traffic]] = {}
     for item in traffic:
-        groups.setdefault(place_of(item), []).append(item)
+        groups.setdefault(key_of(item), []).append(item)
     return groups
 
 
