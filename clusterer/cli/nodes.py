@@ -46,11 +46,11 @@ def list_nodes(context: Context, *, as_json: bool, traffic: bool, seen_by: int |
     and the time of the last delivery. --traffic shows the same for each pair of sender and node.
     Numbers from ten million on are in millions (M).
     """
-    from clusterer.services.status import listing
+    from clusterer.services.status import node_list
 
-    found = listing.run(context, seen_by or 0, pairs=traffic)
+    found = node_list.run(context, seen_by or 0, pairs=traffic)
     if as_json:
-        click.echo(json.dumps(listing.as_json(found, pairs=traffic)))
+        click.echo(json.dumps(node_list.as_json(found, pairs=traffic)))
         return
     if not found.clusters:
         click.echo("No clusters. Fill the table, then run `clusterer reload`.")

@@ -13,7 +13,7 @@ from clusterer.cli.grid import Grid
 from clusterer.membership import Condition, Node
 from clusterer.runtime.logs import plain
 from clusterer.services.status.broken_paths import BrokenPaths, Row
-from clusterer.services.status.listing import Listing
+from clusterer.services.status.node_list import NodeList
 from clusterer.services.status.paths import Reach
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
@@ -52,27 +52,27 @@ def state_cells(node: Node, now: float) -> tuple[Text, str, str]:
     )
 
 
-def show(listing: Listing, *, pairs: bool = False) -> None:
-    """Print the listing's tables; with ``pairs`` the traffic of each sender to each node."""
+def show(known: NodeList, *, pairs: bool = False) -> None:
+    """Print the tables; with ``pairs`` the traffic of each sender to each node."""
     found = console()
     found.width = max(found.width, _LEAST_COLUMNS)
-    for table in tables(listing, pairs=pairs):
+    for table in tables(known, pairs=pairs):
         table.print(found)
 
 
-def tables(listing: Listing, *, pairs: bool = False) -> Iterator[Grid]:
+def tables(known: NodeList, *, pairs: bool = False) -> Iterator[Grid]:
     """Yield for each cluster the table of its nodes and, if there was any, of the traffic."""
-    for view in listing.clusters:
-        yield _nodes_table(listing, view)
-        items: Sequence[Traffic | ToNode] = listing.traffic if pairs else listing.sums.to_nodes
+    for view in known.clusters:
+        yield _nodes_table(known, view)
+        items: Sequence[Traffic | ToNode] = known.traffic if pairs else known.sums.to_nodes
         traffic = [item for item in items if item.node_key[0] == view.key]
         if traffic:
-            yield _traffic_table(view.key, traffic, listing.now)
+            yield _traffic_table(view.key, traffic, known.now)
 
 
-def _nodes_table(listing: Listing, view: ClusterView) -> Grid:
-    seen_by = f", as {listing.seen_by} sees it" if listing.seen_by else ""
-    reach = _reach(listing, view)
+def _nodes_table(known: NodeList, view: ClusterView) -> Grid:
+    seen_by = f", as {known.seen_by} sees it" if known.seen_by else ""
+    reach = _reach(known, view)
     title = f"Cluster {view.key.cluster_id}, protocol {view.key.protocol}{seen_by}"
     table = Grid(title, gap=0 if reach else 1)
     table.column("Node", right=True, fold=True)
@@ -85,11 +85,11 @@ def _nodes_table(listing: Listing, view: ClusterView) -> Grid:
         table.column("Reached by")
     table.column("Description", fold=True)
     for node in view.nodes.values():
-        own = "* " if node.machine_id == listing.server_id else ""
+        own = "* " if node.machine_id == known.server_id else ""
         table.row(
             f"{own}{node.machine_id}",
             _place(node),
-            *state_cells(listing.seen(node), listing.now),
+            *state_cells(known.seen(node), known.now),
             *([_reach_cell(reach.get(node.machine_id))] if reach else []),
             plain(node.description),
         )
@@ -121,11 +121,11 @@ def show_paths(found: BrokenPaths) -> None:
         table.print(console())
 
 
-def _reach(listing: Listing, view: ClusterView) -> Mapping[int, Reach]:
+def _reach(known: NodeList, view: ClusterView) -> Mapping[int, Reach]:
     """Return how many senders reach each node, if that says more than the states do."""
-    if listing.seen_by:
+    if known.seen_by:
         return {}
-    found = listing.reach(view)
+    found = known.reach(view)
     up = (reach for i, reach in found.items() if view.nodes[i].condition is Condition.UP)
     return found if any(reach.reached < reach.senders for reach in up) else {}
 

@@ -15,7 +15,7 @@ from clusterer.membership import Condition, Event
 from clusterer.membership.paths import gate, observed
 from clusterer.services import Context
 from clusterer.services.periodic import sweep
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import Cause, keys
 from clusterer.store.packets import PacketLog
@@ -210,7 +210,7 @@ class Chaos:
             peer.resume()
 
     def traffic(self) -> tuple[Traffic, ...]:
-        """Return what the listing says, after nodes and paths that are not up were set up again."""
+        """Return the traffic, after nodes and paths that are not up were set up again."""
         with suppress(StateUnavailable):
             found = self.context.paths.records(1)
             for key in (CLUSTER, SECOND):
@@ -219,7 +219,7 @@ class Chaos:
                     if one.condition is not Condition.UP or not is_open:
                         self.context.nodes.command(key, one.machine_id, Event.SET_UP, CAUSE)
             sweep.run(self.context)
-            return listing.run(self.context).traffic
+            return node_list.run(self.context).traffic
         return ()
 
     def done(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from tests.support.cluster import assert_accounted, at_rest
 from tests.support.hosts import Hosts
 from tests.support.partitions import assert_healed, assert_nothing_skipped, broken, fallen, watch
@@ -115,7 +115,7 @@ def assert_all_counted(hosts: Hosts) -> None:
         hosts.signal(host, name, signal.SIGUSR1)
 
     def resting() -> bool:
-        found = listing.run(hosts.context).traffic
+        found = node_list.run(hosts.context).traffic
         return all(item.backlog == 0 for item in found) and all(
             at_rest(hosts.settings, sender) for sender in hosts.host_of
         )

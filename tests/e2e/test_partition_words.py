@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from clusterer.services import doctor
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from tests.support.cluster import CLUSTER
 from tests.support.hosts import Hosts
 from tests.support.processes import wait_until
@@ -41,7 +41,7 @@ def says(hosts: Hosts, *words: str) -> bool:
 
 def seen_by(hosts: Hosts, sender: int) -> Mapping[int, str]:
     """Return the states of the nodes as a sender sees them."""
-    found = listing.run(hosts.context, sender)
+    found = node_list.run(hosts.context, sender)
     (view,) = found.clusters
     return {i: found.seen(node).condition.value for i, node in view.nodes.items()}
 
@@ -54,7 +54,7 @@ def test_doctor_tells_link_host_and_node_apart(hosts: Hosts) -> None:
     wait_until(link, message="the doctor names the link")
     assert seen_by(hosts, 1)[3] == seen_by(hosts, 3)[2] == seen_by(hosts, 3)[1] == "up"
     wait_until(lambda: seen_by(hosts, 1)[2] == "disabled", message="sender 1 sees it disabled")
-    (view,) = (found := listing.run(hosts.context)).clusters
+    (view,) = (found := node_list.run(hosts.context)).clusters
     assert found.reach(view)[2] == (1, 2)
     assert found.reach(view)[3] == (2, 2)
     hosts.network.heal()

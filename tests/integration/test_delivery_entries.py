@@ -16,7 +16,7 @@ from clusterer.services import Context
 from clusterer.services.doctor import values
 from clusterer.services.doctor.finding import Level
 from clusterer.services.periodic import sweep
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.services.table import reload as reload_service
 from clusterer.settings import Settings
 from clusterer.store import keys
@@ -257,7 +257,7 @@ def test_readers_of_wild_log_answer(
     add(redis_client, {"packets": "x"})
     redis_client.xadd(keys.log(1), {"packets": "5"}, id=wild)
     context = Context(settings)
-    listing.run(context)
+    node_list.run(context)
     context.backlog.trim([1, 2], 0.0)
     assert context.backlog.appended_ms([(1, 2**60), (1, 0)])
     found = context.nodes.read(CLUSTER, 3)[0]

@@ -14,7 +14,7 @@ from clusterer.cli import main, output
 from clusterer.membership import Event, State
 from clusterer.provisioning.table import NewRow
 from clusterer.services import Context
-from clusterer.services.status.listing import Listing
+from clusterer.services.status.node_list import NodeList
 from clusterer.services.status.sums import of_pairs
 from clusterer.services.status.traffic import Traffic
 from clusterer.services.table import init_db
@@ -200,7 +200,7 @@ def test_docs_list_output_is_as_shown(capsys: Capture) -> None:
     totals, pairs, *_ = sessions(docs.command_section("list"))
     for (words, shown), with_pairs in ((totals, False), (pairs, True)):
         assert ("--traffic" in words) is with_pairs
-        found = Listing(100.0, 1, (view,), traffic, sums=of_pairs(traffic, (view,), ()))
+        found = NodeList(100.0, 1, (view,), traffic, sums=of_pairs(traffic, (view,), ()))
         output.show(found, pairs=with_pairs)
         lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         assert lines == shown.splitlines()

@@ -19,7 +19,7 @@ from clusterer.services.live import Reader, node_pairs, rows
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics.http import registry_of
 from clusterer.services.periodic import probe, sweep, timeouts
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.settings import Settings
 from clusterer.store import Directory
 from tests.support.growth import CLUSTER, PACKETS, put_cluster
@@ -89,10 +89,10 @@ def test_growth_tick_with_nothing_due_is_few_commands(
 
 
 def test_growth_listing_reads_sums(big: Context) -> None:
-    _, sent = cost(big, lambda: listing.run(big, pairs=False))
+    _, sent = cost(big, lambda: node_list.run(big, pairs=False))
     assert sent <= 2 * MOST_BYTES
-    found = listing.run(big, pairs=False)
-    assert len(json.dumps(listing.as_json(found))) <= MOST_BYTES
+    found = node_list.run(big, pairs=False)
+    assert len(json.dumps(node_list.as_json(found))) <= MOST_BYTES
     assert {item.sent for item in found.sums.to_nodes} == {
         PACKETS * SENDERS,
         PACKETS * (SENDERS - 1),

@@ -12,7 +12,7 @@ import redis
 from clusterer.runtime.pace import DutyCycle
 from clusterer.services import Context
 from clusterer.services.periodic import history
-from clusterer.services.status import fleet, listing, totals
+from clusterer.services.status import fleet, node_list, totals
 from clusterer.store import keys
 from clusterer.store.badvalues import collected
 from clusterer.store.history import LENGTH, HistoryStore, Recorded, Sample
@@ -70,7 +70,7 @@ def test_history_sums_are_those_of_the_listing(context: Context, redis_client: r
         found = history.sums(context, tuple(context.directory.snapshot.values()), 60.0)
     assert found is not None
     assert {each.place for each in problems} == {"field 1/4/4/skipped"}
-    listed = {to.machine_id: to for to in totals.by_node(listing.run(context).traffic)}
+    listed = {to.machine_id: to for to in totals.by_node(node_list.run(context).traffic)}
     for (_, machine_id), each in found.items():
         if to := listed.get(machine_id):
             assert each[2:] == (to.skipped, to.lost, to.backlog)

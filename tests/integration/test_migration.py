@@ -11,7 +11,7 @@ import redis
 
 from clusterer.errors import NewerFormat, OlderFormat, StateUnavailable
 from clusterer.services import Context
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.format import FORMAT, RENAMED, migrate, require_format
@@ -110,7 +110,7 @@ def test_migration_keeps_backlog(settings: Settings, client: redis.Redis) -> Non
     put_offset(client, field_of(client, 3), 10)
     become_older(client, "1")
     require_format(settings, client)
-    (item,) = [one for one in listing.run(Context(settings)).traffic if one.machine_id == 3]
+    (item,) = [one for one in node_list.run(Context(settings)).traffic if one.machine_id == 3]
     assert (item.sent, item.backlog) == (10, 40)
 
 

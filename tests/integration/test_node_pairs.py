@@ -1,4 +1,4 @@
-"""What is read of one node is what the listing of all pairs and the instances have of it."""
+"""What is read of one node is what the list of all pairs and the instances have of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import redis
 from clusterer.membership import Node
 from clusterer.services import Context
 from clusterer.services.live import Reader, alarms, node_pairs, rows
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.store import keys
 from clusterer.store.badvalues import collected
 from clusterer.store.watches import LISTENING_MS
@@ -66,7 +66,7 @@ def test_node_pairs_are_those_of_listing_and_instances(
     context: Context, redis_client: redis.Redis, number: int
 ) -> None:
     put_all(context, redis_client, random.Random(number))
-    pairs, snapshot = listing.run(context), Reader(context).read()
+    pairs, snapshot = node_list.run(context), Reader(context).read()
     seen = 0
     for view in pairs.clusters:
         traffic = [i for i in pairs.traffic if (i.cluster_id, i.protocol) == view.key]
@@ -125,7 +125,7 @@ def test_node_pairs_of_a_key_of_another_type_are_left_out(
     redis_client.delete(kind(1))
     redis_client.set(kind(1), "text")
     redis_client.set(keys.muted(1, "dialog", 1), "text")
-    pairs, snapshot = listing.run(context), Reader(context).read()
+    pairs, snapshot = node_list.run(context), Reader(context).read()
     with collected() as found:
         for node in snapshot.clusters[0].nodes.values():
             assert node.cluster_id == 1

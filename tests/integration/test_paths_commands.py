@@ -311,12 +311,12 @@ def test_doctor_dead_node_without_traffic_is_told_by_event(
 def test_backlog_behind_broken_path_is_waiting(
     cluster: Settings, context: Context, redis_client: redis.Redis
 ) -> None:
-    from clusterer.services.status import listing  # noqa: PLC0415
+    from clusterer.services.status import node_list  # noqa: PLC0415
 
     place = f"1/2/{node_of(cluster, 2).generation}"
     redis_client.hset(keys.committed_count(1), place, 2)
-    before = {item.sender: item for item in listing.sender_backlogs(listing.run(context))}
+    before = {item.sender: item for item in node_list.sender_backlogs(node_list.run(context))}
     assert (before[1].packets, before[1].waiting) == (3, 0)
     break_path(cluster, 1, 2)
-    after = {item.sender: item for item in listing.sender_backlogs(listing.run(context))}
+    after = {item.sender: item for item in node_list.sender_backlogs(node_list.run(context))}
     assert (after[1].packets, after[1].waiting) == (0, 3)

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from clusterer.services import Context
-from clusterer.services.status import listing
-from clusterer.services.status.listing import Listing
+from clusterer.services.status import node_list
+from clusterer.services.status.node_list import NodeList
 from clusterer.store import connect, keys
 from clusterer.store.badvalues import collected
 from clusterer.store.deliveries import Commit, Move
@@ -27,12 +27,12 @@ from tests.support.seeding import make_node, put_node
 ROUNDS = 20
 
 
-def assert_same(context: Context) -> Listing:
+def assert_same(context: Context) -> NodeList:
     """Check that both listings say the same; return the one of sums."""
     with collected() as of_pairs:
-        pairs = listing.run(context)
+        pairs = node_list.run(context)
     with collected() as of_sums:
-        sums = listing.run(context, pairs=False)
+        sums = node_list.run(context, pairs=False)
     found, wanted = sums.sums, pairs.sums
 
     def without_age(items: Any) -> list[Any]:
@@ -47,7 +47,7 @@ def assert_same(context: Context) -> Listing:
     assert [(i.sender, i.nodes) for i in found.from_senders] == senders
     assert found.reach == wanted.reach
     assert found.sent_by == wanted.sent_by
-    backlogs = [listing.sender_backlogs(each) for each in (sums, pairs)]
+    backlogs = [node_list.sender_backlogs(each) for each in (sums, pairs)]
     assert [replace(item, oldest_s=0) for item in backlogs[0]] == [
         replace(item, oldest_s=0) for item in backlogs[1]
     ]
@@ -146,13 +146,13 @@ def test_sums_of_senders_at_rest_are_kept(context: Context, redis_client: Any) -
     put_cluster(context.settings, 5, 3)
     assert_same(context)
     reads_of_pairs(redis_client)
-    listing.run(context, pairs=False)
+    node_list.run(context, pairs=False)
     assert reads_of_pairs(redis_client) == 0
     with closing(PacketLog(context.settings, 2)) as log:
         log.append(CLUSTER, [frame(0)])
     assert [item.backlog for item in assert_same(context).sums.from_senders] == [0, 4, 0]
     reads_of_pairs(redis_client)
-    listing.run(context, pairs=False)
+    node_list.run(context, pairs=False)
     assert reads_of_pairs(redis_client) == 2, "of the sender with a packet that waits"
 
 
@@ -211,9 +211,9 @@ def test_sums_leave_out_bad_values_of_one_sender_only(
 
 def test_sums_not_kept_show_values_changed_by_hand(context: Context, redis_client: Any) -> None:
     put_cluster(context.settings, 5, 3)
-    listing.run(context, pairs=False)
+    node_list.run(context, pairs=False)
     redis_client.hset(keys.stats(1), redis_client.hkeys(keys.stats(1))[0], "x")
     for kept, number in ((True, 0), (False, 1)):
         with collected() as problems:
-            listing.run(context, pairs=False, kept=kept)
+            node_list.run(context, pairs=False, kept=kept)
         assert len(problems) == number

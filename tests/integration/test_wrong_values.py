@@ -12,7 +12,7 @@ import redis
 
 from clusterer.errors import ClustererError
 from clusterer.membership import Event
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.badvalues import collected
 from clusterer.store.encoding import encode_node
@@ -90,7 +90,7 @@ def test_wrong_field_of_a_node_costs_that_node_alone(running: Everything, field:
         assert field in {"url", "description"} or NODE in named
         listed = {
             node.machine_id
-            for view in listing.run(running.context).clusters
+            for view in node_list.run(running.context).clusters
             for node in view.nodes.values()
             if view.key == KEY
         }

@@ -15,7 +15,7 @@ from clusterer.errors import StateUnavailable
 from clusterer.membership import Node
 from clusterer.membership.reload_plan import plan_reload
 from clusterer.services import Context
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
 from clusterer.store.badvalues import text
@@ -91,7 +91,7 @@ def assert_accounted(settings: Settings) -> None:
     """Check that all packets are sent, skipped, lost or still to come, for nodes there always."""
     context = Context(settings)
     with context.redis as client:
-        for item in listing.run(context).traffic:
+        for item in node_list.run(context).traffic:
             appended = client.hget(keys.counters(item.sender), f"{item.cluster_id}:bin")
             total = item.sent + item.skipped + item.lost + (item.backlog or 0)
             assert total == int(appended or 0), item

@@ -10,7 +10,7 @@ from clusterer.membership import Condition, Node
 from clusterer.membership.paths import Path as Record
 from clusterer.membership.paths import gate, is_void
 from clusterer.services import Context
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from tests.support.cluster import CLUSTER
 from tests.support.processes import rounds, wait_until
 
@@ -90,7 +90,7 @@ class HostsView:
 
     def traffic(self) -> dict[Pair, Counts]:
         """Return the counts of all pairs."""
-        found = listing.run(self.context).traffic
+        found = node_list.run(self.context).traffic
         return {
             (t.sender, t.machine_id): Counts(t.sent, t.skipped, t.lost, t.backlog or 0)
             for t in found

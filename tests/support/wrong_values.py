@@ -23,7 +23,7 @@ from clusterer.services.admin.mi_commands import MiCommands
 from clusterer.services.live import Reader
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.periodic import history, probe, sweep, sync, timeouts
-from clusterer.services.status import broken_paths, listing
+from clusterer.services.status import broken_paths, node_list
 from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
@@ -154,7 +154,7 @@ class Everything:
             "timeouts": lambda: timeouts.run(context),
             "sweep": lambda: sweep.run(context),
             "sync": lambda: sync.run(context),
-            "list": lambda: listing.as_json(listing.run(context)),
+            "list": lambda: node_list.as_json(node_list.run(context)),
             "top": self.reader.read,
             "paths": lambda: broken_paths.run(context, broken_paths.Filter()),
             "events": lambda: self.history.past(20),

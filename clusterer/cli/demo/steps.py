@@ -24,7 +24,7 @@ from clusterer.membership import Condition
 from clusterer.processes import Child, ChildSpec, EmbeddedRedis, ProcessGroup
 from clusterer.processes.supervisor import describe_exit
 from clusterer.services import Context
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.services.table import init_db, reload
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
@@ -74,7 +74,7 @@ class Demo:
             except ClustererError as error:
                 self.observed.failure = str(error)
             with suppress(ClustererError):  # such as Redis unavailable: the steps failed as well
-                traffic = listing.run(self._context).traffic
+                traffic = node_list.run(self._context).traffic
                 self.observed.packets_delivered = sum(item.sent for item in traffic)
             self._show("")
 

@@ -8,7 +8,7 @@ from clusterer.jobs import resume_command
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, error, ok, warn
 from clusterer.services.live.node_rows import BEHIND_S
-from clusterer.services.status import fleet, listing
+from clusterer.services.status import fleet, node_list
 from clusterer.settings import BACKLOG_REPLAY
 
 CHECK = "backlog"
@@ -21,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
     states = context.backlog.queues()
     queue_of = {sender: s.queue for s in states for sender in (*s.pending, *s.waiting)}
     orphaned = {sender for state in states for sender in state.orphaned}
-    found = listing.sender_backlogs(listing.run(context, pairs=False, kept=False))
+    found = node_list.sender_backlogs(node_list.run(context, pairs=False, kept=False))
     late = [item for item in found if item.packets and item.oldest_s >= BEHIND_S]
     for item in late:
         queue = queue_of.get(item.sender, context.settings.delivery_queue)

@@ -23,9 +23,9 @@ from clusterer.services.metrics.series import (
 )
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
-from clusterer.services.status import listing, traffic
+from clusterer.services.status import node_list, traffic
 from clusterer.services.status.fleet import Fleet
-from clusterer.services.status.listing import Listing, SenderBacklog
+from clusterer.services.status.node_list import NodeList, SenderBacklog
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
 from clusterer.services.status.traffic import Traffic
@@ -85,7 +85,7 @@ class ClusterCollector(Collector):
         yield from found
 
     def _read(self) -> list[Metric]:
-        known = listing.run(self._context, pairs=False)
+        known = node_list.run(self._context, pairs=False)
         nodes = all_nodes(known.clusters)
         whole = len(nodes) <= MOST_WHOLE
         return [
@@ -93,11 +93,11 @@ class ClusterCollector(Collector):
             *_paths(known, whole=whole),
             self._changes.read(nodes if whole else ()),
             *_traffic(known, self._series(known), self._highest),
-            *_backlog(listing.sender_backlogs(known)),
+            *_backlog(node_list.sender_backlogs(known)),
             *_fleet(fleets.read(self._context)),
         ]
 
-    def _series(self, known: Listing) -> Sequence[Traffic | ToNode]:
+    def _series(self, known: NodeList) -> Sequence[Traffic | ToNode]:
         """Return the items with series: each pair or, beyond `MOST_PAIRS`, the sums per node."""
         if sum(item.senders for item in known.sums.to_nodes) > MOST_PAIRS:
             return known.sums.to_nodes
@@ -105,7 +105,7 @@ class ClusterCollector(Collector):
             return traffic.read(self._context, known.clusters, known.now)
 
 
-def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
+def _states(known: NodeList, *, whole: bool) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "clusterer_node_state", "1 for the present state of a node.", labels=(*_NODE, "state")
     )
@@ -122,7 +122,7 @@ def _states(known: Listing, *, whole: bool) -> Iterator[Metric]:
     yield tries
 
 
-def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
+def _paths(known: NodeList, *, whole: bool) -> Iterator[Metric]:
     """Count the senders that do not reach a node, and name some of them while the node is up."""
     counts = GaugeMetricFamily(
         "clusterer_broken_paths", "Senders whose path to a node is not up.", labels=_NODE
@@ -145,7 +145,7 @@ def _paths(known: Listing, *, whole: bool) -> Iterator[Metric]:
 
 
 def _traffic(
-    known: Listing, items: Sequence[Traffic | ToNode], highest: Highest
+    known: NodeList, items: Sequence[Traffic | ToNode], highest: Highest
 ) -> Iterator[Metric]:
     destinations = {node_labels(node): node.destination for node in all_nodes(known.clusters)}
     flows = [((_sender(flow), *node_labels(flow)), flow) for flow in items]

@@ -19,7 +19,7 @@ from clusterer.store import ClusterView, translated
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class NodeList:
     """The data that `clusterer list` shows, at one moment."""
 
     now: float
@@ -68,11 +68,11 @@ class SenderBacklog:
     """Packets for the node that is furthest behind, among the other nodes (replay)."""
 
 
-def run(context: Context, seen_by: int = 0, *, pairs: bool = True, kept: bool = True) -> Listing:
+def run(context: Context, seen_by: int = 0, *, pairs: bool = True, kept: bool = True) -> NodeList:
     """Read all clusters, their senders' statistics and paths. Raises `StateUnavailable`.
 
     ``seen_by``: the sender as which the nodes are shown; `InvalidArgument` if it has no node.
-    ``pairs``: whether to read each pair of sender and node. Without them the listing has the same
+    ``pairs``: whether to read each pair of sender and node. Without them the list has the same
     sums, for which a million pairs take about a second of Redis. ``kept``: whether it may have sums
     that Redis has kept; they show no value that an operator changed by hand.
     """
@@ -90,60 +90,60 @@ def run(context: Context, seen_by: int = 0, *, pairs: bool = True, kept: bool = 
             summed = sums.of_pairs(found, views, broken)
         else:
             summed = sums.read(context, views, broken, now, kept=kept)
-    return Listing(now, context.settings.server_id, views, found, broken, seen_by, summed)
+    return NodeList(now, context.settings.server_id, views, found, broken, seen_by, summed)
 
 
-def as_json(listing: Listing, *, pairs: bool = False) -> dict[str, Any]:
-    """Return the listing for JSON; names are those of the table and of Redis.
+def as_json(known: NodeList, *, pairs: bool = False) -> dict[str, Any]:
+    """Return the list for JSON; names are those of the table and of Redis.
 
     ``traffic`` has an entry for each node to which packets were sent; with ``pairs``, for each
     sender and node. Both forms have the same figures and the same sums.
     """
-    by_pair: Sequence[Traffic | ToNode] = listing.traffic if pairs else listing.sums.to_nodes
+    by_pair: Sequence[Traffic | ToNode] = known.traffic if pairs else known.sums.to_nodes
     return {
-        "now": listing.now,
-        "server_id": listing.server_id,
-        "seen_by": listing.seen_by or None,
-        "clusters": [_cluster_as_json(listing, view) for view in listing.clusters],
+        "now": known.now,
+        "server_id": known.server_id,
+        "seen_by": known.seen_by or None,
+        "clusters": [_cluster_as_json(known, view) for view in known.clusters],
         "traffic": [asdict(item) for item in by_pair],
-        "senders": [asdict(item) for item in listing.sums.from_senders],
+        "senders": [asdict(item) for item in known.sums.from_senders],
     }
 
 
-def _cluster_as_json(listing: Listing, view: ClusterView) -> dict[str, Any]:
-    reach = listing.reach(view)
+def _cluster_as_json(known: NodeList, view: ClusterView) -> dict[str, Any]:
+    reach = known.reach(view)
     return {
         "cluster_id": view.key.cluster_id,
         "protocol": view.key.protocol,
         "version": view.version,
         "nodes": [
-            _node_as_json(listing, node, reach.get(node.machine_id)) for node in view.nodes.values()
+            _node_as_json(known, node, reach.get(node.machine_id)) for node in view.nodes.values()
         ],
     }
 
 
-def _node_as_json(listing: Listing, node: Node, reach: Reach | None) -> dict[str, Any]:
-    seen = listing.seen(node)
+def _node_as_json(known: NodeList, node: Node, reach: Reach | None) -> dict[str, Any]:
+    seen = known.seen(node)
     return asdict(seen) | {
         "state": int(seen.state),
         "condition": seen.condition.value,
         "verdict": node.condition.value,
         "reached_by": reach.reached if reach else None,
         "live_senders": reach.senders if reach else 0,
-        "enabled_in_s": seen.enabled_in_s(listing.now),
-        "own": node.machine_id == listing.server_id,
+        "enabled_in_s": seen.enabled_in_s(known.now),
+        "own": node.machine_id == known.server_id,
     }
 
 
-def sender_backlogs(listing: Listing) -> list[SenderBacklog]:
-    """Return the backlog of every sender in ``listing``."""
-    unreached = {(item.sender, item.node.destination) for item in listing.paths}
+def sender_backlogs(known: NodeList) -> list[SenderBacklog]:
+    """Return the backlog of every sender in ``known``."""
+    unreached = {(item.sender, item.node.destination) for item in known.paths}
     reached: dict[int, list[Waiting]] = {}
     others: dict[int, list[Waiting]] = {}
-    for item in listing.sums.waiting:
+    for item in known.sums.waiting:
         up = item.node.state is State.UP and (item.sender, item.node.destination) not in unreached
         (reached if up else others).setdefault(item.sender, []).append(item)
-    senders = [item.sender for item in listing.sums.from_senders]
+    senders = [item.sender for item in known.sums.from_senders]
     return [_backlog_of(s, reached.get(s, ()), others.get(s, ())) for s in senders]
 
 

@@ -1,4 +1,4 @@
-"""Commands that a listing sends to Redis, and the traffic that a listing shows."""
+"""Commands that a list of all nodes sends to Redis, and the traffic that the list shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clusterer.services import Context
 from clusterer.services.metrics import ClusterCollector
 from clusterer.services.metrics import cluster as metrics
 from clusterer.services.metrics.http import registry_of
-from clusterer.services.status import listing
+from clusterer.services.status import node_list
 from clusterer.settings import Settings
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
@@ -49,32 +49,32 @@ def record(client: redis.Redis, sender: int, **stats: int) -> None:
     client.hset(keys.stats(sender), mapping={f"1/2/2/{name}": n for name, n in stats.items()})
 
 
-def test_listing_without_senders_reads_each_node_once(
+def test_node_list_without_senders_reads_each_node_once(
     context: Context, redis_client: redis.Redis
 ) -> None:
     before = commands(redis_client)
-    assert listing.run(context).traffic == ()
+    assert node_list.run(context).traffic == ()
     assert commands(redis_client) - before <= NODES + 10
 
 
-def test_listing_of_senders_without_traffic_is_empty(
+def test_node_list_of_senders_without_traffic_is_empty(
     context: Context, redis_client: redis.Redis
 ) -> None:
     for sender in range(1, NODES + 1):
         redis_client.hset(keys.counters(sender), mapping={"sequence": 10, "1:bin": 10})
     before = commands(redis_client)
-    assert listing.run(context).traffic == ()
+    assert node_list.run(context).traffic == ()
     assert commands(redis_client) - before <= 7 * NODES + 20
-    assert listing.sender_backlogs(listing.run(context)) == []
+    assert node_list.sender_backlogs(node_list.run(context)) == []
 
 
-def test_listing_has_the_pairs_with_traffic_only(
+def test_node_list_has_the_pairs_with_traffic_only(
     context: Context, redis_client: redis.Redis
 ) -> None:
     record(redis_client, 1, sent=60)
     record(redis_client, 4, sent=5)
     redis_client.hset(keys.stats(4), "1/9/8888/sent", 3)  # of an earlier generation of node 9
-    found = [(item.sender, item.machine_id) for item in listing.run(context).traffic]
+    found = [(item.sender, item.machine_id) for item in node_list.run(context).traffic]
     assert found == [(1, 2), (1, 3), (4, 2), (4, 3)]
 
 
@@ -86,11 +86,11 @@ def test_packets_that_no_worker_has_seen_are_backlog(
     for machine_id in range(2, NODES + 1):
         redis_client.hset(keys.node(1, "bin", machine_id), "generation", 2)
     before = commands(redis_client)
-    found = listing.run(context)
+    found = node_list.run(context)
     assert commands(redis_client) - before <= 2 * NODES + 50, "one look at the log"
     assert {(item.sender, item.backlog) for item in found.traffic} == {(1, 1)}
     assert len(found.traffic) == NODES - 1
-    (waiting,) = listing.sender_backlogs(found)
+    (waiting,) = node_list.sender_backlogs(found)
     assert (waiting.sender, waiting.packets) == (1, 1)
 
 
