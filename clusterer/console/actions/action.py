@@ -60,6 +60,11 @@ class Given:
     dry_run: bool
 
 
+def is_number(text: str) -> bool:
+    """Whether a field has a whole number of at most ten digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
 @dataclass(frozen=True)
 class Action:
     """A change of the cluster by a user with the role *operate*.

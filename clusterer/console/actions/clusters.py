@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterer.console.actions.action import Action, Field, Form, Given
+from clusterer.console.actions.action import Action, Field, Form, Given, is_number
 from clusterer.console.console import Console
 from clusterer.console.page import Parameters
 from clusterer.errors import InvalidArgument
@@ -30,7 +30,7 @@ def _forget_form(_console: Console, _parameters: Parameters) -> Form:
 
 def _forget(console: Console, _parameters: Parameters, given: Given) -> tuple[str, ...]:
     text = given.values["machine_id"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    if not is_number(text):
         raise InvalidArgument(f"machine_id: {text!r} is no whole number")
     found = forget.run(
         console.context, int(text), by=given.by, reason=given.reason, dry_run=given.dry_run

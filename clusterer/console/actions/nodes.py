@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clusterer.console.actions.action import Action, Field, Form, Given
+from clusterer.console.actions.action import Action, Field, Form, Given, is_number
 from clusterer.console.console import Console
 from clusterer.console.page import NODE_PATH, NotFound, Parameters
 from clusterer.errors import InvalidArgument
@@ -138,13 +138,9 @@ def _values(given: Mapping[str, str]) -> dict[str, object]:
     """Return the values of columns; a text that is no number stays, and is rejected as one."""
     numbers = ("cluster_id", "machine_id", "failed_attempts", "duration", "state")
     return {
-        name: int(text) if name in numbers and _is_number(text) else text
+        name: int(text) if name in numbers and is_number(text) else text
         for name, text in given.items()
     }
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def _words(changes: Changes, *, dry_run: bool) -> tuple[str, ...]:
