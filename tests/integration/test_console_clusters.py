@@ -162,6 +162,7 @@ def test_cluster_find_selects_nodes(client: httpx.Client) -> None:
     assert found("nothing like this") == []
     assert client.get(HERE, params={"page": "x"}).status_code == 400
     assert client.get(HERE, params={"page": "99"}).status_code == 200
+    assert client.get(f"/api/v1{HERE}", params={"page": ""}).json()["page"] == 1
 
 
 @pytest.mark.parametrize(
