@@ -56,6 +56,17 @@ def listener_of(redis_url: str, server_id: int = 1, **settings: float) -> Iterat
         directory.close()
 
 
+def register(listener: Listener, callback: Recorded, **changes: object) -> Recorded:
+    """Register ``callback`` for ratelimit of cluster 1, without a timeout, and return it.
+
+    ``changes``: other arguments of the listener's `register`.
+    """
+    options = {"timeout_s": 0, "auth_check": True, "cluster_id": 1} | changes
+    module = options.pop("module", "ratelimit")
+    listener.register(module, callback, **options)  # type: ignore[arg-type]
+    return callback
+
+
 @contextlib.contextmanager
 def serving(listener: Listener, *, ready: bool = True) -> Iterator[threading.Thread]:
     """Serve in a thread for the length of a ``with`` block, from the moment it is bound."""
