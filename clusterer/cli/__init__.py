@@ -14,7 +14,7 @@ from clusterer.runtime import streams
 INTERRUPTED = 130
 """128 + SIGINT, as shells know it."""
 
-_LAST_WORDS = "clusterer: interrupted\n"
+_INTERRUPTED_TEXT = "clusterer: interrupted\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,13 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     streams.prepare()
     if os.getpid() == 1:
-        _heed_sigterm()
+        _handle_sigterm()
     try:
         with loading():
             from clusterer.cli.run import run
         return run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        sys.stderr.write(_LAST_WORDS)
+        sys.stderr.write(_INTERRUPTED_TEXT)
         return INTERRUPTED
 
 
@@ -44,14 +44,14 @@ def loading() -> Iterator[None]:
     if not in_charge or before is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, _exit_interrupted)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _heed_sigterm() -> None:
+def _handle_sigterm() -> None:
     """Let SIGTERM and SIGHUP end this process until a command handles them.
 
     The kernel does not deliver a signal without a handler to PID 1, the first process of a
@@ -62,7 +62,7 @@ def _heed_sigterm() -> None:
             signal.signal(number, lambda number, _frame: os._exit(128 + number))
 
 
-def _leave(*_: object) -> None:
+def _exit_interrupted(*_: object) -> None:
     with suppress(OSError):
-        os.write(2, _LAST_WORDS.encode())
+        os.write(2, _INTERRUPTED_TEXT.encode())
     os._exit(INTERRUPTED)

@@ -74,7 +74,7 @@ def events(
     from clusterer.runtime.stop import stop_on_signals
     from clusterer.services.admin.events import Filter, of_nodes, of_paths
 
-    say = _say_json if as_lines else _say
+    print_event = _print_json if as_lines else _print
     start = since(context.nodes.now()) if since else 0.0
     wanted = Filter(start, cluster or 0, node or 0)
     history = of_paths(context, wanted) if paths else of_nodes(context, wanted)
@@ -82,11 +82,11 @@ def events(
         last = SHOWN_BEFORE_FOLLOWING if follow else SHOWN
     if follow:
         with stop_on_signals(when_unread=True) as stop:
-            _tell(history.past(last), say)
-            _tell(history.follow(stop), say)
+            _print_all(history.past(last), print_event)
+            _print_all(history.follow(stop), print_event)
         return
     found = history.past(last)
-    _tell(found, say)
+    _print_all(found, print_event)
     if not found and not as_lines:
         since_when = f" since {stamp(start)}" if start else ""
         click.echo(f"No events{_of(cluster, node)}{since_when}.", err=True)
@@ -113,18 +113,18 @@ def described(event: AuditEvent) -> str:
     )
 
 
-def _tell(found: Iterable[AuditEvent], say: Callable[[AuditEvent], None]) -> None:
+def _print_all(found: Iterable[AuditEvent], print_event: Callable[[AuditEvent], None]) -> None:
     for event in found:
-        say(event)
+        print_event(event)
 
 
-def _say_json(event: AuditEvent) -> None:
+def _print_json(event: AuditEvent) -> None:
     from clusterer.services.admin.events import as_json
 
     click.echo(json.dumps(as_json(event)))
 
 
-def _say(event: AuditEvent) -> None:
+def _print(event: AuditEvent) -> None:
     line = f"{stamp(event.at)} {described(event)}"
     if sys.stdout.isatty():
         line = _coloured(_folded(line), event)

@@ -56,17 +56,17 @@ def up(settings: Settings, *, console: bool, console_port: int, origins: Mapping
 
     if console:
         require_web()
-    say_line = say_json if settings.log_format == JSON else say
+    print_line = print_as_json if settings.log_format == JSON else print_with_name
     port = console_port if console else None
-    service.run(settings, say_line, console_port=port, origins=origins)
+    service.run(settings, print_line, console_port=port, origins=origins)
 
 
-def say(line: Line) -> None:
+def print_with_name(line: Line) -> None:
     """Print a child's line with the child's name before it."""
     click.echo(_PREFIX.format(line.name) + line.text, err=True)
 
 
-def say_json(line: Line) -> None:
+def print_as_json(line: Line) -> None:
     """Print a child's line as JSON."""
     click.echo(foreign_line(line.text, process=line.name, at=time.time()), err=True)
 
@@ -82,7 +82,7 @@ def worker(settings: Settings, kind: str) -> None:
     maintenance  probes nodes, finds module timeouts, enqueues missing jobs
     database     writes states back to the table (persistent_mode)
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    become("workers", kind, settings=settings)
+    replace_process("workers", kind, settings=settings)
 
 
 @click.command()
@@ -93,10 +93,10 @@ def scheduler(settings: Settings) -> None:
     The scheduler runs until SIGTERM or Ctrl-C. Several may run, on one host or many: one is
     active, the others stand by.
     """
-    become("scheduler", settings=settings)
+    replace_process("scheduler", settings=settings)
 
 
-def become(module: str, *arguments: str, settings: Settings) -> NoReturn:
+def replace_process(module: str, *arguments: str, settings: Settings) -> NoReturn:
     """Replace this process by a Python module; pid, blocked signals and settings stay."""
     from clusterer.processes import child_environment, python_command
     from clusterer.runtime.stop import STOP_SIGNALS

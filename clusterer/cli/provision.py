@@ -47,7 +47,7 @@ def node_add(context: Context, *, cluster: int, node: int, url: str, **columns: 
     from clusterer.services import provision as service
 
     values = {"cluster_id": cluster, "machine_id": node, "url": url, **given(columns)}
-    say(service.add(context, values, by=operator()))
+    print_changes(service.add(context, values, by=operator()))
 
 
 @click.command(name="node-edit")
@@ -67,7 +67,7 @@ def node_edit(context: Context, *, cluster: int, node: int, **columns: Any) -> N
     values = given(columns)
     if not values:
         raise click.UsageError("Nothing to change: name a column, such as --description TEXT.")
-    say(service.edit(context, (cluster, node), values, by=operator()))
+    print_changes(service.edit(context, (cluster, node), values, by=operator()))
 
 
 @click.command(name="node-remove")
@@ -81,7 +81,7 @@ def node_remove(context: Context, *, cluster: int, node: int) -> None:
     """
     from clusterer.services import provision as service
 
-    say(service.remove(context, (cluster, node), by=operator()))
+    print_changes(service.remove(context, (cluster, node), by=operator()))
 
 
 def given(columns: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def given(columns: dict[str, Any]) -> dict[str, Any]:
     return values | ({"state": int(values["state"])} if "state" in values else {})
 
 
-def say(changes: Changes) -> None:
+def print_changes(changes: Changes) -> None:
     """Print the change of the row."""
     where = f"table {changes.table} in {changes.database}"
     for change in changes.added:

@@ -45,14 +45,14 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except ClustererError as error:
-        return _complain(_with_advice(error))
+        return _print_error(_with_advice(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OUTPUT_FAILS:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for good
-            return _complain(f"cannot write the output: {error.strerror}")
+            return _print_error(f"cannot write the output: {error.strerror}")
         # A bug: -v shows the traceback.
         log.debug("internal error", exc_info=True)
-        return _complain(f"internal error (-v shows more): {type(error).__name__}: {error}")
+        return _print_error(f"internal error (-v shows more): {type(error).__name__}: {error}")
 
 
 def _run(arguments: list[str]) -> int:
@@ -72,7 +72,7 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _complain(_with_usage(error), error.exit_code)
+        return _print_error(_with_usage(error), error.exit_code)
     return code if isinstance(code, int) else 0
 
 
@@ -106,6 +106,6 @@ def _with_usage(error: click.ClickException) -> str:
     return f"{message} {usage}; `{command} --help` says more"
 
 
-def _complain(message: str, code: int = FAILED) -> int:
+def _print_error(message: str, code: int = FAILED) -> int:
     click.echo(f"clusterer: {' '.join(hidden(plain(message)).split())}", err=True)
     return code

@@ -111,7 +111,7 @@ def import_(context: Context, *, file: str, kind: str | None, replace: bool, dry
         for rejected in error.rejected:
             click.echo(f"  rejected {rejected}", err=True)
         raise
-    _say(changes, dry_run=dry_run)
+    _print_changes(changes, dry_run=dry_run)
 
 
 def _save(path: Path, content: bytes) -> None:
@@ -155,7 +155,7 @@ def _read(file: str, kind: str) -> list[files.FileRow]:
         raise InvalidArgument(f"{file}: {error}") from None
 
 
-def _say(changes: Changes, *, dry_run: bool) -> None:
+def _print_changes(changes: Changes, *, dry_run: bool) -> None:
     head = "Would import into" if dry_run else "Imported into"
     click.echo(
         f"{head} table {changes.table} in {changes.database}: {len(changes.added)} added, "

@@ -36,7 +36,7 @@ def run(settings: Settings, machine_id: int, cluster_id: int | None, interval_s:
         if screen.is_for(console):
             screen.show(console, interval_s, watched.look, watched.page)
         else:
-            _tell(watched, interval_s)
+            _print_lines(watched, interval_s)
 
 
 class Watched:
@@ -199,13 +199,13 @@ def _event_lines(event: AuditEvent, now: float, width: int) -> list[Text]:
     return [line, Text(" " * 11 + plain(why))]
 
 
-def _tell(watched: Watched, interval_s: float) -> None:
+def _print_lines(watched: Watched, interval_s: float) -> None:
     """Print the state, then a line per change, until a signal."""
     with stop_on_signals(when_unread=True) as stop:
         watched.look()
-        _say_stalled("", watched)
+        _print_stalled("", watched)
         for key, row in watched.rows.items():
-            _say(watched.now, key, row, _status(row))
+            _print_change(watched.now, key, row, _status(row))
         away = False
         while not stop.wait(interval_s):
             before, stalled = watched.rows, watched.stalled
@@ -219,25 +219,25 @@ def _tell(watched: Watched, interval_s: float) -> None:
             if away:
                 click.echo("clusterer: Redis is back", err=True)
             away = False
-            _say_stalled(stalled, watched)
-            _say_changes(watched, before, events)
+            _print_stalled(stalled, watched)
+            _print_changes(watched, before, events)
 
 
-def _say_stalled(before: str, watched: Watched) -> None:
+def _print_stalled(before: str, watched: Watched) -> None:
     """Print a line if the updates of states have stopped or resumed since the last look."""
     if watched.stalled != before:
         lines = words.stalled(watched.stalled) or [Text("States are updated again.")]
         click.echo(f"clusterer: {lines[0]}", err=True)
 
 
-def _say_changes(
+def _print_changes(
     watched: Watched, before: Mapping[ClusterKey, Row], events: Sequence[AuditEvent]
 ) -> None:
     for event in events:
         click.echo(f"{text.stamp(event.at)} {described(event)}")
     for key, row in watched.rows.items():
         for change in changes(before.get(key), row):
-            _say(watched.now, key, row, change)
+            _print_change(watched.now, key, row, change)
 
 
 def _status(row: Row) -> str:
@@ -248,7 +248,7 @@ def _status(row: Row) -> str:
     )
 
 
-def _say(at: float, key: ClusterKey, row: Row, change: str) -> None:
+def _print_change(at: float, key: ClusterKey, row: Row, change: str) -> None:
     node = row.node
     where = f"cluster {key} node {node.machine_id} ({plain(node.url)})"
     click.echo(f"{text.stamp(at)} {where}: {change}")

@@ -74,7 +74,7 @@ class Tail:
                 self._renew()
                 self._after, packets = self._store.read(self._receiver, self._after, _BLOCK_MS)
             except StateUnavailable as error:
-                self._say(f"tail: waiting for Redis: {error}")
+                self._set_trouble(f"tail: waiting for Redis: {error}")
                 stop.wait(_AWAY_S)
                 continue
             if packets:
@@ -92,11 +92,11 @@ class Tail:
 
     def _note(self, silent_s: float | None) -> None:
         if silent_s is None or silent_s > _GONE_S:
-            self._say(f"instance {self._receiver}: not running; tail waits")
+            self._set_trouble(f"instance {self._receiver}: not running; tail waits")
         else:
-            self._say("")
+            self._set_trouble("")
 
-    def _say(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         if trouble and not self.trouble:
             log.warning("%s", trouble)
         self.trouble = trouble

@@ -40,7 +40,7 @@ def check(context: Context, *, redis: bool) -> Iterator[Finding]:
         yield error(TABLE, str(problem), _advice(problem))
         yield from (skipped(name, "needs the table") for name in (ROWS, COMPARISON))
         return
-    yield _barred(context) or _table(context, registered=registered)
+    yield _unwritable(context) or _table(context, registered=registered)
     names = _names(context) if redis else Names()
     _, rejected = validate(rows, context.database.schema.columns, names)
     yield _rows(len(rows), rejected)
@@ -76,7 +76,7 @@ def _is_registered(connection: Connection, context: Context) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _barred(context: Context) -> Finding | None:
+def _unwritable(context: Context) -> Finding | None:
     """Return the finding if the sync job of persistent mode cannot write states; else None."""
     if not context.settings.persistent_mode:
         return None

@@ -53,7 +53,7 @@ def run(context: Context, names: Names | None = None) -> list[NodeChange]:
         conflicts = store.commit(plans, context.nodes.now(), Cause(BY)) if plans else set()
         done += [change for plan in plans if plan.key not in conflicts for change in plan.changed]
         if not conflicts:
-            _say(named, known, done)
+            _log_results(named, known, done)
             return done
     raise StateUnavailable(f"the clusters changed {_ATTEMPTS} times while names were resolved")
 
@@ -94,7 +94,7 @@ def _named(views: Iterable[ClusterView]) -> Iterator[tuple[Node, str]]:
             yield node, name
 
 
-def _say(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange]) -> None:
+def _log_results(named: list[tuple[Node, str]], known: Names, changes: list[NodeChange]) -> None:
     for change in changes:
         log.warning(
             "cluster %s node %s: %s",
