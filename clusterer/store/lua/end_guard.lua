@@ -4,9 +4,8 @@
 --       sender, then counter, increment ... ('now' = set the counter to Redis ms)
 -- reply 1, 0 if the guard is gone, expired or another worker's (then nothing changes)
 -- include guards
-local expiry, token = split_guard(redis.call('HGET', KEYS[1], ARGV[1]))
 local now = redis_ms()
-if token ~= ARGV[2] or tonumber(expiry) < now then
+if not holds(KEYS[1], ARGV[1], ARGV[2], now) then
   return 0
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
@@ -22,8 +21,7 @@ if ARGV[3] ~= '' then
   end
   if leased then
     -- The holder of the lease trims and releases by the old offset until it has read the new one.
-    redis.call('HSET', KEYS[1], ARGV[1],
-      string.format('0 %s %.0f', token, tonumber(ARGV[3]) + 1))
+    redis.call('HSET', KEYS[1], ARGV[1], guard(0, ARGV[2], tonumber(ARGV[3]) + 1))
   end
 end
 count(KEYS[4], 6, now)

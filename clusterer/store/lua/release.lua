@@ -28,8 +28,7 @@ if delivered then
 end
 redis.call('XTRIM', KEYS[6], 'MINID', kept_from(KEYS[5], tonumber(ARGV[7])))
 for i = 8, #ARGV, 2 do
-  redis.call('HSET', KEYS[5], ARGV[i],
-    string.format('%.0f %s %s', now + tonumber(ARGV[6]), ARGV[1], ARGV[i + 1]))
+  redis.call('HSET', KEYS[5], ARGV[i], guard(now + tonumber(ARGV[6]), ARGV[1], ARGV[i + 1]))
   redis.call('SADD', KEYS[7], ARGV[2])
 end
 redis.call('DEL', KEYS[1])

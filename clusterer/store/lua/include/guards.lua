@@ -1,4 +1,4 @@
--- Functions for scripts that read closing guards. The value of a guard is
+-- Functions for scripts that read or write closing guards. The value of a guard is
 -- '<expiry ms> <token> <first sequence that its worker may return>'. Expiry 0: the worker has ended
 -- the guard and moved the committed offset, which the holder of the lease has not read yet.
 -- include time
@@ -8,6 +8,14 @@ local function split_guard(value)
     return expiry, token, from
   end
   return string.match(value or '', '^(%d+) (.*)$')
+end
+local function guard(expiry, token, from)
+  return string.format('%.0f %s %.0f', expiry, token, from)
+end
+-- Whether a destination has a guard of the worker with this token, which has not expired.
+local function holds(closing, field, token, now)
+  local expiry, holder = split_guard(redis.call('HGET', closing, field))
+  return holder == token and tonumber(expiry) >= now
 end
 -- Whether the worker's connection may still be open. A guard that ends far in the future is from
 -- before the clock was set back; deliveries.py knows that too.
