@@ -13,17 +13,17 @@ from typing import Self
 import redis
 from rq.suspension import WORKERS_SUSPENDED
 
-from clusterer.endpoint import TIMEOUT_S, is_sentinel_url, open_client, public_url
+from clusterer.endpoint import is_sentinel_url, open_client, public_url
 from clusterer.settings import Settings
 
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client for RQ only; the first use connects it.
 
-    `TIMEOUT_S` bounds connecting and every answer (RQ's workers raise the latter on their own
-    clients). Raises `SettingsError` for a URL that cannot be used.
+    `endpoint.TIMEOUT_S` bounds connecting and every answer (RQ's workers raise the latter on their
+    own clients). Raises `SettingsError` for a URL that cannot be used.
     """
-    return open_client(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    return open_client(settings)
 
 
 SUSPENDED = WORKERS_SUSPENDED
