@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import redis
 
 from clusterer.store import keys
-from clusterer.store.badvalues import bad, blame, number, text
+from clusterer.store.badvalues import bad, blame, number, scan, text
 from clusterer.store.client import Store, translated
 
 PAGE = 500
@@ -118,8 +118,8 @@ class EventStreams(Store, Generic[E]):
         """Return every cluster_id with a stream, also of clusters that do not exist any more."""
         pattern = re.compile(self.key(0).replace("0", r"([1-9]\d{0,9})"), re.ASCII)
         with translated(self._settings, "find the streams of events"):
-            names = self._client.scan_iter(match=self.key(0).replace("0", "*"), count=1000)
-            found = [pattern.fullmatch(text(name)) for name in names]
+            names = scan(self._client, self.key(0).replace("0", "*"))
+            found = [pattern.fullmatch(name) for name in names]
         return sorted({int(match[1]) for match in found if match})
 
     def ends(self, cluster_ids: Iterable[int]) -> dict[int, str]:

@@ -36,6 +36,9 @@ _SHOWN = 40
 _PIPELINE = 1000
 """Commands sent at once."""
 
+_SCANNED = 1000
+"""Keys that one step of a scan looks at: about a millisecond of Redis's time."""
+
 _DATA_ERRORS = re.compile(
     r"WRONGTYPE|not an integer|not a valid|not a float|would overflow|value is out of range"
     r"|attempt to |bad argument|Invalid stream ID|smaller than the target stream top item"
@@ -256,6 +259,11 @@ def read_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
+def scan(client: redis.Redis, pattern: str) -> Iterator[str]:
+    """Yield the names of the keys like ``pattern``, some maybe twice. Takes a scan of all keys."""
+    return map(text, client.scan_iter(match=pattern, count=_SCANNED))
+
+
 def wrong_types(client: redis.Redis, names: Sequence[str]) -> list[BadValue]:
     """Return those of ``names`` that hold a wrong type; one round trip."""
     if not names:
@@ -291,5 +299,5 @@ _MOST_KEYS = 20_000
 
 def wrong_keys(client: redis.Redis) -> list[BadValue]:
     """Return the keys that hold a wrong type. Takes a scan."""
-    names = islice(map(text, client.scan_iter(match="clusterer:*", count=1000)), _MOST_KEYS)
+    names = islice(scan(client, "clusterer:*"), _MOST_KEYS)
     return [wrong for batch in batches(names, _PIPELINE) for wrong in wrong_types(client, batch)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterer.store import keys
-from clusterer.store.badvalues import Command, field_number, ids, read_all, text
+from clusterer.store.badvalues import Command, field_number, ids, read_all, scan, text
 from clusterer.store.client import Store, translated
 from clusterer.store.node_change import EVENTS_CAP
 from clusterer.store.receptions import watches_in
@@ -176,10 +176,7 @@ class ForgetStore(Store):
 
     def _clocks(self, machine_id: int) -> tuple[str, ...]:
         patterns = (f"clusterer:last-seen:{machine_id}:*", f"clusterer:muted:{machine_id}:*")
-        found = {
-            text(name) for each in patterns for name in self._client.scan_iter(each, count=1000)
-        }
-        return tuple(sorted(found))
+        return tuple(sorted({name for each in patterns for name in scan(self._client, each)}))
 
 
 def _sender_call(sender: int, named: Iterable[str], before_ms: int | str, forced: int) -> Call:

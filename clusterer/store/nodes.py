@@ -14,7 +14,17 @@ from clusterer.membership.suspicions import Suspicion
 from clusterer.membership.views import ClusterKey, ClusterView
 from clusterer.settings import Settings
 from clusterer.store import changed_nodes, keys
-from clusterer.store.badvalues import WrongType, bad, blame, ids, is_bad_data, read_all, seen, text
+from clusterer.store.badvalues import (
+    WrongType,
+    bad,
+    blame,
+    ids,
+    is_bad_data,
+    read_all,
+    scan,
+    seen,
+    text,
+)
 from clusterer.store.client import Store, seconds_of, translated
 from clusterer.store.encoding import decode_node
 from clusterer.store.format import require_format
@@ -233,17 +243,16 @@ def cluster_key(member: bytes | str) -> ClusterKey | None:
 def find_clusters(client: redis.Redis) -> list[ClusterKey]:
     """Return the clusters that have a set of nodes, whatever `keys.CLUSTERS` says. Takes a scan."""
     found = set()
-    for name in client.scan_iter(match=keys.nodes(0, "*").replace("0", "*", 1), count=1000):
+    for name in scan(client, keys.nodes(0, "*").replace("0", "*", 1)):
         with suppress(ValueError):
-            found.add(ClusterKey.parse(text(name).split(":", 1)[1].rpartition(":")[0]))
+            found.add(ClusterKey.parse(name.split(":", 1)[1].rpartition(":")[0]))
     return sorted(found)
 
 
 def find_nodes(client: redis.Redis, key: ClusterKey) -> list[int]:
     """Return the machine_ids of the nodes of a cluster that have a hash. Takes a scan."""
     prefix = keys.node(*key, 0)[:-1]
-    names = client.scan_iter(match=f"{prefix}*", count=1000)
-    found = (text(name).removeprefix(prefix) for name in names)
+    found = (name.removeprefix(prefix) for name in scan(client, f"{prefix}*"))
     return sorted({int(machine_id) for machine_id in found if machine_id.isdecimal()})
 
 

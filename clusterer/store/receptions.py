@@ -16,6 +16,7 @@ from clusterer.store.badvalues import (
     ids,
     is_bad_data,
     read_all,
+    scan,
     text,
     times_of,
 )
@@ -69,8 +70,7 @@ class Receptions(Store):
         (members,) = read_all(self._client, [("smembers", keys.INSTANCES)])
         if isinstance(members, WrongType):
             prefix = keys.modules(0)[:-1]
-            names = self._client.scan_iter(match=f"{prefix}*", count=1000)
-            members = {name.removeprefix(prefix.encode()) for name in names}
+            members = {name.removeprefix(prefix) for name in scan(self._client, f"{prefix}*")}
         return ids(keys.INSTANCES, members)
 
     def _watches(self, receivers: Sequence[int]) -> list[Watch]:

@@ -21,6 +21,7 @@ from clusterer.store.badvalues import (
     collected,
     ids,
     read_all,
+    scan,
     text,
     wrong_types,
 )
@@ -59,8 +60,8 @@ class ReloadReads(Store):
             with collected() as problems:
                 (names,) = read_all(self._client, [("smembers", keys.CLUSTERS)])
                 listed = frozenset(filter(None, map(cluster_key, names)))
-            for name in self._client.scan_iter(match=_SCAN, count=1000):
-                match = _OURS.fullmatch(text(name))
+            for name in scan(self._client, _SCAN):
+                match = _OURS.fullmatch(name)
                 key = _cluster(match[1]) if match else None
                 if match is not None and key is not None:
                     hashes.setdefault(key, set()).update({int(match[3])} if match[3] else ())
