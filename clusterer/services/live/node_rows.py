@@ -100,18 +100,19 @@ def rows(before: Snapshot | None, after: Snapshot) -> tuple[ClusterRows, ...]:
         broken.setdefault(path.node.key, []).append(path)
 
     def row(node: Node) -> Row:
-        known = to.get(node.key)
+        key = node.key
+        known = to.get(key)
         return Row(
             node,
             node.enabled_in_s(after.now),
             known.backlog if known else 0,
             known.oldest_s if known else None,
-            into.get(node.key),
-            out_of.get(node.key),
+            into.get(key),
+            out_of.get(key),
             known.lost if known else 0,
             tuple(last_seen.get(node.row_key, ())),
-            tuple(broken.get(node.key, ())),
-            after.sums.reach.get(node.key),
+            tuple(broken.get(key, ())),
+            after.sums.reach.get(key),
         )
 
     return tuple(
