@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from functools import partial
 from operator import eq
+from time import monotonic
+from typing import Any
 
 import pytest
 
 from clusterer.delivery.link import Link
 from clusterer.membership import Condition, Event, Node, suspicions
 from clusterer.membership.paths import Path, observed
+from clusterer.membership.suspicions import Kind
 from clusterer.prober import Prober, checks
+from clusterer.prober.checks import Checks
+from clusterer.prober.context import Context as ProberContext
+from clusterer.prober.verdicts import Verdicts
+from clusterer.prober.viewpoint import Viewpoint
 from clusterer.services import Context
 from clusterer.settings import Settings
+from clusterer.store import Directory, keys
+from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER, load, node
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -130,3 +139,54 @@ def black_hole() -> Iterator[tuple[str, int]]:
             filler.setblocking(False)
             filler.connect_ex(address)
         yield address
+
+
+def suspect(hosts: Hosts, machine_id: int, asking: int, kind: Kind = Kind.SUSPECT) -> Opened:
+    """Open a suspicion of a node, as the host of the sender ``asking`` does."""
+    views = {CLUSTER: hosts.context.nodes.view(CLUSTER)}
+    return hosts.context.suspicions.open(
+        hosts.node(machine_id), kind, asking=asking, reason="test", views=views
+    )
+
+
+def keep_window_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no suspicion end because its time is over, however late the answers of hosts are."""
+    monkeypatch.setattr(suspicions, "WINDOW_MS", 3_600_000)
+
+
+def no_suspicion(hosts: Hosts) -> bool:
+    """Tell whether no node of the cluster is suspected."""
+    return not any(hosts.context.suspicions.all([CLUSTER]).values())
+
+
+def confirmed_by(hosts: Hosts, machine_id: int) -> int:
+    """Return the number of the host whose prober reached the node last; 0 if none did."""
+    value = hosts.context.redis.hget(f"clusterer:{CLUSTER}:confirmed", str(machine_id))
+    return int((value or b"0 0").split()[1])
+
+
+def context_of(hosts: Hosts, settings: Settings, own: Collection[str]) -> ProberContext:
+    """Return what the prober of a host with these addresses knows, without its thread."""
+    shared = hosts.context
+    now_ms = shared.paths.now_ms()
+    context = ProberContext(
+        settings=settings,
+        nodes=shared.nodes,
+        directory=Directory(shared.nodes),
+        paths=shared.paths,
+        suspicions=shared.suspicions,
+        probers=shared.probers,
+        verdicts=Verdicts(shared.nodes, shared.suspicions),
+        viewpoint=Viewpoint(lambda address: address in own),
+        checks=Checks(),
+    )
+    context.clock.tell(now_ms, monotonic())
+    context.refresh()
+    return context
+
+
+def audit(hosts: Hosts, count: int) -> list[dict[bytes, bytes]]:
+    """Return the latest events of the cluster that changed a node."""
+    found: Any = hosts.context.redis.xrevrange(keys.events(CLUSTER.cluster_id), count=count)
+    known = [fields for _, fields in found if fields[b"before"] != b"absent"]
+    return [fields for fields in known if fields[b"before"] != fields[b"after"]]
