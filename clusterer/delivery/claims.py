@@ -119,7 +119,7 @@ class Claims:
         """Return the senders to claim: the worker's share, and senders that others have left."""
         room = shares.room(len(self._leases), self._others, len(unclaimed))
         late = {s for s in unclaimed if now - self._seen[s] >= OTHERS_FIRST_S}
-        if self._others and any(self._leases.was_given(sender) for sender in late):
+        if self._others and any(self._leases.was_released(sender) for sender in late):
             self._keep_until = now + KEEP_S
         # The worker of a lease that has just run out may only be slow.
         slow = self._leases.run_out if self._others else ()
@@ -132,7 +132,7 @@ class Claims:
         if now >= self._exchange_at:
             self._exchange_at = now + EXCHANGE_EVERY_S
             count = min(waiting, max(len(self._leases) // 8, 1))
-            self._handover.some(self._leases.to_exchange(count))
+            self._handover.release_each(self._leases.to_exchange(count))
             self._wanted = deque(islice(self._seen, count))
             self._look_at = 0.0
 
@@ -145,4 +145,4 @@ class Claims:
             return False
         count = shares.at_once(excess)
         self._giving = excess > count
-        return self._handover.some(self._leases.spread(count))
+        return self._handover.release_each(self._leases.spread(count))

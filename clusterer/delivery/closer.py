@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.05
 RENEW_EVERY_S = GUARD_MS / 3000
 LEAVE_AFTER_S = 3.0
-"""Longest wait for peers when the process ends, whatever ``send_timeout``: it is given 4 s."""
+"""Longest wait for peers when the process ends, whatever ``send_timeout``: a process has 4 s."""
 LEAVE_WITHIN_S = 0.5
 WRITE_WITHIN_S = GUARD_MS / 1000 * 0.7
 """Time after the sending of a renewal in which may be written: shorter than the guard's life."""

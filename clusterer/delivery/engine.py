@@ -114,14 +114,14 @@ class Engine:
                     self._heartbeat_at = monotonic() + HEARTBEAT_EVERY_S
                     heartbeat()
             self._kept = slice_s is None and len(self._leases) > 0 and not stop.is_set()
-            return self._kept or self._give_all()
+            return self._kept or self._release_all()
 
     def hand_over(self) -> None:
         """Release the logs that the last run has kept. Raises `StateUnavailable`."""
         if self._kept:
             self._kept = False
             with self._closing():
-                self._give_all()
+                self._release_all()
 
     def close(self) -> None:
         """Wait until all connections are closed: see `Closer.join`."""
@@ -159,11 +159,11 @@ class Engine:
         self._claims.begin()
         self._selector.register(self._reader.open(), selectors.EVENT_READ)
 
-    def _give_all(self) -> bool:
+    def _release_all(self) -> bool:
         self._failures.report(self._leases.renew)
         if not len(self._leases) and self._leases.refused:
             self._backlog.hold_off(self._queue)
-        left = self._handover.all()
+        left = self._handover.release_all()
         self._claims.leave()
         if left:
             self._call_another()
@@ -260,7 +260,7 @@ class Engine:
     def _move_misplaced(self) -> None:
         """Release the logs whose senders have another address: in order, also for slow peers."""
         while (session := self._watch.next_misplaced()) is not None:
-            self._handover.give_up(session)
+            self._handover.release_misplaced(session)
             self._claims.again()
 
     def _commit_when_due(self) -> None:

@@ -120,7 +120,7 @@ class Feeder:
         if batch.taken:
             self._leases.holds.end(session.sender)
         elif batch.not_ours is not None and batch.not_ours[1]:
-            self._handover.leave(session, *batch.not_ours)
+            self._handover.release_unchanged(session, *batch.not_ours)
         else:
             ids = [entry_id for entry_id, _ in entries]
             session.log_unreadable(ids[0], len(ids), "its sequence is beyond all packets; deleted")

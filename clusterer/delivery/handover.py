@@ -63,12 +63,12 @@ class Handover:
         else:
             self._forget_gone([session])
 
-    def give_up(self, session: SenderSession) -> None:
+    def release_misplaced(self, session: SenderSession) -> None:
         """Release a log whose sender has another address now."""
         self._release(session, even_if_pending=True)
         self._forget_gone([session])
 
-    def leave(self, session: SenderSession, entry_id: bytes, entry_format: str) -> None:
+    def release_unchanged(self, session: SenderSession, entry_id: bytes, entry_format: str) -> None:
         """Release a log unchanged: the next entry is for a worker of a newer version."""
         self._release(session, even_if_pending=True, trim=False)
         if self._leases.holds.add(session.sender, f"format {entry_format}"):
@@ -82,11 +82,11 @@ class Handover:
                 extra=about_machine(session.sender, ()),
             )
 
-    def all(self) -> bool:
+    def release_all(self) -> bool:
         """Release all logs; True if a sender is still pending."""
-        return self.some(list(self._leases))
+        return self.release_each(list(self._leases))
 
-    def some(self, sessions: list[SenderSession]) -> bool:
+    def release_each(self, sessions: list[SenderSession]) -> bool:
         """Release these logs, pending or not; True if a sender is still pending."""
         left = False
         for session in sessions:
@@ -149,7 +149,7 @@ class Handover:
             return result
         self._leases.drop(session)
         if result is Released.PENDING:
-            self._leases.gave(session)
+            self._leases.note_released(session)
         for peer in still_open:
             self._connector.let_go(peer)
             peer.release()

@@ -47,7 +47,7 @@ class Leases:
         self.holds = Holds()
         self.run_out: set[int] = set()
         """Senders whose lease had run out at the last look: the worker died, or was stopped."""
-        self._given_at: dict[int, float] = {}
+        self._released_at: dict[int, float] = {}
         """When this worker released senders that were still pending (monotonic seconds)."""
         self.renew_at = 0.0
         """When the leases are to be renewed (monotonic seconds)."""
@@ -96,12 +96,12 @@ class Leases:
         late = [sender for sender in found if sender in self._leased]
         self.run_out = set(late) - self._store.handed_over(late)
         self._leased = leased | self.run_out
-        self._given_at = {s: self._given_at[s] for s in found if s in self._given_at}
-        return sorted(found, key=lambda sender: (self._given_at.get(sender, 0.0), sender))
+        self._released_at = {s: self._released_at[s] for s in found if s in self._released_at}
+        return sorted(found, key=lambda sender: (self._released_at.get(sender, 0.0), sender))
 
-    def was_given(self, sender: int) -> bool:
-        """Whether this worker gave the sender back, and no worker has taken it since."""
-        return sender in self._given_at
+    def was_released(self, sender: int) -> bool:
+        """Whether this worker released the pending sender, and no worker has claimed it since."""
+        return sender in self._released_at
 
     def claim(self, senders: list[int]) -> None:
         """Take ``senders``, as far as other workers have not taken them meanwhile."""
@@ -246,9 +246,9 @@ class Leases:
         self.drop(session)
         self._connector.close_all(session)
 
-    def gave(self, session: SenderSession) -> None:
+    def note_released(self, session: SenderSession) -> None:
         """Note that a session was released with packets left: other senders come first."""
-        self._given_at[session.sender] = monotonic()
+        self._released_at[session.sender] = monotonic()
 
     def abandon_all(self) -> None:
         """Forget all sessions, and close their connections at once; their leases expire."""

@@ -1,7 +1,7 @@
 """How the senders of a queue are divided among its delivery workers. Pure.
 
 Workers that run tell each other through Redis how many senders each has. A sender without a worker
-goes to any worker that has less than its share; a worker with clearly more gives some back.
+goes to any worker that has less than its share; a worker with clearly more releases some.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import ceil
 
 AT_ONCE = 16
-"""Senders that a worker gives back at a time, at the least: their connections close meanwhile."""
+"""Least number of senders that a worker releases at a time: their connections close meanwhile."""
 
 
 def fair(mine: int, others: Sequence[int], unclaimed: int = 0) -> int:
@@ -52,5 +52,5 @@ def _without(others: Sequence[int], held: int) -> list[int]:
 
 
 def at_once(surplus: int) -> int:
-    """Return how many of so many senders are given back at a time."""
+    """Return how many of ``surplus`` senders a worker releases at a time."""
     return min(surplus, max(AT_ONCE, surplus // 8))
