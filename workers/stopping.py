@@ -83,8 +83,12 @@ class Stoppable(Maintenance):
             listener.join(timeout=RETRY_S)
 
     def commands_failed(self, error: Exception, listener: PubSubWorkerThread) -> None:
-        """Keep listening for RQ's commands across outages and undecodable commands."""
-        if not isinstance(error, redis.RedisError | OSError):
+        """Keep listening for RQ's commands across outages and undecodable commands.
+
+        Errors of a worker that leaves mean nothing: `unsubscribe` uses the listener's connection.
+        """
+        outage = isinstance(error, redis.RedisError | OSError)
+        if not outage and not self._left.is_set():
             self._commands.failed(error)
         if self._left.wait(RETRY_S):
             listener.stop()

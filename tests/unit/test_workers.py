@@ -177,6 +177,16 @@ def test_worker_does_not_start_rqs_own_scheduler() -> None:
         worker.work(with_scheduler=True)
 
 
+def test_worker_that_leaves_logs_no_failed_command(caplog: pytest.LogCaptureFixture) -> None:
+    worker = workers.Worker("a", connection=FakeRedis(version=(7,)))
+    stopped: list[bool] = []
+    listener: Any = types.SimpleNamespace(stop=lambda: stopped.append(True))
+    worker._left.set()
+    worker.commands_failed(KeyError(0), listener)
+    assert stopped
+    assert not caplog.messages
+
+
 def test_worker_kind_has_its_queue() -> None:
     settings = Settings(delivery_queue="host-7")
     assert [queue_of(kind, settings) for kind in WORKER_KINDS] == [
