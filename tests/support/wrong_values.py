@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import redis
 
 from clusterer import Clusterer
 from clusterer.console.feed import Feed
+from clusterer.errors import ClustererError
 from clusterer.membership import Event
 from clusterer.mi.commands import ListNodes
 from clusterer.provisioning.table import NewRow
@@ -28,10 +30,12 @@ from clusterer.services.table import reload
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, keys
 from clusterer.store.audit import AuditEvent
+from clusterer.store.badvalues import collected
 from clusterer.store.key_types import HASH, LIST, SET, SORTED_SET, STREAM, STRING, expected_type
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.provisioning import provision
+from tests.support.redis_server import RedisServer
 
 KEY, OTHER = ClusterKey(1, "bin"), ClusterKey(2, "bin")
 QUEUE = "clusterer:delivery"
@@ -193,7 +197,7 @@ class Everything:
 
 
 @contextmanager
-def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everything]:
+def _everything_on(url: str, database: str, client: redis.Redis) -> Iterator[Everything]:
     """Run an instance with a module in a thread; jobs and commands are run by the test.
 
     Cluster 1 has the nodes 1 (the instance), 2 (up), 3 (temporarily disabled, and due) and 4
@@ -233,3 +237,62 @@ def everything(url: str, database: str, client: redis.Redis) -> Iterator[Everyth
             instance.stop()
             thread.join(EVENTUALLY_S)
             context.close()
+
+
+@contextmanager
+def everything(directory: Path) -> Iterator[Everything]:
+    """Run everything with a Redis and a database that no other test uses."""
+    database = f"sqlite:///{directory / 'nodes.db'}"
+    with (
+        RedisServer() as server,
+        server.client() as client,
+        _everything_on(server.url, database, client) as found,
+    ):
+        yield found
+
+
+class broken:  # noqa: N801 - reads as a word of the `with` statement
+    """Put something wrong into a key, run everything, and put it right again.
+
+    Gives the keys that were named. No job may fail. All that does not depend on the key has to go
+    on, and that key's part too, once it is right.
+    """
+
+    def __init__(
+        self, running: Everything, key: str, put: Callable[[redis.Redis, str], None]
+    ) -> None:
+        self._running, self._key, self._put = running, key, put
+        self._dumped: bytes | None = None
+
+    def __enter__(self) -> set[str]:
+        running, key = self._running, self._key
+        self._dumped = running.client.dump(key)
+        self._put(running.client, key)
+        with collected() as found:
+            said = [str(job()) for job in running.jobs().values()]
+            with suppress(ClustererError):
+                running.instance.send_to(1, "bin", running.instance.packet("m", 1).build())
+        self._see_changes(OTHER, 5)
+        if key != keys.modules(1):
+            self._see_flushes()
+        named = {bad.key for bad in found}
+        return named | ({key} if any(key in text for text in said) else set())
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        running = self._running
+        put_back(running.client, self._key, self._dumped)
+        if error is None:
+            self._see_changes(KEY, 2)
+            self._see_flushes()
+            for job in running.jobs().values():
+                job()
+
+    def _see_changes(self, key: ClusterKey, machine_id: int) -> None:
+        running = self._running
+        up = not running.sees(key, machine_id, up=True)
+        running.set_up(key, machine_id, up=up)
+        wait_until(lambda: running.sees(key, machine_id, up=up), message=f"node {machine_id}: {up}")
+
+    def _see_flushes(self) -> None:
+        before = self._running.heartbeat()
+        wait_until(lambda: self._running.heartbeat() != before, message="the instance flushes")
