@@ -71,7 +71,8 @@ def test_docs_getting_started_example_runs(settings: Settings, program: Program)
     two_machines(settings)
     (example,) = docs.examples(GETTING_STARTED)
     assert example.count("\n") <= 12
-    url = Clusterer(2, settings=settings).get_nodes(1, PROTO_BIN)[0].url
+    with Clusterer(2, settings=settings) as instance:
+        url = instance.get_nodes(1, PROTO_BIN)[0].url
     with program(example) as process:
         assert process.wait() == 0, process.output()
         assert process.output() == f"['{url}']\n1\n"

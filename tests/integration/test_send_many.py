@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,10 +22,11 @@ from tests.support.streams import entries
 
 
 @pytest.fixture
-def cluster(redis_client: redis.Redis, redis_url: str) -> Clusterer:
+def cluster(redis_client: redis.Redis, redis_url: str) -> Iterator[Clusterer]:
     settings = Settings(redis_url=redis_url)
     load(settings, [node(1), node(2)])
-    return Clusterer(1, settings=settings)
+    with Clusterer(1, settings=settings) as made:
+        yield made
 
 
 def large(cluster: Clusterer, size: int = 40_000) -> Packet:
