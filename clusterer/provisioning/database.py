@@ -143,6 +143,8 @@ class Database:
         return _sqlite_hint(self._file) if self._file and barred else ""
 
     def _advice(self, error: Exception) -> str:
+        if isinstance(error, ModuleNotFoundError):
+            return f"install the package {error.name}, or name a MySQL or SQLite database in db_url"
         if not self._is_mysql:
             return ""
         literal = self._settings.db_url.strip().startswith(("mysql://", "mariadb://"))

@@ -10,7 +10,7 @@ from pymysql.connections import Connection
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
-from clusterer.errors import SettingsError
+from clusterer.errors import DatabaseUnavailable, SettingsError
 from clusterer.provisioning.advice import advice
 from clusterer.provisioning.database import Database
 from clusterer.provisioning.options import driver_arguments
@@ -162,3 +162,12 @@ def test_advice_follows_the_number_of_the_error(number: int, text: str, expected
     found = advice(error, url, table="nodes", literal=False)
     assert expected in found
     assert bool(found) == bool(expected)
+
+
+def test_db_url_without_its_driver_names_the_package() -> None:
+    database = Database(Settings(db_url="mssql+pyodbc://u:p@h/c"))
+    with (
+        pytest.raises(DatabaseUnavailable, match=r"install the package pyodbc, or name a MySQL"),
+        database.connection("ask"),
+    ):
+        pass
