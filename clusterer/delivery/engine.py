@@ -25,12 +25,12 @@ from clusterer.delivery.handover import Handover
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.meter import Meter
 from clusterer.delivery.peer import Peer
-from clusterer.delivery.reader import LogReader
 from clusterer.delivery.session import SenderSession
 from clusterer.errors import StateUnavailable
 from clusterer.settings import Settings
 from clusterer.store import Directory, NodeStore, connect
 from clusterer.store.backlog import BacklogStore
+from clusterer.store.log_reader import LogReader
 from clusterer.store.log_reads import SenderUnusable
 from clusterer.store.paths import PathStore
 from clusterer.store.sessions import SessionStore

@@ -14,10 +14,11 @@ from clusterer.delivery.leases import Leases
 from clusterer.delivery.link import LinkBroken
 from clusterer.delivery.peer import Peer
 from clusterer.delivery.peer_states import PeerState
-from clusterer.delivery.reader import LogReader, Pace, ReadSize
+from clusterer.delivery.read_pace import Pace, ReadSize
 from clusterer.delivery.session import SenderSession
 from clusterer.store import ClusterKey
 from clusterer.store.deliveries import LogEntry
+from clusterer.store.log_reader import LogReader
 
 CONNECTING_S = 0.005
 """Time for new connections before the next read: the read leaves out the logs without one."""

@@ -19,7 +19,6 @@ from clusterer.membership import State
 from clusterer.membership.paths import Path
 from clusterer.membership.views import Views
 from clusterer.runtime.logs import about_machine
-from clusterer.store import keys
 from clusterer.store.deliveries import Claim, ClosingGuards, Commit
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class SenderSession:
 
     def __init__(self, claim: Claim, context: Context, views: Views) -> None:
         self.sender = claim.sender
-        self.log = keys.log(claim.sender)
+        self.log = claim.log
         """Redis key."""
         self.claim_number = claim.number
         self.taken_at = monotonic()

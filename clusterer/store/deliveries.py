@@ -61,6 +61,11 @@ class Claim:
     now_ms: int = 0
     """Redis's time at the claim."""
 
+    @property
+    def log(self) -> str:
+        """The key of the sender's log."""
+        return keys.log(self.sender)
+
 
 @dataclass(frozen=True, slots=True)
 class Renewed:

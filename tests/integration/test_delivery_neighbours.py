@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from clusterer import StateUnavailable
-from clusterer.delivery.reader import READ_BYTES
+from clusterer.delivery.read_pace import READ_BYTES
 from clusterer.membership import Event, State
 from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys

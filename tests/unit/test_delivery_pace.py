@@ -1,10 +1,10 @@
-"""When and how much the delivery reads, by what its last reads brought."""
+"""How often and how much the worker reads, by what its last reads brought."""
 
 from __future__ import annotations
 
 import pytest
 
-from clusterer.delivery.reader import (
+from clusterer.delivery.read_pace import (
     FIRST_READ,
     MAX_READ,
     MIN_SHARE,

@@ -54,7 +54,7 @@ RQ_SCHEDULER = "scheduler/scheduler.py"
 PRIVATE = (
     Private(
         *("redis", "8.1.0", redis.connection.AbstractConnection, "_sock", "", REDIS),
-        "socket_of: the delivery reader, the store's channel and Following.interrupt need it",
+        "socket_of: the log reader, the store's channel and Following.interrupt need it",
     ),
     Private(
         *("redis", "8.1.0", redis.connection.AbstractConnection, "_connect_callbacks", "", REDIS),

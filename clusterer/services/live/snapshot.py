@@ -11,10 +11,10 @@ from clusterer.jobs.keys import EVERY_SECOND_IDS
 from clusterer.services.context import Context
 from clusterer.services.live import last_seen
 from clusterer.services.live.last_seen import LastSeenTimes
-from clusterer.services.status import fleet, paths, sender_hashes, sums
+from clusterer.services.status import fleet, paths, sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.sums import Sums
-from clusterer.store import ClusterKey, ClusterView, keys, translated
+from clusterer.store import ClusterKey, ClusterView, keys, sender_hashes, translated
 from clusterer.store.badvalues import Command, ids, number, read_all, text
 from clusterer.store.paths import records_of
 from clusterer.store.receptions import watches_in
@@ -95,9 +95,9 @@ class Reader:
         """Return a snapshot with sums of the traffic, and the latest clocks of all instances."""
         context, views, now = self._context, found.clusters, found.now
         machine_ids = {machine_id for view in views for machine_id in view.nodes}
-        senders = sender_hashes.senders(context, machine_ids, self._senders)
+        senders = sender_hashes.senders(context.redis, machine_ids, self._senders)
         self._senders = senders
-        counters = sender_hashes.counters(context, senders)
+        counters = sender_hashes.counters(context.redis, senders)
         return replace(
             found,
             last_seen=last_seen.summed(context.redis, found.listening),

@@ -16,11 +16,11 @@ from time import monotonic
 from clusterer.membership import Node, NodeKey, State
 from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
-from clusterer.services.status import paths, sender_hashes, totals, traffic
+from clusterer.services.status import paths, totals, traffic
 from clusterer.services.status.paths import BrokenPath, Reach
 from clusterer.services.status.totals import FromSender, ToNode
 from clusterer.services.status.traffic import Flow, Traffic
-from clusterer.store import ClusterView
+from clusterer.store import ClusterView, sender_hashes
 from clusterer.store.traffic_sums import LAST, Counts, Destinations, SummedTraffic
 
 
@@ -97,7 +97,7 @@ def read(
     reader = _Reader(views, broken, destinations)
     if senders is None:
         machine_ids = {machine_id for view in views for machine_id in view.nodes}
-        senders = sender_hashes.senders(context, machine_ids)
+        senders = sender_hashes.senders(context.redis, machine_ids)
     unusable: list[int] = []
     for clusters, some in reader.by_life(senders).items():
         for found in destinations.sums(context.redis, some, kept=kept):

@@ -10,7 +10,10 @@ from typing import NamedTuple
 from clusterer.membership import Node, NodeKey
 from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
-from clusterer.services.status.sender_hashes import (
+from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.badvalues import number, read_all, text
+from clusterer.store.deliveries import STATS
+from clusterer.store.sender_hashes import (
     HASHES,
     Fields,
     Hash,
@@ -18,9 +21,6 @@ from clusterer.services.status.sender_hashes import (
     commands,
     senders,
 )
-from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.badvalues import number, read_all, text
-from clusterer.store.deliveries import STATS
 
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
@@ -152,7 +152,7 @@ def _count(key: str, found: Hash, field: _Field) -> int | None:
 def read(context: Context, views: Sequence[ClusterView], now: float) -> list[Traffic]:
     """Return the traffic between all nodes of ``views``, by sender and node."""
     machine_ids = {machine_id for view in views for machine_id in view.nodes}
-    return with_ages(context, flows_from(context, views, senders(context, machine_ids)), now)
+    return with_ages(context, flows_from(context, views, senders(context.redis, machine_ids)), now)
 
 
 def flows_from(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import compress, islice
 from typing import Any, NamedTuple
 
-from clusterer.services.context import Context
-from clusterer.store import ClusterKey, keys
+import redis
+
+from clusterer.membership.views import ClusterKey
+from clusterer.store import keys
 from clusterer.store.badvalues import Command, number, read_all
 
 _KEYS_AT_ONCE = 1000
@@ -72,7 +74,9 @@ def _present(names: Sequence[bytes], values: Sequence[bytes | None]) -> Hash:
     return {name: value for name, value in found if value is not None}
 
 
-def senders(context: Context, machine_ids: Iterable[int], known: Collection[int] = ()) -> list[int]:
+def senders(
+    client: redis.Redis, machine_ids: Iterable[int], known: Collection[int] = ()
+) -> list[int]:
     """Return the senders among ``machine_ids``. One command asks for 1,000 of them.
 
     ``known``: the senders of an earlier call; while they are the same, a second command for each
@@ -81,18 +85,18 @@ def senders(context: Context, machine_ids: Iterable[int], known: Collection[int]
     found: list[int] = []
     waiting = iter(sorted(machine_ids))
     while batch := list(islice(waiting, _KEYS_AT_ONCE)):
-        count, expected = _existing(context, batch), sorted({*batch}.intersection(known))
-        if count and count == len(expected) == _existing(context, expected):
+        count, expected = _existing(client, batch), sorted({*batch}.intersection(known))
+        if count and count == len(expected) == _existing(client, expected):
             found += expected
         elif count:
-            there = read_all(context.redis, [("exists", keys.counters(i)) for i in batch])
+            there = read_all(client, [("exists", keys.counters(i)) for i in batch])
             found += compress(batch, there)
     return found
 
 
-def _existing(context: Context, machine_ids: Sequence[int]) -> int:
+def _existing(client: redis.Redis, machine_ids: Sequence[int]) -> int:
     """Return how many of the machine_ids, at least one, are senders."""
-    return int(context.redis.exists(*map(keys.counters, machine_ids)))
+    return int(client.exists(*map(keys.counters, machine_ids)))
 
 
 def commands(sender: int) -> Iterator[Command]:
@@ -102,11 +106,9 @@ def commands(sender: int) -> Iterator[Command]:
     yield "xlen", keys.log(sender)
 
 
-def counters(context: Context, machine_ids: Sequence[int]) -> Mapping[int, Hash]:
+def counters(client: redis.Redis, machine_ids: Sequence[int]) -> Mapping[int, Hash]:
     """Return the counters of some senders: sequence, and packets per cluster."""
-    replies = read_all(
-        context.redis, [("hgetall", keys.counters(sender)) for sender in machine_ids]
-    )
+    replies = read_all(client, [("hgetall", keys.counters(sender)) for sender in machine_ids])
     return dict(zip(machine_ids, replies, strict=True))
 
 
