@@ -15,7 +15,14 @@ from pathlib import Path
 
 from tests.support.mariadb_server import PASSWORD, MariaDBServer
 from tests.support.ports import free_port
-from tests.support.processes import ChildProcess, child_environment, spawn, unmeasured, wait_until
+from tests.support.processes import (
+    EVENTUALLY_S,
+    ChildProcess,
+    child_environment,
+    spawn,
+    unmeasured,
+    wait_until,
+)
 from tests.support.redis_server import RedisServer
 from tests.support.terminal import last_screen
 
@@ -23,7 +30,10 @@ PIPES = "--replicate-pipes-to 1 --accept-pipes-from 1"
 UP = f"up --server-id 1 {PIPES}"
 NODE = f"node --server-id 2 {PIPES}"
 
-MODULE_TIMEOUT_S = 25
+LONGEST_S = 3 * EVENTUALLY_S
+"""How long a start or a command may take: ten processes begin beside the other tests."""
+
+MODULE_TIMEOUT_S = 40
 """A node is muted for twice as long: that is the time for the commands that show it."""
 
 DURATION_S = 600
@@ -121,10 +131,10 @@ class Story:
             client.config_set("maxmemory", "256mb")
             client.config_set("maxmemory-policy", "allkeys-lru")
         with self._spawn("watch 2") as watching:
-            watching.wait_for_output("up, tries 0/3")
+            watching.wait_for_output("up, tries 0/3", LONGEST_S)
             machine.signal(signal.SIGKILL)
             machine.wait()
-            watching.wait_for_output("muted by instance")
+            watching.wait_for_output("muted by instance", LONGEST_S)
             self.printed["watch 2 | tee watched"] = watching.output()
         self._run("top --once", re.compile(r"disabled .* 0 +0\.0 +0\.0 +muted").search)
         quiet = re.compile(r" 0\.0 per second [^\0]* 1 +0 +- ").search
@@ -140,7 +150,7 @@ class Story:
     def _start(self, stack: ExitStack, command: str, *said: str) -> ChildProcess:
         process = stack.enter_context(self._spawn(command))
         for text in said:
-            process.wait_for_output(text)
+            process.wait_for_output(text, LONGEST_S)
         self.printed[command] = process.output()
         return process
 
@@ -159,14 +169,16 @@ class Story:
                 cwd=self._home,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=LONGEST_S,
                 check=False,
             )
             last = done.stdout + done.stderr
             return last if until(last) else None
 
         try:
-            self.printed[command] = wait_until(printed, message=f"what the docs show of {command}")
+            self.printed[command] = wait_until(
+                printed, LONGEST_S, f"what the docs show of {command}"
+            )
         except TimeoutError:
             print(f"--- {command}\n{last}", file=sys.stderr)
             raise
