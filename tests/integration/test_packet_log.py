@@ -148,6 +148,7 @@ def test_log_interrupted_append_leaves_others_whole(
     log: PacketLog, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that sends for others is interrupted before Redis has it."""
+    log.append(CLUSTER, [frame(8)])  # a new connection would begin with a call of its own
     run = log._channel.run_each
     sending, queued, calls = threading.Event(), threading.Event(), count(1)
 
@@ -175,6 +176,7 @@ def test_log_interrupted_append_leaves_others_whole(
         thread.join(EVENTUALLY_S)
         assert not thread.is_alive()
     assert [type(error) for error in failed.values()] == [Interrupted]
+    assert 0 not in failed
     stored = b"".join(fields[b"frames"] for _, fields in entries(redis_client, keys.log(1)))
     for number in set(range(7)) - set(failed):
         assert frame(number) in stored
