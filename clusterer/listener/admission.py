@@ -89,9 +89,13 @@ class Admission(Generic[C]):
             if node.machine_id != self._server_id
         )
 
+    def knows(self, ip: str) -> bool:
+        """Whether ``ip`` is the address of another node of the table."""
+        return ip in self._known
+
     def patience_s(self, ip: str) -> float:
         """Return the longest time that a connection from ``ip`` may have no whole frame."""
-        return self._settings.max_message_time * (KNOWN_PATIENCE if ip in self._known else 1)
+        return self._settings.max_message_time * (KNOWN_PATIENCE if self.knows(ip) else 1)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -103,7 +107,7 @@ class Admission(Generic[C]):
         if self._ended:
             return False
         ip = connection.source[0]
-        known = ip in self._known
+        known = self.knows(ip)
         bucket = ip if known else _network(ip)
         reason = self._obstacle(bucket, known=known)
         if reason:
@@ -197,7 +201,7 @@ class Admission(Generic[C]):
         return self._is_known(connection), connection.has_frame, connection.last_frame_at
 
     def _is_known(self, connection: C) -> bool:
-        return connection.source[0] in self._known
+        return self.knows(connection.source[0])
 
     # -- displaced and refused connections --------------------------------------------------------
 

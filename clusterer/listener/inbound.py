@@ -22,6 +22,10 @@ from clusterer.wire.decoder import then_raise
 BUFFER_SIZE = 65_536
 """Bytes that one connection may deliver before the next connection has its turn."""
 
+UNKNOWN_BUFFER_SIZE = 4096
+"""The same for an address without a node in the table: many such addresses that flood the listener
+together delay a node by their turns."""
+
 SLICE_S = 0.01
 """Time for which callbacks get packets of one connection before the next connection has its turn.
 A callback that takes longer delays the next connection by its own time, once."""
@@ -52,6 +56,7 @@ class Shared:
         self.settings = settings
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)
+        self.unknown_view = self.view[:UNKNOWN_BUFFER_SIZE]
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -59,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, shared: Shared, address: tuple[str, int]) -> None:
         self._shared = shared
+        self._view = shared.unknown_view
         self._dispatcher = shared.dispatcher
         self._drops = shared.dispatcher.drops
         self._counters = shared.dispatcher.counters
@@ -91,6 +97,7 @@ class Connection(asyncio.BufferedProtocol):
         self.last_frame_at = monotonic()
         if not self._shared.admission.admit(self):
             self.close()
+        self._choose_view()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -99,12 +106,17 @@ class Connection(asyncio.BufferedProtocol):
         self._shared.admission.leave(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._shared.view
+        return self._view
+
+    def _choose_view(self) -> None:
+        shared = self._shared
+        known = shared.admission.knows(self.source[0])
+        self._view = shared.view if known else shared.unknown_view
 
     def buffer_updated(self, nbytes: int) -> None:
         now = monotonic()
         self._counters.bytes += nbytes
-        packets = self._packets(bytes(self._shared.view[:nbytes]))
+        packets = self._packets(bytes(self._view[:nbytes]))
         if self._shared.capture.active:
             packets = self._shared.capture.copied(packets, self.source)
         self._proceed(packets, now)
@@ -120,6 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._epoch != self._dispatcher.epoch:
             self._epoch = self._dispatcher.epoch
             self._routes.clear()
+            self._choose_view()
         try:
             finished = self._dispatch(packets, now)
             if not finished:

@@ -12,7 +12,7 @@ import pytest
 from clusterer.listener import Listener
 from tests.support.frames import frame
 from tests.support.listening import Recorded, ended, listener_of, peer, register, serving
-from tests.support.processes import LATE_S, wait_until
+from tests.support.processes import EVENTUALLY_S, LATE_S, wait_until
 
 
 def test_bytes_that_are_not_bin_end_that_connection_only(
@@ -112,6 +112,35 @@ def test_listener_flood_leaves_others_their_turn(listener: Listener, port: int) 
             stop.set()
             listener.stop()
             flooding.join()
+
+
+def test_listener_unknown_addresses_that_flood_have_short_turns(
+    listener: Listener, port: int
+) -> None:
+    """Their packets wait to be read when a node's packet arrives: all have a turn before it."""
+    entered, go_on, before = threading.Event(), threading.Event(), list[int]()
+    data = frame(sender=2)
+
+    def act(kind: int) -> None:
+        if kind == 1:
+            entered.set()
+            go_on.wait(EVENTUALLY_S)
+        else:
+            before.append(listener.counters.packets)
+
+    recorded = register(listener, Recorded(act=act))
+    with serving(listener), contextlib.ExitStack() as stack:
+        node, slow, *others = (stack.enter_context(peer(port, n)) for n in (2, 3, *range(10, 30)))
+        wait_until(lambda: listener.counters.connections_open == 22)
+        slow.sendall(frame(sender=3))
+        assert entered.wait(EVENTUALLY_S)
+        for other in others:
+            other.sendall(data * (65_536 // len(data)))
+        node.sendall(frame(kind=2, sender=2))
+        go_on.set()
+        recorded.wait_for(2, 2)
+    most_in_two_turns = 20 * 2 * (4096 // len(data) + 1)
+    assert before[0] < most_in_two_turns
 
 
 def test_listener_zero_words_after_frame_are_skipped(listener: Listener, port: int) -> None:
