@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from clusterer.console.page import NotFound
+from clusterer.jobs.fleet import Fleet
 from clusterer.membership import Condition, Node, NodeKey
 from clusterer.membership.views import all_nodes
 from clusterer.runtime import forks
@@ -19,7 +20,6 @@ from clusterer.services.live import Alarm, ClusterRows, Reader, Snapshot, alarms
 from clusterer.services.live.node_pairs import NodePairs
 from clusterer.services.status import failures, fleet, redis_server
 from clusterer.services.status.failures import Failure
-from clusterer.services.status.fleet import Fleet
 from clusterer.services.status.redis_server import RedisServer
 from clusterer.store import ClusterKey
 from clusterer.store.history import HistoryStore, Recorded

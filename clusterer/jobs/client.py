@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import redis
 from rq.suspension import WORKERS_SUSPENDED
@@ -46,6 +46,12 @@ class Suspension:
         if pttl_ms == _NO_KEY:
             return None
         return cls(None if pttl_ms == _NO_TTL else pttl_ms / 1000)
+
+    @classmethod
+    def read(cls, client: redis.Redis) -> Self | None:
+        """Return the suspension in Redis, None without one. Raises errors of redis-py."""
+        pttl_ms: Any = client.pttl(SUSPENDED)
+        return cls.of(pttl_ms)
 
 
 def resume_command(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Names in Redis beside RQ's own: job functions, fixed ids of jobs, keys.
+"""Names in Redis: job functions, fixed ids of jobs, keys beside those of RQ.
 
 docs/redis-keys/ shows each key with a redis-cli line. rq-scheduler's keys are shared by every
 application on the same Redis database, and its schedulers move away whatever is due there. So the
@@ -6,6 +6,8 @@ schedule of the periodic jobs and its lock have keys of their own.
 """
 
 from __future__ import annotations
+
+from clusterer.settings import MAINTENANCE_QUEUE
 
 DELIVER = "workers.deliver"
 PROBE = "workers.probe"
@@ -30,6 +32,8 @@ PERIODIC_IDS = EVERY_SECOND_IDS | {HISTORY_ID}
 OURS = "clusterer"
 """Field of a worker's hash that tells this project's workers from those of other applications."""
 
+MAINTENANCE_WORKERS = f"rq:workers:{MAINTENANCE_QUEUE}"
+"""Set of the keys of the maintenance workers; RQ writes it."""
 
 SCHEDULED = "clusterer:scheduled-jobs"
 """Sorted set: periodic job → when it is due, UNIX seconds."""

@@ -6,17 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import redis
+
 from clusterer.errors import WrongKey
 from clusterer.membership import Node
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
+    WrongType,
     bad,
     batches,
     blame,
     field_number,
     ids,
     number,
+    read_all,
     text,
 )
 from clusterer.store.client import Store, ms_of, translated
@@ -55,6 +59,24 @@ class QueueState:
     """Age of the enqueued flag, None without one."""
     now_ms: int
     """The moment, by the clock of Redis."""
+
+
+def queue_names(client: redis.Redis) -> tuple[set[str], list[str]]:
+    """Return the names of the delivery queues, and a description of each value that is no name.
+
+    Raises errors of redis-py.
+    """
+    (members,) = read_all(client, [("smembers", keys.QUEUES)])
+    if isinstance(members, WrongType):
+        return set(), [f"{keys.QUEUES}, which is of the wrong type"]
+    names, unreadable = set(), []
+    for member in members:
+        name = member.decode("utf-8", "replace")
+        if name.isprintable() and "\ufffd" not in name:
+            names.add(name)
+        else:
+            unreadable.append(f"member {member[:60]!r} of {keys.QUEUES}")
+    return names, unreadable
 
 
 class BacklogStore(Store):

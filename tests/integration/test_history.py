@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import redis
 
+from clusterer.jobs.fleet import LATE_S
+from clusterer.jobs.keys import SCHEDULED
 from clusterer.runtime.pace import DutyCycle
 from clusterer.services import Context
 from clusterer.services.periodic import history
@@ -192,11 +194,11 @@ def test_history_job_does_not_hide_a_dead_scheduler(
 ) -> None:
     jobs = periodic_jobs(persistent_mode=False, history_interval=3600)
     Scheduler(redis_client, jobs).run(burst=True)
-    assert redis_client.zscore(fleet.SCHEDULE, "clusterer-history")
+    assert redis_client.zscore(SCHEDULED, "clusterer-history")
     late_s = fleet.read(context).last_tick_s
     assert late_s is not None
     assert late_s < 60
-    redis_client.zadd(fleet.SCHEDULE, dict.fromkeys((job.job_id for job in jobs[:-1]), 1.0))
+    redis_client.zadd(SCHEDULED, dict.fromkeys((job.job_id for job in jobs[:-1]), 1.0))
     late_s = fleet.read(context).last_tick_s
     assert late_s is not None
-    assert late_s > fleet.LATE_S
+    assert late_s > LATE_S

@@ -19,10 +19,11 @@ import pytest
 import redis
 
 from clusterer.cli import main
+from clusterer.jobs.fleet import KEY_TTL_S, LATE_S, SILENT_S
+from clusterer.jobs.keys import SCHEDULED
 from clusterer.membership import Event
 from clusterer.services.context import Context
 from clusterer.services.live import Reader, rows
-from clusterer.services.status.fleet import KEY_TTL_S, LATE_S, SCHEDULE, SILENT_S
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, keys
 from tests.support.processes import child_environment, die_with_parent, end_group, spawn, wait_until
@@ -207,8 +208,8 @@ def test_live_without_scheduler_or_worker_shows_unchanged_states(
                 worker.kill()
             redis_client.delete(name)
             assert reader.read().stalled == "no maintenance worker runs"
-        redis_client.delete(SCHEDULE)
-        redis_client.zadd(SCHEDULE, {"clusterer-probe": time.time() - LATE_S})
+        redis_client.delete(SCHEDULED)
+        redis_client.zadd(SCHEDULED, {"clusterer-probe": time.time() - LATE_S})
         assert reader.read().stalled == "no scheduler runs"
 
 

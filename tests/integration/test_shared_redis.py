@@ -20,7 +20,6 @@ from clusterer.services.doctor import values
 from clusterer.services.doctor.finding import Finding, Level
 from clusterer.services.live import Reader
 from clusterer.services.status import fleet as fleets
-from clusterer.services.status.fleet import PROBERS
 from clusterer.settings import DATABASE_QUEUE, DEFAULT_DELIVERY_QUEUE, MAINTENANCE_QUEUE, Settings
 from scheduler import Scheduler, periodic_jobs
 from tests.support import junk
@@ -236,7 +235,7 @@ def test_live_views_and_metrics_leave_plain_workers_out(
         assert [each.name for each in fleets.read(context).maintenance.workers] == [worker.name]
 
 
-@pytest.mark.parametrize("key", [PROBERS, keys.SCHEDULED])
+@pytest.mark.parametrize("key", [keys.MAINTENANCE_WORKERS, keys.SCHEDULED])
 def test_live_views_survive_keys_of_wrong_type(
     redis_url: str, redis_client: redis.Redis, key: str
 ) -> None:
@@ -249,14 +248,14 @@ def test_live_views_survive_keys_of_wrong_type(
 def test_live_views_survive_a_hostile_worker(
     redis_url: str, redis_client: redis.Redis, member: bytes
 ) -> None:
-    redis_client.sadd(PROBERS, member)
+    redis_client.sadd(keys.MAINTENANCE_WORKERS, member)
     redis_client.set(member, "x")
     redis_client.zadd(keys.SCHEDULED, {"clusterer-probe": time.time() + 60})
     with contextlib.closing(Context(Settings(redis_url=redis_url))) as context:
         assert Reader(context).read().stalled == "no maintenance worker runs"
 
 
-@pytest.mark.parametrize("key", ["rq:workers", "rq:queues"])
+@pytest.mark.parametrize("key", ["rq:workers", "rq:queues", "clusterer:queues"])
 def test_doctor_names_members_that_are_no_text(
     redis_url: str, redis_client: redis.Redis, key: str
 ) -> None:
@@ -271,6 +270,7 @@ def test_doctor_names_members_that_are_no_text(
         "rq:workers",
         "rq:worker:w",
         "rq:queues",
+        "clusterer:queues",
         f"rq:queue:{MAINTENANCE_QUEUE}",
         f"rq:failed:{MAINTENANCE_QUEUE}",
         SHARED,

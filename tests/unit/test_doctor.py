@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from clusterer.jobs.fleet import Fleet, QueueInfo, WorkerInfo
 from clusterer.services import Context
 from clusterer.services.doctor import Level, clocks, fleet, network, redis_server
-from clusterer.services.status.fleet import Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import MAINTENANCE_QUEUE, Settings
 from scheduler.plan import periodic_jobs
 from tests.support.cluster import node

@@ -11,9 +11,9 @@ from clusterer.console.console import Console
 from clusterer.console.feed import Moment, Processes
 from clusterer.console.page import Page, Parameters
 from clusterer.console.pages.as_json import alarm_as_json, cluster_as_json
+from clusterer.jobs.fleet import SILENT_S, QueueInfo
 from clusterer.services.doctor import Level
 from clusterer.services.live import Alarm, Severity
-from clusterer.services.status.fleet import SILENT_S, QueueInfo
 
 MOST_ALARMS = 50
 """Alarms that the page shows."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from clusterer import jobs
 from clusterer.jobs import Job, JunkReport, keys
+from clusterer.jobs.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, listed, ok, stamp, warn
-from clusterer.services.status.fleet import LATE_S, SILENT_S, Fleet, QueueInfo, WorkerInfo
 from clusterer.settings import DEFAULT_DELIVERY_QUEUE
 
 WORKERS = "workers"

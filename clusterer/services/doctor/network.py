@@ -15,6 +15,7 @@ from clusterer.endpoint import error_at
 from clusterer.errors import StateUnavailable
 from clusterer.ids import PROTO_BIN
 from clusterer.jobs import Job
+from clusterer.jobs.fleet import Fleet, QueueInfo
 from clusterer.jobs.keys import REACH
 from clusterer.membership import ADVICE, Condition, Node, address_warnings
 from clusterer.membership.views import all_nodes
@@ -22,7 +23,6 @@ from clusterer.runtime.routes import is_local
 from clusterer.services.context import Context
 from clusterer.services.doctor.finding import Finding, bounded, error, ok, skipped, warn
 from clusterer.services.periodic import reach
-from clusterer.services.status.fleet import Fleet, QueueInfo
 from clusterer.settings import MAINTENANCE_QUEUE
 
 ADDRESSES = "addresses"

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clusterer.jobs import OURS, SUSPENDED, Suspension
-from clusterer.jobs.keys import EVERY_SECOND_IDS
+from clusterer.jobs.fleet import LATE_S, SILENT_S, last_tick_s, silent_s
+from clusterer.jobs.keys import EVERY_SECOND_IDS, MAINTENANCE_WORKERS, SCHEDULED
 from clusterer.services.context import Context
 from clusterer.services.live import last_seen
 from clusterer.services.live.last_seen import LastSeenTimes
-from clusterer.services.status import fleet, paths, sums
+from clusterer.services.status import paths, sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.sums import Sums
 from clusterer.store import ClusterKey, ClusterView, keys, sender_hashes, translated
@@ -110,8 +111,8 @@ class Reader:
 def _commands(plan: _Plan) -> Iterator[Command]:
     yield ("time",)
     yield "smembers", keys.INSTANCES
-    yield "zrange", fleet.SCHEDULE, 0, -1, False, True
-    yield "smembers", fleet.PROBERS
+    yield "zrange", SCHEDULED, 0, -1, False, True
+    yield "smembers", MAINTENANCE_WORKERS
     yield "pttl", SUSPENDED
     yield "hkeys", keys.PATHS
     for worker in plan.probers:
@@ -164,10 +165,10 @@ def _stalled(
     """
     if suspension is not None:
         return "RQ is suspended, no worker starts a job"
-    late_s = fleet.last_tick_s(due, now)
-    if late_s is None or late_s > fleet.LATE_S:
+    late_s = last_tick_s(due, now)
+    if late_s is None or late_s > LATE_S:
         return "no scheduler runs"
-    lives = (ours is not None and fleet.silent_s(ttl) < fleet.SILENT_S for ours, ttl in workers)
+    lives = (ours is not None and silent_s(ttl) < SILENT_S for ours, ttl in workers)
     return "" if any(lives) else "no maintenance worker runs"
 
 

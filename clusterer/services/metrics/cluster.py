@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from clusterer.errors import StateUnavailable
+from clusterer.jobs.fleet import Fleet
 from clusterer.membership import Condition, Node, State
 from clusterer.membership.views import all_nodes
 from clusterer.runtime import forks
@@ -24,7 +25,6 @@ from clusterer.services.metrics.series import (
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
 from clusterer.services.status import node_list, traffic
-from clusterer.services.status.fleet import Fleet
 from clusterer.services.status.node_list import NodeList, SenderBacklog
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
