@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import redis
-
 from clusterer.store import keys
 from clusterer.store.badvalues import (
     Command,
     WrongType,
     bad,
-    batches,
     field_number,
     ids,
-    is_bad_data,
     read_all,
     scan,
     text,
@@ -22,9 +18,6 @@ from clusterer.store.badvalues import (
 )
 from clusterer.store.client import Store, ms_of, translated
 from clusterer.store.watches import LISTENING_MS, Reception, Watch
-
-_SETS_AT_ONCE = 10
-"""Sorted sets per command: Redis serves no other client meanwhile."""
 
 _MOST_DIGITS = 15
 """Most digits of a timeout in ms; a longer number is a bad value."""
@@ -95,46 +88,6 @@ def _reception(
     if not begun or not heartbeat or now_ms - heartbeat >= LISTENING_MS:
         return None
     return Reception(watch, begun, times_of(watch.last_seen, clocks), now_ms)
-
-
-def latest(
-    client: redis.Redis, watches: Iterable[Watch]
-) -> list[tuple[Watch, dict[int, int], dict[int, int]]]:
-    """Return for each module and cluster when any of ``watches`` last saw each node, in Redis ms.
-
-    One registration stands for all of its module and cluster; after it come the latest times of
-    the nodes, and those until which nodes are muted. Redis compares the times.
-    """
-    groups: dict[tuple[int, str], list[Watch]] = {}
-    for watch in watches:
-        groups.setdefault((watch.cluster_id, watch.token), []).append(watch)
-    return [
-        (
-            some[0],
-            _highest(client, [watch.last_seen for watch in some]),
-            _highest(client, [watch.muted for watch in some]),
-        )
-        for _, some in sorted(groups.items())
-    ]
-
-
-def _highest(client: redis.Redis, names: Sequence[str]) -> dict[int, int]:
-    """Return the highest score of each machine_id in some sorted sets."""
-    parts = list(batches(names, _SETS_AT_ONCE))
-    pipe = client.pipeline(transaction=False)
-    for part in parts:
-        pipe.zunion(part, aggregate="MAX", withscores=True)
-    found: dict[bytes, float] = {}
-    for part, reply in zip(parts, pipe.execute(raise_on_error=False), strict=True):
-        members = reply
-        if isinstance(reply, Exception):
-            if not is_bad_data(reply):
-                raise reply
-            each = read_all(client, [("zrange", name, 0, -1, False, True) for name in part])
-            members = [member for some in each for member in some]
-        for member, at in members:
-            found[member] = max(at, found.get(member, at))
-    return times_of(names[0], found.items())
 
 
 def watches_in(receiver: int, fields: Mapping[bytes, bytes]) -> list[Watch]:

@@ -14,12 +14,13 @@ from clusterer.cli.live.top import page
 from clusterer.cli.text import age, moment, rate, stamp
 from clusterer.membership import Condition, Node, State
 from clusterer.membership.paths import Path
-from clusterer.services.live import LastSeenTimes, Row, Snapshot, changes, rows
+from clusterer.services.live import Row, Snapshot, changes, rows
 from clusterer.services.live.node_rows import BEHIND_S
 from clusterer.services.status import sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.traffic import Traffic
 from clusterer.store import ClusterKey, ClusterView
+from clusterer.store.last_seen import LastSeenTimes
 from clusterer.store.watches import Watch
 from tests.support.seeding import make_node
 

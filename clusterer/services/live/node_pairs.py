@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 from clusterer.membership import Node
 from clusterer.services.context import Context
-from clusterer.services.live import last_seen
-from clusterer.services.live.last_seen import LastSeen
+from clusterer.services.live.last_seen import LastSeen, by_node
 from clusterer.services.live.node_rows import Row
 from clusterer.services.live.snapshot import LOOKED_UP, Snapshot
 from clusterer.services.status import traffic
 from clusterer.services.status.traffic import Traffic
-from clusterer.store import translated
+from clusterer.store import last_seen, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def read(context: Context, snapshot: Snapshot, node: Node) -> NodePairs:
     return NodePairs(
         tuple(found[: len(to)]),
         tuple(found[len(to) :]),
-        tuple(last_seen.by_node(seen, snapshot.now).get(node.row_key, ())),
+        tuple(by_node(seen, snapshot.now).get(node.row_key, ())),
     )
 
 

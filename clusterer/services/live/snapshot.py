@@ -10,13 +10,12 @@ from clusterer.jobs import OURS, SUSPENDED, Suspension
 from clusterer.jobs.fleet import LATE_S, SILENT_S, last_tick_s, silent_s
 from clusterer.jobs.keys import EVERY_SECOND_IDS, MAINTENANCE_WORKERS, SCHEDULED
 from clusterer.services.context import Context
-from clusterer.services.live import last_seen
-from clusterer.services.live.last_seen import LastSeenTimes
 from clusterer.services.status import paths, sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.sums import Sums
-from clusterer.store import ClusterKey, ClusterView, keys, sender_hashes, translated
+from clusterer.store import ClusterKey, ClusterView, keys, last_seen, sender_hashes, translated
 from clusterer.store.badvalues import Command, ids, number, read_all, text
+from clusterer.store.last_seen import LastSeenTimes
 from clusterer.store.paths import records_of
 from clusterer.store.receptions import watches_in
 from clusterer.store.watches import LISTENING_MS, Watch
