@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clusterer.jobs import OURS, SUSPENDED, Suspension
-from clusterer.jobs.fleet import LATE_S, SILENT_S, last_tick_s, silent_s
-from clusterer.jobs.keys import EVERY_SECOND_IDS, MAINTENANCE_WORKERS, SCHEDULED
+from clusterer.jobs.state_jobs import StateJobsRead
 from clusterer.services.context import Context
 from clusterer.services.status import paths, sums
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.sums import Sums
-from clusterer.store import ClusterKey, ClusterView, keys, last_seen, sender_hashes, translated
-from clusterer.store.badvalues import Command, ids, number, read_all, text
+from clusterer.store import ClusterKey, ClusterView, last_seen, sender_hashes, translated
+from clusterer.store.badvalues import Command, read_all
+from clusterer.store.client import seconds_of
 from clusterer.store.last_seen import LastSeenTimes
-from clusterer.store.paths import records_of
-from clusterer.store.receptions import watches_in
-from clusterer.store.watches import LISTENING_MS, Watch
+from clusterer.store.live_reads import ListeningRead, PathsRead
+from clusterer.store.watches import Watch
 
 _ROUNDS = 6
 """Most reads of one snapshot: the first snapshot needs three, a later one usually one."""
@@ -54,26 +52,47 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The keys to read: those that the previous read found."""
+class _Reads:
+    """The reads of a snapshot without traffic: one round trip together.
 
-    watches: Mapping[int, tuple[Watch, ...]] = field(default_factory=dict)
-    """Per instance."""
-    probers: tuple[bytes, ...] = ()
-    """RQ's keys of maintenance workers."""
-    path_senders: tuple[int, ...] = ()
-    """machine_ids with records of paths."""
+    Each knows the keys that the previous read found.
+    """
+
+    jobs: StateJobsRead = field(default_factory=StateJobsRead)
+    paths: PathsRead = field(default_factory=PathsRead)
+    listening: ListeningRead = field(default_factory=ListeningRead)
+
+    def commands(self) -> Iterator[Command]:
+        """Yield the commands of all reads."""
+        yield ("time",)
+        for read in (self.jobs, self.paths, self.listening):
+            yield from read.commands()
+
+    def of(self, replies: Iterator[Any], views: Sequence[ClusterView]) -> tuple[_Reads, Snapshot]:
+        """Return, from the replies to `commands`, the next reads and the snapshot."""
+        now = seconds_of(next(replies))
+        jobs_read, stalled = self.jobs.of(replies, now)
+        paths_read, records = self.paths.of(replies)
+        listening_read, listening = self.listening.of(replies, now * 1000)
+        snapshot = Snapshot(
+            now=now,
+            clusters=tuple(views),
+            paths=tuple(paths.broken(views, records, int(now * 1000))),
+            stalled=stalled,
+            listening=tuple(listening),
+        )
+        return _Reads(jobs_read, paths_read, listening_read), snapshot
 
 
 class Reader:
-    """Takes snapshots, and keeps from one to the next the plan of the keys to read.
+    """Takes snapshots, and keeps from one to the next which keys to read.
 
     The cost grows with the nodes and the senders; the nodes are read only if they change.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._plan = _Plan()
+        self._reads = _Reads()
         self._senders: Sequence[int] = ()
         """Senders of the last snapshot."""
 
@@ -84,11 +103,11 @@ class Reader:
         found = Snapshot(0.0)
         with translated(self._context.settings, "read the clusters"):
             for _ in range(_ROUNDS):
-                replies = read_all(self._context.redis, list(_commands(self._plan)))
-                plan, found = _understood(self._plan, iter(replies), views)
-                if plan == self._plan:
+                replies = read_all(self._context.redis, list(self._reads.commands()))
+                reads, found = self._reads.of(iter(replies), views)
+                if reads == self._reads:
                     break
-                self._plan = plan
+                self._reads = reads
             return self._summed(found)
 
     def _summed(self, found: Snapshot) -> Snapshot:
@@ -105,76 +124,3 @@ class Reader:
             sums=sums.read(context, views, found.paths, now, LOOKED_UP, senders=senders),
             senders=tuple(senders),
         )
-
-
-def _commands(plan: _Plan) -> Iterator[Command]:
-    yield ("time",)
-    yield "smembers", keys.INSTANCES
-    yield "zrange", SCHEDULED, 0, -1, False, True
-    yield "smembers", MAINTENANCE_WORKERS
-    yield "pttl", SUSPENDED
-    yield "hkeys", keys.PATHS
-    for worker in plan.probers:
-        yield "hget", worker, OURS
-        yield "ttl", worker
-    yield from (("hgetall", keys.paths(sender)) for sender in plan.path_senders)
-    yield from (("hgetall", keys.modules(receiver)) for receiver in plan.watches)
-
-
-def _understood(
-    plan: _Plan, replies: Iterator[Any], views: Sequence[ClusterView]
-) -> tuple[_Plan, Snapshot]:
-    """Return the plan for the next read, and the snapshot that ``plan`` gave, without traffic."""
-    (seconds, micros), instances = next(replies), next(replies)
-    now = float(seconds) + float(micros) / 1e6
-    schedule, probers = next(replies), tuple(sorted(next(replies)))
-    suspension = Suspension.of(next(replies))
-    path_senders = tuple(ids(keys.PATHS, next(replies)))
-    workers = [(next(replies), next(replies)) for _ in plan.probers]
-    due = [at for name, at in schedule if text(name) in EVERY_SECOND_IDS]
-    records = {sender: records_of(sender, next(replies)) for sender in plan.path_senders}
-    watches: dict[int, tuple[Watch, ...]] = dict.fromkeys(ids(keys.INSTANCES, instances), ())
-    listening: list[Watch] = []
-    for receiver, watched in plan.watches.items():
-        modules: Mapping[bytes, bytes] = next(replies)
-        if receiver in watches:
-            watches[receiver] = _watches(receiver, modules)
-            listening += (
-                watched if now * 1000 - _heartbeat(receiver, modules) <= LISTENING_MS else ()
-            )
-    snapshot = Snapshot(
-        now=now,
-        clusters=tuple(views),
-        paths=tuple(paths.broken(views, records, int(now * 1000))),
-        stalled=_stalled(due, now, suspension, workers),
-        listening=tuple(listening),
-    )
-    return _Plan(watches, probers, path_senders), snapshot
-
-
-def _stalled(
-    due: Sequence[float],
-    now: float,
-    suspension: Suspension | None,
-    workers: Iterable[tuple[bytes | None, int]],
-) -> str:
-    """Return the reason why no process updates states, empty if one does.
-
-    ``workers``: the field `OURS` and the TTL of each maintenance worker.
-    """
-    if suspension is not None:
-        return "RQ is suspended, no worker starts a job"
-    late_s = last_tick_s(due, now)
-    if late_s is None or late_s > LATE_S:
-        return "no scheduler runs"
-    lives = (ours is not None and silent_s(ttl) < SILENT_S for ours, ttl in workers)
-    return "" if any(lives) else "no maintenance worker runs"
-
-
-def _watches(receiver: int, modules: Mapping[bytes, bytes]) -> tuple[Watch, ...]:
-    clocked = [watch for watch in watches_in(receiver, modules) if watch.cluster_id]
-    return tuple(sorted(clocked, key=lambda watch: (watch.cluster_id, watch.token)))
-
-
-def _heartbeat(receiver: int, modules: Mapping[bytes, bytes]) -> int:
-    return number(keys.modules(receiver), "field heartbeat", modules.get(b"heartbeat"))
