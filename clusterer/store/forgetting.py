@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clusterer.store import keys
+from clusterer.store.backlog import QueueState
 from clusterer.store.badvalues import Command, field_number, ids, read_all, scan, text
 from clusterer.store.client import Store, translated
 from clusterer.store.node_change import EVENTS_CAP
@@ -137,14 +138,14 @@ class ForgetStore(Store):
             return self._run_all(calls)
 
     def unused_senders(
-        self, before_ms: int, kept: Iterable[int], named: Mapping[int, Sequence[str]]
+        self, before_ms: int, kept: Iterable[int], queues: Iterable[QueueState]
     ) -> list[int]:
         """Delete the data of senders with an empty log, unused since ``before_ms``; return their
         ids.
 
-        ``kept``: senders that stay in any case; ``named``: the pending and waiting sets that have
-        a sender.
+        ``kept``: senders that stay in any case; ``queues``: all delivery queues.
         """
+        named = _sets_of_senders(queues)
         with translated(self._settings, "delete the data of unused senders"):
             sample = set(self._sample(keys.SENDERS)) - set(kept)
             return self._run_all(
@@ -177,6 +178,16 @@ class ForgetStore(Store):
     def _clocks(self, machine_id: int) -> tuple[str, ...]:
         patterns = (f"clusterer:last-seen:{machine_id}:*", f"clusterer:muted:{machine_id}:*")
         return tuple(sorted({name for each in patterns for name in scan(self._client, each)}))
+
+
+def _sets_of_senders(queues: Iterable[QueueState]) -> dict[int, list[str]]:
+    """Return the pending and waiting sets that have each sender."""
+    named: dict[int, list[str]] = {}
+    for state in queues:
+        for name, senders in ((keys.pending, state.pending), (keys.waiting, state.waiting)):
+            for sender in senders:
+                named.setdefault(sender, []).append(name(state.queue))
+    return named
 
 
 def _sender_call(sender: int, named: Iterable[str], before_ms: int | str, forced: int) -> Call:

@@ -19,7 +19,7 @@ from clusterer.membership.paths import gate
 from clusterer.runtime.logs import LimitedLog
 from clusterer.runtime.rounds import Rounds
 from clusterer.services.context import Context
-from clusterer.store import ClusterKey, keys
+from clusterer.store import ClusterKey
 from clusterer.store.backlog import QueueState
 from clusterer.store.forgetting import ForgetStore
 from clusterer.store.format import require_format
@@ -202,10 +202,4 @@ def _senders(
     if not clusters:  # Redis has lost the table: the senders with a row are not known
         return []
     nodes = {i for key in clusters for i in find_nodes(context.redis, key)}
-    named: dict[int, list[str]] = {}
-    for state in states:
-        sets = ((keys.pending, state.pending), (keys.waiting, state.waiting))
-        for name, senders in sets:
-            for sender in senders:
-                named.setdefault(sender, []).append(name(state.queue))
-    return store.unused_senders(before_ms, nodes, named)
+    return store.unused_senders(before_ms, nodes, states)
