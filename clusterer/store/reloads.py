@@ -236,6 +236,10 @@ _CLUSTER_KEYS = 11
 """Number of the cluster's keys, which come before the keys of the nodes."""
 
 
+CLUSTERS_MENDED = f"key {keys.CLUSTERS}: made again"
+"""Line for the repair by `ReloadStore.mend_clusters`."""
+
+
 def described(repairs: Repairs) -> Iterator[str]:
     """Yield a line for each repair."""
     key = repairs.key

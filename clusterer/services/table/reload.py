@@ -21,9 +21,8 @@ from clusterer.services.table.reload_report import ReloadReport, TableRows, logg
 from clusterer.services.table.write_back import SyncReport
 from clusterer.store import Cause, ClusterKey, ClusterView
 from clusterer.store.format import require_format
-from clusterer.store.keys import CLUSTERS
 from clusterer.store.reload_read import Found
-from clusterer.store.reloads import ReloadStore
+from clusterer.store.reloads import CLUSTERS_MENDED, ReloadStore
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def run(
         plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
         if found.set_is_wrong and plans:
             store.mend_clusters([plan.key for plan in plans if plan.populated])
-            mended.add(f"key {CLUSTERS}: made again")
+            mended.add(CLUSTERS_MENDED)
         if open_clusters is not None:
             plans = [plan for plan in plans if plan.key in open_clusters]
         open_clusters = store.commit(plans, context.nodes.now(), Cause(by, reason))
@@ -87,7 +86,7 @@ def preview(context: Context, *, names: Names | None = None) -> ReloadReport:
     names = resolve.prefer(names or Names(), (snapshot.view for snapshot in snapshots.values()))
     table = _read(context, names)
     plans = [] if table.unusable else _plan(context, store, snapshots, table, found)
-    mended = {f"key {CLUSTERS}: made again"} if found.set_is_wrong and plans else set()
+    mended = {CLUSTERS_MENDED} if found.set_is_wrong and plans else set()
     persistent = context.settings.persistent_mode
     flushed = _foreseen(snapshots, table, context.database.schema) if persistent else None
     return report_of(context, table, plans, flushed or SyncReport(), mended)
