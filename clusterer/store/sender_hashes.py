@@ -20,7 +20,7 @@ Hash = Mapping[bytes, bytes]
 """A hash of Redis."""
 
 
-HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
+_HASHES = (keys.stats, keys.counters, keys.committed_count, keys.committed)
 """Keys of a sender's hashes, in the order of the fields of `SenderHashes`."""
 
 
@@ -34,11 +34,6 @@ class SenderHashes(NamedTuple):
     waiting: int
     """Entries in the sender's log."""
 
-    @classmethod
-    def of(cls, replies: Iterator[Any]) -> SenderHashes:
-        """Return the hashes in the replies to `commands`."""
-        return cls(*islice(replies, len(cls._fields)))
-
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -50,14 +45,18 @@ class Fields:
     node: bytes
     """In the committed counts and offsets."""
 
-    def commands(self, sender: int) -> Iterator[Command]:
-        """Yield the commands that read these fields of the `SenderHashes` of a sender."""
-        for name, fields in zip(HASHES, self._names, strict=True):
+    def read(self, client: redis.Redis, senders: Sequence[int]) -> dict[int, SenderHashes]:
+        """Return the hashes of some senders, with these fields only; few round trips."""
+        wanted = [command for sender in senders for command in self._commands(sender)]
+        replies = iter(read_all(client, wanted))
+        return {sender: self._hashes(replies) for sender in senders}
+
+    def _commands(self, sender: int) -> Iterator[Command]:
+        for name, fields in zip(_HASHES, self._names, strict=True):
             yield "hmget", name(sender), fields
         yield "xlen", keys.log(sender)
 
-    def hashes(self, replies: Iterator[Any]) -> SenderHashes:
-        """Return the hashes in the replies to `commands`, with these fields only."""
+    def _hashes(self, replies: Iterator[Any]) -> SenderHashes:
         stats, counters, count, committed = (
             _present(fields, next(replies)) for fields in self._names
         )
@@ -99,10 +98,21 @@ def _existing(client: redis.Redis, machine_ids: Sequence[int]) -> int:
     return int(client.exists(*map(keys.counters, machine_ids)))
 
 
-def commands(sender: int) -> Iterator[Command]:
-    """Yield the commands that read the `SenderHashes` of a sender."""
-    for name in HASHES:
-        yield "hgetall", name(sender)
+def names(sender: int) -> list[str]:
+    """Return the keys of a sender's hashes, in the order of the fields of `SenderHashes`."""
+    return [name(sender) for name in _HASHES]
+
+
+def read(client: redis.Redis, senders: Sequence[int]) -> dict[int, SenderHashes]:
+    """Return the whole hashes of some senders; few round trips."""
+    wanted = [command for sender in senders for command in _commands(sender)]
+    replies = iter(read_all(client, wanted))
+    return {sender: SenderHashes(*islice(replies, len(SenderHashes._fields))) for sender in senders}
+
+
+def _commands(sender: int) -> Iterator[Command]:
+    for name in names(sender):
+        yield "hgetall", name
     yield "xlen", keys.log(sender)
 
 

@@ -10,17 +10,10 @@ from typing import NamedTuple
 from clusterer.membership import Node, NodeKey
 from clusterer.membership.views import all_nodes
 from clusterer.services.context import Context
-from clusterer.store import ClusterKey, ClusterView
-from clusterer.store.badvalues import number, read_all, text
+from clusterer.store import ClusterKey, ClusterView, sender_hashes
+from clusterer.store.badvalues import number, text
 from clusterer.store.deliveries import STATS
-from clusterer.store.sender_hashes import (
-    HASHES,
-    Fields,
-    Hash,
-    SenderHashes,
-    commands,
-    senders,
-)
+from clusterer.store.sender_hashes import Fields, Hash, SenderHashes
 
 _SENDERS_AT_ONCE = 50
 """Senders whose hashes are in memory at once: each has a field per destination and figure."""
@@ -104,7 +97,7 @@ class _Sender:
     def __init__(self, sender: int, hashes: SenderHashes) -> None:
         self._sender = sender
         self._hashes = hashes
-        self._names = [name(sender) for name in HASHES]
+        self._names = sender_hashes.names(sender)
 
     def flow(self, to: _Destination) -> Flow:
         """Return the traffic to a node; the backlog may be None."""
@@ -152,7 +145,8 @@ def _count(key: str, found: Hash, field: _Field) -> int | None:
 def read(context: Context, views: Sequence[ClusterView], now: float) -> list[Traffic]:
     """Return the traffic between all nodes of ``views``, by sender and node."""
     machine_ids = {machine_id for view in views for machine_id in view.nodes}
-    return with_ages(context, flows_from(context, views, senders(context.redis, machine_ids)), now)
+    senders = sender_hashes.senders(context.redis, machine_ids)
+    return with_ages(context, flows_from(context, views, senders), now)
 
 
 def flows_from(
@@ -161,9 +155,7 @@ def flows_from(
     """Return the traffic from some senders to all nodes of ``views``, by sender and node."""
     left, flows = iter(machine_ids), list[Flow]()
     while batch := list(islice(left, _SENDERS_AT_ONCE)):
-        wanted = [command for sender in batch for command in commands(sender)]
-        replies = iter(read_all(context.redis, wanted))
-        flows += flows_of(views, {sender: SenderHashes.of(replies) for sender in batch})
+        flows += flows_of(views, sender_hashes.read(context.redis, batch))
     return flows
 
 
@@ -174,11 +166,8 @@ def flows_to(context: Context, node: Node, machine_ids: Sequence[int]) -> list[F
     """
     to = _Destination.of(node)
     fields = Fields([each.name for each in to.stats], to.cluster.name, to.field.name)
-    wanted = [command for sender in machine_ids for command in fields.commands(sender)]
-    replies = iter(read_all(context.redis, wanted))
-    known = {sender: fields.hashes(replies) for sender in machine_ids}
     view = ClusterView.of(node.cluster, 0, [node])
-    return flows_of([view], known)
+    return flows_of([view], fields.read(context.redis, machine_ids))
 
 
 def flows_of(views: Iterable[ClusterView], known: Mapping[int, SenderHashes]) -> list[Flow]:
