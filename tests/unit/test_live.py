@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.text import Text
 
+from clusterer.cli import output
 from clusterer.cli.live import words
 from clusterer.cli.live.keyboard import keys_in
 from clusterer.cli.live.top import page
@@ -363,3 +364,9 @@ def test_live_changes_of_fallen_node_name_no_path() -> None:
     fallen = row(2, None, with_paths((1, 2), nodes=nodes))
     assert list(changes(row(2, None, with_paths()), fallen)) == []
     assert not fallen.partly_reached
+
+
+def test_traffic_cells_from_ten_million_are_in_millions() -> None:
+    item = flow(1, 2, 10**7, failed=10**7 - 1, lost=123_456_789, backlog=10**8, oldest_s=2.0)
+    backlog, _, *counters, _ = output.traffic_cells(item, NOW)
+    assert (backlog, counters) == ("100M", ["10M", "9999999", "0", "123M"])

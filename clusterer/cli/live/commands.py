@@ -42,6 +42,8 @@ def watch(settings: Settings, *, node: int, cluster: int | None, interval: float
     NODE is its machine_id. The command shows the node in each of its clusters, or in the one of
     --cluster. The screen refreshes until q. In a pipe the command prints a line per change, until
     Ctrl-C.
+
+    Numbers from ten million on are in millions (M).
     """
     from clusterer.cli.live.watch import run
 
