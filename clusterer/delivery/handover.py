@@ -11,7 +11,7 @@ from clusterer.delivery.context import Context
 from clusterer.delivery.leases import Leases
 from clusterer.delivery.peer_states import PeerState
 from clusterer.delivery.session import SenderSession
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.store.deliveries import Released
 from clusterer.store.format import FORMAT
 from clusterer.store.log_reads import SenderUnusable
@@ -79,7 +79,7 @@ class Handover:
                 entry_id.decode(),
                 entry_format,
                 FORMAT,
-                extra=about_machine(session.sender, ()),
+                extra=about_machine_id(session.sender, ()),
             )
 
     def release_all(self) -> bool:

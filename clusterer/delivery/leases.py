@@ -11,7 +11,7 @@ from clusterer.delivery.context import Context
 from clusterer.delivery.placement import HOLD_S, Holds, Placement
 from clusterer.delivery.session import SenderSession
 from clusterer.membership.views import Views, rows_of
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.store.deliveries import LEASE_MS, Claim
 from clusterer.store.log_reads import SenderUnusable
 
@@ -278,4 +278,4 @@ class Leases:
             )
 
     def _about(self, sender: int) -> dict[str, object]:
-        return about_machine(sender, rows_of(sender, self._context.views))
+        return about_machine_id(sender, rows_of(sender, self._context.views))

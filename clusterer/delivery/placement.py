@@ -6,7 +6,7 @@ import logging
 from time import monotonic
 
 from clusterer.membership.views import ClusterKey, Views, node_in, rows_of
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.runtime.routes import is_local
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Placement:
             return True
         rows = rows_of(sender, views)
         hosts = {node.host for node in rows}
-        about = about_machine(sender, rows)
+        about = about_machine_id(sender, rows)
         if not hosts and sender not in self._rowless:
             self._rowless.add(sender)
             log.warning(

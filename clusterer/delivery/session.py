@@ -18,7 +18,7 @@ from clusterer.delivery.recorder import Recorder
 from clusterer.membership import State
 from clusterer.membership.paths import Path
 from clusterer.membership.views import Views
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.store.deliveries import Claim, ClosingGuards, Commit
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class SenderSession:
             entry_id.decode(),
             f", and so are {count - 1} more" if count > 1 else "",
             why,
-            extra=about_machine(self.sender, ()),
+            extra=about_machine_id(self.sender, ()),
         )
 
     def settle(self) -> None:

@@ -14,7 +14,7 @@ from clusterer.listener.registrations import ReceiveInfo, Source
 from clusterer.membership import Node
 from clusterer.membership.views import Views
 from clusterer.runtime import forks
-from clusterer.runtime.logs import LimitedLog, about, about_machine
+from clusterer.runtime.logs import LimitedLog, about, about_machine_id
 
 log = logging.getLogger(__name__)
 
@@ -184,4 +184,4 @@ class Drops:
         if machine_id is None:
             return {"source": ip, **more}
         nodes = (node for view in self.views.values() for node in view.nodes.values())
-        return about_machine(machine_id, nodes, source=ip, **more)
+        return about_machine_id(machine_id, nodes, source=ip, **more)

@@ -13,7 +13,7 @@ from time import monotonic
 from clusterer.errors import StateUnavailable
 from clusterer.listener.last_seen_buffer import LastSeen, LastSeenBuffer
 from clusterer.runtime import forks
-from clusterer.runtime.logs import LimitedLog, about_machine
+from clusterer.runtime.logs import LimitedLog, about_machine_id
 from clusterer.runtime.rounds import Rounds
 from clusterer.store.receipts import Receipts
 from clusterer.store.watches import Flushed, FlushState, Watch
@@ -160,7 +160,7 @@ class LastSeenWriter:
                 "instance %d: another process has this machine_id: no module timeouts in this "
                 "process",
                 self._server_id,
-                extra=lambda: about_machine(self._server_id, ()),
+                extra=lambda: about_machine_id(self._server_id, ()),
             )
         else:
             deliver(reply)
@@ -198,7 +198,7 @@ class LastSeenWriter:
             log.warning(
                 "instance %d: registrations missing in Redis, registered again",
                 self._server_id,
-                extra=about_machine(self._server_id, ()),
+                extra=about_machine_id(self._server_id, ()),
             )
         elif reply.state is FlushState.NOTED:
             self._buffer.written(due)

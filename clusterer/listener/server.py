@@ -24,7 +24,7 @@ from clusterer.listener.registrations import Callback, Registration, Registry, c
 from clusterer.membership import Node
 from clusterer.membership.views import rows_of
 from clusterer.runtime import forks
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
@@ -264,7 +264,7 @@ class Listener:
                     "instance %d: no row in a bin cluster: not listening; add the row with "
                     "`clusterer node-add`, or correct server_id",
                     self._server_id,
-                    extra=about_machine(self._server_id, ()),
+                    extra=about_machine_id(self._server_id, ()),
                 )
         gone = await self._ports.follow(wanted)
         for connection in self._admission:

@@ -15,7 +15,7 @@ from clusterer.modules.expiring import Bounds, Change, ExpiringTable, Reason
 from clusterer.payloads import Message, decode
 from clusterer.payloads.message import as_text
 from clusterer.runtime import forks
-from clusterer.runtime.logs import LimitedLog, about_machine
+from clusterer.runtime.logs import LimitedLog, about_machine_id
 
 if TYPE_CHECKING:
     from clusterer.listener import Listing, ReceiveInfo
@@ -183,7 +183,7 @@ class Observer(Module):
             machine_id,
             received.source[0],
             fault,
-            extra=lambda: about_machine(machine_id, self._nodes()),
+            extra=lambda: about_machine_id(machine_id, self._nodes()),
         )
 
     def _drop(self, table: WatchedTable[Any, Any], machine_id: int, reason: Reason) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from clusterer.membership.views import ClusterKey
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.store import keys
 from clusterer.store.channel import Channel, evalsha
 from clusterer.store.scripts import script
@@ -50,5 +50,5 @@ class Continuity:
                 "counted as lost for each node",
                 self._sender,
                 ", ".join(f"{count} packets to cluster {key}" for key, count in found.items()),
-                extra=about_machine(self._sender, ()),
+                extra=about_machine_id(self._sender, ()),
             )

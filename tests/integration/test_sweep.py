@@ -101,7 +101,7 @@ def test_sweep_clock_set_back_delays_no_job(context: Context, redis_client: redi
     redis_client.hset(keys.closing(1), "1/2/1", f"{soon} dead worker")
     assert sweep.run(context) == 0, "a lease that is renewed stays"
     assert 0 < redis_client.pttl(keys.lease(1)) <= LEASE_MS
-    wait_until(lambda: sweep.run(context), message="a worker is woken")
+    wait_until(lambda: sweep.run(context), message="a delivery job is enqueued")
     claim = take_lease(store, 1)
     assert claim is not None
     assert not claim.guarded

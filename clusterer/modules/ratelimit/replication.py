@@ -20,7 +20,7 @@ from clusterer.payloads.ratelimit import (
     build_packets,
     read_records,
 )
-from clusterer.runtime.logs import LimitedLog, NodeLike, about_machine
+from clusterer.runtime.logs import LimitedLog, NodeLike, about_machine_id
 from clusterer.wire import PacketBuilder
 
 if TYPE_CHECKING:
@@ -189,5 +189,5 @@ class Receiver:
             machine_id,
             *received.source,
             fault,
-            extra=lambda: about_machine(machine_id, self._nodes()),
+            extra=lambda: about_machine_id(machine_id, self._nodes()),
         )

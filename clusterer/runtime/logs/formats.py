@@ -68,7 +68,9 @@ def about(node: NodeLike, **more: object) -> dict[str, object]:
     }
 
 
-def about_machine(machine_id: int, nodes: Iterable[NodeLike], **more: object) -> dict[str, object]:
+def about_machine_id(
+    machine_id: int, nodes: Iterable[NodeLike], **more: object
+) -> dict[str, object]:
     """Return the same for a machine_id: its first node among ``nodes``; it may have none."""
     own = next((node for node in nodes if node.machine_id == machine_id), None)
     return {"machine_id": machine_id, **more} if own is None else about(own, **more)

@@ -27,7 +27,7 @@ from clusterer.mi.commands import (
     Which,
 )
 from clusterer.mi.requests import tell
-from clusterer.runtime.logs import about, about_machine
+from clusterer.runtime.logs import about, about_machine_id
 from clusterer.services.admin import set_status
 from clusterer.services.context import Context
 from clusterer.services.table import reload
@@ -158,7 +158,7 @@ def _named(command: Command) -> dict[str, object]:
     """Return the fields of a log line that the command itself has."""
     if not isinstance(command, SetStatus):
         return {}
-    return about_machine(
+    return about_machine_id(
         command.machine_id, (), cluster=command.cluster_id, protocol=command.protocol
     )
 

@@ -18,7 +18,7 @@ from clusterer.processes import (
     child_environment,
     python_command,
 )
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.runtime.stop import stop_on_signals
 from clusterer.services.context import Context
 from clusterer.services.table import init_db, reload
@@ -58,7 +58,7 @@ def run(
         supervisor = Supervisor(group, stop, say)
         for spec in found:
             supervisor.watch(spec)
-        own = about_machine(settings.server_id, ())
+        own = about_machine_id(settings.server_id, ())
         log.info("instance %d: running until Ctrl-C or SIGTERM", settings.server_id, extra=own)
         supervisor.run(children(settings, console_port, origins or {}))
 
@@ -98,7 +98,7 @@ def _load(context: Context) -> ReloadReport:
     if report.rows:
         return report
     for row in init_db.run(context, example=True).rows_added:
-        place = about_machine(row.machine_id, (), cluster=row.cluster_id, url=row.url)
+        place = about_machine_id(row.machine_id, (), cluster=row.cluster_id, url=row.url)
         log.info(
             "cluster %(cluster)d node %(machine_id)d: example added: %(url)s", place, extra=place
         )

@@ -62,13 +62,13 @@ def run(context: Context) -> int:
     restore(context)
     context.backlog.end_handovers()
     states = context.backlog.queues()
-    woken, may_drop = 0, bool(states) and _may_drop(context, states[0].now_ms / 1000)
+    enqueued, may_drop = 0, bool(states) and _may_drop(context, states[0].now_ms / 1000)
     for state in states:
         try:
             if may_drop:
                 senders = {*state.pending, *state.waiting}
                 context.backlog.trim(senders, context.settings.backlog_max_age)
-            woken += _look_after(context, state)
+            enqueued += _check(context, state)
         except WrongKey as error:  # of this queue: the sweep checks the other queues
             _rounds.failed(error, (state.queue,))
     if context.intervals.due("unused", UNUSED_EVERY_S):
@@ -78,7 +78,7 @@ def run(context: Context) -> int:
         from clusterer.services.table import resolve  # noqa: PLC0415 - SQLAlchemy, once it is due
 
         resolve.start(context)
-    return woken
+    return enqueued
 
 
 def _may_drop(context: Context, now: float) -> bool:
@@ -87,9 +87,9 @@ def _may_drop(context: Context, now: float) -> bool:
     return context.sweeps.lasted_s(now, gap_s) >= SETTLE_S
 
 
-def _look_after(context: Context, state: QueueState) -> int:
+def _check(context: Context, state: QueueState) -> int:
     orphaned = len(state.orphaned) + _end_waiting(context, state)
-    return _wake(context, state) if orphaned else 0
+    return _enqueue(context, state) if orphaned else 0
 
 
 def _end_waiting(context: Context, state: QueueState) -> int:
@@ -124,10 +124,11 @@ def _can_go_on(
     return not behind
 
 
-def _wake(context: Context, state: QueueState) -> int:
+def _enqueue(context: Context, state: QueueState) -> int:
+    """Enqueue a delivery job unless a job is queued or has just been taken; return their number."""
     # A flag from far in the future: Redis's clock went back meanwhile.
-    waking = state.enqueued_ms is not None and abs(state.enqueued_ms) > STARTING_MS
-    lost = waking and not jobs.queued(state.queue, context.jobs_client)
+    flagged = state.enqueued_ms is not None and abs(state.enqueued_ms) > STARTING_MS
+    lost = flagged and not jobs.queued(state.queue, context.jobs_client)
     if lost and not jobs.taken_lately(state.queue, context.jobs_client):
         log.warning("queue %s: delivery job missing, enqueued again", state.queue)
     if not context.backlog.call_worker(state.queue, lost=lost):

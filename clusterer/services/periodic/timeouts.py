@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from clusterer.ids import PROTO_BIN
-from clusterer.runtime.logs import about_machine
+from clusterer.runtime.logs import about_machine_id
 from clusterer.services.context import Context
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.store.format import require_format
@@ -59,7 +59,7 @@ def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> N
             watch.timeout_ms / 500,
             where,
             watch.timeout_ms / 1000,
-            extra=about_machine(machine_id, nodes, **whose),
+            extra=about_machine_id(machine_id, nodes, **whose),
         )
     for machine_id in verdict.released:
         log.info(
@@ -67,5 +67,5 @@ def _report(verdict: Verdict, view_of: Callable[[ClusterKey], ClusterView]) -> N
             view.key,
             machine_id,
             where,
-            extra=about_machine(machine_id, nodes, **whose),
+            extra=about_machine_id(machine_id, nodes, **whose),
         )
