@@ -144,6 +144,8 @@ class Database:
 
     def _advice(self, error: Exception) -> str:
         if isinstance(error, ModuleNotFoundError):
+            if self._is_mysql:  # modules of other drivers have names of other packages
+                return "begin db_url with mysql://, for the driver PyMySQL that clusterer installs"
             return f"install the package {error.name}, or name a MySQL or SQLite database in db_url"
         if not self._is_mysql:
             return ""

@@ -164,10 +164,15 @@ def test_advice_follows_the_number_of_the_error(number: int, text: str, expected
     assert bool(found) == bool(expected)
 
 
-def test_db_url_without_its_driver_names_the_package() -> None:
-    database = Database(Settings(db_url="mssql+pyodbc://u:p@h/c"))
-    with (
-        pytest.raises(DatabaseUnavailable, match=r"install the package pyodbc, or name a MySQL"),
-        database.connection("ask"),
-    ):
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("mssql+pyodbc://u:p@h/c", "install the package pyodbc, or name a MySQL"),
+        ("mysql+mysqldb://u:p@h/c", "begin db_url with mysql://"),
+        ("mariadb+mysqlconnector://u:p@h/c", "begin db_url with mysql://"),
+    ],
+)
+def test_db_url_without_its_driver_has_advice(url: str, advice: str) -> None:
+    database = Database(Settings(db_url=url))
+    with pytest.raises(DatabaseUnavailable, match=advice), database.connection("ask"):
         pass
