@@ -20,6 +20,7 @@ from clusterer.services import Context
 from clusterer.services.table import init_db, reload
 from clusterer.settings import as_environment
 from clusterer.store import ClusterKey, keys
+from clusterer.wire import Packet
 from tests.support.instance import ANSWER, ASK, MODULE
 from tests.support.ports import free_port
 from tests.support.processes import EVENTUALLY_S, LATE_S, ChildProcess, spawn, wait_until
@@ -187,12 +188,11 @@ def test_delivery_worker_killed_loses_nothing(system: System) -> None:
         system.process("scheduler")
         with system.instance() as instance:
 
-            def send(numbers: range) -> None:
-                for number in numbers:
-                    packet = instance.packet(MODULE, ASK).push_int(number).build()
-                    instance.send_to(1, "bin", packet)
+            def packet(number: int) -> Packet:
+                return instance.packet(MODULE, ASK).push_int(number).build()
 
-            send(range(2000))
+            for number in range(2000):
+                instance.send_to(1, "bin", packet(number))
             receiver.wait_for_frames(100)
             token = str(
                 wait_until(lambda: system.context.redis.get(keys.lease(1)), message="leased")
@@ -201,7 +201,7 @@ def test_delivery_worker_killed_loses_nothing(system: System) -> None:
             holder.kill()
             killed_at = time.monotonic()
             before = receiver.frame_count
-            send(range(2000, 5000))
+            instance.send_many(1, "bin", [packet(number) for number in range(2000, 5000)])
             wait_until(lambda: receiver.frame_count > before + 500, message="delivery goes on")
             resumed_after = time.monotonic() - killed_at
             everything = set(range(5000))

@@ -62,7 +62,9 @@ def test_delivery_node_set_down_gets_only_what_was_read(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """No new packet comes: only the worker's own reads show the change."""
-    settings = replace(settings, backlog="replay", linger=5.0, log_max_packets=10_000_000)
+    settings = replace(
+        settings, backlog="replay", linger=5.0, send_timeout=20.0, log_max_packets=10_000_000
+    )
     store, total = NodeStore(settings), 400_000
     with ThrottledReceiver(20_000_000) as late, BinReceiver() as current:
         load(settings, [node(1), node_for(2, current), node(3, late.port)])

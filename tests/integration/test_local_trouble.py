@@ -59,7 +59,7 @@ def test_delivery_without_descriptors_fails_no_node(
     assert sorted(numbers(peer)) == [0] * NODES + [1] * NODES
     assert total(redis_client, "failed") == total(redis_client, "skipped") == 0
     conditions = {n.condition for n in NodeStore(settings).view(CLUSTER).nodes.values()}
-    assert conditions == {Condition.UP}
+    assert conditions == {Condition.UP}, worker.output()
 
 
 def total(client: redis.Redis, name: str) -> int:

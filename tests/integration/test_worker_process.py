@@ -172,6 +172,10 @@ def test_worker_redis_without_data_registers_again(
 ) -> None:
     server = own_redis_server()
     with worker(server.url) as process:
+        with server.client() as client:
+            wait_until(
+                lambda: client.info("clients")["blocked_clients"], message="it waits for a job"
+            )
         server.stop()
         shutil.rmtree(server.directory / "appendonlydir")
         server.start()
