@@ -105,6 +105,7 @@ def test_delivery_workers_killed_repeat_at_most_a_batch_each(
 
         sender = threading.Thread(target=keep_sending)
         sender.start()
+        stack.callback(enough.set)
         gaps = []
         for _ in range(KILLS):
             victim = wait_until(partial(holder, redis_client, workers), message="a worker delivers")
@@ -114,7 +115,7 @@ def test_delivery_workers_killed_repeat_at_most_a_batch_each(
             workers = [w for w in workers if w is not victim] + [worker()]
             receivers[0].wait_for_frames(seen + 50)
             gaps.append(time.monotonic() - killed_at)
-        wait_until(lambda: len(sent) >= AT_LEAST, 60, "enough sent")
+        wait_until(lambda: len(sent) >= AT_LEAST, 4 * EVENTUALLY_S, "enough sent")
         enough.set()
         sender.join(EVENTUALLY_S)
         total = len(sent)

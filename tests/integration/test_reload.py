@@ -508,7 +508,7 @@ def test_reload_of_10000_rows_takes_seconds(make: MakeContext, redis_client: red
     print(f"10,000 rows in {took:.2f} s of CPU")
     assert (len(report.added), len(context.nodes.clusters())) == (10_000, 4001)
     assert len(context.nodes.view(KEY).nodes) == 2000
-    assert took < 8
+    assert took < 25, "with the tracing of coverage on a slow host; quadratic cost is minutes"
     assert reload.run(context).unchanged == 10_000
 
 
