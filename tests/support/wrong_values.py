@@ -136,7 +136,7 @@ def put_back(client: redis.Redis, key: str, dumped: bytes | None) -> None:
     """Have ``key`` hold what `dump` gave before."""
     client.delete(key)
     if dumped is not None:
-        client.restore(key, 0, dumped)
+        client.restore(key, 0, dumped, replace=True)
 
 
 @dataclass
