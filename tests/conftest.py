@@ -23,6 +23,7 @@ from tests.support.browser import chromium
 from tests.support.listening import listener_of
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.ports import free_port
+from tests.support.probing import Hosts, hosts_on_loopback
 from tests.support.provisioning import MakeContext, contexts
 from tests.support.redis_server import RedisServer
 from tests.support.seeding import make_node, put_node
@@ -162,6 +163,13 @@ def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give commands that run in this process `settings` by environment variables."""
     for name, value in as_environment(settings).items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    """Three hosts on loopback, without probers."""
+    with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,18 +16,17 @@ from clusterer.settings import Settings
 from clusterer.store import Cause, keys
 from clusterer.store.suspicions import Opened
 from tests.support.cluster import CLUSTER
-from tests.support.probing import Hosts, hosts_on_loopback
+from tests.support.probing import Hosts
 from tests.support.processes import LATE_S, wait_until
 
 SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
 
 
 @pytest.fixture
-def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    """Three hosts without probers, no address of which is the probe job's own."""
+def hosts(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    """No address of the hosts is the probe job's own."""
     monkeypatch.setattr(probe, "is_local", lambda host: False)
-    with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
-        yield made
+    return hosts
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 
@@ -31,13 +30,6 @@ from tests.support.probing import (
 from tests.support.processes import LATE_S, wait_until
 
 SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
-
-
-@pytest.fixture
-def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    """Three hosts without probers."""
-    with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
-        yield made
 
 
 def test_prober_reached_node_is_confirmed_and_stays_up(

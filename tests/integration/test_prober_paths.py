@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 
@@ -23,7 +22,6 @@ from tests.support.probing import (
     confirmed_by,
     context_of,
     host_of,
-    hosts_on_loopback,
     keep_window_open,
     no_suspicion,
     suspect,
@@ -31,13 +29,6 @@ from tests.support.probing import (
 from tests.support.processes import wait_until
 
 SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
-
-
-@pytest.fixture
-def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    """Three hosts without probers."""
-    with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
-        yield made
 
 
 def test_prober_path_check_answered_sets_path_up(hosts: Hosts) -> None:

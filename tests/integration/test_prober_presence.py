@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -36,13 +36,6 @@ from tests.support.processes import LATE_S, spawn, wait_until
 from tests.support.redis_server import RedisServer
 
 SETTINGS = {"ping_interval": 0.0, "probe_interval": 0.2}
-
-
-@pytest.fixture
-def hosts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    """Three hosts without probers."""
-    with hosts_on_loopback(settings, monkeypatch, 3, duration=1) as made:
-        yield made
 
 
 def test_prober_heartbeat_from_future_is_not_fresh(hosts: Hosts, settings: Settings) -> None:
