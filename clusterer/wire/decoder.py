@@ -91,7 +91,7 @@ class FrameDecoder:
         while data.startswith(_WORD, at):
             at += len(_WORD)
         if at == start:
-            raise _wrong_marker(data[at : at + len(MARKER)])
+            raise wrong_marker(data[at : at + len(MARKER)])
         self.skipped_words += (at - start) // len(_WORD)
         return at
 
@@ -104,7 +104,7 @@ class FrameDecoder:
         rest = data[at:]
         start = rest[: len(MARKER)]
         if not (MARKER.startswith(start) or _WORD.startswith(start)):
-            raise _wrong_marker(start)
+            raise wrong_marker(start)
         self._rest = bytearray(rest)
         self._missing = _missing(rest)
 
@@ -146,15 +146,21 @@ def then_raise(packets: Iterable[Packet], error: WireError) -> Iterator[Packet]:
     raise error
 
 
-def _wrong_name(length: int, name_length: int) -> WireError:
-    """Return the error of a name that does not fit into its frame; name the dialect if it is 3.x.
+def is_opensips_3(start: bytes) -> bool:
+    """Whether the first 16 bytes of a frame are those of OpenSIPS 2.3 or later.
 
-    OpenSIPS 2.3 and later have the same marker, but the name itself at the place of its length.
+    All dialects have the same marker, but from 2.3 on the name is at the place of its length.
     """
+    return bool(_BEGIN_OF_NAME.fullmatch(start[HEADER.size - INT.size : HEADER.size]))
+
+
+def _wrong_name(length: int, name_length: int) -> WireError:
+    """Return the error of a name that does not fit into its frame, or of 3.x's dialect."""
     if _BEGIN_OF_NAME.fullmatch(INT.pack(name_length)):
         return WireError("a frame of OpenSIPS 2.3 or later, whose BIN differs from that of 2.2")
     return WireError(f"module name of {name_length} bytes in a frame of {length}")
 
 
-def _wrong_marker(found: bytes) -> WireError:
+def wrong_marker(found: bytes) -> WireError:
+    """Return the error of bytes at the place of a marker."""
     return WireError(f"expected the marker {MARKER!r}, found {found!r}")

@@ -1,4 +1,4 @@
-"""A BIN packet, the reader of its fields, and its builder."""
+"""A BIN packet, and its builder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - a class, whatever its name
 from typing import NamedTuple
 
-from clusterer.errors import FrameTooLarge, InvalidArgument, WireError
+from clusterer.errors import FrameTooLarge, InvalidArgument
+from clusterer.wire import frame3
+from clusterer.wire.frame3 import Trailer
 from clusterer.wire.layout import (
     HEADER,
     INT,
@@ -21,60 +23,9 @@ from clusterer.wire.layout import (
     SHORT_MAX,
     SHORT_MIN,
 )
+from clusterer.wire.numbers import require_range
+from clusterer.wire.reader import FieldReader, FieldReader3
 from clusterer.wire.required_keys import KEYS, require_keys
-
-
-class FieldReader:
-    """Reads the fields of a packet in the order in which the sender pushed them.
-
-    BIN has no type tags: the caller must know the type of the next field.
-    """
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes, at: int = 0) -> None:
-        self._data = data
-        self._at = at
-
-    @property
-    def remaining(self) -> int:
-        """Bytes not read yet."""
-        return len(self._data) - self._at
-
-    def pop_int(self) -> int | None:
-        """Return the next signed 32-bit integer, None when nothing is left.
-
-        Raises `WireError` when fewer than 4 bytes are left.
-        """
-        at = self._at
-        left = len(self._data) - at
-        if left < INT.size:
-            if left == 0:
-                return None
-            raise WireError(f"integer cut off: {left} of 4 bytes at field offset {at}")
-        self._at = at + INT.size
-        value: int = INT.unpack_from(self._data, at)[0]
-        return value
-
-    def pop_str(self) -> bytes | None:
-        """Return the next string's bytes, None when nothing is left.
-
-        Raises `WireError` when its length is negative or runs past the frame.
-        """
-        at = self._at
-        length = self.pop_int()
-        if length is None:
-            return None
-        start = self._at
-        end = start + length
-        if length < 0 or end > len(self._data):
-            self._at = at
-            raise WireError(
-                f"string cut off: length {length}, {len(self._data) - start} bytes left "
-                f"at field offset {at}"
-            )
-        self._at = end
-        return self._data[start:end]
 
 
 class Packet(NamedTuple):
@@ -92,10 +43,12 @@ class Packet(NamedTuple):
     """The fields of the module: all bytes after the machine_id."""
     version: int = 1
     """Packet version, signed 16 bit; the modules of 2.2 use 1."""
+    trailer: Trailer | None = None
+    """The cluster and destination that a packet of OpenSIPS 3.x names; None: a packet of 2.2."""
 
     def fields(self) -> FieldReader:
-        """Return a reader of the fields after the machine_id."""
-        return FieldReader(self.payload)
+        """Return a reader of the fields of the module."""
+        return FieldReader(self.payload) if self.trailer is None else FieldReader3(self.payload)
 
     def require_keys(self) -> None:
         """Raise `InvalidArgument` for a packet with an empty key, which crashes OpenSIPS 2.2.8.
@@ -107,9 +60,12 @@ class Packet(NamedTuple):
     def encode(self) -> bytes:
         """Return the frame, with zeros for the bytes that BIN does not define.
 
-        Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
+        Raises `FrameTooLarge` beyond 65,535 bytes (65,515 for OpenSIPS 3.x), `InvalidArgument` for
+        a number out of range.
         """
-        module, kind, machine_id, payload, version = self
+        module, kind, machine_id, payload, version, trailer = self
+        if trailer is not None:
+            return frame3.encode(module, kind, machine_id, payload, version, trailer)
         if type(module) is str:  # the cache takes no other objects: they may equal a str
             pack, size, name = _start(module)
             try:
@@ -143,6 +99,8 @@ class PacketBuilder:
     """Builds a packet field by field; every push returns the builder."""
 
     __slots__ = ("_machine_id", "_module", "_parts", "_size", "_type", "_version")
+
+    _MOST = MAX_FRAME
 
     def __init__(self, module: str, type: int, machine_id: int, version: int = 1) -> None:
         """Start a packet of ``module``; ``machine_id`` becomes its first field.
@@ -178,11 +136,7 @@ class PacketBuilder:
 
         Raises `FrameTooLarge`, without a change, if the frame would exceed 65,535 bytes.
         """
-        if isinstance(value, str):
-            value = _encoded("string field", value)
-        elif not isinstance(value, bytes | bytearray | memoryview):
-            raise InvalidArgument(f"string field must be bytes or str, not {value!r}")
-        data = bytes(value)
+        data = as_field(value)
         return self._push(INT.pack(len(data)) + data)
 
     def build(self) -> Packet:
@@ -197,20 +151,17 @@ class PacketBuilder:
             packet.require_keys()
         return packet
 
+    @staticmethod
+    def _too_large(module: str, kind: int, size: int) -> FrameTooLarge:
+        return _too_large(module, kind, size)
+
     def _push(self, data: bytes) -> PacketBuilder:
         size = self._size + len(data)
-        if size > MAX_FRAME:
-            raise _too_large(self._module, self._type, size)
+        if size > self._MOST:
+            raise self._too_large(self._module, self._type, size)
         self._size = size
         self._parts.append(data)
         return self
-
-
-def require_range(name: str, value: object, low: int, high: int) -> int:
-    """Return ``value`` if it is an integer from ``low`` to ``high``, else `InvalidArgument`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidArgument(f"{name} must be an integer from {low} to {high}, not {value!r}")
-    return value
 
 
 @lru_cache(maxsize=256)
@@ -239,3 +190,12 @@ def _too_large(module: str, kind: int, size: int) -> FrameTooLarge:
         f"{module[:40]} packet of type {kind} takes {size} bytes, "
         f"a BIN frame has at most {MAX_FRAME}"
     )
+
+
+def as_field(value: bytes | str) -> bytes:
+    """Return the bytes of a string field, text as UTF-8; raise `InvalidArgument` for others."""
+    if isinstance(value, str):
+        return _encoded("string field", value)
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidArgument(f"string field must be bytes or str, not {value!r}")
+    return bytes(value)

@@ -48,7 +48,7 @@ class Shape:
         for its_start, version, its_head, kind, sender, payload in frames:
             if its_start != start or its_head != head:
                 break
-            append(_new(Packet, (name, kind, sender, payload, version)))
+            append(_new(Packet, (name, kind, sender, payload, version, None)))
         return at + (len(packets) - before) * self.length
 
 

@@ -1,0 +1,85 @@
+"""Splits a BIN byte stream of OpenSIPS 3.x into packets, or one whose dialect is not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clusterer.errors import WireError
+from clusterer.wire.decoder import FrameDecoder, is_opensips_3, wrong_marker
+from clusterer.wire.frame3 import read_body
+from clusterer.wire.layout import HEADER as HEADER2
+from clusterer.wire.layout import INT, MARKER
+from clusterer.wire.layout3 import HEADER, MAX_FRAME, MIN_FRAME, NAME_AT
+from clusterer.wire.packet import Packet
+
+
+class FrameDecoder3(FrameDecoder):
+    """Incremental decoder of the bytes of one connection of OpenSIPS 3.x.
+
+    Holds at most one unfinished frame (65,535 bytes). See `FrameDecoder.feed`.
+    """
+
+    __slots__ = ()
+
+    def _split(self, data: bytes, packets: list[Packet]) -> None:
+        at, end = 0, len(data)
+        self._missing = 0
+        while end - at >= HEADER.size:
+            marker, length, version, name_length = HEADER.unpack_from(data, at)
+            if marker != MARKER:
+                raise wrong_marker(marker)
+            _check_lengths(length, name_length)
+            if end - at < length:
+                self._missing = length - (end - at)
+                break
+            packets.append(_packet(data[at : at + length], version, name_length))
+            at += length
+        rest = data[at:]
+        if not MARKER.startswith(rest[: len(MARKER)]):
+            raise wrong_marker(rest[: len(MARKER)])
+        self._rest = bytearray(rest)
+
+
+class EitherDecoder:
+    """Incremental decoder of one connection whose dialect the first frame tells."""
+
+    __slots__ = ("_decoder", "_start")
+
+    def __init__(self) -> None:
+        self._start = b""
+        self._decoder: FrameDecoder | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """True while a frame has begun and not ended."""
+        return bool(self._start) if self._decoder is None else self._decoder.in_message
+
+    @property
+    def skipped_words(self) -> int:
+        """Zero words before frames of 2.2, see `FrameDecoder`."""
+        return 0 if self._decoder is None else self._decoder.skipped_words
+
+    def feed(self, chunk: bytes) -> Iterator[Packet]:
+        """Consume the whole ``chunk``; see `FrameDecoder.feed`."""
+        if self._decoder is None:
+            self._start += chunk
+            if len(self._start) < HEADER2.size and MARKER.startswith(self._start[: len(MARKER)]):
+                return iter(())
+            chunk, self._start = self._start, b""
+            self._decoder = FrameDecoder3() if is_opensips_3(chunk) else FrameDecoder()
+        return self._decoder.feed(chunk)
+
+
+def _check_lengths(length: int, name_length: int) -> None:
+    if not MIN_FRAME <= length <= MAX_FRAME:
+        raise WireError(f"frame length {length} is not {MIN_FRAME} to {MAX_FRAME} bytes")
+    if not 0 < name_length <= length - NAME_AT - INT.size:
+        raise WireError(f"capability name of {name_length} bytes in a frame of {length}")
+
+
+def _packet(frame: bytes, version: int, name_length: int) -> Packet:
+    type_at = NAME_AT + name_length
+    name = frame[NAME_AT:type_at].decode("utf-8", "surrogateescape")
+    kind = INT.unpack_from(frame, type_at)[0]
+    source, payload, trailer = read_body(name, frame[type_at + INT.size :])
+    return Packet(name, kind, source, payload, version, trailer)
