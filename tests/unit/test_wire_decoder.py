@@ -102,6 +102,7 @@ packets = st.builds(
     numbers,
     st.binary(max_size=300),
     st.integers(-(2**15), 2**15 - 1),
+    st.none(),
 )
 
 
