@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from clusterer.errors import SettingsError
+from clusterer.settings.texts import read_bool, read_cluster_ids
 
 DEFAULT_DELIVERY_QUEUE = "clusterer-delivery"
 MAINTENANCE_QUEUE = "clusterer-maintenance"
@@ -27,8 +28,6 @@ REENABLE_UP = "up"
 REENABLE_PROBE = "probe"
 LOG_AUTO = "auto"
 
-_TRUE = frozenset({"1", "yes", "true", "on"})
-_FALSE = frozenset({"0", "no", "false", "off", ""})
 _NOUNS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -39,6 +38,11 @@ def _setting(default: object, about: str, *range_: float, choices: tuple[str, ..
 
 def _secret_text(about: str) -> Any:
     return field(default="", metadata={"about": about}, repr=False)
+
+
+def _text(about: str, reads: Callable[[str], object], noun: str) -> Any:
+    """Return a field of text that ``reads`` takes without `ValueError`; ``noun``: what it is."""
+    return field(default="", metadata={"about": about, "reads": reads, "noun": noun})
 
 
 def _name(default: str, about: str) -> Any:
@@ -77,6 +81,11 @@ class Settings:
     data_dir: str = _setting("", "directory of the embedded Redis and SQLite file")
     delivery_queue: str = _name(
         DEFAULT_DELIVERY_QUEUE, "RQ queue whose workers deliver for this instance"
+    )
+    opensips_3_clusters: str = _text(
+        "cluster_ids whose nodes are OpenSIPS 3.2 to 4.0, separated by commas",
+        read_cluster_ids,
+        "cluster_ids from 1 to 2147483647, separated by commas",
     )
     probe_interval: float = _setting(1.0, "seconds between pings of a probing node", 0.1, 3600)
     ping_interval: float = _setting(
@@ -154,6 +163,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _KINDS:
             _check(name, getattr(self, name), "argument")
+
+    @property
+    def dialect3(self) -> frozenset[int]:
+        """The cluster_ids of ``opensips_3_clusters``: clusters of the dialect 3.x."""
+        return read_cluster_ids(self.opensips_3_clusters)
 
     @property
     def data_path(self) -> Path:
@@ -236,16 +250,9 @@ def convert(name: str, value: object, origin: str) -> Any:
 
 def _parse(name: str, kind: type, text: str, origin: str) -> Any:
     try:
-        return _to_bool(text) if kind is bool else kind(text)
+        return read_bool(text) if kind is bool else kind(text)
     except ValueError:
         raise _wrong_kind(name, text, origin) from None
-
-
-def _to_bool(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError(word)
-    return word in _TRUE
 
 
 def _check(name: str, value: object, origin: str) -> None:
@@ -258,10 +265,20 @@ def _check(name: str, value: object, origin: str) -> None:
         raise SettingsError(f"{name} must be from {low} to {high}, not {value!r} ({origin})")
     if rule.get("required") and not value:
         raise SettingsError(f"{name} must not be empty ({origin})")
+    if "reads" in rule and not _reads(rule["reads"], value):
+        raise SettingsError(f"{name} must be {rule['noun']}, not {value!r:.80} ({origin})")
     choices = rule.get("choices")
     if choices and value not in choices:
         words = " or ".join(map(repr, choices))
         raise SettingsError(f"{name} must be {words}, not {value!r} ({origin})")
+
+
+def _reads(read: Callable[[Any], object], value: object) -> bool:
+    try:
+        read(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _wrong_kind(name: str, value: object, origin: str) -> SettingsError:

@@ -131,7 +131,7 @@ def test_docs_variables_in_all_pages_are_settings() -> None:
     known |= {f"CLUSTERER_{name.upper()}_FILE" for name in SECRETS}
     known |= {"CLUSTERER_CONFIG", "CLUSTERER_NAME", "CLUSTERER_COMPLETE"}
     for page in PAGES:
-        found = set(re.findall(r"CLUSTERER_[A-Z_]+", page.read_text(encoding="utf-8")))
+        found = set(re.findall(r"CLUSTERER_[A-Z0-9_]+", page.read_text(encoding="utf-8")))
         assert found <= known, docs.name_of(page)
 
 

@@ -67,6 +67,7 @@ def test_whole_numbers_stand_for_seconds() -> None:
     assert isinstance(settings.linger, float)
 
 
+NO_LIST = "opensips_3_clusters must be cluster_ids from 1 to 2147483647, separated by commas"
 WRONG: list[tuple[str, Any, str]] = [
     ("server_id", "one", "server_id must be a whole number, not 'one'"),
     ("server_id", "1.5", "server_id must be a whole number, not '1.5'"),
@@ -77,6 +78,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("backlog", "keep", "backlog must be 'drop' or 'replay', not 'keep'"),
     ("db_table", "", "db_table must not be empty"),
     ("delivery_queue", "", "delivery_queue must not be empty"),
+    *(
+        ("opensips_3_clusters", text, f"{NO_LIST}, not {text!r}")
+        for text in ("0", "2,", ",2", "2 5", "2;5", "-2", "2147483648", "9" * 30, "two", "²")
+    ),
 ]
 
 
@@ -92,10 +97,27 @@ def test_wrong_value_names_setting_and_origin(name: str, text: str, message: str
 
 
 @pytest.mark.parametrize(
+    ("text", "cluster_ids"),
+    [
+        ("", ()),
+        (" ", ()),
+        ("2", (2,)),
+        ("2,5", (2, 5)),
+        (" 5 , 2,5 ", (2, 5)),
+        ("2147483647", (2**31 - 1,)),
+    ],
+)
+def test_settings_dialect3_has_ids_of_the_list(text: str, cluster_ids: tuple[int, ...]) -> None:
+    settings = load_settings(environ={"CLUSTERER_OPENSIPS_3_CLUSTERS": text})
+    assert settings.dialect3 == frozenset(map(int, cluster_ids))
+    assert load_settings(environ=as_environment(settings)) == settings
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("server_id", True), ("server_id", 1.5), ("persistent_mode", 2), ("db_table", 5)),
-        *(("linger", [1]), ("backlog", {})),
+        *(("linger", [1]), ("backlog", {}), ("opensips_3_clusters", 2)),
     ],
 )
 def test_types_are_not_guessed(name: str, value: object) -> None:
