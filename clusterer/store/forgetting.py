@@ -37,6 +37,7 @@ _INSTANCE = (
     keys.prober_ring,
     keys.listings,
     keys.inquiries,
+    keys.links,
 )
 
 

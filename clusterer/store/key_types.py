@@ -31,7 +31,7 @@ _TYPES: Final = tuple(
         (r"console:ended", SORTED_SET),
         (r"(log|notify|capture|ring|prober-ring):.*", STREAM),
         (r"(counters|committed|committed-count|closing|stats|sums):.*", HASH),
-        (r"(modules|shares|paths|listings):.*", HASH),
+        (r"(modules|shares|paths|listings|links):.*", HASH),
         (r"(inquiries|answer):.*", LIST),
         (r"(pending|waiting):.*", SET),
         (r"(lease|enqueued|prober):.*", STRING),

@@ -128,6 +128,8 @@ listings = _of_instance("listings")
 """Hash with a TTL: ``kind:cluster_id`` → number of entries that an instance's observer has."""
 inquiries = _of_instance("inquiries")
 """Capped list with a TTL: inquiries about the entries of an instance's observers."""
+links = _of_instance("links")
+"""Hash with a TTL: ``cluster_id/machine_id`` → link to a node of a 3.x cluster, see `links`."""
 
 # -- with other parts -----------------------------------------------------------------------------
 

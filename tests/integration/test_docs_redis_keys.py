@@ -23,6 +23,7 @@ from clusterer.services.admin import console_users, set_status
 from clusterer.services.periodic import history, timeouts
 from clusterer.services.table import reload as reload_service
 from clusterer.store import keys
+from clusterer.store.links import LinkRecord, LinkStore
 from clusterer.store.paths import Observation, PathStore, Reply
 from clusterer.store.probers import ProberStore
 from clusterer.store.suspicions import Opened, SuspicionStore
@@ -82,6 +83,8 @@ def traffic(redis_url: str, tmp_path: Path, redis_client: redis.Redis) -> Iterat
         first.send_to(1, PROTO_BIN, first.packet("ratelimit", 0).build())
         assert history.run(context)
         _break_path(context)
+        links = LinkStore(chosen, redis_client)
+        links.write(1, {(7, 2): LinkRecord("up", 1_795_389_473.3, 2, (1, 3), {"a": 1})})
         console_users.add_user(context, "anna", "operate", "a password")
         console_users.end_session(context, "5f0e4f6d9a3d1f6f0f3c2b1a3b8f0c7c", 3600)
         _schedule_and_junk(redis_client, chosen.delivery_queue)

@@ -43,6 +43,7 @@ NOT_READ = {
     keys.shares(QUEUE),
     keys.listings(1),
     keys.inquiries(1),
+    keys.links(1),
 }
 """Keys in which what `put_wrong_value` puts is of no interest to what runs here."""
 

@@ -95,7 +95,7 @@ PATHS = (
     keys.prober_ring(1),
 )
 
-CONSOLE = (keys.history(*KEY, 2), keys.listings(1), keys.inquiries(1))
+CONSOLE = (keys.history(*KEY, 2), keys.listings(1), keys.inquiries(1), keys.links(1))
 
 ALL = (*BESIDE, NODE, *RECEIVING, *SENDING, *PATHS, *CONSOLE)
 

@@ -1,6 +1,6 @@
 -- Delete the data of an instance that is not alive: its registrations, clocks and notices.
--- KEYS  instances, modules, notices, capture, ring of its prober, listings, inquiries, then the
---       last_seen and muted sets of its registrations
+-- KEYS  instances, modules, notices, capture, ring of its prober, listings, inquiries, links,
+--       then the last_seen and muted sets of its registrations
 -- ARGV  machine_id, Redis ms: kept if its heartbeat, or its begin, is later; 1 to delete in any case
 -- reply 1 deleted, 0 kept
 if ARGV[3] ~= '1' then
