@@ -15,7 +15,8 @@ _LENGTH_AT = len(MARKER)
 _LENGTH_END = _LENGTH_AT + LENGTH.size
 
 _BEGIN_OF_NAME = re.compile(rb"[a-z]{2}(?:[a-z0-9_-]{2}|.\0)", re.DOTALL)
-"""Four letters, or a name of two letters (``ul``) and half of the packet type behind it."""
+"""Where 2.2 has the length of the name, 2.3 and later have the name: four letters, or two letters
+(``ul``) and half of the packet type behind them."""
 
 
 class FrameDecoder:
@@ -27,6 +28,9 @@ class FrameDecoder:
     """
 
     __slots__ = ("_error", "_missing", "_rest", "skipped_words")
+
+    opensips_3 = False
+    """Whether the packets are those of OpenSIPS 3.x."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -144,14 +148,6 @@ def then_raise(packets: Iterable[Packet], error: WireError) -> Iterator[Packet]:
     """Iterate over ``packets``, and then raise ``error``."""
     yield from packets
     raise error
-
-
-def is_opensips_3(start: bytes) -> bool:
-    """Whether the first 16 bytes of a frame are those of OpenSIPS 2.3 or later.
-
-    All dialects have the same marker, but from 2.3 on the name is at the place of its length.
-    """
-    return bool(_BEGIN_OF_NAME.fullmatch(start[HEADER.size - INT.size : HEADER.size]))
 
 
 def _wrong_name(length: int, name_length: int) -> WireError:

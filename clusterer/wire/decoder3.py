@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clusterer.errors import WireError
-from clusterer.wire.decoder import FrameDecoder, is_opensips_3, wrong_marker
+from clusterer.wire.decoder import FrameDecoder, wrong_marker
 from clusterer.wire.frame3 import read_body
 from clusterer.wire.layout import HEADER as HEADER2
 from clusterer.wire.layout import INT, MARKER
+from clusterer.wire.layout import MIN_FRAME as MIN_FRAME2
 from clusterer.wire.layout3 import HEADER, MAX_FRAME, MIN_FRAME, NAME_AT
 from clusterer.wire.packet import Packet
 
@@ -20,6 +21,8 @@ class FrameDecoder3(FrameDecoder):
     """
 
     __slots__ = ()
+
+    opensips_3 = True
 
     def _split(self, data: bytes, packets: list[Packet]) -> None:
         at, end = 0, len(data)
@@ -55,6 +58,11 @@ class EitherDecoder:
         return bool(self._start) if self._decoder is None else self._decoder.in_message
 
     @property
+    def opensips_3(self) -> bool:
+        """Whether the packets are those of OpenSIPS 3.x; False before the first frame."""
+        return self._decoder is not None and self._decoder.opensips_3
+
+    @property
     def skipped_words(self) -> int:
         """Zero words before frames of 2.2, see `FrameDecoder`."""
         return 0 if self._decoder is None else self._decoder.skipped_words
@@ -66,8 +74,20 @@ class EitherDecoder:
             if len(self._start) < HEADER2.size and MARKER.startswith(self._start[: len(MARKER)]):
                 return iter(())
             chunk, self._start = self._start, b""
-            self._decoder = FrameDecoder3() if is_opensips_3(chunk) else FrameDecoder()
+            self._decoder = FrameDecoder3() if _is_opensips_3(chunk) else FrameDecoder()
         return self._decoder.feed(chunk)
+
+
+def _is_opensips_3(start: bytes) -> bool:
+    """Whether the first 16 bytes of a connection are those of OpenSIPS 2.3 or later.
+
+    All dialects have the same marker, but from 2.3 on the capability's name is at the place of the
+    name's length, and names a length that no frame of 2.2 has.
+    """
+    if len(start) < HEADER2.size or not start.startswith(MARKER):
+        return False
+    _, length, _, name_length = HEADER2.unpack_from(start)
+    return not 0 <= name_length <= length - MIN_FRAME2
 
 
 def _check_lengths(length: int, name_length: int) -> None:

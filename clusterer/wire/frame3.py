@@ -15,6 +15,7 @@ from clusterer.wire.layout3 import (
     IDS,
     INTERNAL,
     MAX_BUILT,
+    MAX_FRAME,
     TRAILER,
 )
 from clusterer.wire.numbers import require_range
@@ -32,6 +33,8 @@ class Trailer(NamedTuple):
     """Node that the packet is for; 0 while the delivery has not filled it in; None without one."""
     source_cluster: int | None = None
     """The cluster that a packet from another cluster comes from (4.0), else None."""
+    source_node: int | None = None
+    """The node of ``source_cluster`` that the packet comes from, else None."""
 
 
 def read_body(name: str, body: bytes) -> tuple[int | None, bytes, Trailer]:
@@ -53,49 +56,69 @@ def read_body(name: str, body: bytes) -> tuple[int | None, bytes, Trailer]:
     at = len(body) - BRIDGE_TRAILER.size
     if at < 0:
         return None, body, Trailer(None)
-    source_cluster, cluster_id, _, _ = BRIDGE_TRAILER.unpack_from(body, at)
-    return None, body[:at], Trailer(cluster_id, BRIDGE, source_cluster)
+    source_cluster, cluster_id, source, _ = BRIDGE_TRAILER.unpack_from(body, at)
+    return None, body[:at], Trailer(cluster_id, BRIDGE, source_cluster, source)
 
 
 def encode(  # noqa: PLR0917 - the fields of a packet
     name: str, kind: int, source: int | None, payload: bytes, version: int, trailer: Trailer
 ) -> bytes:
-    """Return the frame of a packet. Raises `FrameTooLarge` and `InvalidArgument`."""
-    if source is None or trailer.cluster_id is None or trailer.source_cluster is not None:
-        raise InvalidArgument(f"{name[:40]} packet of type {kind} has no source node or cluster")
-    numbers = {
-        "packet type": kind,
-        "machine_id": source,
-        "cluster_id": trailer.cluster_id,
-        "destination": trailer.destination or 0,
-    }
-    for label, number in numbers.items():
-        require_range(label, number, INT_MIN, INT_MAX)
+    """Return the frame of a packet; of a received packet, the bytes that were received.
+
+    Raises `FrameTooLarge` beyond 65,535 bytes; `InvalidArgument` for a name or number that is none.
+    """
+    start = _name_of(name)
+    require_range("packet type", kind, INT_MIN, INT_MAX)
     require_range("packet version", version, SHORT_MIN, SHORT_MAX)
-    if name == INTERNAL:
-        body = IDS.pack(trailer.cluster_id, source) + payload
-    else:
-        body = payload + TRAILER.pack(trailer.cluster_id, source, trailer.destination or 0)
-    start = encoded_name(name)
+    body = _body(name, source, payload, trailer)
     length = HEADER.size + len(start) + INT.size + len(body)
-    if length > MAX_BUILT:
-        raise too_large(name, kind, length)
+    if length > MAX_FRAME:
+        raise too_large(name, kind, length, MAX_FRAME)
     return b"".join((HEADER.pack(MARKER, length, version, len(start)), start, INT.pack(kind), body))
+
+
+def _body(name: str, source: int | None, payload: bytes, trailer: Trailer) -> bytes:
+    """Return all bytes of the frame behind the packet type: the inverse of `read_body`."""
+    cluster_id, destination, source_cluster, source_node = trailer
+    if cluster_id is None:
+        if read_body(name, payload) != (source, payload, trailer):
+            raise InvalidArgument(f"{name[:40]} packet names no cluster")
+        return payload
+    require_range("cluster_id", cluster_id, INT_MIN, INT_MAX)
+    if source_cluster is not None:
+        require_range("source cluster", source_cluster, INT_MIN, INT_MAX)
+        node = require_range("source node", source_node, INT_MIN, INT_MAX)
+        return payload + BRIDGE_TRAILER.pack(source_cluster, cluster_id, node, BRIDGE)
+    sender = require_range("machine_id", source, INT_MIN, INT_MAX)
+    if name == INTERNAL:
+        return IDS.pack(cluster_id, sender) + payload
+    node = require_range("destination", destination or 0, BRIDGE + 1, INT_MAX)
+    return payload + TRAILER.pack(cluster_id, sender, node)
+
+
+def _name_of(name: object) -> bytes:
+    """Return the bytes of a received capability's name."""
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"capability must be a name, not {name!r:.60}")
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"capability {name[:40]!r} is not UTF-8: {error.reason}") from error
 
 
 @lru_cache(maxsize=256)
 def encoded_name(name: object) -> bytes:
-    """Return the bytes of a capability's name; raise `InvalidArgument` for what cannot be one."""
+    """Return the bytes of a name that a packet to be sent may have, else `InvalidArgument`."""
     if not isinstance(name, str) or not name or not name.isascii() or len(name) > 255:
         raise InvalidArgument(f"capability must be 1 to 255 ASCII characters, not {name!r:.60}")
     return name.encode()
 
 
-def too_large(name: str, kind: int, size: int) -> FrameTooLarge:
+def too_large(name: str, kind: int, size: int, most: int = MAX_BUILT) -> FrameTooLarge:
     """Return the error of a frame that would have ``size`` bytes."""
     return FrameTooLarge(
         f"{name[:40]} packet of type {kind} takes {size} bytes, "
-        f"a BIN frame of OpenSIPS 3.x has at most {MAX_BUILT}"
+        f"a BIN frame of OpenSIPS 3.x has at most {most}"
     )
 
 

@@ -32,6 +32,9 @@ BRIDGE = -0x4000_0000
 INTERNAL = "clusterer-internal"
 """Capability of the topology's packets."""
 
+EXTRA = "clusterer-extra"
+"""Capability of the clusterer's other packets: messages, commands, syncs and sharing tags."""
+
 MIN_FRAME = 17
 """Bytes of the smallest legal frame: header, a name of one byte, packet type."""
 

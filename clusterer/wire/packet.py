@@ -60,8 +60,7 @@ class Packet(NamedTuple):
     def encode(self) -> bytes:
         """Return the frame, with zeros for the bytes that BIN does not define.
 
-        Raises `FrameTooLarge` beyond 65,535 bytes (65,515 for OpenSIPS 3.x), `InvalidArgument` for
-        a number out of range.
+        Raises `FrameTooLarge` beyond 65,535 bytes, `InvalidArgument` for a number out of range.
         """
         module, kind, machine_id, payload, version, trailer = self
         if trailer is not None:

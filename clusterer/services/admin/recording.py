@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from clusterer.errors import ClustererError, WireError, file_errors
-from clusterer.wire import FrameDecoder, Packet
+from clusterer.wire import EitherDecoder, Packet
 
 VERSION = 1
 _MARK = "clusterer recording"
@@ -122,7 +122,7 @@ class Recording:
 
 def packet_of(frame: bytes) -> Packet:
     """Return the packet of ``frame``; raises `WireError` unless it is exactly one."""
-    packets = list(FrameDecoder().feed(frame))
+    packets = list(EitherDecoder().feed(frame))
     if len(packets) != 1:
         raise WireError(f"{len(packets)} frames instead of one in {len(frame)} bytes")
     return packets[0]
