@@ -9,12 +9,21 @@ from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
+from clusterer.listener.dialects import CONTROL, OTHER_CLUSTER, Control, Dialects
 from clusterer.listener.drops import CALLBACK_ERRORS, Call, Drops
-from clusterer.listener.registrations import Callback, ReceiveInfo, Registration, Registry
+from clusterer.listener.registrations import (
+    Callback,
+    Noted,
+    ReceiveInfo,
+    Registration,
+    Registry,
+)
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
 from clusterer.membership.views import ClusterKey, Views, node_in
 from clusterer.store.watches import Notice
+from clusterer.wire import Trailer
+from clusterer.wire.layout3 import INTERNAL
 
 
 class Route(NamedTuple):
@@ -22,8 +31,8 @@ class Route(NamedTuple):
 
     calls: tuple[Call, ...]
     """Called with each packet: callbacks, or a function that counts a drop."""
-    noted: tuple[Registration, ...] = ()
-    """Registrations whose last-seen time the packet renews."""
+    noted: tuple[Noted, ...] = ()
+    """Registrations, and the control of a cluster, whose last-seen time the packet renews."""
     tally: Tally | None = None
     """Counter of the packets; None: the counter of all others."""
 
@@ -34,9 +43,17 @@ class Dispatcher:
     ``epoch`` grows whenever older routes may be wrong.
     """
 
-    def __init__(self, server_id: int, registry: Registry, counters: Counters) -> None:
+    def __init__(
+        self,
+        server_id: int,
+        registry: Registry,
+        counters: Counters,
+        dialect3: frozenset[int] = frozenset(),
+    ) -> None:
+        """Make a dispatcher; ``dialect3`` has the cluster_ids whose nodes are OpenSIPS 3.x."""
         self._server_id = server_id
         self._registry = registry
+        self._dialects = Dialects(server_id, dialect3)
         self._views: Views = {}
         self.counters = counters
         self.drops = Drops(counters)
@@ -50,19 +67,38 @@ class Dispatcher:
 
     # -- packets --------------------------------------------------------------------------------
 
-    def route(self, ip: str, module: str, machine_id: int | None) -> Route:
-        """Return the present route of such packets."""
-        if machine_id is None:
-            return Route((self.drops.drop("no machine_id", ip, module),))
+    def control(self, cluster_id: int, control: Control) -> None:
+        """Hand the packets of the clusterer itself in an OpenSIPS 3.x cluster to ``control``."""
+        self._dialects.controls[cluster_id] = control
+        self.invalidate()
+
+    def route(
+        self, ip: str, module: str, machine_id: int | None, trailer: Trailer | None = None
+    ) -> Route:
+        """Return the present route of such packets; ``trailer`` is None in packets of 2.2."""
+        fault = self._dialects.fault(ip, machine_id, trailer)
+        if fault or machine_id is None:
+            return Route((self.drops.drop(fault, ip, module),))
+        route = self._to_modules(ip, module, machine_id, trailer)
+        control = self._dialects.control(trailer)
+        return route if control is None else self._with_control(route, control, module, machine_id)
+
+    def _to_modules(self, ip: str, module: str, machine_id: int, trailer: Trailer | None) -> Route:
+        """Return the route to the registrations of ``module``."""
         registrations = self._registry.by_module.get(module)
         if registrations is None:
             return Route((self.drops.unknown_module(ip, module, machine_id),))
+        mismatches = [self._dialects.mismatch(each.cluster_id, trailer) for each in registrations]
+        if all(mismatches):
+            return Route((self._mismatch(mismatches[0], ip, module),))
         calls: list[Call] = []
         noted: list[Registration] = []
         drops: dict[str, Call] = {}  # by reason: a packet counts once for all registrations
         accepted = False
-        for registration in registrations:
-            if registration.auth_check and not self._is_known(registration, ip, machine_id):
+        for registration, mismatch in zip(registrations, mismatches, strict=True):
+            if mismatch:
+                continue
+            if trailer is None and not self._admits(registration, ip, machine_id):
                 drops["unknown source"] = self.drops.drop("unknown source", ip, module)
                 continue
             accepted = True
@@ -79,13 +115,33 @@ class Dispatcher:
             self._tally(module, machine_id) if accepted else None,
         )
 
+    def _mismatch(self, reason: str, ip: str, module: str) -> Call:
+        """Return a function that counts a packet which is for no registration of its module.
+
+        No warning for another cluster: nodes send the packets of their modules in all clusters.
+        """
+        if reason == OTHER_CLUSTER:
+            return self.drops.count(reason)
+        return self.drops.drop(reason, ip, module)
+
+    def _with_control(self, route: Route, control: Control, module: str, machine_id: int) -> Route:
+        """Return ``route`` with the control of the packets' cluster."""
+        calls, noted, tally = route
+        if module in CONTROL:
+            calls = (*(calls if tally is not None else ()), control.take)
+            tally = tally or self._tally(module, machine_id)
+        return Route(calls, noted if module == INTERNAL else (*noted, control), tally)
+
     def _tally(self, module: str, machine_id: int) -> Tally | None:
         """Return the counter of a node's packets, None if no cluster has the node."""
         if not any(machine_id in view.nodes for view in self._views.values()):
             return None
         return self.counters.received.setdefault((module, machine_id), Tally(module))
 
-    def _is_known(self, registration: Registration, ip: str, machine_id: int) -> bool:
+    def _admits(self, registration: Registration, ip: str, machine_id: int) -> bool:
+        """Return whether a packet of 2.2 passes the source check of a registration."""
+        if not registration.auth_check:
+            return True
         node = self._node(registration, machine_id)
         return node is not None and machine_id != self._server_id and normalised_ip(node.host) == ip
 
@@ -100,6 +156,7 @@ class Dispatcher:
             return
         self._views, self._followed = views, self._registry.all
         self.drops.views = views
+        self._dialects.use(views)
         for registration in self._followed:
             self._follow(registration)
         self.invalidate()

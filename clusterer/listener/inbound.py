@@ -5,26 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 from typing import cast
 
 from clusterer.errors import WireError
-from clusterer.listener.admission import Admission
-from clusterer.listener.capture import Capture
-from clusterer.listener.dispatch import Dispatcher, Route
+from clusterer.listener.dispatch import Route
 from clusterer.listener.drops import CALLBACK_ERRORS, Call
 from clusterer.listener.registrations import ReceiveInfo
+from clusterer.listener.shared import Shared
 from clusterer.membership.addresses import normalised_ip
-from clusterer.settings import Settings
-from clusterer.wire import FrameDecoder, Packet
+from clusterer.wire import Packet, Trailer
 from clusterer.wire.decoder import then_raise
-
-BUFFER_SIZE = 65_536
-"""Bytes that one connection may deliver before the next connection has its turn."""
-
-UNKNOWN_BUFFER_SIZE = 4096
-"""The same for an address without a node in the table: many such addresses that flood the listener
-together delay a node by their turns."""
 
 SLICE_S = 0.01
 """Time for which callbacks get packets of one connection before the next connection has its turn.
@@ -34,42 +27,22 @@ _MOST_ROUTES = 64
 """Routes kept per connection. A peer has one per module; invented machine_ids must not fill the
 memory."""
 
+_TRAILER = attrgetter("trailer")
+
 _new = tuple.__new__  # the constructor of a named tuple takes three times as long
-
-
-class Shared:
-    """The parts that all connections of a listener share.
-
-    Each connection empties the receive buffer before the event loop serves the next connection.
-    """
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        capture: Capture,
-        admission: Admission[Connection],
-        settings: Settings,
-    ) -> None:
-        self.dispatcher = dispatcher
-        self.capture = capture
-        self.admission = admission
-        self.settings = settings
-        self.buffer = bytearray(BUFFER_SIZE)
-        self.view = memoryview(self.buffer)
-        self.unknown_view = self.view[:UNKNOWN_BUFFER_SIZE]
 
 
 class Connection(asyncio.BufferedProtocol):
     """Reads frames from one peer, and hands each packet to its callbacks."""
 
-    def __init__(self, shared: Shared, address: tuple[str, int]) -> None:
+    def __init__(self, shared: Shared[Connection], address: tuple[str, int]) -> None:
         self._shared = shared
         self._view = shared.unknown_view
         self._dispatcher = shared.dispatcher
         self._drops = shared.dispatcher.drops
         self._counters = shared.dispatcher.counters
-        self._decoder = FrameDecoder()
-        self._routes: dict[tuple[str, int | None], Route] = {}
+        self._decoder = shared.decoder()
+        self._routes: dict[tuple[str, int | None, Trailer | None], Route] = {}
         self._epoch = -1
         self._skipped = 0
         self._transport: asyncio.Transport | None = None
@@ -143,7 +116,16 @@ class Connection(asyncio.BufferedProtocol):
             self._condemn(error)
 
     def _dispatch(self, packets: Iterator[Packet], now: float) -> bool:
-        """Hand over ``packets``; return False if `SLICE_S` ended before the packets.
+        """Hand over ``packets``; return False if `SLICE_S` ended before the packets."""
+        if not self._decoder.opensips_3:
+            return self._hand_over(packets, now)
+        # An iterator of `groupby` takes no packet from ``packets`` before it returns the packet.
+        finished = all(self._hand_over(run, now) for _, run in groupby(packets, _TRAILER))
+        self._note_progress(now, 0)
+        return finished
+
+    def _hand_over(self, packets: Iterator[Packet], now: float) -> bool:
+        """Do the same for packets with one trailer.
 
         Consecutive packets mostly have the same module and sender: the method looks up the route
         and renews the last-seen time once for all of them.
@@ -165,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
                 if machine_id != sender or packet.module != module:
                     tally.add(count - 1 - began, payloads)
                     module, sender, began, payloads = packet.module, machine_id, count - 1, 0
-                    route = self._enter(module, sender, now)
+                    route = self._enter(packet, now)
                     calls, tally = route.calls, route.tally or self._counters.others
                 if weigh:
                     payloads += len(packet.payload)
@@ -202,9 +184,9 @@ class Connection(asyncio.BufferedProtocol):
         try:
             for packet in packets:
                 rest.append(packet)
-                key = packet.module, packet.machine_id
+                key = packet.module, packet.machine_id, packet.trailer
                 if packet.type >= 0 and key != known:
-                    self._enter(*key, now)
+                    self._enter(packet, now)
                     known = key
         except WireError as error:
             return then_raise(rest, error)
@@ -219,14 +201,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _enter(self, module: str, machine_id: int | None, now: float) -> Route:
-        """Return the route of such packets, and renew the last-seen time of ``machine_id``."""
-        key = module, machine_id
+    def _enter(self, packet: Packet, now: float) -> Route:
+        """Return the route of such packets, and renew the last-seen time of their sender."""
+        machine_id = packet.machine_id
+        key = packet.module, machine_id, packet.trailer
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= _MOST_ROUTES:
                 self._routes.clear()
-            route = self._dispatcher.route(self.source[0], module, machine_id)
+            route = self._dispatcher.route(self.source[0], *key)
             self._routes[key] = route
         if machine_id is not None:
             for registration in route.noted:

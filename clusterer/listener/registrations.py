@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from clusterer.errors import InvalidArgument
 from clusterer.ids import require_id, require_seconds
@@ -53,6 +53,13 @@ class Registration:
     def cluster_id(self) -> int:
         """0 for a registration without a cluster."""
         return self.watch.cluster_id
+
+
+class Noted(Protocol):
+    """The part of a registration in which the listener notes packets of nodes."""
+
+    last_seen: dict[int, float]
+    """machine_id → monotonic time of its last packet."""
 
 
 class Registry:

@@ -15,12 +15,14 @@ from clusterer.listener.admission import Admission
 from clusterer.listener.callback_queues import CallbackQueue, queue_for
 from clusterer.listener.capture import Capture
 from clusterer.listener.counters import Counters
+from clusterer.listener.dialects import Control
 from clusterer.listener.dispatch import Dispatcher, members_of
-from clusterer.listener.inbound import Connection, Shared
+from clusterer.listener.inbound import Connection
 from clusterer.listener.inquiries import Inquiries, Listing
 from clusterer.listener.last_seen import LastSeenWriter, TickReport, all_read
 from clusterer.listener.ports import Address, Ports, heeding_lack_of_room
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
+from clusterer.listener.shared import Shared
 from clusterer.membership import Node
 from clusterer.membership.views import rows_of
 from clusterer.runtime import forks
@@ -58,12 +60,14 @@ class Listener:
         self._directory = directory
         self._registry = Registry(server_id)
         self.counters = Counters()
-        self._dispatcher = Dispatcher(server_id, self._registry, self.counters)
+        self._dispatcher = Dispatcher(server_id, self._registry, self.counters, settings.dialect3)
         self._last_seen = LastSeenWriter(server_id, receipts)
         self._capture = Capture(server_id, CaptureStore(settings), self.counters)
         self._inquiries = Inquiries(server_id, InquiryStore(settings))
         self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
-        self._shared = Shared(self._dispatcher, self._capture, self._admission, settings)
+        self._shared: Shared[Connection] = Shared(
+            self._dispatcher, self._capture, self._admission, settings
+        )
         self._callback_queues: list[CallbackQueue] = []
         self._ports = Ports(lambda address: Connection(self._shared, address))
         self._rows: bool | None = None  # whether there are own rows; None before the first tick
@@ -115,6 +119,13 @@ class Listener:
             self._callback_queues.append(queue)
         self._registry.add(Registration(watch, queue or callback, auth_check, members))
         self._dispatcher.invalidate()
+
+    def control(self, cluster_id: int, control: Control) -> None:
+        """Hand the packets of the clusterer itself in an OpenSIPS 3.x cluster to ``control``.
+
+        The listener uses ``control`` in its own thread. Works before and during `serve`.
+        """
+        self._dispatcher.control(cluster_id, control)
 
     def list_for_others(self, cluster_id: int, listing: Listing) -> None:
         """Let other processes, such as the console, see entries of a table while this one serves.

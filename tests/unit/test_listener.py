@@ -14,7 +14,7 @@ from clusterer.ids import SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
 from clusterer.listener.last_seen import LastSeenWriter, TickReport
-from clusterer.listener.registrations import Registration, Registry
+from clusterer.listener.registrations import Noted, Registration, Registry
 from clusterer.membership import Node
 from clusterer.membership.addresses import normalised_ip
 from clusterer.membership.views import Views
@@ -175,7 +175,7 @@ class Bench:
         self.dispatcher.use(self.views())
         return made, recorded
 
-    def send(self, ip: str, machine_id: int) -> tuple[Registration, ...]:
+    def send(self, ip: str, machine_id: int) -> tuple[Noted, ...]:
         """Route one packet; returns the nodes for which it was a sign of life."""
         route = self.dispatcher.route(ip, "ul", machine_id)
         for call in route.calls:

@@ -24,6 +24,8 @@ REASONS = (
     "unknown source",
     "silenced",
     "bad payload",
+    "wrong dialect",
+    "other destination",
 )
 """Reasons with a time series from the start: a rate needs a zero to start from."""
 
