@@ -11,10 +11,6 @@ from clusterer.listener.registrations import ReceiveInfo
 from clusterer.membership.addresses import normalised_ip
 from clusterer.membership.views import ClusterKey, Views
 from clusterer.wire import Trailer
-from clusterer.wire.layout3 import EXTRA, INTERNAL
-
-CONTROL = frozenset({INTERNAL, EXTRA})
-"""Capabilities of the clusterer itself; all others belong to modules."""
 
 OTHER_CLUSTER = "other cluster"
 """Reason to drop a packet: the registrations of its module are for other clusters."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.dialects import CONTROL, OTHER_CLUSTER, Control, Dialects
+from clusterer.listener.dialects import OTHER_CLUSTER, Control, Dialects
 from clusterer.listener.drops import CALLBACK_ERRORS, Call, Drops
 from clusterer.listener.registrations import (
     Callback,
@@ -23,7 +23,7 @@ from clusterer.membership.addresses import normalised_ip
 from clusterer.membership.views import ClusterKey, Views, node_in
 from clusterer.store.watches import Notice
 from clusterer.wire import Trailer
-from clusterer.wire.layout3 import INTERNAL
+from clusterer.wire.layout3 import CONTROL, INTERNAL
 
 
 class Route(NamedTuple):

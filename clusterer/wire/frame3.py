@@ -92,7 +92,9 @@ def _body(name: str, source: int | None, payload: bytes, trailer: Trailer) -> by
     sender = require_range("machine_id", source, INT_MIN, INT_MAX)
     if name == INTERNAL:
         return IDS.pack(cluster_id, sender) + payload
-    node = require_range("destination", destination or 0, BRIDGE + 1, INT_MAX)
+    node = require_range("destination", destination or 0, INT_MIN, INT_MAX)
+    if node == BRIDGE:
+        raise InvalidArgument(f"{name[:40]} packet for another cluster names no source cluster")
     return payload + TRAILER.pack(cluster_id, sender, node)
 
 

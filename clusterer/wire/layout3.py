@@ -35,6 +35,9 @@ INTERNAL = "clusterer-internal"
 EXTRA = "clusterer-extra"
 """Capability of the clusterer's other packets: messages, commands, syncs and sharing tags."""
 
+CONTROL = frozenset({INTERNAL, EXTRA})
+"""The capabilities of the clusterer itself; all others are of modules."""
+
 MIN_FRAME = 17
 """Bytes of the smallest legal frame: header, a name of one byte, packet type."""
 

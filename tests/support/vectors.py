@@ -1,4 +1,4 @@
-"""Frames captured between two real OpenSIPS 2.2.8 instances, and ways to make hostile ones."""
+"""Frames captured between real OpenSIPS instances, and ways to make hostile ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _load(name: str) -> Any:
 
 @functools.cache
 def captured_frames() -> tuple[Captured, ...]:
-    """Return every different frame of the capture."""
+    """Return every different frame of the capture of 2.2.8."""
     return tuple(
         Captured(item["src"], item["module"], item["type"], bytes.fromhex(item["frame"]))
         for item in _load("opensips-2.2.8-frames.json")["frames"]
@@ -38,6 +38,59 @@ def captured_stream() -> tuple[bytes, int]:
     """Return one connection's bytes and how many frames they hold."""
     data = _load("opensips-2.2.8-stream.json")
     return bytes.fromhex(data["stream"]), data["count"]
+
+
+class Captured3(NamedTuple):
+    """One frame captured between OpenSIPS 3.x nodes with what the capture knew about it."""
+
+    source: str
+    module: str
+    type: int
+    version: int
+    frame: bytes
+    decoded: dict[str, Any]
+
+
+@functools.cache
+def opensips3_frames() -> tuple[Captured3, ...]:
+    """Return every different frame of the captures of 3.1.17 to 4.0.1."""
+    return tuple(
+        Captured3(
+            item["src"],
+            item["module"],
+            item["type"],
+            item["version"],
+            bytes.fromhex(item["frame"]),
+            item["decoded"],
+        )
+        for name in ("opensips-3.6-frames.json", "opensips-3x-frames.json")
+        for item in _load(name)
+    )
+
+
+@functools.cache
+def opensips3_streams() -> tuple[tuple[bytes, int], ...]:
+    """Return the bytes of whole connections of 3.6.8, and how many frames each holds."""
+    return tuple(
+        (bytes.fromhex(item["data"]), item["frames"]) for item in _load("opensips-3.6-streams.json")
+    )
+
+
+def raw_frame3(
+    body: bytes = b"",
+    *,
+    length: int | None = None,
+    name_length: int | None = None,
+    name: bytes = b"mod-repl",
+    kind: int = 7,
+    version: int = 1,
+    marker: bytes = b"P4CK",
+) -> bytes:
+    """Return a frame of 3.x written by hand, with lengths that may lie."""
+    rest = name + struct.pack("<i", kind) + body
+    total = 12 + len(rest) if length is None else length
+    size = len(name) if name_length is None else name_length
+    return marker + struct.pack("<IhH", total, version, size) + rest
 
 
 def raw_frame(
