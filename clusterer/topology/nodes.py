@@ -1,0 +1,27 @@
+"""What a node's row says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NO_PING_RETRIES = 3
+"""Pings without an answer until a link is down, unless the row says otherwise."""
+
+PRIORITY = 50
+"""Priority of a node as next hop, unless the row says otherwise: OpenSIPS's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """One row of a cluster of OpenSIPS 3.x nodes."""
+
+    url: str
+    """``bin:127.0.0.21:5555``; not resolved."""
+    sip_addr: str = ""
+    """SIP address of the node, empty if the row has none."""
+    priority: int = PRIORITY
+    """Of two next hops with the same distance, the lower priority is taken."""
+    no_ping_retries: int = NO_PING_RETRIES
+    """Pings without an answer until the link is down; a value below 1 counts as 1."""
+    enabled: bool = True
+    """False: the row's state is 0. Not on the wire."""
