@@ -108,13 +108,15 @@ def _show(arrivals: Iterable[Arrival], recorder: Recorder | None, *, as_lines: b
 
 
 def as_line(record: Record) -> str:
-    """Return time, source node, module, message and fields."""
+    """Return time, source node, cluster if the packet names it, module, message and fields."""
     from clusterer.services.admin.packets import words
 
     packet = record.packet
     at = datetime.fromtimestamp(record.time).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006 - local
     node = "?" if packet.machine_id is None else packet.machine_id
-    line = f"{at} node {node} {packet.module} {words(packet)}"
+    named = packet.trailer.cluster_id if packet.trailer is not None else None
+    cluster = f" of cluster {named}" if named is not None else ""
+    line = f"{at} node {node}{cluster} {packet.module} {words(packet)}"
     # Bytes from the network must not steer the terminal.
     return plain(line, instead=".")
 

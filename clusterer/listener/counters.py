@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from clusterer.wire import PacketBuilder
+from clusterer.wire.frame3 import size_without_fields
 
 CLOSED_FOR = (
     "max_connections",
@@ -23,8 +24,9 @@ class Tally:
 
     __slots__ = ("_head", "packets", "payloads")
 
-    def __init__(self, module: str = "") -> None:
-        self._head = PacketBuilder(module, 0, 1).size
+    def __init__(self, module: str = "", *, opensips_3: bool = False) -> None:
+        head = size_without_fields(module) if opensips_3 else PacketBuilder(module, 0, 1).size
+        self._head = head
         self.packets = 0
         self.payloads = 0
         """Bytes of payload."""

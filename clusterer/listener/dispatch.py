@@ -79,9 +79,21 @@ class Dispatcher:
         fault = self._dialects.fault(ip, machine_id, trailer)
         if fault or machine_id is None:
             return Route((self.drops.drop(fault, ip, module),))
-        route = self._to_modules(ip, module, machine_id, trailer)
         control = self._dialects.control(trailer)
-        return route if control is None else self._with_control(route, control, module, machine_id)
+        if control is None:
+            return self._to_modules(ip, module, machine_id, trailer)
+        if module not in CONTROL:
+            route = self._to_modules(ip, module, machine_id, trailer)
+            return route._replace(noted=(*route.noted, control))
+        route = Route(())
+        if module in self._registry.by_module:
+            route = self._to_modules(ip, module, machine_id, trailer)
+        calls = route.calls if route.tally is not None else ()  # else the calls count a drop
+        return Route(
+            (*calls, control.take),
+            route.noted if module == INTERNAL else (*route.noted, control),
+            route.tally or self._tally(module, machine_id, trailer),
+        )
 
     def _to_modules(self, ip: str, module: str, machine_id: int, trailer: Trailer | None) -> Route:
         """Return the route to the registrations of ``module``."""
@@ -112,7 +124,7 @@ class Dispatcher:
         return Route(
             (*drops.values(), *calls),
             tuple(noted),
-            self._tally(module, machine_id) if accepted else None,
+            self._tally(module, machine_id, trailer) if accepted else None,
         )
 
     def _mismatch(self, reason: str, ip: str, module: str) -> Call:
@@ -124,19 +136,12 @@ class Dispatcher:
             return self.drops.count(reason)
         return self.drops.drop(reason, ip, module)
 
-    def _with_control(self, route: Route, control: Control, module: str, machine_id: int) -> Route:
-        """Return ``route`` with the control of the packets' cluster."""
-        calls, noted, tally = route
-        if module in CONTROL:
-            calls = (*(calls if tally is not None else ()), control.take)
-            tally = tally or self._tally(module, machine_id)
-        return Route(calls, noted if module == INTERNAL else (*noted, control), tally)
-
-    def _tally(self, module: str, machine_id: int) -> Tally | None:
+    def _tally(self, module: str, machine_id: int, trailer: Trailer | None) -> Tally | None:
         """Return the counter of a node's packets, None if no cluster has the node."""
         if not any(machine_id in view.nodes for view in self._views.values()):
             return None
-        return self.counters.received.setdefault((module, machine_id), Tally(module))
+        key = module, machine_id
+        return self.counters.received.setdefault(key, Tally(module, opensips_3=trailer is not None))
 
     def _admits(self, registration: Registration, ip: str, machine_id: int) -> bool:
         """Return whether a packet of 2.2 passes the source check of a registration."""

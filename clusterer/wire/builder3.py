@@ -5,8 +5,8 @@ from __future__ import annotations
 from clusterer.errors import FrameTooLarge
 from clusterer.wire import frame3
 from clusterer.wire.frame3 import Trailer
-from clusterer.wire.layout import INT, INT_MAX, INT_MIN, SHORT_MAX, SHORT_MIN
-from clusterer.wire.layout3 import HEADER, IDS, INTERNAL, MAX_BUILT, STR_LENGTH, TRAILER
+from clusterer.wire.layout import INT_MAX, INT_MIN, SHORT_MAX, SHORT_MIN
+from clusterer.wire.layout3 import INTERNAL, MAX_BUILT, STR_LENGTH
 from clusterer.wire.numbers import require_range
 from clusterer.wire.packet import Packet, PacketBuilder, as_field
 
@@ -29,15 +29,14 @@ class PacketBuilder3(PacketBuilder):
         Raises `InvalidArgument` for a number out of range, or a name that is not 1 to 255 ASCII
         characters.
         """
-        name = frame3.encoded_name(capability)
-        ids = IDS if capability == INTERNAL else TRAILER
+        frame3.require_name(capability)
         self._module = capability
         self._type = require_range("packet type", type, INT_MIN, INT_MAX)
         self._machine_id = require_range("machine_id", machine_id, INT_MIN, INT_MAX)
         self._version = require_range("packet version", version, SHORT_MIN, SHORT_MAX)
         self._cluster_id = require_range("cluster_id", cluster_id, INT_MIN, INT_MAX)
         self._parts = []
-        self._size = HEADER.size + len(name) + INT.size + ids.size
+        self._size = frame3.size_without_fields(capability)
 
     def push_str(self, value: bytes | str) -> PacketBuilder:
         """Append a string: bytes unchanged, text as UTF-8 (with surrogateescape).

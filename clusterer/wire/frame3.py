@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from clusterer.errors import FrameTooLarge, InvalidArgument
@@ -108,12 +107,17 @@ def _name_of(name: object) -> bytes:
         raise InvalidArgument(f"capability {name[:40]!r} is not UTF-8: {error.reason}") from error
 
 
-@lru_cache(maxsize=256)
-def encoded_name(name: object) -> bytes:
-    """Return the bytes of a name that a packet to be sent may have, else `InvalidArgument`."""
+def require_name(name: object) -> None:
+    """Raise `InvalidArgument` for a name that no capability of a packet to be sent may have."""
     if not isinstance(name, str) or not name or not name.isascii() or len(name) > 255:
         raise InvalidArgument(f"capability must be 1 to 255 ASCII characters, not {name!r:.60}")
-    return name.encode()
+
+
+def size_without_fields(name: str) -> int:
+    """Return the bytes of a frame of this capability that has no fields."""
+    identities = IDS if name == INTERNAL else TRAILER
+    encoded = name.encode("utf-8", "surrogateescape")
+    return HEADER.size + len(encoded) + INT.size + identities.size
 
 
 def too_large(name: str, kind: int, size: int, most: int = MAX_BUILT) -> FrameTooLarge:

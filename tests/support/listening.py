@@ -44,7 +44,7 @@ class Recorded:
 
 
 @contextlib.contextmanager
-def listener_of(redis_url: str, server_id: int = 1, **settings: float) -> Iterator[Listener]:
+def listener_of(redis_url: str, server_id: int = 1, **settings: float | str) -> Iterator[Listener]:
     """Make a listener that serves nothing yet; stop it at the end."""
     chosen = Settings(server_id=server_id, redis_url=redis_url, **settings)  # type: ignore[arg-type]
     directory = Directory(NodeStore(chosen))

@@ -68,12 +68,31 @@ def opensips3_frames() -> tuple[Captured3, ...]:
     )
 
 
+class Stream3(NamedTuple):
+    """All bytes that one OpenSIPS 3.6.8 node sent to another over one connection."""
+
+    sender: int
+    receiver: int
+    data: bytes
+    frames: int
+
+
 @functools.cache
-def opensips3_streams() -> tuple[tuple[bytes, int], ...]:
-    """Return the bytes of whole connections of 3.6.8, and how many frames each holds."""
+def opensips3_streams() -> tuple[Stream3, ...]:
+    """Return all captured connections; the nodes are called by the end of their addresses."""
     return tuple(
-        (bytes.fromhex(item["data"]), item["frames"]) for item in _load("opensips-3.6-streams.json")
+        Stream3(
+            _last_byte(item["src"]),
+            _last_byte(item["dst"]),
+            bytes.fromhex(item["data"]),
+            item["frames"],
+        )
+        for item in _load("opensips-3.6-streams.json")
     )
+
+
+def _last_byte(address: str) -> int:
+    return int(address.partition(":")[0].rpartition(".")[2])
 
 
 def raw_frame3(

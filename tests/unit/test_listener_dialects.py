@@ -190,7 +190,10 @@ def test_dialect_muted_node_silenced_in_its_cluster_only() -> None:
 
 
 @pytest.mark.parametrize(("module", "trailer"), [(INTERNAL, Trailer(3)), (EXTRA, OURS)])
-def test_control_takes_packets_of_its_cluster(module: str, trailer: Trailer) -> None:
+def test_control_takes_packets_of_its_cluster(
+    module: str, trailer: Trailer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     bench = Bench()
     control = Control()
     before = bench.dispatcher.epoch
@@ -201,6 +204,7 @@ def test_control_takes_packets_of_its_cluster(module: str, trailer: Trailer) -> 
     packet = Packet(module, 5, 2, b"", 1, trailer)
     assert control.taken == [(5, 2, packet)] * 2
     assert set(bench.counters.received) == {(module, 2)}
+    assert caplog.messages == []
     assert bench.send(trailer._replace(cluster_id=4), module=module) == {"unknown module": 1}
     assert bench.send(trailer, module=module, ip="127.0.0.9") == {"unknown source": 1}
     assert bench.send(trailer, module=module, machine_id=9) == {"unknown source": 1}

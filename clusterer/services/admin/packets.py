@@ -49,11 +49,14 @@ def as_json(record: Record) -> dict[str, Any]:
     """Return the packet's fields for JSON."""
     packet = record.packet
     message, fields, error = decoded(packet)
+    cluster_id, destination = packet.trailer[:2] if packet.trailer is not None else (None, None)
     return {
         "time": record.time,
         "receiver": record.receiver,
         "node": packet.machine_id,
         "source": address_text(record.source),
+        "cluster": cluster_id,
+        "destination": destination,
         "module": packet.module.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
         "type": packet.type,
         "version": packet.version,
