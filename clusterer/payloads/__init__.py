@@ -1,11 +1,13 @@
-"""Payloads of OpenSIPS 2.2's modules as types. No socket, no clock, no Redis.
+"""Payloads of OpenSIPS' modules as types. No socket, no clock, no Redis.
 
-`decode` returns the message in a packet. `clusterer.wire` does the framing.
+`decode` returns the message in a packet: a class of this package for 2.2, one of
+`clusterer.payloads.opensips3` for 3.x. `clusterer.wire` does the framing.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from clusterer.payloads import opensips3
 from clusterer.payloads.dialog import (
     CallState,
     DialogCreated,
@@ -15,7 +17,7 @@ from clusterer.payloads.dialog import (
     ProfileCount,
     ProfileCounts,
 )
-from clusterer.payloads.message import VERSION, Message
+from clusterer.payloads.message import Message
 from clusterer.payloads.notation import Profile, SocketAddress
 from clusterer.payloads.ratelimit import PipeCounters, PipeRecord
 from clusterer.payloads.usrloc import (
@@ -67,7 +69,7 @@ _CLASSES: tuple[type[Message], ...] = (
 MESSAGES: Mapping[tuple[str, int], type[Message]] = MappingProxyType(
     {(message.MODULE, message.TYPE): message for message in _CLASSES}
 )
-"""(module, packet type) → class of the message."""
+"""(module, packet type) → class of the message of 2.2."""
 
 
 def decode(packet: Packet) -> Message | None:
@@ -75,7 +77,8 @@ def decode(packet: Packet) -> Message | None:
 
     Raises `WireError`, naming message and field, for an invalid field.
     """
-    message = MESSAGES.get((packet.module, packet.type))
-    if message is None or packet.version != VERSION:
+    messages = MESSAGES if packet.trailer is None else opensips3.MESSAGES
+    message = messages.get((packet.module, packet.type))
+    if message is None or packet.version not in message.VERSIONS:
         return None
     return message.decode(packet)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Self
 
 from clusterer.errors import WireError
 from clusterer.payloads.message import (
+    POP_STR,
     FlatMessage,
     Message,
     builder_of,
@@ -23,7 +25,7 @@ from clusterer.payloads.notation import (
     parse_profiles,
     parse_socket,
 )
-from clusterer.wire import FieldReader, Packet
+from clusterer.wire import FieldReader, Packet, PacketBuilder
 
 MODULE = "dialog"
 
@@ -137,36 +139,51 @@ class ProfileCounts(Message, module=MODULE, type=4, name="dialog profile counts"
     def decode(cls, packet: Packet) -> Self:
         if not packet.payload:
             return cls()  # a heartbeat: the most frequent packet
-        items = pop_items(cls.NAME, "profile", "profile", packet.fields(), _pop_count)
-        return cls(tuple([ProfileCount(profile, *rest) for profile, rest in items]))
+        return cls(pop_counts(cls.NAME, packet.fields()))
 
     def encode(self, machine_id: int) -> Packet:
         builder = builder_of(self, machine_id)
-        for profile, value, calls in self.counts:
-            builder.push_str(profile).push_int(int(value is not None))
-            if value is not None:
-                builder.push_str(value)
-            builder.push_int(calls)
+        push_counts(builder, self.counts)
         return builder.build()
 
     def shown(self) -> dict[str, object]:
-        return {
-            "counts": [
-                {
-                    "profile": printable(profile),
-                    "value": None if value is None else printable(value),
-                    "calls": calls,
-                }
-                for profile, value, calls in self.counts
-            ]
-        }
+        return shown_counts(self.counts)
+
+
+def pop_counts(where: str, reader: FieldReader) -> tuple[ProfileCount, ...]:
+    """Return the counts until nothing is left. Raises `WireError`, naming ``where``."""
+    items = pop_items(where, "profile", "profile", reader, _pop_count)
+    return tuple([ProfileCount(profile, *rest) for profile, rest in items])
+
+
+def push_counts(builder: PacketBuilder, counts: Iterable[ProfileCount]) -> None:
+    """Append ``counts``."""
+    for profile, value, calls in counts:
+        builder.push_str(profile).push_int(int(value is not None))
+        if value is not None:
+            builder.push_str(value)
+        builder.push_int(calls)
+
+
+def shown_counts(counts: Iterable[ProfileCount]) -> dict[str, object]:
+    """Return ``counts`` for screens and JSON."""
+    return {
+        "counts": [
+            {
+                "profile": printable(profile),
+                "value": None if value is None else printable(value),
+                "calls": calls,
+            }
+            for profile, value, calls in counts
+        ]
+    }
 
 
 def _pop_count(reader: FieldReader) -> tuple[bytes | None, int]:
     has_value = pop_field("has value", FieldReader.pop_int, reader)
     if has_value not in {0, 1}:
         raise WireError(f"field 'has value' must be 0 or 1, not {has_value}")
-    value = pop_field("value", FieldReader.pop_str, reader) if has_value else None
+    value = pop_field("value", POP_STR, reader) if has_value else None
     calls = pop_field("count", FieldReader.pop_int, reader)
     if calls < 0:
         raise WireError(f"field 'count' must be 0 or more, not {calls}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from operator import methodcaller
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 VERSION = 1
 """Packet version of all messages of OpenSIPS 2.2's modules."""
+
+POP_STR: Callable[[FieldReader], bytes | None] = methodcaller("pop_str")
+"""Reads a str with the method of the reader, whatever its dialect."""
 
 KIND = "kind"
 """Key of a `Kind` in a dataclass field's metadata."""
@@ -89,10 +93,23 @@ class Message:
     TYPE: ClassVar[int]
     NAME: ClassVar[str]
     """Module and message for logs and errors: ``dialog created``."""
+    VERSIONS: ClassVar[tuple[int, ...]] = (VERSION,)
+    """Packet versions with known fields, in ascending order."""
 
-    def __init_subclass__(cls, module: str = "", type: int | None = None, name: str = "") -> None:
+    def __init_subclass__(
+        cls,
+        module: str = "",
+        type: int | None = None,
+        name: str = "",
+        versions: tuple[int, ...] = (),
+    ) -> None:
         """Set what is given; a subclass inherits the other class variables."""
-        given = {"MODULE": module or None, "TYPE": type, "NAME": name or None}
+        given = {
+            "MODULE": module or None,
+            "TYPE": type,
+            "NAME": name or None,
+            "VERSIONS": versions or None,
+        }
         for variable, value in given.items():
             if value is not None:
                 setattr(cls, variable, value)
@@ -230,7 +247,7 @@ def pop_items(
     while reader.remaining:
         place = where
         try:
-            name = pop_field(label, FieldReader.pop_str, reader)
+            name = pop_field(label, POP_STR, reader)
             place = f"{where}: {item} {name[:40]!r}"
             items.append((name, pop_rest(reader)))
         except WireError as error:

@@ -48,6 +48,10 @@ class PacketBuilder3(PacketBuilder):
             raise self._too_large(self._module, self._type, self._size + len(data))
         return self._push(STR_LENGTH.pack(len(data)) + data)
 
+    def push_bytes(self, data: bytes) -> PacketBuilder:
+        """Append ``data`` without a length. Raises `FrameTooLarge` as `push_str` does."""
+        return self._push(data)
+
     def build(self) -> Packet:
         """Return the packet; further pushes and builds are allowed."""
         destination = None if self._module == INTERNAL else 0

@@ -85,3 +85,14 @@ class FieldReader3(FieldReader):
             )
         self._at = end
         return data[start:end]
+
+    def pop_bytes(self, size: int) -> bytes:
+        """Return the next ``size`` bytes, which have no length of their own.
+
+        Raises `WireError` when ``size`` is negative or runs past the fields.
+        """
+        start = self._at
+        if not 0 <= size <= self.remaining:
+            raise WireError(f"{size} bytes at field offset {start}, {self.remaining} bytes left")
+        self._at = start + size
+        return self._data[start : self._at]
