@@ -5,6 +5,7 @@ The source node is not part of a message: it is the packet's ``machine_id``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,7 +21,7 @@ VERSION = 1
 """Version of the capability in all known versions of OpenSIPS."""
 
 
-class Message:
+class Message(ABC):
     """A message of `clusterer-internal`."""
 
     __slots__ = ()
@@ -44,12 +45,13 @@ class Message:
         return builder.build()
 
     @classmethod
+    @abstractmethod
     def read(cls, fields: Fields) -> Self:
         """Return the message in ``fields``. Raises `WireError`."""
-        raise NotImplementedError
+        ...
 
-    def _push(self, builder: PacketBuilder) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _push(self, builder: PacketBuilder) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

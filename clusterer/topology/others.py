@@ -35,13 +35,12 @@ class _Other:
     def accepts(self, kind: type[Update], seq: int, timestamp: int, *, direct: bool) -> bool:
         """Store the number of a new message and return True; return False for an old message.
 
-        A node starts again at 0 when it restarts. A 0 of the same time may be a late one if other
-        nodes passed it on. OpenSIPS takes it for a new start, and forgets newer links.
+        A node starts again at 0 when it restarts, so its newer time counts as much as a larger
+        number. A 0 of the same time is a new start only if it comes from the node itself: other
+        nodes may pass a late one on.
         """
         last, last_time = self.numbers.get(kind, NEVER_SENT)
-        new = seq > last
-        if seq == 0:
-            new = timestamp > last_time or (last != 0 and direct)
+        new = seq > last or timestamp > last_time or (direct and last > seq == 0)
         if new:
             self.numbers[kind] = seq, timestamp
         return new
@@ -87,7 +86,9 @@ class Others:
             case LinkUpdate():
                 return self._link_update(source, message)
             case FullTopology():
-                return [each for entry in message.entries for each in self._entry(source, entry)]
+                time = message.timestamp
+                entries = (self._entry(source, entry, time) for entry in message.entries)
+                return [news for each in entries for news in each]
         self._learn(message)
         return []
 
@@ -101,13 +102,12 @@ class Others:
             return []
         return [(source, Event.REPORTED_UP if message.up else Event.REPORTED_DOWN)]
 
-    def _entry(self, source: int, entry: NodeEntry) -> list[News]:
+    def _entry(self, source: int, entry: NodeEntry, time: int) -> list[News]:
         other = self._others.get(entry.node)
         if other is None:  # no row, or the own node
             return []
         if entry.node == source:
-            # The entry has no time: it is always 0.
-            other.numbers[LinkUpdate] = entry.seq, other.numbers.get(LinkUpdate, NEVER_SENT)[1]
+            other.numbers[LinkUpdate] = entry.seq, time  # the entry's own time is always 0
         elif not other.accepts(LinkUpdate, entry.seq, entry.timestamp, direct=False):
             return []
         other.neighbours = self._rows.intersection(entry.neighbours)
