@@ -203,8 +203,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _enter(self, packet: Packet, now: float) -> Route:
         """Return the route of such packets, and renew the last-seen time of their sender."""
-        machine_id = packet.machine_id
-        key = packet.module, machine_id, packet.trailer
+        module, _, machine_id, _, _, trailer = packet
+        key = module, machine_id, trailer
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= _MOST_ROUTES:

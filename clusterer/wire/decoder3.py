@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from clusterer.errors import WireError
 from clusterer.wire.decoder import FrameDecoder, wrong_marker
-from clusterer.wire.frame3 import read_body
+from clusterer.wire.frame3 import Trailer, read_body
 from clusterer.wire.layout import HEADER as HEADER2
 from clusterer.wire.layout import INT, MARKER
 from clusterer.wire.layout import MIN_FRAME as MIN_FRAME2
-from clusterer.wire.layout3 import HEADER, MAX_FRAME, MIN_FRAME, NAME_AT
+from clusterer.wire.layout3 import BRIDGE, HEADER, INTERNAL, MAX_FRAME, MIN_FRAME, NAME_AT, TRAILER
 from clusterer.wire.packet import Packet
+
+_new = tuple.__new__  # the constructor of a named tuple takes twice as long
 
 
 class FrameDecoder3(FrameDecoder):
@@ -35,7 +38,7 @@ class FrameDecoder3(FrameDecoder):
             if end - at < length:
                 self._missing = length - (end - at)
                 break
-            packets.append(_packet(data[at : at + length], version, name_length))
+            packets.append(_packet(data, at, length, version, name_length))
             at += length
         rest = data[at:]
         if not MARKER.startswith(rest[: len(MARKER)]):
@@ -97,9 +100,27 @@ def _check_lengths(length: int, name_length: int) -> None:
         raise WireError(f"capability name of {name_length} bytes in a frame of {length}")
 
 
-def _packet(frame: bytes, version: int, name_length: int) -> Packet:
-    type_at = NAME_AT + name_length
-    name = frame[NAME_AT:type_at].decode("utf-8", "surrogateescape")
-    kind = INT.unpack_from(frame, type_at)[0]
-    source, payload, trailer = read_body(name, frame[type_at + INT.size :])
+def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -> Packet:
+    """Return the packet of the frame at ``at``."""
+    type_at = at + NAME_AT + name_length
+    body_at, end = type_at + INT.size, at + length
+    name = _name(data[at + NAME_AT : type_at])
+    kind = INT.unpack_from(data, type_at)[0]
+    trailer_at = end - TRAILER.size
+    if trailer_at >= body_at and name != INTERNAL:  # most packets: read without copies of parts
+        cluster_id, source, destination = TRAILER.unpack_from(data, trailer_at)
+        if destination != BRIDGE:
+            trailer = _trailer(cluster_id, destination)
+            return _new(Packet, (name, kind, source, data[body_at:trailer_at], version, trailer))
+    source, payload, trailer = read_body(name, data[body_at:end])
     return Packet(name, kind, source, payload, version, trailer)
+
+
+@lru_cache(maxsize=256)
+def _name(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=256)
+def _trailer(cluster_id: int, destination: int) -> Trailer:
+    return Trailer(cluster_id, destination)

@@ -148,6 +148,19 @@ def test_dialect_drops_counted_by_reason(listener3: Listener, port3: int) -> Non
     }
 
 
+def test_dialect_unfinished_frame_closes_connection(redis_url: str, port3: int) -> None:
+    settings = {"opensips_3_clusters": str(CLUSTER), "max_message_time": 1}
+    with listener_of(redis_url, **settings) as listener:
+        recorded = register(listener, Recorded(), module=REPL, cluster_id=CLUSTER)
+        with serving(listener), peer(port3) as connection:
+            connection.sendall(frame3(5))
+            recorded.wait_for(5, 2)
+            connection.sendall(frame3(6)[:-1])
+            assert ended(connection)
+    assert listener.counters.closed == {"unfinished frame": 1}
+    assert recorded.seen == [(5, 2)]
+
+
 def test_dialect_slow_callback_loses_no_packet(listener3: Listener, port3: int) -> None:
     """Packets wait for a slow callback in their order, whatever their senders and trailers."""
     slow = Recorded(act=lambda kind: time.sleep(0.015) if kind % 50 == 0 else None)
