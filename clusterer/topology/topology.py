@@ -157,9 +157,9 @@ class Topology:
         return self._note(sends, now)
 
     def heard(self, node: int, now: float) -> None:
-        """Note that a packet of another capability came directly from ``node``."""
+        """Note that a packet of another capability came directly from ``node``, maybe earlier."""
         if node in self._links:
-            self._heard[node] = now
+            self._heard[node] = max(now, self._heard.get(node, now))
 
     def sent(self, node: int, now: float) -> None:
         """Note that a packet of another capability was sent directly to ``node``."""
