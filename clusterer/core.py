@@ -13,6 +13,7 @@ import redis
 from clusterer.errors import InvalidArgument, StateUnavailable, UnknownNode
 from clusterer.ids import PROTO_BIN, require_id, require_protocol
 from clusterer.listener import Callback, Listener
+from clusterer.member import Members
 from clusterer.membership import Event, Node, State
 from clusterer.runtime.once import once
 from clusterer.sending import InstanceView, Sender
@@ -133,7 +134,14 @@ class Core:
 
     @once
     def listener(self) -> Listener:
-        return Listener(self.settings, self.machine_id, self.directory, Receipts(self.settings))
+        # Most instances have no 3.x cluster, and need nothing of `clusterer.member`.
+        companion = self._members if self.settings.dialect3 else None
+        receipts = Receipts(self.settings)
+        return Listener(self.settings, self.machine_id, self.directory, receipts, companion)
+
+    @once
+    def _members(self) -> Members:
+        return Members(self.settings, self.machine_id)
 
     @once
     def _client(self) -> redis.Redis:

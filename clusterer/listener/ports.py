@@ -13,9 +13,10 @@ from time import monotonic
 from typing import Any
 
 from clusterer.membership import Node
+from clusterer.membership.views import Views, rows_of
 from clusterer.provisioning.address import name_in
 from clusterer.provisioning.names import Names
-from clusterer.runtime.logs import LimitedLog, about
+from clusterer.runtime.logs import LimitedLog, about, about_machine_id
 from clusterer.runtime.routes import family_of, is_local
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,31 @@ class Ports:
                 await self._lead(self._rows[address]),
                 extra=about(self._rows[address]),
             )
+
+
+class OwnRows:
+    """The rows of an instance, on whose addresses it listens."""
+
+    def __init__(self, server_id: int) -> None:
+        self._server_id = server_id
+        self._any: bool | None = None
+        """Whether there were rows; None before the first look."""
+
+    def wanted(self, views: Views) -> dict[Address, Node]:
+        """Return the addresses of the own rows in ``views``; log when there are none any more."""
+        wanted: dict[Address, Node] = {}  # of rows with one address, the first
+        for own in rows_of(self._server_id, views):
+            wanted.setdefault(own.address, own)
+        if bool(wanted) != self._any:
+            self._any = bool(wanted)
+            if not wanted:
+                log.warning(
+                    "instance %d: no row in a bin cluster: not listening; add the row with "
+                    "`clusterer node-add`, or correct server_id",
+                    self._server_id,
+                    extra=about_machine_id(self._server_id, ()),
+                )
+        return wanted
 
 
 @contextmanager

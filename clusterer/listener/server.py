@@ -14,19 +14,17 @@ from clusterer.ids import require_id
 from clusterer.listener.admission import Admission
 from clusterer.listener.callback_queues import CallbackQueue, queue_for
 from clusterer.listener.capture import Capture
+from clusterer.listener.companion import Alone, Companion
 from clusterer.listener.counters import Counters
 from clusterer.listener.dialects import Control
 from clusterer.listener.dispatch import Dispatcher, members_of
 from clusterer.listener.inbound import Connection
 from clusterer.listener.inquiries import Inquiries, Listing
 from clusterer.listener.last_seen import LastSeenWriter, TickReport, all_read
-from clusterer.listener.ports import Address, Ports, heeding_lack_of_room
+from clusterer.listener.ports import Address, OwnRows, Ports, heeding_lack_of_room
 from clusterer.listener.registrations import Callback, Registration, Registry, check_arguments
 from clusterer.listener.shared import Shared
-from clusterer.membership import Node
-from clusterer.membership.views import rows_of
 from clusterer.runtime import forks
-from clusterer.runtime.logs import about_machine_id
 from clusterer.runtime.rounds import Rounds
 from clusterer.settings import Settings
 from clusterer.store import Directory
@@ -53,7 +51,12 @@ class Listener:
     """
 
     def __init__(
-        self, settings: Settings, server_id: int, directory: Directory, receipts: Receipts
+        self,
+        settings: Settings,
+        server_id: int,
+        directory: Directory,
+        receipts: Receipts,
+        companion: Companion | None = None,
     ) -> None:
         self._settings = settings
         self._server_id = require_id("server_id", server_id)
@@ -65,12 +68,13 @@ class Listener:
         self._capture = Capture(server_id, CaptureStore(settings), self.counters)
         self._inquiries = Inquiries(server_id, InquiryStore(settings))
         self._admission: Admission[Connection] = Admission(settings, server_id, self.counters)
-        self._shared: Shared[Connection] = Shared(
-            self._dispatcher, self._capture, self._admission, settings
-        )
+        self._shared = Shared(self._dispatcher, self._capture, self._admission, settings)
         self._callback_queues: list[CallbackQueue] = []
         self._ports = Ports(lambda address: Connection(self._shared, address))
-        self._rows: bool | None = None  # whether there are own rows; None before the first tick
+        self._own_rows = OwnRows(server_id)
+        self._companion: Companion = companion or Alone()
+        for cluster_id, control in self._companion.controls.items():
+            self.control(cluster_id, control)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pause_over = asyncio.Event()
         self._stopping = False
@@ -121,10 +125,7 @@ class Listener:
         self._dispatcher.invalidate()
 
     def control(self, cluster_id: int, control: Control) -> None:
-        """Hand the packets of the clusterer itself in an OpenSIPS 3.x cluster to ``control``.
-
-        The listener uses ``control`` in its own thread. Works before and during `serve`.
-        """
+        """Hand the control packets of a 3.x cluster to ``control``, in the listener's thread."""
         self._dispatcher.control(cluster_id, control)
 
     def list_for_others(self, cluster_id: int, listing: Listing) -> None:
@@ -192,6 +193,7 @@ class Listener:
 
     def _end(self) -> None:
         """End the threads, and wait for them."""
+        self._companion.stop()
         self._last_seen.stop()
         self._capture.stop()
         self._inquiries.stop()
@@ -251,6 +253,7 @@ class Listener:
         self._capture.end(now)
         self._last_seen.report(self._harvest(now))
         await self._follow_rows()
+        self._companion.turn(views, self.addresses, monotonic())
         for connection in self._admission:
             connection.expire(now)
 
@@ -265,19 +268,7 @@ class Listener:
 
     async def _follow_rows(self) -> None:
         """Listen on the addresses of the own rows, which may change at any time."""
-        wanted: dict[Address, Node] = {}  # of rows with one address, the first
-        for own in rows_of(self._server_id, self._directory.views()):
-            wanted.setdefault(own.address, own)
-        if bool(wanted) != self._rows:
-            self._rows = bool(wanted)
-            if not wanted:
-                log.warning(
-                    "instance %d: no row in a bin cluster: not listening; add the row with "
-                    "`clusterer node-add`, or correct server_id",
-                    self._server_id,
-                    extra=about_machine_id(self._server_id, ()),
-                )
-        gone = await self._ports.follow(wanted)
+        gone = await self._ports.follow(self._own_rows.wanted(self._directory.views()))
         for connection in self._admission:
             if connection.address in gone:
                 connection.close()
@@ -286,6 +277,7 @@ class Listener:
             self.ready.set()
 
     def _close(self) -> None:
+        self._companion.leave()
         self._ports.close()
         self.addresses = ()
         self.ready.clear()
