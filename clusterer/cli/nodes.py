@@ -79,19 +79,25 @@ def paths(
     A sender skips a node that the sender does not reach; other senders send to the node. The
     verdict is the state of the node: not up if no host reaches the node. The command prints
     only paths that are not up. `clusterer events --paths` shows the past.
+
+    Of clusters of OpenSIPS 3.x nodes the command also prints all links: those of the instances, and
+    those that the nodes announced.
     """
-    from clusterer.services.status import broken_paths
+    from clusterer.services.status import broken_paths, links
 
     found = broken_paths.run(context, broken_paths.Filter(cluster, sender, node))
+    seen = links.run(context, cluster, sender, node)
     if as_json:
-        click.echo(json.dumps(broken_paths.as_json(found)))
+        click.echo(json.dumps(broken_paths.as_json(found) | {"links": links.as_json(seen)}))
         return
     if not found.rows:
         click.echo("All paths are up.")
-        return
-    from clusterer.cli import output
+    if found.rows or seen:
+        from clusterer.cli import links as links_table
+        from clusterer.cli import output
 
-    output.show_paths(found)
+        output.show_paths(found)
+        links_table.show(seen, found.now)
 
 
 @click.command(name="set-status")

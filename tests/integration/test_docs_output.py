@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from clusterer.services.status.sums import of_pairs
 from clusterer.services.status.traffic import Traffic
 from clusterer.services.table import init_db
 from clusterer.store import Cause, ClusterKey, ClusterView, keys
+from clusterer.store.links import LinkRecord, LinkStore
 from clusterer.store.packets import PacketLog
 from clusterer.store.receipts import Receipts
 from clusterer.store.sessions import SessionStore
@@ -185,6 +187,20 @@ def test_docs_outputs_of_broken_link_are_as_shown(run: Run, context: Context) ->
         )
     )
     assert ours == theirs
+
+
+def test_docs_paths_of_3x_clusters_are_as_shown(run: Run, context: Context) -> None:
+    context.redis.sadd(keys.INSTANCES, 11)
+    LinkStore(context.settings, context.redis).write(
+        11,
+        {
+            (7, 1): LinkRecord("up", time.time(), 1, (2, 11), {"dialog-dlg-repl": 1}),
+            (7, 2): LinkRecord("down", time.time(), 1, (1,), {"dialog-dlg-repl": 0}),
+        },
+    )
+    line = "clusterer paths --cluster 7"
+    ours = transcripts.plain(run(shlex.split(line)))
+    assert ours == transcripts.plain(transcripts.shown(docs.command_section("paths"), line))
 
 
 def test_docs_list_output_is_as_shown(capsys: Capture) -> None:

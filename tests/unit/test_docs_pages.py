@@ -86,7 +86,7 @@ COMPARED = {
     "docs/commands/live.md": 3,
     "docs/commands/nodes.md": 11,
     "docs/commands/packets.md": 3,
-    "docs/commands/paths.md": 2,
+    "docs/commands/paths.md": 3,
     "docs/commands/processes.md": 6,
     "docs/commands/table.md": 8,
     "docs/deployment.md": 1,
