@@ -149,8 +149,8 @@ def test_dialect_drops_counted_by_reason(listener3: Listener, port3: int) -> Non
 
 
 def test_dialect_unfinished_frame_closes_connection(redis_url: str, port3: int) -> None:
-    settings = {"opensips_3_clusters": str(CLUSTER), "max_message_time": 1}
-    with listener_of(redis_url, **settings) as listener:
+    three = str(CLUSTER)
+    with listener_of(redis_url, opensips_3_clusters=three, max_message_time=1) as listener:
         recorded = register(listener, Recorded(), module=REPL, cluster_id=CLUSTER)
         with serving(listener), peer(port3) as connection:
             connection.sendall(frame3(5))

@@ -43,6 +43,7 @@ def captured_stream() -> tuple[bytes, int]:
 class Captured3(NamedTuple):
     """One frame captured between OpenSIPS 3.x nodes with what the capture knew about it."""
 
+    run: str
     source: str
     module: str
     type: int
@@ -56,6 +57,7 @@ def opensips3_frames() -> tuple[Captured3, ...]:
     """Return every different frame of the captures of 3.1.17 to 4.0.1."""
     return tuple(
         Captured3(
+            item["run"],
             item["src"],
             item["module"],
             item["type"],

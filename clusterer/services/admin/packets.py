@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from clusterer import topology
 from clusterer.errors import WireError
 from clusterer.payloads import decode
 from clusterer.services.admin.recording import Record, address_text
 from clusterer.wire import Packet
+from clusterer.wire.layout3 import INTERNAL
 
 _SHOWN_BYTES = 200
 """Bytes shown in a line of a payload that has no known type."""
@@ -37,12 +39,29 @@ class PacketFilter:
 def decoded(packet: Packet) -> tuple[str | None, dict[str, object] | None, str | None]:
     """Return the message's name and fields, or the error of the decoder; all None if unknown."""
     try:
+        if packet.module == INTERNAL and packet.trailer is not None:
+            update = topology.decode(packet)
+            return (None, None, None) if update is None else (update.NAME, _fields(update), None)
         message = decode(packet)
     except WireError as error:
         return None, None, str(error)
     if message is None:
         return None, None, None
     return message.NAME.removeprefix(packet.module).strip(), message.shown(), None
+
+
+def _fields(update: topology.Message) -> dict[str, object]:
+    """Return the fields of a message of `INTERNAL` for JSON."""
+    found = asdict(update)  # type: ignore[call-overload]  # each message is a dataclass
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):  # `NodeDescription.enabled` is not on the wire
+        return {name: _plain(each) for name, each in value.items() if name != "enabled"}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def as_json(record: Record) -> dict[str, Any]:
