@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from clusterer.delivery.frames import Modules, are_frames, frame_ends
+from clusterer.delivery.frames import (
+    NAME_AT_2,
+    NAME_AT_3,
+    NAME_LENGTH_3,
+    UNDEFINED,
+    Modules,
+    are_frames,
+    are_frames3,
+    frame_ends,
+)
 from clusterer.delivery.meter import Stamps
 from clusterer.membership.views import ClusterKey
 from clusterer.runtime.once import once
 from clusterer.store.deliveries import LogEntry
 from clusterer.store.format import FORMAT
+from clusterer.wire import frame3
 
 MAX_SEQUENCE = 2**53 - 1
 """Largest sequence to which Redis's Lua can count: append.lua writes no entry with a larger one."""
@@ -80,7 +90,10 @@ def cluster_of(cluster: bytes, protocol: bytes) -> ClusterKey:
 class ClusterFrames:
     """The frames of one cluster in a batch, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_id: int, *, dialect3: bool = False) -> None:
+        self._cluster_id = cluster_id
+        self.dialect3 = dialect3
+        """Whether each frame names the node that it is for: see `addressed`."""
         self._frames: list[bytes] = []
         self._runs: list[tuple[int, int]] = []
         """Per entry: the sequence of its first packet, and the number of packets."""
@@ -95,12 +108,27 @@ class ClusterFrames:
         return self.last_n - self.packets + 1
 
     def add(self, entry_id: bytes, frames: bytes, first: int, packets: int, last_n: int) -> None:
-        """Append ``packets`` frames of one entry; the first has sequence ``first``."""
+        """Append ``packets`` frames of one entry; the first has sequence ``first``.
+
+        Raises `Unreadable` for frames of the other dialect.
+        """
+        if self.dialect3 or frames[NAME_LENGTH_3] != UNDEFINED:
+            self.check_dialect(frames)
         self._ids.append(entry_id)
         self._frames.append(frames)
         self._runs.append((first, packets))
         self.packets += packets
         self.last_n = last_n
+
+    def check_dialect(self, frames: bytes) -> None:
+        """Raise `Unreadable` for frames that are not of the dialect of the cluster."""
+        if self.dialect3:
+            if not are_frames3(frames, self._cluster_id):
+                fault = f"frames are not those of OpenSIPS 3.x for cluster {self._cluster_id}"
+                raise Unreadable(fault)
+        elif frames[NAME_LENGTH_3] != UNDEFINED:
+            fault = f"frames of OpenSIPS 3.x; opensips_3_clusters lacks cluster {self._cluster_id}"
+            raise Unreadable(fault)
 
     @once
     def data(self) -> bytes:
@@ -112,10 +140,14 @@ class ClusterFrames:
         """Offset in ``data`` at which each frame ends."""
         return frame_ends(self.data)
 
+    def addressed(self, machine_id: int) -> bytes:
+        """Return ``data`` of the dialect 3.x for one node; each frame keeps its size."""
+        return frame3.addressed(self.data, self.ends, machine_id)
+
     @once
     def modules(self) -> Modules:
         """The modules of the frames."""
-        return Modules(self.data, self.ends)
+        return Modules(self.data, self.ends, NAME_AT_3 if self.dialect3 else NAME_AT_2)
 
     @once
     def stamps(self) -> Stamps:
@@ -138,9 +170,10 @@ class Outbox:
 
     __slots__ = ("end", "frames", "last", "last_n", "offset", "skipped", "view")
 
-    def __init__(self, frames: ClusterFrames, offset: int, last: int) -> None:
+    def __init__(self, frames: ClusterFrames, data: bytes, offset: int, last: int) -> None:
         self.frames = frames
-        self.view = memoryview(frames.data)
+        self.view = memoryview(data)
+        """The bytes for this peer."""
         self.offset = offset
         """Bytes written."""
         self.end = len(self.view)
@@ -171,9 +204,23 @@ class Batch:
     the packet.
     """
 
-    __slots__ = ("after", "clusters", "last", "not_ours", "packets", "size", "taken", "unread")
+    __slots__ = (
+        "_dialect3",
+        "after",
+        "clusters",
+        "last",
+        "not_ours",
+        "packets",
+        "size",
+        "taken",
+        "unread",
+    )
 
-    def __init__(self, entries: Sequence[LogEntry], after: int) -> None:
+    def __init__(
+        self, entries: Sequence[LogEntry], after: int, dialect3: Collection[int] = ()
+    ) -> None:
+        """``dialect3``: the cluster_ids of the clusters of OpenSIPS 3.x."""
+        self._dialect3 = dialect3
         self.after = self.last = after
         self.packets = 0
         self.size = 0
@@ -190,7 +237,7 @@ class Batch:
 
     def _read(self, entries: Sequence[LogEntry]) -> None:
         cluster = protocol = b""
-        current = ClusterFrames()
+        current = ClusterFrames(0)
         for entry_id, fields in entries:
             last = sequence_of(entry_id)
             try:
@@ -198,7 +245,7 @@ class Batch:
                 if self.unread and not self.packets and self.last > self.after:
                     return
                 if found_cluster != cluster or found_protocol != protocol:
-                    current = self._frames_of(cluster_of(found_cluster, found_protocol))
+                    current = self._frames_of(cluster_of(found_cluster, found_protocol), frames)
                     cluster, protocol = found_cluster, found_protocol
                 current.add(entry_id, frames, last - packets + 1, packets, n)
             except NotOurs as error:
@@ -230,8 +277,14 @@ class Batch:
             raise Unreadable(f"{packets} packets overlap with those before")
         return cluster, protocol, n, packets - done, frames[frame_ends(frames)[done - 1] :]
 
-    def _frames_of(self, key: ClusterKey) -> ClusterFrames:
-        return self.clusters.setdefault(key, ClusterFrames())
+    def _frames_of(self, key: ClusterKey, frames: bytes) -> ClusterFrames:
+        """Return what gets ``frames``. Raises `Unreadable`, and makes nothing then."""
+        found = self.clusters.get(key)
+        if found is None:
+            found = ClusterFrames(key.cluster_id, dialect3=key.cluster_id in self._dialect3)
+            found.check_dialect(frames)
+            self.clusters[key] = found
+        return found
 
 
 def sequence_of(entry_id: bytes) -> int:

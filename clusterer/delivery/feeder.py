@@ -48,6 +48,7 @@ class Feeder:
         self._handover = handover
         self._watch = watch
         self._agenda = context.agenda
+        self._dialect3 = context.settings.dialect3
         self._pace, self._size = Pace(), ReadSize()
         self._size_behind = ReadSize()
         """The size of reads behind the front: old packets may be larger than new packets."""
@@ -114,7 +115,7 @@ class Feeder:
 
         The batch is empty if no entry can be taken.
         """
-        batch = Batch(entries, after)
+        batch = Batch(entries, after, self._dialect3)
         if batch.unread and batch.taken == len(entries):
             batch = self._passed_over(session, batch)
         session.note_unread(batch)
@@ -137,7 +138,7 @@ class Feeder:
         """
         self._store.pass_over(session.sender, gap.last)
         again = self._store.read(session.sender, gap.after, gap.taken + 1)
-        return Batch(again, gap.after) if again else gap
+        return Batch(again, gap.after, self._dialect3) if again else gap
 
     def catch_up(self, sessions: list[SenderSession]) -> None:
         """Give the peers behind their turn, with one read for all."""

@@ -12,13 +12,24 @@ from itertools import accumulate, groupby
 from struct import error as StructError  # noqa: N812 - a class, whatever its name
 
 from clusterer.store.labels import MAX_NAME
+from clusterer.wire import frame3, layout3
 from clusterer.wire.layout import INT, LENGTH, MARKER, MIN_FRAME, NAME_AT
 
 _LENGTH_AT = len(MARKER)
-_NAME_LENGTH_AT = NAME_AT - INT.size
 
 _FEW = 8
 """Frames that are faster looked at one by one."""
+
+NameAt = tuple[int, int]
+"""Offsets of the length of a module's name, and of the name that follows it."""
+
+NAME_AT_2: NameAt = NAME_AT - INT.size, NAME_AT
+NAME_AT_3: NameAt = layout3.NAME_AT - layout3.STR_LENGTH.size, layout3.NAME_AT
+"""Of the dialects 2.2 and 3.x."""
+
+NAME_LENGTH_3 = slice(*NAME_AT_3)
+UNDEFINED = bytes(layout3.STR_LENGTH.size)
+"""What a frame of 2.2 in a log has there; in one of 3.x the length of the name is never 0."""
 
 ModuleCount = tuple[bytes, int, int]
 """The name of a module (of a name that is too long for a label, the beginning), the number of its
@@ -50,6 +61,20 @@ def are_frames(frames: bytes, packets: int) -> bool:
     )
 
 
+def are_frames3(frames: bytes, cluster_id: int) -> bool:
+    """Whether joined frames, all whole, are frames of modules of OpenSIPS 3.x for this cluster."""
+    ends = frame_ends(frames)
+    if isinstance(ends, range) and frame3.is_for(frames[: ends.step], cluster_id):
+        size, head = ends.step, layout3.NAME_AT + frame3.name_length(frames)
+        named = size - layout3.TRAILER.size
+        if _alike(frames, size, len(ends), range(NAME_LENGTH_3.start, head)):
+            return _alike(frames, size, len(ends), range(named, named + INT.size))
+    begins = (0, *ends[:-1])
+    return all(
+        frame3.is_for(frames[at:end], cluster_id) for at, end in zip(begins, ends, strict=True)
+    )
+
+
 def _even_ends(frames: bytes) -> Sequence[int]:
     """Return the ends if there are many frames and all are of one size; else nothing."""
     size = int.from_bytes(frames[_LENGTH_AT : _LENGTH_AT + LENGTH.size], "little")
@@ -78,16 +103,16 @@ class Modules:
 
     __slots__ = ("_ends", "_names", "_until", "whole")
 
-    def __init__(self, frames: bytes, ends: Sequence[int]) -> None:
-        """Take joined frames, and where each ends."""
-        name, count = _name(frames, 0), len(ends)
+    def __init__(self, frames: bytes, ends: Sequence[int], name_at: NameAt = NAME_AT_2) -> None:
+        """Take joined frames of one dialect, and where each ends."""
+        name, count = _name(frames, 0, name_at), len(ends)
         self._ends = ends
         self._names, self._until = [name], [count]
         """Of each run of frames of one module its name, and the index of the frame behind it."""
         self.whole: Sequence[ModuleCount] = ((name, count, len(frames)),)
         """The count of each module in all frames."""
-        if count > 1 and not _all_named(name, frames, ends):
-            names = (_name(frames, at) for at in (0, *ends[:-1]))
+        if count > 1 and not _all_named(name, frames, ends, name_at):
+            names = (_name(frames, at, name_at) for at in (0, *ends[:-1]))
             runs = [(name, sum(1 for _ in group)) for name, group in groupby(names)]
             self._names = [name for name, _ in runs]
             self._until = list(accumulate(packets for _, packets in runs))
@@ -113,11 +138,11 @@ class Modules:
         return tuple(found.values())
 
 
-def _all_named(name: bytes, frames: bytes, ends: Sequence[int]) -> bool:
+def _all_named(name: bytes, frames: bytes, ends: Sequence[int], name_at: NameAt) -> bool:
     """Whether all frames are of the module with that name, as the first is."""
     if len(name) > MAX_NAME:
         return False
-    first, behind = _NAME_LENGTH_AT, NAME_AT + len(name)
+    first, behind = name_at[0], name_at[1] + len(name)
     if isinstance(ends, range):
         return _alike(frames, ends.step, len(ends), range(first, behind))
     found = [frames[at + first : at + behind] for at in ends[:-1]]
@@ -129,7 +154,7 @@ def _alike(frames: bytes, size: int, packets: int, columns: Iterable[int]) -> bo
     return all(frames[at::size] == frames[at : at + 1] * packets for at in columns)
 
 
-def _name(frames: bytes, at: int) -> bytes:
-    at += NAME_AT
-    length = int.from_bytes(frames[at - INT.size : at], "little", signed=True)
-    return frames[at : at + (length if 0 <= length <= MAX_NAME else MAX_NAME + 1)]
+def _name(frames: bytes, at: int, name_at: NameAt) -> bytes:
+    length_at, begin = at + name_at[0], at + name_at[1]
+    length = int.from_bytes(frames[length_at:begin], "little")
+    return frames[begin : begin + (length if length <= MAX_NAME else MAX_NAME + 1)]

@@ -124,12 +124,13 @@ class Peer:
             self._skip(frames.packets)
             self._reach(batch.last, frames.last_n)
             return True
-        written = self._send(link, frames.data)
-        if written == len(frames.data):
+        data = frames.addressed(self.node.machine_id) if frames.dialect3 else frames.data
+        written = self._send(link, data)
+        if written == len(data):
             self._count_sent(link, frames, 0, frames.packets)
             self._reach(batch.last, frames.last_n)
             return True
-        self.outbox = Outbox(frames, written, batch.last)
+        self.outbox = Outbox(frames, data, written, batch.last)
         self.change(PeerEvent.SOCKET_FULL)
         self.sent_offset, self.sent_n = batch.last, frames.last_n
         self._advance(0)

@@ -10,14 +10,19 @@ from clusterer.wire.layout import INT, INT_MAX, INT_MIN, MARKER, SHORT_MAX, SHOR
 from clusterer.wire.layout3 import (
     BRIDGE,
     BRIDGE_TRAILER,
+    CONTROL,
     HEADER,
     IDS,
     INTERNAL,
     MAX_BUILT,
     MAX_FRAME,
+    NAME_AT,
+    STR_LENGTH,
     TRAILER,
 )
 from clusterer.wire.numbers import require_range
+
+_CONTROL = frozenset(name.encode() for name in CONTROL)
 
 
 class Trailer(NamedTuple):
@@ -135,6 +140,29 @@ def addressed(frames: bytes, ends: Sequence[int], destination: int) -> bytes:
     """
     node = INT.pack(destination)
     made = bytearray(frames)
+    if isinstance(ends, range):  # frames of one size
+        for at, byte in enumerate(node, -INT.size):
+            made[ends.start + at :: ends.step] = bytes((byte,)) * len(ends)
+        return bytes(made)
     for end in ends:
         made[end - INT.size : end] = node
     return bytes(made)
+
+
+def is_for(frame: bytes, cluster_id: int) -> bool:
+    """Whether ``frame``, which ends where it says, is a module's frame for this cluster.
+
+    No other frame may be `addressed`. A frame of 2.2 has zeros for the length of the name.
+    """
+    size = name_length(frame)
+    end = len(frame) - TRAILER.size
+    if not 0 < size <= end - NAME_AT - INT.size:
+        return False
+    named: int = INT.unpack_from(frame, end)[0]
+    return named == cluster_id and frame[NAME_AT : NAME_AT + size] not in _CONTROL
+
+
+def name_length(frame: bytes) -> int:
+    """Return the length of the capability's name of the first of joined frames."""
+    size: int = STR_LENGTH.unpack_from(frame, NAME_AT - STR_LENGTH.size)[0]
+    return size

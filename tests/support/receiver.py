@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -59,16 +60,23 @@ class BinReceiver:
     """Threaded TCP server that takes BIN on ``host``:``port`` (0: a free one).
 
     A context manager. ``receive_buffer`` bounds the bytes that the kernel takes while reading is
-    paused. `stop` makes the address refuse connections, `start` has it listen again.
+    paused. ``decoder`` makes the decoder of each connection. `stop` makes the address refuse
+    connections, `start` has it listen again.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 0, *, receive_buffer: int | None = None
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        receive_buffer: int | None = None,
+        decoder: Callable[[], FrameDecoder] = FrameDecoder,
     ) -> None:
         self.host = host
         self.port = port or free_port(host)
         self.connections: list[ReceivedConnection] = []
         self._receive_buffer = receive_buffer
+        self._decoder = decoder
         self._lock = threading.RLock()
         self._paused = False
         self._selector: selectors.DefaultSelector | None = None
@@ -217,7 +225,7 @@ class BinReceiver:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             accepted, peer = listener.accept()
             accepted.setblocking(False)
-            connection = ReceivedConnection((peer[0], peer[1]), accepted)
+            connection = ReceivedConnection((peer[0], peer[1]), accepted, decoder=self._decoder())
             self.connections.append(connection)
             if not self._paused:
                 self._register(connection)

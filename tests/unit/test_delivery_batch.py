@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from clusterer.delivery.batch import Batch, Outbox, sequence_of
+from clusterer.delivery.frames import NAME_AT_3
 from clusterer.store import ClusterKey
 from tests.support.frames import frame
+from tests.support.vectors3 import module_frames3, sent_to
 
 ONE, TWO = ClusterKey(1, "bin"), ClusterKey(2, "bin")
 
 
 def entry(last: int, n: int, *numbers: int, cluster: int = 1) -> tuple[bytes, list[bytes]]:
-    frames = b"".join(frame(number, size=100 + number) for number in numbers)
-    values = (b"%d" % cluster, b"bin", b"%d" % n, b"%d" % len(numbers), frames)
+    frames = [frame(number, size=100 + number) for number in numbers]
+    return entry_of(last, n, frames, cluster)
+
+
+def entry_of(
+    last: int, n: int, frames: Sequence[bytes], cluster: int = 1
+) -> tuple[bytes, list[bytes]]:
+    values = (b"%d" % cluster, b"bin", b"%d" % n, b"%d" % len(frames), b"".join(frames))
     names = (b"cluster", b"protocol", b"n", b"packets", b"frames")
     fields = [part for pair in zip(names, values, strict=True) for part in pair]
     return b"%d-1700000000000" % last, fields
@@ -83,6 +93,50 @@ def test_batch_with_foreign_entry_keeps_packet_of_its_number(
 )
 def test_outbox_is_cut_after_begun_frame(written: int, kept: int, end: int) -> None:
     frames = Batch([entry(3, 3, 1, 2, 3)], 0).clusters[ONE]
-    box = Outbox(frames, written, 3)
+    box = Outbox(frames, frames.data, written, 3)
     assert box.cut() == kept
     assert box.end == end
+
+
+# -- dialect 3.x -----------------------------------------------------------------------------------
+
+
+def test_batch_of_3x_has_frames_for_each_node() -> None:
+    frames = [sent_to(found, 0) for found in module_frames3()]
+    count = len(frames)
+    entries = [entry_of(10, 10, frames[:10]), entry_of(count, count, frames[10:])]
+    batch = Batch(entries, 0, {1})
+    found = batch.clusters[ONE]
+    assert (batch.packets, found.packets, batch.unread) == (count, count, [])
+    assert found.data == b"".join(frames)
+    for node in (22, 2**31 - 1):
+        assert found.addressed(node) == b"".join(sent_to(each, node) for each in frames)
+    names = {each[NAME_AT_3[1] : NAME_AT_3[1] + each[10]] for each in frames}
+    assert {name for name, _, _ in found.modules.whole} == names
+
+
+@pytest.mark.parametrize(
+    ("dialect3", "cluster", "fault"),
+    [
+        ((), 1, "frames of OpenSIPS 3.x; opensips_3_clusters lacks cluster 1"),
+        ((1,), 2, "frames of OpenSIPS 3.x; opensips_3_clusters lacks cluster 2"),
+        ((1, 2), 2, "frames are not those of OpenSIPS 3.x for cluster 2"),
+    ],
+)
+def test_batch_frames_of_other_dialect_or_cluster_are_unread(
+    dialect3: Sequence[int], cluster: int, fault: str
+) -> None:
+    other = entry_of(11, 1, module_frames3()[:1], cluster)
+    batch = Batch([other, entry(12, 1, 1, cluster=3)], 10, dialect3)
+    assert batch.unread == [(other[0], fault)]
+    assert (batch.packets, batch.last, batch.clusters) == (0, 11, {})
+
+
+def test_batch_frames_of_2_2_in_cluster_of_3x_end_the_batch() -> None:
+    good = entry_of(11, 1, module_frames3()[:1])
+    batch = Batch([good, entry(12, 2, 1)], 10, {1})
+    assert (batch.packets, batch.last, batch.unread) == (1, 11, [])
+    batch = Batch([entry(12, 2, 1)], 11, {1})
+    assert [fault for _, fault in batch.unread] == [
+        "frames are not those of OpenSIPS 3.x for cluster 1"
+    ]

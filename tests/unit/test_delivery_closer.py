@@ -36,7 +36,8 @@ def blocked_peer(sock: socket.socket, written: int) -> Peer:
     peer.link.since = peer.link.progress_at = monotonic()
     fields = [b"cluster", b"1", b"protocol", b"bin", b"n", b"1", b"packets", b"1"]
     batch = Batch([(b"1-1", [*fields, b"frames", FRAME])], 0)
-    peer.outbox = Outbox(batch.clusters[ClusterKey(1, "bin")], written, batch.last)
+    frames = batch.clusters[ClusterKey(1, "bin")]
+    peer.outbox = Outbox(frames, frames.data, written, batch.last)
     peer.sent_offset, peer.sent_n, peer.written = 1, 1, written
     peer.release()
     return peer

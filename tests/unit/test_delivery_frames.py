@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterer.delivery.frames import ModuleCount, Modules, frame_ends
+from clusterer.delivery.frames import (
+    NAME_AT_2,
+    NAME_AT_3,
+    ModuleCount,
+    Modules,
+    NameAt,
+    are_frames3,
+    frame_ends,
+)
 from clusterer.store.labels import MAX_LABELS, MAX_NAME, OTHERS, ModuleLabels
-from clusterer.wire import Packet
+from clusterer.wire import Packet, Trailer
+from tests.support.vectors3 import captured_frames3, module_frames3, sent_to
 
 Frames = list[tuple[str, int]]
 """Module and size of the payload of each."""
@@ -22,17 +31,24 @@ ALIKE = st.tuples(st.sampled_from(NAMES), st.integers(0, 60), st.integers(1, 40)
     lambda run: [(run[0], run[1])] * run[2]
 )
 SOME = st.tuples(st.sampled_from(NAMES), st.integers(0, 60)).map(lambda one: [one])
+NAMES_AT = st.sampled_from((NAME_AT_2, NAME_AT_3))
 FRAMES = st.lists(ALIKE | SOME, min_size=1, max_size=6).map(lambda found: sum(found, Frames()))
 
 
-def encoded(module: str, payload: bytes) -> bytes:
-    return Packet(module, 1, 7, payload).encode()
+def encoded(module: str, payload: bytes, name_at: NameAt = NAME_AT_2) -> bytes:
+    trailer = Trailer(1, 0) if name_at is NAME_AT_3 else None
+    return Packet(module, 1, 7, payload, 1, trailer).encode()
 
 
-def frames_of(frames: Frames) -> list[bytes]:
+def frames_of(frames: Frames, name_at: NameAt) -> list[bytes]:
     """Return frames whose payloads are full of what could be taken for a frame's head."""
-    trap = encoded("trap", b"") * 4
-    return [encoded(module, trap[:size]) for module, size in frames]
+    trap = encoded("trap", b"", name_at) * 4
+    return [encoded(module, trap[:size], name_at) for module, size in frames]
+
+
+def named(frames: Frames, name_at: NameAt) -> Frames:
+    """Return frames that have a name in 3.x."""
+    return [(module or "u", size) for module, size in frames] if name_at is NAME_AT_3 else frames
 
 
 def totals(counts: Iterable[ModuleCount]) -> dict[bytes, tuple[int, int]]:
@@ -47,26 +63,30 @@ def counted(modules: Sequence[str], frames: Sequence[bytes]) -> dict[bytes, tupl
     return {module.encode(): (packets[module], size[module]) for module in packets}
 
 
-@given(FRAMES, st.data())
+@given(FRAMES, NAMES_AT, st.data())
 def test_frames_ends_and_modules_are_of_each_frame(
-    given_frames: Frames, data: st.DataObject
+    given_frames: Frames, name_at: NameAt, data: st.DataObject
 ) -> None:
-    frames = frames_of(given_frames)
+    given_frames = named(given_frames, name_at)
+    frames = frames_of(given_frames, name_at)
     modules = [module for module, _ in given_frames]
     blob = b"".join(frames)
     ends = frame_ends(blob)
     assert list(ends) == list(accumulate(map(len, frames)))
-    found = Modules(blob, ends)
+    found = Modules(blob, ends, name_at)
     assert totals(found.whole) == counted(modules, frames)
     first = data.draw(st.integers(0, len(frames)))
     end = data.draw(st.integers(first, len(frames)))
     assert totals(found.between(first, end)) == counted(modules[first:end], frames[first:end])
 
 
-@given(FRAMES, st.lists(st.integers(0, 240), max_size=6))
-def test_frames_parts_add_up_to_whole(given_frames: Frames, cuts: list[int]) -> None:
-    blob = b"".join(frames_of(given_frames))
-    found = Modules(blob, frame_ends(blob))
+@given(FRAMES, NAMES_AT, st.lists(st.integers(0, 240), max_size=6))
+def test_frames_parts_add_up_to_whole(
+    given_frames: Frames, name_at: NameAt, cuts: list[int]
+) -> None:
+    given_frames = named(given_frames, name_at)
+    blob = b"".join(frames_of(given_frames, name_at))
+    found = Modules(blob, frame_ends(blob), name_at)
     at = sorted({0, *(min(cut, len(given_frames)) for cut in cuts), len(given_frames)})
     packets: Counter[bytes] = Counter()
     size: Counter[bytes] = Counter()
@@ -129,3 +149,30 @@ def test_frames_long_module_name_is_no_part_of_another() -> None:
         long.encode(): 3,
         b"n" * MAX_NAME: 3,
     }
+
+
+def test_frames_captured_3x_have_names_and_ends() -> None:
+    frames = module_frames3()
+    blob = b"".join(frames)
+    ends = frame_ends(blob)
+    assert list(ends) == list(accumulate(map(len, frames)))
+    names = [frame[12 : 12 + frame[10]].decode() for frame in frames]
+    assert totals(Modules(blob, ends, NAME_AT_3).whole) == counted(names, frames)
+    assert are_frames3(blob, 1)
+    assert not are_frames3(blob, 2)
+
+
+@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("place", [0, -1])
+def test_frames_odd_one_among_frames3_is_found(count: int, place: int) -> None:
+    frame = encoded("dialog-dlg-repl", b"x" * 20, NAME_AT_3)
+    frames = [frame, sent_to(frame, 9)] * count
+    assert are_frames3(b"".join(frames), 1)
+    foreign = Packet("dialog-dlg-repl", 1, 7, b"x" * 20, 1, Trailer(2, 0)).encode()
+    control = encoded("clusterer-extra", b"x" * 20, NAME_AT_3)
+    internal = next(found for found in captured_frames3() if b"clusterer-internal" in found)
+    two = encoded("dialog-dlg-repl", b"x" * 24)
+    assert len(foreign) == len(control) == len(frame)
+    for odd in (foreign, control, internal, two):
+        frames[place] = odd
+        assert not are_frames3(b"".join(frames), 1), odd
