@@ -24,7 +24,7 @@ from clusterer.store.labels import Offers
 from clusterer.store.observing import Observer
 from clusterer.store.paths import PathStore
 from clusterer.store.receipts import Receipts
-from clusterer.wire import PacketBuilder
+from clusterer.wire import PacketBuilder, PacketBuilder3
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Core:
             settings = replace(settings, **overrides)
         self.machine_id = require_id("server_id", settings.server_id)
         self.settings = settings
+        self._dialect3 = settings.dialect3
         self.offers = Offers()
 
     # -- functions ------------------------------------------------------------------------------
@@ -108,7 +109,9 @@ class Core:
             cluster_id=cluster_id or None,
         )
 
-    def packet(self, module: str, type: int, version: int) -> PacketBuilder:
+    def packet(self, module: str, type: int, version: int, cluster_id: int | None) -> PacketBuilder:
+        if cluster_id is not None and require_id("cluster_id", cluster_id) in self._dialect3:
+            return PacketBuilder3(module, type, self.machine_id, version, cluster_id)
         return PacketBuilder(module, type, self.machine_id, version)
 
     def close(self) -> None:
@@ -193,13 +196,18 @@ class Face:
         """
         self._core = Core(server_id, settings, overrides)
 
-    def packet(self, module: str, type: int, version: int = 1) -> PacketBuilder:
+    def packet(
+        self, module: str, type: int, version: int = 1, cluster_id: int | None = None
+    ) -> PacketBuilder:
         """Return a builder of a packet with this instance's machine_id.
 
-        ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit. Raises
-        `InvalidArgument` for a number out of range or a module name that is no text.
+        ``type``: from 0, signed 32 bit, the module's own; ``version``: signed 16 bit.
+        ``cluster_id``: the cluster that the packet is for, needed for a cluster of
+        ``opensips_3_clusters``, whose packets are those of OpenSIPS 3.x: ``module`` is then the
+        name of a capability. All other packets are those of 2.2, which any cluster of 2.2 gets.
+        Raises `InvalidArgument` for a number out of range or a module name that is no text.
         """
-        return self._core.packet(module, type, version)
+        return self._core.packet(module, type, version, cluster_id)
 
     def stop(self) -> None:
         """End `serve`; from any thread, also before it was called."""

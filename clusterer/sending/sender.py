@@ -14,6 +14,7 @@ from typing import Self
 from clusterer.errors import InvalidArgument, StateUnavailable
 from clusterer.ids import PROTO_BIN, require_id, require_protocol, require_seconds
 from clusterer.sending.background import BackgroundSender
+from clusterer.sending.frames import frame3_of, frame_of
 from clusterer.sending.view import InstanceView
 from clusterer.settings import Settings
 from clusterer.store import ClusterKey
@@ -94,6 +95,7 @@ class Sender:
         self._queue = self._packets.queue
         self._background = BackgroundSender(settings, machine_id, self._packets, enqueue)
         self._keys: dict[int, ClusterKey] = {}
+        self._dialect3 = settings.dialect3
         self._at_exit = partial(_flush_at_exit, weakref.ref(self))
         self._offered: Count | None = offers.add if settings.metrics_port else None
 
@@ -120,13 +122,17 @@ class Sender:
 
     def sending(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> Sending:
         """Return the `Sending` of packets; raises `InvalidArgument`, `FrameTooLarge`."""
+        key = self.key_of(cluster_id, proto)
+        encode = (
+            partial(frame3_of, key.cluster_id) if key.cluster_id in self._dialect3 else frame_of
+        )
         try:
-            frames = list(map(frame_of, packets))
+            frames = list(map(encode, packets))
         except TypeError:
             if isinstance(packets, Iterable):
                 raise
             raise InvalidArgument(f"packets must be a sequence, not {packets!r:.80}") from None
-        return Sending(self.key_of(cluster_id, proto), packets, frames, self._offered)
+        return Sending(key, packets, frames, self._offered)
 
     def send(self, cluster_id: int, proto: str, packets: Sequence[Packet]) -> int:
         """Append packets to the log, and return how many nodes are up; blocks.
@@ -159,7 +165,10 @@ class Sender:
     def post(self, cluster_id: int, proto: str, packet: Packet) -> int:
         """Put a packet into the buffer, and return how many nodes are up: see `Clusterer.post`."""
         key = self.key_of(cluster_id, proto)
-        frame = frame_of(packet)
+        if key.cluster_id in self._dialect3:
+            frame = frame3_of(key.cluster_id, packet)
+        else:
+            frame = frame_of(packet)
         nodes = self._view.up_at_once(key)
         self._queue.post(key, frame, is_known=nodes is not None and self._directory.is_kept_fresh)
         if not self._background.runs:
@@ -210,19 +219,6 @@ class Sender:
         self._background.start()
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
-
-
-def frame_of(packet: Packet) -> bytes:
-    """Return the frame of a packet that may be sent; raises `InvalidArgument`, `FrameTooLarge`."""
-    if not isinstance(packet, Packet):
-        raise InvalidArgument(f"only a Packet can be sent, not {packet!r:.80}")
-    frame = packet.encode()
-    if packet.type < 0:
-        raise InvalidArgument(
-            f"{packet.module} packet of type {packet.type}: negative types are notices "
-            "of the cluster itself, and no node sends them"
-        )
-    return frame
 
 
 def _flush_at_exit(reference: weakref.ref[Sender]) -> None:

@@ -18,7 +18,7 @@ from clusterer.services import Context
 from clusterer.services.periodic import sweep
 from clusterer.settings import as_environment
 from clusterer.store import keys
-from clusterer.wire import Packet
+from clusterer.wire import FrameDecoder3, Packet, Trailer
 from tests.support.cluster import assert_accounted, at_rest, load, node, node_for, numbers
 from tests.support.processes import EVENTUALLY_S, LATE_S, ChildProcess, spawn, wait_until
 from tests.support.receiver import BinReceiver
@@ -217,6 +217,36 @@ def test_delivery_worker_stopped_with_pending_bytes_drops_them(
         assert committed(redis_client) >= 10_001, "no committed offset went back"
     resent = [packet.fields().pop_int() or 0 for packet in second.packets]
     assert resent == sorted(set(resent)), "the new connection has them in order"
+
+
+def test_delivery_workers_killed_keep_destination_of_each_node(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """In a cluster of OpenSIPS 3.x, whose frames name the node that each is for."""
+    settings = replace(settings, opensips_3_clusters="1")
+    with ExitStack() as stack:
+        receivers = [stack.enter_context(BinReceiver(decoder=FrameDecoder3)) for _ in range(2)]
+        load(settings, [node(1), *(node_for(i, r) for i, r in enumerate(receivers, 2))])
+        stack.enter_context(sweeping(settings))
+        env = as_environment(settings)
+        workers = [stack.enter_context(spawn(["-m", "workers", "delivery"], env)) for _ in "abcd"]
+        instance = stack.enter_context(Clusterer(settings=settings))
+        total = 0
+        while len(workers) > 1:
+            for number in range(total, total + 300):
+                packet = instance.packet("dialog-dlg-repl", 2, cluster_id=1).push_int(number)
+                instance.send_to(1, "bin", packet.push_str(b"x" * (number % 70)).build())
+            total += 300
+            victim = wait_until(partial(holder, redis_client, workers), message="a worker delivers")
+            victim.kill()
+            workers.remove(victim)
+        for machine_id, receiver in enumerate(receivers, 2):
+            wait_until(partial(has_all, receiver, set(range(total))), message="all delivered")
+            trailers = {packet.trailer for packet in receiver.packets}
+            assert trailers == {Trailer(1, machine_id)}
+            assert not any(connection.error for connection in receiver.connections)
+        wait_until(lambda: at_rest(settings), message="given back")
+        assert_accounted(settings)
 
 
 def committed(client: redis.Redis) -> int:
