@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
+from clusterer.errors import InvalidArgument
 from clusterer.ids import PROTO_BIN
 from clusterer.runtime import forks
 from clusterer.runtime.logs import NodeLike
 from clusterer.runtime.rounds import Rounds
+from clusterer.settings import Settings
 from clusterer.wire import Packet, PacketBuilder
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ ModuleCallback = Callable[[int, "ReceiveInfo | None", int], object]
 
 class Cluster(Protocol):
     """The part of `clusterer.Clusterer` that the modules use."""
+
+    @property
+    def settings(self) -> Settings: ...
 
     def get_nodes(self, cluster_id: int, proto: str) -> Sequence[NodeLike]: ...
 
@@ -65,8 +70,10 @@ class Module:
         timer: Timer | None,
     ) -> None:
         """``cluster_id`` None: register nothing. ``callbacks``: each with its timeout, in seconds,
-        0 for never. ``timer``: runs from `start` to `stop`.
+        0 for never. ``timer``: runs from `start` to `stop`. Raises `InvalidArgument` for a cluster
+        of OpenSIPS 3.x.
         """
+        require_dialect2(clusterer, name, cluster_id)
         self._clusterer = clusterer
         self._module = name
         self._cluster_id = cluster_id
@@ -106,6 +113,15 @@ class Module:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def require_dialect2(clusterer: Cluster, module: str, cluster_id: int | None) -> None:
+    """Raise `InvalidArgument` if the nodes of a cluster are OpenSIPS 3.x: modules read 2.2 only."""
+    if cluster_id in clusterer.settings.dialect3:
+        raise InvalidArgument(
+            f"cluster {cluster_id} is one of OpenSIPS 3.x (opensips_3_clusters): its packets of "
+            f"{module} have another form, which only a registered callback reads"
+        )
 
 
 class Timer:

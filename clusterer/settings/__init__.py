@@ -163,6 +163,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _KINDS:
             _check(name, getattr(self, name), "argument")
+        for name in ("replicate_pipes_to", "accept_pipes_from"):
+            if getattr(self, name) in self.dialect3:
+                raise SettingsError(
+                    f"{name} must be a cluster of OpenSIPS 2.2, and opensips_3_clusters has "
+                    f"{getattr(self, name)}"
+                )
 
     @property
     def dialect3(self) -> frozenset[int]:

@@ -454,6 +454,8 @@ def test_replay_as_a_machine_without_a_row_is_refused(
     assert "cluster 1:bin has no node 9 (server_id)" in capsys.readouterr().err
     assert main([*command, "7"]) == 1
     assert "no node of cluster 7:bin" in capsys.readouterr().err
+    assert main([*command, "1", "--set", "opensips_3_clusters=1"]) == 1
+    assert "cluster 1:bin is one of OpenSIPS 3.x" in capsys.readouterr().err
     assert redis_client.keys("clusterer:log:*") == []
 
 

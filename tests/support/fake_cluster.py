@@ -9,6 +9,7 @@ from clusterer.errors import WireError
 from clusterer.ids import PROTO_BIN
 from clusterer.listener import Listing, ReceiveInfo
 from clusterer.membership import Node
+from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder, Packet, PacketBuilder
 
 
@@ -35,6 +36,7 @@ class FakeCluster:
 
     def __init__(self, server_id: int = 1) -> None:
         self.server_id = server_id
+        self.settings = Settings()
         self.sent: list[tuple[int, Packet]] = []
         self.nodes: list[Node] = []
         self.registered: list[dict[str, Any]] = []

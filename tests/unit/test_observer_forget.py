@@ -12,6 +12,7 @@ from clusterer.modules.absence import STALE_S
 from clusterer.modules.dialog import Change, Dialogs, Reason
 from clusterer.modules.usrloc import Usrloc
 from clusterer.payloads import Message, ProfileCount, ProfileCounts
+from clusterer.settings import Settings
 from tests.support.cluster import node
 from tests.support.fake_cluster import FakeClock, FakeCluster
 from tests.support.observing import CAPTURED_AT, call, contact, update
@@ -49,6 +50,15 @@ class Rig:
     @property
     def ids(self) -> list[str]:
         return [found.call_id for found in self.dialogs.calls()]
+
+
+@pytest.mark.parametrize("observer", [Dialogs, Usrloc])
+def test_observer_of_cluster_of_3x_is_refused(observer: type[Dialogs | Usrloc]) -> None:
+    cluster = FakeCluster()
+    cluster.settings = Settings(opensips_3_clusters="7")
+    with pytest.raises(InvalidArgument, match=r"^cluster 7 is one of OpenSIPS 3\.x "):
+        observer(cluster, 7)
+    observer(cluster, 8)
 
 
 @pytest.fixture

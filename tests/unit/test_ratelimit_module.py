@@ -54,6 +54,14 @@ def limiter(cluster: FakeCluster, clock: FakeClock) -> RateLimit:
 # -- registering -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["replicate_pipes_to", "accept_pipes_from"])
+def test_module_for_cluster_of_3x_is_refused(cluster: FakeCluster, name: str) -> None:
+    cluster.settings = Settings(opensips_3_clusters="7")
+    with pytest.raises(InvalidArgument, match=r"^cluster 7 is one of OpenSIPS 3\.x .* ratelimit "):
+        RateLimit(cluster, **{name: 7})  # type: ignore[arg-type]
+    RateLimit(cluster, **{name: 8})  # type: ignore[arg-type]
+
+
 def test_module_before_start_registers_and_sends_nothing(cluster: FakeCluster) -> None:
     RateLimit(cluster, replicate_pipes_to=1, accept_pipes_from=1).check("calls", 1)
     assert (cluster.registered, cluster.sent) == ([], [])

@@ -113,6 +113,14 @@ def test_settings_dialect3_has_ids_of_the_list(text: str, cluster_ids: tuple[int
     assert load_settings(environ=as_environment(settings)) == settings
 
 
+@pytest.mark.parametrize("name", ["replicate_pipes_to", "accept_pipes_from"])
+def test_settings_pipes_of_cluster_of_3x_are_refused(name: str) -> None:
+    fault = f"^{name} must be a cluster of OpenSIPS 2.2, and opensips_3_clusters has 5$"
+    with pytest.raises(SettingsError, match=fault):
+        load_settings({"opensips_3_clusters": "2,5", name: 5}, environ={})
+    assert load_settings({"opensips_3_clusters": "2,5", name: 1}, environ={}).dialect3 == {2, 5}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from clusterer.errors import InvalidArgument
 from clusterer.ids import require_id
-from clusterer.modules.base import Clock, Cluster, Module, Timer
+from clusterer.modules.base import Clock, Cluster, Module, Timer, require_dialect2
 from clusterer.modules.ratelimit.algorithms import Algorithm, Gauges
 from clusterer.modules.ratelimit.measuring import CpuLoad, QueuedBytes, Sampler
 from clusterer.modules.ratelimit.pipe import PipeView
@@ -90,6 +90,7 @@ class RateLimit(Module):
         self._sender: Sender | None = None
         timer = None
         cluster_id = _cluster_id("replicate_pipes_to", replicate_pipes_to)
+        require_dialect2(clusterer, MODULE, cluster_id)
         if cluster_id is not None:
             self._sender = Sender(clusterer, cluster_id, self._table, self._stats, clock)
             timer = Timer("ratelimit", self._sender.send, pause)

@@ -125,8 +125,14 @@ def _stopped_before(due: float, stop: StopFlag) -> bool:
 
 def require_sender(context: Context, key: ClusterKey) -> None:
     """Raise `UnknownNode` if the cluster lacks the node of our server_id: nodes with a source
-    check would drop all packets. Raises `UnknownCluster` for a cluster without nodes.
+    check would drop all packets. Raises `UnknownCluster` for a cluster without nodes, and
+    `InvalidArgument` for a cluster of OpenSIPS 3.x.
     """
+    if key.cluster_id in context.settings.dialect3:
+        raise InvalidArgument(
+            f"cluster {key} is one of OpenSIPS 3.x (opensips_3_clusters), to which no recording is "
+            "replayed"
+        )
     nodes, server_id = context.nodes.view(key).nodes, context.settings.server_id
     if not nodes:
         raise UnknownCluster(f"no node of cluster {key} is provisioned")
