@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from clusterer.payloads import ProfileCount
 from clusterer.payloads.opensips3 import (
     MESSAGES,
-    BridgedPipeCounters,
+    BalancedStatus,
+    CacheSet,
+    CarrierStatus,
     ContactInserted,
     ContactState,
     DialogCreated,
+    DialogDeleted,
+    DispatcherState,
+    GatewayStatus,
     Match,
     Message3,
     PipeCounters,
@@ -121,7 +126,7 @@ def flat(draw: st.DrawFn, cls: type[FlatMessage3], version: int | None = None) -
     }
     if not issubclass(cls, ContactState):
         by_version["kv_store"] = BYTES if chosen >= 5 else st.none()
-    if cls.TYPE == 3:
+    if cls is DialogDeleted:
         by_version["dialog_id"] = INTS if chosen >= 4 else st.none()
     if issubclass(cls, ContactState):
         by_version |= dict.fromkeys(("contact_id", "expires", "last_modified"), LONGS)
@@ -140,19 +145,28 @@ def _pipes(flags: st.SearchStrategy[int | None]) -> st.SearchStrategy[tuple[Pipe
     return st.lists(pipe, max_size=4).map(tuple)
 
 
+_CHUNKS: dict[str, tuple[tuple[int, ...], tuple[type[FlatMessage3], ...]]] = {
+    "dialog-dlg-repl": ((3, 4, 5), (DialogCreated,)),
+    "usrloc-contact-repl": ((2, 3, 4, 5), (RecordInserted, ContactInserted)),
+    "cachedb-local-repl": ((1,), (CacheSet,)),
+    "dispatcher-status-repl": ((1,), (DispatcherState,)),
+    "drouting-status-repl": ((1,), (GatewayStatus, CarrierStatus)),
+    "load_balancer-status-repl": ((1,), (BalancedStatus,)),
+    "presence": ((1,), ()),
+}
+"""By capability: versions of its data, and classes of its chunks; none: bytes."""
+
+
 @st.composite
 def _sync(draw: st.DrawFn) -> Sync:
-    version = draw(st.sampled_from((2, 3)))
-    kind = draw(st.sampled_from(("dialog-dlg-repl", "usrloc-contact-repl", "presence")))
-    data_version = draw(st.sampled_from((3, 4, 5)))
-    chunk: dict[str, st.SearchStrategy[Any]] = {
-        "dialog-dlg-repl": flat(DialogCreated, data_version),
-        "usrloc-contact-repl": flat(RecordInserted, data_version)
-        | flat(ContactInserted, data_version),
-        "presence": BYTES,
-    }
-    chunks = draw(st.lists(chunk[kind], max_size=3).map(tuple))
-    return Sync(kind.encode(), data_version, chunks, version=version)
+    capability = draw(st.sampled_from(sorted(_CHUNKS)))
+    known, classes = _CHUNKS[capability]
+    version = draw(st.sampled_from(known))
+    chunk: st.SearchStrategy[FlatMessage3 | bytes] = (
+        st.one_of(*(flat(cls, version) for cls in classes)) if classes else BYTES
+    )
+    chunks = draw(st.lists(chunk, max_size=3).map(tuple))
+    return Sync(capability.encode(), version, chunks, version=draw(st.sampled_from((2, 3))))
 
 
 MESSAGE: st.SearchStrategy[Message3] = st.one_of(
@@ -169,5 +183,3 @@ MESSAGE: st.SearchStrategy[Message3] = st.one_of(
     _sync(),
 )
 """Any message that a node may send, but `BridgedPipeCounters`, which is only received."""
-
-SENT = sorted(kind for kind, cls in MESSAGES.items() if cls is not BridgedPipeCounters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import fields
 
 import pytest
@@ -11,11 +12,18 @@ from hypothesis import given
 from clusterer.payloads import CallState, Profile, decode
 from clusterer.payloads.opensips3 import (
     MESSAGES,
+    BalancedStatus,
     BridgedPipeCounters,
+    CacheRemoved,
+    CacheSet,
+    CarrierStatus,
     ContactId,
     ContactUpdated,
     DialogCreated,
     DialogUpdated,
+    DialogValue,
+    DispatcherStatus,
+    GatewayStatus,
     Message3,
     PipeCounters,
     PipeRecord,
@@ -23,7 +31,6 @@ from clusterer.payloads.opensips3 import (
     Sync,
     TaggedSocket,
 )
-from clusterer.services.admin.packets import words
 from clusterer.wire import FrameDecoder3, Packet, Trailer
 from tests.support.captured3 import Captured3, frames_of_modules
 from tests.support.messages3 import INTS, MESSAGE, as_shown
@@ -129,19 +136,50 @@ def test_decode_pipes_until_3_2_have_no_flags() -> None:
     ]
 
 
-def test_words_of_packet3_has_name_and_fields() -> None:
-    (captured, *_) = [c for c in OF_MODULES if c.decoded.get("msg") == "hello all"]
-    line = words(captured.packet)
-    assert line.startswith("generic request=1 tag=1-21-")
-    assert line.endswith(' message="hello all"')
-
-
 @pytest.mark.parametrize("cls", MESSAGES.values(), ids=lambda cls: cls.NAME)
 def test_default_version3_is_that_of_3_6(cls: type[Message3]) -> None:
     sent = {c.version for c in OF_MODULES if c.run == "two-nodes-db" and c.module == cls.MODULE}
     (version,) = [f.default for f in fields(cls) if f.name == "version"]
     assert version in cls.VERSIONS
     assert not sent or version in sent
+
+
+def test_chunks_of_drouting_begin_with_their_kind() -> None:
+    """From the source alone: drouting begins with 1 for a gateway, 0 for a carrier."""
+    gateway, carrier = GatewayStatus(b"p", b"g", 5), CarrierStatus(b"p", b"c", 6)
+    payload = Sync(b"drouting-status-repl", 1, (gateway, carrier)).encode(1).payload
+    assert payload.endswith(
+        struct.pack("<iii", 14, 101010101, 1)
+        + b"\1\0p\1\0g\5\0\0\0"
+        + struct.pack("<iii", 14, 101010101, 0)
+        + b"\1\0p\1\0c\6\0\0\0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "payload"),
+    [
+        (CacheSet(b"c", b"k", b"v", 9), b"\1\0c\1\0k\1\0v\t\0\0\0"),
+        (CacheRemoved(b"c", b"k"), b"\1\0c\1\0k"),
+        (
+            DispatcherStatus(b"p", 2, b"a", 1, 3),
+            b"\1\0p\2\0\0\0\1\0a\1\0\0\0\3\0\0\0",
+        ),
+        (GatewayStatus(b"p", b"g", 5), b"\1\0p\1\0g\5\0\0\0"),
+        (CarrierStatus(b"p", b"c", 5), b"\1\0p\1\0c\5\0\0\0"),
+        (BalancedStatus(2, b"u", 5), b"\2\0\0\0\1\0u\5\0\0\0"),
+    ],
+    ids=lambda value: value.NAME if isinstance(value, Message3) else "",
+)
+def test_encode_message3_known_from_source(message: Message3, payload: bytes) -> None:
+    assert message.encode(2).payload == payload
+    assert decode(message.encode(2)) == message
+
+
+@pytest.mark.parametrize("value", [None, 7, -1, b"vip", b""])
+def test_dialog_value_of_each_type(value: bytes | int | None) -> None:
+    message = DialogValue(b"call", 1, b"name", value)
+    assert decode(message.encode(1)) == message
 
 
 # -- round trips -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from clusterer.payloads.opensips3 import (
     DialogCreated,
     DialogDeleted,
     DialogValue,
+    DispatcherState,
     Match,
     Message3,
     MiCommand,
@@ -174,6 +175,7 @@ def _plain(cls: type[FlatMessage3]) -> Packet:
             built(Sync, b"usrloc-contact-repl", 5, 0, MARK),
             "chunk 1: ends before field 'kind'",
         ),
+        (built(Sync, b"cachedb-local-repl", 1, 2, MARK, b""), "cache set: ends before field 'key'"),
         (
             built(Sync, b"usrloc-contact-repl", 5, 4, MARK, 2),
             "chunk 1: field 'kind' is 2, which is unknown",
@@ -229,6 +231,7 @@ def test_decode_chunk_of_unknown_version_is_bytes() -> None:
         ),
         (RelayedPipeCounters(1, (PipeRecord(b"b", 1, 2, 3, None),)), "all pipes must have flags"),
         (BridgedPipeCounters(1), "only a bridge between clusters sends this message"),
+        (DispatcherState(b"p", 1, b"sip:x", 0), "only a chunk of a Sync, not a packet"),
         (Sync(b"presence", 5, (CONTACT,)), "is no chunk of presence 5"),
         (Sync(b"usrloc-contact-repl", 4, (CONTACT,)), "is no chunk of usrloc-contact-repl 4"),
         (Sync(b"usrloc-contact-repl", 9, (replace(CONTACT, version=9),)), "is no chunk of"),

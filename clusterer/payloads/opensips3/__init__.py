@@ -6,7 +6,15 @@ The classes have the names of those for 2.2 where both have the message.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from clusterer.payloads.opensips3.cachedb import CacheRemoved, CacheSet
 from clusterer.payloads.opensips3.chunks import Chunk
+from clusterer.payloads.opensips3.destinations import (
+    BalancedStatus,
+    CarrierStatus,
+    DispatcherState,
+    DispatcherStatus,
+    GatewayStatus,
+)
 from clusterer.payloads.opensips3.dialog import (
     DialogCreated,
     DialogCseq,
@@ -46,7 +54,11 @@ from clusterer.payloads.opensips3.usrloc import (
 
 __all__ = [
     "MESSAGES",
+    "BalancedStatus",
     "BridgedPipeCounters",
+    "CacheRemoved",
+    "CacheSet",
+    "CarrierStatus",
     "Chunk",
     "ContactDeleted",
     "ContactId",
@@ -59,6 +71,9 @@ __all__ = [
     "DialogState",
     "DialogUpdated",
     "DialogValue",
+    "DispatcherState",
+    "DispatcherStatus",
+    "GatewayStatus",
     "Generic",
     "Match",
     "Message3",
@@ -93,6 +108,12 @@ _CLASSES: tuple[type[Message3], ...] = (
     ContactInserted,
     ContactUpdated,
     ContactDeleted,
+    CacheSet,
+    CacheRemoved,
+    DispatcherStatus,
+    GatewayStatus,
+    CarrierStatus,
+    BalancedStatus,
     RemoveNode,
     Generic,
     MiCommand,

@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from clusterer.errors import InvalidArgument, WireError
 from clusterer.payloads.message import pop_field
-from clusterer.payloads.opensips3 import dialog, usrloc
+from clusterer.payloads.opensips3 import cachedb, dialog, usrloc
+from clusterer.payloads.opensips3.cachedb import CacheSet
+from clusterer.payloads.opensips3.destinations import (
+    DISPATCHER,
+    DROUTING,
+    LOAD_BALANCER,
+    BalancedStatus,
+    CarrierStatus,
+    DispatcherState,
+    GatewayStatus,
+)
 from clusterer.payloads.opensips3.dialog import DialogCreated
 from clusterer.payloads.opensips3.message import FlatMessage3
 from clusterer.payloads.opensips3.usrloc import ContactInserted, RecordInserted
@@ -34,6 +44,10 @@ _KNOWN: Mapping[str, _Chunks] = MappingProxyType(
     {
         dialog.MODULE: _Chunks(dialog.VERSIONS, {None: DialogCreated}),
         usrloc.MODULE: _Chunks(usrloc.VERSIONS, {0: RecordInserted, 1: ContactInserted}),
+        cachedb.MODULE: _Chunks((1,), {None: CacheSet}),
+        DISPATCHER: _Chunks((1,), {None: DispatcherState}),
+        DROUTING: _Chunks((1,), {0: CarrierStatus, 1: GatewayStatus}),
+        LOAD_BALANCER: _Chunks((1,), {None: BalancedStatus}),
     }
 )
 """By capability."""

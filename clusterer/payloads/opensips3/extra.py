@@ -67,8 +67,7 @@ class Sync(SyncMessage, type=11, name="sync"):
     data_version: int
     """Packet version of the capability."""
     chunks: tuple[Chunk, ...] = ()
-    """In the order of the sender. Bytes, not a message: a chunk of another capability or version
-    than those of calls and contacts."""
+    """In the order of the sender. Bytes: a chunk of an unknown capability or version."""
 
     @classmethod
     def decode(cls, packet: Packet) -> Self:
