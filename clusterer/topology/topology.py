@@ -52,9 +52,10 @@ class Send(NamedTuple):
 class Topology:
     """The links of one cluster of OpenSIPS 3.x nodes, as the node ``own_id`` of it sees them.
 
-    Every method that returns `Send` values expects the caller to send them at once, in order, and
-    to call `send_failed` for a node that they cannot be sent to. ``now`` is in seconds, of a clock
-    that never goes back. Announces no capability. Not thread-safe.
+    Every method that returns `Send` values expects the caller to send them all at once, in order,
+    and then to call `send_failed` for each node that did not take them: between two of them,
+    later numbers would overtake earlier ones. ``now`` is in seconds, of a clock that never goes
+    back. Announces no capability. Not thread-safe.
     """
 
     def __init__(

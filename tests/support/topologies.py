@@ -38,6 +38,7 @@ class Network:
         self._arrivals: list[tuple[float, int, int, int, Packet]] = []
         self._last: dict[tuple[int, int], float] = {}
         self._ticks: dict[int, float] = {}
+        self._waiting: dict[int, list[Packet]] = {}
 
     def start(self, node: int) -> None:
         """Start ``node``, or restart it with an empty memory."""
@@ -51,9 +52,14 @@ class Network:
         del self.nodes[node], self._ticks[node]
 
     def freeze(self, node: int) -> None:
-        """Stop ``node`` without closing its sockets: it does nothing until `thaw`."""
+        """Let ``node`` do nothing until `thaw`: its sockets stay open, packets to it wait."""
         self._ticks[node] = float("inf")
-        self.cut |= {(node, other) for other in self.rows}
+
+    def thaw(self, node: int) -> None:
+        """End `freeze`; the packets that waited arrive."""
+        self._ticks[node] = self.now
+        for packet in self._waiting.pop(node, []):
+            self._send(node, self.nodes[node].received(packet, self.now))
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -89,15 +95,20 @@ class Network:
 
     def _arrive(self) -> None:
         self.now, _number, _source, node, packet = heapq.heappop(self._arrivals)
-        if node in self.nodes and self._ticks[node] != float("inf"):
+        if self._ticks.get(node) == float("inf"):
+            self._waiting.setdefault(node, []).append(packet)
+        elif node in self.nodes:
             self._send(node, self.nodes[node].received(packet, self.now))
 
     def _send(self, source: int, sends: list[Send]) -> None:
+        refused = []
         for node, packet in sends:
             self.sent.append((source, node, packet))
             if node not in self.nodes or (source, node) in self.cut:
-                self._send(source, self.nodes[source].send_failed(node, self.now))
+                refused.append(node)
             elif self.random.random() >= self.loss:
                 way = self.now + self.random.random() * self.delay
                 at = self._last[source, node] = max(way, self._last.get((source, node), 0.0))
                 heapq.heappush(self._arrivals, (at, len(self.sent), source, node, packet))
+        for node in refused:
+            self._send(source, self.nodes[source].send_failed(node, self.now))
