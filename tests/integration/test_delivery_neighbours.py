@@ -20,7 +20,7 @@ from clusterer.settings import Settings
 from clusterer.store import Cause, NodeStore, keys
 from clusterer.store.packets import PacketLog
 from clusterer.store.sessions import SessionStore
-from tests.support.cluster import CLUSTER, delivering, load, node, node_for, stat
+from tests.support.cluster import CLUSTER, append, delivering, load, node, node_for, stat
 from tests.support.frames import frame
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
@@ -141,7 +141,7 @@ def test_delivery_catch_up_read_is_bounded_in_bytes(
         load(settings, nodes)
         log = PacketLog(settings, 1)
         with delivering(settings):
-            log.append(CLUSTER, [frame(0, size=60_000)] * 300)
+            append(log, [frame(0, size=60_000)] * 300)
             for number in range(301, 316):  # so the front reads many at once from now on
                 log.append(CLUSTER, [frame(0)])
                 other.wait_for_frames(number)
