@@ -135,8 +135,11 @@ def test_killed_scheduler_is_replaced(redis_url: str, redis_client: redis.Redis)
 
 def test_ended_scheduler_is_replaced_at_once(redis_url: str, redis_client: redis.Redis) -> None:
     with active_and_standby(redis_url) as (active, standby):
+        held = redis_client.get(keys.LOCK)
         assert active.terminate() == 0
-        standby.wait_for_output(NOW_ACTIVE, 1.5)
+        assert held is not None
+        assert redis_client.get(keys.LOCK) != held, "it gives the lock back as it ends"
+        standby.wait_for_output(NOW_ACTIVE)
         ticks_on(redis_client)
 
 
