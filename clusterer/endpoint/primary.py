@@ -81,14 +81,15 @@ class Server:
         self.generation = 0
         """Grows when all connections have to be made again."""
         self._left_at = -RENEW_S
-        self._connections: dict[int, weakref.ref[Connected]] = {}
+        self._connections: set[weakref.ref[Connected]] = set()
         self._known: tuple[Address, ...] = ()
         self._avoided: dict[Address, float] = {}
 
     def add(self, connection: Connected) -> None:
         """Interrupt ``connection`` when the server was demoted, as long as it exists."""
-        key, connections = id(connection), self._connections
-        connections[key] = weakref.ref(connection, lambda _: connections.pop(key, None))
+        # Python code in place of `discard` could take a KeyboardInterrupt (Ctrl-C): Python ignores
+        # errors of these callbacks, and the program would go on.
+        self._connections.add(weakref.ref(connection, self._connections.discard))
 
     def leave(self, generation: int, *, demoted: bool, teller: Connected) -> None:
         """Have all connections that were made in ``generation`` made again before their next use.
@@ -106,7 +107,7 @@ class Server:
         self._left_at = monotonic()
         self.generation += 1
         if demoted:
-            for reference in list(self._connections.values()):
+            for reference in list(self._connections):
                 connection = reference()
                 if connection is not None and connection is not teller:
                     connection.interrupt()

@@ -19,6 +19,7 @@ from clusterer.provisioning.table import NewRow
 from clusterer.services.table import reload
 from clusterer.settings import Settings, as_environment
 from clusterer.store import ClusterKey, NodeStore, keys
+from clusterer.store.append_commands import sub_batches
 from clusterer.store.packets import PacketLog
 from clusterer.wire.layout import MAX_FRAME
 from tests.support.cluster import (
@@ -157,16 +158,17 @@ def test_delivery_batch_larger_than_log_is_sent_or_counted_lost(
     with BinReceiver() as peer:
         load(settings, [node(1), node_for(2, peer)])
         log = PacketLog(settings, 1)
-        log.append(CLUSTER, [frame(n, size=8000) for n in range(5000)])
-        log.append(CLUSTER, [frame(5000)])
+        (whole,) = sub_batches([frame(n) for n in range(2500)])
+        log.append(CLUSTER, whole)
+        log.append(CLUSTER, [frame(2500)])
         with delivering(settings):
             wait_until(lambda: stat(redis_client, 2, "sent") > 0, message="delivered")
             wait_until(lambda: not redis_client.exists(keys.lease(1)), message="given back")
         assert_accounted(settings)
     got = numbers(peer)
-    assert got == list(range(got[0], 5001)), "the newest, without a hole"
+    assert got == list(range(got[0], 2501)), "the newest, without a hole"
     assert 100 <= len(got) <= 600
-    assert stat(redis_client, 2, "lost") == 5001 - len(got)
+    assert stat(redis_client, 2, "lost") == 2501 - len(got)
 
 
 def test_delivery_largest_frames_and_any_batch_arrive_whole(

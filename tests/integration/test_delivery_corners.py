@@ -24,6 +24,7 @@ from clusterer.store.packets import PacketLog
 from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
+    append,
     assert_accounted,
     delivering,
     load,
@@ -265,7 +266,7 @@ def test_delivery_node_down_in_mid_frame_counts_packets_once(
         log = PacketLog(settings, 1)
         with delivering(replace(settings, send_timeout=1.0)):
             slow.pause()
-            log.append(CLUSTER, [frame(n, size=1000) for n in range(1001)])
+            append(log, [frame(n, size=1000) for n in range(1001)])
             wait_until(lambda: slow.open_connections, message="connected")
             time.sleep(0.1)
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
@@ -384,7 +385,7 @@ def test_delivery_half_skipped_batch_is_not_skipped_twice(
             log.append(CLUSTER, [frame(0)])
             slow.wait_for_frames(1)
             slow.pause()
-            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 1001)])
+            append(log, [frame(n, size=1000) for n in range(1, 1001)])
             fine.wait_for_frames(1001)
             store.command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1001)])
@@ -413,7 +414,7 @@ def test_crash_with_cut_batch_counts_its_skips_once(
         log = PacketLog(settings, 1)
         with delivering(settings):
             slow.pause()
-            log.append(CLUSTER, [frame(n, size=1000) for n in range(1000)])
+            append(log, [frame(n, size=1000) for n in range(1000)])
             fine.wait_for_frames(1000)
             NodeStore(settings).command(CLUSTER, 2, Event.SET_DOWN, Cause("test"))
             log.append(CLUSTER, [frame(1000)])

@@ -25,6 +25,7 @@ from clusterer.store.packets import PacketLog
 from clusterer.store.sessions import SessionStore
 from tests.support.cluster import (
     CLUSTER,
+    append,
     delivering,
     load,
     node,
@@ -219,7 +220,7 @@ def test_handover_worker_paused_before_write_does_not_write(
             log.append(CLUSTER, [frame(0)])
             peer.wait_for_frames(1)
             peer.pause()
-            log.append(CLUSTER, [frame(n, size=1000) for n in range(1, 2001)])
+            append(log, [frame(n, size=1000) for n in range(1, 2001)])
             wait_until(lambda: offset_of(redis_client) > 1, message="begun")
             standing.set()
             peer.resume()  # the socket takes more: the worker looks at it, and stands still

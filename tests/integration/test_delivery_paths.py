@@ -27,6 +27,7 @@ from clusterer.store.paths import Observation, PathStore
 from clusterer.store.suspicions import SuspicionStore
 from tests.support.cluster import (
     CLUSTER,
+    append,
     assert_accounted,
     at_rest,
     delivering,
@@ -154,7 +155,7 @@ def test_failure_of_connection_from_earlier_epoch_counts(scene: Scene) -> None:
         time.sleep(0.5)  # the engine reads the node's state with its log, four times a second
         scene.receiver.pause()
         frames = [frame(number, size=60_000) for number in range(1, 300)]
-        PacketLog(scene.settings, 1).append(CLUSTER, frames)
+        append(PacketLog(scene.settings, 1), frames)
         wait_until(lambda: scene.record() is not None, message="recorded")
     assert "took nothing" in _present(scene.record()).reason
     assert stat(scene.client, D, "failed") == 1

@@ -119,16 +119,19 @@ class Site:
             "udp": ["datagram", "datagram_ip=127.0.0.1", f"datagram_port={self.udp}"],
             "unix": ["datagram", f"datagram_unix_socket={self.home}/datagram"],
         }[transport]
-        words = [f"communication_type={chosen[0]}", *chosen[1:]]
+        # opensips-cli waits one second for a datagram, which a reload takes on a busy host.
+        waits = f"datagram_timeout={EVENTUALLY_S:g}"
+        words = [f"communication_type={chosen[0]}", *chosen[1:], waits]
         return [part for word in words for part in ("-o", word)]
 
     def mi_options(self, transport: str) -> list[str]:
+        waits = ["-dt", f"{EVENTUALLY_S:g}"]
         fifo = ["-f", f"{self.home}/fifo", "-fb", f"{self.home}/fifo", "-fd", str(self.home)]
         return {
             "fifo": ["-t", "fifo", *fifo],
             "http": ["-t", "http", "-i", "127.0.0.1", "-p", str(self.http)],
-            "udp": ["-t", "datagram", "-i", "127.0.0.1", "-p", str(self.udp), "-dt", "5"],
-            "unix": ["-t", "datagram", "-ds", f"{self.home}/datagram", "-dt", "5"],
+            "udp": ["-t", "datagram", "-i", "127.0.0.1", "-p", str(self.udp), *waits],
+            "unix": ["-t", "datagram", "-ds", f"{self.home}/datagram", *waits],
         }[transport]
 
     @property

@@ -199,7 +199,7 @@ def test_log_interrupt_of_main_thread_leaves_other_threads(redis_url: str) -> No
 
 
 INTERRUPTED = """
-import _thread, sys, threading
+import _thread, sys, threading, time
 from clusterer import Settings
 from clusterer.store import ClusterKey
 from clusterer.store.client import connect
@@ -219,11 +219,19 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(6)]
 for thread in threads:
     thread.start()
+interrupted = threading.Event()
+
+def interrupt():
+    _thread.interrupt_main()
+    interrupted.set()
+
 for number in range(300):
+    interrupted.clear()
     try:
-        threading.Timer(0.0007 * (number % 7), _thread.interrupt_main).start()
-        while True:
+        threading.Timer(0.0007 * (number % 7), interrupt).start()
+        while not interrupted.is_set():  # Python ignores an interrupt that comes in a finalizer
             log.append(key, [b"y"])
+        time.sleep(0)  # an interrupt that is still to come comes here
     except KeyboardInterrupt:
         pass
 while any(thread.is_alive() for thread in threads):

@@ -233,19 +233,25 @@ def test_post_before_end_of_program_is_sent(
 
 
 INTERRUPTED = """
-import _thread, sys, threading
+import _thread, sys, threading, time
 from clusterer import Clusterer, Settings
 cluster = Clusterer(1, settings=Settings(redis_url=sys.argv[1]))
 def packet(number):
     return cluster.packet("test", 1).push_int(number).build()
+interrupted = threading.Event()
+def interrupt():
+    _thread.interrupt_main()
+    interrupted.set()
 number = 0
 cluster.post(1, "bin", packet(number))
 for turn in range(200):
+    interrupted.clear()
     try:
-        threading.Timer(0.0007 * (turn % 7), _thread.interrupt_main).start()
-        while True:
+        threading.Timer(0.0007 * (turn % 7), interrupt).start()
+        while not interrupted.is_set():  # Python ignores an interrupt that comes in a finalizer
             (cluster.send_to if number % 50 == 49 else cluster.post)(1, "bin", packet(number + 1))
             number += 1
+        time.sleep(0)  # an interrupt that is still to come comes here
     except KeyboardInterrupt:
         number += 1  # it may be sent or not
 done = False

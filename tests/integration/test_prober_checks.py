@@ -7,7 +7,6 @@ import os
 import resource
 from collections.abc import Iterator, Sized
 from contextlib import suppress
-from itertools import pairwise
 from time import monotonic
 
 import pytest
@@ -20,8 +19,25 @@ from clusterer.runtime.descriptors import OTHER_FILES, delivery_room, prober_roo
 from tests.support.cluster import node, node_for
 from tests.support.ports import free_port
 from tests.support.probing import black_hole
-from tests.support.processes import wait_until
+from tests.support.processes import EVENTUALLY_S, wait_until
 from tests.support.receiver import BinReceiver
+
+
+class StillClock:
+    """The clock of the checks: stands still until a test sets it, however busy the host is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    found = StillClock()
+    monkeypatch.setattr(checks, "monotonic", found)
+    return found
 
 
 @pytest.fixture
@@ -52,14 +68,17 @@ def conclude(made: Checks, found: list[Found], count: int = 1) -> None:
     assert not len(made)
 
 
-def test_checks_reached_refused_and_silent_node(made: Checks, silent: Node) -> None:
+def test_checks_reached_refused_and_silent_node(
+    made: Checks, silent: Node, clock: StillClock
+) -> None:
     found: dict[int, Found] = {}
     with BinReceiver() as receiver:
-        made.start(node_for(1, receiver), "127.0.0.1", 0.3, lambda each: found.setdefault(1, each))
+        made.start(node_for(1, receiver), "127.0.0.1", 3.0, lambda each: found.setdefault(1, each))
         made.start(silent, "127.0.0.1", 3.0, lambda each: found.setdefault(2, each))
-        made.start(node(3, free_port()), "127.0.0.1", 0.3, lambda each: found.setdefault(3, each))
+        made.start(node(3, free_port()), "127.0.0.1", 3.0, lambda each: found.setdefault(3, each))
         turn_until(made, found, 2)
         assert found.keys() == {1, 3}, "refused and reached are known at once"
+        clock.now += 3.0
         turn_until(made, found, 3)
     assert {which: each.reached for which, each in found.items()} == {1: True, 2: False, 3: False}
     assert "refused" in found[3].reason
@@ -67,24 +86,28 @@ def test_checks_reached_refused_and_silent_node(made: Checks, silent: Node) -> N
 
 
 def test_checks_connects_again_until_window_ends(
-    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+    made: Checks, silent: Node, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connects: list[float] = []
+    began = clock.now
 
     def link(*arguments: object) -> Link:
-        connects.append(monotonic())
+        connects.append(clock.now - began)
         return Link(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(checks, "Link", link)
     found: list[Found] = []
     made.start(silent, None, 0.95, found.append)
-    conclude(made, found)
-    assert 2 <= len(connects) <= 4
-    assert all(later - earlier > 0.15 for earlier, later in pairwise(connects))
+    while not found and clock.now < began + 2.0:
+        made.turn(0.0)
+        clock.now += 0.05
+    assert connects == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=0.06)
+    assert clock.now - began == pytest.approx(1.0, abs=0.06), "after the window"
+    assert not len(made)
 
 
 def test_checks_lost_connect_is_made_up_by_the_next(
-    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+    made: Checks, silent: Node, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a lossy link: the first SYN is lost."""
     with BinReceiver() as receiver:
@@ -96,6 +119,8 @@ def test_checks_lost_connect_is_made_up_by_the_next(
         monkeypatch.setattr(checks, "Link", link)
         found: list[Found] = []
         made.start(node_for(1, receiver), None, 0.95, found.append)
+        made.turn(0.0)
+        clock.now += checks.AGAIN_S
         conclude(made, found)
     assert found[0].reached is True
 
@@ -161,6 +186,8 @@ def test_checks_hundreds_take_turns_and_urgent_first(
     made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "AT_ONCE", 10)
+    monkeypatch.setattr(checks, "URGENT_AT_ONCE", 10)
+    monkeypatch.setattr(checks, "LATE_S", EVENTUALLY_S)  # a busy host makes no check void
     found: list[Found] = []
     first: list[int] = []
     for _ in range(100):
@@ -205,7 +232,7 @@ def test_checks_use_the_probers_part_of_descriptors(
 
 
 def test_checks_urgent_that_wait_too_long_find_nothing(
-    made: Checks, silent: Node, monkeypatch: pytest.MonkeyPatch
+    made: Checks, silent: Node, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise more suspicions than a prober can check in time pile up as long as they come."""
     monkeypatch.setattr(checks, "AT_ONCE", 1)
@@ -213,6 +240,8 @@ def test_checks_urgent_that_wait_too_long_find_nothing(
     found: list[Found] = []
     for _ in range(40):
         made.start(silent, None, 0.1, found.append, urgent=True)
+    made.turn(0.0)
+    clock.now += 0.1
     conclude(made, found, 40)
     assert {each.reached for each in found} == {False, None}
     assert sum(each.reached is None for each in found) >= 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import redis
@@ -18,8 +18,10 @@ from clusterer.services import Context
 from clusterer.services.status import node_list
 from clusterer.settings import Settings
 from clusterer.store import Cause, ClusterKey, NodeStore, connect, keys
+from clusterer.store.append_commands import sub_batches
 from clusterer.store.badvalues import text
 from clusterer.store.deliveries import Claim
+from clusterer.store.packets import PacketLog
 from clusterer.store.reloads import ReloadStore
 from clusterer.store.sessions import SessionStore
 from tests.support.processes import EVENTUALLY_S, wait_until
@@ -52,6 +54,15 @@ def load(settings: Settings, nodes: Iterable[Node], key: ClusterKey = CLUSTER) -
             return not store.commit([plan], NodeStore(settings, client).now(), Cause("test"))
 
         wait_until(loaded, message="the nodes are loaded")
+
+
+def append(log: PacketLog, frames: Sequence[bytes]) -> None:
+    """Append any number of frames as senders do: a call for each sub-batch.
+
+    Redis does not answer a call of many megabytes in time on a busy host.
+    """
+    for part in sub_batches(frames):
+        log.append(CLUSTER, part)
 
 
 def numbers(receiver: BinReceiver) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 
 import pytest
 import redis
@@ -85,6 +86,18 @@ def test_connections_that_are_gone_are_forgotten() -> None:
     del gone
     gc.collect()
     assert not server._connections
+
+
+def test_connection_gone_runs_no_code_that_loses_ctrl_c() -> None:
+    """Python ignores a KeyboardInterrupt that comes while Python code is a finalizer."""
+    called: list[str] = []
+    server, gone = Server(), Waiting()
+    server.add(gone)
+    sys.setprofile(lambda frame, event, _: called.append(f"{event} {frame.f_code.co_name}"))
+    del gone
+    sys.setprofile(None)
+    assert not server._connections
+    assert [event for event in called if event.startswith("call ")] == []
 
 
 def test_address_that_failed_is_tried_last_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
