@@ -14,6 +14,9 @@ from clusterer.wire.layout import MIN_FRAME as MIN_FRAME2
 from clusterer.wire.layout3 import BRIDGE, HEADER, INTERNAL, MAX_FRAME, MIN_FRAME, NAME_AT, TRAILER
 from clusterer.wire.packet import Packet
 
+_LONGEST_KEPT = 64
+"""Bytes of the longest name that is kept for the next packet: a peer may send any names."""
+
 _new = tuple.__new__  # the constructor of a named tuple takes twice as long
 
 
@@ -104,7 +107,7 @@ def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -
     """Return the packet of the frame at ``at``."""
     type_at = at + NAME_AT + name_length
     body_at, end = type_at + INT.size, at + length
-    name = _name(data[at + NAME_AT : type_at])
+    name = (_name if name_length <= _LONGEST_KEPT else _decoded)(data[at + NAME_AT : type_at])
     kind = INT.unpack_from(data, type_at)[0]
     trailer_at = end - TRAILER.size
     if trailer_at >= body_at and name != INTERNAL:  # most packets: read without copies of parts
@@ -116,9 +119,11 @@ def _packet(data: bytes, at: int, length: int, version: int, name_length: int) -
     return Packet(name, kind, source, payload, version, trailer)
 
 
-@lru_cache(maxsize=256)
-def _name(name: bytes) -> str:
+def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+_name = lru_cache(maxsize=256)(_decoded)
 
 
 @lru_cache(maxsize=256)

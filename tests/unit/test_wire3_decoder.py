@@ -279,6 +279,22 @@ def test_dialect3_decoder_memory_stays_at_one_frame() -> None:
     assert peak < 1_500_000
 
 
+def test_dialect3_invented_names_are_not_kept() -> None:
+    def feed(numbers: range) -> None:
+        for number in numbers:
+            frame = raw_frame3(IDS, name=b"%060000d" % number)
+            assert len(fed(FrameDecoder3(), [frame])) == 1
+
+    feed(range(10))
+    tracemalloc.start()
+    try:
+        feed(range(10, 110))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+
+
 # -- either dialect ----------------------------------------------------------------------------
 
 
