@@ -1,10 +1,11 @@
 """The own link to one node: what it is, and its state machine as one table.
 
-Theory of operation. A link that restarts is pinged at the next tick, then every ``ping_timeout``
-(probing) until a PONG comes (up) or as many pings as the node's row allows have had no answer
-(down). A link that is down is pinged after ``node_timeout``, or at once when its node pings. A link
-that is up is pinged when nothing came, or nothing was sent, for ``ping_interval``; every packet of
-the node that comes after the ping answers it.
+Theory of operation. A link that restarts is pinged at the next tick (probing). While no PONG comes
+(up), the ping is repeated every ``ping_timeout``, as often as the node's row says; then the link is
+down. A link that is down is pinged ``node_timeout`` after its last ping, or at once when its node
+pings. A link that is up is pinged when nothing came, or nothing was sent, for ``ping_interval``;
+every packet of the node that comes after the ping answers it. Without an answer the link is
+probing, and the ping is repeated in the same way.
 
 Source: docs/wire3.md, "Links".
 """
@@ -48,11 +49,13 @@ class Event(Enum):
     PING_DUE = "ping due"
     UNANSWERED = "ping unanswered"
     RETRIES_USED = "retries used"
-    """The last ping that the node's row allows has no answer."""
+    """The ping is unanswered, and was repeated as often as the node's row says."""
     PINGED = "pinged"
     """The node sent a PING."""
     ANSWERED = "answered"
     """The node sent a PONG in time."""
+    ANSWERED_LATE = "answered late"
+    """The node sent a PONG more than ``ping_timeout`` after the ping, and nothing else lately."""
     SEND_FAILED = "send failed"
     REPORTED_UP = "reported up"
     """The node says that its link to us is up."""
@@ -82,8 +85,8 @@ class Link:
     """When the last ping was sent."""
     pings: int = 0
     """Pings sent since the link exists."""
-    tries: int = 0
-    """Pings since the link was last up or down."""
+    retries: int = 0
+    """How often the unanswered ping was repeated."""
 
     @property
     def state(self) -> LinkState:
@@ -103,11 +106,11 @@ def _ping(link: Link, now: float) -> Link:
 
 
 def _probe(link: Link, now: float) -> Link:
-    return replace(_ping(_enter(link, Phase.PROBING, now), now), tries=1)
+    return _ping(_enter(link, Phase.PROBING, now), now)
 
 
-def _probe_again(link: Link, now: float) -> Link:
-    return replace(_ping(link, now), tries=link.tries + 1)
+def _retry(link: Link, now: float) -> Link:
+    return replace(_probe(link, now), retries=link.retries + 1)
 
 
 def _restart(link: Link, now: float) -> Link:
@@ -124,7 +127,7 @@ def _down(link: Link, now: float) -> Link:
 
 def _enter(link: Link, phase: Phase, now: float) -> Link:
     same = _STATES[phase] is link.state
-    return replace(link, phase=phase, since=link.since if same else now, tries=0)
+    return replace(link, phase=phase, since=link.since if same else now, retries=0)
 
 
 _RESTARTING, _PROBING, _UP, _DOWN = Phase
@@ -134,24 +137,28 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Transition] = MappingProxyType(
         (_RESTARTING, Event.PING_DUE): _probe,
         (_RESTARTING, Event.PINGED): _same,
         (_RESTARTING, Event.ANSWERED): _up,
+        (_RESTARTING, Event.ANSWERED_LATE): _same,
         (_RESTARTING, Event.SEND_FAILED): _same,
         (_RESTARTING, Event.REPORTED_UP): _same,
         (_RESTARTING, Event.REPORTED_DOWN): _same,
         (_RESTARTING, Event.UNKNOWN_THERE): _same,
         (_RESTARTING, Event.REPLACED): _same,
-        (_PROBING, Event.UNANSWERED): _probe_again,
+        (_PROBING, Event.UNANSWERED): _retry,
         (_PROBING, Event.RETRIES_USED): _down,
         (_PROBING, Event.PINGED): _same,
         (_PROBING, Event.ANSWERED): _up,
+        (_PROBING, Event.ANSWERED_LATE): _up,
         (_PROBING, Event.SEND_FAILED): _same,
         (_PROBING, Event.REPORTED_UP): _same,
         (_PROBING, Event.REPORTED_DOWN): _same,
         (_PROBING, Event.UNKNOWN_THERE): _restart,
         (_PROBING, Event.REPLACED): _restart,
         (_UP, Event.PING_DUE): _ping,
-        (_UP, Event.UNANSWERED): _probe,
+        (_UP, Event.UNANSWERED): _retry,
+        (_UP, Event.RETRIES_USED): _down,
         (_UP, Event.PINGED): _same,
         (_UP, Event.ANSWERED): _same,
+        (_UP, Event.ANSWERED_LATE): _same,
         (_UP, Event.SEND_FAILED): _restart,
         (_UP, Event.REPORTED_UP): _same,
         (_UP, Event.REPORTED_DOWN): _restart,
@@ -160,6 +167,7 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Transition] = MappingProxyType(
         (_DOWN, Event.PING_DUE): _probe,
         (_DOWN, Event.PINGED): _probe,
         (_DOWN, Event.ANSWERED): _up,
+        (_DOWN, Event.ANSWERED_LATE): _same,
         (_DOWN, Event.SEND_FAILED): _same,
         (_DOWN, Event.REPORTED_UP): _restart,
         (_DOWN, Event.REPORTED_DOWN): _same,
@@ -188,18 +196,16 @@ def due(  # noqa: PLR0917 - what is known of a link
 ) -> Event | None:
     """Return what time has done to ``link``, None if nothing.
 
-    ``sent``, ``heard``: when the last packet to, and from, the node was sent. ``retries``: pings
-    without an answer until the link is down.
+    ``sent``, ``heard``: when the last packet to, and from, the node was sent. ``retries``: how
+    often an unanswered ping is repeated.
     """
+    since_ping = now - link.pinged
     if link.phase is Phase.RESTARTING:
         return Event.PING_DUE
     if link.phase is Phase.DOWN:
-        return Event.PING_DUE if now - link.since >= limits.node_timeout else None
-    late = now - link.pinged >= limits.ping_timeout
-    if link.phase is Phase.PROBING:
-        if not late:
+        return Event.PING_DUE if since_ping >= limits.node_timeout else None
+    if link.phase is Phase.PROBING or heard < link.pinged:
+        if since_ping < limits.ping_timeout:
             return None
-        return Event.UNANSWERED if link.tries < retries else Event.RETRIES_USED
-    if heard < link.pinged:
-        return Event.UNANSWERED if late else None
+        return Event.UNANSWERED if link.retries < retries else Event.RETRIES_USED
     return Event.PING_DUE if now - min(sent, heard) >= limits.ping_interval else None

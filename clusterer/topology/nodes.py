@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NO_PING_RETRIES = 3
-"""Pings without an answer until a link is down, unless the row says otherwise."""
+"""How often an unanswered ping is repeated until the link is down: OpenSIPS's default."""
 
 PRIORITY = 50
 """Priority of a node as next hop, unless the row says otherwise: OpenSIPS's default."""
@@ -22,6 +22,6 @@ class NodeDescription:
     priority: int = PRIORITY
     """Of two next hops with the same distance, the lower priority is taken."""
     no_ping_retries: int = NO_PING_RETRIES
-    """Pings without an answer until the link is down; a value below 1 counts as 1."""
+    """How often an unanswered ping is repeated until the link is down."""
     enabled: bool = True
     """False: the row's state is 0. Not on the wire."""

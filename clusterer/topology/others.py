@@ -110,7 +110,9 @@ class Others:
             other.numbers[LinkUpdate] = entry.seq, time  # the entry's own time is always 0
         elif not other.accepts(LinkUpdate, entry.seq, entry.timestamp, direct=False):
             return []
-        other.neighbours = self._rows.intersection(entry.neighbours)
+        # A node does not know of the links of other nodes to itself: OpenSIPS leaves itself out.
+        kept = other.neighbours.intersection((source,))
+        other.neighbours = self._rows.intersection(entry.neighbours) | kept
         return [(entry.node, Event.REPORTED_UP)] if self._own_id in other.neighbours else []
 
     def _learn(self, message: CapabilityUpdate) -> None:

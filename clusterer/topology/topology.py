@@ -193,11 +193,10 @@ class Topology:
 
     def _pong(self, source: int, message: Pong, now: float) -> list[Send]:
         link = self._links[source]
-        seen = max(link.pinged, self._heard.get(source, NEVER))
-        if now - seen > self._limits.ping_timeout:
-            return []
-        sends = self._apply(source, Event.ANSWERED, now)
-        if link.phase is not Phase.UP:
+        expected = max(link.pinged, self._heard.get(source, NEVER)) + self._limits.ping_timeout
+        event = Event.ANSWERED if now <= expected else Event.ANSWERED_LATE
+        sends = self._apply(source, event, now)
+        if link.phase is not Phase.UP and self._links[source].phase is Phase.UP:
             sends.append(self._full_topology(source, message.nodes))
         return sends
 

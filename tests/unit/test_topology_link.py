@@ -24,6 +24,7 @@ TABLE = {
     # event: the phase that follows each phase; "!" is a ping
     Event.PINGED: {R: (R, ""), P: (P, ""), U: (U, ""), D: (P, "!")},
     Event.ANSWERED: {R: (U, ""), P: (U, ""), U: (U, ""), D: (U, "")},
+    Event.ANSWERED_LATE: {R: (R, ""), P: (U, ""), U: (U, ""), D: (D, "")},
     Event.SEND_FAILED: {R: (R, ""), P: (P, ""), U: (R, ""), D: (D, "")},
     Event.REPORTED_UP: {R: (R, ""), P: (P, ""), U: (U, ""), D: (R, "")},
     Event.REPORTED_DOWN: {R: (R, ""), P: (P, ""), U: (R, ""), D: (D, "")},
@@ -31,7 +32,7 @@ TABLE = {
     Event.REPLACED: {R: (R, ""), P: (R, ""), U: (R, ""), D: (R, "")},
     Event.PING_DUE: {R: (P, "!"), U: (U, "!"), D: (P, "!")},
     Event.UNANSWERED: {P: (P, "!"), U: (P, "!")},
-    Event.RETRIES_USED: {P: (D, "")},
+    Event.RETRIES_USED: {P: (D, ""), U: (D, "")},
 }
 
 
@@ -45,7 +46,7 @@ def test_link_table_of_the_test_has_every_cell() -> None:
 )
 def test_link_event_leads_to_the_phase_of_the_table(event: Event, phase: Phase) -> None:
     expected, ping = TABLE[event][phase]
-    before = Link(phase, since=1.0, pinged=2.0, pings=5, tries=2)
+    before = Link(phase, since=1.0, pinged=2.0, pings=5, retries=2)
     after = apply(before, event, 10.0)
     assert after.phase is expected
     assert after.pings == (6 if ping else 5)
@@ -75,31 +76,41 @@ def test_link_restarting_is_pinged_at_once() -> None:
     assert what_is_due(Link(R, 0.0), 0.0) is Event.PING_DUE
 
 
+@pytest.mark.parametrize("phase", [P, U])
 @pytest.mark.parametrize(
-    ("now", "tries", "event"),
+    ("now", "retries", "event"),
     [
-        (0.9, 1, None),
-        (1.0, 1, Event.UNANSWERED),
+        (0.9, 0, None),
+        (1.0, 0, Event.UNANSWERED),
         (1.0, 2, Event.UNANSWERED),
         (1.0, 3, Event.RETRIES_USED),
         (0.9, 3, None),
     ],
 )
-def test_link_probing_is_pinged_as_often_as_its_row_says(
-    now: float, tries: int, event: Event | None
+def test_link_ping_is_repeated_as_often_as_the_row_says(
+    phase: Phase, now: float, retries: int, event: Event | None
 ) -> None:
-    assert what_is_due(Link(P, 0.0, pinged=0.0, pings=9, tries=tries), now) is event
+    assert what_is_due(Link(phase, 0.0, pinged=0.0, retries=retries), now) is event
 
 
+def test_link_retries_are_counted_from_the_first_unanswered_ping() -> None:
+    link, counts = Link(U, 0.0, pinged=0.0), []
+    for event in (Event.UNANSWERED, Event.UNANSWERED, Event.UNANSWERED, Event.RETRIES_USED):
+        link = apply(link, event, 1.0)
+        counts.append((link.phase, link.retries))
+    assert counts == [(P, 1), (P, 2), (P, 3), (D, 0)]
+
+
+@pytest.mark.parametrize("phase", [P, U])
 @pytest.mark.parametrize("retries", [0, -1])
-def test_link_probing_without_retries_is_down_after_one_ping(retries: int) -> None:
-    link = Link(P, 0.0, pinged=0.0, pings=1, tries=1)
+def test_link_without_retries_is_down_after_one_ping(phase: Phase, retries: int) -> None:
+    link = Link(phase, 0.0, pinged=0.0, pings=1)
     assert due(link, 1.0, LIMITS, retries, 0.0, NEVER) is Event.RETRIES_USED
 
 
 @pytest.mark.parametrize(("now", "event"), [(59.9, None), (60.0, Event.PING_DUE)])
 def test_link_down_is_pinged_after_node_timeout(now: float, event: Event | None) -> None:
-    assert what_is_due(Link(D, 0.0, pinged=-3.0), now) is event
+    assert what_is_due(Link(D, 5.0, pinged=0.0), now) is event
 
 
 @pytest.mark.parametrize(

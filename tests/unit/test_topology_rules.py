@@ -135,14 +135,8 @@ def test_ping_unanswered_leads_to_down_after_the_retries() -> None:
     topology = Topology(CLUSTER, OWN, STARTED)
     row = NodeDescription("bin:127.0.0.2:5555", no_ping_retries=2)
     assert len(topology.set_nodes(rows([1], n2=row), 0.0)) == 1
-    assert [len(topology.tick(now)) for now in (0.5, 1.0, 1.5, 2.0, 61.9, 62.0)] == [
-        0,
-        1,
-        0,
-        0,
-        0,
-        1,
-    ]
+    times = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 61.9, 62.0)
+    assert [len(topology.tick(now)) for now in times] == [0, 1, 0, 1, 0, 0, 0, 1]
     assert topology.links[2].state is PROBE
 
 
@@ -209,19 +203,22 @@ def test_pong_that_lists_a_node_gets_no_row_of_it() -> None:
     assert [entry.description for entry in full[1].entries] == [None, None]
 
 
-def test_pong_too_late_is_ignored() -> None:
+def test_pong_too_late_still_brings_a_probed_link_up() -> None:
     topology = started(2)
     topology.tick(0.5)
-    assert take(topology, 9, Pong(), 1.6) == []
-    assert topology.links[9].state is PROBE
-
-
-def test_pong_too_late_counts_with_other_packets_of_the_node() -> None:
-    topology = started(2)
-    topology.tick(0.5)
-    topology.heard(9, 1.5)
-    assert take(topology, 9, Pong(), 1.6)
+    assert take(topology, 9, Pong(), 3.0)
     assert topology.links[9].state is UP
+
+
+@pytest.mark.parametrize(("heard", "state"), [(4.0, DOWN), (8.5, UP)])
+def test_pong_of_node_that_is_down_counts_with_other_packets(
+    heard: float, state: LinkState
+) -> None:
+    topology = started(2)
+    assert down(topology, 9) < 6.0
+    topology.heard(9, heard)
+    take(topology, 9, Pong(), 9.0)
+    assert topology.links[9].state is state
 
 
 def test_pong_of_neighbour_changes_nothing() -> None:
@@ -247,7 +244,7 @@ def test_send_failed_of_each_ping_ends_in_down() -> None:
             if node == 9:
                 topology.send_failed(9, now)
         assert now < 10
-    assert now == 3.0
+    assert now == 4.0
 
 
 # --------------------------------------------------------------------------------- introduction
@@ -404,6 +401,13 @@ def test_full_topology_replaces_neighbours_of_newer_entries() -> None:
     take(topology, 2, full(1, entry(2, -1, 3), entry(9, 6, 2)))
     assert [topology.neighbours(node) for node in (2, 9)] == [(3,), (2,)]
     assert take(topology, 2, full(1, entry(2, -1, 9))) == []
+
+
+def test_full_topology_says_nothing_of_links_to_its_source() -> None:
+    topology = started(2, 3)
+    take(topology, 3, LinkUpdate(0, STARTED, 2, up=True, path=(3,)))
+    take(topology, 2, full(0, entry(2, -1, 3), entry(3, 1, 9)))
+    assert topology.neighbours(3) == (2, 9)
 
 
 def test_full_topology_sets_the_number_of_the_source() -> None:
