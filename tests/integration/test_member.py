@@ -12,6 +12,8 @@ import pytest
 
 from clusterer.cli import main
 from clusterer.membership import State
+from clusterer.services import Context
+from clusterer.services.doctor import links
 from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder3, Packet
 from tests.support.cluster3 import CAPABILITIES, INSTANCE, OTHERS, Cluster3, cluster3
@@ -223,3 +225,25 @@ def test_paths_shows_the_links_of_3x_clusters(
         shown = capsys.readouterr().out
         assert "Links of cluster 7, OpenSIPS 3.x" in shown
         assert "dialog-dlg-repl" in shown
+
+
+@pytest.mark.slow
+def test_doctor_tells_of_node_whose_table_lacks_the_instance(cluster: Cluster3) -> None:
+    def told() -> dict[str, str]:
+        findings = links.check(Context(cluster.settings))
+        return {finding.level.value: finding.text for finding in findings}
+
+    with cluster.instance():
+        cluster.wait_until_up()
+        assert told() == {
+            "ok": "2 links of instances in OpenSIPS 3.x clusters, none needs attention"
+        }
+        without = {22: cluster.nodes[22].address}
+        cluster.nodes[21].reload(without)
+        wait_until(
+            lambda: (
+                "instance 23 gets no answer to its pings from node 21" in told().get("warn", "")
+            ),
+            message="the doctor's warning",
+        )
+        cluster.nodes[21].refused.clear()

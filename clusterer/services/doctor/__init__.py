@@ -11,6 +11,7 @@ from clusterer.services.doctor import (
     backlog,
     clocks,
     fleet,
+    links,
     network,
     paths,
     receiving,
@@ -42,7 +43,7 @@ def _checks(context: Context, problems: list[BadValue]) -> Iterator[Finding]:
     yield from _with_redis((values.FORMAT_CHECK,), values.check_format, context, away=away)
     yield from table.check(context, redis=not away)
     yield from _surviving(clocks.CHECKS[0], lambda: clocks.check(context, redis=not away))
-    for names, check in _PARTS:
+    for names, check in _parts(context):
         yield from _with_redis(names, check, context, away=away)
     yield from _with_redis(
         (values.CHECK,), lambda context: values.check(context, problems), context, away=away
@@ -63,6 +64,12 @@ _PARTS: Sequence[tuple[Sequence[str], Check]] = (
     ((backlog.CHECK,), backlog.check),
 )
 """Checks that need Redis, each with the names of its findings."""
+
+_LINKS: tuple[Sequence[str], Check] = ((links.CHECK,), links.check)
+
+
+def _parts(context: Context) -> Sequence[tuple[Sequence[str], Check]]:
+    return [*_PARTS, _LINKS] if context.settings.dialect3 else _PARTS
 
 
 def _with_redis(
