@@ -14,6 +14,7 @@ from clusterer.delivery.meter import Meter
 from clusterer.store import keys
 from clusterer.store.packets import PacketLog
 from clusterer.wire import FrameDecoder3, Packet, Trailer
+from clusterer.wire.layout3 import CONTROL
 from tests.support.cluster import (
     CLUSTER,
     assert_accounted,
@@ -25,7 +26,9 @@ from tests.support.cluster import (
     numbers,
     stat,
 )
+from tests.support.cluster3 import INSTANCE, OTHERS, cluster3
 from tests.support.frames import frame
+from tests.support.opensips3 import OpenSips3
 from tests.support.processes import wait_until
 from tests.support.receiver import BinReceiver
 from tests.support.vectors3 import module_frames3, packet_of, sent_to
@@ -167,3 +170,27 @@ def test_worker_without_setting_loses_packets_and_says_so(
         wait_until(lambda: stat(redis_client, 21, "sent") == 1, message="the next is sent")
     assert "opensips_3_clusters lacks cluster 1; counted as lost" in caplog.text
     assert_accounted(settings)
+
+
+def test_packets_of_member_are_accepted_by_nodes_of_its_cluster(settings: Settings) -> None:
+    """The worker's connections have the address of the instance, as those of its member."""
+    settings = replace(settings, opensips_3_clusters="7")
+    with cluster3(settings) as cluster, cluster.instance() as instance, delivering(settings):
+        cluster.wait_until_up()
+        sent = [packet_of(each)._replace(machine_id=INSTANCE) for each in module_frames3()]
+        sent = [each._replace(trailer=Trailer(7, 0)) for each in sent]
+        assert instance.send_many(7, "bin", sent) == len(OTHERS)
+        for node_id, opensips in cluster.nodes.items():
+            arrived = wait_until(
+                lambda node=opensips: modules_of(node, len(sent)),  # type: ignore[misc]
+                message=f"all packets at node {node_id}",
+            )
+            assert arrived == [each._replace(trailer=Trailer(7, node_id)) for each in sent]
+        assert cluster.up_at_nodes()
+
+
+def modules_of(node: OpenSips3, count: int) -> list[Packet]:
+    """Return the packets of modules that a node accepted of the instance; none before ``count``."""
+    heard = [each.packet for each in list(node.heard) if each.packet.machine_id == INSTANCE]
+    found = [packet for packet in heard if packet.module not in CONTROL]
+    return found if len(found) >= count else []
