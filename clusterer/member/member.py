@@ -13,6 +13,7 @@ from clusterer.errors import ClustererError, WireError
 from clusterer.member.outgoing import Outgoing
 from clusterer.membership import Node, State
 from clusterer.membership.views import ClusterView
+from clusterer.payloads.opensips3.extra import MiCommand
 from clusterer.runtime.logs import LimitedLog, about_machine_id
 from clusterer.store.links import LinkRecord, Place
 from clusterer.topology import NodeDescription, Send, Topology
@@ -71,8 +72,8 @@ class Member:
         outgoing.resume()
         if packet.module == INTERNAL:
             self._send(self._topology.received(packet, now))
-        else:
-            self._topology.heard(source, now)
+        elif packet.type == MiCommand.TYPE:
+            self._warn(source, "management command ignored")
 
     def links(self) -> Iterator[tuple[Place, LinkRecord]]:
         """Yield what the instance knows of each other node."""
@@ -140,11 +141,15 @@ class Member:
     def _send(self, sends: Iterable[Send]) -> None:
         """Send packets, and those that follow from a failure: once per node."""
         waiting, failed = deque(sends), set[int]()
+        last, frame = None, b""
         while waiting:
             node, packet = waiting.popleft()
             outgoing = self._nodes.get(node)
-            frame = self._frame(packet) if outgoing is not None and node not in failed else b""
-            if frame and outgoing is not None and not outgoing.send(frame):
+            if outgoing is None or node in failed:
+                continue
+            if packet is not last:  # a packet for all neighbours is encoded once
+                last, frame = packet, self._frame(packet)
+            if frame and not outgoing.send(frame):
                 failed.add(node)
                 waiting.extend(self._topology.send_failed(node, monotonic()))
 

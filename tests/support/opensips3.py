@@ -146,6 +146,11 @@ class OpenSips3:
         with self._lock:
             self._write(self.peers[node_id], data)
 
+    def ping(self, node_id: int) -> None:
+        """Ping a node now."""
+        with self._lock:
+            self._ping(self.peers[node_id], want=0)
+
     def activate(self, tag: str) -> None:
         """Tell all nodes that a sharing tag is active here."""
         self.broadcast([PacketBuilder3(EXTRA, 13, self.node_id).push_str(tag).build()])
