@@ -219,8 +219,8 @@ class Listener:
                 await self._pause(next_at)
         finally:
             self._close()
-            deadline = monotonic() + FINISH_S
-            await asyncio.gather(*(queue.finish(deadline) for queue in self._callback_queues))
+            ends = (queue.finish(monotonic() + FINISH_S) for queue in self._callback_queues)
+            await asyncio.gather(all_read(), *ends)  # connections just accepted end as well
 
     async def _wait_for_directory(self) -> None:
         """Wait until the clusters can be read, in a thread: the read may block."""
