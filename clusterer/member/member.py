@@ -16,7 +16,7 @@ from clusterer.membership.views import ClusterView
 from clusterer.payloads.opensips3.extra import MiCommand
 from clusterer.runtime.logs import LimitedLog, about_machine_id
 from clusterer.store.links import LinkRecord, Place
-from clusterer.topology import NodeDescription, Send, Topology
+from clusterer.topology import LinkState, NodeDescription, Send, Topology
 from clusterer.wire import Packet
 from clusterer.wire.layout3 import INTERNAL
 
@@ -26,6 +26,7 @@ TICK_S = 1.0
 """Between two turns of the topology's timer: that of a node with the default parameters."""
 
 _LOG_INTERVAL_S = 60.0
+_WORDS = {LinkState.PROBE: "lost; pinging", LinkState.DOWN: "down; pinging every minute"}
 
 
 class Member:
@@ -44,6 +45,8 @@ class Member:
         self._described: dict[int, NodeDescription] = {}
         self._tick_at = 0.0
         self._unix_ahead = time.time() - monotonic()
+        self._logged: dict[int, LinkState] = {}
+        """The states of the links as the log has them."""
         self._limited = LimitedLog(log, _LOG_INTERVAL_S)
 
     def turn(self, view: ClusterView, last_seen: Mapping[int, float], now: float) -> None:
@@ -59,6 +62,7 @@ class Member:
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._send(self._topology.tick(now))
+        self._log_changes()
 
     def received(self, packet: Packet) -> None:
         """Take a control packet of another node of the cluster, whose source was checked.
@@ -99,6 +103,20 @@ class Member:
         for outgoing in self._nodes.values():
             outgoing.close()
         self._nodes.clear()
+
+    def _log_changes(self) -> None:
+        """Log links that became up, and links that are up no longer."""
+        states = {machine_id: link.state for machine_id, link in self._topology.links.items()}
+        for machine_id, state in states.items():
+            before = self._logged.get(machine_id, LinkState.PROBE)
+            if state is before:
+                continue
+            if state is LinkState.UP:
+                place = self.own.machine_id, machine_id, self.own.cluster_id
+                log.info("instance %d: node %d of cluster %d: link is up", *place)
+            else:
+                self._warn(machine_id, f"link is {_WORDS[state]}")
+        self._logged = states
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -172,7 +190,7 @@ class Member:
         cluster_id = self.own.cluster_id
         nodes = self._view.nodes.values() if self._view is not None else ()
         self._limited.warning(
-            machine_id,
+            (machine_id, event),
             monotonic(),
             "instance %d: node %d of cluster %d: %s",
             self.own.machine_id,

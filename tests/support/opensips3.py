@@ -131,6 +131,12 @@ class OpenSips3:
             and kind in {None, each.packet.type}
         ]
 
+    def connections_from(self, node_id: int) -> int:
+        """Return how many connections from a node's address are open."""
+        with self._lock:
+            data = [key.data for key in self._selector.get_map().values() if key.data]
+        return sum(ip == self.peers[node_id].address[0] for _, ip in data)
+
     def broadcast(self, packets: Iterable[Packet]) -> None:
         """Send packets of modules to all nodes that are up, each with its own destination."""
         with self._lock:
