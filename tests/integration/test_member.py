@@ -14,6 +14,7 @@ from clusterer.cli import main
 from clusterer.membership import State
 from clusterer.services import Context
 from clusterer.services.doctor import links
+from clusterer.services.metrics.cluster import ClusterCollector
 from clusterer.settings import Settings
 from clusterer.wire import FrameDecoder3, Packet
 from tests.support.cluster3 import CAPABILITIES, INSTANCE, OTHERS, Cluster3, cluster3
@@ -228,13 +229,19 @@ def test_paths_shows_the_links_of_3x_clusters(
 
 
 @pytest.mark.slow
-def test_doctor_tells_of_node_whose_table_lacks_the_instance(cluster: Cluster3) -> None:
+def test_member_missing_in_a_table_is_seen_by_doctor(cluster: Cluster3) -> None:
     def told() -> dict[str, str]:
         findings = links.check(Context(cluster.settings))
         return {finding.level.value: finding.text for finding in findings}
 
+    def link_up() -> dict[tuple[str, ...], float]:
+        metrics = ClusterCollector(Context(cluster.settings)).collect()
+        (metric,) = (each for each in metrics if each.name == "clusterer_link_up")
+        return {tuple(each.labels.values()): each.value for each in metric.samples}
+
     with cluster.instance():
         cluster.wait_until_up()
+        assert link_up() == {("7", "23", "21"): 1, ("7", "23", "22"): 1}
         assert told() == {
             "ok": "2 links of instances in OpenSIPS 3.x clusters, none needs attention"
         }
@@ -246,4 +253,5 @@ def test_doctor_tells_of_node_whose_table_lacks_the_instance(cluster: Cluster3) 
             ),
             message="the doctor's warning",
         )
+        assert link_up() == {("7", "23", "21"): 0, ("7", "23", "22"): 1}
         cluster.nodes[21].refused.clear()

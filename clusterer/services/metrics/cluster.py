@@ -24,7 +24,7 @@ from clusterer.services.metrics.series import (
 )
 from clusterer.services.metrics.state_changes import Changes
 from clusterer.services.status import fleet as fleets
-from clusterer.services.status import node_list, traffic
+from clusterer.services.status import links, node_list, traffic
 from clusterer.services.status.node_list import NodeList, SenderBacklog
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import ToNode
@@ -95,7 +95,24 @@ class ClusterCollector(Collector):
             *_traffic(known, self._series(known), self._highest),
             *_backlog(node_list.sender_backlogs(known)),
             *_fleet(fleets.read(self._context)),
+            *self._links(),
         ]
+
+    def _links(self) -> Iterator[Metric]:
+        """Return the links of instances in 3.x clusters; nothing without such a cluster."""
+        clusters = self._context.settings.dialect3
+        if not clusters:
+            return
+        up = GaugeMetricFamily(
+            "clusterer_link_up",
+            "Whether a node of an OpenSIPS 3.x cluster answers the pings of an instance.",
+            labels=("cluster", "receiver", "machine_id"),
+        )
+        for link in links.run(self._context):
+            if link.cluster_id in clusters:
+                labels = map(str, (link.cluster_id, link.instance, link.machine_id))
+                up.add_metric([*labels], link.record.state == "up")
+        yield up
 
     def _series(self, known: NodeList) -> Sequence[Traffic | ToNode]:
         """Return the items with series: each pair or, beyond `MOST_PAIRS`, the sums per node."""
