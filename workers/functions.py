@@ -56,7 +56,7 @@ def sync() -> None:
     from clusterer.services.periodic import sync as service  # noqa: PLC0415 - keeps workers light
 
     with _redis_may_be_away("sync"):
-        service.run(current().context)
+        service.run(current().context, current().stop.is_set)
 
 
 def record_history() -> None:

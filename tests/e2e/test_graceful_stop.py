@@ -167,16 +167,23 @@ def test_database_worker_database_frozen_stops_in_time(
         context = make()
         provision(context, NODE_A, NODE_B)
         reload.run(context)
-        context.nodes.command(ClusterKey(1, "bin"), 2, Event.SET_DOWN, Cause("test"))
-        mariadb_server.pause()
+        key, dirty = ClusterKey(1, "bin"), keys.dirty(1, "bin")
+        context.nodes.command(key, 2, Event.SET_DOWN, Cause("test"))
         stack.enter_context(process(settings, "scheduler"))
         worker = stack.enter_context(process(settings, "workers", "database"))
         running = StartedJobRegistry(DATABASE_QUEUE, redis_client)
+        # The first job also imports the driver, for which a busy host takes seconds.
+        wait_until(
+            lambda: not redis_client.exists(dirty) and not running.get_job_ids(cleanup=False),
+            message="the first change is written, and the connection closed",
+        )
+        mariadb_server.pause()
+        context.nodes.command(key, 2, Event.SET_UP, Cause("test"))
         wait_until(
             lambda: running.get_job_ids(cleanup=False), message="a job waits for the database"
         )
         assert_ends_in_time(worker)
-        assert redis_client.zcard(keys.dirty(1, "bin")) == 1, "to be written later"
+        assert redis_client.zcard(dirty) == 1, "to be written later"
 
 
 def test_mi_with_silent_clients_stops_in_time(

@@ -157,7 +157,8 @@ def test_failure_of_connection_from_earlier_epoch_counts(scene: Scene) -> None:
         frames = [frame(number, size=60_000) for number in range(1, 300)]
         append(PacketLog(scene.settings, 1), frames)
         wait_until(lambda: scene.record() is not None, message="recorded")
-    assert "took nothing" in _present(scene.record()).reason
+    reason = _present(scene.record()).reason
+    assert "took nothing" in reason or "timed out" in reason, "the worker or the kernel ends it"
     assert stat(scene.client, D, "failed") == 1
 
 

@@ -410,6 +410,13 @@ def test_sync_slow_database_gets_changes_in_parts(
     assert {row[0] for row in rows(many)} == {0}
 
 
+def test_sync_stopped_worker_starts_no_further_batch(many: Context) -> None:
+    signals = iter([False, True])
+    assert sync.run(many, signals.__next__) == write_back.SyncReport(written=200, waiting=50)
+    assert dirty(many) == 50
+    assert sync.run(many) == write_back.SyncReport(written=50)
+
+
 def test_sync_job_ended_in_middle_keeps_written_rows(
     many: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,8 +78,8 @@ def install() -> None:
     sys.modules["clusterer.delivery"] = delivery
 
 
-def _announcer(name: str) -> Callable[[Context], None]:
-    return lambda context: print(f"{name} ran", flush=True)
+def _announcer(name: str) -> Callable[..., None]:
+    return lambda *arguments: print(f"{name} ran", flush=True)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,15 @@ class Recorder:
 made: list[Recorder] = []
 calls: list[tuple[str, Any]] = []
 failures: dict[str, Exception] = {}
+stopped_seen: list[bool] = []
+"""Each answer of the function by which a service asks whether its worker has to end."""
 
 
-def _service(name: str) -> Callable[[Any], None]:
-    def run(context: Any) -> None:
+def _service(name: str) -> Callable[..., None]:
+    def run(context: Any, stopped: Callable[[], bool] | None = None) -> None:
         calls.append((name, context))
+        if stopped is not None:
+            stopped_seen.append(stopped())
         if name in failures:
             raise failures[name]
 
@@ -56,6 +60,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
     """A fresh runtime over stubs of all services."""
     made.clear()
     calls.clear()
+    stopped_seen.clear()
     failures.clear()
     services: Any = types.ModuleType("clusterer.services")
     services.Context = Recorder
@@ -89,6 +94,13 @@ def test_job_calls_its_service_with_the_kept_context(
     assert calls == [(service, process.context)] * 2
     assert len(made) == 1
     assert made[0].args == (process.settings,)
+
+
+def test_sync_job_knows_whether_its_worker_has_to_end(process: runtime.Runtime) -> None:
+    workers.sync()
+    process.stop.set()
+    workers.sync()
+    assert stopped_seen == [False, True]
 
 
 @pytest.mark.parametrize(

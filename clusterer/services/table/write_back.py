@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -60,11 +60,14 @@ class SyncReport:
         )
 
 
-def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
+def flush(
+    context: Context, *, budget_s: float = math.inf, stopped: Callable[[], bool] = lambda: False
+) -> SyncReport:
     """Write changed states to the table in persistent mode; otherwise do nothing.
 
-    Safe to run twice or twice at once. Nodes that are left after ``budget_s`` seconds stay marked
-    for a later call. Raises `ProvisioningError` if the database cannot be used, `StateUnavailable`.
+    Safe to run twice or twice at once. Nodes that are left after ``budget_s`` seconds, or when
+    ``stopped`` returns True, stay marked for a later call. Raises `ProvisioningError` if the
+    database cannot be used, `StateUnavailable`.
     """
     if not context.settings.persistent_mode:
         return SyncReport()
@@ -76,7 +79,7 @@ def flush(context: Context, *, budget_s: float = math.inf) -> SyncReport:
     deadline = monotonic() + budget_s
     with context.database.connection("write states to the table") as connection:
         for start in range(0, len(found), _BATCH):
-            if start and monotonic() > deadline:
+            if start and (stopped() or monotonic() > deadline):
                 left = len(found) - start
                 break
             done = _written(context, marks, connection, found[start : start + _BATCH])
