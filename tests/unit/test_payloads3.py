@@ -32,15 +32,16 @@ from clusterer.payloads.opensips3 import (
     TaggedSocket,
 )
 from clusterer.wire import FrameDecoder3, Packet, Trailer
-from tests.support.captured3 import Captured3, frames_of_modules
+from tests.support.captured3 import frames_of_modules, packet_in
 from tests.support.messages3 import INTS, MESSAGE, as_shown
+from tests.support.vectors import Captured3
 
 OF_MODULES = frames_of_modules()
 
 
 def message_of(run: str, module: str, kind: int) -> Message3:
     message = next(
-        decode(c.packet) for c in OF_MODULES if (c.run, c.module, c.type) == (run, module, kind)
+        decode(packet_in(c)) for c in OF_MODULES if (c.run, c.module, c.type) == (run, module, kind)
     )
     assert isinstance(message, Message3)
     return message
@@ -49,16 +50,16 @@ def message_of(run: str, module: str, kind: int) -> Message3:
 # -- captured --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("captured", OF_MODULES, ids=str)
+@pytest.mark.parametrize("captured", OF_MODULES, ids=lambda c: f"{c.run}-{c.module}-{c.type}")
 def test_captured_frame3_shows_its_decoding(captured: Captured3) -> None:
-    message = decode(captured.packet)
+    message = decode(packet_in(captured))
     assert message is not None
     assert message.shown() == as_shown(captured.module, captured.decoded)
 
 
-@pytest.mark.parametrize("captured", OF_MODULES, ids=str)
+@pytest.mark.parametrize("captured", OF_MODULES, ids=lambda c: f"{c.run}-{c.module}-{c.type}")
 def test_captured_frame3_encodes_to_same_bytes(captured: Captured3) -> None:
-    packet = captured.packet
+    packet = packet_in(captured)
     message = decode(packet)
     assert isinstance(message, Message3)
     if isinstance(message, BridgedPipeCounters):
@@ -76,7 +77,7 @@ def test_captured_frame3_encodes_to_same_bytes(captured: Captured3) -> None:
 
 
 def test_captured_frames3_have_every_message_of_captured_modules() -> None:
-    captured = {type(decode(c.packet)) for c in OF_MODULES}
+    captured = {type(decode(packet_in(c))) for c in OF_MODULES}
     modules = {c.module for c in OF_MODULES}
     assert captured == {cls for (module, _), cls in MESSAGES.items() if module in modules}
 
@@ -204,7 +205,9 @@ def test_decode_pipes_of_either_layout(name: bytes, flags: int | None) -> None:
 
 
 def test_messages3_of_same_name_as_2_2_differ_by_dialect() -> None:
-    packet = DialogCreated.decode(next(c.packet for c in OF_MODULES if "dlg" in c.module)).encode(1)
+    packet = DialogCreated.decode(
+        next(packet_in(c) for c in OF_MODULES if "dlg" in c.module)
+    ).encode(1)
     assert isinstance(decode(packet), DialogCreated)
     assert decode(packet._replace(trailer=None)) is None
 
