@@ -164,6 +164,8 @@ def _plain(cls: type[FlatMessage3]) -> Packet:
         (built(DialogDeleted, b"", b"", b""), "ends before field 'dialog id'"),
         (built(PipeCounters, b"p", 1, 6, 1, 1), "field 'algorithm' is 6, which is unknown"),
         (built(PipeCounters, b"p/b", 6, 1, 1), "field 'algorithm' is 6, which is unknown"),
+        (built(PipeCounters, -1), "pipe counters: field 'name': string cut off: length 65535"),
+        (built(SyncEnd, b"presence", 1, b"x"), "sync end: 3 bytes after the last field"),
         (built(RelayedPipeCounters), "ends before field 'source cluster'"),
         (built(RelayedPipeCounters, 1, b"p", 1), "pipe b'p': ends before field 'algorithm'"),
         (built(Sync, b"presence"), "ends before field 'data version'"),

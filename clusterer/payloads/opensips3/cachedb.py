@@ -17,8 +17,7 @@ class CacheSet(FlatMessage3, module=MODULE, type=1, name="cache set"):
     key: bytes
     value: bytes
     expires: int
-    """0: never. In a packet seconds from now on; in a chunk the sender's own clock, which has no
-    meaning for other nodes."""
+    """0: never. In a packet seconds from now on; in a chunk seconds since the sender's start."""
 
 
 @dataclass(frozen=True, slots=True)
