@@ -5,7 +5,9 @@ Theory of operation. A link that restarts is pinged at the next tick (probing). 
 down. A link that is down is pinged ``node_timeout`` after its last ping, or at once when its node
 pings. A link that is up is pinged when nothing came, or nothing was sent, for ``ping_interval``;
 every packet of the node that comes after the ping answers it. Without an answer the link is
-probing, and the ping is repeated in the same way.
+probing, and the ping is repeated in the same way. A PONG while the link restarts changes
+nothing: otherwise a node that sends UNKNOWN_ID and PONG in turn would take the link up and down,
+and have all others told, with each pair.
 
 Source: docs/wire3.md, "Links".
 """
@@ -136,7 +138,7 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Transition] = MappingProxyType(
     {
         (_RESTARTING, Event.PING_DUE): _probe,
         (_RESTARTING, Event.PINGED): _same,
-        (_RESTARTING, Event.ANSWERED): _up,
+        (_RESTARTING, Event.ANSWERED): _same,  # it answers no ping of this restart
         (_RESTARTING, Event.ANSWERED_LATE): _same,
         (_RESTARTING, Event.SEND_FAILED): _same,
         (_RESTARTING, Event.REPORTED_UP): _same,

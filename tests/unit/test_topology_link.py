@@ -23,7 +23,7 @@ R, P, U, D = Phase
 TABLE = {
     # event: the phase that follows each phase; "!" is a ping
     Event.PINGED: {R: (R, ""), P: (P, ""), U: (U, ""), D: (P, "!")},
-    Event.ANSWERED: {R: (U, ""), P: (U, ""), U: (U, ""), D: (U, "")},
+    Event.ANSWERED: {R: (R, ""), P: (U, ""), U: (U, ""), D: (U, "")},
     Event.ANSWERED_LATE: {R: (R, ""), P: (U, ""), U: (U, ""), D: (D, "")},
     Event.SEND_FAILED: {R: (R, ""), P: (P, ""), U: (R, ""), D: (D, "")},
     Event.REPORTED_UP: {R: (R, ""), P: (P, ""), U: (U, ""), D: (R, "")},

@@ -262,6 +262,21 @@ def test_unknown_id_of_neighbour_ends_the_link() -> None:
     assert topology.links[2].state is PROBE
 
 
+def test_unknown_id_and_pong_in_turn_change_the_link_once_a_tick() -> None:
+    topology = started(2, 3)
+    told = [
+        send
+        for _ in range(100)
+        for message in (UnknownId(), Pong())
+        for send in take(topology, 2, message, 0.5)
+        if send.node == 3
+    ]
+    assert len(told) == 1
+    topology.tick(1.0)
+    take(topology, 2, Pong(), 1.1)
+    assert topology.links[2].state is UP
+
+
 def test_description_of_a_node_is_ignored() -> None:
     message = DescriptionUpdate(NodeDescription("bin:127.0.0.9:1"), (9,))
     assert take(started(2), 9, message) == []
