@@ -13,6 +13,10 @@ from clusterer.topology.messages import CapabilityUpdate, FullTopology, LinkUpda
 MAX_CAPABILITIES = 64
 """Capabilities of one node that are kept. OpenSIPS has 16; a peer could invent any number."""
 
+MAX_NAME = 64
+"""Characters of a capability that is kept. OpenSIPS's longest name has 25; a peer could invent
+thousands of names of 65,000."""
+
 NEVER_SENT = (-1, 0)
 """Number and time of the messages of a node that sent none."""
 
@@ -121,5 +125,6 @@ class Others:
             if other is None:  # no row, or the own node
                 continue
             for name, ok in capabilities:
-                if name in other.capabilities or len(other.capabilities) < MAX_CAPABILITIES:
+                known = name in other.capabilities
+                if known or (len(other.capabilities) < MAX_CAPABILITIES and len(name) <= MAX_NAME):
                     other.capabilities[name] = ok

@@ -23,7 +23,7 @@ from clusterer.topology import (
     UnknownId,
     decode,
 )
-from clusterer.topology.others import MAX_CAPABILITIES
+from clusterer.topology.others import MAX_CAPABILITIES, MAX_NAME
 from tests.support.topologies import CLUSTER, STARTED, rows
 
 OWN = 1
@@ -488,6 +488,13 @@ def test_capabilities_beyond_the_limit_are_not_kept() -> None:
     take(topology, 2, CapabilityUpdate(3, STARTED, ((2, (("0-1", False),)),), False, (2,)))
     assert len(topology.capabilities(2)) == MAX_CAPABILITIES
     assert topology.capabilities(2)["0-1"] is False
+
+
+def test_capability_with_a_long_name_is_not_kept() -> None:
+    topology = started(2)
+    names = (("x" * MAX_NAME, True), ("x" * (MAX_NAME + 1), True))
+    take(topology, 2, CapabilityUpdate(0, STARTED, ((2, names),), False, (2,)))
+    assert topology.capabilities(2) == {"x" * MAX_NAME: True}
 
 
 # -------------------------------------------------------------------------------- reachability
