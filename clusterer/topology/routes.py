@@ -13,12 +13,12 @@ def next_hops(
     """Return node → first node on the shortest way to it, for each node that can be reached.
 
     ``up``: nodes whose link is up. ``neighbours``: of another node, as that node says. ``rank``:
-    sorts nodes of the same distance, the preferred first.
+    sorts the nodes of ``up``, the preferred first: of two shortest ways, its way is taken.
     """
     hops = {node: node for node in sorted(up, key=rank)}
     queue = list(hops)
     for node in queue:
-        for neighbour in sorted(neighbours(node), key=rank):
+        for neighbour in neighbours(node):
             if neighbour not in hops:
                 hops[neighbour] = hops[node]
                 queue.append(neighbour)

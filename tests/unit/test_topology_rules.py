@@ -310,6 +310,7 @@ def test_update_changes_neighbours_and_is_passed_on() -> None:
     assert topology.neighbours(2) == (9,)
     take(topology, 2, update(1, 9, up=False))
     assert topology.neighbours(2) == ()
+    assert {topology.links[node].state for node in (2, 3, 4)} == {UP}
 
 
 def test_update_is_not_passed_to_nodes_that_had_it() -> None:
