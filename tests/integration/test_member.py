@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,12 @@ from clusterer.services import Context
 from clusterer.services.doctor import links
 from clusterer.services.metrics.cluster import ClusterCollector
 from clusterer.settings import Settings
-from clusterer.wire import FrameDecoder3, Packet
+from clusterer.wire import Packet
 from tests.support.cluster3 import CAPABILITIES, INSTANCE, OTHERS, Cluster3, cluster3
 from tests.support.opensips3 import CAP_UPDATE, DOWN, FULL_TOP, INTERNAL, PING, PROBE, UP
 from tests.support.processes import LATE_S, rounds, wait_until
 from tests.support.redis_server import RedisServer
+from tests.support.vectors3 import captured_frames3, packet_of
 
 SETTINGS = {"opensips_3_clusters": "7"}
 
@@ -28,11 +28,9 @@ UP_WITHIN_S = 2.0
 """Promised by docs/opensips/joining3.md."""
 
 
-def captured(capability: str, kind: int | None = None) -> list[Packet]:
-    """Return packets that real nodes of 3.6 sent."""
-    file = Path(__file__).parent.parent / "vectors" / "opensips-3.6-frames.json"
-    frames = (bytes.fromhex(each["frame"]) for each in json.loads(file.read_text("utf-8")))
-    packets = (packet for frame in frames for packet in FrameDecoder3().feed(frame))
+def of_nodes(capability: str, kind: int | None = None) -> list[Packet]:
+    """Return packets that real nodes sent."""
+    packets = map(packet_of, captured_frames3())
     return [each for each in packets if each.module == capability and kind in {None, each.type}]
 
 
@@ -181,7 +179,7 @@ def test_member_reaches_a_node_through_another(cluster: Cluster3) -> None:
 
 def test_member_hands_packets_of_modules_to_callbacks(cluster: Cluster3) -> None:
     got: list[tuple[int, Packet]] = []
-    frames = captured("dialog-dlg-repl")
+    frames = of_nodes("dialog-dlg-repl")
     with cluster.instance() as instance:
         instance.register_module(
             "dialog-dlg-repl",
@@ -199,7 +197,7 @@ def test_member_hands_packets_of_modules_to_callbacks(cluster: Cluster3) -> None
 
 
 def test_member_ignores_a_command_of_another_node(cluster: Cluster3) -> None:
-    command = captured("clusterer-extra", 8)[0]
+    command = of_nodes("clusterer-extra", 8)[0]
     with cluster.instance() as instance:
         cluster.wait_until_up()
         before = instance.listener.counters.callback_errors
