@@ -113,7 +113,8 @@ class Member:
                 continue
             if state is LinkState.UP:
                 place = self.own.machine_id, machine_id, self.own.cluster_id
-                log.info("instance %d: node %d of cluster %d: link is up", *place)
+                extra = about_machine_id(machine_id, self._rows())
+                log.info("instance %d: node %d of cluster %d: link is up", *place, extra=extra)
             else:
                 self._warn(machine_id, f"link is {_WORDS[state]}")
         self._logged = states
@@ -186,9 +187,11 @@ class Member:
         self._warn(machine_id, f"control packets not sent: {reason}")
         self._send(self._topology.send_failed(machine_id, monotonic()))
 
+    def _rows(self) -> Iterable[Node]:
+        return self._view.nodes.values() if self._view is not None else ()
+
     def _warn(self, machine_id: int, event: str) -> None:
         cluster_id = self.own.cluster_id
-        nodes = self._view.nodes.values() if self._view is not None else ()
         self._limited.warning(
             (machine_id, event),
             monotonic(),
@@ -197,7 +200,7 @@ class Member:
             machine_id,
             cluster_id,
             event,
-            extra=lambda: about_machine_id(machine_id, nodes),
+            extra=lambda: about_machine_id(machine_id, self._rows()),
         )
 
 
