@@ -70,6 +70,8 @@ class Outgoing:
 
         Frames wait while the connection is being made, or while the node does not read.
         """
+        if self._transport is not None and self._transport.is_closing():
+            self._transport = self._link = None  # it takes nothing more, and says so later
         if self._transport is not None:
             if self._transport.get_write_buffer_size() + len(frame) > MAX_WAITING:
                 self._drop("reads nothing")
@@ -106,14 +108,13 @@ class Outgoing:
             except BaseException:
                 link.close()
                 raise
-        except (PeerUnreachable, LocalFault, OSError) as error:
-            self._connecting = self._link = None
+        except Exception as error:  # of any kind: without an end, no frame would go out any more
+            self._link = None
             self._fail(str(error))
-            return
-        self._connecting = None
-        waiting, self._waiting = self._waiting, []
-        for frame in waiting:
-            self.send(frame)
+            if not isinstance(error, PeerUnreachable | LocalFault | OSError):
+                raise
+        finally:
+            self._connecting = None
 
     async def _established(self, link: Link) -> None:
         """Wait until a connection is made; raises `PeerUnreachable`."""
@@ -154,6 +155,9 @@ class Outgoing:
     def made(self, transport: asyncio.Transport) -> None:
         """Use a connection from now on."""
         self._transport = transport
+        waiting, self._waiting = self._waiting, []
+        for frame in waiting:  # now: the next frame that is sent must follow them
+            self.send(frame)
 
     def take(self, packet: Packet) -> None:
         """Hand over what the node wrote on the connection."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 
+from clusterer.delivery.link import Link
 from clusterer.member.outgoing import MAX_WAITING, PAUSE_S, Outgoing
 from clusterer.wire import Packet, PacketBuilder3
 from clusterer.wire.layout3 import INTERNAL
@@ -178,6 +180,70 @@ def test_outgoing_that_connects_holds_a_bounded_number_of_bytes() -> None:
         frame = PING._replace(payload=bytes(60_000)).encode()
         taken = [member.outgoing.send(frame) for _ in range(20)]
         assert sum(taken) == MAX_WAITING // len(frame)
+
+    run(check)
+
+
+def test_outgoing_sends_waiting_frames_first() -> None:
+    """A frame that is sent before the coroutine continues that has made the connection."""
+
+    class Early(Outgoing):
+        def made(self, transport: asyncio.Transport) -> None:
+            super().made(transport)
+            self.send(PING._replace(type=2).encode())
+
+    async def check(node: Node, member: Member) -> None:
+        outgoing = Early(node.address, SOURCE, EVENTUALLY_S, print, print)
+        frames = [PING._replace(type=kind).encode() for kind in range(3)]
+        assert all(map(outgoing.send, frames[:2]))
+        async with accepted(node) as sock:
+            assert await received(sock, 3 * len(frames[0])) == b"".join(frames)
+        outgoing.close()
+
+    run(check)
+
+
+def test_outgoing_connects_again_while_the_old_connection_ends() -> None:
+    async def check(node: Node, member: Member) -> None:
+        transports: list[asyncio.Transport] = []
+
+        class Seen(Outgoing):
+            def made(self, transport: asyncio.Transport) -> None:
+                transports.append(transport)
+                super().made(transport)
+
+        outgoing = Seen(node.address, SOURCE, EVENTUALLY_S, print, print)
+        outgoing.send(PING.encode())
+        async with accepted(node) as first:
+            await until(lambda: transports)
+            transports[0].close()  # as asyncio does when a write fails
+            assert outgoing.send(PING.encode())
+            async with accepted(node) as second:
+                assert await received(second, len(PING.encode())) == PING.encode()
+            assert await received(first, 2 * len(PING.encode())) == PING.encode()
+        outgoing.close()
+
+    run(check)
+
+
+def test_outgoing_survives_an_error_of_any_kind_as_it_connects() -> None:
+    class Faulty(Outgoing):
+        async def _established(self, link: Link) -> None:
+            raise ValueError("a fault of clusterer")
+
+    async def check(node: Node, member: Member) -> None:
+        errors: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: errors.append(str(context["exception"]))
+        )
+        failures: list[str] = []
+        outgoing = Faulty(node.address, SOURCE, EVENTUALLY_S, print, failures.append)
+        for number in (1, 2):
+            assert outgoing.send(PING.encode())
+            await until(lambda n=number: len(failures) == n)  # type: ignore[misc]
+            outgoing.resume()
+        gc.collect()
+        assert errors == failures == ["a fault of clusterer"] * 2
 
     run(check)
 
