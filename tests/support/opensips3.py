@@ -332,7 +332,8 @@ class OpenSips3:
 
     def _ponged(self, peer: Peer, known: list[int], at: float) -> None:
         peer.ponged_at = at
-        if peer.state == UP or at - peer.pinged_at > self._times[1]:
+        late = at - peer.pinged_at > self._times[1]
+        if peer.state == UP or (late and (peer.state == DOWN or peer.restarting)):
             return
         self._change(peer, UP)
         self._tell_others(peer.node_id, 0)
