@@ -23,6 +23,8 @@ STATES = ("up", "probe", "down")
 _MOST_NODES = 128
 """Nodes of one cluster of OpenSIPS 3.x, as its source limits them."""
 _MAX_VALUE = 65_536
+_MAX_SINCE = 253_402_300_799
+"""The last second of the year 9999, where the calendar of Python ends."""
 _FIELD = re.compile(r"([1-9]\d{0,9})/([1-9]\d{0,9})", re.ASCII)
 
 Place = tuple[int, int]
@@ -127,6 +129,7 @@ def _link(value: bytes) -> LinkRecord | None:
         state in STATES
         and isinstance(since, int | float)
         and not isinstance(since, bool)
+        and 0 <= since <= _MAX_SINCE
         and (hop is None or _is_id(hop))
         and isinstance(neighbours, list)
         and len(neighbours) <= _MOST_NODES
