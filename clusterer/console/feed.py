@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from clusterer.console.page import NotFound
+from clusterer.ids import PROTO_BIN
 from clusterer.jobs.fleet import Fleet
 from clusterer.membership import Condition, Node, NodeKey
 from clusterer.membership.views import all_nodes
@@ -18,8 +19,9 @@ from clusterer.services.doctor import Finding
 from clusterer.services.doctor import fleet as fleet_checks
 from clusterer.services.live import Alarm, ClusterRows, Reader, Snapshot, alarms, node_pairs, rows
 from clusterer.services.live.node_pairs import NodePairs
-from clusterer.services.status import failures, fleet, redis_server
+from clusterer.services.status import failures, fleet, links, redis_server
 from clusterer.services.status.failures import Failure
+from clusterer.services.status.links import SeenLink
 from clusterer.services.status.redis_server import RedisServer
 from clusterer.store import ClusterKey
 from clusterer.store.history import HistoryStore, Recorded
@@ -91,6 +93,7 @@ class Feed:
         self._failures: dict[NodeKey, tuple[int, Failure]] = {}
         """Node → version of the node for which the failure was read, and the failure."""
         self._moment = _Kept(EVERY_S, self._read)
+        self._links = _Kept(EVERY_S, lambda: links.run(context))
         self._processes = _Kept(PROCESSES_EVERY_S, self._look)
         self._store = HistoryStore(context.settings, context.redis)
         self._histories: dict[NodeKey, tuple[float, list[Recorded]]] = {}
@@ -107,6 +110,16 @@ class Feed:
         Read at each call; all browsers of a page share its loads.
         """
         return node_pairs.read(self._context, moment.snapshot, node)
+
+    def is_3x(self, key: ClusterKey) -> bool:
+        """Whether the setting ``opensips_3_clusters`` names the cluster."""
+        return key.protocol == PROTO_BIN and key.cluster_id in self._context.settings.dialect3
+
+    def links(self, key: ClusterKey) -> list[SeenLink]:
+        """Return the links of a 3.x cluster, at most a second old; none of another cluster."""
+        if not self.is_3x(key):
+            return []
+        return [each for each in self._links.get() if each.cluster_id == key.cluster_id]
 
     def processes(self) -> Processes:
         """Return the processes, at most three seconds old."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,9 @@ from clusterer.console.views import STATIC
 from clusterer.membership import State
 from clusterer.services import Context
 from clusterer.settings import Settings
+from clusterer.store import keys
 from clusterer.store.history import HistoryStore, Sample
+from clusterer.store.links import LinkRecord, LinkStore
 from tests.support.browser import PHONE, WIDE, expect, serious_faults, tab
 from tests.support.cluster import CLUSTER
 from tests.support.consoles import Served, served
@@ -24,14 +28,22 @@ if TYPE_CHECKING:
 
 NODES = 40
 HERE = "/clusters/1-bin"
-PATHS = ("/overview", HERE, f"{HERE}/nodes/2", f"{HERE}/nodes/2/history")
+OPENSIPS_3 = "/clusters/7-bin"
+PATHS = (
+    "/overview",
+    HERE,
+    f"{HERE}/nodes/2",
+    f"{HERE}/nodes/2/history",
+    OPENSIPS_3,
+    f"{OPENSIPS_3}/nodes/11",
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
 def console(settings: Settings, context: Context, redis_client: redis.Redis) -> Iterator[Served]:
-    """Of 40 nodes, of which some are not up; node 2 has samples."""
+    """Of 40 nodes, of which some are not up; node 2 has samples. Cluster 7 is of OpenSIPS 3.x."""
     for machine_id in range(1, NODES + 1):
         failing = (
             {"state": State.PROBING, "no_tries": machine_id % 4} if machine_id % 5 == 0 else {}
@@ -41,8 +53,24 @@ def console(settings: Settings, context: Context, redis_client: redis.Redis) -> 
     store = HistoryStore(settings, context.redis)
     for number in range(12):
         store.record(CLUSTER, {2: Sample(number * 70, number * 9, number, 0, number % 4)}, 3600.0)
-    with served(settings) as made:
+    add_links(settings, redis_client)
+    with served(replace(settings, opensips_3_clusters="7")) as made:
         yield made
+
+
+def add_links(settings: Settings, client: redis.Redis) -> None:
+    """Add instance 11 with a link of each state, which stay however long the browser takes."""
+    client.sadd(keys.INSTANCES, 11)
+    capabilities = {"dialog-dlg-repl": 1, "usrloc-contact-repl": 0, "x" * 150: 1}
+    links = {}
+    for machine_id, state in enumerate(("up", "probe", "down"), start=1):
+        put_node(client, make_node(machine_id, cluster_id=7, host="127.0.0.1"))
+        others = tuple(range(1, NODES))
+        links[7, machine_id] = LinkRecord(state, 1_795_389_461.0, 1, others, capabilities)
+    put_node(client, make_node(11, cluster_id=7, host="127.0.0.1"))
+    with contextlib.closing(LinkStore(settings)) as store:
+        store.write(11, links)
+    client.persist(keys.links(11))
 
 
 def overlapping(page: Page) -> list[list[str]]:

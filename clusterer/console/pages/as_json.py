@@ -1,4 +1,4 @@
-"""Alarms, clusters, nodes and paths as JSON, which several pages show; times are UNIX seconds."""
+"""Alarms, clusters, nodes, paths and links as JSON, for several pages; times are UNIX seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from clusterer.console.feed import Moment
 from clusterer.membership import Condition
 from clusterer.services.live import Alarm, ClusterRows, Row
+from clusterer.services.status import links
 from clusterer.services.status.failures import Failure
+from clusterer.services.status.links import SeenLink
 from clusterer.services.status.paths import BrokenPath
 from clusterer.services.status.totals import added, oldest_s
 from clusterer.store import ClusterKey
@@ -120,3 +122,17 @@ def path_as_json(path: BrokenPath) -> dict[str, Any]:
         "last_attempt": path.path.last_ms / 1000,
         "reason": path.path.reason,
     }
+
+
+def links_as_json(found: Iterable[SeenLink]) -> list[dict[str, Any]]:
+    """Return links, those that are not up first."""
+    shown = links.as_json(sorted(found, key=lambda each: each.record.state == "up"))
+    return [
+        link | {"capabilities": {_utf8(name): ok for name, ok in link["capabilities"].items()}}
+        for link in shown
+    ]
+
+
+def _utf8(name: str) -> str:
+    """Return a name with a ? for each byte that is not UTF-8: a node may announce any bytes."""
+    return name.encode("utf-8", "replace").decode()

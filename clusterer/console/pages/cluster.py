@@ -1,4 +1,4 @@
-"""The page Cluster: its nodes, nodes with faults first, its broken paths, and the map."""
+"""The page Cluster: its nodes, nodes with faults first, its broken paths, links, and the map."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clusterer.console.page import CLUSTER_PATH, Page, Parameters
 from clusterer.console.pages.as_json import (
     alarm_as_json,
     cluster_as_json,
+    links_as_json,
     node_as_json,
     path_as_json,
     rates,
@@ -24,6 +25,8 @@ AT_ONCE = 100
 """Nodes on one page."""
 MOST_PATHS = 200
 """Broken paths on the page."""
+MOST_LINKS = 200
+"""Links of a 3.x cluster on the page."""
 SPARKS = 60
 """Samples of a sparkline: ten minutes."""
 
@@ -31,7 +34,7 @@ _LONGEST_FIND = 100
 
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
-    """Return a cluster's sums, alarms, one page of its nodes, its broken paths and its map."""
+    """Return a cluster's sums, alarms, one page of its nodes, its broken paths, links and map."""
     key = ClusterKey(parameters["cluster_id"], parameters["proto"])
     moment = console.feed.now()
     cluster = moment.cluster(key)
@@ -43,6 +46,7 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     sparks = _sparks(console, key, shown)
     alarms = [alarm for alarm in moment.alarms() if alarm.key == key]
     broken = cluster.broken_paths()
+    links = links_as_json(console.feed.links(key))
     return {
         "title": f"Cluster {key.cluster_id}"
         + ("" if key.protocol == "bin" else f" {key.protocol}"),
@@ -62,6 +66,9 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
         ],
         "paths": [path_as_json(path) for path in broken[:MOST_PATHS]],
         "path_count": len(broken),
+        "opensips_3": console.feed.is_3x(key),
+        "links": links[:MOST_LINKS],
+        "link_count": len(links),
         "map": [
             {"machine_id": row.node.machine_id, "condition": row.node.condition.value}
             for row in cluster.rows

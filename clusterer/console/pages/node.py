@@ -1,4 +1,4 @@
-"""The page Node: one node's row, its past states, its paths, traffic, modules and events."""
+"""The page Node: one node's row, past states, paths, links, traffic, modules and events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Any
 from clusterer.console.console import Console
 from clusterer.console.feed import Moment
 from clusterer.console.page import NODE_PATH, NotFound, Page, Parameters
-from clusterer.console.pages.as_json import node_as_json, oldest_since, path_as_json, rates
+from clusterer.console.pages.as_json import (
+    links_as_json,
+    node_as_json,
+    oldest_since,
+    path_as_json,
+    rates,
+)
 from clusterer.membership import Node
 from clusterer.services.admin import events
 from clusterer.services.admin.event_feed import EventFilter
@@ -22,7 +28,7 @@ from clusterer.store.history import Recorded
 MOST_EVENTS = 20
 """Events on the page."""
 MOST_SENDERS = 100
-"""Senders to the node, and nodes to which it sends, each, on the page."""
+"""Senders to the node, nodes to which it sends, and links, each, on the page."""
 
 
 def load(console: Console, parameters: Parameters) -> dict[str, Any]:
@@ -34,6 +40,9 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
     pairs = console.feed.pairs(moment, row.node)
     past = _events(console, key, machine_id)
     shown = past[:MOST_EVENTS]
+    links = links_as_json(
+        link for link in console.feed.links(key) if machine_id in (link.instance, link.machine_id)
+    )
     return {
         "title": f"Node {machine_id} of cluster {key.cluster_id}",
         "node": {
@@ -53,6 +62,9 @@ def load(console: Console, parameters: Parameters) -> dict[str, Any]:
             for path in cluster.broken_paths()
             if machine_id in (path.sender, path.node.machine_id)
         ][:MOST_SENDERS],
+        "opensips_3": console.feed.is_3x(key),
+        "links": links[:MOST_SENDERS],
+        "link_count": len(links),
         "modules": [_last_seen(item, moment.now) for item in pairs.last_seen[:MOST_SENDERS]],
         "module_count": len(pairs.last_seen),
         "events": [events.as_json(event) for event in shown],
