@@ -14,8 +14,9 @@ from typing import ClassVar, Self
 from clusterer.errors import WireError
 from clusterer.topology.fields import Fields, push_ids
 from clusterer.topology.nodes import NodeDescription
-from clusterer.wire import Packet, PacketBuilder, PacketBuilder3
+from clusterer.wire import Packet, PacketBuilder3
 from clusterer.wire.layout3 import INTERNAL
+from clusterer.wire.reader import FieldReader3
 
 VERSION = 1
 """Version of the capability in all known versions of OpenSIPS."""
@@ -51,7 +52,7 @@ class Message(ABC):
         ...
 
     @abstractmethod
-    def _push(self, builder: PacketBuilder) -> None: ...
+    def _push(self, builder: PacketBuilder3) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Ping(Message, type=0, name="PING"):
     def read(cls, fields: Fields) -> Self:
         return cls(fields.flag())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         builder.push_int(int(self.want_list))
 
 
@@ -80,7 +81,7 @@ class Pong(Message, type=1, name="PONG"):
     def read(cls, fields: Fields) -> Self:
         return cls(fields.ids())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         push_ids(builder, self.nodes)
 
 
@@ -101,7 +102,7 @@ class LinkUpdate(Message, type=2, name="LS_UPDATE"):
         seq, timestamp, neighbour = fields.number(), fields.number(), fields.number()
         return cls(seq, timestamp, neighbour, not fields.flag(), fields.ids())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         for number in (self.seq, self.timestamp, self.neighbour, int(not self.up)):
             builder.push_int(number)
         push_ids(builder, self.path)
@@ -127,7 +128,7 @@ class NodeEntry:
         description = _read_description(fields) if fields.flag() else None
         return cls(node, description, fields.number(), fields.number(), fields.ids())
 
-    def push(self, builder: PacketBuilder) -> None:
+    def push(self, builder: PacketBuilder3) -> None:
         """Append the entry."""
         builder.push_int(self.node)
         builder.push_int(int(self.description is not None))
@@ -154,7 +155,7 @@ class FullTopology(Message, type=3, name="FULL_TOP_UPDATE"):
         seq, timestamp = fields.number(), fields.number()
         return cls(seq, timestamp, fields.items(lambda: NodeEntry.read(fields)), fields.ids())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         for number in (self.seq, self.timestamp, len(self.entries)):
             builder.push_int(number)
         for entry in self.entries:
@@ -170,7 +171,7 @@ class UnknownId(Message, type=4, name="UNKNOWN_ID"):
     def read(cls, fields: Fields) -> Self:
         return cls()
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         pass
 
 
@@ -185,7 +186,7 @@ class DescriptionUpdate(Message, type=5, name="NODE_DESCRIPTION"):
     def read(cls, fields: Fields) -> Self:
         return cls(_read_description(fields), fields.ids())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         _push_description(builder, self.description)
         push_ids(builder, self.path)
 
@@ -217,7 +218,7 @@ class CapabilityUpdate(Message, type=9, name="CAP_UPDATE"):
         seq, timestamp, nodes = fields.number(), fields.number(), fields.items(node)
         return cls(seq, timestamp, nodes, fields.flag(), fields.ids())
 
-    def _push(self, builder: PacketBuilder) -> None:
+    def _push(self, builder: PacketBuilder3) -> None:
         for number in (self.seq, self.timestamp, len(self.nodes)):
             builder.push_int(number)
         for node, capabilities in self.nodes:
@@ -253,7 +254,7 @@ def decode(packet: Packet) -> Message | None:
     message = MESSAGES.get(packet.type)
     if message is None or packet.version != VERSION:
         return None
-    fields = Fields(packet.fields())
+    fields = Fields(FieldReader3(packet.payload))
     try:
         made = message.read(fields)
         fields.end()
@@ -266,7 +267,7 @@ def _read_description(fields: Fields) -> NodeDescription:
     return NodeDescription(fields.text(), fields.text(), fields.number(), fields.number())
 
 
-def _push_description(builder: PacketBuilder, description: NodeDescription) -> None:
+def _push_description(builder: PacketBuilder3, description: NodeDescription) -> None:
     builder.push_str(description.url)
     builder.push_str(description.sip_addr)
     builder.push_int(description.priority)

@@ -252,8 +252,9 @@ class Topology:
     def _full_topology(self, receiver: int, listed: Iterable[int]) -> Send:
         """Return all known links, with the rows of nodes that ``listed`` does not have."""
         entries = [NodeEntry(self.own_id, None, self._numbers[LinkUpdate], 0, self._up())]
+        known = frozenset(listed)
         for node in sorted(self._links.keys() - {receiver}):
-            row = None if node in listed else self._nodes[node]
+            row = None if node in known else self._nodes[node]
             number, timestamp = self._others.link_number(node)
             entries.append(NodeEntry(node, row, number, timestamp, self.neighbours(node)))
         number = self._number(FullTopology)
@@ -266,8 +267,10 @@ class Topology:
 
     def _flood(self, source: int, message: Update) -> list[Send]:
         """Pass a message on to the neighbours that have not had it."""
+        if len(message.path) > MAX_PATH:
+            return []
         receivers = [node for node in self._up() if node not in message.path]
-        if not receivers or len(message.path) > MAX_PATH:
+        if not receivers:
             return []
         passed = replace(message, path=(*message.path, self.own_id))
         if isinstance(passed, CapabilityUpdate):

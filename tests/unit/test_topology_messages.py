@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterer.errors import WireError
+from clusterer.errors import InvalidArgument, WireError
 from clusterer.topology import (
     MESSAGES,
     CapabilityUpdate,
@@ -164,3 +164,9 @@ def test_message_of_unknown_type_or_version_is_none() -> None:
     packet = UnknownId().encode(1, 2)
     assert decode(packet._replace(type=8)) is None
     assert decode(packet._replace(version=2)) is None
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1])
+def test_message_with_a_number_out_of_range_is_refused(number: int) -> None:
+    with pytest.raises(InvalidArgument, match=str(number)):
+        Pong((1, number)).encode(1, 2)
