@@ -72,8 +72,8 @@ class Counters:
     """All other packets: unknown senders may invent any number of modules and machine_ids."""
     drops: Counter[str] = field(default_factory=Counter)
     """Dropped packets by reason: ``no machine_id``, ``negative type``, ``unknown module``; ``wrong
-    dialect``, ``no trailer``, ``other cluster``, ``other destination`` and ``from another cluster``
-    (see `clusterer.listener.dialects`);
+    dialect``, ``no trailer``, ``other cluster``, ``disabled node``, ``other destination`` and
+    ``from another cluster`` (see `clusterer.listener.dialects`);
     ``unknown source`` and ``silenced`` (the node is muted), counted once per packet; ``bad
     payload``, counted per callback that raised a `WireError`; ``callback queue full`` and
     ``stopped``, counted per callback queue."""

@@ -8,12 +8,17 @@ from typing import Protocol
 
 from clusterer.ids import PROTO_BIN
 from clusterer.listener.registrations import ReceiveInfo
+from clusterer.membership import State
 from clusterer.membership.addresses import normalised_ip
 from clusterer.membership.views import ClusterKey, Views
 from clusterer.wire import Trailer
 
 OTHER_CLUSTER = "other cluster"
 """Reason to drop a packet: the registrations of its module are for other clusters."""
+
+
+DISABLED = "disabled node"
+"""Reason to drop a packet: an operator took its node, or the own one, down in the cluster."""
 
 
 class Control(Protocol):
@@ -41,6 +46,7 @@ class Dialects:
         self._server_id = server_id
         self._clusters = clusters
         self._nodes: dict[int, frozenset[int]] = {}
+        self._disabled: dict[int, frozenset[int]] = {}
         self._hosts: dict[int, frozenset[str]] = {}
         self.controls: dict[int, Control] = {}
         """cluster_id → what takes the packets of `CONTROL`."""
@@ -50,6 +56,10 @@ class Dialects:
         keys = (ClusterKey(cluster_id, PROTO_BIN) for cluster_id in self._clusters)
         found = {key.cluster_id: views[key].nodes for key in keys if key in views}
         self._nodes = {each: frozenset(nodes) for each, nodes in found.items()}
+        self._disabled = {
+            each: frozenset(i for i, node in nodes.items() if node.state is State.DOWN)
+            for each, nodes in found.items()
+        }
         self._hosts = {
             each: frozenset(normalised_ip(node.host) for node in nodes.values())
             for each, nodes in found.items()
@@ -66,10 +76,18 @@ class Dialects:
             return "wrong dialect"
         if source_cluster is not None:
             return "from another cluster"
+        fault = self._fault_of_nodes(ip, machine_id, cluster_id)
+        if fault:
+            return fault
+        return "" if destination in {None, self._server_id} else "other destination"
+
+    def _fault_of_nodes(self, ip: str, machine_id: int | None, cluster_id: int) -> str:
+        """Return why such packets are not accepted in a 3.x cluster, whatever their destination."""
         known = machine_id in self._nodes.get(cluster_id, ()) and machine_id != self._server_id
         if not known or ip not in self._hosts[cluster_id]:
             return "unknown source"
-        return "" if destination in {None, self._server_id} else "other destination"
+        down = self._disabled[cluster_id]
+        return DISABLED if machine_id in down or self._server_id in down else ""
 
     def mismatch(self, cluster_id: int, trailer: Trailer | None) -> str:
         """Return why such packets are not for a registration of ``cluster_id`` (0: of none)."""

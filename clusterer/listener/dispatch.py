@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clusterer.ids import PROTO_BIN, SERVER_TEMP_DISABLED, SERVER_TIMEOUT
 from clusterer.listener.counters import Counters, Tally
-from clusterer.listener.dialects import OTHER_CLUSTER, Control, Dialects
+from clusterer.listener.dialects import DISABLED, OTHER_CLUSTER, Control, Dialects
 from clusterer.listener.drops import CALLBACK_ERRORS, Call, Drops
 from clusterer.listener.registrations import (
     Callback,
@@ -77,6 +77,8 @@ class Dispatcher:
     ) -> Route:
         """Return the present route of such packets; ``trailer`` is None in packets of 2.2."""
         fault = self._dialects.fault(ip, machine_id, trailer)
+        if fault == DISABLED:  # no warning: the node does not know, and goes on with its pings
+            return Route((self.drops.count(fault),))
         if fault or machine_id is None:
             return Route((self.drops.drop(fault, ip, module),))
         control = self._dialects.control(trailer)

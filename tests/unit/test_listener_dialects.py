@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from clusterer.listener.counters import Counters
 from clusterer.listener.dispatch import Dispatcher
 from clusterer.listener.registrations import ReceiveInfo, Registration, Registry
+from clusterer.membership import State
 from clusterer.store import ClusterKey, ClusterView
 from clusterer.wire import Packet, Trailer
 from clusterer.wire.layout3 import BRIDGE, EXTRA, INTERNAL
@@ -39,11 +38,21 @@ class Bench:
         self.dispatcher = Dispatcher(1, self.registry, self.counters, frozenset({3, 4}))
         self.use(1, 3, 4)
 
-    def use(self, *clusters: int) -> None:
+    def use(self, *clusters: int, down: int = 0) -> None:
+        """Use a snapshot of three nodes in each cluster, of which an operator took one down."""
         keys = [ClusterKey(cluster_id, "bin") for cluster_id in clusters]
         self.views = {
             key: ClusterView.of(
-                key, 1, [replace(make_node(each), cluster_id=key.cluster_id) for each in (1, 2, 3)]
+                key,
+                1,
+                [
+                    make_node(
+                        each,
+                        cluster_id=key.cluster_id,
+                        state=State.DOWN if each == down else State.UP,
+                    )
+                    for each in (1, 2, 3)
+                ],
             )
             for key in keys
         }
@@ -122,6 +131,23 @@ def test_dialect_packet_not_for_us_dropped_with_reason(
     assert bench.send(trailer, ip=ip, machine_id=machine_id) == {reason: 1}
     assert recorded.seen == []
     assert bench.counters.received == {}
+
+
+@pytest.mark.parametrize("module", ["ul", INTERNAL, EXTRA])
+@pytest.mark.parametrize("down", [1, 2])
+def test_dialect_packet_of_or_to_disabled_node_counted_only(
+    caplog: pytest.LogCaptureFixture, down: int, module: str
+) -> None:
+    bench, control = Bench(), Control()
+    bench.dispatcher.control(3, control)
+    _, recorded = bench.register(3)
+    bench.use(1, 3, 4, down=down)
+    trailer = Trailer(3) if module == INTERNAL else OURS
+    assert bench.send(trailer, module=module) == {"disabled node": 1}
+    assert (recorded.seen, control.taken, control.last_seen) == ([], [], {})
+    assert not caplog.records
+    bench.use(1, 3, 4, down=3)
+    assert bench.send(trailer, module=module) == {}
 
 
 def test_dialect_packet_of_deleted_cluster_dropped() -> None:
