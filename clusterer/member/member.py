@@ -153,7 +153,7 @@ class Member:
         try:
             self.received(packet)
         except WireError as error:
-            self._warn(packet.machine_id or 0, f"bad packet on the connection to it: {error}")
+            self._warn(packet.machine_id or 0, "bad packet on the connection to it", str(error))
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -184,13 +184,14 @@ class Member:
 
     def _failed(self, machine_id: int, reason: str) -> None:
         """Note that frames to a node could not be sent."""
-        self._warn(machine_id, f"control packets not sent: {reason}")
+        self._warn(machine_id, "control packets not sent", reason)
         self._send(self._topology.send_failed(machine_id, monotonic()))
 
     def _rows(self) -> Iterable[Node]:
         return self._view.nodes.values() if self._view is not None else ()
 
-    def _warn(self, machine_id: int, event: str) -> None:
+    def _warn(self, machine_id: int, event: str, detail: str = "") -> None:
+        """Log an event of a node, at most once a minute: a node can choose the ``detail``."""
         cluster_id = self.own.cluster_id
         self._limited.warning(
             (machine_id, event),
@@ -199,7 +200,7 @@ class Member:
             self.own.machine_id,
             machine_id,
             cluster_id,
-            event,
+            f"{event}: {detail}" if detail else event,
             extra=lambda: about_machine_id(machine_id, self._rows()),
         )
 

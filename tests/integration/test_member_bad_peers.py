@@ -149,3 +149,13 @@ def test_member_with_a_node_that_closes_at_once(cluster: Cluster3) -> None:
             with contextlib.suppress(TimeoutError):
                 bad.accept(0.2).close()
         assert cluster.states()[BAD] != "up"
+
+
+def test_member_logs_bad_packets_of_a_node_once(
+    cluster: Cluster3, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad_packets = [packet(PONG).push_int(-number).build().encode() for number in range(1, 50)]
+    with beside(cluster) as bad, bad.accept() as own:
+        own.sendall(b"".join(bad_packets) + packet(PING).push_int(0).build().encode())
+        until(own, PONG)
+    assert len([each for each in caplog.messages if "bad packet" in each]) == 1
