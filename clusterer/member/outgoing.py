@@ -57,6 +57,8 @@ class Outgoing:
         self._connecting: asyncio.Task[None] | None = None
         self._waiting: list[bytes] = []
         """Frames for the connection that is being made."""
+        self._waiting_size = 0
+        """Bytes of these frames: a sum for each frame would make a flood of pings dearer."""
         self._paused_until = 0.0
         self._link: Link | None = None
 
@@ -82,9 +84,10 @@ class Outgoing:
             if monotonic() < self._paused_until:
                 return False
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        if sum(map(len, self._waiting)) + len(frame) > MAX_WAITING:
+        if self._waiting_size + len(frame) > MAX_WAITING:
             return False
         self._waiting.append(frame)
+        self._waiting_size += len(frame)
         return True
 
     def resume(self) -> None:
@@ -134,7 +137,7 @@ class Outgoing:
     def _fail(self, reason: str) -> None:
         """Note that the node cannot be reached for now, and that frames are lost."""
         self._paused_until = monotonic() + PAUSE_S
-        self._waiting.clear()
+        self._take_waiting()
         # Later: what follows a failure may send, and fail, again.
         asyncio.get_running_loop().call_soon(self._report, reason)
 
@@ -143,20 +146,23 @@ class Outgoing:
 
     def _drop(self, reason: str) -> None:
         transport, self._transport = self._transport, None
-        self._waiting.clear()
+        self._take_waiting()
         self._link = None
         if transport is not None:
             transport.abort()
         if reason:
             self._fail(reason)
 
+    def _take_waiting(self) -> list[bytes]:
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        return waiting
+
     # -- called by its reader -------------------------------------------------------------------
 
     def made(self, transport: asyncio.Transport) -> None:
         """Use a connection from now on."""
         self._transport = transport
-        waiting, self._waiting = self._waiting, []
-        for frame in waiting:  # now: the next frame that is sent must follow them
+        for frame in self._take_waiting():  # now: the next frame that is sent must follow them
             self.send(frame)
 
     def take(self, packet: Packet) -> None:

@@ -178,8 +178,12 @@ def test_outgoing_to_a_node_that_reads_nothing_is_bounded() -> None:
 def test_outgoing_that_connects_holds_a_bounded_number_of_bytes() -> None:
     async def check(node: Node, member: Member) -> None:
         frame = PING._replace(payload=bytes(60_000)).encode()
-        taken = [member.outgoing.send(frame) for _ in range(20)]
-        assert sum(taken) == MAX_WAITING // len(frame)
+        node.close()
+        for number in (1, 2):
+            taken = [member.outgoing.send(frame) for _ in range(20)]
+            assert sum(taken) == MAX_WAITING // len(frame)
+            await until(lambda n=number: len(member.failures) == n)  # type: ignore[misc]
+            member.outgoing.resume()
 
     run(check)
 
