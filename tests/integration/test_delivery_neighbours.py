@@ -169,6 +169,7 @@ def test_delivery_catch_up_read_is_bounded_in_bytes(
     assert max(sizes) < 4 * READ_BYTES
 
 
+@pytest.mark.serial  # all threads are in one process: a busy host delays them by seconds
 @pytest.mark.slow
 @pytest.mark.parametrize("backlog", ["drop", "replay"])
 def test_delivery_never_waits_for_timeouts_of_bad_peers(

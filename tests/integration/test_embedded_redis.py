@@ -16,7 +16,7 @@ from clusterer.processes import EmbeddedRedis, ProcessGroup, embedded
 from clusterer.settings import Settings
 from clusterer.store import connect
 from tests.support.pids import alive, wait_until_gone
-from tests.support.processes import spawn
+from tests.support.processes import spawn, wait_until
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ time.sleep(60)
 
 def test_embedded_redis_of_killed_parent_ends(private: Settings) -> None:
     with spawn(["-c", PARENT, str(private.data_path)]) as parent:
-        parent.wait_for_output("pid")
+        wait_until(lambda: parent.output().endswith("\n"), message="the whole line")
         pid = int(parent.output().split()[1])
         connect(private).set("clusterer:test", "kept")
         assert alive(pid)

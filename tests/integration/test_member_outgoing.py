@@ -62,6 +62,8 @@ def run(check: Callable[[Node, Member], Awaitable[None]]) -> None:
         finally:
             member.outgoing.close()
             node.close()
+            for _ in range(5):  # turns of the loop in which transports end
+                await asyncio.sleep(0)
 
     asyncio.run(checked())
 

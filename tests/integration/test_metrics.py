@@ -58,7 +58,12 @@ def value(found: Samples, name: str, **labels: str) -> float:
 @pytest.fixture
 def system(redis_client: redis.Redis, redis_url: str) -> Iterator[dict[str, int]]:
     """Two instances that have talked, with all processes; yields the ports of their metrics."""
-    settings = Settings(redis_url=redis_url, replicate_pipes_to=1, accept_pipes_from=1)
+    settings = Settings(
+        redis_url=redis_url,
+        replicate_pipes_to=1,
+        accept_pipes_from=1,
+        opensips_3_clusters="9",  # without a node, so that the metric of links exists
+    )
     load(settings, [node(m, free_port(), failed_attempts=1000) for m in (1, 2)])
     commands = {
         "node": ["-m", "clusterer", "node", "--server-id", "1"],
